@@ -1,0 +1,1 @@
+"""Hyperlax trains many reinforcement-learning configurations at once, as lanes of one compiled JAX program."""

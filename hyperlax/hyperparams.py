@@ -1,0 +1,167 @@
+"""What each algorithm lets a recipe set and search: every field once, with its kind and its legal range.
+
+A field is *traced* (one scalar per lane of a compiled program: lanes of one batch may differ) or *static* (part of the
+program's structure: trials that differ in it run in different programs). `network` architectures are *padded*: lanes differ
+below the program's size. The classes double as the pytrees that the algorithms receive, see `hyperlax.algorithms.lanewise`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+INFINITY = float("inf")
+ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "elu")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one field accepts: `low <= value <= high`, of the field's own type, traced or static."""
+
+    kind: str
+    low: float
+    high: float
+    low_excluded: bool = False
+
+
+def traced(default: Any, low: float = -INFINITY, high: float = INFINITY, *, above: float | None = None) -> Any:
+    """A field that may differ from lane to lane of one program. `above` is an excluded lower bound."""
+    return field(default=default, metadata={"rule": _rule("traced", low, high, above)})
+
+
+def static(default: Any, low: float = -INFINITY, high: float = INFINITY) -> Any:
+    """A field with one compiled program per value."""
+    return field(default=default, metadata={"rule": _rule("static", low, high, None)})
+
+
+def _rule(kind: str, low: float, high: float, above: float | None) -> Rule:
+    return Rule(kind, low if above is None else above, high, above is not None)
+
+
+def rules(bag: type) -> dict[str, Rule]:
+    """Field name -> rule, of a hyperparameter class."""
+    return {f.name: f.metadata["rule"] for f in fields(bag)}
+
+
+@dataclass(frozen=True)
+class PPOHyperparams:
+    """Proximal policy optimization (Schulman et al., 2017)."""
+
+    actor_lr: float = traced(3e-4, above=0)
+    critic_lr: float = traced(3e-4, above=0)
+    gamma: float = traced(0.99, 0, 1)
+    gae_lambda: float = traced(0.95, 0, 1)
+    clip_eps: float = traced(0.2, above=0)
+    ent_coef: float = traced(0.0, 0)
+    vf_coef: float = traced(0.5, 0)
+    max_grad_norm: float = traced(0.5, above=0)
+    standardize_advantages: bool = traced(True)
+    decay_learning_rates: bool = traced(False)
+    normalize_observations: bool = traced(False)
+    total_num_envs: int = static(8, 1)
+    rollout_length: int = static(128, 1)
+    epochs: int = traced(4, 1)
+    num_minibatches: int = static(4, 1)
+
+
+@dataclass(frozen=True)
+class SACHyperparams:
+    """Soft actor-critic with twin critics and a learned temperature (Haarnoja et al., 2018b)."""
+
+    actor_lr: float = traced(3e-4, above=0)
+    q_lr: float = traced(3e-4, above=0)
+    alpha_lr: float = traced(3e-4, above=0)
+    gamma: float = traced(0.99, 0, 1)
+    tau: float = traced(0.005, high=1, above=0)
+    max_grad_norm: float = traced(10.0, above=0)
+    target_entropy_scale: float = traced(1.0)
+    init_alpha: float = traced(1.0, above=0)
+    autotune: bool = traced(True)
+    normalize_observations: bool = traced(False)
+    total_num_envs: int = static(1, 1)
+    rollout_length: int = static(1, 1)
+    warmup_rollout_length: int = traced(1000, 0)
+    epochs: int = traced(1, 1)
+    total_buffer_size: int = traced(100_000, 1)
+    total_batch_size: int = static(256, 1)
+
+
+@dataclass(frozen=True)
+class DQNHyperparams:
+    """Deep Q-learning (Mnih et al., 2015), with double Q-learning (van Hasselt et al., 2016) as a flag."""
+
+    critic_lr: float = traced(3e-4, above=0)
+    gamma: float = traced(0.99, 0, 1)
+    tau: float = traced(0.005, high=1, above=0)
+    max_grad_norm: float = traced(10.0, above=0)
+    training_epsilon: float = traced(0.05, 0, 1)
+    exploration_fraction: float = traced(0.5, 0, 1)
+    evaluation_epsilon: float = traced(0.0, 0, 1)
+    huber_loss_parameter: float = traced(1.0, 0)
+    use_double_q: bool = traced(True)
+    decay_learning_rates: bool = traced(False)
+    normalize_observations: bool = traced(False)
+    total_num_envs: int = static(8, 1)
+    rollout_length: int = static(4, 1)
+    warmup_rollout_length: int = traced(128, 0)
+    epochs: int = traced(4, 1)
+    total_buffer_size: int = traced(50_000, 1)
+    total_batch_size: int = static(128, 1)
+
+
+@dataclass(frozen=True)
+class Torso:
+    """A multilayer perceptron: the widths of its hidden layers, what follows each, and layer norm before it or not."""
+
+    layer_sizes: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    use_layer_norm: bool = False
+
+
+@dataclass(frozen=True)
+class Network:
+    """A torso; the head behind it follows from the algorithm and the environment."""
+
+    pre_torso: Torso = Torso()
+
+
+@dataclass(frozen=True)
+class ActorCriticNetworks:
+    """PPO: policy and value. SAC: policy, and the architecture of each of the two Q-networks."""
+
+    actor_network: Network = Network()
+    critic_network: Network = Network()
+
+
+@dataclass(frozen=True)
+class QNetworks:
+    """DQN: the Q-network, which is also the policy that acts."""
+
+    critic_network: Network = Network()
+
+
+@dataclass(frozen=True)
+class PPO:
+    """Configuration of PPO."""
+
+    hyperparam: PPOHyperparams = PPOHyperparams()
+    network: ActorCriticNetworks = ActorCriticNetworks()
+
+
+@dataclass(frozen=True)
+class SAC:
+    """Configuration of SAC."""
+
+    hyperparam: SACHyperparams = SACHyperparams()
+    network: ActorCriticNetworks = ActorCriticNetworks()
+
+
+@dataclass(frozen=True)
+class DQN:
+    """Configuration of DQN."""
+
+    hyperparam: DQNHyperparams = DQNHyperparams()
+    network: QNetworks = QNetworks()
+
+
+AlgorithmConfig = PPO | SAC | DQN

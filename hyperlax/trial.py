@@ -1,0 +1,95 @@
+"""A trial before and after training, and the batches between. Numpy only: engine, metrics, study and analysis share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from hyperlax.hyperparams import AlgorithmConfig
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration to train: its number in the study and the whole algorithm configuration it asked for."""
+
+    number: int
+    algorithm: AlgorithmConfig
+
+
+@dataclass(frozen=True)
+class HparamBatch:
+    """Trials that share one compiled call, at most as many as the program has lanes."""
+
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A trial's evaluations; row 0 is the point before any training.
+
+    steps: int64[points], environment steps of one seed.
+    mean, std, min, max: float64[points, seeds], return over the episodes of one evaluation.
+    length: float64[points, seeds], mean episode length in steps.
+    episodes: episodes per evaluation and seed.
+    """
+
+    steps: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    min: np.ndarray
+    max: np.ndarray
+    length: np.ndarray
+    episodes: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trial's end.
+
+    state: "COMPLETE", "PRUNED" or "FAIL"; reason: why it is not COMPLETE, else "".
+    curve: as far as it got; a failed trial's curve ends before the fault, so every number in it is finite.
+    num_parameters: trainable scalars of the policy network that acts.
+    train_seconds: this trial's share of its batch's training time.
+    """
+
+    number: int
+    state: str
+    reason: str
+    curve: Curve
+    num_parameters: int
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """The outcomes of one hparam batch in the order of its trials, and the content of its `timing.json`."""
+
+    outcomes: tuple[Outcome, ...]
+    timing: dict[str, Any]
+
+
+class Interrupted(Exception):
+    """A batch stopped between two segments because it was asked to; none of its trials has an outcome."""
+
+
+class Runner(Protocol):
+    """Trains hparam batches. `run` may be called from `slots` threads at once."""
+
+    slots: int
+
+    def plan(self, trials: Sequence[Trial]) -> list[HparamBatch]:
+        """Partition trials into batches that can each share a program."""
+        ...
+
+    def run(
+        self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]
+    ) -> BatchResult:
+        """Train a batch to its end.
+
+        After every segment `report` receives the environment steps done in it, over all trials and seeds of the batch, and
+        `should_stop` is asked; if it says yes, `Interrupted` is raised.
+        """
+        ...

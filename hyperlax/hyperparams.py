@@ -2,13 +2,13 @@
 
 A field is *traced* (one scalar per lane of a compiled program: lanes of one batch may differ) or *static* (part of the
 program's structure: trials that differ in it run in different programs). `network` architectures are *padded*: lanes differ
-below the program's size. The classes double as the pytrees that the algorithms receive, see `hyperlax.algorithms.lanewise`.
+below the program's size. The classes double as the pytrees that the algorithms receive, see `hyperlax.algorithms.lane`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 INFINITY = float("inf")
 ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "elu")
@@ -144,6 +144,8 @@ class QNetworks:
 class PPO:
     """Configuration of PPO."""
 
+    action_kinds: ClassVar[tuple[str, ...]] = ("discrete", "continuous")
+
     hyperparam: PPOHyperparams = PPOHyperparams()
     network: ActorCriticNetworks = ActorCriticNetworks()
 
@@ -152,6 +154,8 @@ class PPO:
 class SAC:
     """Configuration of SAC."""
 
+    action_kinds: ClassVar[tuple[str, ...]] = ("continuous",)
+
     hyperparam: SACHyperparams = SACHyperparams()
     network: ActorCriticNetworks = ActorCriticNetworks()
 
@@ -159,6 +163,8 @@ class SAC:
 @dataclass(frozen=True)
 class DQN:
     """Configuration of DQN."""
+
+    action_kinds: ClassVar[tuple[str, ...]] = ("discrete",)
 
     hyperparam: DQNHyperparams = DQNHyperparams()
     network: QNetworks = QNetworks()

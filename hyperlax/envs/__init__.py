@@ -1,0 +1,17 @@
+"""Environments by name. Importing this package starts neither jax nor gymnax; `make` does."""
+
+from hyperlax.envs.protocol import Continuous, Discrete, Environment, Step
+from hyperlax.envs.registry import action_kind, canonical, make, names, register, slug
+
+__all__ = [
+    "Continuous",
+    "Discrete",
+    "Environment",
+    "Step",
+    "action_kind",
+    "canonical",
+    "make",
+    "names",
+    "register",
+    "slug",
+]

@@ -1,0 +1,50 @@
+"""What one lane brings to a compiled program: its hyperparameters, its architectures and its budget.
+
+The hyperparameter classes become JAX pytrees here: traced fields are leaves (one scalar a lane), static fields are part of
+the tree's structure. An algorithm therefore reads `lane.hyperparam.gamma` and gets its lane's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jax import Array
+
+from hyperlax.hyperparams import DQNHyperparams, PPOHyperparams, SACHyperparams, rules
+from hyperlax.networks.architecture import Architecture
+
+H = TypeVar("H", PPOHyperparams, SACHyperparams, DQNHyperparams)
+
+for _bag in (PPOHyperparams, SACHyperparams, DQNHyperparams):
+    _kinds = {name: rule.kind for name, rule in rules(_bag).items()}
+    jax.tree_util.register_dataclass(
+        _bag,
+        data_fields=[name for name, kind in _kinds.items() if kind == "traced"],
+        meta_fields=[name for name, kind in _kinds.items() if kind == "static"],
+    )
+
+
+class Lane(NamedTuple, Generic[H]):
+    """One trial, as the program sees it."""
+
+    hyperparam: H
+    networks: Mapping[str, Architecture]  # "actor_network", "critic_network"
+    total_timesteps: Array  # float32[], the budget, over which schedules fall
+
+
+def as_scalars(hyperparam: H) -> H:
+    """The same hyperparameters with every traced field as a numpy scalar of one fixed type: float32, int32 or bool."""
+    types: dict[type, Any] = {bool: np.bool_, int: np.int32, float: np.float32}
+    traced = [f for f in dataclasses.fields(hyperparam) if f.metadata["rule"].kind == "traced"]
+    return dataclasses.replace(
+        hyperparam, **{f.name: types[type(f.default)](getattr(hyperparam, f.name)) for f in traced}
+    )
+
+
+def remaining(steps: Array, lane: Lane) -> Array:
+    """The part of the budget that is left after `steps` environment steps, from 1 to 0."""
+    return jax.numpy.clip(1.0 - steps / lane.total_timesteps, 0.0, 1.0)

@@ -1,0 +1,44 @@
+"""A running mean and variance of the observations that training has seen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+CLIP = 10.0
+EPSILON = 1e-8
+
+
+class ObservationStatistics(NamedTuple):
+    """Moments of `count` observations; before the first they are those of a standard normal."""
+
+    mean: Array  # float32[obs]
+    variance: Array  # float32[obs]
+    count: Array  # float32[]
+
+
+def fresh(observation_size: int) -> ObservationStatistics:
+    """Statistics of nothing yet."""
+    return ObservationStatistics(jnp.zeros(observation_size), jnp.ones(observation_size), jnp.zeros(()))
+
+
+def observe(statistics: ObservationStatistics, batch: Array) -> ObservationStatistics:
+    """Add `batch` `[n, obs]`, combining the moments of the two sets (Chan, Golub & LeVeque, 1983)."""
+    n = batch.shape[0]
+    count = statistics.count + n
+    batch_mean = jnp.mean(batch, axis=0)
+    delta = batch_mean - statistics.mean
+    squares = (
+        statistics.variance * statistics.count
+        + jnp.var(batch, axis=0) * n
+        + delta**2 * statistics.count * n / count
+    )
+    return ObservationStatistics(statistics.mean + delta * n / count, squares / count, count)
+
+
+def normalize(statistics: ObservationStatistics, observation: Array, enabled: Array) -> Array:
+    """Standardize `[..., obs]`, cut at ten standard deviations; unchanged where not `enabled`."""
+    standardized = (observation - statistics.mean) / jnp.sqrt(statistics.variance + EPSILON)
+    return jnp.where(enabled, jnp.clip(standardized, -CLIP, CLIP), observation)

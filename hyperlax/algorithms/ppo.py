@@ -1,0 +1,306 @@
+"""Proximal policy optimization with clipped surrogate, generalized advantages, and separate policy and value networks.
+
+Schulman et al., "Proximal Policy Optimization Algorithms", 2017 (arXiv:1707.06347); advantages from Schulman et al., "High-
+Dimensional Continuous Control Using Generalized Advantage Estimation", 2016 (arXiv:1506.02438); implementation details that
+matter from Huang et al., "The 37 Implementation Details of PPO", 2022: orthogonal initialization (gain sqrt 2, 0.01 for the
+policy's head, 1 for the value's), Adam epsilon 1e-5, advantages standardized per minibatch.
+
+Shapes: T rollout_length, E total_num_envs; one seed of one lane, which the engine vmaps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from hyperlax.algorithms import normalizer, policies
+from hyperlax.algorithms.evaluation import Evaluation, evaluate
+from hyperlax.algorithms.lane import Lane, remaining
+from hyperlax.algorithms.normalizer import ObservationStatistics
+from hyperlax.algorithms.optimizer import Adam
+from hyperlax.envs import Discrete, Environment
+from hyperlax.hyperparams import PPOHyperparams
+from hyperlax.networks.architecture import TorsoShape
+from hyperlax.networks.initializers import orthogonal
+from hyperlax.networks.masked import MaskedMLP
+
+ADAM = Adam(epsilon=1e-5)
+PPOLane = Lane[PPOHyperparams]
+
+
+class Policy(NamedTuple):
+    """Parameters of the policy: a network, and for continuous actions one log standard deviation per dimension."""
+
+    network: Any
+    log_std: Array  # float32[action], empty for discrete actions
+
+
+class State(NamedTuple):
+    """All that training one seed of one lane carries from iteration to iteration."""
+
+    key: Array
+    steps: Array  # int32[], environment steps done
+    policy: Policy
+    value: Any
+    policy_optimizer: Any
+    value_optimizer: Any
+    statistics: ObservationStatistics
+    environment: Any  # [E, ...]
+    observation: Array  # float32[E, obs]
+
+
+class Rollout(NamedTuple):
+    """What the policy saw and did: [T, E, ...], and after `flatten` [T * E, ...]."""
+
+    observation: Array
+    action: Array
+    log_prob: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    final_observation: Array
+
+
+class Sample(NamedTuple):
+    """What the loss looks at: [n, ...]."""
+
+    observation: Array
+    action: Array
+    log_prob: Array
+    advantage: Array
+    target: Array
+
+
+def generalized_advantages(
+    reward: Array, value: Array, next_value: Array, terminated: Array, truncated: Array, gamma: Array, gae_lambda: Array
+) -> Array:
+    """A_t = delta_t + gamma lambda (1 - done_t) A_t+1, delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t).
+
+    All [T, E]; next_value is the value of the observation that the transition led to, also where the episode ended there: a
+    truncated episode is bootstrapped, a terminated one is worth nothing more (GAE, eq. 16).
+    """
+    delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
+    decay = gamma * gae_lambda * (1.0 - (terminated | truncated))
+
+    def backward(later: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
+        advantage = at[0] + at[1] * later
+        return advantage, advantage
+
+    return jax.lax.scan(backward, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)[1]
+
+
+def standardize(advantage: Array) -> Array:
+    """Zero mean and unit standard deviation over a minibatch [n]."""
+    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+
+
+def surrogate_loss(log_prob: Array, old_log_prob: Array, advantage: Array, clip_eps: Array) -> Array:
+    """-mean min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) (PPO, eq. 7), over [n]."""
+    ratio = jnp.exp(log_prob - old_log_prob)
+    return -jnp.mean(jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip_eps, 1 + clip_eps) * advantage))
+
+
+def value_loss(value: Array, target: Array) -> Array:
+    """mean (V - V_target)^2 (PPO, eq. 9), over [n]."""
+    return jnp.mean((value - target) ** 2)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One compiled PPO program."""
+
+    environment: Environment
+    actor_network: TorsoShape
+    critic_network: TorsoShape
+    total_num_envs: int
+    rollout_length: int
+    num_minibatches: int
+    num_eval_episodes: int
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one seed in one `step`."""
+        return self.total_num_envs * self.rollout_length
+
+    @cached_property
+    def policy_network(self) -> MaskedMLP:
+        space = self.environment.action
+        outputs = space.n if isinstance(space, Discrete) else len(space.low)
+        return MaskedMLP(self.actor_network, outputs, orthogonal(2**0.5), orthogonal(0.01))
+
+    @cached_property
+    def value_network(self) -> MaskedMLP:
+        return MaskedMLP(self.critic_network, 1, orthogonal(2**0.5), orthogonal(1.0))
+
+    def init(self, key: Array, lane: PPOLane) -> State:
+        """Fresh parameters and environments."""
+        policy_key, value_key, reset_key, train_key = jax.random.split(key, 4)
+        environment, observation = jax.vmap(self.environment.reset)(jax.random.split(reset_key, self.total_num_envs))
+        space = self.environment.action
+        log_std = jnp.zeros(0 if isinstance(space, Discrete) else len(space.low))
+        policy = Policy(self.policy_network.init(policy_key, observation, lane.networks["actor_network"]), log_std)
+        value = self.value_network.init(value_key, observation, lane.networks["critic_network"])
+        return State(
+            key=train_key,
+            steps=jnp.int32(0),
+            policy=policy,
+            value=value,
+            policy_optimizer=ADAM.init(policy),
+            value_optimizer=ADAM.init(value),
+            statistics=normalizer.fresh(self.environment.observation_size),
+            environment=environment,
+            observation=observation,
+        )
+
+    def renew(self, old: State, fresh: State) -> State:
+        """The state of a lane that a new trial takes over: nothing of the old one is kept."""
+        return fresh
+
+    def step(self, state: State, lane: PPOLane, tick: Array) -> State:
+        """One iteration: collect a rollout, estimate advantages, descend for some epochs over it."""
+        key, collect_key, update_key = jax.random.split(state.key, 3)
+        state, rollout = collect(self, state, lane, collect_key)
+        samples = estimate(self, state, lane, rollout)
+        seen = rollout.observation.reshape(-1, self.environment.observation_size)
+        state = update(self, state, lane, samples, update_key)
+        return state._replace(
+            key=key,
+            steps=state.steps + self.steps_per_iteration,
+            statistics=normalizer.observe(state.statistics, seen),
+        )
+
+    def evaluate(self, state: State, lane: PPOLane, key: Array) -> Evaluation:
+        """Play whole episodes with the most likely action."""
+
+        def act(observation: Array, key: Array) -> Array:
+            out = policy_output(self, state.policy, state.statistics, lane, observation)
+            return to_environment(self, jnp.argmax(out, axis=-1) if self.is_discrete else out)
+
+        return evaluate(self.environment, act, key, self.num_eval_episodes, (state.policy, state.value))
+
+    @property
+    def is_discrete(self) -> bool:
+        return isinstance(self.environment.action, Discrete)
+
+
+def policy_output(
+    shape: Shape, policy: Policy, statistics: ObservationStatistics, lane: PPOLane, observation: Array
+) -> Array:
+    """Logits or means: float32[..., obs] -> float32[..., action]."""
+    seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
+    return shape.policy_network.apply(policy.network, seen, lane.networks["actor_network"])
+
+
+def value_of(shape: Shape, value: Any, statistics: ObservationStatistics, lane: PPOLane, observation: Array) -> Array:
+    """float32[..., obs] -> float32[...]."""
+    seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
+    return shape.value_network.apply(value, seen, lane.networks["critic_network"])[..., 0]
+
+
+def log_prob_and_entropy(shape: Shape, policy: Policy, out: Array, action: Array) -> tuple[Array, Array]:
+    """Both float32[...], of actions as the policy drew them (unclipped if continuous)."""
+    if shape.is_discrete:
+        return policies.categorical_log_prob(out, action), policies.categorical_entropy(out)
+    entropy = jnp.broadcast_to(policies.gaussian_entropy(policy.log_std), out.shape[:-1])
+    return policies.gaussian_log_prob(out, policy.log_std, action), entropy
+
+
+def to_environment(shape: Shape, action: Array) -> Array:
+    """A drawn action in the environment's units: continuous ones are cut to [-1, 1] and rescaled to its box."""
+    space = shape.environment.action
+    if isinstance(space, Discrete):
+        return action
+    return policies.Bounds.of(space).scale(jnp.clip(action, -1.0, 1.0))
+
+
+def collect(shape: Shape, state: State, lane: PPOLane, key: Array) -> tuple[State, Rollout]:
+    """Follow the policy for T steps in each of the E environments."""
+    noise_key, step_key = jax.random.split(key)
+    extent = (shape.rollout_length, shape.total_num_envs)
+    outputs = shape.policy_network.outputs
+    draw = jax.random.gumbel if shape.is_discrete else jax.random.normal
+    noise = draw(noise_key, (*extent, outputs))
+
+    def act(carry: tuple[Any, Array], at: tuple[Array, Array]) -> tuple[tuple[Any, Array], Rollout]:
+        environment, observation = carry
+        noise, keys = at
+        out = policy_output(shape, state.policy, state.statistics, lane, observation)
+        action = jnp.argmax(out + noise, axis=-1) if shape.is_discrete else out + jnp.exp(state.policy.log_std) * noise
+        log_prob, _ = log_prob_and_entropy(shape, state.policy, out, action)
+        environment, step = jax.vmap(shape.environment.step)(keys, environment, to_environment(shape, action))
+        seen = Rollout(
+            observation, action, log_prob, step.reward, step.terminated, step.truncated, step.final_observation
+        )
+        return (environment, step.observation), seen
+
+    start = (state.environment, state.observation)
+    (environment, observation), rollout = jax.lax.scan(act, start, (noise, jax.random.split(step_key, extent)))
+    return state._replace(environment=environment, observation=observation), rollout
+
+
+def estimate(shape: Shape, state: State, lane: PPOLane, rollout: Rollout) -> Sample:
+    """Advantages and value targets of a rollout, flattened to [T * E, ...]."""
+    value = value_of(shape, state.value, state.statistics, lane, rollout.observation)
+    next_value = value_of(shape, state.value, state.statistics, lane, rollout.final_observation)
+    advantage = generalized_advantages(
+        rollout.reward,
+        value,
+        next_value,
+        rollout.terminated,
+        rollout.truncated,
+        lane.hyperparam.gamma,
+        lane.hyperparam.gae_lambda,
+    )
+    sample = Sample(rollout.observation, rollout.action, rollout.log_prob, advantage, advantage + value)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sample)
+
+
+def policy_loss(shape: Shape, policy: Policy, state: State, lane: PPOLane, sample: Sample) -> Array:
+    """The clipped surrogate less the entropy bonus (PPO, eq. 9)."""
+    out = policy_output(shape, policy, state.statistics, lane, sample.observation)
+    log_prob, entropy = log_prob_and_entropy(shape, policy, out, sample.action)
+    advantage = jnp.where(lane.hyperparam.standardize_advantages, standardize(sample.advantage), sample.advantage)
+    surrogate = surrogate_loss(log_prob, sample.log_prob, advantage, lane.hyperparam.clip_eps)
+    return surrogate - lane.hyperparam.ent_coef * jnp.mean(entropy)
+
+
+def update(shape: Shape, state: State, lane: PPOLane, samples: Sample, key: Array) -> State:
+    """Some epochs over the rollout, each over a new partition into minibatches.
+
+    The epochs are the lane's own loop bound: under vmap a lane that is done keeps its whole carry.
+    """
+    count = shape.steps_per_iteration
+    scale = jnp.where(lane.hyperparam.decay_learning_rates, remaining(state.steps, lane), 1.0)
+
+    def minibatch(carry: tuple, indices: Array) -> tuple[tuple, None]:
+        policy, value, policy_optimizer, value_optimizer = carry
+        sample = jax.tree.map(lambda x: x[indices], samples)
+        policy_gradient = jax.grad(lambda p: policy_loss(shape, p, state, lane, sample))(policy)
+
+        def weighted_value_loss(v: Any) -> Array:
+            prediction = value_of(shape, v, state.statistics, lane, sample.observation)
+            return lane.hyperparam.vf_coef * value_loss(prediction, sample.target)
+
+        bound = lane.hyperparam.max_grad_norm
+        policy, policy_optimizer = ADAM.descend(
+            policy, policy_gradient, policy_optimizer, scale * lane.hyperparam.actor_lr, bound
+        )
+        value, value_optimizer = ADAM.descend(
+            value, jax.grad(weighted_value_loss)(value), value_optimizer, scale * lane.hyperparam.critic_lr, bound
+        )
+        return (policy, value, policy_optimizer, value_optimizer), None
+
+    def epoch(number: Array, carry: tuple) -> tuple:
+        order = jax.random.permutation(jax.random.fold_in(key, number), count)
+        return jax.lax.scan(minibatch, carry, order.reshape(shape.num_minibatches, -1))[0]
+
+    carry = (state.policy, state.value, state.policy_optimizer, state.value_optimizer)
+    policy, value, policy_optimizer, value_optimizer = jax.lax.fori_loop(0, lane.hyperparam.epochs, epoch, carry)
+    return state._replace(
+        policy=policy, value=value, policy_optimizer=policy_optimizer, value_optimizer=value_optimizer
+    )

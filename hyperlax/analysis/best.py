@@ -1,0 +1,99 @@
+"""The winner of a study, or its Pareto front, and how to run it again."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyperlax.files import write_json
+from hyperlax.study.record import StudyRecord, TrialRecord
+
+BEST_FILE = "best_optuna_params.json"
+PARETO_FILE = "pareto_front_params.json"
+
+RERUN_ARGUMENTS = ("total_timesteps", "num_evaluations", "num_eval_episodes", "num_seeds", "seed")
+
+
+def complete_trials(record: StudyRecord) -> list[TrialRecord]:
+    """The COMPLETE trials by number; failed and pruned ones never win and are never plotted."""
+    return sorted((trial for trial in record.trials if trial.state == "COMPLETE"), key=lambda trial: trial.number)
+
+
+def ranked(record: StudyRecord) -> list[TrialRecord]:
+    """COMPLETE trials, best first by the first objective; the lower number first where they tie."""
+    trials = complete_trials(record)
+    losses = _losses(record, trials)[:, 0]
+    return [trials[index] for index in np.argsort(losses, kind="stable")]
+
+
+def winners(record: StudyRecord) -> list[TrialRecord]:
+    """The best trial for one objective, the Pareto front by number for several; empty without a COMPLETE trial."""
+    return ranked(record)[:1] if len(record.objectives) == 1 else pareto_front(record)
+
+
+def pareto_front(record: StudyRecord) -> list[TrialRecord]:
+    """COMPLETE trials that no other one dominates: at least as good everywhere, and better somewhere. By number."""
+    trials = complete_trials(record)
+    losses = _losses(record, trials)
+    front = []
+    for trial, own in zip(trials, losses, strict=True):
+        dominated = np.any(np.all(losses <= own, axis=1) & np.any(losses < own, axis=1))
+        if not dominated:
+            front.append(trial)
+    return front
+
+
+def write_best(record: StudyRecord, into: Path) -> None:
+    """Write `best_optuna_params.json` or `pareto_front_params.json` into a directory.
+
+    Without a COMPLETE trial there is no file, and one of an earlier run is removed.
+    """
+    several = len(record.objectives) > 1
+    path = into / (PARETO_FILE if several else BEST_FILE)
+    trials = winners(record)
+    if not trials:
+        path.unlink(missing_ok=True)
+        return
+    entries = [entry(record, trial, path) for trial in trials]
+    write_json(path, entries if several else entries[0])
+
+
+def entry(record: StudyRecord, trial: TrialRecord, path: Path) -> dict[str, Any]:
+    """One trial in the form of the best file at `path`."""
+    return {
+        "trial": trial.number,
+        "values": {name: trial.values[name] for name in record.objectives},
+        "params": trial.params,
+        "metrics": trial.metrics,
+        "command": rerun_command(record, trial, path),
+    }
+
+
+def rerun_command(record: StudyRecord, trial: TrialRecord, path: Path) -> str:
+    """The shell command that trains a trial again from the best file at `path`.
+
+    Raises KeyError when the study's arguments lack a run length or a seed.
+    """
+    words = ["hyperlax", "run-single-hp"]
+    words += ["--algo-and-network-config", str(record.arguments.get("algo_and_network_config", record.recipe))]
+    words += ["--env-config", str(record.arguments.get("env_config", record.environment))]
+    words += ["--params", str(path)]
+    if len(record.objectives) > 1:
+        words += ["--trial", str(trial.number)]
+    for name in RERUN_ARGUMENTS:
+        words += [f"--{name.replace('_', '-')}", str(record.arguments[name])]
+    return shlex.join(words)
+
+
+def _losses(record: StudyRecord, trials: list[TrialRecord]) -> np.ndarray:
+    """float64[trials, objectives], lower is better. ValueError for a COMPLETE trial whose value is not finite."""
+    signs = np.array([1.0 if direction == "minimize" else -1.0 for direction in record.objectives.values()])
+    rows = [[trial.values[name] for name in record.objectives] for trial in trials]
+    losses = signs * np.array(rows, dtype=np.float64).reshape(len(trials), len(signs))
+    for trial, row in zip(trials, losses, strict=True):
+        if not np.all(np.isfinite(row)):
+            raise ValueError(f"trial {trial.number} is COMPLETE with values {trial.values}; it should be a FAIL.")
+    return losses

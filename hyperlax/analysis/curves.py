@@ -1,0 +1,83 @@
+"""Learning curves and costs, read back from the files of the batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hyperlax.files import read_csv
+from hyperlax.study.record import StudyRecord, TrialRecord
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """steps: int64[points], environment steps; returns: float64[points, seeds], mean return of each seed."""
+
+    steps: np.ndarray
+    returns: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Sums over the batches on disk; memory is the largest of any batch, None where no device reported it."""
+
+    batches: int
+    compile_seconds: float
+    train_seconds: float
+    evaluate_seconds: float
+    wall_seconds: float
+    steps: int
+    peak_memory_bytes: int | None
+
+    @property
+    def steps_per_train_second(self) -> float:
+        """Environment steps per second of training; 0 where nothing was trained."""
+        return self.steps / self.train_seconds if self.train_seconds > 0 else 0.0
+
+
+def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
+    """Trial number -> its curve from `curves.csv`; each file is read once. ValueError for a trial without rows there."""
+    wanted: dict[Path, list[int]] = {}
+    for trial in trials:
+        if trial.batch_directory is None:
+            raise ValueError(
+                f"trial {trial.number} is {trial.state} but has no batch directory to read its curve from."
+            )
+        wanted.setdefault(trial.batch_directory / "curves.csv", []).append(trial.number)
+    curves = {}
+    for path, numbers in wanted.items():
+        rows = read_csv(path)
+        for number in numbers:
+            curves[number] = _curve([row for row in rows if row["trial"] == str(number)], number, path)
+    return curves
+
+
+def total_cost(record: StudyRecord) -> Cost:
+    """The cost of every batch that a trial of the study belongs to, from its `timing.json`."""
+    directories = sorted({trial.batch_directory for trial in record.trials if trial.batch_directory})
+    timings = [json.loads((path / "timing.json").read_text(encoding="utf-8")) for path in directories]
+    memory = [timing["peak_memory_bytes"] for timing in timings if timing["peak_memory_bytes"] is not None]
+    return Cost(
+        batches=len(timings),
+        compile_seconds=sum(timing["compile_seconds"] for timing in timings),
+        train_seconds=sum(timing["train_seconds"] for timing in timings),
+        evaluate_seconds=sum(timing["evaluate_seconds"] for timing in timings),
+        wall_seconds=sum(timing["wall_seconds"] for timing in timings),
+        steps=sum(timing["steps"] for timing in timings),
+        peak_memory_bytes=max(memory) if memory else None,
+    )
+
+
+def _curve(rows: list[dict[str, str]], number: int, path: Path) -> LearningCurve:
+    if not rows:
+        raise ValueError(f"{path} has no rows of trial {number}.")
+    steps = sorted({int(row["step"]) for row in rows})
+    seeds = sorted({int(row["seed"]) for row in rows})
+    returns = np.full((len(steps), len(seeds)), np.nan)
+    for row in rows:
+        returns[steps.index(int(row["step"])), seeds.index(int(row["seed"]))] = float(row["mean"])
+    return LearningCurve(steps=np.array(steps), returns=returns)

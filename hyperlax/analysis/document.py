@@ -1,0 +1,89 @@
+"""HTML pages that work offline: the shell, tables, and plots as plain data for one script to draw."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hyperlax.analysis.labels import number, value_text
+from hyperlax.analysis.look import SCRIPT, STYLE
+from hyperlax.analysis.plots import Drawing
+from hyperlax.analysis.plots.style import template
+
+LONG_COLUMNS = {"reason": "reason", "hyperparameter": "long", "searched": "long", "metric": "long"}
+"""Header -> class of the columns whose text may wrap."""
+
+
+def page(title: str, body: str, plotly_script: str) -> str:
+    """A whole page. `plotly_script` is the script element that brings plotly.js, before the page's own script."""
+    templates = json.dumps({"light": template(dark=False), "dark": template(dark=True)})
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        f"{plotly_script}\n<script>{SCRIPT.replace('TEMPLATES', templates)}</script>\n</body>\n</html>\n"
+    )
+
+
+def drawing(drawn: Drawing) -> str:
+    """A plot's place on a page: the figure, the words that stand for it, or the error that it met."""
+    if drawn.error:
+        return f'<p class="error">This plot could not be drawn. {escape(drawn.error)}</p>'
+    if drawn.words:
+        return f'<p class="soft">{escape(drawn.words)}</p>'
+    data = drawn.figure.replace("<", "\\u003c")
+    return (
+        f'<div class="scroll"><div class="plot" style="min-width:{drawn.plot.min_width}px"></div>'
+        f'<script type="application/json">{data}</script></div>'
+    )
+
+
+def section(title: str, *parts: str) -> str:
+    """A card with a heading."""
+    return f"<section>\n<h2>{escape(title)}</h2>\n{''.join(parts)}\n</section>"
+
+
+def caption(text: str) -> str:
+    """A sentence under a heading."""
+    return f'<p class="soft">{escape(text)}</p>'
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, tall: bool = False) -> str:
+    """A table; numbers to the right, rounded to six digits with the exact value on hover. None is an empty cell."""
+    rows = [list(row) for row in rows]
+    numeric = [any(_is_number(row[index]) for row in rows) for index in range(len(header))]
+    heads = "".join(
+        f"<th{_number_class(right)}>{escape(name)}</th>" for name, right in zip(header, numeric, strict=True)
+    )
+    lines = "\n".join("<tr>" + "".join(map(_cell, header, row)) + "</tr>" for row in rows)
+    kind = "scroll tall" if tall else "scroll"
+    return f'<div class="{kind}"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>'
+
+
+def escape(text: str) -> str:
+    """Text for HTML, quotes included."""
+    return html.escape(text, quote=True)
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "<td></td>"
+    if _is_number(value):
+        return f'<td class="number" title="{value!r}">{number(value)}</td>'
+    return f'<td class="{LONG_COLUMNS.get(name, "short")}">{_breakable(escape(value_text(value)))}</td>'
+
+
+def _breakable(escaped: str) -> str:
+    """Let a dotted name break after its dots, where a narrow column needs it."""
+    return re.sub(r"(?<=[a-z_])\.(?=[a-z_])", ".<wbr>", escaped)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _number_class(right: bool) -> str:
+    return ' class="number"' if right else ""

@@ -1,0 +1,86 @@
+"""Names and numbers as people read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+UNITS = {
+    "peak_performance": "mean return",
+    "final_performance": "mean return",
+    "normalized_auc": "0 to 1",
+    "stability_score": "0 to 1",
+    "seed_spread": "return",
+    "steps_to_threshold": "environment steps",
+    "num_parameters": "scalars of the policy",
+}
+
+
+def with_unit(metric: str) -> str:
+    """`peak_performance` as `peak performance (mean return)`."""
+    unit = UNITS.get(metric)
+    words = metric.replace("_", " ")
+    return f"{words} ({unit})" if unit else words
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Dotted name -> the last word of it, with the words before it that tell it from others that end alike.
+
+    >>> short_names(["algorithm.hyperparam.gamma"])
+    {'algorithm.hyperparam.gamma': 'gamma'}
+    >>> list(short_names(["network.actor.torso.width", "network.critic.torso.width"]).values())
+    ['actor.width', 'critic.width']
+    """
+    names = list(names)
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.rsplit(".", 1)[-1], []).append(name)
+    short = {name: _distinct(name, groups[name.rsplit(".", 1)[-1]]) for name in names}
+    taken = list(short.values())
+    return {name: label if taken.count(label) == 1 else name for name, label in short.items()}
+
+
+def _distinct(name: str, group: list[str]) -> str:
+    shared = set.intersection(*(set(other.split(".")) for other in group))
+    *words, last = name.split(".")
+    return ".".join([word for word in words if word not in shared] + [last])
+
+
+def number(value: float) -> str:
+    """At most six significant digits; whole numbers whole, with a comma between thousands.
+
+    >>> number(0.00012345678), number(100000), number(-151.25)
+    ('0.000123457', '100,000', '-151.25')
+    """
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
+        return f"{int(value):,}"
+    return f"{value:.6g}"
+
+
+def value_text(value: Any) -> str:
+    """A hyperparameter's value: text as it is, numbers by `number`, lists as JSON.
+
+    >>> value_text([64, 64]), value_text("tanh"), value_text(True), value_text(0.5)
+    ('[64, 64]', 'tanh', 'True', '0.5')
+    """
+    if isinstance(value, (str, bool)):
+        return str(value)
+    if isinstance(value, (int, float)):
+        return number(value)
+    return json.dumps(value)
+
+
+def distribution_text(distribution: dict[str, Any]) -> str:
+    """A searched range in words, e.g. `1e-06 to 0.01, log`."""
+    if distribution["type"] == "Categorical":
+        return " | ".join(value_text(value) for value in distribution["values"])
+    low, high = distribution["domain"]
+    notes = [f"{value_text(low)} to {value_text(high)}"]
+    if distribution["type"].startswith("Log"):
+        notes.append("log")
+    if distribution["type"].endswith("Discrete"):
+        notes.append("whole numbers")
+    if "q" in distribution:
+        notes.append(f"in steps of {value_text(distribution['q'])}")
+    return ", ".join(notes)

@@ -1,0 +1,60 @@
+"""The look of every page: one style sheet and one script, both inline, so that a page works without a network."""
+
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --page: #f6f7fa; --card: #ffffff; --ink: #232936; --soft: #667085; --line: #e1e5ed; --accent: #c9431b; --wash: #fdf0eb;
+}
+@media (prefers-color-scheme: dark) {
+  :root { --page: #12161f; --card: #1b2130; --ink: #d9deea; --soft: #939db2; --line: #2c3446; --accent: #ff8a66; --wash: #2b2223; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 32px 20px 64px; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 0 0 4px; }
+h3 { font-size: .95rem; margin: 20px 0 6px; }
+p { margin: 0 0 12px; }
+.soft { color: var(--soft); }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 20px 22px; margin-top: 20px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-top: 20px; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 16px; }
+.tile b { display: block; font-size: 1.35rem; line-height: 1.3; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.tile span { color: var(--soft); font-size: .84rem; }
+.tile.first { border-color: var(--accent); background: var(--wash); }
+.scroll { overflow-x: auto; }
+.tall { max-height: 560px; overflow-y: auto; border: 1px solid var(--line); border-radius: 8px; }
+.tall th { position: sticky; top: 0; background: var(--card); }
+table { border-collapse: collapse; min-width: 40%; font-size: .88rem; font-variant-numeric: tabular-nums; }
+th { text-align: left; color: var(--soft); font-weight: 600; white-space: nowrap; }
+th, td { padding: 6px 12px; border-bottom: 1px solid var(--line); vertical-align: top; }
+tr:last-child td { border-bottom: 0; }
+td.number, th.number { text-align: right; white-space: nowrap; }
+td.short { white-space: nowrap; }
+td.reason { min-width: 280px; overflow-wrap: anywhere; }
+td.long { min-width: 150px; overflow-wrap: anywhere; }
+.columns { display: grid; gap: 8px 28px; }
+@media (min-width: 1000px) { .columns { grid-template-columns: 7fr 5fr; } }
+.columns table { width: 100%; }
+.columns > * { min-width: 0; }
+pre { background: var(--page); border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px; margin: 8px 0 0;
+  white-space: pre-wrap; overflow-wrap: anywhere; font: .83rem/1.5 ui-monospace, Menlo, Consolas, monospace; }
+.error { border-left: 4px solid var(--accent); background: var(--wash); padding: 10px 14px; border-radius: 6px; overflow-wrap: anywhere; }
+a { color: var(--accent); }
+"""
+
+SCRIPT = """
+const templates = TEMPLATES;
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const template = () => templates[dark.matches ? "dark" : "light"];
+// plotly 7 offers by default to upload a chart to its cloud: a report stays where it is.
+const config = {responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["sendChartToCloud"], plotlyServerURL: ""};
+const plots = [...document.querySelectorAll(".plot")];
+for (const plot of plots) {
+  const figure = JSON.parse(plot.nextElementSibling.textContent);
+  figure.layout.template = template();
+  Plotly.newPlot(plot, figure.data, figure.layout, config);
+}
+dark.addEventListener("change", () => plots.forEach(plot => Plotly.relayout(plot, {template: template()})));
+"""

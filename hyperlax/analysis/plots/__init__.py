@@ -1,0 +1,105 @@
+"""The plots of a study, each in its own file, drawn so that one that fails costs no other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from hyperlax.analysis.plots.learning_curves import learning_curves
+from hyperlax.analysis.plots.nothing import NothingToShow
+from hyperlax.analysis.plots.optimization_history import optimization_history
+from hyperlax.analysis.plots.parallel_coordinate import parallel_coordinate
+from hyperlax.analysis.plots.param_importances import param_importances
+from hyperlax.analysis.plots.pareto_front import pareto_plot
+from hyperlax.analysis.plots.slice import slice_plot
+from hyperlax.study.record import StudyRecord
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot's file name without `.html`, its heading, one sentence on how to read it, its function, its least width in px."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[StudyRecord], go.Figure]
+    min_width: int = 0
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A plot that was drawn: exactly one of `figure` (plotly's JSON), `words` (nothing to show) and `error` is not empty."""
+
+    plot: Plot
+    figure: str = ""
+    words: str = ""
+    error: str = ""
+
+
+PARETO = Plot(
+    "pareto_front",
+    "Pareto front",
+    "No trial is better than a highlighted one in every objective. Hover for its hyperparameters.",
+    pareto_plot,
+    min_width=520,
+)
+
+PLOTS = (
+    Plot(
+        "learning_curves",
+        "Learning curves",
+        "The ten best trials by the first objective. Line: mean over seeds. Band: lowest to highest seed.",
+        learning_curves,
+        min_width=680,
+    ),
+    Plot(
+        "optimization_history",
+        "Optimization history",
+        "Each COMPLETE trial's value, and the best value found up to it.",
+        optimization_history,
+        min_width=520,
+    ),
+    Plot(
+        "param_importances",
+        "Hyperparameter importances",
+        "How much of the objective's variation each searched hyperparameter explains.",
+        param_importances,
+        min_width=520,
+    ),
+    Plot(
+        "parallel_coordinate",
+        "Parallel coordinates",
+        "Each line is a COMPLETE trial. Drag along an axis to keep only the lines that cross there.",
+        parallel_coordinate,
+        min_width=1000,
+    ),
+    Plot(
+        "slice",
+        "Slices",
+        "Each hyperparameter on its own against the objective; brighter points are later trials.",
+        slice_plot,
+        min_width=900,
+    ),
+)
+
+
+def draw_all(record: StudyRecord) -> list[Drawing]:
+    """Every plot of a study, the Pareto front first where there are several objectives."""
+    plots = (PARETO, *PLOTS) if len(record.objectives) > 1 else PLOTS
+    return [_draw(plot, record) for plot in plots]
+
+
+def _draw(plot: Plot, record: StudyRecord) -> Drawing:
+    try:
+        figure = plot.draw(record)
+        return Drawing(plot, figure=str(figure.to_json()))
+    except NothingToShow as nothing:
+        return Drawing(plot, words=str(nothing))
+    except Exception as error:  # a broken plot must not cost the others; its page and the log show why
+        log.exception("%s could not be drawn", plot.name)
+        return Drawing(plot, error=f"{type(error).__name__}: {error}")

@@ -1,0 +1,81 @@
+"""How the best trials learned."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from hyperlax.analysis.best import ranked
+from hyperlax.analysis.curves import LearningCurve, read_curves
+from hyperlax.analysis.labels import number
+from hyperlax.analysis.plots.nothing import NothingToShow
+from hyperlax.analysis.plots.style import MUTED, SERIES, finish
+from hyperlax.study.record import StudyRecord, TrialRecord
+
+SHOWN = 10
+
+
+def learning_curves(record: StudyRecord) -> go.Figure:
+    """The ten best trials by the first objective: mean over seeds, in a band from the lowest seed to the highest."""
+    trials = ranked(record)[:SHOWN]
+    if not trials:
+        raise NothingToShow("No trial is COMPLETE yet.")
+    curves = read_curves(trials)
+    leading = next(iter(record.objectives))
+    figure = go.Figure()
+    for rank in reversed(range(len(trials))):
+        trial = trials[rank]
+        _add(figure, trial, curves[trial.number], rank, leading)
+    end = max(int(curve.steps[-1]) for curve in curves.values())
+    _add_reference(figure, "solved task (hi)", record.reference.hi, end)
+    _add_reference(figure, "random policy (lo)", record.reference.lo, end)
+    figure.update_xaxes(title_text="environment steps of one seed", tickformat="~s")
+    figure.update_yaxes(title_text="mean return of the evaluation")
+    figure.update_layout(hovermode="closest", legend={"title": {"text": leading.replace("_", " ")}})
+    return finish(figure, height=520)
+
+
+def _add(figure: go.Figure, trial: TrialRecord, curve: LearningCurve, rank: int, leading: str) -> None:
+    color, group = SERIES[rank], str(trial.number)
+    steps, mean = curve.steps.tolist(), curve.returns.mean(axis=1).tolist()
+    if curve.returns.shape[1] > 1:
+        low, high = curve.returns.min(axis=1).tolist(), curve.returns.max(axis=1).tolist()
+        figure.add_scatter(
+            x=steps + steps[::-1],
+            y=high + low[::-1],
+            fill="toself",
+            fillcolor=_faint(color, 0.18 if rank == 0 else 0.08),
+            line={"width": 0},
+            mode="lines",
+            hoverinfo="skip",
+            legendgroup=group,
+            showlegend=False,
+        )
+    name = f"trial {trial.number}"
+    figure.add_scatter(
+        x=steps,
+        y=mean,
+        mode="lines",
+        name=f"{name}: {number(trial.values[leading])}",
+        line={"color": color, "width": 3 if rank == 0 else 1.6},
+        legendgroup=group,
+        legendrank=rank,
+        hovertemplate=f"{name}<br>%{{x}} steps: %{{y:.4g}}<extra></extra>",
+    )
+
+
+def _add_reference(figure: go.Figure, name: str, value: float, end: int) -> None:
+    label = f"{name}: {number(value)}"
+    figure.add_scatter(
+        x=[0, end],
+        y=[value, value],
+        mode="lines",
+        name=label,
+        line={"color": MUTED, "dash": "dot", "width": 1.5},
+        legendrank=2000,
+        hovertemplate=f"{label}<extra></extra>",
+    )
+
+
+def _faint(color: str, opacity: float) -> str:
+    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"

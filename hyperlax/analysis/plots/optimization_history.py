@@ -1,0 +1,54 @@
+"""How the search went: each trial's value and the best so far."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from hyperlax.analysis.best import complete_trials
+from hyperlax.analysis.labels import with_unit
+from hyperlax.analysis.plots.hover import hover_texts
+from hyperlax.analysis.plots.nothing import NothingToShow
+from hyperlax.analysis.plots.style import ACCENT, POINT, finish
+from hyperlax.study.record import StudyRecord
+
+
+def optimization_history(record: StudyRecord) -> go.Figure:
+    """Value over trial number, a row per objective."""
+    trials = complete_trials(record)
+    if not trials:
+        raise NothingToShow("No trial is COMPLETE yet.")
+    objectives = record.objectives
+    figure = make_subplots(rows=len(objectives), cols=1, shared_xaxes=True, vertical_spacing=0.06)
+    numbers, texts = [trial.number for trial in trials], hover_texts(record, trials)
+    for row, (name, direction) in enumerate(objectives.items(), start=1):
+        values = np.array([trial.values[name] for trial in trials])
+        best = np.minimum.accumulate(values) if direction == "minimize" else np.maximum.accumulate(values)
+        figure.add_scatter(
+            x=numbers,
+            y=values.tolist(),
+            mode="markers",
+            name="trial",
+            marker={"color": POINT, "size": 8, "opacity": 0.75},
+            hovertext=texts,
+            hoverinfo="text",
+            showlegend=row == 1,
+            row=row,
+            col=1,
+        )
+        figure.add_scatter(
+            x=numbers,
+            y=best.tolist(),
+            mode="lines",
+            name="best so far",
+            line={"color": ACCENT, "width": 2.5, "shape": "hv"},
+            hoverinfo="skip",
+            showlegend=row == 1,
+            row=row,
+            col=1,
+        )
+        figure.update_yaxes(title_text=with_unit(name), row=row, col=1)
+    figure.update_xaxes(title_text="trial number", row=len(objectives), col=1)
+    figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0})
+    return finish(figure, height=120 + 320 * len(objectives))

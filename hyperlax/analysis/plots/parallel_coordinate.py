@@ -1,0 +1,63 @@
+"""Every trial as one line through all of its hyperparameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from hyperlax.analysis.best import complete_trials
+from hyperlax.analysis.labels import short_names
+from hyperlax.analysis.plots.coordinates import Coordinate, coordinate
+from hyperlax.analysis.plots.nothing import NothingToShow
+from hyperlax.analysis.plots.style import SCALE, finish
+from hyperlax.study.record import StudyRecord, TrialRecord
+
+
+def parallel_coordinate(record: StudyRecord) -> go.Figure:
+    """Objectives first, then the search space; colored by the first objective, the best brightest."""
+    trials = complete_trials(record)
+    if not trials:
+        raise NothingToShow("No trial is COMPLETE yet.")
+    if not record.space:
+        raise NothingToShow("The recipe searches no hyperparameter.")
+    short = short_names(record.space)
+    dimensions = [_objective(name, trials) for name in record.objectives]
+    dimensions += [_parameter(coordinate(name, short[name], space), trials) for name, space in record.space.items()]
+    leading, direction = next(iter(record.objectives.items()))
+    figure = go.Figure(
+        go.Parcoords(
+            dimensions=dimensions,
+            labelangle=-25,
+            labelside="top",
+            rangefont={"color": "rgba(0,0,0,0)"},
+            line={
+                "color": [trial.values[leading] for trial in trials],
+                "colorscale": SCALE,
+                "reversescale": direction == "minimize",
+                "showscale": True,
+                "colorbar": {"title": {"text": leading.replace("_", " "), "side": "right"}, "thickness": 12},
+            },
+        )
+    )
+    finish(figure, height=560)
+    return figure.update_layout(margin={"l": 60, "r": 40, "t": 130, "b": 30})
+
+
+def _objective(name: str, trials: list[TrialRecord]) -> dict[str, Any]:
+    values = [trial.values[name] for trial in trials]
+    low, high = min(values), max(values)
+    spread = [low - 0.5, high + 0.5] if low == high else [low, high]
+    return {"label": name, "values": values, "range": spread}
+
+
+def _parameter(axis: Coordinate, trials: list[TrialRecord]) -> dict[str, Any]:
+    dimension: dict[str, Any] = {
+        "label": axis.label,
+        "values": [axis.position(trial.params[axis.name]) for trial in trials],
+        "range": axis.range(),
+    }
+    ticks = axis.ticks()
+    if ticks:
+        dimension["tickvals"], dimension["ticktext"] = ticks
+    return dimension

@@ -1,0 +1,47 @@
+"""Which hyperparameters moved the objective."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from hyperlax.analysis.best import complete_trials
+from hyperlax.analysis.labels import short_names
+from hyperlax.analysis.plots.nothing import NothingToShow
+from hyperlax.analysis.plots.style import POINT, finish, plain
+from hyperlax.study.record import StudyRecord
+
+
+def param_importances(record: StudyRecord) -> go.Figure:
+    """Bars, longest on top, a row per objective that has importances."""
+    shown = {name: record.importances[name] for name in record.objectives if record.importances.get(name)}
+    if not shown:
+        raise NothingToShow(
+            "Importances cannot be computed: they need at least two COMPLETE trials whose values and hyperparameters "
+            f"differ. The study has {len(complete_trials(record))} COMPLETE."
+        )
+    short = short_names(record.space)
+    figure = make_subplots(
+        rows=len(shown),
+        cols=1,
+        subplot_titles=[name.replace("_", " ") for name in shown] if len(record.objectives) > 1 else None,
+        vertical_spacing=0.1 / len(shown) + 0.03,
+    )
+    for row, shares in enumerate(shown.values(), start=1):
+        rising = sorted(shares.items(), key=lambda item: item[1])
+        figure.add_bar(
+            x=[share for _, share in rising],
+            y=[plain(short.get(name, name)) for name, _ in rising],
+            orientation="h",
+            marker={"color": POINT},
+            text=[f"{share:.2f}" for _, share in rising],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y}: %{x:.4f}<extra></extra>",
+            showlegend=False,
+            row=row,
+            col=1,
+        )
+    figure.update_xaxes(title_text="importance (shares sum to 1)", row=len(shown), col=1)
+    figure.update_yaxes(showgrid=False)
+    return finish(figure, height=130 + sum(40 + 28 * len(shares) for shares in shown.values()))

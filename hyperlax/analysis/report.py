@@ -1,0 +1,165 @@
+"""`report.html`: the one page to look at. Every number on it is in the CSV and JSON files beside it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, rerun_command, winners
+from hyperlax.analysis.curves import Cost, total_cost
+from hyperlax.analysis.document import caption, drawing, escape, page, section, table
+from hyperlax.analysis.labels import distribution_text, number, short_names, with_unit
+from hyperlax.analysis.plots import Drawing
+from hyperlax.analysis.tables import searched_names
+from hyperlax.metrics import METRICS
+from hyperlax.study.record import StudyRecord, TrialRecord
+
+log = logging.getLogger(__name__)
+
+
+def report(record: StudyRecord, drawings: list[Drawing]) -> str:
+    """The whole page, plotly.js included: it needs no network and no file beside it."""
+    cost, error = _cost(record)
+    body = [_head(record), _tiles(record, cost), _winners(record)]
+    body += [section(drawn.plot.title, caption(drawn.plot.caption), drawing(drawn)) for drawn in drawings]
+    body += [_lost(record), _cost_section(cost, error), _all_trials(record), _what_ran(record)]
+    return page(f"{record.study_name} - Hyperlax", "\n".join(body), f"<script>{get_plotlyjs()}</script>")
+
+
+def _head(record: StudyRecord) -> str:
+    goals = ", ".join(f"{direction} {name}" for name, direction in record.objectives.items())
+    line = f"{record.recipe} on {record.environment}: {goals}. {record.device}"
+    return f'<header><h1>{escape(record.study_name)}</h1><p class="soft">{escape(line)}</p></header>'
+
+
+def _tiles(record: StudyRecord, cost: Cost | None) -> str:
+    states = Counter(trial.state for trial in record.trials)
+    best = winners(record)
+    tiles = []
+    if best and len(record.objectives) == 1:
+        name = next(iter(record.objectives))
+        tiles.append(_tile(number(best[0].values[name]), f"best {with_unit(name)}", first=True))
+    elif best:
+        tiles.append(_tile(number(len(best)), "trials on the Pareto front", first=True))
+    tiles.append(_tile(number(states["COMPLETE"]), "trials complete"))
+    tiles.append(_tile(number(states["FAIL"]), "trials failed"))
+    if states["PRUNED"]:
+        tiles.append(_tile(number(states["PRUNED"]), "trials pruned"))
+    if cost:
+        tiles.append(_tile(number(cost.steps), "environment steps"))
+        tiles.append(_tile(number(round(cost.steps_per_train_second)), "steps per training second"))
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _tile(value: str, words: str, first: bool = False) -> str:
+    return f'<div class="tile{" first" if first else ""}"><b>{escape(value)}</b><span>{escape(words)}</span></div>'
+
+
+def _winners(record: StudyRecord) -> str:
+    best = winners(record)
+    if not best:
+        return section("No winner", caption("No trial is COMPLETE, so there is no best trial and no file with one."))
+    if len(record.objectives) == 1:
+        return _winner(record, best[0])
+    short = short_names(searched_names(record))
+    header = ["trial", *record.objectives, *(short[name] for name in record.space)]
+    rows = [[trial.number, *_values(record, trial), *map(trial.params.get, record.space)] for trial in best]
+    words = f"{len(best)} trials that no other one beats in every objective, also in {PARETO_FILE}."
+    command = rerun_command(record, best[0], record.directory / PARETO_FILE)
+    again = f"<h3>Train one again</h3><pre>{escape(command)}</pre>"
+    return section("The Pareto front", caption(words), table(header, rows), again)
+
+
+def _winner(record: StudyRecord, trial: TrialRecord) -> str:
+    searched = [
+        [name, trial.params.get(name), distribution_text(distribution)] for name, distribution in record.space.items()
+    ]
+    metrics = [
+        [with_unit(name), trial.metrics.get(name), "high" if METRICS[name] == "maximize" else "low"] for name in METRICS
+    ]
+    return section(
+        f"The winner: trial {trial.number}",
+        caption(f"Also in {BEST_FILE}."),
+        '<div class="columns"><div>',
+        table(["hyperparameter", "value", "searched"], searched),
+        "</div><div>",
+        table(["metric", "value", "better"], metrics),
+        "</div></div>",
+        f"<h3>Train it again</h3><pre>{escape(rerun_command(record, trial, record.directory / BEST_FILE))}</pre>",
+    )
+
+
+def _lost(record: StudyRecord) -> str:
+    trials = [trial for trial in _by_number(record) if trial.state in ("FAIL", "PRUNED")]
+    title = "Failed and pruned trials" if any(trial.state == "PRUNED" for trial in trials) else "Failed trials"
+    if not trials:
+        return section(title, caption("None."))
+    rows = [[trial.number, trial.state, trial.reason] for trial in trials]
+    words = "They never win and no plot shows them. Each one's mates in its batch went on unchanged."
+    return section(title, caption(words), table(["trial", "state", "reason"], rows, tall=len(rows) > 12))
+
+
+def _cost(record: StudyRecord) -> tuple[Cost | None, str]:
+    try:
+        return total_cost(record), ""
+    except Exception as error:  # a broken timing.json must not cost the report; it and the log show why
+        log.exception("the cost could not be summed")
+        return None, f"{type(error).__name__}: {error}"
+
+
+def _cost_section(cost: Cost | None, error: str) -> str:
+    if cost is None:
+        return section("Cost", f'<p class="error">The cost could not be summed. {escape(error)}</p>')
+    memory = cost.peak_memory_bytes
+    rows: list[list[Any]] = [
+        ["hparam batches", cost.batches],
+        ["environment steps, over trials and seeds", cost.steps],
+        ["compiling (s)", cost.compile_seconds],
+        ["training (s)", cost.train_seconds],
+        ["evaluating (s)", cost.evaluate_seconds],
+        ["wall time (s)", cost.wall_seconds],
+        ["environment steps per second of training", cost.steps_per_train_second],
+    ]
+    if memory is not None:
+        rows.append(["largest peak memory (MiB)", memory / 2**20])
+    words = "Sums of the batches' timing.json. Batches that ran side by side each count their own seconds."
+    return section("Cost", caption(words), table(["", "total"], rows))
+
+
+def _all_trials(record: StudyRecord) -> str:
+    names = searched_names(record)
+    short = short_names(names)
+    header = ["trial", "state", *METRICS, *(short[name] for name in names)]
+    rows = [
+        [trial.number, trial.state, *map(trial.metrics.get, METRICS), *map(trial.params.get, names)]
+        for trial in _by_number(record)
+    ]
+    return section("All trials", caption("Unrounded in trials.csv."), table(header, rows, tall=len(rows) > 12))
+
+
+def _what_ran(record: StudyRecord) -> str:
+    reference = record.reference
+    rows: list[list[Any]] = [
+        ["study", record.study_name],
+        ["recipe", record.recipe],
+        ["environment", record.environment],
+        [
+            "reference returns",
+            f"random policy {number(reference.lo)}, solved {number(reference.hi)} ({reference.source})",
+        ],
+        ["objectives", ", ".join(f"{name} ({direction})" for name, direction in record.objectives.items())],
+        ["device", record.device],
+    ]
+    rows += [[f"version of {name}", version] for name, version in record.versions.items()]
+    return section("What was run", f"<pre>{escape(record.command)}</pre>", table(["", ""], rows))
+
+
+def _by_number(record: StudyRecord) -> list[TrialRecord]:
+    return sorted(record.trials, key=lambda trial: trial.number)
+
+
+def _values(record: StudyRecord, trial: TrialRecord) -> list[float]:
+    return [trial.values[name] for name in record.objectives]

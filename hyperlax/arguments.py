@@ -1,0 +1,291 @@
+"""The arguments of a command, resolved and checked: what was given, else what study or recipe says, else defaults."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hyperlax.errors import UsageError
+
+if TYPE_CHECKING:
+    from hyperlax.flags import SearchFlags
+    from hyperlax.recipe import Recipe
+
+SAMPLERS = ("tpe", "nsgaii", "qmc", "random")
+LATER_SAMPLERS = {"nsgaiii": "nsgaii", "cmaes": "tpe", "gp": "tpe", "grid": "qmc"}  # and what to use until then
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+MAY_CHANGE_ON_RESUME = ("n_trials", "timeout", "log_level", "runner_hparam_batch_size")
+LARGEST_SEED = 2**31 - 1
+RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
+
+
+@dataclass(frozen=True)
+class StudyArguments:
+    """Every argument of `optuna-hp-search`, none left open; `timeout` is None for no limit."""
+
+    algo_and_network_config: str
+    env_config: str
+    study_name: str
+    n_trials: int
+    objective_names: tuple[str, ...]
+    objective_directions: tuple[str, ...]
+    sampler: str
+    optuna_study_batch_size: int
+    runner_hparam_batch_size: int | Literal["auto"]
+    output_root: str
+    log_level: str
+    seed: int
+    num_seeds: int
+    total_timesteps: int
+    num_evaluations: int
+    num_eval_episodes: int
+    timeout: float | None
+    compilation_cache: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """What `study.json` keeps under `arguments`."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in ((f.name, getattr(self, f.name)) for f in fields(self))
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any], where: str) -> StudyArguments:
+        """What `to_json` wrote. UsageError, beginning with `where`, if an argument is missing or unknown."""
+        names = [f.name for f in fields(cls)]
+        for wrong, what in ((set(names) - set(stored), "lacks"), (set(stored) - set(names), "has the unknown")):
+            if wrong:
+                raise UsageError(
+                    f"{where}: {what} argument {', '.join(sorted(wrong))}. "
+                    "It was written by another version of Hyperlax; resume it with that one."
+                )
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+        }
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class SingleArguments:
+    """Every argument of `run-single-hp`. params, trial and assignments say where the configuration came from."""
+
+    algo_and_network_config: str
+    env_config: str
+    params: str | None
+    trial: int | None
+    assignments: tuple[str, ...]
+    output_root: str
+    log_level: str
+    seed: int
+    num_seeds: int
+    total_timesteps: int
+    num_evaluations: int
+    num_eval_episodes: int
+    compilation_cache: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The arguments with tuples as lists."""
+        return {**asdict(self), "assignments": list(self.assignments)}
+
+
+def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
+    """The arguments of a new study. UsageError for what cannot run."""
+    from hyperlax.envs import slug
+    from hyperlax.metrics import METRICS
+
+    environment = required(flags.env_config, "--env-config", "an environment such as gymnax.pendulum")
+    given = given_arguments(flags, recipe)
+    names = given.get("objective_names", ("peak_performance",))
+    directions = tuple(METRICS.get(name, "maximize") for name in names)
+    defaults = StudyArguments(
+        algo_and_network_config=recipe.name,
+        env_config=environment,
+        study_name=f"{recipe.name}_{slug(environment)}",
+        n_trials=100,
+        objective_names=names,
+        objective_directions=directions,
+        sampler="tpe",
+        optuna_study_batch_size=16,
+        runner_hparam_batch_size="auto",
+        output_root="my_optuna_studies",
+        log_level="INFO",
+        seed=0,
+        num_seeds=1,
+        **asdict(recipe.config.run_lengths["default"]),
+        timeout=None,
+        compilation_cache=True,
+    )
+    return checked(replace(defaults, **given))
+
+
+def resolve_resumed(flags: SearchFlags, stored: StudyArguments, recipe: Recipe) -> StudyArguments:
+    """The arguments of a study that goes on: the stored ones, with those that may change as given now."""
+    given = given_arguments(flags, recipe)
+    check_agreement(stored, given)
+    return checked(replace(stored, **{name: given[name] for name in MAY_CHANGE_ON_RESUME if name in given}))
+
+
+def read_stored(directory: Path) -> StudyArguments:
+    """The arguments of the study in a directory, from its `study.json`. UsageError if there is none."""
+    path = directory / "study.json"
+    if not path.is_file():
+        found = "holds no study.json" if directory.is_dir() else "is no directory"
+        raise UsageError(
+            f"--resume-from {directory}: {found}. Give the directory of a study, such as "
+            "my_optuna_studies/sac_mlp/gymnax_pendulum."
+        )
+    stored = read_json(path)
+    if not isinstance(stored, dict) or not isinstance(stored.get("arguments"), dict):
+        raise UsageError(f"{path}: has no `arguments`. It was not written by Hyperlax.")
+    return StudyArguments.from_json(stored["arguments"], str(path))
+
+
+def given_arguments(flags: SearchFlags, recipe: Recipe) -> dict[str, Any]:
+    """Argument name -> value of what was given, the run length's name resolved to the three that it stands for."""
+    given = {f.name: getattr(flags, f.name) for f in fields(flags) if f.name != "resume_from"}
+    modifier, uncached = given.pop("run_length_modifier"), given.pop("no_compilation_cache")
+    given = {name: value for name, value in given.items() if value is not None}
+    if modifier:
+        given = {**asdict(recipe.config.run_lengths[modifier]), **given}
+    if uncached:
+        given["compilation_cache"] = False
+    if "log_level" in given:
+        given["log_level"] = given["log_level"].upper()
+    return given
+
+
+def check_agreement(stored: StudyArguments, given: Mapping[str, Any]) -> None:
+    """Refuse a resume whose given arguments contradict the study, listing each that differs."""
+    differing = [
+        f"{_flag(name)}: study has {_words(getattr(stored, name))}, given {_words(value)}"
+        for name, value in given.items()
+        if name not in MAY_CHANGE_ON_RESUME and not _same(name, getattr(stored, name), value)
+    ]
+    if differing:
+        may = ", ".join(_flag(name) for name in MAY_CHANGE_ON_RESUME)
+        raise UsageError(
+            "The study that is resumed has other arguments:\n  " + "\n  ".join(differing) + "\n"
+            f"Leave them out to go on with the study's; only {may} may change. "
+            "For a new study, choose another --output-root."
+        )
+
+
+def checked(arguments: StudyArguments) -> StudyArguments:
+    """The same arguments. UsageError for any that cannot run, alone or together."""
+    from hyperlax.metrics import check_objectives
+
+    check_run(arguments)
+    if not arguments.study_name.strip():
+        raise UsageError("--study-name is empty. Name the study, or leave the flag out.")
+    at_least(arguments.n_trials, 1, "n_trials")
+    check_objectives(arguments.objective_names, arguments.objective_directions)
+    _check_sampler(arguments.sampler)
+    _check_batches(arguments)
+    if arguments.timeout is not None and not (arguments.timeout > 0 and math.isfinite(arguments.timeout)):
+        raise UsageError(f"--timeout needs seconds above 0, got {arguments.timeout}. Leave it out for no limit.")
+    return arguments
+
+
+def check_run(arguments: StudyArguments | SingleArguments) -> None:
+    """Refuse what no training can run with: the part that both commands share."""
+    at_least(arguments.seed, 0, "seed")
+    if arguments.seed > LARGEST_SEED:
+        raise UsageError(f"--seed needs a number from 0 to {LARGEST_SEED}, got {arguments.seed}.")
+    for name in ("num_seeds", *RUN_LENGTH):
+        at_least(getattr(arguments, name), 1, name)
+    if arguments.total_timesteps < arguments.num_evaluations:
+        raise UsageError(
+            f"--total-timesteps {arguments.total_timesteps} is less than one step for each of --num-evaluations "
+            f"{arguments.num_evaluations}. Raise the first or lower the second."
+        )
+    if arguments.log_level not in LOG_LEVELS:
+        raise UsageError(f"--log-level: no level named {arguments.log_level!r}. Use {', '.join(LOG_LEVELS)}.")
+    _check_output_root(Path(arguments.output_root))
+
+
+def at_least(value: int, least: int, name: str) -> None:
+    """Refuse a count that is too small, naming its flag."""
+    if value < least:
+        raise UsageError(f"{_flag(name)} needs a whole number of at least {least}, got {value}.")
+
+
+def required(value: str | None, flag: str, what: str) -> str:
+    """The value. UsageError if the flag was not given."""
+    if not value:
+        raise UsageError(f"{flag} is required: {what}.")
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. UsageError if it cannot be read as one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as JSON: {error}.") from error
+
+
+def _check_sampler(sampler: str) -> None:
+    if sampler in SAMPLERS:
+        return
+    listed = ", ".join(SAMPLERS)
+    if sampler in LATER_SAMPLERS:
+        raise UsageError(
+            f"--sampler {sampler} is not available yet; use {LATER_SAMPLERS[sampler]}. There are {listed}."
+        )
+    near = difflib.get_close_matches(sampler, SAMPLERS, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise UsageError(f"--sampler: no sampler named `{sampler}`. {hint}There are {listed}.")
+
+
+def _check_batches(arguments: StudyArguments) -> None:
+    together, lanes = arguments.optuna_study_batch_size, arguments.runner_hparam_batch_size
+    at_least(together, 1, "optuna_study_batch_size")
+    if arguments.sampler == "nsgaii" and together < 2:
+        raise UsageError(
+            "--sampler nsgaii crosses the trials of one super-batch: --optuna-study-batch-size needs at least 2, got "
+            f"{together}. For one trial at a time, use tpe."
+        )
+    if lanes == "auto":
+        return
+    at_least(lanes, 1, "runner_hparam_batch_size")
+    if lanes > together:
+        raise UsageError(
+            f"--runner-hparam-batch-size {lanes} is more than the {together} trials of --optuna-study-batch-size. "
+            "Lower the first, raise the second, or use auto."
+        )
+
+
+def _check_output_root(root: Path) -> None:
+    nearest = next(path for path in (root, *root.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UsageError(
+            f"--output-root {root}: {nearest} is a file. Choose a directory; it is made if it is not there."
+        )
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"--output-root {root}: {nearest} cannot be written to. Choose another directory.")
+
+
+def _same(name: str, stored: Any, given: Any) -> bool:
+    if stored == given:
+        return True
+    if name == "env_config":
+        from hyperlax.envs import slug
+
+        return slug(stored) == slug(given)
+    if name == "output_root":
+        return Path(stored).resolve() == Path(given).resolve()
+    return False
+
+
+def _flag(name: str) -> str:
+    return "--no-compilation-cache" if name == "compilation_cache" else "--" + name.replace("_", "-")
+
+
+def _words(value: Any) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,52 @@
+"""Saying which line of a user's recipe, and which entry of its search space, an exception comes from."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from hyperlax.errors import UsageError
+
+
+@contextmanager
+def blamed(path: Path, where: str) -> Iterator[None]:
+    """Turn whatever the recipe's own code raises into a UsageError with file, line and, where there is one, field."""
+    try:
+        yield
+    except SyntaxError as error:
+        raise UsageError(f"{where}:{error.lineno}: {type(error).__name__}: {error.msg}.") from error
+    except (Exception, SystemExit) as error:
+        positions = _positions(error.__traceback__, str(path.resolve()))
+        place = f"{where}:{positions[0][0]}" if positions else where
+        entry = next((name for position in positions if (name := _entry(path, position))), None)
+        message = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+        raise UsageError(": ".join(part for part in (place, entry, message) if part)) from error
+
+
+def _positions(traceback: TracebackType | None, file: str) -> list[tuple[int, int]]:
+    """Line and column of each call in `file` that the traceback passes, innermost first."""
+    found = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if code.co_filename == file:
+            line, _, column, _ = list(code.co_positions())[traceback.tb_lasti // 2]
+            found.append((line or traceback.tb_lineno, column or 0))
+        traceback = traceback.tb_next
+    return found[::-1]
+
+
+def _entry(path: Path, position: tuple[int, int]) -> str | None:
+    """The string key of the innermost dictionary entry whose value is at this position of the source."""
+    found = None
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if not isinstance(node, ast.Dict):
+            continue
+        for key, value in zip(node.keys, node.values, strict=True):
+            begin = (value.lineno, value.col_offset)
+            end = (value.end_lineno or value.lineno, value.end_col_offset or 0)
+            if isinstance(key, ast.Constant) and isinstance(key.value, str) and begin <= position < end:
+                found = key.value
+    return found

@@ -1,0 +1,97 @@
+"""The `hyperlax` command: parse, check, call one function.
+
+Only what `--help` needs is imported here, so that it answers at once and starts no accelerator.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.flags import SearchFlags, SingleFlags
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; `argv` without the program's name, default sys.argv. Returns the exit status.
+
+    0: done. 1: it could not be completed. 2: refused before anything ran. 130: interrupted. Any other exception is a
+    bug and keeps its traceback.
+    """
+    flags = tyro.extras.subcommand_cli_from_dict(
+        {"optuna-hp-search": SearchFlags, "run-single-hp": SingleFlags},
+        prog="hyperlax",
+        description="Trains many reinforcement-learning configurations at once, as lanes of one compiled JAX program.",
+        args=argv,
+    )
+    try:
+        return optuna_hp_search(flags) if isinstance(flags, SearchFlags) else run_single_hp(flags)
+    except HyperlaxError as error:
+        print(f"hyperlax: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("hyperlax: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def optuna_hp_search(flags: SearchFlags) -> int:
+    """Start a study, or go on with the one of --resume-from."""
+    from hyperlax.arguments import read_stored, resolve, resolve_resumed
+    from hyperlax.recipe import load
+
+    if flags.resume_from is None:
+        directory = None
+        recipe = load(_recipe_name(flags))
+        arguments = resolve(flags, recipe)
+    else:
+        directory = Path(flags.resume_from)
+        stored = read_stored(directory)
+        recipe = load(stored.algo_and_network_config)
+        arguments = resolve_resumed(flags, stored, recipe)
+    if not recipe.space:
+        raise UsageError(
+            f"{recipe.path}: get_base_hyperparam_distributions() is empty, there is nothing to search. "
+            "Add an entry, or train its defaults with run-single-hp."
+        )
+    _log(arguments.log_level)
+    from hyperlax.study.launcher import run_study
+
+    return run_study(arguments, recipe, directory)
+
+
+def run_single_hp(flags: SingleFlags) -> int:
+    """Train one configuration."""
+    from hyperlax.recipe import load
+    from hyperlax.single_arguments import configured, resolve_single
+
+    recipe = load(_recipe_name(flags))
+    arguments = resolve_single(flags, recipe)
+    algorithm = configured(arguments, recipe)
+    _log(arguments.log_level)
+    from hyperlax.study.single import run_single
+
+    return run_single(arguments, recipe, algorithm)
+
+
+def _recipe_name(flags: SearchFlags | SingleFlags) -> str:
+    from hyperlax.arguments import required
+    from hyperlax.recipe import available
+
+    what = f"a recipe ({', '.join(available())}) or a path to a .py file"
+    return required(flags.algo_and_network_config, "--algo-and-network-config", what)
+
+
+def _log(level: str) -> None:
+    """Print what Hyperlax logs from this level on; other packages' warnings stay as they are."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hyperlax").setLevel(level)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

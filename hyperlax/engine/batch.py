@@ -1,0 +1,159 @@
+"""One hparam batch from its start to its outcomes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from hyperlax.engine.keys import evaluation_keys, training_keys
+from hyperlax.engine.lanes import Compilation, Program
+from hyperlax.trial import Curve, Interrupted, Outcome, Trial
+
+SCORES = ("mean", "std", "min", "max", "length")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a batch evaluates: after each of `segments` parts of the training, equal to within one iteration."""
+
+    total_timesteps: int
+    segments: int
+    steps_per_iteration: int
+
+    def iterations(self) -> list[int]:
+        """Iterations of each segment. Their sum is the fewest that reach the budget."""
+        total = -(-self.total_timesteps // self.steps_per_iteration)
+        ends = [total * k // self.segments for k in range(self.segments + 1)]
+        return [after - before for before, after in zip(ends, ends[1:], strict=False)]
+
+    def steps(self) -> list[int]:
+        """Environment steps of one seed at each evaluation, the one before training included."""
+        return (np.cumsum([0, *self.iterations()]) * self.steps_per_iteration).tolist()
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in each part of a batch."""
+
+    compilations: list[Compilation]
+    train: float = 0.0
+    evaluate: float = 0.0
+    segments: int = 0
+
+    @property
+    def compile(self) -> float:
+        return sum(compilation.seconds for compilation in self.compilations)
+
+    def time(self, part: str, work: Callable[[], Any]) -> Any:
+        """Do the work, wait for its result, and add its seconds to the part."""
+        began = time.perf_counter()
+        result = jax.block_until_ready(work())
+        setattr(self, part, getattr(self, part) + time.perf_counter() - began)
+        return result
+
+
+@dataclass
+class Scores:
+    """What a batch's evaluations have shown so far, of the lanes that hold trials."""
+
+    points: list[dict[str, np.ndarray]] = field(default_factory=list)
+
+    def add(self, scores: Any, trials: int) -> None:
+        self.points.append({name: np.asarray(getattr(scores, name))[:trials] for name in (*SCORES, "finite")})
+
+    def first_fault(self, lane: int) -> int | None:
+        """The first evaluation at which a seed of the lane was not finite."""
+        for point, values in enumerate(self.points):
+            if not values["finite"][lane].all():
+                return point
+        return None
+
+    def curve(self, lane: int, steps: list[int], points: int, episodes: int) -> Curve:
+        """The lane's first `points` evaluations."""
+        columns = {
+            name: np.stack([values[name][lane] for values in self.points[:points]]).astype(np.float64)
+            if points
+            else np.zeros((0, self.points[0]["mean"].shape[1]))
+            for name in SCORES
+        }
+        return Curve(steps=np.asarray(steps[:points], np.int64), episodes=episodes, **columns)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Trials in the lanes of a program; lanes beyond them repeat the first trial and are never read."""
+
+    program: Program
+    trials: tuple[Trial, ...]
+    lanes: tuple[Any, ...]  # the trials' own trees of numpy scalars
+    num_parameters: tuple[int, ...]
+
+    def hypers(self) -> Any:
+        """[lanes]-leading arrays on the program's device."""
+        filled = [*self.lanes, *[self.lanes[0]] * (self.program.lanes - len(self.lanes))]
+        return self.program.place(jax.tree.map(lambda *leaves: np.stack(leaves), *filled))
+
+    def numbers(self) -> list[int]:
+        """The trial number of every lane."""
+        own = [trial.number for trial in self.trials]
+        return [*own, *[own[0]] * (self.program.lanes - len(own))]
+
+
+def train_batch(
+    assignment: Assignment,
+    schedule: Schedule,
+    *,
+    seed: int,
+    episodes: int,
+    should_stop: Callable[[], bool],
+    report: Callable[[int], None],
+) -> tuple[list[Outcome], Stopwatch]:
+    """Train every trial to its budget, evaluating between segments.
+
+    A trial whose parameters or returns stop being finite is FAIL from there on; its mates do not notice. When none is left
+    the batch ends.
+
+    Raises:
+      Interrupted: `should_stop` said so after a segment.
+    """
+    program, trials = assignment.program, len(assignment.trials)
+    hypers = assignment.hypers()
+    keys = program.place(training_keys(seed, assignment.numbers(), program.seeds))
+    episode_keys = program.place(evaluation_keys(seed, program.seeds))
+    watch, scores, tick = Stopwatch(program.prepare(keys, hypers, episode_keys)), Scores(), 0
+    lanes = watch.time("train", lambda: program.start(keys, hypers))
+    scores.add(watch.time("evaluate", lambda: program.evaluate(lanes, hypers, episode_keys)), trials)
+    for iterations in schedule.iterations():
+        lanes = watch.time("train", lambda: program.train(lanes, hypers, tick, iterations))  # noqa: B023
+        tick += iterations
+        scores.add(watch.time("evaluate", lambda: program.evaluate(lanes, hypers, episode_keys)), trials)
+        watch.segments += 1
+        report(iterations * schedule.steps_per_iteration * trials * program.seeds)
+        if all(scores.first_fault(lane) is not None for lane in range(trials)):
+            break
+        if should_stop():
+            raise Interrupted
+    outcomes = [_outcome(assignment, lane, scores, schedule, episodes, watch) for lane in range(trials)]
+    return outcomes, watch
+
+
+def _outcome(
+    assignment: Assignment, lane: int, scores: Scores, schedule: Schedule, episodes: int, watch: Stopwatch
+) -> Outcome:
+    fault, steps = scores.first_fault(lane), schedule.steps()
+    points = len(scores.points) if fault is None else fault
+    reason = "" if fault is None else f"parameters or returns are not finite at step {steps[fault]}"
+    return Outcome(
+        number=assignment.trials[lane].number,
+        state="COMPLETE" if fault is None else "FAIL",
+        reason=reason,
+        curve=scores.curve(lane, steps, points, episodes),
+        num_parameters=assignment.num_parameters[lane],
+        train_seconds=watch.train / len(assignment.trials),
+    )
+

@@ -1,0 +1,34 @@
+"""Where randomness comes from: the study's seed, the trial's number and the seed's index, never the lane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+TRAINING, EVALUATION = 0, 1
+
+
+def pin_generator() -> None:
+    """Counter-based threefry, whose draws of a wider array begin with those of a narrower one; padding relies on it."""
+    jax.config.update("jax_threefry_partitionable", True)
+    jax.config.update("jax_default_prng_impl", "threefry2x32")
+
+
+def training_keys(study_seed: int, numbers: Sequence[int], seeds: int) -> Array:
+    """[len(numbers), seeds]: the key of trial `number`, repetition `seed`."""
+    root = jax.random.fold_in(jax.random.key(study_seed), TRAINING)
+
+    def key(number: Array, seed: Array) -> Array:
+        return jax.random.fold_in(jax.random.fold_in(root, number), seed)
+
+    over_seeds = jax.vmap(key, in_axes=(None, 0))
+    return jax.vmap(over_seeds, in_axes=(0, None))(jnp.asarray(numbers, jnp.uint32), jnp.arange(seeds))
+
+
+def evaluation_keys(study_seed: int, seeds: int) -> Array:
+    """[seeds]: the episodes on which every trial of the study is evaluated, at every evaluation."""
+    root = jax.random.fold_in(jax.random.key(study_seed), EVALUATION)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(root, jnp.arange(seeds))

@@ -1,0 +1,178 @@
+"""Four verbs over lanes. A lane is one slot of a compiled program; what is trained there is none of this module's business.
+
+Every array of the training state has leading axes `[lanes, seeds]`. The hyperparameters have a leading axis `[lanes]`: the seeds
+of a lane share them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+class Algorithm(Hashable, Protocol):
+    """What the engine can train: pure functions of one seed of one lane."""
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one `step`."""
+        ...
+
+    def init(self, key: Array, lane: Any) -> Any:
+        """The state before training."""
+        ...
+
+    def step(self, state: Any, lane: Any, tick: Array) -> Any:
+        """One iteration of training. `tick` int32[] counts the program's iterations, the same in all lanes."""
+        ...
+
+    def evaluate(self, state: Any, lane: Any, key: Array) -> Any:
+        """Scores: a tuple of arrays, one of them `finite` bool[]."""
+        ...
+
+    def renew(self, old: Any, fresh: Any) -> Any:
+        """The state of a lane that another trial left and a new one enters: `fresh`, but for memory worth keeping."""
+        ...
+
+
+class Compilation(NamedTuple):
+    """One verb made executable."""
+
+    verb: str
+    seconds: float
+
+
+@dataclass
+class Program:
+    """An algorithm over a fixed number of lanes and seeds on one device. Safe to use from several threads at once.
+
+    Every verb is compiled at its first use, under a lock, and the states that go in are donated: do not use them again.
+    """
+
+    algorithm: Any
+    lanes: int
+    seeds: int
+    device: Any
+    compilations: list[Compilation] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _compiled: dict[str, Any] = field(default_factory=dict)
+
+    def prepare(self, keys: Array, hypers: Any, episode_keys: Array) -> list[Compilation]:
+        """Compile `start`, `train` and `evaluate` where that is still to do; what this very call compiled."""
+        with self._lock:
+            before = len(self.compilations)
+            lanes = jax.eval_shape(self._init, keys, hypers)
+            tick = jax.ShapeDtypeStruct((), jnp.int32)
+            self._ensure("start", keys, hypers)
+            self._ensure("train", lanes, hypers, tick, tick)
+            self._ensure("evaluate", lanes, hypers, episode_keys)
+            return self.compilations[before:]
+
+    def start(self, keys: Array, hypers: Any) -> Any:
+        """Initialise all lanes. keys [lanes, seeds]; hypers [lanes]."""
+        return self._call("start", keys, hypers)
+
+    def train(self, lanes: Any, hypers: Any, tick: int, iterations: int) -> Any:
+        """Some iterations of training for all lanes; the first is the program's `tick`th."""
+        return self._call("train", lanes, hypers, *self.place((np.int32(tick), np.int32(iterations))))
+
+    def evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
+        """Scores of all lanes, [lanes, seeds] each. keys [seeds]: all lanes meet the same episodes."""
+        return self._call("evaluate", lanes, hypers, keys)
+
+    def advance(self, lanes: Any, hypers: Any, keys: Array, tick: int, iterations: int) -> tuple[Any, Any]:
+        """One segment: train, then evaluate."""
+        lanes = self.train(lanes, hypers, tick, iterations)
+        return lanes, self.evaluate(lanes, hypers, keys)
+
+    def reorder(self, lanes: Any, source: Array) -> Any:
+        """Lane i continues from what lane source[i] was. source int32[lanes]."""
+        return self._call("reorder", lanes, source)
+
+    def refill(self, lanes: Any, which: Array, keys: Array, hypers: Any) -> Any:
+        """Put fresh trials into the lanes where `which` bool[lanes] is true; the others go on untouched."""
+        return self._call("refill", lanes, which, keys, hypers)
+
+    def memory_bytes(self) -> int:
+        """Arguments, results and temporaries of the largest verb compiled so far."""
+        return max((_total_bytes(executable) for executable in self._compiled.values()), default=0)
+
+    def place(self, tree: Any) -> Any:
+        """The same arrays on the program's device."""
+        return jax.device_put(tree, self.device)
+
+    def _init(self, keys: Array, hypers: Any) -> Any:
+        return _over_lanes(self.algorithm.init, (0, None), (0, 0))(keys, hypers)
+
+    def _train(self, lanes: Any, hypers: Any, tick: Array, iterations: Array) -> Any:
+        step = _over_lanes(self.algorithm.step, (0, None, None), (0, 0, None))
+        return jax.lax.fori_loop(0, iterations, lambda i, state: step(state, hypers, tick + i), lanes)
+
+    def _evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
+        return _over_lanes(self.algorithm.evaluate, (0, None, 0), (0, 0, None))(lanes, hypers, keys)
+
+    def _reorder(self, lanes: Any, source: Array) -> Any:
+        return jax.tree.map(lambda x: x[source], lanes)
+
+    def _refill(self, lanes: Any, which: Array, keys: Array, hypers: Any) -> Any:
+        renewed = self.algorithm.renew(lanes, self._init(keys, hypers))
+        return jax.tree.map(lambda new, old: _where(which, new, old), renewed, lanes)
+
+    def _call(self, verb: str, *arguments: Any) -> Any:
+        if verb not in self._compiled:
+            with self._lock:
+                self._ensure(verb, *arguments)
+        return self._compiled[verb](*arguments)
+
+    def _ensure(self, verb: str, *arguments: Any) -> None:
+        if verb in self._compiled:
+            return
+        function, donated = self._verbs[verb]
+        began = time.perf_counter()
+        with jax.default_device(self.device):
+            executable = jax.jit(_named(function, verb), donate_argnums=donated).lower(*arguments).compile()
+        self.compilations.append(Compilation(verb, time.perf_counter() - began))
+        self._compiled[verb] = executable
+
+    @property
+    def _verbs(self) -> dict[str, tuple[Callable, tuple[int, ...]]]:
+        """Verb -> its function, and the arguments whose memory it may take over."""
+        return {
+            "start": (self._init, ()),
+            "train": (self._train, (0,)),
+            "evaluate": (self._evaluate, ()),
+            "reorder": (self._reorder, (0,)),
+            "refill": (self._refill, (0,)),
+        }
+
+
+def _over_lanes(function: Callable, seed_axes: tuple, lane_axes: tuple) -> Callable:
+    return jax.vmap(jax.vmap(function, in_axes=seed_axes), in_axes=lane_axes)
+
+
+def _named(function: Callable, verb: str) -> Callable:
+    """The same function under a name that compiler logs and cache entries show."""
+
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    call.__name__ = f"lanes_{verb}"
+    return call
+
+
+def _where(which: Array, new: Array, old: Array) -> Array:
+    return jnp.where(which.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+
+def _total_bytes(executable: Any) -> int:
+    memory = executable.memory_analysis()
+    parts = (memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes)
+    return sum(parts) - memory.alias_size_in_bytes

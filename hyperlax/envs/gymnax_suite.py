@@ -1,0 +1,95 @@
+"""The gymnax suite (Lange 2022, https://github.com/RobertTLange/gymnax) as environments of the protocol.
+
+gymnax 1.0 gives observations of several shapes and types, rewards and flags of several types, both end flags at once, and a
+state that leaves `reset` with Python numbers in it. Here observations are flat float32 (one-hot where gymnax's are an index),
+rewards float32 scalars, and the state keeps the shapes and types it had after `reset`. Continuous actions are clipped to
+their bounds: not every gymnax environment does so itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import spaces
+
+from hyperlax.envs.catalog import CATALOG
+from hyperlax.envs.protocol import Continuous, Discrete, Environment, Step
+from hyperlax.metrics import ReferenceReturns
+
+
+def make(name: str) -> Environment:
+    """The environment that the catalog lists under `name`, with gymnax's default parameters."""
+    entry = CATALOG[name]
+    env, params = gymnax.make(entry.gymnax_id)
+    return adapt(name, env, params, entry.reference)
+
+
+def adapt(name: str, env: Any, params: Any, reference: ReferenceReturns) -> Environment:
+    """Any gymnax environment, one's own or with other parameters, as an environment of the protocol."""
+    observation_shape, state_shape = jax.eval_shape(lambda key: env.reset(key, params), jax.random.key(0))
+    flatten, observation_size = _flattener(env.observation_space(params), observation_shape)
+    action_space = _action_space(env.action_space(params))
+    prepare = _action_preparer(action_space)
+
+    def reset(key: jax.Array) -> tuple[Any, jax.Array]:
+        observation, state = env.reset(key, params)
+        return _like(state_shape, state), flatten(observation)
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, Step]:
+        observation, state, reward, terminated, truncated, info = env.step(key, state, prepare(action), params)
+        terminated = jnp.reshape(terminated, ()).astype(bool)
+        truncated = jnp.reshape(truncated, ()).astype(bool)
+        return _like(state_shape, state), Step(
+            observation=flatten(observation),
+            final_observation=flatten(info["final_observation"]),
+            reward=jnp.reshape(reward, ()).astype(jnp.float32),
+            terminated=terminated,
+            truncated=truncated & ~terminated,
+        )
+
+    return Environment(
+        name=name,
+        observation_size=observation_size,
+        action=action_space,
+        max_episode_steps=int(params.max_steps_in_episode),
+        reset=reset,
+        step=step,
+        reference=reference,
+    )
+
+
+def _flattener(space: Any, shape: jax.ShapeDtypeStruct) -> tuple[Callable[[Any], jax.Array], int]:
+    """How to flatten an observation, and its size then."""
+    if isinstance(space, spaces.Discrete):
+        return lambda observation: jax.nn.one_hot(observation, space.n, dtype=jnp.float32), space.n
+    return lambda observation: jnp.ravel(observation).astype(jnp.float32), math.prod(shape.shape)
+
+
+def _action_space(space: Any) -> Discrete | Continuous:
+    if isinstance(space, spaces.Discrete):
+        return Discrete(space.n)
+    # gymnax gives bounds as one number for all entries, or as an array.
+    low, high = np.broadcast_to(space.low, space.shape), np.broadcast_to(space.high, space.shape)
+    return Continuous(tuple(low.ravel().tolist()), tuple(high.ravel().tolist()))
+
+
+def _action_preparer(space: Discrete | Continuous) -> Callable[[jax.Array], jax.Array]:
+    if isinstance(space, Discrete):
+        return lambda action: jnp.asarray(action, jnp.int32)
+    low, high = np.asarray(space.low, np.float32), np.asarray(space.high, np.float32)
+    return lambda action: jnp.clip(jnp.asarray(action, jnp.float32), low, high)
+
+
+def _like(wanted: Any, state: Any) -> Any:
+    """`state` with the shapes and types of `wanted`, none of them weak: what `lax.scan` needs of a carry."""
+
+    def leaf(want: jax.ShapeDtypeStruct, have: Any) -> jax.Array:
+        return jax.lax.convert_element_type(jnp.reshape(have, want.shape), want.dtype)
+
+    return jax.tree.map(leaf, wanted, state)

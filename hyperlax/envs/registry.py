@@ -1,0 +1,100 @@
+"""From a name to an environment. Everything but `make` works without jax."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import threading
+from collections.abc import Callable
+
+from hyperlax.envs.catalog import ALIASES, CATALOG, PROBES, UNAVAILABLE, ActionKind
+from hyperlax.envs.protocol import Continuous, Environment
+from hyperlax.errors import UsageError
+
+_NAME = re.compile(r"[a-z][a-z0-9]*\.[a-z][a-z0-9_]*")
+
+_factories: dict[str, Callable[[], Environment]] = {}
+_made: dict[str, Environment] = {}
+_lock = threading.RLock()
+
+
+def names() -> list[str]:
+    """The shipped environments, then those that were registered. The probes, which are for tests, are not listed."""
+    return [*CATALOG, *_factories]
+
+
+def canonical(name: str) -> str:
+    """The one name of an environment that may have several: "gymnax.Pendulum-v1" -> "gymnax.pendulum".
+
+    Raises UsageError for a name that is unknown, with the nearest ones, or known but not available, with the reason.
+    """
+    name = ALIASES.get(name, name)
+    if name in UNAVAILABLE:
+        raise UsageError(f"environment `{name}` is not available: {UNAVAILABLE[name]}")
+    if name in CATALOG or name in PROBES or name in _factories:
+        return name
+    near = difflib.get_close_matches(name, [*names(), *PROBES, *ALIASES], n=3, cutoff=0.5)
+    nearest = f" Did you mean {' or '.join(f'`{match}`' for match in near)}?" if near else ""
+    raise UsageError(f"no environment named `{name}`.{nearest} There are: {', '.join(names())}.")
+
+
+def make(name: str) -> Environment:
+    """The environment of that name; the same object every time, by whichever of its names.
+
+    Raises UsageError as `canonical` does.
+    """
+    name = canonical(name)
+    with _lock:
+        if name not in _made:
+            _made[name] = _build(name)
+        return _made[name]
+
+
+def register(name: str, factory: Callable[[], Environment]) -> None:
+    """Make one's own environment known under "<suite>.<name>"; `factory` is called once, when it is first made.
+
+    Registering the same name again replaces it, so that a recipe which registers may be loaded twice.
+
+    Raises UsageError for a name of another form, or one that Hyperlax ships.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"cannot register environment `{name}`: a name is <suite>.<name> in lower case, the suite of letters and digits, "
+            "for example `lab.two_tanks`."
+        )
+    if name in CATALOG or name in PROBES or name in UNAVAILABLE:
+        raise UsageError(
+            f"cannot register environment `{name}`: Hyperlax ships one of that name. Choose another suite."
+        )
+    with _lock:
+        _factories[name] = factory
+        _made.pop(name, None)
+
+
+def slug(name: str) -> str:
+    """The environment's name in paths: "gymnax.Pendulum-v1" -> "gymnax_pendulum". Raises UsageError as `canonical` does."""
+    return canonical(name).replace(".", "_")
+
+
+def action_kind(name: str) -> ActionKind:
+    """ "discrete" or "continuous"; makes the environment only if it is a user's own."""
+    name = canonical(name)
+    if name in CATALOG:
+        return CATALOG[name].action
+    if name in PROBES:
+        return PROBES[name]
+    return "continuous" if isinstance(make(name).action, Continuous) else "discrete"
+
+
+def _build(name: str) -> Environment:
+    if name in CATALOG:
+        return importlib.import_module("hyperlax.envs.gymnax_suite").make(name)
+    if name in PROBES:
+        return importlib.import_module("hyperlax.envs.probes").make(name)
+    environment = _factories[name]()
+    if environment.name != name:
+        raise UsageError(
+            f"environment `{name}`: its factory made one named `{environment.name}`. Give both the same name."
+        )
+    return environment

@@ -1,0 +1,227 @@
+"""The fields of an algorithm's configuration by their dotted names: what each accepts, and setting them.
+
+>>> from hyperlax.hyperparams import SAC
+>>> apply(SAC(), {"algorithm.hyperparam.gamma": 0.98}, "--set").hyperparam.gamma
+0.98
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from hyperlax.errors import UsageError
+from hyperlax.hyperparams import ACTIVATIONS, AlgorithmConfig, Rule
+from hyperlax.space import Categorical, Distribution, Numeric
+
+PREFIX = "algorithm"
+LARGEST_INTEGER = 2**31 - 1  # integers are int32 on the device
+
+
+@dataclass(frozen=True)
+class Field:
+    """What one dotted name accepts. type: "float", "int", "bool", "str" (an activation) or "sizes" (of layers)."""
+
+    type: str
+    rule: Rule | None
+
+    def problem(self, value: Any) -> str | None:
+        """Why a value is not legal, as `needs ..., got ...`; None if it is legal."""
+        if self._accepts(value):
+            return None
+        return f"needs {self.wanted()}, got {value!r}"
+
+    def convert(self, value: Any) -> Any:
+        """A legal value in the form that the configuration keeps."""
+        if self.type == "float":
+            return float(value)
+        return tuple(value) if self.type == "sizes" else value
+
+    def wanted(self) -> str:
+        """The legal values in words."""
+        if self.type == "bool":
+            return "true or false"
+        if self.type == "str":
+            return f"one of {', '.join(ACTIVATIONS)}"
+        if self.type == "sizes":
+            return "a non-empty list of layer widths, each a whole number of at least 1"
+        return ("a whole number" if self.type == "int" else "a finite number") + self._range()
+
+    def _range(self) -> str:
+        if self.rule is None:
+            return ""
+        low, high = self.rule.low, self.rule.high
+        if self.type == "int":
+            high = min(high, LARGEST_INTEGER)
+        if math.isinf(low) and math.isinf(high):
+            return ""
+        if math.isinf(high):
+            return f" above {low}" if self.rule.low_excluded else f" of at least {low}"
+        return f" above {low} and at most {high}" if self.rule.low_excluded else f" from {low} to {high}"
+
+    def _accepts(self, value: Any) -> bool:
+        if self.type == "bool":
+            return isinstance(value, bool)
+        if self.type == "str":
+            return isinstance(value, str) and value in ACTIVATIONS
+        if self.type == "sizes":
+            return isinstance(value, (list, tuple)) and len(value) > 0 and all(_is_int(w) and w >= 1 for w in value)
+        if not (_is_int(value) or (self.type == "float" and isinstance(value, float))):
+            return False
+        return self._within(value)
+
+    def _within(self, value: float) -> bool:
+        if not math.isfinite(value) or (self.type == "int" and value > LARGEST_INTEGER):
+            return False
+        if self.rule is None:
+            return True
+        above = value > self.rule.low if self.rule.low_excluded else value >= self.rule.low
+        return above and value <= self.rule.high
+
+
+def algorithm_name(config: AlgorithmConfig) -> str:
+    """`ppo`, `sac` or `dqn`."""
+    return type(config).__name__.lower()
+
+
+def dotted(config: AlgorithmConfig) -> dict[str, Any]:
+    """Dotted name -> value of every field, in the order of the classes; layer sizes as a list."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value, _ in _leaves(config, PREFIX)}
+
+
+def fields_of(config: AlgorithmConfig) -> dict[str, Field]:
+    """Dotted name -> what it accepts."""
+    return {name: field for name, _, field in _leaves(config, PREFIX)}
+
+
+def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> AlgorithmConfig:
+    """The configuration with these values set.
+
+    An int given to a float field is converted; nothing else is. UsageError, beginning with `where`, for a name that is
+    no field, a value that its field does not accept, and values that do not go together.
+    """
+    known = fields_of(config)
+    for name, value in values.items():
+        check_name(name, known, where)
+        problem = known[name].problem(value)
+        if problem:
+            raise UsageError(f"{where}: {name} {problem}.")
+        config = _set(config, name.split(".")[1:], known[name].convert(value))
+    check_together(config, {}, where)
+    return config
+
+
+def check_name(name: str, known: Iterable[str], where: str) -> None:
+    """Refuse a name that is no field, with the nearest that is."""
+    known = list(known)
+    if name in known:
+        return
+    near = _nearest(name, known)
+    hint = f"Did you mean `{near}`?" if near else f"There are {', '.join(known)}."
+    raise UsageError(f"{where}: no hyperparameter named `{name}`. {hint}")
+
+
+def check_distribution(name: str, field: Field, distribution: Distribution, where: str) -> None:
+    """Refuse a distribution that can produce a value which its field does not accept."""
+    if isinstance(distribution, Categorical):
+        produced = list(distribution.values)
+    elif isinstance(distribution, Numeric):
+        _check_kind(name, field, distribution, where)
+        produced = list(distribution.bounds())
+    else:
+        raise UsageError(f"{where}: {name}: {type(distribution).__name__} is no distribution of hyperlax.space.")
+    for value in produced:
+        problem = field.problem(value)
+        if problem:
+            raise UsageError(f"{where}: {name} {problem} from {_written(distribution)}.")
+
+
+def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], where: str) -> None:
+    """Refuse values that are legal alone and not together, for any combination that the space can produce.
+
+    PPO: the steps of a rollout, total_num_envs * rollout_length, must divide into num_minibatches.
+    """
+    if algorithm_name(config) != "ppo":
+        return
+    names = [f"{PREFIX}.hyperparam.{name}" for name in ("total_num_envs", "rollout_length", "num_minibatches")]
+    values = dotted(config)
+    envs, rollout, minibatches = (_candidates(values[name], space.get(name)) for name in names)
+    for parts in minibatches:
+        for steps_of_env in _residues(rollout, parts):
+            for count in _residues(envs, parts):
+                if count * steps_of_env % parts:
+                    raise UsageError(
+                        f"{where}: total_num_envs * rollout_length must be a multiple of num_minibatches, got "
+                        f"total_num_envs={count}, rollout_length={steps_of_env}, num_minibatches={parts}. "
+                        "Choose values of which every combination divides, powers of two for instance."
+                    )
+
+
+def _check_kind(name: str, field: Field, distribution: Numeric, where: str) -> None:
+    if field.type in ("float", "int") and (field.type == "float" or distribution.integral):
+        return
+    hint = {"int": "UniformDiscrete or Categorical(values=[...])", "bool": "Categorical(values=[False, True])"}.get(
+        field.type, "Categorical(values=[...])"
+    )
+    raise UsageError(f"{where}: {name} needs {field.wanted()}, got {_written(distribution)}. Use {hint}.")
+
+
+def _written(distribution: Distribution) -> str:
+    arguments = dict(distribution.to_json())
+    kind = arguments.pop("type")
+    return f"{kind}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
+
+
+def _candidates(fixed: int, distribution: Distribution | None) -> Iterable[int]:
+    if distribution is None:
+        return [fixed]
+    if isinstance(distribution, Categorical):
+        return list(distribution.values)
+    assert isinstance(distribution, Numeric)
+    low, high = distribution.bounds()
+    return range(int(low), int(high) + 1)
+
+
+def _residues(values: Iterable[int], modulus: int) -> list[int]:
+    """Values that between them leave every remainder that the given ones leave: enough to test divisibility."""
+    if isinstance(values, range):
+        return list(values[:modulus])
+    return list({value % modulus: value for value in values}.values())
+
+
+def _leaves(node: Any, prefix: str) -> list[tuple[str, Any, Field]]:
+    found = []
+    for f in fields(node):
+        name, value = f"{prefix}.{f.name}", getattr(node, f.name)
+        if is_dataclass(value):
+            found += _leaves(value, name)
+        else:
+            kind = "sizes" if str(f.type).startswith("tuple") else str(f.type)
+            found.append((name, value, Field(kind, f.metadata.get("rule"))))
+    return found
+
+
+def _set(node: Any, path: list[str], value: Any) -> Any:
+    if len(path) > 1:
+        value = _set(getattr(node, path[0]), path[1:], value)
+    return replace(node, **{path[0]: value})
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """The known name most like this one, which may lack its prefix."""
+    last = name.rsplit(".", 1)[-1]
+    same = [candidate for candidate in known if candidate.rsplit(".", 1)[-1] == last]
+    if same:
+        return max(same, key=lambda candidate: difflib.SequenceMatcher(None, candidate, name).ratio())
+    if "." in name:
+        return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.8)), None)
+    shorts = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(known)}
+    near = difflib.get_close_matches(last, shorts, n=1, cutoff=0.6)
+    return shorts[near[0]] if near else None
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,104 @@
+"""Files that are either whole or not there, and numbers that read back exactly.
+
+Every write goes to a temporary name in the same directory, is flushed to disk and renamed: after `kill -9` a reader finds the old
+file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` in UTF-8, atomically; missing parent directories are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by indented JSON. ValueError for nan or inf, TypeError for what JSON has no form for."""
+    write_text(
+        path,
+        json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_plain) + "\n",
+    )
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Replace `path` by a CSV: floats as their repr, booleans as True and False, lists as JSON text, None as nothing.
+
+    ValueError for a row whose length is not the header's, TypeError for a value of another kind.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"{path}: a row has {len(row)} cells, the header {len(header)}: {list(row)}")
+        writer.writerow([_cell(value) for value in row])
+    write_text(path, buffer.getvalue())
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV as header name -> text. ValueError for a row whose length is not the header's."""
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, None)
+        if header is None:
+            raise ValueError(f"{path} is empty; a CSV needs at least its header.")
+        rows = []
+        for cells in reader:
+            if len(cells) != len(header):
+                raise ValueError(f"{path}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}.")
+            rows.append(dict(zip(header, cells, strict=True)))
+    return rows
+
+
+def _cell(value: Any) -> str:
+    value = _plain(value) if isinstance(value, (np.generic, np.ndarray)) else value
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bool, int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return json.dumps(value, allow_nan=False)
+    raise TypeError(f"A CSV cell is text, a number, a boolean, a list or None, not {type(value).__name__}: {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    """A numpy value as Python's own: numpy's float64 writes itself as `np.float64(0.1)`."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no form in JSON: {value!r}")
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename durable; on Windows a directory cannot be opened, and the rename is durable without."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,150 @@
+"""What the commands accept, as typed: None is not given, so that a resume can tell. Defaults: `hyperlax.arguments`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
+
+
+def _flag(metavar: str | None, text: str, default: str, name: str | None = None) -> Any:
+    return arg(name=name, metavar=metavar, help=text, help_behavior_hint=f"({default})")
+
+
+Recipe = Annotated[
+    str | None,
+    _flag(
+        "RECIPE",
+        "Recipe name (recipes/NAME.py of the working directory first, then those shipped: ppo_mlp, sac_mlp, dqn_mlp), "
+        "or a path to a .py file.",
+        "required",
+    ),
+]
+Environment = Annotated[
+    str | None, _flag("SUITE.NAME", "Environment, e.g. gymnax.pendulum or gymnax.Pendulum-v1.", "required")
+]
+Seed = Annotated[int | None, _flag("INT", "Every random number follows from it.", "default: 0")]
+NumSeeds = Annotated[
+    int | None,
+    _flag("INT", "Training runs per configuration; its score is their mean.", "default: 1"),
+]
+TotalTimesteps = Annotated[
+    int | None, _flag("INT", "Environment steps that each seed trains.", "default: by --run-length-modifier")
+]
+NumEvaluations = Annotated[
+    int | None, _flag("INT", "Evaluations, evenly spaced over training.", "default: by --run-length-modifier")
+]
+NumEvalEpisodes = Annotated[
+    int | None, _flag("INT", "Episodes of each evaluation.", "default: by --run-length-modifier")
+]
+RunLengthModifier = Annotated[
+    Literal["quick", "default", "long"] | None,
+    _flag(
+        "{quick,default,long}",
+        "The recipe's set of the three flags above; one given by itself wins.",
+        "default: default",
+    ),
+]
+LogLevel = Annotated[str | None, _flag("{DEBUG,INFO,WARNING,ERROR}", "What is printed while it runs.", "default: INFO")]
+NoCompilationCache = Annotated[
+    bool,
+    FlagCreatePairsOff,
+    _flag(None, "Do not keep compiled programs on disk for later runs.", "default: they are kept"),
+]
+
+
+@dataclass(frozen=True)
+class SearchFlags:
+    """Search hyperparameters with Optuna, training many trials at once."""
+
+    algo_and_network_config: Recipe = None
+    env_config: Environment = None
+    study_name: Annotated[
+        str | None, _flag("NAME", "Name of the study in its database.", "default: <recipe>_<environment>")
+    ] = None
+    n_trials: Annotated[
+        int | None, _flag("INT", "Finished trials that the study ends with, in all.", "default: 100")
+    ] = None
+    objective_names: Annotated[
+        tuple[str, ...] | None, _flag("NAME [NAME ...]", "Metrics to optimize.", "default: peak_performance")
+    ] = None
+    objective_directions: Annotated[
+        tuple[str, ...] | None,
+        _flag(
+            "DIRECTION [DIRECTION ...]", "minimize or maximize, one per objective.", "default: what is better for each"
+        ),
+    ] = None
+    sampler: Annotated[str | None, _flag("{tpe,nsgaii,qmc,random}", "Who suggests the trials.", "default: tpe")] = None
+    optuna_study_batch_size: Annotated[
+        int | None,
+        _flag("INT", "Trials asked from the sampler together. Wider is faster and searches less well.", "default: 16"),
+    ] = None
+    runner_hparam_batch_size: Annotated[
+        int | Literal["auto"] | None,
+        _flag("INT|auto", "Trials that share one compiled call; auto sizes it for the machine.", "default: auto"),
+    ] = None
+    output_root: Annotated[
+        str | None, _flag("DIR", "The study goes to DIR/<recipe>/<environment>.", "default: my_optuna_studies")
+    ] = None
+    log_level: LogLevel = None
+    resume_from: Annotated[
+        str | None,
+        _flag(
+            "DIR",
+            "Continue the study of this directory until it holds --n-trials finished trials. What is not given is read "
+            "from its study.json; what is given must agree, except --n-trials, --timeout, --log-level and "
+            "--runner-hparam-batch-size.",
+            "default: start a new study",
+        ),
+    ] = None
+    seed: Seed = None
+    num_seeds: NumSeeds = None
+    total_timesteps: TotalTimesteps = None
+    num_evaluations: NumEvaluations = None
+    num_eval_episodes: NumEvalEpisodes = None
+    run_length_modifier: RunLengthModifier = None
+    timeout: Annotated[
+        float | None, _flag("SECONDS", "Start no further super-batch after this time.", "default: no limit")
+    ] = None
+    no_compilation_cache: NoCompilationCache = False
+
+
+@dataclass(frozen=True)
+class SingleFlags:
+    """Train one configuration: the recipe's defaults, a trial that a study found, or values of your own."""
+
+    algo_and_network_config: Recipe = None
+    env_config: Environment = None
+    params: Annotated[
+        str | None,
+        _flag(
+            "FILE",
+            "Hyperparameters of a study: its best_optuna_params.json or pareto_front_params.json.",
+            "default: the recipe's",
+        ),
+    ] = None
+    trial: Annotated[
+        int | None, _flag("INT", "Which trial of FILE, where it holds several.", "default: the only one")
+    ] = None
+    assignments: Annotated[
+        tuple[str, ...],
+        UseAppendAction,
+        _flag(
+            "NAME=VALUE",
+            "Set one hyperparameter, e.g. algorithm.hyperparam.gamma=0.98; wins over --params.",
+            "may be repeated",
+            "set",
+        ),
+    ] = ()
+    output_root: Annotated[
+        str | None, _flag("DIR", "The run goes to a directory under DIR.", "default: my_single_runs")
+    ] = None
+    log_level: LogLevel = None
+    seed: Seed = None
+    num_seeds: NumSeeds = None
+    total_timesteps: TotalTimesteps = None
+    num_evaluations: NumEvaluations = None
+    num_eval_episodes: NumEvalEpisodes = None
+    run_length_modifier: RunLengthModifier = None
+    no_compilation_cache: NoCompilationCache = False

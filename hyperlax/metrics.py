@@ -1,0 +1,188 @@
+"""A learning curve becomes the numbers that Optuna optimizes. Numpy only.
+
+A trial's evaluations give r_1 ... r_K at environment steps t_1 < ... < t_K, the budget. r_k is the mean over seeds of each
+seed's mean return over its episodes. The point before any training, t_0, stays in the curve and enters no metric. `lo` and
+`hi` are the environment's reference returns: normalizing by them, and not by the trial's own curve, lets two trials be compared.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hyperlax.errors import UsageError
+from hyperlax.trial import Outcome
+
+Direction = Literal["minimize", "maximize"]
+
+DIRECTIONS: tuple[Direction, ...] = ("minimize", "maximize")
+
+METRICS: dict[str, Direction] = {
+    "peak_performance": "maximize",
+    "final_performance": "maximize",
+    "normalized_auc": "maximize",
+    "stability_score": "maximize",
+    "seed_spread": "minimize",
+    "steps_to_threshold": "minimize",
+    "num_parameters": "minimize",
+    "train_seconds": "minimize",
+}
+"""Every metric and the direction that is better, in the order in which files and reports list them."""
+
+SOLVED_FRACTION = 0.9
+"""`steps_to_threshold` waits for this part of the way from `lo` to `hi`."""
+
+
+@dataclass(frozen=True)
+class ReferenceReturns:
+    """What an environment's returns mean: `lo` a random policy's, `hi` a solved task's, `source` where both are from."""
+
+    lo: float
+    hi: float
+    source: str
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.lo) and math.isfinite(self.hi) and self.lo < self.hi):
+            raise UsageError(
+                f"Reference returns need finite lo < hi, got lo={self.lo}, hi={self.hi}. "
+                "lo is the mean return of a random policy, hi that of a solved task."
+            )
+
+
+def compute(outcome: Outcome, reference: ReferenceReturns) -> dict[str, float]:
+    """Every metric of `METRICS`, in its order.
+
+    Raises ValueError for an outcome that is not COMPLETE, a curve without a point after training, steps that do not
+    increase, or anything that is not finite: such a trial has failed and has no metrics.
+    """
+    steps, returns = _trained_points(outcome)
+    mean_return = returns.mean(axis=1)
+    peak, final = peak_performance(mean_return), final_performance(mean_return)
+    metrics = {
+        "peak_performance": peak,
+        "final_performance": final,
+        "normalized_auc": normalized_auc(steps, mean_return, reference),
+        "stability_score": stability_score(peak, final, reference),
+        "seed_spread": seed_spread(returns),
+        "steps_to_threshold": steps_to_threshold(steps, mean_return, reference),
+        "num_parameters": float(outcome.num_parameters),
+        "train_seconds": float(outcome.train_seconds),
+    }
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise ValueError(f"trial {outcome.number}: {name} is {value}; a trial without finite metrics is a FAIL.")
+    return metrics
+
+
+def peak_performance(mean_return: np.ndarray) -> float:
+    """max_k r_k of float64[K]."""
+    return float(mean_return.max())
+
+
+def final_performance(mean_return: np.ndarray) -> float:
+    """Mean of the last max(1, ceil(K / 10)) points of float64[K]."""
+    return float(mean_return[-_final_points(len(mean_return)) :].mean())
+
+
+def normalized_auc(steps: np.ndarray, mean_return: np.ndarray, reference: ReferenceReturns) -> float:
+    """Area under c_k = clip((r_k - lo) / (hi - lo), 0, 1), divided by t_K - t_1: in [0, 1].
+
+    The points are clipped first, then joined by straight lines (trapezoids). A single point spans no width; its c_1 is
+    the limit of shrinking the interval, and is returned.
+    """
+    height = np.clip((mean_return - reference.lo) / (reference.hi - reference.lo), 0.0, 1.0)
+    if len(height) == 1:
+        return float(height[0])
+    widths = np.diff(steps)
+    area = np.sum(widths * (height[:-1] + height[1:]) / 2.0)
+    return float(area / (steps[-1] - steps[0]))
+
+
+def stability_score(peak: float, final: float, reference: ReferenceReturns) -> float:
+    """1 - clip((peak - final) / max(peak - lo, 1e-9), 0, 1): 1 keeps its peak, 0 falls back to a random policy.
+
+    A curve that never rises above `lo` scores 1 only if it ends at its peak.
+    """
+    lost = (peak - final) / max(peak - reference.lo, 1e-9)
+    return float(1.0 - np.clip(lost, 0.0, 1.0))
+
+
+def seed_spread(returns: np.ndarray) -> float:
+    """Population standard deviation (ddof 0) over seeds of each seed's own final performance, float64[K, seeds].
+
+    One seed has no spread: 0.
+    """
+    per_seed = returns[-_final_points(len(returns)) :].mean(axis=0)
+    return float(per_seed.std())
+
+
+def steps_to_threshold(steps: np.ndarray, mean_return: np.ndarray, reference: ReferenceReturns) -> float:
+    """First environment step at which r reaches lo + 0.9 (hi - lo), on straight lines between t_1 ... t_K.
+
+    t_1 if r_1 is already there; the budget t_K if r never is.
+    """
+    threshold = reference.lo + SOLVED_FRACTION * (reference.hi - reference.lo)
+    reached = np.flatnonzero(mean_return >= threshold)
+    if len(reached) == 0:
+        return float(steps[-1])
+    first = int(reached[0])
+    if first == 0:
+        return float(steps[0])
+    before, after = mean_return[first - 1], mean_return[first]
+    part = (threshold - before) / (after - before)
+    return float(steps[first - 1] + part * (steps[first] - steps[first - 1]))
+
+
+def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
+    """Raise UsageError unless every name is a metric, none repeats, and each has one direction."""
+    if not names:
+        raise UsageError(f"--objective-names is empty. Metrics: {', '.join(METRICS)}.")
+    for name in names:
+        if name not in METRICS:
+            raise UsageError(_unknown_metric(name))
+    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    if repeated:
+        raise UsageError(f"--objective-names: `{repeated[0]}` is given more than once. Give each objective once.")
+    for direction in directions:
+        if direction not in DIRECTIONS:
+            raise UsageError(f"--objective-directions: `{direction}` is no direction. Use minimize or maximize.")
+    if len(names) != len(directions):
+        raise UsageError(
+            f"{len(names)} --objective-names ({', '.join(names)}) but {len(directions)} --objective-directions "
+            f"({', '.join(directions)}). Give one direction per objective, e.g. "
+            f"--objective-directions {' '.join(METRICS[name] for name in names)}."
+        )
+
+
+def _trained_points(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Steps float64[K] and returns float64[K, seeds] of the points after t_0, checked."""
+    where = f"trial {outcome.number}"
+    if outcome.state != "COMPLETE":
+        raise ValueError(f"{where} is {outcome.state} ({outcome.reason}); only COMPLETE trials have metrics.")
+    steps = np.asarray(outcome.curve.steps, dtype=np.float64)
+    returns = np.asarray(outcome.curve.mean, dtype=np.float64)
+    if returns.ndim != 2 or returns.shape[1] == 0 or len(steps) != len(returns):
+        raise ValueError(f"{where}: mean needs shape [{len(steps)} points, seeds], got {list(returns.shape)}.")
+    if len(steps) < 2:
+        raise ValueError(f"{where}: the curve has {len(steps)} points; metrics need one before and one after training.")
+    if not np.all(np.isfinite(returns)):
+        raise ValueError(f"{where}: the curve holds nan or inf; a trial without finite returns is a FAIL.")
+    if not np.all(np.diff(steps) > 0):
+        raise ValueError(f"{where}: steps must increase, got {steps.astype(int).tolist()}.")
+    return steps[1:], returns[1:]
+
+
+def _final_points(count: int) -> int:
+    """max(1, ceil(K / 10)) in integers."""
+    return max(1, -(-count // 10))
+
+
+def _unknown_metric(name: str) -> str:
+    nearest = difflib.get_close_matches(name, METRICS, n=1)
+    hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
+    return f"--objective-names: no metric named `{name}`.{hint} Metrics: {', '.join(METRICS)}."

@@ -1,0 +1,185 @@
+"""A recipe: the Python file that names algorithm, network and defaults, and declares what is searched.
+
+>>> load("sac_mlp").config.run_lengths["default"].num_evaluations
+10
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hyperlax.blame import blamed
+from hyperlax.errors import UsageError
+from hyperlax.fields import algorithm_name, apply, check_distribution, check_name, check_together, dotted, fields_of
+from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
+from hyperlax.space import DISTRIBUTIONS, Distribution
+
+__all__ = ["ExperimentConfig", "Recipe", "RunLength", "algorithm_name", "apply", "available", "dotted", "load"]
+
+RUN_LENGTHS = ("quick", "default", "long")
+_PACKAGE = Path(__file__).parent
+_COUNTER = itertools.count()
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """How long a trial trains, in environment steps of one seed, and how often it is evaluated on how many episodes."""
+
+    total_timesteps: int
+    num_evaluations: int
+    num_eval_episodes: int
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UsageError(f"RunLength needs {f.name} to be a whole number of at least 1, got {value!r}.")
+        if self.total_timesteps < self.num_evaluations:
+            raise UsageError(
+                f"RunLength needs at least one step per evaluation, got total_timesteps={self.total_timesteps} and "
+                f"num_evaluations={self.num_evaluations}. Raise the first or lower the second."
+            )
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """What a recipe trains where its space searches nothing. run_lengths has the keys quick, default and long."""
+
+    algorithm: AlgorithmConfig
+    run_lengths: Mapping[str, RunLength]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that was read and checked: every name of `space` is a field, every value it can produce is legal."""
+
+    name: str
+    path: Path
+    config: ExperimentConfig
+    space: dict[str, Distribution]
+
+
+def load(name_or_path: str) -> Recipe:
+    """Read and check `recipes/NAME.py` of the working directory, else the shipped one; or a path that ends in `.py`.
+
+    UsageError naming file and field for anything in it that cannot be run.
+    """
+    path = _find(name_or_path)
+    where = _shown(path)
+    module = _run(path, where)
+    config = _call(module, "get_base_config", path, where)
+    space = _call(module, "get_base_hyperparam_distributions", path, where)
+    config = _checked_config(config, where)
+    _check_space(config.algorithm, space, where)
+    return Recipe(path.stem, path, config, dict(space))
+
+
+def available() -> list[str]:
+    """The names that `load` finds from the working directory."""
+    found = {path.stem for folder in _folders() for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    return sorted(found)
+
+
+def _folders() -> list[Path]:
+    """Where names are looked up, first match wins. A wheel carries the shipped recipes inside the package."""
+    installed = _PACKAGE / "shipped" / "recipes"
+    return [Path("recipes"), installed if installed.is_dir() else _PACKAGE.parent / "recipes"]
+
+
+def _find(name_or_path: str) -> Path:
+    if name_or_path.endswith(".py"):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise UsageError(f"{name_or_path}: no such recipe file. Recipes by name: {', '.join(available())}.")
+        return path
+    if name_or_path in available():
+        return next(path for folder in _folders() if (path := folder / f"{name_or_path}.py").is_file())
+    near = difflib.get_close_matches(name_or_path, available(), n=1)
+    hint = f"Did you mean `{near[0]}`? " if near else ""
+    raise UsageError(
+        f"No recipe named `{name_or_path}` in ./recipes or among those shipped. {hint}"
+        f"There are {', '.join(available())}; a path to a .py file works too."
+    )
+
+
+def _shown(path: Path) -> str:
+    """The path as a reader of an error looks for it: from the working directory where it lies below that."""
+    here = Path.cwd()
+    full = path.resolve()
+    return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
+
+
+def _run(path: Path, where: str) -> types.ModuleType:
+    """The recipe's module. Compiled from source each time: cached bytecode can miss an edit of the same second."""
+    module = types.ModuleType(f"hyperlax_recipe_{path.stem}_{next(_COUNTER)}")
+    module.__file__ = str(path.resolve())
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
+    try:
+        with blamed(path, where):
+            exec(compile(path.read_bytes(), module.__file__, "exec"), module.__dict__)  # noqa: S102 - a recipe is code
+    except UsageError:
+        del sys.modules[module.__name__]
+        raise
+    return module
+
+
+def _call(module: types.ModuleType, name: str, path: Path, where: str) -> Any:
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UsageError(
+            f"{where}: defines no function {name}(). A recipe needs both it and its sibling; see recipes/."
+        )
+    with blamed(path, where):
+        return function()
+
+
+def _checked_config(config: Any, where: str) -> ExperimentConfig:
+    """The configuration with its numbers in the types of their fields."""
+    if not isinstance(config, ExperimentConfig):
+        raise UsageError(f"{where}: get_base_config() must return an ExperimentConfig, got {type(config).__name__}.")
+    if not isinstance(config.algorithm, (PPO, SAC, DQN)):
+        raise UsageError(f"{where}: algorithm must be a PPO, SAC or DQN, got {type(config.algorithm).__name__}.")
+    _check_shape(config.algorithm, type(config.algorithm)(), "algorithm", where)
+    for key in RUN_LENGTHS:
+        length = config.run_lengths.get(key) if isinstance(config.run_lengths, Mapping) else None
+        if not isinstance(length, RunLength):
+            raise UsageError(
+                f"{where}: run_lengths needs a RunLength for each of {', '.join(RUN_LENGTHS)}; {key} is none."
+            )
+    return ExperimentConfig(apply(config.algorithm, dotted(config.algorithm), where), config.run_lengths)
+
+
+def _check_shape(node: Any, pattern: Any, name: str, where: str) -> None:
+    """Refuse a part of the configuration that is not of its class, such as a tuple where a Torso belongs."""
+    for f in fields(pattern):
+        part, wanted = getattr(node, f.name), getattr(pattern, f.name)
+        if not is_dataclass(wanted):
+            continue
+        if type(part) is not type(wanted):
+            raise UsageError(f"{where}: {name}.{f.name} must be a {type(wanted).__name__}, got {part!r}.")
+        _check_shape(part, wanted, f"{name}.{f.name}", where)
+
+
+def _check_space(algorithm: AlgorithmConfig, space: Any, where: str) -> None:
+    if not isinstance(space, Mapping):
+        raise UsageError(
+            f"{where}: get_base_hyperparam_distributions() must return a dictionary of dotted names and distributions, "
+            f"got {type(space).__name__}."
+        )
+    known = fields_of(algorithm)
+    for name, distribution in space.items():
+        check_name(name, known, where)
+        if not isinstance(distribution, Distribution):
+            raise UsageError(
+                f"{where}: {name} needs a distribution ({', '.join(DISTRIBUTIONS)}), got {distribution!r}. "
+                "To fix the value, set it in get_base_config() and drop the entry."
+            )
+        check_distribution(name, known[name], distribution, where)
+    check_together(algorithm, space, where)

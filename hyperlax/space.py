@@ -1,0 +1,250 @@
+"""Distributions that a recipe can give to a hyperparameter, each refusing at construction what it cannot mean.
+
+>>> LogUniform(domain=(1e-4, 1e-2)).contains(1e-3)
+True
+>>> Categorical(values=[[64, 64], [128]]).size()
+2
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from hyperlax.errors import UsageError
+
+_TO_FIX_IT = "To fix the value instead, set it in get_base_config() and drop the entry."
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """What a searched hyperparameter may be."""
+
+    def contains(self, value: Any) -> bool:
+        """Whether the distribution can produce this value; True and False are no numbers."""
+        raise NotImplementedError
+
+    def size(self) -> int | None:
+        """How many values it holds, None if they cannot be counted."""
+        raise NotImplementedError
+
+    def is_finite(self) -> bool:
+        return self.size() is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"type": ..., ...}` with what the recipe wrote; `from_json` reads it back."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Numeric(Distribution):
+    """A distribution between two bounds, both of which it can produce."""
+
+    domain: tuple[float, float]
+
+    integral: ClassVar[bool] = False
+    logarithmic: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        low, high = _pair(name, self.domain)
+        kind = int if self.integral else float
+        for end, bound in (("low", low), ("high", high)):
+            _check_bound(name, end, bound, self.integral)
+        if not low < high:
+            rule = "0 < low < high" if self.logarithmic else "low < high"
+            hint = _TO_FIX_IT if low == high else "Swap the two."
+            raise UsageError(f"{name} needs {rule}, got low={low}, high={high}. {hint}")
+        if self.logarithmic and low <= 0:
+            linear = "UniformDiscrete" if self.integral else "UniformContinuous"
+            raise UsageError(
+                f"{name} needs 0 < low < high, got low={low}, high={high}. For a range that touches zero, use {linear}."
+            )
+        object.__setattr__(self, "domain", (kind(low), kind(high)))
+
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest value it can produce; integers for the discrete ones."""
+        return self.domain
+
+    def contains(self, value: Any) -> bool:
+        if not (_is_integer(value) if self.integral else _is_number(value)):
+            return False
+        return self.domain[0] <= value <= self.domain[1]
+
+    def size(self) -> int | None:
+        return int(self.domain[1]) - int(self.domain[0]) + 1 if self.integral else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": type(self).__name__, "domain": list(self.domain)}
+
+
+@dataclass(frozen=True)
+class UniformContinuous(Numeric):
+    """Any float between the bounds."""
+
+
+@dataclass(frozen=True)
+class LogUniform(Numeric):
+    """Any float between the bounds, its logarithm uniform: for what spans orders of magnitude. Both are positive."""
+
+    logarithmic = True
+
+
+@dataclass(frozen=True)
+class UniformDiscrete(Numeric):
+    """Any integer from low to high, both included."""
+
+    integral = True
+
+
+@dataclass(frozen=True)
+class LogUniformDiscrete(Numeric):
+    """Any integer from low to high, both included, its logarithm uniform. The bounds are positive."""
+
+    integral = True
+    logarithmic = True
+
+
+@dataclass(frozen=True)
+class QUniform(Numeric):
+    """The floats low, low + q, low + 2 q, ..., high. q divides the range, so that high is one of them."""
+
+    q: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high = self.domain
+        if not _is_number(self.q) or not self.q > 0:
+            raise UsageError(
+                f"QUniform needs a step q > 0, got q={self.q!r}. For a range without steps, use UniformContinuous."
+            )
+        object.__setattr__(self, "q", float(self.q))
+        steps, rest = divmod(Decimal(str(high)) - Decimal(str(low)), Decimal(str(self.q)))
+        if rest:
+            reached = Decimal(str(low)) + steps * Decimal(str(self.q))
+            raise UsageError(
+                f"QUniform needs high - low to be a multiple of q, got low={low}, high={high}, q={self.q}. "
+                f"The nearest high that works: {reached + Decimal(str(self.q))}" + (f" or {reached}." if steps else ".")
+            )
+
+    def contains(self, value: Any) -> bool:
+        if not super().contains(value):
+            return False
+        steps = (value - self.domain[0]) / self.q
+        return abs(steps - round(steps)) < 1e-8
+
+    def size(self) -> int | None:
+        return round((self.domain[1] - self.domain[0]) / self.q) + 1
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "q": self.q}
+
+
+@dataclass(frozen=True)
+class Categorical(Distribution):
+    """One of the values, unordered. A value is a number, a string, a bool or a list of those; tuples are kept as lists.
+
+    A single value is allowed: it fixes the field and shows in every table.
+    """
+
+    values: Sequence[Any]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.values, str) or not isinstance(self.values, Sequence):
+            raise UsageError(
+                f"Categorical needs a list of values, got {self.values!r}. Write Categorical(values=[...])."
+            )
+        if not self.values:
+            raise UsageError(
+                "Categorical needs at least one value, got an empty list. Name the choices, or drop the entry."
+            )
+        seen: dict[Any, Any] = {}
+        for value in self.values:
+            key = _identity(value)
+            if key in seen:
+                raise UsageError(
+                    f"Categorical needs different values, got {seen[key]!r} and {value!r}, which are the same choice. "
+                    "Drop one of the two."
+                )
+            seen[key] = value
+        object.__setattr__(self, "values", tuple(_as_lists(value) for value in self.values))
+
+    def contains(self, value: Any) -> bool:
+        try:
+            wanted = _identity(value)
+        except UsageError:
+            return False
+        return any(_identity(choice) == wanted for choice in self.values)
+
+    def size(self) -> int | None:
+        return len(self.values)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "Categorical", "values": [_as_lists(value) for value in self.values]}
+
+
+DISTRIBUTIONS: dict[str, type[Distribution]] = {
+    kind.__name__: kind
+    for kind in (LogUniform, UniformContinuous, UniformDiscrete, LogUniformDiscrete, QUniform, Categorical)
+}
+
+
+def from_json(text: dict[str, Any]) -> Distribution:
+    """The distribution that `to_json` wrote. UsageError if it is none."""
+    arguments = dict(text)
+    kind = arguments.pop("type", None)
+    if kind not in DISTRIBUTIONS:
+        raise UsageError(f"No distribution named {kind!r}. There are {', '.join(DISTRIBUTIONS)}.")
+    try:
+        return DISTRIBUTIONS[kind](**arguments)
+    except TypeError as error:
+        raise UsageError(f"{kind} cannot be made of {arguments}: {error}.") from error
+
+
+def _pair(name: str, domain: Any) -> tuple[Any, Any]:
+    if not isinstance(domain, (tuple, list)) or len(domain) != 2:
+        raise UsageError(f"{name} needs a domain of two numbers, got {domain!r}. Write {name}(domain=(low, high)).")
+    return domain[0], domain[1]
+
+
+def _check_bound(name: str, end: str, bound: Any, integral: bool) -> None:
+    if not _is_number(bound):
+        raise UsageError(
+            f"{name} needs finite numbers as bounds, got {end}={bound!r}. Write {name}(domain=(low, high))."
+        )
+    if integral and not _is_integer(bound):
+        raise UsageError(
+            f"{name} needs whole numbers as bounds, got {end}={bound!r}. "
+            f"For fractions, use {'LogUniform' if name == 'LogUniformDiscrete' else 'UniformContinuous'}."
+        )
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return (_is_integer(value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
+
+
+def _identity(value: Any) -> Any:
+    """A hashable key: equal for choices that mean the same ([64, 64] and (64, 64), 1 and 1.0, not 1 and True)."""
+    if isinstance(value, (list, tuple)):
+        return ("list", *(_identity(item) for item in value))
+    if isinstance(value, bool):
+        return ("bool", value)
+    if isinstance(value, str):
+        return ("str", value)
+    if _is_number(value):
+        return ("number", value)
+    raise UsageError(
+        f"Categorical needs numbers, strings, bools or lists of those as values, got {value!r}. "
+        "Leave it out, or write it as one of them."
+    )
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value

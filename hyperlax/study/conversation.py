@@ -1,0 +1,131 @@
+"""One study between Optuna's suggestions, the database and the files: what is asked, what is still to run, what came of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from hyperlax.errors import HyperlaxError
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.metrics import METRICS
+from hyperlax.recipe import apply
+from hyperlax.study.batch_files import TrialEnd, read_ends
+from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.record import TrialRecord
+from hyperlax.study.storage import StudyStorage
+from hyperlax.study.suggest import Questioner
+from hyperlax.trial import Trial
+
+log = logging.getLogger(__name__)
+
+
+class Conversation:
+    """Asks and tells, super-batch by super-batch: trials b S ... b S + S - 1 are super-batch b.
+
+    The trials before a super-batch are finished when it is asked, so its suggestions follow from the seed and from them.
+    """
+
+    def __init__(
+        self, storage: StudyStorage, directory: StudyDirectory, questioner: Questioner, objectives: Sequence[str]
+    ):
+        self._storage = storage
+        self._directory = directory
+        self._questioner = questioner
+        self._objectives = tuple(objectives)
+
+    def trials(self) -> list[FrozenTrial]:
+        return self._storage.trials()
+
+    def finished(self) -> int:
+        """How many trials are COMPLETE, PRUNED or FAIL."""
+        return sum(trial.state.is_finished() for trial in self.trials())
+
+    def recover(self) -> None:
+        """After an interruption: tell what is on disk and not in the database, let the rest of what ran wait again."""
+        self._directory.discard_incomplete()
+        states = {trial.number: trial.state for trial in self.trials()}
+        for path in self._directory.complete_batches():
+            ends = read_ends(path)
+            unknown = [end.number for end in ends if end.number not in states]
+            if unknown:
+                raise HyperlaxError(
+                    f"{path}: holds trial {unknown[0]}, which {self._directory.database} does not know. The two belong to "
+                    "different studies; put back the database that was there, or choose another --output-root."
+                )
+            self.tell([end for end in ends if not states[end.number].is_finished()], path)
+        self._storage.wait(trial.number for trial in self.trials() if trial.state == TrialState.RUNNING)
+
+    def next_trials(self, total: int) -> list[FrozenTrial]:
+        """The trials to run next, all of one super-batch, asked and on disk; `total`: finished trials to end with.
+
+        Empty when the study has `total` finished trials, or every configuration of a finite space is used.
+        """
+        room = total - self.finished()
+        if room <= 0:
+            return []
+        trials, width = self.trials(), self._questioner.super_batch
+        pending = [trial.number for trial in trials if not trial.state.is_finished()]
+        first = pending[0] if pending else len(trials)
+        start = first - first % width
+        self._ask(start, min(start + width, len(trials) + room - len(pending)))
+        waiting = [t for t in self.trials()[start : start + width] if not t.state.is_finished()]
+        return waiting[:room]
+
+    def trial(self, frozen: FrozenTrial, base: AlgorithmConfig) -> Trial:
+        """What to train: the recipe's configuration with the suggested values."""
+        values = self._questioner.space.decode(frozen.params)
+        return Trial(frozen.number, apply(base, values, f"trial {frozen.number}"))
+
+    def tell(self, ends: Iterable[TrialEnd], batch: Path) -> None:
+        """Record how trials of a batch ended; its files are on disk by now."""
+        for end in ends:
+            attributes: dict[str, Any] = {**end.metrics, "batch": str(batch.relative_to(self._directory.root))}
+            if end.reason:
+                attributes["reason"] = end.reason
+            values = [end.metrics[name] for name in self._objectives] if end.state == "COMPLETE" else None
+            self._storage.finish(end.number, end.state, values, attributes)
+
+    def record(self, frozen: FrozenTrial) -> TrialRecord:
+        """A trial as the analysis sees it."""
+        attributes = frozen.user_attrs
+        complete = frozen.state == TrialState.COMPLETE
+        return TrialRecord(
+            number=frozen.number,
+            state=frozen.state.name if frozen.state.is_finished() else "RUNNING",
+            reason=attributes.get("reason", ""),
+            params=self._questioner.space.decode(frozen.params),
+            values=dict(zip(self._objectives, frozen.values, strict=True)) if complete else {},
+            metrics={name: attributes[name] for name in METRICS} if complete else {},
+            batch_directory=self._directory.root / attributes["batch"] if "batch" in attributes else None,
+            exec_batch=attributes.get("exec_batch"),
+        )
+
+    def _ask(self, start: int, stop: int) -> None:
+        """Have trials `start` to `stop` in the database, as far as the space has configurations.
+
+        HyperlaxError if those that are there are not what is suggested now: then the rest would not follow from them.
+        """
+        trials = self.trials()
+        recorded = trials[start:]
+        if start + len(recorded) >= stop:
+            return
+        suggestions = self._questioner.suggest(start, trials[:start], stop - start)
+        space = self._questioner.space
+        for trial, suggestion in zip(recorded, suggestions, strict=False):
+            if space.identity(trial.params) != space.identity(suggestion.params):
+                raise HyperlaxError(
+                    f"{self._directory.database}: trial {trial.number} has {space.decode(trial.params)}, the sampler now "
+                    f"suggests {space.decode(suggestion.params)}. The versions of Optuna or numpy differ from those in "
+                    f"{self._directory.manifest.name}: install those to resume, or start a new study elsewhere."
+                )
+        for suggestion in suggestions[len(recorded) :]:
+            self._storage.record(
+                suggestion.params,
+                space.optuna,
+                user_attrs={"exec_batch": start // self._questioner.super_batch},
+                system_attrs=suggestion.system_attrs,
+            )

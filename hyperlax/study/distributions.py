@@ -1,0 +1,106 @@
+"""A recipe's search space in Optuna's terms, and Optuna's parameters back as the values that a recipe means.
+
+What Optuna keeps differs from what a recipe says in two places. A list is no choice that Optuna can store, so it becomes its JSON
+text. A step of a `QUniform` is computed in binary floats, differently from sampler to sampler, so it is put back on
+low + i q in decimals: 0.3, not 0.30000000000000004.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from hyperlax.space import Categorical, Distribution, Numeric, QUniform
+
+
+class SearchSpace:
+    """Dotted names and distributions, sorted by name so that the order in the recipe does not steer the sampler.
+
+    optuna: dotted name -> Optuna's distribution. Parameters below are dotted name -> the value that Optuna keeps.
+    """
+
+    def __init__(self, space: Mapping[str, Distribution]):
+        self._space = dict(sorted(space.items()))
+        self.optuna = {name: to_optuna(distribution) for name, distribution in self._space.items()}
+
+    def canonical(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The same parameters, steps of a QUniform as exact decimals."""
+        return {name: _on_grid(self._space[name], params[name]) for name in self._space}
+
+    def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that the recipe means, lists as lists."""
+        return {name: _decode(self._space[name], params[name]) for name in self._space}
+
+    def identity(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Equal for parameters that are the same configuration."""
+        return tuple(repr(value) for value in self.canonical(params).values())
+
+    def size(self) -> int | None:
+        """How many configurations there are, None where anything is continuous."""
+        sizes = [distribution.size() for distribution in self._space.values()]
+        counted = [size for size in sizes if size is not None]
+        return math.prod(counted) if len(counted) == len(sizes) else None
+
+    def combination(self, index: int) -> dict[str, Any]:
+        """Configuration number `index` of a finite space, the last name varying fastest."""
+        params = {}
+        for name, distribution in reversed(self._space.items()):
+            index, place = divmod(index, distribution.size() or 1)
+            params[name] = _at(distribution, place)
+        return {name: params[name] for name in self._space}
+
+    def to_json(self) -> dict[str, Any]:
+        """Dotted name -> `Distribution.to_json`."""
+        return {name: distribution.to_json() for name, distribution in self._space.items()}
+
+
+def to_optuna(distribution: Distribution) -> BaseDistribution:
+    """Optuna's distribution with the same values and the same law."""
+    if isinstance(distribution, Categorical):
+        return CategoricalDistribution(_encoded(distribution))
+    assert isinstance(distribution, Numeric)
+    low, high = distribution.bounds()
+    if distribution.integral:
+        return IntDistribution(int(low), int(high), log=distribution.logarithmic)
+    if isinstance(distribution, QUniform):
+        return FloatDistribution(low, high, step=distribution.q)
+    return FloatDistribution(low, high, log=distribution.logarithmic)
+
+
+def _encoded(distribution: Categorical) -> list[Any]:
+    """The choices as Optuna keeps them: scalars as they are, lists as JSON text.
+
+    Optuna finds a choice by `==`, and True == 1: where two choices would be taken for one, all become text.
+    """
+    plain = [json.dumps(value) if isinstance(value, list) else value for value in distribution.values]
+    return plain if len(set(plain)) == len(plain) else [json.dumps(value) for value in distribution.values]
+
+
+def _decode(distribution: Distribution, value: Any) -> Any:
+    if isinstance(distribution, Categorical):
+        chosen = distribution.values[_encoded(distribution).index(value)]
+        return list(chosen) if isinstance(chosen, list) else chosen
+    return _on_grid(distribution, value)
+
+
+def _on_grid(distribution: Distribution, value: Any) -> Any:
+    if not isinstance(distribution, QUniform):
+        return value
+    low, _ = distribution.bounds()
+    return _at(distribution, round((value - low) / distribution.q))
+
+
+def _at(distribution: Distribution, place: int) -> Any:
+    """Value number `place` of a finite distribution, as Optuna keeps it."""
+    if isinstance(distribution, Categorical):
+        return _encoded(distribution)[place]
+    assert isinstance(distribution, Numeric)
+    low, _ = distribution.bounds()
+    if isinstance(distribution, QUniform):
+        return float(Decimal(str(low)) + place * Decimal(str(distribution.q)))
+    return int(low) + place

@@ -1,0 +1,83 @@
+"""Starting a study, or going on with one: everything is checked here before anything is written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.envs import slug
+from hyperlax.errors import UsageError
+from hyperlax.recipe import Recipe
+from hyperlax.study import manifest as manifests
+from hyperlax.study.directory import StudyDirectory, only_one_process
+from hyperlax.study.loop import Analyse, StudyLoop
+from hyperlax.study.record import StudyRecord
+from hyperlax.study.training import StudyRunner, reference_returns, runner_of_study
+
+
+def run_study(
+    arguments: StudyArguments,
+    recipe: Recipe,
+    resume_from: Path | None,
+    runner: StudyRunner | None = None,
+    analyse: Analyse | None = None,
+) -> int:
+    """Run a study, or go on with the one in `resume_from`, until it has `n_trials` finished trials. Returns the exit status.
+
+    0: done, or out of time. 1: every trial failed. 130: interrupted. UsageError, before anything is written, for what cannot
+    run. runner: what trains, by default the engine. analyse: by default `hyperlax.analysis`, imported when first needed.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    deadline = time.monotonic() + (arguments.timeout or float("inf"))
+    if resume_from is None:
+        return _start(arguments, recipe, runner, analyse or write_pages, deadline)
+    return _resume(arguments, recipe, StudyDirectory(resume_from), runner, analyse or write_pages, deadline)
+
+
+def _start(
+    arguments: StudyArguments, recipe: Recipe, runner: StudyRunner | None, analyse: Analyse, deadline: float
+) -> int:
+    directory = StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
+    _refuse_existing(directory)
+    ready = runner or runner_of_study(arguments, recipe, None)
+    reference = reference_returns(arguments.env_config)
+    manifest = manifests.describe(arguments, recipe, reference, device=ready.device, lanes=ready.lanes)
+    with only_one_process(directory.root):
+        _refuse_existing(directory)
+        return StudyLoop(arguments, recipe, directory, manifest, analyse, deadline).run(lambda: ready)
+
+
+def _resume(
+    arguments: StudyArguments,
+    recipe: Recipe,
+    directory: StudyDirectory,
+    runner: StudyRunner | None,
+    analyse: Analyse,
+    deadline: float,
+) -> int:
+    stored = manifests.read(directory.manifest)
+    manifests.check_unchanged(directory.manifest, stored, recipe)
+    manifest = replace(stored, arguments=arguments.to_json(), command=manifests.search_command(arguments))
+    with only_one_process(directory.root):
+        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline)
+        return loop.run(lambda: runner or runner_of_study(arguments, recipe, stored))
+
+
+def write_pages(record: StudyRecord, directory: Path) -> None:
+    """The analysis of `hyperlax.analysis`. It stands above this package, so it is imported only when a study gets there."""
+    from hyperlax.analysis import write_analysis, write_study_pages
+
+    write_analysis(record, directory)
+    write_study_pages(record)
+
+
+def _refuse_existing(directory: StudyDirectory) -> None:
+    if directory.holds_a_study():
+        raise UsageError(
+            f"{directory.root} already holds a study. To go on with it:\n"
+            f"  {manifests.resume_command(directory.root)}\nFor a new one, choose another --output-root."
+        )

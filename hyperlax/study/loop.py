@@ -1,0 +1,215 @@
+"""The one loop of a study: suggest, record, train, write, tell, analyze; super-batch by super-batch."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.envs import canonical
+from hyperlax.metrics import ReferenceReturns
+from hyperlax.recipe import Recipe
+from hyperlax.study.batch_files import TrialEnd, failed_batch, write_batch
+from hyperlax.study.conversation import Conversation
+from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.distributions import SearchSpace
+from hyperlax.study.manifest import Manifest
+from hyperlax.study.pool import run_batches, stopping_on_ctrl_c
+from hyperlax.study.progress import Progress
+from hyperlax.study.record import StudyRecord
+from hyperlax.study.storage import StudyStorage
+from hyperlax.study.suggest import Questioner
+from hyperlax.study.summary import print_end
+from hyperlax.study.training import StudyRunner
+from hyperlax.trial import BatchResult, HparamBatch, Interrupted
+
+log = logging.getLogger(__name__)
+
+LONGEST_REASON = 500
+"""Characters of an exception's message that become a trial's reason."""
+
+Analyse = Callable[[StudyRecord, Path], None]
+"""Writes the analysis of a study into a super-batch's `analysis` directory and at the study's root."""
+
+
+class StudyLoop:
+    """A study while it runs. deadline: of `time.monotonic`, after which no hparam batch starts."""
+
+    def __init__(
+        self,
+        arguments: StudyArguments,
+        recipe: Recipe,
+        directory: StudyDirectory,
+        manifest: Manifest,
+        analyse: Analyse,
+        deadline: float,
+    ):
+        self._arguments = arguments
+        self._recipe = recipe
+        self._directory = directory
+        self._manifest = manifest
+        self._analyse = analyse
+        self._deadline = deadline
+        self._environment = canonical(arguments.env_config)
+        self._reference = ReferenceReturns(**manifest.reference)
+        self._objectives = dict(zip(arguments.objective_names, arguments.objective_directions, strict=True))
+        self._width = arguments.optuna_study_batch_size
+        self._stop = threading.Event()
+        self._exhausted = False
+        self._began: dict[HparamBatch, float] = {}
+
+    def run(self, runner: Callable[[], StudyRunner]) -> int:
+        """Run what is missing and say how it ended, with the exit status. `runner` is called only if anything is missing."""
+        self._manifest.write(self._directory.manifest)
+        self._storage = StudyStorage(self._directory.database, self._arguments.study_name, self._objectives)
+        with closing(self._storage), stopping_on_ctrl_c(self._stop):
+            self._storage.describe(
+                {
+                    "recipe": self._recipe.name,
+                    "environment": self._environment,
+                    "versions": self._manifest.versions,
+                    "search_space": self._manifest.space,
+                }
+            )
+            self._conversation = Conversation(
+                self._storage, self._directory, self._questioner(), tuple(self._objectives)
+            )
+            self._conversation.recover()
+            self._renew_analysis()
+            if self._conversation.finished() < self._arguments.n_trials:
+                self._train(runner())
+            return print_end(
+                self._storage,
+                self._directory,
+                self._objectives,
+                total=self._arguments.n_trials,
+                interrupted=self._stop.is_set(),
+                exhausted=self._exhausted,
+            )
+
+    def _questioner(self) -> Questioner:
+        return Questioner(
+            space=SearchSpace(self._recipe.space),
+            sampler=self._arguments.sampler,
+            directions=tuple(self._objectives.values()),
+            seed=self._arguments.seed,
+            super_batch=self._width,
+        )
+
+    def _train(self, runner: StudyRunner) -> None:
+        """Super-batch after super-batch, until enough trials are finished or something says stop."""
+        if (runner.lanes, runner.device) != (self._manifest.lanes, self._manifest.device):
+            self._manifest = replace(self._manifest, lanes=runner.lanes, device=runner.device)
+            self._manifest.write(self._directory.manifest)
+        with self._new_progress() as progress:
+            while self._may_start():
+                asked = self._conversation.next_trials(self._arguments.n_trials)
+                if not asked:
+                    self._exhausted = self._conversation.finished() < self._arguments.n_trials
+                    return
+                self._run_super_batch(asked, runner, progress)
+
+    def _new_progress(self) -> Progress:
+        name, direction = next(iter(self._objectives.items()))
+        progress = Progress(self._arguments.n_trials, name, direction)
+        for trial in self._conversation.trials():
+            if trial.state.is_finished():
+                progress.finished(trial.number, trial.state.name, trial.values[0] if trial.values else None)
+        return progress
+
+    def _may_start(self) -> bool:
+        return not self._stop.is_set() and time.monotonic() < self._deadline
+
+    def _run_super_batch(self, asked: list[FrozenTrial], runner: StudyRunner, progress: Progress) -> None:
+        """Train trials of one super-batch; its analysis follows when none of them is left."""
+        number = asked[0].number // self._width
+        trials = [self._conversation.trial(trial, self._recipe.config.algorithm) for trial in asked]
+        run_batches(
+            runner,
+            runner.plan(trials),
+            stop=self._stop,
+            may_start=self._may_start,
+            on_start=self._batch_starts,
+            on_end=lambda batch, future: self._batch_ends(batch, future, number, progress),
+            on_tick=progress.draw,
+            report=progress.stepped,
+        )
+        last = asked[-1].number + 1
+        if all(trial.state.is_finished() for trial in self._conversation.trials()[:last]):
+            self._write_analysis(number)
+
+    def _batch_starts(self, batch: HparamBatch) -> None:
+        self._began[batch] = time.monotonic()
+        self._storage.start(trial.number for trial in batch.trials)
+
+    def _batch_ends(self, batch: HparamBatch, future: Future[BatchResult], number: int, progress: Progress) -> None:
+        """Write a batch's files, then tell Optuna. What raised is FAIL; what was interrupted waits."""
+        error = future.exception()
+        if isinstance(error, (Interrupted, KeyboardInterrupt)):
+            self._stop.set()
+            self._storage.wait(trial.number for trial in batch.trials)
+            return
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        result = future.result() if error is None else self._failed(batch, error)
+        path = self._directory.next_batch(number)
+        ends = write_batch(path, batch, result, self._reference)
+        self._conversation.tell(ends, path)
+        if error is None:
+            _log_failures(ends)
+        leading = next(iter(self._objectives))
+        for end in ends:
+            progress.finished(end.number, end.state, end.metrics.get(leading))
+        progress.batch_ended()
+
+    def _failed(self, batch: HparamBatch, error: Exception) -> BatchResult:
+        numbers = ", ".join(str(trial.number) for trial in batch.trials)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_REASON]
+        log.error("The batch of trials %s failed: %s. They are marked FAIL; the study goes on.", numbers, reason)
+        log.debug("Traceback of the batch of trials %s:", numbers, exc_info=error)
+        return failed_batch(batch, reason, self._arguments.num_seeds, time.monotonic() - self._began[batch])
+
+    def _renew_analysis(self) -> None:
+        """Write the analysis of the last finished super-batch again: a process may have died before it was there."""
+        trials = self._conversation.trials()
+        unfinished = [trial.number for trial in trials if not trial.state.is_finished()]
+        finished = unfinished[0] // self._width if unfinished else -(-len(trials) // self._width)
+        if finished:
+            self._write_analysis(finished - 1)
+
+    def _write_analysis(self, number: int) -> None:
+        """The analysis as of a super-batch, which knows nothing of later trials."""
+        end = (number + 1) * self._width
+        manifest = self._manifest
+        record = StudyRecord(
+            directory=self._directory.root,
+            study_name=self._arguments.study_name,
+            recipe=self._recipe.name,
+            environment=self._environment,
+            objectives=self._objectives,
+            arguments=manifest.arguments,
+            command=manifest.command,
+            versions=manifest.versions,
+            device=manifest.device,
+            space=manifest.space,
+            reference=self._reference,
+            trials=[self._conversation.record(trial) for trial in self._conversation.trials()[:end]],
+            importances=self._storage.importances(end),
+        )
+        self._analyse(record, self._directory.analysis(number))
+
+
+def _log_failures(ends: list[TrialEnd]) -> None:
+    mates = sum(end.state != "FAIL" for end in ends)
+    for end in ends:
+        if end.state == "FAIL":
+            reason = end.reason.removeprefix(f"trial {end.number}: ").rstrip(".")
+            log.warning("trial %d: %s. Marked FAIL; the other %d of its batch went on.", end.number, reason, mates)

@@ -1,0 +1,119 @@
+"""study.json: what a study is, so that it can be read, resumed and run again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyperlax.arguments import StudyArguments, read_json
+from hyperlax.errors import UsageError
+from hyperlax.files import write_json
+from hyperlax.metrics import ReferenceReturns
+from hyperlax.recipe import Recipe, dotted
+from hyperlax.space import Distribution
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("hyperlax", "jax", "jaxlib", "optuna", "flax", "gymnax", "numpy")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of study.json. lanes: of the compiled programs; device: what they ran on."""
+
+    arguments: dict[str, Any]
+    command: str
+    recipe: dict[str, Any]
+    space: dict[str, Any]
+    versions: dict[str, str]
+    device: str
+    reference: dict[str, Any]
+    lanes: int
+
+    def write(self, path: Path) -> None:
+        write_json(path, vars(self))
+
+
+def describe(
+    arguments: StudyArguments, recipe: Recipe, reference: ReferenceReturns, *, device: str, lanes: int
+) -> Manifest:
+    """The manifest of a study that begins now."""
+    return Manifest(
+        arguments=arguments.to_json(),
+        command=search_command(arguments),
+        recipe={"name": recipe.name, "path": str(recipe.path), "config": dotted(recipe.config.algorithm)},
+        space=space_to_json(recipe.space),
+        versions=installed_versions(),
+        device=device,
+        reference=vars(reference).copy(),
+        lanes=lanes,
+    )
+
+
+def read(path: Path) -> Manifest:
+    """The manifest of an existing study. UsageError if it is not whole."""
+    stored = read_json(path)
+    names = Manifest.__dataclass_fields__
+    missing = [name for name in names if not isinstance(stored, dict) or name not in stored]
+    if missing:
+        raise UsageError(f"{path}: lacks {', '.join(missing)}. It was written by another version of Hyperlax.")
+    return Manifest(**{name: stored[name] for name in names})
+
+
+def check_unchanged(path: Path, stored: Manifest, recipe: Recipe) -> None:
+    """Refuse a recipe that is not the one the study began with, naming the first entry that differs.
+
+    Other versions of the packages are allowed and logged: across programs results hold to float rounding only.
+    """
+    where = f"{recipe.path}: the study in {path.parent}"
+    advice = "Put it back to resume, or choose another --output-root for a new study."
+    _same_entries(stored.space, space_to_json(recipe.space), f"{where} searches", advice)
+    _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value", advice)
+    for package, version in installed_versions().items():
+        if stored.versions.get(package) not in (None, version):
+            log.warning("The study began with %s %s; it goes on with %s.", package, stored.versions[package], version)
+
+
+def space_to_json(space: Mapping[str, Distribution]) -> dict[str, Any]:
+    return {name: distribution.to_json() for name, distribution in space.items()}
+
+
+def installed_versions() -> dict[str, str]:
+    """Of Python and of what decides a study's numbers; a package that is not installed has no entry."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def search_command(arguments: StudyArguments) -> str:
+    """The command line that gives this study from nothing, every argument written out."""
+    words = ["hyperlax", "optuna-hp-search"]
+    for name, value in arguments.to_json().items():
+        if value is None:
+            continue
+        if name == "compilation_cache":
+            words += [] if value else ["--no-compilation-cache"]
+            continue
+        words += ["--" + name.replace("_", "-"), *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return shlex.join(words)
+
+
+def resume_command(directory: Path) -> str:
+    return shlex.join(["hyperlax", "optuna-hp-search", "--resume-from", str(directory)])
+
+
+def _same_entries(stored: Mapping[str, Any], now: Mapping[str, Any], where: str, advice: str) -> None:
+    for name in [*stored, *(name for name in now if name not in stored)]:
+        before, after = stored.get(name, "nothing"), now.get(name, "nothing")
+        if before != after:
+            raise UsageError(f"{where} {name} = {before}, the recipe now says {after}. {advice}")

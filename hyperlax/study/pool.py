@@ -1,0 +1,73 @@
+"""Hparam batches over slots: a thread per slot trains, the calling thread does all the rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from types import FrameType
+
+from hyperlax.trial import BatchResult, HparamBatch, Runner
+
+TICK_SECONDS = 0.5
+INTERRUPTED = 130
+
+
+def run_batches(
+    runner: Runner,
+    batches: Sequence[HparamBatch],
+    *,
+    stop: threading.Event,
+    may_start: Callable[[], bool],
+    on_start: Callable[[HparamBatch], None],
+    on_end: Callable[[HparamBatch, Future[BatchResult]], None],
+    on_tick: Callable[[], None],
+    report: Callable[[int], None],
+) -> bool:
+    """Run batches, at most `runner.slots` at once, and return whether all of them were started.
+
+    on_start, on_end and on_tick are called in this thread, `report` in the slots' threads. `stop` is set when anything
+    raises here, so that the slots end at their next segment instead of training on for nothing.
+    """
+    queue = deque(batches)
+    running: dict[Future[BatchResult], HparamBatch] = {}
+    with ThreadPoolExecutor(runner.slots, thread_name_prefix="slot") as pool:
+        try:
+            while running or (queue and may_start()):
+                while queue and len(running) < runner.slots and may_start():
+                    batch = queue.popleft()
+                    on_start(batch)
+                    running[pool.submit(runner.run, batch, should_stop=stop.is_set, report=report)] = batch
+                done, _ = wait(running, TICK_SECONDS, FIRST_COMPLETED)
+                for future in sorted(done, key=lambda future: running[future].trials[0].number):
+                    on_end(running.pop(future), future)
+                on_tick()
+        except BaseException:
+            stop.set()
+            raise
+    return not queue
+
+
+@contextmanager
+def stopping_on_ctrl_c(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C sets `stop`; a second one ends the process at once. Outside the main thread there are no signals to take."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(INTERRUPTED)
+        stop.set()
+        print("\nStopping at the next segment. Ctrl-C again exits at once.", file=sys.stderr, flush=True)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,100 @@
+"""`run-single-hp`: one configuration, trained without a study."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from hyperlax.arguments import SingleArguments
+from hyperlax.envs import canonical, slug
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.metrics import METRICS
+from hyperlax.recipe import Recipe, dotted
+from hyperlax.study.batch_files import TrialEnd, mark_complete, write_tables
+from hyperlax.study.manifest import installed_versions
+from hyperlax.study.pool import INTERRUPTED, stopping_on_ctrl_c
+from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.training import StudyRunner, reference_returns, runner_of_single
+from hyperlax.trial import HparamBatch, Interrupted, Trial
+
+LEADING = "peak_performance"
+
+
+def run_single(
+    arguments: SingleArguments, recipe: Recipe, algorithm: AlgorithmConfig, runner: StudyRunner | None = None
+) -> int:
+    """Train one configuration, write its files, print its metrics. Returns the exit status.
+
+    0: done. 1: the training failed, the reason is printed. 130: interrupted, nothing is written. UsageError before anything
+    runs for what cannot. runner: what trains, by default the engine.
+    """
+    from hyperlax.analysis.single import write_learning_curve
+
+    runner = runner or runner_of_single(arguments, algorithm)
+    reference = reference_returns(arguments.env_config)
+    batch = HparamBatch((Trial(0, algorithm),))
+    stop = threading.Event()
+    with stopping_on_ctrl_c(stop):
+        try:
+            result = runner.run(batch, should_stop=stop.is_set, report=lambda steps: None)
+        except Interrupted:
+            print("Interrupted; nothing is written.")
+            return INTERRUPTED
+    directory = new_directory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
+    (end,) = ends = write_tables(directory, batch, result, reference)
+    record = StudyRecord(
+        directory=directory,
+        study_name=directory.name,
+        recipe=recipe.name,
+        environment=canonical(arguments.env_config),
+        objectives={LEADING: METRICS[LEADING]},
+        arguments=arguments.to_json(),
+        command="",
+        versions=installed_versions(),
+        device=runner.device,
+        space={},
+        reference=reference,
+        trials=[_record(end, algorithm, directory)],
+        importances={},
+    )
+    write_learning_curve(record, directory / "learning_curve.html")
+    mark_complete(directory, ends)
+    return _print_end(end, directory)
+
+
+def new_directory(parent: Path) -> Path:
+    """Make the next free `single_NNNN`; two processes never get the same."""
+    parent.mkdir(parents=True, exist_ok=True)
+    taken = [int(path.name.removeprefix("single_")) for path in parent.glob("single_[0-9]*")]
+    number = max(taken, default=-1) + 1
+    while True:
+        path = parent / f"single_{number:04d}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def _record(end: TrialEnd, algorithm: AlgorithmConfig, directory: Path) -> TrialRecord:
+    return TrialRecord(
+        number=end.number,
+        state=end.state,
+        reason=end.reason,
+        params=dotted(algorithm),
+        values={LEADING: end.metrics[LEADING]} if end.metrics else {},
+        metrics=end.metrics,
+        batch_directory=directory,
+        exec_batch=None,
+    )
+
+
+def _print_end(end: TrialEnd, directory: Path) -> int:
+    if end.state == "COMPLETE":
+        for name, value in end.metrics.items():
+            print(f"{name:<20} {value:.6g}")
+        print(f"Learning curve: {directory / 'learning_curve.html'}")
+        return 0
+    print(f"The training failed: {end.reason}\nIts files: {directory}")
+    return 1

@@ -1,0 +1,73 @@
+"""What a study asks of the engine and of the environment. Importing this starts no jax; calling it may."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from hyperlax.arguments import SingleArguments, StudyArguments
+from hyperlax.envs import canonical
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.metrics import ReferenceReturns
+from hyperlax.recipe import Recipe, RunLength
+from hyperlax.study.manifest import Manifest
+from hyperlax.trial import Runner
+
+
+class StudyRunner(Runner, Protocol):
+    """A runner that says what study.json keeps of it: the lanes of its programs and the device they run on."""
+
+    lanes: int
+    device: str
+
+
+def runner_of_study(arguments: StudyArguments, recipe: Recipe, stored: Manifest | None) -> StudyRunner:
+    """The engine's runner. Where `auto` chose the lanes of a study that goes on, it keeps them: then results are bit-equal.
+
+    Raises UsageError for what the engine cannot run.
+    """
+    from hyperlax.engine.runner import make_runner
+
+    lanes = None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size
+    if stored is not None and stored.arguments["runner_hparam_batch_size"] == arguments.runner_hparam_batch_size:
+        lanes = stored.lanes
+    return make_runner(
+        base=recipe.config.algorithm,
+        space=recipe.space,
+        environment=canonical(arguments.env_config),
+        run_length=run_length(arguments),
+        seed=arguments.seed,
+        num_seeds=arguments.num_seeds,
+        lanes=lanes,
+        super_batch=arguments.optuna_study_batch_size,
+        compilation_cache=arguments.compilation_cache,
+    )
+
+
+def runner_of_single(arguments: SingleArguments, algorithm: AlgorithmConfig) -> StudyRunner:
+    """The engine's runner for one configuration. Raises UsageError for what the engine cannot run."""
+    from hyperlax.engine.runner import make_runner
+
+    return make_runner(
+        base=algorithm,
+        space={},
+        environment=canonical(arguments.env_config),
+        run_length=run_length(arguments),
+        seed=arguments.seed,
+        num_seeds=arguments.num_seeds,
+        lanes=1,
+        super_batch=1,
+        compilation_cache=arguments.compilation_cache,
+    )
+
+
+def run_length(arguments: StudyArguments | SingleArguments) -> RunLength:
+    return RunLength(arguments.total_timesteps, arguments.num_evaluations, arguments.num_eval_episodes)
+
+
+def reference_returns(environment: str) -> ReferenceReturns:
+    """The reference returns of an environment; makes it, with jax, only if it is not one of the catalog."""
+    from hyperlax.envs import make
+    from hyperlax.envs.catalog import CATALOG
+
+    name = canonical(environment)
+    return CATALOG[name].reference if name in CATALOG else make(name).reference

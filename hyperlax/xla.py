@@ -1,0 +1,57 @@
+"""The one XLA flag without which vmapped training stops for ever on CPUs under jax 0.10.
+
+With jax below 0.11, XLA's concurrency-optimized CPU scheduler deadlocks on vmapped training: all threads wait in a futex and
+no CPU time passes. The flag turns that scheduler off. It counts only if it is set before jax starts its backend, so
+`import hyperlax` sets it; where jax started first, `require_safe_scheduler` refuses instead of hanging.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from hyperlax.errors import UsageError
+
+FLAG_NAME = "xla_cpu_enable_concurrency_optimized_scheduler"
+FLAG = f"--{FLAG_NAME}=false"
+
+_started_without_flag = False
+
+
+def jax_needs_flag() -> bool:
+    """Whether the installed jax is one that deadlocks."""
+    try:
+        major, minor = version("jax").split(".")[:2]
+    except PackageNotFoundError:
+        return False
+    return (int(major), int(minor)) < (0, 11)
+
+
+def _backend_started() -> bool:
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    return bridge is not None and bridge.backends_are_initialized()
+
+
+def set_safe_scheduler() -> None:
+    """Add the flag to `XLA_FLAGS` where jax needs it, has not started yet, and the user has not decided otherwise."""
+    global _started_without_flag
+    if FLAG_NAME in os.environ.get("XLA_FLAGS", "") or not jax_needs_flag():
+        return
+    if _backend_started():
+        _started_without_flag = True
+        return
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAG}".strip()
+
+
+def require_safe_scheduler(backend: str) -> None:
+    """Refuse to train where it would hang: on a CPU backend that started before the flag could be set.
+
+    Raises:
+      UsageError: with the line to add.
+    """
+    if backend == "cpu" and _started_without_flag:
+        raise UsageError(
+            "jax was started before hyperlax was imported, without the flag that keeps it from hanging on CPUs. Import "
+            f'hyperlax first, or start Python with XLA_FLAGS="{FLAG}".'
+        )

@@ -1,0 +1,73 @@
+"""DQN with a multilayer perceptron, for discrete actions.
+
+Deep Q-learning (Mnih et al., 2015, https://doi.org/10.1038/nature14236) with double Q-learning (van Hasselt et al.,
+2016, https://arxiv.org/abs/1509.06461) as a flag, and a target network that follows slowly instead of being copied at
+times. The defaults suit classic control: several environments, one gradient update per four environment steps.
+
+    hyperlax optuna-hp-search --algo-and-network-config dqn_mlp --env-config gymnax.cartpole --n-trials 32
+
+To change what is searched, copy this file to recipes/ of the directory you work in and edit it there. Integers of
+structure (total_num_envs, rollout_length, total_batch_size) may be searched too, at one compiled program per value.
+
+Measured:
+"""
+
+from hyperlax.hyperparams import DQN, DQNHyperparams, Network, QNetworks, Torso
+from hyperlax.recipe import ExperimentConfig, RunLength
+from hyperlax.space import Categorical, Distribution, LogUniform, UniformContinuous, UniformDiscrete
+
+LAYER_SIZES = [[64], [64, 64], [64, 64, 64], [128, 64], [128, 128]]
+ACTIVATIONS = ["tanh", "relu", "silu"]
+
+
+def get_base_config() -> ExperimentConfig:
+    """What a trial trains with where the space below says nothing."""
+    return ExperimentConfig(
+        algorithm=DQN(
+            hyperparam=DQNHyperparams(
+                critic_lr=1e-3,
+                gamma=0.99,
+                tau=0.01,
+                max_grad_norm=10.0,
+                training_epsilon=0.05,
+                exploration_fraction=0.3,
+                evaluation_epsilon=0.0,
+                huber_loss_parameter=1.0,
+                use_double_q=True,
+                decay_learning_rates=True,
+                normalize_observations=False,
+                total_num_envs=8,
+                rollout_length=4,
+                warmup_rollout_length=128,
+                epochs=8,
+                total_buffer_size=50_000,
+                total_batch_size=128,
+            ),
+            network=QNetworks(
+                critic_network=Network(Torso(layer_sizes=(64, 64), activation="relu", use_layer_norm=False))
+            ),
+        ),
+        run_lengths={
+            "quick": RunLength(total_timesteps=20_000, num_evaluations=10, num_eval_episodes=16),
+            "default": RunLength(total_timesteps=100_000, num_evaluations=10, num_eval_episodes=16),
+            "long": RunLength(total_timesteps=500_000, num_evaluations=10, num_eval_episodes=16),
+        },
+    )
+
+
+def get_base_hyperparam_distributions() -> dict[str, Distribution]:
+    """What a study searches: any field of the configuration can be given a distribution, or none."""
+    return {
+        "algorithm.hyperparam.critic_lr": LogUniform(domain=(2e-4, 5e-3)),
+        "algorithm.hyperparam.gamma": UniformContinuous(domain=(0.96, 0.999)),
+        "algorithm.hyperparam.tau": LogUniform(domain=(2e-3, 5e-2)),
+        "algorithm.hyperparam.max_grad_norm": LogUniform(domain=(1.0, 30.0)),
+        "algorithm.hyperparam.training_epsilon": LogUniform(domain=(0.01, 0.2)),
+        "algorithm.hyperparam.exploration_fraction": UniformContinuous(domain=(0.1, 0.5)),
+        "algorithm.hyperparam.huber_loss_parameter": LogUniform(domain=(0.3, 10.0)),
+        "algorithm.hyperparam.use_double_q": Categorical(values=[False, True]),
+        "algorithm.hyperparam.epochs": UniformDiscrete(domain=(4, 12)),
+        "algorithm.network.critic_network.pre_torso.layer_sizes": Categorical(values=LAYER_SIZES),
+        "algorithm.network.critic_network.pre_torso.activation": Categorical(values=ACTIVATIONS),
+        "algorithm.network.critic_network.pre_torso.use_layer_norm": Categorical(values=[False, True]),
+    }

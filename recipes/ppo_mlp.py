@@ -1,0 +1,72 @@
+"""PPO with multilayer perceptrons, for discrete and continuous actions.
+
+Proximal policy optimization (Schulman et al., 2017, https://arxiv.org/abs/1707.06347) with generalized advantage
+estimation. Policy and value are separate networks. The defaults suit classic control: short rollouts of several
+environments, several passes over each, a learning rate that decays over the budget.
+
+    hyperlax optuna-hp-search --algo-and-network-config ppo_mlp --env-config gymnax.cartpole --n-trials 16
+
+To change what is searched, copy this file to recipes/ of the directory you work in and edit it there. Integers of
+structure (total_num_envs, rollout_length, num_minibatches) may be searched too, at one compiled program per value.
+
+Measured:
+"""
+
+from hyperlax.hyperparams import PPO, ActorCriticNetworks, Network, PPOHyperparams, Torso
+from hyperlax.recipe import ExperimentConfig, RunLength
+from hyperlax.space import Categorical, Distribution, LogUniform, UniformContinuous, UniformDiscrete
+
+LAYER_SIZES = [[32, 32], [64, 64], [64, 64, 64], [128, 64], [128, 128]]
+ACTIVATIONS = ["tanh", "relu", "silu"]
+
+
+def get_base_config() -> ExperimentConfig:
+    """What a trial trains with where the space below says nothing."""
+    return ExperimentConfig(
+        algorithm=PPO(
+            hyperparam=PPOHyperparams(
+                actor_lr=1e-3,
+                critic_lr=1e-3,
+                gamma=0.98,
+                gae_lambda=0.95,
+                clip_eps=0.2,
+                ent_coef=0.001,
+                vf_coef=0.5,
+                max_grad_norm=0.5,
+                standardize_advantages=True,
+                decay_learning_rates=True,
+                normalize_observations=True,
+                total_num_envs=16,
+                rollout_length=64,
+                epochs=8,
+                num_minibatches=8,
+            ),
+            network=ActorCriticNetworks(
+                actor_network=Network(Torso(layer_sizes=(64, 64), activation="tanh", use_layer_norm=False)),
+                critic_network=Network(Torso(layer_sizes=(64, 64), activation="tanh", use_layer_norm=False)),
+            ),
+        ),
+        run_lengths={
+            "quick": RunLength(total_timesteps=20_000, num_evaluations=10, num_eval_episodes=16),
+            "default": RunLength(total_timesteps=100_000, num_evaluations=10, num_eval_episodes=16),
+            "long": RunLength(total_timesteps=500_000, num_evaluations=10, num_eval_episodes=16),
+        },
+    )
+
+
+def get_base_hyperparam_distributions() -> dict[str, Distribution]:
+    """What a study searches: any field of the configuration can be given a distribution, or none."""
+    return {
+        "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-4, 5e-3)),
+        "algorithm.hyperparam.critic_lr": LogUniform(domain=(1e-4, 5e-3)),
+        "algorithm.hyperparam.gamma": UniformContinuous(domain=(0.9, 0.999)),
+        "algorithm.hyperparam.gae_lambda": UniformContinuous(domain=(0.8, 0.99)),
+        "algorithm.hyperparam.clip_eps": UniformContinuous(domain=(0.1, 0.4)),
+        "algorithm.hyperparam.ent_coef": LogUniform(domain=(1e-5, 3e-2)),
+        "algorithm.hyperparam.epochs": UniformDiscrete(domain=(4, 12)),
+        "algorithm.hyperparam.normalize_observations": Categorical(values=[False, True]),
+        "algorithm.network.actor_network.pre_torso.layer_sizes": Categorical(values=LAYER_SIZES),
+        "algorithm.network.actor_network.pre_torso.activation": Categorical(values=ACTIVATIONS),
+        "algorithm.network.actor_network.pre_torso.use_layer_norm": Categorical(values=[False, True]),
+        "algorithm.network.critic_network.pre_torso.layer_sizes": Categorical(values=LAYER_SIZES),
+    }

@@ -1,0 +1,73 @@
+"""SAC with multilayer perceptrons, for continuous actions.
+
+Soft actor-critic with twin critics and a learned temperature (Haarnoja et al., 2018, https://arxiv.org/abs/1812.05905).
+The defaults suit short budgets: small networks, one gradient update per environment step, learning rates higher than
+the paper's.
+
+    hyperlax optuna-hp-search --algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 32
+
+To change what is searched, copy this file to recipes/ of the directory you work in and edit it there. Integers of
+structure (total_num_envs, rollout_length, total_batch_size) may be searched too, at one compiled program per value.
+
+Measured:
+"""
+
+from hyperlax.hyperparams import SAC, ActorCriticNetworks, Network, SACHyperparams, Torso
+from hyperlax.recipe import ExperimentConfig, RunLength
+from hyperlax.space import Categorical, Distribution, LogUniform, UniformContinuous, UniformDiscrete
+
+LAYER_SIZES = [[64], [64, 64], [128, 64], [128, 128]]
+ACTIVATIONS = ["tanh", "relu", "silu"]
+
+
+def get_base_config() -> ExperimentConfig:
+    """What a trial trains with where the space below says nothing."""
+    return ExperimentConfig(
+        algorithm=SAC(
+            hyperparam=SACHyperparams(
+                actor_lr=1e-3,
+                q_lr=1e-3,
+                alpha_lr=1e-3,
+                gamma=0.98,
+                tau=0.01,
+                max_grad_norm=10.0,
+                target_entropy_scale=1.0,
+                init_alpha=0.5,
+                autotune=True,
+                normalize_observations=False,
+                total_num_envs=4,
+                rollout_length=1,
+                warmup_rollout_length=250,
+                epochs=4,
+                total_buffer_size=50_000,
+                total_batch_size=128,
+            ),
+            network=ActorCriticNetworks(
+                actor_network=Network(Torso(layer_sizes=(64, 64), activation="relu", use_layer_norm=False)),
+                critic_network=Network(Torso(layer_sizes=(64, 64), activation="relu", use_layer_norm=False)),
+            ),
+        ),
+        run_lengths={
+            "quick": RunLength(total_timesteps=4_000, num_evaluations=10, num_eval_episodes=16),
+            "default": RunLength(total_timesteps=20_000, num_evaluations=10, num_eval_episodes=16),
+            "long": RunLength(total_timesteps=100_000, num_evaluations=10, num_eval_episodes=16),
+        },
+    )
+
+
+def get_base_hyperparam_distributions() -> dict[str, Distribution]:
+    """What a study searches: any field of the configuration can be given a distribution, or none."""
+    return {
+        "algorithm.hyperparam.actor_lr": LogUniform(domain=(2e-4, 5e-3)),
+        "algorithm.hyperparam.q_lr": LogUniform(domain=(2e-4, 5e-3)),
+        "algorithm.hyperparam.alpha_lr": LogUniform(domain=(1e-4, 1e-2)),
+        "algorithm.hyperparam.gamma": UniformContinuous(domain=(0.95, 0.995)),
+        "algorithm.hyperparam.tau": LogUniform(domain=(2e-3, 5e-2)),
+        "algorithm.hyperparam.target_entropy_scale": UniformContinuous(domain=(0.5, 1.5)),
+        "algorithm.hyperparam.epochs": UniformDiscrete(domain=(2, 6)),
+        "algorithm.network.actor_network.pre_torso.layer_sizes": Categorical(values=LAYER_SIZES),
+        "algorithm.network.actor_network.pre_torso.activation": Categorical(values=ACTIVATIONS),
+        "algorithm.network.critic_network.pre_torso.layer_sizes": Categorical(values=LAYER_SIZES),
+        "algorithm.network.critic_network.pre_torso.activation": Categorical(values=ACTIVATIONS),
+        "algorithm.network.critic_network.pre_torso.use_layer_norm": Categorical(values=[False, True]),
+    }

@@ -1,0 +1,19 @@
+"""All tests share one persistent cache of compiled programs, and jax is set up as the engine sets it up."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hyperlax  # noqa: F401  (sets the XLA flag before jax is imported)
+
+os.environ.setdefault("HYPERLAX_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _jax_as_the_engine_sets_it_up() -> None:
+    from hyperlax.engine.device import prepare_jax
+
+    prepare_jax(compilation_cache=True)

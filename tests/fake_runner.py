@@ -1,0 +1,77 @@
+"""A runner without jax: a curve computed from the hyperparameters in microseconds, and faults on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from hyperlax.recipe import dotted
+from hyperlax.trial import BatchResult, Curve, HparamBatch, Interrupted, Outcome, Trial
+
+POINTS = 5
+STEPS_PER_POINT = 100
+
+
+@dataclass
+class FakeRunner:
+    """fail: trial -> reason; infinite: trials whose curve has inf; raises: trial -> what its batch raises, once per entry."""
+
+    lanes: int = 3
+    slots: int = 1
+    num_seeds: int = 2
+    device: str = "fake"
+    fail: dict[int, str] = field(default_factory=dict)
+    infinite: set[int] = field(default_factory=set)
+    raises: dict[int, BaseException] = field(default_factory=dict)
+    after_batch: Callable[[int], None] = lambda count: None
+    trained: list[int] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    batches: int = 0
+
+    def plan(self, trials: Sequence[Trial]) -> list[HparamBatch]:
+        """As many batches of `lanes` trials as it takes."""
+        return [HparamBatch(tuple(trials[i : i + self.lanes])) for i in range(0, len(trials), self.lanes)]
+
+    def run(self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]) -> BatchResult:
+        """Train, or do what the fields say."""
+        for trial in batch.trials:
+            if trial.number in self.raises:
+                raise self.raises[trial.number]
+        if should_stop():
+            raise Interrupted
+        report(POINTS * STEPS_PER_POINT * len(batch.trials) * self.num_seeds)
+        outcomes = tuple(self._outcome(trial) for trial in batch.trials)
+        with self.lock:
+            self.trained += [trial.number for trial in batch.trials]
+            self.batches += 1
+            self.after_batch(self.batches)
+        return BatchResult(outcomes, _timing(self.lanes))
+
+    def _outcome(self, trial: Trial) -> Outcome:
+        curve = curve_of(trial, self.num_seeds)
+        if trial.number in self.infinite:
+            curve = replace(curve, mean=np.where(curve.steps[:, None] > 300, np.inf, curve.mean))
+        reason = self.fail.get(trial.number, "")
+        return Outcome(trial.number, "FAIL" if reason else "COMPLETE", reason, curve, 100 + trial.number % 7, 0.25)
+
+
+def curve_of(trial: Trial, num_seeds: int) -> Curve:
+    """Rising returns between pendulum's lo and hi that depend on every hyperparameter, the seed and nothing else."""
+    text = json.dumps(dotted(trial.algorithm), sort_keys=True)
+    gain = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
+    steps = np.arange(POINTS + 1, dtype=np.int64) * STEPS_PER_POINT
+    rise = np.linspace(0, 1, POINTS + 1)[:, None] * np.linspace(0.9, 1.0, num_seeds)[None, :]
+    mean = -1200.0 + 1000.0 * gain * rise
+    spread = np.full_like(mean, 10.0)
+    return Curve(steps, mean, spread, mean - spread, mean + spread, np.full_like(mean, 200.0), 4)
+
+
+def _timing(lanes: int) -> dict[str, float | None]:
+    names = ("programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
+    rest = ("steps_per_second", "useful_lane_segments", "predicted_seconds")
+    return {**dict.fromkeys((*names, *rest), 0), "peak_memory_bytes": None, "lanes": lanes}

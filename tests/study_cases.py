@@ -1,0 +1,118 @@
+"""Studies small enough to run in a test, and what of them must not differ between two runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.hyperparams import SAC
+from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
+from hyperlax.space import (
+    Categorical,
+    Distribution,
+    LogUniform,
+    LogUniformDiscrete,
+    QUniform,
+    UniformContinuous,
+    UniformDiscrete,
+)
+from hyperlax.study.launcher import run_study
+from hyperlax.study.record import StudyRecord
+from tests.fake_runner import FakeRunner
+
+MIXED: dict[str, Distribution] = {
+    "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-5, 1e-2)),
+    "algorithm.hyperparam.gamma": UniformContinuous(domain=(0.9, 0.999)),
+    "algorithm.hyperparam.epochs": UniformDiscrete(domain=(1, 4)),
+    "algorithm.hyperparam.warmup_rollout_length": LogUniformDiscrete(domain=(1, 512)),
+    "algorithm.hyperparam.target_entropy_scale": QUniform(domain=(0.1, 1.3), q=0.1),
+    "algorithm.hyperparam.autotune": Categorical(values=[True, False]),
+    "algorithm.network.actor_network.pre_torso.layer_sizes": Categorical(values=[[64, 64], [128]]),
+}
+FINITE: dict[str, Distribution] = {
+    "algorithm.hyperparam.epochs": UniformDiscrete(domain=(1, 3)),
+    "algorithm.hyperparam.target_entropy_scale": QUniform(domain=(0.1, 0.5), q=0.1),
+}
+LENGTH = RunLength(500, 5, 4)
+
+
+def recipe_of(space: dict[str, Distribution]) -> Recipe:
+    """SAC with a search space."""
+    config = ExperimentConfig(SAC(), {"quick": LENGTH, "default": LENGTH, "long": LENGTH})
+    return Recipe("sac_test", Path("recipes/sac_test.py"), config, space)
+
+
+def arguments_of(root: Path, **changes: Any) -> StudyArguments:
+    """A study of 12 trials by random search, super-batches of 8; `changes` wins."""
+    arguments = StudyArguments(
+        algo_and_network_config="sac_test",
+        env_config="gymnax.pendulum",
+        study_name="test_study",
+        n_trials=12,
+        objective_names=("peak_performance",),
+        objective_directions=("maximize",),
+        sampler="random",
+        optuna_study_batch_size=8,
+        runner_hparam_batch_size=3,
+        output_root=str(root),
+        log_level="INFO",
+        seed=3,
+        num_seeds=2,
+        total_timesteps=500,
+        num_evaluations=5,
+        num_eval_episodes=4,
+        timeout=None,
+        compilation_cache=False,
+    )
+    return replace(arguments, **changes)
+
+
+class Case:
+    """One study in one directory, started and resumed. pages: the records that the analysis got, with their directories."""
+
+    def __init__(self, root: Path, space: dict[str, Distribution] | None = None, **arguments: Any):
+        self.root = root
+        self.space = space or MIXED
+        self.arguments = arguments
+        self.directory = root / "sac_test" / "gymnax_pendulum"
+        self.pages: list[tuple[StudyRecord, Path]] = []
+
+    def start(self, runner: FakeRunner | None = None, **changes: Any) -> int:
+        return self._run(None, runner, changes)
+
+    def resume(self, runner: FakeRunner | None = None, **changes: Any) -> int:
+        return self._run(self.directory, runner, changes)
+
+    def study(self) -> optuna.Study:
+        """As plain Optuna sees it."""
+        return optuna.load_study(study_name="test_study", storage=f"sqlite:///{self.directory / 'optuna_study.db'}")
+
+    def told(self) -> list[tuple[Any, ...]]:
+        """Per trial what must be equal in two runs of one study: all but the times and the batch it ran in."""
+        return [
+            (
+                trial.number,
+                trial.state.name,
+                trial.params,
+                trial.values,
+                {name: value for name, value in trial.user_attrs.items() if name != "batch"},
+            )
+            for trial in self.study().trials
+        ]
+
+    def states(self) -> list[str]:
+        return [trial.state.name for trial in self.study().trials]
+
+    def _run(self, resume_from: Path | None, runner: FakeRunner | None, changes: dict[str, Any]) -> int:
+        arguments = arguments_of(self.root, **{**self.arguments, **changes})
+        return run_study(
+            arguments,
+            recipe_of(self.space),
+            resume_from,
+            runner or FakeRunner(),
+            lambda record, directory: self.pages.append((record, directory)),
+        )

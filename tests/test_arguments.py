@@ -1,0 +1,260 @@
+"""Arguments are resolved and checked before anything runs; a resume agrees with its study."""
+
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from hyperlax.arguments import StudyArguments, read_stored, resolve, resolve_resumed
+from hyperlax.errors import UsageError
+from hyperlax.flags import SearchFlags, SingleFlags
+from hyperlax.recipe import dotted, load
+from hyperlax.single_arguments import configured, resolve_single
+
+RECIPE = load("sac_mlp")
+GAMMA = "algorithm.hyperparam.gamma"
+LAYERS = "algorithm.network.actor_network.pre_torso.layer_sizes"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def given(**flags):
+    return SearchFlags(algo_and_network_config="sac_mlp", env_config="gymnax.pendulum", **flags)
+
+
+def resolved(**flags):
+    return resolve(given(**flags), RECIPE)
+
+
+def refused(message, **flags):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        resolved(**flags)
+
+
+def test_what_is_not_given_has_a_default():
+    length = RECIPE.config.run_lengths["default"]
+    assert resolved() == StudyArguments(
+        algo_and_network_config="sac_mlp",
+        env_config="gymnax.pendulum",
+        study_name="sac_mlp_gymnax_pendulum",
+        n_trials=100,
+        objective_names=("peak_performance",),
+        objective_directions=("maximize",),
+        sampler="tpe",
+        optuna_study_batch_size=16,
+        runner_hparam_batch_size="auto",
+        output_root="my_optuna_studies",
+        log_level="INFO",
+        seed=0,
+        num_seeds=1,
+        total_timesteps=length.total_timesteps,
+        num_evaluations=length.num_evaluations,
+        num_eval_episodes=length.num_eval_episodes,
+        timeout=None,
+        compilation_cache=True,
+    )
+
+
+def test_directions_default_to_what_is_better_for_each_metric():
+    assert resolved(objective_names=("train_seconds", "normalized_auc")).objective_directions == (
+        "minimize",
+        "maximize",
+    )
+
+
+def test_a_run_length_names_three_flags_and_an_explicit_one_wins():
+    arguments = resolved(run_length_modifier="quick", num_evaluations=3)
+    quick = RECIPE.config.run_lengths["quick"]
+    assert arguments.total_timesteps == quick.total_timesteps
+    assert arguments.num_eval_episodes == quick.num_eval_episodes
+    assert arguments.num_evaluations == 3
+
+
+def test_json_reads_back_as_the_same_arguments():
+    for arguments in (resolved(), resolved(timeout=1.5, runner_hparam_batch_size=4, no_compilation_cache=True)):
+        assert StudyArguments.from_json(json.loads(json.dumps(arguments.to_json())), "study.json") == arguments
+
+
+def test_json_of_another_version_is_refused():
+    stored = resolved().to_json()
+    with pytest.raises(UsageError, match="study.json: lacks argument seed"):
+        StudyArguments.from_json({name: value for name, value in stored.items() if name != "seed"}, "study.json")
+    with pytest.raises(UsageError, match="study.json: has the unknown argument colour"):
+        StudyArguments.from_json({**stored, "colour": "red"}, "study.json")
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"n_trials": 0}, "--n-trials needs a whole number of at least 1, got 0."),
+        ({"optuna_study_batch_size": 0}, "--optuna-study-batch-size needs a whole number of at least 1"),
+        ({"runner_hparam_batch_size": 0}, "--runner-hparam-batch-size needs a whole number of at least 1"),
+        ({"runner_hparam_batch_size": 17}, "--runner-hparam-batch-size 17 is more than the 16 trials"),
+        ({"seed": -1}, "--seed needs a whole number of at least 0, got -1."),
+        ({"seed": 2**31}, "--seed needs a number from 0 to 2147483647"),
+        ({"num_seeds": 0}, "--num-seeds needs a whole number of at least 1"),
+        ({"timeout": 0.0}, "--timeout needs seconds above 0, got 0.0."),
+        ({"timeout": float("nan")}, "--timeout needs seconds above 0"),
+        ({"total_timesteps": 0}, "--total-timesteps needs a whole number of at least 1"),
+        ({"total_timesteps": 5}, "--total-timesteps 5 is less than one step for each of --num-evaluations 10."),
+        ({"num_evaluations": 0}, "--num-evaluations needs a whole number of at least 1"),
+        ({"num_eval_episodes": 0}, "--num-eval-episodes needs a whole number of at least 1"),
+        (
+            {"sampler": "tpee"},
+            "--sampler: no sampler named `tpee`. Did you mean tpe? There are tpe, nsgaii, qmc, random.",
+        ),
+        ({"sampler": "cmaes"}, "--sampler cmaes is not available yet; use tpe."),
+        ({"sampler": "nsgaii", "optuna_study_batch_size": 1}, "--optuna-study-batch-size needs at least 2, got 1."),
+        ({"log_level": "LOUD"}, "--log-level: no level named 'LOUD'. Use DEBUG, INFO, WARNING, ERROR."),
+        ({"study_name": " "}, "--study-name is empty"),
+        ({"objective_names": ("peak",)}, "peak_performance"),
+        ({"objective_names": ()}, "--objective-names is empty"),
+        ({"objective_directions": ("maximize", "minimize")}, "Give one direction per objective"),
+        ({"output_root": "a_file"}, "--output-root a_file: a_file is a file."),
+        ({"output_root": "a_file/below"}, "a_file is a file."),
+    ],
+)
+def test_what_cannot_run_is_refused_by_flag(flags, message):
+    Path("a_file").write_text("")
+    refused(message, **flags)
+
+
+def test_every_available_sampler_takes_several_objectives():
+    for sampler in ("tpe", "nsgaii", "qmc", "random"):
+        assert resolved(sampler=sampler, objective_names=("peak_performance", "num_parameters")).sampler == sampler
+
+
+def test_an_environment_is_required_and_must_exist():
+    with pytest.raises(UsageError, match="--env-config is required"):
+        resolve(SearchFlags(algo_and_network_config="sac_mlp"), RECIPE)
+    with pytest.raises(UsageError, match=re.escape("gymnax.pendulum")):
+        resolve(SearchFlags(algo_and_network_config="sac_mlp", env_config="gymnax.pendulm"), RECIPE)
+
+
+def test_a_resume_without_arguments_has_those_of_the_study():
+    stored = resolved(n_trials=7, seed=3, no_compilation_cache=True, timeout=60.0)
+    assert resolve_resumed(SearchFlags(), stored, RECIPE) == stored
+
+
+def test_a_resume_may_change_four_arguments():
+    changed = {"n_trials": 9, "timeout": 5.0, "log_level": "ERROR", "runner_hparam_batch_size": 2}
+    stored = resolved()
+    assert resolve_resumed(SearchFlags(**changed), stored, RECIPE) == replace(stored, **changed)
+
+
+def test_a_resume_that_repeats_the_arguments_of_its_study_agrees():
+    stored = resolved(run_length_modifier="quick", objective_names=("peak_performance", "seed_spread"))
+    again = given(run_length_modifier="quick", objective_names=("peak_performance", "seed_spread"))
+    assert resolve_resumed(again, stored, RECIPE) == stored
+    by_other_names = SearchFlags(env_config="gymnax.Pendulum-v1", output_root=str(Path("my_optuna_studies").absolute()))
+    assert resolve_resumed(by_other_names, stored, RECIPE) == stored
+
+
+def test_a_resume_that_contradicts_its_study_is_refused_with_all_that_differs():
+    with pytest.raises(UsageError) as caught:
+        resolve_resumed(SearchFlags(seed=4, sampler="qmc", n_trials=50, no_compilation_cache=True), resolved(), RECIPE)
+    message = str(caught.value)
+    assert "--seed: study has 0, given 4" in message
+    assert "--sampler: study has tpe, given qmc" in message
+    assert "--no-compilation-cache: " in message
+    assert "n-trials: study" not in message
+
+
+def test_a_run_length_on_resume_is_compared_with_the_three_flags():
+    with pytest.raises(UsageError) as caught:
+        resolve_resumed(SearchFlags(run_length_modifier="quick"), resolved(), RECIPE)
+    assert "--total-timesteps: study has 20000, given 4000" in str(caught.value)
+    assert "--num-evaluations" not in str(caught.value)
+
+
+def test_a_resume_is_checked_too():
+    with pytest.raises(UsageError, match="--n-trials needs"):
+        resolve_resumed(SearchFlags(n_trials=0), resolved(), RECIPE)
+
+
+def test_the_arguments_of_a_study_are_read_from_its_directory():
+    directory = Path("study")
+    with pytest.raises(UsageError, match="--resume-from study: is no directory"):
+        read_stored(directory)
+    directory.mkdir()
+    with pytest.raises(UsageError, match="--resume-from study: holds no study.json"):
+        read_stored(directory)
+    (directory / "study.json").write_text("{")
+    with pytest.raises(UsageError, match=r"study/study\.json: cannot be read as JSON"):
+        read_stored(directory)
+    (directory / "study.json").write_text("[]")
+    with pytest.raises(UsageError, match="has no `arguments`"):
+        read_stored(directory)
+    (directory / "study.json").write_text(json.dumps({"arguments": resolved().to_json()}))
+    assert read_stored(directory) == resolved()
+
+
+def single(**flags):
+    """The arguments and the dotted configuration of run-single-hp."""
+    flags = SingleFlags(algo_and_network_config="sac_mlp", env_config="gymnax.pendulum", **flags)
+    arguments = resolve_single(flags, RECIPE)
+    return arguments, dotted(configured(arguments, RECIPE))
+
+
+def test_a_single_run_has_the_defaults_of_its_recipe():
+    arguments, values = single(num_seeds=5, total_timesteps=100, no_compilation_cache=True)
+    assert values == dotted(RECIPE.config.algorithm)
+    assert (arguments.num_seeds, arguments.seed, arguments.compilation_cache) == (5, 0, False)
+    assert asdict(arguments)["total_timesteps"] == 100
+
+
+def test_a_set_value_is_json_or_else_a_string_and_wins_over_the_file():
+    Path("best.json").write_text(json.dumps({"trial": 3, "params": {GAMMA: 0.9, LAYERS: [32, 32, 32]}}))
+    activation = "algorithm.network.actor_network.pre_torso.activation"
+    texts = (f"{GAMMA}=0.91", f"{activation}=elu", "algorithm.hyperparam.autotune = false")
+    _, values = single(params="best.json", assignments=texts)
+    assert values[GAMMA] == 0.91
+    assert values[LAYERS] == [32, 32, 32]
+    assert values[activation] == "elu"
+    assert values["algorithm.hyperparam.autotune"] is False
+
+
+def test_a_trial_of_a_pareto_file_is_chosen_by_number():
+    entries = [{"trial": n, "params": {GAMMA: 0.9 + n / 1000}} for n in (3, 8)]
+    Path("pareto.json").write_text(json.dumps(entries))
+    assert single(params="pareto.json", trial=8)[1][GAMMA] == 0.908
+    for trial, message in ((None, "holds 2 trials (3, 8). Choose one with --trial."), (4, "holds no trial 4.")):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            single(params="pareto.json", trial=trial)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"assignments": ("gamma",)}, "--set needs NAME=VALUE, got 'gamma'."),
+        (
+            {"assignments": ("gamma=0.9",)},
+            "--set: no hyperparameter named `gamma`. Did you mean `algorithm.hyperparam.gamma`?",
+        ),
+        (
+            {"assignments": (f"{GAMMA}=2",)},
+            "--set: algorithm.hyperparam.gamma needs a finite number from 0 to 1, got 2.",
+        ),
+        ({"assignments": (f"{GAMMA}=NaN",)}, "--set: algorithm.hyperparam.gamma needs a finite number"),
+        (
+            {"assignments": (f"{GAMMA}=0.9", f"{GAMMA}=0.8")},
+            "--set: algorithm.hyperparam.gamma is given more than once.",
+        ),
+        ({"params": "nowhere.json"}, "nowhere.json: cannot be read as JSON"),
+        ({"params": "other.json"}, "other.json: holds no trial with its params."),
+        ({"params": "wrong.json"}, "wrong.json: algorithm.hyperparam.gamma needs"),
+        ({"params": "wrong.json", "trial": 1}, "wrong.json: holds no trial 1. It holds 0."),
+        ({"trial": 1}, "Name the file with --params."),
+        ({"num_seeds": 0}, "--num-seeds needs"),
+    ],
+)
+def test_a_single_run_refuses_what_it_cannot_train(flags, message):
+    Path("other.json").write_text("{}")
+    Path("wrong.json").write_text(json.dumps({"trial": 0, "params": {GAMMA: "high"}}))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        single(**flags)

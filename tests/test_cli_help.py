@@ -1,0 +1,155 @@
+"""The command line: help starts nothing, refusals exit with 2, and a resume needs no other argument."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from hyperlax import cli
+from hyperlax.errors import HyperlaxError
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("jax", "numpy", "optuna", "plotly", "gymnax", "flax")
+STUDY = ["optuna-hp-search", "--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum"]
+SINGLE = ["run-single-hp", "--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum"]
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """What the commands hand on, instead of running it."""
+    monkeypatch.chdir(tmp_path)
+    received = []
+    for name, function in (("launcher", "run_study"), ("single", "run_single")):
+        module = types.ModuleType(f"hyperlax.study.{name}")
+        setattr(module, function, lambda *given: received.append(given) or 0)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return received
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("command", [[], ["optuna-hp-search"], ["run-single-hp"]], ids=" ".join)
+def test_help_exits_with_0_and_imports_nothing_heavy(command):
+    script = (
+        "import sys\nfrom hyperlax.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        f"finally:\n    print('imported:', [name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = [sys.executable, "-c", script, *command, "--help"]
+    run = subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment, timeout=50)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.endswith("imported: []\n")
+    assert "usage: hyperlax" in run.stdout
+    assert "None" not in run.stdout
+
+
+@pytest.mark.timeout(60)
+def test_the_module_runs_as_a_command():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = [sys.executable, "-m", "hyperlax.cli", *STUDY, "--n-trials", "0"]
+    run = subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment, timeout=50)
+    assert run.returncode == 2
+    assert run.stderr == "hyperlax: --n-trials needs a whole number of at least 1, got 0.\n"
+
+
+def test_every_flag_of_a_study_reaches_it(calls):
+    flags = [
+        "--study-name sac_pendulum --n-trials 100 --objective-names peak_performance num_parameters",
+        "--objective-directions maximize minimize --sampler nsgaii --optuna-study-batch-size 8",
+        "--runner-hparam-batch-size 4 --output-root studies --log-level warning --seed 5 --num-seeds 2",
+        "--total-timesteps 1000 --num-evaluations 4 --num-eval-episodes 3 --run-length-modifier long --timeout 60",
+        "--no-compilation-cache",
+    ]
+    assert cli.main([*STUDY, *" ".join(flags).split()]) == 0
+    [(arguments, recipe, directory)] = calls
+    assert recipe.name == "sac_mlp" and directory is None
+    assert arguments.to_json() == {
+        "algo_and_network_config": "sac_mlp",
+        "env_config": "gymnax.pendulum",
+        "study_name": "sac_pendulum",
+        "n_trials": 100,
+        "objective_names": ["peak_performance", "num_parameters"],
+        "objective_directions": ["maximize", "minimize"],
+        "sampler": "nsgaii",
+        "optuna_study_batch_size": 8,
+        "runner_hparam_batch_size": 4,
+        "output_root": "studies",
+        "log_level": "WARNING",
+        "seed": 5,
+        "num_seeds": 2,
+        "total_timesteps": 1000,
+        "num_evaluations": 4,
+        "num_eval_episodes": 3,
+        "timeout": 60.0,
+        "compilation_cache": False,
+    }
+
+
+def test_a_resume_needs_no_other_argument(calls):
+    assert cli.main([*STUDY, "--runner-hparam-batch-size", "auto"]) == 0
+    Path("study").mkdir()
+    Path("study/study.json").write_text(json.dumps({"arguments": calls[0][0].to_json()}))
+    assert cli.main(["optuna-hp-search", "--resume-from", "study"]) == 0
+    assert calls[1][0] == calls[0][0] and calls[1][2] == Path("study")
+
+
+def test_every_flag_of_a_single_run_reaches_it(calls):
+    flags = "--num-seeds 3 --seed 7 --run-length-modifier quick --set algorithm.hyperparam.gamma=0.9"
+    assert cli.main([*SINGLE, *flags.split(), "--set", "algorithm.hyperparam.epochs=2"]) == 0
+    [(arguments, _, algorithm)] = calls
+    assert (arguments.num_seeds, arguments.seed, arguments.total_timesteps) == (3, 7, 4000)
+    assert (algorithm.hyperparam.gamma, algorithm.hyperparam.epochs) == (0.9, 2)
+
+
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        (["optuna-hp-search"], "hyperlax: --algo-and-network-config is required: a recipe (dqn_mlp, ppo_mlp, sac_mlp)"),
+        (["optuna-hp-search", "--algo-and-network-config", "sac"], "hyperlax: No recipe named `sac`"),
+        ([*STUDY, "--resume-from", "nowhere"], "hyperlax: --resume-from nowhere: is no directory."),
+        ([*SINGLE, "--set", "gamma=0.9"], "hyperlax: --set: no hyperparameter named `gamma`."),
+    ],
+)
+def test_a_refusal_is_one_message_and_exits_with_2(calls, capsys, command, message):
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err.startswith(message)
+    assert not calls
+
+
+def test_a_recipe_that_searches_nothing_is_refused(calls, capsys):
+    Path("recipes").mkdir()
+    text = (ROOT / "recipes" / "sac_mlp.py").read_text().replace("    return {\n", "    return {}\n    return {\n")
+    Path("recipes/sac_mlp.py").write_text(text)
+    assert cli.main(STUDY) == 2
+    assert "there is nothing to search" in capsys.readouterr().err
+    assert cli.main(SINGLE) == 0
+
+
+@pytest.mark.parametrize("flags", [["--n-trials", "ten"], ["--run-length-modifier", "short"], ["--no-such-flag"]])
+def test_a_flag_that_cannot_be_read_exits_with_2(calls, flags):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*STUDY, *flags])
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("error, status", [(HyperlaxError("the disk is full"), 1), (KeyboardInterrupt(), 130)])
+def test_what_ends_a_run_has_its_exit_status(calls, capsys, monkeypatch, error, status):
+    def run_study(*_):
+        raise error
+
+    monkeypatch.setattr(sys.modules["hyperlax.study.launcher"], "run_study", run_study)
+    assert cli.main(STUDY) == status
+    assert capsys.readouterr().err.startswith("hyperlax: ")
+
+
+def test_a_bug_keeps_its_traceback(calls, monkeypatch):
+    def run_study(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sys.modules["hyperlax.study.launcher"], "run_study", run_study)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(STUDY)

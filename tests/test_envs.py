@@ -1,0 +1,223 @@
+"""The laws every shipped environment keeps, and where names lead."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperlax import envs
+from hyperlax.envs import Continuous, Discrete, Environment
+from hyperlax.envs.catalog import ALIASES, CATALOG, PROBES
+from hyperlax.errors import UsageError
+
+pytestmark = pytest.mark.timeout(120)
+
+COPIES = 3
+STEPS = 12
+
+LONG_TO_COMPILE = {"gymnax.asterix", "gymnax.breakout", "gymnax.freeway", "gymnax.seaquest"}
+
+
+def random_action(key: jax.Array, space: Discrete | Continuous) -> jax.Array:
+    if isinstance(space, Discrete):
+        return jax.random.randint(key, (), 0, space.n)
+    return jax.random.uniform(key, (space.size,), minval=jnp.asarray(space.low), maxval=jnp.asarray(space.high))
+
+
+def rollout(environment: Environment, length: int, copies: int = COPIES, action=None):
+    """(observation before the first step, Steps [length, copies, ...]) under random actions, or always `action`."""
+
+    def one(carry, key):
+        keys = jax.random.split(key, (2, copies))
+        draw = (lambda k: random_action(k, environment.action)) if action is None else (lambda k: jnp.asarray(action))
+        return jax.vmap(environment.step)(keys[0], carry, jax.vmap(draw)(keys[1]))
+
+    def run(key):
+        state, observation = jax.vmap(environment.reset)(jax.random.split(key, copies))
+        return observation, jax.lax.scan(one, state, jax.random.split(key, length))[1]
+
+    return jax.tree.map(np.asarray, jax.jit(run)(jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in LONG_TO_COMPILE else []) for name in [*CATALOG, *PROBES]],
+)
+def test_every_shipped_environment_keeps_its_declared_shapes_types_and_flags_through_a_scan(name):
+    environment = envs.make(name)
+    first, steps = rollout(environment, STEPS)
+    assert first.shape == (COPIES, environment.observation_size)
+    for observation in (steps.observation, steps.final_observation):
+        assert observation.shape == (STEPS, COPIES, environment.observation_size)
+        assert observation.dtype == np.float32
+        assert np.isfinite(observation).all()
+    assert steps.reward.shape == (STEPS, COPIES) and steps.reward.dtype == np.float32
+    assert steps.terminated.dtype == steps.truncated.dtype == bool
+    assert not (steps.terminated & steps.truncated).any()
+    assert isinstance(environment.max_episode_steps, int)
+    kind = "continuous" if isinstance(environment.action, Continuous) else "discrete"
+    assert kind == envs.action_kind(name)
+
+
+@pytest.mark.parametrize("name", list(CATALOG))
+def test_every_catalog_entry_has_ordered_references_and_says_where_they_are_from(name):
+    reference = CATALOG[name].reference
+    assert reference.lo < reference.hi
+    assert "lo: measured" in reference.source
+    assert any(word in reference.source for word in ("hi: published", "hi: derived", "hi: scripted", "hi: chosen"))
+    assert envs.make(name).reference is reference
+
+
+def test_the_catalog_holds_every_environment_of_gymnax_but_the_one_that_needs_a_download():
+    import gymnax
+
+    assert {entry.gymnax_id for entry in CATALOG.values()} == set(gymnax.registered_envs) - {"MNISTBandit-bsuite"}
+
+
+def test_the_final_observation_of_cartpole_is_where_it_fell_and_the_observation_is_a_fresh_start():
+    _, steps = rollout(envs.make("gymnax.cartpole"), 30, action=1)
+    ended = steps.terminated
+    assert ended.any() and not steps.truncated.any()
+    assert (np.abs(steps.observation[ended]) <= 0.05).all()
+    assert (np.abs(steps.final_observation[ended][:, 2]) > 12 * 2 * np.pi / 360).all()
+    np.testing.assert_array_equal(steps.observation[~ended], steps.final_observation[~ended])
+
+
+def test_pendulum_is_truncated_at_its_last_step_and_never_terminated():
+    environment = envs.make("gymnax.pendulum")
+    _, steps = rollout(environment, environment.max_episode_steps)
+    assert not steps.terminated.any()
+    assert steps.truncated[-1].all() and not steps.truncated[:-1].any()
+    assert (np.abs(steps.observation[-1] - steps.final_observation[-1]).max(axis=1) > 1e-3).all()
+
+
+def test_an_episode_that_reaches_its_end_and_its_limit_at_once_terminated():
+    environment = envs.make("gymnax.deep_sea")
+    _, steps = rollout(environment, environment.max_episode_steps)
+    assert steps.terminated[-1].all() and not steps.truncated.any()
+
+
+def test_frozen_lake_shows_its_position_one_hot():
+    first, steps = rollout(envs.make("gymnax.frozen_lake"), STEPS)
+    np.testing.assert_array_equal(first, np.eye(16)[[0] * COPIES])
+    np.testing.assert_array_equal(steps.observation.sum(axis=-1), 1.0)
+
+
+def test_a_continuous_action_outside_its_bounds_acts_like_the_bound():
+    environment = envs.make("gymnax.reacher")
+    state, _ = environment.reset(jax.random.key(0))
+    _, at_bound = environment.step(jax.random.key(1), state, jnp.array([1.0, -1.0]))
+    _, beyond = environment.step(jax.random.key(1), state, jnp.array([7.0, -9.0]))
+    np.testing.assert_array_equal(at_bound.observation, beyond.observation)
+
+
+def test_bounds_that_gymnax_gives_as_one_number_become_one_per_entry():
+    assert envs.make("gymnax.pendulum").action == Continuous(low=(-2.0,), high=(2.0,))
+
+
+def test_every_name_of_an_environment_leads_to_the_same_object():
+    assert envs.make("gymnax.Pendulum-v1") is envs.make("gymnax.pendulum")
+    assert envs.slug("gymnax.Pendulum-v1") == envs.slug("gymnax.pendulum") == "gymnax_pendulum"
+    assert len({envs.slug(name) for name in [*CATALOG, *PROBES]}) == len(CATALOG) + len(PROBES)
+    assert envs.names()[: len(CATALOG)] == list(CATALOG)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [
+        ("gymnax.pendulm", "gymnax.pendulum"),
+        ("pendulum", "gymnax.pendulum"),
+        ("gymnax.CartPole", "gymnax.CartPole-v1"),
+        ("probe.truncation", "probe.truncation_discrete"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(wrong, nearest):
+    with pytest.raises(UsageError, match=f"no environment named `{wrong}`. Did you mean .*`{nearest}`"):
+        envs.make(wrong)
+
+
+def test_a_name_near_to_none_is_refused_with_the_list():
+    with pytest.raises(UsageError, match="There are: gymnax.cartpole, gymnax.pendulum, "):
+        envs.make("zzz")
+
+
+@pytest.mark.parametrize("name", ["gymnax.mnist_bandit", "gymnax.MNISTBandit-bsuite"])
+def test_the_environment_that_needs_a_download_is_refused_with_the_reason(name):
+    with pytest.raises(UsageError, match=r"`gymnax.mnist_bandit` is not available: .* download"):
+        envs.make(name)
+    assert ALIASES["gymnax.MNISTBandit-bsuite"] == "gymnax.mnist_bandit"
+
+
+@pytest.fixture
+def empty_registry(monkeypatch):
+    from hyperlax.envs import registry
+
+    monkeypatch.setattr(registry, "_factories", {})
+    monkeypatch.setattr(registry, "_made", {})
+
+
+def own(name: str) -> Environment:
+    return dataclasses.replace(envs.make("probe.constant_reward_discrete"), name=name)
+
+
+@pytest.mark.usefixtures("empty_registry")
+def test_a_users_own_environment_is_made_once_and_listed():
+    calls = []
+    envs.register("lab.two_tanks", lambda: calls.append(1) or own("lab.two_tanks"))
+    assert envs.make("lab.two_tanks") is envs.make("lab.two_tanks")
+    assert calls == [1]
+    assert envs.names()[-1] == "lab.two_tanks"
+    assert envs.slug("lab.two_tanks") == "lab_two_tanks"
+    assert envs.action_kind("lab.two_tanks") == "discrete"
+
+
+@pytest.mark.usefixtures("empty_registry")
+def test_registering_again_replaces_ones_own_environment():
+    envs.register("lab.two_tanks", lambda: own("lab.two_tanks"))
+    before = envs.make("lab.two_tanks")
+    envs.register("lab.two_tanks", lambda: own("lab.two_tanks"))
+    assert envs.make("lab.two_tanks") is not before
+
+
+@pytest.mark.usefixtures("empty_registry")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("tanks", "a name is <suite>.<name>"),
+        ("Lab.tanks", "a name is <suite>.<name>"),
+        ("gymnax.pong", "Hyperlax ships one"),
+    ],
+)
+def test_a_name_of_another_form_or_of_a_shipped_environment_cannot_be_registered(name, reason):
+    with pytest.raises(UsageError, match=f"cannot register environment `{name}`: {reason}"):
+        envs.register(name, lambda: own(name))
+
+
+@pytest.mark.usefixtures("empty_registry")
+def test_a_factory_that_makes_an_environment_of_another_name_is_refused():
+    envs.register("lab.two_tanks", lambda: own("lab.three_tanks"))
+    with pytest.raises(UsageError, match="environment `lab.two_tanks`: its factory made one named `lab.three_tanks`"):
+        envs.make("lab.two_tanks")
+
+
+def test_bounds_that_are_no_box_are_refused():
+    with pytest.raises(UsageError, match=r"Continuous needs low < high .* got low=\(1.0,\), high=\(1.0,\)"):
+        Continuous(low=(1.0,), high=(1.0,))
+    with pytest.raises(UsageError, match="Discrete needs at least 1 action, got n=0"):
+        Discrete(0)
+
+
+def test_names_and_references_are_known_without_jax_or_gymnax():
+    code = (
+        "import sys, hyperlax.envs as envs, hyperlax.envs.catalog as catalog\n"
+        "envs.slug('gymnax.Pendulum-v1'), envs.names(), envs.action_kind('probe.truncation_discrete')\n"
+        "print([name for name in ('jax', 'gymnax', 'optuna') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

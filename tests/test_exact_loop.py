@@ -1,0 +1,156 @@
+"""A lane equals a plain Python loop over an exact-size network, and wider padding changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from hyperlax.algorithms import dqn, ppo, sac
+from hyperlax.algorithms.workload import Workload
+from hyperlax.engine.keys import evaluation_keys, training_keys
+from hyperlax.hyperparams import Torso
+from hyperlax.trial import Trial
+from tests.exact import ExactMLP, crop
+from tests.small import BASES, CASES, ENVIRONMENTS, RUN_LENGTH, SEED, SEEDS, train
+from tests.test_lane_laws import mixed
+
+
+class ExactPPO(ppo.Shape):
+    torsos: Any
+
+    @cached_property
+    def policy_network(self) -> Any:
+        return ExactMLP(self.torsos["actor_network"], super().policy_network.outputs)
+
+    @cached_property
+    def value_network(self) -> Any:
+        return ExactMLP(self.torsos["critic_network"], 1)
+
+
+class ExactSAC(sac.Shape):
+    torsos: Any
+
+    @cached_property
+    def policy_network(self) -> Any:
+        return ExactMLP(self.torsos["actor_network"], 2 * self.action_size)
+
+    @cached_property
+    def q_network(self) -> Any:
+        return ExactMLP(self.torsos["critic_network"], 1)
+
+
+class ExactDQN(dqn.Shape):
+    torsos: Any
+
+    @cached_property
+    def q_network(self) -> Any:
+        return ExactMLP(self.torsos["critic_network"], self.environment.action.n)
+
+
+EXACT = {ppo.Shape: ExactPPO, sac.Shape: ExactSAC, dqn.Shape: ExactDQN}
+
+
+def torsos_of(trial: Trial) -> dict[str, Torso]:
+    network = trial.algorithm.network
+    return {field.name: getattr(network, field.name).pre_torso for field in dataclasses.fields(network)}
+
+
+def sizes(state: Any, shape: Any) -> dict[str, tuple[Any, str, int, int]]:
+    """Name -> (parameters, torso's name, inputs, outputs) of every network in a state."""
+    inputs = shape.environment.observation_size
+    if isinstance(state, ppo.State):
+        outputs = shape.policy_network.outputs
+        return {
+            "policy": (state.policy.network, "actor_network", inputs, outputs),
+            "value": (state.value, "critic_network", inputs, 1),
+        }
+    if isinstance(state, sac.State):
+        critics = (inputs + shape.action_size, 1)
+        return {
+            "policy": (state.learner.policy, "actor_network", inputs, 2 * shape.action_size),
+            "critics": (state.learner.critics, "critic_network", *critics),
+            "targets": (state.learner.targets, "critic_network", *critics),
+        }
+    actions = shape.environment.action.n
+    return {
+        "q": (state.learner.q, "critic_network", inputs, actions),
+        "target": (state.learner.target, "critic_network", inputs, actions),
+    }
+
+
+def cropped(state: Any, shape: Any, torsos: dict[str, Torso]) -> dict[str, Any]:
+    return {
+        name: crop(params, torsos[torso], inputs, outputs)
+        for name, (params, torso, inputs, outputs) in sizes(state, shape).items()
+    }
+
+
+def with_networks(state: Any, networks: dict[str, Any]) -> Any:
+    """The state with exact-size parameters and fresh optimizers."""
+    if isinstance(state, ppo.State):
+        policy = state.policy._replace(network=networks["policy"])
+        return state._replace(
+            policy=policy,
+            value=networks["value"],
+            policy_optimizer=ppo.ADAM.init(policy),
+            value_optimizer=ppo.ADAM.init(networks["value"]),
+        )
+    if isinstance(state, sac.State):
+        learner = state.learner._replace(
+            **networks,
+            policy_optimizer=sac.ADAM.init(networks["policy"]),
+            critic_optimizer=sac.ADAM.init(networks["critics"]),
+        )
+        return state._replace(learner=learner)
+    return state._replace(learner=dqn.Learner(networks["q"], networks["target"], dqn.ADAM.init(networks["q"])))
+
+
+def plain_loop(case: str, trial: Trial, seed: int, segments: tuple[int, ...]) -> tuple[dict[str, Any], list[float]]:
+    """Train one seed of one trial without lanes, padding or masks: exact-size networks, one iteration after another."""
+    load = Workload(trial.algorithm, {}, ENVIRONMENTS[case], RUN_LENGTH)
+    padded: Any = load.program(trial)
+    fields = {field.name: getattr(padded, field.name) for field in dataclasses.fields(padded)}
+    shape = EXACT[type(padded)](**fields)
+    object.__setattr__(shape, "torsos", torsos_of(trial))
+    lane = load.lane(trial)
+    state = padded.init(training_keys(SEED, [trial.number], SEEDS)[0, seed], lane)
+    state = with_networks(state, cropped(state, padded, torsos_of(trial)))
+    step, evaluate = jax.jit(shape.step), jax.jit(shape.evaluate)
+    means, tick = [], 0
+    for iterations in segments:
+        for _ in range(iterations):
+            state = step(state, lane, np.int32(tick))
+            tick += 1
+        means.append(float(evaluate(state, lane, evaluation_keys(SEED, SEEDS)[seed]).mean))
+    return {name: params for name, (params, *_) in sizes(state, shape).items()}, means
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_lane_equals_a_plain_python_loop_over_an_exact_size_network(case: str) -> None:
+    trials = mixed(case)
+    lanes = train(case, trials)
+    for trial in trials[:2]:
+        state, scores = lanes[trial.number]
+        shape: Any = Workload(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trial)
+        seed = 1
+        exact, means = plain_loop(case, trial, seed, (2, 2))
+        own = cropped(jax.tree.map(lambda x: x[seed], state), shape, torsos_of(trial))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), own, exact)
+        np.testing.assert_allclose([score.mean[seed] for score in scores], means, rtol=1e-3)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_wider_padding_changes_nothing(case: str) -> None:
+    trials = mixed(case)[:2]
+    narrow, wide = train(case, trials), train(case, trials, widest=13)
+    shape: Any = Workload(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trials[0])
+    for trial in trials:
+        left, right = (cropped(result[trial.number][0], shape, torsos_of(trial)) for result in (narrow, wide))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), left, right)
+        for a, b in zip(narrow[trial.number][1], wide[trial.number][1], strict=True):
+            np.testing.assert_allclose(a.mean, b.mean, rtol=1e-3)

@@ -1,0 +1,126 @@
+"""A trial does not know its neighbours."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from hyperlax.hyperparams import rules
+from hyperlax.trial import Trial
+from tests.small import BASES, CASES, WIDEST, changed, program, same_bits, train, with_values, workload
+
+OTHER_VALUES = {
+    "actor_lr": 1e-2,
+    "critic_lr": 1e-2,
+    "q_lr": 1e-2,
+    "alpha_lr": 1e-2,
+    "gamma": 0.9,
+    "gae_lambda": 0.5,
+    "clip_eps": 0.01,
+    "ent_coef": 0.1,
+    "vf_coef": 0.1,
+    "max_grad_norm": 1e-3,
+    "standardize_advantages": False,
+    "decay_learning_rates": True,
+    "normalize_observations": True,
+    "total_num_envs": 4,
+    "rollout_length": 16,
+    "epochs": 1,
+    "num_minibatches": 4,
+    "tau": 0.5,
+    "target_entropy_scale": 0.3,
+    "init_alpha": 0.3,
+    "autotune": False,
+    "warmup_rollout_length": 2,
+    "total_buffer_size": 9,
+    "total_batch_size": 4,
+    "training_epsilon": 0.9,
+    "exploration_fraction": 0.05,
+    "evaluation_epsilon": 0.9,
+    "huber_loss_parameter": 0.01,
+    "use_double_q": False,
+}
+FIELDS = [(case, field) for case in CASES for field in rules(type(BASES[case].hyperparam))]
+
+
+def mixed(case: str) -> list[Trial]:
+    """Three trials that differ in hyperparameters and in every part of their architecture."""
+    networks = [field.name for field in dataclasses.fields(BASES[case].network)]
+
+    def architecture(layer_sizes: list[int], activation: str, layer_norm: bool) -> dict:
+        return {
+            f"algorithm.network.{name}.pre_torso.{key}": value
+            for name in networks
+            for key, value in (
+                ("layer_sizes", layer_sizes),
+                ("activation", activation),
+                ("use_layer_norm", layer_norm),
+            )
+        }
+
+    fast = {"algorithm.hyperparam.gamma": 0.9, "algorithm.hyperparam.epochs": 4}
+    return [
+        Trial(3, with_values(case, architecture([6, 4], "silu", False))),
+        Trial(11, with_values(case, {**architecture([8], "tanh", True), **fast})),
+        Trial(12, with_values(case, {**architecture([3, 8, 5], "gelu", True), "algorithm.hyperparam.epochs": 1})),
+    ]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_lane_alone_equals_the_lane_among_others_to_the_bit(case: str) -> None:
+    trials = mixed(case)
+    together = train(case, trials)
+    for trial in trials:
+        alone = train(case, [trial])
+        assert same_bits(alone[trial.number], together[trial.number])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_lane_does_not_depend_on_its_place_nor_on_the_programs_clock(case: str) -> None:
+    trials = mixed(case)
+    there = train(case, trials)
+    moved = train(case, trials[::-1])
+    late = train(case, trials, tick=5)
+    for trial in trials:
+        assert same_bits(there[trial.number], moved[trial.number])
+        assert same_bits(there[trial.number][1], late[trial.number][1])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_trials_and_seeds_with_equal_hyperparameters_train_differently(case: str) -> None:
+    results = train(case, [Trial(0, BASES[case]), Trial(1, BASES[case])])
+    observations = [results[number][0].observation for number in (0, 1)]
+    assert len({observations[trial][seed].tobytes() for trial in (0, 1) for seed in (0, 1)}) == 4
+
+
+@pytest.mark.parametrize(("case", "field"), FIELDS, ids=[f"{case}-{field}" for case, field in FIELDS])
+def test_changing_one_hyperparameter_in_one_lane_changes_that_lane_alone(case: str, field: str) -> None:
+    other = Trial(1, changed(case, **{field: OTHER_VALUES[field]}))
+    if rules(type(BASES[case].hyperparam))[field].kind == "static":
+        assert workload(case, WIDEST).program(other) != workload(case, WIDEST).program(Trial(1, BASES[case]))
+        return
+    base = train(case, [Trial(number, BASES[case]) for number in range(3)])
+    mixed_in = train(case, [Trial(0, BASES[case]), other, Trial(2, BASES[case])])
+    assert same_bits(base[0], mixed_in[0])
+    assert same_bits(base[2], mixed_in[2])
+    assert not same_bits(base[1], mixed_in[1])
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("key", "value"), [("layer_sizes", [8]), ("activation", "relu"), ("use_layer_norm", True)])
+def test_changing_one_part_of_an_architecture_changes_that_lane_alone(case: str, key: str, value: object) -> None:
+    base = train(case, [Trial(number, BASES[case]) for number in range(3)])
+    for field in dataclasses.fields(BASES[case].network):
+        other = with_values(case, {f"algorithm.network.{field.name}.pre_torso.{key}": value})
+        mixed_in = train(case, [Trial(0, BASES[case]), Trial(1, other), Trial(2, BASES[case])])
+        assert same_bits(base[0], mixed_in[0])
+        assert same_bits(base[2], mixed_in[2])
+        assert not same_bits(base[1], mixed_in[1])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_of_this_took_one_program_a_case(case: str) -> None:
+    train(case, mixed(case))
+    verbs = [compilation.verb for compilation in program(case, WIDEST).compilations]
+    assert sorted(verbs) == ["evaluate", "start", "train"]

@@ -1,0 +1,146 @@
+"""Distributions refuse what they cannot mean, and say what would work."""
+
+import math
+import re
+
+import pytest
+
+from hyperlax.errors import UsageError
+from hyperlax.space import (
+    Categorical,
+    LogUniform,
+    LogUniformDiscrete,
+    QUniform,
+    UniformContinuous,
+    UniformDiscrete,
+    from_json,
+)
+
+EVERY_KIND = [
+    LogUniform(domain=(1e-6, 1e-2)),
+    UniformContinuous(domain=(-1, 1)),
+    UniformDiscrete(domain=(0, 3)),
+    LogUniformDiscrete(domain=(1, 64)),
+    QUniform(domain=(0.1, 0.7), q=0.2),
+    Categorical(values=[[64, 64], (128,), "tanh", True, 2.5]),
+]
+
+
+def refused(message, make, **arguments):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        make(**arguments)
+
+
+def test_a_log_range_that_touches_zero_is_refused_with_the_way_out():
+    refused(
+        "LogUniform needs 0 < low < high, got low=0, high=0.1. For a range that touches zero, use UniformContinuous.",
+        LogUniform,
+        domain=(0, 0.1),
+    )
+    refused("use UniformDiscrete", LogUniformDiscrete, domain=(0, 8))
+    refused("got low=-1, high=8", LogUniform, domain=(-1, 8))
+
+
+@pytest.mark.parametrize("kind", [LogUniform, UniformContinuous, UniformDiscrete, LogUniformDiscrete])
+def test_bounds_in_the_wrong_order_or_equal_are_refused(kind):
+    refused("low < high, got low=4, high=2. Swap the two.", kind, domain=(4, 2))
+    refused("low < high, got low=4, high=4. To fix the value instead", kind, domain=(4, 4))
+
+
+@pytest.mark.parametrize("bound", [math.nan, math.inf, -math.inf, "1e-3", None, True, [1], 10**400])
+@pytest.mark.parametrize("kind", [LogUniform, UniformContinuous, UniformDiscrete])
+def test_a_bound_that_is_no_finite_number_is_refused(kind, bound):
+    refused(f"{kind.__name__} needs finite numbers as bounds, got high=", kind, domain=(1, bound))
+    refused(f"{kind.__name__} needs finite numbers as bounds, got low=", kind, domain=(bound, 1))
+
+
+def test_discrete_bounds_are_whole_numbers():
+    refused("needs whole numbers as bounds, got low=1.5", UniformDiscrete, domain=(1.5, 3))
+    refused("needs whole numbers as bounds, got high=3.0", LogUniformDiscrete, domain=(1, 3.0))
+
+
+@pytest.mark.parametrize("domain", [(1,), (1, 2, 3), 5, "12", None, {1, 2}])
+def test_a_domain_is_two_numbers(domain):
+    refused("LogUniform needs a domain of two numbers", LogUniform, domain=domain)
+
+
+@pytest.mark.parametrize("q", [0, -0.1, math.nan, math.inf, "0.1", True])
+def test_a_step_is_a_number_above_zero(q):
+    refused("QUniform needs a step q > 0", QUniform, domain=(0, 1), q=q)
+
+
+def test_a_step_that_misses_the_upper_bound_is_refused_with_bounds_that_work():
+    refused("The nearest high that works: 1.2 or 0.9.", QUniform, domain=(0, 1), q=0.3)
+    refused("The nearest high that works: 2.0.", QUniform, domain=(0, 1), q=2)
+
+
+def test_steps_are_counted_in_decimals():
+    steps = QUniform(domain=(0.1, 0.7), q=0.1)
+    assert steps.size() == 7
+    assert steps.contains(0.1 + 2 * 0.1)
+    assert not steps.contains(0.15)
+
+
+def test_no_choice_is_refused_and_a_single_one_is_not():
+    refused("Categorical needs at least one value", Categorical, values=[])
+    assert Categorical(values=["tanh"]).size() == 1
+
+
+@pytest.mark.parametrize("values", [[[64, 64], (64, 64)], [1, 1.0], ["a", "a"], [True, False, True], [[1.0], [1]]])
+def test_choices_that_are_the_same_are_refused(values):
+    refused("which are the same choice", Categorical, values=values)
+
+
+@pytest.mark.parametrize("values", [[1, True], [0, False], ["1", 1], [[1], 1], [[1], [True]]])
+def test_choices_that_only_compare_equal_are_different(values):
+    assert Categorical(values=values).size() == 2
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, {"a": 1}, [None], object()])
+def test_a_choice_that_cannot_be_written_down_is_refused(value):
+    refused("Categorical needs numbers, strings, bools or lists", Categorical, values=[1, value])
+
+
+@pytest.mark.parametrize("values", ["tanh", 3, None, {"tanh": 1}])
+def test_choices_come_as_a_list(values):
+    refused("Categorical needs a list of values", Categorical, values=values)
+
+
+def test_both_bounds_can_be_produced():
+    for distribution in EVERY_KIND[:5]:
+        low, high = distribution.bounds()
+        assert distribution.contains(low) and distribution.contains(high)
+        assert not distribution.contains(high + 1) and not distribution.contains(low - 1)
+
+
+def test_what_is_no_number_is_not_contained():
+    for distribution in EVERY_KIND[:5]:
+        assert not any(distribution.contains(value) for value in (True, "1", None, math.nan, [1]))
+    assert not UniformDiscrete(domain=(0, 3)).contains(1.0)
+
+
+def test_a_choice_is_contained_as_list_or_tuple():
+    choices = Categorical(values=[[64, 64], (128,), 1])
+    assert choices.contains((64, 64)) and choices.contains([128])
+    assert not choices.contains(True) and not choices.contains([64]) and not choices.contains(None)
+
+
+def test_sizes_count_the_values():
+    assert [d.size() for d in EVERY_KIND] == [None, None, 4, 64, 4, 5]
+    assert [d.is_finite() for d in EVERY_KIND] == [False, False, True, True, True, True]
+
+
+@pytest.mark.parametrize("distribution", EVERY_KIND, ids=lambda d: type(d).__name__)
+def test_json_reads_back_as_the_same_distribution(distribution):
+    assert from_json(distribution.to_json()) == distribution
+
+
+def test_a_changed_json_does_not_change_the_distribution():
+    choices = Categorical(values=[[64, 64]])
+    choices.to_json()["values"][0].append(1)
+    assert choices.values == ([64, 64],)
+
+
+def test_json_of_no_distribution_is_refused():
+    refused("No distribution named 'Normal'", from_json, text={"type": "Normal"})
+    refused("LogUniform cannot be made of", from_json, text={"type": "LogUniform", "low": 1})

@@ -1,0 +1,188 @@
+"""A study from nothing: what is on disk, in the database, and printed."""
+
+import json
+
+import numpy as np
+import optuna
+import pytest
+
+from hyperlax.errors import UsageError
+from hyperlax.files import read_csv
+from hyperlax.metrics import METRICS, compute
+from hyperlax.recipe import apply, dotted
+from hyperlax.study.training import reference_returns
+from hyperlax.trial import Curve, Outcome
+from tests.fake_runner import FakeRunner
+from tests.study_cases import FINITE, MIXED, Case, arguments_of, recipe_of
+
+pytestmark = pytest.mark.timeout(120)
+BATCH_FILES = {"hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "success.txt"}
+
+
+def batches(case):
+    return sorted(case.directory.glob("optuna_exec_batch_*/samples/batch_*"))
+
+
+def outcome_on_disk(path, row):
+    """The outcome that curves.csv and summary.csv describe."""
+    rows = [r for r in read_csv(path / "curves.csv") if r["trial"] == row["trial"]]
+    seeds = sorted({int(r["seed"]) for r in rows})
+    steps = np.array(sorted({int(r["step"]) for r in rows}))
+
+    def column(name):
+        return np.array([[float(r[name]) for r in rows if int(r["seed"]) == seed] for seed in seeds]).T
+
+    columns = [column(name) for name in ("mean", "std", "min", "max", "length")]
+    curve = Curve(steps, *columns, int(rows[0]["episodes"]))
+    return Outcome(
+        int(row["trial"]), "COMPLETE", "", curve, int(float(row["num_parameters"])), float(row["train_seconds"])
+    )
+
+
+def test_a_study_leaves_every_file_of_every_batch(tmp_path):
+    case = Case(tmp_path)
+    assert case.start() == 0
+    names = [str(path.relative_to(case.directory)) for path in batches(case)]
+    assert names == [
+        "optuna_exec_batch_0000/samples/batch_00000",
+        "optuna_exec_batch_0000/samples/batch_00001",
+        "optuna_exec_batch_0000/samples/batch_00002",
+        "optuna_exec_batch_0001/samples/batch_00000",
+        "optuna_exec_batch_0001/samples/batch_00001",
+    ]
+    for path in batches(case):
+        assert {file.name for file in path.iterdir()} == BATCH_FILES
+    assert [page[1].relative_to(case.directory).as_posix() for page in case.pages] == [
+        "optuna_exec_batch_0000/analysis",
+        "optuna_exec_batch_0001/analysis",
+    ]
+    assert [len(page[0].trials) for page in case.pages] == [8, 12]
+
+
+def test_the_values_in_sqlite_are_those_of_summary_csv_and_of_the_curves(tmp_path):
+    case = Case(
+        tmp_path,
+        objective_names=("final_performance", "steps_to_threshold"),
+        objective_directions=("maximize", "minimize"),
+    )
+    case.start()
+    trials = {trial.number: trial for trial in case.study().trials}
+    reference = reference_returns("gymnax.pendulum")
+    seen = []
+    for path in batches(case):
+        assert list(read_csv(path / "summary.csv")[0]) == ["trial", "state", "reason", *METRICS, "seconds", "steps"]
+        for row in read_csv(path / "summary.csv"):
+            trial = trials[int(row["trial"])]
+            metrics = {name: float(row[name]) for name in METRICS}
+            assert metrics == compute(outcome_on_disk(path, row), reference)
+            assert metrics == {name: trial.user_attrs[name] for name in METRICS}
+            assert trial.values == [metrics["final_performance"], metrics["steps_to_threshold"]]
+            assert case.directory / trial.user_attrs["batch"] == path
+            seen.append(trial.number)
+    assert sorted(seen) == list(range(12))
+
+
+def test_hyperparams_csv_has_every_hyperparameter_that_the_trial_asked_for(tmp_path):
+    case = Case(tmp_path)
+    case.start()
+    asked = {trial.number: trial.params for trial in case.pages[-1][0].trials}
+    for path in batches(case):
+        for row in read_csv(path / "hyperparams.csv"):
+            wanted = dotted(apply(recipe_of(MIXED).config.algorithm, asked[int(row["trial"])], "test"))
+            assert list(row) == ["trial", *wanted]
+            for name, value in wanted.items():
+                text = (
+                    json.dumps(value) if isinstance(value, list) else value if isinstance(value, str) else repr(value)
+                )
+                assert row[name] == text
+
+
+def test_plain_optuna_opens_the_database(tmp_path):
+    case = Case(tmp_path)
+    case.start()
+    study = case.study()
+    assert study.metric_names == ["peak_performance"]
+    assert study.user_attrs["recipe"] == "sac_test" and study.user_attrs["environment"] == "gymnax.pendulum"
+    assert study.user_attrs["search_space"]["algorithm.hyperparam.gamma"]["domain"] == [0.9, 0.999]
+    assert study.best_trial.value == max(trial.value for trial in study.trials)
+    assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
+
+
+def test_study_json_says_what_was_run(tmp_path):
+    case = Case(tmp_path)
+    case.start()
+    manifest = json.loads((case.directory / "study.json").read_text())
+    assert manifest["arguments"] == arguments_of(tmp_path).to_json()
+    assert "--n-trials 12 --objective-names peak_performance" in manifest["command"]
+    assert "--no-compilation-cache" in manifest["command"]
+    assert manifest["recipe"]["config"]["algorithm.hyperparam.tau"] == 0.005
+    assert manifest["versions"]["optuna"] == optuna.__version__
+    assert (manifest["device"], manifest["lanes"]) == ("fake", 3)
+    assert manifest["reference"]["hi"] == reference_returns("gymnax.pendulum").hi
+
+
+def test_lists_come_back_as_lists_and_steps_as_exact_decimals(tmp_path):
+    case = Case(tmp_path, n_trials=24)
+    case.start()
+    for trial in case.pages[-1][0].trials:
+        assert trial.params["algorithm.network.actor_network.pre_torso.layer_sizes"] in ([64, 64], [128])
+        scale = trial.params["algorithm.hyperparam.target_entropy_scale"]
+        assert scale == float(f"{scale:.1f}")
+        assert isinstance(trial.params["algorithm.hyperparam.epochs"], int)
+
+
+def test_a_study_over_an_existing_one_is_refused_with_the_command_that_resumes_it(tmp_path):
+    case = Case(tmp_path)
+    case.start()
+    before = case.told()
+    with pytest.raises(UsageError, match=f"--resume-from {case.directory}"):
+        case.start()
+    assert case.told() == before
+
+
+def test_a_failed_trial_is_a_fail_with_its_reason_and_never_wins(tmp_path):
+    case = Case(tmp_path)
+    runner = FakeRunner(fail={1: "loss is nan at step 300"}, infinite={4})
+    assert case.start(runner) == 0
+    trials = case.study().trials
+    assert trials[1].state.name == trials[4].state.name == "FAIL"
+    assert trials[1].user_attrs["reason"] == "loss is nan at step 300"
+    assert "nan or inf" in trials[4].user_attrs["reason"]
+    assert trials[4].values is None and "peak_performance" not in trials[4].user_attrs
+    assert sum(trial.state.name == "COMPLETE" for trial in trials) == 10
+    assert case.study().best_trial.number not in (1, 4)
+    record = case.pages[-1][0].trials[4]
+    assert (record.values, record.metrics) == ({}, {}) and record.reason
+
+
+def test_a_batch_that_raises_fails_its_own_trials_only(tmp_path, caplog):
+    case = Case(tmp_path)
+    assert case.start(FakeRunner(raises={4: RuntimeError("out of memory\nwhile allocating")})) == 0
+    assert [number for number, state in enumerate(case.states()) if state == "FAIL"] == [3, 4, 5]
+    assert case.study().trials[3].user_attrs["reason"] == "RuntimeError: out of memory while allocating"
+    assert "trials 3, 4, 5 failed: RuntimeError: out of memory" in caplog.text
+    timing = json.loads((batches(case)[1] / "timing.json").read_text())
+    assert timing["steps"] == 0 and "out of memory" in timing["error"]
+
+
+def test_a_study_whose_every_trial_failed_exits_with_1(tmp_path, capsys):
+    case = Case(tmp_path, n_trials=4)
+    assert case.start(FakeRunner(fail={number: "diverged" for number in range(4)})) == 1
+    assert "Every trial failed" in capsys.readouterr().out
+
+
+def test_a_finite_space_is_searched_without_repeats_and_then_the_study_ends(tmp_path, capsys):
+    case = Case(tmp_path, FINITE, n_trials=40, sampler="tpe")
+    assert case.start() == 0
+    params = [tuple(trial.params.values()) for trial in case.study().trials]
+    assert len(params) == len(set(params)) == 15
+    assert "Every configuration of the search space is used" in capsys.readouterr().out
+    assert case.resume() == 0
+    assert len(case.study().trials) == 15
+
+
+def test_slots_train_side_by_side_without_changing_anything(tmp_path):
+    one, two = Case(tmp_path / "one"), Case(tmp_path / "two")
+    one.start(FakeRunner(slots=1))
+    two.start(FakeRunner(slots=2, lanes=2))
+    assert one.told() == two.told()

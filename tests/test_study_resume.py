@@ -1,0 +1,251 @@
+"""Law 2: nothing told is lost, nothing is told twice. A resumed study equals an uninterrupted one."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from hyperlax.errors import UsageError
+from hyperlax.space import Categorical, LogUniform
+from hyperlax.study import batch_files, loop
+from hyperlax.study.directory import only_one_process
+from hyperlax.study.storage import StudyStorage
+from tests.fake_runner import FakeRunner
+from tests.study_cases import MIXED, Case
+
+pytestmark = pytest.mark.timeout(240)
+TWO = {"objective_names": ("peak_performance", "num_parameters"), "objective_directions": ("maximize", "minimize")}
+
+
+class Killed(BaseException):
+    """Stands for a process that died: nothing catches it."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """What a study that nothing interrupts tells, by its arguments; each is run once."""
+    known = {}
+
+    def tell(**arguments):
+        key = repr(sorted(arguments.items()))
+        if key not in known:
+            case = Case(tmp_path_factory.mktemp("whole"), **arguments)
+            assert case.start() == 0
+            known[key] = case.told()
+        return known[key]
+
+    return tell
+
+
+def killing(function, at):
+    """The function, dying instead of its call number `at`."""
+    calls = iter(range(10**6))
+
+    def wrapped(*args, **kwargs):
+        if next(calls) == at:
+            raise Killed
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+@pytest.mark.parametrize(("sampler", "middle"), [("tpe", 20), ("tpe", 16), ("nsgaii", 20), ("qmc", 20), ("random", 20)])
+def test_a_study_in_two_parts_equals_one_in_one(tmp_path, uninterrupted, sampler, middle):
+    arguments = {"sampler": sampler, **(TWO if sampler == "nsgaii" else {})}
+    whole = uninterrupted(n_trials=32, **arguments)
+    case = Case(tmp_path / "parts", **arguments)
+    assert case.start(n_trials=middle) == 0
+    assert len(case.study().trials) == middle
+    assert case.resume(FakeRunner(lanes=2), n_trials=32) == 0
+    assert case.told() == whole
+    params = [tuple(trial[2].items()) for trial in case.told()]
+    assert len(set(params)) == 32
+
+
+def test_failures_do_not_part_a_resumed_study_from_an_uninterrupted_one(tmp_path):
+    fail = {number: "diverged" for number in (0, 3, 9, 17, 18)}
+    whole, case = (Case(tmp_path / name, sampler="nsgaii", **TWO) for name in ("whole", "parts"))
+    whole.start(FakeRunner(fail=fail), n_trials=32)
+    case.start(FakeRunner(fail=fail), n_trials=11)
+    case.resume(FakeRunner(fail=fail), n_trials=32)
+    assert case.told() == whole.told()
+
+
+@pytest.mark.parametrize("at", [0, 3])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (loop, "write_batch"),
+        (batch_files, "write_json"),
+        (batch_files, "mark_complete"),
+        (StudyStorage, "start"),
+        (StudyStorage, "finish"),
+    ],
+)
+def test_after_dying_anywhere_a_resume_gives_what_an_uninterrupted_study_gives(
+    tmp_path, monkeypatch, uninterrupted, owner, name, at
+):
+    whole = uninterrupted(sampler="tpe")
+    case = Case(tmp_path / "killed", sampler="tpe")
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, killing(getattr(owner, name), at))
+        with pytest.raises(Killed):
+            case.start()
+    trained = FakeRunner()
+    assert case.resume(trained) == 0
+    assert case.told() == whole
+    assert len(trained.trained) == len(set(trained.trained))
+    rows = [path for path in case.directory.glob("*/samples/*/success.txt")]
+    numbers = [end.number for path in rows for end in batch_files.read_ends(path.parent)]
+    assert sorted(numbers) == list(range(12))
+
+
+@pytest.mark.parametrize("at", [1, 5, 10])
+def test_a_half_recorded_super_batch_is_completed_by_the_same_suggestions(tmp_path, monkeypatch, uninterrupted, at):
+    whole = uninterrupted(sampler="tpe")
+    case = Case(tmp_path / "killed", sampler="tpe")
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyStorage, "record", killing(StudyStorage.record, at))
+        with pytest.raises(Killed):
+            case.start()
+    assert len(case.study().trials) == at
+    assert case.resume() == 0
+    assert case.told() == whole
+
+
+def test_a_study_that_died_before_its_database_was_there_can_be_resumed(tmp_path, monkeypatch, uninterrupted):
+    whole = uninterrupted()
+    case = Case(tmp_path / "killed")
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyStorage, "__init__", killing(StudyStorage.__init__, 0))
+        with pytest.raises(Killed):
+            case.start()
+    assert case.resume() == 0
+    assert case.told() == whole
+
+
+def test_a_process_killed_with_sigkill_leaves_a_study_that_resumes(tmp_path, uninterrupted):
+    whole = uninterrupted(sampler="tpe")
+    case = Case(tmp_path / "killed", sampler="tpe")
+    script = (
+        "import os, signal, sys; from pathlib import Path; from tests.fake_runner import FakeRunner\n"
+        "from tests.study_cases import Case\n"
+        "die = lambda count: os.kill(os.getpid(), signal.SIGKILL) if count == 3 else None\n"
+        "Case(Path(sys.argv[1]), sampler='tpe').start(FakeRunner(slots=2, after_batch=die))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(case.root)], timeout=120, check=False)
+    assert ended.returncode == -9
+    assert case.resume() == 0
+    assert case.told() == whole
+
+
+def test_batches_that_are_on_disk_are_told_and_not_run_again(tmp_path, monkeypatch):
+    case = Case(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(StudyStorage, "finish", killing(StudyStorage.finish, 0))
+        with pytest.raises(Killed):
+            case.start()
+    assert case.states()[:3] == ["RUNNING"] * 3
+    runner = FakeRunner()
+    case.resume(runner)
+    assert sorted(runner.trained) == list(range(3, 12))
+    assert set(case.states()) == {"COMPLETE"}
+
+
+def test_an_interrupt_returns_130_keeps_what_is_finished_and_resumes(tmp_path, uninterrupted, capsys):
+    whole = uninterrupted()
+    case = Case(tmp_path / "interrupted")
+    assert case.start(FakeRunner(raises={4: KeyboardInterrupt()})) == 130
+    assert case.states() == ["COMPLETE"] * 3 + ["WAITING"] * 5
+    assert f"--resume-from {case.directory}" in capsys.readouterr().out
+    assert case.pages == []
+    assert case.resume() == 0
+    assert case.told() == whole
+
+
+def test_after_the_timeout_no_batch_starts_and_a_resume_goes_on(tmp_path, uninterrupted, capsys):
+    whole = uninterrupted()
+    case = Case(tmp_path / "late")
+    assert case.start(timeout=1e-9) == 0
+    assert "Out of time with 12 trials to go" in capsys.readouterr().out
+    assert case.resume() == 0
+    assert case.told() == whole
+
+
+def test_out_of_time_in_a_super_batch_leaves_its_other_trials_waiting(tmp_path, monkeypatch):
+    case = Case(tmp_path)
+    clock = {"now": 0.0}
+    monkeypatch.setattr("time.monotonic", lambda: clock["now"])
+    late = FakeRunner(after_batch=lambda count: clock.update(now=clock["now"] + 10))
+    assert case.start(late, timeout=15.0) == 0
+    assert case.states() == ["COMPLETE"] * 6 + ["WAITING"] * 2
+
+
+def test_a_complete_study_is_not_run_again_and_its_pages_are_renewed(tmp_path):
+    case = Case(tmp_path)
+    case.start()
+    before, runner = case.told(), FakeRunner()
+    case.pages.clear()
+    assert case.resume(runner) == 0
+    assert runner.trained == [] and case.told() == before
+    assert [len(record.trials) for record, _ in case.pages] == [12]
+
+
+def test_fewer_trials_than_were_asked_run_the_lowest_numbers_first(tmp_path):
+    case = Case(tmp_path)
+    case.start(FakeRunner(raises={0: KeyboardInterrupt()}))
+    assert case.resume(n_trials=5) == 0
+    assert case.states() == ["COMPLETE"] * 5 + ["WAITING"] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"algorithm.hyperparam.gamma": LogUniform(domain=(0.9, 0.999))}, "algorithm.hyperparam.gamma"),
+        ({"algorithm.hyperparam.tau": Categorical(values=[0.1])}, "algorithm.hyperparam.tau"),
+    ],
+)
+def test_a_changed_search_space_is_refused_naming_the_entry(tmp_path, change, named):
+    case = Case(tmp_path)
+    case.start()
+    case.space = {**MIXED, **change}
+    with pytest.raises(UsageError, match=named):
+        case.resume(n_trials=20)
+    assert len(case.study().trials) == 12
+
+
+def test_a_changed_base_value_is_refused_naming_it(tmp_path, monkeypatch):
+    case = Case(tmp_path)
+    case.start()
+    recipe = study_recipe_with_tau(0.01)
+    monkeypatch.setattr("tests.study_cases.recipe_of", lambda space: replace(recipe, space=space))
+    with pytest.raises(UsageError, match="algorithm.hyperparam.tau = 0.005, the recipe now says 0.01"):
+        case.resume(n_trials=20)
+
+
+def study_recipe_with_tau(tau):
+    from hyperlax.recipe import apply
+    from tests.study_cases import recipe_of
+
+    recipe = recipe_of(MIXED)
+    algorithm = apply(recipe.config.algorithm, {"algorithm.hyperparam.tau": tau}, "test")
+    return replace(recipe, config=replace(recipe.config, algorithm=algorithm))
+
+
+def test_a_study_that_another_process_runs_is_refused(tmp_path):
+    case = Case(tmp_path)
+    case.start()
+    with only_one_process(case.directory), pytest.raises(UsageError, match="another process"):
+        case.resume(n_trials=20)
+
+
+def test_a_study_goes_on_from_another_directory(tmp_path, uninterrupted):
+    whole = uninterrupted(n_trials=20)
+    case = Case(tmp_path / "here")
+    case.start()
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = Case(tmp_path / "there")
+    assert moved.resume(n_trials=20) == 0
+    assert moved.told() == whole

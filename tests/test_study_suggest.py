@@ -1,0 +1,179 @@
+"""Suggestions: a pure function of seed and history, never twice the same configuration."""
+
+import warnings
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+from scipy.stats import qmc
+
+from hyperlax.arguments import SAMPLERS
+from hyperlax.space import Categorical, LogUniform, QUniform, UniformContinuous, UniformDiscrete
+from hyperlax.study import suggest
+from hyperlax.study.distributions import SearchSpace
+from hyperlax.study.samplers import derive_seed
+from hyperlax.study.storage import StudyStorage
+from hyperlax.study.suggest import Questioner
+from tests.study_cases import FINITE, MIXED
+
+pytestmark = pytest.mark.timeout(120)
+UNIT = {"x": UniformContinuous(domain=(0.0, 1.0)), "y": UniformContinuous(domain=(0.0, 1.0))}
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def questioner(space, sampler, super_batch=8, seed=0, objectives=1):
+    return Questioner(SearchSpace(space), sampler, ("maximize", "minimize")[:objectives], seed, super_batch)
+
+
+def finished(asker, suggestions, values):
+    """The trials that came of suggestions; a value of None is a failure."""
+    return [
+        create_trial(
+            state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+            params=suggestion.params,
+            distributions=asker.space.optuna,
+            values=None if value is None else [value, -value][: len(asker.directions)],
+            system_attrs=suggestion.system_attrs,
+        )
+        for suggestion, value in zip(suggestions, values, strict=True)
+    ]
+
+
+def ran(asker, super_batches, value=lambda number: float(number % 5)):
+    """The history of a study of some super-batches."""
+    history = []
+    for start in range(0, super_batches * asker.super_batch, asker.super_batch):
+        asked = asker.suggest(start, history, asker.super_batch)
+        history += finished(asker, asked, [value(start + i) for i in range(len(asked))])
+    return history
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_same_question_gets_the_same_answer_and_fewer_trials_are_its_beginning(sampler):
+    asker = questioner(MIXED, sampler)
+    history = ran(asker, 3)
+    answer = asker.suggest(24, history, 8)
+    assert answer == asker.suggest(24, history, 8)
+    assert answer[:3] == asker.suggest(24, history, 3)
+    assert answer != questioner(MIXED, sampler, seed=1).suggest(24, history, 8)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_super_batches_do_not_repeat_each_other(sampler):
+    asker = questioner(MIXED, sampler)
+    assert len({asker.space.identity(trial.params) for trial in ran(asker, 5)}) == 40
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_order_of_the_recipe_does_not_steer_the_sampler(sampler):
+    backwards = dict(reversed(MIXED.items()))
+    assert questioner(MIXED, sampler).suggest(0, [], 4) == questioner(backwards, sampler).suggest(0, [], 4)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_finite_space_is_used_up_exactly(sampler):
+    asker = questioner(FINITE, sampler, super_batch=4)
+    history = ran(asker, 5)
+    assert len(history) == 15
+    assert len({asker.space.identity(trial.params) for trial in history}) == 15
+
+
+def test_trial_n_of_qmc_is_point_n_of_one_scrambled_sobol_sequence():
+    asker = questioner(UNIT, "qmc", super_batch=4)
+    points = [[trial.params["x"], trial.params["y"]] for trial in ran(asker, 4)]
+    sequence = qmc.Sobol(2, seed=derive_seed(0), scramble=True).random(16)
+    np.testing.assert_allclose(points, sequence, rtol=0, atol=1e-12)
+
+
+def test_nsgaii_breeds_a_generation_per_super_batch_although_trials_fail():
+    asker = questioner(UNIT, "nsgaii", objectives=2)
+    history = ran(asker, 4, lambda number: None if number % 8 in (2, 5) or number < 7 else float(number))
+    generations = [trial.system_attrs["NSGAIISampler:generation"] for trial in history[::8]]
+    assert generations == [0, 0, 1, 2]
+
+
+def test_tpe_spreads_one_super_batch_although_it_has_one_best_point():
+    asker = questioner(UNIT, "tpe")
+    history = ran(asker, 3)
+    asked = [suggestion.params["x"] for suggestion in asker.suggest(24, history, 8)]
+    assert len(set(asked)) == 8 and np.std(asked) > 0.05
+
+
+@pytest.mark.parametrize("space", [UNIT, FINITE])
+def test_a_sampler_that_keeps_repeating_itself_is_overruled_by_chance(monkeypatch, space):
+    class Stuck(optuna.samplers.BaseSampler):
+        def infer_relative_search_space(self, study, trial):
+            return {}
+
+        def sample_relative(self, study, trial, search_space):
+            return {}
+
+        def sample_independent(self, study, trial, param_name, param_distribution):
+            return param_distribution.low
+
+    monkeypatch.setattr(suggest, "make_sampler", lambda *args, **kwargs: Stuck())
+    asker = questioner(space, "random")
+    asked = asker.suggest(0, [], 8)
+    assert len({asker.space.identity(suggestion.params) for suggestion in asked}) == 8
+    assert asked == asker.suggest(0, [], 8)
+
+
+def test_every_combination_of_a_finite_space_has_its_number():
+    space = SearchSpace({**FINITE, "c": Categorical(values=[[64, 64], [32], [32, 8]])})
+    combinations = [space.decode(space.combination(index)) for index in range(space.size() or 0)]
+    assert len(combinations) == 45
+    assert len({repr(combination) for combination in combinations}) == 45
+    assert combinations[6]["algorithm.hyperparam.target_entropy_scale"] == 0.3  # not 0.30000000000000004
+
+
+def test_choices_that_python_takes_for_equal_stay_apart():
+    space = SearchSpace({"c": Categorical(values=[1, True, [1]])})
+    assert [space.decode(space.combination(index))["c"] for index in range(3)] == [1, True, [1]]
+    assert len({space.identity(space.combination(index)) for index in range(3)}) == 3
+
+
+def test_distributions_become_optunas_own():
+    space = SearchSpace({**MIXED, "q": QUniform(domain=(0.0, 1.0), q=0.25), "l": LogUniform(domain=(1e-4, 1.0))}).optuna
+    assert space["q"] == optuna.distributions.FloatDistribution(0, 1, step=0.25)
+    assert space["l"] == optuna.distributions.FloatDistribution(1e-4, 1, log=True)
+    assert space["algorithm.hyperparam.epochs"] == optuna.distributions.IntDistribution(1, 4)
+    assert space["algorithm.hyperparam.warmup_rollout_length"] == optuna.distributions.IntDistribution(1, 512, log=True)
+    assert space["algorithm.network.actor_network.pre_torso.layer_sizes"].choices == ("[64, 64]", "[128]")
+
+
+def test_building_any_sampler_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for sampler in SAMPLERS:
+            questioner({"n": UniformDiscrete(domain=(1, 9)), **UNIT}, sampler).suggest(0, [], 2)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_value_that_is_not_finite_never_reaches_optuna(tmp_path, value):
+    storage = StudyStorage(tmp_path / "study.db", "s", {"peak_performance": "maximize"})
+    space = SearchSpace(UNIT)
+    storage.record({"x": 0.5, "y": 0.5}, space.optuna, user_attrs={}, system_attrs={})
+    storage.start([0])
+    with pytest.raises(ValueError, match="finite"):
+        storage.finish(0, "COMPLETE", [value], {})
+    assert storage.trials()[0].state == TrialState.RUNNING
+    storage.close()
+
+
+def test_importances_find_the_parameter_that_matters(tmp_path):
+    storage = StudyStorage(tmp_path / "study.db", "s", {"peak_performance": "maximize", "num_parameters": "minimize"})
+    asker = questioner(UNIT, "random")
+    for number, suggestion in enumerate(asker.suggest(0, [], 24)):
+        storage.record(suggestion.params, asker.space.optuna, user_attrs={}, system_attrs={})
+        storage.start([number])
+        storage.finish(number, "COMPLETE", [suggestion.params["x"], 7.0], {})
+    found = storage.importances(24)
+    assert list(found) == ["peak_performance"]
+    assert list(found["peak_performance"]) == ["x", "y"] and sum(found["peak_performance"].values()) == pytest.approx(1)
+    assert storage.importances(7) == {}
+    storage.close()

@@ -1,0 +1,102 @@
+"""What a study says on a terminal and in a log, how Ctrl-C works, and a training without a study."""
+
+import io
+import os
+import signal
+import threading
+
+import pytest
+
+from hyperlax.arguments import SingleArguments
+from hyperlax.files import read_csv
+from hyperlax.hyperparams import SAC
+from hyperlax.study.pool import stopping_on_ctrl_c
+from hyperlax.study.progress import Progress, clock
+from hyperlax.study.single import run_single
+from tests.fake_runner import FakeRunner
+from tests.study_cases import MIXED, Case, recipe_of
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_line_counts_trials_failures_and_the_best_so_far():
+    progress = Progress(10, "final_performance", "minimize", io.StringIO())
+    progress.finished(0, "COMPLETE", 3.0)
+    progress.finished(1, "FAIL", None)
+    progress.finished(2, "COMPLETE", -1.5)
+    assert progress.line().startswith("3/10 trials  best final_performance -1.5 (trial 2)  1 failed")
+
+
+def test_on_a_terminal_one_line_is_rewritten_and_logs_go_above_it():
+    terminal = Terminal()
+    with Progress(10, "peak_performance", "maximize", terminal) as progress:
+        progress.draw()
+        import logging
+
+        logging.getLogger("hyperlax.test").warning("trial 4: diverged")
+        progress.batch_ended()
+        progress.draw()
+    assert "\n" in terminal.getvalue() and terminal.getvalue().count("\n") == 1
+    assert "\r\x1b[Ktrial 4: diverged\n\r\x1b[K0/10 trials" in terminal.getvalue()
+
+
+def test_without_a_terminal_each_batch_is_a_line(tmp_path, capsys):
+    Case(tmp_path).start()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines] == ["3/12", "6/12", "8/12", "11/12", "12/12"]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_times_read_as_hours_minutes_and_seconds():
+    assert [clock(seconds) for seconds in (3, 125.9, 3723)] == ["0:03", "2:05", "1:02:03"]
+
+
+def test_ctrl_c_asks_to_stop_and_a_second_one_exits_at_once(monkeypatch, capsys):
+    exits = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    stop, before = threading.Event(), signal.getsignal(signal.SIGINT)
+    with stopping_on_ctrl_c(stop):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.is_set() and exits == []
+        os.kill(os.getpid(), signal.SIGINT)
+    assert exits == [130]
+    assert "Ctrl-C again" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_a_batch_trains_ends_the_study_at_its_next_segment(tmp_path):
+    case = Case(tmp_path)
+    runner = FakeRunner(after_batch=lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 2 else None)
+    assert case.start(runner) == 130
+    assert case.states() == ["COMPLETE"] * 6 + ["WAITING"] * 2
+
+
+def single(tmp_path, runner):
+    arguments = SingleArguments(
+        "sac_test", "gymnax.pendulum", None, None, (), str(tmp_path), "INFO", 0, 2, 500, 5, 4, False
+    )
+    return run_single(arguments, recipe_of(MIXED), SAC(), runner)
+
+
+def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, capsys):
+    assert single(tmp_path, FakeRunner()) == 0
+    assert single(tmp_path, FakeRunner()) == 0
+    parent = tmp_path / "sac_test" / "gymnax_pendulum"
+    assert sorted(path.name for path in parent.iterdir()) == ["single_0000", "single_0001"]
+    files = {path.name for path in (parent / "single_0001").iterdir()}
+    assert files == {
+        *("hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "learning_curve.html", "success.txt"),
+    }
+    row = read_csv(parent / "single_0000" / "summary.csv")[0]
+    assert f"peak_performance     {float(row['peak_performance']):.6g}" in capsys.readouterr().out
+
+
+def test_a_single_training_that_fails_exits_with_1_and_the_reason(tmp_path, capsys):
+    assert single(tmp_path, FakeRunner(fail={0: "loss is nan at step 300"})) == 1
+    assert "loss is nan at step 300" in capsys.readouterr().out
+    assert "loss is nan" in next(tmp_path.rglob("learning_curve.html")).read_text()[:20000]

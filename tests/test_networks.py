@@ -84,7 +84,7 @@ def test_num_parameters_counts_the_exact_size_network(torso: Torso, inputs: int,
 
 @pytest.mark.parametrize(("rows", "columns"), [(5, 3), (3, 5), (4, 4), (1, 4)])
 def test_orthogonal_weights_are_orthonormal_on_the_short_side_at_the_lanes_own_size(rows: int, columns: int) -> None:
-    weights = np.asarray(orthogonal(1.0)(jax.random.key(3), 6, 7, jnp.asarray(rows), jnp.asarray(columns)))
+    weights = np.array(orthogonal(1.0)(jax.random.key(3), 6, 7, jnp.asarray(rows), jnp.asarray(columns)))
     live = weights[:rows, :columns]
     gram = live.T @ live if rows >= columns else live @ live.T
     np.testing.assert_allclose(gram, np.eye(min(rows, columns)), atol=1e-6)

@@ -32,8 +32,8 @@ def outcome_on_disk(path, row):
     def column(name):
         return np.array([[float(r[name]) for r in rows if int(r["seed"]) == seed] for seed in seeds]).T
 
-    columns = [column(name) for name in ("mean", "std", "min", "max", "length")]
-    curve = Curve(steps, *columns, int(rows[0]["episodes"]))
+    measured = {name: column(name) for name in ("mean", "std", "min", "max", "length")}
+    curve = Curve(steps=steps, episodes=int(rows[0]["episodes"]), **measured)
     return Outcome(
         int(row["trial"]), "COMPLETE", "", curve, int(float(row["num_parameters"])), float(row["train_seconds"])
     )
@@ -104,7 +104,7 @@ def test_plain_optuna_opens_the_database(tmp_path):
     assert study.metric_names == ["peak_performance"]
     assert study.user_attrs["recipe"] == "sac_test" and study.user_attrs["environment"] == "gymnax.pendulum"
     assert study.user_attrs["search_space"]["algorithm.hyperparam.gamma"]["domain"] == [0.9, 0.999]
-    assert study.best_trial.value == max(trial.value for trial in study.trials)
+    assert study.best_trial.value == max(trial.values[0] for trial in study.trials)
     assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
 
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,10 @@ from tests.fake_runner import FakeRunner
 from tests.study_cases import MIXED, Case
 
 pytestmark = pytest.mark.timeout(240)
-TWO = {"objective_names": ("peak_performance", "num_parameters"), "objective_directions": ("maximize", "minimize")}
+TWO: dict[str, Any] = {
+    "objective_names": ("peak_performance", "num_parameters"),
+    "objective_directions": ("maximize", "minimize"),
+}
 
 
 class Killed(BaseException):
@@ -53,7 +57,7 @@ def killing(function, at):
 
 @pytest.mark.parametrize(("sampler", "middle"), [("tpe", 20), ("tpe", 16), ("nsgaii", 20), ("qmc", 20), ("random", 20)])
 def test_a_study_in_two_parts_equals_one_in_one(tmp_path, uninterrupted, sampler, middle):
-    arguments = {"sampler": sampler, **(TWO if sampler == "nsgaii" else {})}
+    arguments: dict[str, Any] = {"sampler": sampler, **(TWO if sampler == "nsgaii" else {})}
     whole = uninterrupted(n_trials=32, **arguments)
     case = Case(tmp_path / "parts", **arguments)
     assert case.start(n_trials=middle) == 0
@@ -97,8 +101,9 @@ def test_after_dying_anywhere_a_resume_gives_what_an_uninterrupted_study_gives(
     assert case.resume(trained) == 0
     assert case.told() == whole
     assert len(trained.trained) == len(set(trained.trained))
-    rows = [path for path in case.directory.glob("*/samples/*/success.txt")]
-    numbers = [end.number for path in rows for end in batch_files.read_ends(path.parent)]
+    batches = list(case.directory.glob("*/samples/*"))
+    assert all((path / "success.txt").exists() for path in batches)
+    numbers = [end.number for path in batches for end in batch_files.read_ends(path)]
     assert sorted(numbers) == list(range(12))
 
 

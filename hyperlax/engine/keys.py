@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +20,21 @@ def pin_generator() -> None:
 
 def training_keys(study_seed: int, numbers: Sequence[int], seeds: int) -> Array:
     """[len(numbers), seeds]: the key of trial `number`, repetition `seed`."""
+    return _training_keys(study_seed, jnp.asarray(numbers, jnp.uint32), seeds)
+
+
+@partial(jax.jit, static_argnums=2)
+def _training_keys(study_seed: int, numbers: Array, seeds: int) -> Array:
     root = jax.random.fold_in(jax.random.key(study_seed), TRAINING)
 
     def key(number: Array, seed: Array) -> Array:
         return jax.random.fold_in(jax.random.fold_in(root, number), seed)
 
     over_seeds = jax.vmap(key, in_axes=(None, 0))
-    return jax.vmap(over_seeds, in_axes=(0, None))(jnp.asarray(numbers, jnp.uint32), jnp.arange(seeds))
+    return jax.vmap(over_seeds, in_axes=(0, None))(numbers, jnp.arange(seeds))
 
 
+@partial(jax.jit, static_argnums=1)
 def evaluation_keys(study_seed: int, seeds: int) -> Array:
     """[seeds]: the episodes on which every trial of the study is evaluated, at every evaluation."""
     root = jax.random.fold_in(jax.random.key(study_seed), EVALUATION)

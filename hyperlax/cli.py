@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def optuna_hp_search(flags: SearchFlags) -> int:
     """Start a study, or go on with the one of --resume-from."""
+    from hyperlax.acting import check_acts
     from hyperlax.arguments import read_stored, resolve, resolve_resumed
     from hyperlax.recipe import load
 
@@ -59,6 +60,7 @@ def optuna_hp_search(flags: SearchFlags) -> int:
             f"{recipe.path}: get_base_hyperparam_distributions() is empty, there is nothing to search. "
             "Add an entry, or train its defaults with run-single-hp."
         )
+    check_acts(recipe, arguments.env_config)
     _log(arguments.log_level)
     from hyperlax.study.launcher import run_study
 
@@ -67,11 +69,13 @@ def optuna_hp_search(flags: SearchFlags) -> int:
 
 def run_single_hp(flags: SingleFlags) -> int:
     """Train one configuration."""
+    from hyperlax.acting import check_acts
     from hyperlax.recipe import load
     from hyperlax.single_arguments import configured, resolve_single
 
     recipe = load(_recipe_name(flags))
     arguments = resolve_single(flags, recipe)
+    check_acts(recipe, arguments.env_config)
     algorithm = configured(arguments, recipe)
     _log(arguments.log_level)
     from hyperlax.study.single import run_single

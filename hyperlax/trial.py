@@ -84,9 +84,7 @@ class Runner(Protocol):
         """Partition trials into batches that can each share a program."""
         ...
 
-    def run(
-        self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]
-    ) -> BatchResult:
+    def run(self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]) -> BatchResult:
         """Train a batch to its end.
 
         After every segment `report` receives the environment steps done in it, over all trials and seeds of the batch, and

@@ -1,15 +1,20 @@
-"""All tests share one persistent cache of compiled programs, and jax is set up as the engine sets it up."""
+"""All tests share one persistent cache of compiled programs, and jax is set up as the engine sets it up.
+
+Programs are compiled at LLVM's first optimization level: the tests' shapes are tiny and their time is compiling.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1".strip()
+
 import hyperlax  # noqa: F401  (sets the XLA flag before jax is imported)
 
 os.environ.setdefault("HYPERLAX_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)

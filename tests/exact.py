@@ -42,7 +42,10 @@ def crop(params: Any, torso: Torso, inputs: int, outputs: int) -> Any:
 
 
 def _dense(layer: Any, inputs: int, outputs: int) -> Any:
-    return {"kernel": jnp.asarray(layer["kernel"][..., :inputs, :outputs]), "bias": jnp.asarray(layer["bias"][..., :outputs])}
+    return {
+        "kernel": jnp.asarray(layer["kernel"][..., :inputs, :outputs]),
+        "bias": jnp.asarray(layer["bias"][..., :outputs]),
+    }
 
 
 def dead_weights(params: Any, torso: Torso, inputs: int) -> float:

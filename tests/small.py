@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hyperlax.algorithms.workload import Workload
@@ -145,11 +146,13 @@ def train(
 def to_numpy(tree: Any) -> Any:
     """Arrays as numpy, random keys as their words."""
     return jax.tree.map(
-        lambda x: np.array(jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x), tree
+        lambda x: np.array(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x), tree
     )
 
 
 def same_bits(a: Any, b: Any) -> bool:
     """Whether two numpy trees are equal to the bit."""
     left, right = jax.tree.leaves(a), jax.tree.leaves(b)
-    return len(left) == len(right) and all(np.array_equal(x, y, equal_nan=True) for x, y in zip(left, right, strict=True))
+    return len(left) == len(right) and all(
+        np.array_equal(x, y, equal_nan=True) for x, y in zip(left, right, strict=True)
+    )

@@ -69,7 +69,7 @@ def sizes(state: Any, shape: Any) -> dict[str, tuple[Any, str, int, int]]:
             "policy": (state.policy.network, "actor_network", inputs, outputs),
             "value": (state.value, "critic_network", inputs, 1),
         }
-    if isinstance(state, sac.State):
+    if isinstance(state.learner, sac.Learner):
         critics = (inputs + shape.action_size, 1)
         return {
             "policy": (state.learner.policy, "actor_network", inputs, 2 * shape.action_size),
@@ -100,7 +100,7 @@ def with_networks(state: Any, networks: dict[str, Any]) -> Any:
             policy_optimizer=ppo.ADAM.init(policy),
             value_optimizer=ppo.ADAM.init(networks["value"]),
         )
-    if isinstance(state, sac.State):
+    if isinstance(state.learner, sac.Learner):
         learner = state.learner._replace(
             **networks,
             policy_optimizer=sac.ADAM.init(networks["policy"]),
@@ -133,11 +133,10 @@ def plain_loop(case: str, trial: Trial, seed: int, segments: tuple[int, ...]) ->
 @pytest.mark.parametrize("case", CASES)
 def test_a_lane_equals_a_plain_python_loop_over_an_exact_size_network(case: str) -> None:
     trials = mixed(case)
-    lanes = train(case, trials)
+    lanes, seed = train(case, trials), 1
     for trial in trials[:2]:
         state, scores = lanes[trial.number]
         shape: Any = Workload(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trial)
-        seed = 1
         exact, means = plain_loop(case, trial, seed, (2, 2))
         own = cropped(jax.tree.map(lambda x: x[seed], state), shape, torsos_of(trial))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), own, exact)

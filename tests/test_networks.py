@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hyperlax.hyperparams import ACTIVATIONS, Torso
 from hyperlax.networks.architecture import architecture, count_parameters, torso_shape
 from hyperlax.networks.initializers import lecun_normal, orthogonal, orthonormal_columns
-from hyperlax.networks.masked import MaskedMLP
+from hyperlax.networks.masked import MaskedMLP, output
 from tests.exact import ExactMLP, crop, dead_weights
 
 INPUTS, OUTPUTS = 3, 2
@@ -35,7 +35,7 @@ def masked_init(key, lane):
 
 @jax.jit
 def masked_output_and_gradient(params, lane):
-    loss = lambda p: jnp.sum(jnp.sin(NETWORK.apply(p, X, lane)))  # noqa: E731
+    loss = lambda p: jnp.sum(jnp.sin(output(NETWORK, p, X, lane)))  # noqa: E731
     return NETWORK.apply(params, X, lane), jax.grad(loss)(params)
 
 
@@ -46,11 +46,11 @@ def test_outputs_and_gradients_equal_those_of_the_exact_size_network(torso: Tors
     params = masked_init(jax.random.key(seed), lane)
     exact = ExactMLP(torso, OUTPUTS)
     cropped = crop(params, torso, INPUTS, OUTPUTS)
-    output, gradient = masked_output_and_gradient(params, lane)
+    actual, gradient = masked_output_and_gradient(params, lane)
     expected, expected_gradient = jax.jit(
-        lambda p: (exact.apply(p, X), jax.grad(lambda q: jnp.sum(jnp.sin(exact.apply(q, X))))(p))
+        lambda p: (exact.apply(p, X), jax.grad(lambda q: jnp.sum(jnp.sin(jnp.asarray(exact.apply(q, X)))))(p))
     )(cropped)
-    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5),
         crop(gradient, torso, INPUTS, OUTPUTS),

@@ -167,7 +167,7 @@ def test_a_batch_that_raises_fails_its_own_trials_only(tmp_path, caplog):
 
 def test_a_study_whose_every_trial_failed_exits_with_1(tmp_path, capsys):
     case = Case(tmp_path, n_trials=4)
-    assert case.start(FakeRunner(fail={number: "diverged" for number in range(4)})) == 1
+    assert case.start(FakeRunner(fail=dict.fromkeys(range(4), "diverged"))) == 1
     assert "Every trial failed" in capsys.readouterr().out
 
 

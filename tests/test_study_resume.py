@@ -69,7 +69,7 @@ def test_a_study_in_two_parts_equals_one_in_one(tmp_path, uninterrupted, sampler
 
 
 def test_failures_do_not_part_a_resumed_study_from_an_uninterrupted_one(tmp_path):
-    fail = {number: "diverged" for number in (0, 3, 9, 17, 18)}
+    fail: dict[int, str] = dict.fromkeys((0, 3, 9, 17, 18), "diverged")
     whole, case = (Case(tmp_path / name, sampler="nsgaii", **TWO) for name in ("whole", "parts"))
     whole.start(FakeRunner(fail=fail), n_trials=32)
     case.start(FakeRunner(fail=fail), n_trials=11)

@@ -17,20 +17,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hyperlax.algorithms import normalizer, replay
+from hyperlax.algorithms import normalizer, off_policy, replay
 from hyperlax.algorithms.evaluation import Evaluation, evaluate
 from hyperlax.algorithms.lane import Lane, remaining
 from hyperlax.algorithms.normalizer import ObservationStatistics
+from hyperlax.algorithms.off_policy import State
 from hyperlax.algorithms.optimizer import Adam, track
-from hyperlax.algorithms.replay import Replay, Transition
-from hyperlax.envs import Environment
-from hyperlax.hyperparams import DQNHyperparams
+from hyperlax.algorithms.replay import Transition
+from hyperlax.envs import Discrete, Environment
 from hyperlax.networks.architecture import TorsoShape
 from hyperlax.networks.initializers import lecun_normal
-from hyperlax.networks.masked import MaskedMLP
+from hyperlax.networks.masked import MaskedMLP, output
 
 ADAM = Adam(epsilon=1e-8)
-DQNLane = Lane[DQNHyperparams]
 
 
 class Learner(NamedTuple):
@@ -41,19 +40,7 @@ class Learner(NamedTuple):
     optimizer: Any
 
 
-class State(NamedTuple):
-    """All that training one seed of one lane carries from iteration to iteration."""
-
-    key: Array
-    steps: Array  # int32[], environment steps done
-    learner: Learner
-    replay: Replay
-    statistics: ObservationStatistics
-    environment: Any  # [E, ...]
-    observation: Array  # float32[E, obs]
-
-
-def exploration(steps: Array, lane: DQNLane) -> Array:
+def exploration(steps: Array, lane: Lane) -> Array:
     """Epsilon: from 1 to training_epsilon, linear over exploration_fraction of the budget, then constant."""
     final = lane.hyperparam.training_epsilon
     span = lane.hyperparam.exploration_fraction * lane.total_timesteps
@@ -96,50 +83,46 @@ class Shape:
         """Environment steps of one seed in one `step`."""
         return self.total_num_envs * self.rollout_length
 
+    @property
+    def actions(self) -> int:
+        """How many actions there are."""
+        assert isinstance(self.environment.action, Discrete)
+        return self.environment.action.n
+
     @cached_property
     def q_network(self) -> MaskedMLP:
-        return MaskedMLP(self.critic_network, self.environment.action.n, lecun_normal(), lecun_normal())
+        return MaskedMLP(self.critic_network, self.actions, lecun_normal(), lecun_normal())
 
-    def init(self, key: Array, lane: DQNLane) -> State:
+    def init(self, key: Array, lane: Lane) -> State:
         """Fresh parameters, environments and an empty replay buffer."""
         q_key, reset_key, train_key = jax.random.split(key, 3)
-        environment, observation = jax.vmap(self.environment.reset)(jax.random.split(reset_key, self.total_num_envs))
+        observation = jnp.zeros((1, self.environment.observation_size))
         q = self.q_network.init(q_key, observation, lane.networks["critic_network"])
-        ring = replay.ring_length(self.replay_capacity, self.steps_per_iteration)
-        size = self.environment.observation_size
-        return State(
-            key=train_key,
-            steps=jnp.int32(0),
-            learner=Learner(q, jax.tree.map(jnp.copy, q), ADAM.init(q)),
-            replay=replay.empty(ring, size, 1),
-            statistics=normalizer.fresh(size),
-            environment=environment,
-            observation=observation,
-        )
+        return off_policy.begin(self, train_key, reset_key, Learner(q, q, ADAM.init(q)), 1)
 
     def renew(self, old: State, fresh: State) -> State:
-        """The state of a lane that a new trial takes over; the old rows stay where they are, out of its reach."""
-        return fresh._replace(replay=Replay(old.replay.rows, fresh.replay.size))
+        """The state of a lane that a new trial takes over."""
+        return off_policy.renew(old, fresh)
 
-    def step(self, state: State, lane: DQNLane, tick: Array) -> State:
-        """One iteration: a rollout into the replay buffer, then, past the warm-up, some gradient updates."""
-        key, collect_key, update_key = jax.random.split(state.key, 3)
-        state, rows, seen = collect(self, state, lane, collect_key)
-        state = state._replace(
-            key=key,
-            steps=state.steps + self.steps_per_iteration,
-            replay=replay.write(state.replay, rows, tick, lane.hyperparam.total_buffer_size),
-            statistics=normalizer.observe(state.statistics, seen),
-        )
-        warm = state.steps >= lane.hyperparam.warmup_rollout_length * self.total_num_envs
-        updates = jnp.where(warm, lane.hyperparam.epochs, 0)
+    def step(self, state: State, lane: Lane, tick: Array) -> State:
+        """One iteration: a rollout, with random actions while a step is part of the warm-up, then gradient updates."""
 
-        def turn(number: Array, learner: Learner) -> Learner:
-            return update(self, learner, state, lane, tick, jax.random.fold_in(update_key, number))
+        def draw(key: Array, extent: tuple[int, int]) -> tuple[Array, Array]:
+            return exploration_draws(key, (*extent, self.actions))
 
-        return state._replace(learner=jax.lax.fori_loop(0, updates, turn, state.learner))
+        def choose(observation: Array, draws: tuple[Array, Array], number: Array) -> tuple[Array, Array]:
+            q = q_values(self, state.learner.q, state.statistics, lane, observation)
+            warming = number < lane.hyperparam.warmup_rollout_length
+            epsilon = jnp.where(warming, 1.0, exploration(number * self.total_num_envs, lane))
+            action = epsilon_greedy(q, epsilon, *draws)
+            return action, action.astype(jnp.float32)[:, None]
 
-    def evaluate(self, state: State, lane: DQNLane, key: Array) -> Evaluation:
+        def learn(state: State, learner: Learner, key: Array) -> Learner:
+            return update(self, learner, state, lane, tick, key)
+
+        return off_policy.iterate(self, state, lane, tick, draw=draw, choose=choose, update=learn)
+
+    def evaluate(self, state: State, lane: Lane, key: Array) -> Evaluation:
         """Play whole episodes greedily, but for a part evaluation_epsilon of random actions."""
 
         def act(observation: Array, key: Array) -> Array:
@@ -160,44 +143,14 @@ def epsilon_greedy(q: Array, epsilon: Array, coin: Array, random_action: Array) 
     return jnp.where(coin < epsilon, random_action, jnp.argmax(q, axis=-1))
 
 
-def q_values(shape: Shape, q: Any, statistics: ObservationStatistics, lane: DQNLane, observation: Array) -> Array:
+def q_values(shape: Shape, q: Any, statistics: ObservationStatistics, lane: Lane, observation: Array) -> Array:
     """float32[..., obs] -> float32[..., A]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
-    return shape.q_network.apply(q, seen, lane.networks["critic_network"])
-
-
-def collect(shape: Shape, state: State, lane: DQNLane, key: Array) -> tuple[State, Array, Array]:
-    """T steps in E environments: random actions while a step is part of the warm-up, epsilon-greedy ones after.
-
-    Returns the state, the packed rows [T * E, row] oldest first, and the observations [T * E, obs].
-    """
-    draw_key, step_key = jax.random.split(key)
-    extent = (shape.rollout_length, shape.total_num_envs)
-    coin, random_action = exploration_draws(draw_key, (*extent, shape.environment.action.n))
-    number = state.steps // shape.total_num_envs + jnp.arange(shape.rollout_length)
-    warming = number < lane.hyperparam.warmup_rollout_length
-    epsilon = jnp.where(warming, 1.0, exploration(number * shape.total_num_envs, lane))
-
-    def act(carry: tuple[Any, Array], at: tuple[Array, ...]) -> tuple[tuple[Any, Array], Transition]:
-        environment, observation = carry
-        coin, random_action, epsilon, keys = at
-        q = q_values(shape, state.learner.q, state.statistics, lane, observation)
-        action = epsilon_greedy(q, epsilon, coin, random_action)
-        environment, step = jax.vmap(shape.environment.step)(keys, environment, action)
-        stored = action.astype(jnp.float32)[:, None]
-        continues = 1.0 - step.terminated
-        return (environment, step.observation), Transition(
-            observation, stored, step.reward, continues, step.final_observation
-        )
-
-    xs = (coin, random_action, epsilon, jax.random.split(step_key, extent))
-    (environment, observation), transitions = jax.lax.scan(act, (state.environment, state.observation), xs)
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), transitions)
-    return state._replace(environment=environment, observation=observation), replay.pack(flat), flat.observation
+    return output(shape.q_network, q, seen, lane.networks["critic_network"])
 
 
 def td_loss(
-    shape: Shape, q: Any, target: Any, statistics: ObservationStatistics, lane: DQNLane, batch: Transition
+    shape: Shape, q: Any, target: Any, statistics: ObservationStatistics, lane: Lane, batch: Transition
 ) -> Array:
     """mean Huber(target - Q(s, a)) over [B]."""
     next_target_q = q_values(shape, target, statistics, lane, batch.next_observation)
@@ -215,7 +168,7 @@ def td_loss(
     return jnp.mean(huber(jax.lax.stop_gradient(goal) - chosen, lane.hyperparam.huber_loss_parameter))
 
 
-def update(shape: Shape, learner: Learner, state: State, lane: DQNLane, tick: Array, key: Array) -> Learner:
+def update(shape: Shape, learner: Learner, state: State, lane: Lane, tick: Array, key: Array) -> Learner:
     """One gradient update of the Q-network, and of its target after it."""
     hyperparam = lane.hyperparam
     rows = replay.sample(state.replay, key, shape.total_batch_size, shape.steps_per_iteration, tick)

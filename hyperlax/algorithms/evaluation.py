@@ -54,7 +54,14 @@ def evaluate(
         alive = alive & ~(step.terminated | step.truncated)
         return tick + 1, state, step.observation, alive, total, length
 
-    start = (jnp.int32(0), state, observation, jnp.ones(episodes, bool), jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32))
+    start = (
+        jnp.int32(0),
+        state,
+        observation,
+        jnp.ones(episodes, bool),
+        jnp.zeros(episodes),
+        jnp.zeros(episodes, jnp.int32),
+    )
     *_, total, length = jax.lax.while_loop(playing, play, start)
     return Evaluation(
         mean=jnp.mean(total),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from jax import Array
 from hyperlax.hyperparams import DQNHyperparams, PPOHyperparams, SACHyperparams, rules
 from hyperlax.networks.architecture import Architecture
 
-H = TypeVar("H", PPOHyperparams, SACHyperparams, DQNHyperparams)
+Hyperparams = PPOHyperparams | SACHyperparams | DQNHyperparams
 
 for _bag in (PPOHyperparams, SACHyperparams, DQNHyperparams):
     _kinds = {name: rule.kind for name, rule in rules(_bag).items()}
@@ -28,15 +28,15 @@ for _bag in (PPOHyperparams, SACHyperparams, DQNHyperparams):
     )
 
 
-class Lane(NamedTuple, Generic[H]):
+class Lane(NamedTuple):
     """One trial, as the program sees it."""
 
-    hyperparam: H
+    hyperparam: Any  # a hyperparameter class whose traced fields are arrays: float32[], int32[] or bool[]
     networks: Mapping[str, Architecture]  # "actor_network", "critic_network"
     total_timesteps: Array  # float32[], the budget, over which schedules fall
 
 
-def as_scalars(hyperparam: H) -> H:
+def as_scalars(hyperparam: Hyperparams) -> Hyperparams:
     """The same hyperparameters with every traced field as a numpy scalar of one fixed type: float32, int32 or bool."""
     types: dict[type, Any] = {bool: np.bool_, int: np.int32, float: np.float32}
     traced = [f for f in dataclasses.fields(hyperparam) if f.metadata["rule"].kind == "traced"]

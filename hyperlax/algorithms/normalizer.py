@@ -31,14 +31,12 @@ def observe(statistics: ObservationStatistics, batch: Array) -> ObservationStati
     batch_mean = jnp.mean(batch, axis=0)
     delta = batch_mean - statistics.mean
     squares = (
-        statistics.variance * statistics.count
-        + jnp.var(batch, axis=0) * n
-        + delta**2 * statistics.count * n / count
+        statistics.variance * statistics.count + jnp.var(batch, axis=0) * n + delta**2 * statistics.count * n / count
     )
     return ObservationStatistics(statistics.mean + delta * n / count, squares / count, count)
 
 
-def normalize(statistics: ObservationStatistics, observation: Array, enabled: Array) -> Array:
+def normalize(statistics: ObservationStatistics, observation: Array, enabled: Array | bool) -> Array:
     """Standardize `[..., obs]`, cut at ten standard deviations; unchanged where not `enabled`."""
     standardized = (observation - statistics.mean) / jnp.sqrt(statistics.variance + EPSILON)
     return jnp.where(enabled, jnp.clip(standardized, -CLIP, CLIP), observation)

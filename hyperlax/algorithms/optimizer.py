@@ -22,7 +22,7 @@ class Adam:
         return self._scale.init(params)
 
     def descend(
-        self, params: P, gradient: P, state: optax.OptState, learning_rate: Array, max_grad_norm: Array
+        self, params: P, gradient: P, state: optax.OptState, learning_rate: Array | float, max_grad_norm: Array | float
     ) -> tuple[P, optax.OptState]:
         """One step: the gradient is scaled down to `max_grad_norm` if its global norm exceeds it."""
         norm = optax.tree.norm(gradient)
@@ -32,6 +32,6 @@ class Adam:
         return jax.tree.map(lambda p, u: p - learning_rate * u, params, updates), state
 
 
-def track(target: Any, online: Any, tau: Array) -> Any:
+def track(target: Any, online: Any, tau: Array | float) -> Any:
     """Polyak averaging: (1 - tau) target + tau online."""
     return jax.tree.map(lambda t, o: (1.0 - tau) * t + tau * o, target, online)

@@ -24,13 +24,11 @@ from hyperlax.algorithms.lane import Lane, remaining
 from hyperlax.algorithms.normalizer import ObservationStatistics
 from hyperlax.algorithms.optimizer import Adam
 from hyperlax.envs import Discrete, Environment
-from hyperlax.hyperparams import PPOHyperparams
 from hyperlax.networks.architecture import TorsoShape
 from hyperlax.networks.initializers import orthogonal
-from hyperlax.networks.masked import MaskedMLP
+from hyperlax.networks.masked import MaskedMLP, output
 
 ADAM = Adam(epsilon=1e-5)
-PPOLane = Lane[PPOHyperparams]
 
 
 class Policy(NamedTuple):
@@ -137,7 +135,7 @@ class Shape:
     def value_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, 1, orthogonal(2**0.5), orthogonal(1.0))
 
-    def init(self, key: Array, lane: PPOLane) -> State:
+    def init(self, key: Array, lane: Lane) -> State:
         """Fresh parameters and environments."""
         policy_key, value_key, reset_key, train_key = jax.random.split(key, 4)
         environment, observation = jax.vmap(self.environment.reset)(jax.random.split(reset_key, self.total_num_envs))
@@ -161,7 +159,7 @@ class Shape:
         """The state of a lane that a new trial takes over: nothing of the old one is kept."""
         return fresh
 
-    def step(self, state: State, lane: PPOLane, tick: Array) -> State:
+    def step(self, state: State, lane: Lane, tick: Array) -> State:
         """One iteration: collect a rollout, estimate advantages, descend for some epochs over it."""
         key, collect_key, update_key = jax.random.split(state.key, 3)
         state, rollout = collect(self, state, lane, collect_key)
@@ -174,7 +172,7 @@ class Shape:
             statistics=normalizer.observe(state.statistics, seen),
         )
 
-    def evaluate(self, state: State, lane: PPOLane, key: Array) -> Evaluation:
+    def evaluate(self, state: State, lane: Lane, key: Array) -> Evaluation:
         """Play whole episodes with the most likely action."""
 
         def act(observation: Array, key: Array) -> Array:
@@ -189,17 +187,17 @@ class Shape:
 
 
 def policy_output(
-    shape: Shape, policy: Policy, statistics: ObservationStatistics, lane: PPOLane, observation: Array
+    shape: Shape, policy: Policy, statistics: ObservationStatistics, lane: Lane, observation: Array
 ) -> Array:
     """Logits or means: float32[..., obs] -> float32[..., action]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
-    return shape.policy_network.apply(policy.network, seen, lane.networks["actor_network"])
+    return output(shape.policy_network, policy.network, seen, lane.networks["actor_network"])
 
 
-def value_of(shape: Shape, value: Any, statistics: ObservationStatistics, lane: PPOLane, observation: Array) -> Array:
+def value_of(shape: Shape, value: Any, statistics: ObservationStatistics, lane: Lane, observation: Array) -> Array:
     """float32[..., obs] -> float32[...]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
-    return shape.value_network.apply(value, seen, lane.networks["critic_network"])[..., 0]
+    return output(shape.value_network, value, seen, lane.networks["critic_network"])[..., 0]
 
 
 def log_prob_and_entropy(shape: Shape, policy: Policy, out: Array, action: Array) -> tuple[Array, Array]:
@@ -218,7 +216,7 @@ def to_environment(shape: Shape, action: Array) -> Array:
     return policies.Bounds.of(space).scale(jnp.clip(action, -1.0, 1.0))
 
 
-def collect(shape: Shape, state: State, lane: PPOLane, key: Array) -> tuple[State, Rollout]:
+def collect(shape: Shape, state: State, lane: Lane, key: Array) -> tuple[State, Rollout]:
     """Follow the policy for T steps in each of the E environments."""
     noise_key, step_key = jax.random.split(key)
     extent = (shape.rollout_length, shape.total_num_envs)
@@ -243,7 +241,7 @@ def collect(shape: Shape, state: State, lane: PPOLane, key: Array) -> tuple[Stat
     return state._replace(environment=environment, observation=observation), rollout
 
 
-def estimate(shape: Shape, state: State, lane: PPOLane, rollout: Rollout) -> Sample:
+def estimate(shape: Shape, state: State, lane: Lane, rollout: Rollout) -> Sample:
     """Advantages and value targets of a rollout, flattened to [T * E, ...]."""
     value = value_of(shape, state.value, state.statistics, lane, rollout.observation)
     next_value = value_of(shape, state.value, state.statistics, lane, rollout.final_observation)
@@ -260,7 +258,7 @@ def estimate(shape: Shape, state: State, lane: PPOLane, rollout: Rollout) -> Sam
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sample)
 
 
-def policy_loss(shape: Shape, policy: Policy, state: State, lane: PPOLane, sample: Sample) -> Array:
+def policy_loss(shape: Shape, policy: Policy, state: State, lane: Lane, sample: Sample) -> Array:
     """The clipped surrogate less the entropy bonus (PPO, eq. 9)."""
     out = policy_output(shape, policy, state.statistics, lane, sample.observation)
     log_prob, entropy = log_prob_and_entropy(shape, policy, out, sample.action)
@@ -269,7 +267,7 @@ def policy_loss(shape: Shape, policy: Policy, state: State, lane: PPOLane, sampl
     return surrogate - lane.hyperparam.ent_coef * jnp.mean(entropy)
 
 
-def update(shape: Shape, state: State, lane: PPOLane, samples: Sample, key: Array) -> State:
+def update(shape: Shape, state: State, lane: Lane, samples: Sample, key: Array) -> State:
     """Some epochs over the rollout, each over a new partition into minibatches.
 
     The epochs are the lane's own loop bound: under vmap a lane that is done keeps its whole carry.

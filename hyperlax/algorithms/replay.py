@@ -57,7 +57,7 @@ def _position(tick: Array, rollout: int, ring: int) -> Array:
     return jax.lax.rem(tick, jnp.int32(ring // rollout)) * rollout
 
 
-def write(replay: Replay, rows: Array, tick: Array, capacity: Array) -> Replay:
+def write(replay: Replay, rows: Array, tick: Array, capacity: Array | int) -> Replay:
     """Write one rollout `[n, row]`, oldest first, at the place of the program's `tick`th iteration.
 
     tick: int32[], the same for all lanes. capacity: int32[], this lane's own.

@@ -16,21 +16,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hyperlax.algorithms import normalizer, policies, replay
+from hyperlax.algorithms import normalizer, off_policy, policies, replay
 from hyperlax.algorithms.evaluation import Evaluation, evaluate
 from hyperlax.algorithms.lane import Lane
 from hyperlax.algorithms.normalizer import ObservationStatistics
+from hyperlax.algorithms.off_policy import State
 from hyperlax.algorithms.optimizer import Adam, track
-from hyperlax.algorithms.replay import Replay, Transition
-from hyperlax.envs import Environment
-from hyperlax.hyperparams import SACHyperparams
+from hyperlax.envs import Continuous, Environment
 from hyperlax.networks.architecture import TorsoShape
 from hyperlax.networks.initializers import lecun_normal
-from hyperlax.networks.masked import MaskedMLP
+from hyperlax.networks.masked import MaskedMLP, output
 
 ADAM = Adam(epsilon=1e-8)
 LOG_STD_RANGE = (-20.0, 2.0)  # of the reference implementation, github.com/rail-berkeley/softlearning
-SACLane = Lane[SACHyperparams]
 
 
 class Learner(NamedTuple):
@@ -43,18 +41,6 @@ class Learner(NamedTuple):
     policy_optimizer: Any
     critic_optimizer: Any
     alpha_optimizer: Any
-
-
-class State(NamedTuple):
-    """All that training one seed of one lane carries from iteration to iteration."""
-
-    key: Array
-    steps: Array  # int32[], environment steps done
-    learner: Learner
-    replay: Replay
-    statistics: ObservationStatistics
-    environment: Any  # [E, ...]
-    observation: Array  # float32[E, obs]
 
 
 def soft_target(
@@ -102,7 +88,14 @@ class Shape:
 
     @property
     def action_size(self) -> int:
-        return len(self.environment.action.low)
+        """Entries of one action."""
+        return self.bounds.half.shape[0]
+
+    @property
+    def bounds(self) -> policies.Bounds:
+        """The environment's box."""
+        assert isinstance(self.environment.action, Continuous)
+        return policies.Bounds.of(self.environment.action)
 
     @cached_property
     def policy_network(self) -> MaskedMLP:
@@ -112,12 +105,12 @@ class Shape:
     def q_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, 1, lecun_normal(), lecun_normal())
 
-    def init(self, key: Array, lane: SACLane) -> State:
+    def init(self, key: Array, lane: Lane) -> State:
         """Fresh parameters, environments and an empty replay buffer."""
         policy_key, critic_key, reset_key, train_key = jax.random.split(key, 4)
-        environment, observation = jax.vmap(self.environment.reset)(jax.random.split(reset_key, self.total_num_envs))
+        observation = jnp.zeros((1, self.environment.observation_size))
+        pair = jnp.zeros((1, self.environment.observation_size + self.action_size))
         policy = self.policy_network.init(policy_key, observation, lane.networks["actor_network"])
-        pair = jnp.concatenate([observation, jnp.zeros((self.total_num_envs, self.action_size))], axis=-1)
         critics = jax.vmap(lambda k: self.q_network.init(k, pair, lane.networks["critic_network"]))(
             jax.random.split(critic_key, 2)
         )
@@ -125,49 +118,41 @@ class Shape:
         learner = Learner(
             policy=policy,
             critics=critics,
-            targets=jax.tree.map(jnp.copy, critics),
+            targets=critics,
             log_alpha=log_alpha,
             policy_optimizer=ADAM.init(policy),
             critic_optimizer=ADAM.init(critics),
             alpha_optimizer=ADAM.init(log_alpha),
         )
-        ring = replay.ring_length(self.replay_capacity, self.steps_per_iteration)
-        size = self.environment.observation_size
-        return State(
-            key=train_key,
-            steps=jnp.int32(0),
-            learner=learner,
-            replay=replay.empty(ring, size, self.action_size),
-            statistics=normalizer.fresh(size),
-            environment=environment,
-            observation=observation,
-        )
+        return off_policy.begin(self, train_key, reset_key, learner, self.action_size)
 
     def renew(self, old: State, fresh: State) -> State:
-        """The state of a lane that a new trial takes over; the old rows stay where they are, out of its reach."""
-        return fresh._replace(replay=Replay(old.replay.rows, fresh.replay.size))
+        """The state of a lane that a new trial takes over."""
+        return off_policy.renew(old, fresh)
 
-    def step(self, state: State, lane: SACLane, tick: Array) -> State:
-        """One iteration: a rollout into the replay buffer, then, past the warm-up, some gradient updates."""
-        key, collect_key, update_key = jax.random.split(state.key, 3)
-        state, rows, seen = collect(self, state, lane, collect_key)
-        state = state._replace(
-            key=key,
-            steps=state.steps + self.steps_per_iteration,
-            replay=replay.write(state.replay, rows, tick, lane.hyperparam.total_buffer_size),
-            statistics=normalizer.observe(state.statistics, seen),
-        )
-        warm = state.steps >= lane.hyperparam.warmup_rollout_length * self.total_num_envs
-        updates = jnp.where(warm, lane.hyperparam.epochs, 0)
+    def step(self, state: State, lane: Lane, tick: Array) -> State:
+        """One iteration: a rollout, with uniform actions while a step is part of the warm-up, then gradient updates."""
+        bounds = self.bounds
 
-        def turn(number: Array, learner: Learner) -> Learner:
-            return update(self, learner, state, lane, tick, jax.random.fold_in(update_key, number))
+        def draw(key: Array, extent: tuple[int, int]) -> tuple[Array, Array]:
+            noise_key, uniform_key = jax.random.split(key)
+            uniform = jax.random.uniform(uniform_key, (*extent, self.action_size), minval=-1.0, maxval=1.0)
+            return jax.random.normal(noise_key, (*extent, self.action_size)), uniform
 
-        return state._replace(learner=jax.lax.fori_loop(0, updates, turn, state.learner))
+        def choose(observation: Array, draws: tuple[Array, Array], number: Array) -> tuple[Array, Array]:
+            noise, uniform = draws
+            drawn, _ = draw_action(self, state.learner.policy, state.statistics, lane, observation, noise)
+            action = jnp.where(number < lane.hyperparam.warmup_rollout_length, uniform, drawn)
+            return bounds.scale(action), action
 
-    def evaluate(self, state: State, lane: SACLane, key: Array) -> Evaluation:
+        def learn(state: State, learner: Learner, key: Array) -> Learner:
+            return update(self, learner, state, lane, tick, key)
+
+        return off_policy.iterate(self, state, lane, tick, draw=draw, choose=choose, update=learn)
+
+    def evaluate(self, state: State, lane: Lane, key: Array) -> Evaluation:
         """Play whole episodes with the squashed mean action."""
-        bounds = policies.Bounds.of(self.environment.action)
+        bounds = self.bounds
 
         def act(observation: Array, key: Array) -> Array:
             mean, _ = policy_output(self, state.learner.policy, state.statistics, lane, observation)
@@ -178,65 +163,34 @@ class Shape:
 
 
 def policy_output(
-    shape: Shape, policy: Any, statistics: ObservationStatistics, lane: SACLane, observation: Array
+    shape: Shape, policy: Any, statistics: ObservationStatistics, lane: Lane, observation: Array
 ) -> tuple[Array, Array]:
     """Mean and log standard deviation before squashing: float32[..., obs] -> float32[..., action] twice."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
-    mean, log_std = jnp.split(shape.policy_network.apply(policy, seen, lane.networks["actor_network"]), 2, axis=-1)
+    out = output(shape.policy_network, policy, seen, lane.networks["actor_network"])
+    mean, log_std = jnp.split(out, 2, axis=-1)
     return mean, jnp.clip(log_std, *LOG_STD_RANGE)
 
 
 def draw_action(
-    shape: Shape, policy: Any, statistics: ObservationStatistics, lane: SACLane, observation: Array, noise: Array
+    shape: Shape, policy: Any, statistics: ObservationStatistics, lane: Lane, observation: Array, noise: Array
 ) -> tuple[Array, Array]:
     """A reparametrized action in [-1, 1], float32[..., action], and its log-density in the environment's units [...]."""
     mean, log_std = policy_output(shape, policy, statistics, lane, observation)
     raw = mean + jnp.exp(log_std) * noise
-    half = policies.Bounds.of(shape.environment.action).half
-    return jnp.tanh(raw), policies.squashed_log_prob(mean, log_std, raw, half)
+    return jnp.tanh(raw), policies.squashed_log_prob(mean, log_std, raw, shape.bounds.half)
 
 
 def q_values(
-    shape: Shape, critics: Any, statistics: ObservationStatistics, lane: SACLane, observation: Array, action: Array
+    shape: Shape, critics: Any, statistics: ObservationStatistics, lane: Lane, observation: Array, action: Array
 ) -> Array:
     """Both twins' values of [n] pairs: float32[2, n]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
     pair = jnp.concatenate([seen, action], axis=-1)
-    apply = jax.vmap(lambda q: shape.q_network.apply(q, pair, lane.networks["critic_network"])[..., 0])
-    return apply(critics)
+    return jax.vmap(lambda q: output(shape.q_network, q, pair, lane.networks["critic_network"])[..., 0])(critics)
 
 
-def collect(shape: Shape, state: State, lane: SACLane, key: Array) -> tuple[State, Array, Array]:
-    """T steps in E environments: uniform actions while a step is part of the warm-up, the policy's after.
-
-    Returns the state, the packed rows [T * E, row] oldest first, and the observations [T * E, obs].
-    """
-    noise_key, uniform_key, step_key = jax.random.split(key, 3)
-    extent = (shape.rollout_length, shape.total_num_envs)
-    bounds = policies.Bounds.of(shape.environment.action)
-    noise = jax.random.normal(noise_key, (*extent, shape.action_size))
-    uniform = jax.random.uniform(uniform_key, (*extent, shape.action_size), minval=-1.0, maxval=1.0)
-    number = state.steps // shape.total_num_envs + jnp.arange(shape.rollout_length)
-    warming = number < lane.hyperparam.warmup_rollout_length
-
-    def act(carry: tuple[Any, Array], at: tuple[Array, ...]) -> tuple[tuple[Any, Array], Transition]:
-        environment, observation = carry
-        noise, uniform, warming, keys = at
-        drawn, _ = draw_action(shape, state.learner.policy, state.statistics, lane, observation, noise)
-        action = jnp.where(warming, uniform, drawn)
-        environment, step = jax.vmap(shape.environment.step)(keys, environment, bounds.scale(action))
-        continues = 1.0 - step.terminated
-        return (environment, step.observation), Transition(
-            observation, action, step.reward, continues, step.final_observation
-        )
-
-    xs = (noise, uniform, warming, jax.random.split(step_key, extent))
-    (environment, observation), transitions = jax.lax.scan(act, (state.environment, state.observation), xs)
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), transitions)
-    return state._replace(environment=environment, observation=observation), replay.pack(flat), flat.observation
-
-
-def update(shape: Shape, learner: Learner, state: State, lane: SACLane, tick: Array, key: Array) -> Learner:
+def update(shape: Shape, learner: Learner, state: State, lane: Lane, tick: Array, key: Array) -> Learner:
     """One gradient update of critics, policy and temperature, in this order, and of the targets after them."""
     hyperparam = lane.hyperparam
     sample_key, next_key, current_key = jax.random.split(key, 3)

@@ -39,9 +39,7 @@ class Workload:
         kind = "discrete" if isinstance(self.environment.action, Discrete) else "continuous"
         if kind not in base.action_kinds:
             raise UsageError(f"{type(base).__name__} cannot act in {environment}, whose actions are {kind}.")
-        self._networks = {
-            name: torso_shape(_possible_torsos(base, space, name)) for name in _network_names(base)
-        }
+        self._networks = {name: torso_shape(_possible_torsos(base, space, name)) for name in _network_names(base)}
         self._capacity = min(_largest(base, space, "total_buffer_size"), run_length.total_timesteps)
         self._longest_iteration = _largest(base, space, "total_num_envs") * _largest(base, space, "rollout_length")
 
@@ -59,10 +57,9 @@ class Workload:
 
     def lane(self, trial: Trial) -> Lane:
         """What is the trial's own: a tree of numpy scalars and small arrays."""
-        config = trial.algorithm
+        config: Any = trial.algorithm
         networks = {
-            name: architecture(getattr(config.network, name).pre_torso, shape)
-            for name, shape in self._networks.items()
+            name: architecture(getattr(config.network, name).pre_torso, shape) for name, shape in self._networks.items()
         }
         budget: Any = np.float32(self.run_length.total_timesteps)
         return Lane(as_scalars(config.hyperparam), networks, budget)
@@ -96,7 +93,9 @@ def _possible_torsos(base: AlgorithmConfig, space: Mapping[str, Distribution], n
     fields = [field.name for field in dataclasses.fields(Torso)]
     choices = [_choices(space, prefix + field, getattr(default, field)) for field in fields]
     return [
-        getattr(apply(base, dict(zip([prefix + f for f in fields], chosen, strict=True)), "search space").network, network).pre_torso
+        getattr(
+            apply(base, dict(zip([prefix + f for f in fields], chosen, strict=True)), "search space").network, network
+        ).pre_torso
         for chosen in itertools.product(*choices)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ class Schedule:
         """Iterations of each segment. Their sum is the fewest that reach the budget."""
         total = -(-self.total_timesteps // self.steps_per_iteration)
         ends = [total * k // self.segments for k in range(self.segments + 1)]
-        return [after - before for before, after in zip(ends, ends[1:], strict=False)]
+        return [after - before for before, after in itertools.pairwise(ends)]
 
     def steps(self) -> list[int]:
         """Environment steps of one seed at each evaluation, the one before training included."""
@@ -131,7 +132,7 @@ def train_batch(
     for iterations in schedule.iterations():
         lanes = watch.time("train", lambda: program.train(lanes, hypers, tick, iterations))  # noqa: B023
         tick += iterations
-        scores.add(watch.time("evaluate", lambda: program.evaluate(lanes, hypers, episode_keys)), trials)
+        scores.add(watch.time("evaluate", lambda: program.evaluate(lanes, hypers, episode_keys)), trials)  # noqa: B023
         watch.segments += 1
         report(iterations * schedule.steps_per_iteration * trials * program.seeds)
         if all(scores.first_fault(lane) is not None for lane in range(trials)):
@@ -156,4 +157,3 @@ def _outcome(
         num_parameters=assignment.num_parameters[lane],
         train_seconds=watch.train / len(assignment.trials),
     )
-

@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-
-QUICK_COMPILE = {"xla_backend_optimization_level": 1}
+QUICK_COMPILE: Any = {"xla_backend_optimization_level": 1}
 """For what runs once or seldom. LLVM unrolls the many small loops of random draws at its default level: `start` of PPO then
 takes 9 s to compile instead of 3, `evaluate` 3 instead of 1.5, and neither runs measurably faster."""
 

@@ -55,9 +55,7 @@ class LaneRunner:
         """Partition trials into batches that can each share a program."""
         return plan(trials, self._workload.program, self.lanes)
 
-    def run(
-        self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]
-    ) -> BatchResult:
+    def run(self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]) -> BatchResult:
         """Train a batch to its end on the next free slot; see `hyperlax.trial.Runner`."""
         slot = self._free.get()
         try:

@@ -7,6 +7,8 @@ dead under any optimizer that maps gradient 0 to update 0 (SGD, Adam, global-nor
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,6 +26,11 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "elu": nn.elu,
 }
 LAYER_NORM_EPSILON = 1e-6
+
+
+def output(network: nn.Module, params: Any, x: Array, lane: Architecture) -> Array:
+    """`network.apply`, whose declared type has to allow for mutable collections."""
+    return network.apply(params, x, lane)  # pyright: ignore[reportReturnType]
 
 
 class MaskedDense(nn.Module):

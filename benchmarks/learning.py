@@ -1,0 +1,140 @@
+"""What the shipped recipes learn with their defaults, and what a small study finds.
+
+    python benchmarks/learning.py                 # every task: 5 seeds, deterministic evaluation over 32 episodes
+    python benchmarks/learning.py --task sac:gymnax.pendulum:20000
+    python benchmarks/learning.py --study         # 32 trials of SAC Pendulum by TPE, the best one confirmed
+
+A task's score is the mean return at its last evaluation, over seeds and episodes. The confirmation trains the best trial of the
+study again under another study seed, so on seeds and episodes that the search never saw. Exits with 1 if a mark is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hyperlax import recipe
+from hyperlax.cli import main as hyperlax
+from hyperlax.engine.runner import make_runner
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.recipe import RunLength
+from hyperlax.trial import Outcome, Trial
+
+
+@dataclass(frozen=True)
+class Task:
+    """A recipe on an environment for a budget, and the mean return that it should reach."""
+
+    recipe: str
+    environment: str
+    steps: int
+    mark: float
+
+
+TASKS = (
+    Task("ppo_mlp", "gymnax.cartpole", 250_000, 490),
+    Task("ppo_mlp", "gymnax.pendulum", 500_000, -200),
+    Task("ppo_mlp", "gymnax.acrobot", 100_000, -90),
+    Task("sac_mlp", "gymnax.pendulum", 20_000, -165),
+    Task("dqn_mlp", "gymnax.cartpole", 100_000, 420),
+)
+STUDY = Task("sac_mlp", "gymnax.pendulum", 20_000, -160)
+CONFIRMATION_SEED = 1_000_003
+
+
+def train(config: AlgorithmConfig, task: Task, *, seed: int, seeds: int, episodes: int) -> Outcome:
+    """One trial, alone in its program."""
+    runner = make_runner(
+        base=config,
+        space={},
+        environment=task.environment,
+        run_length=RunLength(task.steps, 10, episodes),
+        seed=seed,
+        num_seeds=seeds,
+        lanes=1,
+        super_batch=1,
+        compilation_cache=True,
+    )
+    (batch,) = runner.plan([Trial(0, config)])
+    return runner.run(batch, should_stop=lambda: False, report=lambda steps: None).outcomes[0]
+
+
+def show(label: str, outcome: Outcome, mark: float) -> bool:
+    """Print one row of the table; whether the mark was reached."""
+    if outcome.state != "COMPLETE":
+        print(f"| {label} | {outcome.state}: {outcome.reason} | | {mark:g} | no |", flush=True)
+        return False
+    final = outcome.curve.mean[-1]
+    reached = bool(final.mean() >= mark)
+    per_seed = ", ".join(f"{value:.1f}" for value in final)
+    print(f"| {label} | {final.mean():.1f} | {per_seed} | {mark:g} | {'yes' if reached else 'no'} |", flush=True)
+    return reached
+
+
+def run_tasks(tasks: list[Task], seed: int, seeds: int) -> bool:
+    """Every task with its recipe's defaults."""
+    print(
+        f"| recipe, environment, steps | mean over {seeds} seeds | each seed | mark | reached |\n|---|---|---|---|---|"
+    )
+    reached = [
+        show(
+            f"{task.recipe}, {task.environment}, {task.steps:,}",
+            train(recipe.load(task.recipe).config.algorithm, task, seed=seed, seeds=seeds, episodes=32),
+            task.mark,
+        )
+        for task in tasks
+    ]
+    return all(reached)
+
+
+def run_confirmed_study(seed: int, trials: int) -> bool:
+    """A study as a user runs it, and its best trial once more on 3 fresh seeds and 256 fresh episodes."""
+    with tempfile.TemporaryDirectory() as root:
+        status = hyperlax(
+            [
+                "optuna-hp-search",
+                *("--algo-and-network-config", STUDY.recipe, "--env-config", STUDY.environment),
+                *("--n-trials", str(trials), "--total-timesteps", str(STUDY.steps), "--num-evaluations", "10"),
+                *("--num-eval-episodes", "16", "--seed", str(seed), "--output-root", root),
+                *("--objective-names", "final_performance", "--objective-directions", "maximize"),
+            ]
+        )
+        if status:
+            return False
+        (path,) = Path(root).rglob("best_optuna_params.json")
+        best = json.loads(path.read_text())
+    print(f"best of {trials}: trial {best['trial']}, {best['values']}\n{json.dumps(best['params'], indent=1)}")
+    config = recipe.apply(recipe.load(STUDY.recipe).config.algorithm, best["params"], "best trial")
+    outcome = train(config, STUDY, seed=CONFIRMATION_SEED, seeds=3, episodes=256)
+    return show(f"best of {trials} trials, confirmed", outcome, STUDY.mark)
+
+
+def parse_task(text: str) -> Task:
+    """recipe:environment:steps, e.g. sac:gymnax.pendulum:20000; the mark is that of the table, if it is there."""
+    name, environment, steps = text.split(":")
+    name = name if name.endswith("_mlp") else f"{name}_mlp"
+    marks = {(task.recipe, task.environment, task.steps): task.mark for task in TASKS}
+    return Task(name, environment, int(steps), marks.get((name, environment, int(steps)), float(-np.inf)))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", action="append", type=parse_task, help="recipe:environment:steps, repeated")
+    parser.add_argument("--seed", type=int, default=0, help="study seed (default 0)")
+    parser.add_argument("--num-seeds", type=int, default=5, help="seeds a task (default 5)")
+    parser.add_argument("--study", action="store_true", help="run the study and its confirmation instead")
+    parser.add_argument("--n-trials", type=int, default=32, help="trials of the study (default 32)")
+    arguments = parser.parse_args()
+    if arguments.study:
+        return 0 if run_confirmed_study(arguments.seed, arguments.n_trials) else 1
+    return 0 if run_tasks(arguments.task or list(TASKS), arguments.seed, arguments.num_seeds) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

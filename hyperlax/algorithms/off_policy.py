@@ -1,0 +1,126 @@
+"""The part that algorithms with a replay buffer share: collect a rollout, store it, and past the warm-up learn from the store.
+
+Shapes: T rollout_length, E total_num_envs; one seed of one lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from hyperlax.algorithms import normalizer, replay
+from hyperlax.algorithms.lane import Lane
+from hyperlax.algorithms.normalizer import ObservationStatistics
+from hyperlax.algorithms.replay import Replay, Transition
+from hyperlax.envs import Environment
+
+
+class State(NamedTuple):
+    """All that training one seed of one lane carries from iteration to iteration."""
+
+    key: Array
+    steps: Array  # int32[], environment steps done
+    learner: Any  # everything that a gradient update changes
+    replay: Replay
+    statistics: ObservationStatistics
+    environment: Any  # [E, ...]
+    observation: Array  # float32[E, obs]
+
+
+class OffPolicyShape(Protocol):
+    """What these functions ask of a program."""
+
+    @property
+    def environment(self) -> Environment: ...
+    @property
+    def total_num_envs(self) -> int: ...
+    @property
+    def rollout_length(self) -> int: ...
+    @property
+    def replay_capacity(self) -> int: ...
+
+
+Choose = Callable[[Array, Any, Array], tuple[Array, Array]]
+"""(observations float32[E, obs], this step's draws [E, ...], int32[] steps that each environment has behind it) ->
+(actions for the environment [E, ...], the same as they are stored float32[E, action])."""
+
+
+def begin(shape: OffPolicyShape, key: Array, reset_key: Array, learner: Any, action_size: int) -> State:
+    """Fresh environments and an empty replay buffer around a fresh learner."""
+    environment, observation = jax.vmap(shape.environment.reset)(jax.random.split(reset_key, shape.total_num_envs))
+    size = shape.environment.observation_size
+    ring = replay.ring_length(shape.replay_capacity, shape.total_num_envs * shape.rollout_length)
+    return State(
+        key=key,
+        steps=jnp.int32(0),
+        learner=learner,
+        replay=replay.empty(ring, size, action_size),
+        statistics=normalizer.fresh(size),
+        environment=environment,
+        observation=observation,
+    )
+
+
+def renew(old: State, fresh: State) -> State:
+    """The state of a lane that a new trial takes over; the old rows stay where they are, out of its reach."""
+    return fresh._replace(replay=Replay(old.replay.rows, fresh.replay.size))
+
+
+def iterate(
+    shape: OffPolicyShape,
+    state: State,
+    lane: Lane,
+    tick: Array,
+    *,
+    draw: Callable[[Array, tuple[int, int]], Any],
+    choose: Choose,
+    update: Callable[[State, Any, Array], Any],
+) -> State:
+    """One iteration: T steps in E environments into the replay buffer, then `epochs` updates of the learner.
+
+    draw: (key, (T, E)) -> random numbers for acting, [T, E, ...]. update: (state, learner, key) -> learner; it sees the
+    state as of this iteration. While steps done are fewer than the warm-up's the number of updates is 0. It is the lane's
+    own loop bound: under vmap a lane that is done keeps its learner, and the buffer is only read.
+    """
+    key, collect_key, update_key = jax.random.split(state.key, 3)
+    state, transitions = _collect(shape, state, collect_key, draw, choose)
+    rows = replay.pack(transitions)
+    state = state._replace(
+        key=key,
+        steps=state.steps + rows.shape[0],
+        replay=replay.write(state.replay, rows, tick, lane.hyperparam.total_buffer_size),
+        statistics=normalizer.observe(state.statistics, transitions.observation),
+    )
+    warm = state.steps >= lane.hyperparam.warmup_rollout_length * shape.total_num_envs
+    updates = jnp.where(warm, lane.hyperparam.epochs, 0)
+
+    def turn(number: Array, learner: Any) -> Any:
+        return update(state, learner, jax.random.fold_in(update_key, number))
+
+    return state._replace(learner=jax.lax.fori_loop(0, updates, turn, state.learner))
+
+
+def _collect(
+    shape: OffPolicyShape, state: State, key: Array, draw: Callable[[Array, tuple[int, int]], Any], choose: Choose
+) -> tuple[State, Transition]:
+    """The state after the rollout, and its transitions [T * E, ...], oldest first."""
+    draw_key, step_key = jax.random.split(key)
+    extent = (shape.rollout_length, shape.total_num_envs)
+    number = state.steps // shape.total_num_envs + jnp.arange(shape.rollout_length)
+
+    def act(carry: tuple[Any, Array], at: tuple[Any, Array, Array]) -> tuple[tuple[Any, Array], Transition]:
+        environment, observation = carry
+        draws, number, keys = at
+        action, stored = choose(observation, draws, number)
+        environment, step = jax.vmap(shape.environment.step)(keys, environment, action)
+        seen = Transition(observation, stored, step.reward, 1.0 - step.terminated, step.final_observation)
+        return (environment, step.observation), seen
+
+    xs = (draw(draw_key, extent), number, jax.random.split(step_key, extent))
+    (environment, observation), transitions = jax.lax.scan(act, (state.environment, state.observation), xs)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), transitions)
+    return state._replace(environment=environment, observation=observation), flat

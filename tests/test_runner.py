@@ -1,0 +1,162 @@
+"""Hparam batches from trials to outcomes: slots, idle lanes, faults, interrupts, and what is reported."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperlax.algorithms.evaluation import evaluate
+from hyperlax.envs import Discrete, Environment, Step
+from hyperlax.errors import UsageError
+from hyperlax.metrics import ReferenceReturns
+from hyperlax.recipe import RunLength
+from hyperlax.trial import HparamBatch, Interrupted, Outcome
+from tests.toy import RUN_LENGTH, batch, run, runner, same_curves, trial
+
+pytestmark = pytest.mark.timeout(120)
+
+RATES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+STEPS = [0, 6, 12, 20]
+
+
+def outcomes_of(lanes: int, slots: int, order: int = 1) -> dict[int, Outcome]:
+    """Seven trials of one program and two of another, through as many threads as there are slots."""
+    lane_runner = runner(lanes, slots)
+    trials = [*[trial(n, rate) for n, rate in enumerate(RATES)], trial(7, dimensions=2), trial(8, dimensions=2)]
+    with ThreadPoolExecutor(slots) as threads:
+        results = list(threads.map(lambda b: run(lane_runner, b), lane_runner.plan(trials[::order])))
+    assert sum(result.timing["programs_compiled"] for result in results) == 2 * 3
+    return {outcome.number: outcome for result in results for outcome in result.outcomes}
+
+
+def test_outcomes_do_not_depend_on_the_number_of_slots_nor_on_the_lanes_that_trials_get() -> None:
+    expected = outcomes_of(lanes=3, slots=1)
+    assert sorted(expected) == list(range(9))
+    for other in (outcomes_of(lanes=3, slots=3), outcomes_of(lanes=3, slots=2, order=-1)):
+        for number, outcome in other.items():
+            assert same_curves(outcome.curve, expected[number].curve)
+
+
+def test_outcomes_hardly_depend_on_the_number_of_lanes() -> None:
+    expected, other = outcomes_of(lanes=3, slots=1), outcomes_of(lanes=2, slots=1)
+    for number, outcome in other.items():
+        np.testing.assert_allclose(outcome.curve.mean, expected[number].curve.mean, rtol=1e-5)
+
+
+def test_a_complete_outcome_carries_its_trial_its_whole_curve_and_its_size() -> None:
+    result = run(runner(), batch(trial(4, 0.3), trial(6, 0.9)))
+    assert [outcome.number for outcome in result.outcomes] == [4, 6]
+    for outcome in result.outcomes:
+        assert (outcome.state, outcome.reason, outcome.num_parameters) == ("COMPLETE", "", 3)
+        assert outcome.curve.steps.tolist() == STEPS
+        assert outcome.curve.mean.shape == (len(STEPS), 2)
+        assert outcome.curve.mean.dtype == np.float64
+        assert outcome.curve.episodes == RUN_LENGTH.num_eval_episodes
+        assert (outcome.curve.mean[-1] > outcome.curve.mean[0]).all()
+        assert outcome.train_seconds > 0
+
+
+def test_idle_lanes_cost_nothing_in_results_or_in_the_count_of_steps() -> None:
+    lane_runner = runner()
+    full = run(lane_runner, batch(trial(0, 0.1), trial(1, 0.2), trial(2, 0.3)))
+    short = run(lane_runner, batch(trial(1, 0.2)))
+    assert len(short.outcomes) == 1
+    assert same_curves(short.outcomes[0].curve, full.outcomes[1].curve)
+    assert (short.timing["steps"], full.timing["steps"]) == (20 * 2, 20 * 2 * 3)
+    assert (short.timing["useful_lane_segments"], full.timing["useful_lane_segments"]) == (3, 9)
+    assert (short.timing["programs_compiled"], full.timing["programs_compiled"]) == (0, 3)
+    assert full.timing["predicted_seconds"] is None
+    assert short.timing["predicted_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "spread", "point"),
+    [(1e5, 1.0, 2), (0.1, float("inf"), 0), (1e5, 1e10, 1)],
+    ids=["later", "before training", "in the first segment"],
+)
+def test_a_lane_that_stops_being_finite_fails_at_that_step_and_its_mates_do_not_notice(
+    rate: float, spread: float, point: int
+) -> None:
+    lane_runner = runner()
+    sound = run(lane_runner, batch(trial(0, 0.1), trial(1, 0.2), trial(2, 0.3)))
+    mixed = run(lane_runner, batch(trial(0, 0.1), trial(1, rate, spread=spread), trial(2, 0.3)))
+    failed = mixed.outcomes[1]
+    assert failed.state == "FAIL"
+    assert failed.reason == f"parameters or returns are not finite at step {STEPS[point]}"
+    assert failed.curve.steps.tolist() == STEPS[:point]
+    assert failed.curve.mean.shape == failed.curve.length.shape == (point, 2)
+    assert np.isfinite(failed.curve.mean).all()
+    for mate in (0, 2):
+        assert mixed.outcomes[mate].state == "COMPLETE"
+        assert same_curves(mixed.outcomes[mate].curve, sound.outcomes[mate].curve)
+
+
+def test_a_return_that_overflows_is_a_fault_though_every_parameter_is_finite() -> None:
+    failed = run(runner(), batch(trial(0, 0.1, spread=1e25))).outcomes[0]
+    assert failed.state == "FAIL"
+    assert failed.reason.endswith("at step 0")
+
+
+def test_a_batch_without_a_sound_lane_ends_early() -> None:
+    reports: list[int] = []
+    lane_runner = runner()
+    result = lane_runner.run(
+        batch(trial(0, 1e5, spread=1e10), trial(1, 1e5, spread=1e10)), should_stop=lambda: False, report=reports.append
+    )
+    assert [outcome.state for outcome in result.outcomes] == ["FAIL", "FAIL"]
+    assert reports == [6 * 2 * 2]
+    assert result.timing["steps"] == 6 * 2 * 2
+
+
+def test_after_every_segment_the_steps_of_all_trials_and_seeds_are_reported() -> None:
+    reports: list[int] = []
+    runner().run(batch(trial(0), trial(1)), should_stop=lambda: False, report=reports.append)
+    assert reports == [steps * 2 * 2 for steps in np.diff(STEPS)]
+
+
+def test_a_batch_that_is_told_to_stop_stops_after_its_segment_and_gives_its_slot_back() -> None:
+    lane_runner, reports = runner(), []
+    with pytest.raises(Interrupted):
+        lane_runner.run(batch(trial(0)), should_stop=lambda: len(reports) == 2, report=reports.append)
+    assert reports == [12, 12]
+    fresh, resumed = run(runner(), batch(trial(0))), run(lane_runner, batch(trial(0)))
+    assert same_curves(resumed.outcomes[0].curve, fresh.outcomes[0].curve)
+
+
+def test_a_batch_that_breaks_gives_its_slot_back() -> None:
+    lane_runner = runner()
+    with pytest.raises(ZeroDivisionError):
+        lane_runner.run(batch(trial(0)), should_stop=lambda: bool(1 // 0), report=lambda steps: None)
+    assert run(lane_runner, batch(trial(0))).outcomes[0].state == "COMPLETE"
+
+
+def test_a_budget_that_is_too_small_is_refused_before_anything_is_compiled() -> None:
+    lane_runner = runner(run_length=RunLength(total_timesteps=4, num_evaluations=3, num_eval_episodes=1))
+    with pytest.raises(UsageError, match="too few for 3 evaluations"):
+        run(lane_runner, HparamBatch((trial(0),)))
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_returns_and_parameters_that_are_not_finite_are_seen_by_the_evaluation_of_a_policy(number: float) -> None:
+    def paying(reward: float) -> Environment:
+        def step(key: Any, state: Any, action: Any) -> tuple[Any, Step]:
+            ends = jnp.asarray(True)
+            return state, Step(jnp.zeros(1), jnp.zeros(1), jnp.float32(reward), ends, ~ends)
+
+        return Environment(
+            "test.paying", 1, Discrete(2), 3, lambda key: (jnp.int32(0), jnp.zeros(1)), step, ReferenceReturns(0, 1, "")
+        )
+
+    def finite(reward: float, parameter: float) -> bool:
+        act = lambda observation, key: jnp.zeros(len(observation), jnp.int32)  # noqa: E731
+        trained = {"w": jnp.asarray([0.0, parameter]), "count": jnp.int32(3)}
+        return bool(evaluate(paying(reward), act, jax.random.key(0), 2, trained).finite)
+
+    assert finite(1.0, 1.0)
+    assert not finite(number, 1.0)
+    assert not finite(1.0, number)

@@ -13,6 +13,7 @@ import pytest
 from hyperlax.algorithms import dqn, ppo, sac
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine.keys import evaluation_keys, training_keys
+from hyperlax.envs import Discrete, Environment
 from hyperlax.hyperparams import Torso
 from hyperlax.trial import Trial
 from tests.exact import ExactMLP, crop
@@ -44,12 +45,17 @@ class ExactSAC(sac.Shape):
         return ExactMLP(self.torsos["critic_network"], 1)
 
 
+def actions_of(environment: Environment) -> int:
+    assert isinstance(environment.action, Discrete)
+    return environment.action.n
+
+
 class ExactDQN(dqn.Shape):
     torsos: Any
 
     @cached_property
     def q_network(self) -> Any:
-        return ExactMLP(self.torsos["critic_network"], self.environment.action.n)
+        return ExactMLP(self.torsos["critic_network"], actions_of(self.environment))
 
 
 EXACT = {ppo.Shape: ExactPPO, sac.Shape: ExactSAC, dqn.Shape: ExactDQN}

@@ -35,7 +35,7 @@ def masked_init(key, lane):
 
 @jax.jit
 def masked_output_and_gradient(params, lane):
-    loss = lambda p: jnp.sum(jnp.sin(output(NETWORK, p, X, lane)))  # noqa: E731
+    loss = lambda p: jnp.sum(jnp.sin(output(NETWORK, p, jnp.asarray(X), lane)))  # noqa: E731
     return NETWORK.apply(params, X, lane), jax.grad(loss)(params)
 
 

@@ -65,7 +65,7 @@ def write(replay: Replay, rows: Array, tick: Array, capacity: Array | int) -> Re
     ring, n = replay.rows.shape[0], rows.shape[0]
     position = _position(tick, n, ring)
     updated = jax.lax.dynamic_update_slice_in_dim(replay.rows, rows, position, axis=0)
-    return Replay(updated, jnp.minimum(replay.size + n, capacity))
+    return Replay(updated, jnp.minimum(replay.size + n, jnp.minimum(capacity, ring)))
 
 
 def sample(replay: Replay, key: Array, batch: int, rollout: int, tick: Array) -> Array:

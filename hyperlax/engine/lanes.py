@@ -72,6 +72,8 @@ class Program:
     def prepare(self, keys: Array, hypers: Any, episode_keys: Array) -> list[Compilation]:
         """Compile `start`, `train` and `evaluate` where that is still to do; what this very call compiled."""
         with self._lock:
+            if {"start", "train", "evaluate"} <= self._compiled.keys():
+                return []
             before = len(self.compilations)
             lanes = jax.eval_shape(self._init, keys, hypers)
             tick = jax.ShapeDtypeStruct((), jnp.int32)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from typing import Any
 
 import flax.linen as nn
 import jax

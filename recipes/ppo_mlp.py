@@ -16,7 +16,7 @@ from hyperlax.hyperparams import PPO, ActorCriticNetworks, Network, PPOHyperpara
 from hyperlax.recipe import ExperimentConfig, RunLength
 from hyperlax.space import Categorical, Distribution, LogUniform, UniformContinuous, UniformDiscrete
 
-LAYER_SIZES = [[32, 32], [64, 64], [64, 64, 64], [128, 64], [128, 128]]
+LAYER_SIZES = [[64], [32, 32], [64, 32], [64, 64]]
 ACTIVATIONS = ["tanh", "relu", "silu"]
 
 

@@ -21,9 +21,9 @@ import numpy as np
 
 from hyperlax import recipe
 from hyperlax.cli import main as hyperlax
-from hyperlax.engine.runner import make_runner
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import RunLength
+from hyperlax.runner import make_runner
 from hyperlax.trial import Outcome, Trial
 
 

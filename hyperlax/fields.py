@@ -19,6 +19,7 @@ from hyperlax.space import Categorical, Distribution, Numeric
 
 PREFIX = "algorithm"
 LARGEST_INTEGER = 2**31 - 1  # integers are int32 on the device
+SMALLEST_FLOAT, LARGEST_FLOAT = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and floats normal float32
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Field:
 
     def _within(self, value: float) -> bool:
         if not math.isfinite(value) or (self.type == "int" and value > LARGEST_INTEGER):
+            return False
+        if self.type == "float" and value and not SMALLEST_FLOAT <= abs(value) <= LARGEST_FLOAT:
             return False
         if self.rule is None:
             return True

@@ -105,7 +105,12 @@ class SearchFlags:
     num_eval_episodes: NumEvalEpisodes = None
     run_length_modifier: RunLengthModifier = None
     timeout: Annotated[
-        float | None, _flag("SECONDS", "Start no further super-batch after this time.", "default: no limit")
+        float | None,
+        _flag(
+            "SECONDS",
+            "Start no further hparam batch after this time.",
+            "default: no limit",
+        ),
     ] = None
     no_compilation_cache: NoCompilationCache = False
 

@@ -34,6 +34,7 @@ SMALLER = {
     r"LAYER_SIZES = .*": "LAYER_SIZES = [[4], [8]]",
     r"ACTIVATIONS = .*": 'ACTIVATIONS = ["tanh"]',
     r"total_num_envs=\d+": "total_num_envs=4",
+    r"rollout_length=128": "rollout_length=16",
     r"warmup_rollout_length=\d+": "warmup_rollout_length=16",
     r"total_batch_size=\d+": "total_batch_size=16",
     r"num_minibatches=\d+": "num_minibatches=2",
@@ -350,7 +351,11 @@ def test_what_cannot_run_is_refused_before_anything_is_written(desk, changes, me
             "hyperparam.taus",
             "recipes/edited.py: no hyperparameter named `algorithm.hyperparam.taus`.",
         ),
-        ("(2e-3, 5e-2)", "(0, 5e-2)", "LogUniform needs 0 < low < high, got low=0, high=0.05."),
+        (
+            "LogUniform(domain=(5e-3, ",
+            "LogUniform(domain=(0, ",
+            "LogUniform needs 0 < low < high, got low=0, high=0.05.",
+        ),
     ],
 )
 def test_a_wrong_edit_of_a_recipe_is_refused_by_file_and_name(desk, old, new, message):

@@ -63,7 +63,7 @@ def python(program: str, flags: str | None, timeout: float = 240) -> subprocess.
 
 
 def test_eight_lanes_of_ppo_train_to_their_end_in_a_process_of_their_own() -> None:
-    done = python(TRAIN_EIGHT_LANES, flags=None)
+    done = python(TRAIN_EIGHT_LANES, flags="--xla_backend_optimization_level=1")  # half the time to compile
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["COMPLETE"] * 8
 

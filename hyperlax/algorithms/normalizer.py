@@ -16,24 +16,23 @@ class ObservationStatistics(NamedTuple):
 
     mean: Array  # float32[obs]
     variance: Array  # float32[obs]
-    count: Array  # float32[]
+    count: Array  # int32[]
 
 
 def fresh(observation_size: int) -> ObservationStatistics:
     """Statistics of nothing yet."""
-    return ObservationStatistics(jnp.zeros(observation_size), jnp.ones(observation_size), jnp.zeros(()))
+    return ObservationStatistics(jnp.zeros(observation_size), jnp.ones(observation_size), jnp.int32(0))
 
 
 def observe(statistics: ObservationStatistics, batch: Array) -> ObservationStatistics:
     """Add `batch` `[n, obs]`, combining the moments of the two sets (Chan, Golub & LeVeque, 1983)."""
     n = batch.shape[0]
-    count = statistics.count + n
+    before = statistics.count.astype(jnp.float32)
+    count = before + n
     batch_mean = jnp.mean(batch, axis=0)
     delta = batch_mean - statistics.mean
-    squares = (
-        statistics.variance * statistics.count + jnp.var(batch, axis=0) * n + delta**2 * statistics.count * n / count
-    )
-    return ObservationStatistics(statistics.mean + delta * n / count, squares / count, count)
+    squares = statistics.variance * before + jnp.var(batch, axis=0) * n + delta**2 * before * n / count
+    return ObservationStatistics(statistics.mean + delta * n / count, squares / count, statistics.count + n)
 
 
 def normalize(statistics: ObservationStatistics, observation: Array, enabled: Array | bool) -> Array:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,11 +64,11 @@ def total_cost(record: StudyRecord) -> Cost:
     memory = [timing["peak_memory_bytes"] for timing in timings if timing["peak_memory_bytes"] is not None]
     return Cost(
         batches=len(timings),
-        compile_seconds=sum(timing["compile_seconds"] for timing in timings),
-        train_seconds=sum(timing["train_seconds"] for timing in timings),
-        evaluate_seconds=sum(timing["evaluate_seconds"] for timing in timings),
-        wall_seconds=sum(timing["wall_seconds"] for timing in timings),
-        steps=sum(timing["steps"] for timing in timings),
+        compile_seconds=_known_sum(timings, "compile_seconds"),
+        train_seconds=_known_sum(timings, "train_seconds"),
+        evaluate_seconds=_known_sum(timings, "evaluate_seconds"),
+        wall_seconds=_known_sum(timings, "wall_seconds"),
+        steps=_known_sum(timings, "steps"),
         peak_memory_bytes=max(memory) if memory else None,
     )
 
@@ -81,3 +82,8 @@ def _curve(rows: list[dict[str, str]], number: int, path: Path) -> LearningCurve
     for row in rows:
         returns[steps.index(int(row["step"])), seeds.index(int(row["seed"]))] = float(row["mean"])
     return LearningCurve(steps=np.array(steps), returns=returns)
+
+
+def _known_sum(timings: Sequence[Mapping[str, Any]], key: str) -> Any:
+    """The sum over the batches that know it: one that raised has null."""
+    return sum(timing[key] for timing in timings if timing[key] is not None)

@@ -120,7 +120,7 @@ def train_batch(
     the batch ends.
 
     Raises:
-      Interrupted: `should_stop` said so after a segment.
+      Interrupted: `should_stop` said so after a segment that was not the last.
     """
     program, trials = assignment.program, len(assignment.trials)
     hypers = assignment.hypers()
@@ -137,7 +137,7 @@ def train_batch(
         report(iterations * schedule.steps_per_iteration * trials * program.seeds)
         if all(scores.first_fault(lane) is not None for lane in range(trials)):
             break
-        if should_stop():
+        if watch.segments < schedule.segments and should_stop():
             raise Interrupted
     outcomes = [_outcome(assignment, lane, scores, schedule, episodes, watch) for lane in range(trials)]
     return outcomes, watch

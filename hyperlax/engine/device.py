@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hyperlax.xla import require_safe_scheduler
 
 CACHE_VARIABLE = "HYPERLAX_CACHE_DIR"
 LANES_PER_CPU_SLOT = 8
+MEMORY_FACTOR = 3
 
 
 def cache_directory() -> Path:
@@ -49,18 +51,31 @@ def slot_devices() -> list[Any]:
     return devices * cores() if devices[0].platform == "cpu" else devices
 
 
-def automatic_lanes(super_batch: int, slots: list[Any]) -> int:
-    """Lanes for `--runner-hparam-batch-size auto`: a super-batch spread over all slots.
+def automatic_lanes(super_batch: int, slots: list[Any], bytes_a_lane: int) -> int:
+    """Lanes for `--runner-hparam-batch-size auto`: a super-batch spread over all slots, as far as the memory goes.
 
-    On a CPU at most 8: two threads with 2 to 8 lanes each were measured to use both cores fully, more gains nothing.
+    On a CPU at most 8, since more lanes gain nothing where a core is busy. bytes_a_lane: the training state of one lane, of which
+    a program is taken to need MEMORY_FACTOR times as much, for results and temporaries.
     """
     spread = -(-super_batch // len(slots))
-    return min(spread, LANES_PER_CPU_SLOT) if slots[0].platform == "cpu" else spread
+    if slots[0].platform == "cpu":
+        spread = min(spread, LANES_PER_CPU_SLOT)
+    room = free_bytes(slots[0]) // (len(slots) if slots[0].platform == "cpu" else 1)
+    return max(1, min(spread, int(room // (MEMORY_FACTOR * bytes_a_lane))))
+
+
+def free_bytes(device: Any) -> int:
+    """Memory that can still be taken: of the device where it says so, else of this machine."""
+    statistics = device.memory_stats() if device.platform != "cpu" else None
+    if statistics and "bytes_limit" in statistics:
+        return int(statistics["bytes_limit"]) - int(statistics.get("bytes_in_use", 0))
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_memory_bytes(device: Any) -> int:
-    """Most bytes in use so far: on the device where it keeps count, else of this process."""
+    """Most bytes in use so far: on the device where it keeps count, else of this whole process."""
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics and "peak_bytes_in_use" in statistics:
         return int(statistics["peak_bytes_in_use"])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

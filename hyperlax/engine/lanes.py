@@ -19,7 +19,7 @@ from jax import Array
 
 QUICK_COMPILE: Any = {"xla_backend_optimization_level": 1}
 """For what runs once or seldom. LLVM unrolls the many small loops of random draws at its default level: `start` of PPO then
-takes 9 s to compile instead of 3, `evaluate` 3 instead of 1.5, and neither runs measurably faster."""
+takes several times as long to compile and runs no faster."""
 
 
 class Algorithm(Hashable, Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from hyperlax.engine import device
@@ -13,9 +13,7 @@ from hyperlax.engine.batch import Assignment, Schedule, train_batch
 from hyperlax.engine.lanes import Program
 from hyperlax.engine.plan import plan
 from hyperlax.errors import UsageError
-from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import RunLength
-from hyperlax.space import Distribution
 from hyperlax.trial import BatchResult, HparamBatch, Trial
 
 
@@ -86,7 +84,7 @@ class LaneRunner:
             report=report,
         )
         wall = time.perf_counter() - began
-        self._seconds_per_segment[(algorithm, slot)] = (wall - watch.compile) / watch.segments
+        self._seconds_per_segment[(algorithm, slot)] = (watch.train + watch.evaluate) / watch.segments
         steps = schedule.steps()[watch.segments] * len(batch.trials) * self._num_seeds
         timing = {
             "programs_compiled": len(watch.compilations),
@@ -126,36 +124,6 @@ def schedule_of(run_length: RunLength, steps_per_iteration: int) -> Schedule:
             "--num-evaluations, or make rollouts shorter."
         )
     return schedule
-
-
-def make_runner(
-    *,
-    base: AlgorithmConfig,
-    space: Mapping[str, Distribution],
-    environment: str,
-    run_length: RunLength,
-    seed: int,
-    num_seeds: int,
-    lanes: int | None,
-    super_batch: int,
-    compilation_cache: bool,
-) -> LaneRunner:
-    """A runner for one study on this machine's devices.
-
-    lanes: trials a compiled call trains at once; None chooses from the device and `super_batch`.
-
-    Raises:
-      UsageError: the algorithm cannot act in the environment; the budget is smaller than the evaluations need, for some
-        choice of the search space; jax was started so that it would hang.
-    """
-    from hyperlax.algorithms.workload import Workload as RLWorkload
-
-    device.prepare_jax(compilation_cache)
-    workload = RLWorkload(base, space, environment, run_length)
-    schedule_of(run_length, workload.longest_iteration())
-    slots = device.slot_devices()
-    chosen = device.automatic_lanes(super_batch, slots) if lanes is None else lanes
-    return LaneRunner(workload, seed=seed, num_seeds=num_seeds, lanes=chosen, slot_devices=slots)
 
 
 def _useful_lane_segments(outcomes: Sequence[Any]) -> int:

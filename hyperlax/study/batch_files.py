@@ -17,8 +17,10 @@ from hyperlax.trial import BatchResult, Curve, HparamBatch, Outcome
 
 CURVES = ("trial", "seed", "step", "mean", "std", "min", "max", "length", "episodes")
 SUMMARY = ("trial", "state", "reason", *METRICS, "seconds", "steps")
-TIMED = ("programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second")
-_UNKNOWN = {"peak_memory_bytes": None, "lanes": None, "useful_lane_segments": None, "predicted_seconds": None}
+UNKNOWN_AFTER_AN_ERROR = (
+    "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second",
+    "peak_memory_bytes", "lanes", "useful_lane_segments", "predicted_seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,12 @@ def read_ends(directory: Path) -> list[TrialEnd]:
 
 
 def failed_batch(batch: HparamBatch, reason: str, seeds: int, wall_seconds: float) -> BatchResult:
-    """The result of a batch that raised: every trial FAIL, nothing counted but the time until then."""
+    """The result of a batch that raised: every trial FAIL, nothing known but the time until then."""
     empty = np.zeros((0, seeds))
     curve = Curve(np.zeros(0, np.int64), empty, empty, empty, empty, empty, 0)
     outcomes = tuple(Outcome(trial.number, "FAIL", reason, curve, 0, 0.0) for trial in batch.trials)
-    return BatchResult(outcomes, {**dict.fromkeys(TIMED, 0), **_UNKNOWN, "wall_seconds": wall_seconds, "error": reason})
+    unknown = dict.fromkeys(UNKNOWN_AFTER_AN_ERROR)
+    return BatchResult(outcomes, {**unknown, "wall_seconds": wall_seconds, "error": reason})
 
 
 def write_hyperparams(path: Path, batch: HparamBatch) -> None:

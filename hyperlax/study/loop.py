@@ -173,8 +173,12 @@ class StudyLoop:
     def _failed(self, batch: HparamBatch, error: Exception) -> BatchResult:
         numbers = ", ".join(str(trial.number) for trial in batch.trials)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_REASON]
-        log.error("The batch of trials %s failed: %s. They are marked FAIL; the study goes on.", numbers, reason)
-        log.debug("Traceback of the batch of trials %s:", numbers, exc_info=error)
+        log.error(
+            "The batch of trials %s failed: %s. They are marked FAIL; the study goes on.",
+            numbers,
+            reason,
+            exc_info=error,
+        )
         return failed_batch(batch, reason, self._arguments.num_seeds, time.monotonic() - self._began[batch])
 
     def _renew_analysis(self) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 
 from hyperlax.metrics import ReferenceReturns
 
+FEWEST_FOR_IMPORTANCES = 8
+"""Complete trials below which importances are not computed: PED-ANOVA compares the best tenth with all."""
+
 
 @dataclass(frozen=True)
 class TrialRecord:

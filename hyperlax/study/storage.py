@@ -20,9 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hyperlax.errors import UsageError
-
-FEWEST_FOR_IMPORTANCES = 8
-"""Complete trials below which importances are not computed: PED-ANOVA compares the best tenth with all."""
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 
 
 class StudyStorage:

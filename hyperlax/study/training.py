@@ -25,10 +25,10 @@ def runner_of_study(arguments: StudyArguments, recipe: Recipe, stored: Manifest 
 
     Raises UsageError for what the engine cannot run.
     """
-    from hyperlax.engine.runner import make_runner
+    from hyperlax.runner import make_runner
 
     lanes = None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size
-    if stored is not None and stored.arguments["runner_hparam_batch_size"] == arguments.runner_hparam_batch_size:
+    if lanes is None and stored is not None and stored.arguments["runner_hparam_batch_size"] == "auto":
         lanes = stored.lanes
     return make_runner(
         base=recipe.config.algorithm,
@@ -38,14 +38,14 @@ def runner_of_study(arguments: StudyArguments, recipe: Recipe, stored: Manifest 
         seed=arguments.seed,
         num_seeds=arguments.num_seeds,
         lanes=lanes,
-        super_batch=arguments.optuna_study_batch_size,
+        super_batch=min(arguments.optuna_study_batch_size, arguments.n_trials),
         compilation_cache=arguments.compilation_cache,
     )
 
 
 def runner_of_single(arguments: SingleArguments, algorithm: AlgorithmConfig) -> StudyRunner:
     """The engine's runner for one configuration. Raises UsageError for what the engine cannot run."""
-    from hyperlax.engine.runner import make_runner
+    from hyperlax.runner import make_runner
 
     return make_runner(
         base=algorithm,

@@ -9,7 +9,7 @@ from hyperlax.analysis.best import complete_trials
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.style import POINT, finish, plain
-from hyperlax.study.record import StudyRecord
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord
 
 
 def param_importances(record: StudyRecord) -> go.Figure:
@@ -17,8 +17,8 @@ def param_importances(record: StudyRecord) -> go.Figure:
     shown = {name: record.importances[name] for name in record.objectives if record.importances.get(name)}
     if not shown:
         raise NothingToShow(
-            "Importances cannot be computed: they need at least two COMPLETE trials whose values and hyperparameters "
-            f"differ. The study has {len(complete_trials(record))} COMPLETE."
+            f"Importances cannot be computed: they need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials "
+            f"with values that differ. The study has {len(complete_trials(record))} COMPLETE."
         )
     short = short_names(record.space)
     figure = make_subplots(

@@ -25,7 +25,7 @@ def get_base_config() -> ExperimentConfig:
     return ExperimentConfig(
         algorithm=DQN(
             hyperparam=DQNHyperparams(
-                critic_lr=1.5e-3,
+                critic_lr=2.5e-3,
                 gamma=0.98,
                 tau=0.02,
                 max_grad_norm=1.0,
@@ -58,7 +58,7 @@ def get_base_config() -> ExperimentConfig:
 def get_base_hyperparam_distributions() -> dict[str, Distribution]:
     """What a study searches: any field of the configuration can be given a distribution, or none."""
     return {
-        "algorithm.hyperparam.critic_lr": LogUniform(domain=(4e-4, 4e-3)),
+        "algorithm.hyperparam.critic_lr": LogUniform(domain=(5e-4, 6e-3)),
         "algorithm.hyperparam.gamma": UniformContinuous(domain=(0.96, 0.995)),
         "algorithm.hyperparam.tau": LogUniform(domain=(5e-3, 5e-2)),
         "algorithm.hyperparam.max_grad_norm": LogUniform(domain=(0.5, 10.0)),

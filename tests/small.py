@@ -83,7 +83,7 @@ def network_space(base: Any) -> dict[str, Categorical]:
     for field in dataclasses.fields(base.network):
         prefix = f"algorithm.network.{field.name}.pre_torso."
         space[prefix + "layer_sizes"] = Categorical(values=[[6, 4], [8], [3, 8, 5]])
-        space[prefix + "activation"] = Categorical(values=["tanh", "relu", "silu", "gelu", "elu"])
+        space[prefix + "activation"] = Categorical(values=["tanh", "relu", "elu"])
         space[prefix + "use_layer_norm"] = Categorical(values=[False, True])
     return space
 

@@ -25,8 +25,8 @@ def get_base_config() -> ExperimentConfig:
     return ExperimentConfig(
         algorithm=DQN(
             hyperparam=DQNHyperparams(
-                critic_lr=2.5e-3,
-                gamma=0.98,
+                critic_lr=1e-3,
+                gamma=0.99,
                 tau=0.02,
                 max_grad_norm=1.0,
                 training_epsilon=0.1,
@@ -40,11 +40,11 @@ def get_base_config() -> ExperimentConfig:
                 rollout_length=4,
                 warmup_rollout_length=128,
                 epochs=8,
-                total_buffer_size=5_000,
+                total_buffer_size=10_000,
                 total_batch_size=128,
             ),
             network=QNetworks(
-                critic_network=Network(Torso(layer_sizes=(64, 64), activation="relu", use_layer_norm=False))
+                critic_network=Network(Torso(layer_sizes=(64, 64), activation="relu", use_layer_norm=True))
             ),
         ),
         run_lengths={
@@ -58,7 +58,7 @@ def get_base_config() -> ExperimentConfig:
 def get_base_hyperparam_distributions() -> dict[str, Distribution]:
     """What a study searches: any field of the configuration can be given a distribution, or none."""
     return {
-        "algorithm.hyperparam.critic_lr": LogUniform(domain=(5e-4, 6e-3)),
+        "algorithm.hyperparam.critic_lr": LogUniform(domain=(3e-4, 3e-3)),
         "algorithm.hyperparam.gamma": UniformContinuous(domain=(0.96, 0.995)),
         "algorithm.hyperparam.tau": LogUniform(domain=(5e-3, 5e-2)),
         "algorithm.hyperparam.max_grad_norm": LogUniform(domain=(0.5, 10.0)),
@@ -66,7 +66,7 @@ def get_base_hyperparam_distributions() -> dict[str, Distribution]:
         "algorithm.hyperparam.exploration_fraction": UniformContinuous(domain=(0.1, 0.4)),
         "algorithm.hyperparam.huber_loss_parameter": Categorical(values=[0.0, 1.0, 5.0]),
         "algorithm.hyperparam.use_double_q": Categorical(values=[False, True]),
-        "algorithm.hyperparam.total_buffer_size": Categorical(values=[3_000, 5_000, 10_000]),
+        "algorithm.hyperparam.total_buffer_size": Categorical(values=[5_000, 10_000, 20_000]),
         "algorithm.network.critic_network.pre_torso.layer_sizes": Categorical(values=LAYER_SIZES),
         "algorithm.network.critic_network.pre_torso.activation": Categorical(values=ACTIVATIONS),
         "algorithm.network.critic_network.pre_torso.use_layer_norm": Categorical(values=[False, True]),

@@ -21,6 +21,7 @@ import numpy as np
 
 from hyperlax import recipe
 from hyperlax.cli import main as hyperlax
+from hyperlax.envs import slug
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import RunLength
 from hyperlax.runner import make_runner
@@ -107,8 +108,7 @@ def run_confirmed_study(seed: int, trials: int) -> bool:
         )
         if status:
             return False
-        (path,) = Path(root).rglob("best_optuna_params.json")
-        best = json.loads(path.read_text())
+        best = json.loads((Path(root) / STUDY.recipe / slug(STUDY.environment) / "best_optuna_params.json").read_text())
     print(f"best of {trials}: trial {best['trial']}, {best['values']}\n{json.dumps(best['params'], indent=1)}")
     config = recipe.apply(recipe.load(STUDY.recipe).config.algorithm, best["params"], "best trial")
     outcome = train(config, STUDY, seed=CONFIRMATION_SEED, seeds=3, episodes=256)

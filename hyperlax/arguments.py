@@ -157,6 +157,8 @@ def given_arguments(flags: SearchFlags, recipe: Recipe) -> dict[str, Any]:
         given["compilation_cache"] = False
     if "log_level" in given:
         given["log_level"] = given["log_level"].upper()
+    if given.get("algo_and_network_config", "").endswith(".py"):
+        given["algo_and_network_config"] = str(Path(given["algo_and_network_config"]).resolve())
     return given
 
 
@@ -199,6 +201,8 @@ def check_run(arguments: StudyArguments | SingleArguments) -> None:
         raise UsageError(f"--seed needs a number from 0 to {LARGEST_SEED}, got {arguments.seed}.")
     for name in ("num_seeds", *RUN_LENGTH):
         at_least(getattr(arguments, name), 1, name)
+        if getattr(arguments, name) > LARGEST_SEED:
+            raise UsageError(f"{_flag(name)} needs a number from 1 to {LARGEST_SEED}, got {getattr(arguments, name)}.")
     if arguments.total_timesteps < arguments.num_evaluations:
         raise UsageError(
             f"--total-timesteps {arguments.total_timesteps} is less than one step for each of --num-evaluations "

@@ -53,7 +53,7 @@ class PPOHyperparams:
     gae_lambda: float = traced(0.95, 0, 1)
     clip_eps: float = traced(0.2, above=0)
     ent_coef: float = traced(0.0, 0)
-    vf_coef: float = traced(0.5, 0)
+    vf_coef: float = traced(0.5, 0)  # the value network has an optimizer of its own: this acts through max_grad_norm
     max_grad_norm: float = traced(0.5, above=0)
     standardize_advantages: bool = traced(True)
     decay_learning_rates: bool = traced(False)
@@ -97,7 +97,7 @@ class DQNHyperparams:
     training_epsilon: float = traced(0.05, 0, 1)
     exploration_fraction: float = traced(0.5, 0, 1)
     evaluation_epsilon: float = traced(0.0, 0, 1)
-    huber_loss_parameter: float = traced(1.0, 0)
+    huber_loss_parameter: float = traced(1.0, 0)  # where the loss turns linear; 0: nowhere, squared error
     use_double_q: bool = traced(True)
     decay_learning_rates: bool = traced(False)
     normalize_observations: bool = traced(False)

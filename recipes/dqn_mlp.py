@@ -32,7 +32,7 @@ def get_base_config() -> ExperimentConfig:
                 training_epsilon=0.1,
                 exploration_fraction=0.2,
                 evaluation_epsilon=0.0,
-                huber_loss_parameter=0.0,
+                huber_loss_parameter=0.0,  # squared error
                 use_double_q=True,
                 decay_learning_rates=True,
                 normalize_observations=False,

@@ -83,7 +83,7 @@ def test_an_edited_recipe_is_followed(folder):
     edit(
         folder,
         ('actor_lr": LogUniform(domain=(2e-4, 5e-3))', 'actor_lr": LogUniform(domain=(1e-6, 1e-1))'),
-        ("[[64], [64, 64]", "[[512, 256, 128], [64], [64, 64]"),
+        ("[[64], [32, 32]", "[[512, 256, 128], [64], [32, 32]"),
         ('        "algorithm.hyperparam.tau": LogUniform(domain=(2e-3, 5e-2)),\n', ""),
     )
     edited, shipped = load("sac_mlp").space, load(str(SHIPPED / "sac_mlp.py")).space
@@ -166,7 +166,7 @@ def test_a_distribution_that_leaves_its_field_is_refused(folder, field, entry, m
 
 @pytest.mark.parametrize("choice", ["[]", "[0]", "[64.0]", "[True]", "64", '"64"'])
 def test_layer_sizes_are_lists_of_widths(folder, choice):
-    edit(folder, ("[[64], [64, 64]", f"[{choice}, [64, 64]"))
+    edit(folder, ("[[64], [32, 32]", f"[{choice}, [32, 32]"))
     refused(f"{ACTOR_TORSO}layer_sizes needs a non-empty list of layer widths")
 
 
@@ -176,7 +176,7 @@ def test_an_unknown_activation_is_refused_with_the_list(folder):
 
 
 def test_a_default_that_its_field_does_not_accept_is_refused(folder):
-    edit(folder, ("tau=0.01", "tau=1.5"))
+    edit(folder, ("tau=0.02", "tau=1.5"))
     refused("recipes/sac_mlp.py: algorithm.hyperparam.tau needs a finite number above 0 and at most 1, got 1.5.")
     edit(folder, ("epochs=4", "epochs=4.0"))
     refused("recipes/sac_mlp.py: algorithm.hyperparam.epochs needs a whole number")
@@ -188,13 +188,13 @@ def test_a_part_of_the_wrong_class_is_refused(folder):
 
 
 def test_minibatches_must_divide_the_rollout(folder):
-    edit(folder, ("num_minibatches=8", "num_minibatches=7"), name="ppo_mlp")
-    refused("total_num_envs=16, rollout_length=64, num_minibatches=7", "ppo_mlp")
+    edit(folder, ("num_minibatches=16", "num_minibatches=7"), name="ppo_mlp")
+    refused("total_num_envs=8, rollout_length=128, num_minibatches=7", "ppo_mlp")
 
 
 def test_a_combination_that_the_space_can_produce_and_that_does_not_divide_is_refused(folder):
     entries = (
-        f'        "{HYPERPARAM}num_minibatches": Categorical(values=[4, 8, 16]),\n'
+        f'        "{HYPERPARAM}num_minibatches": Categorical(values=[2, 4, 8]),\n'
         f'        "{HYPERPARAM}rollout_length": %s,\n'
         f'        "{HYPERPARAM}gamma"'
     )
@@ -203,10 +203,10 @@ def test_a_combination_that_the_space_can_produce_and_that_does_not_divide_is_re
     edit(
         folder,
         (f'        "{HYPERPARAM}gamma"', entries % "Categorical(values=[32, 33])"),
-        ("total_num_envs=16", "total_num_envs=8"),
+        ("total_num_envs=8", "total_num_envs=4"),
         name="ppo_mlp",
     )
-    refused("total_num_envs=8, rollout_length=33, num_minibatches=16", "ppo_mlp")
+    refused("total_num_envs=4, rollout_length=33, num_minibatches=8", "ppo_mlp")
 
 
 def test_a_recipe_that_raises_is_refused_by_line_and_leaves_no_module(folder):

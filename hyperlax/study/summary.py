@@ -26,7 +26,8 @@ def print_end(
     """Print how a study ended and return the exit status: 130 if it was interrupted, 1 if no trial succeeded, else 0."""
     states = Counter(trial.state.name for trial in storage.trials() if trial.state.is_finished())
     finished = states.total()
-    print(f"{finished} trials finished: {', '.join(f'{count} {state}' for state, count in sorted(states.items()))}.")
+    by_state = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    print(f"{finished} trials finished: {by_state}." if finished else "No trial finished.")
     if exhausted:
         print(f"Every configuration of the search space is used; the study ends before its {total} trials.")
     for line in _best_lines(storage.best_trials(), list(objectives)):

@@ -81,7 +81,7 @@ def test_the_second_batch_of_ppo_compiles_nothing_though_every_hyperparameter_an
         workload(case, WIDEST), seed=SEED, num_seeds=SEEDS, lanes=LANES, slot_devices=jax.local_devices()[:1]
     )
     prefix = "algorithm.network.actor_network.pre_torso."
-    other = with_values(case, {prefix + "layer_sizes": [8], prefix + "activation": "gelu"})
+    other = with_values(case, {prefix + "layer_sizes": [8], prefix + "activation": "elu"})
     fast = changed(case, gamma=0.5, epochs=5, normalize_observations=True, decay_learning_rates=True, actor_lr=1.0)
     second_batch_compiles_nothing(
         lambda: toy.run(lane_runner, HparamBatch((Trial(0, changed(case)), Trial(1, changed(case))))),

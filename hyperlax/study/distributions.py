@@ -54,10 +54,6 @@ class SearchSpace:
             params[name] = _at(distribution, place)
         return {name: params[name] for name in self._space}
 
-    def to_json(self) -> dict[str, Any]:
-        """Dotted name -> `Distribution.to_json`."""
-        return {name: distribution.to_json() for name, distribution in self._space.items()}
-
 
 def to_optuna(distribution: Distribution) -> BaseDistribution:
     """Optuna's distribution with the same values and the same law."""

@@ -22,3 +22,13 @@ def _jax_as_the_engine_sets_it_up() -> None:
     from hyperlax.engine.device import prepare_jax
 
     prepare_jax(compilation_cache=True)
+
+
+@pytest.fixture(scope="session")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory to work in as a user does, with small recipes; the studies of one test serve the others."""
+    from tests.desk import write_small_recipes
+
+    path = tmp_path_factory.mktemp("desk")
+    write_small_recipes(path)
+    return path

@@ -1,0 +1,103 @@
+"""Going on with a study as a user does: refused over an existing one, resumed after an end and after an interrupt."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.desk import TRIALS, batches, finished_study, hyperlax, optuna_trials, popen, rows, search, study_of
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture
+def dqn(desk):
+    return finished_study(desk, "dqn_mlp")
+
+
+def test_starting_over_a_study_is_refused_with_the_command_that_resumes_it(desk, dqn):
+    before = (dqn / "optuna_study.db").read_bytes()
+    run = hyperlax(desk, *search("dqn_mlp"))
+    assert run.returncode == 2
+    assert f"hyperlax optuna-hp-search --resume-from {dqn.relative_to(desk)}" in run.stderr
+    assert (dqn / "optuna_study.db").read_bytes() == before
+
+
+def test_resuming_goes_on_to_the_larger_number_of_trials(desk, dqn):
+    before = {trial.number: trial.values for trial in optuna_trials("dqn_mlp", dqn)}
+    total = len(before) + 2
+    run = hyperlax(desk, "optuna-hp-search", "--resume-from", str(dqn.relative_to(desk)), "--n-trials", str(total))
+    assert run.returncode == 0, run.stderr
+    after = {trial.number: trial.values for trial in optuna_trials("dqn_mlp", dqn)}
+    assert len(after) == total == len(rows(dqn / "trials.csv"))
+    assert {number: after[number] for number in before} == before
+    assert (dqn / "optuna_exec_batch_0001" / "analysis" / "best_optuna_params.json").exists()
+    best = json.loads((dqn / "best_optuna_params.json").read_text())
+    assert list(best["values"].values()) == [max(value for (value,) in after.values() if value is not None)]
+
+
+def test_an_interrupted_study_resumes_to_what_an_uninterrupted_one_gives(desk, dqn):
+    directory = study_of(desk, "dqn_mlp", "interrupted")
+    with popen(desk, *search("dqn_mlp", "interrupted")) as process:
+        try:
+            wait_until_a_trial_runs(directory / "optuna_study.db", process)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=300)
+        except BaseException:
+            process.kill()
+            raise
+    assert process.returncode == 130, err
+    assert "Stopping at the next segment" in err and "Traceback" not in err
+    command = f"optuna-hp-search --resume-from {directory.relative_to(desk)}"
+    assert command in out
+    assert batches(directory) == []
+    assert [trial.state.name for trial in optuna_trials("dqn_mlp", directory)] == ["WAITING"] * TRIALS
+
+    run = hyperlax(desk, *command.split())
+    assert run.returncode == 0, run.stderr
+    assert told(directory) == {number: end for number, end in told(dqn).items() if number < TRIALS}
+    assert curves(directory) == {number: rows for number, rows in curves(dqn).items() if number < TRIALS}
+
+
+def wait_until_a_trial_runs(database: Path, process: Any) -> None:
+    """Return while the first trials train; read without a lock that the study could meet."""
+    patience = time.monotonic() + 120
+    while time.monotonic() < patience and process.poll() is None:
+        if database.exists():
+            with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+                try:
+                    if connection.execute("SELECT 1 FROM trials WHERE state = 'RUNNING'").fetchone():
+                        return
+                except sqlite3.OperationalError:
+                    pass  # its tables are being made
+        time.sleep(0.01)
+    raise AssertionError(f"no trial ever ran: {process.communicate()}")
+
+
+def told(directory: Path) -> dict[int, tuple[Any, ...]]:
+    """Per trial number what two runs of one study must agree on to the last bit: all but times and batches."""
+    return {
+        trial.number: (
+            trial.state.name,
+            trial.params,
+            trial.values,
+            {name: value for name, value in trial.user_attrs.items() if name not in ("batch", "train_seconds")},
+        )
+        for trial in optuna_trials("dqn_mlp", directory)
+    }
+
+
+def curves(directory: Path) -> dict[int, list[dict[str, str]]]:
+    """Per trial number the rows of curves.csv, as they were written."""
+    table: dict[int, list[dict[str, str]]] = {}
+    for batch in batches(directory):
+        for row in rows(batch / "curves.csv"):
+            table.setdefault(int(row["trial"]), []).append(row)
+    return table

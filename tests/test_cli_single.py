@@ -1,0 +1,46 @@
+"""`run-single-hp` as a user runs it, from the best parameters of a study."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from tests.desk import SEEDS, finished_study, hyperlax, rows
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture
+def dqn(desk):
+    return finished_study(desk, "dqn_mlp")
+
+
+def test_the_command_of_the_best_file_trains_it_again(desk, dqn):
+    best = json.loads((dqn / "best_optuna_params.json").read_text())
+    run = hyperlax(desk, *shlex.split(best["command"])[1:], "--output-root", "again")
+    assert run.returncode == 0, run.stderr
+    directory = desk / "again" / "dqn_mlp" / "gymnax_cartpole" / "single_0000"
+    assert {path.name for path in directory.iterdir()} >= {
+        "hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "success.txt", "learning_curve.html",
+    }  # fmt: skip
+    (row,) = rows(directory / "hyperparams.csv")
+    for name, value in best["params"].items():
+        assert row[name] == (json.dumps(value) if isinstance(value, list) else str(value))
+    assert len({row["seed"] for row in rows(directory / "curves.csv")}) == SEEDS
+    (summary,) = rows(directory / "summary.csv")
+    assert summary["num_parameters"] == str(best["metrics"]["num_parameters"])
+
+
+def test_set_wins_over_params_and_only_there(desk, dqn):
+    best = dqn / "best_optuna_params.json"
+    words = ["run-single-hp", "--algo-and-network-config", "dqn_mlp", "--env-config", "gymnax.CartPole-v1"]
+    words += ["--params", str(best), "--num-seeds", str(SEEDS), "--total-timesteps", "512", "--num-evaluations", "2"]
+    words += ["--num-eval-episodes", "2", "--output-root", "changed"]
+    run = hyperlax(desk, *words, "--set", "algorithm.hyperparam.gamma=0.5", "--set", "algorithm.hyperparam.epochs=1")
+    assert run.returncode == 0, run.stderr
+    (row,) = rows(desk / "changed" / "dqn_mlp" / "gymnax_cartpole" / "single_0000" / "hyperparams.csv")
+    assert (row["algorithm.hyperparam.gamma"], row["algorithm.hyperparam.epochs"]) == ("0.5", "1")
+    params = json.loads(best.read_text())["params"]
+    assert float(row["algorithm.hyperparam.critic_lr"]) == params["algorithm.hyperparam.critic_lr"]

@@ -26,7 +26,7 @@ def _jax_as_the_engine_sets_it_up() -> None:
 
 @pytest.fixture(scope="session")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory to work in as a user does, with small recipes; the studies of one test serve the others."""
+    """A directory to work in as a user does, with small recipes; a finished study serves several tests and none changes it."""
     from tests.desk import write_small_recipes
 
     path = tmp_path_factory.mktemp("desk")

@@ -24,6 +24,7 @@ from hyperlax.cli import main as hyperlax
 from hyperlax.envs import slug
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import RunLength
+from hyperlax.runner import Task as RunnerTask
 from hyperlax.runner import make_runner
 from hyperlax.trial import Outcome, Trial
 
@@ -52,17 +53,18 @@ CONFIRMATION_SEED = 1_000_003
 def train(config: AlgorithmConfig, task: Task, *, seed: int, seeds: int, episodes: int) -> Outcome:
     """One trial, alone in its program."""
     runner = make_runner(
-        base=config,
-        space={},
-        environment=task.environment,
-        run_length=RunLength(task.steps, 10, episodes),
-        seed=seed,
-        num_seeds=seeds,
-        lanes=1,
-        super_batch=1,
-        compilation_cache=True,
+        RunnerTask(
+            base=config,
+            space={},
+            environment=task.environment,
+            run_length=RunLength(task.steps, 10, episodes),
+            seed=seed,
+            num_seeds=seeds,
+            num_trials=1,
+            super_batch=1,
+        )
     )
-    (batch,) = runner.plan([Trial(0, config)])
+    (batch,) = runner.plan([Trial(0, config)]).batches
     return runner.run(batch, should_stop=lambda: False, report=lambda steps: None).outcomes[0]
 
 

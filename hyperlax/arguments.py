@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SAMPLERS = ("tpe", "nsgaii", "qmc", "random")
 LATER_SAMPLERS = {"nsgaiii": "nsgaii", "cmaes": "tpe", "gp": "tpe", "grid": "qmc"}  # and what to use until then
+PACKINGS = ("auto", "pad", "split")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 MAY_CHANGE_ON_RESUME = ("n_trials", "timeout", "log_level", "runner_hparam_batch_size")
 LARGEST_SEED = 2**31 - 1
@@ -38,6 +39,7 @@ class StudyArguments:
     sampler: str
     optuna_study_batch_size: int
     runner_hparam_batch_size: int | Literal["auto"]
+    packing: str
     output_root: str
     log_level: str
     seed: int
@@ -113,6 +115,7 @@ def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
         sampler="tpe",
         optuna_study_batch_size=16,
         runner_hparam_batch_size="auto",
+        packing="auto",
         output_root="my_optuna_studies",
         log_level="INFO",
         seed=0,
@@ -125,10 +128,14 @@ def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
 
 
 def resolve_resumed(flags: SearchFlags, stored: StudyArguments, recipe: Recipe) -> StudyArguments:
-    """The arguments of a study that goes on: the stored ones, with those that may change as given now."""
+    """The arguments of a study that goes on: the stored ones, with those that may change as given now.
+
+    A timeout is that of one invocation: the study does not remember it.
+    """
     given = given_arguments(flags, recipe)
     check_agreement(stored, given)
-    return checked(replace(stored, **{name: given[name] for name in MAY_CHANGE_ON_RESUME if name in given}))
+    unlimited = replace(stored, timeout=None)
+    return checked(replace(unlimited, **{name: given[name] for name in MAY_CHANGE_ON_RESUME if name in given}))
 
 
 def read_stored(directory: Path) -> StudyArguments:
@@ -146,9 +153,16 @@ def read_stored(directory: Path) -> StudyArguments:
     return StudyArguments.from_json(stored["arguments"], str(path))
 
 
+def recipe_of_study(directory: Path, stored: StudyArguments) -> str:
+    """The recipe file that a study began with, wherever it is resumed from; its name where that file is gone."""
+    recipe = read_json(directory / "study.json").get("recipe")
+    path = recipe.get("path") if isinstance(recipe, dict) else None
+    return path if isinstance(path, str) and Path(path).is_file() else stored.algo_and_network_config
+
+
 def given_arguments(flags: SearchFlags, recipe: Recipe) -> dict[str, Any]:
     """Argument name -> value of what was given, the run length's name resolved to the three that it stands for."""
-    given = {f.name: getattr(flags, f.name) for f in fields(flags) if f.name != "resume_from"}
+    given = {f.name: getattr(flags, f.name) for f in fields(flags) if f.name not in ("resume_from", "plan_only")}
     modifier, uncached = given.pop("run_length_modifier"), given.pop("no_compilation_cache")
     given = {name: value for name, value in given.items() if value is not None}
     if modifier:
@@ -189,6 +203,8 @@ def checked(arguments: StudyArguments) -> StudyArguments:
     check_objectives(arguments.objective_names, arguments.objective_directions)
     _check_sampler(arguments.sampler)
     _check_batches(arguments)
+    if arguments.packing not in PACKINGS:
+        raise UsageError(f"--packing: nothing named {arguments.packing!r}. Use {', '.join(PACKINGS)}.")
     if arguments.timeout is not None and not (arguments.timeout > 0 and math.isfinite(arguments.timeout)):
         raise UsageError(f"--timeout needs seconds above 0, got {arguments.timeout}. Leave it out for no limit.")
     return arguments

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def optuna_hp_search(flags: SearchFlags) -> int:
     """Start a study, or go on with the one of --resume-from."""
     from hyperlax.acting import check_acts
-    from hyperlax.arguments import read_stored, resolve, resolve_resumed
+    from hyperlax.arguments import read_stored, recipe_of_study, resolve, resolve_resumed
     from hyperlax.recipe import load
 
     if flags.resume_from is None:
@@ -53,7 +53,7 @@ def optuna_hp_search(flags: SearchFlags) -> int:
     else:
         directory = Path(flags.resume_from)
         stored = read_stored(directory)
-        recipe = load(stored.algo_and_network_config)
+        recipe = load(recipe_of_study(directory, stored))
         arguments = resolve_resumed(flags, stored, recipe)
     if not recipe.space:
         raise UsageError(
@@ -62,6 +62,10 @@ def optuna_hp_search(flags: SearchFlags) -> int:
         )
     check_acts(recipe, arguments.env_config)
     _log(arguments.log_level)
+    if flags.plan_only:
+        from hyperlax.study.planning import print_plan
+
+        return print_plan(arguments, recipe, directory)
     from hyperlax.study.launcher import run_study
 
     return run_study(arguments, recipe, directory)

@@ -84,6 +84,20 @@ class SearchFlags:
         int | Literal["auto"] | None,
         _flag("INT|auto", "Trials that share one compiled call; auto sizes it for the machine.", "default: auto"),
     ] = None
+    packing: Annotated[
+        str | None,
+        _flag(
+            "{auto,pad,split}",
+            "How trials of different size share programs: one that holds all (pad), one per size (split), or what is "
+            "predicted to take least time.",
+            "default: auto",
+        ),
+    ] = None
+    plan_only: Annotated[
+        bool,
+        FlagCreatePairsOff,
+        _flag(None, "Print what the next super-batch would run, and stop: nothing is written.", "default: run it"),
+    ] = False
     output_root: Annotated[
         str | None, _flag("DIR", "The study goes to DIR/<recipe>/<environment>.", "default: my_optuna_studies")
     ] = None
@@ -108,7 +122,7 @@ class SearchFlags:
         float | None,
         _flag(
             "SECONDS",
-            "Start no further hparam batch after this time.",
+            "Start no further hparam batch after this time; holds for this run alone.",
             "default: no limit",
         ),
     ] = None

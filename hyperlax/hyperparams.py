@@ -61,7 +61,7 @@ class PPOHyperparams:
     total_num_envs: int = static(8, 1)
     rollout_length: int = static(128, 1)
     epochs: int = traced(4, 1)
-    num_minibatches: int = static(4, 1)
+    num_minibatches: int = traced(4, 1)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class SACHyperparams:
     warmup_rollout_length: int = traced(1000, 0)
     epochs: int = traced(1, 1)
     total_buffer_size: int = traced(100_000, 1)
-    total_batch_size: int = static(256, 1)
+    total_batch_size: int = traced(256, 1)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class DQNHyperparams:
     warmup_rollout_length: int = traced(128, 0)
     epochs: int = traced(4, 1)
     total_buffer_size: int = traced(50_000, 1)
-    total_batch_size: int = static(128, 1)
+    total_batch_size: int = traced(128, 1)
 
 
 @dataclass(frozen=True)

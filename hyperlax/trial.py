@@ -27,6 +27,31 @@ class HparamBatch:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Trials in hparam batches, and what is expected of them.
+
+    batches: in the order in which they should start. programs: how many compiled programs they need; known: how many of these
+    need no compiling. seconds: predicted from start to end; None where the runner predicts nothing.
+    """
+
+    batches: tuple[HparamBatch, ...]
+    programs: int
+    known: int
+    seconds: float | None
+
+    def sentence(self) -> str:
+        """The plan in one line."""
+        trials = sum(len(batch.trials) for batch in self.batches)
+        predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s"
+        programs, batches = _count(self.programs, "program"), _count(len(self.batches), "batch", "batches")
+        return f"{_count(trials, 'trial')} -> {programs} ({self.known} known), {batches}{predicted}"
+
+
+def _count(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+@dataclass(frozen=True)
 class Curve:
     """A trial's evaluations; row 0 is the point before any training.
 
@@ -80,7 +105,7 @@ class Runner(Protocol):
 
     slots: int
 
-    def plan(self, trials: Sequence[Trial]) -> list[HparamBatch]:
+    def plan(self, trials: Sequence[Trial]) -> Plan:
         """Partition trials into batches that can each share a program."""
         ...
 

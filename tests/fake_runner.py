@@ -7,11 +7,12 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from hyperlax.recipe import dotted
-from hyperlax.trial import BatchResult, Curve, HparamBatch, Interrupted, Outcome, Trial
+from hyperlax.trial import BatchResult, Curve, HparamBatch, Interrupted, Outcome, Plan, Trial
 
 POINTS = 5
 STEPS_PER_POINT = 100
@@ -25,6 +26,7 @@ class FakeRunner:
     slots: int = 1
     num_seeds: int = 2
     device: str = "fake"
+    packing: dict[str, Any] = field(default_factory=dict)
     fail: dict[int, str] = field(default_factory=dict)
     infinite: set[int] = field(default_factory=set)
     raises: dict[int, BaseException] = field(default_factory=dict)
@@ -33,9 +35,10 @@ class FakeRunner:
     lock: threading.Lock = field(default_factory=threading.Lock)
     batches: int = 0
 
-    def plan(self, trials: Sequence[Trial]) -> list[HparamBatch]:
+    def plan(self, trials: Sequence[Trial]) -> Plan:
         """As many batches of `lanes` trials as it takes."""
-        return [HparamBatch(tuple(trials[i : i + self.lanes])) for i in range(0, len(trials), self.lanes)]
+        batches = tuple(HparamBatch(tuple(trials[i : i + self.lanes])) for i in range(0, len(trials), self.lanes))
+        return Plan(batches, 1, 1, None)
 
     def run(self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]) -> BatchResult:
         """Train, or do what the fields say."""

@@ -77,9 +77,15 @@ CASES = list(BASES)
 RUN_LENGTH = RunLength(total_timesteps=64, num_evaluations=2, num_eval_episodes=2)
 
 
-def network_space(base: Any) -> dict[str, Categorical]:
-    """Architectures that differ in everything that may differ between lanes."""
-    space = {}
+STRUCTURE = {"num_minibatches": [1, 2, 4], "total_batch_size": [4, 8]}
+
+
+def structural_space(base: Any) -> dict[str, Categorical]:
+    """Architectures and integers of structure that differ in everything that may differ between lanes."""
+    own = vars(base.hyperparam)
+    space = {
+        f"algorithm.hyperparam.{name}": Categorical(values=values) for name, values in STRUCTURE.items() if name in own
+    }
     for field in dataclasses.fields(base.network):
         prefix = f"algorithm.network.{field.name}.pre_torso."
         space[prefix + "layer_sizes"] = Categorical(values=[[6, 4], [8], [3, 8, 5]])
@@ -90,9 +96,9 @@ def network_space(base: Any) -> dict[str, Categorical]:
 
 @lru_cache
 def workload(case: str, widest: int) -> Workload:
-    """The workload of a case whose networks are padded to `widest` units."""
+    """The workload of a case whose networks are padded to `widest` units, its batches and minibatches to STRUCTURE's largest."""
     base = BASES[case]
-    space = network_space(base)
+    space = structural_space(base)
     for name in space:
         if name.endswith("layer_sizes"):
             space[name] = Categorical(values=[[6, 4], [8], [3, widest, 5]])

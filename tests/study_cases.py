@@ -58,6 +58,7 @@ def arguments_of(root: Path, **changes: Any) -> StudyArguments:
         sampler="random",
         optuna_study_batch_size=8,
         runner_hparam_batch_size=3,
+        packing="auto",
         output_root=str(root),
         log_level="INFO",
         seed=3,

@@ -48,6 +48,7 @@ def test_what_is_not_given_has_a_default():
         sampler="tpe",
         optuna_study_batch_size=16,
         runner_hparam_batch_size="auto",
+        packing="auto",
         output_root="my_optuna_studies",
         log_level="INFO",
         seed=0,
@@ -136,9 +137,9 @@ def test_an_environment_is_required_and_must_exist():
         resolve(SearchFlags(algo_and_network_config="sac_mlp", env_config="gymnax.pendulm"), RECIPE)
 
 
-def test_a_resume_without_arguments_has_those_of_the_study():
+def test_a_resume_without_arguments_has_those_of_the_study_but_for_the_time_limit_of_one_run():
     stored = resolved(n_trials=7, seed=3, no_compilation_cache=True, timeout=60.0)
-    assert resolve_resumed(SearchFlags(), stored, RECIPE) == stored
+    assert resolve_resumed(SearchFlags(), stored, RECIPE) == replace(stored, timeout=None)
 
 
 def test_a_resume_may_change_four_arguments():

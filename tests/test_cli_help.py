@@ -62,7 +62,7 @@ def test_every_flag_of_a_study_reaches_it(calls):
         "--objective-directions maximize minimize --sampler nsgaii --optuna-study-batch-size 8",
         "--runner-hparam-batch-size 4 --output-root studies --log-level warning --seed 5 --num-seeds 2",
         "--total-timesteps 1000 --num-evaluations 4 --num-eval-episodes 3 --run-length-modifier long --timeout 60",
-        "--no-compilation-cache",
+        "--no-compilation-cache --packing pad",
     ]
     assert cli.main([*STUDY, *" ".join(flags).split()]) == 0
     [(arguments, recipe, directory)] = calls
@@ -77,6 +77,7 @@ def test_every_flag_of_a_study_reaches_it(calls):
         "sampler": "nsgaii",
         "optuna_study_batch_size": 8,
         "runner_hparam_batch_size": 4,
+        "packing": "pad",
         "output_root": "studies",
         "log_level": "WARNING",
         "seed": 5,

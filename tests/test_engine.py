@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from hyperlax.engine.batch import Schedule
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Program
-from hyperlax.engine.plan import plan
+from hyperlax.engine.plan import batches_of, makespan
 from hyperlax.engine.runner import schedule_of
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
+from hyperlax.trial import Trial
 from tests.small import same_bits, to_numpy
 from tests.toy import SEED, Descent, hypers, trial
 
@@ -199,8 +200,27 @@ def test_a_budget_with_fewer_rollouts_than_evaluations_is_refused_with_the_budge
     assert schedule_of(enough, 32).iterations() == [1] * 5
 
 
+def config_of(trial: Trial) -> dict[str, Any]:
+    config: Any = trial.algorithm
+    return config
+
+
 def test_a_plan_puts_trials_of_one_program_together_in_their_order_and_never_more_than_the_lanes() -> None:
     trials = [trial(number, dimensions=size) for number, size in enumerate([3, 2, 3, 3, 2, 3, 3])]
-    batches = plan(trials, lambda t: t.algorithm["dimensions"], lanes=2)  # type: ignore[index]
-    assert [[t.number for t in b.trials] for b in batches] == [[0, 2], [3, 5], [6], [1, 4]]
-    assert plan([], lambda t: 0, lanes=2) == []
+    batches = batches_of(
+        trials, lambda t: config_of(t)["dimensions"], lambda size: 2 if size == 3 else 1, lambda t: 1.0
+    )
+    assert [[t.number for t in b.trials] for b in batches] == [[0, 2], [3, 5], [6], [1], [4]]
+    assert batches_of([], lambda t: 0, lambda program: 2, lambda t: 1.0) == []
+
+
+def test_trials_of_like_effort_share_a_batch_the_most_laborious_first() -> None:
+    trials = [trial(number, effort=effort) for number, effort in enumerate([1, 4, 2, 4, 1, 8])]
+    batches = batches_of(trials, lambda t: 0, lambda program: 2, lambda t: config_of(t)["effort"])
+    assert [[t.number for t in b.trials] for b in batches] == [[1, 5], [2, 3], [0, 4]]
+
+
+def test_the_makespan_starts_each_job_on_the_slot_that_is_free_first() -> None:
+    assert makespan([5, 3, 3, 1], 2) == 6
+    assert makespan([5, 3], 1) == 8
+    assert makespan([], 2) == 0

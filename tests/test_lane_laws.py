@@ -75,7 +75,7 @@ def learnt(result: tuple[Any, list[Any]]) -> Any:
 
 
 def mixed(case: str) -> list[Trial]:
-    """Three trials that differ in hyperparameters and in every part of their architecture."""
+    """Three trials that differ in hyperparameters, in integers of structure and in every part of their architecture."""
     networks = [field.name for field in dataclasses.fields(BASES[case].network)]
 
     def architecture(layer_sizes: list[int], activation: str, layer_norm: bool) -> dict:
@@ -89,11 +89,17 @@ def mixed(case: str) -> list[Trial]:
             )
         }
 
-    fast = {"algorithm.hyperparam.gamma": 0.9, "algorithm.hyperparam.epochs": 4}
+    fast: dict[str, Any] = {"algorithm.hyperparam.gamma": 0.9, "algorithm.hyperparam.epochs": 4}
+    last: dict[str, Any] = {"algorithm.hyperparam.epochs": 1}
+    if hasattr(BASES[case].hyperparam, "num_minibatches"):
+        fast["algorithm.hyperparam.num_minibatches"] = 4
+        last["algorithm.hyperparam.num_minibatches"] = 1
+    else:
+        fast["algorithm.hyperparam.total_batch_size"] = 4
     return [
         Trial(3, with_values(case, architecture([6, 4], "relu", False))),
         Trial(11, with_values(case, {**architecture([8], "tanh", True), **fast})),
-        Trial(12, with_values(case, {**architecture([3, 8, 5], "elu", True), "algorithm.hyperparam.epochs": 1})),
+        Trial(12, with_values(case, {**architecture([3, 8, 5], "elu", True), **last})),
     ]
 
 
@@ -146,7 +152,9 @@ def test_changing_one_static_hyperparameter_in_one_trial_changes_that_trial_alon
 
     def curves(middle: Any) -> dict[int, Any]:
         trials = [Trial(0, BASES[case]), Trial(1, middle), Trial(2, BASES[case])]
-        results = [runner.run(b, should_stop=lambda: False, report=lambda steps: None) for b in runner.plan(trials)]
+        results = [
+            runner.run(b, should_stop=lambda: False, report=lambda steps: None) for b in runner.plan(trials).batches
+        ]
         return {outcome.number: outcome.curve for result in results for outcome in result.outcomes}
 
     base, mixed_in = curves(BASES[case]), curves(changed(case, **{field: OTHER_VALUES[field]}))

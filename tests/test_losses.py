@@ -79,8 +79,8 @@ def test_a_truncated_step_bootstraps_and_a_terminated_one_does_not() -> None:
 
 def test_standardized_advantages_have_zero_mean_and_unit_deviation() -> None:
     advantage = normals(3, 64) * 5 + 3
-    close(ppo.standardize(jnp.asarray(advantage)), (advantage - advantage.mean()) / advantage.std(), atol=1e-5)
-    close(ppo.standardize(jnp.full(4, 2.5)), np.zeros(4))
+    close(ppo.standardize(jnp.asarray(advantage)[None])[0], (advantage - advantage.mean()) / advantage.std(), atol=1e-5)
+    close(ppo.standardize(jnp.full((1, 4), 2.5))[0], np.zeros(4))
 
 
 @pytest.mark.parametrize("clip_eps", [0.05, 0.3, 2.0])
@@ -127,13 +127,13 @@ def test_the_soft_target_takes_the_smaller_twin_less_the_entropy_cost() -> None:
 def test_sacs_critic_loss_adds_half_the_mean_squared_error_of_each_twin() -> None:
     q, target = normals(8, 2, B), normals(9, B)
     expected = sum(0.5 * np.mean([(q[twin, i] - target[i]) ** 2 for i in range(B)]) for twin in range(2))
-    close(sac.critic_loss(jnp.asarray(q), jnp.asarray(target)), expected)
+    close(sac.critic_loss(jnp.asarray(q), jnp.asarray(target), len(target)), expected)
 
 
 def test_sacs_policy_loss_weighs_log_probability_against_the_smaller_twin() -> None:
     log_prob, q = normals(10, B), normals(11, 2, B)
     expected = np.mean([0.2 * log_prob[i] - min(q[0, i], q[1, i]) for i in range(B)])
-    close(sac.policy_loss(jnp.asarray(log_prob), jnp.asarray(q), f32(0.2)), expected)
+    close(sac.policy_loss(jnp.asarray(log_prob), jnp.asarray(q), f32(0.2), len(log_prob)), expected)
 
 
 @pytest.mark.parametrize("entropy_is_low", [True, False])
@@ -142,7 +142,7 @@ def test_the_temperature_loss_raises_alpha_where_entropy_is_below_its_target(ent
     alpha = math.exp(log_alpha)
     expected = np.mean([-alpha * (p + target_entropy) for p in log_prob])
     value, gradient = jax.value_and_grad(sac.temperature_loss)(
-        f32(log_alpha), jnp.asarray(log_prob), f32(target_entropy)
+        f32(log_alpha), jnp.asarray(log_prob), f32(target_entropy), len(log_prob)
     )
     close(value, expected)
     close(gradient, expected)  # d/d(log alpha) of alpha c is alpha c

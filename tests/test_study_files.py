@@ -155,14 +155,23 @@ def test_a_failed_trial_is_a_fail_with_its_reason_and_never_wins(tmp_path):
     assert (record.values, record.metrics) == ({}, {}) and record.reason
 
 
-def test_a_batch_that_raises_fails_its_own_trials_only(tmp_path, caplog):
-    case = Case(tmp_path)
-    assert case.start(FakeRunner(raises={4: RuntimeError("out of memory\nwhile allocating")})) == 0
-    assert [number for number, state in enumerate(case.states()) if state == "FAIL"] == [3, 4, 5]
-    assert case.study().trials[3].user_attrs["reason"] == "RuntimeError: out of memory while allocating"
-    assert "trials 3, 4, 5 failed: RuntimeError: out of memory" in caplog.text
-    timing = json.loads((batches(case)[1] / "timing.json").read_text())
-    assert timing["steps"] is None and "out of memory" in timing["error"]
+def test_a_batch_that_raises_is_halved_until_the_trial_at_fault_is_alone(tmp_path, caplog):
+    case, sound = Case(tmp_path / "faulty"), Case(tmp_path / "sound")
+    assert sound.start() == 0
+    runner = FakeRunner(raises={4: RuntimeError("division by zero\nin step")})
+    assert case.start(runner) == 0
+    assert [number for number, state in enumerate(case.states()) if state == "FAIL"] == [4]
+    assert sorted(runner.trained) == [number for number in range(12) if number != 4]
+    reason = "RuntimeError: division by zero in step"
+    assert case.study().trials[4].user_attrs["reason"] == reason
+    assert f"The batch of trials 3, 4, 5 broke ({reason}). Its halves are run instead." in caplog.text
+    assert f"Trial 4 failed: {reason}. Marked FAIL; the study goes on." in caplog.text
+    (timing,) = [
+        timing for path in batches(case) if "error" in (timing := json.loads((path / "timing.json").read_text()))
+    ]
+    assert timing["steps"] is None and timing["error"] == reason
+    mates = [number for number in range(8) if number != 4]
+    assert [case.told()[number] for number in mates] == [sound.told()[number] for number in mates]
 
 
 def test_a_study_whose_every_trial_failed_exits_with_1(tmp_path, capsys):

@@ -40,6 +40,9 @@ class Descent:
     dimensions: int = 3
     steps_per_iteration: int = 2
 
+    def work(self, effort: float) -> float:
+        return effort * self.dimensions
+
     def init(self, key: Array, lane: Any) -> State:
         draw, key = jax.random.split(key)
         return State(key, lane["spread"] * jax.random.normal(draw, (self.dimensions,)), jnp.int32(0))
@@ -67,6 +70,10 @@ class Descents:
     """A workload whose trials' configurations are dictionaries: rate, spread, dimensions."""
 
     run_length: RunLength = RUN_LENGTH
+    kind: str = "descent"
+
+    def effort(self, trial: Trial) -> float:
+        return 1.0
 
     def program(self, trial: Trial) -> Descent:
         config: Any = trial.algorithm

@@ -68,13 +68,13 @@ def huber(error: Array, delta: Array) -> Array:
 
 @dataclass(frozen=True)
 class Shape:
-    """One compiled DQN program."""
+    """One compiled DQN program. batch_rows: the largest batch of any lane."""
 
     environment: Environment
     critic_network: TorsoShape
     total_num_envs: int
     rollout_length: int
-    total_batch_size: int
+    batch_rows: int
     replay_capacity: int
     num_eval_episodes: int
 
@@ -92,6 +92,11 @@ class Shape:
     @cached_property
     def q_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, self.actions, lecun_normal(), lecun_normal())
+
+    def work(self, epochs: float) -> float:
+        """Multiplications of one `step` of one seed, about: a gradient costs three forward passes."""
+        q = self.q_network.multiplications(self.environment.observation_size)
+        return self.steps_per_iteration * q + epochs * (self.batch_rows * (2 + 3) * q + ADAM.WORK * q)
 
     def init(self, key: Array, lane: Lane) -> State:
         """Fresh parameters, environments and an empty replay buffer."""
@@ -152,7 +157,7 @@ def q_values(shape: Shape, q: Any, statistics: ObservationStatistics, lane: Lane
 def td_loss(
     shape: Shape, q: Any, target: Any, statistics: ObservationStatistics, lane: Lane, batch: Transition
 ) -> Array:
-    """mean Huber(target - Q(s, a)) over [B]."""
+    """mean Huber(target - Q(s, a)) over the lane's own B of the batch's rows."""
     next_target_q = q_values(shape, target, statistics, lane, batch.next_observation)
     next_online_q = q_values(shape, q, statistics, lane, batch.next_observation)
     goal = td_target(
@@ -165,13 +170,14 @@ def td_loss(
     )
     values = q_values(shape, q, statistics, lane, batch.observation)
     chosen = jnp.take_along_axis(values, batch.action.astype(jnp.int32), axis=-1)[:, 0]
-    return jnp.mean(huber(jax.lax.stop_gradient(goal) - chosen, lane.hyperparam.huber_loss_parameter))
+    loss = huber(jax.lax.stop_gradient(goal) - chosen, lane.hyperparam.huber_loss_parameter)
+    return off_policy.batch_mean(loss, lane.hyperparam.total_batch_size)
 
 
 def update(shape: Shape, learner: Learner, state: State, lane: Lane, tick: Array, key: Array) -> Learner:
     """One gradient update of the Q-network, and of its target after it."""
     hyperparam = lane.hyperparam
-    rows = replay.sample(state.replay, key, shape.total_batch_size, shape.steps_per_iteration, tick)
+    rows = replay.sample(state.replay, key, shape.batch_rows, shape.steps_per_iteration, tick)
     batch = replay.unpack(rows, shape.environment.observation_size, 1)
     gradient = jax.grad(lambda q: td_loss(shape, q, learner.target, state.statistics, lane, batch))(learner.q)
     scale = jnp.where(hyperparam.decay_learning_rates, remaining(state.steps, lane), 1.0)

@@ -42,11 +42,18 @@ class OffPolicyShape(Protocol):
     def rollout_length(self) -> int: ...
     @property
     def replay_capacity(self) -> int: ...
+    @property
+    def batch_rows(self) -> int: ...
 
 
 Choose = Callable[[Array, Any, Array], tuple[Array, Array]]
 """(observations float32[E, obs], this step's draws [E, ...], int32[] steps that each environment has behind it) ->
 (actions for the environment [E, ...], the same as they are stored float32[E, action])."""
+
+
+def batch_mean(x: Array, size: Array | int) -> Array:
+    """The mean over a lane's own batch: the first `size` of float32[..., rows]."""
+    return jnp.sum(jnp.where(jnp.arange(x.shape[-1]) < size, x, 0.0), axis=-1) / size
 
 
 def begin(shape: OffPolicyShape, key: Array, reset_key: Array, learner: Any, action_size: int) -> State:

@@ -13,7 +13,12 @@ P = TypeVar("P")
 
 
 class Adam:
-    """Adam (Kingma & Ba, 2015) behind a bound on the gradient's global norm."""
+    """Adam (Kingma & Ba, 2015) behind a bound on the gradient's global norm.
+
+    WORK: what a step costs per parameter, in multiplications of a network; memory traffic is most of it.
+    """
+
+    WORK = 10
 
     def __init__(self, epsilon: float):
         self._scale = optax.scale_by_adam(eps=epsilon)

@@ -92,9 +92,16 @@ def generalized_advantages(
     return jax.lax.scan(backward, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)[1]
 
 
-def standardize(advantage: Array) -> Array:
-    """Zero mean and unit standard deviation over a minibatch [n]."""
-    return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+def standardize(advantage: Array, pieces: Array | int = 1) -> Array:
+    """Zero mean and unit standard deviation over every minibatch: float32[chunks, n], `pieces` chunks to the minibatch."""
+    minibatch = jnp.arange(advantage.shape[0]) // pieces
+    mates = (minibatch[:, None] == minibatch[None, :]) / (pieces * advantage.shape[1])
+
+    def over_minibatch(x: Array) -> Array:
+        return (mates @ jnp.sum(x, axis=1))[:, None]
+
+    centered = advantage - over_minibatch(advantage)
+    return centered / (jnp.sqrt(over_minibatch(centered**2)) + 1e-8)
 
 
 def surrogate_loss(log_prob: Array, old_log_prob: Array, advantage: Array, clip_eps: Array) -> Array:
@@ -110,14 +117,18 @@ def value_loss(value: Array, target: Array) -> Array:
 
 @dataclass(frozen=True)
 class Shape:
-    """One compiled PPO program."""
+    """One compiled PPO program.
+
+    chunks: equal parts of an epoch, of which a minibatch takes a whole number in every lane. alike: it takes one in every lane.
+    """
 
     environment: Environment
     actor_network: TorsoShape
     critic_network: TorsoShape
     total_num_envs: int
     rollout_length: int
-    num_minibatches: int
+    chunks: int
+    alike: bool
     num_eval_episodes: int
 
     @property
@@ -134,6 +145,13 @@ class Shape:
     @cached_property
     def value_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, 1, orthogonal(2**0.5), orthogonal(1.0))
+
+    def work(self, epochs: float) -> float:
+        """Multiplications of one `step` of one seed, about: a gradient costs three forward passes."""
+        size = self.environment.observation_size
+        policy, value = self.policy_network.multiplications(size), self.value_network.multiplications(size)
+        rows, updates = self.steps_per_iteration, epochs * self.chunks
+        return rows * (policy + 2 * value + 3 * epochs * (policy + value)) + updates * ADAM.WORK * (policy + value)
 
     def init(self, key: Array, lane: Lane) -> State:
         """Fresh parameters and environments."""
@@ -262,43 +280,75 @@ def policy_loss(shape: Shape, policy: Policy, state: State, lane: Lane, sample: 
     """The clipped surrogate less the entropy bonus (PPO, eq. 9)."""
     out = policy_output(shape, policy, state.statistics, lane, sample.observation)
     log_prob, entropy = log_prob_and_entropy(shape, policy, out, sample.action)
-    advantage = jnp.where(lane.hyperparam.standardize_advantages, standardize(sample.advantage), sample.advantage)
-    surrogate = surrogate_loss(log_prob, sample.log_prob, advantage, lane.hyperparam.clip_eps)
+    surrogate = surrogate_loss(log_prob, sample.log_prob, sample.advantage, lane.hyperparam.clip_eps)
     return surrogate - lane.hyperparam.ent_coef * jnp.mean(entropy)
+
+
+class Learner(NamedTuple):
+    """Everything that an epoch changes; the gradients are those of a minibatch's chunks so far."""
+
+    policy: Policy
+    value: Any
+    policy_optimizer: Any
+    value_optimizer: Any
+    policy_gradient: Any
+    value_gradient: Any
 
 
 def update(shape: Shape, state: State, lane: Lane, samples: Sample, key: Array) -> State:
     """Some epochs over the rollout, each over a new partition into minibatches.
 
-    The epochs are the lane's own loop bound: under vmap a lane that is done keeps its whole carry.
+    The epochs are the lane's own loop bound: under vmap a lane that is done keeps its whole carry. A minibatch goes chunk by
+    chunk, so lanes that cut the epoch into different numbers of minibatches do equal work and share one loop over the chunks:
+    a lane adds up its chunks' gradients and descends where its minibatch ends.
     """
-    count = shape.steps_per_iteration
+    pieces = 1 if shape.alike else shape.chunks // lane.hyperparam.num_minibatches
     scale = jnp.where(lane.hyperparam.decay_learning_rates, remaining(state.steps, lane), 1.0)
 
-    def minibatch(carry: tuple, indices: Array) -> tuple[tuple, None]:
-        policy, value, policy_optimizer, value_optimizer = carry
-        sample = jax.tree.map(lambda x: x[indices], samples)
-        policy_gradient = jax.grad(lambda p: policy_loss(shape, p, state, lane, sample))(policy)
-
+    def gradients(learner: Learner, sample: Sample) -> tuple[Any, Any]:
         def weighted_value_loss(v: Any) -> Array:
             prediction = value_of(shape, v, state.statistics, lane, sample.observation)
             return lane.hyperparam.vf_coef * value_loss(prediction, sample.target)
 
-        bound = lane.hyperparam.max_grad_norm
+        of_policy = jax.grad(lambda p: policy_loss(shape, p, state, lane, sample))(learner.policy)
+        return of_policy, jax.grad(weighted_value_loss)(learner.value)
+
+    def descend(learner: Learner) -> Learner:
+        bound, hyperparam = lane.hyperparam.max_grad_norm, lane.hyperparam
         policy, policy_optimizer = ADAM.descend(
-            policy, policy_gradient, policy_optimizer, scale * lane.hyperparam.actor_lr, bound
+            learner.policy, learner.policy_gradient, learner.policy_optimizer, scale * hyperparam.actor_lr, bound
         )
         value, value_optimizer = ADAM.descend(
-            value, jax.grad(weighted_value_loss)(value), value_optimizer, scale * lane.hyperparam.critic_lr, bound
+            learner.value, learner.value_gradient, learner.value_optimizer, scale * hyperparam.critic_lr, bound
         )
-        return (policy, value, policy_optimizer, value_optimizer), None
+        nothing = jax.tree.map(jnp.zeros_like, (learner.policy_gradient, learner.value_gradient))
+        return Learner(policy, value, policy_optimizer, value_optimizer, *nothing)
 
-    def epoch(number: Array, carry: tuple) -> tuple:
-        order = jax.random.permutation(jax.random.fold_in(key, number), count)
-        return jax.lax.scan(minibatch, carry, order.reshape(shape.num_minibatches, -1))[0]
+    def chunk(learner: Learner, at: tuple[Array, Sample]) -> tuple[Learner, None]:
+        number, sample = at
+        gradient = gradients(learner, sample)
+        if shape.alike:
+            return descend(learner._replace(policy_gradient=gradient[0], value_gradient=gradient[1])), None
+        so_far = (learner.policy_gradient, learner.value_gradient)
+        policy_gradient, value_gradient = jax.tree.map(lambda a, b: a + b / pieces, so_far, gradient)
+        learner = learner._replace(policy_gradient=policy_gradient, value_gradient=value_gradient)
+        complete = (number + 1) % pieces == 0
+        return jax.tree.map(lambda new, old: jnp.where(complete, new, old), descend(learner), learner), None
 
-    carry = (state.policy, state.value, state.policy_optimizer, state.value_optimizer)
-    policy, value, policy_optimizer, value_optimizer = jax.lax.fori_loop(0, lane.hyperparam.epochs, epoch, carry)
+    def epoch(number: Array, learner: Learner) -> Learner:
+        order = jax.random.permutation(jax.random.fold_in(key, number), shape.steps_per_iteration)
+        parts = jax.tree.map(lambda x: x[order].reshape(shape.chunks, -1, *x.shape[1:]), samples)
+        wanted = lane.hyperparam.standardize_advantages
+        advantage = jnp.where(wanted, standardize(parts.advantage, pieces), parts.advantage)
+        parts = parts._replace(advantage=advantage)
+        return jax.lax.scan(chunk, learner, (jnp.arange(shape.chunks), parts))[0]
+
+    nothing = jax.tree.map(jnp.zeros_like, (state.policy, state.value))
+    learner = Learner(state.policy, state.value, state.policy_optimizer, state.value_optimizer, *nothing)
+    learner = jax.lax.fori_loop(0, lane.hyperparam.epochs, epoch, learner)
     return state._replace(
-        policy=policy, value=value, policy_optimizer=policy_optimizer, value_optimizer=value_optimizer
+        policy=learner.policy,
+        value=learner.value,
+        policy_optimizer=learner.policy_optimizer,
+        value_optimizer=learner.value_optimizer,
     )

@@ -69,7 +69,10 @@ def write(replay: Replay, rows: Array, tick: Array, capacity: Array | int) -> Re
 
 
 def sample(replay: Replay, key: Array, batch: int, rollout: int, tick: Array) -> Array:
-    """float32[batch, row]: uniform, with replacement, over the lane's rows, after the write of `tick`."""
+    """float32[batch, row]: uniform, with replacement, over the lane's rows, after the write of `tick`.
+
+    The first n rows of a larger batch are those of a batch of n, as with every draw of `engine.keys`' generator.
+    """
     ring = replay.rows.shape[0]
     newest = _position(tick, rollout, ring) + rollout - 1
     age = jax.random.randint(key, (batch,), 0, replay.size)

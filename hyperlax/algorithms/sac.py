@@ -20,7 +20,7 @@ from hyperlax.algorithms import normalizer, off_policy, policies, replay
 from hyperlax.algorithms.evaluation import Evaluation, evaluate
 from hyperlax.algorithms.lane import Lane
 from hyperlax.algorithms.normalizer import ObservationStatistics
-from hyperlax.algorithms.off_policy import State
+from hyperlax.algorithms.off_policy import State, batch_mean
 from hyperlax.algorithms.optimizer import Adam, track
 from hyperlax.envs import Continuous, Environment
 from hyperlax.networks.architecture import TorsoShape
@@ -53,31 +53,31 @@ def soft_target(
     return reward + gamma * continues * (jnp.min(next_q, axis=0) - alpha * next_log_prob)
 
 
-def critic_loss(q: Array, target: Array) -> Array:
-    """Sum over the twins of mean 1/2 (Q - target)^2 (eq. 5): q [2, B], target [B]."""
-    return 0.5 * jnp.sum(jnp.mean((q - target) ** 2, axis=1))
+def critic_loss(q: Array, target: Array, size: Array | int) -> Array:
+    """Sum over the twins of mean 1/2 (Q - target)^2 (eq. 5): q [2, rows], target [rows], of which B = size count."""
+    return 0.5 * jnp.sum(batch_mean((q - target) ** 2, size))
 
 
-def policy_loss(log_prob: Array, q: Array, alpha: Array) -> Array:
-    """mean alpha log pi - min_i Q_i (eq. 7): log_prob [B], q [2, B]."""
-    return jnp.mean(alpha * log_prob - jnp.min(q, axis=0))
+def policy_loss(log_prob: Array, q: Array, alpha: Array, size: Array | int) -> Array:
+    """mean alpha log pi - min_i Q_i (eq. 7): log_prob [rows], q [2, rows], of which B = size count."""
+    return batch_mean(alpha * log_prob - jnp.min(q, axis=0), size)
 
 
-def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: Array) -> Array:
-    """mean -alpha (log pi + target entropy) (eq. 18), in log alpha."""
-    return -jnp.exp(log_alpha) * jnp.mean(log_prob + target_entropy)
+def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: Array, size: Array | int) -> Array:
+    """mean -alpha (log pi + target entropy) (eq. 18), in log alpha: log_prob [rows], of which B = size count."""
+    return -jnp.exp(log_alpha) * batch_mean(log_prob + target_entropy, size)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One compiled SAC program."""
+    """One compiled SAC program. batch_rows: the largest batch of any lane."""
 
     environment: Environment
     actor_network: TorsoShape
     critic_network: TorsoShape
     total_num_envs: int
     rollout_length: int
-    total_batch_size: int
+    batch_rows: int
     replay_capacity: int
     num_eval_episodes: int
 
@@ -104,6 +104,14 @@ class Shape:
     @cached_property
     def q_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, 1, lecun_normal(), lecun_normal())
+
+    def work(self, epochs: float) -> float:
+        """Multiplications of one `step` of one seed, about: a gradient costs three forward passes, one past a network two."""
+        size = self.environment.observation_size
+        policy = self.policy_network.multiplications(size)
+        twins = 2 * self.q_network.multiplications(size + self.action_size)
+        update = self.batch_rows * (4 * policy + (1 + 3 + 2) * twins) + ADAM.WORK * (policy + twins)
+        return self.steps_per_iteration * policy + epochs * update
 
     def init(self, key: Array, lane: Lane) -> State:
         """Fresh parameters, environments and an empty replay buffer."""
@@ -194,9 +202,9 @@ def update(shape: Shape, learner: Learner, state: State, lane: Lane, tick: Array
     """One gradient update of critics, policy and temperature, in this order, and of the targets after them."""
     hyperparam = lane.hyperparam
     sample_key, next_key, current_key = jax.random.split(key, 3)
-    rows = replay.sample(state.replay, sample_key, shape.total_batch_size, shape.steps_per_iteration, tick)
+    rows = replay.sample(state.replay, sample_key, shape.batch_rows, shape.steps_per_iteration, tick)
     batch = replay.unpack(rows, shape.environment.observation_size, shape.action_size)
-    extent = (shape.total_batch_size, shape.action_size)
+    size, extent = hyperparam.total_batch_size, (shape.batch_rows, shape.action_size)
     alpha = jnp.exp(learner.log_alpha)
 
     def q(critics: Any, observation: Array, action: Array) -> Array:
@@ -208,14 +216,14 @@ def update(shape: Shape, learner: Learner, state: State, lane: Lane, tick: Array
     next_action, next_log_prob = draw(learner.policy, batch.next_observation, next_key)
     next_q = q(learner.targets, batch.next_observation, next_action)
     target = soft_target(batch.reward, batch.continues, next_q, next_log_prob, hyperparam.gamma, alpha)
-    gradient = jax.grad(lambda c: critic_loss(q(c, batch.observation, batch.action), target))(learner.critics)
+    gradient = jax.grad(lambda c: critic_loss(q(c, batch.observation, batch.action), target, size))(learner.critics)
     critics, critic_optimizer = ADAM.descend(
         learner.critics, gradient, learner.critic_optimizer, hyperparam.q_lr, hyperparam.max_grad_norm
     )
 
     def loss_of_policy(policy: Any) -> tuple[Array, Array]:
         action, log_prob = draw(policy, batch.observation, current_key)
-        return policy_loss(log_prob, q(critics, batch.observation, action), alpha), log_prob
+        return policy_loss(log_prob, q(critics, batch.observation, action), alpha, size), log_prob
 
     gradient, log_prob = jax.grad(loss_of_policy, has_aux=True)(learner.policy)
     policy, policy_optimizer = ADAM.descend(
@@ -223,7 +231,7 @@ def update(shape: Shape, learner: Learner, state: State, lane: Lane, tick: Array
     )
 
     target_entropy = -hyperparam.target_entropy_scale * shape.action_size
-    gradient = jax.grad(temperature_loss)(learner.log_alpha, log_prob, target_entropy)
+    gradient = jax.grad(temperature_loss)(learner.log_alpha, log_prob, target_entropy, size)
     tuned, alpha_optimizer = ADAM.descend(
         learner.log_alpha, gradient, learner.alpha_optimizer, hyperparam.alpha_lr, hyperparam.max_grad_norm
     )

@@ -10,12 +10,14 @@ from typing import Any
 
 import jax
 
+from hyperlax.engine.costs import FILE, Costs, fingerprint
 from hyperlax.engine.keys import pin_generator
 from hyperlax.xla import require_safe_scheduler
 
 CACHE_VARIABLE = "HYPERLAX_CACHE_DIR"
 LANES_PER_CPU_SLOT = 8
 MEMORY_FACTOR = 3
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "std::bad_alloc")
 
 
 def cache_directory() -> Path:
@@ -38,6 +40,22 @@ def prepare_jax(compilation_cache: bool) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def program_name(algorithm: Any, lanes: int, seeds: int) -> str:
+    """The fingerprint of a program: what it computes, for how many, with which jax and which flags."""
+    return fingerprint(algorithm, lanes, seeds, jax.__version__, os.environ.get("XLA_FLAGS", ""))
+
+
+def costs_of_device(compilation_cache: bool) -> Costs:
+    """The memory of costs beside the compiled programs, or none on disk where there are none."""
+    first = jax.local_devices()[0]
+    return Costs(first.device_kind, first.platform, cache_directory() / FILE if compilation_cache else None)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the device, or the machine, has no memory left."""
+    return isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY)
 
 
 def cores() -> int:

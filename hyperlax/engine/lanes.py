@@ -38,6 +38,10 @@ class Algorithm(Hashable, Protocol):
         """One iteration of training. `tick` int32[] counts the program's iterations, the same in all lanes."""
         ...
 
+    def work(self, effort: float) -> float:
+        """Multiplications of one `step` of one seed, about, where the lane makes `effort` turns of its inner loop."""
+        ...
+
     def evaluate(self, state: Any, lane: Any, key: Array) -> Any:
         """Scores: a tuple of arrays, one of them `finite` bool[]."""
         ...
@@ -48,10 +52,24 @@ class Algorithm(Hashable, Protocol):
 
 
 class Compilation(NamedTuple):
-    """One verb made executable."""
+    """One verb made executable. cached: it was loaded from the persistent cache, not compiled."""
 
     verb: str
     seconds: float
+    cached: bool
+
+
+class _CacheHits(threading.local):
+    """How often the calling thread has found a program in the persistent cache: JAX tells in the thread that compiles."""
+
+    count = 0
+
+    def listen(self, event: str, **_: Any) -> None:
+        self.count += event == "/jax/compilation_cache/cache_hits"
+
+
+_cache_hits = _CacheHits()
+jax.monitoring.register_event_listener(_cache_hits.listen)
 
 
 @dataclass
@@ -69,10 +87,15 @@ class Program:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _compiled: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether training and evaluating need no compiling any more."""
+        return {"start", "train", "evaluate"} <= self._compiled.keys()
+
     def prepare(self, keys: Array, hypers: Any, episode_keys: Array) -> list[Compilation]:
         """Compile `start`, `train` and `evaluate` where that is still to do; what this very call compiled."""
         with self._lock:
-            if {"start", "train", "evaluate"} <= self._compiled.keys():
+            if self.is_ready:
                 return []
             before = len(self.compilations)
             lanes = jax.eval_shape(self._init, keys, hypers)
@@ -142,11 +165,11 @@ class Program:
         if verb in self._compiled:
             return
         function, donated = self._verbs[verb]
-        began = time.perf_counter()
+        began, hits = time.perf_counter(), _cache_hits.count
         with jax.default_device(self.device):
             lowered = jax.jit(_named(function, verb), donate_argnums=donated).lower(*arguments)
             executable = lowered.compile(compiler_options=None if verb == "train" else QUICK_COMPILE)
-        self.compilations.append(Compilation(verb, time.perf_counter() - began))
+        self.compilations.append(Compilation(verb, time.perf_counter() - began, _cache_hits.count > hits))
         self._compiled[verb] = executable
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -9,18 +10,26 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from hyperlax.engine import device
-from hyperlax.engine.batch import Assignment, Schedule, train_batch
+from hyperlax.engine.batch import Assignment, Schedule, Stopwatch, train_batch
+from hyperlax.engine.costs import Costs, Load, Run
 from hyperlax.engine.lanes import Program
-from hyperlax.engine.plan import plan
+from hyperlax.engine.plan import batches_of, makespan
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
-from hyperlax.trial import BatchResult, HparamBatch, Trial
+from hyperlax.trial import BatchResult, HparamBatch, Plan, Trial
+
+log = logging.getLogger(__name__)
 
 
 class Workload(Protocol):
     """What the runner asks of whoever knows what is trained."""
 
     run_length: RunLength
+
+    @property
+    def kind(self) -> str:
+        """What is trained, for the memory of costs: an algorithm and an environment."""
+        ...
 
     def program(self, trial: Trial) -> Hashable:
         """The algorithm to compile; equal for trials that can share a program."""
@@ -30,51 +39,101 @@ class Workload(Protocol):
         """The trial's own numbers, a tree of numpy scalars and arrays of one structure for all trials of a program."""
         ...
 
+    def effort(self, trial: Trial) -> float:
+        """Turns of the inner loop that the trial asks for: a batch makes as many as its most laborious trial."""
+        ...
+
     def num_parameters(self, trial: Trial) -> int:
         """Trainable scalars of what acts."""
         ...
 
 
 class LaneRunner:
-    """A `hyperlax.trial.Runner` over the lanes of compiled programs."""
+    """A `hyperlax.trial.Runner` over the lanes of compiled programs.
 
-    def __init__(self, workload: Workload, *, seed: int, num_seeds: int, lanes: int, slot_devices: Sequence[Any]):
+    lanes: the most lanes of any program. lanes_of: how many each program is given, at first.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        seed: int,
+        num_seeds: int,
+        lanes: int,
+        slot_devices: Sequence[Any],
+        lanes_of: Callable[[Any], int] | None = None,
+        costs: Costs | None = None,
+    ):
         self.lanes, self.slots = lanes, len(slot_devices)
-        self.device = f"{slot_devices[0].device_kind} ({slot_devices[0].platform}), {self.slots} slots"
+        first = slot_devices[0]
+        self.device = f"{first.device_kind} ({first.platform}), {self.slots} slots"
+        self.packing: dict[str, Any] = {}
         self._workload, self._seed, self._num_seeds = workload, seed, num_seeds
+        self._costs = costs or Costs(first.device_kind, first.platform, None)
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for slot in slot_devices:
             self._free.put(slot)
+        self._first_lanes = lanes_of or (lambda algorithm: lanes)
+        self._lanes: dict[Hashable, int] = {}
         self._programs: dict[tuple[Hashable, Any], Program] = {}
-        self._seconds_per_segment: dict[tuple[Hashable, Any], float] = {}
         self._lock = threading.Lock()
 
-    def plan(self, trials: Sequence[Trial]) -> list[HparamBatch]:
-        """Partition trials into batches that can each share a program."""
-        return plan(trials, self._workload.program, self.lanes)
+    def plan(self, trials: Sequence[Trial]) -> Plan:
+        """Partition trials into batches that can each share a program, the longest first."""
+        batches = batches_of(trials, self._workload.program, self._lanes_of, self._workload.effort)
+        batches.sort(key=self._predicted_training, reverse=True)
+        needed: dict[Hashable, None] = {}
+        durations = []
+        for batch in batches:
+            algorithm = self._workload.program(batch.trials[0])
+            compiling = 0.0 if algorithm in needed else self._predicted_compiling(algorithm)
+            needed[algorithm] = None
+            durations.append(compiling + self._predicted_training(batch))
+        known = sum(self._is_ready(algorithm) or self._costs.knows(self._name(algorithm)) for algorithm in needed)
+        return Plan(tuple(batches), len(needed), known, makespan(durations, self.slots))
 
     def run(self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]) -> BatchResult:
-        """Train a batch to its end on the next free slot; see `hyperlax.trial.Runner`."""
+        """Train a batch to its end on the next free slot; see `hyperlax.trial.Runner`.
+
+        Where the device has not the memory for as many lanes, the program is given half as many from then on, down to one. What
+        does not fit into the lanes that are left is for the caller to halve: MemoryError.
+        """
         slot = self._free.get()
         try:
-            return self._run_on(slot, batch, should_stop, report)
+            while True:
+                algorithm = self._workload.program(batch.trials[0])
+                lanes = self._lanes_of(algorithm)
+                try:
+                    return self._run_on(slot, lanes, batch, should_stop, report)
+                except Exception as error:
+                    if not device.is_out_of_memory(error):
+                        raise
+                    self._halve(algorithm, lanes)
+                    if lanes == 1 or self._lanes_of(algorithm) < len(batch.trials):
+                        raise MemoryError(f"no memory for {lanes} lanes: {' '.join(str(error).split())}") from error
         finally:
             self._free.put(slot)
 
     def _run_on(
-        self, slot: Any, batch: HparamBatch, should_stop: Callable[[], bool], report: Callable[[int], None]
+        self,
+        slot: Any,
+        lanes: int,
+        batch: HparamBatch,
+        should_stop: Callable[[], bool],
+        report: Callable[[int], None],
     ) -> BatchResult:
         began = time.perf_counter()
         algorithm: Any = self._workload.program(batch.trials[0])
         schedule = schedule_of(self._workload.run_length, algorithm.steps_per_iteration)
-        program = self._program(algorithm, slot)
+        predicted = self._predicted_training(batch) + self._predicted_compiling(algorithm)
+        program = self._program(algorithm, slot, lanes)
         assignment = Assignment(
             program,
             batch.trials,
             tuple(self._workload.lane(trial) for trial in batch.trials),
             tuple(self._workload.num_parameters(trial) for trial in batch.trials),
         )
-        predicted = self._seconds_per_segment.get((algorithm, slot))
         outcomes, watch = train_batch(
             assignment,
             schedule,
@@ -83,30 +142,99 @@ class LaneRunner:
             should_stop=should_stop,
             report=report,
         )
-        wall = time.perf_counter() - began
-        self._seconds_per_segment[(algorithm, slot)] = (watch.train + watch.evaluate) / watch.segments
+        self._learn(batch, lanes, schedule, watch)
         steps = schedule.steps()[watch.segments] * len(batch.trials) * self._num_seeds
         timing = {
-            "programs_compiled": len(watch.compilations),
+            "programs_compiled": int(any(not compilation.cached for compilation in watch.compilations)),
             "compile_seconds": watch.compile,
             "train_seconds": watch.train,
             "evaluate_seconds": watch.evaluate,
-            "wall_seconds": wall,
+            "wall_seconds": time.perf_counter() - began,
             "steps": steps,
             "steps_per_second": steps / (watch.train + watch.evaluate),
             "peak_memory_bytes": device.peak_memory_bytes(slot),
-            "lanes": self.lanes,
+            "lanes": lanes,
             "useful_lane_segments": _useful_lane_segments(outcomes),
-            "predicted_seconds": None if predicted is None else predicted * schedule.segments,
+            "predicted_seconds": predicted,
         }
         return BatchResult(tuple(outcomes), timing)
 
-    def _program(self, algorithm: Hashable, slot: Any) -> Program:
+    def _learn(self, batch: HparamBatch, lanes: int, schedule: Schedule, watch: Stopwatch) -> None:
+        """Remember what this batch cost."""
+        algorithm: Any = self._workload.program(batch.trials[0])
+        if watch.compilations:
+            cached = all(compilation.cached for compilation in watch.compilations)
+            self._costs.learn_program(self._workload.kind, self._name(algorithm), watch.compile, cached)
+        iterations = sum(schedule.iterations()[: watch.segments])
+        runs = lanes * self._num_seeds
+        episodes = (watch.segments + 1) * runs * self._workload.run_length.num_eval_episodes
+        self._costs.learn_run(
+            Run(
+                self._workload.kind,
+                self._load(batch, lanes),
+                watch.train / iterations,
+                watch.evaluate / episodes,
+            )
+        )
+
+    def _load(self, batch: HparamBatch, lanes: int) -> Load:
+        algorithm: Any = self._workload.program(batch.trials[0])
+        work = algorithm.work(max(map(self._workload.effort, batch.trials)))
+        return Load(lanes * self._num_seeds, algorithm.steps_per_iteration, work)
+
+    def _predicted_training(self, batch: HparamBatch) -> float:
+        algorithm: Any = self._workload.program(batch.trials[0])
+        return training_seconds(
+            self._costs,
+            self._workload.kind,
+            self._load(batch, self._lanes_of(algorithm)),
+            self._workload.run_length,
+        )
+
+    def _predicted_compiling(self, algorithm: Any) -> float:
+        return (
+            0.0
+            if self._is_ready(algorithm)
+            else making_seconds(self._costs, self._workload.kind, self._name(algorithm))
+        )
+
+    def _is_ready(self, algorithm: Hashable) -> bool:
         with self._lock:
-            key = (algorithm, slot)
-            if key not in self._programs:
-                self._programs[key] = Program(algorithm, self.lanes, self._num_seeds, slot)
-            return self._programs[key]
+            return any(known == algorithm and program.is_ready for (known, _), program in self._programs.items())
+
+    def _name(self, algorithm: Any) -> str:
+        return device.program_name(algorithm, self._lanes_of(algorithm), self._num_seeds)
+
+    def _lanes_of(self, algorithm: Any) -> int:
+        with self._lock:
+            return self._lanes.setdefault(algorithm, min(self.lanes, self._first_lanes(algorithm)))
+
+    def _halve(self, algorithm: Hashable, lanes: int) -> None:
+        """Give the program half of `lanes`, and forget the larger one, unless another slot did so already."""
+        with self._lock:
+            if self._lanes[algorithm] == lanes and lanes > 1:
+                self._lanes[algorithm] = lanes // 2
+                self._programs = {key: program for key, program in self._programs.items() if key[0] != algorithm}
+                log.warning("No memory for %d trials at once: %d from now on.", lanes, lanes // 2)
+
+    def _program(self, algorithm: Hashable, slot: Any, lanes: int) -> Program:
+        with self._lock:
+            program = self._programs.get((algorithm, slot))
+            if program is None or program.lanes != lanes:
+                program = self._programs[algorithm, slot] = Program(algorithm, lanes, self._num_seeds, slot)
+            return program
+
+
+def training_seconds(costs: Costs, kind: str, load: Load, run_length: RunLength) -> float:
+    """Predicted for one batch: training to the budget, and every evaluation."""
+    iterations = -(-run_length.total_timesteps // load.steps)
+    episodes = (run_length.num_evaluations + 1) * load.runs * run_length.num_eval_episodes
+    return iterations * costs.iteration_seconds(kind, load) + episodes * costs.episode_seconds(kind)
+
+
+def making_seconds(costs: Costs, kind: str, name: str) -> float:
+    """Predicted until a program that is not in this process is executable: loaded where it is on disk, else compiled."""
+    return costs.load_seconds(kind) if costs.knows(name) else costs.compile_seconds(kind)
 
 
 def schedule_of(run_length: RunLength, steps_per_iteration: int) -> Schedule:

@@ -8,7 +8,7 @@ from `final_observation`: its value counts after a truncation, and is zero after
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperlax.errors import UsageError
@@ -81,6 +81,6 @@ class Environment:
     observation_size: int
     action: Discrete | Continuous
     max_episode_steps: int
-    reset: Callable[[jax.Array], tuple[State, jax.Array]]
-    step: Callable[[jax.Array, State, jax.Array], tuple[State, Step]]
+    reset: Callable[[jax.Array], tuple[State, jax.Array]] = field(repr=False)
+    step: Callable[[jax.Array, State, jax.Array], tuple[State, Step]] = field(repr=False)
     reference: ReferenceReturns

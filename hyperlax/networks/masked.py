@@ -6,6 +6,7 @@ dead under any optimizer that maps gradient 0 to update 0 (SGD, Adam, global-nor
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -97,6 +98,11 @@ class MaskedMLP(nn.Module):
     outputs: int
     torso_initializer: Initializer
     head_initializer: Initializer
+
+    def multiplications(self, inputs: int) -> int:
+        """Of one forward pass of one row, at the padded sizes; about as many weights there are."""
+        sizes = [inputs, *self.shape.widths, self.outputs]
+        return sum(a * b for a, b in itertools.pairwise(sizes))
 
     @nn.compact
     def __call__(self, x: Array, lane: Architecture) -> Array:

@@ -23,6 +23,18 @@ from hyperlax.trial import Trial
 log = logging.getLogger(__name__)
 
 
+def next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> tuple[int, int]:
+    """The super-batch to run next, as the numbers of its first trial and of the one after its last.
+
+    As many of its trials are to be had as the study needs to end with `total` finished ones.
+    """
+    pending = [trial.number for trial in trials if not trial.state.is_finished()]
+    missing = total - (len(trials) - len(pending))
+    first = pending[0] if pending else len(trials)
+    start = first - first % super_batch
+    return start, min(start + super_batch, len(trials) + missing - len(pending))
+
+
 class Conversation:
     """Asks and tells, super-batch by super-batch: trials b S ... b S + S - 1 are super-batch b.
 
@@ -67,12 +79,9 @@ class Conversation:
         room = total - self.finished()
         if room <= 0:
             return []
-        trials, width = self.trials(), self._questioner.super_batch
-        pending = [trial.number for trial in trials if not trial.state.is_finished()]
-        first = pending[0] if pending else len(trials)
-        start = first - first % width
-        self._ask(start, min(start + width, len(trials) + room - len(pending)))
-        waiting = [t for t in self.trials()[start : start + width] if not t.state.is_finished()]
+        start, stop = next_span(self.trials(), total, self._questioner.super_batch)
+        self._ask(start, stop)
+        waiting = [t for t in self.trials()[start:stop] if not t.state.is_finished()]
         return waiting[:room]
 
     def trial(self, frozen: FrozenTrial, base: AlgorithmConfig) -> Trial:

@@ -45,7 +45,9 @@ def _start(
     _refuse_existing(directory)
     ready = runner or runner_of_study(arguments, recipe, None)
     reference = reference_returns(arguments.env_config)
-    manifest = manifests.describe(arguments, recipe, reference, device=ready.device, lanes=ready.lanes)
+    manifest = manifests.describe(
+        arguments, recipe, reference, device=ready.device, lanes=ready.lanes, packing=ready.packing
+    )
     with only_one_process(directory.root):
         _refuse_existing(directory)
         return StudyLoop(arguments, recipe, directory, manifest, analyse, deadline).run(lambda: ready)

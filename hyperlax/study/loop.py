@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
@@ -80,7 +80,7 @@ class StudyLoop:
                 }
             )
             self._conversation = Conversation(
-                self._storage, self._directory, self._questioner(), tuple(self._objectives)
+                self._storage, self._directory, questioner_of(self._arguments, self._recipe), tuple(self._objectives)
             )
             self._conversation.recover()
             self._renew_analysis()
@@ -95,20 +95,12 @@ class StudyLoop:
                 exhausted=self._exhausted,
             )
 
-    def _questioner(self) -> Questioner:
-        return Questioner(
-            space=SearchSpace(self._recipe.space),
-            sampler=self._arguments.sampler,
-            directions=tuple(self._objectives.values()),
-            seed=self._arguments.seed,
-            super_batch=self._width,
-        )
-
     def _train(self, runner: StudyRunner) -> None:
         """Super-batch after super-batch, until enough trials are finished or something says stop."""
-        if (runner.lanes, runner.device) != (self._manifest.lanes, self._manifest.device):
-            self._manifest = replace(self._manifest, lanes=runner.lanes, device=runner.device)
-            self._manifest.write(self._directory.manifest)
+        manifest = replace(self._manifest, lanes=runner.lanes, device=runner.device, packing=runner.packing)
+        if manifest != self._manifest:
+            self._manifest = manifest
+            manifest.write(self._directory.manifest)
         with self._new_progress() as progress:
             while self._may_start():
                 asked = self._conversation.next_trials(self._arguments.n_trials)
@@ -132,9 +124,11 @@ class StudyLoop:
         """Train trials of one super-batch; its analysis follows when none of them is left."""
         number = asked[0].number // self._width
         trials = [self._conversation.trial(trial, self._recipe.config.algorithm) for trial in asked]
+        plan = runner.plan(trials)
+        log.info("%s", plan.sentence())
         run_batches(
             runner,
-            runner.plan(trials),
+            plan.batches,
             stop=self._stop,
             may_start=self._may_start,
             on_start=self._batch_starts,
@@ -150,15 +144,22 @@ class StudyLoop:
         self._began[batch] = time.monotonic()
         self._storage.start(trial.number for trial in batch.trials)
 
-    def _batch_ends(self, batch: HparamBatch, future: Future[BatchResult], number: int, progress: Progress) -> None:
-        """Write a batch's files, then tell Optuna. What raised is FAIL; what was interrupted waits."""
+    def _batch_ends(
+        self, batch: HparamBatch, future: Future[BatchResult], number: int, progress: Progress
+    ) -> Sequence[HparamBatch]:
+        """Write a batch's files, then tell Optuna. What was interrupted waits.
+
+        Of what raised, the two halves are to be run instead, so that in the end only the trial at fault is FAIL.
+        """
         error = future.exception()
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
             self._stop.set()
             self._storage.wait(trial.number for trial in batch.trials)
-            return
+            return ()
         if error is not None and not isinstance(error, Exception):
             raise error
+        if error is not None and len(batch.trials) > 1:
+            return self._halves(batch, error)
         result = future.result() if error is None else self._failed(batch, error)
         path = self._directory.next_batch(number)
         ends = write_batch(path, batch, result, self._reference)
@@ -169,15 +170,18 @@ class StudyLoop:
         for end in ends:
             progress.finished(end.number, end.state, end.metrics.get(leading))
         progress.batch_ended()
+        return ()
+
+    def _halves(self, batch: HparamBatch, error: Exception) -> Sequence[HparamBatch]:
+        log.warning("The batch of %s broke (%s). Its halves are run instead.", _numbers(batch), _reason(error))
+        self._storage.wait(trial.number for trial in batch.trials)
+        middle = len(batch.trials) // 2
+        return HparamBatch(batch.trials[:middle]), HparamBatch(batch.trials[middle:])
 
     def _failed(self, batch: HparamBatch, error: Exception) -> BatchResult:
-        numbers = ", ".join(str(trial.number) for trial in batch.trials)
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_REASON]
+        reason = _reason(error)
         log.error(
-            "The batch of trials %s failed: %s. They are marked FAIL; the study goes on.",
-            numbers,
-            reason,
-            exc_info=error,
+            "%s failed: %s. Marked FAIL; the study goes on.", _numbers(batch).capitalize(), reason, exc_info=error
         )
         return failed_batch(batch, reason, self._arguments.num_seeds, time.monotonic() - self._began[batch])
 
@@ -209,6 +213,26 @@ class StudyLoop:
             importances=self._storage.importances(end),
         )
         self._analyse(record, self._directory.analysis(number))
+
+
+def questioner_of(arguments: StudyArguments, recipe: Recipe) -> Questioner:
+    """Who suggests a study's trials."""
+    return Questioner(
+        space=SearchSpace(recipe.space),
+        sampler=arguments.sampler,
+        directions=arguments.objective_directions,
+        seed=arguments.seed,
+        super_batch=arguments.optuna_study_batch_size,
+    )
+
+
+def _numbers(batch: HparamBatch) -> str:
+    plural = "s" if len(batch.trials) > 1 else ""
+    return f"trial{plural} {', '.join(str(trial.number) for trial in batch.trials)}"
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_REASON]
 
 
 def _log_failures(ends: list[TrialEnd]) -> None:

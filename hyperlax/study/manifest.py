@@ -25,7 +25,7 @@ PACKAGES = ("hyperlax", "jax", "jaxlib", "optuna", "flax", "gymnax", "numpy")
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of study.json. lanes: of the compiled programs; device: what they ran on."""
+    """The content of study.json. device: what it runs on; lanes: the most of any program; packing: its programs."""
 
     arguments: dict[str, Any]
     command: str
@@ -35,24 +35,32 @@ class Manifest:
     device: str
     reference: dict[str, Any]
     lanes: int
+    packing: dict[str, Any]
 
     def write(self, path: Path) -> None:
         write_json(path, vars(self))
 
 
 def describe(
-    arguments: StudyArguments, recipe: Recipe, reference: ReferenceReturns, *, device: str, lanes: int
+    arguments: StudyArguments,
+    recipe: Recipe,
+    reference: ReferenceReturns,
+    *,
+    device: str,
+    lanes: int,
+    packing: dict[str, Any],
 ) -> Manifest:
     """The manifest of a study that begins now."""
     return Manifest(
         arguments=arguments.to_json(),
         command=search_command(arguments),
-        recipe={"name": recipe.name, "path": str(recipe.path), "config": dotted(recipe.config.algorithm)},
+        recipe={"name": recipe.name, "path": str(recipe.path.resolve()), "config": dotted(recipe.config.algorithm)},
         space=space_to_json(recipe.space),
         versions=installed_versions(),
         device=device,
         reference=vars(reference).copy(),
         lanes=lanes,
+        packing=packing,
     )
 
 

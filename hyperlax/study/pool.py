@@ -25,14 +25,15 @@ def run_batches(
     stop: threading.Event,
     may_start: Callable[[], bool],
     on_start: Callable[[HparamBatch], None],
-    on_end: Callable[[HparamBatch, Future[BatchResult]], None],
+    on_end: Callable[[HparamBatch, Future[BatchResult]], Sequence[HparamBatch]],
     on_tick: Callable[[], None],
     report: Callable[[int], None],
 ) -> bool:
     """Run batches, at most `runner.slots` at once, and return whether all of them were started.
 
-    on_start, on_end and on_tick are called in this thread, `report` in the slots' threads. `stop` is set when anything
-    raises here, so that the slots end at their next segment instead of training on for nothing.
+    on_start, on_end and on_tick are called in this thread, `report` in the slots' threads. on_end says what is to be run instead
+    of a batch that broke; that comes next. `stop` is set when anything raises here, so that the slots end at their next segment
+    instead of training on for nothing.
     """
     queue = deque(batches)
     running: dict[Future[BatchResult], HparamBatch] = {}
@@ -45,7 +46,7 @@ def run_batches(
                     running[pool.submit(runner.run, batch, should_stop=stop.is_set, report=report)] = batch
                 done, _ = wait(running, TICK_SECONDS, FIRST_COMPLETED)
                 for future in sorted(done, key=lambda future: running[future].trials[0].number):
-                    on_end(running.pop(future), future)
+                    queue.extendleft(reversed(on_end(running.pop(future), future)))
                 on_tick()
         except BaseException:
             stop.set()

@@ -28,9 +28,11 @@ def print_end(
     finished = states.total()
     by_state = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     print(f"{finished} trials finished: {by_state}." if finished else "No trial finished.")
+    best = storage.best_trials()
+    ties = sum(bool(best) and trial.values == best[0].values for trial in storage.trials())
     if exhausted:
         print(f"Every configuration of the search space is used; the study ends before its {total} trials.")
-    for line in _best_lines(storage.best_trials(), list(objectives)):
+    for line in _best_lines(best, ties, list(objectives)):
         print(line)
     _print_report(directory)
     if finished < total and not exhausted:
@@ -43,12 +45,17 @@ def print_end(
     return 0
 
 
-def _best_lines(best: list[FrozenTrial], objectives: list[str]) -> list[str]:
+def _best_lines(best: list[FrozenTrial], ties: int, objectives: list[str]) -> list[str]:
     if not best:
         return []
     if len(objectives) > 1:
         return [f"Pareto front of {', '.join(objectives)}: {len(best)} trials."]
-    return [f"Best: trial {best[0].number}, {objectives[0]} {best[0].value:.6g}."]
+    return [f"Best: trial {best[0].number}, {objectives[0]} {best[0].value:.6g}{_ties(ties)}."]
+
+
+def _ties(count: int) -> str:
+    """In words, how many trials have the best value; the best of them is the first."""
+    return f", the first of {count} trials with that value" if count > 1 else ""
 
 
 def _print_report(directory: StudyDirectory) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from hyperlax.arguments import SingleArguments, StudyArguments
 from hyperlax.envs import canonical
@@ -14,49 +14,55 @@ from hyperlax.trial import Runner
 
 
 class StudyRunner(Runner, Protocol):
-    """A runner that says what study.json keeps of it: the lanes of its programs and the device they run on."""
+    """A runner that says what study.json keeps of it: its programs, the most lanes of any of them, and the device."""
 
     lanes: int
     device: str
+    packing: dict[str, Any]
 
 
 def runner_of_study(arguments: StudyArguments, recipe: Recipe, stored: Manifest | None) -> StudyRunner:
-    """The engine's runner. Where `auto` chose the lanes of a study that goes on, it keeps them: then results are bit-equal.
+    """The engine's runner. A study that goes on keeps the programs and lanes that were chosen for it: results stay bit-equal.
 
     Raises UsageError for what the engine cannot run.
     """
-    from hyperlax.runner import make_runner
+    from hyperlax.runner import Task, make_runner
 
-    lanes = None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size
-    if lanes is None and stored is not None and stored.arguments["runner_hparam_batch_size"] == "auto":
-        lanes = stored.lanes
     return make_runner(
-        base=recipe.config.algorithm,
-        space=recipe.space,
-        environment=canonical(arguments.env_config),
-        run_length=run_length(arguments),
-        seed=arguments.seed,
-        num_seeds=arguments.num_seeds,
-        lanes=lanes,
-        super_batch=min(arguments.optuna_study_batch_size, arguments.n_trials),
-        compilation_cache=arguments.compilation_cache,
+        Task(
+            base=recipe.config.algorithm,
+            space=recipe.space,
+            environment=canonical(arguments.env_config),
+            run_length=run_length(arguments),
+            seed=arguments.seed,
+            num_seeds=arguments.num_seeds,
+            num_trials=arguments.n_trials,
+            super_batch=min(arguments.optuna_study_batch_size, arguments.n_trials),
+            lanes=None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size,
+            packing=arguments.packing,
+            chosen=stored.packing if stored else None,
+            compilation_cache=arguments.compilation_cache,
+        )
     )
 
 
 def runner_of_single(arguments: SingleArguments, algorithm: AlgorithmConfig) -> StudyRunner:
     """The engine's runner for one configuration. Raises UsageError for what the engine cannot run."""
-    from hyperlax.runner import make_runner
+    from hyperlax.runner import Task, make_runner
 
     return make_runner(
-        base=algorithm,
-        space={},
-        environment=canonical(arguments.env_config),
-        run_length=run_length(arguments),
-        seed=arguments.seed,
-        num_seeds=arguments.num_seeds,
-        lanes=1,
-        super_batch=1,
-        compilation_cache=arguments.compilation_cache,
+        Task(
+            base=algorithm,
+            space={},
+            environment=canonical(arguments.env_config),
+            run_length=run_length(arguments),
+            seed=arguments.seed,
+            num_seeds=arguments.num_seeds,
+            num_trials=1,
+            super_batch=1,
+            packing="pad",
+            compilation_cache=arguments.compilation_cache,
+        )
     )
 
 

@@ -1,0 +1,174 @@
+"""What compiling and running cost on this machine: measured by every batch, kept between studies beside the compiled programs.
+
+The model of one iteration of a batch is  latency + runs (seconds_per_step steps + seconds_per_work work),  where `runs` is
+lanes x seeds. Its three numbers are fitted to what was measured, drawn to the guesses below while little was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import statistics
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hyperlax.files import write_json
+
+log = logging.getLogger(__name__)
+
+FILE = "costs.json"
+KEPT = 40
+GUESSES = {"cpu": (2e-5, 1e-6, 2e-10), "other": (5e-3, 1e-9, 1e-12)}
+"""latency, seconds per step, seconds per multiplication: where nothing was measured. `other` is no measurement at all."""
+GUESSED_COMPILE, GUESSED_LOAD, GUESSED_EPISODE = 5.0, 0.6, 1e-3
+TRUST = 0.1
+"""Weight of a guess against one measurement."""
+
+
+class Load(NamedTuple):
+    """One iteration of a batch. runs: lanes x seeds; steps and work: of one of them."""
+
+    runs: int
+    steps: int
+    work: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one batch measured. kind: what was trained, e.g. "PPO gymnax.cartpole"."""
+
+    kind: str
+    load: Load
+    train_seconds_per_iteration: float
+    evaluate_seconds_per_episode: float
+
+
+class Costs:
+    """The memory of one kind of device. path: None keeps it for this process alone. Safe to use from several threads."""
+
+    def __init__(self, device_kind: str, platform: str, path: Path | None):
+        self._device, self._path = device_kind, path
+        self._guess = np.array(GUESSES.get(platform, GUESSES["other"]))
+        self._lock = threading.Lock()
+        self._memory: dict[str, Any] = self._read().get(device_kind, {})
+        self._fits: dict[str, np.ndarray] = {}
+
+    def iteration_seconds(self, kind: str, load: Load) -> float:
+        """Of one iteration of a batch."""
+        with self._lock:
+            if kind not in self._fits:
+                self._fits[kind] = _fit(self._of(kind, "runs"), self._guess)
+            return float(_features(load) @ self._fits[kind])
+
+    def episode_seconds(self, kind: str) -> float:
+        """Of one evaluation episode of one seed of one lane."""
+        return self._typical(kind, "episodes", GUESSED_EPISODE)
+
+    def compile_seconds(self, kind: str) -> float:
+        """Of a program that was never compiled here."""
+        return self._typical(kind, "compiles", GUESSED_COMPILE)
+
+    def load_seconds(self, kind: str) -> float:
+        """Of a program that is in the persistent cache."""
+        return self._typical(kind, "loads", GUESSED_LOAD)
+
+    def knows(self, program: str) -> bool:
+        """Whether a program by this fingerprint was compiled on this machine with its cache on."""
+        with self._lock:
+            return program in self._memory.get("programs", ())
+
+    def lanes(self, measure: Callable[[], int]) -> int:
+        """The number of lanes beyond which a core gains nothing: as remembered, else measured now."""
+        with self._lock:
+            known = self._memory.get("lanes")
+        if known is None:
+            known = measure()
+            self._update(lambda memory: memory.update(lanes=known))
+        return known
+
+    def learn_run(self, run: Run) -> None:
+        """Remember what a batch measured."""
+
+        def update(memory: dict[str, Any]) -> None:
+            of_kind = memory.setdefault("kinds", {}).setdefault(run.kind, {})
+            _append(of_kind, "runs", [*run.load, run.train_seconds_per_iteration])
+            _append(of_kind, "episodes", run.evaluate_seconds_per_episode)
+
+        self._update(update)
+        with self._lock:
+            self._fits.pop(run.kind, None)
+
+    def learn_program(self, kind: str, program: str, seconds: float, cached: bool) -> None:
+        """Remember that a program is there now, and what it took to compile or to load."""
+
+        def update(memory: dict[str, Any]) -> None:
+            of_kind = memory.setdefault("kinds", {}).setdefault(kind, {})
+            _append(of_kind, "loads" if cached else "compiles", seconds)
+            programs = memory.setdefault("programs", [])
+            if program not in programs:
+                programs.append(program)
+
+        self._update(update)
+
+    def _typical(self, kind: str, what: str, guess: float) -> float:
+        with self._lock:
+            known = self._of(kind, what)
+        return statistics.median(known) if known else guess
+
+    def _of(self, kind: str, what: str) -> list[Any]:
+        return self._memory.get("kinds", {}).get(kind, {}).get(what, [])
+
+    def _update(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the memory, on disk too: read again first, for another process may have written meanwhile."""
+        with self._lock:
+            if self._path is None:
+                change(self._memory)
+                return
+            everything = self._read()
+            self._memory = everything.setdefault(self._device, {})
+            change(self._memory)
+            try:
+                write_json(self._path, everything)
+            except OSError as error:
+                log.warning(
+                    "%s cannot be written (%s): what was measured is kept for this run only.", self._path, error
+                )
+                self._path = None
+
+    def _read(self) -> dict[str, Any]:
+        """The file's content; a damaged one counts as none, since all in it can be measured again."""
+        if self._path is None or not self._path.exists():
+            return {}
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            log.warning("%s cannot be read (%s): costs are measured anew.", self._path, error)
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def fingerprint(*parts: Any) -> str:
+    """A name for a program, the same in every process: of the texts of what it was made from."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def _append(memory: dict[str, Any], what: str, value: Any) -> None:
+    memory[what] = [*memory.get(what, []), value][-KEPT:]
+
+
+def _features(load: Load) -> np.ndarray:
+    return np.array([1.0, load.runs * load.steps, load.runs * load.work])
+
+
+def _fit(runs: list[Any], guess: np.ndarray) -> np.ndarray:
+    """Least squares of relative errors, with the guesses as faint measurements; no number falls below a twentieth of its guess."""
+    rows = [_features(Load(*run[:3])) / run[3] for run in runs if run[3] > 0]
+    matrix = np.array([*rows, *(np.diag(1 / guess) * np.sqrt(TRUST))])
+    wanted = np.array([1.0] * len(rows) + [np.sqrt(TRUST)] * len(guess))
+    return np.maximum(np.linalg.lstsq(matrix, wanted, rcond=None)[0], guess / 20)

@@ -1,0 +1,117 @@
+"""How many programs a study gets, of which sizes, and how many lanes each: decided once, before the first trial.
+
+It is decided on a sample of the search space, not on the trials of a super-batch, so that every super-batch finds its programs
+compiled and a study that is resumed runs every trial in the program that an uninterrupted one would have used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hyperlax.algorithms.padding import Padding, padding_of, structure_of, union
+from hyperlax.algorithms.possible import sample_of_space, structure_of_space, with_any_activation
+from hyperlax.algorithms.workload import Workload
+from hyperlax.engine import device
+from hyperlax.engine.costs import Costs, Load
+from hyperlax.engine.packing import Group, pack
+from hyperlax.engine.runner import making_seconds, training_seconds
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.recipe import RunLength
+from hyperlax.space import Distribution
+from hyperlax.trial import Trial
+
+SAMPLE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What a study will run, and where. lanes: the most in any program; spread: a super-batch's trials go to all slots."""
+
+    run_length: RunLength
+    num_trials: int
+    super_batch: int
+    num_seeds: int
+    slots: int
+    lanes: int
+    spread: bool
+
+    def lanes_for(self, share: float) -> int:
+        """Lanes of a program that a part of all trials needs."""
+        expected = share * self.super_batch / (self.slots if self.spread else 1)
+        return max(1, min(self.lanes, math.ceil(expected - 1e-9)))
+
+
+def choose_paddings(
+    base: AlgorithmConfig,
+    space: Mapping[str, Distribution],
+    environment: str,
+    budget: Budget,
+    packing: str,
+    costs: Costs,
+) -> list[Padding]:
+    """The paddings of a study's programs: of one for all ("pad"), none at all ("split": exact programs), or the cheapest mix.
+
+    The largest holds everything that the space can ask for.
+    """
+    whole = structure_of_space(base, space)
+    if packing == "pad":
+        return [padding_of(whole)]
+    if packing == "split":
+        return []
+    probe = Workload(base, space, environment, budget.run_length)
+    sample = sample_of_space(base, space, SAMPLE)
+    members: dict[Any, list[AlgorithmConfig]] = {}
+    for config in sample:
+        members.setdefault(with_any_activation(structure_of(config), whole), []).append(config)
+    groups = [Group(structure, tuple(configs)) for structure, configs in members.items()]
+
+    def cost(group: Group) -> float:
+        return _predicted(probe, group, budget, costs, compile_in_parallel=len(group.members) < SAMPLE)
+
+    chosen = pack(groups, cost)
+    paddings = [padding_of(group.structure) for group in chosen]
+    largest = max(range(len(paddings)), key=lambda i: probe.shape(base, paddings[i]).work(1.0))
+    paddings[largest] = padding_of(union([chosen[largest].structure, whole]))
+    return paddings
+
+
+def shares(workload: Workload, base: AlgorithmConfig, space: Mapping[str, Distribution]) -> Mapping[Any, float]:
+    """Program -> the part of all trials that run in it, of those that a sample of the space needs."""
+    sample = sample_of_space(base, space, SAMPLE)
+    counted = Counter(workload.program(Trial(0, config)) for config in sample)
+    return {program: count / SAMPLE for program, count in counted.items()}
+
+
+def _predicted(probe: Workload, group: Group, budget: Budget, costs: Costs, compile_in_parallel: bool) -> float:
+    """Seconds of the whole study that trials of a group take, on all slots together."""
+    padding = padding_of(group.structure)
+    programs: dict[Any, list[float]] = {}
+    for config in group.members:
+        programs.setdefault(probe.shape(config, padding), []).append(probe.effort(Trial(0, config)))
+    compiling = training = 0.0
+    for program, efforts in programs.items():
+        lanes = budget.lanes_for(len(efforts) / SAMPLE)
+        name = device.program_name(program, lanes, budget.num_seeds)
+        compiling += making_seconds(costs, probe.kind, name)
+        training += sum(
+            training_seconds(
+                costs,
+                probe.kind,
+                Load(lanes * budget.num_seeds, program.steps_per_iteration, program.work(effort)),
+                budget.run_length,
+            )
+            for effort in _efforts_of_batches(efforts, len(efforts) / SAMPLE * budget.super_batch / lanes)
+        )
+    super_batches = math.ceil(budget.num_trials / budget.super_batch)
+    return (compiling / (budget.slots if compile_in_parallel else 1)) + super_batches * training / budget.slots
+
+
+def _efforts_of_batches(efforts: Sequence[float], batches: float) -> list[float]:
+    """The effort of each batch of a super-batch: that of its most laborious trial, trials of like effort together."""
+    count = math.ceil(batches - 1e-9)
+    ranked = sorted(efforts, reverse=True)
+    return [ranked[len(ranked) * i // count] for i in range(count)]

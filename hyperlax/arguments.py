@@ -179,7 +179,7 @@ def given_arguments(flags: SearchFlags, recipe: Recipe) -> dict[str, Any]:
 def check_agreement(stored: StudyArguments, given: Mapping[str, Any]) -> None:
     """Refuse a resume whose given arguments contradict the study, listing each that differs."""
     differing = [
-        f"{_flag(name)}: study has {_words(getattr(stored, name))}, given {_words(value)}"
+        f"{_flag(name)}: study has {_words(name, getattr(stored, name))}, given {_words(name, value)}"
         for name, value in given.items()
         if name not in MAY_CHANGE_ON_RESUME and not _same(name, getattr(stored, name), value)
     ]
@@ -307,5 +307,7 @@ def _flag(name: str) -> str:
     return "--no-compilation-cache" if name == "compilation_cache" else "--" + name.replace("_", "-")
 
 
-def _words(value: Any) -> str:
+def _words(name: str, value: Any) -> str:
+    if name == "compilation_cache":
+        return "the cache" if value else "no cache"
     return " ".join(value) if isinstance(value, tuple) else str(value)

@@ -19,6 +19,7 @@ from hyperlax.space import Categorical, Distribution, Numeric
 
 PREFIX = "algorithm"
 LARGEST_INTEGER = 2**31 - 1  # integers are int32 on the device
+WIDEST_LAYER = 65_536
 SMALLEST_FLOAT, LARGEST_FLOAT = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and floats normal float32
 
 
@@ -48,7 +49,7 @@ class Field:
         if self.type == "str":
             return f"one of {', '.join(ACTIVATIONS)}"
         if self.type == "sizes":
-            return "a non-empty list of layer widths, each a whole number of at least 1"
+            return f"a non-empty list of layer widths, each a whole number from 1 to {WIDEST_LAYER}"
         return ("a whole number" if self.type == "int" else "a finite number") + self._range()
 
     def _range(self) -> str:
@@ -61,7 +62,9 @@ class Field:
             return ""
         if math.isinf(high):
             return f" above {low}" if self.rule.low_excluded else f" of at least {low}"
-        return f" above {low} and at most {high}" if self.rule.low_excluded else f" from {low} to {high}"
+        return (
+            f" above {low} and at most {high}" if self.rule.low_excluded else f" from {low} to {high}"
+        )
 
     def _accepts(self, value: Any) -> bool:
         if self.type == "bool":
@@ -69,13 +72,13 @@ class Field:
         if self.type == "str":
             return isinstance(value, str) and value in ACTIVATIONS
         if self.type == "sizes":
-            return isinstance(value, (list, tuple)) and len(value) > 0 and all(_is_int(w) and w >= 1 for w in value)
+            return isinstance(value, (list, tuple)) and len(value) > 0 and all(_is_width(w) for w in value)
         if not (_is_int(value) or (self.type == "float" and isinstance(value, float))):
             return False
         return self._within(value)
 
     def _within(self, value: float) -> bool:
-        if not math.isfinite(value) or (self.type == "int" and value > LARGEST_INTEGER):
+        if not abs(value) <= LARGEST_FLOAT or (self.type == "int" and value > LARGEST_INTEGER):
             return False
         if self.type == "float" and value and not SMALLEST_FLOAT <= abs(value) <= LARGEST_FLOAT:
             return False
@@ -224,6 +227,10 @@ def _nearest(name: str, known: list[str]) -> str | None:
     shorts = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(known)}
     near = difflib.get_close_matches(last, shorts, n=1, cutoff=0.6)
     return shorts[near[0]] if near else None
+
+
+def _is_width(value: Any) -> bool:
+    return _is_int(value) and 1 <= value <= WIDEST_LAYER
 
 
 def _is_int(value: Any) -> bool:

@@ -69,7 +69,7 @@ def compute(outcome: Outcome, reference: ReferenceReturns) -> dict[str, float]:
         "normalized_auc": normalized_auc(steps, mean_return, reference),
         "stability_score": stability_score(peak, final, reference),
         "seed_spread": seed_spread(returns),
-        "steps_to_threshold": steps_to_threshold(steps, mean_return, reference),
+        "steps_to_threshold": steps_to_threshold(steps, mean_return, outcome.curve.budget, reference),
         "num_parameters": float(outcome.num_parameters),
         "train_seconds": float(outcome.train_seconds),
     }
@@ -121,21 +121,21 @@ def seed_spread(returns: np.ndarray) -> float:
     return float(per_seed.std())
 
 
-def steps_to_threshold(steps: np.ndarray, mean_return: np.ndarray, reference: ReferenceReturns) -> float:
+def steps_to_threshold(steps: np.ndarray, mean_return: np.ndarray, budget: int, reference: ReferenceReturns) -> float:
     """First environment step at which r reaches lo + 0.9 (hi - lo), on straight lines between t_1 ... t_K.
 
-    t_1 if r_1 is already there; the budget t_K if r never is.
+    t_1 if r_1 is already there; the budget if r never is, or only in the part of the last rollout that goes past it.
     """
     threshold = reference.lo + SOLVED_FRACTION * (reference.hi - reference.lo)
     reached = np.flatnonzero(mean_return >= threshold)
     if len(reached) == 0:
-        return float(steps[-1])
+        return float(budget)
     first = int(reached[0])
     if first == 0:
-        return float(steps[0])
+        return float(min(steps[0], budget))
     before, after = mean_return[first - 1], mean_return[first]
     part = (threshold - before) / (after - before)
-    return float(steps[first - 1] + part * (steps[first] - steps[first - 1]))
+    return float(min(steps[first - 1] + part * (steps[first] - steps[first - 1]), budget))
 
 
 def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:

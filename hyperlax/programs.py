@@ -70,7 +70,7 @@ def choose_paddings(
     groups = [Group(structure, tuple(configs)) for structure, configs in members.items()]
 
     def cost(group: Group) -> float:
-        return _predicted(probe, group, budget, costs, compile_in_parallel=len(group.members) < SAMPLE)
+        return _predicted(probe, group, budget, costs)
 
     chosen = pack(groups, cost)
     paddings = [padding_of(group.structure) for group in chosen]
@@ -86,8 +86,8 @@ def shares(workload: Workload, base: AlgorithmConfig, space: Mapping[str, Distri
     return {program: count / SAMPLE for program, count in counted.items()}
 
 
-def _predicted(probe: Workload, group: Group, budget: Budget, costs: Costs, compile_in_parallel: bool) -> float:
-    """Seconds of the whole study that trials of a group take, on all slots together."""
+def _predicted(probe: Workload, group: Group, budget: Budget, costs: Costs) -> float:
+    """Seconds of the whole study that trials of a group take. Two compilations side by side take about as long as one by one."""
     padding = padding_of(group.structure)
     programs: dict[Any, list[float]] = {}
     for config in group.members:
@@ -107,7 +107,7 @@ def _predicted(probe: Workload, group: Group, budget: Budget, costs: Costs, comp
             for effort in _efforts_of_batches(efforts, len(efforts) / SAMPLE * budget.super_batch / lanes)
         )
     super_batches = math.ceil(budget.num_trials / budget.super_batch)
-    return (compiling / (budget.slots if compile_in_parallel else 1)) + super_batches * training / budget.slots
+    return compiling + super_batches * training / budget.slots
 
 
 def _efforts_of_batches(efforts: Sequence[float], batches: float) -> list[float]:

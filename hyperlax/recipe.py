@@ -175,6 +175,10 @@ def _check_space(algorithm: AlgorithmConfig, space: Any, where: str) -> None:
         )
     known = fields_of(algorithm)
     for name, distribution in space.items():
+        if not isinstance(name, str):
+            raise UsageError(
+                f"{where}: a name of the search space is {name!r}. Use dotted names, e.g. {next(iter(known))}."
+            )
         check_name(name, known, where)
         if not isinstance(distribution, Distribution):
             raise UsageError(

@@ -85,5 +85,5 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a whole number of thousands of digits
         return text

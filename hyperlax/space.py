@@ -153,6 +153,7 @@ class Categorical(Distribution):
     values: Sequence[Any]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "values", _plain(self.values))
         if isinstance(self.values, str) or not isinstance(self.values, Sequence):
             raise UsageError(
                 f"Categorical needs a list of values, got {self.values!r}. Write Categorical(values=[...])."
@@ -248,3 +249,10 @@ def _identity(value: Any) -> Any:
 
 def _as_lists(value: Any) -> Any:
     return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _plain(value: Any) -> Any:
+    """numpy's scalars and arrays as the Python values they stand for: only those survive a journey through a database."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.tolist() if type(value).__module__ == "numpy" else value

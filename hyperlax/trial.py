@@ -59,6 +59,7 @@ class Curve:
     mean, std, min, max: float64[points, seeds], return over the episodes of one evaluation.
     length: float64[points, seeds], mean episode length in steps.
     episodes: episodes per evaluation and seed.
+    budget: the steps that were asked for; training goes on to the end of the rollout that reaches them.
     """
 
     steps: np.ndarray
@@ -68,6 +69,7 @@ class Curve:
     max: np.ndarray
     length: np.ndarray
     episodes: int
+    budget: int
 
 
 @dataclass(frozen=True)

@@ -126,4 +126,4 @@ def curve(trial: int, table: list[dict[str, str]]) -> Curve:
         return np.array([[values[step, seed] for seed in range(SEEDS)] for step in steps])
 
     measured = [column(name) for name in ("mean", "std", "min", "max", "length")]
-    return Curve(np.array(steps), *measured, episodes=int(own[0]["episodes"]))
+    return Curve(np.array(steps), *measured, episodes=int(own[0]["episodes"]), budget=BUDGET)

@@ -71,7 +71,7 @@ def curve_of(trial: Trial, num_seeds: int) -> Curve:
     rise = np.linspace(0, 1, POINTS + 1)[:, None] * np.linspace(0.9, 1.0, num_seeds)[None, :]
     mean = -1200.0 + 1000.0 * gain * rise
     spread = np.full_like(mean, 10.0)
-    return Curve(steps, mean, spread, mean - spread, mean + spread, np.full_like(mean, 200.0), 4)
+    return Curve(steps, mean, spread, mean - spread, mean + spread, np.full_like(mean, 200.0), 4, steps[-1])
 
 
 def _timing(lanes: int) -> dict[str, float | None]:

@@ -14,13 +14,20 @@ from hyperlax.trial import Curve, Outcome
 ZERO_TO_HUNDRED = ReferenceReturns(lo=0.0, hi=100.0, source="by hand")
 
 
-def outcome(returns, steps=None, state="COMPLETE", reason=""):
+def outcome(returns, steps=None, state="COMPLETE", reason="", budget=None):
     """An outcome from returns, [points] for one seed or [points, seeds]; row 0 is before training."""
     mean = np.asarray(returns, dtype=np.float64)
     mean = mean[:, None] if mean.ndim == 1 else mean
     steps = np.arange(len(mean)) * 100 if steps is None else np.asarray(steps)
     curve = Curve(
-        steps=steps, mean=mean, std=np.zeros_like(mean), min=mean, max=mean, length=np.full_like(mean, 7.0), episodes=4
+        steps=steps,
+        mean=mean,
+        std=np.zeros_like(mean),
+        min=mean,
+        max=mean,
+        length=np.full_like(mean, 7.0),
+        episodes=4,
+        budget=int(steps[-1]) if budget is None else budget,
     )
     return Outcome(number=3, state=state, reason=reason, curve=curve, num_parameters=4610, train_seconds=1.25)
 
@@ -205,3 +212,10 @@ def test_objectives_that_cannot_work_are_refused_with_what_would(names, directio
     with pytest.raises(UsageError) as error:
         check_objectives(names, directions)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(("last", "expected"), [(20, 500.0), (90.5, 500.0), (170, 378.0)])
+def test_the_threshold_is_reached_within_the_budget_or_not_at_all(last, expected):
+    """Between (252, 10) and (504, last), at 90: training went on past the budget to the end of its rollout."""
+    late = compute(outcome([0, 10, last], steps=[0, 252, 504], budget=500), ZERO_TO_HUNDRED)
+    assert late["steps_to_threshold"] == expected

@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 
 from hyperlax.errors import UsageError
@@ -144,3 +145,16 @@ def test_a_changed_json_does_not_change_the_distribution():
 def test_json_of_no_distribution_is_refused():
     refused("No distribution named 'Normal'", from_json, text={"type": "Normal"})
     refused("LogUniform cannot be made of", from_json, text={"type": "LogUniform", "low": 1})
+
+
+@pytest.mark.parametrize(
+    ("values", "plain"),
+    [
+        (np.linspace(0.25, 0.75, 3), [0.25, 0.5, 0.75]),
+        ([np.float64(0.5), np.int64(3), np.str_("tanh"), np.bool_(True)], [0.5, 3, "tanh", True]),
+        ([np.array([64, 32]), [np.int32(8)]], [[64, 32], [8]]),
+    ],
+)
+def test_values_from_numpy_become_plain_python_values(values, plain):
+    found = list(Categorical(values=values).values)
+    assert found == plain and repr(found) == repr(plain)

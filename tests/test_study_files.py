@@ -1,6 +1,7 @@
 """A study from nothing: what is on disk, in the database, and printed."""
 
 import json
+import shutil
 
 import numpy as np
 import optuna
@@ -33,7 +34,7 @@ def outcome_on_disk(path, row):
         return np.array([[float(r[name]) for r in rows if int(r["seed"]) == seed] for seed in seeds]).T
 
     measured = {name: column(name) for name in ("mean", "std", "min", "max", "length")}
-    curve = Curve(steps=steps, episodes=int(rows[0]["episodes"]), **measured)
+    curve = Curve(steps=steps, episodes=int(rows[0]["episodes"]), budget=500, **measured)
     return Outcome(
         int(row["trial"]), "COMPLETE", "", curve, int(float(row["num_parameters"])), float(row["train_seconds"])
     )
@@ -195,3 +196,22 @@ def test_slots_train_side_by_side_without_changing_anything(tmp_path):
     one.start(FakeRunner(slots=1))
     two.start(FakeRunner(slots=2, lanes=2))
     assert one.told() == two.told()
+
+
+def test_what_a_user_keeps_beside_the_batches_is_left_alone(tmp_path):
+    case = Case(tmp_path)
+    case.start(n_trials=5)
+    copy = batches(case)[0].with_name("batch_00000_backup")
+    shutil.copytree(batches(case)[0], copy)
+    (copy / "success.txt").unlink()
+    assert case.resume(n_trials=8) == 0
+    assert set(case.states()) == {"COMPLETE"} and (copy / "summary.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["q?x", "50%20", "#1 & so=on"])
+def test_a_directory_may_have_any_name(tmp_path, name):
+    case = Case(tmp_path / name)
+    assert case.start() == 0
+    assert case.resume(n_trials=14) == 0
+    assert (case.directory / "optuna_study.db").stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -102,7 +102,7 @@ def iterate(
         replay=replay.write(state.replay, rows, tick, lane.hyperparam.total_buffer_size),
         statistics=normalizer.observe(state.statistics, transitions.observation),
     )
-    warm = state.steps >= lane.hyperparam.warmup_rollout_length * shape.total_num_envs
+    warm = state.steps // shape.total_num_envs >= lane.hyperparam.warmup_rollout_length
     updates = jnp.where(warm, lane.hyperparam.epochs, 0)
 
     def turn(number: Array, learner: Any) -> Any:

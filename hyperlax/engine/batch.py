@@ -74,7 +74,7 @@ class Scores:
                 return point
         return None
 
-    def curve(self, lane: int, steps: list[int], points: int, episodes: int) -> Curve:
+    def curve(self, lane: int, schedule: Schedule, points: int, episodes: int) -> Curve:
         """The lane's first `points` evaluations."""
         columns = {
             name: np.stack([values[name][lane] for values in self.points[:points]]).astype(np.float64)
@@ -82,7 +82,8 @@ class Scores:
             else np.zeros((0, self.points[0]["mean"].shape[1]))
             for name in SCORES
         }
-        return Curve(steps=np.asarray(steps[:points], np.int64), episodes=episodes, **columns)
+        steps = np.asarray(schedule.steps()[:points], np.int64)
+        return Curve(steps=steps, episodes=episodes, budget=schedule.total_timesteps, **columns)
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _outcome(
         number=assignment.trials[lane].number,
         state="COMPLETE" if fault is None else "FAIL",
         reason=reason,
-        curve=scores.curve(lane, steps, points, episodes),
+        curve=scores.curve(lane, schedule, points, episodes),
         num_parameters=assignment.num_parameters[lane],
         train_seconds=watch.train / len(assignment.trials),
     )

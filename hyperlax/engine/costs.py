@@ -24,9 +24,10 @@ log = logging.getLogger(__name__)
 
 FILE = "costs.json"
 KEPT = 40
-GUESSES = {"cpu": (2e-5, 1e-6, 2e-10), "other": (5e-3, 1e-9, 1e-12)}
-"""latency, seconds per step, seconds per multiplication: where nothing was measured. `other` is no measurement at all."""
-GUESSED_COMPILE, GUESSED_LOAD, GUESSED_EPISODE = 5.0, 0.6, 1e-3
+GUESSES = {"cpu": (1e-3, 2e-6, 1e-10), "other": (5e-3, 1e-9, 1e-12)}
+"""latency, seconds per step, seconds per multiplication, where nothing was measured: `cpu` as two cores of a server ran PPO,
+`other` is no measurement at all."""
+GUESSED_COMPILE, GUESSED_LOAD, GUESSED_EPISODE = 15.0, 1.0, 1e-4
 TRUST = 0.1
 """Weight of a guess against one measurement."""
 

@@ -88,7 +88,7 @@ def read_ends(directory: Path) -> list[TrialEnd]:
 def failed_batch(batch: HparamBatch, reason: str, seeds: int, wall_seconds: float) -> BatchResult:
     """The result of a batch that raised: every trial FAIL, nothing known but the time until then."""
     empty = np.zeros((0, seeds))
-    curve = Curve(np.zeros(0, np.int64), empty, empty, empty, empty, empty, 0)
+    curve = Curve(np.zeros(0, np.int64), empty, empty, empty, empty, empty, 0, 0)
     outcomes = tuple(Outcome(trial.number, "FAIL", reason, curve, 0, 0.0) for trial in batch.trials)
     unknown = dict.fromkeys(UNKNOWN_AFTER_AN_ERROR)
     return BatchResult(outcomes, {**unknown, "wall_seconds": wall_seconds, "error": reason})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from hyperlax.errors import UsageError
 log = logging.getLogger(__name__)
 
 SUCCESS = "success.txt"
+_BATCH = re.compile(r"batch_\d+")
 
 
 class StudyDirectory:
@@ -37,7 +39,9 @@ class StudyDirectory:
     def next_batch(self, super_batch: int) -> Path:
         """The first free `samples/batch_NNNNN` of a super-batch; not made yet."""
         samples = self.exec_batch(super_batch) / "samples"
-        taken = [int(path.name.removeprefix("batch_")) for path in samples.glob("batch_*")]
+        taken = [
+            int(path.name.removeprefix("batch_")) for path in samples.glob("batch_*") if _BATCH.fullmatch(path.name)
+        ]
         return samples / f"batch_{max(taken, default=-1) + 1:05d}"
 
     def complete_batches(self) -> list[Path]:
@@ -52,13 +56,25 @@ class StudyDirectory:
                 shutil.rmtree(path)
 
     def _batches(self) -> list[Path]:
-        return sorted(self.root.glob("optuna_exec_batch_*/samples/batch_*"))
+        """Batches by name; what else a user keeps there is none of this study's."""
+        found = self.root.glob("optuna_exec_batch_*/samples/batch_*")
+        return sorted(path for path in found if _BATCH.fullmatch(path.name))
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory for results. UsageError if the system will not have it there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--output-root: {path} cannot be made ({error.strerror}). Choose another directory."
+        ) from error
 
 
 @contextmanager
 def only_one_process(root: Path) -> Iterator[None]:
     """Hold the directory for this process. UsageError if another one does; the system lets go when a process dies."""
-    root.mkdir(parents=True, exist_ok=True)
+    make_directory(root)
     if os.name == "nt":
         yield
         return

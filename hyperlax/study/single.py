@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 
 from hyperlax.arguments import SingleArguments
 from hyperlax.envs import canonical, slug
+from hyperlax.errors import HyperlaxError
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.batch_files import TrialEnd, mark_complete, write_tables
+from hyperlax.study.directory import make_directory
 from hyperlax.study.manifest import installed_versions
 from hyperlax.study.pool import INTERRUPTED, stopping_on_ctrl_c
 from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.study.training import StudyRunner, reference_returns, runner_of_single
-from hyperlax.trial import HparamBatch, Interrupted, Trial
+from hyperlax.trial import Interrupted, Trial
+
+log = logging.getLogger(__name__)
 
 LEADING = "peak_performance"
 
@@ -32,7 +37,11 @@ def run_single(
 
     runner = runner or runner_of_single(arguments, algorithm)
     reference = reference_returns(arguments.env_config)
-    batch = HparamBatch((Trial(0, algorithm),))
+    parent = Path(arguments.output_root) / recipe.name / slug(arguments.env_config)
+    make_directory(parent)
+    plan = runner.plan([Trial(0, algorithm)])
+    (batch,) = plan.batches
+    log.info("%s", plan.sentence())
     stop = threading.Event()
     with stopping_on_ctrl_c(stop):
         try:
@@ -40,7 +49,9 @@ def run_single(
         except Interrupted:
             print("Interrupted; nothing is written.")
             return INTERRUPTED
-    directory = new_directory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
+        except MemoryError as error:
+            raise HyperlaxError(f"{error}. Make networks, batches, replay or --num-seeds smaller.") from error
+    directory = new_directory(parent)
     (end,) = ends = write_tables(directory, batch, result, reference)
     record = StudyRecord(
         directory=directory,
@@ -64,8 +75,8 @@ def run_single(
 
 def new_directory(parent: Path) -> Path:
     """Make the next free `single_NNNN`; two processes never get the same."""
-    parent.mkdir(parents=True, exist_ok=True)
-    taken = [int(path.name.removeprefix("single_")) for path in parent.glob("single_[0-9]*")]
+    names = [path.name.removeprefix("single_") for path in parent.glob("single_*")]
+    taken = [int(name) for name in names if name.isascii() and name.isdigit()]
     number = max(taken, default=-1) + 1
     while True:
         path = parent / f"single_{number:04d}"

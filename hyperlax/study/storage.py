@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -31,7 +32,7 @@ class StudyStorage:
 
         UsageError if the file holds a study of that name with other directions.
         """
-        self._rdb = RDBStorage(f"sqlite:///{path.absolute()}")
+        self._rdb = RDBStorage(f"sqlite:///{quote(str(path.absolute()))}")
         self._study = optuna.create_study(
             study_name=study_name,
             storage=self._rdb,

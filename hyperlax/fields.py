@@ -62,9 +62,7 @@ class Field:
             return ""
         if math.isinf(high):
             return f" above {low}" if self.rule.low_excluded else f" of at least {low}"
-        return (
-            f" above {low} and at most {high}" if self.rule.low_excluded else f" from {low} to {high}"
-        )
+        return f" above {low} and at most {high}" if self.rule.low_excluded else f" from {low} to {high}"
 
     def _accepts(self, value: Any) -> bool:
         if self.type == "bool":

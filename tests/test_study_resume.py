@@ -10,7 +10,7 @@ import pytest
 
 from hyperlax.errors import UsageError
 from hyperlax.space import Categorical, LogUniform
-from hyperlax.study import batch_files, loop
+from hyperlax.study import batch_files, ledger, loop
 from hyperlax.study.directory import only_one_process
 from hyperlax.study.storage import StudyStorage
 from tests.fake_runner import FakeRunner
@@ -107,15 +107,17 @@ def test_after_dying_anywhere_a_resume_gives_what_an_uninterrupted_study_gives(
     assert sorted(numbers) == list(range(12))
 
 
-@pytest.mark.parametrize("at", [1, 5, 10])
-def test_a_half_recorded_super_batch_is_completed_by_the_same_suggestions(tmp_path, monkeypatch, uninterrupted, at):
+@pytest.mark.parametrize(("at", "recorded"), [(1, 0), (9, 0), (26, 8)])
+def test_dying_while_a_super_batch_is_recorded_leaves_all_of_it_or_nothing(
+    tmp_path, monkeypatch, uninterrupted, at, recorded
+):
     whole = uninterrupted(sampler="tpe")
     case = Case(tmp_path / "killed", sampler="tpe")
     with monkeypatch.context() as patch:
-        patch.setattr(StudyStorage, "record", killing(StudyStorage.record, at))
+        patch.setattr(ledger, "_insert_attributes", killing(ledger._insert_attributes, at))
         with pytest.raises(Killed):
             case.start()
-    assert len(case.study().trials) == at
+    assert len(case.study().trials) == recorded
     assert case.resume() == 0
     assert case.told() == whole
 

@@ -14,7 +14,6 @@ from hyperlax.space import Categorical, LogUniform, QUniform, UniformContinuous,
 from hyperlax.study import suggest
 from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.samplers import derive_seed
-from hyperlax.study.storage import StudyStorage
 from hyperlax.study.suggest import Questioner
 from tests.study_cases import FINITE, MIXED
 
@@ -154,29 +153,3 @@ def test_building_any_sampler_warns_of_nothing():
         warnings.simplefilter("error")
         for sampler in SAMPLERS:
             questioner({"n": UniformDiscrete(domain=(1, 9)), **UNIT}, sampler).suggest(0, [], 2)
-
-
-@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
-def test_a_value_that_is_not_finite_never_reaches_optuna(tmp_path, value):
-    storage = StudyStorage(tmp_path / "study.db", "s", {"peak_performance": "maximize"})
-    space = SearchSpace(UNIT)
-    storage.record({"x": 0.5, "y": 0.5}, space.optuna, user_attrs={}, system_attrs={})
-    storage.start([0])
-    with pytest.raises(ValueError, match="finite"):
-        storage.finish(0, "COMPLETE", [value], {})
-    assert storage.trials()[0].state == TrialState.RUNNING
-    storage.close()
-
-
-def test_importances_find_the_parameter_that_matters(tmp_path):
-    storage = StudyStorage(tmp_path / "study.db", "s", {"peak_performance": "maximize", "num_parameters": "minimize"})
-    asker = questioner(UNIT, "random")
-    for number, suggestion in enumerate(asker.suggest(0, [], 24)):
-        storage.record(suggestion.params, asker.space.optuna, user_attrs={}, system_attrs={})
-        storage.start([number])
-        storage.finish(number, "COMPLETE", [suggestion.params["x"], 7.0], {})
-    found = storage.importances(24)
-    assert list(found) == ["peak_performance"]
-    assert list(found["peak_performance"]) == ["x", "y"] and sum(found["peak_performance"].values()) == pytest.approx(1)
-    assert storage.importances(7) == {}
-    storage.close()

@@ -15,6 +15,7 @@ from hyperlax.metrics import METRICS
 from hyperlax.recipe import apply
 from hyperlax.study.batch_files import TrialEnd, read_ends
 from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.ledger import Ending, Entry
 from hyperlax.study.record import TrialRecord
 from hyperlax.study.storage import StudyStorage
 from hyperlax.study.suggest import Questioner
@@ -91,12 +92,15 @@ class Conversation:
 
     def tell(self, ends: Iterable[TrialEnd], batch: Path) -> None:
         """Record how trials of a batch ended; its files are on disk by now."""
+        where = str(batch.relative_to(self._directory.root))
+        endings = []
         for end in ends:
-            attributes: dict[str, Any] = {**end.metrics, "batch": str(batch.relative_to(self._directory.root))}
+            attributes: dict[str, Any] = {**end.metrics, "batch": where}
             if end.reason:
                 attributes["reason"] = end.reason
-            values = [end.metrics[name] for name in self._objectives] if end.state == "COMPLETE" else None
-            self._storage.finish(end.number, end.state, values, attributes)
+            values = [end.metrics[name] for name in self._objectives] if end.state == "COMPLETE" else []
+            endings.append(Ending(end.number, end.state, values, attributes))
+        self._storage.finish(endings)
 
     def record(self, frozen: FrozenTrial) -> TrialRecord:
         """A trial as the analysis sees it."""
@@ -131,10 +135,6 @@ class Conversation:
                     f"suggests {space.decode(suggestion.params)}. The versions of Optuna or numpy differ from those in "
                     f"{self._directory.manifest.name}: install those to resume, or start a new study elsewhere."
                 )
-        for suggestion in suggestions[len(recorded) :]:
-            self._storage.record(
-                suggestion.params,
-                space.optuna,
-                user_attrs={"exec_batch": start // self._questioner.super_batch},
-                system_attrs=suggestion.system_attrs,
-            )
+        of_super_batch = {"exec_batch": start // self._questioner.super_batch}
+        entries = [Entry(new.params, of_super_batch, new.system_attrs) for new in suggestions[len(recorded) :]]
+        self._storage.record(entries, space.optuna)

@@ -22,10 +22,10 @@ from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.pool import run_batches, stopping_on_ctrl_c
+from hyperlax.study.pool import Background, run_batches, stopping_on_ctrl_c
 from hyperlax.study.progress import Progress
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.storage import StudyStorage
+from hyperlax.study.storage import StudyStorage, importances
 from hyperlax.study.suggest import Questioner
 from hyperlax.study.summary import print_end
 from hyperlax.study.training import StudyRunner
@@ -64,13 +64,14 @@ class StudyLoop:
         self._width = arguments.optuna_study_batch_size
         self._stop = threading.Event()
         self._exhausted = False
+        self._background = Background()
         self._began: dict[HparamBatch, float] = {}
 
     def run(self, runner: Callable[[], StudyRunner]) -> int:
         """Run what is missing and say how it ended, with the exit status. `runner` is called only if anything is missing."""
         self._manifest.write(self._directory.manifest)
         self._storage = StudyStorage(self._directory.database, self._arguments.study_name, self._objectives)
-        with closing(self._storage), stopping_on_ctrl_c(self._stop):
+        with closing(self._storage), closing(self._background), stopping_on_ctrl_c(self._stop):
             self._storage.describe(
                 {
                     "recipe": self._recipe.name,
@@ -86,6 +87,7 @@ class StudyLoop:
             self._renew_analysis()
             if self._conversation.finished() < self._arguments.n_trials:
                 self._train(runner())
+            self._background.wait()
             return print_end(
                 self._storage,
                 self._directory,
@@ -194,10 +196,13 @@ class StudyLoop:
             self._write_analysis(finished - 1)
 
     def _write_analysis(self, number: int) -> None:
-        """The analysis as of a super-batch, which knows nothing of later trials."""
-        end = (number + 1) * self._width
+        """The analysis as of a super-batch, which knows nothing of later trials; training does not wait for it."""
+        trials = self._conversation.trials()[: (number + 1) * self._width]
+        self._background.start(lambda: self._analyse(self._record(trials), self._directory.analysis(number)))
+
+    def _record(self, trials: Sequence[FrozenTrial]) -> StudyRecord:
         manifest = self._manifest
-        record = StudyRecord(
+        return StudyRecord(
             directory=self._directory.root,
             study_name=self._arguments.study_name,
             recipe=self._recipe.name,
@@ -209,10 +214,9 @@ class StudyLoop:
             device=manifest.device,
             space=manifest.space,
             reference=self._reference,
-            trials=[self._conversation.record(trial) for trial in self._conversation.trials()[:end]],
-            importances=self._storage.importances(end),
+            trials=[self._conversation.record(trial) for trial in trials],
+            importances=importances(trials, self._objectives),
         )
-        self._analyse(record, self._directory.analysis(number))
 
 
 def questioner_of(arguments: StudyArguments, recipe: Recipe) -> Questioner:

@@ -54,6 +54,29 @@ def run_batches(
     return not queue
 
 
+class Background:
+    """Work beside the loop, one piece at a time. What a piece raises, the next call raises."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="background")
+        self._last: Future[None] | None = None
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begin a piece, as soon as the one before is done."""
+        self.wait()
+        self._last = self._thread.submit(work)
+
+    def wait(self) -> None:
+        """Return when nothing is under way."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def close(self) -> None:
+        """Let go of the thread, after the piece that is under way."""
+        self._thread.shutdown()
+
+
 @contextmanager
 def stopping_on_ctrl_c(stop: threading.Event) -> Iterator[None]:
     """Ctrl-C sets `stop`; a second one ends the process at once. Outside the main thread there are no signals to take."""

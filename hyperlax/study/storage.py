@@ -21,6 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hyperlax.errors import UsageError
+from hyperlax.study.ledger import Ending, Entry, Ledger
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 
 
@@ -43,8 +44,7 @@ class StudyStorage:
         if found != list(objectives.values()):
             raise UsageError(f"{path}: study {study_name} has directions {found}, study.json says {dict(objectives)}.")
         self._objectives = dict(objectives)
-        self._study_id = self._rdb.get_study_id_from_name(study_name)
-        self._ids: dict[int, int] = {}
+        self._ledger = Ledger(path, self._rdb, self._rdb.get_study_id_from_name(study_name))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -66,48 +66,30 @@ class StudyStorage:
         """Every trial by number. Not to be modified."""
         return self._study.get_trials(deepcopy=False)
 
-    def record(
-        self,
-        params: Mapping[str, Any],
-        distributions: Mapping[str, BaseDistribution],
-        *,
-        user_attrs: Mapping[str, Any],
-        system_attrs: Mapping[str, Any],
-    ) -> None:
-        """Add a WAITING trial under the next number, in one transaction."""
-        template = create_trial(
-            state=TrialState.WAITING,
-            params=dict(params),
-            distributions=dict(distributions),
-            user_attrs=dict(user_attrs),
-            system_attrs=dict(system_attrs),
-        )
-        self._rdb.create_new_trial(self._study_id, template)
+    def record(self, entries: Iterable[Entry], distributions: Mapping[str, BaseDistribution]) -> None:
+        """Add WAITING trials under the next numbers, all of them or none."""
+        self._ledger.record(entries, distributions)
 
     def start(self, numbers: Iterable[int]) -> None:
         """WAITING -> RUNNING."""
-        for number in numbers:
-            self._rdb.set_trial_state_values(self._id(number), TrialState.RUNNING)
+        self._ledger.start(numbers)
 
     def wait(self, numbers: Iterable[int]) -> None:
         """RUNNING -> WAITING, for trials that are to be run again."""
-        for number in numbers:
-            self._rdb.set_trial_state_values(self._id(number), TrialState.WAITING)
+        self._ledger.wait(numbers)
 
-    def finish(self, number: int, state: str, values: Sequence[float] | None, attributes: Mapping[str, Any]) -> None:
-        """Tell the end of a trial: its user attributes first, then state and values in one transaction.
+    def finish(self, endings: Sequence[Ending]) -> None:
+        """Tell how trials ended, all of them or none.
 
-        values: one per objective for COMPLETE, else None. ValueError for one that is not finite: Optuna would take an
-        infinite value for the best.
+        ValueError for a value that is not finite: Optuna would take an infinite one for the best.
         """
-        if (values is not None) != (state == TrialState.COMPLETE.name):
-            raise ValueError(f"trial {number} is {state}: only COMPLETE trials have values, got {values}")
-        if values is not None and (len(values) != len(self._objectives) or not all(map(math.isfinite, values))):
-            raise ValueError(f"trial {number}: {list(self._objectives)} need a finite value each, got {list(values)}")
-        trial = self._id(number)
-        for key, value in attributes.items():
-            self._rdb.set_trial_user_attr(trial, key, value)
-        self._rdb.set_trial_state_values(trial, TrialState[state], values)
+        for ending in endings:
+            wanted = len(self._objectives) if ending.state == TrialState.COMPLETE.name else 0
+            if len(ending.values) != wanted or not all(map(math.isfinite, ending.values)):
+                raise ValueError(
+                    f"trial {ending.number} is {ending.state} and needs {wanted} finite values, got {list(ending.values)}"
+                )
+        self._ledger.finish(endings)
 
     def best_trials(self) -> list[FrozenTrial]:
         """The best trial, of equal ones the first, or the Pareto front; empty while none is COMPLETE."""
@@ -117,25 +99,21 @@ class StudyStorage:
         sign = -1.0 if "maximize" in self._objectives.values() else 1.0
         return sorted(complete, key=lambda trial: (sign * trial.values[0], trial.number))[:1]
 
-    def importances(self, end: int) -> dict[str, dict[str, float]]:
-        """Objective -> dotted name -> share, the largest first, of the trials numbered below `end`.
 
-        An objective with too few trials, with one value for all, or to which nothing matters, has no entry.
-        """
-        complete = [trial for trial in self.trials()[:end] if trial.state == TrialState.COMPLETE]
-        if len(complete) < FEWEST_FOR_IMPORTANCES:
-            return {}
-        shares: dict[str, dict[str, float]] = {}
-        for index, (name, direction) in enumerate(self._objectives.items()):
-            values = [trial.values[index] for trial in complete]
-            if len(set(values)) > 1 and (found := _shares(complete, values, direction)):
-                shares[name] = found
-        return shares
+def importances(trials: Sequence[FrozenTrial], objectives: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Objective -> dotted name -> share, the largest first, of some trials of a study.
 
-    def _id(self, number: int) -> int:
-        if number not in self._ids:
-            self._ids[number] = self._rdb.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        return self._ids[number]
+    An objective with too few trials, with one value for all, or to which nothing matters, has no entry.
+    """
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if len(complete) < FEWEST_FOR_IMPORTANCES:
+        return {}
+    shares: dict[str, dict[str, float]] = {}
+    for index, (name, direction) in enumerate(objectives.items()):
+        values = [trial.values[index] for trial in complete]
+        if len(set(values)) > 1 and (found := _shares(complete, values, direction)):
+            shares[name] = found
+    return shares
 
 
 def _shares(complete: Sequence[FrozenTrial], values: Sequence[float], direction: str) -> dict[str, float]:

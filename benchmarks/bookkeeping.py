@@ -1,0 +1,142 @@
+"""What a trial costs beside its training: asking, telling and writing, against `study.optimize` of plain Optuna on SQLite.
+
+    python benchmarks/bookkeeping.py
+
+A study of 1,000 trials of a trivial objective by NSGA-II with a population of 50, through the launcher, with every file but the
+pages of the analysis; and the same sampler and objective in Optuna's own loop. Prints one line a side, and the ratio. With
+`--trials 1016 --pages`, the cost of the last super-batch is that of a study with 1,000 finished trials, pages and all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.hyperparams import SAC
+from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
+from hyperlax.space import LogUniform, UniformContinuous
+from hyperlax.study.launcher import run_study, write_pages
+from hyperlax.trial import BatchResult, Curve, HparamBatch, Outcome, Plan, Trial
+
+POPULATION, LANES = 50, 8
+SPACE = {
+    "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-5, 1e-2)),
+    "algorithm.hyperparam.q_lr": LogUniform(domain=(1e-5, 1e-2)),
+    "algorithm.hyperparam.gamma": UniformContinuous(domain=(0.9, 0.999)),
+    "algorithm.hyperparam.tau": UniformContinuous(domain=(0.001, 0.1)),
+}
+
+
+class TrivialRunner:
+    """Trains nothing: a trial's return is a sum of its hyperparameters."""
+
+    lanes, slots, device = LANES, 1, "none"
+    packing: dict[str, object]
+
+    def __init__(self) -> None:
+        self.packing = {}
+
+    def plan(self, trials: Sequence[Trial]) -> Plan:
+        """Batches of LANES trials."""
+        batches = tuple(HparamBatch(tuple(trials[i : i + LANES])) for i in range(0, len(trials), LANES))
+        return Plan(batches, 1, 1, None)
+
+    def run(self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]) -> BatchResult:
+        """Two evaluations a trial."""
+        outcomes = tuple(_outcome(trial) for trial in batch.trials)
+        report(100 * len(batch.trials))
+        return BatchResult(outcomes, {"steps": 100 * len(batch.trials)})
+
+
+def value(gamma: float, tau: float, actor_lr: float, q_lr: float) -> float:
+    """The objective."""
+    return -1000.0 + 100.0 * gamma + tau + actor_lr + q_lr
+
+
+def _outcome(trial: Trial) -> Outcome:
+    own = vars(trial.algorithm.hyperparam)
+    last = value(*(own[name] for name in ("gamma", "tau", "actor_lr", "q_lr")))
+    mean = np.array([[-1200.0], [last]])
+    curve = Curve(np.array([0, 100]), mean, np.zeros_like(mean), mean, mean, np.ones_like(mean), 1, 100)
+    return Outcome(trial.number, "COMPLETE", "", curve, 1, 0.0)
+
+
+def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
+    """Seconds of a whole study, and of each of its super-batches."""
+    length = RunLength(100, 1, 1)
+    config = ExperimentConfig(SAC(), dict.fromkeys(("quick", "default", "long"), length))
+    recipe = Recipe("trivial", Path("trivial.py"), config, dict(SPACE))
+    arguments = StudyArguments(
+        algo_and_network_config="trivial",
+        env_config="gymnax.pendulum",
+        study_name="trivial",
+        n_trials=trials,
+        objective_names=("peak_performance",),
+        objective_directions=("maximize",),
+        sampler="nsgaii",
+        optuna_study_batch_size=POPULATION,
+        runner_hparam_batch_size=LANES,
+        packing="auto",
+        output_root=str(root),
+        log_level="WARNING",
+        seed=0,
+        num_seeds=1,
+        total_timesteps=100,
+        num_evaluations=1,
+        num_eval_episodes=1,
+        timeout=None,
+        compilation_cache=False,
+    )
+    ends = [time.perf_counter()]
+
+    def analyse(record, directory):
+        if pages:
+            write_pages(record, directory)
+        ends.append(time.perf_counter())
+
+    run_study(arguments, recipe, None, TrivialRunner(), analyse)
+    return ends[-1] - ends[0], [b - a for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def plain_optuna(root: Path, trials: int) -> float:
+    """Seconds of the same study in Optuna's own loop."""
+    study = optuna.create_study(
+        direction="maximize",
+        storage=f"sqlite:///{root / 'plain.db'}",
+        sampler=optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=0),
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        rates = [trial.suggest_float(name, 1e-5, 1e-2, log=True) for name in ("actor_lr", "q_lr")]
+        return value(trial.suggest_float("gamma", 0.9, 0.999), trial.suggest_float("tau", 0.001, 0.1), *rates)
+
+    began = time.perf_counter()
+    study.optimize(objective, n_trials=trials)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Run both sides and print them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--pages", action="store_true")
+    given = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with tempfile.TemporaryDirectory() as scratch:
+        own, parts = ours(Path(scratch) / "ours", given.trials, given.pages)
+        theirs = plain_optuna(Path(scratch), given.trials)
+    print(f"hyperlax: {own:.1f} s, {1000 * own / given.trials:.1f} ms a trial")
+    print(f"          first super-batch {parts[0]:.2f} s, last {parts[-1]:.2f} s")
+    print(f"optuna:   {theirs:.1f} s, {1000 * theirs / given.trials:.1f} ms a trial")
+    print(f"ratio:    {theirs / own:.2f}")
+
+
+if __name__ == "__main__":
+    main()

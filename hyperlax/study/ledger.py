@@ -1,0 +1,136 @@
+"""Writes many trials into Optuna's SQLite tables in one transaction.
+
+Optuna's own storage opens one transaction per attribute of a trial, about 3 ms each, and asks for every row before it writes it.
+What stands in the tables afterwards is the same; plain Optuna reads it. The layout of the tables is versioned in the file itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages import RDBStorage
+
+from hyperlax.errors import HyperlaxError
+
+SCHEMA = 12
+"""`schema_version` of the tables that the statements below are written for: Optuna 3 to 5."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a trial ended. values: one per objective for COMPLETE, else empty. attributes: become its user attributes."""
+
+    number: int
+    state: str
+    values: Sequence[float]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial as it was asked. params: as Optuna keeps them."""
+
+    params: Mapping[str, Any]
+    user_attrs: Mapping[str, Any]
+    system_attrs: Mapping[str, Any]
+
+
+class Ledger:
+    """One study in the file behind an RDBStorage."""
+
+    def __init__(self, path: Path, rdb: RDBStorage, study_id: int):
+        """HyperlaxError if the file's tables have another layout than this class writes."""
+        self._engine, self._study_id = rdb.engine, study_id
+        with self._transaction() as cursor:
+            ((found,),) = cursor.execute("SELECT schema_version FROM version_info").fetchall()
+        if found != SCHEMA:
+            raise HyperlaxError(
+                f"{path}: its tables have layout {found}, this version of Hyperlax writes layout {SCHEMA}. "
+                "Use the versions of Hyperlax and Optuna that study.json names."
+            )
+
+    def record(self, entries: Iterable[Entry], distributions: Mapping[str, BaseDistribution]) -> None:
+        """Add WAITING trials under the next numbers."""
+        texts = {name: distribution_to_json(distribution) for name, distribution in distributions.items()}
+        with self._transaction() as cursor:
+            ((number,),) = cursor.execute("SELECT COUNT(*) FROM trials WHERE study_id = ?", (self._study_id,))
+            for number, entry in enumerate(entries, number):  # noqa: B020
+                cursor.execute(
+                    "INSERT INTO trials (number, study_id, state) VALUES (?, ?, 'WAITING')", (number, self._study_id)
+                )
+                trial = cursor.lastrowid
+                cursor.executemany(
+                    "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (?, ?, ?, ?)",
+                    [
+                        (trial, name, distributions[name].to_internal_repr(value), texts[name])
+                        for name, value in entry.params.items()
+                    ],
+                )
+                _insert_attributes(cursor, "trial_user_attributes", trial, entry.user_attrs)
+                _insert_attributes(cursor, "trial_system_attributes", trial, entry.system_attrs)
+
+    def start(self, numbers: Iterable[int]) -> None:
+        """WAITING -> RUNNING, from now."""
+        now = _now()
+        self._update("state = 'RUNNING', datetime_start = ?", [(now, number) for number in numbers])
+
+    def wait(self, numbers: Iterable[int]) -> None:
+        """RUNNING -> WAITING, for trials that are to be run again."""
+        self._update("state = 'WAITING'", [(number,) for number in numbers])
+
+    def finish(self, endings: Iterable[Ending]) -> None:
+        """Tell how trials ended: attributes, values and state of all of them together, or nothing."""
+        now = _now()
+        with self._transaction() as cursor:
+            for ending in endings:
+                ((trial,),) = cursor.execute(
+                    "SELECT trial_id FROM trials WHERE study_id = ? AND number = ?", (self._study_id, ending.number)
+                )
+                _insert_attributes(cursor, "trial_user_attributes", trial, ending.attributes)
+                cursor.executemany(
+                    "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?, ?, ?, 'FINITE')",
+                    [(trial, objective, value) for objective, value in enumerate(ending.values)],
+                )
+                cursor.execute(
+                    "UPDATE trials SET state = ?, datetime_complete = ? WHERE trial_id = ?", (ending.state, now, trial)
+                )
+
+    def _update(self, change: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        with self._transaction() as cursor:
+            cursor.executemany(
+                f"UPDATE trials SET {change} WHERE study_id = {int(self._study_id)} AND number = ? "
+                "AND state IN ('WAITING', 'RUNNING')",
+                rows,
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """A cursor; what it wrote is committed at the end, or rolled back if the block raises."""
+        connection = self._engine.raw_connection()
+        try:
+            yield connection.cursor()
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+        finally:
+            connection.close()
+
+
+def _insert_attributes(cursor: Any, table: str, trial: int, attributes: Mapping[str, Any]) -> None:
+    cursor.executemany(
+        f"INSERT OR REPLACE INTO {table} (trial_id, key, value_json) VALUES (?, ?, ?)",
+        [(trial, key, json.dumps(value)) for key, value in attributes.items()],
+    )
+
+
+def _now() -> str:
+    """As SQLAlchemy writes a datetime into SQLite."""
+    return datetime.now().isoformat(" ", timespec="microseconds")

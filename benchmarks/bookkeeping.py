@@ -10,6 +10,7 @@ pages of the analysis; and the same sampler and objective in Optuna's own loop. 
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -102,7 +103,7 @@ def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
         ends.append(time.perf_counter())
 
     run_study(arguments, recipe, None, TrivialRunner(), analyse)
-    return ends[-1] - ends[0], [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    return ends[-1] - ends[0], [b - a for a, b in itertools.pairwise(ends)]
 
 
 def plain_optuna(root: Path, trials: int) -> float:

@@ -8,7 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from hyperlax.algorithms.padding import padding_of, structure_of, union
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine.runner import LaneRunner
 from hyperlax.hyperparams import rules
@@ -18,11 +21,13 @@ from tests.small import (
     BASES,
     CASES,
     ENVIRONMENTS,
+    RUN_LENGTH,
     SEED,
     WIDEST,
     changed,
     program,
     same_bits,
+    structural_space,
     train,
     with_values,
     workload,
@@ -180,3 +185,53 @@ def test_all_of_this_took_one_program_a_case(case: str) -> None:
     train(case, mixed(case))
     verbs = [compilation.verb for compilation in program(case, WIDEST).compilations]
     assert sorted(verbs) == ["evaluate", "start", "train"]
+
+
+@st.composite
+def super_batches(draw: st.DrawFn, case: str) -> list[Trial]:
+    """Three trials that differ in anything that may differ between lanes."""
+    base = BASES[case].hyperparam
+    steps = base.total_num_envs * base.rollout_length
+    choices: dict[str, st.SearchStrategy] = {
+        "algorithm.hyperparam.gamma": st.floats(0.5, 0.999),
+        "algorithm.hyperparam.epochs": st.integers(1, 4),
+        **{name: st.sampled_from(list(values.values)) for name, values in structural_space(BASES[case]).items()},
+    }
+    if "warmup_rollout_length" in vars(base):
+        choices["algorithm.hyperparam.warmup_rollout_length"] = st.integers(0, 12)
+        choices["algorithm.hyperparam.total_buffer_size"] = st.integers(steps, 40)
+    numbers = draw(st.lists(st.integers(0, 999), min_size=3, max_size=3, unique=True))
+    return [
+        Trial(number, with_values(case, {name: draw(choice) for name, choice in choices.items()})) for number in numbers
+    ]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_trial_of_a_random_mixed_super_batch_is_the_trial_run_alone(case: str) -> None:
+    @given(super_batches(case), st.integers(0, 2))
+    @settings(max_examples=10, deadline=None, derandomize=True)
+    def check(trials: list[Trial], place: int) -> None:
+        together = train(case, trials, segments=(2,))
+        alone = train(case, [trials[place]], segments=(2,))
+        assert same_bits(alone[trials[place].number], together[trials[place].number])
+
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_padded_split_or_mixed_a_trial_has_the_same_curve(case: str) -> None:
+    """Across programs, to rounding: over so few updates rounding has not grown."""
+    trials, space = mixed(case), structural_space(BASES[case])
+    some = padding_of(union([structure_of(trials[0].algorithm), structure_of(trials[1].algorithm)]))
+    curves = []
+    for paddings in (None, [], [some]):
+        load = Workload(BASES[case], space, ENVIRONMENTS[case], RUN_LENGTH, paddings)
+        runner = LaneRunner(load, seed=SEED, num_seeds=1, lanes=2, slot_devices=jax.local_devices()[:1])
+        results = [
+            runner.run(b, should_stop=lambda: False, report=lambda steps: None) for b in runner.plan(trials).batches
+        ]
+        curves.append({outcome.number: outcome.curve.mean for result in results for outcome in result.outcomes})
+    for other in curves[1:]:
+        for number, mean in curves[0].items():
+            np.testing.assert_allclose(other[number], mean, rtol=1e-3)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hyperlax.algorithms.evaluation import evaluate
+from hyperlax.engine import runner as engine_runner
 from hyperlax.envs import Discrete, Environment, Step
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
@@ -159,3 +160,58 @@ def test_returns_and_parameters_that_are_not_finite_are_seen_by_the_evaluation_o
     assert finite(1.0, 1.0)
     assert not finite(number, 1.0)
     assert not finite(1.0, number)
+
+
+def out_of_memory_above(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """Let every program of more than `most` lanes fail as a device without memory does; the lanes that were tried."""
+    tried: list[int] = []
+    train = engine_runner.train_batch
+
+    def limited(assignment: Any, *args: Any, **kwargs: Any) -> Any:
+        tried.append(assignment.program.lanes)
+        if assignment.program.lanes > most:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
+        return train(assignment, *args, **kwargs)
+
+    monkeypatch.setattr(engine_runner, "train_batch", limited)
+    return tried
+
+
+def test_without_the_memory_a_program_gets_half_the_lanes_and_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = {outcome.number: outcome for outcome in run(runner(lanes=1), batch(trial(4, 0.3))).outcomes}
+    tried, lane_runner = out_of_memory_above(monkeypatch, 1), runner(lanes=4)
+    result = run(lane_runner, batch(trial(4, 0.3)))
+    assert tried == [4, 2, 1] and result.timing["lanes"] == 1
+    assert same_curves(result.outcomes[0].curve, expected[4].curve)
+    run(lane_runner, batch(trial(5, 0.3)))
+    assert tried[3:] == [1]
+    assert [len(b.trials) for b in lane_runner.plan([trial(n) for n in range(3)]).batches] == [1, 1, 1]
+
+
+def test_a_batch_that_no_longer_fits_its_program_is_left_to_be_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, lane_runner = out_of_memory_above(monkeypatch, 2), runner(lanes=4)
+    with pytest.raises(MemoryError, match="no memory for 4 lanes: RESOURCE_EXHAUSTED"):
+        run(lane_runner, batch(*(trial(n) for n in range(4))))
+    halves = [run(lane_runner, batch(trial(n), trial(n + 1))) for n in (0, 2)]
+    assert tried == [4, 2, 2] and [len(half.outcomes) for half in halves] == [2, 2]
+
+
+def test_without_the_memory_for_one_lane_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    out_of_memory_above(monkeypatch, 0)
+    lane_runner = runner(lanes=2)
+    with pytest.raises(
+        MemoryError, match="no memory for 1 lanes: RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes"
+    ):
+        run(lane_runner, batch(trial(0)))
+
+
+def test_a_plan_counts_programs_and_predicts_what_the_slots_will_take() -> None:
+    lane_runner = runner(lanes=2, slots=2)
+    trials = [*[trial(n) for n in range(5)], trial(5, dimensions=2)]
+    plan = lane_runner.plan(trials)
+    assert (len(plan.batches), plan.programs, plan.known) == (4, 2, 0)
+    assert plan.sentence().startswith("6 trials -> 2 programs (0 known), 4 batches; predicted ")
+    run(lane_runner, plan.batches[0])
+    later = lane_runner.plan(trials)
+    assert (later.programs, later.known) == (2, 1)
+    assert plan.seconds is not None and later.seconds is not None and later.seconds < plan.seconds

@@ -28,7 +28,7 @@ GUESSES = {"cpu": (1e-3, 2e-6, 1e-10), "other": (5e-3, 1e-9, 1e-12)}
 """latency, seconds per step, seconds per multiplication, where nothing was measured: `cpu` as two cores of a server ran PPO,
 `other` is no measurement at all."""
 GUESSED_COMPILE, GUESSED_LOAD, GUESSED_EPISODE = 15.0, 1.0, 1e-4
-TRUST = 0.1
+TRUST = 0.01
 """Weight of a guess against one measurement."""
 
 

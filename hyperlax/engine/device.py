@@ -15,7 +15,7 @@ from hyperlax.engine.keys import pin_generator
 from hyperlax.xla import require_safe_scheduler
 
 CACHE_VARIABLE = "HYPERLAX_CACHE_DIR"
-LANES_PER_CPU_SLOT = 8
+LANES_PER_CPU_SLOT = 4
 MEMORY_FACTOR = 3
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "std::bad_alloc")
 
@@ -72,7 +72,7 @@ def slot_devices() -> list[Any]:
 def automatic_lanes(super_batch: int, slots: list[Any], bytes_a_lane: int) -> int:
     """Lanes for `--runner-hparam-batch-size auto`: a super-batch spread over all slots, as far as the memory goes.
 
-    On a CPU at most 8, since more lanes gain nothing where a core is busy. bytes_a_lane: the training state of one lane, of which
+    On a CPU at most 4: more gain nothing where a core is busy, and of few the laborious trials share a batch. bytes_a_lane: the training state of one lane, of which
     a program is taken to need MEMORY_FACTOR times as much, for results and temporaries.
     """
     spread = -(-super_batch // len(slots))

@@ -1,0 +1,170 @@
+"""How fast lanes are: against an Optuna loop that compiles every trial, and against trials one after another.
+
+    python benchmarks/speed.py study        16 PPO CartPole trials, process start included, cold and warm cache
+    python benchmarks/speed.py sequence     16 trials already compiled: lanes on every core, against one after another
+    python benchmarks/speed.py packing      16 trials of mixed architectures: --packing auto, pad and split, cold cache
+
+Both sides of a comparison run in one call, on the same trials; ratios are printed as rows of a table. Nothing else should run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import optuna
+
+from hyperlax.algorithms.workload import Workload
+from hyperlax.engine import device
+from hyperlax.engine.runner import LaneRunner
+from hyperlax.recipe import Recipe, RunLength, apply, load
+from hyperlax.study.distributions import SearchSpace
+from hyperlax.study.suggest import Questioner
+from hyperlax.trial import HparamBatch, Trial
+
+TRIALS, LANES, EVALUATIONS, EPISODES = 16, 4, 10, 16
+TRACED = """
+    from hyperlax.recipe import load
+
+    def get_base_config():
+        return load("ppo_mlp").config
+
+    def get_base_hyperparam_distributions():
+        return {name: found for name, found in load("ppo_mlp").space.items() if ".network." not in name}
+"""
+MIXED = """
+    import dataclasses
+    from hyperlax.hyperparams import ActorCriticNetworks, Network, Torso
+    from hyperlax.recipe import load
+    from hyperlax.space import Categorical, LogUniform
+
+    def get_base_config():
+        return load("ppo_mlp").config
+
+    def get_base_hyperparam_distributions():
+        sizes = [[32], [64], [128], [256], [32, 32], [64, 64], [128, 128], [256, 256], [64, 64, 64], [256, 128, 64]]
+        prefix = "algorithm.network.actor_network.pre_torso."
+        return {
+            "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-4, 3e-3)),
+            prefix + "layer_sizes": Categorical(values=sizes),
+            prefix + "activation": Categorical(values=["tanh", "relu", "silu"]),
+        }
+"""
+
+
+def suggested(recipe: Recipe, count: int = TRIALS) -> list[Trial]:
+    """The first trials of a study of this recipe."""
+    space = SearchSpace(recipe.space)
+    asked = Questioner(space, "random", ("maximize",), 0, count).suggest(0, [], count)
+    base = recipe.config.algorithm
+    return [Trial(n, apply(base, space.decode(one.params), "benchmark")) for n, one in enumerate(asked)]
+
+
+def search(recipe: Path, root: Path, cache: Path, steps: int, *more: str) -> float:
+    """Seconds of a whole `optuna-hp-search`, in a process of its own."""
+    words = f"-m hyperlax.cli optuna-hp-search --env-config gymnax.cartpole --n-trials {TRIALS} --sampler random"
+    words += f" --total-timesteps {steps} --num-evaluations {EVALUATIONS} --num-eval-episodes {EPISODES}"
+    command = [
+        sys.executable,
+        *words.split(),
+        "--algo-and-network-config",
+        str(recipe),
+        "--output-root",
+        str(root),
+        *more,
+    ]
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "HYPERLAX_CACHE_DIR": str(cache)})
+    return time.perf_counter() - began
+
+
+def compiled_each(recipe: Recipe, steps: int, count: int) -> float:
+    """Seconds a trial where each is compiled anew and trained alone: an Optuna loop's body, without its bookkeeping."""
+    device.prepare_jax(compilation_cache=False)
+    began = time.perf_counter()
+    for trial in suggested(recipe)[:count]:
+        alone = Workload(trial.algorithm, {}, "gymnax.cartpole", RunLength(steps, EVALUATIONS, EPISODES))
+        runner = LaneRunner(alone, seed=0, num_seeds=1, lanes=1, slot_devices=device.slot_devices()[:1])
+        run(runner, HparamBatch((trial,)))
+    return (time.perf_counter() - began) / count
+
+
+def run(runner: LaneRunner, batch: HparamBatch) -> None:
+    runner.run(batch, should_stop=lambda: False, report=lambda steps: None)
+
+
+def steady(recipe: Recipe, environment: str, steps: int, lanes: int, slots: int) -> float:
+    """Seconds for all trials through compiled programs, evaluations included."""
+    device.prepare_jax(compilation_cache=True)
+    space = {name: found for name, found in recipe.space.items() if ".network." not in name}
+    trials = suggested(Recipe(recipe.name, recipe.path, recipe.config, space))
+    load_ = Workload(recipe.config.algorithm, space, environment, RunLength(steps, EVALUATIONS, EPISODES))
+    runner = LaneRunner(load_, seed=0, num_seeds=1, lanes=lanes, slot_devices=device.slot_devices()[:slots])
+    batches = runner.plan(trials).batches
+    run(runner, HparamBatch(tuple(trials[:lanes])))
+    began = time.perf_counter()
+    with ThreadPoolExecutor(slots) as threads:
+        list(threads.map(lambda batch: run(runner, batch), batches))
+    return time.perf_counter() - began
+
+
+def study(steps: int, baseline_trials: int) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        recipe = Path(scratch) / "traced.py"
+        recipe.write_text(textwrap.dedent(TRACED))
+        cold = search(recipe, Path(scratch) / "cold", Path(scratch) / "cache", steps)
+        warm = search(recipe, Path(scratch) / "warm", Path(scratch) / "cache", steps)
+        each = compiled_each(load(str(recipe)), steps, baseline_trials)
+    theirs = each * TRIALS
+    note = "" if baseline_trials == TRIALS else f" ({baseline_trials} trials run, scaled)"
+    print(f"| {TRIALS} trials compiled one by one{note} | {theirs:.0f} s | |")
+    print(f"| hyperlax, cold cache | {cold:.0f} s | {theirs / cold:.1f}x |")
+    print(f"| hyperlax, warm cache | {warm:.0f} s | {theirs / warm:.1f}x |", flush=True)
+
+
+def sequence() -> None:
+    slots = len(device.slot_devices())
+    for name, environment, steps in (("ppo_mlp", "gymnax.cartpole", 100_000), ("sac_mlp", "gymnax.pendulum", 20_000)):
+        one = steady(load(name), environment, steps, 1, 1)
+        many = steady(load(name), environment, steps, LANES, slots)
+        speed = steps * TRIALS / many
+        print(
+            f"| {name} {environment} {steps} | {one:.1f} s | {many:.1f} s | {one / many:.2f}x | {speed:,.0f} steps/s |",
+            flush=True,
+        )
+
+
+def packing(steps: int) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        recipe = Path(scratch) / "mixed.py"
+        recipe.write_text(textwrap.dedent(MIXED))
+        print(f"architectures: {len({repr(t.algorithm.network) for t in suggested(load(str(recipe)))})}")
+        for how in ("auto", "pad", "split"):
+            root, cache = Path(scratch) / how, Path(scratch) / f"{how}_cache"
+            print(f"| {how} | {steps} | {search(recipe, root, cache, steps, '--packing', how):.0f} s |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["study", "sequence", "packing"])
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--baseline-trials", type=int, default=TRIALS)
+    given = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if given.what == "study":
+        study(given.steps, given.baseline_trials)
+    elif given.what == "sequence":
+        sequence()
+    else:
+        packing(given.steps)
+
+
+if __name__ == "__main__":
+    main()

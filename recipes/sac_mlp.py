@@ -6,8 +6,8 @@ the paper's.
 
     hyperlax optuna-hp-search --algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 32
 
-To change what is searched, copy this file to recipes/ of the directory you work in and edit it there. Integers of
-structure (total_num_envs, rollout_length, total_batch_size) may be searched too, at one compiled program per value.
+To change what is searched, copy this file to recipes/ of the directory you work in and edit it there. total_num_envs and
+rollout_length may be searched too, at one compiled program per value.
 
 Measured, mean of 5 seeds with the defaults below: Pendulum -151 at 20,000 steps; the best of 32 trials, trained
 again on fresh seeds, -151. Command and commit: benchmarks/README.md (`python benchmarks/learning.py`, and with `--study`).

@@ -60,8 +60,9 @@ def make_runner(task: Task) -> LaneRunner:
     lanes = task.lanes or (task.chosen or {}).get("automatic_lanes")
     lanes = lanes or automatic_lanes(super_batch, slots, task.num_seeds * _bytes_of_state(whole, base))
     costs = device.costs_of_device(task.compilation_cache)
+    spread_over = task.chosen["slots"] if task.chosen else len(slots)
     budget = Budget(
-        run_length, task.num_trials, super_batch, task.num_seeds, len(slots), lanes, spread=task.lanes is None
+        run_length, task.num_trials, super_batch, task.num_seeds, spread_over, lanes, spread=task.lanes is None
     )
     if task.chosen:
         paddings = [Padding.from_json(stored) for stored in task.chosen["paddings"]]
@@ -69,7 +70,7 @@ def make_runner(task: Task) -> LaneRunner:
         paddings = choose_paddings(base, space, environment, budget, task.packing, costs)
     workload = Workload(base, space, environment, run_length, paddings)
     share = shares(workload, base, space)
-    runner = LaneRunner(
+    return LaneRunner(
         workload,
         seed=task.seed,
         num_seeds=task.num_seeds,
@@ -77,13 +78,13 @@ def make_runner(task: Task) -> LaneRunner:
         lanes_of=lambda program: budget.lanes_for(share.get(program, 0.0)),
         slot_devices=slots,
         costs=costs,
+        packing={
+            "super_batch": super_batch,
+            "slots": budget.slots,
+            "automatic_lanes": lanes if task.lanes is None else None,
+            "paddings": [padding.to_json() for padding in paddings],
+        },
     )
-    runner.packing = {
-        "super_batch": super_batch,
-        "automatic_lanes": lanes if task.lanes is None else None,
-        "paddings": [padding.to_json() for padding in paddings],
-    }
-    return runner
 
 
 def _bytes_of_state(workload: Workload, base: AlgorithmConfig) -> int:

@@ -161,6 +161,9 @@ def test_costs_are_kept_beside_the_programs_and_a_damaged_file_costs_nothing(tmp
     assert again.knows("abc") and not again.knows("abd") and not Costs("elsewhere", "cpu", path).knows("abc")
     assert again.compile_seconds("kind") == 7.0
     assert again.iteration_seconds("kind", Load(1, 10, 1e6)) == first.iteration_seconds("kind", Load(1, 10, 1e6))
-    path.write_text("{half")
-    assert not Costs("test", "cpu", path).knows("abc")
-    assert "cannot be read" in caplog.text
+    half_a_run = {"devices 1": {"test": {"kinds": {"kind": {"runs": [[1]]}}}}}
+    for damaged in ("{half", "[]", '{"test": 3}', '{"devices 1": {"test": 7}}', json.dumps(half_a_run)):
+        caplog.clear()
+        path.write_text(damaged)
+        assert not Costs("test", "cpu", path).knows("abc")
+        assert "cannot be read" in caplog.text

@@ -2,7 +2,9 @@
 
 import math
 import sqlite3
+import time
 from contextlib import closing
+from datetime import datetime
 
 import optuna
 import pytest
@@ -127,3 +129,19 @@ def test_importances_find_the_parameter_that_matters(storage):
     assert list(found) == ["peak_performance"]
     assert list(found["peak_performance"]) == ["x", "y"] and sum(found["peak_performance"].values()) == pytest.approx(1)
     assert importances(storage.trials()[:7], OBJECTIVES) == {}
+
+
+def test_times_are_those_of_the_clock_in_any_zone(storage, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        storage.record([Entry({"x": 0.5, "y": 0.25}, {}, {})], SearchSpace(UNIT).optuna)
+        storage.start([0])
+        storage.finish([Ending(0, "FAIL", [], {})])
+        (trial,) = storage.trials()
+        assert trial.datetime_start is not None and trial.datetime_complete is not None
+        for told in (trial.datetime_start, trial.datetime_complete):
+            assert abs((told.replace(tzinfo=None) - datetime.now()).total_seconds()) < 60
+    finally:
+        monkeypatch.undo()
+        time.tzset()

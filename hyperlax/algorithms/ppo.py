@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ class State(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """What the policy saw and did: [T, E, ...], and after `flatten` [T * E, ...]."""
+    """What the policy saw and did: [T, E, ...]."""
 
     observation: Array
     action: Array
@@ -92,13 +92,17 @@ def generalized_advantages(
     return jax.lax.scan(backward, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)[1]
 
 
-def standardize(advantage: Array, pieces: Array | int = 1) -> Array:
-    """Zero mean and unit standard deviation over every minibatch: float32[chunks, n], `pieces` chunks to the minibatch."""
+def standardize(advantage: Array, pieces: Array | Literal[1] = 1) -> Array:
+    """Zero mean and unit standard deviation over every minibatch: float32[chunks, n], `pieces` chunks to the minibatch.
+
+    pieces: 1, or int32[] that divides `chunks`.
+    """
     minibatch = jnp.arange(advantage.shape[0]) // pieces
-    mates = (minibatch[:, None] == minibatch[None, :]) / (pieces * advantage.shape[1])
+    mates = (minibatch[:, None] == minibatch[None, :]) / pieces
 
     def over_minibatch(x: Array) -> Array:
-        return (mates @ jnp.sum(x, axis=1))[:, None]
+        means = jnp.mean(x, axis=1, keepdims=True)
+        return means if isinstance(pieces, int) else jnp.matmul(mates, means, precision=jax.lax.Precision.HIGHEST)
 
     centered = advantage - over_minibatch(advantage)
     return centered / (jnp.sqrt(over_minibatch(centered**2)) + 1e-8)

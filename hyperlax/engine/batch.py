@@ -96,7 +96,9 @@ class Assignment:
     num_parameters: tuple[int, ...]
 
     def hypers(self) -> Any:
-        """[lanes]-leading arrays on the program's device."""
+        """[lanes]-leading arrays on the program's device. ValueError for more trials than lanes."""
+        if len(self.lanes) > self.program.lanes:
+            raise ValueError(f"{len(self.lanes)} trials do not fit into {self.program.lanes} lanes")
         filled = [*self.lanes, *[self.lanes[0]] * (self.program.lanes - len(self.lanes))]
         return self.program.place(jax.tree.map(lambda *leaves: np.stack(leaves), *filled))
 

@@ -23,6 +23,7 @@ from hyperlax.files import write_json
 log = logging.getLogger(__name__)
 
 FILE = "costs.json"
+LAYOUT = "devices 1"
 KEPT = 40
 GUESSES = {"cpu": (1e-3, 2e-6, 1e-10), "other": (5e-3, 1e-9, 1e-12)}
 """latency, seconds per step, seconds per multiplication, where nothing was measured: `cpu` as two cores of a server ran PPO,
@@ -84,15 +85,6 @@ class Costs:
         with self._lock:
             return program in self._memory.get("programs", ())
 
-    def lanes(self, measure: Callable[[], int]) -> int:
-        """The number of lanes beyond which a core gains nothing: as remembered, else measured now."""
-        with self._lock:
-            known = self._memory.get("lanes")
-        if known is None:
-            known = measure()
-            self._update(lambda memory: memory.update(lanes=known))
-        return known
-
     def learn_run(self, run: Run) -> None:
         """Remember what a batch measured."""
 
@@ -135,7 +127,7 @@ class Costs:
             self._memory = everything.setdefault(self._device, {})
             change(self._memory)
             try:
-                write_json(self._path, everything)
+                write_json(self._path, {LAYOUT: everything})
             except OSError as error:
                 log.warning(
                     "%s cannot be written (%s): what was measured is kept for this run only.", self._path, error
@@ -148,15 +140,27 @@ class Costs:
             return {}
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            log.warning("%s cannot be read (%s): costs are measured anew.", self._path, error)
+            return {device: _checked(memory) for device, memory in content[LAYOUT].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("%s cannot be read (%r): costs are measured anew.", self._path, error)
             return {}
-        return content if isinstance(content, dict) else {}
 
 
 def fingerprint(*parts: Any) -> str:
     """A name for a program, the same in every process: of the texts of what it was made from."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def _checked(memory: Any) -> dict[str, Any]:
+    """What one device's memory holds, each number a number. ValueError, TypeError and their like for anything else."""
+    kinds = {
+        kind: {
+            "runs": [[float(number) for number in (*Load(*run[:3]), run[3])] for run in of_kind.get("runs", [])],
+            **{what: [float(x) for x in of_kind.get(what, [])] for what in ("episodes", "compiles", "loads")},
+        }
+        for kind, of_kind in memory.get("kinds", {}).items()
+    }
+    return {"kinds": kinds, "programs": [str(name) for name in memory.get("programs", [])]}
 
 
 def _append(memory: dict[str, Any], what: str, value: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from hyperlax import __version__
 from hyperlax.engine.costs import FILE, Costs, fingerprint
 from hyperlax.engine.keys import pin_generator
 from hyperlax.xla import require_safe_scheduler
@@ -44,7 +45,8 @@ def prepare_jax(compilation_cache: bool) -> None:
 
 def program_name(algorithm: Any, lanes: int, seeds: int) -> str:
     """The fingerprint of a program: what it computes, for how many, with which jax and which flags."""
-    return fingerprint(algorithm, lanes, seeds, jax.__version__, os.environ.get("XLA_FLAGS", ""))
+    versions = (__version__, jax.__version__)
+    return fingerprint(algorithm, lanes, seeds, *versions, os.environ.get("XLA_FLAGS", ""))
 
 
 def costs_of_device(compilation_cache: bool) -> Costs:
@@ -72,8 +74,9 @@ def slot_devices() -> list[Any]:
 def automatic_lanes(super_batch: int, slots: list[Any], bytes_a_lane: int) -> int:
     """Lanes for `--runner-hparam-batch-size auto`: a super-batch spread over all slots, as far as the memory goes.
 
-    On a CPU at most 4: more gain nothing where a core is busy, and of few the laborious trials share a batch. bytes_a_lane: the training state of one lane, of which
-    a program is taken to need MEMORY_FACTOR times as much, for results and temporaries.
+    On a CPU at most LANES_PER_CPU_SLOT: more gain nothing where a core is busy, and in small batches laborious trials find
+    their like. bytes_a_lane: the training state of one lane, of which a program is taken to need MEMORY_FACTOR times as much, for
+    results and temporaries.
     """
     spread = -(-super_batch // len(slots))
     if slots[0].platform == "cpu":

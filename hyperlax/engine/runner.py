@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
@@ -51,7 +52,8 @@ class Workload(Protocol):
 class LaneRunner:
     """A `hyperlax.trial.Runner` over the lanes of compiled programs.
 
-    lanes: the most lanes of any program. lanes_of: how many each program is given, at first.
+    lanes: the most lanes of any program. lanes_of: how many each program is given, at first. packing: how the programs were
+    chosen, for whoever wants the same again.
     """
 
     def __init__(
@@ -64,11 +66,12 @@ class LaneRunner:
         slot_devices: Sequence[Any],
         lanes_of: Callable[[Any], int] | None = None,
         costs: Costs | None = None,
+        packing: dict[str, Any] | None = None,
     ):
         self.lanes, self.slots = lanes, len(slot_devices)
         first = slot_devices[0]
         self.device = f"{first.device_kind} ({first.platform}), {self.slots} slots"
-        self.packing: dict[str, Any] = {}
+        self.packing = packing or {}
         self._workload, self._seed, self._num_seeds = workload, seed, num_seeds
         self._costs = costs or Costs(first.device_kind, first.platform, None)
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -82,16 +85,20 @@ class LaneRunner:
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Partition trials into batches that can each share a program, the longest first."""
         batches = batches_of(trials, self._workload.program, self._lanes_of, self._workload.effort)
-        batches.sort(key=self._predicted_training, reverse=True)
-        needed: dict[Hashable, None] = {}
-        durations = []
-        for batch in batches:
-            algorithm = self._workload.program(batch.trials[0])
-            compiling = 0.0 if algorithm in needed else self._predicted_compiling(algorithm)
-            needed[algorithm] = None
-            durations.append(compiling + self._predicted_training(batch))
-        known = sum(self._is_ready(algorithm) or self._costs.knows(self._name(algorithm)) for algorithm in needed)
-        return Plan(tuple(batches), len(needed), known, makespan(durations, self.slots))
+        programs = [self._workload.program(batch.trials[0]) for batch in batches]
+        training = [
+            self._predicted_training(program, self._lanes_of(program), batch)
+            for program, batch in zip(programs, batches, strict=True)
+        ]
+        order = sorted(range(len(batches)), key=lambda i: -training[i])
+        first = {programs[i]: i for i in reversed(order)}
+        durations = [
+            training[i]
+            + (self._predicted_making(programs[i], self._lanes_of(programs[i])) if first[programs[i]] == i else 0.0)
+            for i in order
+        ]
+        known = sum(self._is_known(program) for program in first)
+        return Plan(tuple(batches[i] for i in order), len(first), known, makespan(durations, self.slots))
 
     def run(self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]) -> BatchResult:
         """Train a batch to its end on the next free slot; see `hyperlax.trial.Runner`.
@@ -104,29 +111,32 @@ class LaneRunner:
             while True:
                 algorithm = self._workload.program(batch.trials[0])
                 lanes = self._lanes_of(algorithm)
+                if lanes < len(batch.trials):
+                    raise MemoryError(f"no memory for more than {lanes} trials at once")
                 try:
-                    return self._run_on(slot, lanes, batch, should_stop, report)
+                    return self._run_on(slot, algorithm, lanes, batch, should_stop, report)
                 except Exception as error:
                     if not device.is_out_of_memory(error):
                         raise
+                    traceback.clear_frames(error.__traceback__)  # they hold the arrays that filled the memory
                     self._halve(algorithm, lanes)
-                    if lanes == 1 or self._lanes_of(algorithm) < len(batch.trials):
-                        raise MemoryError(f"no memory for {lanes} lanes: {' '.join(str(error).split())}") from error
+                    if lanes == 1:
+                        raise MemoryError(f"no memory for one trial: {' '.join(str(error).split())}") from error
         finally:
             self._free.put(slot)
 
     def _run_on(
         self,
         slot: Any,
+        algorithm: Any,
         lanes: int,
         batch: HparamBatch,
         should_stop: Callable[[], bool],
         report: Callable[[int], None],
     ) -> BatchResult:
         began = time.perf_counter()
-        algorithm: Any = self._workload.program(batch.trials[0])
         schedule = schedule_of(self._workload.run_length, algorithm.steps_per_iteration)
-        predicted = self._predicted_training(batch) + self._predicted_compiling(algorithm)
+        predicted = self._predicted_training(algorithm, lanes, batch) + self._predicted_making(algorithm, lanes)
         program = self._program(algorithm, slot, lanes)
         assignment = Assignment(
             program,
@@ -142,7 +152,7 @@ class LaneRunner:
             should_stop=should_stop,
             report=report,
         )
-        self._learn(batch, lanes, schedule, watch)
+        self._learn(algorithm, lanes, batch, schedule, watch)
         steps = schedule.steps()[watch.segments] * len(batch.trials) * self._num_seeds
         timing = {
             "programs_compiled": int(any(not compilation.cached for compilation in watch.compilations)),
@@ -159,51 +169,46 @@ class LaneRunner:
         }
         return BatchResult(tuple(outcomes), timing)
 
-    def _learn(self, batch: HparamBatch, lanes: int, schedule: Schedule, watch: Stopwatch) -> None:
+    def _learn(self, algorithm: Any, lanes: int, batch: HparamBatch, schedule: Schedule, watch: Stopwatch) -> None:
         """Remember what this batch cost."""
-        algorithm: Any = self._workload.program(batch.trials[0])
         if watch.compilations:
             cached = all(compilation.cached for compilation in watch.compilations)
-            self._costs.learn_program(self._workload.kind, self._name(algorithm), watch.compile, cached)
+            name = device.program_name(algorithm, lanes, self._num_seeds)
+            self._costs.learn_program(self._workload.kind, name, watch.compile, cached)
         iterations = sum(schedule.iterations()[: watch.segments])
         runs = lanes * self._num_seeds
         episodes = (watch.segments + 1) * runs * self._workload.run_length.num_eval_episodes
         self._costs.learn_run(
             Run(
                 self._workload.kind,
-                self._load(batch, lanes),
+                self._load(algorithm, lanes, batch),
                 watch.train / iterations,
                 watch.evaluate / episodes,
             )
         )
 
-    def _load(self, batch: HparamBatch, lanes: int) -> Load:
-        algorithm: Any = self._workload.program(batch.trials[0])
+    def _load(self, algorithm: Any, lanes: int, batch: HparamBatch) -> Load:
         work = algorithm.work(max(map(self._workload.effort, batch.trials)))
         return Load(lanes * self._num_seeds, algorithm.steps_per_iteration, work)
 
-    def _predicted_training(self, batch: HparamBatch) -> float:
-        algorithm: Any = self._workload.program(batch.trials[0])
-        return training_seconds(
-            self._costs,
-            self._workload.kind,
-            self._load(batch, self._lanes_of(algorithm)),
-            self._workload.run_length,
-        )
+    def _predicted_training(self, algorithm: Any, lanes: int, batch: HparamBatch) -> float:
+        load = self._load(algorithm, lanes, batch)
+        return training_seconds(self._costs, self._workload.kind, load, self._workload.run_length)
 
-    def _predicted_compiling(self, algorithm: Any) -> float:
-        return (
-            0.0
-            if self._is_ready(algorithm)
-            else making_seconds(self._costs, self._workload.kind, self._name(algorithm))
-        )
+    def _predicted_making(self, algorithm: Any, lanes: int) -> float:
+        if self._is_ready(algorithm):
+            return 0.0
+        name = device.program_name(algorithm, lanes, self._num_seeds)
+        return making_seconds(self._costs, self._workload.kind, name)
 
     def _is_ready(self, algorithm: Hashable) -> bool:
         with self._lock:
             return any(known == algorithm and program.is_ready for (known, _), program in self._programs.items())
 
-    def _name(self, algorithm: Any) -> str:
-        return device.program_name(algorithm, self._lanes_of(algorithm), self._num_seeds)
+    def _is_known(self, algorithm: Any) -> bool:
+        """Whether the program needs no compiling: it is in this process, or in the persistent cache."""
+        name = device.program_name(algorithm, self._lanes_of(algorithm), self._num_seeds)
+        return self._is_ready(algorithm) or self._costs.knows(name)
 
     def _lanes_of(self, algorithm: Any) -> int:
         with self._lock:

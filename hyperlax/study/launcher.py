@@ -41,15 +41,15 @@ def run_study(
 def _start(
     arguments: StudyArguments, recipe: Recipe, runner: StudyRunner | None, analyse: Analyse, deadline: float
 ) -> int:
-    directory = StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
-    _refuse_existing(directory)
+    directory = study_directory(arguments, recipe)
+    refuse_existing(directory)
     ready = runner or runner_of_study(arguments, recipe, None)
     reference = reference_returns(arguments.env_config)
     manifest = manifests.describe(
         arguments, recipe, reference, device=ready.device, lanes=ready.lanes, packing=ready.packing
     )
     with only_one_process(directory.root):
-        _refuse_existing(directory)
+        refuse_existing(directory)
         return StudyLoop(arguments, recipe, directory, manifest, analyse, deadline).run(lambda: ready)
 
 
@@ -77,7 +77,13 @@ def write_pages(record: StudyRecord, directory: Path) -> None:
     write_study_pages(record)
 
 
-def _refuse_existing(directory: StudyDirectory) -> None:
+def study_directory(arguments: StudyArguments, recipe: Recipe) -> StudyDirectory:
+    """Where a new study goes."""
+    return StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
+
+
+def refuse_existing(directory: StudyDirectory) -> None:
+    """UsageError, with the command that resumes it, if there is a study already."""
     if directory.holds_a_study():
         raise UsageError(
             f"{directory.root} already holds a study. To go on with it:\n"

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from optuna.storages import RDBStorage
 from hyperlax.errors import HyperlaxError
 
 SCHEMA = 12
-"""`schema_version` of the tables that the statements below are written for: Optuna 3 to 5."""
+"""`schema_version` of the tables that the statements below are written for: Optuna 5."""
 
 
 @dataclass(frozen=True)
@@ -132,5 +132,5 @@ def _insert_attributes(cursor: Any, table: str, trial: int, attributes: Mapping[
 
 
 def _now() -> str:
-    """As SQLAlchemy writes a datetime into SQLite."""
-    return datetime.now().isoformat(" ", timespec="microseconds")
+    """Now as Optuna keeps it in SQLite: UTC without a zone, which it turns into local time when it reads."""
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", timespec="microseconds")

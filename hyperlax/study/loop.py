@@ -153,7 +153,7 @@ class StudyLoop:
 
         Of what raised, the two halves are to be run instead, so that in the end only the trial at fault is FAIL.
         """
-        error = future.exception()
+        error, began = future.exception(), self._began.pop(batch)
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
             self._stop.set()
             self._storage.wait(trial.number for trial in batch.trials)
@@ -162,7 +162,7 @@ class StudyLoop:
             raise error
         if error is not None and len(batch.trials) > 1:
             return self._halves(batch, error)
-        result = future.result() if error is None else self._failed(batch, error)
+        result = future.result() if error is None else self._failed(batch, error, time.monotonic() - began)
         path = self._directory.next_batch(number)
         ends = write_batch(path, batch, result, self._reference)
         self._conversation.tell(ends, path)
@@ -180,12 +180,12 @@ class StudyLoop:
         middle = len(batch.trials) // 2
         return HparamBatch(batch.trials[:middle]), HparamBatch(batch.trials[middle:])
 
-    def _failed(self, batch: HparamBatch, error: Exception) -> BatchResult:
+    def _failed(self, batch: HparamBatch, error: Exception, seconds: float) -> BatchResult:
         reason = _reason(error)
         log.error(
             "%s failed: %s. Marked FAIL; the study goes on.", _numbers(batch).capitalize(), reason, exc_info=error
         )
-        return failed_batch(batch, reason, self._arguments.num_seeds, time.monotonic() - self._began[batch])
+        return failed_batch(batch, reason, self._arguments.num_seeds, seconds)
 
     def _renew_analysis(self) -> None:
         """Write the analysis of the last finished super-batch again: a process may have died before it was there."""
@@ -197,8 +197,8 @@ class StudyLoop:
 
     def _write_analysis(self, number: int) -> None:
         """The analysis as of a super-batch, which knows nothing of later trials; training does not wait for it."""
-        trials = self._conversation.trials()[: (number + 1) * self._width]
-        self._background.start(lambda: self._analyse(self._record(trials), self._directory.analysis(number)))
+        record = self._record(self._conversation.trials()[: (number + 1) * self._width])
+        self._background.start(lambda: self._analyse(record, self._directory.analysis(number)))
 
     def _record(self, trials: Sequence[FrozenTrial]) -> StudyRecord:
         manifest = self._manifest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -13,8 +12,9 @@ from hyperlax.recipe import Recipe, apply
 from hyperlax.study import manifest as manifests
 from hyperlax.study.conversation import next_span
 from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.launcher import refuse_existing, study_directory
 from hyperlax.study.loop import questioner_of
-from hyperlax.study.storage import StudyStorage
+from hyperlax.study.storage import url_of
 from hyperlax.study.training import StudyRunner, runner_of_study
 from hyperlax.trial import Trial
 
@@ -24,7 +24,13 @@ def print_plan(
 ) -> int:
     """Print the plan of the next super-batch in one line, and write nothing. Returns 0; UsageError for what cannot run."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    stored = manifests.read(StudyDirectory(resume_from).manifest) if resume_from else None
+    stored = None
+    if resume_from is None:
+        refuse_existing(study_directory(arguments, recipe))
+    else:
+        path = StudyDirectory(resume_from).manifest
+        stored = manifests.read(path)
+        manifests.check_unchanged(path, stored, recipe)
     runner = runner or runner_of_study(arguments, recipe, stored)
     past = _recorded(arguments, StudyDirectory(resume_from).database) if resume_from else []
     questioner = questioner_of(arguments, recipe)
@@ -44,6 +50,4 @@ def print_plan(
 def _recorded(arguments: StudyArguments, database: Path) -> list[FrozenTrial]:
     if not database.exists():
         return []
-    objectives = dict(zip(arguments.objective_names, arguments.objective_directions, strict=True))
-    with closing(StudyStorage(database, arguments.study_name, objectives)) as storage:
-        return storage.trials()
+    return optuna.load_study(study_name=arguments.study_name, storage=url_of(database)).trials

@@ -44,14 +44,26 @@ def run_batches(
                     batch = queue.popleft()
                     on_start(batch)
                     running[pool.submit(runner.run, batch, should_stop=stop.is_set, report=report)] = batch
-                done, _ = wait(running, TICK_SECONDS, FIRST_COMPLETED)
-                for future in sorted(done, key=lambda future: running[future].trials[0].number):
-                    queue.extendleft(reversed(on_end(running.pop(future), future)))
+                _collect(running, queue, on_end)
                 on_tick()
         except BaseException:
             stop.set()
             raise
     return not queue
+
+
+def _collect(
+    running: dict[Future[BatchResult], HparamBatch],
+    queue: deque[HparamBatch],
+    on_end: Callable[[HparamBatch, Future[BatchResult]], Sequence[HparamBatch]],
+) -> None:
+    """Wait a moment for batches to end, and hand those that did to `on_end`.
+
+    None is referred to after this: one that broke keeps its arrays alive, and the next batch may need their memory.
+    """
+    done, _ = wait(running, TICK_SECONDS, FIRST_COMPLETED)
+    for future in sorted(done, key=lambda future: running[future].trials[0].number):
+        queue.extendleft(reversed(on_end(running.pop(future), future)))
 
 
 class Background:

@@ -25,6 +25,11 @@ from hyperlax.study.ledger import Ending, Entry, Ledger
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 
 
+def url_of(path: Path) -> str:
+    """The database's address as Optuna takes it, whatever characters the path has."""
+    return f"sqlite:///{quote(str(path.absolute()))}"
+
+
 class StudyStorage:
     """One study in one SQLite file, held open by one process. Close it when done."""
 
@@ -33,7 +38,7 @@ class StudyStorage:
 
         UsageError if the file holds a study of that name with other directions.
         """
-        self._rdb = RDBStorage(f"sqlite:///{quote(str(path.absolute()))}")
+        self._rdb = RDBStorage(url_of(path))
         self._study = optuna.create_study(
             study_name=study_name,
             storage=self._rdb,

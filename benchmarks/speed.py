@@ -3,6 +3,7 @@
     python benchmarks/speed.py study        16 PPO CartPole trials, process start included, cold and warm cache
     python benchmarks/speed.py sequence     16 trials already compiled: lanes on every core, against one after another
     python benchmarks/speed.py packing      16 trials of mixed architectures: --packing auto, pad and split, cold cache
+    python benchmarks/speed.py structural   16 trials of mixed epochs and minibatches: one program, against one per structure
 
 Both sides of a comparison run in one call, on the same trials; ratios are printed as rows of a table. Nothing else should run.
 """
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +26,9 @@ import optuna
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine import device
 from hyperlax.engine.runner import LaneRunner
+from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, RunLength, apply, load
+from hyperlax.space import Categorical, Distribution, LogUniform
 from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.suggest import Questioner
 from hyperlax.trial import HparamBatch, Trial
@@ -151,9 +155,45 @@ def packing(steps: int) -> None:
             print(f"| {how} | {steps} | {search(recipe, root, cache, steps, '--packing', how):.0f} s |", flush=True)
 
 
+def structural(steps: int) -> None:
+    """Epochs {1, 2, 4} x minibatches {4, 8, 16}: nothing is cached on either side."""
+    device.prepare_jax(compilation_cache=False)
+    recipe, length = load("ppo_mlp"), RunLength(steps, EVALUATIONS, EPISODES)
+    space = {
+        "algorithm.hyperparam.epochs": Categorical(values=[1, 2, 4]),
+        "algorithm.hyperparam.num_minibatches": Categorical(values=[4, 8, 16]),
+        "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-4, 3e-3)),
+    }
+    trials = suggested(Recipe(recipe.name, recipe.path, recipe.config, space))
+    slots = device.slot_devices()
+
+    def train(runner_of: Callable[[Trial], tuple[Hashable, LaneRunner]]) -> tuple[float, int]:
+        began, runners, jobs = time.perf_counter(), {}, []
+        for key in dict.fromkeys(runner_of(trial)[0] for trial in trials):
+            own = [trial for trial in trials if runner_of(trial)[0] == key]
+            runners[key] = runner_of(own[0])[1]
+            jobs += [(runners[key], batch) for batch in runners[key].plan(own).batches]
+        with ThreadPoolExecutor(len(slots)) as threads:
+            list(threads.map(lambda job: run(*job), jobs))
+        return time.perf_counter() - began, len(runners)
+
+    def runner(base: AlgorithmConfig, space: Mapping[str, Distribution]) -> LaneRunner:
+        workload = Workload(base, space, "gymnax.cartpole", length)
+        return LaneRunner(workload, seed=0, num_seeds=1, lanes=LANES, slot_devices=slots)
+
+    def alone(trial: Trial) -> tuple[Hashable, LaneRunner]:
+        own = trial.algorithm.hyperparam
+        return (own.epochs, getattr(own, "num_minibatches")), runner(trial.algorithm, {})  # noqa: B009
+
+    one, programs = train(lambda trial: (0, runner(recipe.config.algorithm, space)))
+    each, structures = train(alone)
+    print(f"| one program per structure | {structures} | {each:.0f} s | |")
+    print(f"| hyperlax | {programs} | {one:.0f} s | {each / one:.1f}x |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["study", "sequence", "packing"])
+    parser.add_argument("what", choices=["study", "sequence", "packing", "structural"])
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--baseline-trials", type=int, default=TRIALS)
     given = parser.parse_args()
@@ -162,6 +202,8 @@ def main() -> None:
         study(given.steps, given.baseline_trials)
     elif given.what == "sequence":
         sequence()
+    elif given.what == "structural":
+        structural(given.steps)
     else:
         packing(given.steps)
 

@@ -17,9 +17,10 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -167,26 +168,28 @@ def structural(steps: int) -> None:
     trials = suggested(Recipe(recipe.name, recipe.path, recipe.config, space))
     slots = device.slot_devices()
 
-    def train(runner_of: Callable[[Trial], tuple[Hashable, LaneRunner]]) -> tuple[float, int]:
-        began, runners, jobs = time.perf_counter(), {}, []
-        for key in dict.fromkeys(runner_of(trial)[0] for trial in trials):
-            own = [trial for trial in trials if runner_of(trial)[0] == key]
-            runners[key] = runner_of(own[0])[1]
-            jobs += [(runners[key], batch) for batch in runners[key].plan(own).batches]
+    def train(key_of: Callable[[Trial], Any], runner_of: Callable[[Trial], LaneRunner]) -> tuple[float, int]:
+        began, groups = time.perf_counter(), {}
+        for trial in trials:
+            groups.setdefault(key_of(trial), []).append(trial)
+        jobs = []
+        for group in groups.values():
+            runner = runner_of(group[0])
+            jobs += [(runner, batch) for batch in runner.plan(group).batches]
         with ThreadPoolExecutor(len(slots)) as threads:
             list(threads.map(lambda job: run(*job), jobs))
-        return time.perf_counter() - began, len(runners)
+        return time.perf_counter() - began, len(groups)
 
     def runner(base: AlgorithmConfig, space: Mapping[str, Distribution]) -> LaneRunner:
         workload = Workload(base, space, "gymnax.cartpole", length)
         return LaneRunner(workload, seed=0, num_seeds=1, lanes=LANES, slot_devices=slots)
 
-    def alone(trial: Trial) -> tuple[Hashable, LaneRunner]:
-        own = trial.algorithm.hyperparam
-        return (own.epochs, getattr(own, "num_minibatches")), runner(trial.algorithm, {})  # noqa: B009
+    def structure(trial: Trial) -> tuple[int, int]:
+        own: Any = trial.algorithm.hyperparam
+        return own.epochs, own.num_minibatches
 
-    one, programs = train(lambda trial: (0, runner(recipe.config.algorithm, space)))
-    each, structures = train(alone)
+    one, programs = train(lambda trial: None, lambda trial: runner(recipe.config.algorithm, space))
+    each, structures = train(structure, lambda trial: runner(trial.algorithm, {}))
     print(f"| one program per structure | {structures} | {each:.0f} s | |")
     print(f"| hyperlax | {programs} | {one:.0f} s | {each / one:.1f}x |", flush=True)
 

@@ -152,7 +152,7 @@ def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], w
         return
     names = [f"{PREFIX}.hyperparam.{name}" for name in ("total_num_envs", "rollout_length", "num_minibatches")]
     values = dotted(config)
-    envs, rollout, minibatches = (_candidates(values[name], space.get(name)) for name in names)
+    envs, rollout, minibatches = (candidates(values[name], space.get(name)) for name in names)
     for parts in minibatches:
         for steps_of_env in _residues(rollout, parts):
             for count in _residues(envs, parts):
@@ -179,7 +179,8 @@ def _written(distribution: Distribution) -> str:
     return f"{kind}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
 
 
-def _candidates(fixed: int, distribution: Distribution | None) -> Iterable[int]:
+def candidates(fixed: int, distribution: Distribution | None) -> Iterable[int]:
+    """The values an integer field can have: those of its distribution, else the one it is fixed at."""
     if distribution is None:
         return [fixed]
     if isinstance(distribution, Categorical):

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyperlax.algorithms.padding import Padding, padding_of, structure_of, union
+from hyperlax.algorithms.padding import Padding, padding_of, structure_of
 from hyperlax.algorithms.possible import sample_of_space, structure_of_space, with_any_activation
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine import device
@@ -75,7 +75,7 @@ def choose_paddings(
     chosen = pack(groups, cost)
     paddings = [padding_of(group.structure) for group in chosen]
     largest = max(range(len(paddings)), key=lambda i: probe.shape(base, paddings[i]).work(1.0))
-    paddings[largest] = padding_of(union([chosen[largest].structure, whole]))
+    paddings[largest] = padding_of(chosen[largest].structure | whole)
     return paddings
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,14 +100,6 @@ def padding_of(structure: Structure) -> Padding:
     """The smallest program that holds every trial of the structure."""
     networks = tuple((name, torso_shape(sorted(torsos, key=repr))) for name, torsos in structure.torsos)
     return Padding(networks, tuple(sorted(structure.minibatches)), max(structure.batch_sizes, default=0))
-
-
-def union(structures: Iterable[Structure]) -> Structure:
-    """All of them together."""
-    first, *rest = structures
-    for structure in rest:
-        first |= structure
-    return first
 
 
 def _asked(hyperparam: Any, name: str) -> frozenset[int]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hyperlax.algorithms.padding import Structure
+from hyperlax.fields import candidates
 from hyperlax.hyperparams import AlgorithmConfig, Torso, rules
 from hyperlax.recipe import apply
 from hyperlax.space import Categorical, Distribution, Numeric
@@ -70,13 +71,7 @@ def _largest_batch(base: AlgorithmConfig, space: Mapping[str, Distribution]) -> 
 def _possible_values(base: AlgorithmConfig, space: Mapping[str, Distribution], field: str) -> frozenset[int]:
     if field not in rules(type(base.hyperparam)):
         return frozenset()
-    distribution: Any = space.get(HYPERPARAM + field)
-    if distribution is None:
-        return frozenset([getattr(base.hyperparam, field)])
-    if isinstance(distribution, Categorical):
-        return frozenset(distribution.values)
-    low, high = distribution.bounds()
-    return frozenset(range(int(low), int(high) + 1))
+    return frozenset(candidates(getattr(base.hyperparam, field), space.get(HYPERPARAM + field)))
 
 
 def _possible_torsos(base: AlgorithmConfig, space: Mapping[str, Distribution], network: str) -> list[Torso]:

@@ -5,7 +5,9 @@ Two groups merged compile once instead of twice, and then each computes at the l
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +29,7 @@ def pack(groups: Sequence[Group], cost: Callable[[Group], float]) -> list[Group]
 
     cost: predicted seconds of one group over the whole study. Ties go to fewer programs.
     """
-    whole = _joined(groups)
+    whole = functools.reduce(operator.or_, groups)
     candidates = [[whole], _merged(list(groups), cost), list(groups)]
     return min(candidates, key=lambda candidate: (sum(map(cost, candidate)), len(candidate)))
 
@@ -35,24 +37,17 @@ def pack(groups: Sequence[Group], cost: Callable[[Group], float]) -> list[Group]
 def _merged(groups: list[Group], cost: Callable[[Group], float]) -> list[Group]:
     """Merge the pair that saves most, again and again while any saves."""
     costs = {group: cost(group) for group in groups}
-    savings: dict[tuple[Group, Group], tuple[float, Group]] = {}
+    merged: dict[tuple[Group, Group], tuple[Group, float]] = {}
     while len(costs) > 1:
         for a, b in itertools.combinations(costs, 2):
-            if (a, b) not in savings:
-                both = a | b
-                savings[a, b] = (costs[a] + costs[b] - cost(both), both)
-        live = {pair: saving for pair, saving in savings.items() if pair[0] in costs and pair[1] in costs}
-        (a, b), (saving, both) = max(live.items(), key=lambda item: item[1][0])
-        if saving <= 0:
+            if (a, b) not in merged:
+                merged[a, b] = (a | b, cost(a | b))
+        merged = {pair: found for pair, found in merged.items() if pair[0] in costs and pair[1] in costs}
+        savings = {(a, b): costs[a] + costs[b] - together for (a, b), (_, together) in merged.items()}
+        a, b = max(savings, key=lambda pair: savings[pair])
+        if savings[a, b] <= 0:
             break
-        savings = live
         del costs[a], costs[b]
-        costs[both] = cost(both)
+        both, together = merged[a, b]
+        costs[both] = together
     return list(costs)
-
-
-def _joined(groups: Sequence[Group]) -> Group:
-    first, *rest = groups
-    for group in rest:
-        first |= group
-    return first

@@ -173,8 +173,7 @@ class LaneRunner:
         """Remember what this batch cost."""
         if watch.compilations:
             cached = all(compilation.cached for compilation in watch.compilations)
-            name = device.program_name(algorithm, lanes, self._num_seeds)
-            self._costs.learn_program(self._workload.kind, name, watch.compile, cached)
+            self._costs.learn_program(self._workload.kind, self._name(algorithm, lanes), watch.compile, cached)
         iterations = sum(schedule.iterations()[: watch.segments])
         runs = lanes * self._num_seeds
         episodes = (watch.segments + 1) * runs * self._workload.run_length.num_eval_episodes
@@ -198,8 +197,10 @@ class LaneRunner:
     def _predicted_making(self, algorithm: Any, lanes: int) -> float:
         if self._is_ready(algorithm):
             return 0.0
-        name = device.program_name(algorithm, lanes, self._num_seeds)
-        return making_seconds(self._costs, self._workload.kind, name)
+        return making_seconds(self._costs, self._workload.kind, self._name(algorithm, lanes))
+
+    def _name(self, algorithm: Any, lanes: int) -> str:
+        return device.program_name(algorithm, lanes, self._num_seeds)
 
     def _is_ready(self, algorithm: Hashable) -> bool:
         with self._lock:
@@ -207,8 +208,7 @@ class LaneRunner:
 
     def _is_known(self, algorithm: Any) -> bool:
         """Whether the program needs no compiling: it is in this process, or in the persistent cache."""
-        name = device.program_name(algorithm, self._lanes_of(algorithm), self._num_seeds)
-        return self._is_ready(algorithm) or self._costs.knows(name)
+        return self._is_ready(algorithm) or self._costs.knows(self._name(algorithm, self._lanes_of(algorithm)))
 
     def _lanes_of(self, algorithm: Any) -> int:
         with self._lock:

@@ -6,19 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import numpy as np
-
 from hyperlax.algorithms.padding import Padding
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine import device
-from hyperlax.engine.device import automatic_lanes
 from hyperlax.engine.runner import LaneRunner, schedule_of
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.programs import Budget, choose_paddings, shares
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
-from hyperlax.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -58,8 +53,8 @@ def make_runner(task: Task) -> LaneRunner:
     slots = device.slot_devices()
     super_batch = task.chosen["super_batch"] if task.chosen else task.super_batch
     lanes = task.lanes or (task.chosen or {}).get("automatic_lanes")
-    lanes = lanes or automatic_lanes(super_batch, slots, task.num_seeds * _bytes_of_state(whole, base))
     costs = device.costs_of_device(task.compilation_cache)
+    lanes = lanes or device.automatic_lanes(super_batch, slots, costs)
     spread_over = task.chosen["slots"] if task.chosen else len(slots)
     budget = Budget(
         run_length, task.num_trials, super_batch, task.num_seeds, spread_over, lanes, spread=task.lanes is None
@@ -77,19 +72,13 @@ def make_runner(task: Task) -> LaneRunner:
         lanes=lanes,
         lanes_of=lambda program: budget.lanes_for(share.get(program, 0.0)),
         slot_devices=slots,
+        room=None if task.lanes else lambda: device.room_for_a_program(slots),
         costs=costs,
         packing={
             "super_batch": super_batch,
             "slots": budget.slots,
             "automatic_lanes": lanes if task.lanes is None else None,
             "paddings": [padding.to_json() for padding in paddings],
+            "shrunk": (task.chosen or {}).get("shrunk", {}),
         },
     )
-
-
-def _bytes_of_state(workload: Workload, base: AlgorithmConfig) -> int:
-    """Bytes of the training state of one seed of one lane: parameters, optimizer, environments, replay."""
-    trial = Trial(0, base)
-    algorithm: Any = workload.program(trial)
-    leaves = jax.tree.leaves(jax.eval_shape(algorithm.init, jax.random.key(0), workload.lane(trial)))
-    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hyperlax.engine.batch import Schedule
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import Program
+from hyperlax.engine.lanes import NoRoom, Program
 from hyperlax.engine.plan import batches_of, makespan
 from hyperlax.engine.runner import schedule_of
 from hyperlax.errors import UsageError
@@ -166,10 +166,26 @@ def test_the_state_that_goes_into_a_verb_is_donated_and_what_is_shared_is_not() 
 def test_each_verb_is_compiled_once_and_its_memory_is_known() -> None:
     own = Program(Descent(), LANES, SEEDS, jax.local_devices()[0])
     arguments = (keys(0, 1, 2), hypers(RATES), evaluation_keys(SEED, SEEDS))
-    assert [c.verb for c in own.prepare(*arguments)] == ["start", "train", "evaluate"]
-    assert own.prepare(*arguments) == []
+    made = own.prepare(*arguments)
+    assert sorted(c.verb for c in made.compilations) == ["evaluate", "start", "train"]
+    assert made.seconds > max(c.seconds for c in made.compilations)
+    assert own.prepare(*arguments) == (0.0, [])
     assert own.memory_bytes() >= LANES * SEEDS * 3 * 4
     assert all(c.seconds > 0 for c in own.compilations)
+
+
+def test_a_program_that_needs_more_memory_than_is_free_refuses_to_start_unless_it_has_one_lane() -> None:
+    arguments = (keys(0, 1, 2), hypers(RATES), evaluation_keys(SEED, SEEDS))
+    free = Program(Descent(), LANES, SEEDS, jax.local_devices()[0])
+    free.prepare(*arguments)
+    tight = Program(Descent(), LANES, SEEDS, jax.local_devices()[0], lambda: free.memory_bytes() // 2)
+    for _ in range(2):
+        with pytest.raises(NoRoom, match="3 lanes need 0 MiB, 0 MiB are free") as refused:
+            tight.prepare(*arguments)
+        assert refused.value.lanes == 1
+    one = Program(Descent(), 1, SEEDS, jax.local_devices()[0], lambda: 0)
+    one.prepare(keys(0), hypers(RATES[:1]), arguments[2])
+    assert one.is_ready
 
 
 @given(

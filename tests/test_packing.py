@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from hyperlax.algorithms.padding import Padding, padding_of, structure_of
 from hyperlax.algorithms.possible import sample_of_space, structure_of_space
 from hyperlax.algorithms.workload import Workload
+from hyperlax.engine import device
+from hyperlax.engine.calibration import CANDIDATES, choose, lanes_per_slot
 from hyperlax.engine.costs import Costs, Load, Run
 from hyperlax.engine.packing import Group, pack
 from hyperlax.hyperparams import PPO, SAC
@@ -157,7 +159,9 @@ def test_costs_are_kept_beside_the_programs_and_a_damaged_file_costs_nothing(tmp
     first = Costs("test", "cpu", path)
     first.learn_program("kind", "abc", 7.0, cached=False)
     first.learn_run(run(Load(1, 10, 1e6), 0.5))
+    assert first.lanes_per_slot(2, lambda: 4) == 4
     again = Costs("test", "cpu", path)
+    assert (again.lanes_per_slot(2, lambda: 8), again.lanes_per_slot(3, lambda: 8)) == (4, 8)
     assert again.knows("abc") and not again.knows("abd") and not Costs("elsewhere", "cpu", path).knows("abc")
     assert again.compile_seconds("kind") == 7.0
     assert again.iteration_seconds("kind", Load(1, 10, 1e6)) == first.iteration_seconds("kind", Load(1, 10, 1e6))
@@ -167,3 +171,19 @@ def test_costs_are_kept_beside_the_programs_and_a_damaged_file_costs_nothing(tmp
         path.write_text(damaged)
         assert not Costs("test", "cpu", path).knows("abc")
         assert "cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lanes"),
+    [({1: 1.0, 2: 0.8, 4: 0.79, 8: 0.9}, 2), ({1: 1.0, 2: 0.97, 4: 0.98, 8: 0.99}, 1), ({1: 8, 2: 4, 4: 2, 8: 1}, 8)],
+)
+def test_the_fewest_lanes_that_are_about_as_quick_as_any_are_chosen(seconds: dict[int, float], lanes: int) -> None:
+    assert choose(seconds) == lanes
+
+
+def test_lanes_are_measured_with_every_slot_busy_and_never_exceed_a_slots_share_of_the_trials() -> None:
+    slots, costs = device.slot_devices(), Costs("test", "cpu", None)
+    measured = costs.lanes_per_slot(len(slots), lambda: lanes_per_slot(slots))
+    assert measured in CANDIDATES
+    assert device.automatic_lanes(1000, slots, costs) == measured
+    assert device.automatic_lanes(len(slots), slots, costs) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 
 from hyperlax.algorithms.evaluation import evaluate
 from hyperlax.engine import runner as engine_runner
+from hyperlax.engine.keys import evaluation_keys, training_keys
+from hyperlax.engine.lanes import Program
 from hyperlax.envs import Discrete, Environment, Step
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import RunLength
 from hyperlax.trial import HparamBatch, Interrupted, Outcome
-from tests.toy import RUN_LENGTH, batch, run, runner, same_curves, trial
+from tests.toy import RUN_LENGTH, SEED, Descent, batch, hypers, run, runner, same_curves, trial
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -195,6 +198,28 @@ def test_a_batch_that_no_longer_fits_its_program_is_left_to_be_halved(monkeypatc
             run(lane_runner, batch(*(trial(first + n) for n in range(4))))
     halves = [run(lane_runner, batch(trial(n), trial(n + 1))) for n in (0, 2)]
     assert tried == [4, 2, 2] and [len(half.outcomes) for half in halves] == [2, 2]
+
+
+def test_a_program_gets_as_many_lanes_as_the_compiled_one_says_fit_and_a_resumed_study_starts_with_them() -> None:
+    whole = run(runner(lanes=8), batch(trial(4, 0.3)))
+    needed = program_bytes(8)
+    lane_runner = runner(lanes=8, room=lambda: needed * 3 // 4)
+    result = run(lane_runner, batch(trial(4, 0.3)))
+    assert whole.timing["lanes"] == 8 and result.timing["lanes"] == 4
+    np.testing.assert_allclose(result.outcomes[0].curve.mean, whole.outcomes[0].curve.mean, rtol=1e-5)
+    stored = json.loads(json.dumps(lane_runner.packing))
+    assert list(stored["shrunk"].values()) == [4]
+    resumed = runner(lanes=8, packing=stored)
+    assert run(resumed, batch(trial(5, 0.3))).timing["lanes"] == 4
+    assert resumed.packing == lane_runner.packing
+
+
+def program_bytes(lanes: int) -> int:
+    """What the toy's program of so many lanes needs."""
+    program = Program(Descent(), lanes, 2, jax.local_devices()[0])
+    numbers = hypers([0.1] * lanes)
+    program.prepare(training_keys(SEED, range(lanes), 2), numbers, evaluation_keys(SEED, 2))
+    return program.memory_bytes()
 
 
 def test_without_the_memory_for_one_lane_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

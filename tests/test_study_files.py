@@ -175,6 +175,19 @@ def test_a_batch_that_raises_is_halved_until_the_trial_at_fault_is_alone(tmp_pat
     assert [case.told()[number] for number in mates] == [sound.told()[number] for number in mates]
 
 
+def test_lanes_that_a_program_comes_to_have_are_in_study_json_as_soon_as_its_batch_ends(tmp_path):
+    case, runner, seen = Case(tmp_path), FakeRunner(packing={"shrunk": {}}), []
+
+    def after_batch(count: int) -> None:
+        seen.append(json.loads((case.directory / "study.json").read_text())["packing"])
+        runner.packing = {"shrunk": {"program": count}}
+
+    runner.after_batch = after_batch
+    assert case.start(runner) == 0
+    assert seen[0] == {"shrunk": {}} and {"shrunk": {"program": 1}} in seen[1:]
+    assert json.loads((case.directory / "study.json").read_text())["packing"] == runner.packing
+
+
 def test_a_study_whose_every_trial_failed_exits_with_1(tmp_path, capsys):
     case = Case(tmp_path, n_trials=4)
     assert case.start(FakeRunner(fail=dict.fromkeys(range(4), "diverged"))) == 1

@@ -96,9 +96,11 @@ def batch(*trials: Trial) -> HparamBatch:
     return HparamBatch(trials)
 
 
-def runner(lanes: int = 3, slots: int = 1, seeds: int = 2, run_length: RunLength = RUN_LENGTH) -> LaneRunner:
+def runner(
+    lanes: int = 3, slots: int = 1, seeds: int = 2, run_length: RunLength = RUN_LENGTH, **more: Any
+) -> LaneRunner:
     devices = jax.local_devices()[:1] * slots
-    return LaneRunner(Descents(run_length), seed=SEED, num_seeds=seeds, lanes=lanes, slot_devices=devices)
+    return LaneRunner(Descents(run_length), seed=SEED, num_seeds=seeds, lanes=lanes, slot_devices=devices, **more)
 
 
 def run(lane_runner: LaneRunner, hparam_batch: HparamBatch) -> Any:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import Compilation, Program
+from hyperlax.engine.lanes import Preparation, Program
 from hyperlax.trial import Curve, Interrupted, Outcome, Trial
 
 SCORES = ("mean", "std", "min", "max", "length")
@@ -41,14 +41,10 @@ class Schedule:
 class Stopwatch:
     """Seconds spent in each part of a batch."""
 
-    compilations: list[Compilation]
+    preparation: Preparation
     train: float = 0.0
     evaluate: float = 0.0
     segments: int = 0
-
-    @property
-    def compile(self) -> float:
-        return sum(compilation.seconds for compilation in self.compilations)
 
     def time(self, part: str, work: Callable[[], Any]) -> Any:
         """Do the work, wait for its result, and add its seconds to the part."""

@@ -85,6 +85,20 @@ class Costs:
         with self._lock:
             return program in self._memory.get("programs", ())
 
+    def lanes_per_slot(self, slots: int, measure: Callable[[], int]) -> int:
+        """The lanes that a core makes use of when so many are busy; `measure` is called the first time only."""
+        with self._lock:
+            known = self._memory.get("lanes_per_slot", {}).get(str(slots))
+        if known is not None:
+            return known
+        found = measure()
+
+        def update(memory: dict[str, Any]) -> None:
+            memory.setdefault("lanes_per_slot", {})[str(slots)] = found
+
+        self._update(update)
+        return found
+
     def learn_run(self, run: Run) -> None:
         """Remember what a batch measured."""
 
@@ -160,7 +174,11 @@ def _checked(memory: Any) -> dict[str, Any]:
         }
         for kind, of_kind in memory.get("kinds", {}).items()
     }
-    return {"kinds": kinds, "programs": [str(name) for name in memory.get("programs", [])]}
+    return {
+        "kinds": kinds,
+        "programs": [str(name) for name in memory.get("programs", [])],
+        "lanes_per_slot": {slots: int(lanes) for slots, lanes in memory.get("lanes_per_slot", {}).items()},
+    }
 
 
 def _append(memory: dict[str, Any], what: str, value: Any) -> None:

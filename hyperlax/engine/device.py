@@ -11,13 +11,12 @@ from typing import Any
 import jax
 
 from hyperlax import __version__
+from hyperlax.engine import calibration
 from hyperlax.engine.costs import FILE, Costs, fingerprint
 from hyperlax.engine.keys import pin_generator
 from hyperlax.xla import require_safe_scheduler
 
 CACHE_VARIABLE = "HYPERLAX_CACHE_DIR"
-LANES_PER_CPU_SLOT = 4
-MEMORY_FACTOR = 3
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "std::bad_alloc")
 
 
@@ -71,18 +70,20 @@ def slot_devices() -> list[Any]:
     return devices * cores() if devices[0].platform == "cpu" else devices
 
 
-def automatic_lanes(super_batch: int, slots: list[Any], bytes_a_lane: int) -> int:
-    """Lanes for `--runner-hparam-batch-size auto`: a super-batch spread over all slots, as far as the memory goes.
+def automatic_lanes(super_batch: int, slots: list[Any], costs: Costs) -> int:
+    """Lanes for `--runner-hparam-batch-size auto`: a super-batch spread over all slots, before memory is considered.
 
-    On a CPU at most LANES_PER_CPU_SLOT: more gain nothing where a core is busy, and in small batches laborious trials find
-    their like. bytes_a_lane: the training state of one lane, of which a program is taken to need MEMORY_FACTOR times as much, for
-    results and temporaries.
+    On a CPU at most as many as a core makes use of, which is measured once and remembered with the costs.
     """
     spread = -(-super_batch // len(slots))
-    if slots[0].platform == "cpu":
-        spread = min(spread, LANES_PER_CPU_SLOT)
-    room = free_bytes(slots[0]) // (len(slots) if slots[0].platform == "cpu" else 1)
-    return max(1, min(spread, int(room // (MEMORY_FACTOR * bytes_a_lane))))
+    if slots[0].platform != "cpu" or spread == 1:
+        return spread
+    return min(spread, costs.lanes_per_slot(len(slots), lambda: calibration.lanes_per_slot(slots)))
+
+
+def room_for_a_program(slots: list[Any]) -> int:
+    """Bytes that the program of one slot may take now: on a CPU the slots share the machine's memory."""
+    return free_bytes(slots[0]) // (len(slots) if slots[0].platform == "cpu" else 1)
 
 
 def free_bytes(device: Any) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -52,11 +53,23 @@ class Algorithm(Hashable, Protocol):
 
 
 class Compilation(NamedTuple):
-    """One verb made executable. cached: it was loaded from the persistent cache, not compiled."""
+    """One verb made executable. seconds: after tracing; cached: it was loaded from the persistent cache, not compiled."""
 
     verb: str
     seconds: float
     cached: bool
+
+
+class Preparation(NamedTuple):
+    """What it took to make a program executable. seconds: from start to end, of verbs made side by side."""
+
+    seconds: float
+    compilations: list[Compilation]
+
+    @property
+    def cached(self) -> bool:
+        """Whether nothing had to be compiled."""
+        return all(compilation.cached for compilation in self.compilations)
 
 
 class _CacheHits(threading.local):
@@ -72,38 +85,66 @@ _cache_hits = _CacheHits()
 jax.monitoring.register_event_listener(_cache_hits.listen)
 
 
+class NoRoom(MemoryError):
+    """A program needs more memory than there is. lanes: how many of its lanes would fit, about."""
+
+    def __init__(self, needed: int, room: int, lanes: int):
+        super().__init__(f"{lanes} lanes need {needed / 2**20:,.0f} MiB, {room / 2**20:,.0f} MiB are free")
+        self.lanes = lanes * room // needed
+
+
 @dataclass
 class Program:
     """An algorithm over a fixed number of lanes and seeds on one device. Safe to use from several threads at once.
 
-    Every verb is compiled at its first use, under a lock, and the states that go in are donated: do not use them again.
+    room: says how many bytes are free, where the program shall refuse to start if it needs more. Every verb is compiled at its
+    first use, under a lock, and the states that go in are donated: do not use them again.
     """
 
     algorithm: Any
     lanes: int
     seeds: int
     device: Any
+    room: Callable[[], int] | None = None
     compilations: list[Compilation] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _compiled: dict[str, Any] = field(default_factory=dict)
+    _refused: tuple[int, int, int] | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether training and evaluating need no compiling any more."""
         return {"start", "train", "evaluate"} <= self._compiled.keys()
 
-    def prepare(self, keys: Array, hypers: Any, episode_keys: Array) -> list[Compilation]:
-        """Compile `start`, `train` and `evaluate` where that is still to do; what this very call compiled."""
+    def prepare(self, keys: Array, hypers: Any, episode_keys: Array) -> Preparation:
+        """Compile `start`, `train` and `evaluate` where that is still to do, two at a time; what this very call made.
+
+        Raises:
+          NoRoom: by the compiler's own account several lanes need more memory than `room`. One lane is tried all the same.
+        """
         with self._lock:
+            if self._refused:
+                raise NoRoom(*self._refused)
             if self.is_ready:
-                return []
-            before = len(self.compilations)
-            lanes = jax.eval_shape(self._init, keys, hypers)
-            tick = jax.ShapeDtypeStruct((), jnp.int32)
-            self._ensure("start", keys, hypers)
-            self._ensure("train", lanes, hypers, tick, tick)
-            self._ensure("evaluate", lanes, hypers, episode_keys)
-            return self.compilations[before:]
+                return Preparation(0.0, [])
+            began, before = time.perf_counter(), len(self.compilations)
+            start, tick = self._trace("start", keys, hypers), jax.ShapeDtypeStruct((), jnp.int32)
+            lanes = start.out_info
+
+            def train() -> None:
+                self._compile("train", self._trace("train", lanes, hypers, tick, tick))
+
+            def start_and_evaluate() -> None:
+                self._compile("start", start)
+                self._compile("evaluate", self._trace("evaluate", lanes, hypers, episode_keys))
+
+            with ThreadPoolExecutor(2, thread_name_prefix="compile") as threads:
+                for done in [threads.submit(train), threads.submit(start_and_evaluate)]:
+                    done.result()
+            if self.room and self.lanes > 1 and self.memory_bytes() > (room := self.room()):
+                self._refused = (self.memory_bytes(), room, self.lanes)
+                raise NoRoom(*self._refused)
+            return Preparation(time.perf_counter() - began, self.compilations[before:])
 
     def start(self, keys: Array, hypers: Any) -> Any:
         """Initialise all lanes. keys [lanes, seeds]; hypers [lanes]."""
@@ -158,17 +199,20 @@ class Program:
     def _call(self, verb: str, *arguments: Any) -> Any:
         if verb not in self._compiled:
             with self._lock:
-                self._ensure(verb, *arguments)
+                if verb not in self._compiled:
+                    self._compile(verb, self._trace(verb, *arguments))
         return self._compiled[verb](*arguments)
 
-    def _ensure(self, verb: str, *arguments: Any) -> None:
-        if verb in self._compiled:
-            return
+    def _trace(self, verb: str, *arguments: Any) -> Any:
         function, donated = self._verbs[verb]
-        began, hits = time.perf_counter(), _cache_hits.count
         with jax.default_device(self.device):
-            lowered = jax.jit(_named(function, verb), donate_argnums=donated).lower(*arguments)
-            executable = lowered.compile(compiler_options=None if verb == "train" else QUICK_COMPILE)
+            return jax.jit(_named(function, verb), donate_argnums=donated).trace(*arguments)
+
+    def _compile(self, verb: str, traced: Any) -> None:
+        began, hits = time.perf_counter(), _cache_hits.count
+        options = None if verb == "train" else QUICK_COMPILE
+        with jax.default_device(self.device):
+            executable = traced.lower().compile(compiler_options=options)
         self.compilations.append(Compilation(verb, time.perf_counter() - began, _cache_hits.count > hits))
         self._compiled[verb] = executable
 

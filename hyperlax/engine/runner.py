@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from hyperlax.engine import device
 from hyperlax.engine.batch import Assignment, Schedule, Stopwatch, train_batch
-from hyperlax.engine.costs import Costs, Load, Run
-from hyperlax.engine.lanes import Program
+from hyperlax.engine.costs import Costs, Load, Run, fingerprint
+from hyperlax.engine.lanes import NoRoom, Program
 from hyperlax.engine.plan import batches_of, makespan
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
@@ -52,8 +52,9 @@ class Workload(Protocol):
 class LaneRunner:
     """A `hyperlax.trial.Runner` over the lanes of compiled programs.
 
-    lanes: the most lanes of any program. lanes_of: how many each program is given, at first. packing: how the programs were
-    chosen, for whoever wants the same again.
+    lanes: the most lanes of any program. lanes_of: how many each program is given, at first. room: bytes that a program may
+    take, where it is to be given fewer lanes if it needs more. packing: how the programs were chosen, for whoever wants the
+    same again.
     """
 
     def __init__(
@@ -65,22 +66,29 @@ class LaneRunner:
         lanes: int,
         slot_devices: Sequence[Any],
         lanes_of: Callable[[Any], int] | None = None,
+        room: Callable[[], int] | None = None,
         costs: Costs | None = None,
         packing: dict[str, Any] | None = None,
     ):
         self.lanes, self.slots = lanes, len(slot_devices)
         first = slot_devices[0]
         self.device = f"{first.device_kind} ({first.platform}), {self.slots} slots"
-        self.packing = packing or {}
+        self._packing, self._shrunk = packing or {}, dict((packing or {}).get("shrunk", {}))
         self._workload, self._seed, self._num_seeds = workload, seed, num_seeds
         self._costs = costs or Costs(first.device_kind, first.platform, None)
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for slot in slot_devices:
             self._free.put(slot)
-        self._first_lanes = lanes_of or (lambda algorithm: lanes)
+        self._room, self._first_lanes = room, lanes_of or (lambda algorithm: lanes)
         self._lanes: dict[Hashable, int] = {}
         self._programs: dict[tuple[Hashable, Any], Program] = {}
         self._lock = threading.Lock()
+
+    @property
+    def packing(self) -> dict[str, Any]:
+        """How the programs were chosen. shrunk: the lanes of those that were given fewer for want of memory."""
+        with self._lock:
+            return {**self._packing, "shrunk": dict(self._shrunk)}
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Partition trials into batches that can each share a program, the longest first."""
@@ -103,7 +111,7 @@ class LaneRunner:
     def run(self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]) -> BatchResult:
         """Train a batch to its end on the next free slot; see `hyperlax.trial.Runner`.
 
-        Where the device has not the memory for as many lanes, the program is given half as many from then on, down to one. What
+        Where the device has not the memory for as many lanes, the program is given as many as fit, or half, from then on. What
         does not fit into the lanes that are left is for the caller to halve: MemoryError.
         """
         slot = self._free.get()
@@ -119,9 +127,10 @@ class LaneRunner:
                     if not device.is_out_of_memory(error):
                         raise
                     traceback.clear_frames(error.__traceback__)  # they hold the arrays that filled the memory
-                    self._halve(algorithm, lanes)
                     if lanes == 1:
                         raise MemoryError(f"no memory for one trial: {' '.join(str(error).split())}") from error
+                    fitting = error.lanes if isinstance(error, NoRoom) else lanes // 2
+                    self._shrink(algorithm, lanes, max(1, min(fitting, lanes // 2)))
         finally:
             self._free.put(slot)
 
@@ -155,8 +164,8 @@ class LaneRunner:
         self._learn(algorithm, lanes, batch, schedule, watch)
         steps = schedule.steps()[watch.segments] * len(batch.trials) * self._num_seeds
         timing = {
-            "programs_compiled": int(any(not compilation.cached for compilation in watch.compilations)),
-            "compile_seconds": watch.compile,
+            "programs_compiled": int(not watch.preparation.cached),
+            "compile_seconds": watch.preparation.seconds,
             "train_seconds": watch.train,
             "evaluate_seconds": watch.evaluate,
             "wall_seconds": time.perf_counter() - began,
@@ -171,9 +180,9 @@ class LaneRunner:
 
     def _learn(self, algorithm: Any, lanes: int, batch: HparamBatch, schedule: Schedule, watch: Stopwatch) -> None:
         """Remember what this batch cost."""
-        if watch.compilations:
-            cached = all(compilation.cached for compilation in watch.compilations)
-            self._costs.learn_program(self._workload.kind, self._name(algorithm, lanes), watch.compile, cached)
+        made = watch.preparation
+        if made.compilations:
+            self._costs.learn_program(self._workload.kind, self._name(algorithm, lanes), made.seconds, made.cached)
         iterations = sum(schedule.iterations()[: watch.segments])
         runs = lanes * self._num_seeds
         episodes = (watch.segments + 1) * runs * self._workload.run_length.num_eval_episodes
@@ -212,21 +221,24 @@ class LaneRunner:
 
     def _lanes_of(self, algorithm: Any) -> int:
         with self._lock:
-            return self._lanes.setdefault(algorithm, min(self.lanes, self._first_lanes(algorithm)))
+            if algorithm not in self._lanes:
+                first = min(self.lanes, self._first_lanes(algorithm))
+                self._lanes[algorithm] = min(first, self._shrunk.get(fingerprint(algorithm), first))
+            return self._lanes[algorithm]
 
-    def _halve(self, algorithm: Hashable, lanes: int) -> None:
-        """Give the program half of `lanes`, and forget the larger one, unless another slot did so already."""
+    def _shrink(self, algorithm: Hashable, lanes: int, fewer: int) -> None:
+        """Give the program `fewer` than `lanes`, and forget the larger one, unless another slot did so already."""
         with self._lock:
-            if self._lanes[algorithm] == lanes and lanes > 1:
-                self._lanes[algorithm] = lanes // 2
+            if self._lanes[algorithm] == lanes:
+                self._lanes[algorithm] = self._shrunk[fingerprint(algorithm)] = fewer
                 self._programs = {key: program for key, program in self._programs.items() if key[0] != algorithm}
-                log.warning("No memory for %d trials at once: %d from now on.", lanes, lanes // 2)
+                log.warning("No memory for %d trials at once: %d from now on.", lanes, fewer)
 
     def _program(self, algorithm: Hashable, slot: Any, lanes: int) -> Program:
         with self._lock:
             program = self._programs.get((algorithm, slot))
             if program is None or program.lanes != lanes:
-                program = self._programs[algorithm, slot] = Program(algorithm, lanes, self._num_seeds, slot)
+                program = self._programs[algorithm, slot] = Program(algorithm, lanes, self._num_seeds, slot, self._room)
             return program
 
 

@@ -12,15 +12,18 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import spaces
 
 from hyperlax.envs.catalog import CATALOG
+from hyperlax.envs.deferral import deferring
 from hyperlax.envs.protocol import Continuous, Discrete, Environment, Step
 from hyperlax.metrics import ReferenceReturns
+
+with deferring("seaborn", "matplotlib.pyplot"):  # gymnax only renders with them
+    import gymnax
+    from gymnax.environments import spaces
 
 
 def make(name: str) -> Environment:

@@ -99,10 +99,7 @@ class StudyLoop:
 
     def _train(self, runner: StudyRunner) -> None:
         """Super-batch after super-batch, until enough trials are finished or something says stop."""
-        manifest = replace(self._manifest, lanes=runner.lanes, device=runner.device, packing=runner.packing)
-        if manifest != self._manifest:
-            self._manifest = manifest
-            manifest.write(self._directory.manifest)
+        self._note(runner)
         with self._new_progress() as progress:
             while self._may_start():
                 asked = self._conversation.next_trials(self._arguments.n_trials)
@@ -110,6 +107,13 @@ class StudyLoop:
                     self._exhausted = self._conversation.finished() < self._arguments.n_trials
                     return
                 self._run_super_batch(asked, runner, progress)
+
+    def _note(self, runner: StudyRunner) -> None:
+        """Keep study.json saying what the runner is, and how many lanes its programs have come to have."""
+        manifest = replace(self._manifest, lanes=runner.lanes, device=runner.device, packing=runner.packing)
+        if manifest != self._manifest:
+            self._manifest = manifest
+            manifest.write(self._directory.manifest)
 
     def _new_progress(self) -> Progress:
         name, direction = next(iter(self._objectives.items()))
@@ -128,13 +132,18 @@ class StudyLoop:
         trials = [self._conversation.trial(trial, self._recipe.config.algorithm) for trial in asked]
         plan = runner.plan(trials)
         log.info("%s", plan.sentence())
+
+        def batch_ends(batch: HparamBatch, future: Future[BatchResult]) -> Sequence[HparamBatch]:
+            self._note(runner)
+            return self._batch_ends(batch, future, number, progress)
+
         run_batches(
             runner,
             plan.batches,
             stop=self._stop,
             may_start=self._may_start,
             on_start=self._batch_starts,
-            on_end=lambda batch, future: self._batch_ends(batch, future, number, progress),
+            on_end=batch_ends,
             on_tick=progress.draw,
             report=progress.stepped,
         )

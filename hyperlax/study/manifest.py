@@ -35,7 +35,7 @@ class Manifest:
     device: str
     reference: dict[str, Any]
     lanes: int
-    packing: dict[str, Any]
+    packing: Mapping[str, Any]
 
     def write(self, path: Path) -> None:
         write_json(path, vars(self))
@@ -48,7 +48,7 @@ def describe(
     *,
     device: str,
     lanes: int,
-    packing: dict[str, Any],
+    packing: Mapping[str, Any],
 ) -> Manifest:
     """The manifest of a study that begins now."""
     return Manifest(

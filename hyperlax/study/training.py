@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from hyperlax.arguments import SingleArguments, StudyArguments
@@ -18,7 +19,11 @@ class StudyRunner(Runner, Protocol):
 
     lanes: int
     device: str
-    packing: dict[str, Any]
+
+    @property
+    def packing(self) -> Mapping[str, Any]:
+        """Changes when a program is given fewer lanes for want of memory."""
+        ...
 
 
 def runner_of_study(arguments: StudyArguments, recipe: Recipe, stored: Manifest | None) -> StudyRunner:

@@ -1,0 +1,82 @@
+"""How many lanes a CPU core should take: measured on a small stand-in for training, since theory and machines disagree.
+
+The stand-in alternates, as training does, between many small steps that wait for each other and gradients over what they saw.
+It is compiled per number of lanes, in a third of a second each where an algorithm would take ten.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from hyperlax.engine.lanes import QUICK_COMPILE
+
+CANDIDATES: tuple[int, ...] = (1, 2, 4, 8)
+ROUNDS = 12
+SLACK = 1.05
+"""Fewer lanes win while they are at most this much slower: small batches spread better over cores and end together."""
+
+SIZE, WIDTH, ROWS, STEPS, UPDATES, ITERATIONS = 4, 64, 8, 32, 4, 12
+
+
+def lanes_per_slot(slots: list[Any]) -> int:
+    """The fewest lanes of a program that come within `SLACK` of the most training a second, all slots busy. Takes 3 to 4 s.
+
+    The candidates take turns, and each one's best turn counts: other work on the machine slows some turns, not one candidate.
+    """
+    programs = {lanes: _compiled(lanes, slots[0]) for lanes in CANDIDATES}
+    seconds = dict.fromkeys(CANDIDATES, float("inf"))
+    with ThreadPoolExecutor(len(slots)) as threads:
+        for _ in range(ROUNDS):
+            for lanes, (train, seeds) in programs.items():
+                began = time.perf_counter()
+                for done in [threads.submit(lambda: jax.block_until_ready(train(seeds))) for _ in slots]:  # noqa: B023
+                    done.result()
+                seconds[lanes] = min(seconds[lanes], (time.perf_counter() - began) / lanes)
+    return choose(seconds)
+
+
+def choose(seconds: dict[int, float]) -> int:
+    """seconds: lanes -> what a lane takes. The fewest lanes within `SLACK` of the quickest."""
+    quickest = min(seconds.values())
+    return min(lanes for lanes, found in seconds.items() if found <= SLACK * quickest)
+
+
+def _compiled(lanes: int, device: Any) -> tuple[Any, Array]:
+    with jax.default_device(device):
+        seeds = jnp.arange(lanes, dtype=jnp.float32)
+        return jax.jit(jax.vmap(_train)).lower(seeds).compile(compiler_options=QUICK_COMPILE), seeds
+
+
+def _train(seed: Array) -> Any:
+    weights = [_spread(seed, SIZE, WIDTH), _spread(seed, WIDTH, WIDTH), _spread(seed, WIDTH, SIZE)]
+
+    def act(x: Array, _: None) -> tuple[Array, Array]:
+        moved = jnp.sin(x + _network(weights, x))
+        return moved, moved
+
+    def iteration(carry: tuple[list[Array], Array], _: None) -> tuple[tuple[list[Array], Array], None]:
+        weights, x = carry
+        x, seen = jax.lax.scan(act, x, None, STEPS)
+        rows = seen.reshape(-1, SIZE)
+
+        def descend(weights: list[Array], _: None) -> tuple[list[Array], None]:
+            gradient = jax.grad(lambda w: jnp.mean((_network(w, rows) - rows) ** 2))(weights)
+            return [w - 1e-3 * g for w, g in zip(weights, gradient, strict=True)], None
+
+        return (jax.lax.scan(descend, weights, None, UPDATES)[0], x), None
+
+    return jax.lax.scan(iteration, (weights, _spread(seed, ROWS, SIZE)), None, ITERATIONS)[0]
+
+
+def _network(weights: list[Array], x: Array) -> Array:
+    return jnp.tanh(jnp.tanh(x @ weights[0]) @ weights[1]) @ weights[2]
+
+
+def _spread(seed: Array, rows: int, columns: int) -> Array:
+    return jnp.sin(seed + jnp.arange(rows * columns, dtype=jnp.float32)).reshape(rows, columns) / 8

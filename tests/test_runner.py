@@ -201,22 +201,23 @@ def test_a_batch_that_no_longer_fits_its_program_is_left_to_be_halved(monkeypatc
 
 
 def test_a_program_gets_as_many_lanes_as_the_compiled_one_says_fit_and_a_resumed_study_starts_with_them() -> None:
-    whole = run(runner(lanes=8), batch(trial(4, 0.3)))
+    large = batch(trial(4, 0.3, dimensions=1000))
+    whole = run(runner(lanes=8), large)
     needed = program_bytes(8)
-    lane_runner = runner(lanes=8, room=lambda: needed * 3 // 4)
-    result = run(lane_runner, batch(trial(4, 0.3)))
-    assert whole.timing["lanes"] == 8 and result.timing["lanes"] == 4
+    lane_runner = runner(lanes=8, room=lambda: needed // 3)
+    result = run(lane_runner, large)
+    assert whole.timing["lanes"] == 8 and result.timing["lanes"] == 2
     np.testing.assert_allclose(result.outcomes[0].curve.mean, whole.outcomes[0].curve.mean, rtol=1e-5)
     stored = json.loads(json.dumps(lane_runner.packing))
-    assert list(stored["shrunk"].values()) == [4]
+    assert list(stored["shrunk"].values()) == [2]
     resumed = runner(lanes=8, packing=stored)
-    assert run(resumed, batch(trial(5, 0.3))).timing["lanes"] == 4
+    assert run(resumed, large).timing["lanes"] == 2
     assert resumed.packing == lane_runner.packing
 
 
 def program_bytes(lanes: int) -> int:
-    """What the toy's program of so many lanes needs."""
-    program = Program(Descent(), lanes, 2, jax.local_devices()[0])
+    """What the toy's program of 1,000 dimensions and so many lanes needs."""
+    program = Program(Descent(1000), lanes, 2, jax.local_devices()[0])
     numbers = hypers([0.1] * lanes)
     program.prepare(training_keys(SEED, range(lanes), 2), numbers, evaluation_keys(SEED, 2))
     return program.memory_bytes()

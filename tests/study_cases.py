@@ -21,6 +21,7 @@ from hyperlax.space import (
     UniformDiscrete,
 )
 from hyperlax.study.launcher import run_study
+from hyperlax.study.planning import print_plan
 from hyperlax.study.record import StudyRecord
 from tests.fake_runner import FakeRunner
 
@@ -87,6 +88,11 @@ class Case:
 
     def resume(self, runner: FakeRunner | None = None, **changes: Any) -> int:
         return self._run(self.directory, runner, changes)
+
+    def plan(self, resume: bool = False) -> int:
+        """`--plan-only`."""
+        arguments = arguments_of(self.root, **self.arguments)
+        return print_plan(arguments, recipe_of(self.space), self.directory if resume else None, FakeRunner())
 
     def study(self) -> optuna.Study:
         """As plain Optuna sees it."""

@@ -9,15 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from hyperlax.algorithms import dqn, ppo, sac
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.envs import Discrete, Environment
-from hyperlax.hyperparams import Torso
+from hyperlax.hyperparams import Network, Torso
 from hyperlax.trial import Trial
 from tests.exact import ExactMLP, crop
-from tests.small import BASES, CASES, ENVIRONMENTS, RUN_LENGTH, SEED, SEEDS, train
+from tests.small import BASES, CASES, ENVIRONMENTS, RUN_LENGTH, SEED, SEEDS, STRUCTURE, WIDEST, train
 from tests.test_lane_laws import mixed
 
 
@@ -136,17 +138,39 @@ def plain_loop(case: str, trial: Trial, seed: int, segments: tuple[int, ...]) ->
     return {name: params for name, (params, *_) in sizes(state, shape).items()}, means
 
 
+@st.composite
+def random_trials(draw: st.DrawFn, case: str) -> tuple[list[Trial], Trial]:
+    """A batch of the case's program, and the one of its trials whose architecture and integers are random."""
+    torso = st.builds(
+        Torso,
+        layer_sizes=st.lists(st.integers(1, WIDEST), min_size=1, max_size=3).map(tuple),
+        activation=st.sampled_from(["tanh", "relu", "elu"]),
+        use_layer_norm=st.booleans(),
+    )
+    base: Any = BASES[case]
+    networks = {field.name: Network(draw(torso)) for field in dataclasses.fields(base.network)}
+    structure = {name: draw(st.sampled_from(v)) for name, v in STRUCTURE.items() if hasattr(base.hyperparam, name)}
+    hyperparam = dataclasses.replace(base.hyperparam, epochs=draw(st.integers(1, 3)), **structure)
+    own = Trial(draw(st.integers(20, 99)), type(base)(hyperparam, type(base.network)(**networks)))
+    place = draw(st.integers(0, 2))
+    return [*mixed(case)[:place], own, *mixed(case)[place + 1 :]], own
+
+
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("place", [0, pytest.param(1, marks=pytest.mark.slow), 2])
-def test_a_lane_equals_a_plain_python_loop_over_an_exact_size_network(case: str, place: int) -> None:
-    trials, seed = mixed(case), 1
-    trial = trials[place]
-    state, scores = train(case, trials)[trial.number]
-    shape: Any = Workload(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trial)
-    exact, means = plain_loop(case, trial, seed, (2, 2))
-    own = cropped(jax.tree.map(lambda x: x[seed], state), shape, torsos_of(trial))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), own, exact)
-    np.testing.assert_allclose([score.mean[seed] for score in scores], means, rtol=1e-3)
+@pytest.mark.parametrize("examples", [3, pytest.param(12, marks=pytest.mark.slow)])
+def test_a_lane_equals_a_plain_python_loop_over_an_exact_size_network(case: str, examples: int) -> None:
+    @settings(max_examples=examples, deadline=None, derandomize=True, phases=[Phase.generate])
+    @given(random_trials(case))
+    def check(drawn: tuple[list[Trial], Trial]) -> None:
+        (trials, trial), seed = drawn, 1
+        state, scores = train(case, trials)[trial.number]
+        shape: Any = Workload(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trial)
+        exact, means = plain_loop(case, trial, seed, (2, 2))
+        own = cropped(jax.tree.map(lambda x: x[seed], state), shape, torsos_of(trial))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), own, exact)
+        np.testing.assert_allclose([score.mean[seed] for score in scores], means, rtol=1e-3)
+
+    check()
 
 
 @pytest.mark.parametrize("case", CASES)

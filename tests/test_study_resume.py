@@ -161,6 +161,23 @@ def test_batches_that_are_on_disk_are_told_and_not_run_again(tmp_path, monkeypat
     assert set(case.states()) == {"COMPLETE"}
 
 
+def test_plan_only_counts_what_is_on_disk_and_leaves_the_study_as_it_is(tmp_path, monkeypatch, capsys):
+    case, before = Case(tmp_path, n_trials=8), Case(tmp_path / "never")
+    assert before.plan() == 0
+    assert capsys.readouterr().out == "8 trials -> 1 program (1 known), 3 batches\n"
+    assert not before.root.exists()
+    monkeypatch.setattr(StudyStorage, "finish", killing(StudyStorage.finish, 1))
+    with pytest.raises(Killed):
+        case.start()
+    monkeypatch.undo()
+    files = {path: path.read_bytes() for path in case.root.rglob("*") if path.is_file()}
+    assert case.plan(resume=True) == 0
+    assert capsys.readouterr().out == "2 trials -> 1 program (1 known), 1 batch\n"
+    assert files == {path: path.read_bytes() for path in case.root.rglob("*") if path.is_file()}
+    assert case.resume() == 0 and case.plan(resume=True) == 0
+    assert capsys.readouterr().out.endswith("Nothing is left to run.\n")
+
+
 def test_an_interrupt_returns_130_keeps_what_is_finished_and_resumes(tmp_path, uninterrupted, capsys):
     whole = uninterrupted()
     case = Case(tmp_path / "interrupted")

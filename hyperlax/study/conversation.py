@@ -59,7 +59,6 @@ class Conversation:
 
     def recover(self) -> None:
         """After an interruption: tell what is on disk and not in the database, let the rest of what ran wait again."""
-        self._directory.discard_incomplete()
         states = {trial.number: trial.state for trial in self.trials()}
         for path in self._directory.complete_batches():
             ends = read_ends(path)

@@ -83,6 +83,7 @@ class StudyLoop:
             self._conversation = Conversation(
                 self._storage, self._directory, questioner_of(self._arguments, self._recipe), tuple(self._objectives)
             )
+            self._directory.discard_incomplete()
             self._conversation.recover()
             self._renew_analysis()
             if self._conversation.finished() < self._arguments.n_trials:

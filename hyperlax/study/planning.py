@@ -2,52 +2,57 @@
 
 from __future__ import annotations
 
+import sqlite3
+import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial
 
 from hyperlax.arguments import StudyArguments
-from hyperlax.recipe import Recipe, apply
+from hyperlax.recipe import Recipe
 from hyperlax.study import manifest as manifests
-from hyperlax.study.conversation import next_span
+from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.launcher import refuse_existing, study_directory
 from hyperlax.study.loop import questioner_of
-from hyperlax.study.storage import url_of
+from hyperlax.study.storage import StudyStorage
 from hyperlax.study.training import StudyRunner, runner_of_study
-from hyperlax.trial import Trial
 
 
 def print_plan(
     arguments: StudyArguments, recipe: Recipe, resume_from: Path | None, runner: StudyRunner | None = None
 ) -> int:
-    """Print the plan of the next super-batch in one line, and write nothing. Returns 0; UsageError for what cannot run."""
+    """Print the plan of the next super-batch in one line, and leave the study as it is.
+
+    Returns 0; UsageError for what cannot run.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stored = None
     if resume_from is None:
-        refuse_existing(study_directory(arguments, recipe))
+        directory = study_directory(arguments, recipe)
+        refuse_existing(directory)
     else:
-        path = StudyDirectory(resume_from).manifest
-        stored = manifests.read(path)
-        manifests.check_unchanged(path, stored, recipe)
+        directory = StudyDirectory(resume_from)
+        stored = manifests.read(directory.manifest)
+        manifests.check_unchanged(directory.manifest, stored, recipe)
     runner = runner or runner_of_study(arguments, recipe, stored)
-    past = _recorded(arguments, StudyDirectory(resume_from).database) if resume_from else []
-    questioner = questioner_of(arguments, recipe)
-    start, stop = next_span(past, arguments.n_trials, questioner.super_batch)
-    own = past[start:stop]
-    suggested = questioner.suggest(start, past[:start], stop - start)[len(own) :] if stop > start + len(own) else []
-    params = {trial.number: trial.params for trial in own if not trial.state.is_finished()}
-    params |= {start + len(own) + i: suggestion.params for i, suggestion in enumerate(suggested)}
-    trials = [
-        Trial(number, apply(recipe.config.algorithm, questioner.space.decode(values), f"trial {number}"))
-        for number, values in params.items()
-    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / directory.database.name
+        if directory.database.exists():
+            _copy(directory.database, copy)
+        objectives = dict(zip(arguments.objective_names, arguments.objective_directions, strict=True))
+        with closing(StudyStorage(copy, arguments.study_name, objectives)) as storage:
+            conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
+            conversation.recover()
+            asked = conversation.next_trials(arguments.n_trials)
+            trials = [conversation.trial(trial, recipe.config.algorithm) for trial in asked]
     print(runner.plan(trials).sentence() if trials else "Nothing is left to run.")
     return 0
 
 
-def _recorded(arguments: StudyArguments, database: Path) -> list[FrozenTrial]:
-    if not database.exists():
-        return []
-    return optuna.load_study(study_name=arguments.study_name, storage=url_of(database)).trials
+def _copy(database: Path, copy: Path) -> None:
+    """Copy a database as of one moment, also while another process writes it."""
+    source = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+    with closing(source), closing(sqlite3.connect(copy)) as target:
+        source.backup(target)

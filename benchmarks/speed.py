@@ -2,8 +2,11 @@
 
     python benchmarks/speed.py study        16 PPO CartPole trials, process start included, cold and warm cache
     python benchmarks/speed.py sequence     16 trials already compiled: lanes on every core, against one after another
+    python benchmarks/speed.py steady       steps/s of lanes on every core, against one agent alone
+    python benchmarks/speed.py second       compilations of a study's second super-batch
     python benchmarks/speed.py packing      16 trials of mixed architectures: --packing auto, pad and split, cold cache
-    python benchmarks/speed.py structural   16 trials of mixed epochs and minibatches: one program, against one per structure
+    python benchmarks/speed.py structural   16 trials of mixed epochs, minibatches and batch sizes: one program, against one per
+                                            structure
 
 Both sides of a comparison run in one call, on the same trials; ratios are printed as rows of a table. Nothing else should run.
 """
@@ -11,6 +14,7 @@ Both sides of a comparison run in one call, on the same trials; ratios are print
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -156,15 +160,58 @@ def packing(steps: int) -> None:
             print(f"| {how} | {steps} | {search(recipe, root, cache, steps, '--packing', how):.0f} s |", flush=True)
 
 
-def structural(steps: int) -> None:
-    """Epochs {1, 2, 4} x minibatches {4, 8, 16}: nothing is cached on either side."""
-    device.prepare_jax(compilation_cache=False)
-    recipe, length = load("ppo_mlp"), RunLength(steps, EVALUATIONS, EPISODES)
-    space = {
+def steady_state() -> None:
+    """The shipped PPO configuration, the same for every lane: what lanes and cores alone give."""
+    device.prepare_jax(compilation_cache=True)
+    recipe, slots = load("ppo_mlp"), device.slot_devices()
+    steps, rates = 200_000, []
+    for lanes, cores in ((1, 1), (LANES, len(slots))):
+        workload = Workload(recipe.config.algorithm, {}, "gymnax.cartpole", RunLength(steps, 1, 1))
+        runner = LaneRunner(workload, seed=0, num_seeds=1, lanes=lanes, slot_devices=slots[:cores])
+        batches = [
+            HparamBatch(tuple(Trial(lanes * i + lane, recipe.config.algorithm) for lane in range(lanes)))
+            for i in range(2 * cores)
+        ]
+        run(runner, batches[0])
+        began = time.perf_counter()
+        with ThreadPoolExecutor(cores) as threads:
+            list(threads.map(lambda batch: run(runner, batch), batches))  # noqa: B023
+        rates.append(steps * lanes * len(batches) / (time.perf_counter() - began))
+    print(f"| one agent | {rates[0]:,.0f} steps/s | |")
+    print(f"| {LANES} lanes x {len(slots)} slots | {rates[1]:,.0f} steps/s | {rates[1] / rates[0]:.2f}x |", flush=True)
+
+
+def second() -> None:
+    """Two super-batches of mixed architectures, epochs and minibatches, with an empty cache."""
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "study"
+        more = ("--optuna-study-batch-size", "8", "--num-eval-episodes", "4")
+        search(Path("ppo_mlp"), root, Path(scratch) / "cache", 20_000, *more)
+        for name in ("optuna_exec_batch_0000", "optuna_exec_batch_0001"):
+            timings = [json.loads(path.read_text()) for path in root.glob(f"*/*/{name}/samples/*/timing.json")]
+            print(
+                f"| {name} | {sum(timing['programs_compiled'] for timing in timings)} programs compiled |", flush=True
+            )
+
+
+STRUCTURES = {
+    "ppo_mlp": {
         "algorithm.hyperparam.epochs": Categorical(values=[1, 2, 4]),
         "algorithm.hyperparam.num_minibatches": Categorical(values=[4, 8, 16]),
         "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-4, 3e-3)),
-    }
+    },
+    "sac_mlp": {
+        "algorithm.hyperparam.epochs": Categorical(values=[2, 4, 8]),
+        "algorithm.hyperparam.total_batch_size": Categorical(values=[32, 64, 128]),
+        "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-4, 3e-3)),
+    },
+}
+
+
+def structural(name: str, environment: str, steps: int) -> None:
+    """Epochs x minibatches of PPO, or epochs x batch sizes of SAC: nothing is cached on either side."""
+    device.prepare_jax(compilation_cache=False)
+    recipe, length, space = load(name), RunLength(steps, EVALUATIONS, EPISODES), STRUCTURES[name]
     trials = suggested(Recipe(recipe.name, recipe.path, recipe.config, space))
     slots = device.slot_devices()
 
@@ -181,22 +228,22 @@ def structural(steps: int) -> None:
         return time.perf_counter() - began, len(groups)
 
     def runner(base: AlgorithmConfig, space: Mapping[str, Distribution]) -> LaneRunner:
-        workload = Workload(base, space, "gymnax.cartpole", length)
+        workload = Workload(base, space, environment, length)
         return LaneRunner(workload, seed=0, num_seeds=1, lanes=LANES, slot_devices=slots)
 
-    def structure(trial: Trial) -> tuple[int, int]:
-        own: Any = trial.algorithm.hyperparam
-        return own.epochs, own.num_minibatches
+    def structure(trial: Trial) -> tuple[int, ...]:
+        own = vars(trial.algorithm.hyperparam)
+        return tuple(own[name] for name in ("epochs", "num_minibatches", "total_batch_size") if name in own)
 
     one, programs = train(lambda trial: None, lambda trial: runner(recipe.config.algorithm, space))
     each, structures = train(structure, lambda trial: runner(trial.algorithm, {}))
-    print(f"| one program per structure | {structures} | {each:.0f} s | |")
-    print(f"| hyperlax | {programs} | {one:.0f} s | {each / one:.1f}x |", flush=True)
+    print(f"| {name} {steps}, one program per structure | {structures} | {each:.0f} s | |")
+    print(f"| {name} {steps}, hyperlax | {programs} | {one:.0f} s | {each / one:.1f}x |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["study", "sequence", "packing", "structural"])
+    parser.add_argument("what", choices=["study", "sequence", "steady", "second", "packing", "structural"])
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--baseline-trials", type=int, default=TRIALS)
     given = parser.parse_args()
@@ -205,8 +252,13 @@ def main() -> None:
         study(given.steps, given.baseline_trials)
     elif given.what == "sequence":
         sequence()
+    elif given.what == "steady":
+        steady_state()
+    elif given.what == "second":
+        second()
     elif given.what == "structural":
-        structural(given.steps)
+        structural("ppo_mlp", "gymnax.cartpole", given.steps)
+        structural("sac_mlp", "gymnax.pendulum", given.steps // 10)
     else:
         packing(given.steps)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from hyperlax.algorithms import dqn, ppo, sac
@@ -60,6 +61,7 @@ class ExactDQN(dqn.Shape):
         return ExactMLP(self.torsos["critic_network"], actions_of(self.environment))
 
 
+CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 EXACT = {ppo.Shape: ExactPPO, sac.Shape: ExactSAC, dqn.Shape: ExactDQN}
 
 
@@ -118,24 +120,45 @@ def with_networks(state: Any, networks: dict[str, Any]) -> Any:
     return state._replace(learner=dqn.Learner(networks["q"], networks["target"], dqn.ADAM.init(networks["q"])))
 
 
-def plain_loop(case: str, trial: Trial, seed: int, segments: tuple[int, ...]) -> tuple[dict[str, Any], list[float]]:
-    """Train one seed of one trial without lanes, padding or masks: exact-size networks, one iteration after another."""
+Trained = tuple[dict[str, Any], list[float]]
+
+
+def plain_loop(case: str, trial: Trial, seed: int, segments: tuple[int, ...]) -> Callable[[float], Trained]:
+    """Training of one seed of one trial without lanes, padding or masks: an exact-size network, one iteration after another.
+
+    The argument is how far the initial weights are off, relative to themselves.
+    """
     load = Workload(trial.algorithm, {}, ENVIRONMENTS[case], RUN_LENGTH)
     padded: Any = load.program(trial)
     fields = {field.name: getattr(padded, field.name) for field in dataclasses.fields(padded)}
     shape = EXACT[type(padded)](**fields)
     object.__setattr__(shape, "torsos", torsos_of(trial))
     lane = load.lane(trial)
-    state = jax.jit(padded.init)(training_keys(SEED, [trial.number], SEEDS)[0, seed], lane)
-    state = with_networks(state, cropped(state, padded, torsos_of(trial)))
+    start = jax.jit(padded.init)(training_keys(SEED, [trial.number], SEEDS)[0, seed], lane)
+    weights = cropped(start, padded, torsos_of(trial))
     step, evaluate = jax.jit(shape.step), jax.jit(shape.evaluate)
-    means, tick = [], 0
-    for iterations in segments:
-        for _ in range(iterations):
-            state = step(state, lane, np.int32(tick))
-            tick += 1
-        means.append(float(evaluate(state, lane, evaluation_keys(SEED, SEEDS)[seed]).mean))
-    return {name: params for name, (params, *_) in sizes(state, shape).items()}, means
+
+    def run(off: float) -> Trained:
+        draw = np.random.default_rng(0)
+        state = with_networks(
+            start, jax.tree.map(lambda w: w * (1 + off * draw.choice([-1, 1], w.shape)).astype(np.float32), weights)
+        )
+        means, tick = [], 0
+        for iterations in segments:
+            for _ in range(iterations):
+                state = step(state, lane, np.int32(tick))
+                tick += 1
+            means.append(float(evaluate(state, lane, evaluation_keys(SEED, SEEDS)[seed]).mean))
+        return {name: params for name, (params, *_) in sizes(state, shape).items()}, means
+
+    return run
+
+
+def distance(one: Trained, other: Trained) -> tuple[float, float]:
+    """The largest difference of any two weights, and of any two returns relative to their size."""
+    apart = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()), one[0], other[0])
+    returns = [abs(a - b) / abs(b) for a, b in zip(one[1], other[1], strict=True)]
+    return max(jax.tree.leaves(apart)), max(returns)
 
 
 @st.composite
@@ -159,16 +182,26 @@ def random_trials(draw: st.DrawFn, case: str) -> tuple[list[Trial], Trial]:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("examples", [3, pytest.param(12, marks=pytest.mark.slow)])
 def test_a_lane_equals_a_plain_python_loop_over_an_exact_size_network(case: str, examples: int) -> None:
-    @settings(max_examples=examples, deadline=None, derandomize=True, phases=[Phase.generate])
+    """Adam turns a gradient that is nothing but rounding into a whole step, for example behind a layer norm of two units.
+
+    So where rounding the initial weights otherwise moves the loop away from itself, it is no witness.
+    """
+
+    @settings(
+        max_examples=examples, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=CHECKS
+    )
     @given(random_trials(case))
     def check(drawn: tuple[list[Trial], Trial]) -> None:
         (trials, trial), seed = drawn, 1
+        loop = plain_loop(case, trial, seed, (2, 2))
+        exact = loop(0.0)
+        rounding = [distance(loop(off), exact) for off in (1e-7, 2e-7)]
+        assume(max(max(apart) for apart in rounding) < 1e-5)
         state, scores = train(case, trials)[trial.number]
         shape: Any = Workload(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trial)
-        exact, means = plain_loop(case, trial, seed, (2, 2))
         own = cropped(jax.tree.map(lambda x: x[seed], state), shape, torsos_of(trial))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), own, exact)
-        np.testing.assert_allclose([score.mean[seed] for score in scores], means, rtol=1e-3)
+        weights, returns = distance((own, [float(score.mean[seed]) for score in scores]), exact)
+        assert weights < 1e-4 and returns < 1e-4
 
     check()
 

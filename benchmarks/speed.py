@@ -94,6 +94,11 @@ def search(recipe: Path, root: Path, cache: Path, steps: int, *more: str) -> flo
     return time.perf_counter() - began
 
 
+def compiled_programs(root: Path) -> int:
+    """Programs that the batches below a directory compiled."""
+    return sum(json.loads(path.read_text())["programs_compiled"] for path in root.rglob("timing.json"))
+
+
 def compiled_each(recipe: Recipe, steps: int, count: int) -> float:
     """Seconds a trial where each is compiled anew and trained alone: an Optuna loop's body, without its bookkeeping."""
     device.prepare_jax(compilation_cache=False)
@@ -109,7 +114,7 @@ def run(runner: LaneRunner, batch: HparamBatch) -> None:
     runner.run(batch, should_stop=lambda: False, report=lambda steps: None)
 
 
-def steady(recipe: Recipe, environment: str, steps: int, lanes: int, slots: int) -> float:
+def compiled_already(recipe: Recipe, environment: str, steps: int, lanes: int, slots: int) -> float:
     """Seconds for all trials through compiled programs, evaluations included."""
     device.prepare_jax(compilation_cache=True)
     space = {name: found for name, found in recipe.space.items() if ".network." not in name}
@@ -141,8 +146,8 @@ def study(steps: int, baseline_trials: int) -> None:
 def sequence() -> None:
     slots = len(device.slot_devices())
     for name, environment, steps in (("ppo_mlp", "gymnax.cartpole", 100_000), ("sac_mlp", "gymnax.pendulum", 20_000)):
-        one = steady(load(name), environment, steps, 1, 1)
-        many = steady(load(name), environment, steps, LANES, slots)
+        one = compiled_already(load(name), environment, steps, 1, 1)
+        many = compiled_already(load(name), environment, steps, LANES, slots)
         speed = steps * TRIALS / many
         print(
             f"| {name} {environment} {steps} | {one:.1f} s | {many:.1f} s | {one / many:.2f}x | {speed:,.0f} steps/s |",
@@ -155,9 +160,12 @@ def packing(steps: int) -> None:
         recipe = Path(scratch) / "mixed.py"
         recipe.write_text(textwrap.dedent(MIXED))
         print(f"architectures: {len({repr(t.algorithm.network) for t in suggested(load(str(recipe)))})}")
+        seconds = {}
         for how in ("auto", "pad", "split"):
             root, cache = Path(scratch) / how, Path(scratch) / f"{how}_cache"
-            print(f"| {how} | {steps} | {search(recipe, root, cache, steps, '--packing', how):.0f} s |", flush=True)
+            seconds[how] = search(recipe, root, cache, steps, "--packing", how)
+            print(f"| {how} | {steps} | {seconds[how]:.0f} s | {compiled_programs(root)} programs |", flush=True)
+        print(f"auto against the better: {seconds['auto'] / min(seconds['pad'], seconds['split']):.2f}x", flush=True)
 
 
 def steady_state() -> None:
@@ -233,7 +241,7 @@ def structural(name: str, environment: str, steps: int) -> None:
 
     def structure(trial: Trial) -> tuple[int, ...]:
         own = vars(trial.algorithm.hyperparam)
-        return tuple(own[name] for name in ("epochs", "num_minibatches", "total_batch_size") if name in own)
+        return tuple(own[part] for part in ("epochs", "num_minibatches", "total_batch_size") if part in own)
 
     one, programs = train(lambda trial: None, lambda trial: runner(recipe.config.algorithm, space))
     each, structures = train(structure, lambda trial: runner(trial.algorithm, {}))

@@ -7,6 +7,7 @@ compiled and a study that is resumed runs every trial in the program that an uni
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -87,31 +88,52 @@ def shares(workload: Workload, base: AlgorithmConfig, space: Mapping[str, Distri
 
 
 def _predicted(probe: Workload, group: Group, budget: Budget, costs: Costs) -> float:
-    """Seconds of the whole study that trials of a group take. Two compilations side by side take about as long as one by one."""
+    """Seconds of the whole study that trials of a group may be expected to take.
+
+    A program is compiled if any trial needs it. Two compilations side by side take about as long as one by one.
+    """
     padding = padding_of(group.structure)
     programs: dict[Any, list[float]] = {}
     for config in group.members:
         programs.setdefault(probe.shape(config, padding), []).append(probe.effort(Trial(0, config)))
     compiling = training = 0.0
     for program, efforts in programs.items():
-        lanes = budget.lanes_for(len(efforts) / SAMPLE)
+        share = len(efforts) / SAMPLE
+        lanes = budget.lanes_for(share)
         name = device.program_name(program, lanes, budget.num_seeds)
-        compiling += making_seconds(costs, probe.kind, name)
+        compiling += (1 - (1 - share) ** budget.num_trials) * making_seconds(costs, probe.kind, name)
+        load = Load(lanes * budget.num_seeds, program.steps_per_iteration, 0.0)
         training += sum(
-            training_seconds(
-                costs,
-                probe.kind,
-                Load(lanes * budget.num_seeds, program.steps_per_iteration, program.work(effort)),
-                budget.run_length,
-            )
-            for effort in _efforts_of_batches(efforts, len(efforts) / SAMPLE * budget.super_batch / lanes)
+            weight * training_seconds(costs, probe.kind, load._replace(work=program.work(effort)), budget.run_length)
+            for effort, weight in _efforts_of_batches(efforts, expected_batches(budget.super_batch, share, lanes))
         )
-    super_batches = math.ceil(budget.num_trials / budget.super_batch)
-    return compiling + super_batches * training / budget.slots
+    return compiling + budget.num_trials / budget.super_batch * training / budget.slots
 
 
-def _efforts_of_batches(efforts: Sequence[float], batches: float) -> list[float]:
-    """The effort of each batch of a super-batch: that of its most laborious trial, trials of like effort together."""
-    count = math.ceil(batches - 1e-9)
+def expected_batches(trials: int, share: float, lanes: int) -> float:
+    """How many batches of `lanes` hold those of some trials that need a program, each of which does by chance `share`.
+
+    The mean of ceil(k / lanes) over the binomial distribution of k, which is the sum of P(k > i lanes) over all i.
+
+    >>> expected_batches(16, 1.0, 4), expected_batches(16, 0.25, 1)
+    (4.0, 4.0)
+    """
+    at_most = list(itertools.accumulate(_binomial(trials, k, share) for k in range(trials + 1)))
+    return sum(1 - at_most[below] for below in range(0, trials, lanes))
+
+
+def _binomial(n: int, k: int, p: float) -> float:
+    if p >= 1:
+        return float(k == n)
+    log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(p) + (n - k) * math.log1p(-p)
+    return math.exp(log)
+
+
+def _efforts_of_batches(efforts: Sequence[float], batches: float) -> list[tuple[float, float]]:
+    """The effort of each batch of a super-batch: that of its most laborious trial, trials of like effort together.
+
+    The weights add up to `batches`, which need not be whole.
+    """
+    count = max(1, math.ceil(batches - 1e-9))
     ranked = sorted(efforts, reverse=True)
-    return [ranked[len(ranked) * i // count] for i in range(count)]
+    return [(ranked[len(ranked) * i // count], batches / count) for i in range(count)]

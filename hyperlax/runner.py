@@ -10,8 +10,10 @@ from hyperlax.algorithms.padding import Padding
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine import device
 from hyperlax.engine.runner import LaneRunner, schedule_of
+from hyperlax.errors import UsageError
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.programs import Budget, choose_paddings, shares
+from hyperlax.reading import DAMAGED, fits
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
 
@@ -21,8 +23,8 @@ class Task:
     """What a runner is made for.
 
     lanes: the most trials that a compiled call trains at once; None chooses from the device and `super_batch`. packing: "auto",
-    "pad" or "split". chosen: the `LaneRunner.packing` of a study that goes on: its programs and their lanes stay what they were,
-    and so do its results to the bit.
+    "pad" or "split". chosen: the `LaneRunner.packing` of a study that goes on: its programs and, unless others are asked for now,
+    their lanes stay what they were, and so do its results to the bit.
     """
 
     base: AlgorithmConfig
@@ -51,17 +53,18 @@ def make_runner(task: Task) -> LaneRunner:
     whole = Workload(base, space, environment, run_length)
     schedule_of(run_length, whole.longest_iteration())
     slots = device.slot_devices()
+    stored = _stored_paddings(task.chosen) if task.chosen else None
     super_batch = task.chosen["super_batch"] if task.chosen else task.super_batch
     lanes = task.lanes or (task.chosen or {}).get("automatic_lanes")
+    lanes_before = task.chosen["lanes"] if task.chosen and task.chosen["asked_lanes"] == task.lanes else {}
     costs = device.costs_of_device(task.compilation_cache)
-    lanes = lanes or device.automatic_lanes(super_batch, slots, costs)
+    lanes = lanes or device.automatic_lanes(super_batch, task.num_seeds, slots, costs)
     spread_over = task.chosen["slots"] if task.chosen else len(slots)
     budget = Budget(
         run_length, task.num_trials, super_batch, task.num_seeds, spread_over, lanes, spread=task.lanes is None
     )
-    if task.chosen:
-        paddings = [Padding.from_json(stored) for stored in task.chosen["paddings"]]
-    else:
+    paddings = stored
+    if paddings is None:
         paddings = choose_paddings(base, space, environment, budget, task.packing, costs)
     workload = Workload(base, space, environment, run_length, paddings)
     share = shares(workload, base, space)
@@ -72,13 +75,26 @@ def make_runner(task: Task) -> LaneRunner:
         lanes=lanes,
         lanes_of=lambda program: budget.lanes_for(share.get(program, 0.0)),
         slot_devices=slots,
-        room=None if task.lanes else lambda: device.room_for_a_program(slots),
+        room=None if task.lanes else device.room_for_a_program,
+        lanes_before=lanes_before,
         costs=costs,
         packing={
             "super_batch": super_batch,
             "slots": budget.slots,
             "automatic_lanes": lanes if task.lanes is None else None,
             "paddings": [padding.to_json() for padding in paddings],
-            "shrunk": (task.chosen or {}).get("shrunk", {}),
+            "asked_lanes": task.lanes,
         },
     )
+
+
+def _stored_paddings(chosen: Mapping[str, Any]) -> list[Padding]:
+    """The paddings that study.json keeps. UsageError if anything under `packing` is not what was written there."""
+    optional = dict.fromkeys(("automatic_lanes", "asked_lanes"), int | None)
+    numbers = {"super_batch": int, "slots": int, **optional, "lanes": dict[str, int]}
+    try:
+        if not all(fits(chosen[name], kind) for name, kind in numbers.items()):
+            raise TypeError(f"one of {', '.join(numbers)}")
+        return [Padding.from_json(padding) for padding in chosen["paddings"]]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UsageError(f"study.json: `packing` is not what Hyperlax writes there ({error}). {DAMAGED}") from error

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hyperlax.engine.batch import Schedule
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import NoRoom, Program
+from hyperlax.engine.lanes import NoRoom, Preparation, Program
 from hyperlax.engine.plan import batches_of, makespan
 from hyperlax.engine.runner import schedule_of
 from hyperlax.errors import UsageError
@@ -178,14 +178,26 @@ def test_a_program_that_needs_more_memory_than_is_free_refuses_to_start_unless_i
     arguments = (keys(0, 1, 2), hypers(RATES), evaluation_keys(SEED, SEEDS))
     free = Program(Descent(), LANES, SEEDS, jax.local_devices()[0])
     free.prepare(*arguments)
-    tight = Program(Descent(), LANES, SEEDS, jax.local_devices()[0], lambda: free.memory_bytes() // 2)
+    asked = []
+
+    def room(device: Any) -> int:
+        asked.append(device)
+        return free.memory_bytes() // 2
+
+    tight = Program(Descent(), LANES, SEEDS, jax.local_devices()[0], room)
     for _ in range(2):
-        with pytest.raises(NoRoom, match="3 lanes need 0 MiB, 0 MiB are free") as refused:
+        with pytest.raises(NoRoom) as refused:
             tight.prepare(*arguments)
         assert refused.value.lanes == 1
-    one = Program(Descent(), 1, SEEDS, jax.local_devices()[0], lambda: 0)
+    assert asked == [jax.local_devices()[0]]
+    one = Program(Descent(), 1, SEEDS, jax.local_devices()[0], lambda device: 0)
     one.prepare(keys(0), hypers(RATES[:1]), arguments[2])
     assert one.is_ready
+
+
+def test_a_refusal_says_what_is_needed_and_how_many_lanes_fit() -> None:
+    refusal = NoRoom(needed=3 * 2**30, room=2**30, lanes=7, preparation=Preparation(1.0, []))
+    assert (str(refusal), refusal.lanes) == ("7 lanes need 3,072 MiB, 1,024 MiB are free", 2)
 
 
 @given(

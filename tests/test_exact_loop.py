@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hyperlax.algorithms import dqn, ppo, sac
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.envs import Discrete, Environment
+from hyperlax.envs import Discrete, Environment, make
 from hyperlax.hyperparams import Network, Torso
 from hyperlax.trial import Trial
 from tests.exact import ExactMLP, crop
@@ -155,10 +155,10 @@ def plain_loop(case: str, trial: Trial, seed: int, segments: tuple[int, ...]) ->
 
 
 def distance(one: Trained, other: Trained) -> tuple[float, float]:
-    """The largest difference of any two weights, and of any two returns relative to their size."""
-    apart = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()), one[0], other[0])
-    returns = [abs(a - b) / abs(b) for a, b in zip(one[1], other[1], strict=True)]
-    return max(jax.tree.leaves(apart)), max(returns)
+    """The largest difference of any two weights, and of any two returns relative to their size; nan where anything is."""
+    apart = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), one[0], other[0])
+    ours, theirs = np.array(one[1]), np.array(other[1])
+    return float(np.max(jax.tree.leaves(apart))), float(np.max(np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1.0)))
 
 
 @st.composite
@@ -180,30 +180,44 @@ def random_trials(draw: st.DrawFn, case: str) -> tuple[list[Trial], Trial]:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("examples", [3, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_lane_equals_a_plain_python_loop_over_an_exact_size_network(case: str, examples: int) -> None:
-    """Adam turns a gradient that is nothing but rounding into a whole step, for example behind a layer norm of two units.
+    """Random architectures and integers among mates, and two fixed ones.
 
-    So where rounding the initial weights otherwise moves the loop away from itself, it is no witness.
+    Adam turns a gradient that is nothing but rounding into a whole step, for example behind a layer norm of two units.
+
+    So where rounding the initial weights otherwise moves the loop away from itself, it is no witness. Nor are returns, where a
+    tie between two actions may go either way.
     """
+
+    seed, counted = 1, []
+
+    def apart(trials: list[Trial], trial: Trial, exact: Trained) -> tuple[float, float]:
+        state, scores = train(case, trials)[trial.number]
+        shape: Any = Workload(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trial)
+        own = cropped(jax.tree.map(lambda x: x[seed], state), shape, torsos_of(trial))
+        return distance((own, [float(score.mean[seed]) for score in scores]), exact)
 
     @settings(
         max_examples=examples, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=CHECKS
     )
     @given(random_trials(case))
     def check(drawn: tuple[list[Trial], Trial]) -> None:
-        (trials, trial), seed = drawn, 1
+        trials, trial = drawn
         loop = plain_loop(case, trial, seed, (2, 2))
         exact = loop(0.0)
         rounding = [distance(loop(off), exact) for off in (1e-7, 2e-7)]
-        assume(max(max(apart) for apart in rounding) < 1e-5)
-        state, scores = train(case, trials)[trial.number]
-        shape: Any = Workload(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trial)
-        own = cropped(jax.tree.map(lambda x: x[seed], state), shape, torsos_of(trial))
-        weights, returns = distance((own, [float(score.mean[seed]) for score in scores]), exact)
-        assert weights < 1e-4 and returns < 1e-4
+        assume(np.max(rounding) < 1e-5)
+        weights, returns = apart(trials, trial, exact)
+        assert weights < 1e-4
+        assert returns < 1e-4 or isinstance(make(ENVIRONMENTS[case]).action, Discrete)
+        counted.append(trial.number)
 
     check()
+    assert len(counted) == examples
+    for trial in mixed(case)[::2]:
+        weights, returns = apart(mixed(case), trial, plain_loop(case, trial, seed, (2, 2))(0.0))
+        assert weights < 2e-4 and returns < 1e-3
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from hyperlax.algorithms.padding import Padding, padding_of, structure_of
 from hyperlax.algorithms.possible import sample_of_space, structure_of_space
 from hyperlax.algorithms.workload import Workload
-from hyperlax.engine import device
-from hyperlax.engine.calibration import CANDIDATES, choose, lanes_per_slot
+from hyperlax.engine import calibration, device
+from hyperlax.engine.calibration import CANDIDATES, choose
 from hyperlax.engine.costs import Costs, Load, Run
 from hyperlax.engine.packing import Group, pack
 from hyperlax.hyperparams import PPO, SAC
-from hyperlax.programs import Budget, choose_paddings, shares
+from hyperlax.programs import Budget, choose_paddings, expected_batches, shares
 from hyperlax.recipe import RunLength
 from hyperlax.space import Categorical, LogUniformDiscrete, UniformDiscrete
 from hyperlax.trial import Trial
@@ -122,6 +126,22 @@ def test_short_trials_are_padded_and_long_ones_get_programs_of_their_size() -> N
         assert any(padding.holds(whole) for padding in paddings), "no trial is without a program"
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5, 1 / 27, 1 / 64])
+@pytest.mark.parametrize(("trials", "lanes"), [(1, 1), (2, 4), (16, 1), (16, 4), (17, 8)])
+def test_expected_batches_are_the_mean_over_how_many_trials_need_the_program(trials, lanes, share) -> None:
+    counts = np.arange(trials + 1)
+    mean = (binom.pmf(counts, trials, share) * np.ceil(counts / lanes)).sum()
+    assert expected_batches(trials, share, lanes) == pytest.approx(mean)
+
+
+def test_few_long_trials_of_many_sizes_get_programs_of_their_own() -> None:
+    """Each of 27 structures is seldom needed by two trials: their programs are not all counted as if they were."""
+    base: Any = PPO()
+    budget = Budget(RunLength(2_000_000, 10, 16), 2, 2, 1, slots=2, lanes=2, spread=True)
+    paddings = choose_paddings(base, SPACE, "gymnax.cartpole", budget, "auto", Costs("test", "cpu", None))
+    assert len(paddings) > 10
+
+
 def test_a_trial_runs_in_the_cheapest_program_that_holds_it() -> None:
     paddings = chosen("auto", steps=5_000_000, compile_seconds=15)
     workload = Workload(PPO(), SPACE, "gymnax.cartpole", RunLength(10_000, 5, 4), paddings)
@@ -165,8 +185,12 @@ def test_costs_are_kept_beside_the_programs_and_a_damaged_file_costs_nothing(tmp
     assert again.knows("abc") and not again.knows("abd") and not Costs("elsewhere", "cpu", path).knows("abc")
     assert again.compile_seconds("kind") == 7.0
     assert again.iteration_seconds("kind", Load(1, 10, 1e6)) == first.iteration_seconds("kind", Load(1, 10, 1e6))
-    half_a_run = {"devices 1": {"test": {"kinds": {"kind": {"runs": [[1]]}}}}}
-    for damaged in ("{half", "[]", '{"test": 3}', '{"devices 1": {"test": 7}}', json.dumps(half_a_run)):
+    runs = [[[1]], [[1, 2, 3]], [[1, 10, float("nan"), 1]], [[1, 10, 1e300, 1]], [[1, 10, -1.0, 1]]]
+    kinds = [{"runs": wrong} for wrong in runs] + [{"episodes": [float("nan")]}, {"compiles": [10**400]}]
+    content = [{"kinds": {"kind": wrong}} for wrong in kinds]
+    content += [{"lanes_per_slot": {"2": wrong}} for wrong in (0, -3, 0.5, float("inf"))]
+    texts = [json.dumps({"devices 1": {"test": wrong}}) for wrong in content]
+    for damaged in ("{half", "[]", '{"test": 3}', '{"devices 1": {"test": 7}}', "[" * 100_000, *texts):
         caplog.clear()
         path.write_text(damaged)
         assert not Costs("test", "cpu", path).knows("abc")
@@ -178,12 +202,51 @@ def test_costs_are_kept_beside_the_programs_and_a_damaged_file_costs_nothing(tmp
     [({1: 1.0, 2: 0.8, 4: 0.79, 8: 0.9}, 2), ({1: 1.0, 2: 0.97, 4: 0.98, 8: 0.99}, 1), ({1: 8, 2: 4, 4: 2, 8: 1}, 8)],
 )
 def test_the_fewest_lanes_that_are_about_as_quick_as_any_are_chosen(seconds: dict[int, float], lanes: int) -> None:
-    assert choose(seconds) == lanes
+    assert choose({candidate: [found, 1.2 * found, 9 * found] for candidate, found in seconds.items()}) == lanes
+    assert choose({candidate: [found, 2 * found, 2 * found] for candidate, found in seconds.items()}) is None
 
 
-def test_lanes_are_measured_with_every_slot_busy_and_never_exceed_a_slots_share_of_the_trials() -> None:
-    slots, costs = device.slot_devices(), Costs("test", "cpu", None)
-    measured = costs.lanes_per_slot(len(slots), lambda: lanes_per_slot(slots))
-    assert measured in CANDIDATES
-    assert device.automatic_lanes(1000, slots, costs) == measured
-    assert device.automatic_lanes(len(slots), slots, costs) == 1
+def test_lanes_that_could_not_be_measured_are_measured_again_and_then_kept() -> None:
+    costs, answers = Costs("test", "cpu", None), iter([None, 4, 8])
+    assert [costs.lanes_per_slot(2, lambda: next(answers)) for _ in range(3)] == [None, 4, 4]
+
+
+def test_the_stand_in_runs_on_every_slot_at_once(monkeypatch) -> None:
+    at_once, most = [], []
+
+    def train(seeds: object) -> None:
+        at_once.append(seeds)
+        time.sleep(0.01)
+        most.append(len(at_once))
+        at_once.pop()
+
+    monkeypatch.setattr(calibration, "_compiled", lambda lanes, device: (train, lanes))
+    monkeypatch.setattr(calibration, "choose", lambda seconds: sorted(seconds))
+    assert calibration.lanes_per_slot([None] * 3) == sorted(CANDIDATES)
+    assert max(most) == 3
+
+
+@pytest.mark.parametrize(
+    ("super_batch", "seeds", "measured", "lanes"),
+    [(16, 1, 4, 4), (16, 1, None, 4), (4, 1, 4, 2), (16, 3, 4, 2), (16, 8, 4, 1)],
+)
+def test_auto_spreads_a_super_batch_and_counts_seeds_as_runs(super_batch, seeds, measured, lanes, monkeypatch) -> None:
+    monkeypatch.setattr(calibration, "lanes_per_slot", lambda slots: measured)
+    slots = jax.local_devices()[:1] * 2
+    assert device.automatic_lanes(super_batch, seeds, slots, Costs("test", "cpu", None)) == lanes
+
+
+def test_free_memory_counts_file_caches_and_the_limit_of_a_container(tmp_path, monkeypatch) -> None:
+    cpu = jax.local_devices()[0]
+    free = device.free_bytes(cpu)
+    assert free is None or free > 2**28
+    monkeypatch.setattr(device, "_available_bytes", lambda: 900)
+    monkeypatch.setattr(device, "_bytes_below_the_limit", lambda: 600)
+    assert device.free_bytes(cpu) == 600 and device.room_for_a_program(cpu) == 600 // device.cores()
+    monkeypatch.setattr(device, "_available_bytes", lambda: None)
+    monkeypatch.setattr(device, "_bytes_below_the_limit", lambda: None)
+    assert device.room_for_a_program(cpu) is None
+
+
+def test_the_real_stand_in_names_a_candidate_or_says_that_the_machine_is_busy() -> None:
+    assert calibration.lanes_per_slot(device.slot_devices()) in (*CANDIDATES, None)

@@ -14,7 +14,7 @@ import pytest
 from hyperlax.algorithms.evaluation import evaluate
 from hyperlax.engine import runner as engine_runner
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import Program
+from hyperlax.engine.lanes import Compilation, Preparation, Program
 from hyperlax.envs import Discrete, Environment, Step
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
@@ -200,19 +200,37 @@ def test_a_batch_that_no_longer_fits_its_program_is_left_to_be_halved(monkeypatc
     assert tried == [4, 2, 2] and [len(half.outcomes) for half in halves] == [2, 2]
 
 
-def test_a_program_gets_as_many_lanes_as_the_compiled_one_says_fit_and_a_resumed_study_starts_with_them() -> None:
+def test_a_program_gets_as_many_lanes_as_the_compiled_one_says_fit() -> None:
     large = batch(trial(4, 0.3, dimensions=1000))
     whole = run(runner(lanes=8), large)
     needed = program_bytes(8)
-    lane_runner = runner(lanes=8, room=lambda: needed // 3)
+    lane_runner = runner(lanes=8, room=lambda device: needed * 7 // 16)
     result = run(lane_runner, large)
-    assert whole.timing["lanes"] == 8 and result.timing["lanes"] == 2
+    assert whole.timing["lanes"] == 8 and result.timing["lanes"] == 3
     np.testing.assert_allclose(result.outcomes[0].curve.mean, whole.outcomes[0].curve.mean, rtol=1e-5)
-    stored = json.loads(json.dumps(lane_runner.packing))
-    assert list(stored["shrunk"].values()) == [2]
-    resumed = runner(lanes=8, packing=stored)
-    assert run(resumed, large).timing["lanes"] == 2
-    assert resumed.packing == lane_runner.packing
+
+
+def test_a_batchs_times_count_the_programs_that_did_not_fit() -> None:
+    result = run(runner(), batch(trial(0)))
+    compiled, loaded = (Preparation(3.0, [Compilation("train", 2.0, cached)]) for cached in (False, True))
+    timing = engine_runner._with_refused(result, [compiled, loaded], 60.0).timing
+    assert timing["programs_compiled"] == result.timing["programs_compiled"] + 1
+    assert timing["compile_seconds"] == result.timing["compile_seconds"] + 6.0
+    assert timing["wall_seconds"] == 60.0
+
+
+def test_a_study_that_goes_on_gives_its_programs_the_lanes_they_had_whatever_is_free_now() -> None:
+    large = batch(trial(4, 0.3, dimensions=1000))
+    needed = program_bytes(8)
+    for room, lanes in ((lambda device: needed // 3, 2), (lambda device: None, 8)):
+        lane_runner = runner(lanes=8, room=room)
+        run(lane_runner, large)
+        stored = json.loads(json.dumps(lane_runner.packing))["lanes"]
+        assert list(stored.values()) == [lanes]
+        for other_room in (None, lambda device: 1):
+            resumed = runner(lanes=8, room=other_room, lanes_before=stored)
+            assert run(resumed, large).timing["lanes"] == lanes
+            assert resumed.packing == lane_runner.packing
 
 
 def program_bytes(lanes: int) -> int:

@@ -1,12 +1,14 @@
 """How many lanes a CPU core should take: measured on a small stand-in for training, since theory and machines disagree.
 
 The stand-in alternates, as training does, between many small steps that wait for each other and gradients over what they saw.
-It is compiled per number of lanes, in a third of a second each where an algorithm would take ten.
+It is compiled per number of lanes, at a quick level in a third of a second each, where an algorithm would take ten seconds.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,31 +22,41 @@ CANDIDATES: tuple[int, ...] = (1, 2, 4, 8)
 ROUNDS = 12
 SLACK = 1.05
 """Fewer lanes win while they are at most this much slower: small batches spread better over cores and end together."""
+NOISE = 1.5
+"""A candidate whose typical turn takes this many times its best one was disturbed."""
 
 SIZE, WIDTH, ROWS, STEPS, UPDATES, ITERATIONS = 4, 64, 8, 32, 4, 12
 
 
-def lanes_per_slot(slots: list[Any]) -> int:
-    """The fewest lanes of a program that come within `SLACK` of the most training a second, all slots busy. Takes 3 to 4 s.
+def lanes_per_slot(slots: list[Any]) -> int | None:
+    """The fewest lanes of a program that come within `SLACK` of the most training a second, all slots busy.
 
-    The candidates take turns, and each one's best turn counts: other work on the machine slows some turns, not one candidate.
+    Takes about 5 s. The candidates take turns of equal work, and each one's best turn counts. None if other work on the machine
+    disturbed so many turns that nothing can be said.
     """
     programs = {lanes: _compiled(lanes, slots[0]) for lanes in CANDIDATES}
-    seconds = dict.fromkeys(CANDIDATES, float("inf"))
+    seconds: dict[int, list[float]] = {lanes: [] for lanes in CANDIDATES}
     with ThreadPoolExecutor(len(slots)) as threads:
         for _ in range(ROUNDS):
             for lanes, (train, seeds) in programs.items():
+
+                def turn(lanes: int = lanes, train: Any = train, seeds: Array = seeds) -> None:
+                    for _ in range(max(CANDIDATES) // lanes):
+                        jax.block_until_ready(train(seeds))
+
                 began = time.perf_counter()
-                for done in [threads.submit(lambda: jax.block_until_ready(train(seeds))) for _ in slots]:  # noqa: B023
+                for done in [threads.submit(turn) for _ in slots]:
                     done.result()
-                seconds[lanes] = min(seconds[lanes], (time.perf_counter() - began) / lanes)
+                seconds[lanes].append(time.perf_counter() - began)
     return choose(seconds)
 
 
-def choose(seconds: dict[int, float]) -> int:
-    """seconds: lanes -> what a lane takes. The fewest lanes within `SLACK` of the quickest."""
-    quickest = min(seconds.values())
-    return min(lanes for lanes, found in seconds.items() if found <= SLACK * quickest)
+def choose(seconds: Mapping[int, Sequence[float]]) -> int | None:
+    """seconds: lanes -> what its turns took. The fewest lanes within `SLACK` of the quickest; None if turns were disturbed."""
+    if any(statistics.median(turns) > NOISE * min(turns) for turns in seconds.values()):
+        return None
+    quickest = min(map(min, seconds.values()))
+    return min(lanes for lanes, turns in seconds.items() if min(turns) <= SLACK * quickest)
 
 
 def _compiled(lanes: int, device: Any) -> tuple[Any, Array]:

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 FILE = "costs.json"
 LAYOUT = "devices 1"
 KEPT = 40
+LARGEST = 1e18
+"""Above any number of steps, multiplications or seconds that a batch can have had."""
 GUESSES = {"cpu": (1e-3, 2e-6, 1e-10), "other": (5e-3, 1e-9, 1e-12)}
 """latency, seconds per step, seconds per multiplication, where nothing was measured: `cpu` as two cores of a server ran PPO,
 `other` is no measurement at all."""
@@ -85,13 +87,13 @@ class Costs:
         with self._lock:
             return program in self._memory.get("programs", ())
 
-    def lanes_per_slot(self, slots: int, measure: Callable[[], int]) -> int:
-        """The lanes that a core makes use of when so many are busy; `measure` is called the first time only."""
+    def lanes_per_slot(self, slots: int, measure: Callable[[], int | None]) -> int | None:
+        """The lanes that a core makes use of when so many are busy; `measure` is called until it has an answer."""
         with self._lock:
             known = self._memory.get("lanes_per_slot", {}).get(str(slots))
-        if known is not None:
-            return known
-        found = measure()
+        found = known or measure()
+        if found is None or known:
+            return found
 
         def update(memory: dict[str, Any]) -> None:
             memory.setdefault("lanes_per_slot", {})[str(slots)] = found
@@ -155,7 +157,7 @@ class Costs:
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             return {device: _checked(memory) for device, memory in content[LAYOUT].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             log.warning("%s cannot be read (%r): costs are measured anew.", self._path, error)
             return {}
 
@@ -166,19 +168,30 @@ def fingerprint(*parts: Any) -> str:
 
 
 def _checked(memory: Any) -> dict[str, Any]:
-    """What one device's memory holds, each number a number. ValueError, TypeError and their like for anything else."""
+    """What one device's memory holds, each number one that can have been measured.
+
+    ValueError, TypeError and their like for anything else.
+    """
     kinds = {
         kind: {
-            "runs": [[float(number) for number in (*Load(*run[:3]), run[3])] for run in of_kind.get("runs", [])],
-            **{what: [float(x) for x in of_kind.get(what, [])] for what in ("episodes", "compiles", "loads")},
+            "runs": [[_measured(number) for number in (*Load(*run[:3]), run[3])] for run in of_kind.get("runs", [])],
+            **{what: [_measured(x) for x in of_kind.get(what, [])] for what in ("episodes", "compiles", "loads")},
         }
         for kind, of_kind in memory.get("kinds", {}).items()
     }
     return {
         "kinds": kinds,
         "programs": [str(name) for name in memory.get("programs", [])],
-        "lanes_per_slot": {slots: int(lanes) for slots, lanes in memory.get("lanes_per_slot", {}).items()},
+        "lanes_per_slot": {
+            slots: int(_measured(lanes, least=1)) for slots, lanes in memory.get("lanes_per_slot", {}).items()
+        },
     }
+
+
+def _measured(number: Any, least: float = 0.0) -> float:
+    if not least <= float(number) <= LARGEST:
+        raise ValueError(f"{number} was never measured")
+    return float(number)
 
 
 def _append(memory: dict[str, Any], what: str, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import sys
@@ -16,7 +17,10 @@ from hyperlax.engine.costs import FILE, Costs, fingerprint
 from hyperlax.engine.keys import pin_generator
 from hyperlax.xla import require_safe_scheduler
 
+log = logging.getLogger(__name__)
+
 CACHE_VARIABLE = "HYPERLAX_CACHE_DIR"
+UNMEASURED_LANES = 4
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "std::bad_alloc")
 
 
@@ -70,28 +74,53 @@ def slot_devices() -> list[Any]:
     return devices * cores() if devices[0].platform == "cpu" else devices
 
 
-def automatic_lanes(super_batch: int, slots: list[Any], costs: Costs) -> int:
+def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs) -> int:
     """Lanes for `--runner-hparam-batch-size auto`: a super-batch spread over all slots, before memory is considered.
 
-    On a CPU at most as many as a core makes use of, which is measured once and remembered with the costs.
+    On a CPU at most as many as a core makes use of, each of `seeds` runs, which is measured once and remembered with the costs.
     """
     spread = -(-super_batch // len(slots))
     if slots[0].platform != "cpu" or spread == 1:
         return spread
-    return min(spread, costs.lanes_per_slot(len(slots), lambda: calibration.lanes_per_slot(slots)))
+    runs = costs.lanes_per_slot(len(slots), lambda: calibration.lanes_per_slot(slots))
+    if runs is None:
+        log.info("The machine is too busy to measure how many lanes a core takes: %d for now.", UNMEASURED_LANES)
+    return min(spread, -(-(runs or UNMEASURED_LANES) // seeds))
 
 
-def room_for_a_program(slots: list[Any]) -> int:
-    """Bytes that the program of one slot may take now: on a CPU the slots share the machine's memory."""
-    return free_bytes(slots[0]) // (len(slots) if slots[0].platform == "cpu" else 1)
+def room_for_a_program(device: Any) -> int | None:
+    """Bytes that a program may take on a device now: on a CPU a core's share of the machine's memory. None if nobody knows."""
+    free = free_bytes(device)
+    return free // cores() if free is not None and device.platform == "cpu" else free
 
 
-def free_bytes(device: Any) -> int:
-    """Memory that can still be taken: of the device where it says so, else of this machine."""
-    statistics = device.memory_stats() if device.platform != "cpu" else None
-    if statistics and "bytes_limit" in statistics:
-        return int(statistics["bytes_limit"]) - int(statistics.get("bytes_in_use", 0))
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def free_bytes(device: Any) -> int | None:
+    """Memory that can still be taken: of the device where it says so, of this machine for a CPU, else None."""
+    if device.platform == "cpu":
+        known = [free for free in (_available_bytes(), _bytes_below_the_limit()) if free is not None]
+        return min(known, default=None)
+    statistics = device.memory_stats()
+    if not statistics or "bytes_limit" not in statistics:
+        return None
+    return int(statistics["bytes_limit"]) - int(statistics.get("bytes_in_use", 0))
+
+
+def _available_bytes() -> int | None:
+    """What Linux could give away without swapping, file caches included; None on other systems."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _bytes_below_the_limit() -> int | None:
+    """What a container may still take; None without a limit."""
+    try:
+        limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return None
+    return max(0, int(limit) - int(used)) if limit.isdigit() else None
 
 
 def peak_memory_bytes(device: Any) -> int:

@@ -86,26 +86,29 @@ jax.monitoring.register_event_listener(_cache_hits.listen)
 
 
 class NoRoom(MemoryError):
-    """A program needs more memory than there is. lanes: how many of its lanes would fit, about."""
+    """A program needs more memory than there is.
 
-    def __init__(self, needed: int, room: int, lanes: int):
+    lanes: how many of its lanes would fit, about. preparation: what compiling it took.
+    """
+
+    def __init__(self, needed: int, room: int, lanes: int, preparation: Preparation):
         super().__init__(f"{lanes} lanes need {needed / 2**20:,.0f} MiB, {room / 2**20:,.0f} MiB are free")
-        self.lanes = lanes * room // needed
+        self.lanes, self.preparation = lanes * room // needed, preparation
 
 
 @dataclass
 class Program:
     """An algorithm over a fixed number of lanes and seeds on one device. Safe to use from several threads at once.
 
-    room: says how many bytes are free, where the program shall refuse to start if it needs more. Every verb is compiled at its
-    first use, under a lock, and the states that go in are donated: do not use them again.
+    room: says how many bytes are free on the device, where the program shall refuse to start if it needs more. Every verb is
+    compiled at its first use, under a lock, and the states that go in are donated: do not use them again.
     """
 
     algorithm: Any
     lanes: int
     seeds: int
     device: Any
-    room: Callable[[], int] | None = None
+    room: Callable[[Any], int | None] | None = None
     compilations: list[Compilation] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _compiled: dict[str, Any] = field(default_factory=dict)
@@ -124,7 +127,7 @@ class Program:
         """
         with self._lock:
             if self._refused:
-                raise NoRoom(*self._refused)
+                raise NoRoom(*self._refused, Preparation(0.0, []))
             if self.is_ready:
                 return Preparation(0.0, [])
             began, before = time.perf_counter(), len(self.compilations)
@@ -141,10 +144,12 @@ class Program:
             with ThreadPoolExecutor(2, thread_name_prefix="compile") as threads:
                 for done in [threads.submit(train), threads.submit(start_and_evaluate)]:
                     done.result()
-            if self.room and self.lanes > 1 and self.memory_bytes() > (room := self.room()):
+            made = Preparation(time.perf_counter() - began, self.compilations[before:])
+            room = self.room(self.device) if self.room else None
+            if room is not None and self.lanes > 1 and self.memory_bytes() > room:
                 self._refused = (self.memory_bytes(), room, self.lanes)
-                raise NoRoom(*self._refused)
-            return Preparation(time.perf_counter() - began, self.compilations[before:])
+                raise NoRoom(*self._refused, made)
+            return made
 
     def start(self, keys: Array, hypers: Any) -> Any:
         """Initialise all lanes. keys [lanes, seeds]; hypers [lanes]."""
@@ -199,8 +204,7 @@ class Program:
     def _call(self, verb: str, *arguments: Any) -> Any:
         if verb not in self._compiled:
             with self._lock:
-                if verb not in self._compiled:
-                    self._compile(verb, self._trace(verb, *arguments))
+                self._compile(verb, self._trace(verb, *arguments))
         return self._compiled[verb](*arguments)
 
     def _trace(self, verb: str, *arguments: Any) -> Any:
@@ -209,6 +213,8 @@ class Program:
             return jax.jit(_named(function, verb), donate_argnums=donated).trace(*arguments)
 
     def _compile(self, verb: str, traced: Any) -> None:
+        if verb in self._compiled:
+            return
         began, hits = time.perf_counter(), _cache_hits.count
         options = None if verb == "train" else QUICK_COMPILE
         with jax.default_device(self.device):

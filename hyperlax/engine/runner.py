@@ -7,13 +7,13 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 from hyperlax.engine import device
 from hyperlax.engine.batch import Assignment, Schedule, Stopwatch, train_batch
 from hyperlax.engine.costs import Costs, Load, Run, fingerprint
-from hyperlax.engine.lanes import NoRoom, Program
+from hyperlax.engine.lanes import NoRoom, Preparation, Program
 from hyperlax.engine.plan import batches_of, makespan
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
@@ -53,8 +53,8 @@ class LaneRunner:
     """A `hyperlax.trial.Runner` over the lanes of compiled programs.
 
     lanes: the most lanes of any program. lanes_of: how many each program is given, at first. room: bytes that a program may
-    take, where it is to be given fewer lanes if it needs more. packing: how the programs were chosen, for whoever wants the
-    same again.
+    take on a device, where it is to be given fewer lanes if it needs more. packing: how the programs were chosen, for whoever
+    wants the same again. lanes_before: fingerprint of a program -> the lanes it has run with, which it is given without asking.
     """
 
     def __init__(
@@ -66,14 +66,15 @@ class LaneRunner:
         lanes: int,
         slot_devices: Sequence[Any],
         lanes_of: Callable[[Any], int] | None = None,
-        room: Callable[[], int] | None = None,
+        room: Callable[[Any], int | None] | None = None,
+        lanes_before: Mapping[str, int] | None = None,
         costs: Costs | None = None,
         packing: dict[str, Any] | None = None,
     ):
         self.lanes, self.slots = lanes, len(slot_devices)
         first = slot_devices[0]
         self.device = f"{first.device_kind} ({first.platform}), {self.slots} slots"
-        self._packing, self._shrunk = packing or {}, dict((packing or {}).get("shrunk", {}))
+        self._packing, self._settled = packing or {}, dict(lanes_before or {})
         self._workload, self._seed, self._num_seeds = workload, seed, num_seeds
         self._costs = costs or Costs(first.device_kind, first.platform, None)
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -81,14 +82,14 @@ class LaneRunner:
             self._free.put(slot)
         self._room, self._first_lanes = room, lanes_of or (lambda algorithm: lanes)
         self._lanes: dict[Hashable, int] = {}
-        self._programs: dict[tuple[Hashable, Any], Program] = {}
+        self._programs: dict[tuple[Hashable, Any, int], Program] = {}
         self._lock = threading.Lock()
 
     @property
     def packing(self) -> dict[str, Any]:
-        """How the programs were chosen. shrunk: the lanes of those that were given fewer for want of memory."""
+        """How the programs were chosen, and under "lanes" how many each has run with, by its fingerprint."""
         with self._lock:
-            return {**self._packing, "shrunk": dict(self._shrunk)}
+            return {**self._packing, "lanes": dict(self._settled)}
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Partition trials into batches that can each share a program, the longest first."""
@@ -114,7 +115,7 @@ class LaneRunner:
         Where the device has not the memory for as many lanes, the program is given as many as fit, or half, from then on. What
         does not fit into the lanes that are left is for the caller to halve: MemoryError.
         """
-        slot = self._free.get()
+        slot, began, refused = self._free.get(), time.perf_counter(), []
         try:
             while True:
                 algorithm = self._workload.program(batch.trials[0])
@@ -122,15 +123,17 @@ class LaneRunner:
                 if lanes < len(batch.trials):
                     raise MemoryError(f"no memory for more than {lanes} trials at once")
                 try:
-                    return self._run_on(slot, algorithm, lanes, batch, should_stop, report)
+                    result = self._run_on(slot, algorithm, lanes, batch, should_stop, report)
                 except Exception as error:
                     if not device.is_out_of_memory(error):
                         raise
                     traceback.clear_frames(error.__traceback__)  # they hold the arrays that filled the memory
                     if lanes == 1:
                         raise MemoryError(f"no memory for one trial: {' '.join(str(error).split())}") from error
-                    fitting = error.lanes if isinstance(error, NoRoom) else lanes // 2
-                    self._shrink(algorithm, lanes, max(1, min(fitting, lanes // 2)))
+                    refused += [error.preparation] if isinstance(error, NoRoom) else []
+                    self._shrink(algorithm, lanes, max(1, error.lanes) if isinstance(error, NoRoom) else lanes // 2)
+                else:
+                    return _with_refused(result, refused, time.perf_counter() - began)
         finally:
             self._free.put(slot)
 
@@ -143,7 +146,6 @@ class LaneRunner:
         should_stop: Callable[[], bool],
         report: Callable[[int], None],
     ) -> BatchResult:
-        began = time.perf_counter()
         schedule = schedule_of(self._workload.run_length, algorithm.steps_per_iteration)
         predicted = self._predicted_training(algorithm, lanes, batch) + self._predicted_making(algorithm, lanes)
         program = self._program(algorithm, slot, lanes)
@@ -161,6 +163,8 @@ class LaneRunner:
             should_stop=should_stop,
             report=report,
         )
+        with self._lock:
+            self._settled[fingerprint(algorithm)] = lanes
         self._learn(algorithm, lanes, batch, schedule, watch)
         steps = schedule.steps()[watch.segments] * len(batch.trials) * self._num_seeds
         timing = {
@@ -168,7 +172,6 @@ class LaneRunner:
             "compile_seconds": watch.preparation.seconds,
             "train_seconds": watch.train,
             "evaluate_seconds": watch.evaluate,
-            "wall_seconds": time.perf_counter() - began,
             "steps": steps,
             "steps_per_second": steps / (watch.train + watch.evaluate),
             "peak_memory_bytes": device.peak_memory_bytes(slot),
@@ -213,7 +216,7 @@ class LaneRunner:
 
     def _is_ready(self, algorithm: Hashable) -> bool:
         with self._lock:
-            return any(known == algorithm and program.is_ready for (known, _), program in self._programs.items())
+            return any(known == algorithm and program.is_ready for (known, *_), program in self._programs.items())
 
     def _is_known(self, algorithm: Any) -> bool:
         """Whether the program needs no compiling: it is in this process, or in the persistent cache."""
@@ -223,23 +226,24 @@ class LaneRunner:
         with self._lock:
             if algorithm not in self._lanes:
                 first = min(self.lanes, self._first_lanes(algorithm))
-                self._lanes[algorithm] = min(first, self._shrunk.get(fingerprint(algorithm), first))
+                self._lanes[algorithm] = self._settled.get(fingerprint(algorithm), first)
             return self._lanes[algorithm]
 
     def _shrink(self, algorithm: Hashable, lanes: int, fewer: int) -> None:
         """Give the program `fewer` than `lanes`, and forget the larger one, unless another slot did so already."""
         with self._lock:
             if self._lanes[algorithm] == lanes:
-                self._lanes[algorithm] = self._shrunk[fingerprint(algorithm)] = fewer
+                self._lanes[algorithm] = fewer
                 self._programs = {key: program for key, program in self._programs.items() if key[0] != algorithm}
                 log.warning("No memory for %d trials at once: %d from now on.", lanes, fewer)
 
     def _program(self, algorithm: Hashable, slot: Any, lanes: int) -> Program:
         with self._lock:
-            program = self._programs.get((algorithm, slot))
-            if program is None or program.lanes != lanes:
-                program = self._programs[algorithm, slot] = Program(algorithm, lanes, self._num_seeds, slot, self._room)
-            return program
+            key = (algorithm, slot, lanes)
+            if key not in self._programs:
+                room = None if fingerprint(algorithm) in self._settled else self._room
+                self._programs[key] = Program(algorithm, lanes, self._num_seeds, slot, room)
+            return self._programs[key]
 
 
 def training_seconds(costs: Costs, kind: str, load: Load, run_length: RunLength) -> float:
@@ -269,6 +273,17 @@ def schedule_of(run_length: RunLength, steps_per_iteration: int) -> Schedule:
             "--num-evaluations, or make rollouts shorter."
         )
     return schedule
+
+
+def _with_refused(result: BatchResult, refused: Sequence[Preparation], wall_seconds: float) -> BatchResult:
+    """A result with its wall time, and with the programs that were compiled before it and did not fit."""
+    timing = {
+        **result.timing,
+        "programs_compiled": result.timing["programs_compiled"] + sum(not made.cached for made in refused),
+        "compile_seconds": result.timing["compile_seconds"] + sum(made.seconds for made in refused),
+        "wall_seconds": wall_seconds,
+    }
+    return BatchResult(result.outcomes, timing)
 
 
 def _useful_lane_segments(outcomes: Sequence[Any]) -> int:

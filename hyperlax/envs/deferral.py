@@ -21,10 +21,13 @@ def deferring(*names: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in deferred:
-            del sys.modules[name]
+        for name, module in deferred.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
 
 
 class _Deferred(ModuleType):
     def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from hyperlax.errors import UsageError
+from hyperlax.reading import DAMAGED, fits, read_json
 
 if TYPE_CHECKING:
     from hyperlax.flags import SearchFlags
@@ -21,7 +21,7 @@ SAMPLERS = ("tpe", "nsgaii", "qmc", "random")
 LATER_SAMPLERS = {"nsgaiii": "nsgaii", "cmaes": "tpe", "gp": "tpe", "grid": "qmc"}  # and what to use until then
 PACKINGS = ("auto", "pad", "split")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-MAY_CHANGE_ON_RESUME = ("n_trials", "timeout", "log_level", "runner_hparam_batch_size")
+MAY_CHANGE_ON_RESUME = ("n_trials", "timeout", "max_failure_rate", "log_level", "runner_hparam_batch_size")
 LARGEST_SEED = 2**31 - 1
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 
@@ -48,6 +48,7 @@ class StudyArguments:
     num_evaluations: int
     num_eval_episodes: int
     timeout: float | None
+    max_failure_rate: float
     compilation_cache: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -67,9 +68,13 @@ class StudyArguments:
                     f"{where}: {what} argument {', '.join(sorted(wrong))}. "
                     "It was written by another version of Hyperlax; resume it with that one."
                 )
+        hints = get_type_hints(cls)
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
         }
+        for name, value in values.items():
+            if not fits(value, hints[name]):
+                raise UsageError(f"{where}: the argument {name} is {value!r}, which it cannot be. {DAMAGED}")
         return cls(**values)
 
 
@@ -122,6 +127,7 @@ def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
         num_seeds=1,
         **asdict(recipe.config.run_lengths["default"]),
         timeout=None,
+        max_failure_rate=0.5,
         compilation_cache=True,
     )
     return checked(replace(defaults, **given))
@@ -138,13 +144,13 @@ def resolve_resumed(flags: SearchFlags, stored: StudyArguments, recipe: Recipe) 
     return checked(replace(unlimited, **{name: given[name] for name in MAY_CHANGE_ON_RESUME if name in given}))
 
 
-def read_stored(directory: Path) -> StudyArguments:
-    """The arguments of the study in a directory, from its `study.json`. UsageError if there is none."""
+def read_stored(directory: Path, asked_by: str) -> StudyArguments:
+    """The arguments of the study in a directory, from its `study.json`. UsageError, naming who asked, if there is none."""
     path = directory / "study.json"
     if not path.is_file():
         found = "holds no study.json" if directory.is_dir() else "is no directory"
         raise UsageError(
-            f"--resume-from {directory}: {found}. Give the directory of a study, such as "
+            f"{asked_by} {directory}: {found}. Give the directory of a study, such as "
             "my_optuna_studies/sac_mlp/gymnax_pendulum."
         )
     stored = read_json(path)
@@ -207,6 +213,10 @@ def checked(arguments: StudyArguments) -> StudyArguments:
         raise UsageError(f"--packing: nothing named {arguments.packing!r}. Use {', '.join(PACKINGS)}.")
     if arguments.timeout is not None and not (arguments.timeout > 0 and math.isfinite(arguments.timeout)):
         raise UsageError(f"--timeout needs seconds above 0, got {arguments.timeout}. Leave it out for no limit.")
+    if not 0 <= arguments.max_failure_rate <= 1:
+        raise UsageError(
+            f"--max-failure-rate needs a share from 0 to 1, got {arguments.max_failure_rate}. 1 never gives up."
+        )
     return arguments
 
 
@@ -240,14 +250,6 @@ def required(value: str | None, flag: str, what: str) -> str:
     if not value:
         raise UsageError(f"{flag} is required: {what}.")
     return value
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. UsageError if it cannot be read as one."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as JSON: {error}.") from error
 
 
 def _check_sampler(sampler: str) -> None:

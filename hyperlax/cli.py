@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tyro
 
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.flags import SearchFlags, SingleFlags
+from hyperlax.flags import RepairFlags, SearchFlags, SingleFlags
 
 INTERRUPTED = 130
 
@@ -21,17 +21,17 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; `argv` without the program's name, default sys.argv. Returns the exit status.
 
-    0: done. 1: it could not be completed. 2: refused before anything ran. 130: interrupted. Any other exception is a
+    0: done. 1: it could not be completed. 2: refused before anything ran. 130, 143: interrupted. Any other exception is a
     bug and keeps its traceback.
     """
     flags = tyro.extras.subcommand_cli_from_dict(
-        {"optuna-hp-search": SearchFlags, "run-single-hp": SingleFlags},
+        {name: flags for name, (flags, _) in COMMANDS.items()},
         prog="hyperlax",
         description="Trains many reinforcement-learning configurations at once, as lanes of one compiled JAX program.",
         args=argv,
     )
     try:
-        return optuna_hp_search(flags) if isinstance(flags, SearchFlags) else run_single_hp(flags)
+        return next(run(flags) for kind, run in COMMANDS.values() if isinstance(flags, kind))
     except HyperlaxError as error:
         print(f"hyperlax: {error}", file=sys.stderr)
         return error.exit_code
@@ -52,7 +52,7 @@ def optuna_hp_search(flags: SearchFlags) -> int:
         arguments = resolve(flags, recipe)
     else:
         directory = Path(flags.resume_from)
-        stored = read_stored(directory)
+        stored = read_stored(directory, "--resume-from")
         recipe = load(recipe_of_study(directory, stored))
         arguments = resolve_resumed(flags, stored, recipe)
     if not recipe.space:
@@ -85,6 +85,26 @@ def run_single_hp(flags: SingleFlags) -> int:
     from hyperlax.study.single import run_single
 
     return run_single(arguments, recipe, algorithm)
+
+
+def repair(flags: RepairFlags) -> int:
+    """Build a study's database again."""
+    from hyperlax.arguments import read_stored, recipe_of_study
+    from hyperlax.recipe import load
+
+    directory = Path(flags.directory)
+    arguments = read_stored(directory, "repair")
+    recipe = load(recipe_of_study(directory, arguments))
+    from hyperlax.study.repair import repair as repair_study
+
+    return repair_study(arguments, recipe, directory)
+
+
+COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
+    "optuna-hp-search": (SearchFlags, optuna_hp_search),
+    "run-single-hp": (SingleFlags, run_single_hp),
+    "repair": (RepairFlags, repair),
+}
 
 
 def _recipe_name(flags: SearchFlags | SingleFlags) -> str:

@@ -52,7 +52,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"{path}: a row has {len(row)} cells, the header {len(header)}: {list(row)}")
-        writer.writerow([_cell(value) for value in row])
+        writer.writerow([cell(value) for value in row])
     write_text(path, buffer.getvalue())
 
 
@@ -71,7 +71,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as `write_csv` writes it."""
     value = _plain(value) if isinstance(value, (np.generic, np.ndarray)) else value
     if value is None:
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 
 def _flag(metavar: str | None, text: str, default: str, name: str | None = None) -> Any:
@@ -96,7 +96,9 @@ class SearchFlags:
     plan_only: Annotated[
         bool,
         FlagCreatePairsOff,
-        _flag(None, "Print what the next super-batch would run, and stop: nothing is written.", "default: run it"),
+        _flag(
+            None, "Print what the next super-batch would run, and stop; the study is left as it is.", "default: run it"
+        ),
     ] = False
     output_root: Annotated[
         str | None, _flag("DIR", "The study goes to DIR/<recipe>/<environment>.", "default: my_optuna_studies")
@@ -107,8 +109,8 @@ class SearchFlags:
         _flag(
             "DIR",
             "Continue the study of this directory until it holds --n-trials finished trials. What is not given is read "
-            "from its study.json; what is given must agree, except --n-trials, --timeout, --log-level and "
-            "--runner-hparam-batch-size.",
+            "from its study.json; what is given must agree, except --n-trials, --timeout, --max-failure-rate, "
+            "--log-level and --runner-hparam-batch-size.",
             "default: start a new study",
         ),
     ] = None
@@ -125,6 +127,10 @@ class SearchFlags:
             "Start no further hparam batch after this time; holds for this run alone.",
             "default: no limit",
         ),
+    ] = None
+    max_failure_rate: Annotated[
+        float | None,
+        _flag("SHARE", "Give up when more than this share of at least 8 finished trials failed.", "default: 0.5"),
     ] = None
     no_compilation_cache: NoCompilationCache = False
 
@@ -167,3 +173,10 @@ class SingleFlags:
     num_eval_episodes: NumEvalEpisodes = None
     run_length_modifier: RunLengthModifier = None
     no_compilation_cache: NoCompilationCache = False
+
+
+@dataclass(frozen=True)
+class RepairFlags:
+    """Build the damaged or lost database of a study again, from its backup and the batches on disk."""
+
+    directory: Annotated[str, Positional, arg(metavar="DIR", help="The study's directory.")]

@@ -8,13 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperlax.arguments import RUN_LENGTH, SingleArguments, check_run, read_json, required
+from hyperlax.arguments import RUN_LENGTH, SingleArguments, check_run, required
 from hyperlax.errors import UsageError
+from hyperlax.reading import read_json
 
 if TYPE_CHECKING:
     from hyperlax.flags import SingleFlags
     from hyperlax.hyperparams import AlgorithmConfig
-    from hyperlax.recipe import Recipe
+from hyperlax.recipe import Recipe
 
 
 def resolve_single(flags: SingleFlags, recipe: Recipe) -> SingleArguments:

@@ -68,6 +68,7 @@ def arguments_of(root: Path, **changes: Any) -> StudyArguments:
         num_evaluations=5,
         num_eval_episodes=4,
         timeout=None,
+        max_failure_rate=0.5,
         compilation_cache=False,
     )
     return replace(arguments, **changes)

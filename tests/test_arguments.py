@@ -57,6 +57,7 @@ def test_what_is_not_given_has_a_default():
         num_evaluations=length.num_evaluations,
         num_eval_episodes=length.num_eval_episodes,
         timeout=None,
+        max_failure_rate=0.5,
         compilation_cache=True,
     )
 
@@ -181,18 +182,18 @@ def test_a_resume_is_checked_too():
 def test_the_arguments_of_a_study_are_read_from_its_directory():
     directory = Path("study")
     with pytest.raises(UsageError, match="--resume-from study: is no directory"):
-        read_stored(directory)
+        read_stored(directory, "--resume-from")
     directory.mkdir()
     with pytest.raises(UsageError, match="--resume-from study: holds no study.json"):
-        read_stored(directory)
+        read_stored(directory, "--resume-from")
     (directory / "study.json").write_text("{")
     with pytest.raises(UsageError, match=r"study/study\.json: cannot be read as JSON"):
-        read_stored(directory)
+        read_stored(directory, "--resume-from")
     (directory / "study.json").write_text("[]")
     with pytest.raises(UsageError, match="has no `arguments`"):
-        read_stored(directory)
+        read_stored(directory, "--resume-from")
     (directory / "study.json").write_text(json.dumps({"arguments": resolved().to_json()}))
-    assert read_stored(directory) == resolved()
+    assert read_stored(directory, "--resume-from") == resolved()
 
 
 def single(**flags):

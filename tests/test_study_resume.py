@@ -1,6 +1,8 @@
 """Law 2: nothing told is lost, nothing is told twice. A resumed study equals an uninterrupted one."""
 
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -261,8 +263,31 @@ def study_recipe_with_tau(tau):
 def test_a_study_that_another_process_runs_is_refused(tmp_path):
     case = Case(tmp_path)
     case.start()
-    with only_one_process(case.directory), pytest.raises(UsageError, match="another process"):
+    holder = f"process {os.getpid()} on {socket.gethostname()} is running this study"
+    with only_one_process(case.directory), pytest.raises(UsageError, match=holder):
         case.resume(n_trials=20)
+
+
+def test_what_a_dead_process_left_is_taken_over(tmp_path):
+    case = Case(tmp_path)
+    case.start()
+    (case.directory / ".lock").write_text("process 999999 on elsewhere\n")
+    assert case.resume(n_trials=20) == 0
+
+
+def test_without_locks_a_living_process_that_is_named_is_believed(tmp_path, monkeypatch):
+    case = Case(tmp_path)
+    case.start()
+    monkeypatch.setattr("fcntl.flock", unavailable)
+    (case.directory / ".lock").write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    with pytest.raises(UsageError, match=f"process {os.getpid()} on"):
+        case.resume(n_trials=20)
+    (case.directory / ".lock").write_text(f"process 999999 on {socket.gethostname()}\n")
+    assert case.resume(n_trials=20) == 0
+
+
+def unavailable(descriptor, operation):
+    raise OSError("no locks available")
 
 
 def test_a_study_goes_on_from_another_directory(tmp_path, uninterrupted):

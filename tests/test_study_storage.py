@@ -1,7 +1,6 @@
 """The study in SQLite: what is written in bulk is what Optuna would have written, and reads."""
 
 import math
-import sqlite3
 import time
 from contextlib import closing
 from datetime import datetime
@@ -10,7 +9,6 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from hyperlax.errors import HyperlaxError
 from hyperlax.space import UniformContinuous
 from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.ledger import Ending, Entry
@@ -110,14 +108,6 @@ def test_a_value_that_is_not_finite_never_reaches_optuna(storage, value):
     with pytest.raises(ValueError, match="finite"):
         storage.finish([Ending(0, "COMPLETE", [value, 1.0], {})])
     assert storage.trials()[0].state == TrialState.RUNNING
-
-
-def test_a_file_of_another_layout_is_refused(tmp_path, storage):
-    with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
-        connection.execute("UPDATE version_info SET schema_version = 99")
-        connection.commit()
-    with pytest.raises((HyperlaxError, RuntimeError), match="99|version"):
-        StudyStorage(tmp_path / "study.db", "s", OBJECTIVES)
 
 
 def test_importances_find_the_parameter_that_matters(storage):

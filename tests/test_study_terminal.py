@@ -3,16 +3,15 @@
 import io
 import os
 import signal
-import threading
 
 import pytest
 
 from hyperlax.arguments import SingleArguments
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
-from hyperlax.study.pool import stopping_on_ctrl_c
 from hyperlax.study.progress import Progress, clock
 from hyperlax.study.single import run_single
+from hyperlax.study.stopping import Stop, stopping_on_signals
 from tests.fake_runner import FakeRunner
 from tests.study_cases import MIXED, Case, recipe_of
 
@@ -56,24 +55,46 @@ def test_times_read_as_hours_minutes_and_seconds():
     assert [clock(seconds) for seconds in (3, 125.9, 3723)] == ["0:03", "2:05", "1:02:03"]
 
 
-def test_ctrl_c_asks_to_stop_and_a_second_one_exits_at_once(monkeypatch, capsys):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_asks_to_stop_and_a_second_one_exits_at_once(monkeypatch, capsys, number, status):
     exits = []
     monkeypatch.setattr(os, "_exit", exits.append)
-    stop, before = threading.Event(), signal.getsignal(signal.SIGINT)
-    with stopping_on_ctrl_c(stop):
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.is_set() and exits == []
-        os.kill(os.getpid(), signal.SIGINT)
-    assert exits == [130]
-    assert "Ctrl-C again" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is before
+    stop, before = Stop(), signal.getsignal(number)
+    with stopping_on_signals(stop):
+        os.kill(os.getpid(), number)
+        assert stop.is_set() and stop.exit_status == status and exits == []
+        os.kill(os.getpid(), number)
+    assert exits == [status]
+    assert "at once" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
 
 
-def test_ctrl_c_while_a_batch_trains_ends_the_study_at_its_next_segment(tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_a_batch_trains_ends_the_study_at_its_next_segment(tmp_path, capsys, number, status):
     case = Case(tmp_path)
-    runner = FakeRunner(after_batch=lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 2 else None)
-    assert case.start(runner) == 130
+    runner = FakeRunner(after_batch=lambda count: os.kill(os.getpid(), number) if count == 2 else None)
+    assert case.start(runner) == status
     assert case.states() == ["COMPLETE"] * 6 + ["WAITING"] * 2
+    assert "Interrupted with 6 trials to go. To go on:\n  hyperlax optuna-hp-search" in capsys.readouterr().out
+
+
+def test_a_study_that_mostly_fails_gives_up_and_goes_on_when_told_to(tmp_path, capsys):
+    case, fail = Case(tmp_path, n_trials=24), dict.fromkeys(range(2, 24), "loss is nan at step 300")
+    assert case.start(FakeRunner(fail=fail)) == 1
+    assert case.states() == ["COMPLETE"] * 2 + ["FAIL"] * 6
+    words = (
+        "6 of 8 trials failed, more than --max-failure-rate 0.5 allows; of 6 the reason is: loss is nan at step 300."
+    )
+    assert f"{words} The study gives up with 16 trials to go." in capsys.readouterr().out
+    assert case.resume() == 1 and len(case.states()) == 8
+    assert capsys.readouterr().out.rstrip().endswith("--max-failure-rate 1")
+    assert case.resume(max_failure_rate=1.0) == 0
+    assert case.states()[8:] == ["COMPLETE"] * 16
+
+
+def test_seven_failures_are_no_rate(tmp_path):
+    case = Case(tmp_path, n_trials=7)
+    assert case.start(FakeRunner(fail=dict.fromkeys(range(6), "diverged"))) == 0
 
 
 def single(tmp_path, runner):

@@ -10,9 +10,10 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.errors import HyperlaxError
+from hyperlax.files import cell, read_csv
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
-from hyperlax.recipe import apply
+from hyperlax.recipe import apply, dotted
 from hyperlax.study.batch_files import TrialEnd, read_ends
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.ledger import Ending, Entry
@@ -71,6 +72,25 @@ class Conversation:
             self.tell([end for end in ends if not states[end.number].is_finished()], path)
         self._storage.wait(trial.number for trial in self.trials() if trial.state == TrialState.RUNNING)
 
+    def rebuild(self, base: AlgorithmConfig) -> int:
+        """Have every trial whose batch is on disk in the database, asked again in order and told; how many were not.
+
+        HyperlaxError if a trial that is asked again is not the one that its batch trained.
+        """
+        batches = [(path, read_ends(path)) for path in self._directory.complete_batches()]
+        numbers = [end.number for _, ends in batches for end in ends]
+        width, stop = self._questioner.super_batch, max(numbers, default=-1) + 1
+        before = self.finished()
+        for start in range(0, stop, width):
+            self._ask(start, min(start + width, stop))
+            asked = self.trials()
+            for path, ends in batches:
+                own = [end for end in ends if start <= end.number < start + width]
+                if own:
+                    self._check_asked(path, asked, base)
+                    self.tell([end for end in own if not asked[end.number].state.is_finished()], path)
+        return self.finished() - before
+
     def next_trials(self, total: int) -> list[FrozenTrial]:
         """The trials to run next, all of one super-batch, asked and on disk; `total`: finished trials to end with.
 
@@ -115,6 +135,17 @@ class Conversation:
             batch_directory=self._directory.root / attributes["batch"] if "batch" in attributes else None,
             exec_batch=attributes.get("exec_batch"),
         )
+
+    def _check_asked(self, path: Path, asked: Sequence[FrozenTrial], base: AlgorithmConfig) -> None:
+        for row in read_csv(path / "hyperparams.csv"):
+            number = int(row["trial"])
+            for name, value in dotted(self.trial(asked[number], base).algorithm).items():
+                if row[name] != cell(value):
+                    raise HyperlaxError(
+                        f"{path / 'hyperparams.csv'}: trial {number} was trained with {name} = {row[name]}, the sampler now "
+                        f"suggests {cell(value)}. The versions of Optuna or numpy differ from those in "
+                        f"{self._directory.manifest.name}: install those to repair."
+                    )
 
     def _ask(self, start: int, stop: int) -> None:
         """Have trials `start` to `stop` in the database, as far as the space has configurations.

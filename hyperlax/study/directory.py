@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from hyperlax.errors import UsageError
 log = logging.getLogger(__name__)
 
 SUCCESS = "success.txt"
+LOCK = ".lock"
+_TEMPORARY = re.compile(r"\..+\.tmp(-journal)?")
 _BATCH = re.compile(r"batch_\d+")
 
 
@@ -25,6 +28,7 @@ class StudyDirectory:
         self.root = root
         self.manifest = root / "study.json"
         self.database = root / "optuna_study.db"
+        self.backup = root / "optuna_study.db.backup"
         self.report = root / "report.html"
 
     def holds_a_study(self) -> bool:
@@ -49,11 +53,14 @@ class StudyDirectory:
         return [path for path in self._batches() if (path / SUCCESS).exists()]
 
     def discard_incomplete(self) -> None:
-        """Remove the batches that were being written when a process died; their trials are run again."""
+        """Remove what was being written when a process died: batches, whose trials are run again, and temporary files."""
         for path in self._batches():
             if not (path / SUCCESS).exists():
                 log.info("%s was not complete; its trials are run again.", path)
                 shutil.rmtree(path)
+        for path in self.root.rglob(".*.tmp*"):
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def _batches(self) -> list[Path]:
         """Batches by name; what else a user keeps there is none of this study's."""
@@ -73,23 +80,51 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def only_one_process(root: Path) -> Iterator[None]:
-    """Hold the directory for this process. UsageError if another one does; the system lets go when a process dies."""
+    """Hold the directory for this process. UsageError, naming the other one, if another does.
+
+    The system lets go when a process dies, so what a dead one left is taken over. Where it cannot lock (some network file
+    systems), a process that the file names is believed while it lives on this machine.
+    """
     make_directory(root)
     if os.name == "nt":
         yield
         return
     import fcntl
 
-    descriptor = os.open(root, os.O_RDONLY)
+    descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
+        holder = os.read(descriptor, 200).decode("utf-8", "replace").strip()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UsageError(
-                f"{root}: another process is running this study. Wait for it, or stop it and resume."
-            ) from error
+            raise _held(root, holder) from error
         except OSError as error:
+            if _lives(holder):
+                raise _held(root, holder) from error
             log.warning("%s cannot be locked (%s): take care that no other process runs this study.", root, error)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
+        os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _held(root: Path, holder: str) -> UsageError:
+    return UsageError(
+        f"{root}: {holder or 'another process'} is running this study. Wait for it, or stop it and resume."
+    )
+
+
+def _lives(holder: str) -> bool:
+    """Whether the file's process is one of this machine and alive."""
+    found = re.fullmatch(r"process (\d+) on (.+)", holder)
+    if not found or found[2] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

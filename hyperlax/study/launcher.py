@@ -28,8 +28,8 @@ def run_study(
 ) -> int:
     """Run a study, or go on with the one in `resume_from`, until it has `n_trials` finished trials. Returns the exit status.
 
-    0: done, or out of time. 1: every trial failed. 130: interrupted. UsageError, before anything is written, for what cannot
-    run. runner: what trains, by default the engine. analyse: by default `hyperlax.analysis`, imported when first needed.
+    0: done, or out of time. 1: too many trials failed. 130, 143: interrupted. UsageError, before anything is written, for what
+    cannot run. runner: what trains, by default the engine. analyse: by default `hyperlax.analysis`, imported when first needed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     deadline = time.monotonic() + (arguments.timeout or float("inf"))

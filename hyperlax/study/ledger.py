@@ -1,7 +1,7 @@
 """Writes many trials into Optuna's SQLite tables in one transaction.
 
 Optuna's own storage opens one transaction per attribute of a trial, about 3 ms each, and asks for every row before it writes it.
-What stands in the tables afterwards is the same; plain Optuna reads it. The layout of the tables is versioned in the file itself.
+What stands in the tables afterwards is the same; plain Optuna reads it. The layout is that of `database.SCHEMA`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import RDBStorage
-
-from hyperlax.errors import HyperlaxError
-
-SCHEMA = 12
-"""`schema_version` of the tables that the statements below are written for: Optuna 5."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +39,8 @@ class Entry:
 class Ledger:
     """One study in the file behind an RDBStorage."""
 
-    def __init__(self, path: Path, rdb: RDBStorage, study_id: int):
-        """HyperlaxError if the file's tables have another layout than this class writes."""
+    def __init__(self, rdb: RDBStorage, study_id: int):
         self._engine, self._study_id = rdb.engine, study_id
-        with self._transaction() as cursor:
-            ((found,),) = cursor.execute("SELECT schema_version FROM version_info").fetchall()
-        if found != SCHEMA:
-            raise HyperlaxError(
-                f"{path}: its tables have layout {found}, this version of Hyperlax writes layout {SCHEMA}. "
-                "Use the versions of Hyperlax and Optuna that study.json names."
-            )
 
     def record(self, entries: Iterable[Entry], distributions: Mapping[str, BaseDistribution]) -> None:
         """Add WAITING trials under the next numbers."""
@@ -86,7 +72,10 @@ class Ledger:
         self._update("state = 'WAITING'", [(number,) for number in numbers])
 
     def finish(self, endings: Iterable[Ending]) -> None:
-        """Tell how trials ended: attributes, values and state of all of them together, or nothing."""
+        """Tell how trials ended: attributes, values and state of all of them together, or nothing.
+
+        One that never started here, since it ran before a repair, starts as it ends: Optuna demands a start.
+        """
         now = _now()
         with self._transaction() as cursor:
             for ending in endings:
@@ -99,7 +88,9 @@ class Ledger:
                     [(trial, objective, value) for objective, value in enumerate(ending.values)],
                 )
                 cursor.execute(
-                    "UPDATE trials SET state = ?, datetime_complete = ? WHERE trial_id = ?", (ending.state, now, trial)
+                    "UPDATE trials SET state = ?, datetime_start = COALESCE(datetime_start, ?), datetime_complete = ? "
+                    "WHERE trial_id = ?",
+                    (ending.state, now, now, trial),
                 )
 
     def _update(self, change: str, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -17,14 +16,17 @@ from hyperlax.arguments import StudyArguments
 from hyperlax.envs import canonical
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
+from hyperlax.study import database
 from hyperlax.study.batch_files import TrialEnd, failed_batch, write_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.distributions import SearchSpace
+from hyperlax.study.failures import Failures
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.pool import Background, run_batches, stopping_on_ctrl_c
+from hyperlax.study.pool import Background, run_batches
 from hyperlax.study.progress import Progress
 from hyperlax.study.record import StudyRecord
+from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.storage import StudyStorage, importances
 from hyperlax.study.suggest import Questioner
 from hyperlax.study.summary import print_end
@@ -62,16 +64,19 @@ class StudyLoop:
         self._reference = ReferenceReturns(**manifest.reference)
         self._objectives = dict(zip(arguments.objective_names, arguments.objective_directions, strict=True))
         self._width = arguments.optuna_study_batch_size
-        self._stop = threading.Event()
+        self._stop = Stop()
+        self._failures = Failures(arguments.max_failure_rate)
         self._exhausted = False
         self._background = Background()
         self._began: dict[HparamBatch, float] = {}
 
     def run(self, runner: Callable[[], StudyRunner]) -> int:
         """Run what is missing and say how it ended, with the exit status. `runner` is called only if anything is missing."""
+        has_batches = bool(self._directory.complete_batches())
+        database.check(self._directory.database, self._arguments.study_name, has_batches)
         self._manifest.write(self._directory.manifest)
         self._storage = StudyStorage(self._directory.database, self._arguments.study_name, self._objectives)
-        with closing(self._storage), closing(self._background), stopping_on_ctrl_c(self._stop):
+        with closing(self._storage), closing(self._background), stopping_on_signals(self._stop):
             self._storage.describe(
                 {
                     "recipe": self._recipe.name,
@@ -85,6 +90,9 @@ class StudyLoop:
             )
             self._directory.discard_incomplete()
             self._conversation.recover()
+            for trial in self._conversation.trials():
+                if trial.state.is_finished():
+                    self._failures.count(trial.state.name, trial.user_attrs.get("reason", ""))
             self._renew_analysis()
             if self._conversation.finished() < self._arguments.n_trials:
                 self._train(runner())
@@ -94,7 +102,8 @@ class StudyLoop:
                 self._directory,
                 self._objectives,
                 total=self._arguments.n_trials,
-                interrupted=self._stop.is_set(),
+                interrupted=self._stop.exit_status if self._stop.is_set() else None,
+                given_up=self._failures.sentence() if self._failures.too_many else None,
                 exhausted=self._exhausted,
             )
 
@@ -107,6 +116,7 @@ class StudyLoop:
                 if not asked:
                     self._exhausted = self._conversation.finished() < self._arguments.n_trials
                     return
+                database.back_up(self._directory.database, self._directory.backup)
                 self._run_super_batch(asked, runner, progress)
 
     def _note(self, runner: StudyRunner) -> None:
@@ -125,7 +135,7 @@ class StudyLoop:
         return progress
 
     def _may_start(self) -> bool:
-        return not self._stop.is_set() and time.monotonic() < self._deadline
+        return not self._stop.is_set() and not self._failures.too_many and time.monotonic() < self._deadline
 
     def _run_super_batch(self, asked: list[FrozenTrial], runner: StudyRunner, progress: Progress) -> None:
         """Train trials of one super-batch; its analysis follows when none of them is left."""
@@ -180,6 +190,7 @@ class StudyLoop:
             _log_failures(ends)
         leading = next(iter(self._objectives))
         for end in ends:
+            self._failures.count(end.state, end.reason)
             progress.finished(end.number, end.state, end.metrics.get(leading))
         progress.batch_ended()
         return ()

@@ -9,12 +9,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from hyperlax.arguments import StudyArguments, read_json
+from hyperlax.arguments import StudyArguments
 from hyperlax.errors import UsageError
 from hyperlax.files import write_json
 from hyperlax.metrics import ReferenceReturns
+from hyperlax.reading import DAMAGED, fits, read_json
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.space import Distribution
 
@@ -71,6 +72,12 @@ def read(path: Path) -> Manifest:
     missing = [name for name in names if not isinstance(stored, dict) or name not in stored]
     if missing:
         raise UsageError(f"{path}: lacks {', '.join(missing)}. It was written by another version of Hyperlax.")
+    hints = get_type_hints(Manifest)
+    wrong = [name for name in names if not fits(stored[name], hints[name])]
+    if not wrong and set(stored["reference"]) != set(ReferenceReturns.__dataclass_fields__):
+        wrong = ["reference"]
+    if wrong or "config" not in stored["recipe"]:
+        raise UsageError(f"{path}: `{(wrong or ['recipe'])[0]}` is not what Hyperlax writes there. {DAMAGED}")
     return Manifest(**{name: stored[name] for name in names})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +10,7 @@ import optuna
 
 from hyperlax.arguments import StudyArguments
 from hyperlax.recipe import Recipe
+from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
@@ -38,9 +38,10 @@ def print_plan(
         manifests.check_unchanged(directory.manifest, stored, recipe)
     runner = runner or runner_of_study(arguments, recipe, stored)
     with tempfile.TemporaryDirectory() as scratch:
+        database.check(directory.database, arguments.study_name, bool(directory.complete_batches()))
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
-            _copy(directory.database, copy)
+            database.back_up(directory.database, copy)
         objectives = dict(zip(arguments.objective_names, arguments.objective_directions, strict=True))
         with closing(StudyStorage(copy, arguments.study_name, objectives)) as storage:
             conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
@@ -49,10 +50,3 @@ def print_plan(
             trials = [conversation.trial(trial, recipe.config.algorithm) for trial in asked]
     print(runner.plan(trials).sentence() if trials else "Nothing is left to run.")
     return 0
-
-
-def _copy(database: Path, copy: Path) -> None:
-    """Copy a database as of one moment, also while another process writes it."""
-    source = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
-    with closing(source), closing(sqlite3.connect(copy)) as target:
-        source.backup(target)

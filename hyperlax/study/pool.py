@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from types import FrameType
 
 from hyperlax.trial import BatchResult, HparamBatch, Runner
 
 TICK_SECONDS = 0.5
-INTERRUPTED = 130
 
 
 def run_batches(
@@ -87,23 +81,3 @@ class Background:
     def close(self) -> None:
         """Let go of the thread, after the piece that is under way."""
         self._thread.shutdown()
-
-
-@contextmanager
-def stopping_on_ctrl_c(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C sets `stop`; a second one ends the process at once. Outside the main thread there are no signals to take."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(INTERRUPTED)
-        stop.set()
-        print("\nStopping at the next segment. Ctrl-C again exits at once.", file=sys.stderr, flush=True)
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from pathlib import Path
 
 from hyperlax.arguments import SingleArguments
@@ -15,8 +14,8 @@ from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.batch_files import TrialEnd, mark_complete, write_tables
 from hyperlax.study.directory import make_directory
 from hyperlax.study.manifest import installed_versions
-from hyperlax.study.pool import INTERRUPTED, stopping_on_ctrl_c
 from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.training import StudyRunner, reference_returns, runner_of_single
 from hyperlax.trial import Interrupted, Trial
 
@@ -30,7 +29,7 @@ def run_single(
 ) -> int:
     """Train one configuration, write its files, print its metrics. Returns the exit status.
 
-    0: done. 1: the training failed, the reason is printed. 130: interrupted, nothing is written. UsageError before anything
+    0: done. 1: the training failed, the reason is printed. 130 or 143: interrupted, nothing is written. UsageError before anything
     runs for what cannot. runner: what trains, by default the engine.
     """
     from hyperlax.analysis.single import write_learning_curve
@@ -42,13 +41,13 @@ def run_single(
     plan = runner.plan([Trial(0, algorithm)])
     (batch,) = plan.batches
     log.info("%s", plan.sentence())
-    stop = threading.Event()
-    with stopping_on_ctrl_c(stop):
+    stop = Stop()
+    with stopping_on_signals(stop):
         try:
             result = runner.run(batch, should_stop=stop.is_set, report=lambda steps: None)
         except Interrupted:
             print("Interrupted; nothing is written.")
-            return INTERRUPTED
+            return stop.exit_status
         except MemoryError as error:
             raise HyperlaxError(f"{error}. Make networks, batches, replay or --num-seeds smaller.") from error
     directory = new_directory(parent)

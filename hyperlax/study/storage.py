@@ -36,7 +36,7 @@ class StudyStorage:
     def __init__(self, path: Path, study_name: str, objectives: Mapping[str, str]):
         """Open the study of that name, or create it. objectives: name -> "minimize" or "maximize".
 
-        UsageError if the file holds a study of that name with other directions.
+        UsageError if the file, which `database.check` found sound, holds a study of that name with other directions.
         """
         self._rdb = RDBStorage(url_of(path))
         self._study = optuna.create_study(
@@ -49,7 +49,7 @@ class StudyStorage:
         if found != list(objectives.values()):
             raise UsageError(f"{path}: study {study_name} has directions {found}, study.json says {dict(objectives)}.")
         self._objectives = dict(objectives)
-        self._ledger = Ledger(path, self._rdb, self._rdb.get_study_id_from_name(study_name))
+        self._ledger = Ledger(self._rdb, self._rdb.get_study_id_from_name(study_name))
 
     def close(self) -> None:
         """Let go of the file."""

@@ -10,7 +10,6 @@ from optuna.trial import FrozenTrial
 
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.manifest import resume_command
-from hyperlax.study.pool import INTERRUPTED
 from hyperlax.study.storage import StudyStorage
 
 
@@ -20,10 +19,14 @@ def print_end(
     objectives: Mapping[str, str],
     *,
     total: int,
-    interrupted: bool,
+    interrupted: int | None,
+    given_up: str | None,
     exhausted: bool,
 ) -> int:
-    """Print how a study ended and return the exit status: 130 if it was interrupted, 1 if no trial succeeded, else 0."""
+    """Print how a study ended and return the exit status: 1 if no trial or too few succeeded, else 0.
+
+    interrupted: the exit status for that, where it was. given_up: why the study ended early for its failures, where it did.
+    """
     states = Counter(trial.state.name for trial in storage.trials() if trial.state.is_finished())
     finished = states.total()
     by_state = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
@@ -36,13 +39,20 @@ def print_end(
         print(line)
     _print_report(directory)
     if finished < total and not exhausted:
-        why = "Interrupted" if interrupted else "Out of time"
-        print(f"{why} with {total - finished} trials to go. To go on:\n  {resume_command(directory.root)}")
-        return INTERRUPTED if interrupted else 0
+        command = resume_command(directory.root) + (" --max-failure-rate 1" if given_up else "")
+        print(f"{_why(interrupted, given_up, total - finished)} To go on:\n  {command}")
+        return 1 if given_up else interrupted or 0
     if states["COMPLETE"] + states["PRUNED"] == 0:
         print(f"Every trial failed; the reasons are in {directory.root / 'trials.csv'}.")
         return 1
     return 0
+
+
+def _why(interrupted: int | None, given_up: str | None, left: int) -> str:
+    """Why trials are left."""
+    if given_up:
+        return f"{given_up} The study gives up with {left} trials to go."
+    return f"{'Out of time' if interrupted is None else 'Interrupted'} with {left} trials to go."
 
 
 def _best_lines(best: list[FrozenTrial], ties: int, objectives: list[str]) -> list[str]:

@@ -1,0 +1,84 @@
+"""The SQLite file as a file: is it whole, whose is it, and a copy for the day when it is not."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from hyperlax.errors import UsageError
+
+SCHEMA = 12
+"""`schema_version` of Optuna's tables that Hyperlax writes: Optuna 5."""
+
+
+class Damaged(UsageError):
+    """The file is no whole SQLite database."""
+
+
+def check(path: Path, study_name: str, has_batches: bool) -> None:
+    """Refuse a file that is damaged, of another layout, or of another study. One that is missing or empty is a study's beginning.
+
+    has_batches: batches of the study are on disk, so that this is not its beginning.
+
+    Raises:
+      Damaged: it is no whole SQLite database, or the study in it is gone.
+      UsageError: its tables are not Optuna's, are of another version, or hold other studies only.
+    """
+    tables, schema, studies = _content(path) if path.exists() else (set(), None, [])
+    if any(not table.startswith(_OPTUNA) for table in tables) and "studies" not in tables:
+        raise UsageError(
+            f"{path}: is no database of Optuna, it has the tables {', '.join(sorted(tables)[:5])}. {_ELSEWHERE}"
+        )
+    if schema not in (None, SCHEMA):
+        raise UsageError(
+            f"{path}: its tables have layout {schema}, this version of Hyperlax writes layout {SCHEMA}. "
+            "Use the versions of Hyperlax and Optuna that study.json names."
+        )
+    if studies and study_name not in studies:
+        raise UsageError(f"{path}: holds the study {', '.join(studies)}, not {study_name} of study.json. {_ELSEWHERE}")
+    if has_batches and not studies:
+        raise _damaged(path, "it holds no study, though batches are on disk" if path.exists() else "it is gone")
+
+
+def back_up(path: Path, to: Path) -> None:
+    """Replace `to` by a copy of the database as of now, atomically."""
+    temporary = to.with_name(f".{to.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    with closing(_open(path)) as source, closing(sqlite3.connect(temporary)) as target:
+        source.backup(target)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, to)
+
+
+_OPTUNA = ("stud", "trial", "version_info", "alembic_version")
+_ELSEWHERE = "Put the study's own database back, or choose another --output-root."
+
+
+def _content(path: Path) -> tuple[set[str], int | None, list[str]]:
+    """Names of the tables, version of the layout and names of the studies, as far as they are there."""
+    try:
+        with closing(_open(path)) as connection:
+            complaints = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
+            if complaints != ["ok"]:
+                raise _damaged(path, complaints[0].splitlines()[-1])
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            versions = connection.execute("SELECT schema_version FROM version_info") if "version_info" in tables else []
+            schema = next((row[0] for row in versions), None)
+            named = connection.execute("SELECT study_name FROM studies") if "studies" in tables else []
+            return tables, schema, [row[0] for row in named]
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """For reading; a journal that a killed process left is rolled back, which needs leave to write."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+
+
+def _damaged(path: Path, why: str) -> Damaged:
+    return Damaged(
+        f"{path}: is damaged ({why}). `hyperlax repair {path.parent}` rebuilds it from its backup and the batches on disk."
+    )

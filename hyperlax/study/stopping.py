@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM: the first asks a run to end at its next segment, the second ends the process at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+class Stop(threading.Event):
+    """Set when a run shall end. exit_status: what the process then returns."""
+
+    exit_status = EXIT_STATUS[signal.SIGINT]
+
+
+@contextmanager
+def stopping_on_signals(stop: Stop) -> Iterator[None]:
+    """The first signal sets `stop`. Outside the main thread there are no signals to take.
+
+    A second one loses what is being trained and nothing else: files and transactions are whole or not there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(EXIT_STATUS[signal.Signals(number)])
+        stop.exit_status = EXIT_STATUS[signal.Signals(number)]
+        stop.set()
+        again = "Ctrl-C again exits" if number == signal.SIGINT else "A second signal ends it"
+        print(f"\nStopping at the next segment. {again} at once.", file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, handle) for number in EXIT_STATUS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,133 @@
+"""Kills a study with SIGKILL at random moments until it has died often enough, lets it end, and says what was lost.
+
+python -m tests.faults.harness --kills 200 --seed 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import optuna
+
+Command = Callable[[Path], Sequence[str]]
+TOY = Path("sac_test", "gymnax_pendulum")
+TEMPORARY = re.compile(r"\..*\.tmp")
+
+
+def run_to_the_end(command: Sequence[str]) -> float:
+    """Seconds that it took. RuntimeError if it fails."""
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        raise RuntimeError(f"exit {done.returncode}: {done.stderr[-3000:]}")
+    return time.monotonic() - began
+
+
+def kill_often(command: Command, below: Path, scratch: Path, kills: int, seed: int) -> tuple[int, int]:
+    """Kill studies, one after another, until there were so many kills; how many studies that took, and trials in each.
+
+    command: from an output root, the words that start its study or resume it. below: where in the output root the study is.
+    Every study is killed at random moments, between a fifth and all of the time that an undisturbed one takes, until it is done;
+    then it has to be the undisturbed one.
+    """
+    draw, died, studies, trials = random.Random(seed), 0, 0, 0
+    whole = scratch / "whole"
+    longest = run_to_the_end(command(whole))
+    while died < kills:
+        root = scratch / f"killed_{studies}"
+        died += _until_it_ends(command(root), root / below, kills - died, longest, draw)
+        trials = check(root / below, whole / below)
+        studies += 1
+    return studies, trials
+
+
+def _until_it_ends(command: Sequence[str], directory: Path, kills: int, longest: float, draw: random.Random) -> int:
+    """Start a study again and again, killing it each time but at most so often; how often it died.
+
+    AssertionError if a batch that was complete at one death is not the same later, or a process fails by itself.
+    """
+    died, complete = 0, dict[str, str]()
+    while True:
+        patience = draw.uniform(0.2, 1.0) * longest if died < kills else 600
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                _, errors = process.communicate(timeout=patience)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                died += 1
+        now = complete_batches(directory)
+        assert complete.items() <= now.items(), "a batch that was complete has changed"
+        complete = now
+        if process.returncode != -signal.SIGKILL:
+            assert process.returncode == 0, errors[-3000:]
+            return died
+
+
+def complete_batches(directory: Path) -> dict[str, str]:
+    """Path -> digest of every file in a batch that is complete."""
+    batches = [path.parent for path in directory.glob("optuna_exec_batch_*/samples/batch_*/success.txt")]
+    files = [path for batch in batches for path in batch.iterdir()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def told(database: Path) -> list[tuple[object, ...]]:
+    """What must be the same in every study of one seed: all but the times, and which batch a trial ran in."""
+    trials = optuna.load_study(study_name=None, storage=f"sqlite:///{database}").trials
+    return [
+        (
+            t.number,
+            t.state.name,
+            t.params,
+            t.values,
+            {name: v for name, v in t.user_attrs.items() if name not in UNEQUAL},
+        )
+        for t in trials
+    ]
+
+
+UNEQUAL = ("batch", "train_seconds")
+
+
+def check(directory: Path, whole: Path) -> int:
+    """Compare a study that was killed with one that was not; how many trials both have. AssertionError where they differ."""
+    survived, uninterrupted = (told(path / "optuna_study.db") for path in (directory, whole))
+    assert [trial[0] for trial in survived] == list(range(len(uninterrupted)))
+    assert all(trial[1] in ("COMPLETE", "FAIL") for trial in survived)
+    assert survived == uninterrupted
+    left = [str(path) for path in directory.rglob("*") if TEMPORARY.fullmatch(path.name)]
+    assert not left, f"half-written files: {left}"
+    incomplete = [
+        str(p) for p in directory.glob("optuna_exec_batch_*/samples/batch_*") if not (p / "success.txt").exists()
+    ]
+    assert not incomplete, f"half-written batches: {incomplete}"
+    return len(survived)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        studies, trials = kill_often(toy, TOY, Path(scratch), given.kills, given.seed)
+    print(f"{given.kills} kills survived by {studies} studies of {trials} trials: none lost, none different.")
+
+
+def toy(root: Path) -> list[str]:
+    """Starts or resumes a study of the toy runner."""
+    return [sys.executable, "-m", "tests.faults.study", str(root)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Law 2, at any instant: a study that is killed again and again ends as one that is left alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.desk import study_of
+from tests.faults.harness import TOY, kill_often, toy
+
+
+@pytest.mark.timeout(500)
+def test_studies_survive_25_kills(tmp_path: Path) -> None:
+    _, trials = kill_often(toy, TOY, tmp_path, kills=25, seed=0)
+    assert trials == 16
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_studies_of_real_ppo_survive_5_kills(desk: Path) -> None:
+    def search(root: Path) -> list[str]:
+        return [sys.executable, "-m", "tests.faults.search", str(desk), str(root)]
+
+    _, trials = kill_often(search, study_of(Path(), "ppo_mlp", ""), desk / "kills", kills=5, seed=0)
+    assert trials == 12

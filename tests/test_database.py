@@ -1,0 +1,161 @@
+"""A study's database when it is damaged, gone, or somebody else's; and how it is built again."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+
+from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.files import read_csv
+from hyperlax.study import database
+from hyperlax.study.repair import repair
+from tests.fake_runner import FakeRunner
+from tests.study_cases import Case, arguments_of, recipe_of
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def scribble(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[4096:12288] = b"x" * 8192
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "truncated": truncate,
+    "overwritten in the middle": scribble,
+    "no database": lambda path: path.write_text("not a database at all, but long enough to be one " * 40),
+    "empty": lambda path: path.write_bytes(b""),
+    "deleted": Path.unlink,
+}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A study of two super-batches that was stopped in its second, and what it would have told."""
+    whole = Case(tmp_path_factory.mktemp("whole"), n_trials=16, sampler="tpe")
+    assert whole.start() == 0
+    case = Case(tmp_path_factory.mktemp("stopped"), n_trials=16, sampler="tpe")
+    assert case.start(FakeRunner(raises={12: KeyboardInterrupt()})) == 130
+    return case, whole.told()
+
+
+def copy_of(case: Case, tmp_path: Path) -> Case:
+    shutil.copytree(case.root, tmp_path / "copy")
+    return Case(tmp_path / "copy", **case.arguments)
+
+
+def repaired(case: Case) -> int:
+    return repair(arguments_of(case.root, **case.arguments), recipe_of(case.space), case.directory)
+
+
+@pytest.mark.parametrize("backup", [True, False], ids=["backup", "no backup"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_database_is_refused_and_repaired_and_nothing_is_lost(tmp_path, stopped, damage, backup, capsys):
+    case, whole = copy_of(stopped[0], tmp_path), stopped[1]
+    finished = sum(state == "COMPLETE" for state in case.states())
+    path = case.directory / "optuna_study.db"
+    DAMAGES[damage](path)
+    if not backup:
+        (case.directory / "optuna_study.db.backup").unlink()
+    damaged = path.read_bytes() if path.exists() else None
+    with pytest.raises(UsageError, match=r"is damaged \(.+\)\. `hyperlax repair .+` rebuilds it"):
+        case.resume()
+    assert (path.read_bytes() if path.exists() else None) == damaged
+    assert repaired(case) == 0
+    said = capsys.readouterr().out
+    kept = case.directory / "optuna_study.db.damaged"
+    assert (kept.read_bytes() if kept.exists() else None) == damaged
+    restored = (8, finished - 8, "optuna_study.db.backup") if backup else (0, finished, "no backup")
+    assert f"Restored {restored[0]} finished trials from {restored[2]} and {restored[1]} from the batches" in said
+    runner = FakeRunner()
+    assert case.resume(runner) == 0
+    assert len(runner.trained) == 16 - finished
+    assert case.told() == whole
+
+
+def test_a_damaged_backup_is_not_used(tmp_path, stopped, capsys):
+    case = copy_of(stopped[0], tmp_path)
+    truncate(case.directory / "optuna_study.db")
+    truncate(case.directory / "optuna_study.db.backup")
+    assert repaired(case) == 0
+    assert "Restored 0 finished trials from no backup" in capsys.readouterr().out
+    assert case.resume() == 0 and case.told() == stopped[1]
+
+
+def test_a_sound_database_is_left_alone(tmp_path, stopped, capsys):
+    case = copy_of(stopped[0], tmp_path)
+    before = (case.directory / "optuna_study.db").read_bytes()
+    assert repaired(case) == 0
+    assert "is sound; nothing to repair." in capsys.readouterr().out
+    assert (case.directory / "optuna_study.db").read_bytes() == before
+
+
+def test_a_second_damage_keeps_the_first_file(tmp_path, stopped):
+    case = copy_of(stopped[0], tmp_path)
+    for name in ("optuna_study.db.damaged", "optuna_study.db.damaged1"):
+        truncate(case.directory / "optuna_study.db")
+        assert repaired(case) == 0
+        assert (case.directory / name).exists()
+
+
+def test_batches_of_another_seed_are_not_taken_for_this_studys(tmp_path, stopped):
+    case = copy_of(stopped[0], tmp_path)
+    (case.directory / "optuna_study.db").unlink()
+    (case.directory / "optuna_study.db.backup").unlink()
+    case.arguments["seed"] = 99
+    with pytest.raises(HyperlaxError, match=r"trial 0 was trained with algorithm\..+ the sampler now suggests"):
+        repaired(case)
+
+
+def other_tables(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+
+
+def other_layout(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE version_info SET schema_version = 99")
+        connection.commit()
+
+
+def other_study(path: Path) -> None:
+    path.unlink()
+    optuna.create_study(study_name="another", storage=f"sqlite:///{path}")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_tables, "is no database of Optuna, it has the tables recipes"),
+        (other_layout, "its tables have layout 99, this version of Hyperlax writes layout 12"),
+        (other_study, "holds the study another, not test_study of study.json"),
+    ],
+)
+def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path, stopped, change, words):
+    case = copy_of(stopped[0], tmp_path)
+    path = case.directory / "optuna_study.db"
+    change(path)
+    before = path.read_bytes()
+    for command in (case.resume, lambda: case.plan(resume=True), lambda: repaired(case)):
+        with pytest.raises(UsageError, match=words):
+            command()
+    assert path.read_bytes() == before
+
+
+def test_the_backup_is_a_whole_database_as_of_the_last_super_batch(stopped):
+    case, _ = stopped
+    backup = case.directory / "optuna_study.db.backup"
+    database.check(backup, "test_study", has_batches=True)
+    states = [trial.state.name for trial in optuna.load_study(study_name=None, storage=f"sqlite:///{backup}").trials]
+    assert states == ["COMPLETE"] * 8 + ["WAITING"] * 8
+    curves = [row for path in case.directory.glob("*/samples/*/curves.csv") for row in read_csv(path)]
+    assert {int(row["trial"]) for row in curves} >= set(range(8))

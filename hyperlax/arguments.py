@@ -236,7 +236,7 @@ def check_run(arguments: StudyArguments | SingleArguments) -> None:
         )
     if arguments.log_level not in LOG_LEVELS:
         raise UsageError(f"--log-level: no level named {arguments.log_level!r}. Use {', '.join(LOG_LEVELS)}.")
-    _check_output_root(Path(arguments.output_root))
+    _check_output_root(arguments.output_root)
 
 
 def at_least(value: int, least: int, name: str) -> None:
@@ -283,8 +283,14 @@ def _check_batches(arguments: StudyArguments) -> None:
         )
 
 
-def _check_output_root(root: Path) -> None:
-    nearest = next(path for path in (root, *root.absolute().parents) if path.exists())
+def _check_output_root(given: str) -> None:
+    if not given.strip():
+        raise UsageError("--output-root is empty. Name a directory, or leave the flag out.")
+    root = Path(given)
+    try:
+        nearest = next(path for path in (root, *root.absolute().parents) if path.exists())
+    except OSError as error:
+        raise UsageError(f"--output-root {given[:60]}...: {error.strerror}. Choose a shorter name.") from error
     if not nearest.is_dir():
         raise UsageError(
             f"--output-root {root}: {nearest} is a file. Choose a directory; it is made if it is not there."

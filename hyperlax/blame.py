@@ -22,7 +22,9 @@ def blamed(path: Path, where: str) -> Iterator[None]:
         positions = _positions(error.__traceback__, str(path.resolve()))
         place = f"{where}:{positions[0][0]}" if positions else where
         entry = next((name for position in positions if (name := _entry(path, position))), None)
-        message = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+        message = (
+            str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        )
         raise UsageError(": ".join(part for part in (place, entry, message) if part)) from error
 
 

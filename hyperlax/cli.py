@@ -10,10 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import tyro
-
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.flags import RepairFlags, SearchFlags, SingleFlags
+from hyperlax.parsing import parse
 
 INTERRUPTED = 130
 
@@ -24,13 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 1: it could not be completed. 2: refused before anything ran. 130, 143: interrupted. Any other exception is a
     bug and keeps its traceback.
     """
-    flags = tyro.extras.subcommand_cli_from_dict(
-        {name: flags for name, (flags, _) in COMMANDS.items()},
-        prog="hyperlax",
-        description="Trains many reinforcement-learning configurations at once, as lanes of one compiled JAX program.",
-        args=argv,
-    )
     try:
+        flags = parse({name: kind for name, (kind, _) in COMMANDS.items()}, argv)
         return next(run(flags) for kind, run in COMMANDS.values() if isinstance(flags, kind))
     except HyperlaxError as error:
         print(f"hyperlax: {error}", file=sys.stderr)

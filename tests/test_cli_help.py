@@ -131,11 +131,13 @@ def test_a_recipe_that_searches_nothing_is_refused(calls, capsys):
     assert cli.main(SINGLE) == 0
 
 
-@pytest.mark.parametrize("flags", [["--n-trials", "ten"], ["--run-length-modifier", "short"], ["--no-such-flag"]])
-def test_a_flag_that_cannot_be_read_exits_with_2(calls, flags):
-    with pytest.raises(SystemExit) as caught:
-        cli.main([*STUDY, *flags])
-    assert caught.value.code == 2
+def test_a_window_is_as_wide_after_a_refusal_as_before(calls, monkeypatch):
+    for columns in ("77", None):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        if columns:
+            monkeypatch.setenv("COLUMNS", columns)
+        assert cli.main([*STUDY, "--n-trials", "ten"]) == 2
+        assert os.environ.get("COLUMNS") == columns
 
 
 @pytest.mark.parametrize("error, status", [(HyperlaxError("the disk is full"), 1), (KeyboardInterrupt(), 130)])

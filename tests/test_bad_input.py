@@ -1,0 +1,92 @@
+"""What cannot run is refused in one line, with exit status 2, before anything is written.
+
+The tables in `bad_input/` hold the exact words: what was typed, then what is said; LINE stands for a line's number.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperlax import cli
+from tests.desk import ROOT
+
+TABLES = Path(__file__).parent / "bad_input"
+WORDS: dict[str, str] = {
+    "SEARCH": "optuna-hp-search --algo-and-network-config sac_mlp --env-config gymnax.pendulum",
+    "SINGLE": "run-single-hp --algo-and-network-config sac_mlp --env-config gymnax.pendulum",
+    "LONG": "x" * 300,
+    "NOTHING": "",
+}
+
+
+def table(name: str) -> list[tuple[str, ...]]:
+    """The cases of a table: their lines, cases separated by an empty one."""
+    text = (TABLES / f"{name}.txt").read_text(encoding="utf-8")
+    return [tuple(case.splitlines()) for case in text.strip().split("\n\n")]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A directory to work in that holds nothing but a file."""
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").write_text("")
+
+
+def refused(words: Sequence[str], capsys: Any) -> str:
+    """The one line that a command is refused with; nothing is written."""
+    before = sorted(Path().rglob("*"))
+    assert cli.main(words) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("hyperlax: ") and said.err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+    return said.err.removeprefix("hyperlax: ").removesuffix("\n")
+
+
+def test_there_are_many_cases():
+    assert sum(len(table(name)) for name in ("commands", "entries", "edits")) >= 80
+
+
+@pytest.mark.parametrize(("typed", "said"), table("commands"), ids=lambda value: value[:60])
+def test_a_command_is_refused(capsys, typed: str, said: str):
+    assert refused(shlex.split(" ".join(WORDS.get(word, word) for word in typed.split())), capsys) == said
+
+
+@pytest.mark.parametrize("name", ["gymnax.pendulm", "pendulum"])
+def test_an_unknown_environment_is_refused_with_the_nearest_and_the_list(capsys, name):
+    said = refused(f"optuna-hp-search --algo-and-network-config sac_mlp --env-config {name}".split(), capsys)
+    assert said.startswith(f"no environment named `{name}`. Did you mean `gymnax.pendulum` or ")
+    assert "There are: gymnax.cartpole, gymnax.pendulum, " in said
+
+
+@pytest.mark.parametrize("root", ["", " "])
+def test_an_empty_output_root_is_refused(capsys, root):
+    said = refused([*WORDS["SEARCH"].split(), "--output-root", root], capsys)
+    assert said == "--output-root is empty. Name a directory, or leave the flag out."
+
+
+def said_of_recipe(text: str, capsys: Any) -> str:
+    Path("recipes").mkdir()
+    Path("recipes/edited.py").write_text(text, encoding="utf-8")
+    words = "optuna-hp-search --algo-and-network-config edited --env-config gymnax.pendulum"
+    return re.sub(r"^recipes/edited\.py:\d+:", "recipes/edited.py:LINE:", refused(words.split(), capsys))
+
+
+@pytest.mark.parametrize(("entry", "said"), table("entries"), ids=lambda value: value[:60])
+def test_an_entry_of_a_search_space_is_refused(capsys, entry, said):
+    text = (ROOT / "recipes" / "sac_mlp.py").read_text()
+    text, count = re.subn(r'("algorithm.hyperparam.gamma": ).*\n', lambda found: f"{found[1]}{entry},\n", text)
+    assert count == 1
+    assert said_of_recipe(text, capsys) == said
+
+
+@pytest.mark.parametrize(("old", "new", "said"), table("edits"), ids=lambda value: value[:60])
+def test_an_edit_of_a_recipe_is_refused(capsys, old, new, said):
+    text = (ROOT / "recipes" / "sac_mlp.py").read_text()
+    assert old in text
+    assert said_of_recipe(text.replace(old, new.replace("\\n", "\n"), 1), capsys) == said

@@ -51,6 +51,11 @@ class StudyArguments:
     max_failure_rate: float
     compilation_cache: bool
 
+    @property
+    def objectives(self) -> dict[str, str]:
+        """Name -> "minimize" or "maximize"."""
+        return dict(zip(self.objective_names, self.objective_directions, strict=True))
+
     def to_json(self) -> dict[str, Any]:
         """What `study.json` keeps under `arguments`."""
         return {

@@ -7,6 +7,7 @@ compiled and a study that is resumed runs every trial in the program that an uni
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections import Counter
@@ -110,6 +111,7 @@ def _predicted(probe: Workload, group: Group, budget: Budget, costs: Costs) -> f
     return compiling + budget.num_trials / budget.super_batch * training / budget.slots
 
 
+@functools.cache
 def expected_batches(trials: int, share: float, lanes: int) -> float:
     """How many batches of `lanes` hold those of some trials that need a program, each of which does by chance `share`.
 

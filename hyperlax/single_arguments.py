@@ -15,7 +15,7 @@ from hyperlax.reading import read_json
 if TYPE_CHECKING:
     from hyperlax.flags import SingleFlags
     from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.recipe import Recipe
+    from hyperlax.recipe import Recipe
 
 
 def resolve_single(flags: SingleFlags, recipe: Recipe) -> SingleArguments:

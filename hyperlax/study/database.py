@@ -14,7 +14,13 @@ SCHEMA = 12
 
 
 class Damaged(UsageError):
-    """The file is no whole SQLite database."""
+    """The file is no whole SQLite database. finding: which file, and why, without the advice."""
+
+    def __init__(self, path: Path, why: str):
+        self.finding = f"{path}: is damaged ({why})."
+        super().__init__(
+            f"{self.finding} `hyperlax repair {path.parent}` rebuilds it from its backup and the batches on disk."
+        )
 
 
 def check(path: Path, study_name: str, has_batches: bool) -> None:
@@ -39,7 +45,7 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
     if studies and study_name not in studies:
         raise UsageError(f"{path}: holds the study {', '.join(studies)}, not {study_name} of study.json. {_ELSEWHERE}")
     if has_batches and not studies:
-        raise _damaged(path, "it holds no study, though batches are on disk" if path.exists() else "it is gone")
+        raise Damaged(path, "it holds no study, though batches are on disk" if path.exists() else "it is gone")
 
 
 def back_up(path: Path, to: Path) -> None:
@@ -63,22 +69,16 @@ def _content(path: Path) -> tuple[set[str], int | None, list[str]]:
         with closing(_open(path)) as connection:
             complaints = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
             if complaints != ["ok"]:
-                raise _damaged(path, complaints[0].splitlines()[-1])
+                raise Damaged(path, complaints[0].splitlines()[-1])
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             versions = connection.execute("SELECT schema_version FROM version_info") if "version_info" in tables else []
             schema = next((row[0] for row in versions), None)
             named = connection.execute("SELECT study_name FROM studies") if "studies" in tables else []
             return tables, schema, [row[0] for row in named]
     except sqlite3.DatabaseError as error:
-        raise _damaged(path, str(error)) from error
+        raise Damaged(path, str(error)) from error
 
 
 def _open(path: Path) -> sqlite3.Connection:
     """For reading; a journal that a killed process left is rolled back, which needs leave to write."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
-
-
-def _damaged(path: Path, why: str) -> Damaged:
-    return Damaged(
-        f"{path}: is damaged ({why}). `hyperlax repair {path.parent}` rebuilds it from its backup and the batches on disk."
-    )

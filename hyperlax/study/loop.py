@@ -62,7 +62,7 @@ class StudyLoop:
         self._deadline = deadline
         self._environment = canonical(arguments.env_config)
         self._reference = ReferenceReturns(**manifest.reference)
-        self._objectives = dict(zip(arguments.objective_names, arguments.objective_directions, strict=True))
+        self._objectives = arguments.objectives
         self._width = arguments.optuna_study_batch_size
         self._stop = Stop()
         self._failures = Failures(arguments.max_failure_rate)

@@ -42,7 +42,7 @@ def print_plan(
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
             database.back_up(directory.database, copy)
-        objectives = dict(zip(arguments.objective_names, arguments.objective_directions, strict=True))
+        objectives = arguments.objectives
         with closing(StudyStorage(copy, arguments.study_name, objectives)) as storage:
             conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
             conversation.recover()

@@ -30,12 +30,12 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory = StudyDirectory(root)
     manifests.check_unchanged(directory.manifest, manifests.read(directory.manifest), recipe)
-    objectives = dict(zip(arguments.objective_names, arguments.objective_directions, strict=True))
+    objectives = arguments.objectives
     with only_one_process(root):
         try:
             database.check(directory.database, arguments.study_name, bool(directory.complete_batches()))
         except database.Damaged as error:
-            print(str(error).split(" `hyperlax repair", 1)[0])
+            print(error.finding)
         else:
             print(f"{directory.database} is sound; nothing to repair.")
             return 0

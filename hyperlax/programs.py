@@ -18,9 +18,8 @@ from hyperlax.algorithms.padding import Padding, padding_of, structure_of
 from hyperlax.algorithms.possible import sample_of_space, structure_of_space, with_any_activation
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine import device
-from hyperlax.engine.costs import Costs, Load
+from hyperlax.engine.costs import Costs, Load, making_seconds, training_seconds
 from hyperlax.engine.packing import Group, pack
-from hyperlax.engine.runner import making_seconds, training_seconds
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution

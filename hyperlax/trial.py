@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.hyperparams import AlgorithmConfig
 
 
@@ -24,6 +25,11 @@ class HparamBatch:
     """Trials that share one compiled call, at most as many as the program has lanes."""
 
     trials: tuple[Trial, ...]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The trials' numbers in the order of the lanes."""
+        return tuple(trial.number for trial in self.trials)
 
 
 @dataclass(frozen=True)
@@ -107,14 +113,21 @@ class Runner(Protocol):
 
     slots: int
 
-    def plan(self, trials: Sequence[Trial]) -> Plan:
-        """Partition trials into batches that can each share a program."""
+    def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
+        """Partition trials into batches that can each share a program; a saved batch that can go on stays as it is."""
         ...
 
-    def run(self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]) -> BatchResult:
-        """Train a batch to its end.
+    def run(
+        self,
+        batch: HparamBatch,
+        *,
+        should_stop: Callable[[], bool],
+        report: Callable[[int], None],
+        checkpoint: Checkpoint | None = None,
+    ) -> BatchResult:
+        """Train a batch to its end, from where `checkpoint` left it.
 
         After every segment `report` receives the environment steps done in it, over all trials and seeds of the batch, and
-        `should_stop` is asked; if it says yes, `Interrupted` is raised.
+        `should_stop` is asked; if it says yes, the batch is saved and `Interrupted` raised. It is also saved when that is due.
         """
         ...

@@ -213,10 +213,10 @@ def test_a_program_gets_as_many_lanes_as_the_compiled_one_says_fit() -> None:
 def test_a_batchs_times_count_the_programs_that_did_not_fit() -> None:
     result = run(runner(), batch(trial(0)))
     compiled, loaded = (Preparation(3.0, [Compilation("train", 2.0, cached)]) for cached in (False, True))
-    timing = engine_runner._with_refused(result, [compiled, loaded], 60.0).timing
+    timing = engine_runner._with_refused(result, [compiled, loaded]).timing
     assert timing["programs_compiled"] == result.timing["programs_compiled"] + 1
     assert timing["compile_seconds"] == result.timing["compile_seconds"] + 6.0
-    assert timing["wall_seconds"] == 60.0
+    assert timing["wall_seconds"] == result.timing["wall_seconds"] + 6.0
 
 
 def test_a_study_that_goes_on_gives_its_programs_the_lanes_they_had_whatever_is_free_now() -> None:

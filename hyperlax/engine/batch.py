@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
+from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Preparation, Program
 from hyperlax.trial import Curve, Interrupted, Outcome, Trial
@@ -39,12 +40,33 @@ class Schedule:
 
 @dataclass
 class Stopwatch:
-    """Seconds spent in each part of a batch."""
+    """Seconds spent in each part of a batch, and how many of its segments are done.
+
+    preparation: of this process; earlier: what a saved batch had cost until then, see `Head.timing`.
+    """
 
     preparation: Preparation
     train: float = 0.0
     evaluate: float = 0.0
     segments: int = 0
+    earlier: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
+
+    def timing(self) -> dict[str, float]:
+        """What the batch has cost so far."""
+        before = self.earlier
+        return {
+            "programs_compiled": before.get("programs_compiled", 0) + int(not self.preparation.cached),
+            "compile_seconds": before.get("compile_seconds", 0.0) + self.preparation.seconds,
+            "train_seconds": self.train,
+            "evaluate_seconds": self.evaluate,
+            "wall_seconds": before.get("wall_seconds", 0.0) + time.perf_counter() - self.began,
+        }
+
+    def resume(self, head: Head) -> None:
+        """Go on from what a saved batch had cost."""
+        self.earlier, self.segments = head.timing, head.segments
+        self.train, self.evaluate = head.timing["train_seconds"], head.timing["evaluate_seconds"]
 
     def time(self, part: str, work: Callable[[], Any]) -> Any:
         """Do the work, wait for its result, and add its seconds to the part."""
@@ -62,6 +84,17 @@ class Scores:
 
     def add(self, scores: Any, trials: int) -> None:
         self.points.append({name: np.asarray(getattr(scores, name))[:trials] for name in (*SCORES, "finite")})
+
+    def save(self) -> dict[str, np.ndarray]:
+        """As plain arrays, which `restore` takes."""
+        return {name: np.stack([values[name] for values in self.points]) for name in (*SCORES, "finite")}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Go on from what was saved."""
+        names = (*SCORES, "finite")
+        self.points = [
+            dict(zip(names, rows, strict=True)) for rows in zip(*map(arrays.__getitem__, names), strict=True)
+        ]
 
     def first_fault(self, lane: int) -> int | None:
         """The first evaluation at which a seed of the lane was not finite."""
@@ -112,34 +145,73 @@ def train_batch(
     episodes: int,
     should_stop: Callable[[], bool],
     report: Callable[[int], None],
+    prepared: Callable[[Preparation], None] = lambda made: None,
+    keeper: Keeper | None = None,
 ) -> tuple[list[Outcome], Stopwatch]:
-    """Train every trial to its budget, evaluating between segments.
+    """Train every trial to its budget, evaluating between segments, from where `keeper` left it.
 
     A trial whose parameters or returns stop being finite is FAIL from there on; its mates do not notice. When none is left
-    the batch ends.
+    the batch ends. `prepared` is called when the program is executable.
 
     Raises:
-      Interrupted: `should_stop` said so after a segment that was not the last.
+      Interrupted: `should_stop` said so after a segment that was not the last; `keeper` has it by then.
     """
     program, trials = assignment.program, len(assignment.trials)
     hypers = assignment.hypers()
     keys = program.place(training_keys(seed, assignment.numbers(), program.seeds))
     episode_keys = program.place(evaluation_keys(seed, program.seeds))
-    watch, scores, tick = Stopwatch(program.prepare(keys, hypers, episode_keys)), Scores(), 0
-    lanes = watch.time("train", lambda: program.start(keys, hypers))
-    scores.add(watch.time("evaluate", lambda: program.evaluate(lanes, hypers, episode_keys)), trials)
-    for iterations in schedule.iterations():
+    began = time.perf_counter()
+    watch, scores = Stopwatch(program.prepare(keys, hypers, episode_keys), began=began), Scores()
+    prepared(watch.preparation)
+    lanes = keeper.load(program, scores, watch) if keeper else None
+    if lanes is None:
+        lanes = watch.time("train", lambda: program.start(keys, hypers))
+        scores.add(watch.time("evaluate", lambda: program.evaluate(lanes, hypers, episode_keys)), trials)
+    segments = schedule.iterations()
+    for iterations in segments[watch.segments :]:
+        tick = sum(segments[: watch.segments])
         lanes = watch.time("train", lambda: program.train(lanes, hypers, tick, iterations))  # noqa: B023
-        tick += iterations
         scores.add(watch.time("evaluate", lambda: program.evaluate(lanes, hypers, episode_keys)), trials)  # noqa: B023
         watch.segments += 1
         report(iterations * schedule.steps_per_iteration * trials * program.seeds)
         if all(scores.first_fault(lane) is not None for lane in range(trials)):
             break
-        if watch.segments < schedule.segments and should_stop():
-            raise Interrupted
+        if watch.segments < schedule.segments:
+            _pause(should_stop(), keeper, program, lanes, scores, watch)
     outcomes = [_outcome(assignment, lane, scores, schedule, episodes, watch) for lane in range(trials)]
     return outcomes, watch
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Keeps one batch in its checkpoint. identity: see `Head`."""
+
+    checkpoint: Checkpoint
+    trials: tuple[int, ...]
+    identity: dict[str, Any]
+
+    def load(self, program: Program, scores: Scores, watch: Stopwatch) -> Any:
+        """The lanes that were saved, with `scores` and `watch` as they were then; None where none can go on here."""
+        found = self.checkpoint.load()
+        if found is None or (found[0].trials, found[0].identity) != (self.trials, self.identity):
+            return None
+        head, arrays = found
+        watch.resume(head)
+        scores.restore(arrays)
+        return program.restore([arrays[name] for name in sorted(arrays) if name.startswith("lanes_")])
+
+    def save(self, program: Program, lanes: Any, scores: Scores, watch: Stopwatch) -> None:
+        state = {f"lanes_{place:05d}": array for place, array in enumerate(program.save(lanes))}
+        head = Head(self.trials, self.identity, watch.segments, watch.timing())
+        self.checkpoint.save(head, {**scores.save(), **state})
+
+
+def _pause(stop: bool, keeper: Keeper | None, program: Program, lanes: Any, scores: Scores, watch: Stopwatch) -> None:
+    """Between two segments: save the batch if that is due, end it if it shall `stop`."""
+    if keeper and (stop or keeper.checkpoint.is_due()):
+        keeper.save(program, lanes, scores, watch)
+    if stop:
+        raise Interrupted
 
 
 def _outcome(

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hyperlax.files import write_json
+from hyperlax.recipe import RunLength
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +161,18 @@ class Costs:
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             log.warning("%s cannot be read (%r): costs are measured anew.", self._path, error)
             return {}
+
+
+def training_seconds(costs: Costs, kind: str, load: Load, run_length: RunLength) -> float:
+    """Predicted for one batch: training to the budget, and every evaluation."""
+    iterations = -(-run_length.total_timesteps // load.steps)
+    episodes = (run_length.num_evaluations + 1) * load.runs * run_length.num_eval_episodes
+    return iterations * costs.iteration_seconds(kind, load) + episodes * costs.episode_seconds(kind)
+
+
+def making_seconds(costs: Costs, kind: str, name: str) -> float:
+    """Predicted until a program that is not in this process is executable: loaded where it is on disk, else compiled."""
+    return costs.load_seconds(kind) if costs.knows(name) else costs.compile_seconds(kind)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import resource
 import sys
 from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib
 
 from hyperlax import __version__
 from hyperlax.engine import calibration
@@ -50,6 +52,28 @@ def program_name(algorithm: Any, lanes: int, seeds: int) -> str:
     """The fingerprint of a program: what it computes, for how many, with which jax and which flags."""
     versions = (__version__, jax.__version__)
     return fingerprint(algorithm, lanes, seeds, *versions, os.environ.get("XLA_FLAGS", ""))
+
+
+def identity() -> dict[str, str]:
+    """All of this machine that decides the bits of a program's results, by name."""
+    first = jax.local_devices()[0]
+    return {
+        "hyperlax": __version__,
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "device": f"{first.device_kind}, {_processor()}" if first.platform == "cpu" else first.device_kind,
+    }
+
+
+def _processor() -> str:
+    """The CPU's model, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def costs_of_device(compilation_cache: bool) -> Costs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -113,6 +113,7 @@ class Program:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _compiled: dict[str, Any] = field(default_factory=dict)
     _refused: tuple[int, int, int] | None = None
+    _like: Any = None  # the structure of the training state
 
     @property
     def is_ready(self) -> bool:
@@ -132,7 +133,7 @@ class Program:
                 return Preparation(0.0, [])
             began, before = time.perf_counter(), len(self.compilations)
             start, tick = self._trace("start", keys, hypers), jax.ShapeDtypeStruct((), jnp.int32)
-            lanes = start.out_info
+            lanes = self._like = start.out_info
 
             def train() -> None:
                 self._compile("train", self._trace("train", lanes, hypers, tick, tick))
@@ -162,6 +163,18 @@ class Program:
     def evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
         """Scores of all lanes, [lanes, seeds] each. keys [seeds]: all lanes meet the same episodes."""
         return self._call("evaluate", lanes, hypers, keys)
+
+    def save(self, lanes: Any) -> list[np.ndarray]:
+        """The training state as plain arrays, which `restore` takes."""
+        return [np.asarray(jax.random.key_data(x) if _is_key(x) else x) for x in jax.tree.leaves(lanes)]
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> Any:
+        """A training state that a program equal to this one saved, on this one's device. Only after `prepare`."""
+        like, structure = jax.tree.flatten(self._like)
+        leaves = [
+            jax.random.wrap_key_data(array) if _is_key(x) else array for x, array in zip(like, arrays, strict=True)
+        ]
+        return self.place(jax.tree.unflatten(structure, leaves))
 
     def advance(self, lanes: Any, hypers: Any, keys: Array, tick: int, iterations: int) -> tuple[Any, Any]:
         """One segment: train, then evaluate."""
@@ -236,6 +249,10 @@ class Program:
 
 def _over_lanes(function: Callable, seed_axes: tuple, lane_axes: tuple) -> Callable:
     return jax.vmap(jax.vmap(function, in_axes=seed_axes), in_axes=lane_axes)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _named(function: Callable, verb: str) -> Callable:

@@ -5,48 +5,24 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 import traceback
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
+import jax
+
+from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.engine import device
-from hyperlax.engine.batch import Assignment, Schedule, Stopwatch, train_batch
-from hyperlax.engine.costs import Costs, Load, Run, fingerprint
+from hyperlax.engine.batch import Assignment, Keeper, Schedule, Stopwatch, train_batch
+from hyperlax.engine.costs import Costs, Load, Run, fingerprint, making_seconds, training_seconds
 from hyperlax.engine.lanes import NoRoom, Preparation, Program
 from hyperlax.engine.plan import batches_of, makespan
+from hyperlax.engine.workload import Workload
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
 from hyperlax.trial import BatchResult, HparamBatch, Plan, Trial
 
 log = logging.getLogger(__name__)
-
-
-class Workload(Protocol):
-    """What the runner asks of whoever knows what is trained."""
-
-    run_length: RunLength
-
-    @property
-    def kind(self) -> str:
-        """What is trained, for the memory of costs: an algorithm and an environment."""
-        ...
-
-    def program(self, trial: Trial) -> Hashable:
-        """The algorithm to compile; equal for trials that can share a program."""
-        ...
-
-    def lane(self, trial: Trial) -> Any:
-        """The trial's own numbers, a tree of numpy scalars and arrays of one structure for all trials of a program."""
-        ...
-
-    def effort(self, trial: Trial) -> float:
-        """Turns of the inner loop that the trial asks for: a batch makes as many as its most laborious trial."""
-        ...
-
-    def num_parameters(self, trial: Trial) -> int:
-        """Trainable scalars of what acts."""
-        ...
 
 
 class LaneRunner:
@@ -91,39 +67,90 @@ class LaneRunner:
         with self._lock:
             return {**self._packing, "lanes": dict(self._settled)}
 
-    def plan(self, trials: Sequence[Trial]) -> Plan:
-        """Partition trials into batches that can each share a program, the longest first."""
-        batches = batches_of(trials, self._workload.program, self._lanes_of, self._workload.effort)
-        programs = [self._workload.program(batch.trials[0]) for batch in batches]
-        training = [
-            self._predicted_training(program, self._lanes_of(program), batch)
-            for program, batch in zip(programs, batches, strict=True)
-        ]
-        order = sorted(range(len(batches)), key=lambda i: -training[i])
-        first = {programs[i]: i for i in reversed(order)}
-        durations = [
-            training[i]
-            + (self._predicted_making(programs[i], self._lanes_of(programs[i])) if first[programs[i]] == i else 0.0)
-            for i in order
-        ]
-        known = sum(self._is_known(program) for program in first)
-        return Plan(tuple(batches[i] for i in order), len(first), known, makespan(durations, self.slots))
+    def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
+        """Partition trials into batches that can each share a program, the longest first.
 
-    def run(self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]) -> BatchResult:
+        Before them come the saved batches that can go on to the same bits; of others the reason is logged.
+        """
+        kept = list(self._kept(trials, saved))
+        taken = {number for batch, _ in kept for number in batch.numbers}
+        rest = [trial for trial in trials if trial.number not in taken]
+        batches = batches_of(rest, self._workload.program, self._lanes_of, self._workload.effort)
+        expected = [(self._predicted_training(*self._needs(batch), batch), batch) for batch in batches]
+        expected.sort(key=lambda pair: -pair[0])
+        whole = self._workload.run_length.num_evaluations
+        going_on = [
+            (self._predicted_training(*self._needs(batch), batch) * (1 - head.segments / whole), batch)
+            for batch, head in kept
+        ]
+        durations, made = [], set[Any]()
+        for seconds, batch in (ordered := [*going_on, *expected]):
+            program, lanes = self._needs(batch)
+            durations.append(seconds + (0.0 if program in made else self._predicted_making(program, lanes)))
+            made.add(program)
+        known = sum(map(self._is_known, made))
+        return Plan(tuple(batch for _, batch in ordered), len(made), known, makespan(durations, self.slots))
+
+    def _kept(self, trials: Sequence[Trial], saved: Sequence[Head]) -> Iterator[tuple[HparamBatch, Head]]:
+        """The saved batches of these trials that can go on."""
+        by_number = {trial.number: trial for trial in trials}
+        for head in saved:
+            if not set(head.trials) <= by_number.keys():
+                continue
+            batch = HparamBatch(tuple(by_number[number] for number in head.trials))
+            identity = self._identity(batch, *self._needs(batch))
+            differing = [name for name in identity if identity[name] != head.identity.get(name)]
+            if not differing:
+                yield batch, head
+                continue
+            name = differing[0]
+            log.warning(
+                "Trials %s begin anew: they were saved with %s %s, now it is %s.",
+                ", ".join(map(str, head.trials)), name, head.identity.get(name), identity[name],
+            )  # fmt: skip
+
+    def _needs(self, batch: HparamBatch) -> tuple[Any, int]:
+        """The program of a batch and its lanes."""
+        program = self._workload.program(batch.trials[0])
+        return program, self._lanes_of(program)
+
+    def _identity(self, batch: HparamBatch, algorithm: Any, lanes: int) -> dict[str, Any]:
+        """All that decides a batch's bits, by name; see `Head`."""
+        length = self._workload.run_length
+        own = [leaf.tobytes() for trial in batch.trials for leaf in jax.tree.leaves(self._workload.lane(trial))]
+        return {
+            **device.identity(),
+            "program": fingerprint(algorithm, *map(self._workload.program, batch.trials)),
+            "lanes": lanes,
+            "seeds": self._num_seeds,
+            "seed": self._seed,
+            "budget": length.total_timesteps,
+            "evaluations": length.num_evaluations,
+            "episodes": length.num_eval_episodes,
+            "hyperparameters": fingerprint(*own),
+        }
+
+    def run(
+        self,
+        batch: HparamBatch,
+        *,
+        should_stop: Callable[[], bool],
+        report: Callable[[int], None],
+        checkpoint: Checkpoint | None = None,
+    ) -> BatchResult:
         """Train a batch to its end on the next free slot; see `hyperlax.trial.Runner`.
 
         Where the device has not the memory for as many lanes, the program is given as many as fit, or half, from then on. What
         does not fit into the lanes that are left is for the caller to halve: MemoryError.
         """
-        slot, began, refused = self._free.get(), time.perf_counter(), []
+        slot, refused = self._free.get(), []
         try:
             while True:
-                algorithm = self._workload.program(batch.trials[0])
-                lanes = self._lanes_of(algorithm)
+                algorithm, lanes = self._needs(batch)
                 if lanes < len(batch.trials):
                     raise MemoryError(f"no memory for more than {lanes} trials at once")
                 try:
-                    result = self._run_on(slot, algorithm, lanes, batch, should_stop, report)
+                    result = self._run_on(slot, batch, should_stop, report, checkpoint)
                 except Exception as error:
                     if not device.is_out_of_memory(error):
                         raise
@@ -133,19 +160,19 @@ class LaneRunner:
                     refused += [error.preparation] if isinstance(error, NoRoom) else []
                     self._shrink(algorithm, lanes, max(1, error.lanes) if isinstance(error, NoRoom) else lanes // 2)
                 else:
-                    return _with_refused(result, refused, time.perf_counter() - began)
+                    return _with_refused(result, refused)
         finally:
             self._free.put(slot)
 
     def _run_on(
         self,
         slot: Any,
-        algorithm: Any,
-        lanes: int,
         batch: HparamBatch,
         should_stop: Callable[[], bool],
         report: Callable[[int], None],
+        checkpoint: Checkpoint | None,
     ) -> BatchResult:
+        algorithm, lanes = self._needs(batch)
         schedule = schedule_of(self._workload.run_length, algorithm.steps_per_iteration)
         predicted = self._predicted_training(algorithm, lanes, batch) + self._predicted_making(algorithm, lanes)
         program = self._program(algorithm, slot, lanes)
@@ -162,16 +189,15 @@ class LaneRunner:
             episodes=self._workload.run_length.num_eval_episodes,
             should_stop=should_stop,
             report=report,
+            prepared=lambda made: self._learn_program(algorithm, lanes, made),
+            keeper=Keeper(checkpoint, batch.numbers, self._identity(batch, algorithm, lanes)) if checkpoint else None,
         )
         with self._lock:
             self._settled[fingerprint(algorithm)] = lanes
-        self._learn(algorithm, lanes, batch, schedule, watch)
+        self._learn_run(algorithm, lanes, batch, schedule, watch)
         steps = schedule.steps()[watch.segments] * len(batch.trials) * self._num_seeds
         timing = {
-            "programs_compiled": int(not watch.preparation.cached),
-            "compile_seconds": watch.preparation.seconds,
-            "train_seconds": watch.train,
-            "evaluate_seconds": watch.evaluate,
+            **watch.timing(),
             "steps": steps,
             "steps_per_second": steps / (watch.train + watch.evaluate),
             "peak_memory_bytes": device.peak_memory_bytes(slot),
@@ -181,11 +207,13 @@ class LaneRunner:
         }
         return BatchResult(tuple(outcomes), timing)
 
-    def _learn(self, algorithm: Any, lanes: int, batch: HparamBatch, schedule: Schedule, watch: Stopwatch) -> None:
-        """Remember what this batch cost."""
-        made = watch.preparation
+    def _learn_program(self, algorithm: Any, lanes: int, made: Preparation) -> None:
+        """Remember what compiling or loading cost."""
         if made.compilations:
             self._costs.learn_program(self._workload.kind, self._name(algorithm, lanes), made.seconds, made.cached)
+
+    def _learn_run(self, algorithm: Any, lanes: int, batch: HparamBatch, schedule: Schedule, watch: Stopwatch) -> None:
+        """Remember what this batch cost."""
         iterations = sum(schedule.iterations()[: watch.segments])
         runs = lanes * self._num_seeds
         episodes = (watch.segments + 1) * runs * self._workload.run_length.num_eval_episodes
@@ -246,18 +274,6 @@ class LaneRunner:
             return self._programs[key]
 
 
-def training_seconds(costs: Costs, kind: str, load: Load, run_length: RunLength) -> float:
-    """Predicted for one batch: training to the budget, and every evaluation."""
-    iterations = -(-run_length.total_timesteps // load.steps)
-    episodes = (run_length.num_evaluations + 1) * load.runs * run_length.num_eval_episodes
-    return iterations * costs.iteration_seconds(kind, load) + episodes * costs.episode_seconds(kind)
-
-
-def making_seconds(costs: Costs, kind: str, name: str) -> float:
-    """Predicted until a program that is not in this process is executable: loaded where it is on disk, else compiled."""
-    return costs.load_seconds(kind) if costs.knows(name) else costs.compile_seconds(kind)
-
-
 def schedule_of(run_length: RunLength, steps_per_iteration: int) -> Schedule:
     """The schedule of a program.
 
@@ -275,13 +291,14 @@ def schedule_of(run_length: RunLength, steps_per_iteration: int) -> Schedule:
     return schedule
 
 
-def _with_refused(result: BatchResult, refused: Sequence[Preparation], wall_seconds: float) -> BatchResult:
-    """A result with its wall time, and with the programs that were compiled before it and did not fit."""
+def _with_refused(result: BatchResult, refused: Sequence[Preparation]) -> BatchResult:
+    """A result that also counts the programs that were compiled before its own and did not fit."""
+    seconds = sum(made.seconds for made in refused)
     timing = {
         **result.timing,
         "programs_compiled": result.timing["programs_compiled"] + sum(not made.cached for made in refused),
-        "compile_seconds": result.timing["compile_seconds"] + sum(made.seconds for made in refused),
-        "wall_seconds": wall_seconds,
+        "compile_seconds": result.timing["compile_seconds"] + seconds,
+        "wall_seconds": result.timing["wall_seconds"] + seconds,
     }
     return BatchResult(result.outcomes, timing)
 

@@ -1,0 +1,144 @@
+"""Batches saved in the middle of their training: one file each, of arrays and a head in JSON. Numpy only.
+
+A file is numpy's `.npz` without pickles, whose checksums tell a damaged one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import time
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from hyperlax.files import write_atomically
+from hyperlax.reading import fits
+
+log = logging.getLogger(__name__)
+
+HEAD = "head"
+LARGEST_SHARE = 0.1
+"""Of the time that may go into saving: after a slow save the next one waits longer."""
+_NAME = re.compile(r"trial_\d+\.npz")
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, EOFError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a saved batch is.
+
+    trials: their numbers in the order of the lanes. identity: by name, all that must be equal where it goes on to the same
+    bits. segments: how many are done. timing: what its `timing.json` would say so far.
+    """
+
+    trials: tuple[int, ...]
+    identity: dict[str, Any]
+    segments: int
+    timing: dict[str, float]
+
+
+class Checkpoint:
+    """The file of one batch. seconds: the least time between two saves; 0 saves whenever there is something to save."""
+
+    def __init__(self, path: Path, seconds: float):
+        self._path, self._seconds = path, seconds
+        self._due = time.monotonic() + seconds
+
+    def is_due(self) -> bool:
+        """Whether it is time to save again."""
+        return time.monotonic() >= self._due
+
+    def load(self) -> tuple[Head, dict[str, np.ndarray]] | None:
+        """What was last saved; None if nothing was, or if it cannot be read, which is logged."""
+        try:
+            with np.load(self._path, allow_pickle=False) as stored:
+                return _head(stored), {name: stored[name] for name in stored.files if name != HEAD}
+        except FileNotFoundError:
+            return None
+        except UNREADABLE as error:
+            _log_unreadable(self._path, error)
+            return None
+
+    def save(self, head: Head, arrays: Mapping[str, np.ndarray]) -> None:
+        """Replace what was saved, atomically. Where the disk will not have it, that is logged, and training goes on without."""
+        began = time.monotonic()
+        named: dict[str, Any] = {HEAD: np.frombuffer(json.dumps(asdict(head)).encode(), np.uint8), **arrays}
+        try:
+            write_atomically(self._path, lambda file: np.savez(file, **named))
+        except OSError as error:
+            log.warning("%s cannot be written (%s): training goes on.", self._path, error.strerror)
+        now = time.monotonic()
+        self._due = now + (self._seconds and max(self._seconds, (now - began) / LARGEST_SHARE))
+
+
+class Checkpoints:
+    """The saved batches of one study. seconds: see `Checkpoint`."""
+
+    def __init__(self, directory: Path, seconds: float):
+        self._directory, self._seconds = directory, seconds
+
+    def of(self, trials: Sequence[int]) -> Checkpoint:
+        """The file of a batch of these trials, which is there or not."""
+        return Checkpoint(self._directory / f"trial_{trials[0]:05d}.npz", self._seconds)
+
+    def heads(self) -> list[Head]:
+        """Of every saved batch, in the order of their first trials; one that cannot be read is logged."""
+        heads = []
+        for path in self._paths():
+            try:
+                heads.append(_read_head(path))
+            except UNREADABLE as error:
+                _log_unreadable(path, error)
+        return heads
+
+    def keep_only(self, trials: tuple[int, ...]) -> None:
+        """Remove what was saved of these trials in batches of other composition: they begin anew in this one."""
+        self._remove(trials, but=trials)
+
+    def forget(self, trials: Collection[int]) -> None:
+        """Remove every saved batch that holds any of these trials."""
+        self._remove(trials, but=())
+        with contextlib.suppress(OSError):  # not there, or not empty
+            self._directory.rmdir()
+
+    def _remove(self, trials: Collection[int], but: tuple[int, ...]) -> None:
+        for path in self._paths():
+            try:
+                held = _read_head(path).trials
+            except UNREADABLE:
+                held = (int(path.stem.removeprefix("trial_")),)
+            if held != but and not set(held).isdisjoint(trials):
+                path.unlink(missing_ok=True)
+
+    def _paths(self) -> list[Path]:
+        return sorted(path for path in self._directory.glob("trial_*.npz") if _NAME.fullmatch(path.name))
+
+
+def _read_head(path: Path) -> Head:
+    with np.load(path, allow_pickle=False) as stored:
+        return _head(stored)
+
+
+def _head(stored: Mapping[str, np.ndarray]) -> Head:
+    """The head of an open file. One of `UNREADABLE` if it is none."""
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(stored[HEAD].tobytes()).items()
+    }
+    head = Head(**values)
+    hints = get_type_hints(Head)
+    wrong = [name for name, value in values.items() if not fits(value, hints[name])]
+    if wrong or not head.trials:
+        raise ValueError(f"its {', '.join(wrong) or 'trials'} cannot be")
+    return head
+
+
+def _log_unreadable(path: Path, error: Exception) -> None:
+    log.warning("%s cannot be read (%s): its trials begin anew.", path, " ".join(str(error).split()))

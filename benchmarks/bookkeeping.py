@@ -20,6 +20,7 @@ import numpy as np
 import optuna
 
 from hyperlax.arguments import StudyArguments
+from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import LogUniform, UniformContinuous
@@ -44,12 +45,19 @@ class TrivialRunner:
     def __init__(self) -> None:
         self.packing = {}
 
-    def plan(self, trials: Sequence[Trial]) -> Plan:
+    def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
         """Batches of LANES trials."""
         batches = tuple(HparamBatch(tuple(trials[i : i + LANES])) for i in range(0, len(trials), LANES))
         return Plan(batches, 1, 1, None)
 
-    def run(self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]) -> BatchResult:
+    def run(
+        self,
+        batch: HparamBatch,
+        *,
+        should_stop: Callable[[], bool],
+        report: Callable[[int], None],
+        checkpoint: Checkpoint | None = None,
+    ) -> BatchResult:
         """Two evaluations a trial."""
         outcomes = tuple(_outcome(trial) for trial in batch.trials)
         report(100 * len(batch.trials))
@@ -94,6 +102,7 @@ def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
         num_eval_episodes=1,
         timeout=None,
         max_failure_rate=0.5,
+        checkpoint_seconds=60.0,
         compilation_cache=False,
     )
     ends = [time.perf_counter()]

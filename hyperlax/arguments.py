@@ -21,7 +21,9 @@ SAMPLERS = ("tpe", "nsgaii", "qmc", "random")
 LATER_SAMPLERS = {"nsgaiii": "nsgaii", "cmaes": "tpe", "gp": "tpe", "grid": "qmc"}  # and what to use until then
 PACKINGS = ("auto", "pad", "split")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-MAY_CHANGE_ON_RESUME = ("n_trials", "timeout", "max_failure_rate", "log_level", "runner_hparam_batch_size")
+MAY_CHANGE_ON_RESUME = (
+    "n_trials", "timeout", "max_failure_rate", "checkpoint_seconds", "log_level", "runner_hparam_batch_size"
+)  # fmt: skip
 LARGEST_SEED = 2**31 - 1
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 
@@ -49,6 +51,7 @@ class StudyArguments:
     num_eval_episodes: int
     timeout: float | None
     max_failure_rate: float
+    checkpoint_seconds: float
     compilation_cache: bool
 
     @property
@@ -133,6 +136,7 @@ def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
         **asdict(recipe.config.run_lengths["default"]),
         timeout=None,
         max_failure_rate=0.5,
+        checkpoint_seconds=60.0,
         compilation_cache=True,
     )
     return checked(replace(defaults, **given))
@@ -221,6 +225,11 @@ def checked(arguments: StudyArguments) -> StudyArguments:
     if not 0 <= arguments.max_failure_rate <= 1:
         raise UsageError(
             f"--max-failure-rate needs a share from 0 to 1, got {arguments.max_failure_rate}. 1 never gives up."
+        )
+    if not (arguments.checkpoint_seconds >= 0 and math.isfinite(arguments.checkpoint_seconds)):
+        raise UsageError(
+            f"--checkpoint-seconds needs seconds of at least 0, got {arguments.checkpoint_seconds}. "
+            "0 saves at every evaluation."
         )
     return arguments
 

@@ -128,7 +128,7 @@ def _read_head(path: Path) -> Head:
 
 def _head(stored: Mapping[str, np.ndarray]) -> Head:
     """The head of an open file. One of `UNREADABLE` if it is none."""
-    values = {
+    values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in json.loads(stored[HEAD].tobytes()).items()
     }

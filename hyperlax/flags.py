@@ -110,7 +110,7 @@ class SearchFlags:
             "DIR",
             "Continue the study of this directory until it holds --n-trials finished trials. What is not given is read "
             "from its study.json; what is given must agree, except --n-trials, --timeout, --max-failure-rate, "
-            "--log-level and --runner-hparam-batch-size.",
+            "--checkpoint-seconds, --log-level and --runner-hparam-batch-size.",
             "default: start a new study",
         ),
     ] = None
@@ -131,6 +131,14 @@ class SearchFlags:
     max_failure_rate: Annotated[
         float | None,
         _flag("SHARE", "Give up when more than this share of at least 8 finished trials failed.", "default: 0.5"),
+    ] = None
+    checkpoint_seconds: Annotated[
+        float | None,
+        _flag(
+            "SECONDS",
+            "Save batches in the middle of their training, at an evaluation, at most so often; 0 at every one.",
+            "default: 60",
+        ),
     ] = None
     no_compilation_cache: NoCompilationCache = False
 

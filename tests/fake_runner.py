@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.recipe import dotted
 from hyperlax.trial import BatchResult, Curve, HparamBatch, Interrupted, Outcome, Plan, Trial
 
@@ -35,12 +36,19 @@ class FakeRunner:
     lock: threading.Lock = field(default_factory=threading.Lock)
     batches: int = 0
 
-    def plan(self, trials: Sequence[Trial]) -> Plan:
+    def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
         """As many batches of `lanes` trials as it takes."""
         batches = tuple(HparamBatch(tuple(trials[i : i + self.lanes])) for i in range(0, len(trials), self.lanes))
         return Plan(batches, 1, 1, None)
 
-    def run(self, batch: HparamBatch, *, should_stop: Callable[[], bool], report: Callable[[int], None]) -> BatchResult:
+    def run(
+        self,
+        batch: HparamBatch,
+        *,
+        should_stop: Callable[[], bool],
+        report: Callable[[int], None],
+        checkpoint: Checkpoint | None = None,
+    ) -> BatchResult:
         """Train, or do what the fields say."""
         for trial in batch.trials:
             if trial.number in self.raises:

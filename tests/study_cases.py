@@ -69,6 +69,7 @@ def arguments_of(root: Path, **changes: Any) -> StudyArguments:
         num_eval_episodes=4,
         timeout=None,
         max_failure_rate=0.5,
+        checkpoint_seconds=60.0,
         compilation_cache=False,
     )
     return replace(arguments, **changes)

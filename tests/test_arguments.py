@@ -58,6 +58,7 @@ def test_what_is_not_given_has_a_default():
         num_eval_episodes=length.num_eval_episodes,
         timeout=None,
         max_failure_rate=0.5,
+        checkpoint_seconds=60.0,
         compilation_cache=True,
     )
 

@@ -62,7 +62,7 @@ def test_every_flag_of_a_study_reaches_it(calls):
         "--objective-directions maximize minimize --sampler nsgaii --optuna-study-batch-size 8",
         "--runner-hparam-batch-size 4 --output-root studies --log-level warning --seed 5 --num-seeds 2",
         "--total-timesteps 1000 --num-evaluations 4 --num-eval-episodes 3 --run-length-modifier long --timeout 60",
-        "--no-compilation-cache --packing pad --max-failure-rate 0.25",
+        "--no-compilation-cache --packing pad --max-failure-rate 0.25 --checkpoint-seconds 7",
     ]
     assert cli.main([*STUDY, *" ".join(flags).split()]) == 0
     [(arguments, recipe, directory)] = calls
@@ -87,6 +87,7 @@ def test_every_flag_of_a_study_reaches_it(calls):
         "num_eval_episodes": 3,
         "timeout": 60.0,
         "max_failure_rate": 0.25,
+        "checkpoint_seconds": 7.0,
         "compilation_cache": False,
     }
 

@@ -61,10 +61,15 @@ def test_an_interrupted_study_resumes_to_what_an_uninterrupted_one_gives(desk, d
     command = f"optuna-hp-search --resume-from {directory.relative_to(desk)}"
     assert command in out
     assert batches(directory) == []
+    saved = len(list((directory / "checkpoints").iterdir()))
+    assert f"Interrupted with {TRIALS} trials to go, {2 * saved} of them saved in the middle of their training." in out
+    assert saved > 0
     assert [trial.state.name for trial in optuna_trials("dqn_mlp", directory)] == ["WAITING"] * TRIALS
 
     run = hyperlax(desk, *command.split())
     assert run.returncode == 0, run.stderr
+    assert run.stderr.count(" go on from step 256.") == saved
+    assert not (directory / "checkpoints").exists()
     assert told(directory) == told(dqn)
     assert curves(directory) == curves(dqn)
 

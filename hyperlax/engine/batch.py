@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,8 @@ from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Preparation, Program
 from hyperlax.trial import Curve, Interrupted, Outcome, Trial
+
+log = logging.getLogger(__name__)
 
 SCORES = ("mean", "std", "min", "max", "length")
 
@@ -164,7 +167,9 @@ def train_batch(
     watch, scores = Stopwatch(program.prepare(keys, hypers, episode_keys), began=began), Scores()
     prepared(watch.preparation)
     lanes = keeper.load(program, scores, watch) if keeper else None
-    if lanes is None:
+    if lanes is not None:
+        log.info("Trials %s go on from step %d.", _listed(assignment.trials), schedule.steps()[watch.segments])
+    else:
         lanes = watch.time("train", lambda: program.start(keys, hypers))
         scores.add(watch.time("evaluate", lambda: program.evaluate(lanes, hypers, episode_keys)), trials)
     segments = schedule.iterations()
@@ -204,6 +209,10 @@ class Keeper:
         state = {f"lanes_{place:05d}": array for place, array in enumerate(program.save(lanes))}
         head = Head(self.trials, self.identity, watch.segments, watch.timing())
         self.checkpoint.save(head, {**scores.save(), **state})
+
+
+def _listed(trials: Sequence[Trial]) -> str:
+    return ", ".join(str(trial.number) for trial in trials)
 
 
 def _pause(stop: bool, keeper: Keeper | None, program: Program, lanes: Any, scores: Scores, watch: Stopwatch) -> None:

@@ -7,11 +7,11 @@ import os
 import platform
 import resource
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 
 from hyperlax import __version__
 from hyperlax.engine import calibration
@@ -60,7 +60,7 @@ def identity() -> dict[str, str]:
     return {
         "hyperlax": __version__,
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
+        "jaxlib": version("jaxlib"),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "device": f"{first.device_kind}, {_processor()}" if first.platform == "cpu" else first.device_kind,
     }

@@ -172,7 +172,8 @@ class Program:
         """A training state that a program equal to this one saved, on this one's device. Only after `prepare`."""
         like, structure = jax.tree.flatten(self._like)
         leaves = [
-            jax.random.wrap_key_data(array) if _is_key(x) else array for x, array in zip(like, arrays, strict=True)
+            jax.random.wrap_key_data(jnp.asarray(array)) if _is_key(x) else array
+            for x, array in zip(like, arrays, strict=True)
         ]
         return self.place(jax.tree.unflatten(structure, leaves))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from hyperlax.arguments import StudyArguments
+from hyperlax.checkpoints import Checkpoints
 from hyperlax.envs import canonical
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
@@ -68,6 +69,7 @@ class StudyLoop:
         self._failures = Failures(arguments.max_failure_rate)
         self._exhausted = False
         self._background = Background()
+        self._checkpoints = Checkpoints(directory.checkpoints, arguments.checkpoint_seconds)
         self._began: dict[HparamBatch, float] = {}
 
     def run(self, runner: Callable[[], StudyRunner]) -> int:
@@ -90,9 +92,10 @@ class StudyLoop:
             )
             self._directory.discard_incomplete()
             self._conversation.recover()
-            for trial in self._conversation.trials():
-                if trial.state.is_finished():
-                    self._failures.count(trial.state.name, trial.user_attrs.get("reason", ""))
+            finished = [trial for trial in self._conversation.trials() if trial.state.is_finished()]
+            self._checkpoints.forget([trial.number for trial in finished])
+            for trial in finished:
+                self._failures.count(trial.state.name, trial.user_attrs.get("reason", ""))
             self._renew_analysis()
             if self._conversation.finished() < self._arguments.n_trials:
                 self._train(runner())
@@ -105,6 +108,7 @@ class StudyLoop:
                 interrupted=self._stop.exit_status if self._stop.is_set() else None,
                 given_up=self._failures.sentence() if self._failures.too_many else None,
                 exhausted=self._exhausted,
+                saved=sum(len(head.trials) for head in self._checkpoints.heads()),
             )
 
     def _train(self, runner: StudyRunner) -> None:
@@ -141,22 +145,30 @@ class StudyLoop:
         """Train trials of one super-batch; its analysis follows when none of them is left."""
         number = asked[0].number // self._width
         trials = [self._conversation.trial(trial, self._recipe.config.algorithm) for trial in asked]
-        plan = runner.plan(trials)
+        plan = runner.plan(trials, self._checkpoints.heads())
         log.info("%s", plan.sentence())
+
+        def run(batch: HparamBatch) -> BatchResult:
+            return runner.run(
+                batch,
+                should_stop=self._stop.is_set,
+                report=progress.stepped,
+                checkpoint=self._checkpoints.of(batch.numbers),
+            )
 
         def batch_ends(batch: HparamBatch, future: Future[BatchResult]) -> Sequence[HparamBatch]:
             self._note(runner)
             return self._batch_ends(batch, future, number, progress)
 
         run_batches(
-            runner,
+            run,
             plan.batches,
+            runner.slots,
             stop=self._stop,
             may_start=self._may_start,
             on_start=self._batch_starts,
             on_end=batch_ends,
             on_tick=progress.draw,
-            report=progress.stepped,
         )
         last = asked[-1].number + 1
         if all(trial.state.is_finished() for trial in self._conversation.trials()[:last]):
@@ -164,7 +176,8 @@ class StudyLoop:
 
     def _batch_starts(self, batch: HparamBatch) -> None:
         self._began[batch] = time.monotonic()
-        self._storage.start(trial.number for trial in batch.trials)
+        self._checkpoints.keep_only(batch.numbers)
+        self._storage.start(batch.numbers)
 
     def _batch_ends(
         self, batch: HparamBatch, future: Future[BatchResult], number: int, progress: Progress
@@ -176,7 +189,7 @@ class StudyLoop:
         error, began = future.exception(), self._began.pop(batch)
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
             self._stop.set()
-            self._storage.wait(trial.number for trial in batch.trials)
+            self._storage.wait(batch.numbers)
             return ()
         if error is not None and not isinstance(error, Exception):
             raise error
@@ -186,6 +199,7 @@ class StudyLoop:
         path = self._directory.next_batch(number)
         ends = write_batch(path, batch, result, self._reference)
         self._conversation.tell(ends, path)
+        self._checkpoints.forget(batch.numbers)
         if error is None:
             _log_failures(ends)
         leading = next(iter(self._objectives))
@@ -197,7 +211,8 @@ class StudyLoop:
 
     def _halves(self, batch: HparamBatch, error: Exception) -> Sequence[HparamBatch]:
         log.warning("The batch of %s broke (%s). Its halves are run instead.", _numbers(batch), _reason(error))
-        self._storage.wait(trial.number for trial in batch.trials)
+        self._storage.wait(batch.numbers)
+        self._checkpoints.forget(batch.numbers)
         middle = len(batch.trials) // 2
         return HparamBatch(batch.trials[:middle]), HparamBatch(batch.trials[middle:])
 
@@ -253,7 +268,7 @@ def questioner_of(arguments: StudyArguments, recipe: Recipe) -> Questioner:
 
 def _numbers(batch: HparamBatch) -> str:
     plural = "s" if len(batch.trials) > 1 else ""
-    return f"trial{plural} {', '.join(str(trial.number) for trial in batch.trials)}"
+    return f"trial{plural} {', '.join(map(str, batch.numbers))}"
 
 
 def _reason(error: Exception) -> str:

@@ -7,37 +7,37 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from hyperlax.trial import BatchResult, HparamBatch, Runner
+from hyperlax.trial import BatchResult, HparamBatch
 
 TICK_SECONDS = 0.5
 
 
 def run_batches(
-    runner: Runner,
+    run: Callable[[HparamBatch], BatchResult],
     batches: Sequence[HparamBatch],
+    slots: int,
     *,
     stop: threading.Event,
     may_start: Callable[[], bool],
     on_start: Callable[[HparamBatch], None],
     on_end: Callable[[HparamBatch, Future[BatchResult]], Sequence[HparamBatch]],
     on_tick: Callable[[], None],
-    report: Callable[[int], None],
 ) -> bool:
-    """Run batches, at most `runner.slots` at once, and return whether all of them were started.
+    """Run batches, at most `slots` at once, and return whether all of them were started.
 
-    on_start, on_end and on_tick are called in this thread, `report` in the slots' threads. on_end says what is to be run instead
+    on_start, on_end and on_tick are called in this thread, `run` in the slots' threads. on_end says what is to be run instead
     of a batch that broke; that comes next. `stop` is set when anything raises here, so that the slots end at their next segment
     instead of training on for nothing.
     """
     queue = deque(batches)
     running: dict[Future[BatchResult], HparamBatch] = {}
-    with ThreadPoolExecutor(runner.slots, thread_name_prefix="slot") as pool:
+    with ThreadPoolExecutor(slots, thread_name_prefix="slot") as pool:
         try:
             while running or (queue and may_start()):
-                while queue and len(running) < runner.slots and may_start():
+                while queue and len(running) < slots and may_start():
                     batch = queue.popleft()
                     on_start(batch)
-                    running[pool.submit(runner.run, batch, should_stop=stop.is_set, report=report)] = batch
+                    running[pool.submit(run, batch)] = batch
                 _collect(running, queue, on_end)
                 on_tick()
         except BaseException:

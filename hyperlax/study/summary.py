@@ -22,10 +22,12 @@ def print_end(
     interrupted: int | None,
     given_up: str | None,
     exhausted: bool,
+    saved: int,
 ) -> int:
     """Print how a study ended and return the exit status: 1 if no trial or too few succeeded, else 0.
 
     interrupted: the exit status for that, where it was. given_up: why the study ended early for its failures, where it did.
+    saved: how many of the trials that are left are saved in the middle of their training.
     """
     states = Counter(trial.state.name for trial in storage.trials() if trial.state.is_finished())
     finished = states.total()
@@ -40,7 +42,7 @@ def print_end(
     _print_report(directory)
     if finished < total and not exhausted:
         command = resume_command(directory.root) + (" --max-failure-rate 1" if given_up else "")
-        print(f"{_why(interrupted, given_up, total - finished)} To go on:\n  {command}")
+        print(f"{_why(interrupted, given_up, total - finished, saved)} To go on:\n  {command}")
         return 1 if given_up else interrupted or 0
     if states["COMPLETE"] + states["PRUNED"] == 0:
         print(f"Every trial failed; the reasons are in {directory.root / 'trials.csv'}.")
@@ -48,11 +50,12 @@ def print_end(
     return 0
 
 
-def _why(interrupted: int | None, given_up: str | None, left: int) -> str:
+def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -> str:
     """Why trials are left."""
     if given_up:
         return f"{given_up} The study gives up with {left} trials to go."
-    return f"{'Out of time' if interrupted is None else 'Interrupted'} with {left} trials to go."
+    midway = f", {saved} of them saved in the middle of their training" if saved else ""
+    return f"{'Out of time' if interrupted is None else 'Interrupted'} with {left} trials to go{midway}."
 
 
 def _best_lines(best: list[FrozenTrial], ties: int, objectives: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 MAY_CHANGE_ON_RESUME = (
     "n_trials", "timeout", "max_failure_rate", "checkpoint_seconds", "log_level", "runner_hparam_batch_size"
 )  # fmt: skip
+OF_THIS_RUN = ("resume_from", "plan_only", "retry_failed")
 LARGEST_SEED = 2**31 - 1
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 
@@ -177,7 +178,7 @@ def recipe_of_study(directory: Path, stored: StudyArguments) -> str:
 
 def given_arguments(flags: SearchFlags, recipe: Recipe) -> dict[str, Any]:
     """Argument name -> value of what was given, the run length's name resolved to the three that it stands for."""
-    given = {f.name: getattr(flags, f.name) for f in fields(flags) if f.name not in ("resume_from", "plan_only")}
+    given = {f.name: getattr(flags, f.name) for f in fields(flags) if f.name not in OF_THIS_RUN}
     modifier, uncached = given.pop("run_length_modifier"), given.pop("no_compilation_cache")
     given = {name: value for name, value in given.items() if value is not None}
     if modifier:

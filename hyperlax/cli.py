@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.flags import RepairFlags, SearchFlags, SingleFlags
+from hyperlax.flags import InvalidateFlags, RepairFlags, SearchFlags, SingleFlags
 from hyperlax.parsing import parse
 
 INTERRUPTED = 130
@@ -40,6 +40,8 @@ def optuna_hp_search(flags: SearchFlags) -> int:
     from hyperlax.arguments import read_stored, recipe_of_study, resolve, resolve_resumed
     from hyperlax.recipe import load
 
+    if flags.retry_failed and (flags.resume_from is None or flags.plan_only):
+        raise UsageError("--retry-failed goes on with a study: give --resume-from DIR, and not --plan-only.")
     if flags.resume_from is None:
         directory = None
         recipe = load(_recipe_name(flags))
@@ -62,7 +64,7 @@ def optuna_hp_search(flags: SearchFlags) -> int:
         return print_plan(arguments, recipe, directory)
     from hyperlax.study.launcher import run_study
 
-    return run_study(arguments, recipe, directory)
+    return run_study(arguments, recipe, directory, retry_failed=flags.retry_failed)
 
 
 def run_single_hp(flags: SingleFlags) -> int:
@@ -94,10 +96,24 @@ def repair(flags: RepairFlags) -> int:
     return repair_study(arguments, recipe, directory)
 
 
+def invalidate(flags: InvalidateFlags) -> int:
+    """Take trials out of a study's ranking."""
+    from hyperlax.arguments import read_stored, recipe_of_study
+    from hyperlax.recipe import load
+
+    directory = Path(flags.directory)
+    arguments = read_stored(directory, "invalidate")
+    recipe = load(recipe_of_study(directory, arguments))
+    from hyperlax.study.invalidate import invalidate as invalidate_trials
+
+    return invalidate_trials(arguments, recipe, directory, flags.trials, flags.reason)
+
+
 COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "optuna-hp-search": (SearchFlags, optuna_hp_search),
     "run-single-hp": (SingleFlags, run_single_hp),
     "repair": (RepairFlags, repair),
+    "invalidate": (InvalidateFlags, invalidate),
 }
 
 

@@ -132,6 +132,15 @@ class SearchFlags:
         float | None,
         _flag("SHARE", "Give up when more than this share of at least 8 finished trials failed.", "default: 0.5"),
     ] = None
+    retry_failed: Annotated[
+        bool,
+        FlagCreatePairsOff,
+        _flag(
+            None,
+            "With --resume-from: run failed trials again, under their own numbers and parameters.",
+            "default: they stay FAIL",
+        ),
+    ] = False
     checkpoint_seconds: Annotated[
         float | None,
         _flag(
@@ -188,3 +197,18 @@ class RepairFlags:
     """Build the damaged or lost database of a study again, from its backup and the batches on disk."""
 
     directory: Annotated[str, Positional, arg(metavar="DIR", help="The study's directory.")]
+
+
+@dataclass(frozen=True)
+class InvalidateFlags:
+    """Take trials out of a study's ranking, keeping their record, and choose the best anew."""
+
+    directory: Annotated[str, Positional, arg(metavar="DIR", help="The study's directory.")]
+    trials: Annotated[
+        tuple[int, ...],
+        Positional,
+        arg(metavar="TRIAL [TRIAL ...]", help="Numbers of COMPLETE trials.", help_behavior_hint="(required)"),
+    ]
+    reason: Annotated[
+        str | None, _flag("TEXT", "Why; kept with each of them.", "default: the reason is just `invalidated`")
+    ] = None

@@ -50,6 +50,7 @@ def sentence(said: str) -> str:
 
 _SENTENCES: dict[str, Callable[[re.Match[str]], str]] = {
     r"Error parsing (--\S+): .* from \['(.*)'\][\s\S]*?\n\1 (.*)": lambda m: f"{m[1]} takes {m[3]}, got {m[2]}.",
+    r"Error parsing ([A-Z]+) \[.*for arguments: \['(.*)'\]": lambda m: f"{m[1]} takes whole numbers, got {m[2]}.",
     r"invalid choice '(.*)' for argument '(\S+)'.*\((.*)\)": lambda m: f"{m[2]} takes {_choices(m[3])}, got {m[1]}.",
     r"Missing value for argument '(\S+)'": lambda m: f"{m[1]} needs a value.",
     r"Unrecognized options: ([^,\n]+).*\nPerhaps you meant:\n(\S+)": lambda m: (

@@ -20,9 +20,11 @@ from hyperlax.space import (
     UniformContinuous,
     UniformDiscrete,
 )
+from hyperlax.study.invalidate import invalidate
 from hyperlax.study.launcher import run_study
 from hyperlax.study.planning import print_plan
 from hyperlax.study.record import StudyRecord
+from hyperlax.study.repair import repair
 from tests.fake_runner import FakeRunner
 
 MIXED: dict[str, Distribution] = {
@@ -88,8 +90,17 @@ class Case:
     def start(self, runner: FakeRunner | None = None, **changes: Any) -> int:
         return self._run(None, runner, changes)
 
-    def resume(self, runner: FakeRunner | None = None, **changes: Any) -> int:
-        return self._run(self.directory, runner, changes)
+    def resume(self, runner: FakeRunner | None = None, retry_failed: bool = False, **changes: Any) -> int:
+        return self._run(self.directory, runner, changes, retry_failed)
+
+    def invalidate(self, *trials: int, reason: str | None = None) -> int:
+        """`hyperlax invalidate`."""
+        arguments = arguments_of(self.root, **self.arguments)
+        return invalidate(arguments, recipe_of(self.space), self.directory, trials, reason, self._analyse)
+
+    def repair(self) -> int:
+        """`hyperlax repair`."""
+        return repair(arguments_of(self.root, **self.arguments), recipe_of(self.space), self.directory)
 
     def plan(self, resume: bool = False) -> int:
         """`--plan-only`."""
@@ -116,12 +127,18 @@ class Case:
     def states(self) -> list[str]:
         return [trial.state.name for trial in self.study().trials]
 
-    def _run(self, resume_from: Path | None, runner: FakeRunner | None, changes: dict[str, Any]) -> int:
+    def _analyse(self, record: StudyRecord, directory: Path) -> None:
+        self.pages.append((record, directory))
+
+    def _run(
+        self, resume_from: Path | None, runner: FakeRunner | None, changes: dict[str, Any], retry_failed: bool = False
+    ) -> int:
         arguments = arguments_of(self.root, **{**self.arguments, **changes})
         return run_study(
             arguments,
             recipe_of(self.space),
             resume_from,
             runner or FakeRunner(),
-            lambda record, directory: self.pages.append((record, directory)),
+            self._analyse,
+            retry_failed,
         )

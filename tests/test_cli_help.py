@@ -25,13 +25,15 @@ def calls(monkeypatch, tmp_path):
     received = []
     for name, function in (("launcher", "run_study"), ("single", "run_single")):
         module = types.ModuleType(f"hyperlax.study.{name}")
-        setattr(module, function, lambda *given: received.append(given) or 0)
+        setattr(module, function, lambda *given, **more: received.append((*given, *more.values())) or 0)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return received
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("command", [[], ["optuna-hp-search"], ["run-single-hp"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [[], ["optuna-hp-search"], ["run-single-hp"], ["repair"], ["invalidate"]], ids=" ".join
+)
 def test_help_exits_with_0_and_imports_nothing_heavy(command):
     script = (
         "import sys\nfrom hyperlax.cli import main\n"
@@ -65,7 +67,7 @@ def test_every_flag_of_a_study_reaches_it(calls):
         "--no-compilation-cache --packing pad --max-failure-rate 0.25 --checkpoint-seconds 7",
     ]
     assert cli.main([*STUDY, *" ".join(flags).split()]) == 0
-    [(arguments, recipe, directory)] = calls
+    [(arguments, recipe, directory, _)] = calls
     assert recipe.name == "sac_mlp" and directory is None
     assert arguments.to_json() == {
         "algo_and_network_config": "sac_mlp",
@@ -143,7 +145,7 @@ def test_a_window_is_as_wide_after_a_refusal_as_before(calls, monkeypatch):
 
 @pytest.mark.parametrize("error, status", [(HyperlaxError("the disk is full"), 1), (KeyboardInterrupt(), 130)])
 def test_what_ends_a_run_has_its_exit_status(calls, capsys, monkeypatch, error, status):
-    def run_study(*_):
+    def run_study(*_, **__):
         raise error
 
     monkeypatch.setattr(sys.modules["hyperlax.study.launcher"], "run_study", run_study)
@@ -152,7 +154,7 @@ def test_what_ends_a_run_has_its_exit_status(calls, capsys, monkeypatch, error, 
 
 
 def test_a_bug_keeps_its_traceback(calls, monkeypatch):
-    def run_study(*_):
+    def run_study(*_, **__):
         raise ZeroDivisionError
 
     monkeypatch.setattr(sys.modules["hyperlax.study.launcher"], "run_study", run_study)

@@ -74,6 +74,22 @@ def test_an_interrupted_study_resumes_to_what_an_uninterrupted_one_gives(desk, d
     assert curves(directory) == curves(dqn)
 
 
+def test_invalidating_the_best_trial_makes_the_second_best_the_best_on_every_page(desk, dqn, tmp_path):
+    directory = tmp_path / "studies" / "dqn"
+    shutil.copytree(dqn, directory)
+    best = json.loads((directory / "best_optuna_params.json").read_text())["trial"]
+    before = optuna_trials("dqn_mlp", directory)
+    second = max((t for t in before if t.number != best), key=lambda t: (t.value, -t.number)).number
+    run = hyperlax(desk, "invalidate", str(directory), str(best), "--reason", "a lucky seed")
+    assert run.returncode == 0, run.stderr
+    assert f"Best: trial {second}, final_performance" in run.stdout
+    assert json.loads((directory / "best_optuna_params.json").read_text())["trial"] == second
+    (row,) = [row for row in rows(directory / "trials.csv") if row["trial"] == str(best)]
+    assert (row["state"], row["reason"]) == ("FAIL", "invalidated: a lucky seed")
+    again = hyperlax(desk, "optuna-hp-search", "--resume-from", str(directory), "--retry-failed")
+    assert again.returncode == 0 and "No trial failed, none is run again." in again.stderr
+
+
 def wait_until_a_trial_runs(database: Path, process: Any) -> None:
     """Return while the first trials train; read without a lock that the study could meet."""
     patience = time.monotonic() + 120

@@ -11,9 +11,8 @@ import pytest
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import read_csv
 from hyperlax.study import database
-from hyperlax.study.repair import repair
 from tests.fake_runner import FakeRunner
-from tests.study_cases import Case, arguments_of, recipe_of
+from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -52,10 +51,6 @@ def copy_of(case: Case, tmp_path: Path) -> Case:
     return Case(tmp_path / "copy", **case.arguments)
 
 
-def repaired(case: Case) -> int:
-    return repair(arguments_of(case.root, **case.arguments), recipe_of(case.space), case.directory)
-
-
 @pytest.mark.parametrize("backup", [True, False], ids=["backup", "no backup"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_database_is_refused_and_repaired_and_nothing_is_lost(tmp_path, stopped, damage, backup, capsys):
@@ -69,7 +64,7 @@ def test_a_damaged_database_is_refused_and_repaired_and_nothing_is_lost(tmp_path
     with pytest.raises(UsageError, match=r"is damaged \(.+\)\. `hyperlax repair .+` rebuilds it"):
         case.resume()
     assert (path.read_bytes() if path.exists() else None) == damaged
-    assert repaired(case) == 0
+    assert case.repair() == 0
     said = capsys.readouterr().out
     kept = case.directory / "optuna_study.db.damaged"
     assert (kept.read_bytes() if kept.exists() else None) == damaged
@@ -85,7 +80,7 @@ def test_a_damaged_backup_is_not_used(tmp_path, stopped, capsys):
     case = copy_of(stopped[0], tmp_path)
     truncate(case.directory / "optuna_study.db")
     truncate(case.directory / "optuna_study.db.backup")
-    assert repaired(case) == 0
+    assert case.repair() == 0
     assert "Restored 0 finished trials from no backup" in capsys.readouterr().out
     assert case.resume() == 0 and case.told() == stopped[1]
 
@@ -93,7 +88,7 @@ def test_a_damaged_backup_is_not_used(tmp_path, stopped, capsys):
 def test_a_sound_database_is_left_alone(tmp_path, stopped, capsys):
     case = copy_of(stopped[0], tmp_path)
     before = (case.directory / "optuna_study.db").read_bytes()
-    assert repaired(case) == 0
+    assert case.repair() == 0
     assert "is sound; nothing to repair." in capsys.readouterr().out
     assert (case.directory / "optuna_study.db").read_bytes() == before
 
@@ -102,7 +97,7 @@ def test_a_second_damage_keeps_the_first_file(tmp_path, stopped):
     case = copy_of(stopped[0], tmp_path)
     for name in ("optuna_study.db.damaged", "optuna_study.db.damaged1"):
         truncate(case.directory / "optuna_study.db")
-        assert repaired(case) == 0
+        assert case.repair() == 0
         assert (case.directory / name).exists()
 
 
@@ -112,7 +107,7 @@ def test_batches_of_another_seed_are_not_taken_for_this_studys(tmp_path, stopped
     (case.directory / "optuna_study.db.backup").unlink()
     case.arguments["seed"] = 99
     with pytest.raises(HyperlaxError, match=r"trial 0 was trained with algorithm\..+ the sampler now suggests"):
-        repaired(case)
+        case.repair()
 
 
 def other_tables(path: Path) -> None:
@@ -145,7 +140,7 @@ def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path, stoppe
     path = case.directory / "optuna_study.db"
     change(path)
     before = path.read_bytes()
-    for command in (case.resume, lambda: case.plan(resume=True), lambda: repaired(case)):
+    for command in (case.resume, lambda: case.plan(resume=True), lambda: case.repair()):
         with pytest.raises(UsageError, match=words):
             command()
     assert path.read_bytes() == before

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import cell, read_csv
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import apply, dotted
+from hyperlax.study.amendments import Amendment, Amendments
 from hyperlax.study.batch_files import TrialEnd, read_ends
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.ledger import Ending, Entry
@@ -50,6 +52,7 @@ class Conversation:
         self._directory = directory
         self._questioner = questioner
         self._objectives = tuple(objectives)
+        self._amendments = Amendments(directory.amendments)
 
     def trials(self) -> list[FrozenTrial]:
         return self._storage.trials()
@@ -60,6 +63,7 @@ class Conversation:
 
     def recover(self) -> None:
         """After an interruption: tell what is on disk and not in the database, let the rest of what ran wait again."""
+        self._apply_amendments()
         states = {trial.number: trial.state for trial in self.trials()}
         for path in self._directory.complete_batches():
             ends = read_ends(path)
@@ -69,7 +73,8 @@ class Conversation:
                     f"{path}: holds trial {unknown[0]}, which {self._directory.database} does not know. The two belong to "
                     "different studies; put back the database that was there, or choose another --output-root."
                 )
-            self.tell([end for end in ends if not states[end.number].is_finished()], path)
+            self.tell([end for end in self._counting(ends, path) if not states[end.number].is_finished()], path)
+        self._apply_amendments()
         self._storage.wait(trial.number for trial in self.trials() if trial.state == TrialState.RUNNING)
 
     def rebuild(self, base: AlgorithmConfig) -> int:
@@ -79,17 +84,50 @@ class Conversation:
         """
         batches = [(path, read_ends(path)) for path in self._directory.complete_batches()]
         numbers = [end.number for _, ends in batches for end in ends]
+        self._apply_amendments()
         width, stop = self._questioner.super_batch, max(numbers, default=-1) + 1
         before = self.finished()
         for start in range(0, stop, width):
             self._ask(start, min(start + width, stop))
             asked = self.trials()
             for path, ends in batches:
-                own = [end for end in ends if start <= end.number < start + width]
-                if own:
+                if any(start <= end.number < start + width for end in ends):
                     self._check_asked(path, asked, base)
-                    self.tell([end for end in own if not asked[end.number].state.is_finished()], path)
+                    counting = self._counting(ends, path)
+                    self.tell([end for end in counting if not asked[end.number].state.is_finished()], path)
+            self._apply_amendments()
         return self.finished() - before
+
+    def retry_failed(self) -> list[int]:
+        """Let every FAIL trial wait to be run again under its own number and parameters; which ones.
+
+        What was suggested since, it was suggested from their failure, and stays as it is.
+        """
+        trials = self.trials()
+        failed = [t for t in trials if t.state == TrialState.FAIL and not self._amendments.is_invalidated(t.number)]
+        if failed:
+            self._amend("retried", failed, "")
+        return [trial.number for trial in failed]
+
+    def invalidate(self, numbers: Sequence[int], reason: str) -> list[FrozenTrial]:
+        """Take COMPLETE trials out of the ranking for ever, and return them as they were.
+
+        Raises:
+          UsageError: there is no such trial, or it is not COMPLETE.
+        """
+        trials = self.trials()
+        for number in numbers:
+            if not 0 <= number < len(trials):
+                raise UsageError(f"trial {number}: there is none. The study has trials 0 to {len(trials) - 1}.")
+            if trials[number].state != TrialState.COMPLETE:
+                raise UsageError(f"trial {number}: is {trials[number].state.name}, only COMPLETE trials are ranked.")
+        chosen = [copy.copy(trials[number]) for number in sorted(set(numbers))]
+        self._amend("invalidated", chosen, reason)
+        return chosen
+
+    def is_invalidated(self, trial: int) -> bool:
+        """Whether a trial was taken out of the ranking."""
+        return self._amendments.is_invalidated(trial)
 
     def next_trials(self, total: int) -> list[FrozenTrial]:
         """The trials to run next, all of one super-batch, asked and on disk; `total`: finished trials to end with.
@@ -111,7 +149,7 @@ class Conversation:
 
     def tell(self, ends: Iterable[TrialEnd], batch: Path) -> None:
         """Record how trials of a batch ended; its files are on disk by now."""
-        where = str(batch.relative_to(self._directory.root))
+        where = self._where(batch)
         endings = []
         for end in ends:
             attributes: dict[str, Any] = {**end.metrics, "batch": where}
@@ -136,6 +174,37 @@ class Conversation:
             exec_batch=attributes.get("exec_batch"),
         )
 
+    def _amend(self, kind: Literal["retried", "invalidated"], trials: Sequence[FrozenTrial], reason: str) -> None:
+        """Make an amendment of each of these finished trials."""
+        asked = len(self.trials())
+        self._amendments.add([Amendment(kind, t.number, t.user_attrs["batch"], asked, reason) for t in trials])
+        self._apply_amendments()
+
+    def _apply_amendments(self) -> None:
+        """Bring the database in line with the amendments, where it is not yet."""
+        trials = self.trials()
+        retried, invalid = [], {}
+        for amendment in self._amendments:
+            trial = trials[amendment.trial] if amendment.trial < len(trials) else None
+            if trial is None or trial.user_attrs.get("batch") != amendment.batch:
+                continue
+            if amendment.kind == "retried" and trial.state == TrialState.FAIL:
+                retried.append(amendment.trial)
+            if amendment.kind == "invalidated" and trial.state == TrialState.COMPLETE:
+                invalid[amendment.trial] = amendment.reason
+        if retried:
+            self._storage.wait_again(retried)
+        if invalid:
+            self._storage.invalidate(invalid)
+
+    def _counting(self, ends: Sequence[TrialEnd], batch: Path) -> list[TrialEnd]:
+        """Those whose end in this batch is not to be forgotten because they are run again."""
+        where = self._where(batch)
+        return [end for end in ends if not self._amendments.is_retried(end.number, where)]
+
+    def _where(self, batch: Path) -> str:
+        return str(batch.relative_to(self._directory.root))
+
     def _check_asked(self, path: Path, asked: Sequence[FrozenTrial], base: AlgorithmConfig) -> None:
         for row in read_csv(path / "hyperparams.csv"):
             number = int(row["trial"])
@@ -156,7 +225,8 @@ class Conversation:
         recorded = trials[start:]
         if start + len(recorded) >= stop:
             return
-        suggestions = self._questioner.suggest(start, trials[:start], stop - start)
+        history = self._amendments.as_known(trials[:start], start, self._objectives)
+        suggestions = self._questioner.suggest(start, history, stop - start)
         space = self._questioner.space
         for trial, suggestion in zip(recorded, suggestions, strict=False):
             if space.identity(trial.params) != space.identity(suggestion.params):

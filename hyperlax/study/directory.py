@@ -29,6 +29,7 @@ class StudyDirectory:
         self.manifest = root / "study.json"
         self.database = root / "optuna_study.db"
         self.backup = root / "optuna_study.db.backup"
+        self.amendments = root / "amendments.json"
         self.checkpoints = root / "checkpoints"
         self.report = root / "report.html"
 

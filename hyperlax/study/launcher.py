@@ -14,7 +14,8 @@ from hyperlax.errors import UsageError
 from hyperlax.recipe import Recipe
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, only_one_process
-from hyperlax.study.loop import Analyse, StudyLoop
+from hyperlax.study.findings import Analyse
+from hyperlax.study.loop import StudyLoop
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.training import StudyRunner, reference_returns, runner_of_study
 
@@ -25,17 +26,21 @@ def run_study(
     resume_from: Path | None,
     runner: StudyRunner | None = None,
     analyse: Analyse | None = None,
+    retry_failed: bool = False,
 ) -> int:
     """Run a study, or go on with the one in `resume_from`, until it has `n_trials` finished trials. Returns the exit status.
 
     0: done, or out of time. 1: too many trials failed. 130, 143: interrupted. UsageError, before anything is written, for what
-    cannot run. runner: what trains, by default the engine. analyse: by default `hyperlax.analysis`, imported when first needed.
+    cannot run. retry_failed: of the study in `resume_from`, see `StudyLoop`. runner: what trains, by default the engine.
+    analyse: by default `hyperlax.analysis`, imported when first needed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     deadline = time.monotonic() + (arguments.timeout or float("inf"))
     if resume_from is None:
         return _start(arguments, recipe, runner, analyse or write_pages, deadline)
-    return _resume(arguments, recipe, StudyDirectory(resume_from), runner, analyse or write_pages, deadline)
+    return _resume(
+        arguments, recipe, StudyDirectory(resume_from), runner, analyse or write_pages, deadline, retry_failed
+    )
 
 
 def _start(
@@ -60,12 +65,13 @@ def _resume(
     runner: StudyRunner | None,
     analyse: Analyse,
     deadline: float,
+    retry_failed: bool,
 ) -> int:
     stored = manifests.read(directory.manifest)
     manifests.check_unchanged(directory.manifest, stored, recipe)
     manifest = replace(stored, arguments=arguments.to_json(), command=manifests.search_command(arguments))
     with only_one_process(directory.root):
-        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline)
+        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, retry_failed)
         return loop.run(lambda: runner or runner_of_study(arguments, recipe, stored))
 
 

@@ -79,9 +79,7 @@ class Ledger:
         now = _now()
         with self._transaction() as cursor:
             for ending in endings:
-                ((trial,),) = cursor.execute(
-                    "SELECT trial_id FROM trials WHERE study_id = ? AND number = ?", (self._study_id, ending.number)
-                )
+                trial = self._trial(cursor, ending.number)
                 _insert_attributes(cursor, "trial_user_attributes", trial, ending.attributes)
                 cursor.executemany(
                     "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?, ?, ?, 'FINITE')",
@@ -92,6 +90,36 @@ class Ledger:
                     "WHERE trial_id = ?",
                     (ending.state, now, now, trial),
                 )
+
+    def wait_again(self, numbers: Iterable[int]) -> None:
+        """FAIL -> WAITING, without what was told of them."""
+        with self._transaction() as cursor:
+            for number in numbers:
+                trial = self._trial(cursor, number)
+                cursor.execute(
+                    "DELETE FROM trial_user_attributes WHERE trial_id = ? AND key IN ('reason', 'batch')", (trial,)
+                )
+                cursor.execute(
+                    "UPDATE trials SET state = 'WAITING', datetime_start = NULL, datetime_complete = NULL "
+                    "WHERE trial_id = ?",
+                    (trial,),
+                )
+
+    def invalidate(self, reasons: Mapping[int, str]) -> None:
+        """COMPLETE -> FAIL, by number, with the reason; the metrics stay as attributes."""
+        with self._transaction() as cursor:
+            for number, reason in reasons.items():
+                trial = self._trial(cursor, number)
+                cursor.execute("DELETE FROM trial_values WHERE trial_id = ?", (trial,))
+                _insert_attributes(cursor, "trial_user_attributes", trial, {"reason": reason})
+                cursor.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = ?", (trial,))
+
+    def _trial(self, cursor: Any, number: int) -> int:
+        """The key of a trial's row."""
+        ((trial,),) = cursor.execute(
+            "SELECT trial_id FROM trials WHERE study_id = ? AND number = ?", (self._study_id, number)
+        )
+        return trial
 
     def _update(self, change: str, rows: Sequence[tuple[Any, ...]]) -> None:
         with self._transaction() as cursor:

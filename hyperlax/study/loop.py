@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
@@ -17,18 +16,18 @@ from hyperlax.checkpoints import Checkpoints
 from hyperlax.envs import canonical
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
-from hyperlax.study import database
+from hyperlax.study import database, findings
 from hyperlax.study.batch_files import TrialEnd, failed_batch, write_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.failures import Failures
+from hyperlax.study.findings import Analyse
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.pool import Background, run_batches
 from hyperlax.study.progress import Progress
-from hyperlax.study.record import StudyRecord
 from hyperlax.study.stopping import Stop, stopping_on_signals
-from hyperlax.study.storage import StudyStorage, importances
+from hyperlax.study.storage import StudyStorage
 from hyperlax.study.suggest import Questioner
 from hyperlax.study.summary import print_end
 from hyperlax.study.training import StudyRunner
@@ -39,12 +38,12 @@ log = logging.getLogger(__name__)
 LONGEST_REASON = 500
 """Characters of an exception's message that become a trial's reason."""
 
-Analyse = Callable[[StudyRecord, Path], None]
-"""Writes the analysis of a study into a super-batch's `analysis` directory and at the study's root."""
-
 
 class StudyLoop:
-    """A study while it runs. deadline: of `time.monotonic`, after which no hparam batch starts."""
+    """A study while it runs. deadline: of `time.monotonic`, after which no hparam batch starts.
+
+    retry_failed: begin by letting failed trials wait to be run again.
+    """
 
     def __init__(
         self,
@@ -54,6 +53,7 @@ class StudyLoop:
         manifest: Manifest,
         analyse: Analyse,
         deadline: float,
+        retry_failed: bool = False,
     ):
         self._arguments = arguments
         self._recipe = recipe
@@ -61,6 +61,7 @@ class StudyLoop:
         self._manifest = manifest
         self._analyse = analyse
         self._deadline = deadline
+        self._retry_failed = retry_failed
         self._environment = canonical(arguments.env_config)
         self._reference = ReferenceReturns(**manifest.reference)
         self._objectives = arguments.objectives
@@ -92,11 +93,13 @@ class StudyLoop:
             )
             self._directory.discard_incomplete()
             self._conversation.recover()
+            if self._retry_failed:
+                self._retry()
             finished = [trial for trial in self._conversation.trials() if trial.state.is_finished()]
             self._checkpoints.forget([trial.number for trial in finished])
-            for trial in finished:
+            for trial in (trial for trial in finished if not self._conversation.is_invalidated(trial.number)):
                 self._failures.count(trial.state.name, trial.user_attrs.get("reason", ""))
-            self._renew_analysis()
+            self._write_analysis()
             if self._conversation.finished() < self._arguments.n_trials:
                 self._train(runner())
             self._background.wait()
@@ -122,6 +125,12 @@ class StudyLoop:
                     return
                 database.back_up(self._directory.database, self._directory.backup)
                 self._run_super_batch(asked, runner, progress)
+
+    def _retry(self) -> None:
+        again = self._conversation.retry_failed()
+        log.info(
+            "Run again: trials %s." if again else "No trial failed, none is run again.%s", ", ".join(map(str, again))
+        )
 
     def _note(self, runner: StudyRunner) -> None:
         """Keep study.json saying what the runner is, and how many lanes its programs have come to have."""
@@ -170,9 +179,8 @@ class StudyLoop:
             on_end=batch_ends,
             on_tick=progress.draw,
         )
-        last = asked[-1].number + 1
-        if all(trial.state.is_finished() for trial in self._conversation.trials()[:last]):
-            self._write_analysis(number)
+        if number < findings.finished_super_batches(self._conversation, self._width):
+            self._write_analysis()
 
     def _batch_starts(self, batch: HparamBatch) -> None:
         self._began[batch] = time.monotonic()
@@ -223,36 +231,12 @@ class StudyLoop:
         )
         return failed_batch(batch, reason, self._arguments.num_seeds, seconds)
 
-    def _renew_analysis(self) -> None:
-        """Write the analysis of the last finished super-batch again: a process may have died before it was there."""
-        trials = self._conversation.trials()
-        unfinished = [trial.number for trial in trials if not trial.state.is_finished()]
-        finished = unfinished[0] // self._width if unfinished else -(-len(trials) // self._width)
-        if finished:
-            self._write_analysis(finished - 1)
-
-    def _write_analysis(self, number: int) -> None:
-        """The analysis as of a super-batch, which knows nothing of later trials; training does not wait for it."""
-        record = self._record(self._conversation.trials()[: (number + 1) * self._width])
-        self._background.start(lambda: self._analyse(record, self._directory.analysis(number)))
-
-    def _record(self, trials: Sequence[FrozenTrial]) -> StudyRecord:
-        manifest = self._manifest
-        return StudyRecord(
-            directory=self._directory.root,
-            study_name=self._arguments.study_name,
-            recipe=self._recipe.name,
-            environment=self._environment,
-            objectives=self._objectives,
-            arguments=manifest.arguments,
-            command=manifest.command,
-            versions=manifest.versions,
-            device=manifest.device,
-            space=manifest.space,
-            reference=self._reference,
-            trials=[self._conversation.record(trial) for trial in trials],
-            importances=importances(trials, self._objectives),
-        )
+    def _write_analysis(self) -> None:
+        """The analysis as of the last finished super-batch; training does not wait for it."""
+        parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation)
+        work = findings.prepare(self._analyse, *parts)
+        if work:
+            self._background.start(work)
 
 
 def questioner_of(arguments: StudyArguments, recipe: Recipe) -> Questioner:

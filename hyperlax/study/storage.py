@@ -83,6 +83,16 @@ class StudyStorage:
         """RUNNING -> WAITING, for trials that are to be run again."""
         self._ledger.wait(numbers)
 
+    def wait_again(self, numbers: Iterable[int]) -> None:
+        """FAIL -> WAITING, for trials that are to be run again under their parameters."""
+        self._ledger.wait_again(numbers)
+        self._read_anew()
+
+    def invalidate(self, reasons: Mapping[int, str]) -> None:
+        """COMPLETE -> FAIL with the reason, by number: out of every ranking. Metrics stay as user attributes."""
+        self._ledger.invalidate(reasons)
+        self._read_anew()
+
     def finish(self, endings: Sequence[Ending]) -> None:
         """Tell how trials ended, all of them or none.
 
@@ -95,6 +105,10 @@ class StudyStorage:
                     f"trial {ending.number} is {ending.state} and needs {wanted} finite values, got {list(ending.values)}"
                 )
         self._ledger.finish(endings)
+
+    def _read_anew(self) -> None:
+        """Forget the finished trials that Optuna keeps in memory, since it takes them for final."""
+        self._study = optuna.load_study(study_name=self._study.study_name, storage=self._rdb)
 
     def best_trials(self) -> list[FrozenTrial]:
         """The best trial, of equal ones the first, or the Pareto front; empty while none is COMPLETE."""

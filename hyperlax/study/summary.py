@@ -6,8 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 
-from optuna.trial import FrozenTrial
-
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.storage import StudyStorage
@@ -33,12 +31,9 @@ def print_end(
     finished = states.total()
     by_state = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     print(f"{finished} trials finished: {by_state}." if finished else "No trial finished.")
-    best = storage.best_trials()
-    ties = sum(bool(best) and trial.values == best[0].values for trial in storage.trials())
     if exhausted:
         print(f"Every configuration of the search space is used; the study ends before its {total} trials.")
-    for line in _best_lines(best, ties, list(objectives)):
-        print(line)
+    print_best(storage, objectives)
     _print_report(directory)
     if finished < total and not exhausted:
         command = resume_command(directory.root) + (" --max-failure-rate 1" if given_up else "")
@@ -58,12 +53,16 @@ def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -
     return f"{'Out of time' if interrupted is None else 'Interrupted'} with {left} trials to go{midway}."
 
 
-def _best_lines(best: list[FrozenTrial], ties: int, objectives: list[str]) -> list[str]:
+def print_best(storage: StudyStorage, objectives: Mapping[str, str]) -> None:
+    """Print the best trial, or how large the Pareto front is; nothing while no trial is COMPLETE."""
+    best = storage.best_trials()
     if not best:
-        return []
+        return
     if len(objectives) > 1:
-        return [f"Pareto front of {', '.join(objectives)}: {len(best)} trials."]
-    return [f"Best: trial {best[0].number}, {objectives[0]} {best[0].value:.6g}{_ties(ties)}."]
+        print(f"Pareto front of {', '.join(objectives)}: {len(best)} trials.")
+        return
+    ties = sum(trial.values == best[0].values for trial in storage.trials())
+    print(f"Best: trial {best[0].number}, {next(iter(objectives))} {best[0].value:.6g}{_ties(ties)}.")
 
 
 def _ties(count: int) -> str:

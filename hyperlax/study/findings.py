@@ -1,0 +1,70 @@
+"""What a study has found as of its last finished super-batch, handed to the analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.envs import canonical
+from hyperlax.metrics import ReferenceReturns
+from hyperlax.recipe import Recipe
+from hyperlax.study.conversation import Conversation
+from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.manifest import Manifest
+from hyperlax.study.record import StudyRecord
+from hyperlax.study.storage import importances
+
+Analyse = Callable[[StudyRecord, Path], None]
+"""Writes the analysis of a study into a super-batch's `analysis` directory and at the study's root."""
+
+
+def finished_super_batches(conversation: Conversation, super_batch: int) -> int:
+    """How many super-batches there are before the first that has an unfinished trial."""
+    trials = conversation.trials()
+    unfinished = [trial.number for trial in trials if not trial.state.is_finished()]
+    return unfinished[0] // super_batch if unfinished else -(-len(trials) // super_batch)
+
+
+def prepare(
+    analyse: Analyse,
+    arguments: StudyArguments,
+    recipe: Recipe,
+    manifest: Manifest,
+    directory: StudyDirectory,
+    conversation: Conversation,
+) -> Callable[[], None] | None:
+    """The analysis as of the last finished super-batch, to be called; it knows nothing of later trials. None without one."""
+    finished = finished_super_batches(conversation, arguments.optuna_study_batch_size)
+    if not finished:
+        return None
+    trials = conversation.trials()[: finished * arguments.optuna_study_batch_size]
+    record = _record(arguments, recipe, manifest, directory, conversation, trials)
+    return lambda: analyse(record, directory.analysis(finished - 1))
+
+
+def _record(
+    arguments: StudyArguments,
+    recipe: Recipe,
+    manifest: Manifest,
+    directory: StudyDirectory,
+    conversation: Conversation,
+    trials: Sequence[FrozenTrial],
+) -> StudyRecord:
+    return StudyRecord(
+        directory=directory.root,
+        study_name=arguments.study_name,
+        recipe=recipe.name,
+        environment=canonical(arguments.env_config),
+        objectives=arguments.objectives,
+        arguments=manifest.arguments,
+        command=manifest.command,
+        versions=manifest.versions,
+        device=manifest.device,
+        space=manifest.space,
+        reference=ReferenceReturns(**manifest.reference),
+        trials=[conversation.record(trial) for trial in trials],
+        importances=importances(trials, arguments.objectives),
+    )

@@ -1,0 +1,58 @@
+"""`hyperlax invalidate`: trials out of the ranking, with their record kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.errors import UsageError
+from hyperlax.recipe import Recipe
+from hyperlax.study import database, findings
+from hyperlax.study import manifest as manifests
+from hyperlax.study.amendments import INVALIDATED
+from hyperlax.study.conversation import Conversation
+from hyperlax.study.directory import StudyDirectory, only_one_process
+from hyperlax.study.findings import Analyse
+from hyperlax.study.launcher import write_pages
+from hyperlax.study.loop import questioner_of
+from hyperlax.study.storage import StudyStorage
+from hyperlax.study.summary import print_best
+
+
+def invalidate(
+    arguments: StudyArguments,
+    recipe: Recipe,
+    root: Path,
+    trials: Sequence[int],
+    reason: str | None,
+    analyse: Analyse = write_pages,
+) -> int:
+    """Make COMPLETE trials FAIL, say which, write the analysis anew. Returns 0.
+
+    Metrics stay with the trials, their batches on disk. Samplers take the trials for failed from the next super-batch on.
+    UsageError before anything is changed, for what is no study or no such trial.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if not trials:
+        raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
+    directory, objectives = StudyDirectory(root), arguments.objectives
+    manifest = manifests.read(directory.manifest)
+    manifests.check_unchanged(directory.manifest, manifest, recipe)
+    with only_one_process(root):
+        database.check(directory.database, arguments.study_name, bool(directory.complete_batches()))
+        with closing(StudyStorage(directory.database, arguments.study_name, objectives)) as storage:
+            conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
+            conversation.recover()
+            text = INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
+            for trial in conversation.invalidate(trials, text):
+                values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
+                print(f"Trial {trial.number} ({values}) is out of the ranking; its record is kept.")
+            work = findings.prepare(analyse, arguments, recipe, manifest, directory, conversation)
+            if work:
+                work()
+            print_best(storage, objectives)
+    return 0

@@ -129,6 +129,7 @@ def _log(level: str) -> None:
     """Print what Hyperlax logs from this level on; other packages' warnings stay as they are."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hyperlax").setLevel(level)
+    logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)  # its traceback is in the batch's timing.json
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ class Field:
         """Why a value is not legal, as `needs ..., got ...`; None if it is legal."""
         if self._accepts(value):
             return None
+        if self.type == "float" and isinstance(value, float) and 0 < abs(value) < SMALLEST_FLOAT:
+            return f"needs 0 or at least {SMALLEST_FLOAT:.3g}, the smallest that float32 holds, got {value!r}"
         return f"needs {self.wanted()}, got {value!r}"
 
     def convert(self, value: Any) -> Any:
@@ -113,8 +115,16 @@ def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> Alg
         problem = known[name].problem(value)
         if problem:
             raise UsageError(f"{where}: {name} {problem}.")
-        config = _set(config, name.split(".")[1:], known[name].convert(value))
+    config = filled(config, values)
     check_together(config, {}, where)
+    return config
+
+
+def filled(config: AlgorithmConfig, values: Mapping[str, Any]) -> AlgorithmConfig:
+    """The configuration with these values of its fields set, legal or not."""
+    known = fields_of(config)
+    for name, value in values.items():
+        config = _set(config, name.split(".")[1:], known[name].convert(value))
     return config
 
 

@@ -40,10 +40,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` by indented JSON. ValueError for nan or inf, TypeError for what JSON has no form for."""
-    write_text(
-        path,
-        json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_plain) + "\n",
-    )
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """A value as `write_json` writes it, with the same errors."""
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_plain) + "\n"
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

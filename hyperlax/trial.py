@@ -86,6 +86,8 @@ class Outcome:
     curve: as far as it got; a failed trial's curve ends before the fault, so every number in it is finite.
     num_parameters: trainable scalars of the policy network that acts.
     train_seconds: this trial's share of its batch's training time.
+    lane: of the program, where it trained; fault_step: environment steps of one seed at the evaluation that saw it fail. None
+    where nobody knows them.
     """
 
     number: int
@@ -94,6 +96,8 @@ class Outcome:
     curve: Curve
     num_parameters: int
     train_seconds: float
+    lane: int | None = None
+    fault_step: int | None = None
 
 
 @dataclass(frozen=True)

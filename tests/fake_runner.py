@@ -21,7 +21,10 @@ STEPS_PER_POINT = 100
 
 @dataclass
 class FakeRunner:
-    """fail: trial -> reason; infinite: trials whose curve has inf; raises: trial -> what its batch raises, once per entry."""
+    """fail: trial -> reason; infinite: trials whose curve has inf; raises: trial -> what its batch raises, once per entry.
+
+    gives: what a batch is said to have given, where it is not what was trained.
+    """
 
     lanes: int = 3
     slots: int = 1
@@ -31,6 +34,7 @@ class FakeRunner:
     fail: dict[int, str] = field(default_factory=dict)
     infinite: set[int] = field(default_factory=set)
     raises: dict[int, BaseException] = field(default_factory=dict)
+    gives: Callable[[HparamBatch], Any] | None = None
     after_batch: Callable[[int], None] = lambda count: None
     trained: list[int] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -50,25 +54,28 @@ class FakeRunner:
         checkpoint: Checkpoint | None = None,
     ) -> BatchResult:
         """Train, or do what the fields say."""
+        if self.gives:
+            return self.gives(batch)
         for trial in batch.trials:
             if trial.number in self.raises:
                 raise self.raises[trial.number]
         if should_stop():
             raise Interrupted
         report(POINTS * STEPS_PER_POINT * len(batch.trials) * self.num_seeds)
-        outcomes = tuple(self._outcome(trial) for trial in batch.trials)
+        outcomes = tuple(self._outcome(trial, lane) for lane, trial in enumerate(batch.trials))
         with self.lock:
             self.trained += [trial.number for trial in batch.trials]
             self.batches += 1
             self.after_batch(self.batches)
         return BatchResult(outcomes, _timing(self.lanes))
 
-    def _outcome(self, trial: Trial) -> Outcome:
+    def _outcome(self, trial: Trial, lane: int) -> Outcome:
         curve = curve_of(trial, self.num_seeds)
         if trial.number in self.infinite:
             curve = replace(curve, mean=np.where(curve.steps[:, None] > 300, np.inf, curve.mean))
         reason = self.fail.get(trial.number, "")
-        return Outcome(trial.number, "FAIL" if reason else "COMPLETE", reason, curve, 100 + trial.number % 7, 0.25)
+        state, fault_step = ("FAIL", STEPS_PER_POINT * POINTS) if reason else ("COMPLETE", None)
+        return Outcome(trial.number, state, reason, curve, 100 + trial.number % 7, 0.25, lane, fault_step)
 
 
 def curve_of(trial: Trial, num_seeds: int) -> Curve:

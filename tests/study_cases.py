@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 
 from hyperlax.arguments import StudyArguments
+from hyperlax.envs import slug
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import (
@@ -20,11 +21,13 @@ from hyperlax.space import (
     UniformContinuous,
     UniformDiscrete,
 )
+from hyperlax.study.findings import Analyse
 from hyperlax.study.invalidate import invalidate
 from hyperlax.study.launcher import run_study
 from hyperlax.study.planning import print_plan
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.repair import repair
+from hyperlax.study.training import StudyRunner
 from tests.fake_runner import FakeRunner
 
 MIXED: dict[str, Distribution] = {
@@ -78,34 +81,50 @@ def arguments_of(root: Path, **changes: Any) -> StudyArguments:
 
 
 class Case:
-    """One study in one directory, started and resumed. pages: the records that the analysis got, with their directories."""
+    """One study in one directory, started and resumed. pages: the records that the analysis got, with their directories.
 
-    def __init__(self, root: Path, space: dict[str, Distribution] | None = None, **arguments: Any):
+    recipe: by default SAC with the search space. analyse: what makes pages, by default nothing but notes that it was called.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        space: dict[str, Distribution] | None = None,
+        recipe: Recipe | None = None,
+        analyse: Analyse | None = None,
+        **arguments: Any,
+    ):
         self.root = root
-        self.space = space or MIXED
+        self.space = recipe.space if recipe else space or MIXED
+        self.given_recipe = recipe
         self.arguments = arguments
-        self.directory = root / "sac_test" / "gymnax_pendulum"
+        self.analyse = analyse or (lambda record, directory: self.pages.append((record, directory)))
+        self.directory = root / self.recipe.name / slug(arguments.get("env_config", "gymnax.pendulum"))
         self.pages: list[tuple[StudyRecord, Path]] = []
 
-    def start(self, runner: FakeRunner | None = None, **changes: Any) -> int:
+    @property
+    def recipe(self) -> Recipe:
+        return self.given_recipe or recipe_of(self.space)
+
+    def start(self, runner: StudyRunner | None = None, **changes: Any) -> int:
         return self._run(None, runner, changes)
 
-    def resume(self, runner: FakeRunner | None = None, retry_failed: bool = False, **changes: Any) -> int:
+    def resume(self, runner: StudyRunner | None = None, retry_failed: bool = False, **changes: Any) -> int:
         return self._run(self.directory, runner, changes, retry_failed)
 
     def invalidate(self, *trials: int, reason: str | None = None) -> int:
         """`hyperlax invalidate`."""
         arguments = arguments_of(self.root, **self.arguments)
-        return invalidate(arguments, recipe_of(self.space), self.directory, trials, reason, self._analyse)
+        return invalidate(arguments, self.recipe, self.directory, trials, reason, self.analyse)
 
     def repair(self) -> int:
         """`hyperlax repair`."""
-        return repair(arguments_of(self.root, **self.arguments), recipe_of(self.space), self.directory)
+        return repair(arguments_of(self.root, **self.arguments), self.recipe, self.directory)
 
     def plan(self, resume: bool = False) -> int:
         """`--plan-only`."""
         arguments = arguments_of(self.root, **self.arguments)
-        return print_plan(arguments, recipe_of(self.space), self.directory if resume else None, FakeRunner())
+        return print_plan(arguments, self.recipe, self.directory if resume else None, FakeRunner())
 
     def study(self) -> optuna.Study:
         """As plain Optuna sees it."""
@@ -127,18 +146,8 @@ class Case:
     def states(self) -> list[str]:
         return [trial.state.name for trial in self.study().trials]
 
-    def _analyse(self, record: StudyRecord, directory: Path) -> None:
-        self.pages.append((record, directory))
-
     def _run(
-        self, resume_from: Path | None, runner: FakeRunner | None, changes: dict[str, Any], retry_failed: bool = False
+        self, resume_from: Path | None, runner: StudyRunner | None, changes: dict[str, Any], retry_failed: bool = False
     ) -> int:
         arguments = arguments_of(self.root, **{**self.arguments, **changes})
-        return run_study(
-            arguments,
-            recipe_of(self.space),
-            resume_from,
-            runner or FakeRunner(),
-            self._analyse,
-            retry_failed,
-        )
+        return run_study(arguments, self.recipe, resume_from, runner or FakeRunner(), self.analyse, retry_failed)

@@ -147,7 +147,7 @@ def test_a_failed_trial_is_a_fail_with_its_reason_and_never_wins(tmp_path):
     assert case.start(runner) == 0
     trials = case.study().trials
     assert trials[1].state.name == trials[4].state.name == "FAIL"
-    assert trials[1].user_attrs["reason"] == "loss is nan at step 300"
+    assert trials[1].user_attrs["reason"].startswith("loss is nan at step 300 (lane 1, step 500; ")
     assert "nan or inf" in trials[4].user_attrs["reason"]
     assert trials[4].values is None and "peak_performance" not in trials[4].user_attrs
     assert sum(trial.state.name == "COMPLETE" for trial in trials) == 10
@@ -163,14 +163,14 @@ def test_a_batch_that_raises_is_halved_until_the_trial_at_fault_is_alone(tmp_pat
     assert case.start(runner) == 0
     assert [number for number, state in enumerate(case.states()) if state == "FAIL"] == [4]
     assert sorted(runner.trained) == [number for number in range(12) if number != 4]
-    reason = "RuntimeError: division by zero in step"
-    assert case.study().trials[4].user_attrs["reason"] == reason
-    assert f"The batch of trials 3, 4, 5 broke ({reason}). Its halves are run instead." in caplog.text
-    assert f"Trial 4 failed: {reason}. Marked FAIL; the study goes on." in caplog.text
+    cause, reason = "RuntimeError: division by zero in step", case.study().trials[4].user_attrs["reason"]
+    assert reason.startswith(f"{cause} (lane 0; algorithm.")
+    assert f"The batch of trials 3, 4, 5 broke ({cause}). Its halves are run instead." in caplog.text
+    assert f"trial 4: {reason}. Marked FAIL; the study goes on." in caplog.text
     (timing,) = [
         timing for path in batches(case) if "error" in (timing := json.loads((path / "timing.json").read_text()))
     ]
-    assert timing["steps"] is None and timing["error"] == reason
+    assert timing["steps"] is None and timing["error"] == cause
     mates = [number for number in range(8) if number != 4]
     assert [case.told()[number] for number in mates] == [sound.told()[number] for number in mates]
 

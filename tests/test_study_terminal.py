@@ -87,7 +87,8 @@ def test_a_study_that_mostly_fails_gives_up_and_goes_on_when_told_to(tmp_path, c
     )
     assert f"{words} The study gives up with 16 trials to go." in capsys.readouterr().out
     assert case.resume() == 1 and len(case.states()) == 8
-    assert capsys.readouterr().out.rstrip().endswith("--max-failure-rate 1")
+    said = capsys.readouterr().out.rstrip()
+    assert words in said and said.endswith("--max-failure-rate 1")
     assert case.resume(max_failure_rate=1.0) == 0
     assert case.states()[8:] == ["COMPLETE"] * 16
 
@@ -118,6 +119,22 @@ def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, cap
 
 
 def test_a_single_training_that_fails_exits_with_1_and_the_reason(tmp_path, capsys):
-    assert single(tmp_path, FakeRunner(fail={0: "loss is nan at step 300"})) == 1
-    assert "loss is nan at step 300" in capsys.readouterr().out
+    assert single(tmp_path, FakeRunner(fail={0: "loss is nan"})) == 1
+    assert "The training failed: loss is nan (lane 0, step 500)\n" in capsys.readouterr().out
     assert "loss is nan" in next(tmp_path.rglob("learning_curve.html")).read_text()[:20000]
+
+
+@pytest.mark.parametrize(
+    ("runner", "reason"),
+    [
+        (FakeRunner(raises={0: ValueError("the tank is\n empty")}), "ValueError: the tank is empty (lane 0)"),
+        (FakeRunner(gives=lambda batch: None), "the runner returned None; a BatchResult is needed (lane 0)"),
+    ],
+    ids=["raises", "gives nothing"],
+)
+def test_a_single_training_that_breaks_leaves_its_files_too(tmp_path, capsys, runner, reason):
+    assert single(tmp_path, runner) == 1
+    directory = tmp_path / "sac_test" / "gymnax_pendulum" / "single_0000"
+    assert capsys.readouterr().out == f"The training failed: {reason}\nIts files: {directory}\n"
+    (row,) = read_csv(directory / "summary.csv")
+    assert (row["state"], row["reason"]) == ("FAIL", reason) and (directory / "success.txt").exists()

@@ -228,12 +228,13 @@ def _outcome(
 ) -> Outcome:
     fault, steps = scores.first_fault(lane), schedule.steps()
     points = len(scores.points) if fault is None else fault
-    reason = "" if fault is None else f"parameters or returns are not finite at step {steps[fault]}"
     return Outcome(
         number=assignment.trials[lane].number,
         state="COMPLETE" if fault is None else "FAIL",
-        reason=reason,
+        reason="" if fault is None else "parameters or returns are not finite",
         curve=scores.curve(lane, schedule, points, episodes),
         num_parameters=assignment.num_parameters[lane],
         train_seconds=watch.train / len(assignment.trials),
+        lane=lane,
+        fault_step=None if fault is None else steps[fault],
     )

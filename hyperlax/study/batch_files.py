@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from hyperlax.files import read_csv, write_csv, write_json, write_text
 from hyperlax.metrics import METRICS, ReferenceReturns, compute
 from hyperlax.recipe import dotted
 from hyperlax.study.directory import SUCCESS
-from hyperlax.trial import BatchResult, Curve, HparamBatch, Outcome
+from hyperlax.study.reasons import reason_of
+from hyperlax.trial import BatchResult, Curve, HparamBatch, Outcome, Trial
 
 CURVES = ("trial", "seed", "step", "mean", "std", "min", "max", "length", "episodes")
 SUMMARY = ("trial", "state", "reason", *METRICS, "seconds", "steps")
@@ -25,7 +27,7 @@ UNKNOWN_AFTER_AN_ERROR = (
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """What Optuna is told of a trial. metrics: all of them for COMPLETE, else empty."""
+    """What Optuna is told of a trial. reason: of `hyperlax.study.reasons`; metrics: all of them for COMPLETE, else empty."""
 
     number: int
     state: str
@@ -34,22 +36,32 @@ class TrialEnd:
 
 
 def write_batch(
-    directory: Path, batch: HparamBatch, result: BatchResult, reference: ReferenceReturns
+    directory: Path,
+    batch: HparamBatch,
+    result: BatchResult,
+    reference: ReferenceReturns,
+    searched: Collection[str],
 ) -> list[TrialEnd]:
-    """Write a batch, `success.txt` last, and say how its trials ended."""
-    ends = write_tables(directory, batch, result, reference)
+    """Write a batch, `success.txt` last, and say how its trials ended. searched: the names of the study's search space."""
+    ends = write_tables(directory, batch, result, reference, searched)
     mark_complete(directory, ends)
     return ends
 
 
 def write_tables(
-    directory: Path, batch: HparamBatch, result: BatchResult, reference: ReferenceReturns
+    directory: Path,
+    batch: HparamBatch,
+    result: BatchResult,
+    reference: ReferenceReturns,
+    searched: Collection[str],
 ) -> list[TrialEnd]:
     """Write what a batch gave and say how its trials ended.
 
     A trial that claims to be COMPLETE without finite metrics is a FAIL from here on.
     """
-    ends = [judge(outcome, reference) for outcome in result.outcomes]
+    ends = [
+        judge(outcome, trial, reference, searched) for trial, outcome in zip(batch.trials, result.outcomes, strict=True)
+    ]
     write_hyperparams(directory / "hyperparams.csv", batch)
     write_csv(directory / "curves.csv", CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
     write_csv(
@@ -67,14 +79,20 @@ def mark_complete(directory: Path, ends: list[TrialEnd]) -> None:
     write_text(directory / SUCCESS, f"trials {numbers}: complete and on disk\n")
 
 
-def judge(outcome: Outcome, reference: ReferenceReturns) -> TrialEnd:
+def judge(outcome: Outcome, trial: Trial, reference: ReferenceReturns, searched: Collection[str]) -> TrialEnd:
     """An outcome with its metrics, a FAIL with the reason where those cannot be computed."""
+
+    def reason(cause: str, step: int | None) -> str:
+        asked = dotted(trial.algorithm)
+        return reason_of(cause, lane=outcome.lane, step=step, searched={name: asked[name] for name in searched})
+
     if outcome.state != "COMPLETE":
-        return TrialEnd(outcome.number, outcome.state, outcome.reason, {})
+        return TrialEnd(outcome.number, outcome.state, reason(outcome.reason, outcome.fault_step), {})
     try:
         return TrialEnd(outcome.number, outcome.state, "", compute(outcome, reference))
     except ValueError as error:
-        return TrialEnd(outcome.number, "FAIL", str(error), {})
+        cause = str(error).removeprefix(f"trial {outcome.number}: ")
+        return TrialEnd(outcome.number, "FAIL", reason(cause, _first_infinite(outcome.curve)), {})
 
 
 def read_ends(directory: Path) -> list[TrialEnd]:
@@ -85,13 +103,21 @@ def read_ends(directory: Path) -> list[TrialEnd]:
     ]
 
 
-def failed_batch(batch: HparamBatch, reason: str, seeds: int, wall_seconds: float) -> BatchResult:
-    """The result of a batch that raised: every trial FAIL, nothing known but the time until then."""
+def failed_batch(
+    batch: HparamBatch, cause: str, seeds: int, wall_seconds: float, error: BaseException | None = None
+) -> BatchResult:
+    """The result of a batch that gave none: every trial FAIL, nothing known but the time until then.
+
+    error: what it raised; its traceback is kept in `timing.json`.
+    """
     empty = np.zeros((0, seeds))
     curve = Curve(np.zeros(0, np.int64), empty, empty, empty, empty, empty, 0, 0)
-    outcomes = tuple(Outcome(trial.number, "FAIL", reason, curve, 0, 0.0) for trial in batch.trials)
+    outcomes = tuple(
+        Outcome(trial.number, "FAIL", cause, curve, 0, 0.0, lane) for lane, trial in enumerate(batch.trials)
+    )
     unknown = dict.fromkeys(UNKNOWN_AFTER_AN_ERROR)
-    return BatchResult(outcomes, {**unknown, "wall_seconds": wall_seconds, "error": reason})
+    traceback = "".join(format_exception(error)).splitlines() if error else []
+    return BatchResult(outcomes, {**unknown, "wall_seconds": wall_seconds, "error": cause, "traceback": traceback})
 
 
 def write_hyperparams(path: Path, batch: HparamBatch) -> None:
@@ -113,6 +139,12 @@ def _summary_row(end: TrialEnd, outcome: Outcome) -> list[Any]:
     metrics = [end.metrics.get(name) for name in METRICS]
     steps = int(outcome.curve.steps[-1]) if len(outcome.curve.steps) else 0
     return [end.number, end.state, end.reason, *metrics, float(outcome.train_seconds), steps]
+
+
+def _first_infinite(curve: Curve) -> int | None:
+    """The first step at which a return is nan or inf, None if there is none."""
+    points = np.flatnonzero(~np.isfinite(curve.mean).all(axis=1))
+    return int(curve.steps[points[0]]) if len(points) else None
 
 
 def _read_metrics(row: dict[str, str]) -> dict[str, float]:

@@ -11,10 +11,11 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.fields import filled
 from hyperlax.files import cell, read_csv
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
-from hyperlax.recipe import apply, dotted
+from hyperlax.recipe import dotted
 from hyperlax.study.amendments import Amendment, Amendments
 from hyperlax.study.batch_files import TrialEnd, read_ends
 from hyperlax.study.directory import StudyDirectory
@@ -143,9 +144,8 @@ class Conversation:
         return waiting[:room]
 
     def trial(self, frozen: FrozenTrial, base: AlgorithmConfig) -> Trial:
-        """What to train: the recipe's configuration with the suggested values."""
-        values = self._questioner.space.decode(frozen.params)
-        return Trial(frozen.number, apply(base, values, f"trial {frozen.number}"))
+        """What to train: the recipe's configuration with the suggested values, be they legal or not."""
+        return Trial(frozen.number, filled(base, self._questioner.space.decode(frozen.params)))
 
     def tell(self, ends: Iterable[TrialEnd], batch: Path) -> None:
         """Record how trials of a batch ended; its files are on disk by now."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from hyperlax.study.reasons import cause_of
+
 FEWEST = 8
 """Finished trials below which no rate of failure is taken seriously."""
 
@@ -14,22 +16,22 @@ class Failures:
     def __init__(self, rate: float):
         self._rate = rate
         self._finished = 0
-        self._reasons: Counter[str] = Counter()
+        self._causes: Counter[str] = Counter()
 
     def count(self, state: str, reason: str) -> None:
         """One more trial is finished."""
         self._finished += 1
         if state == "FAIL":
-            self._reasons[reason] += 1
+            self._causes[cause_of(reason)] += 1
 
     @property
     def too_many(self) -> bool:
-        return self._finished >= FEWEST and self._reasons.total() > self._rate * self._finished
+        return self._finished >= FEWEST and self._causes.total() > self._rate * self._finished
 
     def sentence(self) -> str:
-        """Why the study gives up, with the most frequent reason."""
-        ((reason, count),) = self._reasons.most_common(1)
+        """Why the study gives up, with the most frequent cause."""
+        ((cause, count),) = self._causes.most_common(1)
         return (
-            f"{self._reasons.total()} of {self._finished} trials failed, more than --max-failure-rate {self._rate:g} allows; "
-            f"of {count} the reason is: {reason}."
+            f"{self._causes.total()} of {self._finished} trials failed, more than --max-failure-rate {self._rate:g} allows; "
+            f"of {count} the reason is: {cause}."
         )

@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial
 from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
 from hyperlax.envs import canonical
+from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.recipe import Recipe
+from hyperlax.recipe import Recipe, apply, dotted
 from hyperlax.study import database, findings
 from hyperlax.study.batch_files import TrialEnd, failed_batch, write_batch
 from hyperlax.study.conversation import Conversation
@@ -26,17 +27,16 @@ from hyperlax.study.findings import Analyse
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.pool import Background, run_batches
 from hyperlax.study.progress import Progress
+from hyperlax.study.reasons import cause_of_error
+from hyperlax.study.results import problem_of
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.storage import StudyStorage
 from hyperlax.study.suggest import Questioner
 from hyperlax.study.summary import print_end
 from hyperlax.study.training import StudyRunner
-from hyperlax.trial import BatchResult, HparamBatch, Interrupted
+from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
 
 log = logging.getLogger(__name__)
-
-LONGEST_REASON = 500
-"""Characters of an exception's message that become a trial's reason."""
 
 
 class StudyLoop:
@@ -153,7 +153,7 @@ class StudyLoop:
     def _run_super_batch(self, asked: list[FrozenTrial], runner: StudyRunner, progress: Progress) -> None:
         """Train trials of one super-batch; its analysis follows when none of them is left."""
         number = asked[0].number // self._width
-        trials = [self._conversation.trial(trial, self._recipe.config.algorithm) for trial in asked]
+        trials = self._legal(asked, number, progress)
         plan = runner.plan(trials, self._checkpoints.heads())
         log.info("%s", plan.sentence())
 
@@ -192,7 +192,8 @@ class StudyLoop:
     ) -> Sequence[HparamBatch]:
         """Write a batch's files, then tell Optuna. What was interrupted waits.
 
-        Of what raised, the two halves are to be run instead, so that in the end only the trial at fault is FAIL.
+        Of what raised, the two halves are to be run instead, so that in the end only the trial at fault is FAIL. A runner that
+        returns what is no result has failed all of its trials.
         """
         error, began = future.exception(), self._began.pop(batch)
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
@@ -203,33 +204,43 @@ class StudyLoop:
             raise error
         if error is not None and len(batch.trials) > 1:
             return self._halves(batch, error)
-        result = future.result() if error is None else self._failed(batch, error, time.monotonic() - began)
+        seeds, seconds = self._arguments.num_seeds, time.monotonic() - began
+        cause = cause_of_error(error) if error else problem_of(batch, future.result(), seeds)
+        result = failed_batch(batch, cause, seeds, seconds, error) if cause else future.result()
+        self._finish(batch, result, number, progress)
+        return ()
+
+    def _finish(self, batch: HparamBatch, result: BatchResult, number: int, progress: Progress) -> None:
+        """Write a batch's files into its super-batch, then tell Optuna and the user."""
         path = self._directory.next_batch(number)
-        ends = write_batch(path, batch, result, self._reference)
+        ends = write_batch(path, batch, result, self._reference, self._recipe.space)
         self._conversation.tell(ends, path)
         self._checkpoints.forget(batch.numbers)
-        if error is None:
-            _log_failures(ends)
+        _log_failures(ends)
         leading = next(iter(self._objectives))
         for end in ends:
             self._failures.count(end.state, end.reason)
             progress.finished(end.number, end.state, end.metrics.get(leading))
         progress.batch_ended()
-        return ()
 
     def _halves(self, batch: HparamBatch, error: Exception) -> Sequence[HparamBatch]:
-        log.warning("The batch of %s broke (%s). Its halves are run instead.", _numbers(batch), _reason(error))
+        log.warning("The batch of %s broke (%s). Its halves are run instead.", _numbers(batch), cause_of_error(error))
         self._storage.wait(batch.numbers)
         self._checkpoints.forget(batch.numbers)
         middle = len(batch.trials) // 2
         return HparamBatch(batch.trials[:middle]), HparamBatch(batch.trials[middle:])
 
-    def _failed(self, batch: HparamBatch, error: Exception, seconds: float) -> BatchResult:
-        reason = _reason(error)
-        log.error(
-            "%s failed: %s. Marked FAIL; the study goes on.", _numbers(batch).capitalize(), reason, exc_info=error
-        )
-        return failed_batch(batch, reason, self._arguments.num_seeds, seconds)
+    def _legal(self, asked: Sequence[FrozenTrial], number: int, progress: Progress) -> list[Trial]:
+        """What to train of a super-batch. A trial whose values its recipe's fields refuse is FAIL."""
+        legal = []
+        for frozen in asked:
+            trial = self._conversation.trial(frozen, self._recipe.config.algorithm)
+            try:
+                legal.append(Trial(trial.number, apply(trial.algorithm, dotted(trial.algorithm), "refused")))
+            except UsageError as error:
+                alone = HparamBatch((trial,))
+                self._finish(alone, failed_batch(alone, str(error), self._arguments.num_seeds, 0.0), number, progress)
+        return legal
 
     def _write_analysis(self) -> None:
         """The analysis as of the last finished super-batch; training does not wait for it."""
@@ -255,13 +266,9 @@ def _numbers(batch: HparamBatch) -> str:
     return f"trial{plural} {', '.join(map(str, batch.numbers))}"
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_REASON]
-
-
 def _log_failures(ends: list[TrialEnd]) -> None:
     mates = sum(end.state != "FAIL" for end in ends)
     for end in ends:
         if end.state == "FAIL":
-            reason = end.reason.removeprefix(f"trial {end.number}: ").rstrip(".")
-            log.warning("trial %d: %s. Marked FAIL; the other %d of its batch went on.", end.number, reason, mates)
+            rest = f"the other {mates} of its batch went on" if mates else "the study goes on"
+            log.warning("trial %d: %s. Marked FAIL; %s.", end.number, end.reason, rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 from hyperlax.arguments import SingleArguments
@@ -11,13 +12,15 @@ from hyperlax.errors import HyperlaxError
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe, dotted
-from hyperlax.study.batch_files import TrialEnd, mark_complete, write_tables
+from hyperlax.study.batch_files import TrialEnd, failed_batch, mark_complete, write_tables
 from hyperlax.study.directory import make_directory
 from hyperlax.study.manifest import installed_versions
+from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.results import problem_of
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.training import StudyRunner, reference_returns, runner_of_single
-from hyperlax.trial import Interrupted, Trial
+from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +47,12 @@ def run_single(
     stop = Stop()
     with stopping_on_signals(stop):
         try:
-            result = runner.run(batch, should_stop=stop.is_set, report=lambda steps: None)
+            result = _trained(runner, batch, arguments.num_seeds, stop)
         except Interrupted:
             print("Interrupted; nothing is written.")
             return stop.exit_status
-        except MemoryError as error:
-            raise HyperlaxError(f"{error}. Make networks, batches, replay or --num-seeds smaller.") from error
     directory = new_directory(parent)
-    (end,) = ends = write_tables(directory, batch, result, reference)
+    (end,) = ends = write_tables(directory, batch, result, reference, searched=())
     record = StudyRecord(
         directory=directory,
         study_name=directory.name,
@@ -70,6 +71,28 @@ def run_single(
     write_learning_curve(record, directory / "learning_curve.html")
     mark_complete(directory, ends)
     return _print_end(end, directory)
+
+
+def _trained(runner: StudyRunner, batch: HparamBatch, seeds: int, stop: Stop) -> BatchResult:
+    """What the runner gives. Where it raises, or gives what is no result, the training has failed.
+
+    Raises:
+      Interrupted: the training was stopped.
+      HyperlaxError: it cannot run here, or not with the memory there is.
+    """
+    began, error = time.monotonic(), None
+    try:
+        result = runner.run(batch, should_stop=stop.is_set, report=lambda steps: None)
+        cause = problem_of(batch, result, seeds)
+        if cause is None:
+            return result
+    except (Interrupted, HyperlaxError):
+        raise
+    except MemoryError as short:
+        raise HyperlaxError(f"{short}. Make networks, batches, replay or --num-seeds smaller.") from short
+    except Exception as raised:
+        error, cause = raised, cause_of_error(raised)
+    return failed_batch(batch, cause, seeds, time.monotonic() - began, error)
 
 
 def new_directory(parent: Path) -> Path:

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import extract_tb
 from types import TracebackType
 
 from hyperlax.errors import UsageError
@@ -26,6 +27,19 @@ def blamed(path: Path, where: str) -> Iterator[None]:
             str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
         )
         raise UsageError(": ".join(part for part in (place, entry, message) if part)) from error
+
+
+def raised(error: BaseException) -> str:
+    """An exception in one line: its type, the first line of its message, and where a user's own code was when it came."""
+    message = next(iter(str(error).strip().splitlines()), "").removesuffix(".")
+    frames = [frame for frame in extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {message}{place}"
+
+
+def _is_users(file: str) -> bool:
+    """Whether code is neither Hyperlax's nor of an installed package."""
+    return "site-packages" not in file and not Path(file).is_relative_to(Path(__file__).parent)
 
 
 def _positions(traceback: TracebackType | None, file: str) -> list[tuple[int, int]]:

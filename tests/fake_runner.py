@@ -23,7 +23,7 @@ STEPS_PER_POINT = 100
 class FakeRunner:
     """fail: trial -> reason; infinite: trials whose curve has inf; raises: trial -> what its batch raises, once per entry.
 
-    gives: what a batch is said to have given, where it is not what was trained.
+    gives: trial -> what its batch gives, made of what it should.
     """
 
     lanes: int = 3
@@ -34,7 +34,7 @@ class FakeRunner:
     fail: dict[int, str] = field(default_factory=dict)
     infinite: set[int] = field(default_factory=set)
     raises: dict[int, BaseException] = field(default_factory=dict)
-    gives: Callable[[HparamBatch], Any] | None = None
+    gives: dict[int, Callable[[BatchResult], Any]] = field(default_factory=dict)
     after_batch: Callable[[int], None] = lambda count: None
     trained: list[int] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -54,8 +54,6 @@ class FakeRunner:
         checkpoint: Checkpoint | None = None,
     ) -> BatchResult:
         """Train, or do what the fields say."""
-        if self.gives:
-            return self.gives(batch)
         for trial in batch.trials:
             if trial.number in self.raises:
                 raise self.raises[trial.number]
@@ -67,7 +65,9 @@ class FakeRunner:
             self.trained += [trial.number for trial in batch.trials]
             self.batches += 1
             self.after_batch(self.batches)
-        return BatchResult(outcomes, _timing(self.lanes))
+        result = BatchResult(outcomes, _timing(self.lanes))
+        wrong = [self.gives[trial.number] for trial in batch.trials if trial.number in self.gives]
+        return wrong[0](result) if wrong else result
 
     def _outcome(self, trial: Trial, lane: int) -> Outcome:
         curve = curve_of(trial, self.num_seeds)

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from hyperlax import cli
+from hyperlax.envs import make
+from hyperlax.recipe import load
 from tests.desk import ROOT
 
 TABLES = Path(__file__).parent / "bad_input"
@@ -90,3 +92,27 @@ def test_an_edit_of_a_recipe_is_refused(capsys, old, new, said):
     text = (ROOT / "recipes" / "sac_mlp.py").read_text()
     assert old in text
     assert said_of_recipe(text.replace(old, new.replace("\\n", "\n"), 1), capsys) == said
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    from hyperlax.envs import registry
+
+    monkeypatch.setattr(registry, "_factories", {})
+    monkeypatch.setattr(registry, "_made", {})
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize(("old", "new", "said"), table("environments"), ids=lambda value: value[:60])
+def test_an_edit_of_a_users_own_environment_is_refused(capsys, old, new, said):
+    text = (TABLES / "tanks.py").read_text()
+    assert text.count(old) == 1
+    Path("tanks.py").write_text(text.replace(old, new))
+    words = "optuna-hp-search --algo-and-network-config tanks.py --env-config lab.tanks"
+    assert refused(words.split(), capsys) == f"environment `lab.tanks`: {said}"
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_environment_that_the_table_edits_is_accepted():
+    load(str(TABLES / "tanks.py"))
+    assert make("lab.tanks").observation_size == 2

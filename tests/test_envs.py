@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hyperlax import envs
-from hyperlax.envs import Continuous, Discrete, Environment
+from hyperlax.envs import Continuous, Discrete, Environment, conformance
 from hyperlax.envs.catalog import ALIASES, CATALOG, PROBES
 from hyperlax.errors import UsageError
 
@@ -51,6 +51,7 @@ def rollout(environment: Environment, length: int, copies: int = COPIES, action=
 )
 def test_every_shipped_environment_keeps_its_declared_shapes_types_and_flags_through_a_scan(name):
     environment = envs.make(name)
+    conformance.check(environment)
     first, steps = rollout(environment, STEPS)
     assert first.shape == (COPIES, environment.observation_size)
     for observation in (steps.observation, steps.final_observation):

@@ -128,7 +128,7 @@ def test_a_single_training_that_fails_exits_with_1_and_the_reason(tmp_path, caps
     ("runner", "reason"),
     [
         (FakeRunner(raises={0: ValueError("the tank is\n empty")}), "ValueError: the tank is empty (lane 0)"),
-        (FakeRunner(gives=lambda batch: None), "the runner returned None; a BatchResult is needed (lane 0)"),
+        (FakeRunner(gives={0: lambda result: None}), "the runner returned None; a BatchResult is needed (lane 0)"),
     ],
     ids=["raises", "gives nothing"],
 )

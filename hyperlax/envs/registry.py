@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable
 
+from hyperlax.blame import raised
 from hyperlax.envs.catalog import ALIASES, CATALOG, PROBES, UNAVAILABLE, ActionKind
 from hyperlax.envs.protocol import Continuous, Environment
 from hyperlax.errors import UsageError
@@ -42,7 +43,7 @@ def canonical(name: str) -> str:
 def make(name: str) -> Environment:
     """The environment of that name; the same object every time, by whichever of its names.
 
-    Raises UsageError as `canonical` does.
+    Raises UsageError as `canonical` does, and for a user's own that its factory cannot make or the protocol does not allow.
     """
     name = canonical(name)
     with _lock:
@@ -92,9 +93,22 @@ def _build(name: str) -> Environment:
         return importlib.import_module("hyperlax.envs.gymnax_suite").make(name)
     if name in PROBES:
         return importlib.import_module("hyperlax.envs.probes").make(name)
-    environment = _factories[name]()
+    return _own(name, _factories[name])
+
+
+def _own(name: str, factory: Callable[[], Environment]) -> Environment:
+    """A user's environment, checked. UsageError, in one line, for whatever is wrong with it."""
+    try:
+        environment = factory()
+    except UsageError as error:
+        raise UsageError(f"environment `{name}`: {error}") from error
+    except Exception as error:
+        raise UsageError(f"environment `{name}`: its factory raised {raised(error)}.") from error
+    if not isinstance(environment, Environment):
+        raise UsageError(f"environment `{name}`: its factory returned {environment!r}; an Environment is needed.")
     if environment.name != name:
         raise UsageError(
             f"environment `{name}`: its factory made one named `{environment.name}`. Give both the same name."
         )
+    importlib.import_module("hyperlax.envs.conformance").check(environment)
     return environment

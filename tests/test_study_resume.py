@@ -242,6 +242,33 @@ def test_a_changed_search_space_is_refused_naming_the_entry(tmp_path, change, na
     assert len(case.study().trials) == 12
 
 
+def test_fewer_trials_than_the_study_holds_are_refused_and_nothing_is_written(tmp_path):
+    case = Case(tmp_path)
+    case.start()
+    before = contents(case.directory)
+    said = "--n-trials 5: the study already holds 12 finished trials. Give 12 to have its results as they are, more to go on."
+    with pytest.raises(UsageError) as refusal:
+        case.resume(n_trials=5)
+    assert str(refusal.value) == said
+    assert contents(case.directory) == before
+    assert case.resume(n_trials=12) == 0 and len(case.states()) == 12
+
+
+def contents(directory):
+    """Every file but the lock, which says who holds it."""
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_finished_trials_that_only_the_batches_on_disk_know_count_too(tmp_path):
+    case = Case(tmp_path)
+    case.start(n_trials=8)
+    database = (case.directory / "optuna_study.db").read_bytes()
+    case.resume(n_trials=12)
+    (case.directory / "optuna_study.db").write_bytes(database)
+    with pytest.raises(UsageError, match="--n-trials 9: the study already holds 12 finished trials"):
+        case.resume(n_trials=9)
+
+
 def test_a_changed_base_value_is_refused_naming_it(tmp_path, monkeypatch):
     case = Case(tmp_path)
     case.start()

@@ -48,6 +48,19 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
         raise Damaged(path, "it holds no study, though batches are on disk" if path.exists() else "it is gone")
 
 
+def finished(path: Path, study_name: str) -> set[int]:
+    """The numbers of a study's finished trials; none where there is no study yet. For a file that `check` found sound."""
+    if not path.exists() or "trials" not in _content(path)[0]:
+        return set()
+    with closing(_open(path)) as connection:
+        rows = connection.execute(
+            "SELECT number FROM trials JOIN studies USING (study_id) WHERE study_name = ? AND state NOT IN "
+            "('WAITING', 'RUNNING')",
+            (study_name,),
+        )
+        return {number for (number,) in rows}
+
+
 def back_up(path: Path, to: Path) -> None:
     """Replace `to` by a copy of the database as of now, atomically."""
     temporary = to.with_name(f".{to.name}.tmp")

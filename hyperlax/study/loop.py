@@ -18,7 +18,7 @@ from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe, apply, dotted
 from hyperlax.study import database, findings
-from hyperlax.study.batch_files import TrialEnd, failed_batch, write_batch
+from hyperlax.study.batch_files import TrialEnd, failed_batch, read_ends, write_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.distributions import SearchSpace
@@ -77,6 +77,7 @@ class StudyLoop:
         """Run what is missing and say how it ended, with the exit status. `runner` is called only if anything is missing."""
         has_batches = bool(self._directory.complete_batches())
         database.check(self._directory.database, self._arguments.study_name, has_batches)
+        self._refuse_fewer_trials()
         self._manifest.write(self._directory.manifest)
         self._storage = StudyStorage(self._directory.database, self._arguments.study_name, self._objectives)
         with closing(self._storage), closing(self._background), stopping_on_signals(self._stop):
@@ -112,6 +113,16 @@ class StudyLoop:
                 given_up=self._failures.sentence() if self._failures.too_many else None,
                 exhausted=self._exhausted,
                 saved=sum(len(head.trials) for head in self._checkpoints.heads()),
+            )
+
+    def _refuse_fewer_trials(self) -> None:
+        """UsageError if the study is to end with fewer finished trials than it holds, in the database or on disk."""
+        finished = database.finished(self._directory.database, self._arguments.study_name)
+        finished.update(end.number for path in self._directory.complete_batches() for end in read_ends(path))
+        if self._arguments.n_trials < len(finished):
+            raise UsageError(
+                f"--n-trials {self._arguments.n_trials}: the study already holds {len(finished)} finished trials. Give "
+                f"{len(finished)} to have its results as they are, more to go on."
             )
 
     def _train(self, runner: StudyRunner) -> None:

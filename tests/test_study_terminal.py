@@ -57,12 +57,16 @@ def test_times_read_as_hours_minutes_and_seconds():
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_asks_to_stop_and_a_second_one_exits_at_once(monkeypatch, capsys, number, status):
-    exits = []
+    exits, now = [], [100.0]
     monkeypatch.setattr(os, "_exit", exits.append)
+    monkeypatch.setattr("hyperlax.study.stopping.time.monotonic", lambda: now[0])
     stop, before = Stop(), signal.getsignal(number)
     with stopping_on_signals(stop):
         os.kill(os.getpid(), number)
         assert stop.is_set() and stop.exit_status == status and exits == []
+        os.kill(os.getpid(), number)
+        assert exits == [], "sent to the process and to its group, it is one signal"
+        now[0] += 1.0
         os.kill(os.getpid(), number)
     assert exits == [status]
     assert "at once" in capsys.readouterr().err

@@ -6,24 +6,28 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+SAME_SIGNAL_SECONDS = 0.5
 
 
 class Stop(threading.Event):
-    """Set when a run shall end. exit_status: what the process then returns."""
+    """Set when a run shall end. exit_status: what the process then returns; since: when it was set, of `time.monotonic`."""
 
     exit_status = EXIT_STATUS[signal.SIGINT]
+    since = 0.0
 
 
 @contextmanager
 def stopping_on_signals(stop: Stop) -> Iterator[None]:
     """The first signal sets `stop`. Outside the main thread there are no signals to take.
 
-    A second one loses what is being trained and nothing else: files and transactions are whole or not there.
+    A second one loses what was trained since the last save and nothing else: files and transactions are whole or not there.
+    One that follows at once is the same: terminals, `timeout` and service managers signal a process and its group.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -31,8 +35,11 @@ def stopping_on_signals(stop: Stop) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
+            if time.monotonic() - stop.since < SAME_SIGNAL_SECONDS:
+                return
             os._exit(EXIT_STATUS[signal.Signals(number)])
         stop.exit_status = EXIT_STATUS[signal.Signals(number)]
+        stop.since = time.monotonic()
         stop.set()
         again = "Ctrl-C again exits" if number == signal.SIGINT else "A second signal ends it"
         print(f"\nStopping at the next segment. {again} at once.", file=sys.stderr, flush=True)

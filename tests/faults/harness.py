@@ -111,6 +111,7 @@ def check(directory: Path, whole: Path) -> int:
         str(p) for p in directory.glob("optuna_exec_batch_*/samples/batch_*") if not (p / "success.txt").exists()
     ]
     assert not incomplete, f"half-written batches: {incomplete}"
+    assert not (directory / "checkpoints").exists()
     return len(survived)
 
 

@@ -54,7 +54,7 @@ def program_name(algorithm: Any, lanes: int, seeds: int) -> str:
     return fingerprint(algorithm, lanes, seeds, *versions, os.environ.get("XLA_FLAGS", ""))
 
 
-def identity() -> dict[str, str]:
+def identity() -> dict[str, Any]:
     """All of this machine that decides the bits of a program's results, by name."""
     first = jax.local_devices()[0]
     return {
@@ -63,6 +63,7 @@ def identity() -> dict[str, str]:
         "jaxlib": version("jaxlib"),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         "device": f"{first.device_kind}, {_processor()}" if first.platform == "cpu" else first.device_kind,
+        "cores": cores(),  # XLA's thread pool, by whose size it cuts large products
     }
 
 

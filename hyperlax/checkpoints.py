@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from hyperlax.files import write_atomically
+from hyperlax.files import replacing
 from hyperlax.reading import fits
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ class Checkpoint:
         began = time.monotonic()
         named: dict[str, Any] = {HEAD: np.frombuffer(json.dumps(asdict(head)).encode(), np.uint8), **arrays}
         try:
-            write_atomically(self._path, lambda file: np.savez(file, **named))
+            with replacing(self._path) as temporary, temporary.open("wb") as file:
+                np.savez(file, **named)
         except OSError as error:
             log.warning("%s cannot be written (%s): training goes on.", self._path, error.strerror)
         now = time.monotonic()

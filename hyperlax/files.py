@@ -1,7 +1,7 @@
 """Files that are either whole or not there, and numbers that read back exactly.
 
-Every write goes to a temporary name in the same directory, is flushed to disk and renamed: after `kill -9` a reader finds the old
-file or the new one, never half of one.
+Every write goes to a temporary name in the same directory, is flushed to disk and renamed: after `kill -9` or on a full disk a
+reader finds the old file or the new one, never half of one.
 """
 
 from __future__ import annotations
@@ -11,31 +11,41 @@ import io
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` in UTF-8, atomically; missing parent directories are made."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Replace `path` by what `write` puts into the file that it is given; missing parent directories are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path`. What the block writes there takes the place of `path`; if the block raises, it is removed.
+
+    Missing parent directories are made. An OSError of the block names `path`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+        _sync_directory(path.parent)
+    except BaseException as error:
+        for left in (temporary, temporary.with_name(f"{temporary.name}-journal")):
+            with suppress(OSError):
+                left.unlink()
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from hyperlax.errors import UsageError
+from hyperlax.files import replacing
+from hyperlax.study.refusals import is_damage, primary_code, refusing_what_is_forbidden
 
 SCHEMA = 12
 """`schema_version` of Optuna's tables that Hyperlax writes: Optuna 5."""
+
+PATIENCE = 60.0
+"""Seconds to wait for a lock that another program holds: whoever reads holds one while he reads."""
 
 
 class Damaged(UsageError):
@@ -30,7 +36,7 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
 
     Raises:
       Damaged: it is no whole SQLite database, or the study in it is gone.
-      UsageError: its tables are not Optuna's, are of another version, or hold other studies only.
+      UsageError: it cannot be opened; its tables are not Optuna's, are of another version, or hold other studies only.
     """
     tables, schema, studies = _content(path) if path.exists() else (set(), None, [])
     if any(not table.startswith(_OPTUNA) for table in tables) and "studies" not in tables:
@@ -61,15 +67,27 @@ def finished(path: Path, study_name: str) -> set[int]:
         return {number for (number,) in rows}
 
 
+def check_writable(path: Path) -> None:
+    """UsageError for a database that is there and that this process may not change. Whether it is whole is `check`'s question."""
+    if not path.exists():
+        return
+    try:
+        with refusing_what_is_forbidden(path), closing(_open(path)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+
+
 def back_up(path: Path, to: Path) -> None:
-    """Replace `to` by a copy of the database as of now, atomically."""
-    temporary = to.with_name(f".{to.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    with closing(_open(path)) as source, closing(sqlite3.connect(temporary)) as target:
-        source.backup(target)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, to)
+    """Replace `to` by a copy of the database as of now, atomically. OSError, naming `to`, if there is no room for it."""
+    with replacing(to) as temporary, closing(_open(path)) as source, closing(sqlite3.connect(temporary)) as target:
+        try:
+            source.backup(target)
+        except sqlite3.OperationalError as error:
+            if primary_code(error) == sqlite3.SQLITE_FULL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
 
 
 _OPTUNA = ("stud", "trial", "version_info", "alembic_version")
@@ -79,7 +97,7 @@ _ELSEWHERE = "Put the study's own database back, or choose another --output-root
 def _content(path: Path) -> tuple[set[str], int | None, list[str]]:
     """Names of the tables, version of the layout and names of the studies, as far as they are there."""
     try:
-        with closing(_open(path)) as connection:
+        with refusing_what_is_forbidden(path), closing(_open(path)) as connection:
             complaints = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
             if complaints != ["ok"]:
                 raise Damaged(path, complaints[0].splitlines()[-1])
@@ -89,9 +107,11 @@ def _content(path: Path) -> tuple[set[str], int | None, list[str]]:
             named = connection.execute("SELECT study_name FROM studies") if "studies" in tables else []
             return tables, schema, [row[0] for row in named]
     except sqlite3.DatabaseError as error:
-        raise Damaged(path, str(error)) from error
+        if is_damage(error):
+            raise Damaged(path, str(error)) from error
+        raise
 
 
 def _open(path: Path) -> sqlite3.Connection:
     """For reading; a journal that a killed process left is rolled back, which needs leave to write."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)

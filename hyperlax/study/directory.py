@@ -7,11 +7,14 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hyperlax.errors import UsageError
+from hyperlax.study import database
+from hyperlax.study.refusals import FULL, refusing_what_is_forbidden
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +73,20 @@ class StudyDirectory:
         return sorted(path for path in found if _BATCH.fullmatch(path.name))
 
 
+def check_writable(directory: StudyDirectory) -> None:
+    """UsageError, before anything runs, if the directory or the database of a study may not be written."""
+    with refusing_what_is_forbidden(directory.root), tempfile.TemporaryFile(dir=directory.root):
+        pass
+    database.check_writable(directory.database)
+
+
 def make_directory(path: Path) -> None:
-    """Make a directory for results. UsageError if the system will not have it there."""
+    """Make a directory for results. UsageError if the system will not have it there; OSError if there is no room for it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise UsageError(
             f"--output-root: {path} cannot be made ({error.strerror}). Choose another directory."
         ) from error
@@ -82,7 +94,7 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def only_one_process(root: Path) -> Iterator[None]:
-    """Hold the directory for this process. UsageError, naming the other one, if another does.
+    """Hold the directory for this process. UsageError, naming the other one, if another does, or if nothing may be written.
 
     The system lets go when a process dies, so what a dead one left is taken over. Where it cannot lock (some network file
     systems), a process that the file names is believed while it lives on this machine.
@@ -93,7 +105,8 @@ def only_one_process(root: Path) -> Iterator[None]:
         return
     import fcntl
 
-    descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    with refusing_what_is_forbidden(root / LOCK):
+        descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         holder = os.read(descriptor, 200).decode("utf-8", "replace").strip()
         try:

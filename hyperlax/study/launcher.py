@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +15,11 @@ from hyperlax.envs import slug
 from hyperlax.errors import UsageError
 from hyperlax.recipe import Recipe
 from hyperlax.study import manifest as manifests
-from hyperlax.study.directory import StudyDirectory, only_one_process
+from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
 from hyperlax.study.findings import Analyse
 from hyperlax.study.loop import StudyLoop
 from hyperlax.study.record import StudyRecord
+from hyperlax.study.refusals import Refusal, ending_on_refusal
 from hyperlax.study.training import StudyRunner, reference_returns, runner_of_study
 
 
@@ -31,8 +34,9 @@ def run_study(
     """Run a study, or go on with the one in `resume_from`, until it has `n_trials` finished trials. Returns the exit status.
 
     0: done, or out of time. 1: too many trials failed. 130, 143: interrupted. UsageError, before anything is written, for what
-    cannot run. retry_failed: of the study in `resume_from`, see `StudyLoop`. runner: what trains, by default the engine.
-    analyse: by default `hyperlax.analysis`, imported when first needed.
+    cannot run; HyperlaxError, with the command that goes on, when the system refuses to write. retry_failed: of the study in
+    `resume_from`, see `StudyLoop`. runner: what trains, by default the engine. analyse: by default `hyperlax.analysis`, imported
+    when first needed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     deadline = time.monotonic() + (arguments.timeout or float("inf"))
@@ -53,8 +57,9 @@ def _start(
     manifest = manifests.describe(
         arguments, recipe, reference, device=ready.device, lanes=ready.lanes, packing=ready.packing
     )
-    with only_one_process(directory.root):
+    with _ending_on_refusal(directory), only_one_process(directory.root):
         refuse_existing(directory)
+        check_writable(directory)
         return StudyLoop(arguments, recipe, directory, manifest, analyse, deadline).run(lambda: ready)
 
 
@@ -70,9 +75,24 @@ def _resume(
     stored = manifests.read(directory.manifest)
     manifests.check_unchanged(directory.manifest, stored, recipe)
     manifest = replace(stored, arguments=arguments.to_json(), command=manifests.search_command(arguments))
-    with only_one_process(directory.root):
+    with _ending_on_refusal(directory), only_one_process(directory.root):
+        check_writable(directory)
         loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, retry_failed)
         return loop.run(lambda: runner or runner_of_study(arguments, recipe, stored))
+
+
+def _ending_on_refusal(directory: StudyDirectory) -> AbstractContextManager[None]:
+    """HyperlaxError where the disk is full, a file is locked or cannot be written, with how to go on once that is over."""
+
+    def what_next(refusal: Refusal) -> str:
+        if not os.path.exists(directory.manifest):
+            return f"No trial has run. {refusal.remedy}, then run the command again."
+        return (
+            "The study ends here; all that is complete is kept. "
+            f"{refusal.remedy}, then go on:\n  {manifests.resume_command(directory.root)}"
+        )
+
+    return ending_on_refusal(directory.database, what_next)
 
 
 def write_pages(record: StudyRecord, directory: Path) -> None:

@@ -131,10 +131,15 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
-        """A cursor; what it wrote is committed at the end, or rolled back if the block raises."""
+        """A cursor; what it wrote is committed at the end, or rolled back if the block raises.
+
+        The lock is had at once: a transaction that first reads and then writes is refused, not kept waiting, if another writes.
+        """
         connection = self._engine.raw_connection()
         try:
-            yield connection.cursor()
+            cursor = connection.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            yield cursor
             connection.commit()
         except BaseException:
             connection.rollback()

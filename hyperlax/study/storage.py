@@ -21,6 +21,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hyperlax.errors import UsageError
+from hyperlax.files import replacing
+from hyperlax.study.database import PATIENCE
 from hyperlax.study.ledger import Ending, Entry, Ledger
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 
@@ -38,12 +40,12 @@ class StudyStorage:
 
         UsageError if the file, which `database.check` found sound, holds a study of that name with other directions.
         """
-        self._rdb = RDBStorage(url_of(path))
+        directions = [StudyDirection[name.upper()] for name in objectives.values()]
+        if not path.exists() or path.stat().st_size == 0:
+            _begin(path, study_name, directions)
+        self._rdb = _open(path)
         self._study = optuna.create_study(
-            study_name=study_name,
-            storage=self._rdb,
-            directions=[StudyDirection[name.upper()] for name in objectives.values()],
-            load_if_exists=True,
+            study_name=study_name, storage=self._rdb, directions=directions, load_if_exists=True
         )
         found = [direction.name.lower() for direction in self._study.directions]
         if found != list(objectives.values()):
@@ -53,8 +55,7 @@ class StudyStorage:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._rdb.remove_session()
-        self._rdb.engine.dispose()
+        _close(self._rdb)
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
         """Set the study's user attributes and the names of its objectives, as far as they are not yet so."""
@@ -117,6 +118,25 @@ class StudyStorage:
             return self._study.best_trials
         sign = -1.0 if "maximize" in self._objectives.values() else 1.0
         return sorted(complete, key=lambda trial: (sign * trial.values[0], trial.number))[:1]
+
+
+def _begin(path: Path, study_name: str, directions: Sequence[StudyDirection]) -> None:
+    """Write a database with a study without trials. Optuna makes its tables one by one; here all of them appear together."""
+    with replacing(path) as temporary:
+        rdb = _open(temporary)
+        try:
+            optuna.create_study(study_name=study_name, storage=rdb, directions=directions)
+        finally:
+            _close(rdb)
+
+
+def _open(path: Path) -> RDBStorage:
+    return RDBStorage(url_of(path), engine_kwargs={"connect_args": {"timeout": PATIENCE}})
+
+
+def _close(rdb: RDBStorage) -> None:
+    rdb.remove_session()
+    rdb.engine.dispose()
 
 
 def importances(trials: Sequence[FrozenTrial], objectives: Mapping[str, str]) -> dict[str, dict[str, float]]:

@@ -157,6 +157,7 @@ def resolve_resumed(flags: SearchFlags, stored: StudyArguments, recipe: Recipe) 
 def read_stored(directory: Path, asked_by: str) -> StudyArguments:
     """The arguments of the study in a directory, from its `study.json`. UsageError, naming who asked, if there is none."""
     path = directory / "study.json"
+    _refuse_hidden(path)
     if not path.is_file():
         found = "holds no study.json" if directory.is_dir() else "is no directory"
         raise UsageError(
@@ -167,6 +168,16 @@ def read_stored(directory: Path, asked_by: str) -> StudyArguments:
     if not isinstance(stored, dict) or not isinstance(stored.get("arguments"), dict):
         raise UsageError(f"{path}: has no `arguments`. It was not written by Hyperlax.")
     return StudyArguments.from_json(stored["arguments"], str(path))
+
+
+def _refuse_hidden(path: Path) -> None:
+    """UsageError if the system does not let this process see whether a file is there."""
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (OSError, ValueError):
+        return
 
 
 def recipe_of_study(directory: Path, stored: StudyArguments) -> str:

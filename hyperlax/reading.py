@@ -34,5 +34,7 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file. UsageError if it cannot be read as one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
         raise UsageError(f"{path}: cannot be read as JSON: {error}.") from error

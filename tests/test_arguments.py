@@ -248,7 +248,7 @@ def test_a_trial_of_a_pareto_file_is_chosen_by_number():
             {"assignments": (f"{GAMMA}=0.9", f"{GAMMA}=0.8")},
             "--set: algorithm.hyperparam.gamma is given more than once.",
         ),
-        ({"params": "nowhere.json"}, "nowhere.json: cannot be read as JSON"),
+        ({"params": "nowhere.json"}, "nowhere.json: cannot be read (No such file or directory)."),
         ({"params": "other.json"}, "other.json: holds no trial with its params."),
         ({"params": "wrong.json"}, "wrong.json: algorithm.hyperparam.gamma needs"),
         ({"params": "wrong.json", "trial": 1}, "wrong.json: holds no trial 1. It holds 0."),

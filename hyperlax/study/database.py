@@ -74,6 +74,10 @@ def check_writable(path: Path) -> None:
     try:
         with refusing_what_is_forbidden(path), closing(_open(path)) as connection:
             connection.execute("BEGIN IMMEDIATE")
+            ((version,),) = connection.execute("PRAGMA user_version")
+            connection.execute(
+                f"PRAGMA user_version = {version}"
+            )  # SQLite begins on a read-only file as if it could write
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise

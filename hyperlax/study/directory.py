@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hyperlax.errors import UsageError
+from hyperlax.files import naming
 from hyperlax.study import database
 from hyperlax.study.refusals import FULL, refusing_what_is_forbidden
 
@@ -117,8 +118,9 @@ def only_one_process(root: Path) -> Iterator[None]:
             if _lives(holder):
                 raise _held(root, holder) from error
             log.warning("%s cannot be locked (%s): take care that no other process runs this study.", root, error)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        with naming(root / LOCK):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
         os.ftruncate(descriptor, 0)
     finally:

@@ -19,7 +19,7 @@ from hyperlax.study.directory import StudyDirectory, check_writable, only_one_pr
 from hyperlax.study.findings import Analyse
 from hyperlax.study.loop import StudyLoop
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.refusals import Refusal, ending_on_refusal
+from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden
 from hyperlax.study.training import StudyRunner, reference_returns, runner_of_study
 
 
@@ -110,7 +110,9 @@ def study_directory(arguments: StudyArguments, recipe: Recipe) -> StudyDirectory
 
 def refuse_existing(directory: StudyDirectory) -> None:
     """UsageError, with the command that resumes it, if there is a study already."""
-    if directory.holds_a_study():
+    with refusing_what_is_forbidden(directory.root):
+        exists = directory.holds_a_study()
+    if exists:
         raise UsageError(
             f"{directory.root} already holds a study. To go on with it:\n"
             f"  {manifests.resume_command(directory.root)}\nFor a new one, choose another --output-root."

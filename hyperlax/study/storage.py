@@ -123,15 +123,16 @@ class StudyStorage:
 def _begin(path: Path, study_name: str, directions: Sequence[StudyDirection]) -> None:
     """Write a database with a study without trials. Optuna makes its tables one by one; here all of them appear together."""
     with replacing(path) as temporary:
-        rdb = _open(temporary)
+        rdb = _open(temporary, is_new=True)
         try:
             optuna.create_study(study_name=study_name, storage=rdb, directions=directions)
         finally:
             _close(rdb)
 
 
-def _open(path: Path) -> RDBStorage:
-    return RDBStorage(url_of(path), engine_kwargs={"connect_args": {"timeout": PATIENCE}})
+def _open(path: Path, is_new: bool = False) -> RDBStorage:
+    engine = {"connect_args": {"timeout": PATIENCE}}
+    return RDBStorage(url_of(path), engine_kwargs=engine, skip_compatibility_check=is_new)
 
 
 def _close(rdb: RDBStorage) -> None:

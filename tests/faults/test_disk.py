@@ -1,0 +1,204 @@
+"""Law 2 on a full disk: whatever write fails, a study ends in one sentence, and going on gives what an undisturbed study gives."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from hyperlax import cli
+from hyperlax.errors import HyperlaxError
+from hyperlax.study.launcher import write_pages
+from hyperlax.study.manifest import resume_command
+from tests.fake_runner import FakeRunner
+from tests.faults.disk import Disk, pages_at_most, writing_to
+from tests.study_cases import Case
+
+pytestmark = pytest.mark.timeout(240)
+SMALL: dict[str, Any] = {"n_trials": 2, "optuna_study_batch_size": 1, "runner_hparam_batch_size": 1}
+REASONS = ("No space left on device", "database or disk is full")
+FIRST_WRITES, NEXT_WRITES = 40, 20
+"""A study writes at least so often up to its first trial, and then for each further one."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optuna_reads_its_migrations_once() -> Iterator[None]:
+    """Half of the time of a study this small; they are no part of what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        manager = optuna.storages.RDBStorage("sqlite://")._version_manager
+        script = manager._create_alembic_script()
+        patch.setattr(type(manager), "_create_alembic_script", lambda self: script)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return case_that_is_whole(tmp_path_factory.mktemp("whole"), 2)
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return case_that_is_whole(tmp_path_factory.mktemp("half"), 1)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A study whose trials need pages of their own."""
+    case = Case(tmp_path_factory.mktemp("many"), n_trials=32, optuna_study_batch_size=16)
+    assert case.start() == 0
+    return case
+
+
+def case_that_is_whole(root: Path, n_trials: int) -> Case:
+    case = Case(root, **{**SMALL, "n_trials": n_trials})
+    assert case.start(FakeRunner(lanes=1)) == 0
+    return case
+
+
+def files(case: Case) -> set[str]:
+    return {str(path.relative_to(case.root)) for path in case.root.rglob("*")}
+
+
+def tables(case: Case) -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(case.directory / "optuna_study.db")) as connection:
+        return sorted(connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+
+
+def check_refusal(case: Case, refused: HyperlaxError) -> None:
+    """One sentence that names a file, and nothing half-written on the disk."""
+    assert refused.exit_code == 1
+    assert str(refused).startswith(str(case.root)) and any(f": {reason}. " in str(refused) for reason in REASONS)
+    assert not [path for path in files(case) if ".tmp" in path]
+
+
+def go_on(case: Case, refused: HyperlaxError) -> int:
+    """What the sentence tells a user to do, with room on the disk."""
+    if (case.directory / "study.json").exists():
+        words = "The study ends here; all that is complete is kept. Free some space, then go on:\n  "
+        assert str(refused).endswith(words + resume_command(case.directory))
+        return case.resume(FakeRunner(lanes=1))
+    assert str(refused).endswith("No trial has run. Free some space, then run the command again.")
+    return case.start(FakeRunner(lanes=1))
+
+
+def refuse_each_write(
+    new_case: Callable[[int], Case], run: Callable[[Case], int], check: Callable[[Case], None]
+) -> int:
+    """Run a study once for each of its writes, the one that finds no room, and go on; how many writes there were."""
+    refuses = 1
+    while True:
+        case = new_case(refuses)
+        with writing_to(Disk(refuses)) as disk:
+            try:
+                run(case)
+            except HyperlaxError as error:
+                refused = error
+            else:
+                assert len(disk.writes) < refuses, f"{disk.writes[refuses - 1]} was refused, and nobody said so"
+                return len(disk.writes)
+        check_refusal(case, refused)
+        assert go_on(case, refused) == 0
+        check(case)
+        refuses += 1
+
+
+def test_whatever_write_of_a_new_study_finds_no_room_going_on_ends_it_as_if_nothing_had_been(tmp_path, half):
+    def check(case: Case) -> None:
+        assert case.told() == half.told() and files(case) == files(half) and tables(case) == tables(half)
+
+    def new(number: int) -> Case:
+        return Case(tmp_path / str(number), **half.arguments)
+
+    assert refuse_each_write(new, lambda case: case.start(FakeRunner(lanes=1)), check) >= FIRST_WRITES
+
+
+def test_whatever_write_of_a_resumed_study_finds_no_room_going_on_ends_it_as_if_nothing_had_been(tmp_path, half, whole):
+    def check(case: Case) -> None:
+        assert case.told() == whole.told() and files(case) == files(whole)
+
+    def copy(number: int) -> Case:
+        shutil.copytree(half.root, tmp_path / str(number))
+        return Case(tmp_path / str(number), **SMALL)
+
+    assert refuse_each_write(copy, lambda case: case.resume(FakeRunner(lanes=1)), check) >= NEXT_WRITES
+
+
+@pytest.mark.parametrize("pages", [1, 5, 12, 20, 28, 29, 30, 35, 40])
+def test_when_sqlite_itself_finds_the_disk_full_a_study_ends_in_a_sentence_and_goes_on(tmp_path, many, pages):
+    case = Case(tmp_path, n_trials=32, optuna_study_batch_size=16)
+    with (
+        pages_at_most(pages),
+        pytest.raises(HyperlaxError, match=r"/optuna_study\.db: database or disk is full\. ") as refused,
+    ):
+        case.start()
+    check_refusal(case, refused.value)
+    assert go_on(case, refused.value) == 0
+    assert case.told() == many.told() and tables(case) == tables(many)
+
+
+@pytest.mark.parametrize("page", ["report.html", "trials.csv"])
+def test_a_page_that_finds_no_room_ends_the_study_and_is_there_after_going_on(tmp_path, page):
+    whole, case = (Case(tmp_path / name, n_trials=3) for name in ("whole", "full"))
+    whole.analyse = case.analyse = write_pages
+    assert whole.start() == 0
+    with writing_to(Disk(refuses=page)), pytest.raises(HyperlaxError, match=rf"{page}: No space left") as refused:
+        case.start()
+    check_refusal(case, refused.value)
+    assert go_on(case, refused.value) == 0
+    assert case.told() == whole.told() and files(case) == files(whole)
+
+
+def test_other_slots_stop_when_a_write_finds_no_room(tmp_path):
+    runner = FakeRunner(lanes=1, slots=2)
+    case = Case(tmp_path, n_trials=8, optuna_study_batch_size=8, runner_hparam_batch_size=1)
+    with writing_to(Disk(refuses="summary.csv")), pytest.raises(HyperlaxError, match="summary.csv: No space left"):
+        case.start(runner)
+    assert runner.batches < 8
+
+
+def test_what_is_told_before_the_disk_is_full_is_never_run_again(tmp_path):
+    case = Case(tmp_path, n_trials=3, optuna_study_batch_size=1)
+    with writing_to(Disk(refuses="optuna_exec_batch_0002")), pytest.raises(HyperlaxError):
+        case.start()
+    runner = FakeRunner()
+    assert case.resume(runner) == 0 and runner.trained == [2]
+
+
+def test_the_command_says_it_in_one_sentence_and_exits_with_1(tmp_path, monkeypatch, capsys):
+    def start(flags: object) -> int:
+        return Case(tmp_path, **SMALL).start(FakeRunner(lanes=1))
+
+    kind, _ = cli.COMMANDS["optuna-hp-search"]
+    monkeypatch.setitem(cli.COMMANDS, "optuna-hp-search", (kind, start))
+    with writing_to(Disk(refuses="timing.json")):
+        assert cli.main(["optuna-hp-search", "--algo-and-network-config", "sac_mlp"]) == 1
+    said = capsys.readouterr().err
+    directory = tmp_path / "sac_test" / "gymnax_pendulum"
+    assert said.endswith(
+        f"hyperlax: {directory}/optuna_exec_batch_0000/samples/batch_00000/timing.json: No space left on device. The study ends "
+        f"here; all that is complete is kept. Free some space, then go on:\n  {resume_command(directory)}\n"
+    )
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), sqlite3.IntegrityError("a bug")])
+def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch, error):
+    def raise_it(*args: Any) -> None:
+        raise error
+
+    case = Case(tmp_path, **SMALL)
+    monkeypatch.setattr("hyperlax.study.loop.write_batch", raise_it)
+    with pytest.raises(type(error), match="a bug"):
+        case.start(FakeRunner(lanes=1))
+
+
+def test_sql_that_is_wrong_keeps_its_traceback(tmp_path, monkeypatch):
+    case = Case(tmp_path, **SMALL)
+    monkeypatch.setattr("hyperlax.study.ledger.Ledger.start", lambda self, numbers: self._update("no = 1", [(0,)]))
+    with pytest.raises(sqlite3.OperationalError, match="no such column"):
+        case.start(FakeRunner(lanes=1))

@@ -152,6 +152,16 @@ def test_an_invalidated_trial_is_out_of_the_ranking_and_its_record_is_kept(tmp_p
     assert record.trials[winner].state == "FAIL" and directory.parent.name == "optuna_exec_batch_0001"
 
 
+def test_invalidating_a_trial_twice_is_no_fault(tmp_path, capsys):
+    case = whole_study(tmp_path)
+    assert case.invalidate(3, reason="first") == 0
+    told = case.told()
+    capsys.readouterr()
+    assert case.invalidate(3, reason="second") == 0
+    assert capsys.readouterr().out.startswith("Trial 3 was out of the ranking before.\nBest: ")
+    assert case.told() == told
+
+
 def test_an_invalidated_trial_stays_out_and_is_no_failure(tmp_path):
     case = whole_study(tmp_path, max_failure_rate=0.0)
     assert case.invalidate(0, 5, 5) == 0

@@ -105,13 +105,13 @@ class Conversation:
         What was suggested since, it was suggested from their failure, and stays as it is.
         """
         trials = self.trials()
-        failed = [t for t in trials if t.state == TrialState.FAIL and not self._amendments.is_invalidated(t.number)]
+        failed = [t for t in trials if t.state == TrialState.FAIL and not self.is_invalidated(t.number)]
         if failed:
             self._amend("retried", failed, "")
         return [trial.number for trial in failed]
 
     def invalidate(self, numbers: Sequence[int], reason: str) -> list[FrozenTrial]:
-        """Take COMPLETE trials out of the ranking for ever, and return them as they were.
+        """Take COMPLETE trials out of the ranking for ever, and return them as they were, without those that are out already.
 
         Raises:
           UsageError: there is no such trial, or it is not COMPLETE.
@@ -120,10 +120,11 @@ class Conversation:
         for number in numbers:
             if not 0 <= number < len(trials):
                 raise UsageError(f"trial {number}: there is none. The study has trials 0 to {len(trials) - 1}.")
-            if trials[number].state != TrialState.COMPLETE:
+            if trials[number].state != TrialState.COMPLETE and not self.is_invalidated(number):
                 raise UsageError(f"trial {number}: is {trials[number].state.name}, only COMPLETE trials are ranked.")
-        chosen = [copy.copy(trials[number]) for number in sorted(set(numbers))]
-        self._amend("invalidated", chosen, reason)
+        chosen = [copy.copy(trials[n]) for n in sorted(set(numbers)) if not self.is_invalidated(n)]
+        if chosen:
+            self._amend("invalidated", chosen, reason)
         return chosen
 
     def is_invalidated(self, trial: int) -> bool:

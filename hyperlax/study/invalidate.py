@@ -15,10 +15,11 @@ from hyperlax.study import database, findings
 from hyperlax.study import manifest as manifests
 from hyperlax.study.amendments import INVALIDATED
 from hyperlax.study.conversation import Conversation
-from hyperlax.study.directory import StudyDirectory, only_one_process
+from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
 from hyperlax.study.findings import Analyse
 from hyperlax.study.launcher import write_pages
 from hyperlax.study.loop import questioner_of
+from hyperlax.study.refusals import ending_on_refusal, run_again
 from hyperlax.study.storage import StudyStorage
 from hyperlax.study.summary import print_best
 
@@ -42,12 +43,15 @@ def invalidate(
     directory, objectives = StudyDirectory(root), arguments.objectives
     manifest = manifests.read(directory.manifest)
     manifests.check_unchanged(directory.manifest, manifest, recipe)
-    with only_one_process(root):
+    with ending_on_refusal(directory.database, run_again), only_one_process(root):
+        check_writable(directory)
         database.check(directory.database, arguments.study_name, bool(directory.complete_batches()))
         with closing(StudyStorage(directory.database, arguments.study_name, objectives)) as storage:
             conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
             conversation.recover()
             text = INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
+            for number in sorted(set(filter(conversation.is_invalidated, trials))):
+                print(f"Trial {number} was out of the ranking before.")
             for trial in conversation.invalidate(trials, text):
                 values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its record is kept.")

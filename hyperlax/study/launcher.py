@@ -19,7 +19,7 @@ from hyperlax.study.directory import StudyDirectory, check_writable, only_one_pr
 from hyperlax.study.findings import Analyse
 from hyperlax.study.loop import StudyLoop
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden
+from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
 from hyperlax.study.training import StudyRunner, reference_returns, runner_of_study
 
 
@@ -86,7 +86,7 @@ def _ending_on_refusal(directory: StudyDirectory) -> AbstractContextManager[None
 
     def what_next(refusal: Refusal) -> str:
         if not os.path.exists(directory.manifest):
-            return f"No trial has run. {refusal.remedy}, then run the command again."
+            return f"No trial has run. {run_again(refusal)}"
         return (
             "The study ends here; all that is complete is kept. "
             f"{refusal.remedy}, then go on:\n  {manifests.resume_command(directory.root)}"

@@ -66,6 +66,11 @@ def ending_on_refusal(database: Path, what_next: Callable[[Refusal], str]) -> It
         raise HyperlaxError(f"{refusal.place}: {refusal.reason}. {what_next(refusal)}") from error
 
 
+def run_again(refusal: Refusal) -> str:
+    """What next, of a command that can simply be given again."""
+    return f"{refusal.remedy}, then run the command again."
+
+
 @contextmanager
 def refusing_what_is_forbidden(path: Path) -> Iterator[None]:
     """Raise UsageError if the block may not write `path`, of which it has written nothing yet. Anything else passes."""

@@ -13,8 +13,9 @@ from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.conversation import Conversation
-from hyperlax.study.directory import StudyDirectory, only_one_process
+from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
 from hyperlax.study.loop import questioner_of
+from hyperlax.study.refusals import ending_on_refusal, run_again
 from hyperlax.study.storage import StudyStorage
 
 COMPANIONS = ("", "-journal", "-wal", "-shm")
@@ -31,7 +32,8 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
     directory = StudyDirectory(root)
     manifests.check_unchanged(directory.manifest, manifests.read(directory.manifest), recipe)
     objectives = arguments.objectives
-    with only_one_process(root):
+    with ending_on_refusal(directory.database, run_again), only_one_process(root):
+        check_writable(directory)
         try:
             database.check(directory.database, arguments.study_name, bool(directory.complete_batches()))
         except database.Damaged as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,31 @@ def test_whatever_write_of_a_resumed_study_finds_no_room_going_on_ends_it_as_if_
         return Case(tmp_path / str(number), **SMALL)
 
     assert refuse_each_write(copy, lambda case: case.resume(FakeRunner(lanes=1)), check) >= NEXT_WRITES
+
+
+@pytest.mark.parametrize("command", ["--retry-failed", "invalidate"])
+def test_whatever_write_of_an_amendment_finds_no_room_giving_the_command_again_does_it(tmp_path, command):
+    def run(case: Case) -> int:
+        if command == "invalidate":
+            return case.invalidate(0)
+        return case.resume(FakeRunner(lanes=1), retry_failed=True)
+
+    fail = {0: "boom"} if command == "--retry-failed" else {}
+    begun, expected = (Case(tmp_path / name, **SMALL) for name in ("begun", "expected"))
+    for case in (begun, expected):
+        assert case.start(FakeRunner(lanes=1, fail=fail)) == 0
+    assert run(expected) == 0
+    ended = []
+    for refuses in itertools.count(1):
+        shutil.copytree(begun.root, tmp_path / str(refuses))
+        case = Case(tmp_path / str(refuses), **SMALL)
+        with writing_to(Disk(refuses)) as disk, suppress(HyperlaxError):
+            ended.append(run(case))
+        if ended:
+            break
+        assert run(case) == 0
+        assert case.told() == expected.told() and files(case) == files(expected)
+    assert len(disk.writes) < refuses and refuses > (NEXT_WRITES if fail else 4)
 
 
 @pytest.mark.parametrize("pages", [1, 5, 12, 20, 28, 29, 30, 35, 40])

@@ -10,6 +10,7 @@ import optuna
 
 from hyperlax.arguments import StudyArguments
 from hyperlax.envs import slug
+from hyperlax.files import write_text
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import (
@@ -98,7 +99,7 @@ class Case:
         self.space = recipe.space if recipe else space or MIXED
         self.given_recipe = recipe
         self.arguments = arguments
-        self.analyse = analyse or (lambda record, directory: self.pages.append((record, directory)))
+        self.analyse = analyse or self._keep
         self.directory = root / self.recipe.name / slug(arguments.get("env_config", "gymnax.pendulum"))
         self.pages: list[tuple[StudyRecord, Path]] = []
 
@@ -145,6 +146,10 @@ class Case:
 
     def states(self) -> list[str]:
         return [trial.state.name for trial in self.study().trials]
+
+    def _keep(self, record: StudyRecord, directory: Path) -> None:
+        self.pages.append((record, directory))
+        write_text(directory / "trials.csv", "")
 
     def _run(
         self, resume_from: Path | None, runner: StudyRunner | None, changes: dict[str, Any], retry_failed: bool = False

@@ -19,15 +19,15 @@ PLOTLY_FILE = "plotly.min.js"
 
 
 def write_analysis(record: StudyRecord, into: Path) -> None:
-    """Write the best trial or Pareto front, `trials.csv` and every plot into a directory.
+    """Write the best trial or Pareto front, every plot and `trials.csv` into a directory; the last says that all is there.
 
     The plots share the study's one plotly.js in `analysis_plots/`, by a relative path.
     """
     from hyperlax.analysis.plots import draw_all
 
     write_best(record, into)
-    write_trials(record, into / "trials.csv")
     _write_plots(record, draw_all(record), into)
+    write_trials(record, into / "trials.csv")
 
 
 def write_study_pages(record: StudyRecord) -> None:

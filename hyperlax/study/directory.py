@@ -46,6 +46,10 @@ class StudyDirectory:
     def analysis(self, super_batch: int) -> Path:
         return self.exec_batch(super_batch) / "analysis"
 
+    def has_analysis(self, super_batch: int) -> bool:
+        """Whether a super-batch's analysis is whole: `trials.csv` is written last."""
+        return (self.analysis(super_batch) / "trials.csv").exists()
+
     def next_batch(self, super_batch: int) -> Path:
         """The first free `samples/batch_NNNNN` of a super-batch; not made yet."""
         samples = self.exec_batch(super_batch) / "samples"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
@@ -35,14 +36,18 @@ def prepare(
     manifest: Manifest,
     directory: StudyDirectory,
     conversation: Conversation,
-) -> Callable[[], None] | None:
-    """The analysis as of the last finished super-batch, to be called; it knows nothing of later trials. None without one."""
-    finished = finished_super_batches(conversation, arguments.optuna_study_batch_size)
-    if not finished:
-        return None
-    trials = conversation.trials()[: finished * arguments.optuna_study_batch_size]
-    record = _record(arguments, recipe, manifest, directory, conversation, trials)
-    return lambda: analyse(record, directory.analysis(finished - 1))
+) -> Iterator[Callable[[], None]]:
+    """The analysis as of the last finished super-batch, to be called, after those before it that a process died in.
+
+    That of a super-batch knows nothing of later trials.
+    """
+    width = arguments.optuna_study_batch_size
+    finished = finished_super_batches(conversation, width)
+    for number in range(finished):
+        if number == finished - 1 or not directory.has_analysis(number):
+            trials = conversation.trials()[: (number + 1) * width]
+            record = _record(arguments, recipe, manifest, directory, conversation, trials)
+            yield partial(analyse, record, directory.analysis(number))
 
 
 def _record(

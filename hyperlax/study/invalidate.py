@@ -55,8 +55,7 @@ def invalidate(
             for trial in conversation.invalidate(trials, text):
                 values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its record is kept.")
-            work = findings.prepare(analyse, arguments, recipe, manifest, directory, conversation)
-            if work:
+            for work in findings.prepare(analyse, arguments, recipe, manifest, directory, conversation):
                 work()
             print_best(storage, objectives)
     return 0

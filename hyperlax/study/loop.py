@@ -254,10 +254,10 @@ class StudyLoop:
         return legal
 
     def _write_analysis(self) -> None:
-        """The analysis as of the last finished super-batch; training does not wait for it."""
+        """The analysis as of the last finished super-batch, and those that are missing; training does not wait for it."""
+        self._background.wait()
         parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation)
-        work = findings.prepare(self._analyse, *parts)
-        if work:
+        for work in findings.prepare(self._analyse, *parts):
             self._background.start(work)
 
 

@@ -11,6 +11,9 @@ import numpy as np
 from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.hyperparams import AlgorithmConfig
 
+STATES = ("COMPLETE", "PRUNED", "FAIL")
+"""How a trial can end."""
+
 
 @dataclass(frozen=True)
 class Trial:

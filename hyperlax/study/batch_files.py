@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import csv
+import math
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import format_exception
@@ -10,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from hyperlax.errors import UsageError
 from hyperlax.files import read_csv, write_csv, write_json, write_text
 from hyperlax.metrics import METRICS, ReferenceReturns, compute
 from hyperlax.recipe import dotted
 from hyperlax.study.directory import SUCCESS
 from hyperlax.study.reasons import reason_of
-from hyperlax.trial import BatchResult, Curve, HparamBatch, Outcome, Trial
+from hyperlax.trial import STATES, BatchResult, Curve, HparamBatch, Outcome, Trial
 
 CURVES = ("trial", "seed", "step", "mean", "std", "min", "max", "length", "episodes")
 SUMMARY = ("trial", "state", "reason", *METRICS, "seconds", "steps")
@@ -23,6 +27,16 @@ UNKNOWN_AFTER_AN_ERROR = (
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second",
     "peak_memory_bytes", "lanes", "useful_lane_segments", "predicted_seconds",
 )  # fmt: skip
+
+
+class DamagedBatch(UsageError):
+    """A file of a complete batch is not what was written there, and the database does not have the batch yet."""
+
+    def __init__(self, path: Path, finding: str):
+        super().__init__(
+            f"{finding} The database does not have this batch yet: put the file back, or remove {path.with_name(SUCCESS)}, and "
+            "its trials are run again."
+        )
 
 
 @dataclass(frozen=True)
@@ -96,11 +110,15 @@ def judge(outcome: Outcome, trial: Trial, reference: ReferenceReturns, searched:
 
 
 def read_ends(directory: Path) -> list[TrialEnd]:
-    """How the trials of a complete batch ended, to the last bit as `write_batch` said."""
-    return [
-        TrialEnd(int(row["trial"]), row["state"], row["reason"], _read_metrics(row))
-        for row in read_csv(directory / "summary.csv")
-    ]
+    """How the trials of a complete batch ended, to the last bit as `write_batch` said. Raises DamagedBatch."""
+    path = directory / "summary.csv"
+    rows = _read_rows(path, ("state", "reason", *METRICS))
+    return [_read_end(path, number, row) for number, row in rows.items()]
+
+
+def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
+    """Trial number -> name -> cell, of a complete batch. Raises DamagedBatch, also if a name is no column."""
+    return _read_rows(directory / "hyperparams.csv", names)
 
 
 def failed_batch(
@@ -147,5 +165,45 @@ def _first_infinite(curve: Curve) -> int | None:
     return int(curve.steps[points[0]]) if len(points) else None
 
 
-def _read_metrics(row: dict[str, str]) -> dict[str, float]:
-    return {name: float(row[name]) for name in METRICS} if row["state"] == "COMPLETE" else {}
+def trials_of(directory: Path) -> list[int]:
+    """The trials of a complete batch, as its `success.txt` counts them."""
+    return [int(number) for number in re.findall(r"\d+", (directory / SUCCESS).read_text(encoding="utf-8"))]
+
+
+def _read_rows(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
+    """The rows of a complete batch's file by trial: those that its `success.txt` counts, with these columns at least."""
+    success = path.with_name(SUCCESS)
+    try:
+        rows = read_csv(path)
+        expected = trials_of(path.parent)
+    except OSError as error:
+        raise DamagedBatch(path, f"{error.filename}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DamagedBatch(path, f"{path}: is not UTF-8.") from error
+    except (ValueError, csv.Error) as error:
+        raise DamagedBatch(path, f"{path}: {str(error).removeprefix(str(path)).lstrip(', ')}") from error
+    lacking = [name for name in ("trial", *columns) if rows and name not in rows[0]]
+    if lacking:
+        raise DamagedBatch(path, f"{path}: has no column `{lacking[0]}`.")
+    found = {row["trial"]: row for row in rows}
+    if len(rows) != len(expected) or found.keys() != set(map(str, expected)):
+        held, counted = (", ".join(map(str, numbers)) or "none" for numbers in (found, expected))
+        raise DamagedBatch(path, f"{path}: holds trials {held}; {success.name} counts {counted}.")
+    return {number: found[str(number)] for number in expected}
+
+
+def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialEnd:
+    if row["state"] not in STATES:
+        raise DamagedBatch(path, f"{path}: trial {number} has state {row['state']!r}, none of {', '.join(STATES)}.")
+    metrics = METRICS if row["state"] == "COMPLETE" else ()
+    for name in metrics:
+        if not _is_finite(row[name]):
+            raise DamagedBatch(path, f"{path}: trial {number} has {name} {row[name]!r}, no finite number.")
+    return TrialEnd(number, row["state"], row["reason"], {name: float(row[name]) for name in metrics})
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

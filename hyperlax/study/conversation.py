@@ -12,12 +12,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
-from hyperlax.files import cell, read_csv
+from hyperlax.files import cell
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import dotted
 from hyperlax.study.amendments import Amendment, Amendments
-from hyperlax.study.batch_files import TrialEnd, read_ends
+from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.ledger import Ending, Entry
 from hyperlax.study.record import TrialRecord
@@ -63,10 +63,13 @@ class Conversation:
         return sum(trial.state.is_finished() for trial in self.trials())
 
     def recover(self) -> None:
-        """After an interruption: tell what is on disk and not in the database, let the rest of what ran wait again."""
+        """After an interruption: tell what is on disk and not in the database, let the rest of what ran wait again.
+
+        DamagedBatch if that is no longer what was written.
+        """
         self._apply_amendments()
         states = {trial.number: trial.state for trial in self.trials()}
-        for path in self._directory.complete_batches():
+        for path in self._untold():
             ends = read_ends(path)
             unknown = [end.number for end in ends if end.number not in states]
             if unknown:
@@ -81,9 +84,9 @@ class Conversation:
     def rebuild(self, base: AlgorithmConfig) -> int:
         """Have every trial whose batch is on disk in the database, asked again in order and told; how many were not.
 
-        HyperlaxError if a trial that is asked again is not the one that its batch trained.
+        HyperlaxError if a trial that is asked again is not the one that its batch trained; DamagedBatch as `recover`.
         """
-        batches = [(path, read_ends(path)) for path in self._directory.complete_batches()]
+        batches = [(path, read_ends(path)) for path in self._untold()]
         numbers = [end.number for _, ends in batches for end in ends]
         self._apply_amendments()
         width, stop = self._questioner.super_batch, max(numbers, default=-1) + 1
@@ -150,7 +153,7 @@ class Conversation:
 
     def tell(self, ends: Iterable[TrialEnd], batch: Path) -> None:
         """Record how trials of a batch ended; its files are on disk by now."""
-        where = self._where(batch)
+        where = self._name(batch)
         endings = []
         for end in ends:
             attributes: dict[str, Any] = {**end.metrics, "batch": where}
@@ -200,15 +203,19 @@ class Conversation:
 
     def _counting(self, ends: Sequence[TrialEnd], batch: Path) -> list[TrialEnd]:
         """Those whose end in this batch is not to be forgotten because they are run again."""
-        where = self._where(batch)
+        where = self._name(batch)
         return [end for end in ends if not self._amendments.is_retried(end.number, where)]
 
-    def _where(self, batch: Path) -> str:
+    def _untold(self) -> list[Path]:
+        """The complete batches that no trial names. One that a trial names was told whole, and its files are not needed."""
+        told = {trial.user_attrs.get("batch") for trial in self.trials()}
+        return [path for path in self._directory.complete_batches() if self._name(path) not in told]
+
+    def _name(self, batch: Path) -> str:
         return str(batch.relative_to(self._directory.root))
 
     def _check_asked(self, path: Path, asked: Sequence[FrozenTrial], base: AlgorithmConfig) -> None:
-        for row in read_csv(path / "hyperparams.csv"):
-            number = int(row["trial"])
+        for number, row in read_hyperparams(path, list(dotted(base))).items():
             for name, value in dotted(self.trial(asked[number], base).algorithm).items():
                 if row[name] != cell(value):
                     raise HyperlaxError(

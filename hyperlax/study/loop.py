@@ -18,7 +18,7 @@ from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe, apply, dotted
 from hyperlax.study import database, findings
-from hyperlax.study.batch_files import TrialEnd, failed_batch, read_ends, write_batch
+from hyperlax.study.batch_files import TrialEnd, failed_batch, trials_of, write_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.distributions import SearchSpace
@@ -118,7 +118,7 @@ class StudyLoop:
     def _refuse_fewer_trials(self) -> None:
         """UsageError if the study is to end with fewer finished trials than it holds, in the database or on disk."""
         finished = database.finished(self._directory.database, self._arguments.study_name)
-        finished.update(end.number for path in self._directory.complete_batches() for end in read_ends(path))
+        finished.update(number for path in self._directory.complete_batches() for number in trials_of(path))
         if self._arguments.n_trials < len(finished):
             raise UsageError(
                 f"--n-trials {self._arguments.n_trials}: the study already holds {len(finished)} finished trials. Give "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import optuna
@@ -16,6 +16,7 @@ from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.launcher import refuse_existing, study_directory
 from hyperlax.study.loop import questioner_of
+from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.storage import StudyStorage
 from hyperlax.study.training import StudyRunner, runner_of_study
 
@@ -37,7 +38,7 @@ def print_plan(
         stored = manifests.read(directory.manifest)
         manifests.check_unchanged(directory.manifest, stored, recipe)
     runner = runner or runner_of_study(arguments, recipe, stored)
-    with tempfile.TemporaryDirectory() as scratch:
+    with _ending_on_refusal(directory), tempfile.TemporaryDirectory() as scratch:
         database.check(directory.database, arguments.study_name, bool(directory.complete_batches()))
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
@@ -50,3 +51,9 @@ def print_plan(
             trials = [conversation.trial(trial, recipe.config.algorithm) for trial in asked]
     print(runner.plan(trials).sentence() if trials else "Nothing is left to run.")
     return 0
+
+
+def _ending_on_refusal(directory: StudyDirectory) -> AbstractContextManager[None]:
+    return ending_on_refusal(
+        directory.database, lambda refusal: f"Nothing was changed. {refusal.remedy}, then plan again."
+    )

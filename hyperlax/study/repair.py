@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+import shlex
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import optuna
 
 from hyperlax.arguments import StudyArguments
+from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.conversation import Conversation
-from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
+from hyperlax.study.directory import StudyDirectory, only_one_process
 from hyperlax.study.loop import questioner_of
-from hyperlax.study.refusals import ending_on_refusal, run_again
+from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.storage import StudyStorage
 
 COMPANIONS = ("", "-journal", "-wal", "-shm")
@@ -26,14 +28,14 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
     """Replace a damaged database, keep the damaged one, and say what was restored. Returns 0.
 
     Trials are told from their batches; those whose batch is not on disk are trained again by the next resume. UsageError for what
-    is no study of Hyperlax; HyperlaxError if the batches do not belong to this study's seed and space.
+    is no study of Hyperlax or for a batch that is damaged too; HyperlaxError if the batches do not belong to this study's seed and
+    space. The damaged database stays where it is until the new one is whole.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory = StudyDirectory(root)
     manifests.check_unchanged(directory.manifest, manifests.read(directory.manifest), recipe)
     objectives = arguments.objectives
-    with ending_on_refusal(directory.database, run_again), only_one_process(root):
-        check_writable(directory)
+    with _ending_on_refusal(directory), only_one_process(root):
         try:
             database.check(directory.database, arguments.study_name, bool(directory.complete_batches()))
         except database.Damaged as error:
@@ -41,15 +43,16 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
         else:
             print(f"{directory.database} is sound; nothing to repair.")
             return 0
-        kept = _set_aside(directory.database)
+        with replacing(directory.database) as rebuilt:
+            source = _restore(directory.backup, rebuilt, arguments.study_name)
+            with closing(StudyStorage(rebuilt, arguments.study_name, objectives)) as storage:
+                conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
+                before = conversation.finished()
+                told = conversation.rebuild(recipe.config.algorithm)
+                left = len(conversation.trials()) - conversation.finished()
+            kept = _set_aside(directory.database)
         if kept:
             print(f"It is kept as {kept}.")
-        source = _restore(directory, arguments.study_name)
-        with closing(StudyStorage(directory.database, arguments.study_name, objectives)) as storage:
-            conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
-            before = conversation.finished()
-            told = conversation.rebuild(recipe.config.algorithm)
-            left = len(conversation.trials()) - conversation.finished()
         print(f"Restored {before} finished trials from {source} and {told} from the batches; {left} wait to be run.")
         print(f"To go on:\n  {manifests.resume_command(root)}")
         return 0
@@ -67,11 +70,19 @@ def _set_aside(path: Path) -> Path | None:
     return kept if kept.exists() else None
 
 
-def _restore(directory: StudyDirectory, study_name: str) -> str:
-    """Put the backup in the database's place if it is sound; in words, what the database is now."""
+def _restore(backup: Path, to: Path, study_name: str) -> str:
+    """Copy the backup if it is sound; in words, what the copy is of."""
     try:
-        database.check(directory.backup, study_name, has_batches=True)
+        database.check(backup, study_name, has_batches=True)
     except database.Damaged:
         return "no backup"
-    database.back_up(directory.backup, directory.database)
-    return f"{directory.backup.name}"
+    database.back_up(backup, to)
+    return backup.name
+
+
+def _ending_on_refusal(directory: StudyDirectory) -> AbstractContextManager[None]:
+    """HyperlaxError where the disk is full or a file cannot be read or written: a repair is done at its end or not at all."""
+    again = shlex.join(["hyperlax", "repair", str(directory.root)])
+    return ending_on_refusal(
+        directory.database, lambda refusal: f"Nothing is lost. {refusal.remedy}, then repair again:\n  {again}"
+    )

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from hyperlax.files import json_text
-from hyperlax.trial import BatchResult, Curve, HparamBatch, Outcome
+from hyperlax.trial import STATES, BatchResult, Curve, HparamBatch, Outcome
 
-STATES = ("COMPLETE", "PRUNED", "FAIL")
 MEASURED = ("mean", "std", "min", "max", "length")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hyperlax.arguments import SingleArguments
@@ -17,6 +18,7 @@ from hyperlax.study.directory import make_directory
 from hyperlax.study.manifest import installed_versions
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.results import problem_of
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.training import StudyRunner, reference_returns, runner_of_single
@@ -40,7 +42,8 @@ def run_single(
     runner = runner or runner_of_single(arguments, algorithm)
     reference = reference_returns(arguments.env_config)
     parent = Path(arguments.output_root) / recipe.name / slug(arguments.env_config)
-    make_directory(parent)
+    with _ending_on_refusal(parent):
+        make_directory(parent)
     plan = runner.plan([Trial(0, algorithm)])
     (batch,) = plan.batches
     log.info("%s", plan.sentence())
@@ -51,25 +54,26 @@ def run_single(
         except Interrupted:
             print("Interrupted; nothing is written.")
             return stop.exit_status
-    directory = new_directory(parent)
-    (end,) = ends = write_tables(directory, batch, result, reference, searched=())
-    record = StudyRecord(
-        directory=directory,
-        study_name=directory.name,
-        recipe=recipe.name,
-        environment=canonical(arguments.env_config),
-        objectives={LEADING: METRICS[LEADING]},
-        arguments=arguments.to_json(),
-        command="",
-        versions=installed_versions(),
-        device=runner.device,
-        space={},
-        reference=reference,
-        trials=[_record(end, algorithm, directory)],
-        importances={},
-    )
-    write_learning_curve(record, directory / "learning_curve.html")
-    mark_complete(directory, ends)
+    with _ending_on_refusal(parent):
+        directory = new_directory(parent)
+        (end,) = ends = write_tables(directory, batch, result, reference, searched=())
+        record = StudyRecord(
+            directory=directory,
+            study_name=directory.name,
+            recipe=recipe.name,
+            environment=canonical(arguments.env_config),
+            objectives={LEADING: METRICS[LEADING]},
+            arguments=arguments.to_json(),
+            command="",
+            versions=installed_versions(),
+            device=runner.device,
+            space={},
+            reference=reference,
+            trials=[_record(end, algorithm, directory)],
+            importances={},
+        )
+        write_learning_curve(record, directory / "learning_curve.html")
+        mark_complete(directory, ends)
     return _print_end(end, directory)
 
 
@@ -108,6 +112,12 @@ def new_directory(parent: Path) -> Path:
             number += 1
         else:
             return path
+
+
+def _ending_on_refusal(parent: Path) -> AbstractContextManager[None]:
+    return ending_on_refusal(
+        parent, lambda refusal: f"The training is not kept. {refusal.remedy}, then run the command again."
+    )
 
 
 def _record(end: TrialEnd, algorithm: AlgorithmConfig, directory: Path) -> TrialRecord:

@@ -14,8 +14,12 @@ from typing import Any, cast
 
 import pytest
 
+from hyperlax.errors import HyperlaxError
+from tests.study_cases import Case
+
 SYSTEM = ("fsync", "replace", "mkdir", "pwrite")
 """The calls of `os` by which Hyperlax writes; what a file was given reaches the disk in `fsync`."""
+REASONS = ("No space left on device", "database or disk is full")
 
 
 @dataclass
@@ -108,3 +112,38 @@ def _asking_sqlite(disk: Disk) -> type[sqlite3.Connection]:
             super().backup(target, **options)
 
     return Connection
+
+
+def files(case: Case) -> set[str]:
+    return {str(path.relative_to(case.root)) for path in case.root.rglob("*")}
+
+
+def check_refusal(case: Case, refused: HyperlaxError) -> None:
+    """One sentence that names a file, and nothing half-written on the disk."""
+    assert refused.exit_code == 1
+    assert str(refused).startswith(str(case.root)) and any(f": {reason}. " in str(refused) for reason in REASONS)
+    assert not [path for path in files(case) if ".tmp" in path]
+
+
+def refuse_each_write(
+    new_case: Callable[[int], Case],
+    run: Callable[[Case], int],
+    again: Callable[[Case, HyperlaxError], int],
+    check: Callable[[Case], None],
+) -> int:
+    """Run a command once for each of its writes, the one that finds no room, and then again; how many writes there were."""
+    refuses = 1
+    while True:
+        case = new_case(refuses)
+        with writing_to(Disk(refuses)) as disk:
+            try:
+                run(case)
+            except HyperlaxError as error:
+                refused = error
+            else:
+                assert len(disk.writes) < refuses, f"{disk.writes[refuses - 1]} was refused, and nobody said so"
+                return len(disk.writes)
+        check_refusal(case, refused)
+        assert again(case, refused) == 0
+        check(case)
+        refuses += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from hyperlax.errors import HyperlaxError
 from hyperlax.study.launcher import write_pages
 from hyperlax.study.manifest import resume_command
 from tests.fake_runner import FakeRunner
-from tests.faults.disk import Disk, pages_at_most, writing_to
+from tests.faults.disk import Disk, check_refusal, files, pages_at_most, refuse_each_write, writing_to
 from tests.study_cases import Case
+from tests.test_study_terminal import single
 
 pytestmark = pytest.mark.timeout(240)
 SMALL: dict[str, Any] = {"n_trials": 2, "optuna_study_batch_size": 1, "runner_hparam_batch_size": 1}
-REASONS = ("No space left on device", "database or disk is full")
-FIRST_WRITES, NEXT_WRITES = 40, 20
-"""A study writes at least so often up to its first trial, and then for each further one."""
+FIRST_WRITES, NEXT_WRITES = 20, 20
+"""A study writes at least so often before its first trial, and then for each."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,20 +62,9 @@ def case_that_is_whole(root: Path, n_trials: int) -> Case:
     return case
 
 
-def files(case: Case) -> set[str]:
-    return {str(path.relative_to(case.root)) for path in case.root.rglob("*")}
-
-
 def tables(case: Case) -> list[tuple[str, ...]]:
     with closing(sqlite3.connect(case.directory / "optuna_study.db")) as connection:
         return sorted(connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-
-
-def check_refusal(case: Case, refused: HyperlaxError) -> None:
-    """One sentence that names a file, and nothing half-written on the disk."""
-    assert refused.exit_code == 1
-    assert str(refused).startswith(str(case.root)) and any(f": {reason}. " in str(refused) for reason in REASONS)
-    assert not [path for path in files(case) if ".tmp" in path]
 
 
 def go_on(case: Case, refused: HyperlaxError) -> int:
@@ -88,38 +77,20 @@ def go_on(case: Case, refused: HyperlaxError) -> int:
     return case.start(FakeRunner(lanes=1))
 
 
-def refuse_each_write(
-    new_case: Callable[[int], Case], run: Callable[[Case], int], check: Callable[[Case], None]
-) -> int:
-    """Run a study once for each of its writes, the one that finds no room, and go on; how many writes there were."""
-    refuses = 1
-    while True:
-        case = new_case(refuses)
-        with writing_to(Disk(refuses)) as disk:
-            try:
-                run(case)
-            except HyperlaxError as error:
-                refused = error
-            else:
-                assert len(disk.writes) < refuses, f"{disk.writes[refuses - 1]} was refused, and nobody said so"
-                return len(disk.writes)
-        check_refusal(case, refused)
-        assert go_on(case, refused) == 0
-        check(case)
-        refuses += 1
-
-
-def test_whatever_write_of_a_new_study_finds_no_room_going_on_ends_it_as_if_nothing_had_been(tmp_path, half):
+def test_whatever_write_before_the_first_trial_finds_no_room_going_on_ends_it_as_if_nothing_had_been(tmp_path, half):
     def check(case: Case) -> None:
         assert case.told() == half.told() and files(case) == files(half) and tables(case) == tables(half)
 
     def new(number: int) -> Case:
         return Case(tmp_path / str(number), **half.arguments)
 
-    assert refuse_each_write(new, lambda case: case.start(FakeRunner(lanes=1)), check) >= FIRST_WRITES
+    def start(case: Case) -> int:
+        return case.start(FakeRunner(lanes=1), timeout=1e-9)
+
+    assert refuse_each_write(new, start, go_on, check) >= FIRST_WRITES
 
 
-def test_whatever_write_of_a_resumed_study_finds_no_room_going_on_ends_it_as_if_nothing_had_been(tmp_path, half, whole):
+def test_whatever_write_of_a_trial_finds_no_room_going_on_ends_it_as_if_nothing_had_been(tmp_path, half, whole):
     def check(case: Case) -> None:
         assert case.told() == whole.told() and files(case) == files(whole)
 
@@ -127,7 +98,7 @@ def test_whatever_write_of_a_resumed_study_finds_no_room_going_on_ends_it_as_if_
         shutil.copytree(half.root, tmp_path / str(number))
         return Case(tmp_path / str(number), **SMALL)
 
-    assert refuse_each_write(copy, lambda case: case.resume(FakeRunner(lanes=1)), check) >= NEXT_WRITES
+    assert refuse_each_write(copy, lambda case: case.resume(FakeRunner(lanes=1)), go_on, check) >= NEXT_WRITES
 
 
 @pytest.mark.parametrize("command", ["--retry-failed", "invalidate"])
@@ -180,6 +151,14 @@ def test_a_page_that_finds_no_room_ends_the_study_and_is_there_after_going_on(tm
     assert case.told() == whole.told() and files(case) == files(whole)
 
 
+def test_an_analysis_that_found_no_room_while_later_trials_ran_is_written_when_the_study_goes_on(tmp_path, whole):
+    case, analysis = Case(tmp_path / "full", **SMALL), "optuna_exec_batch_0000/analysis"
+    with writing_to(Disk(refuses=analysis)), pytest.raises(HyperlaxError, match=analysis) as refused:
+        case.start(FakeRunner(lanes=1))
+    assert case.states() == ["COMPLETE"] * 2
+    assert go_on(case, refused.value) == 0 and files(case) == files(whole)
+
+
 def test_other_slots_stop_when_a_write_finds_no_room(tmp_path):
     runner = FakeRunner(lanes=1, slots=2)
     case = Case(tmp_path, n_trials=8, optuna_study_batch_size=8, runner_hparam_batch_size=1)
@@ -210,6 +189,15 @@ def test_the_command_says_it_in_one_sentence_and_exits_with_1(tmp_path, monkeypa
         f"hyperlax: {directory}/optuna_exec_batch_0000/samples/batch_00000/timing.json: No space left on device. The study ends "
         f"here; all that is complete is kept. Free some space, then go on:\n  {resume_command(directory)}\n"
     )
+
+
+def test_a_single_training_that_finds_no_room_says_so(tmp_path):
+    with writing_to(Disk(refuses="curves.csv")), pytest.raises(HyperlaxError) as refused:
+        single(tmp_path, FakeRunner())
+    path = tmp_path / "sac_test" / "gymnax_pendulum" / "single_0000" / "curves.csv"
+    words = "No space left on device. The training is not kept. Free some space, then run the command again."
+    assert str(refused.value) == f"{path}: {words}"
+    assert single(tmp_path, FakeRunner()) == 0
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), sqlite3.IntegrityError("a bug")])

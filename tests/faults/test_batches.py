@@ -1,0 +1,213 @@
+"""Complete batches whose files are damaged: not needed where the database has them, refused in one line where it has not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperlax.errors import UsageError
+from hyperlax.study.launcher import write_pages
+from hyperlax.study.repair import repair
+from hyperlax.study.storage import StudyStorage
+from tests.fake_runner import FakeRunner
+from tests.faults.disk import refuse_each_write
+from tests.study_cases import Case, arguments_of, recipe_of
+
+pytestmark = pytest.mark.timeout(240)
+SMALL: dict[str, Any] = {"n_trials": 6, "sampler": "random", "optuna_study_batch_size": 3}
+
+
+class Killed(BaseException):
+    """Stands for a process that died: nothing catches it."""
+
+
+def edit(change: Callable[[list[list[str]]], object]) -> Callable[[Path], None]:
+    """A damage to the cells of a CSV."""
+
+    def damage(path: Path) -> None:
+        rows = [line.split(",") for line in path.read_text().splitlines()]
+        change(rows)
+        path.write_text("".join(",".join(row) + "\n" for row in rows))
+
+    return damage
+
+
+def without_column(rows: list[list[str]]) -> None:
+    for row in rows:
+        del row[3]
+
+
+def with_cell(row: int, column: int, text: str) -> Callable[[list[list[str]]], None]:
+    def change(rows: list[list[str]]) -> None:
+        rows[row][column] = text
+
+    return change
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (Path.unlink, "No such file or directory."),
+    "empty": (lambda path: path.write_bytes(b""), "is empty; a CSV needs at least its header."),
+    "truncated in a row": (
+        lambda path: path.write_text(path.read_text().rsplit(",", 9)[0]),
+        "line 4: 4 cells, the header has 13.",
+    ),
+    "truncated between rows": (edit(lambda rows: rows.pop()), "holds trials 3, 4; success.txt counts 3, 4, 5."),
+    "truncated to its header": (
+        edit(lambda rows: rows.__delitem__(slice(1, None))),
+        "holds trials none; success.txt counts 3, 4, 5.",
+    ),
+    "a row twice": (edit(lambda rows: rows.append(rows[1])), "holds trials 3, 4, 5; success.txt counts 3, 4, 5."),
+    "a column gone": (edit(without_column), "has no column `peak_performance`."),
+    "not UTF-8": (lambda path: path.write_bytes(b"\xff\xfe" + path.read_bytes()), "is not UTF-8."),
+    "no number": (edit(with_cell(1, 3, "high")), "trial 3 has peak_performance 'high', no finite number."),
+    "not a number": (edit(with_cell(1, 3, "nan")), "trial 3 has peak_performance 'nan', no finite number."),
+    "no state": (edit(with_cell(2, 1, "COMPLET")), "trial 4 has state 'COMPLET', none of COMPLETE, PRUNED, FAIL."),
+    "no trial": (edit(with_cell(1, 0, "x")), "holds trials x, 4, 5; success.txt counts 3, 4, 5."),
+    "another trial": (edit(with_cell(1, 0, "0")), "holds trials 0, 4, 5; success.txt counts 3, 4, 5."),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    case = Case(tmp_path_factory.mktemp("whole"), **SMALL)
+    assert case.start() == 0
+    return case
+
+
+@pytest.fixture(scope="module")
+def untold(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A study that died when its second batch was on disk and not in the database."""
+    case = Case(tmp_path_factory.mktemp("untold"), **SMALL)
+    assert case.start(n_trials=3) == 0
+
+    def die(*args: Any) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StudyStorage, "finish", die)
+        with pytest.raises(Killed):
+            case.resume()
+    return case
+
+
+def copy_of(case: Case, tmp_path: Path) -> Case:
+    shutil.copytree(case.root, tmp_path / "copy")
+    return Case(tmp_path / "copy", **case.arguments)
+
+
+def last_batch(case: Case) -> Path:
+    return case.directory / "optuna_exec_batch_0001" / "samples" / "batch_00000"
+
+
+def repaired(case: Case) -> int:
+    return repair(arguments_of(case.root, **case.arguments), recipe_of(case.space), case.directory)
+
+
+def check_words(refused: UsageError, path: Path, finding: str) -> None:
+    advice = (
+        f"The database does not have this batch yet: put the file back, or remove {path.with_name('success.txt')}, and its trials "
+        "are run again."
+    )
+    said = str(refused)
+    assert said.startswith(str(path)) and said.endswith(f"{finding} {advice}") and "\n" not in said
+    assert refused.exit_code == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_batch_that_is_told_is_not_needed(tmp_path, whole, damage):
+    case, runner = copy_of(whole, tmp_path), FakeRunner()
+    DAMAGES[damage][0](last_batch(case) / "summary.csv")
+    assert case.resume(runner) == 0
+    assert runner.trained == [] and case.told() == whole.told()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_batch_that_is_not_told_is_refused_and_run_again_without_its_success(tmp_path, whole, untold, damage):
+    case, (spoil, finding) = copy_of(untold, tmp_path), DAMAGES[damage]
+    spoil(last_batch(case) / "summary.csv")
+    for command in (case.resume, lambda: case.plan(resume=True)):
+        with pytest.raises(UsageError) as refused:
+            command()
+        check_words(refused.value, last_batch(case) / "summary.csv", finding)
+    assert case.states()[:3] == ["COMPLETE"] * 3
+    (last_batch(case) / "success.txt").unlink()
+    runner = FakeRunner()
+    assert case.resume(runner) == 0
+    assert runner.trained == [3, 4, 5] and case.told() == whole.told()
+
+
+def test_a_study_whose_told_batch_is_gone_goes_on_with_its_pages(tmp_path, whole):
+    case = copy_of(whole, tmp_path)
+    case.analyse = write_pages
+    shutil.rmtree(last_batch(case))
+    assert case.resume(n_trials=7) == 0
+    assert case.told()[:6] == whole.told() and (case.directory / "report.html").exists()
+
+
+def test_a_batch_that_lost_its_success_and_was_told_is_not_told_twice(tmp_path, whole):
+    case, runner = copy_of(whole, tmp_path), FakeRunner()
+    (last_batch(case) / "success.txt").unlink()
+    assert case.resume(runner) == 0
+    assert runner.trained == [] and case.told() == whole.told()
+
+
+@pytest.mark.parametrize("file", ["summary.csv", "hyperparams.csv"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated between rows", "not UTF-8"])
+def test_a_repair_that_needs_a_damaged_batch_changes_nothing_and_works_once_it_is_back(tmp_path, whole, file, damage):
+    case, (spoil, finding) = copy_of(whole, tmp_path), DAMAGES[damage]
+    database, path = case.directory / "optuna_study.db", last_batch(case) / file
+    (case.directory / "optuna_study.db.backup").unlink()
+    database.write_bytes(b"no database")
+    good = path.read_bytes()
+    spoil(path)
+    with pytest.raises(UsageError) as refused:
+        repaired(case)
+    check_words(refused.value, path, finding)
+    assert database.read_bytes() == b"no database"
+    assert not list(case.directory.glob("*.damaged*")) and not list(case.directory.glob(".*.tmp*"))
+    path.write_bytes(good)
+    assert repaired(case) == 0 and case.told() == whole.told()
+
+
+def test_a_repair_without_the_success_of_a_damaged_batch_leaves_its_trials_to_be_run_again(tmp_path, whole):
+    case, runner = copy_of(whole, tmp_path), FakeRunner()
+    (case.directory / "optuna_study.db").unlink()
+    (case.directory / "optuna_study.db.backup").unlink()
+    (last_batch(case) / "summary.csv").unlink()
+    (last_batch(case) / "success.txt").unlink()
+    assert repaired(case) == 0
+    assert case.resume(runner) == 0
+    assert runner.trained == [3, 4, 5] and case.told() == whole.told()
+
+
+def test_a_repair_does_not_need_a_damaged_batch_that_its_backup_has(tmp_path, whole):
+    case = copy_of(whole, tmp_path)
+    (case.directory / "optuna_study.db").unlink()
+    first = case.directory / "optuna_exec_batch_0000" / "samples" / "batch_00000"
+    (first / "summary.csv").write_bytes(b"")
+    assert repaired(case) == 0
+    assert case.told() == whole.told()
+
+
+def test_whatever_write_of_a_repair_finds_no_room_it_can_be_repeated(tmp_path, whole):
+    words = "Nothing is lost. Free some space, then repair again:\n  hyperlax repair "
+
+    def spoiled(number: int) -> Case:
+        shutil.copytree(whole.root, tmp_path / str(number))
+        case = Case(tmp_path / str(number), **SMALL)
+        (case.directory / "optuna_study.db").write_bytes(b"no database")
+        return case
+
+    def check(case: Case) -> None:
+        assert case.told() == whole.told()
+        assert (case.directory / "optuna_study.db.damaged").read_bytes() == b"no database"
+
+    def again(case: Case, refused: Exception) -> int:
+        assert str(refused).endswith(words + str(case.directory))
+        return repaired(case)
+
+    assert refuse_each_write(spoiled, repaired, again, check) > 5

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,33 +17,43 @@ from hyperlax.errors import UsageError
 from tests.fake_runner import FakeRunner
 from tests.study_cases import Case
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="permissions are those of POSIX")
-NOBODY = 65534
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32" or (os.geteuid() == 0 and sys.platform != "linux"),
+    reason="permissions are those of POSIX, and only Linux can make root obey them",
+)
+CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3 of linux/capability.h
+MAY_PASS_BY_PERMISSIONS = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 
 
 @contextmanager
-def as_a_user(root: Path) -> Iterator[None]:
-    """Own the files, and let permissions bind this process: root writes where no one may."""
+def as_a_user() -> Iterator[None]:
+    """Let permissions bind this thread: root writes and reads where no one may."""
     if os.geteuid() != 0:
         yield
         return
-    for path in (root, *root.rglob("*")):
-        os.chown(path, NOBODY, -1)
-    os.seteuid(NOBODY)
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, found = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    bound = (ctypes.c_uint32 * 6)()
+
+    def call(function: str, capabilities: ctypes.Array[ctypes.c_uint32]) -> None:
+        if getattr(libc, function)(header, capabilities) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    call("capget", found)
+    bound[:] = [found[0] & ~MAY_PASS_BY_PERMISSIONS, *found[1:]]
+    call("capset", bound)
     try:
         yield
     finally:
-        os.seteuid(0)
+        call("capset", found)
 
 
 @pytest.fixture
-def root() -> Iterator[Path]:
-    """A directory that any user gets to; pytest's own are root's alone if root runs it."""
-    path = Path(tempfile.mkdtemp())
-    yield path
-    for directory in (path, *(found for found in path.rglob("*") if found.is_dir())):
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A directory that can be removed again, whatever became of its permissions."""
+    yield tmp_path
+    for directory in (tmp_path, *(found for found in tmp_path.rglob("*") if found.is_dir())):
         directory.chmod(0o755)
-    shutil.rmtree(path)
 
 
 @pytest.fixture
@@ -58,7 +67,7 @@ def case(root: Path) -> Case:
 def test_a_resume_in_a_directory_that_cannot_be_written_is_refused(case):
     before, runner = case.told(), FakeRunner()
     case.directory.chmod(0o555)
-    with as_a_user(case.root), pytest.raises(UsageError) as refused:
+    with as_a_user(), pytest.raises(UsageError) as refused:
         case.resume(runner, n_trials=6)
     words = "cannot be opened for writing (Permission denied). Make it writable, or use another directory."
     assert str(refused.value) == f"{case.directory}: {words}"
@@ -68,7 +77,7 @@ def test_a_resume_in_a_directory_that_cannot_be_written_is_refused(case):
 def test_a_resume_with_a_database_that_cannot_be_written_is_refused(case):
     before, runner, path = case.told(), FakeRunner(), case.directory / "optuna_study.db"
     path.chmod(0o444)
-    with as_a_user(case.root), pytest.raises(UsageError) as refused:
+    with as_a_user(), pytest.raises(UsageError) as refused:
         case.resume(runner, n_trials=6)
     assert str(refused.value).startswith(
         f"{path}: cannot be opened for writing (attempt to write a readonly database)."
@@ -79,7 +88,7 @@ def test_a_resume_with_a_database_that_cannot_be_written_is_refused(case):
 def test_a_database_that_cannot_be_read_is_refused_and_not_called_damaged(case):
     path = case.directory / "optuna_study.db"
     path.chmod(0)
-    with as_a_user(case.root), pytest.raises(UsageError) as refused:
+    with as_a_user(), pytest.raises(UsageError) as refused:
         case.resume(n_trials=6)
     assert str(refused.value).startswith(f"{path}: cannot be opened for writing (unable to open database file).")
 
@@ -88,7 +97,7 @@ def test_a_database_that_cannot_be_read_is_refused_and_not_called_damaged(case):
 def test_a_study_json_that_cannot_be_written_is_replaced_and_one_that_cannot_be_read_is_refused(case, mode, named):
     path = case.directory / named
     path.chmod(mode)
-    with as_a_user(case.root):
+    with as_a_user():
         if mode:
             assert read_stored(case.directory, "--resume-from").n_trials == 3
             assert case.resume(n_trials=6) == 0
@@ -101,7 +110,7 @@ def test_a_study_json_that_cannot_be_written_is_replaced_and_one_that_cannot_be_
 
 def test_a_study_directory_that_cannot_be_read_is_refused(case):
     case.directory.chmod(0)
-    with as_a_user(case.root):
+    with as_a_user():
         with pytest.raises(UsageError, match=r"cannot be read \(Permission denied\)\."):
             read_stored(case.directory, "--resume-from")
         with pytest.raises(UsageError, match=r"Permission denied"):
@@ -115,7 +124,7 @@ def test_a_new_study_where_nothing_can_be_written_is_refused_and_leaves_nothing(
     directory.mkdir(parents=True)
     directory.chmod(0o555)
     runner = FakeRunner()
-    with as_a_user(case.root), pytest.raises(UsageError, match=r"\(Permission denied\)\. (Choose|Make)"):
+    with as_a_user(), pytest.raises(UsageError, match=r"\(Permission denied\)\. (Choose|Make)"):
         fresh.start(runner)
     assert runner.trained == [] and list(directory.iterdir()) == []
 

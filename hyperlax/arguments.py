@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import math
 import os
 from collections.abc import Mapping
@@ -316,7 +317,9 @@ def _check_output_root(given: str) -> None:
     try:
         nearest = next(path for path in (root, *root.absolute().parents) if path.exists())
     except OSError as error:
-        raise UsageError(f"--output-root {given[:60]}...: {error.strerror}. Choose a shorter name.") from error
+        shown = given if len(given) <= 60 else f"{given[:60]}..."
+        other = "a shorter name" if error.errno == errno.ENAMETOOLONG else "another directory"
+        raise UsageError(f"--output-root {shown}: {error.strerror}. Choose {other}.") from error
     if not nearest.is_dir():
         raise UsageError(
             f"--output-root {root}: {nearest} is a file. Choose a directory; it is made if it is not there."

@@ -110,6 +110,16 @@ def test_batches_of_another_seed_are_not_taken_for_this_studys(tmp_path, stopped
         case.repair()
 
 
+def test_a_batch_that_is_gone_is_named_where_what_came_after_it_is_suggested_from_it(tmp_path):
+    case = Case(tmp_path, n_trials=16, sampler="nsgaii")
+    assert case.start() == 0
+    for path in case.directory.glob("optuna_study.db*"):
+        path.unlink()
+    shutil.rmtree(min(case.directory.glob("*/samples/*")))
+    with pytest.raises(HyperlaxError, match=r"no complete batch holds trial 0: put its batch back to repair\."):
+        case.repair()
+
+
 def other_tables(path: Path) -> None:
     path.unlink()
     with closing(sqlite3.connect(path)) as connection:

@@ -220,9 +220,19 @@ class Conversation:
                 if row[name] != cell(value):
                     raise HyperlaxError(
                         f"{path / 'hyperparams.csv'}: trial {number} was trained with {name} = {row[name]}, the sampler now "
-                        f"suggests {cell(value)}. The versions of Optuna or numpy differ from those in "
-                        f"{self._directory.manifest.name}: install those to repair."
+                        f"suggests {cell(value)}. {self._why_it_differs(number, asked)}"
                     )
+
+    def _why_it_differs(self, number: int, asked: Sequence[FrozenTrial]) -> str:
+        """What to put right where a trial is not suggested again as it was."""
+        before = asked[: number - number % self._questioner.super_batch]
+        lost = [trial.number for trial in before if not trial.state.is_finished()]
+        if lost:
+            return (
+                f"Suggestions follow from the trials before them, and no complete batch holds trial {lost[0]}: put its batch "
+                "back to repair."
+            )
+        return f"The versions of Optuna or numpy differ from those in {self._directory.manifest.name}: install those to repair."
 
     def _ask(self, start: int, stop: int) -> None:
         """Have trials `start` to `stop` in the database, as far as the space has configurations.

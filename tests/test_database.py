@@ -110,14 +110,31 @@ def test_batches_of_another_seed_are_not_taken_for_this_studys(tmp_path, stopped
         case.repair()
 
 
-def test_a_batch_that_is_gone_is_named_where_what_came_after_it_is_suggested_from_it(tmp_path):
-    case = Case(tmp_path, n_trials=16, sampler="nsgaii")
+def without_its_first_batch(tmp_path: Path, sampler: str) -> Case:
+    case = Case(tmp_path, n_trials=16, sampler=sampler)
     assert case.start() == 0
     for path in case.directory.glob("optuna_study.db*"):
         path.unlink()
     shutil.rmtree(min(case.directory.glob("*/samples/*")))
-    with pytest.raises(HyperlaxError, match=r"no complete batch holds trial 0: put its batch back to repair\."):
+    return case
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii"])
+def test_a_batch_that_is_gone_is_named_where_what_came_after_it_was_suggested_from_it(tmp_path, sampler):
+    case = without_its_first_batch(tmp_path, sampler)
+    words = r"trial 8 was suggested from the trials before it, and no complete batch holds trial 0\. Put its batch back"
+    with pytest.raises(HyperlaxError, match=words):
         case.repair()
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+def test_a_batch_that_is_gone_is_trained_again_where_nothing_was_suggested_from_it(tmp_path, sampler):
+    whole = Case(tmp_path / "whole", n_trials=16, sampler=sampler)
+    assert whole.start() == 0
+    case, runner = without_its_first_batch(tmp_path / "torn", sampler), FakeRunner()
+    assert case.repair() == 0 and case.resume(runner) == 0
+    assert sorted(runner.trained) == [0, 1, 2]
+    assert case.told() == whole.told()
 
 
 def other_tables(path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
@@ -220,30 +220,21 @@ class Conversation:
                 if row[name] != cell(value):
                     raise HyperlaxError(
                         f"{path / 'hyperparams.csv'}: trial {number} was trained with {name} = {row[name]}, the sampler now "
-                        f"suggests {cell(value)}. {self._why_it_differs(number, asked)}"
+                        f"suggests {cell(value)}. The versions of Optuna or numpy differ from those in "
+                        f"{self._directory.manifest.name}: install those to repair."
                     )
-
-    def _why_it_differs(self, number: int, asked: Sequence[FrozenTrial]) -> str:
-        """What to put right where a trial is not suggested again as it was."""
-        before = asked[: number - number % self._questioner.super_batch]
-        lost = [trial.number for trial in before if not trial.state.is_finished()]
-        if lost:
-            return (
-                f"Suggestions follow from the trials before them, and no complete batch holds trial {lost[0]}: put its batch "
-                "back to repair."
-            )
-        return f"The versions of Optuna or numpy differ from those in {self._directory.manifest.name}: install those to repair."
 
     def _ask(self, start: int, stop: int) -> None:
         """Have trials `start` to `stop` in the database, as far as the space has configurations.
 
-        HyperlaxError if those that are there are not what is suggested now: then the rest would not follow from them.
+        HyperlaxError if those that are there are not what is suggested now, or if the sampler learns and a trial before them
+        is not finished: then the rest would not follow from them.
         """
         trials = self.trials()
         recorded = trials[start:]
         if start + len(recorded) >= stop:
             return
-        history = self._amendments.as_known(trials[:start], start, self._objectives)
+        history = self._as_asked_from(trials[:start])
         suggestions = self._questioner.suggest(start, history, stop - start)
         space = self._questioner.space
         for trial, suggestion in zip(recorded, suggestions, strict=False):
@@ -256,3 +247,19 @@ class Conversation:
         of_super_batch = {"exec_batch": start // self._questioner.super_batch}
         entries = [Entry(new.params, of_super_batch, new.system_attrs) for new in suggestions[len(recorded) :]]
         self._storage.record(entries, space.optuna)
+
+    def _as_asked_from(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """All trials before a super-batch as they were when it was first asked; one that is not finished tells nothing."""
+        known = self._amendments.as_known(trials, len(trials), self._objectives)
+        unfinished = [trial for trial in known if not trial.state.is_finished()]
+        if unfinished and self._questioner.learns:
+            raise HyperlaxError(
+                f"{self._directory.root}: trial {len(trials)} was suggested from the trials before it, and no complete batch "
+                f"holds trial {unfinished[0].number}. Put its batch back to repair the study."
+            )
+        return [trial if trial.state.is_finished() else _without_end(trial) for trial in known]
+
+
+def _without_end(trial: FrozenTrial) -> FrozenTrial:
+    """A trial of the same parameters that shows nothing."""
+    return create_trial(state=TrialState.FAIL, params=trial.params, distributions=trial.distributions)

@@ -14,6 +14,9 @@ from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler, RandomSample
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+MEMORYLESS = ("random", "qmc")
+"""Samplers whose suggestions follow from the seed and the number of a trial alone."""
+
 
 def derive_seed(*parts: int) -> int:
     """A 32-bit seed that depends on all of the parts, which are not negative."""

@@ -17,7 +17,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.samplers import derive_seed, draw_random, make_sampler, prepare
+from hyperlax.study.samplers import MEMORYLESS, derive_seed, draw_random, make_sampler, prepare
 
 REPEATS = 100
 """How often a configuration that the study already has is asked again before one is drawn at random."""
@@ -34,6 +34,11 @@ class Questioner:
     directions: tuple[str, ...]
     seed: int
     super_batch: int
+
+    @property
+    def learns(self) -> bool:
+        """Whether suggestions follow from the values of earlier trials."""
+        return self.sampler not in MEMORYLESS
 
     def suggest(self, start: int, history: Sequence[FrozenTrial], count: int) -> list[Suggestion]:
         """The first `count` suggestions of the super-batch that begins with trial `start`.

@@ -43,6 +43,15 @@ class Head:
     segments: int
     timing: dict[str, float]
 
+    def goes_on(self, identity: Mapping[str, Any]) -> bool:
+        """Whether it goes on to the same bits as what has this identity now; why not is logged."""
+        differing = [name for name in identity if identity[name] != self.identity.get(name)]
+        if differing:
+            name, trials = differing[0], ", ".join(map(str, self.trials))
+            was, now = self.identity.get(name), identity[name]
+            log.warning("Trials %s begin anew: they were saved with %s %s, now it is %s.", trials, name, was, now)
+        return not differing
+
 
 class Checkpoint:
     """The file of one batch. seconds: the least time between two saves; 0 saves whenever there is something to save."""

@@ -98,16 +98,8 @@ class LaneRunner:
             if not set(head.trials) <= by_number.keys():
                 continue
             batch = HparamBatch(tuple(by_number[number] for number in head.trials))
-            identity = self._identity(batch, *self._needs(batch))
-            differing = [name for name in identity if identity[name] != head.identity.get(name)]
-            if not differing:
+            if head.goes_on(self._identity(batch, *self._needs(batch))):
                 yield batch, head
-                continue
-            name = differing[0]
-            log.warning(
-                "Trials %s begin anew: they were saved with %s %s, now it is %s.",
-                ", ".join(map(str, head.trials)), name, head.identity.get(name), identity[name],
-            )  # fmt: skip
 
     def _needs(self, batch: HparamBatch) -> tuple[Any, int]:
         """The program of a batch and its lanes."""

@@ -10,8 +10,7 @@ import json
 import logging
 import re
 import time
-import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -23,11 +22,10 @@ from hyperlax.reading import fits
 
 log = logging.getLogger(__name__)
 
-HEAD = "head"
+HEAD, ARRAYS = "head", "arrays"
 LARGEST_SHARE = 0.1
 """Of the time that may go into saving: after a slow save the next one waits longer."""
 _NAME = re.compile(r"trial_\d+\.npz")
-UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, EOFError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -66,19 +64,18 @@ class Checkpoint:
 
     def load(self) -> tuple[Head, dict[str, np.ndarray]] | None:
         """What was last saved; None if nothing was, or if it cannot be read, which is logged."""
-        try:
-            with np.load(self._path, allow_pickle=False) as stored:
-                return _head(stored), {name: stored[name] for name in stored.files if name != HEAD}
-        except FileNotFoundError:
+        if not self._path.exists():
             return None
-        except UNREADABLE as error:
-            _log_unreadable(self._path, error)
-            return None
+        with _logging_damage(self._path), np.load(self._path, allow_pickle=False) as stored:
+            head, names = _head(stored)
+            return head, {name: stored[name] for name in names}
+        return None
 
     def save(self, head: Head, arrays: Mapping[str, np.ndarray]) -> None:
         """Replace what was saved, atomically. Where the disk will not have it, that is logged, and training goes on without."""
         began = time.monotonic()
-        named: dict[str, Any] = {HEAD: np.frombuffer(json.dumps(asdict(head)).encode(), np.uint8), **arrays}
+        described = json.dumps({**asdict(head), ARRAYS: list(arrays)})
+        named: dict[str, Any] = {HEAD: np.frombuffer(described.encode(), np.uint8), **arrays}
         try:
             with replacing(self._path) as temporary, temporary.open("wb") as file:
                 np.savez(file, **named)
@@ -102,10 +99,8 @@ class Checkpoints:
         """Of every saved batch, in the order of their first trials; one that cannot be read is logged."""
         heads = []
         for path in self._paths():
-            try:
+            with _logging_damage(path):
                 heads.append(_read_head(path))
-            except UNREADABLE as error:
-                _log_unreadable(path, error)
         return heads
 
     def keep_only(self, trials: tuple[int, ...]) -> None:
@@ -115,15 +110,17 @@ class Checkpoints:
     def forget(self, trials: Collection[int]) -> None:
         """Remove every saved batch that holds any of these trials."""
         self._remove(trials, but=())
+
+    def tidy(self) -> None:
+        """Remove the directory if nothing is saved. Not while anything trains: a save may be about to use it."""
         with contextlib.suppress(OSError):  # not there, or not empty
             self._directory.rmdir()
 
     def _remove(self, trials: Collection[int], but: tuple[int, ...]) -> None:
         for path in self._paths():
-            try:
+            held: tuple[int, ...] = (int(path.stem.removeprefix("trial_")),)
+            with contextlib.suppress(Exception):
                 held = _read_head(path).trials
-            except UNREADABLE:
-                held = (int(path.stem.removeprefix("trial_")),)
             if held != but and not set(held).isdisjoint(trials):
                 path.unlink(missing_ok=True)
 
@@ -133,22 +130,28 @@ class Checkpoints:
 
 def _read_head(path: Path) -> Head:
     with np.load(path, allow_pickle=False) as stored:
-        return _head(stored)
+        return _head(stored)[0]
 
 
-def _head(stored: Mapping[str, np.ndarray]) -> Head:
-    """The head of an open file. One of `UNREADABLE` if it is none."""
+def _head(stored: Mapping[str, np.ndarray]) -> tuple[Head, list[str]]:
+    """The head of an open file, and the names of the arrays that were saved with it. Raises anything if it is none."""
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in json.loads(stored[HEAD].tobytes()).items()
     }
+    names = values.pop(ARRAYS)
     head = Head(**values)
     hints = get_type_hints(Head)
     wrong = [name for name, value in values.items() if not fits(value, hints[name])]
     if wrong or not head.trials:
         raise ValueError(f"its {', '.join(wrong) or 'trials'} cannot be")
-    return head
+    return head, list(names)
 
 
-def _log_unreadable(path: Path, error: Exception) -> None:
-    log.warning("%s cannot be read (%s): its trials begin anew.", path, " ".join(str(error).split()))
+@contextlib.contextmanager
+def _logging_damage(path: Path) -> Iterator[None]:
+    """What a file that is not as it was written may raise is anything: its trials begin anew, which is logged."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s cannot be read (%s): its trials begin anew.", path, " ".join(str(error).split()))

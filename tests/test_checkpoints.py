@@ -15,7 +15,7 @@ from hyperlax.checkpoints import Checkpoints, Head
 from hyperlax.engine.runner import LaneRunner
 from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
 from tests import small
-from tests.toy import batch, run, runner, same_curves, trial
+from tests.toy import Descent, batch, run, runner, same_curves, trial
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -150,6 +150,35 @@ def test_a_damaged_file_is_reported_and_its_batch_begins_anew(
     assert f"{path} cannot be read (" in caplog.text and "begin anew" in caplog.text
 
 
+def test_whatever_byte_of_a_file_is_damaged_it_is_read_as_it_was_or_not_at_all(tmp_path: Path) -> None:
+    saved = Checkpoints(tmp_path, 60)
+    file = saved.of(HEAD.trials)
+    file.save(HEAD, ARRAYS)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    for place, mask in itertools.product(range(len(content)), (1, 4, 16, 64, 255)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :])
+        assert saved.heads() in ([], [HEAD])
+        loaded = file.load()
+        if loaded is not None:
+            assert loaded[0] == HEAD and loaded[1].keys() == ARRAYS.keys()
+            assert all(np.array_equal(array, ARRAYS[name]) for name, array in loaded[1].items())
+        saved.keep_only((5, 7))
+    saved.keep_only(HEAD.trials[:1])
+    assert not path.exists()
+
+
+def test_a_changed_environment_or_rule_of_learning_begins_anew_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, before = Checkpoints(tmp_path, 1e9), Descent.step
+    assert trained(runner(), BATCH, saved, 1) is None
+    monkeypatch.setattr(Descent, "step", lambda self, state, lane, tick: before(self, state, lane, 2 * tick))
+    result = trained(runner(), BATCH, saved, 9)
+    assert "Trials 4, 9, 2 begin anew: they were saved with code " in caplog.text
+    assert same(result, run(runner(), BATCH))
+
+
 def test_a_disk_that_will_not_have_it_costs_no_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,8 +215,9 @@ def test_saved_batches_are_forgotten_by_any_of_their_trials(tmp_path: Path) -> N
     saved.forget([1])
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["notes.npz"]
     (tmp_path / "checkpoints" / "notes.npz").unlink()
-    saved.forget([0])
+    saved.tidy()
     assert not (tmp_path / "checkpoints").exists()
+    saved.tidy()
 
 
 def test_saving_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,7 +189,7 @@ def train_batch(
 
 @dataclass(frozen=True)
 class Keeper:
-    """Keeps one batch in its checkpoint. identity: see `Head`."""
+    """Keeps one batch in its checkpoint. identity: see `Head`, all but the program's code, known when that is lowered."""
 
     checkpoint: Checkpoint
     trials: tuple[int, ...]
@@ -198,7 +198,7 @@ class Keeper:
     def load(self, program: Program, scores: Scores, watch: Stopwatch) -> Any:
         """The lanes that were saved, with `scores` and `watch` as they were then; None where none can go on here."""
         found = self.checkpoint.load()
-        if found is None or found[0].trials != self.trials or not found[0].goes_on(self.identity):
+        if found is None or found[0].trials != self.trials or not found[0].goes_on(self._identity_with(program)):
             return None
         head, arrays = found
         watch.resume(head)
@@ -207,8 +207,11 @@ class Keeper:
 
     def save(self, program: Program, lanes: Any, scores: Scores, watch: Stopwatch) -> None:
         state = {f"lanes_{place:05d}": array for place, array in enumerate(program.save(lanes))}
-        head = Head(self.trials, self.identity, watch.segments, watch.timing())
+        head = Head(self.trials, self._identity_with(program), watch.segments, watch.timing())
         self.checkpoint.save(head, {**scores.save(), **state})
+
+    def _identity_with(self, program: Program) -> dict[str, Any]:
+        return {**self.identity, "code": program.code()}
 
 
 def _listed(trials: Sequence[Trial]) -> str:

@@ -6,6 +6,7 @@ of a lane share them.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -112,6 +113,7 @@ class Program:
     compilations: list[Compilation] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _compiled: dict[str, Any] = field(default_factory=dict)
+    _texts: dict[str, str] = field(default_factory=dict)
     _refused: tuple[int, int, int] | None = None
     _like: Any = None  # the structure of the training state
 
@@ -163,6 +165,11 @@ class Program:
     def evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
         """Scores of all lanes, [lanes, seeds] each. keys [seeds]: all lanes meet the same episodes."""
         return self._call("evaluate", lanes, hypers, keys)
+
+    def code(self) -> str:
+        """A digest of what `start`, `train` and `evaluate` compute, the environment included. Only after `prepare`."""
+        texts = [self._texts[verb] for verb in ("start", "train", "evaluate")]
+        return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
     def save(self, lanes: Any) -> list[np.ndarray]:
         """The training state as plain arrays, which `restore` takes."""
@@ -232,8 +239,10 @@ class Program:
         began, hits = time.perf_counter(), _cache_hits.count
         options = None if verb == "train" else QUICK_COMPILE
         with jax.default_device(self.device):
-            executable = traced.lower().compile(compiler_options=options)
+            lowered = traced.lower()
+            executable = lowered.compile(compiler_options=options)
         self.compilations.append(Compilation(verb, time.perf_counter() - began, _cache_hits.count > hits))
+        self._texts[verb] = hashlib.sha256(lowered.as_text().encode()).hexdigest()
         self._compiled[verb] = executable
 
     @property

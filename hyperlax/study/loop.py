@@ -104,6 +104,7 @@ class StudyLoop:
             if self._conversation.finished() < self._arguments.n_trials:
                 self._train(runner())
             self._background.wait()
+            self._checkpoints.tidy()
             return print_end(
                 self._storage,
                 self._directory,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -51,6 +52,10 @@ class Amendments:
         """Whether a failed trial was to be run again after this batch."""
         return any((a.kind, a.trial, a.batch) == ("retried", trial, batch) for a in self._made)
 
+    def batches(self) -> set[str]:
+        """The batches that are spoken of."""
+        return {amendment.batch for amendment in self._made}
+
     def is_invalidated(self, trial: int) -> bool:
         """Whether a trial is out of the ranking."""
         return any((a.kind, a.trial) == ("invalidated", trial) for a in self._made)
@@ -68,12 +73,19 @@ def _before(trial: FrozenTrial, later: Mapping[int, Amendment], objectives: Sequ
     """The trial before the first amendment that came later."""
     if trial.number not in later:
         return trial
-    before = copy.copy(trial)
     if later[trial.number].kind == "retried":
-        before.state, before.values = TrialState.FAIL, None
-    else:
-        before.state, before.values = TrialState.COMPLETE, [trial.user_attrs[name] for name in objectives]
+        return as_failed(trial)
+    before = copy.copy(trial)
+    before.state, before.values = TrialState.COMPLETE, [trial.user_attrs[name] for name in objectives]
     return before
+
+
+def as_failed(trial: FrozenTrial) -> FrozenTrial:
+    """The trial as if it had failed. Optuna demands times of it; nothing follows from them."""
+    failed = copy.copy(trial)
+    failed.state, failed.values = TrialState.FAIL, None
+    failed.datetime_start = failed.datetime_complete = datetime.now()
+    return failed
 
 
 def _read(path: Path) -> list[Amendment]:

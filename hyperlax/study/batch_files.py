@@ -6,6 +6,7 @@ import csv
 import math
 import re
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import format_exception
@@ -166,30 +167,41 @@ def _first_infinite(curve: Curve) -> int | None:
 
 
 def trials_of(directory: Path) -> list[int]:
-    """The trials of a complete batch, as its `success.txt` counts them."""
-    return [int(number) for number in re.findall(r"\d+", (directory / SUCCESS).read_text(encoding="utf-8"))]
+    """The trials of a complete batch, as its `success.txt` counts them. Raises DamagedBatch."""
+    path = directory / SUCCESS
+    with _blaming(path):
+        numbers = [int(number) for number in re.findall(r"\d+", path.read_text(encoding="utf-8"))]
+    if not numbers:
+        raise DamagedBatch(path, f"{path}: counts no trial.")
+    return numbers
 
 
 def _read_rows(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
     """The rows of a complete batch's file by trial: those that its `success.txt` counts, with these columns at least."""
-    success = path.with_name(SUCCESS)
-    try:
+    with _blaming(path):
         rows = read_csv(path)
-        expected = trials_of(path.parent)
-    except OSError as error:
-        raise DamagedBatch(path, f"{error.filename}: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DamagedBatch(path, f"{path}: is not UTF-8.") from error
-    except (ValueError, csv.Error) as error:
-        raise DamagedBatch(path, f"{path}: {str(error).removeprefix(str(path)).lstrip(', ')}") from error
+    expected = trials_of(path.parent)
     lacking = [name for name in ("trial", *columns) if rows and name not in rows[0]]
     if lacking:
         raise DamagedBatch(path, f"{path}: has no column `{lacking[0]}`.")
     found = {row["trial"]: row for row in rows}
     if len(rows) != len(expected) or found.keys() != set(map(str, expected)):
         held, counted = (", ".join(map(str, numbers)) or "none" for numbers in (found, expected))
-        raise DamagedBatch(path, f"{path}: holds trials {held}; {success.name} counts {counted}.")
+        raise DamagedBatch(path, f"{path}: holds trials {held}; {SUCCESS} counts {counted}.")
     return {number: found[str(number)] for number in expected}
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """DamagedBatch where a file of a complete batch cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise DamagedBatch(path, f"{path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DamagedBatch(path, f"{path}: is not UTF-8.") from error
+    except (ValueError, csv.Error) as error:
+        raise DamagedBatch(path, f"{path}: {str(error).removeprefix(str(path)).lstrip(', ')}") from error
 
 
 def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialEnd:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
 from hyperlax.files import cell
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
-from hyperlax.recipe import dotted
-from hyperlax.study.amendments import Amendment, Amendments
-from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams
+from hyperlax.recipe import apply, dotted
+from hyperlax.study.amendments import Amendment, Amendments, as_failed
+from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams, trials_of
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.ledger import Ending, Entry
 from hyperlax.study.record import TrialRecord
@@ -38,6 +38,32 @@ def next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> tu
     first = pending[0] if pending else len(trials)
     start = first - first % super_batch
     return start, min(start + super_batch, len(trials) + missing - len(pending))
+
+
+def untold_trials(directory: StudyDirectory, told: Collection[str]) -> dict[int, Path]:
+    """Trials that have ended by what is on disk, with their batches, of `untold_batches`."""
+    amendments = Amendments(directory.amendments)
+    return {
+        number: path
+        for path in untold_batches(directory, amendments, told)
+        for number in trials_of(path)
+        if not amendments.is_retried(number, directory.name(path))
+    }
+
+
+def untold_batches(directory: StudyDirectory, amendments: Amendments, told: Collection[str]) -> list[Path]:
+    """The complete batches that no trial names, but for those of which nothing counts: all their trials were run again.
+
+    told: what trials name. A batch that one of them names was told whole, and its files are not needed. Raises DamagedBatch.
+    """
+    named = ((path, directory.name(path)) for path in directory.complete_batches())
+    untold = [(path, name) for path, name in named if name not in told]
+    return [path for path, name in untold if not all(amendments.is_retried(n, name) for n in trials_of(path))]
+
+
+def legal(trial: Trial) -> Trial:
+    """The trial with its values as its recipe's fields keep them. UsageError if they refuse one."""
+    return Trial(trial.number, apply(trial.algorithm, dotted(trial.algorithm), "refused"))
 
 
 class Conversation:
@@ -74,8 +100,8 @@ class Conversation:
             unknown = [end.number for end in ends if end.number not in states]
             if unknown:
                 raise HyperlaxError(
-                    f"{path}: holds trial {unknown[0]}, which {self._directory.database} does not know. The two belong to "
-                    "different studies; put back the database that was there, or choose another --output-root."
+                    f"{path}: holds trial {unknown[0]}, which {self._directory.database} does not know. If that is an older "
+                    f"copy, `hyperlax repair {self._directory.root}` brings it up to date; a batch of another study has to go."
                 )
             self.tell([end for end in self._counting(ends, path) if not states[end.number].is_finished()], path)
         self._apply_amendments()
@@ -147,13 +173,21 @@ class Conversation:
         waiting = [t for t in self.trials()[start:stop] if not t.state.is_finished()]
         return waiting[:room]
 
+    def discard_incomplete(self) -> None:
+        """Remove from the disk what was being written when a process died; see `StudyDirectory`."""
+        self._directory.discard_incomplete(self._named())
+
+    def new_batch(self, super_batch: int) -> Path:
+        """Where the next batch of a super-batch goes: a name that nothing has had before."""
+        return self._directory.next_batch(super_batch, self._named())
+
     def trial(self, frozen: FrozenTrial, base: AlgorithmConfig) -> Trial:
-        """What to train: the recipe's configuration with the suggested values, be they legal or not."""
+        """What to train: the recipe's configuration with the suggested values, be they legal or not; see `legal`."""
         return Trial(frozen.number, filled(base, self._questioner.space.decode(frozen.params)))
 
     def tell(self, ends: Iterable[TrialEnd], batch: Path) -> None:
         """Record how trials of a batch ended; its files are on disk by now."""
-        where = self._name(batch)
+        where = self._directory.name(batch)
         endings = []
         for end in ends:
             attributes: dict[str, Any] = {**end.metrics, "batch": where}
@@ -181,7 +215,8 @@ class Conversation:
     def _amend(self, kind: Literal["retried", "invalidated"], trials: Sequence[FrozenTrial], reason: str) -> None:
         """Make an amendment of each of these finished trials."""
         asked = len(self.trials())
-        self._amendments.add([Amendment(kind, t.number, t.user_attrs["batch"], asked, reason) for t in trials])
+        self._directory.outdate_analyses(min(trial.number for trial in trials) // self._questioner.super_batch)
+        self._amendments.add([Amendment(kind, t.number, _batch_of(t), asked, reason) for t in trials])
         self._apply_amendments()
 
     def _apply_amendments(self) -> None:
@@ -190,7 +225,7 @@ class Conversation:
         retried, invalid = [], {}
         for amendment in self._amendments:
             trial = trials[amendment.trial] if amendment.trial < len(trials) else None
-            if trial is None or trial.user_attrs.get("batch") != amendment.batch:
+            if trial is None or _batch_of(trial) != amendment.batch:
                 continue
             if amendment.kind == "retried" and trial.state == TrialState.FAIL:
                 retried.append(amendment.trial)
@@ -203,16 +238,14 @@ class Conversation:
 
     def _counting(self, ends: Sequence[TrialEnd], batch: Path) -> list[TrialEnd]:
         """Those whose end in this batch is not to be forgotten because they are run again."""
-        where = self._name(batch)
+        where = self._directory.name(batch)
         return [end for end in ends if not self._amendments.is_retried(end.number, where)]
 
-    def _untold(self) -> list[Path]:
-        """The complete batches that no trial names. One that a trial names was told whole, and its files are not needed."""
-        told = {trial.user_attrs.get("batch") for trial in self.trials()}
-        return [path for path in self._directory.complete_batches() if self._name(path) not in told]
+    def _named(self) -> set[str]:
+        return set(map(_batch_of, self.trials())) | self._amendments.batches()
 
-    def _name(self, batch: Path) -> str:
-        return str(batch.relative_to(self._directory.root))
+    def _untold(self) -> list[Path]:
+        return untold_batches(self._directory, self._amendments, set(map(_batch_of, self.trials())))
 
     def _check_asked(self, path: Path, asked: Sequence[FrozenTrial], base: AlgorithmConfig) -> None:
         for number, row in read_hyperparams(path, list(dotted(base))).items():
@@ -257,9 +290,9 @@ class Conversation:
                 f"{self._directory.root}: trial {len(trials)} was suggested from the trials before it, and no complete batch "
                 f"holds trial {unfinished[0].number}. Put its batch back to repair the study."
             )
-        return [trial if trial.state.is_finished() else _without_end(trial) for trial in known]
+        return [trial if trial.state.is_finished() else as_failed(trial) for trial in known]
 
 
-def _without_end(trial: FrozenTrial) -> FrozenTrial:
-    """A trial of the same parameters that shows nothing."""
-    return create_trial(state=TrialState.FAIL, params=trial.params, distributions=trial.distributions)
+def _batch_of(trial: FrozenTrial) -> str:
+    """The batch that a trial was told from; empty where it was not, or not by Hyperlax."""
+    return trial.user_attrs.get("batch", "")

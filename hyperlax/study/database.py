@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from hyperlax.errors import UsageError
@@ -54,17 +56,27 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
         raise Damaged(path, "it holds no study, though batches are on disk" if path.exists() else "it is gone")
 
 
-def finished(path: Path, study_name: str) -> set[int]:
-    """The numbers of a study's finished trials; none where there is no study yet. For a file that `check` found sound."""
+@dataclass(frozen=True)
+class Told:
+    """What a database says of its trials. asked: numbers of all; finished: of those that have ended; batches: that they name."""
+
+    asked: set[int]
+    finished: set[int]
+    batches: set[str]
+
+
+def told(path: Path, study_name: str) -> Told:
+    """Of a study's trials; nothing where there is no study yet. For a file that `check` found sound."""
     if not path.exists() or "trials" not in _content(path)[0]:
-        return set()
+        return Told(set(), set(), set())
     with closing(_open(path)) as connection:
         rows = connection.execute(
-            "SELECT number FROM trials JOIN studies USING (study_id) WHERE study_name = ? AND state NOT IN "
-            "('WAITING', 'RUNNING')",
+            "SELECT number, state, value_json FROM trials JOIN studies USING (study_id) LEFT JOIN trial_user_attributes "
+            "ON trial_user_attributes.trial_id = trials.trial_id AND key = 'batch' WHERE study_name = ?",
             (study_name,),
-        )
-        return {number for (number,) in rows}
+        ).fetchall()
+    finished = {number for number, state, _ in rows if state not in ("WAITING", "RUNNING")}
+    return Told({number for number, *_ in rows}, finished, {json.loads(batch) for *_, batch in rows if batch})
 
 
 def check_writable(path: Path) -> None:

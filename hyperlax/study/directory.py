@@ -8,7 +8,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 SUCCESS = "success.txt"
 LOCK = ".lock"
 _TEMPORARY = re.compile(r"\..+\.tmp(-journal)?")
+_WRITTEN_LAST = "trials.csv"
+_EXEC_BATCH = re.compile(r"optuna_exec_batch_\d+")
 _BATCH = re.compile(r"batch_\d+")
 
 
@@ -48,24 +50,43 @@ class StudyDirectory:
 
     def has_analysis(self, super_batch: int) -> bool:
         """Whether a super-batch's analysis is whole: `trials.csv` is written last."""
-        return (self.analysis(super_batch) / "trials.csv").exists()
+        return (self.analysis(super_batch) / _WRITTEN_LAST).exists()
 
-    def next_batch(self, super_batch: int) -> Path:
-        """The first free `samples/batch_NNNNN` of a super-batch; not made yet."""
+    def analysed(self) -> int:
+        """How many super-batches there are up to the last that was ever analysed."""
+        found = (path.parent.name for path in self.root.glob("optuna_exec_batch_*/analysis"))
+        return max(
+            (int(name.removeprefix("optuna_exec_batch_")) + 1 for name in found if _EXEC_BATCH.fullmatch(name)),
+            default=0,
+        )
+
+    def outdate_analyses(self, since: int) -> None:
+        """Have the analyses of super-batches from `since` on count as missing."""
+        for super_batch in range(since, self.analysed()):
+            (self.analysis(super_batch) / _WRITTEN_LAST).unlink(missing_ok=True)
+
+    def name(self, batch: Path) -> str:
+        """A batch as a trial's attribute `batch` names it."""
+        return batch.relative_to(self.root).as_posix()
+
+    def next_batch(self, super_batch: int, named: Collection[str]) -> Path:
+        """The first `samples/batch_NNNNN` of a super-batch after those that are there or `named`; not made yet."""
         samples = self.exec_batch(super_batch) / "samples"
-        taken = [
-            int(path.name.removeprefix("batch_")) for path in samples.glob("batch_*") if _BATCH.fullmatch(path.name)
-        ]
-        return samples / f"batch_{max(taken, default=-1) + 1:05d}"
+        taken = [*samples.glob("batch_*"), *(path for path in map(self.root.joinpath, named) if path.parent == samples)]
+        numbers = [int(path.name.removeprefix("batch_")) for path in taken if _BATCH.fullmatch(path.name)]
+        return samples / f"batch_{max(numbers, default=-1) + 1:05d}"
 
     def complete_batches(self) -> list[Path]:
         """Every batch whose files are all on disk, in order."""
         return [path for path in self._batches() if (path / SUCCESS).exists()]
 
-    def discard_incomplete(self) -> None:
-        """Remove what was being written when a process died: batches, whose trials are run again, and temporary files."""
+    def discard_incomplete(self, named: Collection[str]) -> None:
+        """Remove what was being written when a process died: temporary files, and batches, whose trials are run again.
+
+        named: batches that the database has; they were complete, whatever became of them since.
+        """
         for path in self._batches():
-            if not (path / SUCCESS).exists():
+            if not (path / SUCCESS).exists() and self.name(path) not in named:
                 log.info("%s was not complete; its trials are run again.", path)
                 shutil.rmtree(path)
         for path in self.root.rglob(".*.tmp*"):

@@ -37,14 +37,15 @@ def prepare(
     directory: StudyDirectory,
     conversation: Conversation,
 ) -> Iterator[Callable[[], None]]:
-    """The analysis as of the last finished super-batch, to be called, after those before it that a process died in.
+    """The analysis as of the last super-batch that was ever finished, to be called, after those before it that are missing.
 
-    That of a super-batch knows nothing of later trials.
+    That of a super-batch knows nothing of later trials. Where trials are run again, the last one shows them as running.
     """
     width = arguments.optuna_study_batch_size
     finished = finished_super_batches(conversation, width)
-    for number in range(finished):
-        if number == finished - 1 or not directory.has_analysis(number):
+    last = max(finished, directory.analysed()) - 1
+    for number in range(last + 1):
+        if number == last or (number < finished and not directory.has_analysis(number)):
             trials = conversation.trials()[: (number + 1) * width]
             record = _record(arguments, recipe, manifest, directory, conversation, trials)
             yield partial(analyse, record, directory.analysis(number))

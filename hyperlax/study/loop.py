@@ -16,10 +16,10 @@ from hyperlax.checkpoints import Checkpoints
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.recipe import Recipe, apply, dotted
+from hyperlax.recipe import Recipe
 from hyperlax.study import database, findings
-from hyperlax.study.batch_files import TrialEnd, failed_batch, trials_of, write_batch
-from hyperlax.study.conversation import Conversation
+from hyperlax.study.batch_files import TrialEnd, failed_batch, write_batch
+from hyperlax.study.conversation import Conversation, legal, untold_trials
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.failures import Failures
@@ -92,7 +92,7 @@ class StudyLoop:
             self._conversation = Conversation(
                 self._storage, self._directory, questioner_of(self._arguments, self._recipe), tuple(self._objectives)
             )
-            self._directory.discard_incomplete()
+            self._conversation.discard_incomplete()
             self._conversation.recover()
             if self._retry_failed:
                 self._retry()
@@ -118,8 +118,8 @@ class StudyLoop:
 
     def _refuse_fewer_trials(self) -> None:
         """UsageError if the study is to end with fewer finished trials than it holds, in the database or on disk."""
-        finished = database.finished(self._directory.database, self._arguments.study_name)
-        finished.update(number for path in self._directory.complete_batches() for number in trials_of(path))
+        told = database.told(self._directory.database, self._arguments.study_name)
+        finished = told.finished | set(untold_trials(self._directory, told.batches))
         if self._arguments.n_trials < len(finished):
             raise UsageError(
                 f"--n-trials {self._arguments.n_trials}: the study already holds {len(finished)} finished trials. Give "
@@ -140,9 +140,10 @@ class StudyLoop:
 
     def _retry(self) -> None:
         again = self._conversation.retry_failed()
-        log.info(
-            "Run again: trials %s." if again else "No trial failed, none is run again.%s", ", ".join(map(str, again))
-        )
+        if again:
+            log.info("Run again: trials %s.", ", ".join(map(str, again)))
+        else:
+            log.info("No trial failed, none is run again.")
 
     def _note(self, runner: StudyRunner) -> None:
         """Keep study.json saying what the runner is, and how many lanes its programs have come to have."""
@@ -224,7 +225,7 @@ class StudyLoop:
 
     def _finish(self, batch: HparamBatch, result: BatchResult, number: int, progress: Progress) -> None:
         """Write a batch's files into its super-batch, then tell Optuna and the user."""
-        path = self._directory.next_batch(number)
+        path = self._conversation.new_batch(number)
         ends = write_batch(path, batch, result, self._reference, self._recipe.space)
         self._conversation.tell(ends, path)
         self._checkpoints.forget(batch.numbers)
@@ -244,15 +245,15 @@ class StudyLoop:
 
     def _legal(self, asked: Sequence[FrozenTrial], number: int, progress: Progress) -> list[Trial]:
         """What to train of a super-batch. A trial whose values its recipe's fields refuse is FAIL."""
-        legal = []
+        sound = []
         for frozen in asked:
             trial = self._conversation.trial(frozen, self._recipe.config.algorithm)
             try:
-                legal.append(Trial(trial.number, apply(trial.algorithm, dotted(trial.algorithm), "refused")))
+                sound.append(legal(trial))
             except UsageError as error:
                 alone = HparamBatch((trial,))
                 self._finish(alone, failed_batch(alone, str(error), self._arguments.num_seeds, 0.0), number, progress)
-        return legal
+        return sound
 
     def _write_analysis(self) -> None:
         """The analysis as of the last finished super-batch, and those that are missing; training does not wait for it."""

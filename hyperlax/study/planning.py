@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 
 import optuna
 
 from hyperlax.arguments import StudyArguments
+from hyperlax.checkpoints import Checkpoints
+from hyperlax.errors import UsageError
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
-from hyperlax.study.conversation import Conversation
+from hyperlax.study.conversation import Conversation, legal
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.launcher import refuse_existing, study_directory
 from hyperlax.study.loop import questioner_of
@@ -49,7 +51,12 @@ def print_plan(
             conversation.recover()
             asked = conversation.next_trials(arguments.n_trials)
             trials = [conversation.trial(trial, recipe.config.algorithm) for trial in asked]
-    print(runner.plan(trials).sentence() if trials else "Nothing is left to run.")
+    saved = Checkpoints(directory.checkpoints, arguments.checkpoint_seconds).heads()
+    sound = []
+    for trial in trials:
+        with suppress(UsageError):
+            sound.append(legal(trial))
+    print(runner.plan(sound, saved).sentence() if sound else "Nothing is left to run.")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
@@ -14,13 +15,13 @@ from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
-from hyperlax.study.conversation import Conversation
+from hyperlax.study.conversation import Conversation, untold_trials
 from hyperlax.study.directory import StudyDirectory, only_one_process
 from hyperlax.study.loop import questioner_of
 from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.storage import StudyStorage
 
-COMPANIONS = ("", "-journal", "-wal", "-shm")
+COMPANIONS = ("-journal", "-wal", "-shm")
 """SQLite's files beside a database; one left beside another database would be taken for its own."""
 
 
@@ -41,8 +42,13 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
         except database.Damaged as error:
             print(error.finding)
         else:
-            print(f"{directory.database} is sound; nothing to repair.")
-            return 0
+            told = database.told(directory.database, arguments.study_name)
+            on_disk = untold_trials(directory, told.batches)
+            unknown = min(on_disk.keys() - told.asked, default=None)
+            if unknown is None:
+                print(f"{directory.database} is sound; nothing to repair.")
+                return 0
+            print(f"{directory.database}: does not know trial {unknown}, which is in {on_disk[unknown]}.")
         with replacing(directory.database) as rebuilt:
             source = _restore(directory.backup, rebuilt, arguments.study_name)
             with closing(StudyStorage(rebuilt, arguments.study_name, objectives)) as storage:
@@ -50,7 +56,7 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
                 before = conversation.finished()
                 told = conversation.rebuild(recipe.config.algorithm)
                 left = len(conversation.trials()) - conversation.finished()
-            kept = _set_aside(directory.database)
+            kept = _keep(directory.database)
         if kept:
             print(f"It is kept as {kept}.")
         print(f"Restored {before} finished trials from {source} and {told} from the batches; {left} wait to be run.")
@@ -58,8 +64,11 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
         return 0
 
 
-def _set_aside(path: Path) -> Path | None:
-    """Rename a database and its companions to the first free `.damaged` name; None if there is none."""
+def _keep(path: Path) -> Path | None:
+    """Copy a database that is about to be replaced to the first free `.damaged` name; None if there is none.
+
+    Its companions are moved: beside another database SQLite would take them for that one's.
+    """
     number = 0
     while (kept := path.with_name(f"{path.name}.damaged{number or ''}")).exists():
         number += 1
@@ -67,7 +76,11 @@ def _set_aside(path: Path) -> Path | None:
         file = path.with_name(path.name + companion)
         if file.exists():
             os.replace(file, kept.with_name(kept.name + companion))
-    return kept if kept.exists() else None
+    if not path.exists():
+        return None
+    with replacing(kept) as copy:
+        shutil.copyfile(path, copy)
+    return kept
 
 
 def _restore(backup: Path, to: Path, study_name: str) -> str:

@@ -16,10 +16,10 @@ SAME_SIGNAL_SECONDS = 0.5
 
 
 class Stop(threading.Event):
-    """Set when a run shall end. exit_status: what the process then returns; since: when it was set, of `time.monotonic`."""
+    """Set when a run shall end. exit_status: what the process then returns; since: when a signal set it, of `time.monotonic`."""
 
     exit_status = EXIT_STATUS[signal.SIGINT]
-    since = 0.0
+    since: float | None = None
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def stopping_on_signals(stop: Stop) -> Iterator[None]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if stop.since is not None:
             if time.monotonic() - stop.since < SAME_SIGNAL_SECONDS:
                 return
             os._exit(EXIT_STATUS[signal.Signals(number)])

@@ -1,5 +1,7 @@
 """A study's database when it is damaged, gone, or somebody else's; and how it is built again."""
 
+import errno
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -91,6 +93,25 @@ def test_a_sound_database_is_left_alone(tmp_path, stopped, capsys):
     assert case.repair() == 0
     assert "is sound; nothing to repair." in capsys.readouterr().out
     assert (case.directory / "optuna_study.db").read_bytes() == before
+
+
+def test_a_repair_that_is_refused_at_its_end_leaves_the_damaged_file_where_it_was(tmp_path, stopped, monkeypatch):
+    case = copy_of(stopped[0], tmp_path)
+    path, real = case.directory / "optuna_study.db", os.replace
+    truncate(path)
+    damaged = path.read_bytes()
+
+    def refused(source, target):
+        if Path(target) == path:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refused)
+        with pytest.raises(HyperlaxError, match="Permission denied. Nothing is lost."):
+            case.repair()
+    assert path.read_bytes() == damaged
+    assert case.repair() == 0 and case.resume() == 0 and case.told() == stopped[1]
 
 
 def test_a_second_damage_keeps_the_first_file(tmp_path, stopped):

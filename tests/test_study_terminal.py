@@ -73,6 +73,15 @@ def test_a_signal_asks_to_stop_and_a_second_one_exits_at_once(monkeypatch, capsy
     assert signal.getsignal(number) is before
 
 
+def test_the_first_signal_to_a_study_that_ends_for_another_reason_is_no_second_one(monkeypatch):
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail(f"exits with {status} at once"))
+    stop = Stop()
+    with stopping_on_signals(stop):
+        stop.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.exit_status == 143
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_a_batch_trains_ends_the_study_at_its_next_segment(tmp_path, capsys, number, status):
     case = Case(tmp_path)

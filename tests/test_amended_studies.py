@@ -1,0 +1,176 @@
+"""Studies whose trials are run again or taken out, when something else happens to them: lost files, an interruption, a repair."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.study.batch_files import trials_of
+from tests.fake_runner import FakeRunner
+from tests.study_cases import Case
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def failed_alone(root: Path, **arguments: Any) -> Case:
+    """A study of 16 trials of which 3 and 12 failed, each alone in its batch."""
+    case = Case(root, **{"n_trials": 16, **arguments})
+    assert case.start(FakeRunner(raises={3: ValueError("boom"), 12: ValueError("boom")})) == 0
+    return case
+
+
+def interrupted_retry(case: Case, before: int) -> None:
+    """Begin to run the failed trials again, and stop before that one."""
+    assert case.resume(FakeRunner(raises={before: KeyboardInterrupt()}), retry_failed=True) == 130
+
+
+def batch_of(case: Case, trial: int) -> Path:
+    return case.directory / case.study().trials[trial].user_attrs["batch"]
+
+
+def whole(root: Path, **arguments: Any) -> list[tuple[Any, ...]]:
+    case = Case(root, **{"n_trials": 16, **arguments})
+    assert case.start() == 0
+    return case.told()
+
+
+def without_database(case: Case) -> None:
+    for path in case.directory.glob("optuna_study.db*"):
+        path.unlink()
+
+
+def test_the_batch_that_a_trial_failed_in_is_not_needed_once_it_is_run_again(tmp_path):
+    case = failed_alone(tmp_path / "failed")
+    failed = batch_of(case, 3)
+    assert trials_of(failed) == [3] and case.resume(FakeRunner(), retry_failed=True) == 0
+    (failed / "summary.csv").unlink()
+    runner = FakeRunner()
+    assert case.resume(runner) == 0 and runner.trained == []
+    assert case.told() == whole(tmp_path / "whole")
+
+
+def test_no_batch_gets_the_name_of_one_that_is_gone(tmp_path):
+    case = failed_alone(tmp_path)
+    failed = batch_of(case, 3)
+    shutil.rmtree(failed)
+    assert case.resume(FakeRunner(), retry_failed=True) == 0
+    assert batch_of(case, 3) != failed and not failed.exists()
+    told = case.told()
+    without_database(case)
+    assert case.repair() == 0
+    assert case.told() == told
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "random", "qmc"])
+@pytest.mark.parametrize("before", [3, 12])
+def test_a_database_that_is_lost_while_trials_wait_to_be_run_again_is_repaired(tmp_path, sampler, before, capsys):
+    case = failed_alone(tmp_path / "failed", sampler=sampler)
+    interrupted_retry(case, before)
+    told = case.told()
+    without_database(case)
+    assert case.repair() == 0
+    left = 2 if before == 3 else 1
+    assert (
+        f"Restored 0 finished trials from no backup and {16 - left} from the batches; {left} wait"
+        in capsys.readouterr().out
+    )
+    assert [trial[2] for trial in case.told()] == [trial[2] for trial in told]
+    assert case.resume(FakeRunner()) == 0 and set(case.states()) == {"COMPLETE"}
+
+
+def test_trials_that_wait_to_be_run_again_are_not_counted_as_finished(tmp_path):
+    case = failed_alone(tmp_path)
+    interrupted_retry(case, 3)
+    with pytest.raises(UsageError, match="--n-trials 13: the study already holds 14 finished trials"):
+        case.resume(n_trials=13)
+    assert case.resume(n_trials=15) == 0
+    assert case.states().count("COMPLETE") == 15
+
+
+def test_a_failure_that_another_program_told_can_be_run_again(tmp_path):
+    case = Case(tmp_path / "told", n_trials=16)
+    assert case.start(FakeRunner(raises={3: KeyboardInterrupt()})) == 130
+    study = case.study()
+    study._storage.set_trial_state_values(study.trials[3]._trial_id, TrialState.RUNNING)
+    study.tell(3, state=TrialState.FAIL)
+    runner = FakeRunner()
+    assert case.resume(runner, retry_failed=True) == 0
+    assert 3 in runner.trained and case.told() == whole(tmp_path / "whole")
+
+
+def test_pages_tell_of_an_invalidation_while_trials_wait_to_be_run_again(tmp_path):
+    case = failed_alone(tmp_path)
+    interrupted_retry(case, 3)
+    case.pages.clear()
+    assert case.invalidate(6) == 0
+    record, directory = case.pages[-1]
+    assert directory.parent.name == "optuna_exec_batch_0001"
+    assert [trial.state for trial in record.trials] == [
+        {3: "RUNNING", 6: "FAIL", 12: "RUNNING"}.get(number, "COMPLETE") for number in range(16)
+    ]
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "with an interruption"])
+def test_the_pages_of_every_super_batch_that_knew_a_failure_are_written_again(tmp_path, at_once):
+    case = failed_alone(tmp_path)
+    case.pages.clear()
+    if not at_once:
+        interrupted_retry(case, 12)
+    assert case.resume(FakeRunner(), retry_failed=at_once) == 0
+    last = {directory.parent.name: record for record, directory in case.pages}
+    assert sorted(last) == ["optuna_exec_batch_0000", "optuna_exec_batch_0001"]
+    assert {trial.state for record in last.values() for trial in record.trials} == {"COMPLETE"}
+    assert [len(record.trials) for _, record in sorted(last.items())] == [8, 16]
+    assert len(case.pages[-1][0].trials) == 16
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"trials 77: complete and on disk\n", b"0"], ids=repr)
+def test_success_txt_of_a_batch_that_was_told_is_not_read(tmp_path, content):
+    case = Case(tmp_path, n_trials=16)
+    assert case.start() == 0
+    told = case.told()
+    (batch_of(case, 0) / "success.txt").write_bytes(content)
+    assert case.resume() == 0 and case.resume(FakeRunner(), n_trials=18) == 0
+    assert case.told()[:16] == told
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"trials 77: complete and on disk\n"], ids=repr)
+def test_a_damaged_success_txt_of_a_batch_that_was_not_told_is_refused_in_one_line(tmp_path, content):
+    case = Case(tmp_path, n_trials=16)
+    assert case.start() == 0
+    path = batch_of(case, 0) / "success.txt"
+    without_database(case)
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"success\.txt.*The database does not have this batch yet"):
+        case.repair()
+
+
+def test_a_batch_that_was_told_is_kept_without_its_success_txt(tmp_path):
+    case = Case(tmp_path, n_trials=16)
+    assert case.start() == 0
+    path, told = batch_of(case, 0), case.told()
+    (path / "success.txt").unlink()
+    assert case.resume() == 0
+    assert (path / "curves.csv").exists() and case.told() == told
+
+
+def test_a_database_that_lacks_trials_of_the_batches_is_brought_up_to_date_by_a_repair(tmp_path, capsys):
+    case = Case(tmp_path, n_trials=8)
+    assert case.start() == 0
+    database = case.directory / "optuna_study.db"
+    older = database.read_bytes()
+    assert case.resume(FakeRunner(), n_trials=16) == 0
+    told = case.told()
+    database.write_bytes(older)
+    with pytest.raises(HyperlaxError, match=r"holds trial 8, which .+ does not know\. .+`hyperlax repair "):
+        case.resume(n_trials=16)
+    capsys.readouterr()
+    assert case.repair() == 0
+    assert "optuna_study.db: does not know trial 8, which is in " in capsys.readouterr().out
+    assert case.told() == told and case.repair() == 0
+    assert "is sound; nothing to repair." in capsys.readouterr().out

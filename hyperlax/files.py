@@ -25,6 +25,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
+def escaped(text: str) -> str:
+    r"""A text as UTF-8 can hold it: file names that are not UTF-8 reach Python as lone surrogates, which it cannot.
+
+    >>> escaped("caf\udce9")
+    'caf\\udce9'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path`. What the block writes there takes the place of `path`; if the block raises, it is removed.

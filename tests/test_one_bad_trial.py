@@ -92,6 +92,29 @@ def test_a_message_of_many_pages_becomes_a_reason_that_still_ends_with_the_hyper
     assert len(reason) < 600 and reason.endswith(f"x (lane 0; {LR}=0.9)")
 
 
+class Mute(Exception):
+    """An exception whose message cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_a_message_that_is_not_utf8_is_kept_escaped_and_one_that_raises_is_left_out(tmp_path, caplog):
+    case = Case(tmp_path)
+    raises: dict[int, BaseException] = {1: ValueError("file \udcff"), 5: Mute()}
+    assert case.start(FakeRunner(raises=raises, fail={9: "file \udcff"})) == 0
+    assert [number for number, state in enumerate(case.states()) if state == "FAIL"] == [1, 5, 9]
+    wanted = {
+        1: f"ValueError: file \\udcff (lane 0; {values_of(case, 1)})",
+        5: f"Mute (lane 0; {values_of(case, 5)})",
+        9: f"file \\udcff (lane 1, step 500; {values_of(case, 9)})",
+    }
+    for number, reason in wanted.items():
+        assert_said_once_everywhere(case, number, reason, caplog)
+    timing = json.loads((case.directory / case.study().trials[1].user_attrs["batch"] / "timing.json").read_text())
+    assert timing["traceback"][-1] == "ValueError: file \\udcff" and timing["error"] == "ValueError: file \\udcff"
+
+
 class Walk(NamedTuple):
     time: jax.Array
     position: jax.Array

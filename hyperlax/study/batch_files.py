@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.errors import UsageError
-from hyperlax.files import read_csv, write_csv, write_json, write_text
+from hyperlax.files import escaped, read_csv, write_csv, write_json, write_text
 from hyperlax.metrics import METRICS, ReferenceReturns, compute
 from hyperlax.recipe import dotted
 from hyperlax.study.directory import SUCCESS
@@ -102,12 +102,12 @@ def judge(outcome: Outcome, trial: Trial, reference: ReferenceReturns, searched:
         return reason_of(cause, lane=outcome.lane, step=step, searched={name: asked[name] for name in searched})
 
     if outcome.state != "COMPLETE":
-        return TrialEnd(outcome.number, outcome.state, reason(outcome.reason, outcome.fault_step), {})
+        return TrialEnd(trial.number, outcome.state, reason(outcome.reason, outcome.fault_step), {})
     try:
-        return TrialEnd(outcome.number, outcome.state, "", compute(outcome, reference))
+        return TrialEnd(trial.number, outcome.state, "", compute(outcome, reference))
     except ValueError as error:
         cause = str(error).removeprefix(f"trial {outcome.number}: ")
-        return TrialEnd(outcome.number, "FAIL", reason(cause, _first_infinite(outcome.curve)), {})
+        return TrialEnd(trial.number, "FAIL", reason(cause, _first_infinite(outcome.curve)), {})
 
 
 def read_ends(directory: Path) -> list[TrialEnd]:
@@ -129,13 +129,14 @@ def failed_batch(
 
     error: what it raised; its traceback is kept in `timing.json`.
     """
+    cause = escaped(cause)
     empty = np.zeros((0, seeds))
     curve = Curve(np.zeros(0, np.int64), empty, empty, empty, empty, empty, 0, 0)
     outcomes = tuple(
         Outcome(trial.number, "FAIL", cause, curve, 0, 0.0, lane) for lane, trial in enumerate(batch.trials)
     )
     unknown = dict.fromkeys(UNKNOWN_AFTER_AN_ERROR)
-    traceback = "".join(format_exception(error)).splitlines() if error else []
+    traceback = escaped("".join(format_exception(error))).splitlines() if error else []
     return BatchResult(outcomes, {**unknown, "wall_seconds": wall_seconds, "error": cause, "traceback": traceback})
 
 

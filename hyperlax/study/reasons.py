@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hyperlax.files import cell
+from hyperlax.files import cell, escaped
 
 LONGEST_CAUSE = 500
 """Characters of a cause that are kept: exceptions can be pages long."""
@@ -26,7 +26,7 @@ def reason_of(cause: str, *, lane: int | None, step: int | None, searched: Mappi
     places = [f"{name} {number}" for name, number in (("lane", lane), ("step", step)) if number is not None]
     values = [f"{name}={cell(value)}" for name, value in searched.items()]
     where = "; ".join(", ".join(part) for part in (places, values) if part)
-    line = " ".join(cause.split())[:LONGEST_CAUSE].removesuffix(".")
+    line = " ".join(escaped(cause).split())[:LONGEST_CAUSE].removesuffix(".")
     return f"{line} ({where})" if where else line
 
 
@@ -38,9 +38,13 @@ def cause_of(reason: str) -> str:
 def cause_of_error(error: BaseException) -> str:
     """An exception as a cause: its type and its message in one line.
 
-    What a callback of a compiled program raises reaches us as a text with a traceback, whose last line is the exception.
+    What a callback of a compiled program raises reaches us as a text with a traceback, whose last line is the exception. The
+    message is left out where asking for it raises.
     """
-    text = str(error).strip()
+    try:
+        text = escaped(str(error)).strip()
+    except Exception:
+        text = ""
     if "Traceback (most recent call last):" in text:
         return text.splitlines()[-1]
     return f"{type(error).__name__}: {' '.join(text.split())}".removesuffix(": ")

@@ -19,6 +19,18 @@ from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
 OF_4 = "the runner returned for trial 4 "
+WHOLE = "a whole number of at most 64 bits"
+OTHERS = "the runner returned outcomes of trials 3, {}, 5; those of trials 3, 4, 5 are needed, in this order"
+UNSPEAKABLE = "an object of type Unspeakable whose repr raises RuntimeError: no words \\udcff"
+
+
+class Unspeakable:
+    """Whatever is asked of it raises."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no words \udcff")
+
+    __eq__ = __hash__ = __repr__  # type: ignore[assignment]
 
 
 def second(change: Callable[[Outcome], Any]) -> Callable[[BatchResult], BatchResult]:
@@ -75,14 +87,55 @@ BAD: dict[str, tuple[Callable[[BatchResult], Any], str]] = {
         lambda result: replace(result, outcomes=()),
         "the runner returned outcomes of no trial; those of trials 3, 4, 5 are needed, in this order",
     ),
+    "a number that is a fraction": (outcome(number=4.0), OTHERS.format("4.0")),
+    "a number that is a truth": (outcome(number=True), OTHERS.format("True")),
+    "a number that is an array": (outcome(number=np.array([4, 4])), OTHERS.format("int64[2]")),
+    "a state that is an array": (
+        outcome(state=np.array(["FAIL", "FAIL"])),
+        OF_4 + "the state <U4[2]; COMPLETE, PRUNED or FAIL is needed",
+    ),
+    "parameters beyond any float": (
+        outcome(num_parameters=10**400),
+        OF_4 + f"the num_parameters 1{'0' * 59}...; {WHOLE} is needed",
+    ),
+    "seconds beyond any float": (
+        outcome(train_seconds=10**400),
+        OF_4 + f"the train_seconds 1{'0' * 59}...; a number of at most 64 bits is needed",
+    ),
+    "a lane with too many digits to print": (
+        outcome(lane=10**5000),
+        OF_4
+        + "the lane an object of type int whose repr raises ValueError: Exceeds the limit (4300 digits) for integer "
+        f"string conversion; use sys.set_int_max_str_digits() to increase the limit; {WHOLE} or None is needed",
+    ),
+    "a budget that is a truth": (curve(lambda curve: {"budget": True}), OF_4 + f"curve.budget True; {WHOLE} is needed"),
+    "what has no repr": (
+        lambda result: Unspeakable(),
+        f"the runner returned {UNSPEAKABLE}; a BatchResult is needed",
+    ),
+    "a state that has no repr": (
+        outcome(state=Unspeakable()),
+        OF_4 + f"the state {UNSPEAKABLE}; COMPLETE, PRUNED or FAIL is needed",
+    ),
+    "what raises when it is read": (
+        second(lambda outcome: object.__new__(Outcome)),
+        "the runner returned what cannot be read: AttributeError: 'Outcome' object has no attribute 'number'",
+    ),
+    "a timing that is not UTF-8": (
+        timing(device="\udcff"),
+        "the runner returned the timing 'device': '\\udcff', which JSON has no form for",
+    ),
     "another state": (outcome(state="DONE"), OF_4 + "the state 'DONE'; COMPLETE, PRUNED or FAIL is needed"),
     "a failure without a reason": (outcome(state="FAIL"), OF_4 + "the state FAIL with the reason ''; a text is needed"),
     "a success with a reason": (
         outcome(reason="why not"),
         OF_4 + "the state COMPLETE with the reason 'why not'; none is needed",
     ),
-    "no seconds": (outcome(train_seconds=None), OF_4 + "the train_seconds None; a number is needed"),
-    "parameters in words": (outcome(num_parameters="ten"), OF_4 + "the num_parameters 'ten'; a whole number is needed"),
+    "no seconds": (
+        outcome(train_seconds=None),
+        OF_4 + "the train_seconds None; a number of at most 64 bits is needed",
+    ),
+    "parameters in words": (outcome(num_parameters="ten"), OF_4 + f"the num_parameters 'ten'; {WHOLE} is needed"),
     "no curve": (outcome(curve=None), OF_4 + "the curve None; a Curve is needed"),
     "steps in words": (
         curve(lambda curve: {"steps": "0, 100"}),
@@ -108,7 +161,7 @@ BAD: dict[str, tuple[Callable[[BatchResult], Any], str]] = {
         curve(lambda curve: {"min": np.full(curve.min.shape, "low")}),
         OF_4 + "curve.min <U3[6, 2]; float64[6, 2] is needed, points and seeds",
     ),
-    "no episodes": (curve(lambda curve: {"episodes": None}), OF_4 + "curve.episodes None; a whole number is needed"),
+    "no episodes": (curve(lambda curve: {"episodes": None}), OF_4 + f"curve.episodes None; {WHOLE} is needed"),
     "no timing": (
         lambda result: replace(result, timing=None),
         "the runner returned the timing None; a dictionary is needed",
@@ -140,7 +193,7 @@ def test_what_is_no_result_is_refused_with_what_is_needed(gives, cause):
     assert given(lambda result: result) is None
 
 
-@pytest.mark.parametrize("what", ["nothing", "text", "too few outcomes", "returns of one seed"])
+@pytest.mark.parametrize("what", ["nothing", "text", "too few outcomes", "returns of one seed", "what has no repr"])
 def test_a_batch_without_a_result_fails_and_the_study_goes_on(tmp_path, caplog, sound, what):
     gives, cause = BAD[what]
     case = Case(tmp_path)

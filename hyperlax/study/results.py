@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
-from hyperlax.files import json_text
+from hyperlax.files import escaped, json_text
+from hyperlax.study.reasons import cause_of_error
 from hyperlax.trial import STATES, BatchResult, Curve, HparamBatch, Outcome
 
 MEASURED = ("mean", "std", "min", "max", "length")
 
 
 def problem_of(batch: HparamBatch, result: Any, seeds: int) -> str | None:
-    """What was returned and what is needed instead; None for a sound result."""
-    problem = next(_problems(batch, result, seeds), None)
+    """What was returned and what is needed instead; None for a sound result. What raises when it is looked at is not sound."""
+    try:
+        problem = next(_problems(batch, result, seeds), None)
+    except Exception as error:
+        problem = f"what cannot be read: {cause_of_error(error)}"
     return problem and f"the runner returned {problem}"
 
 
@@ -24,25 +27,26 @@ def _problems(batch: HparamBatch, result: Any, seeds: int) -> Iterator[str]:
     if not isinstance(result, BatchResult):
         yield f"{_shown(result)}; a BatchResult is needed"
         return
-    outcomes, wanted = result.outcomes, [trial.number for trial in batch.trials]
+    outcomes, wanted = result.outcomes, list(batch.numbers)
     if not isinstance(outcomes, (tuple, list)) or not all(isinstance(outcome, Outcome) for outcome in outcomes):
         yield f"the outcomes {_shown(outcomes)}; a tuple of Outcomes is needed"
         return
-    if [outcome.number for outcome in outcomes] != wanted:
-        yield f"outcomes of {_numbers([o.number for o in outcomes])}; those of {_numbers(wanted)} are needed, in this order"
+    numbers = [outcome.number for outcome in outcomes]
+    if not all(map(_is_whole, numbers)) or numbers != wanted:
+        yield f"outcomes of {_numbers(numbers)}; those of {_numbers(wanted)} are needed, in this order"
     for outcome in outcomes:
         yield from (f"for trial {outcome.number} {problem}" for problem in _problems_of_outcome(outcome, seeds))
     yield from _problems_of_timing(result.timing)
 
 
 def _problems_of_outcome(outcome: Outcome, seeds: int) -> Iterator[str]:
-    if outcome.state not in STATES:
+    if not isinstance(outcome.state, str) or outcome.state not in STATES:
         yield f"the state {_shown(outcome.state)}; {', '.join(STATES[:-1])} or {STATES[-1]} is needed"
     if not isinstance(outcome.reason, str) or bool(outcome.reason.strip()) != (outcome.state != "COMPLETE"):
         needed = "none" if outcome.state == "COMPLETE" else "a text"
         yield f"the state {outcome.state} with the reason {_shown(outcome.reason)}; {needed} is needed"
-    for name, kind, words in _NUMBERS:
-        if not isinstance(value := getattr(outcome, name), kind) or isinstance(value, bool):
+    for name, is_sound, words in _NUMBERS:
+        if not is_sound(value := getattr(outcome, name)):
             yield f"the {name} {_shown(value)}; {words} is needed"
     if isinstance(outcome.curve, Curve):
         yield from _problems_of_curve(outcome.curve, seeds)
@@ -50,11 +54,27 @@ def _problems_of_outcome(outcome: Outcome, seeds: int) -> Iterator[str]:
         yield f"the curve {_shown(outcome.curve)}; a Curve is needed"
 
 
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number that int64 holds; True and False are none."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        return False
+    return -(2**63) <= int(value) < 2**63
+
+
+def _is_whole_or_none(value: Any) -> bool:
+    return value is None or _is_whole(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (float, np.floating)) or _is_whole(value)
+
+
+WHOLE = "a whole number of at most 64 bits"
 _NUMBERS = (
-    ("num_parameters", Integral, "a whole number"),
-    ("train_seconds", Real, "a number"),
-    ("lane", (Integral, type(None)), "a whole number or None"),
-    ("fault_step", (Integral, type(None)), "a whole number or None"),
+    ("num_parameters", _is_whole, WHOLE),
+    ("train_seconds", _is_number, "a number of at most 64 bits"),
+    ("lane", _is_whole_or_none, f"{WHOLE} or None"),
+    ("fault_step", _is_whole_or_none, f"{WHOLE} or None"),
 )
 
 
@@ -67,8 +87,8 @@ def _problems_of_curve(curve: Curve, seeds: int) -> Iterator[str]:
         if _kind(column) not in ("f2", "iu2") or column.shape != (len(curve.steps), seeds):
             yield f"curve.{name} {_shown(column)}; float64[{len(curve.steps)}, {seeds}] is needed, points and seeds"
     for name in ("episodes", "budget"):
-        if not isinstance(value := getattr(curve, name), Integral):
-            yield f"curve.{name} {_shown(value)}; a whole number is needed"
+        if not _is_whole(value := getattr(curve, name)):
+            yield f"curve.{name} {_shown(value)}; {WHOLE} is needed"
 
 
 def _kind(value: Any) -> str:
@@ -84,7 +104,7 @@ def _problems_of_timing(timing: Any) -> Iterator[str]:
         return
     for name, value in timing.items():
         try:
-            json_text({name: value})
+            json_text({name: value}).encode()
         except (TypeError, ValueError):
             yield f"the timing {_shown(name)}: {_shown(value)}, which JSON has no form for"
 
@@ -93,11 +113,14 @@ def _shown(value: Any) -> str:
     """A value in a few words."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{list(value.shape)}"
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(escaped(repr(value)).split())
+    except Exception as error:
+        return f"an object of type {type(value).__name__} whose repr raises {cause_of_error(error)}"
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _numbers(numbers: list[Any]) -> str:
     if not numbers:
         return "no trial"
-    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(map(_shown, numbers))}"

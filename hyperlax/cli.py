@@ -1,18 +1,14 @@
-"""The `hyperlax` command: parse, check, call one function.
+"""The `hyperlax` command: its words, its output and its exit status.
 
-Only what `--help` needs is imported here, so that it answers at once and starts no accelerator.
+The commands are imported inside `main`, so that Ctrl-C is an interrupt while that takes its time, too.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.flags import InvalidateFlags, RepairFlags, SearchFlags, SingleFlags
-from hyperlax.parsing import parse
+from hyperlax.errors import HyperlaxError
 
 INTERRUPTED = 130
 
@@ -24,112 +20,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     bug and keeps its traceback.
     """
     try:
-        flags = parse({name: kind for name, (kind, _) in COMMANDS.items()}, argv)
-        return next(run(flags) for kind, run in COMMANDS.values() if isinstance(flags, kind))
+        words = sys.argv[1:] if argv is None else argv
+        from hyperlax.commands import obey
+
+        return obey(words)
     except HyperlaxError as error:
         print(f"hyperlax: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("hyperlax: interrupted.", file=sys.stderr)
         return INTERRUPTED
-
-
-def optuna_hp_search(flags: SearchFlags) -> int:
-    """Start a study, or go on with the one of --resume-from."""
-    from hyperlax.acting import check_acts
-    from hyperlax.arguments import read_stored, recipe_of_study, resolve, resolve_resumed
-    from hyperlax.recipe import load
-
-    if flags.retry_failed and (flags.resume_from is None or flags.plan_only):
-        raise UsageError("--retry-failed goes on with a study: give --resume-from DIR, and not --plan-only.")
-    if flags.resume_from is None:
-        directory = None
-        recipe = load(_recipe_name(flags))
-        arguments = resolve(flags, recipe)
-    else:
-        directory = Path(flags.resume_from)
-        stored = read_stored(directory, "--resume-from")
-        recipe = load(recipe_of_study(directory, stored))
-        arguments = resolve_resumed(flags, stored, recipe)
-    if not recipe.space:
-        raise UsageError(
-            f"{recipe.path}: get_base_hyperparam_distributions() is empty, there is nothing to search. "
-            "Add an entry, or train its defaults with run-single-hp."
-        )
-    check_acts(recipe, arguments.env_config)
-    _log(arguments.log_level)
-    if flags.plan_only:
-        from hyperlax.study.planning import print_plan
-
-        return print_plan(arguments, recipe, directory)
-    from hyperlax.study.launcher import run_study
-
-    return run_study(arguments, recipe, directory, retry_failed=flags.retry_failed)
-
-
-def run_single_hp(flags: SingleFlags) -> int:
-    """Train one configuration."""
-    from hyperlax.acting import check_acts
-    from hyperlax.recipe import load
-    from hyperlax.single_arguments import configured, resolve_single
-
-    recipe = load(_recipe_name(flags))
-    arguments = resolve_single(flags, recipe)
-    check_acts(recipe, arguments.env_config)
-    algorithm = configured(arguments, recipe)
-    _log(arguments.log_level)
-    from hyperlax.study.single import run_single
-
-    return run_single(arguments, recipe, algorithm)
-
-
-def repair(flags: RepairFlags) -> int:
-    """Build a study's database again."""
-    from hyperlax.arguments import read_stored, recipe_of_study
-    from hyperlax.recipe import load
-
-    directory = Path(flags.directory)
-    arguments = read_stored(directory, "repair")
-    recipe = load(recipe_of_study(directory, arguments))
-    from hyperlax.study.repair import repair as repair_study
-
-    return repair_study(arguments, recipe, directory)
-
-
-def invalidate(flags: InvalidateFlags) -> int:
-    """Take trials out of a study's ranking."""
-    from hyperlax.arguments import read_stored, recipe_of_study
-    from hyperlax.recipe import load
-
-    directory = Path(flags.directory)
-    arguments = read_stored(directory, "invalidate")
-    recipe = load(recipe_of_study(directory, arguments))
-    from hyperlax.study.invalidate import invalidate as invalidate_trials
-
-    return invalidate_trials(arguments, recipe, directory, flags.trials, flags.reason)
-
-
-COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
-    "optuna-hp-search": (SearchFlags, optuna_hp_search),
-    "run-single-hp": (SingleFlags, run_single_hp),
-    "repair": (RepairFlags, repair),
-    "invalidate": (InvalidateFlags, invalidate),
-}
-
-
-def _recipe_name(flags: SearchFlags | SingleFlags) -> str:
-    from hyperlax.arguments import required
-    from hyperlax.recipe import available
-
-    what = f"a recipe ({', '.join(available())}) or a path to a .py file"
-    return required(flags.algo_and_network_config, "--algo-and-network-config", what)
-
-
-def _log(level: str) -> None:
-    """Print what Hyperlax logs from this level on; other packages' warnings stay as they are."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("hyperlax").setLevel(level)
-    logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)  # its traceback is in the batch's timing.json
 
 
 if __name__ == "__main__":

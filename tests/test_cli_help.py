@@ -58,6 +58,26 @@ def test_the_module_runs_as_a_command():
     assert run.stderr == "hyperlax: --n-trials needs a whole number of at least 1, got 0.\n"
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "start",
+    ["from hyperlax.cli import main; sys.exit(main())", "runpy.run_module('hyperlax.cli', run_name='__main__')"],
+    ids=["script", "module"],
+)
+def test_an_interrupt_while_it_imports_is_one_line(start):
+    script = (
+        "import runpy, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'tyro':\n            raise KeyboardInterrupt\n"
+        f"sys.meta_path.insert(0, Interrupted())\n{start}\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = [sys.executable, "-c", script, "--help"]
+    run = subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment, timeout=50)
+    assert (run.returncode, run.stderr) == (130, "hyperlax: interrupted.\n")
+
+
 def test_every_flag_of_a_study_reaches_it(calls):
     flags = [
         "--study-name sac_pendulum --n-trials 100 --objective-names peak_performance num_parameters",

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 import pytest
 
-from hyperlax import cli
+from hyperlax import cli, commands
 from hyperlax.errors import HyperlaxError
 from hyperlax.study.launcher import write_pages
 from hyperlax.study.manifest import resume_command
@@ -179,8 +179,8 @@ def test_the_command_says_it_in_one_sentence_and_exits_with_1(tmp_path, monkeypa
     def start(flags: object) -> int:
         return Case(tmp_path, **SMALL).start(FakeRunner(lanes=1))
 
-    kind, _ = cli.COMMANDS["optuna-hp-search"]
-    monkeypatch.setitem(cli.COMMANDS, "optuna-hp-search", (kind, start))
+    kind, _ = commands.COMMANDS["optuna-hp-search"]
+    monkeypatch.setitem(commands.COMMANDS, "optuna-hp-search", (kind, start))
     with writing_to(Disk(refuses="timing.json")):
         assert cli.main(["optuna-hp-search", "--algo-and-network-config", "sac_mlp"]) == 1
     said = capsys.readouterr().err

@@ -155,20 +155,30 @@ def resolve_resumed(flags: SearchFlags, stored: StudyArguments, recipe: Recipe) 
     return checked(replace(unlimited, **{name: given[name] for name in MAY_CHANGE_ON_RESUME if name in given}))
 
 
+def named_directory(given: str, asked_by: str) -> Path:
+    """The directory of a study, as typed. UsageError for an empty name, which `Path` takes for the working directory."""
+    if not given.strip():
+        raise _no_study(f"{asked_by} {given!r}", "is no directory")
+    return Path(given)
+
+
 def read_stored(directory: Path, asked_by: str) -> StudyArguments:
     """The arguments of the study in a directory, from its `study.json`. UsageError, naming who asked, if there is none."""
     path = directory / "study.json"
     _refuse_hidden(path)
     if not path.is_file():
         found = "holds no study.json" if directory.is_dir() else "is no directory"
-        raise UsageError(
-            f"{asked_by} {directory}: {found}. Give the directory of a study, such as "
-            "my_optuna_studies/sac_mlp/gymnax_pendulum."
-        )
+        raise _no_study(f"{asked_by} {directory}", found)
     stored = read_json(path)
     if not isinstance(stored, dict) or not isinstance(stored.get("arguments"), dict):
         raise UsageError(f"{path}: has no `arguments`. It was not written by Hyperlax.")
     return StudyArguments.from_json(stored["arguments"], str(path))
+
+
+def _no_study(given: str, found: str) -> UsageError:
+    return UsageError(
+        f"{given}: {found}. Give the directory of a study, such as my_optuna_studies/sac_mlp/gymnax_pendulum."
+    )
 
 
 def _refuse_hidden(path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import HyperlaxError, UsageError
 
 INTERRUPTED = 130
 
@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         words = sys.argv[1:] if argv is None else argv
+        _refuse_other_encodings(words)
         from hyperlax.commands import obey
 
         return obey(words)
@@ -30,6 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("hyperlax: interrupted.", file=sys.stderr)
         return INTERRUPTED
+
+
+def _refuse_other_encodings(words: Sequence[str]) -> None:
+    """UsageError for a word that is not UTF-8: no file of a study could hold it."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the argument {word!r} is not UTF-8. Give it in UTF-8.") from error
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from hyperlax.errors import UsageError
 from hyperlax.flags import InvalidateFlags, RepairFlags, SearchFlags, SingleFlags
@@ -23,7 +22,7 @@ def obey(words: Sequence[str]) -> int:
 def optuna_hp_search(flags: SearchFlags) -> int:
     """Start a study, or go on with the one of --resume-from."""
     from hyperlax.acting import check_acts
-    from hyperlax.arguments import read_stored, recipe_of_study, resolve, resolve_resumed
+    from hyperlax.arguments import named_directory, read_stored, recipe_of_study, resolve, resolve_resumed
     from hyperlax.recipe import load
 
     if flags.retry_failed and (flags.resume_from is None or flags.plan_only):
@@ -33,7 +32,7 @@ def optuna_hp_search(flags: SearchFlags) -> int:
         recipe = load(_recipe_name(flags))
         arguments = resolve(flags, recipe)
     else:
-        directory = Path(flags.resume_from)
+        directory = named_directory(flags.resume_from, "--resume-from")
         stored = read_stored(directory, "--resume-from")
         recipe = load(recipe_of_study(directory, stored))
         arguments = resolve_resumed(flags, stored, recipe)
@@ -71,10 +70,10 @@ def run_single_hp(flags: SingleFlags) -> int:
 
 def repair(flags: RepairFlags) -> int:
     """Build a study's database again."""
-    from hyperlax.arguments import read_stored, recipe_of_study
+    from hyperlax.arguments import named_directory, read_stored, recipe_of_study
     from hyperlax.recipe import load
 
-    directory = Path(flags.directory)
+    directory = named_directory(flags.directory, "repair")
     arguments = read_stored(directory, "repair")
     recipe = load(recipe_of_study(directory, arguments))
     from hyperlax.study.repair import repair as repair_study
@@ -84,10 +83,10 @@ def repair(flags: RepairFlags) -> int:
 
 def invalidate(flags: InvalidateFlags) -> int:
     """Take trials out of a study's ranking."""
-    from hyperlax.arguments import read_stored, recipe_of_study
+    from hyperlax.arguments import named_directory, read_stored, recipe_of_study
     from hyperlax.recipe import load
 
-    directory = Path(flags.directory)
+    directory = named_directory(flags.directory, "invalidate")
     arguments = read_stored(directory, "invalidate")
     recipe = load(recipe_of_study(directory, arguments))
     from hyperlax.study.invalidate import invalidate as invalidate_trials

@@ -1,4 +1,7 @@
-"""What the system refuses a study: room, leave to write, a lock. Said in one sentence instead of a traceback."""
+"""What the system refuses a study: room, leave to write, a lock. Said in one sentence instead of a traceback.
+
+A reader of the output who has left is no refusal: no file of the study is concerned, and nobody hears a sentence.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,8 @@ def refusal_of(error: BaseException, database: Path) -> Refusal | None:
         error = error.__cause__
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
+    if isinstance(error, BrokenPipeError):
+        return None
     if isinstance(error, OSError):
         return _of_the_system(error)
     if isinstance(error, sqlite3.DatabaseError):

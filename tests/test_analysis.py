@@ -274,25 +274,6 @@ def test_the_cost_is_the_sum_over_batches(tmp_path):
     assert cost.peak_memory_bytes is None
 
 
-def test_a_plot_that_cannot_be_drawn_shows_its_error_and_costs_no_other(tmp_path):
-    record = study(tmp_path, [1.0, 2.0])
-    assert record.trials[0].batch_directory is not None
-    (record.trials[0].batch_directory / "curves.csv").unlink()
-    write_study_pages(record)
-    report = (tmp_path / "report.html").read_text()
-    assert report.count("This plot could not be drawn.") == 1
-    assert "FileNotFoundError" in report
-    assert "FileNotFoundError" in (tmp_path / "analysis_plots" / "learning_curves.html").read_text()
-
-
-def test_a_timing_file_that_is_missing_is_named_in_the_report(tmp_path):
-    record = study(tmp_path, [1.0])
-    assert record.trials[0].batch_directory is not None
-    (record.trials[0].batch_directory / "timing.json").unlink()
-    write_study_pages(record)
-    assert "The cost could not be summed. FileNotFoundError" in (tmp_path / "report.html").read_text()
-
-
 def test_importances_that_cannot_be_computed_are_explained(tmp_path):
     record = study(tmp_path, [1.0])
     record.importances.clear()

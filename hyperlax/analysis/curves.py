@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperlax.analysis.lost import reading
 from hyperlax.files import read_csv
 from hyperlax.study.record import StudyRecord, TrialRecord
 
@@ -41,7 +42,10 @@ class Cost:
 
 
 def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
-    """Trial number -> its curve from `curves.csv`; each file is read once. ValueError for a trial without rows there."""
+    """Trial number -> its curve from `curves.csv`; each file is read once.
+
+    LostFile for one that is gone, ValueError for a trial without rows in its file.
+    """
     wanted: dict[Path, list[int]] = {}
     for trial in trials:
         if trial.batch_directory is None:
@@ -51,16 +55,17 @@ def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
         wanted.setdefault(trial.batch_directory / "curves.csv", []).append(trial.number)
     curves = {}
     for path, numbers in wanted.items():
-        rows = read_csv(path)
+        with reading(path):
+            rows = read_csv(path)
         for number in numbers:
             curves[number] = _curve([row for row in rows if row["trial"] == str(number)], number, path)
     return curves
 
 
 def total_cost(record: StudyRecord) -> Cost:
-    """The cost of every batch that a trial of the study belongs to, from its `timing.json`."""
+    """The cost of every batch that a trial of the study belongs to, from its `timing.json`. LostFile for one that is gone."""
     directories = sorted({trial.batch_directory for trial in record.trials if trial.batch_directory})
-    timings = [json.loads((path / "timing.json").read_text(encoding="utf-8")) for path in directories]
+    timings = [_timing(directory / "timing.json") for directory in directories]
     memory = [timing["peak_memory_bytes"] for timing in timings if timing["peak_memory_bytes"] is not None]
     return Cost(
         batches=len(timings),
@@ -71,6 +76,11 @@ def total_cost(record: StudyRecord) -> Cost:
         steps=_known_sum(timings, "steps"),
         peak_memory_bytes=max(memory) if memory else None,
     )
+
+
+def _timing(path: Path) -> dict[str, Any]:
+    with reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _curve(rows: list[dict[str, str]], number: int, path: Path) -> LearningCurve:

@@ -12,6 +12,7 @@ from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, rerun_command, winner
 from hyperlax.analysis.curves import Cost, total_cost
 from hyperlax.analysis.document import caption, drawing, escape, page, section, table
 from hyperlax.analysis.labels import distribution_text, number, short_names, with_unit
+from hyperlax.analysis.lost import LostFile, warn_once
 from hyperlax.analysis.plots import Drawing
 from hyperlax.analysis.tables import searched_names
 from hyperlax.metrics import METRICS
@@ -105,6 +106,9 @@ def _lost(record: StudyRecord) -> str:
 def _cost(record: StudyRecord) -> tuple[Cost | None, str]:
     try:
         return total_cost(record), ""
+    except LostFile as lost:
+        warn_once(f"the cost could not be summed: {lost}")
+        return None, str(lost)
     except Exception as error:  # a broken timing.json must not cost the report; it and the log show why
         log.exception("the cost could not be summed")
         return None, f"{type(error).__name__}: {error}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from hyperlax.analysis.lost import LostFile, warn_once
 from hyperlax.analysis.plots.learning_curves import learning_curves
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.optimization_history import optimization_history
@@ -100,6 +101,9 @@ def _draw(plot: Plot, record: StudyRecord) -> Drawing:
         return Drawing(plot, figure=str(figure.to_json()))
     except NothingToShow as nothing:
         return Drawing(plot, words=str(nothing))
+    except LostFile as lost:
+        warn_once(f"{plot.name} could not be drawn: {lost}")
+        return Drawing(plot, error=str(lost))
     except Exception as error:  # a broken plot must not cost the others; its page and the log show why
         log.exception("%s could not be drawn", plot.name)
         return Drawing(plot, error=f"{type(error).__name__}: {error}")

@@ -23,7 +23,7 @@ STEPS_PER_POINT = 100
 class FakeRunner:
     """fail: trial -> reason; infinite: trials whose curve has inf; raises: trial -> what its batch raises, once per entry.
 
-    gives: trial -> what its batch gives, made of what it should.
+    gives: trial -> what its batch gives, made of what it should. saves: every batch saves itself before it does anything else.
     """
 
     lanes: int = 3
@@ -35,6 +35,7 @@ class FakeRunner:
     infinite: set[int] = field(default_factory=set)
     raises: dict[int, BaseException] = field(default_factory=dict)
     gives: dict[int, Callable[[BatchResult], Any]] = field(default_factory=dict)
+    saves: bool = False
     after_batch: Callable[[int], None] = lambda count: None
     trained: list[int] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -54,6 +55,8 @@ class FakeRunner:
         checkpoint: Checkpoint | None = None,
     ) -> BatchResult:
         """Train, or do what the fields say."""
+        if self.saves and checkpoint:
+            checkpoint.save(Head(batch.numbers, {}, 1, {}), {"state": np.zeros(1)})
         for trial in batch.trials:
             if trial.number in self.raises:
                 raise self.raises[trial.number]

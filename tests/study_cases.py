@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,22 @@ def arguments_of(root: Path, **changes: Any) -> StudyArguments:
         compilation_cache=False,
     )
     return replace(arguments, **changes)
+
+
+class Killed(BaseException):
+    """Stands for a process that died: nothing catches it."""
+
+
+def killing(function: Callable[..., Any], at: int) -> Callable[..., Any]:
+    """The function, dying instead of its call number `at`."""
+    calls = itertools.count()
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == at:
+            raise Killed
+        return function(*args, **kwargs)
+
+    return wrapped
 
 
 class Case:

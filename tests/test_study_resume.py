@@ -16,17 +16,13 @@ from hyperlax.study import batch_files, ledger, loop
 from hyperlax.study.directory import only_one_process
 from hyperlax.study.storage import StudyStorage
 from tests.fake_runner import FakeRunner
-from tests.study_cases import MIXED, Case
+from tests.study_cases import MIXED, Case, Killed, killing
 
 pytestmark = pytest.mark.timeout(240)
 TWO: dict[str, Any] = {
     "objective_names": ("peak_performance", "num_parameters"),
     "objective_directions": ("maximize", "minimize"),
 }
-
-
-class Killed(BaseException):
-    """Stands for a process that died: nothing catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +39,6 @@ def uninterrupted(tmp_path_factory):
         return known[key]
 
     return tell
-
-
-def killing(function, at):
-    """The function, dying instead of its call number `at`."""
-    calls = iter(range(10**6))
-
-    def wrapped(*args, **kwargs):
-        if next(calls) == at:
-            raise Killed
-        return function(*args, **kwargs)
-
-    return wrapped
 
 
 @pytest.mark.parametrize(("sampler", "middle"), [("tpe", 20), ("tpe", 16), ("nsgaii", 20), ("qmc", 20), ("random", 20)])

@@ -1,0 +1,90 @@
+"""What a study leaves behind where it was cut off, and what the next start makes of it: saved batches, and trials that ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperlax.checkpoints import Checkpoints
+from hyperlax.study import loop
+from hyperlax.trial import BatchResult, HparamBatch
+from tests.fake_runner import FakeRunner
+from tests.study_cases import Case, Killed, killing
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def saved(case: Case) -> list[tuple[int, ...]]:
+    """The trials of every batch that lies in the study's `checkpoints/`."""
+    return [head.trials for head in Checkpoints(case.directory / "checkpoints", 60).heads()]
+
+
+def test_a_batch_that_is_finished_is_saved_no_more(tmp_path: Path) -> None:
+    case = Case(tmp_path, n_trials=6)
+    seen: list[list[tuple[int, ...]]] = []
+    assert case.start(FakeRunner(saves=True, after_batch=lambda count: seen.append(saved(case)))) == 0
+    assert seen == [[(0, 1, 2)], [(3, 4, 5)]]
+    assert not (case.directory / "checkpoints").exists()
+
+
+def test_what_was_saved_of_a_batch_that_broke_is_gone_before_its_halves_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = {"now": 0.0}
+    monkeypatch.setattr("time.monotonic", lambda: clock["now"])
+
+    class Slow(FakeRunner):
+        def run(self, batch: HparamBatch, **more: Any) -> BatchResult:
+            clock["now"] += 10
+            return super().run(batch, **more)
+
+    case = Case(tmp_path)
+    assert case.start(Slow(saves=True, raises={1: MemoryError("full")}), timeout=5.0) == 0
+    assert case.states() == ["WAITING"] * 8 and saved(case) == []
+    assert "Out of time with 12 trials to go. To go on:" in capsys.readouterr().out
+
+
+def test_a_batch_that_was_told_when_its_study_died_is_forgotten_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, after_the_first_batch = Case(tmp_path), 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "forget", killing(Checkpoints.forget, after_the_first_batch))
+        with pytest.raises(Killed):
+            case.start(FakeRunner(saves=True))
+    assert case.states()[:3] == ["COMPLETE"] * 3 and saved(case) == [(0, 1, 2)]
+    assert case.resume(timeout=1e-9) == 0
+    assert saved(case) == []
+    assert "Out of time with 9 trials to go. To go on:" in capsys.readouterr().out
+
+
+def test_what_was_saved_in_another_composition_is_gone_when_its_trials_begin_anew(tmp_path: Path) -> None:
+    case, stop = Case(tmp_path), KeyboardInterrupt()
+    assert case.start(FakeRunner(saves=True, slots=2, raises={0: stop, 3: stop})) == 130
+    assert saved(case) == [(0, 1, 2), (3, 4, 5)]
+    assert case.resume(FakeRunner(lanes=2, raises={2: stop})) == 130
+    assert case.states()[:4] == ["COMPLETE"] * 2 + ["WAITING"] * 2
+    assert saved(case) == []
+
+
+def test_what_was_saved_in_the_same_composition_is_there_when_its_batch_starts_again(tmp_path: Path) -> None:
+    case, stop = Case(tmp_path), KeyboardInterrupt()
+    assert case.start(FakeRunner(saves=True, slots=2, raises={0: stop, 3: stop})) == 130
+    assert case.resume(FakeRunner(raises={3: stop})) == 130
+    assert case.states()[:6] == ["COMPLETE"] * 3 + ["WAITING"] * 3
+    assert saved(case) == [(3, 4, 5)]
+
+
+def test_what_ran_when_a_study_died_waits_again_though_nothing_is_run_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "write_batch", killing(loop.write_batch, 1))
+        with pytest.raises(Killed):
+            case.start()
+    assert case.states() == ["COMPLETE"] * 3 + ["RUNNING"] * 3 + ["WAITING"] * 2
+    assert case.resume(timeout=1e-9) == 0
+    assert case.states() == ["COMPLETE"] * 3 + ["WAITING"] * 5

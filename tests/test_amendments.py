@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,16 @@ def test_an_invalidated_trial_stays_out_and_is_no_failure(tmp_path):
     assert case.resume(runner, retry_failed=True, n_trials=18) == 0
     assert runner.trained == [16, 17]
     assert [t.number for t in case.study().trials if t.state.name == "FAIL"] == [0, 5]
+
+
+def test_an_invalidated_trial_is_out_of_a_database_that_knew_it_only_as_waiting(tmp_path):
+    case = whole_study(tmp_path)
+    assert case.invalidate(12) == 0
+    told = case.told()
+    shutil.copy(case.directory / "optuna_study.db.backup", case.directory / "optuna_study.db")
+    assert case.states()[8:] == ["WAITING"] * 8
+    assert case.resume() == 0
+    assert case.told() == told and case.states()[12] == "FAIL"
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsgaii"])

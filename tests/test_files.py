@@ -61,3 +61,21 @@ def test_a_write_that_dies_leaves_the_old_file(tmp_path, monkeypatch):
         write_text(tmp_path / "a.txt", "new")
     assert os.listdir(tmp_path) == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_file_is_on_disk_before_it_has_its_name_and_its_name_before_the_write_returns(tmp_path, monkeypatch):
+    done = []
+
+    def sync(descriptor):
+        done.append(os.fstat(descriptor).st_ino)
+
+    def rename(temporary, path):
+        done.append("renamed")
+        renamed(temporary, path)
+
+    renamed = os.replace
+    monkeypatch.setattr(files.os, "fsync", sync)
+    monkeypatch.setattr(files.os, "replace", rename)
+    path = tmp_path / "a.txt"
+    write_text(path, "text")
+    assert done == [path.stat().st_ino, "renamed", tmp_path.stat().st_ino]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hyperlax.checkpoints import Checkpoints, Head
+from hyperlax.engine.lanes import Program
 from hyperlax.engine.runner import LaneRunner
 from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
 from tests import small
@@ -50,10 +51,12 @@ def interrupted_at_every_segment(
     make: Callable[[], LaneRunner], hparam_batch: HparamBatch, directory: Path
 ) -> tuple[BatchResult, int]:
     """The result of a batch that is trained one segment at a time, by a new runner each; and how many that took."""
+    saved = Checkpoints(directory, 1e9)
     for count in itertools.count(1):
-        result = trained(make(), hparam_batch, Checkpoints(directory, 1e9), stop_after=1)
+        result = trained(make(), hparam_batch, saved, stop_after=1)
         if result is not None:
             return result, count
+        assert [(head.trials, head.segments) for head in saved.heads()] == [(hparam_batch.numbers, count)]
     raise AssertionError
 
 
@@ -68,15 +71,31 @@ def test_a_batch_interrupted_at_every_segment_equals_one_that_is_not(tmp_path: P
 
 @pytest.mark.parametrize("case", small.CASES)
 def test_real_training_goes_on_to_the_bit_with_its_replay_its_normalizer_and_its_keys(
-    case: str, tmp_path: Path
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load, device = small.workload(case, small.WIDEST), jax.local_devices()[:1]
     lane_runner = LaneRunner(load, seed=small.SEED, num_seeds=small.SEEDS, lanes=small.LANES, slot_devices=device)
     values = {"normalize_observations": True} if case.startswith("ppo") else {}
     hparam_batch = batch(Trial(3, small.changed(case, **values)), Trial(1, small.changed(case, gamma=0.5)))
+    states = evaluated_states(monkeypatch)
     whole = run(lane_runner, hparam_batch)
+    uninterrupted = states.copy()
+    states.clear()
     result, runs = interrupted_at_every_segment(lambda: lane_runner, hparam_batch, tmp_path)
     assert runs == 2 and same(result, whole)
+    assert states == uninterrupted
+
+
+def evaluated_states(monkeypatch: pytest.MonkeyPatch) -> list[list[bytes]]:
+    """The whole training state at every evaluation from now on, to the bit; the last one is the final state."""
+    states, evaluate = [], Program.evaluate
+
+    def look(program: Program, lanes: Any, *arguments: Any) -> Any:
+        states.append([array.tobytes() for array in program.save(lanes)])
+        return evaluate(program, lanes, *arguments)
+
+    monkeypatch.setattr(Program, "evaluate", look)
+    return states
 
 
 def test_the_times_of_a_saved_batch_go_on_too(tmp_path: Path) -> None:

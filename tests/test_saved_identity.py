@@ -1,0 +1,137 @@
+"""A saved batch goes on only where everything that decides its bits is what it was; where it is not, the reason is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperlax.checkpoints import Checkpoints
+from hyperlax.engine.runner import LaneRunner
+from hyperlax.recipe import RunLength
+from hyperlax.trial import BatchResult, HparamBatch
+from tests.test_checkpoints import BATCH, same, trained
+from tests.toy import batch, run, runner, trial
+
+pytestmark = pytest.mark.timeout(120)
+
+MACHINE = ("hyperlax", "jax", "jaxlib", "XLA_FLAGS", "device", "cores")
+STUDY = ("program", "lanes", "seeds", "seed", "budget", "evaluations", "episodes", "hyperparameters")
+KNOWN_WHEN_LOWERED = ("code",)
+ALIKE = batch(*[trial(number, 0.3) for number in (4, 9, 2)])
+
+
+@pytest.fixture(scope="module")
+def shared() -> LaneRunner:
+    """One runner, so that its program is loaded once."""
+    return runner()
+
+
+def saved_after_a_segment(lane_runner: LaneRunner, hparam_batch: HparamBatch, directory: Path) -> Checkpoints:
+    saved = Checkpoints(directory, 1e9)
+    assert trained(lane_runner, hparam_batch, saved, stop_after=1) is None
+    return saved
+
+
+def gone_on(lane_runner: LaneRunner, hparam_batch: HparamBatch, saved: Checkpoints) -> tuple[BatchResult, int]:
+    """The batch's result, trained from what was saved as far as that goes on; and the segments that took."""
+    segments: list[int] = []
+    checkpoint = saved.of(hparam_batch.numbers)
+    result = lane_runner.run(hparam_batch, should_stop=lambda: False, report=segments.append, checkpoint=checkpoint)
+    return result, len(segments)
+
+
+@pytest.mark.parametrize("name", [*MACHINE, *STUDY, *KNOWN_WHEN_LOWERED])
+def test_what_was_saved_with_another_value_begins_anew_and_says_which(
+    name: str, shared: LaneRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved = saved_after_a_segment(shared, BATCH, tmp_path)
+    file = saved.of(BATCH.numbers)
+    loaded = file.load()
+    assert loaded is not None and name in loaded[0].identity
+    file.save(replace(loaded[0], identity={**loaded[0].identity, name: "another"}), loaded[1])
+    said = f"Trials 4, 9, 2 begin anew: they were saved with {name} another, now it is {loaded[0].identity[name]}."
+    if name not in KNOWN_WHEN_LOWERED:
+        planned = shared.plan([trial(0), *BATCH.trials], saved.heads()).batches
+        assert caplog.messages == [said] and BATCH.numbers not in [made.numbers for made in planned]
+        caplog.clear()
+    result, segments = gone_on(shared, BATCH, saved)
+    assert caplog.messages[0] == said and segments == 3
+    assert same(result, run(shared, BATCH))
+
+
+def test_what_was_saved_with_the_same_values_goes_on(shared: LaneRunner, tmp_path: Path) -> None:
+    result, segments = gone_on(shared, BATCH, saved_after_a_segment(shared, BATCH, tmp_path))
+    assert segments == 2 and same(result, run(shared, BATCH))
+
+
+@pytest.mark.parametrize(
+    ("name", "patched", "by"),
+    [
+        ("hyperlax", "hyperlax.engine.device.__version__", "0"),
+        ("jax", "jax.__version__", "0"),
+        ("jaxlib", "hyperlax.engine.device.version", lambda package: "0"),
+        ("device", "hyperlax.engine.device._processor", lambda: "a new one"),
+        ("cores", "hyperlax.engine.device.cores", lambda: 999),
+        ("seed", "tests.toy.SEED", 6),
+    ],
+)
+def test_another_version_machine_or_seed_is_told_apart(
+    name: str,
+    patched: str,
+    by: Any,
+    shared: LaneRunner,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saved = saved_after_a_segment(shared, BATCH, tmp_path)
+    monkeypatch.setattr(patched, by)
+    runner().plan(BATCH.trials, saved.heads())
+    assert f"Trials 4, 9, 2 begin anew: they were saved with {name} " in caplog.text
+
+
+def test_other_flags_of_the_compiler_are_told_apart(
+    shared: LaneRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = saved_after_a_segment(shared, BATCH, tmp_path)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_none")
+    shared.plan(BATCH.trials, saved.heads())
+    assert "now it is --xla_none." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("seeds", {"seeds": 3}),
+        ("budget", {"run_length": RunLength(22, 3, 4)}),
+        ("evaluations", {"run_length": RunLength(20, 2, 4)}),
+        ("episodes", {"run_length": RunLength(20, 3, 5)}),
+    ],
+)
+def test_another_number_of_seeds_or_run_length_is_told_apart(
+    name: str, values: dict[str, Any], shared: LaneRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved = saved_after_a_segment(shared, BATCH, tmp_path)
+    runner(**values).plan(BATCH.trials, saved.heads())
+    assert f"Trials 4, 9, 2 begin anew: they were saved with {name} " in caplog.text
+
+
+def test_another_shape_of_one_trial_is_told_apart(
+    shared: LaneRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved = saved_after_a_segment(shared, BATCH, tmp_path)
+    shared.plan([*BATCH.trials[:2], trial(2, 0.1, dimensions=2)], saved.heads())
+    assert "Trials 4, 9, 2 begin anew: they were saved with program " in caplog.text
+
+
+@pytest.mark.parametrize("numbers", [(4, 2, 9), (4, 9, 3), (4, 9)], ids=["order", "one other", "fewer"])
+def test_trials_in_another_order_and_other_trials_do_not_go_on_from_it(
+    numbers: tuple[int, ...], shared: LaneRunner, tmp_path: Path
+) -> None:
+    saved = saved_after_a_segment(shared, ALIKE, tmp_path)
+    other = batch(*[trial(number, 0.3) for number in numbers])
+    result, segments = gone_on(shared, other, saved)
+    assert segments == 3 and same(result, run(shared, other))

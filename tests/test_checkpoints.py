@@ -77,24 +77,28 @@ def test_real_training_goes_on_to_the_bit_with_its_replay_its_normalizer_and_its
     lane_runner = LaneRunner(load, seed=small.SEED, num_seeds=small.SEEDS, lanes=small.LANES, slot_devices=device)
     values = {"normalize_observations": True} if case.startswith("ppo") else {}
     hparam_batch = batch(Trial(3, small.changed(case, **values)), Trial(1, small.changed(case, gamma=0.5)))
-    states = evaluated_states(monkeypatch)
+    states = states_met(monkeypatch)
     whole = run(lane_runner, hparam_batch)
     uninterrupted = states.copy()
     states.clear()
     result, runs = interrupted_at_every_segment(lambda: lane_runner, hparam_batch, tmp_path)
     assert runs == 2 and same(result, whole)
-    assert states == uninterrupted
+    assert len(states) == 5 and states == uninterrupted
 
 
-def evaluated_states(monkeypatch: pytest.MonkeyPatch) -> list[list[bytes]]:
-    """The whole training state at every evaluation from now on, to the bit; the last one is the final state."""
-    states, evaluate = [], Program.evaluate
+def states_met(monkeypatch: pytest.MonkeyPatch) -> list[list[bytes]]:
+    """The whole training state, to the bit, wherever it is trained or evaluated from now on; the last one is the final state."""
+    states: list[list[bytes]] = []
 
-    def look(program: Program, lanes: Any, *arguments: Any) -> Any:
-        states.append([array.tobytes() for array in program.save(lanes)])
-        return evaluate(program, lanes, *arguments)
+    def looking(verb: Callable[..., Any]) -> Callable[..., Any]:
+        def look(program: Program, lanes: Any, *arguments: Any) -> Any:
+            states.append([array.tobytes() for array in program.save(lanes)])
+            return verb(program, lanes, *arguments)
 
-    monkeypatch.setattr(Program, "evaluate", look)
+        return look
+
+    monkeypatch.setattr(Program, "train", looking(Program.train))
+    monkeypatch.setattr(Program, "evaluate", looking(Program.evaluate))
     return states
 
 

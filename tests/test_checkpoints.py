@@ -179,7 +179,7 @@ def test_whatever_byte_of_a_file_is_damaged_it_is_read_as_it_was_or_not_at_all(t
     file.save(HEAD, ARRAYS)
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
-    for place, mask in itertools.product(range(len(content)), (1, 4, 16, 64, 255)):
+    for place, mask in itertools.product(range(len(content)), (1, 64)):
         path.write_bytes(content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :])
         assert saved.heads() in ([], [HEAD])
         loaded = file.load()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from hyperlax.errors import UsageError
-from hyperlax.reading import DAMAGED, fits, read_json
+from hyperlax.reading import DAMAGED, fits
 
 if TYPE_CHECKING:
     from hyperlax.flags import SearchFlags
@@ -22,9 +22,6 @@ SAMPLERS = ("tpe", "nsgaii", "qmc", "random")
 LATER_SAMPLERS = {"nsgaiii": "nsgaii", "cmaes": "tpe", "gp": "tpe", "grid": "qmc"}  # and what to use until then
 PACKINGS = ("auto", "pad", "split")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-MAY_CHANGE_ON_RESUME = (
-    "n_trials", "timeout", "max_failure_rate", "checkpoint_seconds", "log_level", "runner_hparam_batch_size"
-)  # fmt: skip
 OF_THIS_RUN = ("resume_from", "plan_only", "retry_failed")
 LARGEST_SEED = 2**31 - 1
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
@@ -144,60 +141,6 @@ def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
     return checked(replace(defaults, **given))
 
 
-def resolve_resumed(flags: SearchFlags, stored: StudyArguments, recipe: Recipe) -> StudyArguments:
-    """The arguments of a study that goes on: the stored ones, with those that may change as given now.
-
-    A timeout is that of one invocation: the study does not remember it.
-    """
-    given = given_arguments(flags, recipe)
-    check_agreement(stored, given)
-    unlimited = replace(stored, timeout=None)
-    return checked(replace(unlimited, **{name: given[name] for name in MAY_CHANGE_ON_RESUME if name in given}))
-
-
-def named_directory(given: str, asked_by: str) -> Path:
-    """The directory of a study, as typed. UsageError for an empty name, which `Path` takes for the working directory."""
-    if not given.strip():
-        raise _no_study(f"{asked_by} {given!r}", "is no directory")
-    return Path(given)
-
-
-def read_stored(directory: Path, asked_by: str) -> StudyArguments:
-    """The arguments of the study in a directory, from its `study.json`. UsageError, naming who asked, if there is none."""
-    path = directory / "study.json"
-    _refuse_hidden(path)
-    if not path.is_file():
-        found = "holds no study.json" if directory.is_dir() else "is no directory"
-        raise _no_study(f"{asked_by} {directory}", found)
-    stored = read_json(path)
-    if not isinstance(stored, dict) or not isinstance(stored.get("arguments"), dict):
-        raise UsageError(f"{path}: has no `arguments`. It was not written by Hyperlax.")
-    return StudyArguments.from_json(stored["arguments"], str(path))
-
-
-def _no_study(given: str, found: str) -> UsageError:
-    return UsageError(
-        f"{given}: {found}. Give the directory of a study, such as my_optuna_studies/sac_mlp/gymnax_pendulum."
-    )
-
-
-def _refuse_hidden(path: Path) -> None:
-    """UsageError if the system does not let this process see whether a file is there."""
-    try:
-        path.stat()
-    except PermissionError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (OSError, ValueError):
-        return
-
-
-def recipe_of_study(directory: Path, stored: StudyArguments) -> str:
-    """The recipe file that a study began with, wherever it is resumed from; its name where that file is gone."""
-    recipe = read_json(directory / "study.json").get("recipe")
-    path = recipe.get("path") if isinstance(recipe, dict) else None
-    return path if isinstance(path, str) and Path(path).is_file() else stored.algo_and_network_config
-
-
 def given_arguments(flags: SearchFlags, recipe: Recipe) -> dict[str, Any]:
     """Argument name -> value of what was given, the run length's name resolved to the three that it stands for."""
     given = {f.name: getattr(flags, f.name) for f in fields(flags) if f.name not in OF_THIS_RUN}
@@ -212,22 +155,6 @@ def given_arguments(flags: SearchFlags, recipe: Recipe) -> dict[str, Any]:
     if given.get("algo_and_network_config", "").endswith(".py"):
         given["algo_and_network_config"] = str(Path(given["algo_and_network_config"]).resolve())
     return given
-
-
-def check_agreement(stored: StudyArguments, given: Mapping[str, Any]) -> None:
-    """Refuse a resume whose given arguments contradict the study, listing each that differs."""
-    differing = [
-        f"{_flag(name)}: study has {_words(name, getattr(stored, name))}, given {_words(name, value)}"
-        for name, value in given.items()
-        if name not in MAY_CHANGE_ON_RESUME and not _same(name, getattr(stored, name), value)
-    ]
-    if differing:
-        may = ", ".join(_flag(name) for name in MAY_CHANGE_ON_RESUME)
-        raise UsageError(
-            "The study that is resumed has other arguments:\n  " + "\n  ".join(differing) + "\n"
-            f"Leave them out to go on with the study's; only {may} may change. "
-            "For a new study, choose another --output-root."
-        )
 
 
 def checked(arguments: StudyArguments) -> StudyArguments:
@@ -265,7 +192,9 @@ def check_run(arguments: StudyArguments | SingleArguments) -> None:
     for name in ("num_seeds", *RUN_LENGTH):
         at_least(getattr(arguments, name), 1, name)
         if getattr(arguments, name) > LARGEST_SEED:
-            raise UsageError(f"{_flag(name)} needs a number from 1 to {LARGEST_SEED}, got {getattr(arguments, name)}.")
+            raise UsageError(
+                f"{flag_of(name)} needs a number from 1 to {LARGEST_SEED}, got {getattr(arguments, name)}."
+            )
     if arguments.total_timesteps < arguments.num_evaluations:
         raise UsageError(
             f"--total-timesteps {arguments.total_timesteps} is less than one step for each of --num-evaluations "
@@ -279,7 +208,7 @@ def check_run(arguments: StudyArguments | SingleArguments) -> None:
 def at_least(value: int, least: int, name: str) -> None:
     """Refuse a count that is too small, naming its flag."""
     if value < least:
-        raise UsageError(f"{_flag(name)} needs a whole number of at least {least}, got {value}.")
+        raise UsageError(f"{flag_of(name)} needs a whole number of at least {least}, got {value}.")
 
 
 def required(value: str | None, flag: str, what: str) -> str:
@@ -338,23 +267,6 @@ def _check_output_root(given: str) -> None:
         raise UsageError(f"--output-root {root}: {nearest} cannot be written to. Choose another directory.")
 
 
-def _same(name: str, stored: Any, given: Any) -> bool:
-    if stored == given:
-        return True
-    if name == "env_config":
-        from hyperlax.envs import slug
-
-        return slug(stored) == slug(given)
-    if name == "output_root":
-        return Path(stored).resolve() == Path(given).resolve()
-    return False
-
-
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """An argument's flag."""
     return "--no-compilation-cache" if name == "compilation_cache" else "--" + name.replace("_", "-")
-
-
-def _words(name: str, value: Any) -> str:
-    if name == "compilation_cache":
-        return "the cache" if value else "no cache"
-    return " ".join(value) if isinstance(value, tuple) else str(value)

@@ -22,8 +22,9 @@ def obey(words: Sequence[str]) -> int:
 def optuna_hp_search(flags: SearchFlags) -> int:
     """Start a study, or go on with the one of --resume-from."""
     from hyperlax.acting import check_acts
-    from hyperlax.arguments import named_directory, read_stored, recipe_of_study, resolve, resolve_resumed
+    from hyperlax.arguments import resolve
     from hyperlax.recipe import load
+    from hyperlax.resumed_arguments import named_directory, read_stored, recipe_of_study, resolve_resumed
 
     if flags.retry_failed and (flags.resume_from is None or flags.plan_only):
         raise UsageError("--retry-failed goes on with a study: give --resume-from DIR, and not --plan-only.")
@@ -70,8 +71,8 @@ def run_single_hp(flags: SingleFlags) -> int:
 
 def repair(flags: RepairFlags) -> int:
     """Build a study's database again."""
-    from hyperlax.arguments import named_directory, read_stored, recipe_of_study
     from hyperlax.recipe import load
+    from hyperlax.resumed_arguments import named_directory, read_stored, recipe_of_study
 
     directory = named_directory(flags.directory, "repair")
     arguments = read_stored(directory, "repair")
@@ -83,8 +84,8 @@ def repair(flags: RepairFlags) -> int:
 
 def invalidate(flags: InvalidateFlags) -> int:
     """Take trials out of a study's ranking."""
-    from hyperlax.arguments import named_directory, read_stored, recipe_of_study
     from hyperlax.recipe import load
+    from hyperlax.resumed_arguments import named_directory, read_stored, recipe_of_study
 
     directory = named_directory(flags.directory, "invalidate")
     arguments = read_stored(directory, "invalidate")

@@ -140,10 +140,10 @@ class Case:
         """`hyperlax repair`."""
         return repair(arguments_of(self.root, **self.arguments), self.recipe, self.directory)
 
-    def plan(self, resume: bool = False) -> int:
+    def plan(self, resume: bool = False, runner: StudyRunner | None = None) -> int:
         """`--plan-only`."""
         arguments = arguments_of(self.root, **self.arguments)
-        return print_plan(arguments, self.recipe, self.directory if resume else None, FakeRunner())
+        return print_plan(arguments, self.recipe, self.directory if resume else None, runner or FakeRunner())
 
     def study(self) -> optuna.Study:
         """As plain Optuna sees it."""

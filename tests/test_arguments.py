@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hyperlax.arguments import StudyArguments, read_stored, resolve, resolve_resumed
+from hyperlax.arguments import StudyArguments, resolve
 from hyperlax.errors import UsageError
 from hyperlax.flags import SearchFlags, SingleFlags
 from hyperlax.recipe import dotted, load
+from hyperlax.resumed_arguments import read_stored, resolve_resumed
 from hyperlax.single_arguments import configured, resolve_single
 
 RECIPE = load("sac_mlp")

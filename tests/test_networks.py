@@ -39,7 +39,7 @@ def masked_output_and_gradient(params, lane):
     return NETWORK.apply(params, X, lane), jax.grad(loss)(params)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(torso=torsos, seed=st.integers(0, 2**31 - 1))
 def test_outputs_and_gradients_equal_those_of_the_exact_size_network(torso: Torso, seed: int) -> None:
     lane = architecture(torso, SHAPE)
@@ -60,7 +60,7 @@ def test_outputs_and_gradients_equal_those_of_the_exact_size_network(torso: Tors
     assert dead_weights(gradient, torso, INPUTS) == 0.0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(torso=torsos, seed=st.integers(0, 2**31 - 1))
 def test_initial_weights_equal_those_of_a_program_of_exactly_that_size(torso: Torso, seed: int) -> None:
     alone = torso_shape([torso])
@@ -74,7 +74,7 @@ def test_initial_weights_equal_those_of_a_program_of_exactly_that_size(torso: To
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(torso=torsos, inputs=st.integers(1, 5), outputs=st.integers(1, 5))
 def test_num_parameters_counts_the_exact_size_network(torso: Torso, inputs: int, outputs: int) -> None:
     network = ExactMLP(torso, outputs)

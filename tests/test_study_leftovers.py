@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hyperlax.checkpoints import Checkpoints
+from hyperlax.checkpoints import Checkpoints, Head
 from hyperlax.study import loop
-from hyperlax.trial import BatchResult, HparamBatch
+from hyperlax.trial import BatchResult, HparamBatch, Plan, Trial
 from tests.fake_runner import FakeRunner
 from tests.study_cases import Case, Killed, killing
 
@@ -75,6 +76,20 @@ def test_what_was_saved_in_the_same_composition_is_there_when_its_batch_starts_a
     assert case.resume(FakeRunner(raises={3: stop})) == 130
     assert case.states()[:6] == ["COMPLETE"] * 3 + ["WAITING"] * 3
     assert saved(case) == [(3, 4, 5)]
+
+
+def test_a_plan_knows_what_is_saved(tmp_path: Path) -> None:
+    planned: list[list[tuple[int, ...]]] = []
+
+    class Planner(FakeRunner):
+        def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
+            planned.append([head.trials for head in saved])
+            return super().plan(trials, saved)
+
+    case = Case(tmp_path)
+    assert case.start(FakeRunner(saves=True, raises={0: KeyboardInterrupt()})) == 130
+    assert case.plan(resume=True, runner=Planner()) == 0
+    assert planned == [saved(case)] == [[(0, 1, 2)]]
 
 
 def test_what_ran_when_a_study_died_waits_again_though_nothing_is_run_after_that(

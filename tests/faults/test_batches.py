@@ -15,14 +15,10 @@ from hyperlax.study.repair import repair
 from hyperlax.study.storage import StudyStorage
 from tests.fake_runner import FakeRunner
 from tests.faults.disk import refuse_each_write
-from tests.study_cases import Case, arguments_of, recipe_of
+from tests.study_cases import Case, Killed, arguments_of, recipe_of
 
 pytestmark = pytest.mark.timeout(240)
 SMALL: dict[str, Any] = {"n_trials": 6, "sampler": "random", "optuna_study_batch_size": 3}
-
-
-class Killed(BaseException):
-    """Stands for a process that died: nothing catches it."""
 
 
 def edit(change: Callable[[list[list[str]]], object]) -> Callable[[Path], None]:

@@ -14,6 +14,9 @@ from hyperlax.hyperparams import AlgorithmConfig
 STATES = ("COMPLETE", "PRUNED", "FAIL")
 """How a trial can end."""
 
+MEASURED = ("mean", "std", "min", "max", "length")
+"""The columns of a curve: of the returns of an evaluation's episodes, and their mean length."""
+
 
 @dataclass(frozen=True)
 class Trial:

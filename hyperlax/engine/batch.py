@@ -15,11 +15,11 @@ import numpy as np
 from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Preparation, Program
-from hyperlax.trial import Curve, Interrupted, Outcome, Trial
+from hyperlax.trial import MEASURED, Curve, Interrupted, Outcome, Trial
 
 log = logging.getLogger(__name__)
 
-SCORES = ("mean", "std", "min", "max", "length")
+SCORES = (*MEASURED, "finite")
 
 
 @dataclass(frozen=True)
@@ -86,18 +86,16 @@ class Scores:
     points: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     def add(self, scores: Any, trials: int) -> None:
-        self.points.append({name: np.asarray(getattr(scores, name))[:trials] for name in (*SCORES, "finite")})
+        self.points.append({name: np.asarray(getattr(scores, name))[:trials] for name in SCORES})
 
     def save(self) -> dict[str, np.ndarray]:
         """As plain arrays, which `restore` takes."""
-        return {name: np.stack([values[name] for values in self.points]) for name in (*SCORES, "finite")}
+        return {name: np.stack([values[name] for values in self.points]) for name in SCORES}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Go on from what was saved."""
-        names = (*SCORES, "finite")
-        self.points = [
-            dict(zip(names, rows, strict=True)) for rows in zip(*map(arrays.__getitem__, names), strict=True)
-        ]
+        columns = [arrays[name] for name in SCORES]
+        self.points = [dict(zip(SCORES, rows, strict=True)) for rows in zip(*columns, strict=True)]
 
     def first_fault(self, lane: int) -> int | None:
         """The first evaluation at which a seed of the lane was not finite."""
@@ -112,7 +110,7 @@ class Scores:
             name: np.stack([values[name][lane] for values in self.points[:points]]).astype(np.float64)
             if points
             else np.zeros((0, self.points[0]["mean"].shape[1]))
-            for name in SCORES
+            for name in MEASURED
         }
         steps = np.asarray(schedule.steps()[:points], np.int64)
         return Curve(steps=steps, episodes=episodes, budget=schedule.total_timesteps, **columns)

@@ -20,9 +20,9 @@ from hyperlax.metrics import METRICS, ReferenceReturns, compute
 from hyperlax.recipe import dotted
 from hyperlax.study.directory import SUCCESS
 from hyperlax.study.reasons import reason_of
-from hyperlax.trial import STATES, BatchResult, Curve, HparamBatch, Outcome, Trial
+from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Outcome, Trial
 
-CURVES = ("trial", "seed", "step", "mean", "std", "min", "max", "length", "episodes")
+CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
 SUMMARY = ("trial", "state", "reason", *METRICS, "seconds", "steps")
 UNKNOWN_AFTER_AN_ERROR = (
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second",
@@ -149,7 +149,7 @@ def write_hyperparams(path: Path, batch: HparamBatch) -> None:
 def _curve_rows(outcome: Outcome) -> Iterator[list[Any]]:
     curve = outcome.curve
     for seed in range(curve.mean.shape[1]):
-        columns = (curve.mean, curve.std, curve.min, curve.max, curve.length)
+        columns = [getattr(curve, name) for name in MEASURED]
         for point, step in enumerate(curve.steps):
             measured = [float(column[point, seed]) for column in columns]
             yield [outcome.number, seed, int(step), *measured, curve.episodes]

@@ -42,6 +42,10 @@ class StudyDirectory:
     def holds_a_study(self) -> bool:
         return self.manifest.exists() or self.database.exists()
 
+    def check_database(self, study_name: str) -> None:
+        """Refuse a database that is damaged, gone, or of something else; see `database.check`."""
+        database.check(self.database, study_name, has_batches=bool(self.complete_batches()))
+
     def exec_batch(self, super_batch: int) -> Path:
         return self.root / f"optuna_exec_batch_{super_batch:04d}"
 

@@ -11,7 +11,7 @@ import optuna
 from hyperlax.arguments import StudyArguments
 from hyperlax.errors import UsageError
 from hyperlax.recipe import Recipe
-from hyperlax.study import database, findings
+from hyperlax.study import findings
 from hyperlax.study import manifest as manifests
 from hyperlax.study.amendments import INVALIDATED
 from hyperlax.study.conversation import Conversation
@@ -41,11 +41,10 @@ def invalidate(
     if not trials:
         raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
     directory, objectives = StudyDirectory(root), arguments.objectives
-    manifest = manifests.read(directory.manifest)
-    manifests.check_unchanged(directory.manifest, manifest, recipe)
+    manifest = manifests.read(directory.manifest, recipe)
     with ending_on_refusal(directory.database, run_again), only_one_process(root):
         check_writable(directory)
-        database.check(directory.database, arguments.study_name, bool(directory.complete_batches()))
+        directory.check_database(arguments.study_name)
         with closing(StudyStorage(directory.database, arguments.study_name, objectives)) as storage:
             conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
             conversation.recover()

@@ -72,8 +72,7 @@ def _resume(
     deadline: float,
     retry_failed: bool,
 ) -> int:
-    stored = manifests.read(directory.manifest)
-    manifests.check_unchanged(directory.manifest, stored, recipe)
+    stored = manifests.read(directory.manifest, recipe)
     manifest = replace(stored, arguments=arguments.to_json(), command=manifests.search_command(arguments))
     with _ending_on_refusal(directory), only_one_process(directory.root):
         check_writable(directory)

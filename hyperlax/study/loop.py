@@ -75,8 +75,7 @@ class StudyLoop:
 
     def run(self, runner: Callable[[], StudyRunner]) -> int:
         """Run what is missing and say how it ended, with the exit status. `runner` is called only if anything is missing."""
-        has_batches = bool(self._directory.complete_batches())
-        database.check(self._directory.database, self._arguments.study_name, has_batches)
+        self._directory.check_database(self._arguments.study_name)
         self._refuse_fewer_trials()
         self._manifest.write(self._directory.manifest)
         self._storage = StudyStorage(self._directory.database, self._arguments.study_name, self._objectives)

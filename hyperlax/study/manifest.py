@@ -65,8 +65,23 @@ def describe(
     )
 
 
-def read(path: Path) -> Manifest:
-    """The manifest of an existing study. UsageError if it is not whole."""
+def read(path: Path, recipe: Recipe) -> Manifest:
+    """The manifest of an existing study. UsageError if it is not whole, or if the recipe is not the one it began with.
+
+    Other versions of the packages are allowed and logged: across programs results hold to float rounding only.
+    """
+    stored = _read(path)
+    where = f"{recipe.path}: the study in {path.parent}"
+    advice = "Put it back to resume, or choose another --output-root for a new study."
+    _same_entries(stored.space, space_to_json(recipe.space), f"{where} searches", advice)
+    _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value", advice)
+    for package, version in installed_versions().items():
+        if stored.versions.get(package) not in (None, version):
+            log.warning("The study began with %s %s; it goes on with %s.", package, stored.versions[package], version)
+    return stored
+
+
+def _read(path: Path) -> Manifest:
     stored = read_json(path)
     names = Manifest.__dataclass_fields__
     missing = [name for name in names if not isinstance(stored, dict) or name not in stored]
@@ -79,20 +94,6 @@ def read(path: Path) -> Manifest:
     if wrong or "config" not in stored["recipe"]:
         raise UsageError(f"{path}: `{(wrong or ['recipe'])[0]}` is not what Hyperlax writes there. {DAMAGED}")
     return Manifest(**{name: stored[name] for name in names})
-
-
-def check_unchanged(path: Path, stored: Manifest, recipe: Recipe) -> None:
-    """Refuse a recipe that is not the one the study began with, naming the first entry that differs.
-
-    Other versions of the packages are allowed and logged: across programs results hold to float rounding only.
-    """
-    where = f"{recipe.path}: the study in {path.parent}"
-    advice = "Put it back to resume, or choose another --output-root for a new study."
-    _same_entries(stored.space, space_to_json(recipe.space), f"{where} searches", advice)
-    _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value", advice)
-    for package, version in installed_versions().items():
-        if stored.versions.get(package) not in (None, version):
-            log.warning("The study began with %s %s; it goes on with %s.", package, stored.versions[package], version)
 
 
 def space_to_json(space: Mapping[str, Distribution]) -> dict[str, Any]:

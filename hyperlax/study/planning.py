@@ -37,11 +37,10 @@ def print_plan(
         refuse_existing(directory)
     else:
         directory = StudyDirectory(resume_from)
-        stored = manifests.read(directory.manifest)
-        manifests.check_unchanged(directory.manifest, stored, recipe)
+        stored = manifests.read(directory.manifest, recipe)
     runner = runner or runner_of_study(arguments, recipe, stored)
     with _ending_on_refusal(directory), tempfile.TemporaryDirectory() as scratch:
-        database.check(directory.database, arguments.study_name, bool(directory.complete_batches()))
+        directory.check_database(arguments.study_name)
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
             database.back_up(directory.database, copy)

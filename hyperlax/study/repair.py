@@ -34,11 +34,11 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory = StudyDirectory(root)
-    manifests.check_unchanged(directory.manifest, manifests.read(directory.manifest), recipe)
+    manifests.read(directory.manifest, recipe)
     objectives = arguments.objectives
     with _ending_on_refusal(directory), only_one_process(root):
         try:
-            database.check(directory.database, arguments.study_name, bool(directory.complete_batches()))
+            directory.check_database(arguments.study_name)
         except database.Damaged as error:
             print(error.finding)
         else:

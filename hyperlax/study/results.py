@@ -9,9 +9,7 @@ import numpy as np
 
 from hyperlax.files import escaped, json_text
 from hyperlax.study.reasons import cause_of_error
-from hyperlax.trial import STATES, BatchResult, Curve, HparamBatch, Outcome
-
-MEASURED = ("mean", "std", "min", "max", "length")
+from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Outcome
 
 
 def problem_of(batch: HparamBatch, result: Any, seeds: int) -> str | None:

@@ -1,0 +1,108 @@
+"""The arguments of a study that is there: read from its directory, and what a resume may change of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyperlax.arguments import StudyArguments, checked, flag_of, given_arguments
+from hyperlax.errors import UsageError
+from hyperlax.reading import read_json
+
+if TYPE_CHECKING:
+    from hyperlax.flags import SearchFlags
+    from hyperlax.recipe import Recipe
+
+MAY_CHANGE_ON_RESUME = (
+    "n_trials", "timeout", "max_failure_rate", "checkpoint_seconds", "log_level", "runner_hparam_batch_size"
+)  # fmt: skip
+
+
+def resolve_resumed(flags: SearchFlags, stored: StudyArguments, recipe: Recipe) -> StudyArguments:
+    """The arguments of a study that goes on: the stored ones, with those that may change as given now.
+
+    A timeout is that of one invocation: the study does not remember it.
+    """
+    given = given_arguments(flags, recipe)
+    check_agreement(stored, given)
+    unlimited = replace(stored, timeout=None)
+    return checked(replace(unlimited, **{name: given[name] for name in MAY_CHANGE_ON_RESUME if name in given}))
+
+
+def named_directory(given: str, asked_by: str) -> Path:
+    """The directory of a study, as typed. UsageError for an empty name, which `Path` takes for the working directory."""
+    if not given.strip():
+        raise _no_study(f"{asked_by} {given!r}", "is no directory")
+    return Path(given)
+
+
+def read_stored(directory: Path, asked_by: str) -> StudyArguments:
+    """The arguments of the study in a directory, from its `study.json`. UsageError, naming who asked, if there is none."""
+    path = directory / "study.json"
+    _refuse_hidden(path)
+    if not path.is_file():
+        found = "holds no study.json" if directory.is_dir() else "is no directory"
+        raise _no_study(f"{asked_by} {directory}", found)
+    stored = read_json(path)
+    if not isinstance(stored, dict) or not isinstance(stored.get("arguments"), dict):
+        raise UsageError(f"{path}: has no `arguments`. It was not written by Hyperlax.")
+    return StudyArguments.from_json(stored["arguments"], str(path))
+
+
+def _no_study(given: str, found: str) -> UsageError:
+    return UsageError(
+        f"{given}: {found}. Give the directory of a study, such as my_optuna_studies/sac_mlp/gymnax_pendulum."
+    )
+
+
+def _refuse_hidden(path: Path) -> None:
+    """UsageError if the system does not let this process see whether a file is there."""
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (OSError, ValueError):
+        return
+
+
+def recipe_of_study(directory: Path, stored: StudyArguments) -> str:
+    """The recipe file that a study began with, wherever it is resumed from; its name where that file is gone."""
+    recipe = read_json(directory / "study.json").get("recipe")
+    path = recipe.get("path") if isinstance(recipe, dict) else None
+    return path if isinstance(path, str) and Path(path).is_file() else stored.algo_and_network_config
+
+
+def check_agreement(stored: StudyArguments, given: Mapping[str, Any]) -> None:
+    """Refuse a resume whose given arguments contradict the study, listing each that differs."""
+    differing = [
+        f"{flag_of(name)}: study has {_words(name, getattr(stored, name))}, given {_words(name, value)}"
+        for name, value in given.items()
+        if name not in MAY_CHANGE_ON_RESUME and not _same(name, getattr(stored, name), value)
+    ]
+    if differing:
+        may = ", ".join(flag_of(name) for name in MAY_CHANGE_ON_RESUME)
+        raise UsageError(
+            "The study that is resumed has other arguments:\n  " + "\n  ".join(differing) + "\n"
+            f"Leave them out to go on with the study's; only {may} may change. "
+            "For a new study, choose another --output-root."
+        )
+
+
+def _same(name: str, stored: Any, given: Any) -> bool:
+    if stored == given:
+        return True
+    if name == "env_config":
+        from hyperlax.envs import slug
+
+        return slug(stored) == slug(given)
+    if name == "output_root":
+        return Path(stored).resolve() == Path(given).resolve()
+    return False
+
+
+def _words(name: str, value: Any) -> str:
+    if name == "compilation_cache":
+        return "the cache" if value else "no cache"
+    return " ".join(value) if isinstance(value, tuple) else str(value)

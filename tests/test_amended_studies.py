@@ -129,6 +129,22 @@ def test_the_pages_of_every_super_batch_that_knew_a_failure_are_written_again(tm
     assert len(case.pages[-1][0].trials) == 16
 
 
+def test_an_invalidated_trial_keeps_its_metrics_on_the_pages(tmp_path):
+    case = Case(tmp_path, n_trials=8)
+    assert case.start() == 0
+    before = case.pages[-1][0].trials[3].metrics
+    assert case.invalidate(3) == 0
+    trial = case.pages[-1][0].trials[3]
+    assert before and (trial.state, trial.metrics, trial.values) == ("FAIL", before, {})
+
+
+def test_when_all_are_invalidated_that_is_said(tmp_path, capsys):
+    case = Case(tmp_path, n_trials=8)
+    assert case.start() == 0
+    assert case.invalidate(*range(8)) == 0
+    assert capsys.readouterr().out.endswith("No trial is left in the ranking.\n")
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"trials 77: complete and on disk\n", b"0"], ids=repr)
 def test_success_txt_of_a_batch_that_was_told_is_not_read(tmp_path, content):
     case = Case(tmp_path, n_trials=16)

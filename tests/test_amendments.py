@@ -63,7 +63,7 @@ def test_a_study_without_failures_has_nothing_to_run_again(tmp_path, caplog):
     case, runner = whole_study(tmp_path), FakeRunner()
     caplog.set_level("INFO")
     assert case.resume(runner, retry_failed=True) == 0
-    assert runner.trained == [] and "No trial failed, none is run again." in caplog.messages
+    assert runner.trained == [] and "No trial is run again: none has failed by itself." in caplog.messages
     assert not (case.directory / "amendments.json").exists()
 
 

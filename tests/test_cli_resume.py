@@ -57,7 +57,7 @@ def test_an_interrupted_study_resumes_to_what_an_uninterrupted_one_gives(desk, d
             process.kill()
             raise
     assert process.returncode == 130, err
-    assert "Stopping at the next segment" in err and "Traceback" not in err
+    assert "Stopping at the next evaluation" in err and "Traceback" not in err
     command = f"optuna-hp-search --resume-from {directory.relative_to(desk)}"
     assert command in out
     assert batches(directory) == []
@@ -87,7 +87,7 @@ def test_invalidating_the_best_trial_makes_the_second_best_the_best_on_every_pag
     (row,) = [row for row in rows(directory / "trials.csv") if row["trial"] == str(best)]
     assert (row["state"], row["reason"]) == ("FAIL", "invalidated: a lucky seed")
     again = hyperlax(desk, "optuna-hp-search", "--resume-from", str(directory), "--retry-failed")
-    assert again.returncode == 0 and "No trial failed, none is run again." in again.stderr
+    assert again.returncode == 0 and "No trial is run again: none has failed by itself." in again.stderr
 
 
 def wait_until_a_trial_runs(database: Path, process: Any) -> None:

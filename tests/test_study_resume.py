@@ -277,6 +277,10 @@ def test_a_study_that_another_process_runs_is_refused(tmp_path):
     holder = f"process {os.getpid()} on {socket.gethostname()} is running this study"
     with only_one_process(case.directory), pytest.raises(UsageError, match=holder):
         case.resume(n_trials=20)
+    with only_one_process(case.directory), pytest.raises(UsageError, match=holder):
+        case.start()
+    with pytest.raises(UsageError, match="already holds a study"):
+        case.start()
 
 
 def test_what_a_dead_process_left_is_taken_over(tmp_path):

@@ -106,6 +106,17 @@ def test_a_study_that_mostly_fails_gives_up_and_goes_on_when_told_to(tmp_path, c
     assert case.states()[8:] == ["COMPLETE"] * 16
 
 
+def test_a_study_whose_last_trials_fail_ends_with_the_sentence_and_exit_1(tmp_path, capsys):
+    case = Case(tmp_path, n_trials=8)
+    assert case.start(FakeRunner(fail=dict.fromkeys(range(2, 8), "loss is nan"))) == 1
+    said = capsys.readouterr().out
+    assert said.endswith(
+        "6 of 8 trials failed, more than --max-failure-rate 0.5 allows; of 6 the reason is: loss is nan.\n"
+    )
+    assert "Best: trial 1" in said or "Best: trial 0" in said
+    assert case.resume(max_failure_rate=1.0) == 0
+
+
 def test_seven_failures_are_no_rate(tmp_path):
     case = Case(tmp_path, n_trials=7)
     assert case.start(FakeRunner(fail=dict.fromkeys(range(6), "diverged"))) == 0

@@ -46,7 +46,7 @@ def _tiles(record: StudyRecord, cost: Cost | None) -> str:
     elif best:
         tiles.append(_tile(number(len(best)), "trials on the Pareto front", first=True))
     tiles.append(_tile(number(states["COMPLETE"]), "trials complete"))
-    tiles.append(_tile(number(states["FAIL"]), "trials failed"))
+    tiles.append(_tile(number(states["FAIL"]), "trial failed" if states["FAIL"] == 1 else "trials failed"))
     if states["PRUNED"]:
         tiles.append(_tile(number(states["PRUNED"]), "trials pruned"))
     if cost:
@@ -99,7 +99,10 @@ def _lost(record: StudyRecord) -> str:
     if not trials:
         return section(title, caption("None."))
     rows = [[trial.number, trial.state, trial.reason] for trial in trials]
-    words = "They never win and no plot shows them. Each one's mates in its batch went on unchanged."
+    words = (
+        "They never win and no plot shows them. Those that were invalidated keep their metrics in the table of trials; "
+        "the mates of those that failed went on unchanged."
+    )
     return section(title, caption(words), table(["trial", "state", "reason"], rows, tall=len(rows) > 12))
 
 

@@ -207,7 +207,7 @@ class Conversation:
             reason=attributes.get("reason", ""),
             params=self._questioner.space.decode(frozen.params),
             values=dict(zip(self._objectives, frozen.values, strict=True)) if complete else {},
-            metrics={name: attributes[name] for name in METRICS} if complete else {},
+            metrics={name: attributes[name] for name in METRICS if name in attributes},
             batch_directory=self._directory.root / attributes["batch"] if "batch" in attributes else None,
             exec_batch=attributes.get("exec_batch"),
         )

@@ -156,6 +156,21 @@ def only_one_process(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def refuse_running(root: Path) -> None:
+    """UsageError, naming it, if another process holds the directory; nothing is written."""
+    if os.name == "nt" or not (root / LOCK).exists():
+        return
+    import fcntl
+
+    with (root / LOCK).open(encoding="utf-8", errors="replace") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _held(root, file.read().strip()) from error
+        except OSError:
+            return
+
+
 def _held(root: Path, holder: str) -> UsageError:
     return UsageError(
         f"{root}: {holder or 'another process'} is running this study. Wait for it, or stop it and resume."

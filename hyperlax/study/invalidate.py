@@ -56,5 +56,8 @@ def invalidate(
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its record is kept.")
             for work in findings.prepare(analyse, arguments, recipe, manifest, directory, conversation):
                 work()
-            print_best(storage, objectives)
+            if storage.best_trials():
+                print_best(storage, objectives)
+            else:
+                print("No trial is left in the ranking.")
     return 0

@@ -15,7 +15,7 @@ from hyperlax.envs import slug
 from hyperlax.errors import UsageError
 from hyperlax.recipe import Recipe
 from hyperlax.study import manifest as manifests
-from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
+from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running
 from hyperlax.study.findings import Analyse
 from hyperlax.study.loop import StudyLoop
 from hyperlax.study.record import StudyRecord
@@ -51,6 +51,7 @@ def _start(
     arguments: StudyArguments, recipe: Recipe, runner: StudyRunner | None, analyse: Analyse, deadline: float
 ) -> int:
     directory = study_directory(arguments, recipe)
+    refuse_running(directory.root)
     refuse_existing(directory)
     ready = runner or runner_of_study(arguments, recipe, None)
     reference = reference_returns(arguments.env_config)

@@ -142,7 +142,7 @@ class StudyLoop:
         if again:
             log.info("Run again: trials %s.", ", ".join(map(str, again)))
         else:
-            log.info("No trial failed, none is run again.")
+            log.info("No trial is run again: none has failed by itself.")
 
     def _note(self, runner: StudyRunner) -> None:
         """Keep study.json saying what the runner is, and how many lanes its programs have come to have."""

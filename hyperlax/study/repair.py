@@ -55,12 +55,14 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
                 conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
                 before = conversation.finished()
                 told = conversation.rebuild(recipe.config.algorithm)
-                left = len(conversation.trials()) - conversation.finished()
+                finished = conversation.finished()
+                left = len(conversation.trials()) - finished
             kept = _keep(directory.database)
         if kept:
             print(f"It is kept as {kept}.")
         print(f"Restored {before} finished trials from {source} and {told} from the batches; {left} wait to be run.")
-        print(f"To go on:\n  {manifests.resume_command(root)}")
+        if finished < arguments.n_trials:
+            print(f"To go on:\n  {manifests.resume_command(root)}")
         return 0
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks a run to end at its next segment, the second ends the process at once."""
+"""Ctrl-C and SIGTERM: the first asks a run to end at its next evaluation, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from types import FrameType
 
 EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 SAME_SIGNAL_SECONDS = 0.5
+STDERR = 2
 
 
 class Stop(threading.Event):
@@ -37,12 +38,13 @@ def stopping_on_signals(stop: Stop) -> Iterator[None]:
         if stop.since is not None:
             if time.monotonic() - stop.since < SAME_SIGNAL_SECONDS:
                 return
+            os.write(STDERR, b"\nStopped at once. What was complete, and what was saved of the rest, is kept.\n")
             os._exit(EXIT_STATUS[signal.Signals(number)])
         stop.exit_status = EXIT_STATUS[signal.Signals(number)]
         stop.since = time.monotonic()
         stop.set()
         again = "Ctrl-C again exits" if number == signal.SIGINT else "A second signal ends it"
-        print(f"\nStopping at the next segment. {again} at once.", file=sys.stderr, flush=True)
+        print(f"\nStopping at the next evaluation. {again} at once.", file=sys.stderr, flush=True)
 
     before = {number: signal.signal(number, handle) for number in EXIT_STATUS}
     try:

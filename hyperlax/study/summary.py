@@ -24,7 +24,7 @@ def print_end(
 ) -> int:
     """Print how a study ended and return the exit status: 1 if no trial or too few succeeded, else 0.
 
-    interrupted: the exit status for that, where it was. given_up: why the study ended early for its failures, where it did.
+    interrupted: the exit status for that, where it was. given_up: that too many trials failed, where they did.
     saved: how many of the trials that are left are saved in the middle of their training.
     """
     states = Counter(trial.state.name for trial in storage.trials() if trial.state.is_finished())
@@ -35,12 +35,16 @@ def print_end(
         print(f"Every configuration of the search space is used; the study ends before its {total} trials.")
     print_best(storage, objectives)
     _print_report(directory)
-    if finished < total and not exhausted:
+    left = total - finished
+    if left and not exhausted:
         command = resume_command(directory.root) + (" --max-failure-rate 1" if given_up else "")
-        print(f"{_why(interrupted, given_up, total - finished, saved)} To go on:\n  {command}")
+        print(f"{_why(interrupted, given_up, left, saved)} To go on:\n  {command}")
         return 1 if given_up else interrupted or 0
     if states["COMPLETE"] + states["PRUNED"] == 0:
         print(f"Every trial failed; the reasons are in {directory.root / 'trials.csv'}.")
+        return 1
+    if given_up:
+        print(given_up)
         return 1
     return 0
 

@@ -66,8 +66,7 @@ def test_no_batch_gets_the_name_of_one_that_is_gone(tmp_path):
     assert case.told() == told
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "random", "qmc"])
-@pytest.mark.parametrize("before", [3, 12])
+@pytest.mark.parametrize(("sampler", "before"), [("tpe", 3), ("tpe", 12), ("nsgaii", 3), ("random", 12), ("qmc", 3)])
 def test_a_database_that_is_lost_while_trials_wait_to_be_run_again_is_repaired(tmp_path, sampler, before, capsys):
     case = failed_alone(tmp_path / "failed", sampler=sampler)
     interrupted_retry(case, before)

@@ -158,11 +158,15 @@ def only_one_process(root: Path) -> Iterator[None]:
 
 def refuse_running(root: Path) -> None:
     """UsageError, naming it, if another process holds the directory; nothing is written."""
-    if os.name == "nt" or not (root / LOCK).exists():
+    if os.name == "nt":
         return
     import fcntl
 
-    with (root / LOCK).open(encoding="utf-8", errors="replace") as file:
+    with refusing_what_is_forbidden(root):
+        exists = (root / LOCK).exists()
+    if not exists:
+        return
+    with refusing_what_is_forbidden(root / LOCK), (root / LOCK).open(encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import errno
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,12 +14,9 @@ if TYPE_CHECKING:
     from hyperlax.flags import SearchFlags
     from hyperlax.recipe import Recipe
 
-SAMPLERS = ("tpe", "nsgaii", "qmc", "random")
-LATER_SAMPLERS = {"nsgaiii": "nsgaii", "cmaes": "tpe", "gp": "tpe", "grid": "qmc"}  # and what to use until then
-PACKINGS = ("auto", "pad", "split")
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 OF_THIS_RUN = ("resume_from", "plan_only", "retry_failed")
-LARGEST_SEED = 2**31 - 1
+SWITCHES = ("compilation_cache", "default_trial")
+"""What is on unless `--no-...` turns it off."""
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 
 
@@ -38,6 +31,13 @@ class StudyArguments:
     objective_names: tuple[str, ...]
     objective_directions: tuple[str, ...]
     sampler: str
+    default_trial: bool
+    enqueue: str | None
+    constraints: tuple[str, ...]
+    pruner: str
+    pruner_min_segments: int
+    pruner_reduction_factor: int
+    pruner_percentile: float
     optuna_study_batch_size: int
     runner_hparam_batch_size: int | Literal["auto"]
     packing: str
@@ -45,9 +45,13 @@ class StudyArguments:
     log_level: str
     seed: int
     num_seeds: int
+    aggregate: str
+    seed_schedule: str
     total_timesteps: int
     num_evaluations: int
     num_eval_episodes: int
+    confirm_top: int
+    confirm_seeds: int
     timeout: float | None
     max_failure_rate: float
     checkpoint_seconds: float
@@ -110,6 +114,7 @@ class SingleArguments:
 
 def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
     """The arguments of a new study. UsageError for what cannot run."""
+    from hyperlax.argument_checks import checked, required
     from hyperlax.envs import slug
     from hyperlax.metrics import METRICS
 
@@ -125,6 +130,13 @@ def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
         objective_names=names,
         objective_directions=directions,
         sampler="tpe",
+        default_trial=True,
+        enqueue=None,
+        constraints=(),
+        pruner="none",
+        pruner_min_segments=3,
+        pruner_reduction_factor=3,
+        pruner_percentile=25.0,
         optuna_study_batch_size=16,
         runner_hparam_batch_size="auto",
         packing="auto",
@@ -132,6 +144,10 @@ def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
         log_level="INFO",
         seed=0,
         num_seeds=1,
+        aggregate="mean",
+        seed_schedule="fixed",
+        confirm_top=0,
+        confirm_seeds=10,
         **asdict(recipe.config.run_lengths["default"]),
         timeout=None,
         max_failure_rate=0.5,
@@ -144,12 +160,12 @@ def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
 def given_arguments(flags: SearchFlags, recipe: Recipe) -> dict[str, Any]:
     """Argument name -> value of what was given, the run length's name resolved to the three that it stands for."""
     given = {f.name: getattr(flags, f.name) for f in fields(flags) if f.name not in OF_THIS_RUN}
-    modifier, uncached = given.pop("run_length_modifier"), given.pop("no_compilation_cache")
+    modifier = given.pop("run_length_modifier")
+    switched_off = [name for name in SWITCHES if given.pop(f"no_{name}")]
     given = {name: value for name, value in given.items() if value is not None}
     if modifier:
         given = {**asdict(recipe.config.run_lengths[modifier]), **given}
-    if uncached:
-        given["compilation_cache"] = False
+    given |= dict.fromkeys(switched_off, False)
     if "log_level" in given:
         given["log_level"] = given["log_level"].upper()
     if given.get("algo_and_network_config", "").endswith(".py"):
@@ -157,116 +173,8 @@ def given_arguments(flags: SearchFlags, recipe: Recipe) -> dict[str, Any]:
     return given
 
 
-def checked(arguments: StudyArguments) -> StudyArguments:
-    """The same arguments. UsageError for any that cannot run, alone or together."""
-    from hyperlax.metrics import check_objectives
-
-    check_run(arguments)
-    if not arguments.study_name.strip():
-        raise UsageError("--study-name is empty. Name the study, or leave the flag out.")
-    at_least(arguments.n_trials, 1, "n_trials")
-    check_objectives(arguments.objective_names, arguments.objective_directions)
-    _check_sampler(arguments.sampler)
-    _check_batches(arguments)
-    if arguments.packing not in PACKINGS:
-        raise UsageError(f"--packing: nothing named {arguments.packing!r}. Use {', '.join(PACKINGS)}.")
-    if arguments.timeout is not None and not (arguments.timeout > 0 and math.isfinite(arguments.timeout)):
-        raise UsageError(f"--timeout needs seconds above 0, got {arguments.timeout}. Leave it out for no limit.")
-    if not 0 <= arguments.max_failure_rate <= 1:
-        raise UsageError(
-            f"--max-failure-rate needs a share from 0 to 1, got {arguments.max_failure_rate}. 1 never gives up."
-        )
-    if not (arguments.checkpoint_seconds >= 0 and math.isfinite(arguments.checkpoint_seconds)):
-        raise UsageError(
-            f"--checkpoint-seconds needs seconds of at least 0, got {arguments.checkpoint_seconds}. "
-            "0 saves at every evaluation."
-        )
-    return arguments
-
-
-def check_run(arguments: StudyArguments | SingleArguments) -> None:
-    """Refuse what no training can run with: the part that both commands share."""
-    at_least(arguments.seed, 0, "seed")
-    if arguments.seed > LARGEST_SEED:
-        raise UsageError(f"--seed needs a number from 0 to {LARGEST_SEED}, got {arguments.seed}.")
-    for name in ("num_seeds", *RUN_LENGTH):
-        at_least(getattr(arguments, name), 1, name)
-        if getattr(arguments, name) > LARGEST_SEED:
-            raise UsageError(
-                f"{flag_of(name)} needs a number from 1 to {LARGEST_SEED}, got {getattr(arguments, name)}."
-            )
-    if arguments.total_timesteps < arguments.num_evaluations:
-        raise UsageError(
-            f"--total-timesteps {arguments.total_timesteps} is less than one step for each of --num-evaluations "
-            f"{arguments.num_evaluations}. Raise the first or lower the second."
-        )
-    if arguments.log_level not in LOG_LEVELS:
-        raise UsageError(f"--log-level: no level named {arguments.log_level!r}. Use {', '.join(LOG_LEVELS)}.")
-    _check_output_root(arguments.output_root)
-
-
-def at_least(value: int, least: int, name: str) -> None:
-    """Refuse a count that is too small, naming its flag."""
-    if value < least:
-        raise UsageError(f"{flag_of(name)} needs a whole number of at least {least}, got {value}.")
-
-
-def required(value: str | None, flag: str, what: str) -> str:
-    """The value. UsageError if the flag was not given."""
-    if not value:
-        raise UsageError(f"{flag} is required: {what}.")
-    return value
-
-
-def _check_sampler(sampler: str) -> None:
-    if sampler in SAMPLERS:
-        return
-    listed = ", ".join(SAMPLERS)
-    if sampler in LATER_SAMPLERS:
-        raise UsageError(
-            f"--sampler {sampler} is not available yet; use {LATER_SAMPLERS[sampler]}. There are {listed}."
-        )
-    near = difflib.get_close_matches(sampler, SAMPLERS, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    raise UsageError(f"--sampler: no sampler named `{sampler}`. {hint}There are {listed}.")
-
-
-def _check_batches(arguments: StudyArguments) -> None:
-    together, lanes = arguments.optuna_study_batch_size, arguments.runner_hparam_batch_size
-    at_least(together, 1, "optuna_study_batch_size")
-    if arguments.sampler == "nsgaii" and together < 2:
-        raise UsageError(
-            "--sampler nsgaii crosses the trials of one super-batch: --optuna-study-batch-size needs at least 2, got "
-            f"{together}. For one trial at a time, use tpe."
-        )
-    if lanes == "auto":
-        return
-    at_least(lanes, 1, "runner_hparam_batch_size")
-    if lanes > together:
-        raise UsageError(
-            f"--runner-hparam-batch-size {lanes} is more than the {together} trials of --optuna-study-batch-size. "
-            "Lower the first, raise the second, or use auto."
-        )
-
-
-def _check_output_root(given: str) -> None:
-    if not given.strip():
-        raise UsageError("--output-root is empty. Name a directory, or leave the flag out.")
-    root = Path(given)
-    try:
-        nearest = next(path for path in (root, *root.absolute().parents) if path.exists())
-    except OSError as error:
-        shown = given if len(given) <= 60 else f"{given[:60]}..."
-        other = "a shorter name" if error.errno == errno.ENAMETOOLONG else "another directory"
-        raise UsageError(f"--output-root {shown}: {error.strerror}. Choose {other}.") from error
-    if not nearest.is_dir():
-        raise UsageError(
-            f"--output-root {root}: {nearest} is a file. Choose a directory; it is made if it is not there."
-        )
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UsageError(f"--output-root {root}: {nearest} cannot be written to. Choose another directory.")
-
-
 def flag_of(name: str) -> str:
     """An argument's flag."""
-    return "--no-compilation-cache" if name == "compilation_cache" else "--" + name.replace("_", "-")
+    if name in SWITCHES:
+        return "--no-" + name.replace("_", "-")
+    return "--constraint" if name == "constraints" else "--" + name.replace("_", "-")

@@ -104,7 +104,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
 
 
 def _recipe_name(flags: SearchFlags | SingleFlags) -> str:
-    from hyperlax.arguments import required
+    from hyperlax.argument_checks import required
     from hyperlax.recipe import available
 
     what = f"a recipe ({', '.join(available())}) or a path to a .py file"

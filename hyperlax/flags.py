@@ -76,6 +76,46 @@ class SearchFlags:
         ),
     ] = None
     sampler: Annotated[str | None, _flag("{tpe,nsgaii,qmc,random}", "Who suggests the trials.", "default: tpe")] = None
+    no_default_trial: Annotated[
+        bool,
+        FlagCreatePairsOff,
+        _flag(
+            None,
+            "Do not begin with the recipe's own configuration as trial 0.",
+            "default: trial 0 is the recipe's, where the space contains it",
+        ),
+    ] = False
+    enqueue: Annotated[
+        str | None,
+        _flag("FILE", "Begin with the configurations of this JSON file, in its order.", "default: none"),
+    ] = None
+    constraints: Annotated[
+        tuple[str, ...] | None,
+        _flag(
+            "'METRIC <= NUMBER' [...]",
+            "What a trial has to satisfy to be the best, e.g. 'num_parameters <= 20000'; tpe, nsgaii, nsgaiii and gp heed it.",
+            "default: nothing",
+            "constraint",
+        ),
+    ] = None
+    pruner: Annotated[
+        str | None,
+        _flag(
+            "{none,asha,median,percentile,hyperband}",
+            "Ends trials that do badly at an evaluation; their lanes go to the next ones.",
+            "default: none",
+        ),
+    ] = None
+    pruner_min_segments: Annotated[
+        int | None, _flag("INT", "Evaluations that every trial is left, whatever they show.", "default: 3")
+    ] = None
+    pruner_reduction_factor: Annotated[
+        int | None, _flag("INT", "Of asha and hyperband: one trial in so many goes on from each rung.", "default: 3")
+    ] = None
+    pruner_percentile: Annotated[
+        float | None,
+        _flag("PERCENT", "Of percentile: the best of this share go on at each evaluation.", "default: 25"),
+    ] = None
     optuna_study_batch_size: Annotated[
         int | None,
         _flag("INT", "Trials asked from the sampler together. Wider is faster and searches less well.", "default: 16"),
@@ -110,16 +150,37 @@ class SearchFlags:
             "DIR",
             "Continue the study of this directory until it holds --n-trials finished trials. What is not given is read "
             "from its study.json; what is given must agree, except --n-trials, --timeout, --max-failure-rate, "
-            "--checkpoint-seconds, --log-level and --runner-hparam-batch-size.",
+            "--checkpoint-seconds, --log-level, --runner-hparam-batch-size, --confirm-top and --confirm-seeds.",
             "default: start a new study",
         ),
     ] = None
     seed: Seed = None
     num_seeds: NumSeeds = None
+    aggregate: Annotated[
+        str | None,
+        _flag("{mean,median,iqm,worst}", "What of the seeds' returns is the trial's.", "default: mean"),
+    ] = None
+    seed_schedule: Annotated[
+        str | None,
+        _flag(
+            "{fixed,racing}",
+            "Train all seeds of a trial at once, or one after another while the trial is among the better ones.",
+            "default: fixed",
+        ),
+    ] = None
     total_timesteps: TotalTimesteps = None
     num_evaluations: NumEvaluations = None
     num_eval_episodes: NumEvalEpisodes = None
     run_length_modifier: RunLengthModifier = None
+    confirm_top: Annotated[
+        int | None,
+        _flag(
+            "INT",
+            "After the search, train so many of the best and the recipe's own configuration again on new seeds.",
+            "default: 0",
+        ),
+    ] = None
+    confirm_seeds: Annotated[int | None, _flag("INT", "New seeds of --confirm-top.", "default: 10")] = None
     timeout: Annotated[
         float | None,
         _flag(

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperlax.arguments import StudyArguments, checked, flag_of, given_arguments
+from hyperlax.argument_checks import checked
+from hyperlax.arguments import SWITCHES, StudyArguments, flag_of, given_arguments
 from hyperlax.errors import UsageError
 from hyperlax.reading import read_json
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from hyperlax.recipe import Recipe
 
 MAY_CHANGE_ON_RESUME = (
-    "n_trials", "timeout", "max_failure_rate", "checkpoint_seconds", "log_level", "runner_hparam_batch_size"
+    "n_trials", "timeout", "max_failure_rate", "checkpoint_seconds", "log_level", "runner_hparam_batch_size", "confirm_top",
+    "confirm_seeds",
 )  # fmt: skip
 
 
@@ -103,6 +105,6 @@ def _same(name: str, stored: Any, given: Any) -> bool:
 
 
 def _words(name: str, value: Any) -> str:
-    if name == "compilation_cache":
-        return "the cache" if value else "no cache"
+    if name in SWITCHES:
+        return f"{'' if value else 'no '}{name.replace('_', ' ')}"
     return " ".join(value) if isinstance(value, tuple) else str(value)

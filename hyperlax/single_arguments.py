@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperlax.arguments import RUN_LENGTH, SingleArguments, check_run, required
+from hyperlax.argument_checks import check_run, required
+from hyperlax.arguments import RUN_LENGTH, SingleArguments
 from hyperlax.errors import UsageError
 from hyperlax.reading import read_json
 

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from scipy.stats import qmc
 
-from hyperlax.arguments import SAMPLERS
+from hyperlax.argument_checks import SAMPLERS
 from hyperlax.space import Categorical, LogUniform, QUniform, UniformContinuous, UniformDiscrete
 from hyperlax.study import suggest
 from hyperlax.study.distributions import SearchSpace

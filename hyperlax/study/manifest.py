@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.arguments import SWITCHES, StudyArguments, flag_of
 from hyperlax.errors import UsageError
 from hyperlax.files import write_json
 from hyperlax.metrics import ReferenceReturns
@@ -117,10 +117,10 @@ def search_command(arguments: StudyArguments) -> str:
     for name, value in arguments.to_json().items():
         if value is None:
             continue
-        if name == "compilation_cache":
-            words += [] if value else ["--no-compilation-cache"]
-            continue
-        words += ["--" + name.replace("_", "-"), *(map(str, value) if isinstance(value, list) else [str(value)])]
+        if name in SWITCHES:
+            words += [] if value else [flag_of(name)]
+        elif value != []:
+            words += [flag_of(name), *(map(str, value) if isinstance(value, list) else [str(value)])]
     return shlex.join(words)
 
 

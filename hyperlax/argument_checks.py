@@ -1,0 +1,128 @@
+"""Refuses arguments that cannot run, alone or together, before anything does."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import math
+import os
+from pathlib import Path
+
+from hyperlax.arguments import RUN_LENGTH, SingleArguments, StudyArguments, flag_of
+from hyperlax.errors import UsageError
+
+SAMPLERS = ("tpe", "nsgaii", "qmc", "random")
+LATER_SAMPLERS = {"nsgaiii": "nsgaii", "cmaes": "tpe", "gp": "tpe", "grid": "qmc"}  # and what to use until then
+PACKINGS = ("auto", "pad", "split")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LARGEST_SEED = 2**31 - 1
+
+
+def checked(arguments: StudyArguments) -> StudyArguments:
+    """The same arguments. UsageError for any that cannot run, alone or together."""
+    from hyperlax.metrics import check_objectives
+
+    check_run(arguments)
+    if not arguments.study_name.strip():
+        raise UsageError("--study-name is empty. Name the study, or leave the flag out.")
+    at_least(arguments.n_trials, 1, "n_trials")
+    check_objectives(arguments.objective_names, arguments.objective_directions)
+    _check_sampler(arguments.sampler)
+    _check_batches(arguments)
+    if arguments.packing not in PACKINGS:
+        raise UsageError(f"--packing: nothing named {arguments.packing!r}. Use {', '.join(PACKINGS)}.")
+    if arguments.timeout is not None and not (arguments.timeout > 0 and math.isfinite(arguments.timeout)):
+        raise UsageError(f"--timeout needs seconds above 0, got {arguments.timeout}. Leave it out for no limit.")
+    if not 0 <= arguments.max_failure_rate <= 1:
+        raise UsageError(
+            f"--max-failure-rate needs a share from 0 to 1, got {arguments.max_failure_rate}. 1 never gives up."
+        )
+    if not (arguments.checkpoint_seconds >= 0 and math.isfinite(arguments.checkpoint_seconds)):
+        raise UsageError(
+            f"--checkpoint-seconds needs seconds of at least 0, got {arguments.checkpoint_seconds}. "
+            "0 saves at every evaluation."
+        )
+    return arguments
+
+
+def check_run(arguments: StudyArguments | SingleArguments) -> None:
+    """Refuse what no training can run with: the part that both commands share."""
+    at_least(arguments.seed, 0, "seed")
+    if arguments.seed > LARGEST_SEED:
+        raise UsageError(f"--seed needs a number from 0 to {LARGEST_SEED}, got {arguments.seed}.")
+    for name in ("num_seeds", *RUN_LENGTH):
+        at_least(getattr(arguments, name), 1, name)
+        if getattr(arguments, name) > LARGEST_SEED:
+            raise UsageError(
+                f"{flag_of(name)} needs a number from 1 to {LARGEST_SEED}, got {getattr(arguments, name)}."
+            )
+    if arguments.total_timesteps < arguments.num_evaluations:
+        raise UsageError(
+            f"--total-timesteps {arguments.total_timesteps} is less than one step for each of --num-evaluations "
+            f"{arguments.num_evaluations}. Raise the first or lower the second."
+        )
+    if arguments.log_level not in LOG_LEVELS:
+        raise UsageError(f"--log-level: no level named {arguments.log_level!r}. Use {', '.join(LOG_LEVELS)}.")
+    _check_output_root(arguments.output_root)
+
+
+def at_least(value: int, least: int, name: str) -> None:
+    """Refuse a count that is too small, naming its flag."""
+    if value < least:
+        raise UsageError(f"{flag_of(name)} needs a whole number of at least {least}, got {value}.")
+
+
+def required(value: str | None, flag: str, what: str) -> str:
+    """The value. UsageError if the flag was not given."""
+    if not value:
+        raise UsageError(f"{flag} is required: {what}.")
+    return value
+
+
+def _check_sampler(sampler: str) -> None:
+    if sampler in SAMPLERS:
+        return
+    listed = ", ".join(SAMPLERS)
+    if sampler in LATER_SAMPLERS:
+        raise UsageError(
+            f"--sampler {sampler} is not available yet; use {LATER_SAMPLERS[sampler]}. There are {listed}."
+        )
+    near = difflib.get_close_matches(sampler, SAMPLERS, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise UsageError(f"--sampler: no sampler named `{sampler}`. {hint}There are {listed}.")
+
+
+def _check_batches(arguments: StudyArguments) -> None:
+    together, lanes = arguments.optuna_study_batch_size, arguments.runner_hparam_batch_size
+    at_least(together, 1, "optuna_study_batch_size")
+    if arguments.sampler == "nsgaii" and together < 2:
+        raise UsageError(
+            "--sampler nsgaii crosses the trials of one super-batch: --optuna-study-batch-size needs at least 2, got "
+            f"{together}. For one trial at a time, use tpe."
+        )
+    if lanes == "auto":
+        return
+    at_least(lanes, 1, "runner_hparam_batch_size")
+    if lanes > together:
+        raise UsageError(
+            f"--runner-hparam-batch-size {lanes} is more than the {together} trials of --optuna-study-batch-size. "
+            "Lower the first, raise the second, or use auto."
+        )
+
+
+def _check_output_root(given: str) -> None:
+    if not given.strip():
+        raise UsageError("--output-root is empty. Name a directory, or leave the flag out.")
+    root = Path(given)
+    try:
+        nearest = next(path for path in (root, *root.absolute().parents) if path.exists())
+    except OSError as error:
+        shown = given if len(given) <= 60 else f"{given[:60]}..."
+        other = "a shorter name" if error.errno == errno.ENAMETOOLONG else "another directory"
+        raise UsageError(f"--output-root {shown}: {error.strerror}. Choose {other}.") from error
+    if not nearest.is_dir():
+        raise UsageError(
+            f"--output-root {root}: {nearest} is a file. Choose a directory; it is made if it is not there."
+        )
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"--output-root {root}: {nearest} cannot be written to. Choose another directory.")

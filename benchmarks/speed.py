@@ -30,6 +30,7 @@ import optuna
 
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine import device
+from hyperlax.engine.registry import Registry
 from hyperlax.engine.runner import LaneRunner
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, RunLength, apply, load
@@ -105,7 +106,7 @@ def compiled_each(recipe: Recipe, steps: int, count: int) -> float:
     began = time.perf_counter()
     for trial in suggested(recipe)[:count]:
         alone = Workload(trial.algorithm, {}, "gymnax.cartpole", RunLength(steps, EVALUATIONS, EPISODES))
-        runner = LaneRunner(alone, seed=0, num_seeds=1, lanes=1, slot_devices=device.slot_devices()[:1])
+        runner = LaneRunner(alone, Registry(1, 1), seed=0, slot_devices=device.slot_devices()[:1])
         run(runner, HparamBatch((trial,)))
     return (time.perf_counter() - began) / count
 
@@ -120,7 +121,7 @@ def compiled_already(recipe: Recipe, environment: str, steps: int, lanes: int, s
     space = {name: found for name, found in recipe.space.items() if ".network." not in name}
     trials = suggested(Recipe(recipe.name, recipe.path, recipe.config, space))
     load_ = Workload(recipe.config.algorithm, space, environment, RunLength(steps, EVALUATIONS, EPISODES))
-    runner = LaneRunner(load_, seed=0, num_seeds=1, lanes=lanes, slot_devices=device.slot_devices()[:slots])
+    runner = LaneRunner(load_, Registry(lanes, 1), seed=0, slot_devices=device.slot_devices()[:slots])
     batches = runner.plan(trials).batches
     run(runner, HparamBatch(tuple(trials[:lanes])))
     began = time.perf_counter()
@@ -175,7 +176,7 @@ def steady_state() -> None:
     steps, rates = 200_000, []
     for lanes, cores in ((1, 1), (LANES, len(slots))):
         workload = Workload(recipe.config.algorithm, {}, "gymnax.cartpole", RunLength(steps, 1, 1))
-        runner = LaneRunner(workload, seed=0, num_seeds=1, lanes=lanes, slot_devices=slots[:cores])
+        runner = LaneRunner(workload, Registry(lanes, 1), seed=0, slot_devices=slots[:cores])
         batches = [
             HparamBatch(tuple(Trial(lanes * i + lane, recipe.config.algorithm) for lane in range(lanes)))
             for i in range(2 * cores)
@@ -237,7 +238,7 @@ def structural(name: str, environment: str, steps: int) -> None:
 
     def runner(base: AlgorithmConfig, space: Mapping[str, Distribution]) -> LaneRunner:
         workload = Workload(base, space, environment, length)
-        return LaneRunner(workload, seed=0, num_seeds=1, lanes=LANES, slot_devices=slots)
+        return LaneRunner(workload, Registry(LANES, 1), seed=0, slot_devices=slots)
 
     def structure(trial: Trial) -> tuple[int, ...]:
         own = vars(trial.algorithm.hyperparam)

@@ -26,6 +26,7 @@ HEAD, ARRAYS = "head", "arrays"
 LARGEST_SHARE = 0.1
 """Of the time that may go into saving: after a slow save the next one waits longer."""
 _NAME = re.compile(r"trial_\d+\.npz")
+_POOL = re.compile(r"pool_\d+\.npz")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,22 @@ class Checkpoints:
         """The file of a batch of these trials, which is there or not."""
         return Checkpoint(self._directory / f"trial_{trials[0]:05d}.npz", self._seconds)
 
+    def of_pool(self, index: int) -> Checkpoint:
+        """The file of one of the pools that a study with pruning trains its trials in."""
+        return Checkpoint(self._directory / f"pool_{index:03d}.npz", self._seconds)
+
+    def pools(self) -> Iterator[tuple[Head, dict[str, np.ndarray]]]:
+        """What was saved of every pool; one that cannot be read is logged."""
+        for path in self._pool_paths():
+            found = Checkpoint(path, self._seconds).load()
+            if found is not None:
+                yield found
+
+    def keep_pools(self, count: int) -> None:
+        """Remove what was saved of pools beyond the first `count`."""
+        for path in self._pool_paths()[count:]:
+            path.unlink(missing_ok=True)
+
     def heads(self) -> list[Head]:
         """Of every saved batch, in the order of their first trials; one that cannot be read is logged."""
         heads = []
@@ -123,6 +140,9 @@ class Checkpoints:
                 held = _read_head(path).trials
             if held != but and not set(held).isdisjoint(trials):
                 path.unlink(missing_ok=True)
+
+    def _pool_paths(self) -> list[Path]:
+        return sorted(path for path in self._directory.glob("pool_*.npz") if _POOL.fullmatch(path.name))
 
     def _paths(self) -> list[Path]:
         return sorted(path for path in self._directory.glob("trial_*.npz") if _NAME.fullmatch(path.name))

@@ -9,7 +9,9 @@ from typing import Any
 from hyperlax.algorithms.padding import Padding
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine import device
-from hyperlax.engine.runner import LaneRunner, schedule_of
+from hyperlax.engine.batch import schedule_of
+from hyperlax.engine.registry import Registry
+from hyperlax.engine.runner import LaneRunner
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.programs import Budget, choose_paddings, shares
@@ -24,7 +26,7 @@ class Task:
 
     lanes: the most trials that a compiled call trains at once; None chooses from the device and `super_batch`. packing: "auto",
     "pad" or "split". chosen: the `LaneRunner.packing` of a study that goes on: its programs and, unless others are asked for now,
-    their lanes stay what they were, and so do its results to the bit.
+    their lanes stay what they were, and so do its results to the bit. refills: trials enter and leave while others train.
     """
 
     base: AlgorithmConfig
@@ -39,6 +41,7 @@ class Task:
     packing: str = "auto"
     chosen: Mapping[str, Any] | None = None
     compilation_cache: bool = True
+    refills: bool = False
 
 
 def make_runner(task: Task) -> LaneRunner:
@@ -68,15 +71,19 @@ def make_runner(task: Task) -> LaneRunner:
         paddings = choose_paddings(base, space, environment, budget, task.packing, costs)
     workload = Workload(base, space, environment, run_length, paddings)
     share = shares(workload, base, space)
+    registry = Registry(
+        lanes,
+        task.num_seeds,
+        lanes_of=lambda program: budget.lanes_for(share.get(program, 0.0)),
+        lanes_before=lanes_before,
+        room=None if task.lanes else device.room_for_a_program,
+        refills=task.refills,
+    )
     return LaneRunner(
         workload,
+        registry,
         seed=task.seed,
-        num_seeds=task.num_seeds,
-        lanes=lanes,
-        lanes_of=lambda program: budget.lanes_for(share.get(program, 0.0)),
         slot_devices=slots,
-        room=None if task.lanes else device.room_for_a_program,
-        lanes_before=lanes_before,
         costs=costs,
         packing={
             "super_batch": super_batch,

@@ -13,6 +13,7 @@ import pytest
 
 from hyperlax.checkpoints import Checkpoints, Head
 from hyperlax.engine.lanes import Program
+from hyperlax.engine.registry import Registry
 from hyperlax.engine.runner import LaneRunner
 from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
 from tests import small
@@ -76,7 +77,7 @@ def test_real_training_goes_on_to_the_bit_with_its_replay_its_normalizer_and_its
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load, device = small.workload(case, small.WIDEST), jax.local_devices()[:1]
-    lane_runner = LaneRunner(load, seed=small.SEED, num_seeds=small.SEEDS, lanes=small.LANES, slot_devices=device)
+    lane_runner = LaneRunner(load, Registry(small.LANES, small.SEEDS), seed=small.SEED, slot_devices=device)
     values = {"normalize_observations": True} if case.startswith("ppo") else {}
     hparam_batch = batch(Trial(3, small.changed(case, **values)), Trial(1, small.changed(case, gamma=0.5)))
     states = states_met(monkeypatch)

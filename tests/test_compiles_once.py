@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import pytest
 
+from hyperlax.engine.registry import Registry
 from hyperlax.engine.runner import LaneRunner
 from hyperlax.trial import HparamBatch, Trial
 from tests import toy
@@ -78,7 +79,7 @@ def test_the_second_batch_of_a_toy_compiles_nothing_even_if_it_is_shorter() -> N
 def test_the_second_batch_of_ppo_compiles_nothing_though_every_hyperparameter_and_network_differs() -> None:
     case = "ppo_discrete"
     lane_runner = LaneRunner(
-        workload(case, WIDEST), seed=SEED, num_seeds=SEEDS, lanes=LANES, slot_devices=jax.local_devices()[:1]
+        workload(case, WIDEST), Registry(LANES, SEEDS), seed=SEED, slot_devices=jax.local_devices()[:1]
     )
     prefix = "algorithm.network.actor_network.pre_torso."
     other = with_values(case, {prefix + "layer_sizes": [8], prefix + "activation": "elu"})

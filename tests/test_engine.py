@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperlax.engine.batch import Schedule
+from hyperlax.engine.batch import Schedule, schedule_of
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import NoRoom, Preparation, Program
 from hyperlax.engine.plan import batches_of, makespan
-from hyperlax.engine.runner import schedule_of
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
 from hyperlax.trial import Trial
@@ -128,7 +127,7 @@ def test_a_copy_with_other_hyperparameters_goes_its_own_way() -> None:
 def test_refill_touches_only_the_named_lanes() -> None:
     trained = program().train(started(0, 1, 2), hypers(RATES), 0, 3)
     before = to_numpy(trained)
-    after = to_numpy(program().refill(trained, jnp.asarray([False, True, False]), keys(7, 8, 9), hypers([0.7] * 3)))
+    after = to_numpy(program().refill(trained, jnp.asarray([False, True, False]), started(7, 8, 9, rates=[0.7] * 3)))
     assert same_bits(lane(after, 0), lane(before, 0))
     assert same_bits(lane(after, 2), lane(before, 2))
     assert not same_bits(lane(after, 1), lane(before, 1))
@@ -137,8 +136,8 @@ def test_refill_touches_only_the_named_lanes() -> None:
 def test_a_refilled_lane_scores_as_a_fresh_start_does_and_keeps_only_what_renew_keeps() -> None:
     trained = program().train(started(0, 1, 2), hypers(RATES), 0, 3)
     rates = [0.7, 0.2, 0.4]
-    refilled = program().refill(trained, jnp.asarray([True, True, False]), keys(7, 8, 9), hypers(rates))
     fresh = started(7, 8, 9, rates=rates)
+    refilled = program().refill(trained, jnp.asarray([True, True, False]), fresh)
     assert refilled.scrap[:, 0].tolist() == [3, 3, 3]
     assert fresh.scrap[:, 0].tolist() == [0, 0, 0]
     refilled = program().train(refilled, hypers(rates), 3, 2)
@@ -149,18 +148,18 @@ def test_a_refilled_lane_scores_as_a_fresh_start_does_and_keeps_only_what_renew_
 
 def test_the_state_that_goes_into_a_verb_is_donated_and_what_is_shared_is_not() -> None:
     shared, fresh = hypers(RATES), keys(0, 1, 2)
-    lanes = program().start(fresh, shared)
+    lanes, other = program().start(fresh, shared), program().start(fresh, shared)
     for verb in (
         lambda state: program().train(state, shared, 0, 1),
         lambda state: program().reorder(state, jnp.asarray([0, 1, 2])),
-        lambda state: program().refill(state, jnp.asarray([True, False, False]), fresh, shared),
+        lambda state: program().refill(state, jnp.asarray([True, False, False]), other),
     ):
         spent, lanes = lanes, verb(lanes)
         assert spent.x.is_deleted()
         assert not lanes.x.is_deleted()
     episodes = evaluation_keys(SEED, SEEDS)
     program().evaluate(lanes, shared, episodes)
-    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((lanes, shared, fresh, episodes)))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((lanes, other, shared, fresh, episodes)))
 
 
 def test_each_verb_is_compiled_once_and_its_memory_is_known() -> None:

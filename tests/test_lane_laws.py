@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hyperlax.algorithms.padding import padding_of, structure_of
 from hyperlax.algorithms.workload import Workload
+from hyperlax.engine.registry import Registry
 from hyperlax.engine.runner import LaneRunner
 from hyperlax.hyperparams import rules
 from hyperlax.recipe import RunLength
@@ -153,7 +154,7 @@ def test_changing_one_hyperparameter_in_one_lane_changes_that_lane_alone(case: s
 def test_changing_one_static_hyperparameter_in_one_trial_changes_that_trial_alone(case: str, field: str) -> None:
     length = RunLength(total_timesteps=128, num_evaluations=2, num_eval_episodes=2)
     load = Workload(BASES[case], {}, ENVIRONMENTS[case], length)
-    runner = LaneRunner(load, seed=SEED, num_seeds=1, lanes=3, slot_devices=jax.local_devices()[:1])
+    runner = LaneRunner(load, Registry(3, 1), seed=SEED, slot_devices=jax.local_devices()[:1])
 
     def curves(middle: Any) -> dict[int, Any]:
         trials = [Trial(0, BASES[case]), Trial(1, middle), Trial(2, BASES[case])]
@@ -227,7 +228,7 @@ def test_padded_split_or_mixed_a_trial_has_the_same_curve(case: str) -> None:
     curves = []
     for paddings in (None, [], [some]):
         load = Workload(BASES[case], space, ENVIRONMENTS[case], RUN_LENGTH, paddings)
-        runner = LaneRunner(load, seed=SEED, num_seeds=1, lanes=2, slot_devices=jax.local_devices()[:1])
+        runner = LaneRunner(load, Registry(2, 1), seed=SEED, slot_devices=jax.local_devices()[:1])
         results = [
             runner.run(b, should_stop=lambda: False, report=lambda steps: None) for b in runner.plan(trials).batches
         ]

@@ -14,6 +14,7 @@ import pytest
 
 from hyperlax import envs
 from hyperlax.algorithms.workload import Workload
+from hyperlax.engine.registry import Registry
 from hyperlax.engine.runner import LaneRunner
 from hyperlax.envs import Continuous, Environment, Step
 from hyperlax.files import cell, read_csv
@@ -163,7 +164,7 @@ def test_exploding_parameters_and_infinite_rewards_fail_alone_and_their_mates_ar
     case = Case(tmp_path, recipe=recipe, env_config="lab.walk", n_trials=8, **lengths)
     engine = LaneRunner(
         Workload(base, {}, "lab.walk", RUN_LENGTH),
-        seed=SEED, num_seeds=SEEDS, lanes=3, slot_devices=jax.local_devices()[:1],
+        Registry(3, SEEDS), seed=SEED, slot_devices=jax.local_devices()[:1],
     )  # fmt: skip
     assert case.start(engine) == 0
     asked = {trial.number: case.pages[-1][0].trials[trial.number].params for trial in case.study().trials}
@@ -218,7 +219,7 @@ def test_what_raises_at_one_value_fails_the_trials_of_that_value_only(tmp_path, 
     epochs = "algorithm.hyperparam.epochs"
     case = Case(tmp_path, {LR: Categorical(values=[0.1, 0.2, 1e6]), epochs: Categorical(values=[2, 3])}, n_trials=6)
     engine = LaneRunner(
-        FaultyDescents(RunLength(20, 3, 4)), seed=3, num_seeds=2, lanes=3, slot_devices=jax.local_devices()[:1]
+        FaultyDescents(RunLength(20, 3, 4)), Registry(3, 2), seed=3, slot_devices=jax.local_devices()[:1]
     )
     assert case.start(engine, max_failure_rate=1.0) == 0
     for trial in case.study().trials:

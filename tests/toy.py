@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from hyperlax.engine.costs import Costs
+from hyperlax.engine.registry import Registry
 from hyperlax.engine.runner import LaneRunner
 from hyperlax.recipe import RunLength
 from hyperlax.trial import HparamBatch, Trial
@@ -97,10 +99,18 @@ def batch(*trials: Trial) -> HparamBatch:
 
 
 def runner(
-    lanes: int = 3, slots: int = 1, seeds: int = 2, run_length: RunLength = RUN_LENGTH, **more: Any
+    lanes: int = 3,
+    slots: int = 1,
+    seeds: int = 2,
+    run_length: RunLength = RUN_LENGTH,
+    costs: Costs | None = None,
+    **registry: Any,
 ) -> LaneRunner:
+    """Over the descents, and whatever else a Registry takes."""
     devices = jax.local_devices()[:1] * slots
-    return LaneRunner(Descents(run_length), seed=SEED, num_seeds=seeds, lanes=lanes, slot_devices=devices, **more)
+    return LaneRunner(
+        Descents(run_length), Registry(lanes, seeds, **registry), seed=SEED, slot_devices=devices, costs=costs
+    )
 
 
 def run(lane_runner: LaneRunner, hparam_batch: HparamBatch) -> Any:

@@ -15,6 +15,8 @@ import numpy as np
 from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Preparation, Program
+from hyperlax.errors import UsageError
+from hyperlax.recipe import RunLength
 from hyperlax.trial import MEASURED, Curve, Interrupted, Outcome, Trial
 
 log = logging.getLogger(__name__)
@@ -30,15 +32,35 @@ class Schedule:
     segments: int
     steps_per_iteration: int
 
-    def iterations(self) -> list[int]:
-        """Iterations of each segment. Their sum is the fewest that reach the budget."""
+    def end(self, segment: int) -> int:
+        """Iterations until the end of a segment, counted from 1. All of them are the fewest that reach the budget."""
         total = -(-self.total_timesteps // self.steps_per_iteration)
-        ends = [total * k // self.segments for k in range(self.segments + 1)]
-        return [after - before for before, after in itertools.pairwise(ends)]
+        return total * segment // self.segments
+
+    def iterations(self) -> list[int]:
+        """Iterations of each segment."""
+        return [after - before for before, after in itertools.pairwise(map(self.end, range(self.segments + 1)))]
 
     def steps(self) -> list[int]:
         """Environment steps of one seed at each evaluation, the one before training included."""
         return (np.cumsum([0, *self.iterations()]) * self.steps_per_iteration).tolist()
+
+
+def schedule_of(run_length: RunLength, steps_per_iteration: int) -> Schedule:
+    """The schedule of a program.
+
+    Raises:
+      UsageError: the budget has fewer iterations than evaluations.
+    """
+    schedule = Schedule(run_length.total_timesteps, run_length.num_evaluations, steps_per_iteration)
+    if not all(schedule.iterations()):
+        raise UsageError(
+            f"a budget of {run_length.total_timesteps} steps holds {sum(schedule.iterations())} rollouts of "
+            f"{steps_per_iteration} steps (total_num_envs x rollout_length), too few for {run_length.num_evaluations} "
+            f"evaluations. Raise --total-timesteps to at least {run_length.num_evaluations * steps_per_iteration}, lower "
+            "--num-evaluations, or make rollouts shorter."
+        )
+    return schedule
 
 
 @dataclass

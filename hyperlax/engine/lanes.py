@@ -101,8 +101,9 @@ class NoRoom(MemoryError):
 class Program:
     """An algorithm over a fixed number of lanes and seeds on one device. Safe to use from several threads at once.
 
-    room: says how many bytes are free on the device, where the program shall refuse to start if it needs more. Every verb is
-    compiled at its first use, under a lock, and the states that go in are donated: do not use them again.
+    room: says how many bytes are free on the device, where the program shall refuse to start if it needs more. refills: `prepare`
+    shall make that verb executable too. Every verb is compiled at its first use, under a lock, and the states that go in are
+    donated: do not use them again.
     """
 
     algorithm: Any
@@ -110,6 +111,7 @@ class Program:
     seeds: int
     device: Any
     room: Callable[[Any], int | None] | None = None
+    refills: bool = False
     compilations: list[Compilation] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _compiled: dict[str, Any] = field(default_factory=dict)
@@ -143,6 +145,9 @@ class Program:
             def start_and_evaluate() -> None:
                 self._compile("start", start)
                 self._compile("evaluate", self._trace("evaluate", lanes, hypers, episode_keys))
+                if self.refills:
+                    which = jax.ShapeDtypeStruct((self.lanes,), jnp.bool_)
+                    self._compile("refill", self._trace("refill", lanes, which, lanes))
 
             with ThreadPoolExecutor(2, thread_name_prefix="compile") as threads:
                 for done in [threads.submit(train), threads.submit(start_and_evaluate)]:
@@ -193,9 +198,9 @@ class Program:
         """Lane i continues from what lane source[i] was. source int32[lanes]."""
         return self._call("reorder", lanes, source)
 
-    def refill(self, lanes: Any, which: Array, keys: Array, hypers: Any) -> Any:
-        """Put fresh trials into the lanes where `which` bool[lanes] is true; the others go on untouched."""
-        return self._call("refill", lanes, which, keys, hypers)
+    def refill(self, lanes: Any, which: Array, fresh: Any) -> Any:
+        """Where `which` bool[lanes] is true, put what `start` has made; the other lanes go on untouched."""
+        return self._call("refill", lanes, which, fresh)
 
     def memory_bytes(self) -> int:
         """Arguments, results and temporaries of the largest verb compiled so far."""
@@ -218,8 +223,8 @@ class Program:
     def _reorder(self, lanes: Any, source: Array) -> Any:
         return jax.tree.map(lambda x: x[source], lanes)
 
-    def _refill(self, lanes: Any, which: Array, keys: Array, hypers: Any) -> Any:
-        renewed = self.algorithm.renew(lanes, self._init(keys, hypers))
+    def _refill(self, lanes: Any, which: Array, fresh: Any) -> Any:
+        renewed = self.algorithm.renew(lanes, fresh)
         return jax.tree.map(lambda new, old: _where(which, new, old), renewed, lanes)
 
     def _call(self, verb: str, *arguments: Any) -> Any:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-import jax
 
 from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.engine import device
-from hyperlax.engine.batch import Assignment, Keeper, Schedule, Stopwatch, train_batch
-from hyperlax.engine.costs import Costs, Load, Run, fingerprint, making_seconds, training_seconds
-from hyperlax.engine.lanes import NoRoom, Preparation, Program
+from hyperlax.engine.batch import Assignment, Keeper, Schedule, Stopwatch, schedule_of, train_batch
+from hyperlax.engine.costs import Costs, Load, Run, making_seconds, training_seconds
+from hyperlax.engine.identity import identity_of
+from hyperlax.engine.lanes import NoRoom, Preparation
 from hyperlax.engine.plan import batches_of, makespan
+from hyperlax.engine.pools import LanePools
+from hyperlax.engine.registry import Registry
 from hyperlax.engine.workload import Workload
-from hyperlax.errors import UsageError
-from hyperlax.recipe import RunLength
 from hyperlax.trial import BatchResult, HparamBatch, Plan, Trial
 
 log = logging.getLogger(__name__)
@@ -28,44 +26,34 @@ log = logging.getLogger(__name__)
 class LaneRunner:
     """A `hyperlax.trial.Runner` over the lanes of compiled programs.
 
-    lanes: the most lanes of any program. lanes_of: how many each program is given, at first. room: bytes that a program may
-    take on a device, where it is to be given fewer lanes if it needs more. packing: how the programs were chosen, for whoever
-    wants the same again. lanes_before: fingerprint of a program -> the lanes it has run with, which it is given without asking.
+    registry: its programs. packing: how they were chosen, for whoever wants the same again.
     """
 
     def __init__(
         self,
         workload: Workload,
+        registry: Registry,
         *,
         seed: int,
-        num_seeds: int,
-        lanes: int,
         slot_devices: Sequence[Any],
-        lanes_of: Callable[[Any], int] | None = None,
-        room: Callable[[Any], int | None] | None = None,
-        lanes_before: Mapping[str, int] | None = None,
         costs: Costs | None = None,
         packing: dict[str, Any] | None = None,
     ):
-        self.lanes, self.slots = lanes, len(slot_devices)
+        self.lanes, self.slots = registry.lanes, len(slot_devices)
         first = slot_devices[0]
         self.device = f"{first.device_kind} ({first.platform}), {self.slots} slots"
-        self._packing, self._settled = packing or {}, dict(lanes_before or {})
-        self._workload, self._seed, self._num_seeds = workload, seed, num_seeds
+        self._workload, self._registry, self._packing = workload, registry, packing or {}
+        self._seed, self._num_seeds = seed, registry.num_seeds
         self._costs = costs or Costs(first.device_kind, first.platform, None)
+        self._devices = list(slot_devices)
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for slot in slot_devices:
             self._free.put(slot)
-        self._room, self._first_lanes = room, lanes_of or (lambda algorithm: lanes)
-        self._lanes: dict[Hashable, int] = {}
-        self._programs: dict[tuple[Hashable, Any, int], Program] = {}
-        self._lock = threading.Lock()
 
     @property
     def packing(self) -> dict[str, Any]:
         """How the programs were chosen, and under "lanes" how many each has run with, by its fingerprint."""
-        with self._lock:
-            return {**self._packing, "lanes": dict(self._settled)}
+        return {**self._packing, "lanes": self._registry.settled()}
 
     def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
         """Partition trials into batches that can each share a program, the longest first.
@@ -75,7 +63,7 @@ class LaneRunner:
         kept = list(self._kept(trials, saved))
         taken = {number for batch, _ in kept for number in batch.numbers}
         rest = [trial for trial in trials if trial.number not in taken]
-        batches = batches_of(rest, self._workload.program, self._lanes_of, self._workload.effort)
+        batches = batches_of(rest, self._workload.program, self._registry.lanes_of, self._workload.effort)
         expected = [(self._predicted_training(*self._needs(batch), batch), batch) for batch in batches]
         expected.sort(key=lambda pair: -pair[0])
         whole = self._workload.run_length.num_evaluations
@@ -101,26 +89,27 @@ class LaneRunner:
             if head.goes_on(self._identity(batch, *self._needs(batch))):
                 yield batch, head
 
+    def pools(self, repetitions: int) -> LanePools:
+        """The lanes of all slots, for trials that enter and leave while others train; see `hyperlax.pooling.Pools`.
+
+        repetitions: seeds of a trial, of which the programs train as many at once as they have.
+        """
+        return LanePools(
+            self._workload,
+            self._registry,
+            self._devices,
+            seed=self._seed,
+            repetitions=repetitions,
+            prepared=self._learn_program,
+        )
+
     def _needs(self, batch: HparamBatch) -> tuple[Any, int]:
         """The program of a batch and its lanes."""
         program = self._workload.program(batch.trials[0])
-        return program, self._lanes_of(program)
+        return program, self._registry.lanes_of(program)
 
     def _identity(self, batch: HparamBatch, algorithm: Any, lanes: int) -> dict[str, Any]:
-        """All that decides a batch's bits, by name; see `Head`."""
-        length = self._workload.run_length
-        own = [leaf.tobytes() for trial in batch.trials for leaf in jax.tree.leaves(self._workload.lane(trial))]
-        return {
-            **device.identity(),
-            "program": fingerprint(algorithm, *map(self._workload.program, batch.trials)),
-            "lanes": lanes,
-            "seeds": self._num_seeds,
-            "seed": self._seed,
-            "budget": length.total_timesteps,
-            "evaluations": length.num_evaluations,
-            "episodes": length.num_eval_episodes,
-            "hyperparameters": fingerprint(*own),
-        }
+        return identity_of(self._workload, batch.trials, algorithm, lanes=lanes, seeds=self._num_seeds, seed=self._seed)
 
     def run(
         self,
@@ -150,7 +139,9 @@ class LaneRunner:
                     if lanes == 1:
                         raise MemoryError(f"no memory for one trial: {' '.join(str(error).split())}") from error
                     refused += [error.preparation] if isinstance(error, NoRoom) else []
-                    self._shrink(algorithm, lanes, max(1, error.lanes) if isinstance(error, NoRoom) else lanes // 2)
+                    self._registry.shrink(
+                        algorithm, lanes, max(1, error.lanes) if isinstance(error, NoRoom) else lanes // 2
+                    )
                 else:
                     return _with_refused(result, refused)
         finally:
@@ -167,7 +158,7 @@ class LaneRunner:
         algorithm, lanes = self._needs(batch)
         schedule = schedule_of(self._workload.run_length, algorithm.steps_per_iteration)
         predicted = self._predicted_training(algorithm, lanes, batch) + self._predicted_making(algorithm, lanes)
-        program = self._program(algorithm, slot, lanes)
+        program = self._registry.program(algorithm, slot, lanes)
         assignment = Assignment(
             program,
             batch.trials,
@@ -184,8 +175,7 @@ class LaneRunner:
             prepared=lambda made: self._learn_program(algorithm, lanes, made),
             keeper=Keeper(checkpoint, batch.numbers, self._identity(batch, algorithm, lanes)) if checkpoint else None,
         )
-        with self._lock:
-            self._settled[fingerprint(algorithm)] = lanes
+        self._registry.settle(algorithm, lanes)
         self._learn_run(algorithm, lanes, batch, schedule, watch)
         steps = schedule.steps()[watch.segments] * len(batch.trials) * self._num_seeds
         timing = {
@@ -227,60 +217,18 @@ class LaneRunner:
         return training_seconds(self._costs, self._workload.kind, load, self._workload.run_length)
 
     def _predicted_making(self, algorithm: Any, lanes: int) -> float:
-        if self._is_ready(algorithm):
+        if self._registry.is_ready(algorithm):
             return 0.0
         return making_seconds(self._costs, self._workload.kind, self._name(algorithm, lanes))
 
     def _name(self, algorithm: Any, lanes: int) -> str:
         return device.program_name(algorithm, lanes, self._num_seeds)
 
-    def _is_ready(self, algorithm: Hashable) -> bool:
-        with self._lock:
-            return any(known == algorithm and program.is_ready for (known, *_), program in self._programs.items())
-
     def _is_known(self, algorithm: Any) -> bool:
         """Whether the program needs no compiling: it is in this process, or in the persistent cache."""
-        return self._is_ready(algorithm) or self._costs.knows(self._name(algorithm, self._lanes_of(algorithm)))
-
-    def _lanes_of(self, algorithm: Any) -> int:
-        with self._lock:
-            if algorithm not in self._lanes:
-                first = min(self.lanes, self._first_lanes(algorithm))
-                self._lanes[algorithm] = self._settled.get(fingerprint(algorithm), first)
-            return self._lanes[algorithm]
-
-    def _shrink(self, algorithm: Hashable, lanes: int, fewer: int) -> None:
-        """Give the program `fewer` than `lanes`, and forget the larger one, unless another slot did so already."""
-        with self._lock:
-            if self._lanes[algorithm] == lanes:
-                self._lanes[algorithm] = fewer
-                self._programs = {key: program for key, program in self._programs.items() if key[0] != algorithm}
-                log.warning("No memory for %d trials at once: %d from now on.", lanes, fewer)
-
-    def _program(self, algorithm: Hashable, slot: Any, lanes: int) -> Program:
-        with self._lock:
-            key = (algorithm, slot, lanes)
-            if key not in self._programs:
-                room = None if fingerprint(algorithm) in self._settled else self._room
-                self._programs[key] = Program(algorithm, lanes, self._num_seeds, slot, room)
-            return self._programs[key]
-
-
-def schedule_of(run_length: RunLength, steps_per_iteration: int) -> Schedule:
-    """The schedule of a program.
-
-    Raises:
-      UsageError: the budget has fewer iterations than evaluations.
-    """
-    schedule = Schedule(run_length.total_timesteps, run_length.num_evaluations, steps_per_iteration)
-    if not all(schedule.iterations()):
-        raise UsageError(
-            f"a budget of {run_length.total_timesteps} steps holds {sum(schedule.iterations())} rollouts of "
-            f"{steps_per_iteration} steps (total_num_envs x rollout_length), too few for {run_length.num_evaluations} "
-            f"evaluations. Raise --total-timesteps to at least {run_length.num_evaluations * steps_per_iteration}, lower "
-            "--num-evaluations, or make rollouts shorter."
+        return self._registry.is_ready(algorithm) or self._costs.knows(
+            self._name(algorithm, self._registry.lanes_of(algorithm))
         )
-    return schedule
 
 
 def _with_refused(result: BatchResult, refused: Sequence[Preparation]) -> BatchResult:

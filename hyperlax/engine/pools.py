@@ -1,0 +1,231 @@
+"""The pools of all slots: a pool of lanes for every program and slot that trials need, all of which advance together."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from hyperlax.checkpoints import Checkpoints, Head
+from hyperlax.engine import device
+from hyperlax.engine.batch import schedule_of
+from hyperlax.engine.identity import identity_of
+from hyperlax.engine.lanes import NoRoom, Preparation
+from hyperlax.engine.pool import Occupant, Pool
+from hyperlax.engine.registry import Registry
+from hyperlax.engine.workload import Workload
+from hyperlax.pooling import OPEN, Advance, Dropped
+from hyperlax.trial import Trial
+
+
+@dataclass(eq=False)
+class _Place:
+    """A pool, and for whom it is. slot: its index."""
+
+    algorithm: Any
+    slot: int
+    cohort: int
+    pool: Pool
+
+
+class LanePools:
+    """`hyperlax.pooling.Pools` over the lanes of compiled programs.
+
+    A program has at most one pool a slot for trials of the open cohort. All pools advance by a segment together, as many at once
+    as there are slots, so that trials can be compared as soon as they are done.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        registry: Registry,
+        slots: Sequence[Any],
+        *,
+        seed: int,
+        repetitions: int,
+        prepared: Callable[[Any, int, Preparation], None] = lambda algorithm, lanes, made: None,
+    ):
+        self._workload, self._registry, self._slots = workload, registry, slots
+        self._seed, self._repetitions, self._prepared = seed, repetitions, prepared
+        self._places: list[_Place] = []
+        self._spent: Counter[str] = Counter()
+        self._began = time.perf_counter()
+        self._threads = ThreadPoolExecutor(len(slots), thread_name_prefix="slot")
+
+    @property
+    def occupied(self) -> int:
+        """Lanes that hold a trial."""
+        return sum(len(place.pool.trials) for place in self._places)
+
+    def enter(self, trial: Trial, repetition: int = 0, cohort: int = OPEN) -> bool:
+        """Let a trial begin with the next segment; see `Pools`. It goes where most lanes are free."""
+        algorithm = self._workload.program(trial)
+        places = [p for p in self._places if (p.algorithm, p.cohort) == (algorithm, cohort) and p.pool.free]
+        place = max(places, key=lambda place: place.pool.free, default=None)
+        slot = self._slot_to_open(algorithm, cohort, place)
+        if slot is not None:
+            place = self._open(algorithm, slot, cohort)
+        if place is None:
+            return False
+        place.pool.enter(self._occupant(trial, repetition))
+        return True
+
+    def leave(self, number: int) -> None:
+        """Free the lane of a trial."""
+        place = next(p for p in self._places if any(trial.number == number for trial in p.pool.trials))
+        place.pool.leave(number)
+        if place.cohort != OPEN and not place.pool.trials:
+            self._close(place)
+
+    def advance(self) -> tuple[list[Advance], list[Dropped]]:
+        """Train every trial in a lane to the end of its next segment."""
+        running = [(place, self._threads.submit(self._advance, place)) for place in self._places if place.pool.trials]
+        advances: list[Advance] = []
+        dropped: list[Dropped] = []
+        for place, future in running:
+            try:
+                advances += future.result()
+            except Exception as error:
+                dropped.append(self._drop(place, error))
+        return sorted(advances, key=lambda advance: advance.number), dropped
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Save all lanes, in place of what was saved."""
+        begun = [place for place in self._places if place.pool.begun]
+        for index, place in enumerate(begun):
+            trials = place.pool.begun
+            head = Head(
+                tuple(trial.number for trial in trials),
+                {**self._identity(place, trials), "code": place.pool.program.code()},
+                place.pool.watch.segments,
+                place.pool.watch.timing(),
+            )
+            checkpoints.of_pool(index).save(head, place.pool.save())
+        checkpoints.keep_pools(len(begun))
+
+    def restore(
+        self, checkpoints: Checkpoints, trials: Mapping[int, Trial], unfinished: Collection[int]
+    ) -> list[Advance]:
+        """Go on from what was saved; see `Pools`."""
+        standings: list[Advance] = []
+        restored: set[int] = set()
+        for head, arrays in checkpoints.pools():
+            wanted = [number for number in head.trials if number in unfinished and number not in restored]
+            if not wanted or not set(head.trials) <= trials.keys():
+                continue
+            place = self._restored([trials[n] for n in head.trials], wanted, head, arrays)
+            if place is not None:
+                standings += place.pool.standings()
+                restored |= set(wanted)
+        return sorted(standings, key=lambda advance: advance.number)
+
+    def timing(self) -> dict[str, float | None]:
+        """What all of it has cost in this process."""
+        spent = self._spent.copy()
+        for place in self._places:
+            spent.update(_spent(place.pool))
+        seconds = spent["train_seconds"] + spent["evaluate_seconds"]
+        lanes = [place.pool.program.lanes for place in self._places if place.cohort == OPEN]
+        return {
+            **{name: spent[name] for name in (*SUMMED, "lane_segments")},
+            "wall_seconds": time.perf_counter() - self._began,
+            "steps_per_second": spent["steps"] / seconds if seconds else 0.0,
+            "peak_memory_bytes": device.peak_memory_bytes(self._slots[0]),
+            "lanes": sum(lanes),
+        }
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.shutdown()
+
+    def _slot_to_open(self, algorithm: Any, cohort: int, best: _Place | None) -> int | None:
+        """Where a new pool is better than the `best` there is: on a slot without one, if that has trials already.
+
+        A cohort other than the open one has a single pool.
+        """
+        used = [place.slot for place in self._places if (place.algorithm, place.cohort) == (algorithm, cohort)]
+        if cohort != OPEN:
+            return None if used else 0
+        unused = [slot for slot in range(len(self._slots)) if slot not in used]
+        return unused[0] if unused and (best is None or best.pool.trials) else None
+
+    def _open(self, algorithm: Any, slot: int, cohort: int) -> _Place:
+        lanes = self._registry.lanes_of(algorithm)
+        pool = Pool(
+            self._registry.program(algorithm, self._slots[slot], lanes),
+            schedule_of(self._workload.run_length, algorithm.steps_per_iteration),
+            seed=self._seed,
+            episodes=self._workload.run_length.num_eval_episodes,
+            repetitions=self._repetitions,
+        )
+        place = _Place(algorithm, slot, cohort, pool)
+        self._places.append(place)
+        return place
+
+    def _close(self, place: _Place) -> None:
+        self._spent.update(_spent(place.pool))
+        self._places.remove(place)
+
+    def _advance(self, place: _Place) -> list[Advance]:
+        known = place.pool.watch.preparation
+        found = place.pool.advance()
+        if place.pool.watch.preparation is not known:
+            self._prepared(place.algorithm, place.pool.program.lanes, place.pool.watch.preparation)
+        self._registry.settle(place.algorithm, place.pool.program.lanes)
+        return found
+
+    def _drop(self, place: _Place, error: Exception) -> Dropped:
+        """Close a pool that broke. Where memory was short its program has fewer lanes from now on, and its trials begin anew."""
+        numbers, lanes = tuple(sorted(trial.number for trial in place.pool.trials)), place.pool.program.lanes
+        traceback.clear_frames(error.__traceback__)  # they hold the arrays that filled the memory
+        self._close(place)
+        if isinstance(error, NoRoom):
+            made = error.preparation
+            self._spent.update({"programs_compiled": int(not made.cached), "compile_seconds": made.seconds})
+        if not device.is_out_of_memory(error) or lanes == 1:
+            return Dropped(numbers, error)
+        self._registry.shrink(place.algorithm, lanes, max(1, error.lanes) if isinstance(error, NoRoom) else lanes // 2)
+        return Dropped(numbers, None)
+
+    def _restored(
+        self, trials: Sequence[Trial], wanted: Sequence[int], head: Head, arrays: Mapping[str, Any]
+    ) -> _Place | None:
+        """The pool that was saved with these trials, going on with the wanted ones; None, which is logged, where it cannot."""
+        place = self._open(self._workload.program(trials[0]), self._next_slot(trials[0]), OPEN)
+        place.pool.prepare(self._occupant(trials[0]))
+        if not head.goes_on({**self._identity(place, trials), "code": place.pool.program.code()}):
+            self._close(place)
+            return None
+        place.pool.restore(arrays, {trial.number: self._occupant(trial) for trial in trials if trial.number in wanted})
+        return place
+
+    def _occupant(self, trial: Trial, repetition: int = 0) -> Occupant:
+        return Occupant(trial, self._workload.lane(trial), self._workload.num_parameters(trial), repetition)
+
+    def _next_slot(self, trial: Trial) -> int:
+        """The slot with fewest pools of a trial's program."""
+        used = Counter(place.slot for place in self._places if place.algorithm == self._workload.program(trial))
+        return min(range(len(self._slots)), key=lambda slot: used[slot])
+
+    def _identity(self, place: _Place, trials: Sequence[Trial]) -> dict[str, Any]:
+        program = place.pool.program
+        return identity_of(
+            self._workload, trials, place.algorithm, lanes=program.lanes, seeds=program.seeds, seed=self._seed
+        )
+
+
+SUMMED = ("programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps")
+
+
+def _spent(pool: Pool) -> dict[str, float]:
+    """What a pool has cost, to be summed over pools."""
+    timing = pool.watch.timing()
+    return {
+        **{name: timing[name] for name in SUMMED if name in timing},
+        "steps": pool.steps,
+        "lane_segments": pool.watch.segments * pool.program.lanes,
+    }

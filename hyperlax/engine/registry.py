@@ -1,0 +1,79 @@
+"""The programs of a runner: which there are, and how many lanes each is given."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+from hyperlax.engine.costs import fingerprint
+from hyperlax.engine.lanes import Program
+
+log = logging.getLogger(__name__)
+
+
+class Registry:
+    """Safe to use from several threads at once.
+
+    lanes: the most lanes of any program. lanes_of: how many each is given, at first. lanes_before: fingerprint of a program -> the
+    lanes it has run with, which it is given without asking. room: bytes that a program may take on a device, where it is to be
+    given fewer lanes if it needs more. refills: trials enter and leave while others train.
+    """
+
+    def __init__(
+        self,
+        lanes: int,
+        num_seeds: int,
+        *,
+        lanes_of: Callable[[Any], int] | None = None,
+        lanes_before: Mapping[str, int] | None = None,
+        room: Callable[[Any], int | None] | None = None,
+        refills: bool = False,
+    ):
+        self.lanes, self.num_seeds = lanes, num_seeds
+        self._first_lanes, self._room, self._refills = lanes_of or (lambda algorithm: lanes), room, refills
+        self._settled = dict(lanes_before or {})
+        self._lanes: dict[Hashable, int] = {}
+        self._programs: dict[tuple[Hashable, Any, int], Program] = {}
+        self._lock = threading.Lock()
+
+    def lanes_of(self, algorithm: Any) -> int:
+        """How many lanes a program has by now."""
+        with self._lock:
+            if algorithm not in self._lanes:
+                first = min(self.lanes, self._first_lanes(algorithm))
+                self._lanes[algorithm] = self._settled.get(fingerprint(algorithm), first)
+            return self._lanes[algorithm]
+
+    def program(self, algorithm: Hashable, slot: Any, lanes: int) -> Program:
+        """The program on a slot's device, made where there is none yet."""
+        with self._lock:
+            key = (algorithm, slot, lanes)
+            if key not in self._programs:
+                room = None if fingerprint(algorithm) in self._settled else self._room
+                self._programs[key] = Program(algorithm, lanes, self.num_seeds, slot, room, self._refills)
+            return self._programs[key]
+
+    def is_ready(self, algorithm: Hashable) -> bool:
+        """Whether the program is compiled in this process."""
+        with self._lock:
+            return any(known == algorithm and program.is_ready for (known, *_), program in self._programs.items())
+
+    def settle(self, algorithm: Any, lanes: int) -> None:
+        """The program has run with so many lanes."""
+        with self._lock:
+            self._settled[fingerprint(algorithm)] = lanes
+
+    def settled(self) -> dict[str, int]:
+        """How many lanes each program has run with, by its fingerprint."""
+        with self._lock:
+            return dict(self._settled)
+
+    def shrink(self, algorithm: Hashable, lanes: int, fewer: int) -> None:
+        """Give the program `fewer` than `lanes`, and forget the larger one, unless another slot did so already."""
+        with self._lock:
+            if self._lanes[algorithm] == lanes:
+                self._lanes[algorithm] = fewer
+                self._programs = {key: program for key, program in self._programs.items() if key[0] != algorithm}
+                log.warning("No memory for %d trials at once: %d from now on.", lanes, fewer)

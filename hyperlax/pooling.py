@@ -1,0 +1,78 @@
+"""Trials that enter and leave lanes between segments: what a study and the engine say to each other. Numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hyperlax.checkpoints import Checkpoints
+from hyperlax.trial import Curve, Trial
+
+OPEN = 0
+"""The cohort of trials that may share lanes with any others."""
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Where a trial stands after a segment.
+
+    repetition: of its seeds, the first that it trains now. segments: how many of this repetition are done. curve: of this
+    repetition until then; it ends before the fault if there is one. fault_step: environment steps of one seed at the evaluation
+    that was not finite, None while all were. lane, num_parameters, train_seconds: as of an `Outcome`, since it entered.
+    """
+
+    number: int
+    repetition: int
+    segments: int
+    curve: Curve
+    fault_step: int | None
+    lane: int
+    num_parameters: int
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Trials that lost their lanes. error: what their program raised, None where they shall simply begin anew."""
+
+    numbers: tuple[int, ...]
+    error: Exception | None
+
+
+class Pools(Protocol):
+    """The lanes of all slots, for trials of any programs. Not safe to use from several threads at once."""
+
+    @property
+    def occupied(self) -> int:
+        """Lanes that hold a trial."""
+        ...
+
+    def enter(self, trial: Trial, repetition: int = 0, cohort: int = OPEN) -> bool:
+        """Let a trial begin with the next segment, in a lane beside others of its cohort only; False where no lane is free."""
+        ...
+
+    def leave(self, number: int) -> None:
+        """Free the lane of a trial."""
+        ...
+
+    def advance(self) -> tuple[list[Advance], list[Dropped]]:
+        """Train every trial in a lane to the end of its next segment."""
+        ...
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Save all lanes, between two segments, in place of what was saved."""
+        ...
+
+    def restore(
+        self, checkpoints: Checkpoints, trials: Mapping[int, Trial], unfinished: Collection[int]
+    ) -> Sequence[Advance]:
+        """Go on from what was saved, with the unfinished ones of its trials; where they stand. Only before anything entered.
+
+        trials: all that may have been in lanes then, by number.
+        """
+        ...
+
+    def timing(self) -> dict[str, float | None]:
+        """What all of it has cost in this process, by the names of `timing.json`, and `lane_segments` as far as they went."""
+        ...

@@ -1,0 +1,151 @@
+"""A trial's curve is the same bits whether its lane was fresh or refilled, and whatever its pool was interrupted by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from hyperlax.algorithms.workload import Workload
+from hyperlax.checkpoints import Checkpoints
+from hyperlax.engine.pools import LanePools
+from hyperlax.engine.registry import Registry
+from hyperlax.engine.runner import LaneRunner
+from hyperlax.pooling import Advance
+from hyperlax.recipe import RunLength
+from hyperlax.trial import Trial
+from tests import small, toy
+
+pytestmark = pytest.mark.timeout(300)
+
+UNEVEN = RunLength(total_timesteps=35, num_evaluations=4, num_eval_episodes=4)
+LASTS = {0: 4, 1: 1, 2: 3, 3: 4, 4: 2, 5: 4, 6: 1, 7: 4}
+
+
+def pooled(workload: Any, lanes: int, slots: int = 1, seeds: int = 2, repetitions: int | None = None) -> LanePools:
+    registry = Registry(lanes, seeds, refills=True)
+    devices = jax.local_devices()[:1] * slots
+    return LanePools(workload, registry, devices, seed=toy.SEED, repetitions=repetitions or seeds)
+
+
+def finish(pools: LanePools, trials: Sequence[Trial], saves: Checkpoints | None = None) -> dict[int, Advance]:
+    """Refill free lanes in order of number until every trial has done as many segments as LASTS says; how it stood then."""
+    waiting, ended = list(trials), {}
+    for _ in range(40):
+        while waiting and pools.enter(waiting[0]):
+            waiting.pop(0)
+        if not pools.occupied:
+            break
+        for advance in pools.advance()[0]:
+            if advance.segments == LASTS[advance.number]:
+                ended[advance.number] = advance
+                pools.leave(advance.number)
+        if saves:
+            pools.save(saves)
+    assert not waiting and pools.occupied == 0
+    return ended
+
+
+def trials(count: int = 8) -> list[Trial]:
+    return [toy.trial(number, rate=0.1 + 0.05 * number) for number in range(count)]
+
+
+def prefix(curve: Any, points: int) -> Any:
+    return type(curve)(*(x[:points] for x in list(vars(curve).values())[:6]), curve.episodes, curve.budget)
+
+
+@pytest.mark.parametrize("lanes", [3, 1])
+def test_a_curve_is_the_same_bits_in_a_refilled_lane(lanes: int) -> None:
+    workload = toy.Descents(UNEVEN)
+    runner = LaneRunner(workload, Registry(lanes, 2), seed=toy.SEED, slot_devices=jax.local_devices()[:1])
+    ended = finish(pooled(workload, lanes), trials())
+    for trial in trials():
+        (outcome,) = toy.run(runner, toy.batch(trial)).outcomes
+        assert toy.same_curves(ended[trial.number].curve, prefix(outcome.curve, LASTS[trial.number] + 1))
+        assert ended[trial.number].num_parameters == outcome.num_parameters
+
+
+def test_pools_of_several_programs_and_slots_train_as_one_does() -> None:
+    mixed = [toy.trial(n, rate=0.1 * (n + 1), dimensions=2 + n % 2) for n in range(8)]
+    one, several = (finish(pooled(toy.Descents(UNEVEN), 2, slots), mixed) for slots in (1, 2))
+    assert all(toy.same_curves(one[n].curve, several[n].curve) for n in range(8))
+
+
+def test_lanes_that_were_saved_go_on_to_the_same_bits(tmp_path: Path) -> None:
+    whole = finish(pooled(toy.Descents(UNEVEN), 3, 2), trials())
+    pools, checkpoints = pooled(toy.Descents(UNEVEN), 3, 2), Checkpoints(tmp_path, 0)
+    by_number = {trial.number: trial for trial in trials()}
+    waiting, done = list(trials()), set()
+    for _ in range(40):
+        while waiting and pools.enter(waiting[0]):
+            waiting.pop(0)
+        if not pools.occupied:
+            break
+        for advance in pools.advance()[0]:
+            assert toy.same_curves(advance.curve, prefix(whole[advance.number].curve, advance.segments + 1))
+            if advance.segments == LASTS[advance.number]:
+                done.add(advance.number)
+                pools.leave(advance.number)
+        pools.save(checkpoints)
+        pools = pooled(toy.Descents(UNEVEN), 3, 2)
+        unfinished = by_number.keys() - done - {trial.number for trial in waiting}
+        restored = pools.restore(checkpoints, by_number, unfinished)
+        assert {advance.number for advance in restored} == unfinished
+    assert done == by_number.keys()
+
+
+def test_a_trial_that_was_saved_with_other_hyperparameters_begins_anew(tmp_path: Path, caplog: Any) -> None:
+    pools, checkpoints = pooled(toy.Descents(UNEVEN), 3), Checkpoints(tmp_path, 0)
+    pools.enter(toy.trial(0, rate=0.1))
+    pools.advance()
+    pools.save(checkpoints)
+    assert not pooled(toy.Descents(UNEVEN), 3).restore(checkpoints, {0: toy.trial(0, rate=0.2)}, {0})
+    assert "Trials 0 begin anew: they were saved with hyperparameters" in caplog.text
+
+
+def test_repetitions_one_after_another_train_the_seeds_of_a_trial() -> None:
+    together = pooled(toy.Descents(UNEVEN), 1, seeds=3)
+    together.enter(toy.trial(5))
+    ((whole, *_),) = (together.advance()[0] for _ in range(1))
+    for seed in range(3):
+        alone = pooled(toy.Descents(UNEVEN), 1, seeds=1, repetitions=3)
+        alone.enter(toy.trial(5), repetition=seed)
+        ((advance, *_),) = (alone.advance()[0] for _ in range(1))
+        assert advance.repetition == seed
+        assert advance.curve.mean[1, 0] == pytest.approx(whole.curve.mean[1, seed], rel=1e-5)
+
+
+def test_what_it_has_cost_counts_the_lanes_that_nobody_used() -> None:
+    pools = pooled(toy.Descents(UNEVEN), 3)
+    finish(pools, trials(3))
+    timing = pools.timing()
+    assert timing["lane_segments"] == 3 * 4
+    assert timing["lanes"] == 3
+    assert timing["steps"] == 2 * sum({1: 8, 3: 26, 4: 36}[LASTS[number]] for number in range(3))
+
+
+@pytest.mark.parametrize("case", ["sac", "ppo_discrete"])
+def test_real_trials_are_the_same_bits_in_refilled_lanes(case: str) -> None:
+    load: Workload = small.workload(case, small.WIDEST)
+    uneven = Workload.__new__(Workload)
+    uneven.__dict__.update(load.__dict__, run_length=RunLength(56, 3, 2))
+    asked = [Trial(n, small.changed(case, gamma=0.9 + 0.01 * n, epochs=1 + n % 3)) for n in range(5)]
+    lasts = {0: 3, 1: 1, 2: 2, 3: 3, 4: 3}
+    pools = pooled(uneven, small.LANES, seeds=small.SEEDS)
+    runner = LaneRunner(
+        uneven, Registry(small.LANES, small.SEEDS), seed=toy.SEED, slot_devices=jax.local_devices()[:1]
+    )
+    waiting, seen = list(asked), 0
+    while waiting or pools.occupied:
+        while waiting and pools.enter(waiting[0]):
+            waiting.pop(0)
+        for advance in pools.advance()[0]:
+            if advance.segments == lasts[advance.number]:
+                pools.leave(advance.number)
+                (outcome,) = toy.run(runner, toy.batch(asked[advance.number])).outcomes
+                assert toy.same_curves(advance.curve, prefix(outcome.curve, advance.segments + 1))
+                seen += 1
+    assert seen == 5

@@ -45,6 +45,9 @@ class TrivialRunner:
     def __init__(self) -> None:
         self.packing = {}
 
+    def pools(self, repetitions):
+        raise NotImplementedError("nothing is pruned here")
+
     def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
         """Batches of LANES trials."""
         batches = tuple(HparamBatch(tuple(trials[i : i + LANES])) for i in range(0, len(trials), LANES))

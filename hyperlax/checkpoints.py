@@ -91,14 +91,11 @@ class Checkpoints:
 
     def __init__(self, directory: Path, seconds: float):
         self._directory, self._seconds = directory, seconds
+        self._pools_due = time.monotonic() + seconds
 
     def of(self, trials: Sequence[int]) -> Checkpoint:
         """The file of a batch of these trials, which is there or not."""
         return Checkpoint(self._directory / f"trial_{trials[0]:05d}.npz", self._seconds)
-
-    def of_pool(self, index: int) -> Checkpoint:
-        """The file of one of the pools that a study with pruning trains its trials in."""
-        return Checkpoint(self._directory / f"pool_{index:03d}.npz", self._seconds)
 
     def pools(self) -> Iterator[tuple[Head, dict[str, np.ndarray]]]:
         """What was saved of every pool; one that cannot be read is logged."""
@@ -107,10 +104,19 @@ class Checkpoints:
             if found is not None:
                 yield found
 
-    def keep_pools(self, count: int) -> None:
-        """Remove what was saved of pools beyond the first `count`."""
-        for path in self._pool_paths()[count:]:
+    def are_pools_due(self) -> bool:
+        """Whether it is time to save all pools again."""
+        return time.monotonic() >= self._pools_due
+
+    def save_pools(self, states: Sequence[tuple[Head, Mapping[str, np.ndarray]]]) -> None:
+        """Replace what was saved of the pools, one file after another."""
+        began = time.monotonic()
+        for index, (head, arrays) in enumerate(states):
+            Checkpoint(self._directory / f"pool_{index:03d}.npz", self._seconds).save(head, arrays)
+        for path in self._pool_paths()[len(states) :]:
             path.unlink(missing_ok=True)
+        now = time.monotonic()
+        self._pools_due = now + (self._seconds and max(self._seconds, (now - began) / LARGEST_SHARE))
 
     def heads(self) -> list[Head]:
         """Of every saved batch, in the order of their first trials; one that cannot be read is logged."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from hyperlax.checkpoints import Checkpoints
 from hyperlax.trial import Curve, Trial
 
 OPEN = 0
 """The cohort of trials that may share lanes with any others."""
+
+SUMMED = (
+    "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps", "lane_segments"
+)  # fmt: skip
+"""What `Pools.timing` adds up."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,9 @@ class Pools(Protocol):
         """
         ...
 
-    def timing(self) -> dict[str, float | None]:
-        """What all of it has cost in this process, by the names of `timing.json`, and `lane_segments` as far as they went."""
+    def timing(self) -> dict[str, Any]:
+        """SUMMED, what all of it has cost in this process, by the names of `timing.json`, with `peak_memory_bytes` and `lanes`.
+
+        lane_segments: segments of all lanes, whether a trial was in them or not.
+        """
         ...

@@ -14,6 +14,7 @@ import numpy as np
 from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.recipe import dotted
 from hyperlax.trial import BatchResult, Curve, HparamBatch, Interrupted, Outcome, Plan, Trial
+from tests.fake_pools import FakePools
 
 POINTS = 5
 STEPS_PER_POINT = 100
@@ -24,6 +25,7 @@ class FakeRunner:
     """fail: trial -> reason; infinite: trials whose curve has inf; raises: trial -> what its batch raises, once per entry.
 
     gives: trial -> what its batch gives, made of what it should. saves: every batch saves itself before it does anything else.
+    after_batch, after_segment: called with how many there were.
     """
 
     lanes: int = 3
@@ -37,6 +39,8 @@ class FakeRunner:
     gives: dict[int, Callable[[BatchResult], Any]] = field(default_factory=dict)
     saves: bool = False
     after_batch: Callable[[int], None] = lambda count: None
+    after_segment: Callable[[int], None] = lambda count: None
+    racing: bool = False
     trained: list[int] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     batches: int = 0
@@ -71,6 +75,15 @@ class FakeRunner:
         result = BatchResult(outcomes, _timing(self.lanes))
         wrong = [self.gives[trial.number] for trial in batch.trials if trial.number in self.gives]
         return wrong[0](result) if wrong else result
+
+    def pools(self, repetitions: int) -> FakePools:
+        """As many lanes as all slots have; racing: a trial's seeds train one after another."""
+
+        def whole(trial: Trial) -> Curve:
+            return curve_of(trial, repetitions)
+
+        seeds = 1 if self.racing else repetitions
+        return FakePools(self.lanes * self.slots, seeds, whole, self.raises, self.fail, self.after_segment)
 
     def _outcome(self, trial: Trial, lane: int) -> Outcome:
         curve = curve_of(trial, self.num_seeds)

@@ -135,9 +135,7 @@ def test_real_trials_are_the_same_bits_in_refilled_lanes(case: str) -> None:
     asked = [Trial(n, small.changed(case, gamma=0.9 + 0.01 * n, epochs=1 + n % 3)) for n in range(5)]
     lasts = {0: 3, 1: 1, 2: 2, 3: 3, 4: 3}
     pools = pooled(uneven, small.LANES, seeds=small.SEEDS)
-    runner = LaneRunner(
-        uneven, Registry(small.LANES, small.SEEDS), seed=toy.SEED, slot_devices=jax.local_devices()[:1]
-    )
+    runner = LaneRunner(uneven, Registry(small.LANES, small.SEEDS), seed=toy.SEED, slot_devices=jax.local_devices()[:1])
     waiting, seen = list(asked), 0
     while waiting or pools.occupied:
         while waiting and pools.enter(waiting[0]):

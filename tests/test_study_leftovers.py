@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hyperlax.checkpoints import Checkpoints, Head
-from hyperlax.study import loop
+from hyperlax.study import endings
 from hyperlax.trial import BatchResult, HparamBatch, Plan, Trial
 from tests.fake_runner import FakeRunner
 from tests.study_cases import Case, Killed, killing
@@ -97,7 +97,7 @@ def test_what_ran_when_a_study_died_waits_again_though_nothing_is_run_after_that
 ) -> None:
     case = Case(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "write_batch", killing(loop.write_batch, 1))
+        patch.setattr(endings, "write_batch", killing(endings.write_batch, 1))
         with pytest.raises(Killed):
             case.start()
     assert case.states() == ["COMPLETE"] * 3 + ["RUNNING"] * 3 + ["WAITING"] * 2

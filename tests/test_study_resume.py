@@ -12,7 +12,7 @@ import pytest
 
 from hyperlax.errors import UsageError
 from hyperlax.space import Categorical, LogUniform
-from hyperlax.study import batch_files, ledger, loop
+from hyperlax.study import batch_files, endings, ledger
 from hyperlax.study.directory import only_one_process
 from hyperlax.study.storage import StudyStorage
 from tests.fake_runner import FakeRunner
@@ -67,7 +67,7 @@ def test_failures_do_not_part_a_resumed_study_from_an_uninterrupted_one(tmp_path
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (loop, "write_batch"),
+        (endings, "write_batch"),
         (batch_files, "write_json"),
         (batch_files, "mark_complete"),
         (StudyStorage, "start"),

@@ -18,7 +18,7 @@ from hyperlax.engine.lanes import NoRoom, Preparation
 from hyperlax.engine.pool import Occupant, Pool
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.workload import Workload
-from hyperlax.pooling import OPEN, Advance, Dropped
+from hyperlax.pooling import OPEN, SUMMED, Advance, Dropped
 from hyperlax.trial import Trial
 
 
@@ -52,7 +52,7 @@ class LanePools:
         self._workload, self._registry, self._slots = workload, registry, slots
         self._seed, self._repetitions, self._prepared = seed, repetitions, prepared
         self._places: list[_Place] = []
-        self._spent: Counter[str] = Counter()
+        self._spent: Counter[Any] = Counter()
         self._began = time.perf_counter()
         self._threads = ThreadPoolExecutor(len(slots), thread_name_prefix="slot")
 
@@ -95,17 +95,13 @@ class LanePools:
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Save all lanes, in place of what was saved."""
-        begun = [place for place in self._places if place.pool.begun]
-        for index, place in enumerate(begun):
-            trials = place.pool.begun
-            head = Head(
-                tuple(trial.number for trial in trials),
-                {**self._identity(place, trials), "code": place.pool.program.code()},
-                place.pool.watch.segments,
-                place.pool.watch.timing(),
-            )
-            checkpoints.of_pool(index).save(head, place.pool.save())
-        checkpoints.keep_pools(len(begun))
+        states = []
+        for place in self._places:
+            if trials := place.pool.begun:
+                identity = {**self._identity(place, trials), "code": place.pool.program.code()}
+                watch, numbers = place.pool.watch, tuple(trial.number for trial in trials)
+                states.append((Head(numbers, identity, watch.segments, watch.timing()), place.pool.save()))
+        checkpoints.save_pools(states)
 
     def restore(
         self, checkpoints: Checkpoints, trials: Mapping[int, Trial], unfinished: Collection[int]
@@ -123,20 +119,16 @@ class LanePools:
                 restored |= set(wanted)
         return sorted(standings, key=lambda advance: advance.number)
 
-    def timing(self) -> dict[str, float | None]:
-        """What all of it has cost in this process."""
+    def timing(self) -> dict[str, Any]:
+        """What all of it has cost in this process; see `Pools`."""
         spent = self._spent.copy()
         for place in self._places:
             spent.update(_spent(place.pool))
-        seconds = spent["train_seconds"] + spent["evaluate_seconds"]
-        lanes = [place.pool.program.lanes for place in self._places if place.cohort == OPEN]
-        return {
-            **{name: spent[name] for name in (*SUMMED, "lane_segments")},
-            "wall_seconds": time.perf_counter() - self._began,
-            "steps_per_second": spent["steps"] / seconds if seconds else 0.0,
-            "peak_memory_bytes": device.peak_memory_bytes(self._slots[0]),
-            "lanes": sum(lanes),
-        }
+        lanes = sum(place.pool.program.lanes for place in self._places if place.cohort == OPEN)
+        memory = device.peak_memory_bytes(self._slots[0])
+        seconds = time.perf_counter() - self._began
+        sums = {**{name: spent[name] for name in SUMMED}, "wall_seconds": seconds}
+        return {**sums, "peak_memory_bytes": memory, "lanes": lanes}
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -218,14 +210,8 @@ class LanePools:
         )
 
 
-SUMMED = ("programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps")
-
-
 def _spent(pool: Pool) -> dict[str, float]:
     """What a pool has cost, to be summed over pools."""
     timing = pool.watch.timing()
-    return {
-        **{name: timing[name] for name in SUMMED if name in timing},
-        "steps": pool.steps,
-        "lane_segments": pool.watch.segments * pool.program.lanes,
-    }
+    del timing["wall_seconds"]
+    return {**timing, "steps": pool.steps, "lane_segments": pool.watch.segments * pool.program.lanes}

@@ -189,12 +189,12 @@ def count_better(own: np.ndarray, rivals: np.ndarray) -> int:
 
 def non_dominated_ranks(points: np.ndarray) -> np.ndarray:
     """int[n] of float64[n, objectives]: 0 for those that no point dominates, 1 for those that only they dominate, and so on."""
-    as_good: np.ndarray = (points[:, None, :] >= points[None, :, :]).all(axis=2)
+    as_good = np.all(points[:, None, :] >= points[None, :, :], axis=2)
     dominates = as_good & ~as_good.T
     ranks = np.full(len(points), -1)
     left, rank = np.ones(len(points), dtype=bool), 0
     while left.any():
-        front = left & ~dominates[left].any(axis=0)
+        front = left & ~np.any(dominates, axis=0, where=left[:, None])
         ranks[front], left, rank = rank, left & ~front, rank + 1
     return ranks
 

@@ -1,13 +1,13 @@
-"""The five files of an hparam batch, written and read back."""
+"""The files of an hparam batch, written and read back."""
 
 from __future__ import annotations
 
 import csv
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
@@ -23,6 +23,7 @@ from hyperlax.study.reasons import reason_of
 from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Outcome, Trial
 
 CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
+INTERMEDIATE = "intermediate.csv"
 SUMMARY = ("trial", "state", "reason", *METRICS, "seconds", "steps")
 UNKNOWN_AFTER_AN_ERROR = (
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second",
@@ -42,12 +43,16 @@ class DamagedBatch(UsageError):
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """What Optuna is told of a trial. reason: of `hyperlax.study.reasons`; metrics: all of them for COMPLETE, else empty."""
+    """What Optuna is told of a trial. reason: of `hyperlax.study.reasons`; metrics: all of them for COMPLETE, else empty.
+
+    intermediate: of a study that prunes, its objectives at the end of every segment.
+    """
 
     number: int
     state: str
     reason: str
     metrics: dict[str, float]
+    intermediate: tuple[tuple[float, ...], ...] = ()
 
 
 def write_batch(
@@ -56,9 +61,18 @@ def write_batch(
     result: BatchResult,
     reference: ReferenceReturns,
     searched: Collection[str],
+    objectives: Sequence[str] = (),
+    intermediate: Mapping[int, Sequence[Sequence[float]]] | None = None,
 ) -> list[TrialEnd]:
-    """Write a batch, `success.txt` last, and say how its trials ended. searched: the names of the study's search space."""
+    """Write a batch, `success.txt` last, and say how its trials ended.
+
+    searched: the names of the study's search space. intermediate: of a study that prunes, trial -> its `objectives` at the end of
+    every segment.
+    """
     ends = write_tables(directory, batch, result, reference, searched)
+    if intermediate is not None:
+        ends = [replace(end, intermediate=tuple(map(tuple, intermediate[end.number]))) for end in ends]
+        write_csv(directory / INTERMEDIATE, ("trial", "segment", *objectives), _intermediate_rows(ends))
     mark_complete(directory, ends)
     return ends
 
@@ -114,7 +128,10 @@ def read_ends(directory: Path) -> list[TrialEnd]:
     """How the trials of a complete batch ended, to the last bit as `write_batch` said. Raises DamagedBatch."""
     path = directory / "summary.csv"
     rows = _read_rows(path, ("state", "reason", *METRICS))
-    return [_read_end(path, number, row) for number, row in rows.items()]
+    intermediate = _read_intermediate(directory / INTERMEDIATE)
+    return [
+        replace(_read_end(path, number, row), intermediate=intermediate.get(number, ())) for number, row in rows.items()
+    ]
 
 
 def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
@@ -153,6 +170,12 @@ def _curve_rows(outcome: Outcome) -> Iterator[list[Any]]:
         for point, step in enumerate(curve.steps):
             measured = [float(column[point, seed]) for column in columns]
             yield [outcome.number, seed, int(step), *measured, curve.episodes]
+
+
+def _intermediate_rows(ends: Sequence[TrialEnd]) -> Iterator[list[Any]]:
+    for end in ends:
+        for segment, values in enumerate(end.intermediate, 1):
+            yield [end.number, segment, *values]
 
 
 def _summary_row(end: TrialEnd, outcome: Outcome) -> list[Any]:
@@ -213,6 +236,20 @@ def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialEnd:
         if not _is_finite(row[name]):
             raise DamagedBatch(path, f"{path}: trial {number} has {name} {row[name]!r}, no finite number.")
     return TrialEnd(number, row["state"], row["reason"], {name: float(row[name]) for name in metrics})
+
+
+def _read_intermediate(path: Path) -> dict[int, tuple[tuple[float, ...], ...]]:
+    """Trial -> its objectives at the end of every segment; empty for a batch of a study that does not prune."""
+    if not path.exists():
+        return {}
+    found: dict[int, tuple[tuple[float, ...], ...]] = {}
+    with _blaming(path):
+        for row in read_csv(path):
+            number = int(row.pop("trial"))
+            if int(row.pop("segment")) != len(found.get(number, ())) + 1:
+                raise ValueError("its segments are not in order")
+            found[number] = (*found.get(number, ()), tuple(map(float, row.values())))
+    return found
 
 
 def _is_finite(text: str) -> bool:

@@ -20,6 +20,7 @@ from hyperlax.study.amendments import Amendment, Amendments, as_failed
 from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams, trials_of
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.ledger import Ending, Entry
+from hyperlax.study.overlap import Overlap, as_running
 from hyperlax.study.record import TrialRecord
 from hyperlax.study.storage import StudyStorage
 from hyperlax.study.suggest import Questioner
@@ -73,13 +74,20 @@ class Conversation:
     """
 
     def __init__(
-        self, storage: StudyStorage, directory: StudyDirectory, questioner: Questioner, objectives: Sequence[str]
+        self,
+        storage: StudyStorage,
+        directory: StudyDirectory,
+        questioner: Questioner,
+        objectives: Sequence[str],
+        overlap: Overlap | None = None,
     ):
+        """overlap: of a study whose super-batches are asked while earlier ones train."""
         self._storage = storage
         self._directory = directory
         self._questioner = questioner
         self._objectives = tuple(objectives)
         self._amendments = Amendments(directory.amendments)
+        self._overlap = overlap
 
     def trials(self) -> list[FrozenTrial]:
         return self._storage.trials()
@@ -181,6 +189,18 @@ class Conversation:
         """Where the next batch of a super-batch goes: a name that nothing has had before."""
         return self._directory.next_batch(super_batch, self._named())
 
+    def more_trials(self, total: int) -> list[FrozenTrial]:
+        """The trials of the next super-batch, asked and on disk while earlier ones train; of `total` trials in all.
+
+        Empty when there are as many, every configuration of a finite space is used, or what it is suggested from is not known yet.
+        """
+        asked = len(self.trials())
+        start = asked - asked % self._questioner.super_batch
+        stop = min(start + self._questioner.super_batch, total)
+        if asked < stop and self._is_known(start):
+            self._ask(start, stop)
+        return self.trials()[asked:]
+
     def trial(self, frozen: FrozenTrial, base: AlgorithmConfig) -> Trial:
         """What to train: the recipe's configuration with the suggested values, be they legal or not; see `legal`."""
         return Trial(frozen.number, filled(base, self._questioner.space.decode(frozen.params)))
@@ -193,8 +213,10 @@ class Conversation:
             attributes: dict[str, Any] = {**end.metrics, "batch": where}
             if end.reason:
                 attributes["reason"] = end.reason
+            if end.intermediate and len(self._objectives) > 1:
+                attributes["intermediate"] = [list(values) for values in end.intermediate]
             values = [end.metrics[name] for name in self._objectives] if end.state == "COMPLETE" else []
-            endings.append(Ending(end.number, end.state, values, attributes))
+            endings.append(Ending(end.number, end.state, values, attributes, [shown[0] for shown in end.intermediate]))
         self._storage.finish(endings)
 
     def record(self, frozen: FrozenTrial) -> TrialRecord:
@@ -267,7 +289,7 @@ class Conversation:
         recorded = trials[start:]
         if start + len(recorded) >= stop:
             return
-        history = self._as_asked_from(trials[:start])
+        history = self._known(start)
         suggestions = self._questioner.suggest(start, history, stop - start)
         space = self._questioner.space
         for trial, suggestion in zip(recorded, suggestions, strict=False):
@@ -280,6 +302,21 @@ class Conversation:
         of_super_batch = {"exec_batch": start // self._questioner.super_batch}
         entries = [Entry(new.params, of_super_batch, new.system_attrs) for new in suggestions[len(recorded) :]]
         self._storage.record(entries, space.optuna)
+
+    def _is_known(self, start: int) -> bool:
+        """Whether what the super-batch that begins with trial `start` is suggested from is known by now."""
+        if self._overlap is None or not self._questioner.learns:
+            return True
+        return self._overlap.ended(start, self.trials()) is not None
+
+    def _known(self, start: int) -> list[FrozenTrial]:
+        """The trials below `start` as they were when the super-batch that begins there was first asked."""
+        trials = self.trials()
+        ended = self._overlap.ended(start, trials) if self._overlap else None
+        if ended is None:
+            return self._as_asked_from(trials[:start])
+        known = self._amendments.as_known(trials[:start], start, self._objectives)
+        return [trial if trial.number in ended else as_running(trial) for trial in known]
 
     def _as_asked_from(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """All trials before a super-batch as they were when it was first asked; one that is not finished tells nothing."""

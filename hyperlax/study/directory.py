@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hyperlax.errors import UsageError
-from hyperlax.files import naming
+from hyperlax.files import naming, write_text
 from hyperlax.study import database
 from hyperlax.study.refusals import FULL, refusing_what_is_forbidden
 
@@ -52,6 +52,12 @@ class StudyDirectory:
     def analysis(self, super_batch: int) -> Path:
         return self.exec_batch(super_batch) / "analysis"
 
+    def close_super_batch(self, super_batch: int) -> None:
+        """Mark a super-batch whose last trial has ended."""
+        mark = self.exec_batch(super_batch) / SUCCESS
+        if not mark.exists():
+            write_text(mark, "every trial has ended and is on disk\n")
+
     def has_analysis(self, super_batch: int) -> bool:
         """Whether a super-batch's analysis is whole: `trials.csv` is written last."""
         return (self.analysis(super_batch) / _WRITTEN_LAST).exists()
@@ -68,6 +74,7 @@ class StudyDirectory:
         """Have the analyses of super-batches from `since` on count as missing."""
         for super_batch in range(since, self.analysed()):
             (self.analysis(super_batch) / _WRITTEN_LAST).unlink(missing_ok=True)
+            (self.exec_batch(super_batch) / SUCCESS).unlink(missing_ok=True)
 
     def name(self, batch: Path) -> str:
         """A batch as a trial's attribute `batch` names it."""

@@ -19,6 +19,7 @@ from hyperlax.study.directory import StudyDirectory, check_writable, only_one_pr
 from hyperlax.study.findings import Analyse
 from hyperlax.study.launcher import write_pages
 from hyperlax.study.loop import questioner_of
+from hyperlax.study.overlap import overlap_of
 from hyperlax.study.refusals import ending_on_refusal, run_again
 from hyperlax.study.storage import StudyStorage
 from hyperlax.study.summary import print_best
@@ -42,11 +43,14 @@ def invalidate(
         raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
     directory, objectives = StudyDirectory(root), arguments.objectives
     manifest = manifests.read(directory.manifest, recipe)
+    overlap = overlap_of(arguments, manifest)
     with ending_on_refusal(directory.database, run_again), only_one_process(root):
         check_writable(directory)
         directory.check_database(arguments.study_name)
         with closing(StudyStorage(directory.database, arguments.study_name, objectives)) as storage:
-            conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
+            conversation = Conversation(
+                storage, directory, questioner_of(arguments, recipe), tuple(objectives), overlap
+            )
             conversation.recover()
             text = INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
             for number in sorted(set(filter(conversation.is_invalidated, trials))):

@@ -19,12 +19,16 @@ from optuna.storages import RDBStorage
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial ended. values: one per objective for COMPLETE, else empty. attributes: become its user attributes."""
+    """How a trial ended. values: one per objective for COMPLETE, else empty. attributes: become its user attributes.
+
+    intermediate: the leading objective after each of its segments, of a study that prunes; Optuna's steps are the segments from 1.
+    """
 
     number: int
     state: str
     values: Sequence[float]
     attributes: Mapping[str, Any]
+    intermediate: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,11 @@ class Ledger:
                     "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?, ?, ?, 'FINITE')",
                     [(trial, objective, value) for objective, value in enumerate(ending.values)],
                 )
+                cursor.executemany(
+                    "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type) "
+                    "VALUES (?, ?, ?, 'FINITE')",
+                    [(trial, segment, value) for segment, value in enumerate(ending.intermediate, 1)],
+                )
                 cursor.execute(
                     "UPDATE trials SET state = ?, datetime_start = COALESCE(datetime_start, ?), datetime_complete = ? "
                     "WHERE trial_id = ?",
@@ -97,8 +106,10 @@ class Ledger:
             for number in numbers:
                 trial = self._trial(cursor, number)
                 cursor.execute(
-                    "DELETE FROM trial_user_attributes WHERE trial_id = ? AND key IN ('reason', 'batch')", (trial,)
+                    "DELETE FROM trial_user_attributes WHERE trial_id = ? AND key IN ('reason', 'batch', 'intermediate')",
+                    (trial,),
                 )
+                cursor.execute("DELETE FROM trial_intermediate_values WHERE trial_id = ?", (trial,))
                 cursor.execute(
                     "UPDATE trials SET state = 'WAITING', datetime_start = NULL, datetime_complete = NULL "
                     "WHERE trial_id = ?",

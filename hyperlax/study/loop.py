@@ -13,19 +13,23 @@ from optuna.trial import FrozenTrial
 
 from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
+from hyperlax.engine.pruning import Standings
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
 from hyperlax.study import database, findings
-from hyperlax.study.batch_files import TrialEnd, failed_batch, write_batch
+from hyperlax.study.batch_files import failed_batch
 from hyperlax.study.conversation import Conversation, legal, untold_trials
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.distributions import SearchSpace
+from hyperlax.study.endings import Endings
 from hyperlax.study.failures import Failures
 from hyperlax.study.findings import Analyse
 from hyperlax.study.manifest import Manifest
+from hyperlax.study.overlap import is_pooled, lanes_of, overlap_of
 from hyperlax.study.pool import Background, run_batches
+from hyperlax.study.pooled import PooledTraining, rule_of
 from hyperlax.study.progress import Progress
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.results import problem_of
@@ -72,6 +76,10 @@ class StudyLoop:
         self._background = Background()
         self._checkpoints = Checkpoints(directory.checkpoints, arguments.checkpoint_seconds)
         self._began: dict[HparamBatch, float] = {}
+        self._complete = 0
+        self._standings = (
+            Standings(rule_of(arguments), arguments.objective_directions) if is_pooled(arguments) else None
+        )
 
     def run(self, runner: Callable[[], StudyRunner]) -> int:
         """Run what is missing and say how it ended, with the exit status. `runner` is called only if anything is missing."""
@@ -88,8 +96,13 @@ class StudyLoop:
                     "search_space": self._manifest.space,
                 }
             )
+            questioner = questioner_of(self._arguments, self._recipe)
             self._conversation = Conversation(
-                self._storage, self._directory, questioner_of(self._arguments, self._recipe), tuple(self._objectives)
+                self._storage,
+                self._directory,
+                questioner,
+                tuple(self._objectives),
+                self._standings and overlap_of(self._arguments, self._manifest, self._standings.lasted),
             )
             self._conversation.discard_incomplete()
             self._conversation.recover()
@@ -126,16 +139,58 @@ class StudyLoop:
             )
 
     def _train(self, runner: StudyRunner) -> None:
-        """Super-batch after super-batch, until enough trials are finished or something says stop."""
+        """Until enough trials are finished or something says stop."""
         self._note(runner)
         with self._new_progress() as progress:
-            while self._may_start():
-                asked = self._conversation.next_trials(self._arguments.n_trials)
-                if not asked:
-                    self._exhausted = self._conversation.finished() < self._arguments.n_trials
-                    return
-                database.back_up(self._directory.database, self._directory.backup)
-                self._run_super_batch(asked, runner, progress)
+            self._endings = Endings(
+                self._arguments, self._recipe, self._reference, self._conversation, self._failures, progress
+            )
+            if self._standings:
+                self._train_pooled(self._standings, runner, progress)
+            else:
+                self._train_super_batches(runner, progress)
+
+    def _train_super_batches(self, runner: StudyRunner, progress: Progress) -> None:
+        """Super-batch after super-batch, each in batches that train to their end."""
+        while self._may_start():
+            asked = self._conversation.next_trials(self._arguments.n_trials)
+            if not asked:
+                self._exhausted = self._conversation.finished() < self._arguments.n_trials
+                return
+            self._back_up()
+            self._run_super_batch(asked, runner, progress)
+
+    def _train_pooled(self, standings: Standings, runner: StudyRunner, progress: Progress) -> None:
+        """All super-batches in lanes that are refilled."""
+        with closing(runner.pools(self._arguments.num_seeds)) as pools:
+            training = PooledTraining(
+                self._arguments,
+                self._recipe.config.algorithm,
+                self._reference,
+                storage=self._storage,
+                conversation=self._conversation,
+                endings=self._endings,
+                standings=standings,
+                pools=pools,
+                checkpoints=self._checkpoints,
+                progress=progress,
+                lanes=lanes_of(self._manifest, self._width),
+                asked=self._back_up,
+                changed=lambda: self._trials_ended(runner),
+            )
+            training.run(self._stop.is_set, self._may_start)
+        self._exhausted = self._may_start() and self._conversation.finished() < self._arguments.n_trials
+
+    def _trials_ended(self, runner: StudyRunner) -> None:
+        """Analyse when super-batches are complete that were not."""
+        self._note(runner)
+        complete = findings.finished_super_batches(self._conversation, self._width)
+        if complete > self._complete:
+            self._complete = complete
+            self._write_analysis()
+
+    def _back_up(self) -> None:
+        database.back_up(self._directory.database, self._directory.backup)
 
     def _retry(self) -> None:
         again = self._conversation.retry_failed()
@@ -219,21 +274,9 @@ class StudyLoop:
         seeds, seconds = self._arguments.num_seeds, time.monotonic() - began
         cause = cause_of_error(error) if error else problem_of(batch, future.result(), seeds)
         result = failed_batch(batch, cause, seeds, seconds, error) if cause else future.result()
-        self._finish(batch, result, number, progress)
-        return ()
-
-    def _finish(self, batch: HparamBatch, result: BatchResult, number: int, progress: Progress) -> None:
-        """Write a batch's files into its super-batch, then tell Optuna and the user."""
-        path = self._conversation.new_batch(number)
-        ends = write_batch(path, batch, result, self._reference, self._recipe.space)
-        self._conversation.tell(ends, path)
+        self._endings.finish(batch, result, number)
         self._checkpoints.forget(batch.numbers)
-        _log_failures(ends)
-        leading = next(iter(self._objectives))
-        for end in ends:
-            self._failures.count(end.state, end.reason)
-            progress.finished(end.number, end.state, end.metrics.get(leading))
-        progress.batch_ended()
+        return ()
 
     def _halves(self, batch: HparamBatch, error: Exception) -> Sequence[HparamBatch]:
         log.warning("The batch of %s broke (%s). Its halves are run instead.", _numbers(batch), cause_of_error(error))
@@ -251,12 +294,14 @@ class StudyLoop:
                 sound.append(legal(trial))
             except UsageError as error:
                 alone = HparamBatch((trial,))
-                self._finish(alone, failed_batch(alone, str(error), self._arguments.num_seeds, 0.0), number, progress)
+                self._endings.finish(alone, failed_batch(alone, str(error), self._arguments.num_seeds, 0.0), number)
         return sound
 
     def _write_analysis(self) -> None:
         """The analysis as of the last finished super-batch, and those that are missing; training does not wait for it."""
         self._background.wait()
+        for number in range(findings.finished_super_batches(self._conversation, self._width)):
+            self._directory.close_super_batch(number)
         parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation)
         for work in findings.prepare(self._analyse, *parts):
             self._background.start(work)
@@ -276,11 +321,3 @@ def questioner_of(arguments: StudyArguments, recipe: Recipe) -> Questioner:
 def _numbers(batch: HparamBatch) -> str:
     plural = "s" if len(batch.trials) > 1 else ""
     return f"trial{plural} {', '.join(map(str, batch.numbers))}"
-
-
-def _log_failures(ends: list[TrialEnd]) -> None:
-    mates = sum(end.state != "FAIL" for end in ends)
-    for end in ends:
-        if end.state == "FAIL":
-            rest = f"the other {mates} of its batch went on" if mates else "the study goes on"
-            log.warning("trial %d: %s. Marked FAIL; %s.", end.number, end.reason, rest)

@@ -18,6 +18,7 @@ from hyperlax.study.conversation import Conversation, legal
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.launcher import refuse_existing, study_directory
 from hyperlax.study.loop import questioner_of
+from hyperlax.study.overlap import overlap_of
 from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.storage import StudyStorage
 from hyperlax.study.training import StudyRunner, runner_of_study
@@ -39,6 +40,7 @@ def print_plan(
         directory = StudyDirectory(resume_from)
         stored = manifests.read(directory.manifest, recipe)
     runner = runner or runner_of_study(arguments, recipe, stored)
+    overlap = overlap_of(arguments, stored) if stored else None
     with _ending_on_refusal(directory), tempfile.TemporaryDirectory() as scratch:
         directory.check_database(arguments.study_name)
         copy = Path(scratch) / directory.database.name
@@ -46,7 +48,9 @@ def print_plan(
             database.back_up(directory.database, copy)
         objectives = arguments.objectives
         with closing(StudyStorage(copy, arguments.study_name, objectives)) as storage:
-            conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
+            conversation = Conversation(
+                storage, directory, questioner_of(arguments, recipe), tuple(objectives), overlap
+            )
             conversation.recover()
             asked = conversation.next_trials(arguments.n_trials)
             trials = [conversation.trial(trial, recipe.config.algorithm) for trial in asked]

@@ -26,9 +26,10 @@ class Progress:
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._lock = threading.Lock()
-        self._steps = self._done = self._failed = self._done_before = 0
+        self._steps = self._done = self._failed = self._pruned = self._done_before = 0
         self._best: tuple[float, int] | None = None
         self._began = time.monotonic()
+        self._lanes: tuple[int, int] | None = None
         self._handler: _AroundTheLine | None = None
 
     def __enter__(self) -> Self:
@@ -51,10 +52,15 @@ class Progress:
         with self._lock:
             self._steps += steps
 
+    def lanes_in_use(self, used: int, lanes: int) -> None:
+        """How many lanes hold a trial now, of so many."""
+        self._lanes = used, lanes
+
     def finished(self, number: int, state: str, value: float | None) -> None:
         """A trial has ended; value: the first objective's, None unless it is COMPLETE."""
         self._done += 1
         self._failed += state == "FAIL"
+        self._pruned += state == "PRUNED"
         if value is not None and (self._best is None or self._sign * value > self._sign * self._best[0]):
             self._best = (value, number)
 
@@ -77,8 +83,12 @@ class Progress:
         parts = [f"{self._done}/{self._total} trials"]
         if self._best is not None:
             parts.append(f"best {self._objective} {self._best[0]:.6g} (trial {self._best[1]})")
+        if self._pruned:
+            parts.append(f"{self._pruned} pruned")
         if self._failed:
             parts.append(f"{self._failed} failed")
+        if self._lanes:
+            parts.append(f"{self._lanes[0]}/{self._lanes[1]} lanes")
         if elapsed > 0:
             parts.append(f"{self._steps / elapsed:,.0f} steps/s")
         parts.append(clock(elapsed))

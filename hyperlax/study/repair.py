@@ -18,6 +18,7 @@ from hyperlax.study import manifest as manifests
 from hyperlax.study.conversation import Conversation, untold_trials
 from hyperlax.study.directory import StudyDirectory, only_one_process
 from hyperlax.study.loop import questioner_of
+from hyperlax.study.overlap import overlap_of
 from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.storage import StudyStorage
 
@@ -34,7 +35,7 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory = StudyDirectory(root)
-    manifests.read(directory.manifest, recipe)
+    overlap = overlap_of(arguments, manifests.read(directory.manifest, recipe))
     objectives = arguments.objectives
     with _ending_on_refusal(directory), only_one_process(root):
         try:
@@ -52,7 +53,9 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
         with replacing(directory.database) as rebuilt:
             source = _restore(directory.backup, rebuilt, arguments.study_name)
             with closing(StudyStorage(rebuilt, arguments.study_name, objectives)) as storage:
-                conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
+                conversation = Conversation(
+                    storage, directory, questioner_of(arguments, recipe), tuple(objectives), overlap
+                )
                 before = conversation.finished()
                 told = conversation.rebuild(recipe.config.algorithm)
                 finished = conversation.finished()

@@ -9,9 +9,17 @@ from hyperlax.arguments import SingleArguments, StudyArguments
 from hyperlax.envs import canonical
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
+from hyperlax.pooling import Pools
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.study.manifest import Manifest
+from hyperlax.study.overlap import is_pooled
 from hyperlax.trial import Runner
+
+
+class StudyPools(Pools, Protocol):
+    """Lanes that can be let go of."""
+
+    def close(self) -> None: ...
 
 
 class StudyRunner(Runner, Protocol):
@@ -19,6 +27,10 @@ class StudyRunner(Runner, Protocol):
 
     lanes: int
     device: str
+
+    def pools(self, repetitions: int) -> StudyPools:
+        """Its lanes, for a study that refills them; repetitions: seeds of a trial."""
+        ...
 
     @property
     def packing(self) -> Mapping[str, Any]:
@@ -40,13 +52,14 @@ def runner_of_study(arguments: StudyArguments, recipe: Recipe, stored: Manifest 
             environment=canonical(arguments.env_config),
             run_length=run_length(arguments),
             seed=arguments.seed,
-            num_seeds=arguments.num_seeds,
+            num_seeds=1 if arguments.seed_schedule == "racing" else arguments.num_seeds,
             num_trials=arguments.n_trials,
             super_batch=min(arguments.optuna_study_batch_size, arguments.n_trials),
             lanes=None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size,
             packing=arguments.packing,
             chosen=stored.packing if stored else None,
             compilation_cache=arguments.compilation_cache,
+            refills=is_pooled(arguments),
         )
     )
 

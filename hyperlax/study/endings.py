@@ -1,0 +1,62 @@
+"""How trials end: their files, then the database, then the user."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.metrics import ReferenceReturns
+from hyperlax.recipe import Recipe
+from hyperlax.study.batch_files import TrialEnd, write_batch
+from hyperlax.study.conversation import Conversation
+from hyperlax.study.failures import Failures
+from hyperlax.study.progress import Progress
+from hyperlax.trial import BatchResult, HparamBatch
+
+log = logging.getLogger(__name__)
+
+
+class Endings:
+    """Of the trials of one study, while it runs."""
+
+    def __init__(
+        self,
+        arguments: StudyArguments,
+        recipe: Recipe,
+        reference: ReferenceReturns,
+        conversation: Conversation,
+        failures: Failures,
+        progress: Progress,
+    ):
+        self._objectives, self._searched = list(arguments.objectives), recipe.space.keys()
+        self._reference, self._conversation = reference, conversation
+        self._failures, self._progress = failures, progress
+
+    def finish(
+        self,
+        batch: HparamBatch,
+        result: BatchResult,
+        super_batch: int,
+        intermediate: Mapping[int, Sequence[Sequence[float]]] | None = None,
+    ) -> None:
+        """Write a batch's files into its super-batch, then tell Optuna and the user.
+
+        intermediate: of a study that prunes, trial -> its objectives at the end of every segment.
+        """
+        path = self._conversation.new_batch(super_batch)
+        ends = write_batch(path, batch, result, self._reference, self._searched, self._objectives, intermediate)
+        self._conversation.tell(ends, path)
+        _log_failures(ends)
+        for end in ends:
+            self._failures.count(end.state, end.reason)
+            self._progress.finished(end.number, end.state, end.metrics.get(self._objectives[0]))
+        self._progress.batch_ended()
+
+
+def _log_failures(ends: Sequence[TrialEnd]) -> None:
+    mates = sum(end.state != "FAIL" for end in ends)
+    for end in ends:
+        if end.state == "FAIL":
+            rest = f"the other {mates} of its batch went on" if mates else "the study goes on"
+            log.warning("trial %d: %s. Marked FAIL; %s.", end.number, end.reason, rest)

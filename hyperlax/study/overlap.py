@@ -1,0 +1,73 @@
+"""Super-batches that are asked while earlier ones still train, as studies do that prune."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from optuna.trial import FrozenTrial, TrialState
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.study.manifest import Manifest
+from hyperlax.study.rehearsal import Life, views
+
+
+class Overlap:
+    """Who has ended when each super-batch is asked; see `hyperlax.study.rehearsal`.
+
+    lanes: of the rehearsal. total: trials of the study. survived: how many segments a trial that has not ended has survived by now.
+    """
+
+    def __init__(self, lanes: int, super_batch: int, total: int, survived: Callable[[int], int]):
+        self._lanes, self._super_batch, self._total = lanes, super_batch, total
+        self._survived = survived
+
+    def ended(self, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
+        """The trials that have ended when the one that begins with trial `start` is asked; None while that is not known.
+
+        trials: of the study by now.
+        """
+
+        def life(number: int) -> Life:
+            trial = trials[number]
+            if not trial.state.is_finished():
+                return Life(self._survived(number), False)
+            shown = len(trial.intermediate_values)
+            return Life(shown + 1 if trial.state == TrialState.FAIL else shown, True)
+
+        asked = views(life, self._lanes, self._super_batch, self._total)
+        return next(itertools.islice(asked, start // self._super_batch, None), None)
+
+
+def as_running(trial: FrozenTrial) -> FrozenTrial:
+    """The trial while it still trained. What it had shown by then no sampler looks at."""
+    running = copy.copy(trial)
+    running.state, running.values, running.intermediate_values = TrialState.RUNNING, None, {}
+    running.datetime_start, running.datetime_complete = datetime.now(), None
+    return running
+
+
+def is_pooled(arguments: StudyArguments) -> bool:
+    """Whether trials end at different times in a study, so that their lanes are refilled."""
+    return arguments.pruner != "none" or arguments.seed_schedule == "racing"
+
+
+def lanes_of(manifest: Manifest, super_batch: int) -> int:
+    """How many trials of a study are in lanes at once, at most."""
+    return min(super_batch, manifest.lanes * manifest.packing.get("slots", 1))
+
+
+def overlap_of(
+    arguments: StudyArguments, manifest: Manifest, survived: Callable[[int], int] = lambda trial: sys.maxsize
+) -> Overlap | None:
+    """That of a study; None for one whose super-batches follow one another.
+
+    survived: see `Overlap`; by default trials that have not ended were training whenever a super-batch was asked.
+    """
+    if not is_pooled(arguments):
+        return None
+    width = arguments.optuna_study_batch_size
+    return Overlap(lanes_of(manifest, width), width, arguments.n_trials, survived)

@@ -1,0 +1,326 @@
+"""Training where lanes are refilled: a trial that has ended makes room for the next, in this super-batch or the one after."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.checkpoints import Checkpoints
+from hyperlax.engine.pruning import Rule, Standings, Verdict
+from hyperlax.errors import UsageError
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.metrics import ReferenceReturns, compute
+from hyperlax.pooling import OPEN, SUMMED, Advance, Dropped, Pools
+from hyperlax.study.batch_files import failed_batch
+from hyperlax.study.conversation import Conversation, legal
+from hyperlax.study.endings import Endings
+from hyperlax.study.progress import Progress
+from hyperlax.study.reasons import cause_of_error
+from hyperlax.study.storage import StudyStorage
+from hyperlax.trial import MEASURED, BatchResult, Curve, HparamBatch, Outcome, Trial
+
+log = logging.getLogger(__name__)
+
+
+def rule_of(arguments: StudyArguments) -> Rule:
+    """By which trials of a study are pruned."""
+    return Rule(
+        arguments.pruner,
+        arguments.num_evaluations,
+        arguments.pruner_min_segments,
+        arguments.pruner_reduction_factor,
+        arguments.pruner_percentile,
+        arguments.num_seeds if arguments.seed_schedule == "racing" else 1,
+    )
+
+
+@dataclass
+class _Course:
+    """A trial on its way. done: the curves of its repetitions that are complete; latest: where the present one stands."""
+
+    trial: Trial
+    cohort: int = OPEN
+    done: list[Curve] = field(default_factory=list)
+    latest: Advance | None = None
+    in_lane: bool = False
+    shown: list[list[float]] = field(default_factory=list)
+    seconds_before: float = 0.0
+
+    def begin_anew(self) -> None:
+        """Forget everything but the trial and its cohort."""
+        self.done, self.latest, self.in_lane, self.shown, self.seconds_before = [], None, False, [], 0.0
+
+    def curve(self, points: int | None = None) -> Curve:
+        """The first `points` evaluations of the first repetition, or all of those that are complete side by side."""
+        assert self.latest is not None
+        if points is not None or not self.done:
+            return _first_points(self.done[0] if self.done else self.latest.curve, points)
+        first = self.done[0]
+        columns = {name: np.concatenate([getattr(curve, name) for curve in self.done], axis=1) for name in MEASURED}
+        return Curve(steps=first.steps, episodes=first.episodes, budget=first.budget, **columns)
+
+    def outcome(self, state: str, reason: str, curve: Curve) -> Outcome:
+        """Its end."""
+        assert self.latest is not None
+        return Outcome(
+            number=self.trial.number,
+            state=state,
+            reason=reason,
+            curve=curve,
+            num_parameters=self.latest.num_parameters,
+            train_seconds=self.seconds_before + (self.latest.train_seconds if self.in_lane else 0.0),
+            lane=self.latest.lane,
+            fault_step=self.latest.fault_step,
+        )
+
+
+def _first_points(curve: Curve, points: int | None) -> Curve:
+    columns = {name: getattr(curve, name)[:points] for name in ("steps", *MEASURED)}
+    return Curve(episodes=curve.episodes, budget=curve.budget, **columns)
+
+
+class PooledTraining:
+    """Trains what is missing of a study, from where it was left.
+
+    lanes: how many trials are in lanes at once, at most. asked: called before trials of a new super-batch start; changed: when
+    trials have ended.
+    """
+
+    def __init__(
+        self,
+        arguments: StudyArguments,
+        base: AlgorithmConfig,
+        reference: ReferenceReturns,
+        *,
+        storage: StudyStorage,
+        conversation: Conversation,
+        endings: Endings,
+        standings: Standings,
+        pools: Pools,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        lanes: int,
+        asked: Callable[[], None],
+        changed: Callable[[], None],
+    ):
+        self._arguments, self._base, self._reference = arguments, base, reference
+        self._storage, self._conversation, self._endings = storage, conversation, endings
+        self._standings, self._pools, self._checkpoints = standings, pools, checkpoints
+        self._progress, self._lanes, self._asked, self._changed = progress, lanes, asked, changed
+        self._rule, self._objectives = standings.rule, list(arguments.objectives)
+        self._courses: dict[int, _Course] = {}
+        self._waiting: list[int] = []
+        self._ended: list[tuple[_Course, Outcome]] = []
+        self._cohorts = OPEN
+        self._timed, self._useful, self._steps = pools.timing(), 0, 0
+
+    def run(self, should_stop: Callable[[], bool], may_start: Callable[[], bool]) -> None:
+        """Go on until every trial has ended, no more may start, or it shall stop; then what is in lanes is saved."""
+        self._recall()
+        while not should_stop():
+            self._fill(may_start)
+            self._flush()
+            if not self._pools.occupied:
+                break
+            advances, dropped = self._pools.advance()
+            for advance in advances:
+                self._take(advance)
+            for drop in dropped:
+                self._pick_up(drop)
+            self._settle()
+            self._flush()
+            self._show_progress()
+            if self._checkpoints.are_pools_due():
+                self._pools.save(self._checkpoints)
+        self._pools.save(self._checkpoints)
+        self._storage.wait(self._courses)
+
+    def _recall(self) -> None:
+        """Know what trials showed before this process, and go on with those whose lanes were saved."""
+        trials = self._conversation.trials()
+        for trial in trials:
+            self._standings.expect(trial.number)
+            if trial.state.is_finished():
+                for values in shown_by(trial):
+                    self._standings.report(trial.number, values)
+                self._standings.end(trial.number)
+        self._await([trial for trial in trials if not trial.state.is_finished()])
+        asked = {trial.number: self._conversation.trial(trial, self._base) for trial in trials}
+        for advance in self._pools.restore(self._checkpoints, asked, self._waiting):
+            if advance.repetition:
+                self._pools.leave(advance.number)
+                continue
+            self._waiting.remove(advance.number)
+            self._courses[advance.number].in_lane = True
+            self._useful -= advance.segments
+            self._storage.start([advance.number])
+            self._take(advance)
+        self._settle()
+
+    def _await(self, asked: Sequence[FrozenTrial]) -> None:
+        """Let trials wait for lanes. One whose values its recipe's fields refuse is FAIL."""
+        for frozen in asked:
+            trial = self._conversation.trial(frozen, self._base)
+            self._standings.expect(trial.number)
+            try:
+                self._courses[trial.number] = _Course(legal(trial))
+                self._waiting.append(trial.number)
+            except UsageError as error:
+                self._fail(_Course(trial), str(error))
+
+    def _fill(self, may_start: Callable[[], bool]) -> None:
+        """Put waiting trials into free lanes, asking for more while none waits."""
+        for course in self._courses.values():
+            if course.done and not course.in_lane and self._is_to_repeat(course):
+                course.in_lane = self._pools.enter(course.trial, len(course.done), course.cohort)
+        while may_start():
+            for number in list(self._waiting):
+                course = self._courses[number]
+                if self._pools.enter(course.trial, 0, course.cohort):
+                    course.in_lane = True
+                    self._waiting.remove(number)
+                    self._storage.start([number])
+            if self._waiting or self._pools.occupied >= self._lanes:
+                break
+            more = self._conversation.more_trials(self._arguments.n_trials)
+            if not more:
+                break
+            self._asked()
+            self._await(more)
+
+    def _is_to_repeat(self, course: _Course) -> bool:
+        return len(course.done) < self._rule.seeds and self._standings.is_settled(course.trial.number)
+
+    def _take(self, advance: Advance) -> None:
+        """Note what a trial has shown."""
+        course, number = self._courses[advance.number], advance.number
+        course.latest = advance
+        for segment in range(len(course.shown) - self._before(advance) + 1, len(advance.curve.steps)):
+            course.shown.append(self._values(course, advance, segment))
+            self._standings.report(number, course.shown[-1])
+        if advance.fault_step is not None:
+            self._end(course, course.outcome("FAIL", "parameters or returns are not finite", advance.curve))
+        elif advance.segments == self._rule.segments:
+            course.done.append(advance.curve)
+            self._leave(course)
+
+    def _before(self, advance: Advance) -> int:
+        """Segments of the repetitions before the present one."""
+        return advance.repetition * self._rule.segments
+
+    def _values(self, course: _Course, advance: Advance, segment: int) -> list[float]:
+        """The objectives after a segment of the present repetition; in the midst of a later one, those of the ones before."""
+        if advance.repetition and segment < self._rule.segments:
+            return course.shown[-1]
+        together = _Course(course.trial, done=[*course.done, _first_points(advance.curve, segment + 1)], latest=advance)
+        metrics = compute(together.outcome("COMPLETE", "", together.curve()), self._reference)
+        return [metrics[name] for name in self._objectives]
+
+    def _settle(self) -> None:
+        """End those that are pruned, and those that are complete and have no verdict to fear."""
+        for number, verdict in self._standings.settle().items():
+            course = self._courses[number]
+            del course.shown[verdict.segment :]
+            self._end(course, course.outcome("PRUNED", self._reason(verdict), self._until(course, verdict)))
+        for course in list(self._courses.values()):
+            if len(course.done) == self._rule.seeds and self._standings.is_settled(course.trial.number):
+                self._end(course, course.outcome("COMPLETE", "", course.curve()))
+
+    def _until(self, course: _Course, verdict: Verdict) -> Curve:
+        """The curve of a trial until it was pruned."""
+        return course.curve(verdict.segment + 1 if verdict.segment < self._rule.segments else None)
+
+    def _reason(self, verdict: Verdict) -> str:
+        return verdict.sentence(self._rule.segments * self._rule.seeds)
+
+    def _end(self, course: _Course, outcome: Outcome) -> None:
+        if not self._standings.has_ended(course.trial.number):
+            self._standings.end(course.trial.number)
+        if course.in_lane:
+            self._leave(course)
+        del self._courses[course.trial.number]
+        self._ended.append((course, outcome))
+
+    def _leave(self, course: _Course) -> None:
+        assert course.latest is not None
+        self._pools.leave(course.trial.number)
+        course.in_lane, course.seconds_before = False, course.seconds_before + course.latest.train_seconds
+
+    def _pick_up(self, drop: Dropped) -> None:
+        """Have trials that lost their lanes begin anew: where something raised, in halves, so that in the end one is at fault."""
+        courses = [self._courses[number] for number in drop.numbers]
+        if drop.error and len(courses) == 1:
+            del self._courses[drop.numbers[0]]
+            self._fail(courses[0], cause_of_error(drop.error), drop.error)
+            return
+        if drop.error:
+            numbers, cause = ", ".join(map(str, drop.numbers)), cause_of_error(drop.error)
+            log.warning("The lanes of trials %s broke (%s). They begin anew in halves.", numbers, cause)
+        for place, course in enumerate(courses):
+            course.begin_anew()
+            self._standings.expect(course.trial.number)
+            course.cohort = self._cohorts + 1 + (2 * place >= len(courses)) if drop.error else course.cohort
+        self._cohorts += 2
+        self._waiting = sorted({*self._waiting, *drop.numbers})
+        self._storage.wait(drop.numbers)
+
+    def _fail(self, course: _Course, cause: str, error: Exception | None = None) -> None:
+        """A trial without an outcome."""
+        batch, number = HparamBatch((course.trial,)), course.trial.number
+        self._standings.end(number)
+        result = failed_batch(batch, cause, self._arguments.num_seeds, 0.0, error)
+        self._endings.finish(batch, result, self._super_batch(number), {number: []})
+
+    def _flush(self) -> None:
+        """Write those that have ended, those of a super-batch together, and tell."""
+        ended, self._ended = self._ended, []
+        for super_batch in sorted({self._super_batch(course.trial.number) for course, _ in ended}):
+            some = [pair for pair in ended if self._super_batch(pair[0].trial.number) == super_batch]
+            some.sort(key=lambda pair: pair[0].trial.number)
+            batch = HparamBatch(tuple(course.trial for course, _ in some))
+            outcomes = tuple(outcome for _, outcome in some)
+            shown = {course.trial.number: course.shown for course, _ in some}
+            self._endings.finish(batch, BatchResult(outcomes, self._timing(shown)), super_batch, shown)
+        if ended:
+            self._changed()
+
+    def _show_progress(self) -> None:
+        steps = self._pools.timing()["steps"]
+        self._progress.stepped(steps - self._steps)
+        self._steps = steps
+        self._progress.lanes_in_use(self._pools.occupied, self._lanes)
+        self._progress.draw()
+
+    def _super_batch(self, number: int) -> int:
+        return number // self._arguments.optuna_study_batch_size
+
+    def _timing(self, shown: Mapping[int, Sequence[Any]]) -> dict[str, Any]:
+        """What it has cost since the last batch, and the share of lane-segments of this process that ended in a score to keep."""
+        now, before = self._pools.timing(), self._timed
+        spent = {name: now[name] - before[name] for name in SUMMED}
+        kept = sum(map(len, shown.values()))
+        self._timed, self._useful = now, self._useful + kept
+        in_lanes = sum(len(course.shown) for course in self._courses.values())
+        seconds = spent["train_seconds"] + spent["evaluate_seconds"]
+        return {
+            **spent,
+            "steps_per_second": spent["steps"] / seconds if seconds else 0.0,
+            "peak_memory_bytes": now["peak_memory_bytes"],
+            "lanes": now["lanes"],
+            "useful_lane_segments": kept,
+            "useful_share": (self._useful + in_lanes) / now["lane_segments"] if now["lane_segments"] else 0.0,
+            "predicted_seconds": None,
+        }
+
+
+def shown_by(trial: FrozenTrial) -> list[list[float]]:
+    """The objectives of a trial that has ended after each of its segments."""
+    if "intermediate" in trial.user_attrs:
+        return trial.user_attrs["intermediate"]
+    return [[trial.intermediate_values[segment]] for segment in sorted(trial.intermediate_values)]

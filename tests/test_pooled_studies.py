@@ -1,0 +1,192 @@
+"""Studies that prune: who goes on follows from numbers and curves alone, and nothing is lost or told twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from hyperlax.engine.pruning import Rule, Standings
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.metrics import ReferenceReturns, compute
+from hyperlax.recipe import apply
+from hyperlax.study import endings
+from hyperlax.trial import MEASURED, Outcome, Trial
+from tests.desk import rows
+from tests.fake_runner import FakeRunner, curve_of
+from tests.study_cases import Case, Killed, killing
+
+ASHA: dict[str, Any] = {
+    "pruner": "asha", "pruner_min_segments": 1, "pruner_reduction_factor": 2, "n_trials": 24, "runner_hparam_batch_size": 3
+}  # fmt: skip
+REFERENCE = ReferenceReturns(-1200.0, -200.0, "test")
+
+
+def fates(case: Case, seeds: int = 2) -> list[tuple[str, int]]:
+    """State and last segment of every trial, had they been trained whole and one after another."""
+    standings = Standings(Rule("asha", 5, 1, 2), ["maximize"])
+    found = []
+    for record in case.pages[-1][0].trials:
+        standings.expect(record.number)
+        curve = curve_of(Trial(record.number, algorithm(case, record.number)), seeds)
+        for segment in range(1, 6):
+            columns: dict[str, Any] = {name: vars(curve)[name][: segment + 1] for name in ("steps", *MEASURED)}
+            whole = Outcome(record.number, "COMPLETE", "", replace(curve, **columns), 1, 0.0)
+            standings.report(record.number, [compute(whole, REFERENCE)["peak_performance"]])
+        verdict = standings.settle().get(record.number)
+        found.append(("PRUNED", verdict.segment) if verdict else ("COMPLETE", 5))
+        if not verdict:
+            standings.end(record.number)
+    return found
+
+
+def algorithm(case: Case, number: int) -> AlgorithmConfig:
+    return apply(case.recipe.config.algorithm, case.pages[-1][0].trials[number].params, "test")
+
+
+def met(case: Case) -> list[tuple[str, int]]:
+    return [(trial.state.name, len(trial.intermediate_values)) for trial in case.study().trials]
+
+
+@pytest.mark.parametrize(("lanes", "slots"), [(1, 1), (3, 1), (3, 2), (8, 1)])
+def test_who_is_pruned_does_not_hang_on_the_lanes(tmp_path: Path, lanes: int, slots: int) -> None:
+    case = Case(tmp_path, **{**ASHA, "runner_hparam_batch_size": "auto"})
+    assert case.start(FakeRunner(lanes=lanes, slots=slots)) == 0
+    assert met(case) == fates(case)
+    assert {"PRUNED", "COMPLETE"} == set(case.states())
+
+
+def test_pruned_trials_have_their_intermediate_values_and_the_reason(tmp_path: Path) -> None:
+    case = Case(tmp_path, **ASHA)
+    case.start()
+    for trial in case.study().trials:
+        batch = case.directory / trial.user_attrs["batch"]
+        own = [row for row in rows(batch / "intermediate.csv") if int(row["trial"]) == trial.number]
+        assert [float(row["peak_performance"]) for row in own] == list(trial.intermediate_values.values())
+        assert list(trial.intermediate_values) == list(range(1, len(own) + 1))
+        (summary,) = [row for row in rows(batch / "summary.csv") if int(row["trial"]) == trial.number]
+        assert summary["state"] == trial.state.name
+        if trial.state == optuna.trial.TrialState.PRUNED:
+            assert summary["reason"].startswith(f"pruned after segment {len(own)} of 5: ")
+            assert trial.values is None
+        else:
+            assert trial.value == float(own[-1]["peak_performance"])
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_an_interrupted_study_ends_as_one_that_was_left_alone(tmp_path: Path, sampler: str) -> None:
+    whole = Case(tmp_path / "whole", sampler=sampler, **ASHA)
+    assert whole.start() == 0
+    for seconds in (0.0, 60.0):
+        case = Case(tmp_path / f"parts_{seconds:g}", sampler=sampler, checkpoint_seconds=seconds, **ASHA)
+        assert case.start(stopping_after(2)) == 130
+        for _ in range(40):
+            if case.resume(stopping_after(3)) == 0:
+                break
+        assert case.told() == whole.told()
+        assert case.states().count("WAITING") == 0
+
+
+def stopping_after(segments: int) -> FakeRunner:
+    """A runner that interrupts the study after so many segments, as Ctrl-C does."""
+
+    def after(count: int) -> None:
+        if count == segments:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return FakeRunner(after_segment=after)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_study_that_dies_at_any_write_ends_as_one_that_was_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    whole = Case(tmp_path / "whole", sampler=sampler, **ASHA)
+    whole.start()
+    for function in ("write_batch", "tell"):
+        for at in (0, 2, 5):
+            case = Case(tmp_path / f"{function}_{at}", sampler=sampler, checkpoint_seconds=0.0, **ASHA)
+            with monkeypatch.context() as patch:
+                if function == "tell":
+                    patch.setattr(endings.Conversation, "tell", killing(endings.Conversation.tell, at))
+                else:
+                    patch.setattr(endings, "write_batch", killing(endings.write_batch, at))
+                with pytest.raises(Killed):
+                    case.start()
+            assert case.resume() == 0
+            assert case.told() == whole.told()
+
+
+def test_several_objectives_prune_by_rank_and_crowding(tmp_path: Path) -> None:
+    objectives = {
+        "objective_names": ("peak_performance", "num_parameters"),
+        "objective_directions": ("maximize", "minimize"),
+    }
+    case = Case(tmp_path, **{**ASHA, **objectives, "sampler": "nsgaii"})
+    assert case.start() == 0
+    states = case.states()
+    assert states.count("PRUNED") >= 8 and states.count("COMPLETE") >= 2
+    for trial in case.study().trials:
+        assert len(trial.user_attrs["intermediate"]) == len(trial.intermediate_values)
+    again = Case(tmp_path / "again", **{**ASHA, **objectives, "sampler": "nsgaii"}, checkpoint_seconds=0.0)
+    assert again.start(stopping_after(3)) == 130
+    assert again.resume() == 0
+    assert again.told() == case.told()
+
+
+def test_a_failing_trial_is_one_failing_trial(tmp_path: Path) -> None:
+    case, whole = Case(tmp_path / "some", **ASHA), Case(tmp_path / "none", **ASHA)
+    whole.start()
+    assert case.start(FakeRunner(fail={5: "nan"}, raises={9: ValueError("nine")})) == 0
+    failed = {t.number: t.user_attrs["reason"] for t in case.study().trials if t.state.name == "FAIL"}
+    assert failed.keys() == {5, 9}
+    assert "not finite" in failed[5] and failed[9].startswith("ValueError: nine")
+    assert [t[2] for t in case.told()] == [t[2] for t in whole.told()]
+
+
+def test_seeds_race(tmp_path: Path) -> None:
+    racing = {**ASHA, "pruner": "none", "seed_schedule": "racing", "num_seeds": 3}
+    case = Case(tmp_path, **racing)
+    assert case.start(FakeRunner(racing=True)) == 0
+    lasted = [length for _, length in met(case)]
+    assert set(lasted) == {5, 10, 15}
+    assert [state for state, _ in met(case)] == ["COMPLETE" if length == 15 else "PRUNED" for length in lasted]
+    for trial in case.study().trials:
+        curve = [
+            r
+            for r in rows(case.directory / trial.user_attrs["batch"] / "curves.csv")
+            if int(r["trial"]) == trial.number
+        ]
+        assert {int(row["seed"]) for row in curve} == set(range(lasted[trial.number] // 5))
+    again = Case(tmp_path / "again", **racing, checkpoint_seconds=0.0)
+    assert again.start(replaced(stopping_after(8))) == 130
+    assert again.resume(FakeRunner(racing=True)) == 0
+    assert again.told() == case.told()
+
+
+def replaced(runner: FakeRunner) -> FakeRunner:
+    runner.racing = True
+    return runner
+
+
+def test_the_exec_batch_closes_with_its_last_trial(tmp_path: Path) -> None:
+    case = Case(tmp_path, **ASHA)
+    case.start()
+    assert [(case.directory / f"optuna_exec_batch_{n:04d}" / "success.txt").exists() for n in range(3)] == [True] * 3
+
+
+def test_lanes_stay_full_until_the_queue_is_empty(tmp_path: Path) -> None:
+    case = Case(tmp_path, **{**ASHA, "runner_hparam_batch_size": 4, "optuna_study_batch_size": 8, "n_trials": 40})
+    case.start(FakeRunner(lanes=4))
+    paths = case.directory.glob("optuna_exec_batch_*/samples/*/timing.json")
+    timings = [json.loads(path.read_text()) for path in paths]
+    assert all(0 < timing["useful_share"] <= 1 for timing in timings)
+    lasted, segments = sum(length for _, length in met(case)), sum(timing["lane_segments"] for timing in timings)
+    assert sum(timing["useful_lane_segments"] for timing in timings) == lasted
+    assert lasted <= segments <= lasted + 4 * 5

@@ -1,4 +1,4 @@
-"""Targets, losses, distributions, statistics, replay and Adam against slow references that are plainly right."""
+"""Targets, losses and exploration against slow references that are plainly right."""
 
 # pyright: reportCallIssue=false
 # (pyright cannot count what a star unpacks)
@@ -6,38 +6,19 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from hyperlax.algorithms import dqn, normalizer, policies, ppo, replay, sac
-from hyperlax.algorithms.lane import Lane, remaining
-from hyperlax.algorithms.optimizer import Adam, track
-from hyperlax.algorithms.replay import Transition
-from hyperlax.envs import Continuous
-from hyperlax.hyperparams import DQNHyperparams
+from hyperlax.algorithms import dqn, ppo, sac
+from tests.references import close, dqn_lane, f32, normals
 
 pytestmark = pytest.mark.timeout(120)
 
 T, E, B, ACTIONS = 12, 5, 7, 4
-
-
-def close(actual: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-5) -> None:
-    np.testing.assert_allclose(np.asarray(actual), expected, rtol=rtol, atol=atol)
-
-
-def normals(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def f32(value: float) -> Any:
-    return jnp.float32(value)
 
 
 def advantage_by_definition(
@@ -149,86 +130,6 @@ def test_the_temperature_loss_raises_alpha_where_entropy_is_below_its_target(ent
     assert (gradient < 0) == entropy_is_low
 
 
-def normal_density(x: np.ndarray, mean: float, std: float) -> np.ndarray:
-    return np.exp(-0.5 * ((x - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
-
-
-@pytest.mark.parametrize(
-    ("mean", "log_std", "low", "high"), [(0.0, 0.0, -1.0, 1.0), (1.2, -1.5, -1.0, 3.0), (-0.4, 0.4, -2.0, 2.0)]
-)
-def test_the_squashed_density_integrates_to_one_over_the_box_and_its_mass_agrees_with_samples(
-    mean: float, log_std: float, low: float, high: float
-) -> None:
-    bounds = policies.Bounds.of(Continuous((low,), (high,)))
-    edges = np.linspace(low, high, 200_001)
-    actions = (edges[1:] + edges[:-1]) / 2
-    raw = np.arctanh((actions - (low + high) / 2) / ((high - low) / 2))[:, None].astype(np.float32)
-    log_density = policies.squashed_log_prob(
-        jnp.full((1,), mean), jnp.full((1,), log_std), jnp.asarray(raw), bounds.half
-    )
-    mass = np.exp(np.asarray(log_density, np.float64)) * (edges[1] - edges[0])
-    assert mass.sum() == pytest.approx(1.0, abs=2e-3)
-    drawn = mean + math.exp(log_std) * np.random.default_rng(0).normal(size=100_000)
-    drawn = np.asarray(bounds.scale(jnp.tanh(jnp.asarray(drawn))))
-    assert low <= drawn.min() and drawn.max() <= high
-    for quarter in np.linspace(low, high, 5)[1:-1]:
-        assert mass[actions < quarter].sum() == pytest.approx(np.mean(drawn < quarter), abs=8e-3)
-
-
-@pytest.mark.parametrize("far", [1.0, 8.0])
-def test_the_squashed_log_probability_is_the_change_of_variables_in_double_precision(far: float) -> None:
-    mean, log_std, raw = normals(13, 3, B, 2).astype(np.float64) * [[[1.0]], [[0.5]], [[far]]]
-    half = np.array([1.0, 2.5])
-    std = np.exp(log_std)
-    log_normal = -0.5 * ((raw - mean) / std) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
-    expected = np.sum(log_normal - np.log(half) + 2 * np.log(np.cosh(raw)), axis=-1)
-    actual = policies.squashed_log_prob(*(jnp.asarray(x, jnp.float32) for x in (mean, log_std, raw, half)))
-    close(actual, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_the_squashed_log_probability_stays_finite_where_tanh_saturates() -> None:
-    def log_prob(raw: Any) -> Any:
-        return policies.squashed_log_prob(jnp.zeros(1), jnp.zeros(1), raw, jnp.ones(1))
-
-    for raw in (-60.0, 60.0):
-        value, gradient = jax.value_and_grad(log_prob)(jnp.full(1, raw))
-        close(value, -0.5 * raw**2 - 0.5 * math.log(2 * math.pi) - math.log(4) + 2 * abs(raw))
-        close(gradient, [-raw + 2 * np.sign(raw)])
-
-
-def test_bounds_map_the_unit_box_onto_the_environments() -> None:
-    bounds = policies.Bounds.of(Continuous((-1.0, 0.0), (3.0, 10.0)))
-    unit = jnp.asarray([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]])
-    close(bounds.scale(unit), [[-1, 0], [1, 5], [3, 10]])
-
-
-def test_gaussian_log_probability_and_entropy_are_those_of_the_density() -> None:
-    mean, log_std, x = normals(14, 3, B, 2)
-    expected = [
-        sum(
-            math.log(normal_density(np.asarray(x[i, d], np.float64), float(mean[i, d]), math.exp(log_std[i, d])))
-            for d in range(2)
-        )
-        for i in range(B)
-    ]
-    close(policies.gaussian_log_prob(*map(jnp.asarray, (mean, log_std, x))), expected, rtol=1e-4)
-    grid = np.linspace(-60, 60, 400_001)
-    density = normal_density(grid, 0.5, math.exp(0.7))
-    numeric = -np.sum(density * np.log(density + 1e-300)) * (grid[1] - grid[0])
-    close(policies.gaussian_entropy(jnp.full((1,), 0.7)), numeric, rtol=1e-4)
-    close(policies.gaussian_entropy(jnp.full((2,), 0.7)), 2 * numeric, rtol=1e-4)
-
-
-def test_categorical_log_probability_and_entropy_are_those_of_the_softmax() -> None:
-    logits, action = normals(15, B, ACTIONS) * 3, np.arange(B) % ACTIONS
-    weights = np.exp(logits.astype(np.float64))
-    p = weights / weights.sum(axis=1, keepdims=True)
-    close(
-        policies.categorical_log_prob(jnp.asarray(logits), jnp.asarray(action)), np.log(p[np.arange(B), action]), 1e-4
-    )
-    close(policies.categorical_entropy(jnp.asarray(logits)), [-sum(q * math.log(q) for q in row) for row in p], 1e-4)
-
-
 @pytest.mark.parametrize("double", [True, False])
 def test_the_td_target_follows_the_network_that_chooses_and_the_one_that_rates(double: bool) -> None:
     reward, continues = normals(16, B), np.arange(B) % 2.0
@@ -256,10 +157,6 @@ def test_huber_is_quadratic_inside_and_linear_outside_and_has_no_outside_at_zero
     close(slopes, off_corner if delta == 0 else np.clip(off_corner, -delta, delta))
 
 
-def dqn_lane(total: float = 1000.0, **values: Any) -> Any:
-    return Lane(DQNHyperparams(**values), {}, f32(total))
-
-
 @pytest.mark.parametrize(
     ("fraction", "steps", "epsilon"),
     [(0.5, 0, 1.0), (0.5, 250, 0.6), (0.5, 500, 0.2), (0.5, 900, 0.2), (1.0, 500, 0.6), (1.0, 1000, 0.2),
@@ -285,111 +182,3 @@ def test_exploration_draws_are_uniform_and_the_coin_does_not_know_the_action() -
     assert np.bincount(action, minlength=ACTIONS) / 4000 == pytest.approx(np.full(ACTIONS, 0.25), abs=0.04)
     for a in range(ACTIONS):
         assert coin[action == a].mean() == pytest.approx(0.5, abs=0.06)
-
-
-@pytest.mark.parametrize(("steps", "left"), [(0, 1.0), (250, 0.75), (1000, 0.0), (1400, 0.0)])
-def test_the_decay_of_learning_rates_is_linear_over_the_whole_budget(steps: int, left: float) -> None:
-    close(remaining(jnp.int32(steps), dqn_lane()), left)
-
-
-@pytest.mark.parametrize("sizes", [[5], [1, 1, 1], [8, 3, 20, 1]])
-def test_running_moments_are_those_of_all_batches_together(sizes: list[int]) -> None:
-    batches = [normals(19 + i, n, 3) * np.float32(i + 1) + np.float32(2 * i) for i, n in enumerate(sizes)]
-    statistics = normalizer.fresh(3)
-    for batch in batches:
-        statistics = normalizer.observe(statistics, jnp.asarray(batch))
-    everything = np.concatenate(batches).astype(np.float64)
-    close(statistics.mean, everything.mean(axis=0), rtol=1e-4)
-    close(statistics.variance, everything.var(axis=0), rtol=1e-4)
-    assert statistics.count == len(everything)
-
-
-def test_normalization_standardizes_cuts_at_ten_deviations_and_can_be_off() -> None:
-    statistics = normalizer.ObservationStatistics(jnp.asarray([1.0, -2.0]), jnp.asarray([4.0, 0.25]), f32(9))
-    seen = jnp.asarray([[3.0, -2.5], [1000.0, -1000.0]])
-    close(normalizer.normalize(statistics, seen, jnp.asarray(True)), [[1.0, -1.0], [10.0, -10.0]])
-    close(normalizer.normalize(statistics, seen, jnp.asarray(False)), seen)
-    constant = normalizer.observe(normalizer.fresh(1), jnp.full((4, 1), 3.0))
-    close(normalizer.normalize(constant, jnp.full((1,), 3.0), jnp.asarray(True)), [0.0], atol=1e-3)
-
-
-@pytest.mark.parametrize(("rollout", "program_capacity"), [(4, 12), (4, 10), (3, 3), (5, 2)])
-@settings(max_examples=12, deadline=None)
-@given(data=st.data())
-def test_a_lane_samples_exactly_its_newest_rows(rollout: int, program_capacity: int, data: st.DataObject) -> None:
-    capacity = data.draw(st.integers(1, program_capacity + 9), label="the lane's own capacity")
-    writes = data.draw(st.integers(1, 9), label="rollouts written")
-    tick = data.draw(st.integers(0, 20), label="the program's clock at the first")
-    ring = replay.ring_length(program_capacity, rollout)
-    held: deque[int] = deque(maxlen=min(capacity, ring))
-    predecessor = replay.empty(ring, 1, 1).rows - 1.0
-    buffer = replay.Replay(predecessor, jnp.int32(0))
-    for number in range(writes):
-        rows = np.arange(number * rollout, (number + 1) * rollout)
-        held.extend(rows.tolist())
-        packed = jnp.broadcast_to(jnp.asarray(rows, jnp.float32)[:, None], (rollout, buffer.rows.shape[1]))
-        buffer = replay.write(buffer, packed, jnp.int32(tick + number), jnp.int32(capacity))
-    drawn = replay.sample(buffer, jax.random.key(tick), 400, rollout, jnp.int32(tick + writes - 1))
-    assert set(np.asarray(drawn)[:, 0].astype(int).tolist()) == set(held)
-    assert buffer.size == len(held)
-
-
-def test_samples_are_uniform_over_a_lanes_rows() -> None:
-    buffer = replay.empty(8, 1, 1)
-    for tick in range(3):
-        rows = jnp.broadcast_to(jnp.arange(4.0 * tick, 4.0 * tick + 4)[:, None], (4, buffer.rows.shape[1]))
-        buffer = replay.write(buffer, rows, jnp.int32(tick), jnp.int32(5))
-    drawn = np.asarray(replay.sample(buffer, jax.random.key(1), 5000, 4, jnp.int32(2)))[:, 0].astype(int)
-    assert np.bincount(drawn, minlength=12)[7:] / 5000 == pytest.approx(np.full(5, 0.2), abs=0.03)
-
-
-@pytest.mark.parametrize(("observation_size", "action_size"), [(1, 1), (3, 2)])
-def test_unpacking_gives_back_what_was_packed(observation_size: int, action_size: int) -> None:
-    transition = Transition(
-        normals(20, B, observation_size),  # type: ignore[arg-type]
-        normals(21, B, action_size),  # type: ignore[arg-type]
-        normals(22, B),  # type: ignore[arg-type]
-        normals(23, B),  # type: ignore[arg-type]
-        normals(24, B, observation_size),  # type: ignore[arg-type]
-    )
-    rows = replay.pack(transition)
-    assert rows.shape[1] == replay.empty(1, observation_size, action_size).rows.shape[1]
-    for packed, given_ in zip(replay.unpack(rows, observation_size, action_size), transition, strict=True):
-        assert np.array_equal(packed, given_)
-
-
-@pytest.mark.parametrize("max_grad_norm", [0.5, 2.0, 1e6])
-def test_adam_is_the_papers_behind_a_bound_on_the_global_norm(max_grad_norm: float) -> None:
-    epsilon, rate, turns = 1e-5, 0.05, 6
-    gradients = [{"a": normals(30 + t, 3), "b": normals(60 + t, 2, 2)} for t in range(turns)]
-    params: Any = {"a": normals(1, 3), "b": normals(2, 2, 2)}
-    expected = {name: p.astype(np.float64) for name, p in params.items()}
-    m, v = ({name: np.zeros_like(p) for name, p in expected.items()} for _ in range(2))
-    adam = Adam(epsilon)
-    state = adam.init(params)
-    clipped_ever = False
-    for t, gradient in enumerate(gradients, start=1):
-        params, state = adam.descend(params, gradient, state, f32(rate), f32(max_grad_norm))
-        norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in gradient.values()))
-        clipped_ever |= norm > max_grad_norm
-        for name, g in gradient.items():
-            g = g * min(1.0, max_grad_norm / norm)
-            m[name] = 0.9 * m[name] + 0.1 * g
-            v[name] = 0.999 * v[name] + 0.001 * g**2
-            step = (m[name] / (1 - 0.9**t)) / (np.sqrt(v[name] / (1 - 0.999**t)) + epsilon)
-            expected[name] = expected[name] - rate * step
-    assert clipped_ever == (max_grad_norm < 1e6)
-    for name, value in expected.items():
-        close(params[name], value, rtol=1e-4)
-
-
-def test_adam_stays_where_the_gradient_is_zero() -> None:
-    adam, params = Adam(1e-8), jnp.asarray([1.0, -2.0])
-    moved, _ = adam.descend(params, jnp.zeros(2), adam.init(params), f32(0.1), f32(0.5))
-    assert np.array_equal(moved, params)
-
-
-@pytest.mark.parametrize("tau", [0.005, 0.5, 1.0])
-def test_targets_move_by_tau_of_the_way(tau: float) -> None:
-    target, online = normals(40, 2, 5)
-    close(track({"w": target}, {"w": online}, f32(tau))["w"], target + tau * (online - target))

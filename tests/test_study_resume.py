@@ -1,22 +1,16 @@
 """Law 2: nothing told is lost, nothing is told twice. A resumed study equals an uninterrupted one."""
 
-import os
 import shutil
-import socket
 import subprocess
 import sys
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from hyperlax.errors import UsageError
-from hyperlax.space import Categorical, LogUniform
 from hyperlax.study import batch_files, endings, ledger
-from hyperlax.study.directory import only_one_process
 from hyperlax.study.storage import StudyStorage
 from tests.fake_runner import FakeRunner
-from tests.study_cases import MIXED, Case, Killed, killing
+from tests.study_cases import Case, Killed, killing
 
 pytestmark = pytest.mark.timeout(240)
 TWO: dict[str, Any] = {
@@ -208,101 +202,6 @@ def test_fewer_trials_than_were_asked_run_the_lowest_numbers_first(tmp_path):
     case.start(FakeRunner(raises={0: KeyboardInterrupt()}))
     assert case.resume(n_trials=5) == 0
     assert case.states() == ["COMPLETE"] * 5 + ["WAITING"] * 3
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"algorithm.hyperparam.gamma": LogUniform(domain=(0.9, 0.999))}, "algorithm.hyperparam.gamma"),
-        ({"algorithm.hyperparam.tau": Categorical(values=[0.1])}, "algorithm.hyperparam.tau"),
-    ],
-)
-def test_a_changed_search_space_is_refused_naming_the_entry(tmp_path, change, named):
-    case = Case(tmp_path)
-    case.start()
-    case.space = {**MIXED, **change}
-    with pytest.raises(UsageError, match=named):
-        case.resume(n_trials=20)
-    assert len(case.study().trials) == 12
-
-
-def test_fewer_trials_than_the_study_holds_are_refused_and_nothing_is_written(tmp_path):
-    case = Case(tmp_path)
-    case.start()
-    before = contents(case.directory)
-    said = "--n-trials 5: the study already holds 12 finished trials. Give 12 to have its results as they are, more to go on."
-    with pytest.raises(UsageError) as refusal:
-        case.resume(n_trials=5)
-    assert str(refusal.value) == said
-    assert contents(case.directory) == before
-    assert case.resume(n_trials=12) == 0 and len(case.states()) == 12
-
-
-def contents(directory):
-    """Every file but the lock, which says who holds it."""
-    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name != ".lock"}
-
-
-def test_finished_trials_that_only_the_batches_on_disk_know_count_too(tmp_path):
-    case = Case(tmp_path)
-    case.start(n_trials=8)
-    database = (case.directory / "optuna_study.db").read_bytes()
-    case.resume(n_trials=12)
-    (case.directory / "optuna_study.db").write_bytes(database)
-    with pytest.raises(UsageError, match="--n-trials 9: the study already holds 12 finished trials"):
-        case.resume(n_trials=9)
-
-
-def test_a_changed_base_value_is_refused_naming_it(tmp_path, monkeypatch):
-    case = Case(tmp_path)
-    case.start()
-    recipe = study_recipe_with_tau(0.01)
-    monkeypatch.setattr("tests.study_cases.recipe_of", lambda space: replace(recipe, space=space))
-    with pytest.raises(UsageError, match="algorithm.hyperparam.tau = 0.005, the recipe now says 0.01"):
-        case.resume(n_trials=20)
-
-
-def study_recipe_with_tau(tau):
-    from hyperlax.recipe import apply
-    from tests.study_cases import recipe_of
-
-    recipe = recipe_of(MIXED)
-    algorithm = apply(recipe.config.algorithm, {"algorithm.hyperparam.tau": tau}, "test")
-    return replace(recipe, config=replace(recipe.config, algorithm=algorithm))
-
-
-def test_a_study_that_another_process_runs_is_refused(tmp_path):
-    case = Case(tmp_path)
-    case.start()
-    holder = f"process {os.getpid()} on {socket.gethostname()} is running this study"
-    with only_one_process(case.directory), pytest.raises(UsageError, match=holder):
-        case.resume(n_trials=20)
-    with only_one_process(case.directory), pytest.raises(UsageError, match=holder):
-        case.start()
-    with pytest.raises(UsageError, match="already holds a study"):
-        case.start()
-
-
-def test_what_a_dead_process_left_is_taken_over(tmp_path):
-    case = Case(tmp_path)
-    case.start()
-    (case.directory / ".lock").write_text("process 999999 on elsewhere\n")
-    assert case.resume(n_trials=20) == 0
-
-
-def test_without_locks_a_living_process_that_is_named_is_believed(tmp_path, monkeypatch):
-    case = Case(tmp_path)
-    case.start()
-    monkeypatch.setattr("fcntl.flock", unavailable)
-    (case.directory / ".lock").write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
-    with pytest.raises(UsageError, match=f"process {os.getpid()} on"):
-        case.resume(n_trials=20)
-    (case.directory / ".lock").write_text(f"process 999999 on {socket.gethostname()}\n")
-    assert case.resume(n_trials=20) == 0
-
-
-def unavailable(descriptor, operation):
-    raise OSError("no locks available")
 
 
 def test_a_study_goes_on_from_another_directory(tmp_path, uninterrupted):

@@ -11,7 +11,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,59 +18,65 @@ from pathlib import Path
 
 import optuna
 
-Command = Callable[[Path], Sequence[str]]
+from tests.faults.study import run_toy
+
+Run = Callable[[Path, float], tuple[int, str]]
+"""Start or resume the study of an output root, and kill it after so many seconds; its exit code, and its errors."""
 TOY = Path("sac_test", "gymnax_pendulum")
 TEMPORARY = re.compile(r"\..*\.tmp")
 
 
-def run_to_the_end(command: Sequence[str]) -> float:
-    """Seconds that it took. RuntimeError if it fails."""
-    began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        raise RuntimeError(f"exit {done.returncode}: {done.stderr[-3000:]}")
-    return time.monotonic() - began
+def commands(words: Callable[[Path], Sequence[str]]) -> Run:
+    """Runs a command, which is made of an output root."""
+
+    def run(root: Path, patience: float) -> tuple[int, str]:
+        with subprocess.Popen(words(root), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                _, errors = process.communicate(timeout=patience)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                _, errors = process.communicate()
+        return process.returncode, errors
+
+    return run
 
 
-def kill_often(command: Command, below: Path, scratch: Path, kills: int, seed: int) -> tuple[int, int]:
+def kill_often(run: Run, below: Path, scratch: Path, kills: int, seed: int) -> tuple[int, int]:
     """Kill studies, one after another, until there were so many kills; how many studies that took, and trials in each.
 
-    command: from an output root, the words that start its study or resume it. below: where in the output root the study is.
-    Every study is killed at random moments, between a fifth and all of the time that an undisturbed one takes, until it is done;
+    below: where in the output root the study is.
+    Every study is killed at random moments, between 0.05 and 0.7 of the time that an undisturbed one takes, until it is done;
     then it has to be the undisturbed one.
     """
     draw, died, studies, trials = random.Random(seed), 0, 0, 0
     whole = scratch / "whole"
-    longest = run_to_the_end(command(whole))
+    began = time.monotonic()
+    _until_it_ends(run, whole, whole / below, 0, 0.0, draw)
+    longest = time.monotonic() - began
     while died < kills:
         root = scratch / f"killed_{studies}"
-        died += _until_it_ends(command(root), root / below, kills - died, longest, draw)
+        died += _until_it_ends(run, root, root / below, kills - died, longest, draw)
         trials = check(root / below, whole / below)
         studies += 1
     return studies, trials
 
 
-def _until_it_ends(command: Sequence[str], directory: Path, kills: int, longest: float, draw: random.Random) -> int:
+def _until_it_ends(run: Run, root: Path, directory: Path, kills: int, longest: float, draw: random.Random) -> int:
     """Start a study again and again, killing it each time but at most so often; how often it died.
 
     AssertionError if a batch that was complete at one death is not the same later, or a process fails by itself.
     """
     died, complete = 0, dict[str, str]()
     while True:
-        patience = draw.uniform(0.2, 1.0) * longest if died < kills else 600
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-            try:
-                _, errors = process.communicate(timeout=patience)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                died += 1
+        patience = draw.uniform(0.05, 0.7) * longest if died < kills else 600
+        code, errors = run(root, patience)
         now = complete_batches(directory)
         assert complete.items() <= now.items(), "a batch that was complete has changed"
         complete = now
-        if process.returncode != -signal.SIGKILL:
-            assert process.returncode == 0, errors[-3000:]
+        if code != -signal.SIGKILL:
+            assert code == 0, errors[-3000:]
             return died
+        died += 1
 
 
 def complete_batches(directory: Path) -> dict[str, str]:
@@ -121,13 +126,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        studies, trials = kill_often(toy, TOY, Path(scratch), given.kills, given.seed)
+        studies, trials = kill_often(run_toy, TOY, Path(scratch), given.kills, given.seed)
     print(f"{given.kills} kills survived by {studies} studies of {trials} trials: none lost, none different.")
-
-
-def toy(root: Path) -> list[str]:
-    """Starts or resumes a study of the toy runner."""
-    return [sys.executable, "-m", "tests.faults.study", str(root)]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""A study as a process of its own, for the harness to kill: the toy runner, but real files, a real database and real pages.
-
-python -m tests.faults.study ROOT
-"""
+"""A study as a process of its own, for the harness to kill: the toy runner, but real files, a real database and real pages."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.fake_runner import FakeRunner
 from tests.study_cases import MIXED, Case, arguments_of, recipe_of
 
 ARGUMENTS: dict[str, Any] = {"n_trials": 16, "sampler": "tpe", "optuna_study_batch_size": 8}
+IMPORTED_ONCE = [__name__, "hyperlax.analysis", "alembic.command", "optuna.importance", "plotly.graph_objects"]
 
 
 class Slow(FakeRunner):
@@ -26,11 +26,26 @@ class Slow(FakeRunner):
         return super().run(*args, **kwargs)
 
 
-def main() -> int:
-    case = Case(Path(sys.argv[1]), **ARGUMENTS)
+def run_toy(root: Path, patience: float) -> tuple[int, str]:
+    """Start or resume a study of the toy runner, and kill it after so many seconds; its exit code and its errors.
+
+    It is forked from a process that has imported all it needs: to kill an import shows nothing.
+    """
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(IMPORTED_ONCE)
+    errors = root.with_suffix(".err")
+    process = forks.Process(target=_start_or_resume, args=(root, errors))
+    process.start()
+    process.join(patience)
+    process.kill()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode, errors.read_text() if errors.exists() else ""
+
+
+def _start_or_resume(root: Path, errors: Path) -> None:
+    for descriptor, path in ((1, os.devnull), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    case = Case(root, **ARGUMENTS)
     resume_from = case.directory if (case.directory / "study.json").exists() else None
-    return run_study(arguments_of(case.root, **ARGUMENTS), recipe_of(MIXED), resume_from, Slow())
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(arguments_of(case.root, **ARGUMENTS), recipe_of(MIXED), resume_from, Slow()))

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.desk import study_of
-from tests.faults.harness import TOY, kill_often, toy
+from tests.faults.harness import TOY, commands, kill_often
+from tests.faults.study import run_toy
 
 
 @pytest.mark.timeout(500)
-def test_studies_survive_25_kills(tmp_path: Path) -> None:
-    _, trials = kill_often(toy, TOY, tmp_path, kills=25, seed=0)
+@pytest.mark.parametrize("kills", [10, pytest.param(25, marks=pytest.mark.slow)])
+def test_studies_survive_kills(kills: int, tmp_path: Path) -> None:
+    _, trials = kill_often(run_toy, TOY, tmp_path, kills, seed=0)
     assert trials == 16
 
 
@@ -23,5 +25,5 @@ def test_studies_of_real_ppo_survive_5_kills(desk: Path) -> None:
     def search(root: Path) -> list[str]:
         return [sys.executable, "-m", "tests.faults.search", str(desk), str(root)]
 
-    _, trials = kill_often(search, study_of(Path(), "ppo_mlp", ""), desk / "kills", kills=5, seed=0)
+    _, trials = kill_often(commands(search), study_of(Path(), "ppo_mlp", ""), desk / "kills", kills=5, seed=0)
     assert trials == 12

@@ -1,0 +1,93 @@
+"""Studies that never ran, with their batches on disk, for the analysis to read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hyperlax.files import write_csv, write_json
+from hyperlax.metrics import METRICS, ReferenceReturns
+from hyperlax.study.record import StudyRecord, TrialRecord
+
+SIZES = "algorithm.network.actor_network.pre_torso.layer_sizes"
+CRITIC_SIZES = "algorithm.network.critic_network.pre_torso.layer_sizes"
+SPACE = {
+    "algorithm.hyperparam.actor_lr": {"type": "LogUniform", "domain": [1e-6, 1e-2]},
+    "algorithm.hyperparam.gamma": {"type": "UniformContinuous", "domain": [0.9, 0.999]},
+    "algorithm.hyperparam.epochs": {"type": "UniformDiscrete", "domain": [1, 16]},
+    "algorithm.hyperparam.autotune": {"type": "Categorical", "values": [True, False]},
+    "algorithm.network.actor_network.pre_torso.activation": {"type": "Categorical", "values": ["tanh", "relu"]},
+    SIZES: {"type": "Categorical", "values": [[64, 64], [256, 256], [512, 512]]},
+    CRITIC_SIZES: {"type": "Categorical", "values": [[64, 64], [256, 256]]},
+}
+ARGUMENTS = {
+    "algo_and_network_config": "sac_mlp",
+    "env_config": "gymnax.pendulum",
+    "total_timesteps": 20000,
+    "num_evaluations": 10,
+    "num_eval_episodes": 16,
+    "num_seeds": 3,
+    "seed": 7,
+}
+
+
+def study(directory, values, objectives=None, failed=(), space=None, name="a study"):
+    """A study with one trial per row of `values`; the numbers in `failed` are FAIL. Batches of four, files included."""
+    objectives = objectives or {"peak_performance": "maximize"}
+    space = SPACE if space is None else space
+    rng = np.random.default_rng(0)
+    trials = [
+        trial(directory, number, np.atleast_1d(row), objectives, number in failed, space, rng)
+        for number, row in enumerate(values)
+    ]
+    write_batches(trials, rng)
+    importances = {objective: {name: 1 / len(space) for name in space} for objective in objectives}
+    return StudyRecord(
+        directory=directory,
+        study_name=name,
+        recipe="sac_mlp",
+        environment="gymnax.pendulum",
+        objectives=objectives,
+        arguments=ARGUMENTS,
+        command="hyperlax optuna-hp-search --study-name 'a study'",
+        versions={"jax": "0.10.2", "optuna": "5.0.0"},
+        device="cpu, 2 slots",
+        space=space,
+        reference=ReferenceReturns(-1200.0, -150.0, "measured"),
+        trials=trials,
+        importances=importances,
+    )
+
+
+def trial(directory, number, row, objectives, failed, space, rng):
+    batch = directory / f"optuna_exec_batch_{number // 16:04d}" / "samples" / f"batch_{number % 16 // 4:05d}"
+    values = {} if failed else dict(zip(objectives, map(float, row), strict=True))
+    metrics = {} if failed else {name: values.get(name, float(rng.normal())) for name in METRICS}
+    params = {name: draw(distribution, rng) for name, distribution in space.items()}
+    state, reason = ("FAIL", "loss is nan at step 3200") if failed else ("COMPLETE", "")
+    return TrialRecord(number, state, reason, params, values, metrics, batch, number // 16)
+
+
+def draw(distribution, rng):
+    if distribution["type"] == "Categorical":
+        return distribution["values"][rng.integers(len(distribution["values"]))]
+    low, high = distribution["domain"]
+    if distribution["type"] == "UniformDiscrete":
+        return int(rng.integers(low, high + 1))
+    if distribution["type"] == "LogUniform":
+        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    return float(rng.uniform(low, high))
+
+
+def write_batches(trials, rng):
+    header = ["trial", "seed", "step", "mean", "std", "min", "max", "length", "episodes"]
+    for directory in {trial.batch_directory for trial in trials}:
+        rows = [
+            [mate.number, seed, step, -1200 + step / 20 + float(rng.normal(0, 60)), 1.0, 0.0, 2.0, 200.0, 16]
+            for mate in trials
+            if mate.batch_directory == directory
+            for seed in range(3)
+            for step in range(0, 20001, 2000)
+        ]
+        write_csv(directory / "curves.csv", header, rows)
+        timing = {"compile_seconds": 3.5, "train_seconds": 2.0, "evaluate_seconds": 0.5, "wall_seconds": 6.25}
+        write_json(directory / "timing.json", timing | {"steps": 240000, "peak_memory_bytes": None})

@@ -1,0 +1,117 @@
+"""Plots and pages of made-up studies, checked against what went in."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from hyperlax.analysis import write_analysis, write_study_pages
+from hyperlax.analysis.curves import read_curves, total_cost
+from hyperlax.analysis.labels import short_names
+from hyperlax.analysis.plots import draw_all
+from hyperlax.analysis.plots.coordinates import coordinate
+from tests.made_up_studies import CRITIC_SIZES, SIZES, SPACE, study
+
+pytestmark = pytest.mark.timeout(120)
+ALL_PLOTS = ["learning_curves", "optimization_history", "param_importances", "parallel_coordinate", "slice"]
+
+
+def test_every_page_is_written_and_loads_nothing_from_the_network(tmp_path):
+    objectives = {"peak_performance": "maximize", "num_parameters": "minimize"}
+    record = study(tmp_path, np.random.default_rng(1).normal(size=(9, 2)), objectives, failed={4})
+    write_study_pages(record)
+    pages = [tmp_path / "analysis_plots" / f"{name}.html" for name in [*ALL_PLOTS, "pareto_front"]]
+    for path in [*pages, tmp_path / "report.html"]:
+        text = path.read_text()
+        assert 'class="error"' not in text
+        assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)\s*=\s*[\"']?(https?:)?//", text)
+    assert (tmp_path / "analysis_plots" / "plotly.min.js").stat().st_size > 1_000_000
+
+
+def test_one_objective_has_no_pareto_plot(tmp_path):
+    write_study_pages(study(tmp_path, [1.0, 2.0]))
+    assert not (tmp_path / "analysis_plots" / "pareto_front.html").exists()
+
+
+def test_a_super_batch_shares_the_one_plotly_script(tmp_path):
+    into = tmp_path / "optuna_exec_batch_0000" / "analysis"
+    write_analysis(study(tmp_path, [1.0, 2.0]), into)
+    assert sorted(path.name for path in into.iterdir()) == sorted(
+        ["best_optuna_params.json", "trials.csv", *(f"{name}.html" for name in ALL_PLOTS)]
+    )
+    source = re.search(r'<script src="([^"]+)">', (into / "slice.html").read_text())
+    assert source is not None
+    assert (into / source.group(1)).resolve() == tmp_path / "analysis_plots" / "plotly.min.js"
+    assert (tmp_path / "analysis_plots" / "plotly.min.js").exists()
+
+
+def test_failed_trials_are_in_no_plot(tmp_path):
+    record = study(tmp_path, [1.0, 2.0, 3.0], failed={1})
+    drawings = {drawn.plot.name: json.loads(drawn.figure)["data"] for drawn in draw_all(record)}
+    assert all(trace["x"] == [0, 2] for trace in drawings["optimization_history"])
+    assert all(len(trace["y"]) == 2 for trace in drawings["slice"])
+    assert all(len(axis["values"]) == 2 for axis in drawings["parallel_coordinate"][0]["dimensions"])
+    assert not any("trial 1" in trace.get("name", "") for trace in drawings["learning_curves"])
+
+
+def test_the_best_so_far_follows_the_direction(tmp_path):
+    objectives = {"peak_performance": "maximize", "seed_spread": "minimize"}
+    record = study(tmp_path, [[1, 5], [3, 7], [2, 4]], objectives)
+    traces = {drawn.plot.name: json.loads(drawn.figure)["data"] for drawn in draw_all(record)}["optimization_history"]
+    lines = [trace["y"] for trace in traces if trace["mode"] == "lines"]
+    assert lines == [[1, 3, 3], [5, 5, 4]]
+
+
+def test_learning_curves_show_the_ten_best_as_means_over_seeds(tmp_path):
+    record = study(tmp_path, np.arange(14.0))
+    traces = json.loads(draw_all(record)[0].figure)["data"]
+    means = {trace["name"]: trace["y"] for trace in traces if trace.get("name", "").startswith("trial ")}
+    assert sorted(means) == sorted(f"trial {number}: {number}" for number in range(4, 14))
+    curve = read_curves([record.trials[13]])[13]
+    assert curve.returns.shape == (11, 3)
+    assert means["trial 13: 13"] == curve.returns.mean(axis=1).tolist()
+
+
+def test_the_cost_is_the_sum_over_batches(tmp_path):
+    cost = total_cost(study(tmp_path, np.arange(9.0)))
+    assert (cost.batches, cost.steps, cost.compile_seconds, cost.wall_seconds) == (3, 720000, 10.5, 18.75)
+    assert cost.steps_per_train_second == 720000 / 6
+    assert cost.peak_memory_bytes is None
+
+
+def test_importances_that_cannot_be_computed_are_explained(tmp_path):
+    record = study(tmp_path, [1.0])
+    record.importances.clear()
+    write_study_pages(record)
+    assert "The study has 1 COMPLETE" in (tmp_path / "analysis_plots" / "param_importances.html").read_text()
+
+
+def test_logarithmic_axes_lie_in_powers_of_ten():
+    axis = coordinate("lr", "lr", {"type": "LogUniform", "domain": [1e-6, 1e-2]})
+    assert axis.range() == [-6.0, -2.0]
+    assert axis.ticks() == ([-6, -5, -4, -3, -2], ["1e-6", "1e-5", "1e-4", "1e-3", "0.01"])
+
+
+def test_a_choice_that_is_a_list_has_its_own_place():
+    axis = coordinate("sizes", "sizes", SPACE[SIZES])
+    assert [axis.position(value) for value in SPACE[SIZES]["values"]] == [0.0, 1.0, 2.0]
+    with pytest.raises(ValueError, match="none of its choices"):
+        axis.position([1, 2])
+
+
+def test_short_names_tell_equal_endings_apart():
+    short = short_names(SPACE)
+    assert short["algorithm.hyperparam.gamma"] == "gamma"
+    assert (short[SIZES], short[CRITIC_SIZES]) == ("actor_network.layer_sizes", "critic_network.layer_sizes")
+
+
+def test_no_page_offers_to_upload_a_chart(tmp_path):
+    write_study_pages(study(tmp_path, [1.0, 2.0]))
+    for path in [tmp_path / "report.html", tmp_path / "analysis_plots" / "slice.html"]:
+        assert (
+            'showSendToCloud: false, modeBarButtonsToRemove: ["sendChartToCloud"], plotlyServerURL: ""'
+            in path.read_text()
+        )

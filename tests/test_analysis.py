@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ ARGUMENTS = {
     "num_eval_episodes": 16,
     "num_seeds": 3,
     "seed": 7,
+    "aggregate": "mean",
 }
 ALL_PLOTS = ["learning_curves", "optimization_history", "param_importances", "parallel_coordinate", "slice"]
 
@@ -127,6 +129,7 @@ def test_the_command_runs_the_best_trial_again(tmp_path):
         *("hyperlax", "run-single-hp", "--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum"),
         *("--params", str(directory / "best_optuna_params.json"), "--total-timesteps", "20000"),
         *("--num-evaluations", "10", "--num-eval-episodes", "16", "--num-seeds", "3", "--seed", "7"),
+        *("--aggregate", "mean"),
     ]
 
 
@@ -265,6 +268,15 @@ def test_learning_curves_show_the_ten_best_as_means_over_seeds(tmp_path):
     curve = read_curves([record.trials[13]])[13]
     assert curve.returns.shape == (11, 3)
     assert means["trial 13: 13"] == curve.returns.mean(axis=1).tolist()
+
+
+def test_learning_curves_show_the_aggregate_that_the_study_asked_for_and_say_so(tmp_path):
+    record = replace(study(tmp_path, np.arange(2.0)), arguments={**ARGUMENTS, "aggregate": "worst"})
+    write_study_pages(record)
+    traces = json.loads(draw_all(record)[0].figure)["data"]
+    (line,) = (trace["y"] for trace in traces if trace.get("name", "").startswith("trial 1: "))
+    assert line == read_curves([record.trials[1]])[1].returns.min(axis=1).tolist()
+    assert "Line: lowest over seeds." in (tmp_path / "report.html").read_text()
 
 
 def test_the_cost_is_the_sum_over_batches(tmp_path):

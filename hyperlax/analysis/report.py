@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, rerun_command, winners
 from hyperlax.analysis.curves import Cost, total_cost
 from hyperlax.analysis.document import caption, drawing, escape, page, section, table
-from hyperlax.analysis.labels import distribution_text, number, short_names, with_unit
+from hyperlax.analysis.labels import AGGREGATE_WORDS, distribution_text, number, short_names, with_unit
 from hyperlax.analysis.lost import LostFile, warn_once
 from hyperlax.analysis.plots import Drawing
 from hyperlax.analysis.tables import searched_names
@@ -158,6 +158,7 @@ def _what_ran(record: StudyRecord) -> str:
             f"random policy {number(reference.lo)}, solved {number(reference.hi)} ({reference.source})",
         ],
         ["objectives", ", ".join(f"{name} ({direction})" for name, direction in record.objectives.items())],
+        ["return of several seeds", f"their {AGGREGATE_WORDS[record.arguments['aggregate']]}"],
         ["device", record.device],
     ]
     rows += [[f"version of {name}", version] for name, version in record.versions.items()]

@@ -15,6 +15,7 @@ from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.engine import device
 from hyperlax.engine.batch import Assignment, Keeper, Schedule, Stopwatch, train_batch
 from hyperlax.engine.costs import Costs, Load, Run, fingerprint, making_seconds, training_seconds
+from hyperlax.engine.keys import SEARCH, Stream
 from hyperlax.engine.lanes import NoRoom, Preparation, Program
 from hyperlax.engine.plan import batches_of, makespan
 from hyperlax.engine.workload import Workload
@@ -31,6 +32,7 @@ class LaneRunner:
     lanes: the most lanes of any program. lanes_of: how many each program is given, at first. room: bytes that a program may
     take on a device, where it is to be given fewer lanes if it needs more. packing: how the programs were chosen, for whoever
     wants the same again. lanes_before: fingerprint of a program -> the lanes it has run with, which it is given without asking.
+    stream: of random numbers.
     """
 
     def __init__(
@@ -46,12 +48,13 @@ class LaneRunner:
         lanes_before: Mapping[str, int] | None = None,
         costs: Costs | None = None,
         packing: dict[str, Any] | None = None,
+        stream: Stream = SEARCH,
     ):
         self.lanes, self.slots = lanes, len(slot_devices)
         first = slot_devices[0]
         self.device = f"{first.device_kind} ({first.platform}), {self.slots} slots"
         self._packing, self._settled = packing or {}, dict(lanes_before or {})
-        self._workload, self._seed, self._num_seeds = workload, seed, num_seeds
+        self._workload, self._seed, self._num_seeds, self._stream = workload, seed, num_seeds, stream
         self._costs = costs or Costs(first.device_kind, first.platform, None)
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for slot in slot_devices:
@@ -116,6 +119,7 @@ class LaneRunner:
             "lanes": lanes,
             "seeds": self._num_seeds,
             "seed": self._seed,
+            "stream": list(self._stream),
             "budget": length.total_timesteps,
             "evaluations": length.num_evaluations,
             "episodes": length.num_eval_episodes,
@@ -182,6 +186,7 @@ class LaneRunner:
             should_stop=should_stop,
             report=report,
             prepared=lambda made: self._learn_program(algorithm, lanes, made),
+            stream=self._stream,
             keeper=Keeper(checkpoint, batch.numbers, self._identity(batch, algorithm, lanes)) if checkpoint else None,
         )
         with self._lock:

@@ -225,7 +225,7 @@ class StudyLoop:
     def _finish(self, batch: HparamBatch, result: BatchResult, number: int, progress: Progress) -> None:
         """Write a batch's files into its super-batch, then tell Optuna and the user."""
         path = self._conversation.new_batch(number)
-        ends = write_batch(path, batch, result, self._reference, self._recipe.space)
+        ends = write_batch(path, batch, result, self._reference, self._recipe.space, self._arguments.aggregate)
         self._conversation.tell(ends, path)
         self._checkpoints.forget(batch.numbers)
         _log_failures(ends)

@@ -89,22 +89,29 @@ def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mea
     increase, or anything that is not finite: such a trial has failed and has no metrics.
     """
     steps, returns = _trained_points(outcome)
-    curve = aggregated(returns, aggregate)
-    peak, final = peak_performance(curve), final_performance(curve)
-    metrics = {
-        "peak_performance": peak,
-        "final_performance": final,
-        "normalized_auc": normalized_auc(steps, curve, reference),
-        "stability_score": stability_score(peak, final, reference),
+    found = {
+        **of_curve(steps, aggregated(returns, aggregate), outcome.curve.budget, reference),
         "seed_spread": seed_spread(returns),
-        "steps_to_threshold": steps_to_threshold(steps, curve, outcome.curve.budget, reference),
         "num_parameters": float(outcome.num_parameters),
         "train_seconds": float(outcome.train_seconds),
     }
+    metrics = {name: found[name] for name in METRICS}
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise ValueError(f"trial {outcome.number}: {name} is {value}; a trial without finite metrics is a FAIL.")
     return metrics
+
+
+def of_curve(steps: np.ndarray, curve: np.ndarray, budget: int, reference: ReferenceReturns) -> dict[str, float]:
+    """The metrics of `PER_SEED` of one curve: steps float64[K] and returns float64[K], without the point before training."""
+    peak, final = peak_performance(curve), final_performance(curve)
+    return {
+        "peak_performance": peak,
+        "final_performance": final,
+        "normalized_auc": normalized_auc(steps, curve, reference),
+        "stability_score": stability_score(peak, final, reference),
+        "steps_to_threshold": steps_to_threshold(steps, curve, budget, reference),
+    }
 
 
 def peak_performance(curve: np.ndarray) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hyperlax.algorithms.padding import Padding
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine import device
+from hyperlax.engine.keys import SEARCH, Stream
 from hyperlax.engine.runner import LaneRunner, schedule_of
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import AlgorithmConfig
@@ -16,6 +18,7 @@ from hyperlax.programs import Budget, choose_paddings, shares
 from hyperlax.reading import DAMAGED, fits
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
+from hyperlax.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Task:
 
     lanes: the most trials that a compiled call trains at once; None chooses from the device and `super_batch`. packing: "auto",
     "pad" or "split". chosen: the `LaneRunner.packing` of a study that goes on: its programs and, unless others are asked for now,
-    their lanes stay what they were, and so do its results to the bit.
+    their lanes stay what they were, and so do its results to the bit. trials: all that will be trained, where that is known
+    beforehand: every program is then given lanes for its own of them, spread over the slots. stream: of random numbers.
     """
 
     base: AlgorithmConfig
@@ -39,6 +43,8 @@ class Task:
     packing: str = "auto"
     chosen: Mapping[str, Any] | None = None
     compilation_cache: bool = True
+    trials: Sequence[Trial] = ()
+    stream: Stream = SEARCH
 
 
 def make_runner(task: Task) -> LaneRunner:
@@ -57,6 +63,8 @@ def make_runner(task: Task) -> LaneRunner:
     super_batch = task.chosen["super_batch"] if task.chosen else task.super_batch
     lanes = task.lanes or (task.chosen or {}).get("automatic_lanes")
     lanes_before = task.chosen["lanes"] if task.chosen and task.chosen["asked_lanes"] == task.lanes else {}
+    if task.trials:
+        lanes, lanes_before = task.lanes or len(task.trials), {}
     costs = device.costs_of_device(task.compilation_cache)
     lanes = lanes or device.automatic_lanes(super_batch, task.num_seeds, slots, costs)
     spread_over = task.chosen["slots"] if task.chosen else len(slots)
@@ -66,16 +74,21 @@ def make_runner(task: Task) -> LaneRunner:
     paddings = stored
     if paddings is None:
         paddings = choose_paddings(base, space, environment, budget, task.packing, costs)
-    workload = Workload(base, space, environment, run_length, paddings)
-    share = shares(workload, base, space)
+    workload = Workload(base, space, environment, run_length, paddings, [trial.algorithm for trial in task.trials])
+    share = {} if task.trials else shares(workload, base, space)
+    counted = Counter(workload.program(trial) for trial in task.trials)
+
+    def lanes_of(program: Any) -> int:
+        return -(-counted[program] // spread_over) if task.trials else budget.lanes_for(share.get(program, 0.0))
+
     return LaneRunner(
         workload,
         seed=task.seed,
         num_seeds=task.num_seeds,
         lanes=lanes,
-        lanes_of=lambda program: budget.lanes_for(share.get(program, 0.0)),
+        lanes_of=lanes_of,
         slot_devices=slots,
-        room=None if task.lanes else device.room_for_a_program,
+        room=device.room_for_a_program if task.trials or not task.lanes else None,
         lanes_before=lanes_before,
         costs=costs,
         packing={
@@ -85,6 +98,7 @@ def make_runner(task: Task) -> LaneRunner:
             "paddings": [padding.to_json() for padding in paddings],
             "asked_lanes": task.lanes,
         },
+        stream=task.stream,
     )
 
 

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from hyperlax.analysis.labels import AGGREGATE_WORDS
 from hyperlax.analysis.lost import LostFile, warn_once
+from hyperlax.analysis.plots.confirmation import confirmation_plot
 from hyperlax.analysis.plots.learning_curves import learning_curves
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.optimization_history import optimization_history
@@ -52,6 +53,15 @@ PARETO = Plot(
     "No trial is better than a highlighted one in every objective. Hover for its hyperparameters.",
     pareto_plot,
     min_width=520,
+)
+
+CONFIRMATION = Plot(
+    "confirmation",
+    "Confirmation on new seeds",
+    "Small points: seeds that the search never saw. Large points: their mean, with its 95 % bootstrap interval. "
+    "Diamonds: what the search had claimed.",
+    confirmation_plot,
+    min_width=620,
 )
 
 PLOTS = (

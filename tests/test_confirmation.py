@@ -59,7 +59,7 @@ class Confirmer:
 
 def case_of(path: Path, **arguments: Any) -> tuple[Case, Confirmer]:
     confirmer = Confirmer()
-    given = {"confirm_top": 3, "confirm_seeds": SEEDS, **arguments}
+    given = {"n_trials": 6, "confirm_top": 3, "confirm_seeds": SEEDS, **arguments}
     return Case(path, confirmer=confirmer, **given), confirmer
 
 
@@ -123,8 +123,8 @@ def test_other_seeds_are_another_confirmation_and_the_first_is_kept(tmp_path):
 
 def test_a_study_that_goes_on_confirms_its_new_best(tmp_path):
     case, confirmer = case_of(tmp_path)
-    case.start(n_trials=6)
-    assert case.resume(n_trials=24) == 0
+    case.start()
+    assert case.resume(n_trials=14) == 0
     assert [ours.trial for ours in confirmation(case).configurations] == [*best_of(case, 3), None]
     assert {ours.state for ours in confirmation(case).configurations} == {"COMPLETE"}
     assert len(confirmer.trained) == len(set(confirmer.trained))
@@ -328,5 +328,5 @@ def test_the_interval_of_equal_seeds_has_no_width_and_two_of_them_cannot_be_told
 def test_the_bootstrap_interval_of_a_mean_covers_it_about_as_often_as_it_says():
     """Percentile intervals of ten normal values are known to cover a little less than 95 %: about 90."""
     draw = np.random.default_rng(1)
-    intervals = [mean_interval(draw.normal(size=10)) for _ in range(200)]
+    intervals = [mean_interval(draw.normal(size=10).tolist()) for _ in range(200)]
     assert 0.85 <= np.mean([interval.low <= 0 <= interval.high for interval in intervals]) <= 0.97

@@ -29,6 +29,7 @@ def checked(arguments: StudyArguments) -> StudyArguments:
     check_objectives(arguments.objective_names, arguments.objective_directions)
     _check_sampler(arguments.sampler)
     _check_batches(arguments)
+    _check_confirmation(arguments)
     if arguments.packing not in PACKINGS:
         raise UsageError(f"--packing: nothing named {arguments.packing!r}. Use {', '.join(PACKINGS)}.")
     if arguments.timeout is not None and not (arguments.timeout > 0 and math.isfinite(arguments.timeout)):
@@ -61,6 +62,7 @@ def check_run(arguments: StudyArguments | SingleArguments) -> None:
             f"--total-timesteps {arguments.total_timesteps} is less than one step for each of --num-evaluations "
             f"{arguments.num_evaluations}. Raise the first or lower the second."
         )
+    _check_aggregate(arguments.aggregate)
     if arguments.log_level not in LOG_LEVELS:
         raise UsageError(f"--log-level: no level named {arguments.log_level!r}. Use {', '.join(LOG_LEVELS)}.")
     _check_output_root(arguments.output_root)
@@ -77,6 +79,22 @@ def required(value: str | None, flag: str, what: str) -> str:
     if not value:
         raise UsageError(f"{flag} is required: {what}.")
     return value
+
+
+def _check_aggregate(aggregate: str) -> None:
+    from hyperlax.metrics import AGGREGATES
+
+    if aggregate not in AGGREGATES:
+        raise UsageError(f"--aggregate: nothing named {aggregate!r}. Use {', '.join(AGGREGATES)}.")
+
+
+def _check_confirmation(arguments: StudyArguments) -> None:
+    at_least(arguments.confirm_top, 0, "confirm_top")
+    if not 2 <= arguments.confirm_seeds <= LARGEST_SEED:
+        raise UsageError(
+            f"--confirm-seeds needs a number from 2 to {LARGEST_SEED}, got {arguments.confirm_seeds}: of one seed there is no "
+            "interval."
+        )
 
 
 def _check_sampler(sampler: str) -> None:

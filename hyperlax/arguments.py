@@ -102,6 +102,7 @@ class SingleArguments:
     log_level: str
     seed: int
     num_seeds: int
+    aggregate: str
     total_timesteps: int
     num_evaluations: int
     num_eval_episodes: int

@@ -27,7 +27,11 @@ Environment = Annotated[
 Seed = Annotated[int | None, _flag("INT", "Every random number follows from it.", "default: 0")]
 NumSeeds = Annotated[
     int | None,
-    _flag("INT", "Training runs per configuration; its score is their mean.", "default: 1"),
+    _flag("INT", "Training runs per configuration; its score is their mean, or their --aggregate.", "default: 1"),
+]
+Aggregate = Annotated[
+    str | None,
+    _flag("{mean,median,iqm,worst}", "What of the seeds' returns is the trial's.", "default: mean"),
 ]
 TotalTimesteps = Annotated[
     int | None, _flag("INT", "Environment steps that each seed trains.", "default: by --run-length-modifier")
@@ -156,10 +160,7 @@ class SearchFlags:
     ] = None
     seed: Seed = None
     num_seeds: NumSeeds = None
-    aggregate: Annotated[
-        str | None,
-        _flag("{mean,median,iqm,worst}", "What of the seeds' returns is the trial's.", "default: mean"),
-    ] = None
+    aggregate: Aggregate = None
     seed_schedule: Annotated[
         str | None,
         _flag(
@@ -246,6 +247,7 @@ class SingleFlags:
     log_level: LogLevel = None
     seed: Seed = None
     num_seeds: NumSeeds = None
+    aggregate: Aggregate = None
     total_timesteps: TotalTimesteps = None
     num_evaluations: NumEvaluations = None
     num_eval_episodes: NumEvalEpisodes = None

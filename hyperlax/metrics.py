@@ -1,15 +1,16 @@
 """A learning curve becomes the numbers that Optuna optimizes. Numpy only.
 
-A trial's evaluations give r_1 ... r_K at environment steps t_1 < ... < t_K, the budget. r_k is the mean over seeds of each
-seed's mean return over its episodes. The point before any training, t_0, stays in the curve and enters no metric. `lo` and
-`hi` are the environment's reference returns: normalizing by them, and not by the trial's own curve, lets two trials be compared.
+A trial's evaluations give r_1 ... r_K at environment steps t_1 < ... < t_K, the budget. r_k is an aggregate over seeds, by
+default the mean, of each seed's mean return over its episodes. The point before any training, t_0, stays in the curve and enters
+no metric. `lo` and `hi` are the environment's reference returns: normalizing by them, and not by the trial's own curve, lets two
+trials be compared.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +35,9 @@ METRICS: dict[str, Direction] = {
 }
 """Every metric and the direction that is better, in the order in which files and reports list them."""
 
+PER_SEED = ("peak_performance", "final_performance", "normalized_auc", "stability_score", "steps_to_threshold")
+"""The metrics that a single seed has too."""
+
 SOLVED_FRACTION = 0.9
 """`steps_to_threshold` waits for this part of the way from `lo` to `hi`."""
 
@@ -54,48 +58,79 @@ class ReferenceReturns:
             )
 
 
-def compute(outcome: Outcome, reference: ReferenceReturns) -> dict[str, float]:
-    """Every metric of `METRICS`, in its order.
+def aggregated(returns: np.ndarray, aggregate: str) -> np.ndarray:
+    """r_k, float64[K], of the seeds' mean returns float64[K, seeds] by an aggregate of `AGGREGATES`."""
+    return AGGREGATES[aggregate](returns)
+
+
+def interquartile_mean(returns: np.ndarray) -> np.ndarray:
+    """Mean over seeds without the floor(seeds / 4) lowest and as many highest, float64[K] of float64[K, seeds].
+
+    Of fewer than four seeds their mean. Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical
+    Precipice".
+    """
+    cut = returns.shape[1] // 4
+    return np.sort(returns, axis=1)[:, cut : returns.shape[1] - cut].mean(axis=1)
+
+
+AGGREGATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mean": lambda returns: returns.mean(axis=1),
+    "median": lambda returns: np.median(returns, axis=1),
+    "iqm": interquartile_mean,
+    "worst": lambda returns: returns.min(axis=1),
+}
+"""What of the seeds' returns may be the trial's: name -> function of float64[K, seeds]. The worst is the lowest return."""
+
+
+def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mean") -> dict[str, float]:
+    """Every metric of `METRICS`, in its order. aggregate: of `AGGREGATES`.
 
     Raises ValueError for an outcome that is not COMPLETE, a curve without a point after training, steps that do not
     increase, or anything that is not finite: such a trial has failed and has no metrics.
     """
     steps, returns = _trained_points(outcome)
-    mean_return = returns.mean(axis=1)
-    peak, final = peak_performance(mean_return), final_performance(mean_return)
-    metrics = {
-        "peak_performance": peak,
-        "final_performance": final,
-        "normalized_auc": normalized_auc(steps, mean_return, reference),
-        "stability_score": stability_score(peak, final, reference),
+    found = {
+        **of_curve(steps, aggregated(returns, aggregate), outcome.curve.budget, reference),
         "seed_spread": seed_spread(returns),
-        "steps_to_threshold": steps_to_threshold(steps, mean_return, outcome.curve.budget, reference),
         "num_parameters": float(outcome.num_parameters),
         "train_seconds": float(outcome.train_seconds),
     }
+    metrics = {name: found[name] for name in METRICS}
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise ValueError(f"trial {outcome.number}: {name} is {value}; a trial without finite metrics is a FAIL.")
     return metrics
 
 
-def peak_performance(mean_return: np.ndarray) -> float:
+def of_curve(steps: np.ndarray, curve: np.ndarray, budget: int, reference: ReferenceReturns) -> dict[str, float]:
+    """The metrics of `PER_SEED` of one curve: steps float64[K] and returns float64[K], without the point before training."""
+    peak, final = peak_performance(curve), final_performance(curve)
+    return {
+        "peak_performance": peak,
+        "final_performance": final,
+        "normalized_auc": normalized_auc(steps, curve, reference),
+        "stability_score": stability_score(peak, final, reference),
+        "steps_to_threshold": steps_to_threshold(steps, curve, budget, reference),
+    }
+
+
+def peak_performance(curve: np.ndarray) -> float:
     """max_k r_k of float64[K]."""
-    return float(mean_return.max())
+    return float(curve.max())
 
 
-def final_performance(mean_return: np.ndarray) -> float:
+def final_performance(curve: np.ndarray) -> float:
     """Mean of the last max(1, ceil(K / 10)) points of float64[K]."""
-    return float(mean_return[-_final_points(len(mean_return)) :].mean())
+    return float(curve[-_final_points(len(curve)) :].mean())
 
 
-def normalized_auc(steps: np.ndarray, mean_return: np.ndarray, reference: ReferenceReturns) -> float:
+def normalized_auc(steps: np.ndarray, curve: np.ndarray, reference: ReferenceReturns) -> float:
     """Area under c_k = clip((r_k - lo) / (hi - lo), 0, 1), divided by t_K - t_1: in [0, 1].
 
     The points are clipped first, then joined by straight lines (trapezoids). A single point spans no width; its c_1 is
     the limit of shrinking the interval, and is returned.
     """
-    height = np.clip((mean_return - reference.lo) / (reference.hi - reference.lo), 0.0, 1.0)
+    height = np.clip((curve - reference.lo) / (reference.hi - reference.lo), 0.0, 1.0)
     if len(height) == 1:
         return float(height[0])
     widths = np.diff(steps)
@@ -121,19 +156,19 @@ def seed_spread(returns: np.ndarray) -> float:
     return float(per_seed.std())
 
 
-def steps_to_threshold(steps: np.ndarray, mean_return: np.ndarray, budget: int, reference: ReferenceReturns) -> float:
+def steps_to_threshold(steps: np.ndarray, curve: np.ndarray, budget: int, reference: ReferenceReturns) -> float:
     """First environment step at which r reaches lo + 0.9 (hi - lo), on straight lines between t_1 ... t_K.
 
     t_1 if r_1 is already there; the budget if r never is, or only in the part of the last rollout that goes past it.
     """
     threshold = reference.lo + SOLVED_FRACTION * (reference.hi - reference.lo)
-    reached = np.flatnonzero(mean_return >= threshold)
+    reached = np.flatnonzero(curve >= threshold)
     if len(reached) == 0:
         return float(budget)
     first = int(reached[0])
     if first == 0:
         return float(min(steps[0], budget))
-    before, after = mean_return[first - 1], mean_return[first]
+    before, after = curve[first - 1], curve[first]
     part = (threshold - before) / (after - before)
     return float(min(steps[first - 1] + part * (steps[first] - steps[first - 1]), budget))
 

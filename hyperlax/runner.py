@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from hyperlax.algorithms.padding import Padding
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine import device
 from hyperlax.engine.batch import schedule_of
+from hyperlax.engine.keys import SEARCH, Stream
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.runner import LaneRunner
 from hyperlax.errors import UsageError
@@ -18,6 +20,7 @@ from hyperlax.programs import Budget, choose_paddings, shares
 from hyperlax.reading import DAMAGED, fits
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
+from hyperlax.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,9 @@ class Task:
 
     lanes: the most trials that a compiled call trains at once; None chooses from the device and `super_batch`. packing: "auto",
     "pad" or "split". chosen: the `LaneRunner.packing` of a study that goes on: its programs and, unless others are asked for now,
-    their lanes stay what they were, and so do its results to the bit. refills: trials enter and leave while others train.
+    their lanes stay what they were, and so do its results to the bit. refills: trials enter and leave while others train. trials:
+    all that will be trained, where that is known beforehand: every program is then given lanes for its own of them, spread over
+    the slots. stream: of random numbers.
     """
 
     base: AlgorithmConfig
@@ -42,6 +47,8 @@ class Task:
     chosen: Mapping[str, Any] | None = None
     compilation_cache: bool = True
     refills: bool = False
+    trials: Sequence[Trial] = ()
+    stream: Stream = SEARCH
 
 
 def make_runner(task: Task) -> LaneRunner:
@@ -60,6 +67,8 @@ def make_runner(task: Task) -> LaneRunner:
     super_batch = task.chosen["super_batch"] if task.chosen else task.super_batch
     lanes = task.lanes or (task.chosen or {}).get("automatic_lanes")
     lanes_before = task.chosen["lanes"] if task.chosen and task.chosen["asked_lanes"] == task.lanes else {}
+    if task.trials:
+        lanes, lanes_before = task.lanes or len(task.trials), {}
     costs = device.costs_of_device(task.compilation_cache)
     lanes = lanes or device.automatic_lanes(super_batch, task.num_seeds, slots, costs)
     spread_over = task.chosen["slots"] if task.chosen else len(slots)
@@ -69,14 +78,19 @@ def make_runner(task: Task) -> LaneRunner:
     paddings = stored
     if paddings is None:
         paddings = choose_paddings(base, space, environment, budget, task.packing, costs)
-    workload = Workload(base, space, environment, run_length, paddings)
-    share = shares(workload, base, space)
+    workload = Workload(base, space, environment, run_length, paddings, [trial.algorithm for trial in task.trials])
+    share = {} if task.trials else shares(workload, base, space)
+    counted = Counter(workload.program(trial) for trial in task.trials)
+
+    def lanes_of(program: Any) -> int:
+        return -(-counted[program] // spread_over) if task.trials else budget.lanes_for(share.get(program, 0.0))
+
     registry = Registry(
         lanes,
         task.num_seeds,
-        lanes_of=lambda program: budget.lanes_for(share.get(program, 0.0)),
+        lanes_of=lanes_of,
         lanes_before=lanes_before,
-        room=None if task.lanes else device.room_for_a_program,
+        room=device.room_for_a_program if task.trials or not task.lanes else None,
         refills=task.refills,
     )
     return LaneRunner(
@@ -92,6 +106,7 @@ def make_runner(task: Task) -> LaneRunner:
             "paddings": [padding.to_json() for padding in paddings],
             "asked_lanes": task.lanes,
         },
+        stream=task.stream,
     )
 
 

@@ -33,6 +33,7 @@ def resolve_single(flags: SingleFlags, recipe: Recipe) -> SingleArguments:
         log_level=(flags.log_level or "INFO").upper(),
         seed=0 if flags.seed is None else flags.seed,
         num_seeds=1 if flags.num_seeds is None else flags.num_seeds,
+        aggregate=flags.aggregate or "mean",
         **length,
         compilation_cache=not flags.no_compilation_cache,
     )

@@ -27,6 +27,7 @@ ARGUMENTS = {
     "num_eval_episodes": 16,
     "num_seeds": 3,
     "seed": 7,
+    "aggregate": "mean",
 }
 
 

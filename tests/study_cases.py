@@ -30,7 +30,7 @@ from hyperlax.study.launcher import run_study
 from hyperlax.study.planning import print_plan
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.repair import repair
-from hyperlax.study.training import StudyRunner
+from hyperlax.study.training import StudyRunner, runner_of_confirmation
 from tests.fake_runner import FakeRunner
 
 MIXED: dict[str, Distribution] = {
@@ -114,6 +114,7 @@ class Case:
     """One study in one directory, started and resumed. pages: the records that the analysis got, with their directories.
 
     recipe: by default SAC with the search space. analyse: what makes pages, by default nothing but notes that it was called.
+    confirmer: makes the runner of the confirmation.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Case:
         space: dict[str, Distribution] | None = None,
         recipe: Recipe | None = None,
         analyse: Analyse | None = None,
+        confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
         **arguments: Any,
     ):
         self.root = root
@@ -129,6 +131,7 @@ class Case:
         self.given_recipe = recipe
         self.arguments = arguments
         self.analyse = analyse or self._keep
+        self.confirmer = confirmer
         self.directory = root / self.recipe.name / slug(arguments.get("env_config", "gymnax.pendulum"))
         self.pages: list[tuple[StudyRecord, Path]] = []
 
@@ -184,4 +187,5 @@ class Case:
         self, resume_from: Path | None, runner: StudyRunner | None, changes: dict[str, Any], retry_failed: bool = False
     ) -> int:
         arguments = arguments_of(self.root, **{**self.arguments, **changes})
-        return run_study(arguments, self.recipe, resume_from, runner or FakeRunner(), self.analyse, retry_failed)
+        runner = runner or FakeRunner()
+        return run_study(arguments, self.recipe, resume_from, runner, self.analyse, retry_failed, self.confirmer)

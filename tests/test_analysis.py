@@ -37,6 +37,7 @@ def test_the_command_runs_the_best_trial_again(tmp_path):
         *("hyperlax", "run-single-hp", "--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum"),
         *("--params", str(directory / "best_optuna_params.json"), "--total-timesteps", "20000"),
         *("--num-evaluations", "10", "--num-eval-episodes", "16", "--num-seeds", "3", "--seed", "7"),
+        *("--aggregate", "mean"),
     ]
 
 

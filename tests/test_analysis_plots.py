@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hyperlax.analysis.curves import read_curves, total_cost
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots import draw_all
 from hyperlax.analysis.plots.coordinates import coordinate
-from tests.made_up_studies import CRITIC_SIZES, SIZES, SPACE, study
+from tests.made_up_studies import ARGUMENTS, CRITIC_SIZES, SIZES, SPACE, study
 
 pytestmark = pytest.mark.timeout(120)
 ALL_PLOTS = ["learning_curves", "optimization_history", "param_importances", "parallel_coordinate", "slice"]
@@ -73,6 +74,15 @@ def test_learning_curves_show_the_ten_best_as_means_over_seeds(tmp_path):
     curve = read_curves([record.trials[13]])[13]
     assert curve.returns.shape == (11, 3)
     assert means["trial 13: 13"] == curve.returns.mean(axis=1).tolist()
+
+
+def test_learning_curves_show_the_aggregate_that_the_study_asked_for_and_say_so(tmp_path):
+    record = replace(study(tmp_path, np.arange(2.0)), arguments={**ARGUMENTS, "aggregate": "worst"})
+    write_study_pages(record)
+    traces = json.loads(draw_all(record)[0].figure)["data"]
+    (line,) = (trace["y"] for trace in traces if trace.get("name", "").startswith("trial 1: "))
+    assert line == read_curves([record.trials[1]])[1].returns.min(axis=1).tolist()
+    assert "Line: lowest over seeds." in (tmp_path / "report.html").read_text()
 
 
 def test_the_cost_is_the_sum_over_batches(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hyperlax.errors import UsageError
-from hyperlax.metrics import METRICS, ReferenceReturns, check_objectives, compute
+from hyperlax.metrics import METRICS, ReferenceReturns, aggregated, check_objectives, compute
 from hyperlax.trial import Curve, Outcome
 
 ZERO_TO_HUNDRED = ReferenceReturns(lo=0.0, hi=100.0, source="by hand")
@@ -219,3 +219,39 @@ def test_the_threshold_is_reached_within_the_budget_or_not_at_all(last, expected
     """Between (252, 10) and (504, last), at 90: training went on past the budget to the end of its rollout."""
     late = compute(outcome([0, 10, last], steps=[0, 252, 504], budget=500), ZERO_TO_HUNDRED)
     assert late["steps_to_threshold"] == expected
+
+
+FIVE_SEEDS = [[7.0, 1.0, 100.0, 4.0, 3.0]]
+EIGHT_SEEDS = [[8.0, 1.0, 100.0, 4.0, 3.0, 5.0, -50.0, 6.0]]
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "of_five", "of_eight"),
+    [
+        ("mean", 23.0, 9.625),
+        ("median", 4.0, 4.5),
+        ("iqm", (3.0 + 4.0 + 7.0) / 3, (3.0 + 4.0 + 5.0 + 6.0) / 4),  # one, and two, dropped at each end
+        ("worst", 1.0, -50.0),
+    ],
+)
+def test_an_aggregate_over_seeds_is_what_its_name_says(aggregate, of_five, of_eight):
+    assert aggregated(np.array(FIVE_SEEDS), aggregate) == pytest.approx([of_five])
+    assert aggregated(np.array(EIGHT_SEEDS), aggregate) == pytest.approx([of_eight])
+
+
+def test_of_fewer_than_four_seeds_the_interquartile_mean_is_the_mean():
+    assert aggregated(np.array([[1.0, 2.0, 9.0]]), "iqm") == [4.0]
+
+
+@pytest.mark.parametrize(("aggregate", "peak", "final"), [("mean", 40, 40), ("median", 30, 20), ("worst", 20, 10)])
+def test_metrics_are_those_of_the_aggregated_curve(aggregate, peak, final):
+    """The aggregate is taken at each evaluation, before any metric; the spread over seeds stays what it is."""
+    curve = [[0, 0, 0], [20, 40, 30], [10, 20, 90]]
+    found = compute(outcome(curve), ZERO_TO_HUNDRED, aggregate)
+    assert (found["peak_performance"], found["final_performance"]) == (peak, final)
+    assert found["seed_spread"] == metrics(curve)["seed_spread"]
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "median", "iqm", "worst"])
+def test_one_seed_is_its_own_aggregate(aggregate):
+    assert compute(outcome([0, 10, 30]), ZERO_TO_HUNDRED, aggregate) == metrics([0, 10, 30])

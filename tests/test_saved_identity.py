@@ -18,7 +18,7 @@ from tests.toy import batch, run, runner, trial
 pytestmark = pytest.mark.timeout(120)
 
 MACHINE = ("hyperlax", "jax", "jaxlib", "XLA_FLAGS", "device", "cores")
-STUDY = ("program", "lanes", "seeds", "seed", "budget", "evaluations", "episodes", "hyperparameters")
+STUDY = ("program", "lanes", "seeds", "seed", "stream", "budget", "evaluations", "episodes", "hyperparameters")
 KNOWN_WHEN_LOWERED = ("code",)
 ALIKE = batch(*[trial(number, 0.3) for number in (4, 9, 2)])
 

@@ -124,7 +124,7 @@ def test_seven_failures_are_no_rate(tmp_path):
 
 def single(tmp_path, runner):
     arguments = SingleArguments(
-        "sac_test", "gymnax.pendulum", None, None, (), str(tmp_path), "INFO", 0, 2, 500, 5, 4, False
+        "sac_test", "gymnax.pendulum", None, None, (), str(tmp_path), "INFO", 0, 2, "mean", 500, 5, 4, False
     )
     return run_single(arguments, recipe_of(MIXED), SAC(), runner)
 

@@ -30,6 +30,7 @@ class Workload:
     paddings: the sizes of its programs; None for one that holds all that the search space can ask for. A trial runs in the
     cheapest that holds it, one that fits nowhere in a program of its exact size. Replay rings are as long as the space's longest
     in every program. Trials with the same static hyperparameters and padding share a program, in every super-batch.
+    others: configurations that are trained too, though the space may not contain them.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Workload:
         environment: str,
         run_length: RunLength,
         paddings: Sequence[Padding] | None = None,
+        others: Sequence[AlgorithmConfig] = (),
     ):
         self.environment = envs.make(environment)
         self.run_length = run_length
@@ -46,7 +48,8 @@ class Workload:
         actions = "discrete" if isinstance(self.environment.action, Discrete) else "continuous"
         if actions not in base.action_kinds:
             raise UsageError(f"{type(base).__name__} cannot act in {environment}, whose actions are {actions}.")
-        self._capacity = min(largest(base, space, "total_buffer_size"), run_length.total_timesteps)
+        buffers = [getattr(config.hyperparam, "total_buffer_size", 0) for config in others]
+        self._capacity = min(max(largest(base, space, "total_buffer_size"), *buffers, 0), run_length.total_timesteps)
         self._longest_iteration = largest(base, space, "total_num_envs") * largest(base, space, "rollout_length")
         if paddings is None:
             paddings = [padding_of(structure_of_space(base, space))]

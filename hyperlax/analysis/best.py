@@ -14,7 +14,7 @@ from hyperlax.study.record import StudyRecord, TrialRecord
 BEST_FILE = "best_optuna_params.json"
 PARETO_FILE = "pareto_front_params.json"
 
-RERUN_ARGUMENTS = ("total_timesteps", "num_evaluations", "num_eval_episodes", "num_seeds", "seed")
+RERUN_ARGUMENTS = ("total_timesteps", "num_evaluations", "num_eval_episodes", "num_seeds", "seed", "aggregate")
 
 
 def complete_trials(record: StudyRecord) -> list[TrialRecord]:

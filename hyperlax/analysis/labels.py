@@ -16,6 +16,8 @@ UNITS = {
     "num_parameters": "scalars of the policy",
 }
 
+AGGREGATE_WORDS = {"mean": "mean", "median": "median", "iqm": "interquartile mean", "worst": "lowest"}
+
 
 def with_unit(metric: str) -> str:
     """`peak_performance` as `peak performance (mean return)`."""

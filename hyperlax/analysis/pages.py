@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperlax.analysis.best import write_best
-from hyperlax.analysis.tables import write_trials
+from hyperlax.analysis.tables import write_confirmation, write_trials
 from hyperlax.files import write_text
 from hyperlax.study.record import StudyRecord
 
@@ -31,15 +31,23 @@ def write_analysis(record: StudyRecord, into: Path) -> None:
 
 
 def write_study_pages(record: StudyRecord) -> None:
-    """Write `analysis_plots/`, `trials.csv`, the best trial or Pareto front, and `report.html` at the study's root."""
-    from hyperlax.analysis.plots import draw_all
+    """Write `analysis_plots/`, `trials.csv`, the best trial or Pareto front, and `report.html` at the study's root.
+
+    What is known of the best on new seeds too, in `confirmation.csv` and a plot.
+    """
+    from hyperlax.analysis.plots import CONFIRMATION, draw, draw_all
     from hyperlax.analysis.report import report
 
     drawings = draw_all(record)
     write_best(record, record.directory)
     write_trials(record, record.directory / "trials.csv")
-    _write_plots(record, drawings, record.directory / PLOTS_DIRECTORY)
-    write_text(record.directory / "report.html", report(record, drawings))
+    write_confirmation(record.confirmation, record.directory / "confirmation.csv")
+    confirmed = draw(CONFIRMATION, record) if record.confirmation else None
+    plots = record.directory / PLOTS_DIRECTORY
+    if confirmed is None:
+        (plots / f"{CONFIRMATION.name}.html").unlink(missing_ok=True)
+    _write_plots(record, [*drawings, *([confirmed] if confirmed else [])], plots)
+    write_text(record.directory / "report.html", report(record, drawings, confirmed))
 
 
 def _write_plots(record: StudyRecord, drawings: list[Drawing], into: Path) -> None:

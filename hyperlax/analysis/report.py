@@ -9,9 +9,10 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, rerun_command, winners
+from hyperlax.analysis.confirmed import confirmation_section
 from hyperlax.analysis.curves import Cost, total_cost
 from hyperlax.analysis.document import caption, drawing, escape, page, section, table
-from hyperlax.analysis.labels import distribution_text, number, short_names, with_unit
+from hyperlax.analysis.labels import AGGREGATE_WORDS, distribution_text, number, short_names, with_unit
 from hyperlax.analysis.lost import LostFile, warn_once
 from hyperlax.analysis.plots import Drawing
 from hyperlax.analysis.tables import searched_names
@@ -21,10 +22,12 @@ from hyperlax.study.record import StudyRecord, TrialRecord
 log = logging.getLogger(__name__)
 
 
-def report(record: StudyRecord, drawings: list[Drawing]) -> str:
-    """The whole page, plotly.js included: it needs no network and no file beside it."""
+def report(record: StudyRecord, drawings: list[Drawing], confirmed: Drawing | None = None) -> str:
+    """The whole page, plotly.js included: it needs no network and no file beside it. confirmed: the plot of the confirmation."""
     cost, error = _cost(record)
     body = [_head(record), _tiles(record, cost), _winners(record)]
+    if record.confirmation and confirmed:
+        body.append(confirmation_section(record, record.confirmation, confirmed))
     body += [section(drawn.plot.title, caption(drawn.plot.caption), drawing(drawn)) for drawn in drawings]
     body += [_lost(record), _cost_section(cost, error), _all_trials(record), _what_ran(record)]
     return page(f"{record.study_name} - Hyperlax", "\n".join(body), f"<script>{get_plotlyjs()}</script>")
@@ -158,6 +161,7 @@ def _what_ran(record: StudyRecord) -> str:
             f"random policy {number(reference.lo)}, solved {number(reference.hi)} ({reference.source})",
         ],
         ["objectives", ", ".join(f"{name} ({direction})" for name, direction in record.objectives.items())],
+        ["return of several seeds", f"their {AGGREGATE_WORDS[record.arguments['aggregate']]}"],
         ["device", record.device],
     ]
     rows += [[f"version of {name}", version] for name, version in record.versions.items()]

@@ -13,12 +13,14 @@ def write_learning_curve(record: StudyRecord, path: Path) -> None:
     from plotly.offline import get_plotlyjs
 
     from hyperlax.analysis import document
+    from hyperlax.analysis.labels import AGGREGATE_WORDS
     from hyperlax.analysis.plots import Drawing, Plot
     from hyperlax.analysis.plots.learning_curves import learning_curves
     from hyperlax.analysis.plots.nothing import NothingToShow
 
+    line = AGGREGATE_WORDS[record.arguments["aggregate"]]
     plot = Plot(
-        "learning_curve", "Learning curve", "Line: mean over seeds. Band: lowest to highest seed.", learning_curves
+        "learning_curve", "Learning curve", f"Line: {line} over seeds. Band: lowest to highest seed.", learning_curves
     )
     try:
         drawn = Drawing(plot, figure=str(learning_curves(record).to_json()))

@@ -1,4 +1,4 @@
-"""`trials.csv`: a row a trial of the whole study."""
+"""`trials.csv`: a row a trial of the whole study. `confirmation.csv`: a row a seed of those that were confirmed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from hyperlax.files import write_csv
 from hyperlax.metrics import METRICS
-from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
+from hyperlax.study.verdict import complete
 
 
 def write_trials(record: StudyRecord, path: Path) -> None:
@@ -21,6 +22,25 @@ def write_trials(record: StudyRecord, path: Path) -> None:
     header += [f"objective.{name}" for name in record.objectives] + list(METRICS) + params
     trials = sorted(record.trials, key=lambda trial: trial.number)
     write_csv(path, header, [_row(record, trial, params) for trial in trials])
+
+
+def write_confirmation(confirmation: Confirmation | None, path: Path) -> None:
+    """Write a row a configuration and seed, or remove the file where nothing is confirmed.
+
+    Columns: trial (its number, or `default`), seed, final, peak, and the metric that is compared where it is neither.
+    """
+    if confirmation is None:
+        path.unlink(missing_ok=True)
+        return
+    columns = {"final": "final_performance", "peak": "peak_performance"}
+    if confirmation.metric not in columns.values():
+        columns[confirmation.metric] = confirmation.metric
+    rows = [
+        [ours.label, seed, *(ours.per_seed[name][seed] for name in columns.values())]
+        for ours in complete(confirmation)
+        for seed in range(confirmation.seeds)
+    ]
+    write_csv(path, ["trial", "seed", *columns], rows)
 
 
 def searched_names(record: StudyRecord) -> list[str]:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from hyperlax.checkpoints import Checkpoint, Head
-from hyperlax.engine.keys import evaluation_keys, training_keys
+from hyperlax.engine.keys import SEARCH, Stream, evaluation_keys, training_keys
 from hyperlax.engine.lanes import Preparation, Program
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
@@ -170,6 +170,7 @@ def train_batch(
     report: Callable[[int], None],
     prepared: Callable[[Preparation], None] = lambda made: None,
     keeper: Keeper | None = None,
+    stream: Stream = SEARCH,
 ) -> tuple[list[Outcome], Stopwatch]:
     """Train every trial to its budget, evaluating between segments, from where `keeper` left it.
 
@@ -181,8 +182,8 @@ def train_batch(
     """
     program, trials = assignment.program, len(assignment.trials)
     hypers = assignment.hypers()
-    keys = program.place(training_keys(seed, assignment.numbers(), program.seeds))
-    episode_keys = program.place(evaluation_keys(seed, program.seeds))
+    keys = program.place(training_keys(seed, assignment.numbers(), program.seeds, stream))
+    episode_keys = program.place(evaluation_keys(seed, program.seeds, stream))
     began = time.perf_counter()
     watch, scores = Stopwatch(program.prepare(keys, hypers, episode_keys), began=began), Scores()
     prepared(watch.preparation)

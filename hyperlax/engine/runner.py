@@ -13,6 +13,7 @@ from hyperlax.engine import device
 from hyperlax.engine.batch import Assignment, Keeper, Schedule, Stopwatch, schedule_of, train_batch
 from hyperlax.engine.costs import Costs, Load, Run, making_seconds, training_seconds
 from hyperlax.engine.identity import identity_of
+from hyperlax.engine.keys import SEARCH, Stream
 from hyperlax.engine.lanes import NoRoom, Preparation
 from hyperlax.engine.plan import batches_of, makespan
 from hyperlax.engine.pools import LanePools
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 class LaneRunner:
     """A `hyperlax.trial.Runner` over the lanes of compiled programs.
 
-    registry: its programs. packing: how they were chosen, for whoever wants the same again.
+    registry: its programs. packing: how they were chosen, for whoever wants the same again. stream: of random numbers.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class LaneRunner:
         slot_devices: Sequence[Any],
         costs: Costs | None = None,
         packing: dict[str, Any] | None = None,
+        stream: Stream = SEARCH,
     ):
         self.lanes, self.slots = registry.lanes, len(slot_devices)
         first = slot_devices[0]
         self.device = f"{first.device_kind} ({first.platform}), {self.slots} slots"
         self._workload, self._registry, self._packing = workload, registry, packing or {}
-        self._seed, self._num_seeds = seed, registry.num_seeds
+        self._seed, self._num_seeds, self._stream = seed, registry.num_seeds, stream
         self._costs = costs or Costs(first.device_kind, first.platform, None)
         self._devices = list(slot_devices)
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -109,7 +111,10 @@ class LaneRunner:
         return program, self._registry.lanes_of(program)
 
     def _identity(self, batch: HparamBatch, algorithm: Any, lanes: int) -> dict[str, Any]:
-        return identity_of(self._workload, batch.trials, algorithm, lanes=lanes, seeds=self._num_seeds, seed=self._seed)
+        identity = identity_of(
+            self._workload, batch.trials, algorithm, lanes=lanes, seeds=self._num_seeds, seed=self._seed
+        )
+        return {**identity, "stream": list(self._stream)}
 
     def run(
         self,
@@ -173,6 +178,7 @@ class LaneRunner:
             should_stop=should_stop,
             report=report,
             prepared=lambda made: self._learn_program(algorithm, lanes, made),
+            stream=self._stream,
             keeper=Keeper(checkpoint, batch.numbers, self._identity(batch, algorithm, lanes)) if checkpoint else None,
         )
         self._registry.settle(algorithm, lanes)

@@ -61,15 +61,16 @@ def write_batch(
     result: BatchResult,
     reference: ReferenceReturns,
     searched: Collection[str],
+    aggregate: str,
     objectives: Sequence[str] = (),
     intermediate: Mapping[int, Sequence[Sequence[float]]] | None = None,
 ) -> list[TrialEnd]:
     """Write a batch, `success.txt` last, and say how its trials ended.
 
-    searched: the names of the study's search space. intermediate: of a study that prunes, trial -> its `objectives` at the end of
-    every segment.
+    searched: the names of the study's search space. aggregate: of `hyperlax.metrics.AGGREGATES`. intermediate: of a study that
+    prunes, trial -> its `objectives` at the end of every segment.
     """
-    ends = write_tables(directory, batch, result, reference, searched)
+    ends = write_tables(directory, batch, result, reference, searched, aggregate)
     if intermediate is not None:
         ends = [replace(end, intermediate=tuple(map(tuple, intermediate[end.number]))) for end in ends]
         write_csv(directory / INTERMEDIATE, ("trial", "segment", *objectives), _intermediate_rows(ends))
@@ -83,13 +84,15 @@ def write_tables(
     result: BatchResult,
     reference: ReferenceReturns,
     searched: Collection[str],
+    aggregate: str,
 ) -> list[TrialEnd]:
     """Write what a batch gave and say how its trials ended.
 
     A trial that claims to be COMPLETE without finite metrics is a FAIL from here on.
     """
     ends = [
-        judge(outcome, trial, reference, searched) for trial, outcome in zip(batch.trials, result.outcomes, strict=True)
+        judge(outcome, trial, reference, searched, aggregate)
+        for trial, outcome in zip(batch.trials, result.outcomes, strict=True)
     ]
     write_hyperparams(directory / "hyperparams.csv", batch)
     write_csv(directory / "curves.csv", CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
@@ -108,7 +111,9 @@ def mark_complete(directory: Path, ends: list[TrialEnd]) -> None:
     write_text(directory / SUCCESS, f"trials {numbers}: complete and on disk\n")
 
 
-def judge(outcome: Outcome, trial: Trial, reference: ReferenceReturns, searched: Collection[str]) -> TrialEnd:
+def judge(
+    outcome: Outcome, trial: Trial, reference: ReferenceReturns, searched: Collection[str], aggregate: str
+) -> TrialEnd:
     """An outcome with its metrics, a FAIL with the reason where those cannot be computed."""
 
     def reason(cause: str, step: int | None) -> str:
@@ -118,7 +123,7 @@ def judge(outcome: Outcome, trial: Trial, reference: ReferenceReturns, searched:
     if outcome.state != "COMPLETE":
         return TrialEnd(trial.number, outcome.state, reason(outcome.reason, outcome.fault_step), {})
     try:
-        return TrialEnd(trial.number, outcome.state, "", compute(outcome, reference))
+        return TrialEnd(trial.number, outcome.state, "", compute(outcome, reference, aggregate))
     except ValueError as error:
         cause = str(error).removeprefix(f"trial {outcome.number}: ")
         return TrialEnd(trial.number, "FAIL", reason(cause, _first_infinite(outcome.curve)), {})

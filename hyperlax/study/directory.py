@@ -37,6 +37,7 @@ class StudyDirectory:
         self.backup = root / "optuna_study.db.backup"
         self.amendments = root / "amendments.json"
         self.checkpoints = root / "checkpoints"
+        self.confirmation = root / "confirmation"
         self.report = root / "report.html"
 
     def holds_a_study(self) -> bool:

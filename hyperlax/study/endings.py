@@ -30,7 +30,7 @@ class Endings:
         progress: Progress,
     ):
         self._objectives, self._searched = list(arguments.objectives), recipe.space.keys()
-        self._reference, self._conversation = reference, conversation
+        self._reference, self._aggregate, self._conversation = reference, arguments.aggregate, conversation
         self._failures, self._progress = failures, progress
 
     def finish(
@@ -45,7 +45,9 @@ class Endings:
         intermediate: of a study that prunes, trial -> its objectives at the end of every segment.
         """
         path = self._conversation.new_batch(super_batch)
-        ends = write_batch(path, batch, result, self._reference, self._searched, self._objectives, intermediate)
+        ends = write_batch(
+            path, batch, result, self._reference, self._searched, self._aggregate, self._objectives, intermediate
+        )
         self._conversation.tell(ends, path)
         _log_failures(ends)
         for end in ends:

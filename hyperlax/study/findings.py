@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hyperlax.arguments import StudyArguments
 from hyperlax.envs import canonical
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
+from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.manifest import Manifest
@@ -47,11 +49,11 @@ def prepare(
     for number in range(last + 1):
         if number == last or (number < finished and not directory.has_analysis(number)):
             trials = conversation.trials()[: (number + 1) * width]
-            record = _record(arguments, recipe, manifest, directory, conversation, trials)
+            record = record_of(arguments, recipe, manifest, directory, conversation, trials)
             yield partial(analyse, record, directory.analysis(number))
 
 
-def _record(
+def record_of(
     arguments: StudyArguments,
     recipe: Recipe,
     manifest: Manifest,
@@ -59,7 +61,8 @@ def _record(
     conversation: Conversation,
     trials: Sequence[FrozenTrial],
 ) -> StudyRecord:
-    return StudyRecord(
+    """A study as of some trials, the first of all that there are."""
+    record = StudyRecord(
         directory=directory.root,
         study_name=arguments.study_name,
         recipe=recipe.name,
@@ -74,3 +77,4 @@ def _record(
         trials=[conversation.record(trial) for trial in trials],
         importances=importances(trials, arguments.objectives),
     )
+    return replace(record, confirmation=confirmation_of(record, recipe)) if arguments.confirm_top else record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from hyperlax.study.findings import Analyse
 from hyperlax.study.loop import StudyLoop
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
-from hyperlax.study.training import StudyRunner, reference_returns, runner_of_study
+from hyperlax.study.training import StudyRunner, reference_returns, runner_of_confirmation, runner_of_study
 
 
 def run_study(
@@ -30,25 +31,30 @@ def run_study(
     runner: StudyRunner | None = None,
     analyse: Analyse | None = None,
     retry_failed: bool = False,
+    confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
 ) -> int:
     """Run a study, or go on with the one in `resume_from`, until it has `n_trials` finished trials. Returns the exit status.
 
     0: done, or out of time. 1: too many trials failed. 130, 143: interrupted. UsageError, before anything is written, for what
     cannot run; HyperlaxError, with the command that goes on, when the system refuses to write. retry_failed: of the study in
-    `resume_from`, see `StudyLoop`. runner: what trains, by default the engine. analyse: by default `hyperlax.analysis`, imported
-    when first needed.
+    `resume_from`, see `StudyLoop`. runner, confirmer: what trains, by default the engine. analyse: by default
+    `hyperlax.analysis`, imported when first needed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     deadline = time.monotonic() + (arguments.timeout or float("inf"))
     if resume_from is None:
-        return _start(arguments, recipe, runner, analyse or write_pages, deadline)
-    return _resume(
-        arguments, recipe, StudyDirectory(resume_from), runner, analyse or write_pages, deadline, retry_failed
-    )
+        return _start(arguments, recipe, runner, analyse or write_pages, deadline, confirmer)
+    directory = StudyDirectory(resume_from)
+    return _resume(arguments, recipe, directory, runner, analyse or write_pages, deadline, retry_failed, confirmer)
 
 
 def _start(
-    arguments: StudyArguments, recipe: Recipe, runner: StudyRunner | None, analyse: Analyse, deadline: float
+    arguments: StudyArguments,
+    recipe: Recipe,
+    runner: StudyRunner | None,
+    analyse: Analyse,
+    deadline: float,
+    confirmer: Callable[..., StudyRunner],
 ) -> int:
     directory = study_directory(arguments, recipe)
     refuse_running(directory.root)
@@ -61,7 +67,8 @@ def _start(
     with _ending_on_refusal(directory), only_one_process(directory.root):
         refuse_existing(directory)
         check_writable(directory)
-        return StudyLoop(arguments, recipe, directory, manifest, analyse, deadline).run(lambda: ready)
+        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, confirmer=confirmer)
+        return loop.run(lambda: ready)
 
 
 def _resume(
@@ -72,12 +79,13 @@ def _resume(
     analyse: Analyse,
     deadline: float,
     retry_failed: bool,
+    confirmer: Callable[..., StudyRunner],
 ) -> int:
     stored = manifests.read(directory.manifest, recipe)
     manifest = replace(stored, arguments=arguments.to_json(), command=manifests.search_command(arguments))
     with _ending_on_refusal(directory), only_one_process(directory.root):
         check_writable(directory)
-        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, retry_failed)
+        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, retry_failed, confirmer)
         return loop.run(lambda: runner or runner_of_study(arguments, recipe, stored))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 from optuna.trial import FrozenTrial
 
@@ -20,6 +21,7 @@ from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
 from hyperlax.study import database, findings
 from hyperlax.study.batch_files import failed_batch
+from hyperlax.study.confirming import Confirming
 from hyperlax.study.conversation import Conversation, legal, untold_trials
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.distributions import SearchSpace
@@ -32,12 +34,13 @@ from hyperlax.study.pool import Background, run_batches
 from hyperlax.study.pooled import PooledTraining, rule_of
 from hyperlax.study.progress import Progress
 from hyperlax.study.reasons import cause_of_error
+from hyperlax.study.record import StudyRecord
 from hyperlax.study.results import problem_of
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.storage import StudyStorage
 from hyperlax.study.suggest import Questioner
 from hyperlax.study.summary import print_end
-from hyperlax.study.training import StudyRunner
+from hyperlax.study.training import StudyRunner, runner_of_confirmation
 from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
 
 log = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ log = logging.getLogger(__name__)
 class StudyLoop:
     """A study while it runs. deadline: of `time.monotonic`, after which no hparam batch starts.
 
-    retry_failed: begin by letting failed trials wait to be run again.
+    retry_failed: begin by letting failed trials wait to be run again. confirmer: gives the runner of the confirmation.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class StudyLoop:
         analyse: Analyse,
         deadline: float,
         retry_failed: bool = False,
+        confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
     ):
         self._arguments = arguments
         self._recipe = recipe
@@ -66,6 +70,7 @@ class StudyLoop:
         self._analyse = analyse
         self._deadline = deadline
         self._retry_failed = retry_failed
+        self._confirmer = confirmer
         self._environment = canonical(arguments.env_config)
         self._reference = ReferenceReturns(**manifest.reference)
         self._objectives = arguments.objectives
@@ -117,7 +122,7 @@ class StudyLoop:
                 self._train(runner())
             self._background.wait()
             self._checkpoints.tidy()
-            return print_end(
+            status = print_end(
                 self._storage,
                 self._directory,
                 self._objectives,
@@ -127,6 +132,25 @@ class StudyLoop:
                 exhausted=self._exhausted,
                 saved=sum(len(head.trials) for head in self._checkpoints.heads()),
             )
+            return status or self._confirm()
+
+    def _confirm(self) -> int:
+        """Train the best again on new seeds, where that is asked for and the study has all of its trials. The exit status."""
+        is_whole = self._exhausted or self._conversation.finished() >= self._arguments.n_trials
+        if not self._arguments.confirm_top or not is_whole:
+            return 0
+
+        def look() -> StudyRecord:
+            parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation)
+            return findings.record_of(*parts, self._conversation.trials())
+
+        def write_pages() -> None:
+            self._write_analysis()
+            self._background.wait()
+
+        make_runner = partial(self._confirmer, self._arguments, self._recipe, self._manifest.packing)
+        confirming = Confirming(self._arguments, self._recipe, self._directory, make_runner, self._stop, self._deadline)
+        return confirming.run(look, write_pages, self._retry_failed)
 
     def _refuse_fewer_trials(self) -> None:
         """UsageError if the study is to end with fewer finished trials than it holds, in the database or on disk."""

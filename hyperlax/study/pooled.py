@@ -219,7 +219,9 @@ class PooledTraining:
         if advance.repetition and segment < self._rule.segments:
             return course.shown[-1]
         together = _Course(course.trial, done=[*course.done, _first_points(advance.curve, segment + 1)], latest=advance)
-        metrics = compute(together.outcome("COMPLETE", "", together.curve()), self._reference)
+        metrics = compute(
+            together.outcome("COMPLETE", "", together.curve()), self._reference, self._arguments.aggregate
+        )
         return [metrics[name] for name in self._objectives]
 
     def _settle(self) -> None:

@@ -34,6 +34,48 @@ class TrialRecord:
 
 
 @dataclass(frozen=True)
+class Confirmed:
+    """One configuration on seeds that the search never saw.
+
+    trial: its number, None for the recipe's own configuration that is not among the best of the search. claimed: what the
+    search had said of it, None where it was no COMPLETE trial. state: "COMPLETE", "FAIL", or "WAITING"; reason: why it
+    failed, else "". per_seed: metric -> a value per seed; empty unless COMPLETE.
+    """
+
+    trial: int | None
+    is_default: bool
+    claimed: float | None
+    state: str
+    reason: str
+    per_seed: dict[str, list[float]]
+
+    @property
+    def label(self) -> str:
+        """As `confirmation.csv` names it."""
+        return "default" if self.trial is None else str(self.trial)
+
+    @property
+    def words(self) -> str:
+        """As a sentence names it."""
+        return "the default configuration" if self.trial is None else f"trial {self.trial}"
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The best of a study, best first, and the recipe's own configuration, trained again on `seeds` new seeds each.
+
+    metric: that of the first objective, or final_performance where a single seed has none of it. direction: "minimize" or
+    "maximize". leading: the first objective.
+    """
+
+    metric: str
+    direction: str
+    leading: str
+    seeds: int
+    configurations: list[Confirmed]
+
+
+@dataclass(frozen=True)
 class StudyRecord:
     """A study and all of its trials, as of now.
 
@@ -41,6 +83,7 @@ class StudyRecord:
     arguments: the command's arguments by name with underscores, e.g. `total_timesteps`.
     space: dotted name -> distribution in the form of `Distribution.to_json`.
     importances: objective -> dotted name -> share; no entry for an objective where they cannot be computed.
+    confirmation: what is known of the best on new seeds, None where nothing is.
     """
 
     directory: Path
@@ -56,3 +99,4 @@ class StudyRecord:
     reference: ReferenceReturns
     trials: list[TrialRecord]
     importances: dict[str, dict[str, float]]
+    confirmation: Confirmation | None = None

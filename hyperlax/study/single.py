@@ -56,7 +56,7 @@ def run_single(
             return stop.exit_status
     with _ending_on_refusal(parent):
         directory = new_directory(parent)
-        (end,) = ends = write_tables(directory, batch, result, reference, searched=())
+        (end,) = ends = write_tables(directory, batch, result, reference, searched=(), aggregate=arguments.aggregate)
         record = StudyRecord(
             directory=directory,
             study_name=directory.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from hyperlax.arguments import SingleArguments, StudyArguments
@@ -13,7 +13,7 @@ from hyperlax.pooling import Pools
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.overlap import is_pooled
-from hyperlax.trial import Runner
+from hyperlax.trial import Runner, Trial
 
 
 class StudyPools(Pools, Protocol):
@@ -60,6 +60,33 @@ def runner_of_study(arguments: StudyArguments, recipe: Recipe, stored: Manifest 
             chosen=stored.packing if stored else None,
             compilation_cache=arguments.compilation_cache,
             refills=is_pooled(arguments),
+        )
+    )
+
+
+def runner_of_confirmation(
+    arguments: StudyArguments, recipe: Recipe, packing: Mapping[str, Any], trials: Sequence[Trial]
+) -> StudyRunner:
+    """The engine's runner for a study's confirmation: its programs and budget, other seeds. packing: the study's."""
+    from hyperlax.engine.keys import CONFIRMATION
+    from hyperlax.runner import Task, make_runner
+
+    return make_runner(
+        Task(
+            base=recipe.config.algorithm,
+            space=recipe.space,
+            environment=canonical(arguments.env_config),
+            run_length=run_length(arguments),
+            seed=arguments.seed,
+            num_seeds=arguments.confirm_seeds,
+            num_trials=len(trials),
+            super_batch=len(trials),
+            lanes=None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size,
+            packing=arguments.packing,
+            chosen=packing,
+            compilation_cache=arguments.compilation_cache,
+            trials=trials,
+            stream=CONFIRMATION,
         )
     )
 

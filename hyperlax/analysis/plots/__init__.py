@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import plotly.graph_objects as go
 
+from hyperlax.analysis.labels import AGGREGATE_WORDS
 from hyperlax.analysis.lost import LostFile, warn_once
+from hyperlax.analysis.plots.confirmation import confirmation_plot
 from hyperlax.analysis.plots.learning_curves import learning_curves
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.optimization_history import optimization_history
@@ -23,7 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot's file name without `.html`, its heading, one sentence on how to read it, its function, its least width in px."""
+    """A plot's file name without `.html`, its heading, one sentence on how to read it, its function, its least width in px.
+
+    In the sentence, {aggregate} stands for what of the seeds' returns is the trial's.
+    """
 
     name: str
     title: str
@@ -50,11 +55,20 @@ PARETO = Plot(
     min_width=520,
 )
 
+CONFIRMATION = Plot(
+    "confirmation",
+    "Confirmation on new seeds",
+    "Small points: seeds that the search never saw. Large points: their mean, with its 95 % bootstrap interval. "
+    "Diamonds: what the search had claimed.",
+    confirmation_plot,
+    min_width=620,
+)
+
 PLOTS = (
     Plot(
         "learning_curves",
         "Learning curves",
-        "The ten best trials by the first objective. Line: mean over seeds. Band: lowest to highest seed.",
+        "The ten best trials by the first objective. Line: {aggregate} over seeds. Band: lowest to highest seed.",
         learning_curves,
         min_width=680,
     ),
@@ -92,10 +106,12 @@ PLOTS = (
 def draw_all(record: StudyRecord) -> list[Drawing]:
     """Every plot of a study, the Pareto front first where there are several objectives."""
     plots = (PARETO, *PLOTS) if len(record.objectives) > 1 else PLOTS
-    return [_draw(plot, record) for plot in plots]
+    words = AGGREGATE_WORDS[record.arguments["aggregate"]]
+    return [draw(replace(plot, caption=plot.caption.format(aggregate=words)), record) for plot in plots]
 
 
-def _draw(plot: Plot, record: StudyRecord) -> Drawing:
+def draw(plot: Plot, record: StudyRecord) -> Drawing:
+    """One plot of a study."""
     try:
         figure = plot.draw(record)
         return Drawing(plot, figure=str(figure.to_json()))

@@ -9,13 +9,14 @@ from hyperlax.analysis.curves import LearningCurve, read_curves
 from hyperlax.analysis.labels import number
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.style import MUTED, SERIES, finish
+from hyperlax.metrics import aggregated
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 SHOWN = 10
 
 
 def learning_curves(record: StudyRecord) -> go.Figure:
-    """The ten best trials by the first objective: mean over seeds, in a band from the lowest seed to the highest."""
+    """The ten best trials by the first objective: their seeds' aggregate, in a band from the lowest seed to the highest."""
     trials = ranked(record)[:SHOWN]
     if not trials:
         raise NothingToShow("No trial is COMPLETE yet.")
@@ -24,7 +25,7 @@ def learning_curves(record: StudyRecord) -> go.Figure:
     figure = go.Figure()
     for rank in reversed(range(len(trials))):
         trial = trials[rank]
-        _add(figure, trial, curves[trial.number], rank, leading)
+        _add(figure, trial, curves[trial.number], rank, leading, record.arguments["aggregate"])
     end = max(int(curve.steps[-1]) for curve in curves.values())
     _add_reference(figure, "solved task (hi)", record.reference.hi, end)
     _add_reference(figure, "random policy (lo)", record.reference.lo, end)
@@ -34,9 +35,9 @@ def learning_curves(record: StudyRecord) -> go.Figure:
     return finish(figure, height=520)
 
 
-def _add(figure: go.Figure, trial: TrialRecord, curve: LearningCurve, rank: int, leading: str) -> None:
+def _add(figure: go.Figure, trial: TrialRecord, curve: LearningCurve, rank: int, leading: str, aggregate: str) -> None:
     color, group = SERIES[rank], str(trial.number)
-    steps, mean = curve.steps.tolist(), curve.returns.mean(axis=1).tolist()
+    steps, line = curve.steps.tolist(), aggregated(curve.returns, aggregate).tolist()
     if curve.returns.shape[1] > 1:
         low, high = curve.returns.min(axis=1).tolist(), curve.returns.max(axis=1).tolist()
         figure.add_scatter(
@@ -53,7 +54,7 @@ def _add(figure: go.Figure, trial: TrialRecord, curve: LearningCurve, rank: int,
     name = f"trial {trial.number}"
     figure.add_scatter(
         x=steps,
-        y=mean,
+        y=line,
         mode="lines",
         name=f"{name}: {number(trial.values[leading])}",
         line={"color": color, "width": 3 if rank == 0 else 1.6},

@@ -1,0 +1,79 @@
+"""How far the best of the search hold on seeds that it never saw."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from hyperlax.analysis.labels import number, with_unit
+from hyperlax.analysis.plots.nothing import NothingToShow
+from hyperlax.analysis.plots.style import ACCENT, MUTED, POINT, finish
+from hyperlax.study.record import Confirmation, Confirmed, StudyRecord
+from hyperlax.study.verdict import complete, mean_interval
+
+
+def confirmation_plot(record: StudyRecord) -> go.Figure:
+    """A row per configuration: its seeds, their mean with its interval, and what the search had claimed."""
+    confirmation = record.confirmation
+    shown = complete(confirmation) if confirmation else []
+    if confirmation is None or not shown:
+        raise NothingToShow("No configuration has ended well on new seeds.")
+    figure = go.Figure()
+    _add_seeds(figure, confirmation, shown)
+    _add_means(figure, confirmation, shown)
+    _add_claims(figure, shown)
+    figure.update_xaxes(title_text=with_unit(confirmation.metric))
+    figure.update_yaxes(type="category", categoryorder="array", categoryarray=[_row(ours) for ours in shown][::-1])
+    figure.update_layout(hovermode="closest", legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0})
+    return finish(figure, height=150 + 48 * len(shown))
+
+
+def _add_seeds(figure: go.Figure, confirmation: Confirmation, shown: list[Confirmed]) -> None:
+    points = [
+        (_row(ours), seed, value) for ours in shown for seed, value in enumerate(ours.per_seed[confirmation.metric])
+    ]
+    figure.add_scatter(
+        x=[value for _, _, value in points],
+        y=[row for row, _, _ in points],
+        mode="markers",
+        name="a new seed",
+        marker={"color": POINT, "size": 7, "opacity": 0.45},
+        hovertext=[f"{row}, seed {seed}: {number(value)}" for row, seed, value in points],
+        hoverinfo="text",
+    )
+
+
+def _add_means(figure: go.Figure, confirmation: Confirmation, shown: list[Confirmed]) -> None:
+    means = [mean_interval(ours.per_seed[confirmation.metric]) for ours in shown]
+    figure.add_scatter(
+        x=[mean.estimate for mean in means],
+        y=[_row(ours) for ours in shown],
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [mean.high - mean.estimate for mean in means],
+            "arrayminus": [mean.estimate - mean.low for mean in means],
+            "thickness": 2.5,
+        },
+        mode="markers",
+        name="mean of the new seeds, 95 %",
+        marker={"color": ACCENT, "size": 12},
+        hovertext=[f"{_row(ours)}: {number(mean.estimate)} {mean}" for ours, mean in zip(shown, means, strict=True)],
+        hoverinfo="text",
+    )
+
+
+def _add_claims(figure: go.Figure, shown: list[Confirmed]) -> None:
+    claims = [(_row(ours), ours.claimed) for ours in shown if ours.claimed is not None]
+    figure.add_scatter(
+        x=[claimed for _, claimed in claims],
+        y=[row for row, _ in claims],
+        mode="markers",
+        name="claimed by the search",
+        marker={"color": MUTED, "size": 11, "symbol": "diamond-open", "line": {"width": 2.5}},
+        hovertext=[f"{row}: the search claimed {number(claimed)}" for row, claimed in claims],
+        hoverinfo="text",
+    )
+
+
+def _row(ours: Confirmed) -> str:
+    return "default" if ours.trial is None else f"trial {ours.trial}"

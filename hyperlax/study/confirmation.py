@@ -1,0 +1,161 @@
+"""What a confirmation is of, and what is known of it: the best of a search again, on seeds that the search never saw."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hyperlax.errors import UsageError
+from hyperlax.fields import filled
+from hyperlax.files import cell, read_csv
+from hyperlax.metrics import METRICS, PER_SEED, ReferenceReturns, of_curve
+from hyperlax.recipe import Recipe, apply, dotted
+from hyperlax.study.batch_files import read_ends, read_hyperparams
+from hyperlax.study.directory import SUCCESS, StudyDirectory
+from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord
+from hyperlax.trial import Trial
+
+log = logging.getLogger(__name__)
+
+NOT_A_TRIAL = 2**31 - 1
+"""The recipe's own configuration is trained under this number where no trial of the study has it."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One that is to be confirmed. chosen: it is among the best of the search; the recipe's own need not be."""
+
+    trial: Trial
+    chosen: bool
+    is_default: bool
+    record: TrialRecord | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a configuration ended. steps: int64[K], returns: float64[K, seeds], both without the point before training."""
+
+    state: str
+    reason: str
+    steps: np.ndarray
+    returns: np.ndarray
+
+
+def configurations(record: StudyRecord, recipe: Recipe) -> list[Configuration]:
+    """The best trials as `--confirm-top` asks for, best first, or the first of the Pareto front; then the recipe's own.
+
+    Where that is among the best it has no second entry. Empty while no trial is COMPLETE.
+    """
+    from hyperlax.analysis.best import pareto_front, ranked  # it stands above this package: see `launcher.write_pages`
+
+    order = ranked(record) if len(record.objectives) == 1 else pareto_front(record)
+    best = order[: record.arguments["confirm_top"]]
+    if not best:
+        return []
+    base = recipe.config.algorithm
+    own = dotted(base)
+    twins = [trial for trial in record.trials if dotted(filled(base, trial.params)) == own]
+    chosen = [
+        Configuration(
+            Trial(trial.number, apply(base, trial.params, f"trial {trial.number}")), True, trial in twins, trial
+        )
+        for trial in best
+    ]
+    if any(configuration.is_default for configuration in chosen):
+        return chosen
+    twin = min(twins, key=lambda trial: trial.number, default=None)
+    number = twin.number if twin else NOT_A_TRIAL
+    return [*chosen, Configuration(Trial(number, base), False, True, twin)]
+
+
+def confirmation_of(record: StudyRecord, recipe: Recipe) -> Confirmation | None:
+    """What the study's directory knows of its best on new seeds; None if that is nothing."""
+    wanted, seeds = configurations(record, recipe), record.arguments["confirm_seeds"]
+    results = read_results(StudyDirectory(record.directory).confirmation, [c.trial for c in wanted], seeds)
+    if not results:
+        return None
+    leading = next(iter(record.objectives))
+    metric = leading if leading in PER_SEED else "final_performance"
+    direction = record.objectives[leading] if metric == leading else METRICS[metric]
+    budget = record.arguments["total_timesteps"]
+    found = [_confirmed(c, results.get(c.trial.number), metric, budget, record.reference) for c in wanted]
+    return Confirmation(metric, direction, leading, seeds, found)
+
+
+def read_results(directory: Path, trials: Iterable[Trial], seeds: int) -> dict[int, Result]:
+    """Trial number -> what the complete batches below a directory hold of it, as it is now and on so many seeds.
+
+    A batch that is damaged is logged and counts for nothing.
+    """
+    wanted = {trial.number: trial for trial in trials}
+    results: dict[int, Result] = {}
+    for path in sorted(directory.glob("batch_*")):
+        if not (path / SUCCESS).exists():
+            continue
+        try:
+            results |= _read_batch(path, wanted, seeds)
+        except (OSError, UsageError, ValueError, KeyError, csv.Error) as error:
+            log.warning("%s is damaged and counts for nothing (%s).", path, " ".join(str(error).split()))
+    return results
+
+
+def names(configurations: Sequence[Configuration]) -> str:
+    """Those that are to be confirmed in words, e.g. `trials 3, 8 and the default configuration`."""
+    numbers = [str(c.trial.number) for c in configurations if c.chosen]
+    parts = [f"trial{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"] if numbers else []
+    if len(numbers) < len(configurations):
+        parts.append("the default configuration")
+    return " and ".join(parts)
+
+
+def _read_batch(path: Path, wanted: dict[int, Trial], seeds: int) -> dict[int, Result]:
+    if json.loads((path / "timing.json").read_text(encoding="utf-8"))["seeds"] != seeds:
+        return {}
+    ends = {end.number: end for end in read_ends(path)}
+    asked = {number: trial for number, trial in wanted.items() if number in ends}
+    fields = list(dotted(next(iter(asked.values())).algorithm)) if asked else []
+    trained, curves = read_hyperparams(path, fields), read_csv(path / "curves.csv")
+    results = {}
+    for number, trial in asked.items():
+        if all(trained[number][name] == cell(value) for name, value in dotted(trial.algorithm).items()):
+            rows = [row for row in curves if row["trial"] == str(number)]
+            end = ends[number]
+            steps, returns = _curve(rows, seeds) if end.state == "COMPLETE" else (np.zeros(0), np.zeros((0, seeds)))
+            results[number] = Result(end.state, end.reason, steps, returns)
+    return results
+
+
+def _curve(rows: list[dict[str, str]], seeds: int) -> tuple[np.ndarray, np.ndarray]:
+    """ValueError unless every seed has every step."""
+    mean = {(int(row["step"]), int(row["seed"])): float(row["mean"]) for row in rows}
+    steps = sorted({step for step, _ in mean})
+    if len(steps) < 2 or mean.keys() != {(step, seed) for step in steps for seed in range(seeds)}:
+        raise ValueError("curves.csv lacks rows")
+    trained = steps[1:]
+    return np.array(trained), np.array([[mean[step, seed] for seed in range(seeds)] for step in trained])
+
+
+def _confirmed(
+    configuration: Configuration, result: Result | None, metric: str, budget: int, reference: ReferenceReturns
+) -> Confirmed:
+    record = configuration.record
+    state, reason, per_seed = "WAITING", "", {}
+    if result is not None:
+        state, reason = result.state, result.reason
+    if result is not None and state == "COMPLETE":
+        each = [of_curve(result.steps, curve, budget, reference) for curve in result.returns.T]
+        per_seed = {name: [values[name] for values in each] for name in PER_SEED}
+    return Confirmed(
+        trial=configuration.trial.number if configuration.chosen else None,
+        is_default=configuration.is_default,
+        claimed=record.metrics.get(metric) if record and record.state == "COMPLETE" else None,
+        state=state,
+        reason=reason,
+        per_seed=per_seed,
+    )

@@ -1,0 +1,52 @@
+"""Every (trial, seed) pair is a run of its own: its key, its initial weights and its curve are nobody else's."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from hyperlax.engine.keys import CONFIRMATION, SEARCH, Stream, evaluation_keys, training_keys
+from hyperlax.trial import Trial
+from tests.small import BASES, SEEDS, same_bits, train
+
+pytestmark = pytest.mark.timeout(300)
+CASE = "sac"
+
+
+def words(keys: jax.Array) -> list[tuple[int, ...]]:
+    """The words of some keys, one tuple a key."""
+    data = np.asarray(jax.random.key_data(keys))
+    return [tuple(key) for key in data.reshape(-1, data.shape[-1]).tolist()]
+
+
+def keys_of(stream: Stream, study_seed: int) -> list[tuple[int, ...]]:
+    """Of 200 trials of 20 seeds, and of their evaluations."""
+    training = training_keys(study_seed, range(200), 20, stream)
+    return words(training) + words(evaluation_keys(study_seed, 20, stream))
+
+
+@pytest.mark.parametrize("study_seed", [0, 1, 2**31 - 1])
+def test_no_two_runs_of_a_study_and_its_confirmation_share_a_key(study_seed):
+    keys = keys_of(SEARCH, study_seed) + keys_of(CONFIRMATION, study_seed)
+    assert len(keys) == 2 * (200 * 20 + 20) == len(set(keys))
+
+
+def test_a_trials_keys_know_nothing_of_its_lane_nor_of_how_many_seeds_there_are():
+    few, many = training_keys(7, [5, 9], 2), training_keys(7, [9, 3, 5], 4)
+    assert words(few) == words(many[2, :2]) + words(many[0, :2])
+
+
+def test_two_seeds_of_a_trial_begin_with_other_weights_and_learn_other_curves():
+    initial, _ = train(CASE, [Trial(4, BASES[CASE])], segments=())[4]
+    _, scores = train(CASE, [Trial(4, BASES[CASE])])[4]
+    kernels = [leaf for path, leaf in jax.tree.leaves_with_path(initial) if "kernel" in jax.tree_util.keystr(path)]
+    drawn = [kernel for kernel in kernels if kernel.any()]  # the others are Adam's moments
+    assert SEEDS == 2 and drawn
+    assert all(not np.array_equal(kernel[0], kernel[1]) for kernel in drawn)
+    assert all(score.mean[0] != score.mean[1] for score in scores)
+
+
+def test_the_same_seed_of_a_trial_is_equal_to_the_bit_in_another_lane():
+    trials = [Trial(number, BASES[CASE]) for number in (4, 5, 6)]
+    assert same_bits(train(CASE, trials)[4], train(CASE, trials[::-1])[4])

@@ -20,6 +20,7 @@ from hyperlax.study.amendments import Amendment, Amendments, as_failed
 from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams, trials_of
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.ledger import Ending, Entry
+from hyperlax.study.presampled import RowByRow
 from hyperlax.study.record import TrialRecord
 from hyperlax.study.storage import StudyStorage
 from hyperlax.study.suggest import Questioner
@@ -73,7 +74,11 @@ class Conversation:
     """
 
     def __init__(
-        self, storage: StudyStorage, directory: StudyDirectory, questioner: Questioner, objectives: Sequence[str]
+        self,
+        storage: StudyStorage,
+        directory: StudyDirectory,
+        questioner: Questioner | RowByRow,
+        objectives: Sequence[str],
     ):
         self._storage = storage
         self._directory = directory

@@ -157,11 +157,11 @@ def _new_sweep(flags: SweepFlags) -> tuple[StudyArguments, Recipe]:
 
     check_source(flags)
     recipe = load(_recipe_name(flags))
-    loaded = None
+    loaded = ()
     if flags.load_hyperparams is not None:
         loaded = samples.read(Path(flags.load_hyperparams), recipe.config.algorithm)
-    arguments = resolve_sweep(flags, recipe, loaded)
-    if loaded is None:
+    arguments = resolve_sweep(flags, recipe, len(loaded))
+    if not loaded:
         _check_searched(recipe)
     from hyperlax.study.drawing import draw
     from hyperlax.study.presampled import presampled

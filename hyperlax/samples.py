@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,16 @@ TRIAL = "trial"
 BOOLEANS = {"true": True, "false": False}
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Configurations in the order of their rows. columns: the dotted names that the file has; the rest is the recipe's."""
-
-    configurations: tuple[AlgorithmConfig, ...]
-    columns: tuple[str, ...]
-
-
 def write(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
     """Replace `path`: a header, then the number and every hyperparameter of each configuration."""
     header = (TRIAL, *dotted(configurations[0]))
     write_csv(path, header, ([number, *dotted(one).values()] for number, one in enumerate(configurations)))
 
 
-def read(path: Path, base: AlgorithmConfig) -> Samples:
-    """The configurations of a file. What has no column has its value of `base`; a column `trial` counts for nothing.
+def read(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ...]:
+    """The configurations of a file, in the order of its rows.
+
+    What has no column has its value of `base`; a column `trial` counts for nothing.
 
     UsageError, naming file, line and column, for a name that is no field, a value that its field does not accept, values that
     do not go together, and a file without a row.
@@ -42,7 +35,7 @@ def read(path: Path, base: AlgorithmConfig) -> Samples:
     if not rows:
         raise UsageError(f"{path}: holds no row. It needs one for every configuration to train.")
     known = fields_of(base)
-    columns = tuple(name for name in rows[0] if name != TRIAL)
+    columns = [name for name in rows[0] if name != TRIAL]
     for name in columns:
         check_name(name, known, str(path))
     configurations = []
@@ -53,7 +46,7 @@ def read(path: Path, base: AlgorithmConfig) -> Samples:
                 raise UsageError(f"{where}: {name} is empty. Give a value, or drop the column to have the recipe's.")
         values = {name: _value(row[name].strip(), known[name].type) for name in columns}
         configurations.append(apply(base, values, where))
-    return Samples(tuple(configurations), columns)
+    return tuple(configurations)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -14,7 +14,6 @@ from hyperlax.resumed_arguments import changed, check_agreement
 
 if TYPE_CHECKING:
     from hyperlax.recipe import Recipe
-    from hyperlax.samples import Samples
     from hyperlax.sweep_flags import GenerateFlags, SweepFlags
 
 NUM_SAMPLES, METHOD, FROM_FILE = 64, "qmc", "file"
@@ -60,10 +59,13 @@ def _default_output(recipe: Recipe) -> str:
     return f"{recipe.name}_samples.csv"
 
 
-def resolve_sweep(flags: SweepFlags, recipe: Recipe, loaded: Samples | None) -> StudyArguments:
-    """The arguments of a new sweep. loaded: the content of --load-hyperparams. UsageError for what cannot run."""
+def resolve_sweep(flags: SweepFlags, recipe: Recipe, loaded: int) -> StudyArguments:
+    """The arguments of a new sweep. UsageError for what cannot run.
+
+    loaded: how many rows the file of --load-hyperparams has, 0 where it is not given.
+    """
     given = _given(flags, recipe)
-    count = len(loaded.configurations) if loaded else _num_samples(flags.num_samples)
+    count = loaded or _num_samples(flags.num_samples)
     lanes = given.get("runner_hparam_batch_size", "auto")
     together = min(count, SUPER_BATCH if lanes == "auto" else max(SUPER_BATCH, BATCHES_OF_ONE * lanes))
     _check_lanes(lanes, together)

@@ -9,9 +9,9 @@ import optuna
 
 from hyperlax import samples
 from hyperlax.errors import UsageError
-from hyperlax.fields import apply, dotted
+from hyperlax.fields import apply
+from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe
-from hyperlax.samples import Samples
 from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.refusals import ending_on_refusal, refusing_what_is_forbidden, run_again
 from hyperlax.study.suggest import Questioner
@@ -22,22 +22,20 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 
 def generate(arguments: GenerateArguments, recipe: Recipe) -> int:
     """Draw configurations, write them, say where they are. Returns 0; UsageError if there are not so many to draw."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     drawn = draw(recipe, arguments.sampling_method, arguments.num_samples, arguments.seed)
     with ending_on_refusal(arguments.output, run_again), refusing_what_is_forbidden(arguments.output):
-        samples.write(arguments.output, drawn.configurations)
-    print(
-        f"{len(drawn.configurations)} configurations of {recipe.name} ({arguments.sampling_method}): {arguments.output}"
-    )
+        samples.write(arguments.output, drawn)
+    print(f"{len(drawn)} configurations of {recipe.name} ({arguments.sampling_method}): {arguments.output}")
     return 0
 
 
-def draw(recipe: Recipe, method: str, count: int, seed: int) -> Samples:
+def draw(recipe: Recipe, method: str, count: int, seed: int) -> tuple[AlgorithmConfig, ...]:
     """Configurations by "qmc", "random" or "grid", all of them different; fewer than `count` where a grid has no more.
 
     qmc and random draw what a search with that sampler would try in one super-batch. UsageError for a space that the method
     cannot draw from, or not so often.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = SearchSpace(recipe.space)
     if method == "grid":
         _check_finite(recipe)
@@ -48,8 +46,7 @@ def draw(recipe: Recipe, method: str, count: int, seed: int) -> Samples:
         asked = Questioner(space=space, sampler=method, directions=("maximize",), seed=seed, super_batch=count)
         params = [suggestion.params for suggestion in asked.suggest(0, [], count)]
     base = recipe.config.algorithm
-    configurations = tuple(apply(base, space.decode(one), str(recipe.path)) for one in params)
-    return Samples(configurations, tuple(dotted(base)))
+    return tuple(apply(base, space.decode(one), str(recipe.path)) for one in params)
 
 
 def spread(size: int, count: int) -> list[int]:

@@ -19,7 +19,6 @@ from hyperlax import samples
 from hyperlax.fields import Field, check_together, dotted, fields_of
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe
-from hyperlax.samples import Samples
 from hyperlax.space import (
     Categorical,
     Distribution,
@@ -60,11 +59,11 @@ class RowByRow:
         return [Suggestion(self.space.encode(dotted(row)), {}) for row in self.rows[start : start + count]]
 
 
-def presampled(recipe: Recipe, found: Samples, where: str) -> Presampled:
+def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) -> Presampled:
     """The recipe with these samples instead of a search. UsageError, beginning with `where`, for a space that cannot run."""
-    space = _space_of(recipe, found)
+    space = _space_of(recipe, rows)
     check_together(recipe.config.algorithm, space, where)
-    return Presampled(recipe.name, recipe.path, recipe.config, space, found.configurations)
+    return Presampled(recipe.name, recipe.path, recipe.config, space, rows)
 
 
 def stored(recipe: Recipe, directory: Path) -> Presampled:
@@ -80,14 +79,16 @@ def digest_of(recipe: Recipe) -> str | None:
     return hashlib.sha256(json.dumps([dotted(row) for row in recipe.samples]).encode()).hexdigest()
 
 
-def _space_of(recipe: Recipe, found: Samples) -> dict[str, Distribution]:
-    """A distribution for every field that the recipe searches and the file has, or that is not the recipe's everywhere."""
+def _space_of(recipe: Recipe, rows: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
+    """A distribution for every field that is not the recipe's in all rows, in the recipe's order where it searches them."""
     base, known = dotted(recipe.config.algorithm), fields_of(recipe.config.algorithm)
-    rows = [dotted(row) for row in found.configurations]
-    columns = {name: [row[name] for row in rows] for name in known}
-    searched = [name for name in recipe.space if name in found.columns]
-    other = [name for name in known if name not in searched and any(value != base[name] for value in columns[name])]
-    return {name: _distribution(known[name], columns[name], recipe.space.get(name)) for name in (*searched, *other)}
+    values = [dotted(row) for row in rows]
+    columns = {name: [row[name] for row in values] for name in dict.fromkeys((*recipe.space, *known))}
+    return {
+        name: _distribution(known[name], column, recipe.space.get(name))
+        for name, column in columns.items()
+        if any(value != base[name] for value in column)
+    }
 
 
 def _distribution(field: Field, values: list[Any], declared: Distribution | None) -> Distribution:

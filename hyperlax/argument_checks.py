@@ -27,7 +27,8 @@ def checked(arguments: StudyArguments) -> StudyArguments:
         raise UsageError("--study-name is empty. Name the study, or leave the flag out.")
     at_least(arguments.n_trials, 1, "n_trials")
     check_objectives(arguments.objective_names, arguments.objective_directions)
-    _check_sampler(arguments.sampler)
+    if not arguments.is_sweep:
+        _check_sampler(arguments.sampler)
     _check_batches(arguments)
     _check_confirmation(arguments)
     if arguments.packing not in PACKINGS:

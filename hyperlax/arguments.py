@@ -13,6 +13,7 @@ from hyperlax.reading import DAMAGED, fits
 if TYPE_CHECKING:
     from hyperlax.flags import SearchFlags
     from hyperlax.recipe import Recipe
+    from hyperlax.sweep_flags import SweepFlags
 
 OF_THIS_RUN = ("resume_from", "plan_only", "retry_failed")
 SWITCHES = ("compilation_cache", "default_trial")
@@ -22,7 +23,10 @@ RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 
 @dataclass(frozen=True)
 class StudyArguments:
-    """Every argument of `optuna-hp-search`, none left open; `timeout` is None for no limit."""
+    """Every argument of `optuna-hp-search`, none left open; `timeout` is None for no limit.
+
+    The last two are those of `sweep-hp-samples`, whose studies have them: "qmc", "random", "grid" or "file", and that file.
+    """
 
     algo_and_network_config: str
     env_config: str
@@ -56,6 +60,13 @@ class StudyArguments:
     max_failure_rate: float
     checkpoint_seconds: float
     compilation_cache: bool
+    sampling_method: str | None = None
+    load_hyperparams: str | None = None
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether its trials were sampled before the first of them trained; `sampling_method` says how."""
+        return self.sampling_method is not None
 
     @property
     def objectives(self) -> dict[str, str]:
@@ -115,15 +126,22 @@ class SingleArguments:
 
 def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
     """The arguments of a new study. UsageError for what cannot run."""
-    from hyperlax.argument_checks import checked, required
+    from hyperlax.argument_checks import checked
+
+    given = given_arguments(flags, recipe)
+    return checked(replace(default_arguments(flags, recipe), **given))
+
+
+def default_arguments(flags: SearchFlags | SweepFlags, recipe: Recipe) -> StudyArguments:
+    """The arguments of a new study where nothing but recipe, environment and objectives is given. UsageError without them."""
+    from hyperlax.argument_checks import required
     from hyperlax.envs import slug
     from hyperlax.metrics import METRICS
 
     environment = required(flags.env_config, "--env-config", "an environment such as gymnax.pendulum")
-    given = given_arguments(flags, recipe)
-    names = given.get("objective_names", ("peak_performance",))
+    names = flags.objective_names or ("peak_performance",)
     directions = tuple(METRICS.get(name, "maximize") for name in names)
-    defaults = StudyArguments(
+    return StudyArguments(
         algo_and_network_config=recipe.name,
         env_config=environment,
         study_name=f"{recipe.name}_{slug(environment)}",
@@ -155,14 +173,13 @@ def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
         checkpoint_seconds=60.0,
         compilation_cache=True,
     )
-    return checked(replace(defaults, **given))
 
 
-def given_arguments(flags: SearchFlags, recipe: Recipe) -> dict[str, Any]:
+def given_arguments(flags: SearchFlags | SweepFlags, recipe: Recipe) -> dict[str, Any]:
     """Argument name -> value of what was given, the run length's name resolved to the three that it stands for."""
     given = {f.name: getattr(flags, f.name) for f in fields(flags) if f.name not in OF_THIS_RUN}
     modifier = given.pop("run_length_modifier")
-    switched_off = [name for name in SWITCHES if given.pop(f"no_{name}")]
+    switched_off = [name for name in SWITCHES if given.pop(f"no_{name}", False)]
     given = {name: value for name, value in given.items() if value is not None}
     if modifier:
         given = {**asdict(recipe.config.run_lengths[modifier]), **given}

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperlax.errors import UsageError
 from hyperlax.flags import InvalidateFlags, RepairFlags, SearchFlags, SingleFlags
 from hyperlax.parsing import parse
+from hyperlax.sweep_flags import GenerateFlags, SweepFlags
+
+if TYPE_CHECKING:
+    from hyperlax.arguments import StudyArguments
+    from hyperlax.recipe import Recipe
 
 
 def obey(words: Sequence[str]) -> int:
@@ -24,7 +31,14 @@ def optuna_hp_search(flags: SearchFlags) -> int:
     from hyperlax.acting import check_acts
     from hyperlax.arguments import resolve
     from hyperlax.recipe import load
-    from hyperlax.resumed_arguments import named_directory, read_stored, recipe_of_study, resolve_resumed
+    from hyperlax.resumed_arguments import (
+        SEARCH,
+        check_command,
+        named_directory,
+        read_stored,
+        recipe_of_study,
+        resolve_resumed,
+    )
 
     if flags.retry_failed and (flags.resume_from is None or flags.plan_only):
         raise UsageError("--retry-failed goes on with a study: give --resume-from DIR, and not --plan-only.")
@@ -35,13 +49,10 @@ def optuna_hp_search(flags: SearchFlags) -> int:
     else:
         directory = named_directory(flags.resume_from, "--resume-from")
         stored = read_stored(directory, "--resume-from")
+        check_command(directory, stored, SEARCH)
         recipe = load(recipe_of_study(directory, stored))
         arguments = resolve_resumed(flags, stored, recipe)
-    if not recipe.space:
-        raise UsageError(
-            f"{recipe.path}: get_base_hyperparam_distributions() is empty, there is nothing to search. "
-            "Add an entry, or train its defaults with run-single-hp."
-        )
+    _check_searched(recipe)
     check_acts(recipe, arguments.env_config)
     _log(arguments.log_level)
     if flags.plan_only:
@@ -69,14 +80,49 @@ def run_single_hp(flags: SingleFlags) -> int:
     return run_single(arguments, recipe, algorithm)
 
 
+def generate_hp_samples(flags: GenerateFlags) -> int:
+    """Draw configurations into a file."""
+    from hyperlax.recipe import load
+    from hyperlax.sweep_arguments import resolve_generate
+
+    recipe = load(_recipe_name(flags))
+    arguments = resolve_generate(flags, recipe)
+    _check_searched(recipe)
+    from hyperlax.study.drawing import generate
+
+    return generate(arguments, recipe)
+
+
+def sweep_hp_samples(flags: SweepFlags) -> int:
+    """Start a sweep, or go on with the one of --resume-from."""
+    from hyperlax.acting import check_acts
+
+    if flags.retry_failed and flags.resume_from is None:
+        raise UsageError("--retry-failed goes on with a sweep: give --resume-from DIR.")
+    directory = None
+    if flags.resume_from is None:
+        arguments, recipe = _new_sweep(flags)
+    else:
+        from hyperlax.resumed_arguments import SWEEP, check_command, named_directory, read_stored
+        from hyperlax.sweep_arguments import resolve_resumed_sweep
+
+        directory = named_directory(flags.resume_from, "--resume-from")
+        check_command(directory, read_stored(directory, "--resume-from"), SWEEP)
+        stored, recipe = _study_in(directory, "--resume-from")
+        arguments = resolve_resumed_sweep(flags, stored, recipe)
+    check_acts(recipe, arguments.env_config)
+    _log(arguments.log_level)
+    from hyperlax.study.launcher import run_study
+
+    return run_study(arguments, recipe, directory, retry_failed=flags.retry_failed)
+
+
 def repair(flags: RepairFlags) -> int:
     """Build a study's database again."""
-    from hyperlax.recipe import load
-    from hyperlax.resumed_arguments import named_directory, read_stored, recipe_of_study
+    from hyperlax.resumed_arguments import named_directory
 
     directory = named_directory(flags.directory, "repair")
-    arguments = read_stored(directory, "repair")
-    recipe = load(recipe_of_study(directory, arguments))
+    arguments, recipe = _study_in(directory, "repair")
     from hyperlax.study.repair import repair as repair_study
 
     return repair_study(arguments, recipe, directory)
@@ -84,12 +130,10 @@ def repair(flags: RepairFlags) -> int:
 
 def invalidate(flags: InvalidateFlags) -> int:
     """Take trials out of a study's ranking."""
-    from hyperlax.recipe import load
-    from hyperlax.resumed_arguments import named_directory, read_stored, recipe_of_study
+    from hyperlax.resumed_arguments import named_directory
 
     directory = named_directory(flags.directory, "invalidate")
-    arguments = read_stored(directory, "invalidate")
-    recipe = load(recipe_of_study(directory, arguments))
+    arguments, recipe = _study_in(directory, "invalidate")
     from hyperlax.study.invalidate import invalidate as invalidate_trials
 
     return invalidate_trials(arguments, recipe, directory, flags.trials, flags.reason)
@@ -98,12 +142,58 @@ def invalidate(flags: InvalidateFlags) -> int:
 COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "optuna-hp-search": (SearchFlags, optuna_hp_search),
     "run-single-hp": (SingleFlags, run_single_hp),
+    "generate-hp-samples": (GenerateFlags, generate_hp_samples),
+    "sweep-hp-samples": (SweepFlags, sweep_hp_samples),
     "repair": (RepairFlags, repair),
     "invalidate": (InvalidateFlags, invalidate),
 }
 
 
-def _recipe_name(flags: SearchFlags | SingleFlags) -> str:
+def _new_sweep(flags: SweepFlags) -> tuple[StudyArguments, Recipe]:
+    """The arguments of a new sweep, and its recipe with the configurations to train."""
+    from hyperlax import samples
+    from hyperlax.recipe import load
+    from hyperlax.sweep_arguments import check_source, resolve_sweep
+
+    check_source(flags)
+    recipe = load(_recipe_name(flags))
+    loaded = ()
+    if flags.load_hyperparams is not None:
+        loaded = samples.read(Path(flags.load_hyperparams), recipe.config.algorithm)
+    arguments = resolve_sweep(flags, recipe, len(loaded))
+    if not loaded:
+        _check_searched(recipe)
+    from hyperlax.study.drawing import draw
+    from hyperlax.study.presampled import presampled
+
+    found = loaded or draw(recipe, arguments.sampling_method or "", arguments.n_trials, arguments.seed)
+    return arguments, presampled(recipe, found, flags.load_hyperparams or str(recipe.path))
+
+
+def _study_in(directory: Path, asked_by: str) -> tuple[StudyArguments, Recipe]:
+    """The arguments of the study in a directory and its recipe, that of a sweep with its samples."""
+    from hyperlax.recipe import load
+    from hyperlax.resumed_arguments import read_stored, recipe_of_study
+
+    arguments = read_stored(directory, asked_by)
+    recipe = load(recipe_of_study(directory, arguments))
+    if not arguments.is_sweep:
+        return arguments, recipe
+    from hyperlax.study.presampled import stored
+
+    return arguments, stored(recipe, directory)
+
+
+def _check_searched(recipe: Recipe) -> None:
+    """Refuse a recipe of which nothing is to be drawn."""
+    if not recipe.space:
+        raise UsageError(
+            f"{recipe.path}: get_base_hyperparam_distributions() is empty, there is nothing to search. "
+            "Add an entry, or train its defaults with run-single-hp."
+        )
+
+
+def _recipe_name(flags: SearchFlags | SingleFlags | GenerateFlags | SweepFlags) -> str:
     from hyperlax.argument_checks import required
     from hyperlax.recipe import available
 

@@ -93,12 +93,18 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV as header name -> text. ValueError for a row whose length is not the header's."""
-    with path.open(encoding="utf-8", newline="") as file:
+    """The rows of a CSV as header name -> text; spreadsheets begin theirs with a byte order mark.
+
+    ValueError for a row whose length is not the header's, and for a name that the header has twice.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         header = next(reader, None)
         if header is None:
             raise ValueError(f"{path} is empty; a CSV needs at least its header.")
+        for place, name in enumerate(header):
+            if name in header[:place]:
+                raise ValueError(f"{path}: two columns are named `{name}`.")
         rows = []
         for cells in reader:
             if len(cells) != len(header):

@@ -57,6 +57,52 @@ NoCompilationCache = Annotated[
     _flag(None, "Do not keep compiled programs on disk for later runs.", "default: they are kept"),
 ]
 
+StudyName = Annotated[
+    str | None, _flag("NAME", "Name of the study in its database.", "default: <recipe>_<environment>")
+]
+ObjectiveDirections = Annotated[
+    tuple[str, ...] | None,
+    _flag("DIRECTION [DIRECTION ...]", "minimize or maximize, one per objective.", "default: what is better for each"),
+]
+HparamBatchSize = Annotated[
+    int | Literal["auto"] | None,
+    _flag("INT|auto", "Trials that share one compiled call; auto sizes it for the machine.", "default: auto"),
+]
+Packing = Annotated[
+    str | None,
+    _flag(
+        "{auto,pad,split}",
+        "How trials of different size share programs: one that holds all (pad), one per size (split), or what is "
+        "predicted to take least time.",
+        "default: auto",
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    _flag("SECONDS", "Start no further hparam batch after this time; holds for this run alone.", "default: no limit"),
+]
+MaxFailureRate = Annotated[
+    float | None,
+    _flag("SHARE", "Give up when more than this share of at least 8 finished trials failed.", "default: 0.5"),
+]
+RetryFailed = Annotated[
+    bool,
+    FlagCreatePairsOff,
+    _flag(
+        None,
+        "With --resume-from: run failed trials again, under their own numbers and parameters.",
+        "default: they stay FAIL",
+    ),
+]
+CheckpointSeconds = Annotated[
+    float | None,
+    _flag(
+        "SECONDS",
+        "Save batches in the middle of their training, at an evaluation, at most so often; 0 at every one.",
+        "default: 60",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class SearchFlags:
@@ -64,21 +110,14 @@ class SearchFlags:
 
     algo_and_network_config: Recipe = None
     env_config: Environment = None
-    study_name: Annotated[
-        str | None, _flag("NAME", "Name of the study in its database.", "default: <recipe>_<environment>")
-    ] = None
+    study_name: StudyName = None
     n_trials: Annotated[
         int | None, _flag("INT", "Finished trials that the study ends with, in all.", "default: 100")
     ] = None
     objective_names: Annotated[
         tuple[str, ...] | None, _flag("NAME [NAME ...]", "Metrics to optimize.", "default: peak_performance")
     ] = None
-    objective_directions: Annotated[
-        tuple[str, ...] | None,
-        _flag(
-            "DIRECTION [DIRECTION ...]", "minimize or maximize, one per objective.", "default: what is better for each"
-        ),
-    ] = None
+    objective_directions: ObjectiveDirections = None
     sampler: Annotated[str | None, _flag("{tpe,nsgaii,qmc,random}", "Who suggests the trials.", "default: tpe")] = None
     no_default_trial: Annotated[
         bool,
@@ -124,19 +163,8 @@ class SearchFlags:
         int | None,
         _flag("INT", "Trials asked from the sampler together. Wider is faster and searches less well.", "default: 16"),
     ] = None
-    runner_hparam_batch_size: Annotated[
-        int | Literal["auto"] | None,
-        _flag("INT|auto", "Trials that share one compiled call; auto sizes it for the machine.", "default: auto"),
-    ] = None
-    packing: Annotated[
-        str | None,
-        _flag(
-            "{auto,pad,split}",
-            "How trials of different size share programs: one that holds all (pad), one per size (split), or what is "
-            "predicted to take least time.",
-            "default: auto",
-        ),
-    ] = None
+    runner_hparam_batch_size: HparamBatchSize = None
+    packing: Packing = None
     plan_only: Annotated[
         bool,
         FlagCreatePairsOff,
@@ -182,35 +210,10 @@ class SearchFlags:
         ),
     ] = None
     confirm_seeds: Annotated[int | None, _flag("INT", "New seeds of --confirm-top.", "default: 10")] = None
-    timeout: Annotated[
-        float | None,
-        _flag(
-            "SECONDS",
-            "Start no further hparam batch after this time; holds for this run alone.",
-            "default: no limit",
-        ),
-    ] = None
-    max_failure_rate: Annotated[
-        float | None,
-        _flag("SHARE", "Give up when more than this share of at least 8 finished trials failed.", "default: 0.5"),
-    ] = None
-    retry_failed: Annotated[
-        bool,
-        FlagCreatePairsOff,
-        _flag(
-            None,
-            "With --resume-from: run failed trials again, under their own numbers and parameters.",
-            "default: they stay FAIL",
-        ),
-    ] = False
-    checkpoint_seconds: Annotated[
-        float | None,
-        _flag(
-            "SECONDS",
-            "Save batches in the middle of their training, at an evaluation, at most so often; 0 at every one.",
-            "default: 60",
-        ),
-    ] = None
+    timeout: Timeout = None
+    max_failure_rate: MaxFailureRate = None
+    retry_failed: RetryFailed = False
+    checkpoint_seconds: CheckpointSeconds = None
     no_compilation_cache: NoCompilationCache = False
 
 

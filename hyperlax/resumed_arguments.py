@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from hyperlax.flags import SearchFlags
     from hyperlax.recipe import Recipe
 
+SEARCH, SWEEP = "optuna-hp-search", "sweep-hp-samples"
+"""The commands that begin studies, each going on with its own."""
 MAY_CHANGE_ON_RESUME = (
     "n_trials", "timeout", "max_failure_rate", "checkpoint_seconds", "log_level", "runner_hparam_batch_size", "confirm_top",
     "confirm_seeds",
@@ -23,14 +26,30 @@ MAY_CHANGE_ON_RESUME = (
 
 
 def resolve_resumed(flags: SearchFlags, stored: StudyArguments, recipe: Recipe) -> StudyArguments:
-    """The arguments of a study that goes on: the stored ones, with those that may change as given now.
-
-    A timeout is that of one invocation: the study does not remember it.
-    """
+    """The arguments of a study that goes on: the stored ones, with those that may change as given now."""
     given = given_arguments(flags, recipe)
     check_agreement(stored, given)
+    return checked(changed(stored, given, MAY_CHANGE_ON_RESUME))
+
+
+def changed(stored: StudyArguments, given: Mapping[str, Any], may_change: Sequence[str]) -> StudyArguments:
+    """The stored arguments with those of `given` that may change. A timeout is that of one invocation: none is remembered."""
     unlimited = replace(stored, timeout=None)
-    return checked(replace(unlimited, **{name: given[name] for name in MAY_CHANGE_ON_RESUME if name in given}))
+    return replace(unlimited, **{name: given[name] for name in may_change if name in given})
+
+
+def going_on(directory: Path, command: str) -> str:
+    """The command line that goes on with the study in a directory."""
+    return shlex.join(["hyperlax", command, "--resume-from", str(directory)])
+
+
+def check_command(directory: Path, stored: StudyArguments, command: str) -> None:
+    """UsageError, with the command line that goes on with it, for a study that another command began."""
+    began = SWEEP if stored.is_sweep else SEARCH
+    if command != began:
+        raise UsageError(
+            f"--resume-from {directory}: {began} began this study. To go on with it:\n  {going_on(directory, began)}"
+        )
 
 
 def named_directory(given: str, asked_by: str) -> Path:
@@ -76,15 +95,20 @@ def recipe_of_study(directory: Path, stored: StudyArguments) -> str:
     return path if isinstance(path, str) and Path(path).is_file() else stored.algo_and_network_config
 
 
-def check_agreement(stored: StudyArguments, given: Mapping[str, Any]) -> None:
-    """Refuse a resume whose given arguments contradict the study, listing each that differs."""
+def check_agreement(
+    stored: StudyArguments,
+    given: Mapping[str, Any],
+    may_change: Sequence[str] = MAY_CHANGE_ON_RESUME,
+    flag: Callable[[str], str] = flag_of,
+) -> None:
+    """Refuse a resume whose given arguments contradict the study, listing each that differs. flag: argument name -> flag."""
     differing = [
-        f"{flag_of(name)}: study has {_words(name, getattr(stored, name))}, given {_words(name, value)}"
+        f"{flag(name)}: study has {_words(name, getattr(stored, name))}, given {_words(name, value)}"
         for name, value in given.items()
-        if name not in MAY_CHANGE_ON_RESUME and not _same(name, getattr(stored, name), value)
+        if name not in may_change and not _same(name, getattr(stored, name), value)
     ]
     if differing:
-        may = ", ".join(flag_of(name) for name in MAY_CHANGE_ON_RESUME)
+        may = ", ".join(map(flag, may_change))
         raise UsageError(
             "The study that is resumed has other arguments:\n  " + "\n  ".join(differing) + "\n"
             f"Leave them out to go on with the study's; only {may} may change. "
@@ -99,7 +123,7 @@ def _same(name: str, stored: Any, given: Any) -> bool:
         from hyperlax.envs import slug
 
         return slug(stored) == slug(given)
-    if name == "output_root":
+    if name in ("output_root", "load_hyperparams") and stored is not None:
         return Path(stored).resolve() == Path(given).resolve()
     return False
 

@@ -180,6 +180,10 @@ class Categorical(Distribution):
             return False
         return any(_identity(choice) == wanted for choice in self.values)
 
+    def place(self, value: Any) -> int:
+        """Which of the values it is. ValueError if it is none of them."""
+        return [_identity(choice) for choice in self.values].index(_identity(value))
+
     def size(self) -> int | None:
         return len(self.values)
 

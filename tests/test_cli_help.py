@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyperlax import cli
+from hyperlax.commands import COMMANDS
 from hyperlax.errors import HyperlaxError
 
 ROOT = Path(__file__).parent.parent
@@ -31,9 +32,7 @@ def calls(monkeypatch, tmp_path):
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(
-    "command", [[], ["optuna-hp-search"], ["run-single-hp"], ["repair"], ["invalidate"]], ids=" ".join
-)
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
 def test_help_exits_with_0_and_imports_nothing_heavy(command):
     script = (
         "import sys\nfrom hyperlax.cli import main\n"
@@ -124,6 +123,8 @@ def test_every_flag_of_a_study_reaches_it(calls):
         "max_failure_rate": 0.25,
         "checkpoint_seconds": 7.0,
         "compilation_cache": False,
+        "sampling_method": None,
+        "load_hyperparams": None,
     }
 
 

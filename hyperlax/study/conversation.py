@@ -21,6 +21,7 @@ from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams, tr
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.ledger import Ending, Entry
 from hyperlax.study.overlap import Overlap, as_running
+from hyperlax.study.presampled import RowByRow
 from hyperlax.study.record import TrialRecord
 from hyperlax.study.storage import StudyStorage
 from hyperlax.study.suggest import Questioner
@@ -77,7 +78,7 @@ class Conversation:
         self,
         storage: StudyStorage,
         directory: StudyDirectory,
-        questioner: Questioner,
+        questioner: Questioner | RowByRow,
         objectives: Sequence[str],
         overlap: Overlap | None = None,
     ):

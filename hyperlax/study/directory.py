@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 SUCCESS = "success.txt"
 LOCK = ".lock"
+SAMPLES = "samples.csv"
 _TEMPORARY = re.compile(r"\..+\.tmp(-journal)?")
 _WRITTEN_LAST = "trials.csv"
 _EXEC_BATCH = re.compile(r"optuna_exec_batch_\d+")
@@ -35,6 +36,7 @@ class StudyDirectory:
         self.manifest = root / "study.json"
         self.database = root / "optuna_study.db"
         self.backup = root / "optuna_study.db.backup"
+        self.samples = root / SAMPLES
         self.amendments = root / "amendments.json"
         self.checkpoints = root / "checkpoints"
         self.confirmation = root / "confirmation"

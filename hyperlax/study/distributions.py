@@ -36,6 +36,10 @@ class SearchSpace:
         """The values that the recipe means, lists as lists."""
         return {name: _decode(self._space[name], params[name]) for name in self._space}
 
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters that `decode` makes these values of, which may hold more than the space's. ValueError for others."""
+        return {name: _encode(distribution, values[name]) for name, distribution in self._space.items()}
+
     def identity(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Equal for parameters that are the same configuration."""
         return tuple(repr(value) for value in self.canonical(params).values())
@@ -75,6 +79,14 @@ def _encoded(distribution: Categorical) -> list[Any]:
     """
     plain = [json.dumps(value) if isinstance(value, list) else value for value in distribution.values]
     return plain if len(set(plain)) == len(plain) else [json.dumps(value) for value in distribution.values]
+
+
+def _encode(distribution: Distribution, value: Any) -> Any:
+    if isinstance(distribution, Categorical):
+        return _encoded(distribution)[distribution.place(value)]
+    if not distribution.contains(value) or _on_grid(distribution, value) != value:
+        raise ValueError(f"{value!r} is no value of {distribution}")
+    return value
 
 
 def _decode(distribution: Distribution, value: Any) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 
+from hyperlax import samples
 from hyperlax.arguments import StudyArguments
 from hyperlax.envs import slug
 from hyperlax.errors import UsageError
@@ -19,6 +20,7 @@ from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running
 from hyperlax.study.findings import Analyse
 from hyperlax.study.loop import StudyLoop
+from hyperlax.study.presampled import Presampled
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
 from hyperlax.study.training import StudyRunner, reference_returns, runner_of_confirmation, runner_of_study
@@ -67,6 +69,8 @@ def _start(
     with _ending_on_refusal(directory), only_one_process(directory.root):
         refuse_existing(directory)
         check_writable(directory)
+        if isinstance(recipe, Presampled):
+            samples.write(directory.samples, recipe.samples)
         loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, confirmer=confirmer)
         return loop.run(lambda: ready)
 

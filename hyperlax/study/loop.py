@@ -32,6 +32,7 @@ from hyperlax.study.manifest import Manifest
 from hyperlax.study.overlap import is_pooled, lanes_of, overlap_of
 from hyperlax.study.pool import Background, run_batches
 from hyperlax.study.pooled import PooledTraining, rule_of
+from hyperlax.study.presampled import Presampled, RowByRow
 from hyperlax.study.progress import Progress
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.record import StudyRecord
@@ -331,8 +332,10 @@ class StudyLoop:
             self._background.start(work)
 
 
-def questioner_of(arguments: StudyArguments, recipe: Recipe) -> Questioner:
+def questioner_of(arguments: StudyArguments, recipe: Recipe) -> Questioner | RowByRow:
     """Who suggests a study's trials."""
+    if isinstance(recipe, Presampled):
+        return RowByRow(SearchSpace(recipe.space), recipe.samples, arguments.optuna_study_batch_size)
     return Questioner(
         space=SearchSpace(recipe.space),
         sampler=arguments.sampler,

@@ -17,7 +17,11 @@ from hyperlax.files import write_json
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.reading import DAMAGED, fits, read_json
 from hyperlax.recipe import Recipe, dotted
+from hyperlax.resumed_arguments import SEARCH, SWEEP, going_on
 from hyperlax.space import Distribution
+from hyperlax.study.directory import SAMPLES
+from hyperlax.study.presampled import digest_of
+from hyperlax.sweep_arguments import left_out_of_sweep, sweep_flag_of
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +59,12 @@ def describe(
     return Manifest(
         arguments=arguments.to_json(),
         command=search_command(arguments),
-        recipe={"name": recipe.name, "path": str(recipe.path.resolve()), "config": dotted(recipe.config.algorithm)},
+        recipe={
+            "name": recipe.name,
+            "path": str(recipe.path.resolve()),
+            "config": dotted(recipe.config.algorithm),
+            "samples": digest_of(recipe),
+        },
         space=space_to_json(recipe.space),
         versions=installed_versions(),
         device=device,
@@ -71,6 +80,10 @@ def read(path: Path, recipe: Recipe) -> Manifest:
     Other versions of the packages are allowed and logged: across programs results hold to float rounding only.
     """
     stored = _read(path)
+    if stored.recipe.get("samples") != digest_of(recipe):
+        raise UsageError(
+            f"{path.parent / SAMPLES}: holds other samples than those that the sweep began with. {DAMAGED}"
+        )
     where = f"{recipe.path}: the study in {path.parent}"
     advice = "Put it back to resume, or choose another --output-root for a new study."
     _same_entries(stored.space, space_to_json(recipe.space), f"{where} searches", advice)
@@ -113,19 +126,32 @@ def installed_versions() -> dict[str, str]:
 
 def search_command(arguments: StudyArguments) -> str:
     """The command line that gives this study from nothing, every argument written out."""
-    words = ["hyperlax", "optuna-hp-search"]
+    words = ["hyperlax", SWEEP if arguments.is_sweep else SEARCH]
+    flag = sweep_flag_of if arguments.is_sweep else flag_of
+    left_out = left_out_of_sweep(arguments) if arguments.is_sweep else ()
     for name, value in arguments.to_json().items():
-        if value is None:
+        if value is None or name in left_out:
             continue
         if name in SWITCHES:
-            words += [] if value else [flag_of(name)]
+            words += [] if value else [flag(name)]
         elif value != []:
-            words += [flag_of(name), *(map(str, value) if isinstance(value, list) else [str(value)])]
+            words += [flag(name), *(map(str, value) if isinstance(value, list) else [str(value)])]
     return shlex.join(words)
 
 
 def resume_command(directory: Path) -> str:
-    return shlex.join(["hyperlax", "optuna-hp-search", "--resume-from", str(directory)])
+    """The command line that goes on with the study in a directory."""
+    return going_on(directory, SWEEP if _is_sweep(directory / "study.json") else SEARCH)
+
+
+def _is_sweep(path: Path) -> bool:
+    """Whether study.json is a sweep's. One that cannot be read is taken for a search's: whoever resumes it is told."""
+    try:
+        stored = read_json(path)
+    except UsageError:
+        return False
+    arguments = stored.get("arguments") if isinstance(stored, dict) else None
+    return isinstance(arguments, dict) and arguments.get("sampling_method") is not None
 
 
 def _same_entries(stored: Mapping[str, Any], now: Mapping[str, Any], where: str, advice: str) -> None:

@@ -1,0 +1,72 @@
+"""Sampled configurations in a CSV file: a row a configuration, as in a study's `hyperparams.csv`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hyperlax.errors import UsageError
+from hyperlax.fields import apply, check_name, dotted, fields_of
+from hyperlax.files import read_csv, write_csv
+from hyperlax.hyperparams import AlgorithmConfig
+
+TRIAL = "trial"
+BOOLEANS = {"true": True, "false": False}
+
+
+def write(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
+    """Replace `path`: a header, then the number and every hyperparameter of each configuration."""
+    header = (TRIAL, *dotted(configurations[0]))
+    write_csv(path, header, ([number, *dotted(one).values()] for number, one in enumerate(configurations)))
+
+
+def read(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ...]:
+    """The configurations of a file, in the order of its rows.
+
+    What has no column has its value of `base`; a column `trial` counts for nothing.
+
+    UsageError, naming file, line and column, for a name that is no field, a value that its field does not accept, values that
+    do not go together, and a file without a row.
+    """
+    rows = _rows(path)
+    if not rows:
+        raise UsageError(f"{path}: holds no row. It needs one for every configuration to train.")
+    known = fields_of(base)
+    columns = [name for name in rows[0] if name != TRIAL]
+    for name in columns:
+        check_name(name, known, str(path))
+    configurations = []
+    for line, row in enumerate(rows, start=2):
+        where = f"{path}, line {line}"
+        for name in columns:
+            if not row[name].strip():
+                raise UsageError(f"{where}: {name} is empty. Give a value, or drop the column to have the recipe's.")
+        values = {name: _value(row[name].strip(), known[name].type) for name in columns}
+        configurations.append(apply(base, values, where))
+    return tuple(configurations)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        return read_csv(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8, so it is no CSV that can be read.") from error
+    except (ValueError, csv.Error) as error:
+        raise UsageError(f"{path}: {str(error).removeprefix(str(path)).lstrip(':, ')}") from error
+
+
+def _value(text: str, kind: str) -> Any:
+    """What a cell says to a field of this type; the text itself where it says nothing, for the field to refuse."""
+    if kind == "str":
+        return text
+    if kind == "bool":
+        return BOOLEANS.get(text.lower(), text)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

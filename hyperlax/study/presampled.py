@@ -1,0 +1,118 @@
+"""A study of which every trial is known before the first one trains: its space, and who suggests its trials.
+
+The configurations are the study's `samples.csv`. Optuna needs a distribution for every parameter that it is told, and the engine
+the largest sizes that it will meet, so the space of a sweep is made of its samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from hyperlax import samples
+from hyperlax.fields import Field, check_together, dotted, fields_of
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.recipe import Recipe
+from hyperlax.space import (
+    Categorical,
+    Distribution,
+    LogUniform,
+    LogUniformDiscrete,
+    Numeric,
+    UniformContinuous,
+    UniformDiscrete,
+)
+from hyperlax.study.directory import SAMPLES
+from hyperlax.study.distributions import SearchSpace
+from hyperlax.study.suggest import Suggestion
+
+MOST_LISTED = 16
+"""Different whole numbers up to which a column's values are choices: each may need a program of its own."""
+ORDERS_OF_MAGNITUDE = 100
+"""A column of positive numbers whose largest is so many times its smallest is logarithmic."""
+
+
+@dataclass(frozen=True)
+class Presampled(Recipe):
+    """A recipe of which these configurations are trained, trial by trial. Its space contains them all."""
+
+    samples: tuple[AlgorithmConfig, ...]
+
+
+@dataclass(frozen=True)
+class RowByRow:
+    """Suggests trial n as sample n; the interface is that of `Questioner`."""
+
+    space: SearchSpace
+    rows: tuple[AlgorithmConfig, ...]
+    super_batch: int
+    learns: bool = False
+
+    def suggest(self, start: int, history: Sequence[FrozenTrial], count: int) -> list[Suggestion]:
+        """The samples `start` to `start + count`, a repeated one repeated: it trains with random numbers of its own."""
+        return [Suggestion(self.space.encode(dotted(row)), {}) for row in self.rows[start : start + count]]
+
+
+def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) -> Presampled:
+    """The recipe with these samples instead of a search. UsageError, beginning with `where`, for a space that cannot run."""
+    space = _space_of(recipe, rows)
+    check_together(recipe.config.algorithm, space, where)
+    return Presampled(recipe.name, recipe.path, recipe.config, space, rows)
+
+
+def stored(recipe: Recipe, directory: Path) -> Presampled:
+    """The recipe with the samples that a sweep has in its directory. UsageError if they cannot be read."""
+    path = directory / SAMPLES
+    return presampled(recipe, samples.read(path, recipe.config.algorithm), str(path))
+
+
+def digest_of(recipe: Recipe) -> str | None:
+    """SHA-256 of a sweep's configurations, for study.json; None for a recipe that is searched."""
+    if not isinstance(recipe, Presampled):
+        return None
+    return hashlib.sha256(json.dumps([dotted(row) for row in recipe.samples]).encode()).hexdigest()
+
+
+def _space_of(recipe: Recipe, rows: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
+    """A distribution for every field that is not the recipe's in all rows, in the recipe's order where it searches them."""
+    base, known = dotted(recipe.config.algorithm), fields_of(recipe.config.algorithm)
+    values = [dotted(row) for row in rows]
+    columns = {name: [row[name] for row in values] for name in dict.fromkeys((*recipe.space, *known))}
+    return {
+        name: _distribution(known[name], column, recipe.space.get(name))
+        for name, column in columns.items()
+        if any(value != base[name] for value in column)
+    }
+
+
+def _distribution(field: Field, values: list[Any], declared: Distribution | None) -> Distribution:
+    """The recipe's where it has every value exactly; else a range of numbers, or the list of what there is."""
+    if declared is not None and _produces(declared, values):
+        return declared
+    distinct = list({json.dumps(value): value for value in values}.values())
+    listed = 1 if field.type == "float" else MOST_LISTED
+    if field.type not in ("float", "int") or len(distinct) <= listed:
+        return Categorical(values=distinct if field.type in ("str", "bool") else sorted(distinct))
+    low, high = min(distinct), max(distinct)
+    logarithmic = low > 0 and (high >= ORDERS_OF_MAGNITUDE * low or _is_logarithmic(declared))
+    if field.type == "float":
+        return (LogUniform if logarithmic else UniformContinuous)(domain=(low, high))
+    return (LogUniformDiscrete if logarithmic else UniformDiscrete)(domain=(low, high))
+
+
+def _produces(distribution: Distribution, values: list[Any]) -> bool:
+    space = SearchSpace({"": distribution})
+    try:
+        return all(space.decode(space.encode({"": value}))[""] == value for value in values)
+    except ValueError:
+        return False
+
+
+def _is_logarithmic(distribution: Distribution | None) -> bool:
+    return isinstance(distribution, Numeric) and distribution.logarithmic

@@ -75,7 +75,9 @@ class SearchFlags:
             "DIRECTION [DIRECTION ...]", "minimize or maximize, one per objective.", "default: what is better for each"
         ),
     ] = None
-    sampler: Annotated[str | None, _flag("{tpe,nsgaii,qmc,random}", "Who suggests the trials.", "default: tpe")] = None
+    sampler: Annotated[
+        str | None, _flag("{tpe,nsgaii,nsgaiii,cmaes,gp,qmc,random,grid}", "Who suggests the trials.", "default: tpe")
+    ] = None
     no_default_trial: Annotated[
         bool,
         FlagCreatePairsOff,

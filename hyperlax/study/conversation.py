@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hyperlax.constraints import violations
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
 from hyperlax.files import cell
@@ -21,7 +22,7 @@ from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams, tr
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.ledger import Ending, Entry
 from hyperlax.study.record import TrialRecord
-from hyperlax.study.storage import StudyStorage
+from hyperlax.study.storage import StudyStorage, is_feasible
 from hyperlax.study.suggest import Questioner
 from hyperlax.trial import Trial
 
@@ -73,12 +74,18 @@ class Conversation:
     """
 
     def __init__(
-        self, storage: StudyStorage, directory: StudyDirectory, questioner: Questioner, objectives: Sequence[str]
+        self,
+        storage: StudyStorage,
+        directory: StudyDirectory,
+        questioner: Questioner,
+        objectives: Sequence[str],
+        constraints: Sequence[str] = (),
     ):
         self._storage = storage
         self._directory = directory
         self._questioner = questioner
         self._objectives = tuple(objectives)
+        self._constraints = tuple(constraints)
         self._amendments = Amendments(directory.amendments)
 
     def trials(self) -> list[FrozenTrial]:
@@ -193,8 +200,10 @@ class Conversation:
             attributes: dict[str, Any] = {**end.metrics, "batch": where}
             if end.reason:
                 attributes["reason"] = end.reason
-            values = [end.metrics[name] for name in self._objectives] if end.state == "COMPLETE" else []
-            endings.append(Ending(end.number, end.state, values, attributes))
+            complete = end.state == "COMPLETE"
+            values = [end.metrics[name] for name in self._objectives] if complete else []
+            missed = violations(self._constraints, end.metrics) if complete and self._constraints else []
+            endings.append(Ending(end.number, end.state, values, attributes, missed))
         self._storage.finish(endings)
 
     def record(self, frozen: FrozenTrial) -> TrialRecord:
@@ -210,6 +219,7 @@ class Conversation:
             metrics={name: attributes[name] for name in METRICS if name in attributes},
             batch_directory=self._directory.root / attributes["batch"] if "batch" in attributes else None,
             exec_batch=attributes.get("exec_batch"),
+            feasible=is_feasible(frozen),
         )
 
     def _amend(self, kind: Literal["retried", "invalidated"], trials: Sequence[FrozenTrial], reason: str) -> None:
@@ -267,8 +277,10 @@ class Conversation:
         recorded = trials[start:]
         if start + len(recorded) >= stop:
             return
-        history = self._as_asked_from(trials[:start])
-        suggestions = self._questioner.suggest(start, history, stop - start)
+        questioner, saved = self._questioner, self._storage.sampler_state()
+        suggestions = questioner.suggest(start, stop - start, lambda first: self._as_asked_from(trials[:first]), saved)
+        if questioner.state() != saved:
+            self._storage.keep_sampler_state(questioner.state())
         space = self._questioner.space
         for trial, suggestion in zip(recorded, suggestions, strict=False):
             if space.identity(trial.params) != space.identity(suggestion.params):

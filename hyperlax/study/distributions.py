@@ -36,6 +36,17 @@ class SearchSpace:
         """The values that the recipe means, lists as lists."""
         return {name: _decode(self._space[name], params[name]) for name in self._space}
 
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters that mean these values of the space, one for each of its names: the reverse of `decode`."""
+        return {name: _encode(self._space[name], values[name]) for name in self._space}
+
+    def values(self) -> dict[str, list[Any]]:
+        """Dotted name -> every value that Optuna keeps, of a finite space."""
+        return {
+            name: [_at(distribution, place) for place in range(distribution.size() or 0)]
+            for name, distribution in self._space.items()
+        }
+
     def identity(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Equal for parameters that are the same configuration."""
         return tuple(repr(value) for value in self.canonical(params).values())
@@ -82,6 +93,13 @@ def _decode(distribution: Distribution, value: Any) -> Any:
         chosen = distribution.values[_encoded(distribution).index(value)]
         return list(chosen) if isinstance(chosen, list) else chosen
     return _on_grid(distribution, value)
+
+
+def _encode(distribution: Distribution, value: Any) -> Any:
+    if isinstance(distribution, Categorical):
+        return _encoded(distribution)[distribution.place(value)]
+    assert isinstance(distribution, Numeric)
+    return int(value) if distribution.integral else _on_grid(distribution, float(value))
 
 
 def _on_grid(distribution: Distribution, value: Any) -> Any:

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import optuna
+from optuna.trial import TrialState
 
 from hyperlax.arguments import StudyArguments
 from hyperlax.errors import UsageError
@@ -46,7 +47,8 @@ def invalidate(
         check_writable(directory)
         directory.check_database(arguments.study_name)
         with closing(StudyStorage(directory.database, arguments.study_name, objectives)) as storage:
-            conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
+            questioner = questioner_of(arguments, recipe, manifest.first_trials)
+            conversation = Conversation(storage, directory, questioner, tuple(objectives), arguments.constraints)
             conversation.recover()
             text = INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
             for number in sorted(set(filter(conversation.is_invalidated, trials))):
@@ -56,7 +58,7 @@ def invalidate(
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its record is kept.")
             for work in findings.prepare(analyse, arguments, recipe, manifest, directory, conversation):
                 work()
-            if storage.best_trials():
+            if any(trial.state == TrialState.COMPLETE for trial in storage.trials()):
                 print_best(storage, objectives)
             else:
                 print("No trial is left in the ranking.")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
+from hyperlax.constraints import are_satisfied
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
@@ -30,7 +32,7 @@ from hyperlax.study.progress import Progress
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.results import problem_of
 from hyperlax.study.stopping import Stop, stopping_on_signals
-from hyperlax.study.storage import StudyStorage
+from hyperlax.study.storage import StudyStorage, is_feasible
 from hyperlax.study.suggest import Questioner
 from hyperlax.study.summary import print_end
 from hyperlax.study.training import StudyRunner
@@ -89,7 +91,11 @@ class StudyLoop:
                 }
             )
             self._conversation = Conversation(
-                self._storage, self._directory, questioner_of(self._arguments, self._recipe), tuple(self._objectives)
+                self._storage,
+                self._directory,
+                questioner_of(self._arguments, self._recipe, self._manifest.first_trials),
+                tuple(self._objectives),
+                self._arguments.constraints,
             )
             self._conversation.discard_incomplete()
             self._conversation.recover()
@@ -156,7 +162,8 @@ class StudyLoop:
         progress = Progress(self._arguments.n_trials, name, direction)
         for trial in self._conversation.trials():
             if trial.state.is_finished():
-                progress.finished(trial.number, trial.state.name, trial.values[0] if trial.values else None)
+                wins = trial.state == TrialState.COMPLETE and is_feasible(trial)
+                progress.finished(trial.number, trial.state.name, trial.values[0] if wins else None)
         return progress
 
     def _may_start(self) -> bool:
@@ -232,7 +239,8 @@ class StudyLoop:
         leading = next(iter(self._objectives))
         for end in ends:
             self._failures.count(end.state, end.reason)
-            progress.finished(end.number, end.state, end.metrics.get(leading))
+            wins = end.state == "COMPLETE" and are_satisfied(self._arguments.constraints, end.metrics)
+            progress.finished(end.number, end.state, end.metrics[leading] if wins else None)
         progress.batch_ended()
 
     def _halves(self, batch: HparamBatch, error: Exception) -> Sequence[HparamBatch]:
@@ -262,14 +270,16 @@ class StudyLoop:
             self._background.start(work)
 
 
-def questioner_of(arguments: StudyArguments, recipe: Recipe) -> Questioner:
-    """Who suggests a study's trials."""
+def questioner_of(arguments: StudyArguments, recipe: Recipe, first_trials: Sequence[Mapping[str, Any]]) -> Questioner:
+    """Who suggests a study's trials. first_trials: of its manifest."""
+    space = SearchSpace(recipe.space)
     return Questioner(
-        space=SearchSpace(recipe.space),
+        space=space,
         sampler=arguments.sampler,
         directions=arguments.objective_directions,
         seed=arguments.seed,
         super_batch=arguments.optuna_study_batch_size,
+        first_trials=[space.encode(values) for values in first_trials],
     )
 
 

@@ -52,7 +52,7 @@ class Progress:
             self._steps += steps
 
     def finished(self, number: int, state: str, value: float | None) -> None:
-        """A trial has ended; value: the first objective's, None unless it is COMPLETE."""
+        """A trial has ended; value: the first objective's, None unless it can be the best."""
         self._done += 1
         self._failed += state == "FAIL"
         if value is not None and (self._best is None or self._sign * value > self._sign * self._best[0]):

@@ -13,6 +13,7 @@ import optuna
 from hyperlax.arguments import StudyArguments
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
+from hyperlax.sampler_checks import check_search
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.conversation import Conversation, untold_trials
@@ -33,8 +34,9 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
     space. The damaged database stays where it is until the new one is whole.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_search(arguments, recipe.space)
     directory = StudyDirectory(root)
-    manifests.read(directory.manifest, recipe)
+    first_trials = manifests.read(directory.manifest, recipe).first_trials
     objectives = arguments.objectives
     with _ending_on_refusal(directory), only_one_process(root):
         try:
@@ -52,7 +54,8 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
         with replacing(directory.database) as rebuilt:
             source = _restore(directory.backup, rebuilt, arguments.study_name)
             with closing(StudyStorage(rebuilt, arguments.study_name, objectives)) as storage:
-                conversation = Conversation(storage, directory, questioner_of(arguments, recipe), tuple(objectives))
+                questioner = questioner_of(arguments, recipe, first_trials)
+                conversation = Conversation(storage, directory, questioner, tuple(objectives), arguments.constraints)
                 before = conversation.finished()
                 told = conversation.rebuild(recipe.config.algorithm)
                 finished = conversation.finished()

@@ -29,7 +29,7 @@ def first_trials(arguments: StudyArguments, recipe: Recipe) -> list[Values]:
     chosen = [base] if arguments.default_trial and _is_contained(base, recipe) else []
     if arguments.enqueue is not None:
         chosen += _read(arguments.enqueue, base, recipe)
-    return list({json.dumps(values): values for values in reversed(chosen)}.values())[::-1]
+    return list({json.dumps(values): values for values in chosen}.values())
 
 
 def _is_contained(base: Mapping[str, Any], recipe: Recipe) -> bool:

@@ -1,6 +1,7 @@
 """Suggestions: a pure function of seed and history, never twice the same configuration."""
 
 import json
+import logging
 import warnings
 from typing import Any
 
@@ -242,3 +243,61 @@ def test_building_any_sampler_warns_of_nothing(sampler):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         questioner(space_of(sampler), sampler).suggest(0, 2, below([]))
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+@pytest.mark.parametrize("name", ["tpe", "nsgaii", "nsgaiii", "random", "qmc"])
+def test_a_history_may_hold_pruned_and_running_trials(name, objectives):
+    """Pruned ones with their intermediate values, which Optuna's samplers refuse of a study with several objectives."""
+    asker = questioner(MIXED, name, objectives=objectives)
+
+    def known(start, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)):
+        trials = finished(asker, asked[:start], [float(number % 5) for number in range(start)])
+        for number, trial in enumerate(trials):
+            trial.state = states[number % 3 if number >= start - 8 else number % 2]
+            if trial.state != TrialState.COMPLETE:
+                trial.values, trial.intermediate_values = None, {0: 1.0, 1: number / 7}
+            if trial.state == TrialState.RUNNING:
+                trial.datetime_complete = None
+        return trials
+
+    asked: list[Any] = []
+    for start in range(0, 40, 8):
+        asked += asker.suggest(start, 8, known)
+    assert len({asker.space.identity(one.params) for one in asked}) == 40
+    assert questioner(MIXED, name, objectives=objectives).suggest(32, 8, known) == asked[32:]
+
+
+def test_of_pruned_trials_tpe_prefers_those_that_went_further():
+    """What they are told to the twin as is what TPE ranks: the step they reached, then the value there."""
+    asker = questioner(UNIT, "tpe", super_batch=16)
+    asked = asker.suggest(0, 16, below([]))
+    history = finished(asker, asked, [None] * 16)
+    for number, trial in enumerate(history):
+        trial.state, trial.intermediate_values = TrialState.PRUNED, {number: 0.0}
+    asker.suggest(16, 1, below(history))
+    told = asker._twin.study.get_trials(deepcopy=False)[:16]
+    assert [trial.intermediate_values for trial in told] == [{number: 0.0} for number in range(16)]
+    assert {trial.state for trial in told} == {TrialState.PRUNED}
+
+
+def test_trials_recorded_with_other_parameters_are_gone_on_from_and_that_is_said(caplog):
+    asker = questioner(MIXED, "nsgaii")
+    history = ran(asker, 2)
+    history[3].params = {**history[3].params, "algorithm.hyperparam.gamma": 0.95}
+    with caplog.at_level(logging.WARNING, "hyperlax"):
+        answer = questioner(MIXED, "nsgaii").suggest(16, 8, below(history))
+    assert "Trials 3 have other parameters than the sampler suggests now" in caplog.text
+    assert answer == questioner(MIXED, "nsgaii").suggest(16, 8, below(history))
+
+
+def test_constraints_steer_tpe_away_from_what_misses_them():
+    asker = questioner(UNIT, "tpe", super_batch=16)
+    history = []
+    for start in range(0, 64, 16):
+        asked = asker.suggest(start, 16, below(history))
+        history += finished(asker, asked, [one.params["x"] for one in asked])
+        for trial in history[start:]:
+            trial.system_attrs["constraints"] = [trial.params["x"] - 0.5]
+    asked = asker.suggest(64, 16, below(history))
+    assert np.mean([one.params["x"] <= 0.55 for one in asked]) > 0.5

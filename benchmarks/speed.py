@@ -72,7 +72,7 @@ MIXED = """
 def suggested(recipe: Recipe, count: int = TRIALS) -> list[Trial]:
     """The first trials of a study of this recipe."""
     space = SearchSpace(recipe.space)
-    asked = Questioner(space, "random", ("maximize",), 0, count).suggest(0, [], count)
+    asked = Questioner(space, "random", ("maximize",), 0, count).suggest(0, count, lambda start: [])
     base = recipe.config.algorithm
     return [Trial(n, apply(base, space.decode(one.params), "benchmark")) for n, one in enumerate(asked)]
 

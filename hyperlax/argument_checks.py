@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import math
 import os
@@ -10,9 +9,8 @@ from pathlib import Path
 
 from hyperlax.arguments import RUN_LENGTH, SingleArguments, StudyArguments, flag_of
 from hyperlax.errors import UsageError
+from hyperlax.sampler_checks import check_sampler
 
-SAMPLERS = ("tpe", "nsgaii", "qmc", "random")
-LATER_SAMPLERS = {"nsgaiii": "nsgaii", "cmaes": "tpe", "gp": "tpe", "grid": "qmc"}  # and what to use until then
 PACKINGS = ("auto", "pad", "split")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LARGEST_SEED = 2**31 - 1
@@ -20,6 +18,7 @@ LARGEST_SEED = 2**31 - 1
 
 def checked(arguments: StudyArguments) -> StudyArguments:
     """The same arguments. UsageError for any that cannot run, alone or together."""
+    from hyperlax.constraints import parse_constraint
     from hyperlax.metrics import check_objectives
 
     check_run(arguments)
@@ -27,9 +26,11 @@ def checked(arguments: StudyArguments) -> StudyArguments:
         raise UsageError("--study-name is empty. Name the study, or leave the flag out.")
     at_least(arguments.n_trials, 1, "n_trials")
     check_objectives(arguments.objective_names, arguments.objective_directions)
-    if not arguments.is_sweep:
-        _check_sampler(arguments.sampler)
     _check_batches(arguments)
+    if not arguments.is_sweep:
+        check_sampler(arguments.sampler, arguments.objective_names, arguments.optuna_study_batch_size)
+    for text in arguments.constraints:
+        parse_constraint(text)
     _check_confirmation(arguments)
     if arguments.packing not in PACKINGS:
         raise UsageError(f"--packing: nothing named {arguments.packing!r}. Use {', '.join(PACKINGS)}.")
@@ -98,27 +99,9 @@ def _check_confirmation(arguments: StudyArguments) -> None:
         )
 
 
-def _check_sampler(sampler: str) -> None:
-    if sampler in SAMPLERS:
-        return
-    listed = ", ".join(SAMPLERS)
-    if sampler in LATER_SAMPLERS:
-        raise UsageError(
-            f"--sampler {sampler} is not available yet; use {LATER_SAMPLERS[sampler]}. There are {listed}."
-        )
-    near = difflib.get_close_matches(sampler, SAMPLERS, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    raise UsageError(f"--sampler: no sampler named `{sampler}`. {hint}There are {listed}.")
-
-
 def _check_batches(arguments: StudyArguments) -> None:
     together, lanes = arguments.optuna_study_batch_size, arguments.runner_hparam_batch_size
     at_least(together, 1, "optuna_study_batch_size")
-    if arguments.sampler == "nsgaii" and together < 2:
-        raise UsageError(
-            "--sampler nsgaii crosses the trials of one super-batch: --optuna-study-batch-size needs at least 2, got "
-            f"{together}. For one trial at a time, use tpe."
-        )
     if lanes == "auto":
         return
     at_least(lanes, 1, "runner_hparam_batch_size")

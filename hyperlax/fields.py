@@ -150,7 +150,7 @@ def check_distribution(name: str, field: Field, distribution: Distribution, wher
     for value in produced:
         problem = field.problem(value)
         if problem:
-            raise UsageError(f"{where}: {name} {problem} from {_written(distribution)}.")
+            raise UsageError(f"{where}: {name} {problem} from {written(distribution)}.")
 
 
 def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], where: str) -> None:
@@ -180,10 +180,11 @@ def _check_kind(name: str, field: Field, distribution: Numeric, where: str) -> N
     hint = {"int": "UniformDiscrete or Categorical(values=[...])", "bool": "Categorical(values=[False, True])"}.get(
         field.type, "Categorical(values=[...])"
     )
-    raise UsageError(f"{where}: {name} needs {field.wanted()}, got {_written(distribution)}. Use {hint}.")
+    raise UsageError(f"{where}: {name} needs {field.wanted()}, got {written(distribution)}. Use {hint}.")
 
 
-def _written(distribution: Distribution) -> str:
+def written(distribution: Distribution) -> str:
+    """A distribution as a recipe writes it."""
     arguments = dict(distribution.to_json())
     kind = arguments.pop("type")
     return f"{kind}({', '.join(f'{key}={value}' for key, value in arguments.items())})"

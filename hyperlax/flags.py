@@ -118,7 +118,9 @@ class SearchFlags:
         tuple[str, ...] | None, _flag("NAME [NAME ...]", "Metrics to optimize.", "default: peak_performance")
     ] = None
     objective_directions: ObjectiveDirections = None
-    sampler: Annotated[str | None, _flag("{tpe,nsgaii,qmc,random}", "Who suggests the trials.", "default: tpe")] = None
+    sampler: Annotated[
+        str | None, _flag("{tpe,nsgaii,nsgaiii,cmaes,gp,qmc,random,grid}", "Who suggests the trials.", "default: tpe")
+    ] = None
     no_default_trial: Annotated[
         bool,
         FlagCreatePairsOff,

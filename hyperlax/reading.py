@@ -23,6 +23,8 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, tuple) and all(fits(entry, options[0]) for entry in value)
     if get_origin(hint) is dict and isinstance(value, dict):
         return all(isinstance(key, str) and fits(entry, options[1]) for key, entry in value.items())
+    if get_origin(hint) is list and isinstance(value, list):
+        return all(fits(entry, options[0]) for entry in value)
     if hint is Any:
         return True
     if hint in (int, float):

@@ -175,13 +175,13 @@ class Categorical(Distribution):
 
     def contains(self, value: Any) -> bool:
         try:
-            wanted = _identity(value)
-        except UsageError:
+            self.place(value)
+        except ValueError:
             return False
-        return any(_identity(choice) == wanted for choice in self.values)
+        return True
 
     def place(self, value: Any) -> int:
-        """Which of the values it is. ValueError if it is none of them."""
+        """Which of the choices a value is; ValueError if it is none."""
         return [_identity(choice) for choice in self.values].index(_identity(value))
 
     def size(self) -> int | None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(900)
         (["--algo-and-network-config", "sac_mpl"], "Did you mean `sac_mlp`?"),
         (["--objective-names", "peak_performence"], "Did you mean `peak_performance`?"),
         (["--objective-names", "peak_performance", "num_parameters"], "Give one direction per objective"),
-        (["--sampler", "cmaes"], "is not available yet; use tpe"),
+        (["--sampler", "cmaes"], "searches numbers only"),
         (["--total-timesteps", "4", "--num-evaluations", "3"], "Raise --total-timesteps to at least"),
         (["--runner-hparam-batch-size", "64"], "or use auto"),
         (["--n-trials", "many"], "many"),

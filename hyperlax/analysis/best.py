@@ -22,21 +22,26 @@ def complete_trials(record: StudyRecord) -> list[TrialRecord]:
     return sorted((trial for trial in record.trials if trial.state == "COMPLETE"), key=lambda trial: trial.number)
 
 
+def feasible_trials(record: StudyRecord) -> list[TrialRecord]:
+    """The COMPLETE trials that satisfy the study's constraints, by number: those that can win."""
+    return [trial for trial in complete_trials(record) if trial.feasible]
+
+
 def ranked(record: StudyRecord) -> list[TrialRecord]:
-    """COMPLETE trials, best first by the first objective; the lower number first where they tie."""
-    trials = complete_trials(record)
+    """The trials that can win, best first by the first objective; the lower number first where they tie."""
+    trials = feasible_trials(record)
     losses = _losses(record, trials)[:, 0]
     return [trials[index] for index in np.argsort(losses, kind="stable")]
 
 
 def winners(record: StudyRecord) -> list[TrialRecord]:
-    """The best trial for one objective, the Pareto front by number for several; empty without a COMPLETE trial."""
+    """The best trial for one objective, the Pareto front by number for several; empty where no trial can win."""
     return ranked(record)[:1] if len(record.objectives) == 1 else pareto_front(record)
 
 
 def pareto_front(record: StudyRecord) -> list[TrialRecord]:
-    """COMPLETE trials that no other one dominates: at least as good everywhere, and better somewhere. By number."""
-    trials = complete_trials(record)
+    """The trials that can win and that no other one dominates: at least as good everywhere, and better somewhere. By number."""
+    trials = feasible_trials(record)
     losses = _losses(record, trials)
     front = []
     for trial, own in zip(trials, losses, strict=True):
@@ -49,7 +54,7 @@ def pareto_front(record: StudyRecord) -> list[TrialRecord]:
 def write_best(record: StudyRecord, into: Path) -> None:
     """Write `best_optuna_params.json` or `pareto_front_params.json` into a directory.
 
-    Without a COMPLETE trial there is no file, and one of an earlier run is removed.
+    Where no trial can win there is no file, and one of an earlier run is removed.
     """
     several = len(record.objectives) > 1
     path = into / (PARETO_FILE if several else BEST_FILE)

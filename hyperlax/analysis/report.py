@@ -8,7 +8,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, rerun_command, winners
+from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, complete_trials, feasible_trials, rerun_command, winners
 from hyperlax.analysis.confirmed import confirmation_section
 from hyperlax.analysis.curves import Cost, total_cost
 from hyperlax.analysis.document import caption, drawing, escape, page, section, table
@@ -52,6 +52,8 @@ def _tiles(record: StudyRecord, cost: Cost | None) -> str:
     tiles.append(_tile(number(states["FAIL"]), "trial failed" if states["FAIL"] == 1 else "trials failed"))
     if states["PRUNED"]:
         tiles.append(_tile(number(states["PRUNED"]), "trials pruned"))
+    if infeasible := len(complete_trials(record)) - len(feasible_trials(record)):
+        tiles.append(_tile(number(infeasible), "miss a constraint"))
     if cost:
         tiles.append(_tile(number(cost.steps), "environment steps"))
         tiles.append(_tile(number(round(cost.steps_per_train_second)), "steps per training second"))
@@ -65,7 +67,8 @@ def _tile(value: str, words: str, first: bool = False) -> str:
 def _winners(record: StudyRecord) -> str:
     best = winners(record)
     if not best:
-        return section("No winner", caption("No trial is COMPLETE, so there is no best trial and no file with one."))
+        found = "satisfies the constraints" if complete_trials(record) else "is COMPLETE"
+        return section("No winner", caption(f"No trial {found}, so there is no best trial and no file with one."))
     if len(record.objectives) == 1:
         return _winner(record, best[0])
     short = short_names(searched_names(record))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hyperlax.constraints import violations
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
 from hyperlax.files import cell
@@ -23,7 +24,7 @@ from hyperlax.study.ledger import Ending, Entry
 from hyperlax.study.overlap import Overlap, as_running
 from hyperlax.study.presampled import RowByRow
 from hyperlax.study.record import TrialRecord
-from hyperlax.study.storage import StudyStorage
+from hyperlax.study.storage import StudyStorage, is_feasible
 from hyperlax.study.suggest import Questioner
 from hyperlax.trial import Trial
 
@@ -80,6 +81,7 @@ class Conversation:
         directory: StudyDirectory,
         questioner: Questioner | RowByRow,
         objectives: Sequence[str],
+        constraints: Sequence[str] = (),
         overlap: Overlap | None = None,
     ):
         """overlap: of a study whose super-batches are asked while earlier ones train."""
@@ -87,6 +89,7 @@ class Conversation:
         self._directory = directory
         self._questioner = questioner
         self._objectives = tuple(objectives)
+        self._constraints = tuple(constraints)
         self._amendments = Amendments(directory.amendments)
         self._overlap = overlap
 
@@ -216,8 +219,11 @@ class Conversation:
                 attributes["reason"] = end.reason
             if end.intermediate and len(self._objectives) > 1:
                 attributes["intermediate"] = [list(values) for values in end.intermediate]
-            values = [end.metrics[name] for name in self._objectives] if end.state == "COMPLETE" else []
-            endings.append(Ending(end.number, end.state, values, attributes, [shown[0] for shown in end.intermediate]))
+            complete = end.state == "COMPLETE"
+            values = [end.metrics[name] for name in self._objectives] if complete else []
+            missed = violations(self._constraints, end.metrics) if complete and self._constraints else []
+            leading = [shown[0] for shown in end.intermediate]
+            endings.append(Ending(end.number, end.state, values, attributes, missed, leading))
         self._storage.finish(endings)
 
     def record(self, frozen: FrozenTrial) -> TrialRecord:
@@ -233,6 +239,7 @@ class Conversation:
             metrics={name: attributes[name] for name in METRICS if name in attributes},
             batch_directory=self._directory.root / attributes["batch"] if "batch" in attributes else None,
             exec_batch=attributes.get("exec_batch"),
+            feasible=is_feasible(frozen),
         )
 
     def _amend(self, kind: Literal["retried", "invalidated"], trials: Sequence[FrozenTrial], reason: str) -> None:
@@ -290,8 +297,10 @@ class Conversation:
         recorded = trials[start:]
         if start + len(recorded) >= stop:
             return
-        history = self._known(start)
-        suggestions = self._questioner.suggest(start, history, stop - start)
+        questioner, saved = self._questioner, self._storage.sampler_state()
+        suggestions = questioner.suggest(start, stop - start, self._known, saved)
+        if questioner.state() != saved:
+            self._storage.keep_sampler_state(questioner.state())
         space = self._questioner.space
         for trial, suggestion in zip(recorded, suggestions, strict=False):
             if space.identity(trial.params) != space.identity(suggestion.params):

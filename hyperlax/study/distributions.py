@@ -40,6 +40,13 @@ class SearchSpace:
         """The parameters that `decode` makes these values of, which may hold more than the space's. ValueError for others."""
         return {name: _encode(distribution, values[name]) for name, distribution in self._space.items()}
 
+    def values(self) -> dict[str, list[Any]]:
+        """Dotted name -> every value that Optuna keeps, of a finite space."""
+        return {
+            name: [_at(distribution, place) for place in range(distribution.size() or 0)]
+            for name, distribution in self._space.items()
+        }
+
     def identity(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Equal for parameters that are the same configuration."""
         return tuple(repr(value) for value in self.canonical(params).values())
@@ -81,19 +88,20 @@ def _encoded(distribution: Categorical) -> list[Any]:
     return plain if len(set(plain)) == len(plain) else [json.dumps(value) for value in distribution.values]
 
 
-def _encode(distribution: Distribution, value: Any) -> Any:
-    if isinstance(distribution, Categorical):
-        return _encoded(distribution)[distribution.place(value)]
-    if not distribution.contains(value) or _on_grid(distribution, value) != value:
-        raise ValueError(f"{value!r} is no value of {distribution}")
-    return value
-
-
 def _decode(distribution: Distribution, value: Any) -> Any:
     if isinstance(distribution, Categorical):
         chosen = distribution.values[_encoded(distribution).index(value)]
         return list(chosen) if isinstance(chosen, list) else chosen
     return _on_grid(distribution, value)
+
+
+def _encode(distribution: Distribution, value: Any) -> Any:
+    if isinstance(distribution, Categorical):
+        return _encoded(distribution)[distribution.place(value)]
+    if not distribution.contains(value):
+        raise ValueError(f"{value!r} is no value of {distribution}")
+    assert isinstance(distribution, Numeric)
+    return int(value) if distribution.integral else _on_grid(distribution, float(value))
 
 
 def _on_grid(distribution: Distribution, value: Any) -> Any:

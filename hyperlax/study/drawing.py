@@ -44,7 +44,7 @@ def draw(recipe: Recipe, method: str, count: int, seed: int) -> tuple[AlgorithmC
     else:
         _check_room(recipe, space, count, method)
         asked = Questioner(space=space, sampler=method, directions=("maximize",), seed=seed, super_batch=count)
-        params = [suggestion.params for suggestion in asked.suggest(0, [], count)]
+        params = [suggestion.params for suggestion in asked.suggest(0, count, lambda start: [])]
     base = recipe.config.algorithm
     return tuple(apply(base, space.decode(one), str(recipe.path)) for one in params)
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from hyperlax.arguments import StudyArguments
+from hyperlax.constraints import are_satisfied
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import TrialEnd, write_batch
@@ -31,6 +32,7 @@ class Endings:
     ):
         self._objectives, self._searched = list(arguments.objectives), recipe.space.keys()
         self._reference, self._aggregate, self._conversation = reference, arguments.aggregate, conversation
+        self._constraints = arguments.constraints
         self._failures, self._progress = failures, progress
 
     def finish(
@@ -52,7 +54,8 @@ class Endings:
         _log_failures(ends)
         for end in ends:
             self._failures.count(end.state, end.reason)
-            self._progress.finished(end.number, end.state, end.metrics.get(self._objectives[0]))
+            wins = end.state == "COMPLETE" and are_satisfied(self._constraints, end.metrics)
+            self._progress.finished(end.number, end.state, end.metrics[self._objectives[0]] if wins else None)
         self._progress.batch_ended()
 
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import optuna
+from optuna.trial import TrialState
 
 from hyperlax.arguments import StudyArguments
 from hyperlax.errors import UsageError
@@ -14,11 +15,10 @@ from hyperlax.recipe import Recipe
 from hyperlax.study import findings
 from hyperlax.study import manifest as manifests
 from hyperlax.study.amendments import INVALIDATED
-from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
 from hyperlax.study.findings import Analyse
 from hyperlax.study.launcher import write_pages
-from hyperlax.study.loop import questioner_of
+from hyperlax.study.opening import converse
 from hyperlax.study.overlap import overlap_of
 from hyperlax.study.refusals import ending_on_refusal, run_again
 from hyperlax.study.storage import StudyStorage
@@ -48,9 +48,7 @@ def invalidate(
         check_writable(directory)
         directory.check_database(arguments.study_name)
         with closing(StudyStorage(directory.database, arguments.study_name, objectives)) as storage:
-            conversation = Conversation(
-                storage, directory, questioner_of(arguments, recipe), tuple(objectives), overlap
-            )
+            conversation = converse(storage, directory, arguments, recipe, manifest.first_trials, overlap)
             conversation.recover()
             text = INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
             for number in sorted(set(filter(conversation.is_invalidated, trials))):
@@ -60,7 +58,7 @@ def invalidate(
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its record is kept.")
             for work in findings.prepare(analyse, arguments, recipe, manifest, directory, conversation):
                 work()
-            if storage.best_trials():
+            if any(trial.state == TrialState.COMPLETE for trial in storage.trials()):
                 print_best(storage, objectives)
             else:
                 print("No trial is left in the ranking.")

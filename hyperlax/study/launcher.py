@@ -15,7 +15,9 @@ from hyperlax import samples
 from hyperlax.arguments import StudyArguments
 from hyperlax.envs import slug
 from hyperlax.errors import UsageError
+from hyperlax.first_trials import first_trials
 from hyperlax.recipe import Recipe
+from hyperlax.sampler_checks import check_search, note_constraints
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running
 from hyperlax.study.findings import Analyse
@@ -43,6 +45,7 @@ def run_study(
     `hyperlax.analysis`, imported when first needed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_search(arguments, recipe.space)
     deadline = time.monotonic() + (arguments.timeout or float("inf"))
     if resume_from is None:
         return _start(arguments, recipe, runner, analyse or write_pages, deadline, confirmer)
@@ -61,11 +64,19 @@ def _start(
     directory = study_directory(arguments, recipe)
     refuse_running(directory.root)
     refuse_existing(directory)
+    first = [] if isinstance(recipe, Presampled) else first_trials(arguments, recipe)
     ready = runner or runner_of_study(arguments, recipe, None)
     reference = reference_returns(arguments.env_config)
     manifest = manifests.describe(
-        arguments, recipe, reference, device=ready.device, lanes=ready.lanes, packing=ready.packing
+        arguments,
+        recipe,
+        reference,
+        first_trials=first,
+        device=ready.device,
+        lanes=ready.lanes,
+        packing=ready.packing,
     )
+    note_constraints(arguments)
     with _ending_on_refusal(directory), only_one_process(directory.root):
         refuse_existing(directory)
         check_writable(directory)

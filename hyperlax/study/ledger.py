@@ -16,18 +16,23 @@ from typing import Any
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import RDBStorage
 
+CONSTRAINTS = "constraints"
+"""The trial's system attribute in which Optuna keeps what `constraints_func` gave."""
+
 
 @dataclass(frozen=True)
 class Ending:
     """How a trial ended. values: one per objective for COMPLETE, else empty. attributes: become its user attributes.
 
-    intermediate: the leading objective after each of its segments, of a study that prunes; Optuna's steps are the segments from 1.
+    constraints: a number per constraint, at most 0 where the trial satisfies it; empty where there are none. intermediate: the
+    leading objective after each of its segments, of a study that prunes; Optuna's steps are the segments from 1.
     """
 
     number: int
     state: str
     values: Sequence[float]
     attributes: Mapping[str, Any]
+    constraints: Sequence[float] = ()
     intermediate: Sequence[float] = ()
 
 
@@ -85,6 +90,10 @@ class Ledger:
             for ending in endings:
                 trial = self._trial(cursor, ending.number)
                 _insert_attributes(cursor, "trial_user_attributes", trial, ending.attributes)
+                if ending.constraints:
+                    _insert_attributes(
+                        cursor, "trial_system_attributes", trial, {CONSTRAINTS: list(ending.constraints)}
+                    )
                 cursor.executemany(
                     "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?, ?, ?, 'FINITE')",
                     [(trial, objective, value) for objective, value in enumerate(ending.values)],

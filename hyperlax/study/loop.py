@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
@@ -22,24 +22,22 @@ from hyperlax.recipe import Recipe
 from hyperlax.study import database, findings
 from hyperlax.study.batch_files import failed_batch
 from hyperlax.study.confirming import Confirming
-from hyperlax.study.conversation import Conversation, legal, untold_trials
+from hyperlax.study.conversation import legal, untold_trials
 from hyperlax.study.directory import StudyDirectory
-from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.endings import Endings
 from hyperlax.study.failures import Failures
 from hyperlax.study.findings import Analyse
 from hyperlax.study.manifest import Manifest
+from hyperlax.study.opening import converse
 from hyperlax.study.overlap import is_pooled, lanes_of, overlap_of
 from hyperlax.study.pool import Background, run_batches
 from hyperlax.study.pooled import PooledTraining, rule_of
-from hyperlax.study.presampled import Presampled, RowByRow
 from hyperlax.study.progress import Progress
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.results import problem_of
 from hyperlax.study.stopping import Stop, stopping_on_signals
-from hyperlax.study.storage import StudyStorage
-from hyperlax.study.suggest import Questioner
+from hyperlax.study.storage import StudyStorage, is_feasible
 from hyperlax.study.summary import print_end
 from hyperlax.study.training import StudyRunner, runner_of_confirmation
 from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
@@ -102,14 +100,9 @@ class StudyLoop:
                     "search_space": self._manifest.space,
                 }
             )
-            questioner = questioner_of(self._arguments, self._recipe)
-            self._conversation = Conversation(
-                self._storage,
-                self._directory,
-                questioner,
-                tuple(self._objectives),
-                self._standings and overlap_of(self._arguments, self._manifest, self._standings.lasted),
-            )
+            overlap = self._standings and overlap_of(self._arguments, self._manifest, self._standings.lasted)
+            parts = (self._arguments, self._recipe, self._manifest.first_trials)
+            self._conversation = converse(self._storage, self._directory, *parts, overlap)
             self._conversation.discard_incomplete()
             self._conversation.recover()
             if self._retry_failed:
@@ -236,7 +229,8 @@ class StudyLoop:
         progress = Progress(self._arguments.n_trials, name, direction)
         for trial in self._conversation.trials():
             if trial.state.is_finished():
-                progress.finished(trial.number, trial.state.name, trial.values[0] if trial.values else None)
+                wins = trial.state == TrialState.COMPLETE and is_feasible(trial)
+                progress.finished(trial.number, trial.state.name, trial.values[0] if wins else None)
         return progress
 
     def _may_start(self) -> bool:
@@ -330,19 +324,6 @@ class StudyLoop:
         parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation)
         for work in findings.prepare(self._analyse, *parts):
             self._background.start(work)
-
-
-def questioner_of(arguments: StudyArguments, recipe: Recipe) -> Questioner | RowByRow:
-    """Who suggests a study's trials."""
-    if isinstance(recipe, Presampled):
-        return RowByRow(SearchSpace(recipe.space), recipe.samples, arguments.optuna_study_batch_size)
-    return Questioner(
-        space=SearchSpace(recipe.space),
-        sampler=arguments.sampler,
-        directions=arguments.objective_directions,
-        seed=arguments.seed,
-        super_batch=arguments.optuna_study_batch_size,
-    )
 
 
 def _numbers(batch: HparamBatch) -> str:

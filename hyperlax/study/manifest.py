@@ -30,12 +30,16 @@ PACKAGES = ("hyperlax", "jax", "jaxlib", "optuna", "flax", "gymnax", "numpy")
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of study.json. device: what it runs on; lanes: the most of any program; packing: its programs."""
+    """The content of study.json. device: what it runs on; lanes: the most of any program; packing: its programs.
+
+    first_trials: the searched values, by dotted name, of trials 0, 1, ... that no sampler suggested.
+    """
 
     arguments: dict[str, Any]
     command: str
     recipe: dict[str, Any]
     space: dict[str, Any]
+    first_trials: list[dict[str, Any]]
     versions: dict[str, str]
     device: str
     reference: dict[str, Any]
@@ -51,6 +55,7 @@ def describe(
     recipe: Recipe,
     reference: ReferenceReturns,
     *,
+    first_trials: list[dict[str, Any]],
     device: str,
     lanes: int,
     packing: Mapping[str, Any],
@@ -66,6 +71,7 @@ def describe(
             "samples": digest_of(recipe),
         },
         space=space_to_json(recipe.space),
+        first_trials=first_trials,
         versions=installed_versions(),
         device=device,
         reference=vars(reference).copy(),
@@ -88,6 +94,9 @@ def read(path: Path, recipe: Recipe) -> Manifest:
     advice = "Put it back to resume, or choose another --output-root for a new study."
     _same_entries(stored.space, space_to_json(recipe.space), f"{where} searches", advice)
     _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value", advice)
+    for values in stored.first_trials:
+        if values.keys() != recipe.space.keys() or not all(recipe.space[n].contains(values[n]) for n in values):
+            raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {DAMAGED}")
     for package, version in installed_versions().items():
         if stored.versions.get(package) not in (None, version):
             log.warning("The study began with %s %s; it goes on with %s.", package, stored.versions[package], version)

@@ -11,13 +11,15 @@ import optuna
 from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
 from hyperlax.errors import UsageError
+from hyperlax.first_trials import first_trials
 from hyperlax.recipe import Recipe
+from hyperlax.sampler_checks import check_search
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
-from hyperlax.study.conversation import Conversation, legal
+from hyperlax.study.conversation import legal
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.launcher import refuse_existing, study_directory
-from hyperlax.study.loop import questioner_of
+from hyperlax.study.opening import converse
 from hyperlax.study.overlap import overlap_of
 from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.storage import StudyStorage
@@ -32,13 +34,16 @@ def print_plan(
     Returns 0; UsageError for what cannot run.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_search(arguments, recipe.space)
     stored = None
     if resume_from is None:
         directory = study_directory(arguments, recipe)
         refuse_existing(directory)
+        first = first_trials(arguments, recipe)
     else:
         directory = StudyDirectory(resume_from)
         stored = manifests.read(directory.manifest, recipe)
+        first = stored.first_trials
     runner = runner or runner_of_study(arguments, recipe, stored)
     overlap = overlap_of(arguments, stored) if stored else None
     with _ending_on_refusal(directory), tempfile.TemporaryDirectory() as scratch:
@@ -48,9 +53,7 @@ def print_plan(
             database.back_up(directory.database, copy)
         objectives = arguments.objectives
         with closing(StudyStorage(copy, arguments.study_name, objectives)) as storage:
-            conversation = Conversation(
-                storage, directory, questioner_of(arguments, recipe), tuple(objectives), overlap
-            )
+            conversation = converse(storage, directory, arguments, recipe, first, overlap)
             conversation.recover()
             asked = conversation.next_trials(arguments.n_trials)
             trials = [conversation.trial(trial, recipe.config.algorithm) for trial in asked]

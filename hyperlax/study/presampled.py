@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from optuna.trial import FrozenTrial
 
 from hyperlax import samples
 from hyperlax.fields import Field, check_together, dotted, fields_of
@@ -30,7 +28,7 @@ from hyperlax.space import (
 )
 from hyperlax.study.directory import SAMPLES
 from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.suggest import Suggestion
+from hyperlax.study.suggest import Known, Suggestion
 
 MOST_LISTED = 16
 """Different whole numbers up to which a column's values are choices: each may need a program of its own."""
@@ -54,9 +52,12 @@ class RowByRow:
     super_batch: int
     learns: bool = False
 
-    def suggest(self, start: int, history: Sequence[FrozenTrial], count: int) -> list[Suggestion]:
+    def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[Suggestion]:
         """The samples `start` to `start + count`, a repeated one repeated: it trains with random numbers of its own."""
         return [Suggestion(self.space.encode(dotted(row)), {}) for row in self.rows[start : start + count]]
+
+    def state(self) -> None:
+        """There is no state."""
 
 
 def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) -> Presampled:

@@ -57,7 +57,7 @@ class Progress:
         self._lanes = used, lanes
 
     def finished(self, number: int, state: str, value: float | None) -> None:
-        """A trial has ended; value: the first objective's, None unless it is COMPLETE."""
+        """A trial has ended; value: the first objective's, None unless it can be the best."""
         self._done += 1
         self._failed += state == "FAIL"
         self._pruned += state == "PRUNED"

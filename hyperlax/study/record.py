@@ -21,6 +21,7 @@ class TrialRecord:
     values, metrics: objective -> value and metric -> value; both empty unless the trial is COMPLETE.
     batch_directory: the `samples/batch_NNNNN` with its files, None before the trial's batch is on disk.
     exec_batch: number of the super-batch, None before it is known.
+    feasible: whether it satisfies the study's constraints, as far as that is known; one that does not never wins.
     """
 
     number: int
@@ -31,6 +32,7 @@ class TrialRecord:
     metrics: dict[str, float]
     batch_directory: Path | None
     exec_batch: int | None
+    feasible: bool = True
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import optuna
 from hyperlax.arguments import StudyArguments
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
+from hyperlax.sampler_checks import check_search
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
-from hyperlax.study.conversation import Conversation, untold_trials
+from hyperlax.study.conversation import untold_trials
 from hyperlax.study.directory import StudyDirectory, only_one_process
-from hyperlax.study.loop import questioner_of
+from hyperlax.study.opening import converse
 from hyperlax.study.overlap import overlap_of
 from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.storage import StudyStorage
@@ -34,8 +35,10 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
     space. The damaged database stays where it is until the new one is whole.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_search(arguments, recipe.space)
     directory = StudyDirectory(root)
-    overlap = overlap_of(arguments, manifests.read(directory.manifest, recipe))
+    manifest = manifests.read(directory.manifest, recipe)
+    overlap = overlap_of(arguments, manifest)
     objectives = arguments.objectives
     with _ending_on_refusal(directory), only_one_process(root):
         try:
@@ -53,9 +56,7 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
         with replacing(directory.database) as rebuilt:
             source = _restore(directory.backup, rebuilt, arguments.study_name)
             with closing(StudyStorage(rebuilt, arguments.study_name, objectives)) as storage:
-                conversation = Conversation(
-                    storage, directory, questioner_of(arguments, recipe), tuple(objectives), overlap
-                )
+                conversation = converse(storage, directory, arguments, recipe, manifest.first_trials, overlap)
                 before = conversation.finished()
                 told = conversation.rebuild(recipe.config.algorithm)
                 finished = conversation.finished()

@@ -26,6 +26,9 @@ from hyperlax.study.database import PATIENCE
 from hyperlax.study.ledger import Ending, Entry, Ledger
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 
+SAMPLER_STATE = "hyperlax:sampler_state"
+"""The study's system attribute that keeps a `Questioner.state`."""
+
 
 def url_of(path: Path) -> str:
     """The database's address as Optuna takes it, whatever characters the path has."""
@@ -51,7 +54,8 @@ class StudyStorage:
         if found != list(objectives.values()):
             raise UsageError(f"{path}: study {study_name} has directions {found}, study.json says {dict(objectives)}.")
         self._objectives = dict(objectives)
-        self._ledger = Ledger(self._rdb, self._rdb.get_study_id_from_name(study_name))
+        self._study_id = self._rdb.get_study_id_from_name(study_name)
+        self._ledger = Ledger(self._rdb, self._study_id)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -67,6 +71,15 @@ class StudyStorage:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._study.set_metric_names(list(self._objectives))
+
+    def sampler_state(self) -> dict[str, Any] | None:
+        """What was kept last, None if nothing or something else stands there."""
+        kept = self._rdb.get_study_system_attrs(self._study_id).get(SAMPLER_STATE)
+        return kept if isinstance(kept, dict) and kept.keys() == {"start", "random"} else None
+
+    def keep_sampler_state(self, state: Mapping[str, Any] | None) -> None:
+        """Keep a `Questioner.state` with the study, so that resuming need not ask for all earlier trials again."""
+        self._rdb.set_study_system_attr(self._study_id, SAMPLER_STATE, state)
 
     def trials(self) -> list[FrozenTrial]:
         """Every trial by number. Not to be modified."""
@@ -112,12 +125,17 @@ class StudyStorage:
         self._study = optuna.load_study(study_name=self._study.study_name, storage=self._rdb)
 
     def best_trials(self) -> list[FrozenTrial]:
-        """The best trial, of equal ones the first, or the Pareto front; empty while none is COMPLETE."""
-        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+        """The best trial, of equal ones the first, or the Pareto front; of those that are COMPLETE and satisfy the constraints."""
+        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE and is_feasible(trial)]
         if len(self._objectives) > 1:
             return self._study.best_trials
         sign = -1.0 if "maximize" in self._objectives.values() else 1.0
         return sorted(complete, key=lambda trial: (sign * trial.values[0], trial.number))[:1]
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial satisfies every constraint, as far as any is known of it."""
+    return all(value <= 0 for value in trial.constraints.values())
 
 
 def _begin(path: Path, study_name: str, directions: Sequence[StudyDirection]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.manifest import resume_command
-from hyperlax.study.storage import StudyStorage
+from hyperlax.study.storage import StudyStorage, is_feasible
 
 
 def print_end(
@@ -58,14 +58,16 @@ def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -
 
 
 def print_best(storage: StudyStorage, objectives: Mapping[str, str]) -> None:
-    """Print the best trial, or how large the Pareto front is; nothing while no trial is COMPLETE."""
+    """Print the best trial, or how large the Pareto front is; if no COMPLETE trial satisfies the constraints, that."""
     best = storage.best_trials()
     if not best:
+        if any(trial.state.name == "COMPLETE" for trial in storage.trials()):
+            print("No trial satisfies the constraints, so none is the best.")
         return
     if len(objectives) > 1:
         print(f"Pareto front of {', '.join(objectives)}: {len(best)} trials.")
         return
-    ties = sum(trial.values == best[0].values for trial in storage.trials())
+    ties = sum(trial.values == best[0].values and is_feasible(trial) for trial in storage.trials())
     print(f"Best: trial {best[0].number}, {next(iter(objectives))} {best[0].value:.6g}{_ties(ties)}.")
 
 

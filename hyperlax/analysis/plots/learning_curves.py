@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from hyperlax.analysis.best import ranked
+from hyperlax.analysis.best import complete_trials, ranked
 from hyperlax.analysis.curves import LearningCurve, read_curves
 from hyperlax.analysis.labels import number
 from hyperlax.analysis.plots.nothing import NothingToShow
@@ -19,7 +19,9 @@ def learning_curves(record: StudyRecord) -> go.Figure:
     """The ten best trials by the first objective: their seeds' aggregate, in a band from the lowest seed to the highest."""
     trials = ranked(record)[:SHOWN]
     if not trials:
-        raise NothingToShow("No trial is COMPLETE yet.")
+        raise NothingToShow(
+            f"No trial {'satisfies the constraints' if complete_trials(record) else 'is COMPLETE'} yet."
+        )
     curves = read_curves(trials)
     leading = next(iter(record.objectives))
     figure = go.Figure()

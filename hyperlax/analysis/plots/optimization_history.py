@@ -24,7 +24,9 @@ def optimization_history(record: StudyRecord) -> go.Figure:
     numbers, texts = [trial.number for trial in trials], hover_texts(record, trials)
     for row, (name, direction) in enumerate(objectives.items(), start=1):
         values = np.array([trial.values[name] for trial in trials])
-        best = np.minimum.accumulate(values) if direction == "minimize" else np.maximum.accumulate(values)
+        worst = np.inf if direction == "minimize" else -np.inf
+        winning = np.where([trial.feasible for trial in trials], values, worst)
+        best = np.minimum.accumulate(winning) if direction == "minimize" else np.maximum.accumulate(winning)
         figure.add_scatter(
             x=numbers,
             y=values.tolist(),
@@ -39,7 +41,7 @@ def optimization_history(record: StudyRecord) -> go.Figure:
         )
         figure.add_scatter(
             x=numbers,
-            y=best.tolist(),
+            y=[value if np.isfinite(value) else None for value in best.tolist()],
             mode="lines",
             name="best so far",
             line={"color": ACCENT, "width": 2.5, "shape": "hv"},

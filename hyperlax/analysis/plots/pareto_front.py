@@ -16,13 +16,14 @@ from hyperlax.study.record import StudyRecord, TrialRecord
 
 
 def pareto_plot(record: StudyRecord) -> go.Figure:
-    """Each pair of objectives: the front highlighted, dominated trials gray. Two objectives are joined by a staircase."""
+    """Each pair of objectives: the front highlighted, the other trials gray. Two objectives are joined by a staircase."""
     trials = complete_trials(record)
     if not trials:
         raise NothingToShow("No trial is COMPLETE yet.")
     front = pareto_front(record)
     on_front = {trial.number for trial in front}
     others = [trial for trial in trials if trial.number not in on_front]
+    beaten = "dominated" if all(trial.feasible for trial in trials) else "dominated, or missing a constraint"
     pairs = list(itertools.combinations(record.objectives, 2))
     columns = min(2, len(pairs))
     rows = -(-len(pairs) // columns)
@@ -31,7 +32,7 @@ def pareto_plot(record: StudyRecord) -> go.Figure:
         row, column = index // columns + 1, index % columns + 1
         cell = {"row": row, "col": column}
         first = index == 0
-        _add(figure, record, others, across, up, cell, {"color": MUTED, "size": 7, "opacity": 0.55}, "dominated", first)
+        _add(figure, record, others, across, up, cell, {"color": MUTED, "size": 7, "opacity": 0.55}, beaten, first)
         if len(record.objectives) == 2:
             _add_staircase(figure, record, front, across, up)
         _add(figure, record, front, across, up, cell, {"color": ACCENT, "size": 11}, "Pareto front", first)

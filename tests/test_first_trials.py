@@ -1,0 +1,178 @@
+"""The configurations that a study begins with, and what a constraint does to the best."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from hyperlax.analysis import write_study_pages
+from hyperlax.analysis.best import write_best
+from hyperlax.constraints import parse_constraint, violations
+from hyperlax.errors import UsageError
+from hyperlax.recipe import dotted
+from hyperlax.space import Categorical, UniformContinuous, UniformDiscrete
+from tests.fake_runner import FakeRunner
+from tests.study_cases import FINITE, MIXED, Case, recipe_of
+
+pytestmark = pytest.mark.timeout(120)
+GAMMA, EPOCHS = "algorithm.hyperparam.gamma", "algorithm.hyperparam.epochs"
+LAYERS = "algorithm.network.actor_network.pre_torso.layer_sizes"
+SPACE = {
+    GAMMA: UniformContinuous(domain=(0.5, 0.999)),
+    EPOCHS: UniformDiscrete(domain=(1, 8)),
+    LAYERS: Categorical(values=[[256, 256], [64, 64]]),
+}
+BASE = {name: dotted(recipe_of(SPACE).config.algorithm)[name] for name in SPACE}
+TWO: dict[str, Any] = {
+    "objective_names": ("peak_performance", "num_parameters"),
+    "objective_directions": ("maximize", "minimize"),
+}
+
+
+def params(case, number):
+    """What a trial trained, lists as lists."""
+    return {n: json.loads(v) if n == LAYERS else v for n, v in case.study().trials[number].params.items()}
+
+
+def test_the_space_of_these_tests_contains_the_recipe():
+    assert all(SPACE[name].contains(value) for name, value in BASE.items())
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "qmc"])
+def test_a_study_begins_with_the_recipe_and_what_is_enqueued_also_after_an_interruption(tmp_path, sampler):
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps([{GAMMA: 0.75}, {**BASE}, {"trial": 3, "params": {EPOCHS: 2, LAYERS: [64, 64]}}]))
+    arguments = {"sampler": sampler, "default_trial": True, "enqueue": str(file), "optuna_study_batch_size": 2}
+    whole, parts = (Case(tmp_path / name, SPACE, **arguments) for name in ("whole", "parts"))
+    assert whole.start() == 0
+    wanted = [BASE, {**BASE, GAMMA: 0.75}, {**BASE, EPOCHS: 2, LAYERS: [64, 64]}]
+    assert [params(whole, number) for number in range(3)] == wanted
+    assert params(whole, 3) not in wanted
+    assert parts.start(FakeRunner(raises={5: KeyboardInterrupt()})) == 130
+    file.unlink()
+    assert parts.resume() == 0 and parts.told() == whole.told()
+    for path in parts.directory.glob("optuna_study.db*"):
+        path.unlink()
+    assert parts.repair() == 0 and parts.told() == whole.told()
+
+
+def test_a_space_without_the_recipes_configuration_says_which_entry_excludes_it(tmp_path, caplog):
+    case = Case(tmp_path, {**SPACE, GAMMA: UniformContinuous(domain=(0.5, 0.6))}, default_trial=True, n_trials=2)
+    with caplog.at_level(logging.INFO, "hyperlax"):
+        assert case.start() == 0
+    assert f"{GAMMA} = {BASE[GAMMA]}, not in UniformContinuous(domain=[0.5, 0.6])" in caplog.text
+    assert json.loads((case.directory / "study.json").read_text())["first_trials"] == []
+
+
+def test_a_finite_space_is_used_up_exactly_with_a_default_trial_on_a_grid(tmp_path, capsys):
+    space = {EPOCHS: UniformDiscrete(domain=(1, 8)), LAYERS: SPACE[LAYERS]}
+    case = Case(tmp_path, space, sampler="grid", default_trial=True, n_trials=40)
+    assert case.start() == 0
+    assert params(case, 0) == {name: BASE[name] for name in space}
+    assert len({tuple(t.params.values()) for t in case.study().trials}) == 16 == len(case.states())
+    assert "Every configuration of the search space is used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([{GAMMA: 0.1}], f"entry 0: {GAMMA} = 0.1 is not in UniformContinuous(domain=[0.5, 0.999])."),
+        ([{}, {"gama": 0.9}], f"entry 1: no hyperparameter named `gama`. Did you mean `{GAMMA}`?"),
+        (
+            [{"algorithm.hyperparam.tau": 0.5}],
+            "entry 0: algorithm.hyperparam.tau = 0.5, and the recipe does not search it",
+        ),
+        ([3], "entry 0 is 3. Write {name: value}"),
+        ([], "holds no configuration."),
+        ([{LAYERS: [1]}], f"entry 0: {LAYERS} = [1] is not in Categorical"),
+        ([{GAMMA: "high"}], f"entry 0: {GAMMA} = 'high' is not in"),
+    ],
+)
+def test_what_the_space_does_not_contain_is_refused_by_file_entry_and_name(tmp_path, content, said):
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(content))
+    case = Case(tmp_path / "study", SPACE, enqueue=str(file))
+    with pytest.raises(UsageError) as refusal:
+        case.start()
+    assert f"--enqueue {file}: {said}" in str(refusal.value) and not case.root.exists()
+
+
+def test_a_name_left_out_whose_base_value_is_not_searched_is_refused(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({EPOCHS: 2}))
+    space = {**SPACE, GAMMA: UniformContinuous(domain=(0.5, 0.6))}
+    with pytest.raises(
+        UsageError, match=f"{GAMMA} = {BASE[GAMMA]}, the recipe's value for what is left out, is not in"
+    ):
+        Case(tmp_path / "study", space, enqueue=str(file)).start()
+
+
+def test_what_a_sampler_cannot_search_is_refused_before_anything_is_written(tmp_path):
+    for space, sampler, said in [
+        (MIXED, "cmaes", "searches numbers only"),
+        ({GAMMA: SPACE[GAMMA], LAYERS: Categorical(values=[[8]])}, "cmaes", "needs at least 2 hyperparameters"),
+        (MIXED, "grid", "needs a finite space"),
+        (
+            {**FINITE, "algorithm.hyperparam.warmup_rollout_length": UniformDiscrete(domain=(1, 9000))},
+            "grid",
+            "has 135000",
+        ),
+    ]:
+        case = Case(tmp_path / "study", space, sampler=sampler)
+        with pytest.raises(UsageError, match=said):
+            case.start()
+        assert not case.root.exists()
+
+
+@pytest.mark.parametrize(("sampler", "package"), [("cmaes", "cmaes"), ("gp", "torch")])
+def test_a_package_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch, sampler, package):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=rf'needs the package {package}: pip install "hyperlax\[{sampler}\]"'):
+        Case(tmp_path, {**SPACE, LAYERS: Categorical(values=[[8]])}, sampler=sampler).start()
+
+
+def test_a_constraint_is_a_metric_a_sense_and_a_number():
+    assert violations(
+        ["num_parameters<=20000", " seed_spread >= -1.5 "], {"num_parameters": 3.0, "seed_spread": -2.0}
+    ) == [
+        -19997.0,
+        0.5,
+    ]
+    for wrong in ("num_parameters = 3", "<= 3", "num_parameters <= nan", "num_parameters <= 3 4", ""):
+        with pytest.raises(UsageError, match="--constraint"):
+            parse_constraint(wrong)
+
+
+@pytest.mark.parametrize("more", [{}, {**TWO, "sampler": "nsgaii"}, {"sampler": "tpe"}], ids=str)
+def test_a_trial_that_misses_a_constraint_is_complete_and_never_the_best(tmp_path, more, capsys):
+    """`FakeRunner` has num_parameters 100 + number % 7."""
+    case = Case(tmp_path / "all", constraints=("num_parameters <= 102",), n_trials=24, **more)
+    case.analyse = lambda record, directory: write_best(record, record.directory)
+    assert case.start(FakeRunner(fail={1: "diverged"})) == 0
+    trials = case.study().trials
+    feasible = [trial for trial in trials if trial.state.name == "COMPLETE" and trial.number % 7 <= 2]
+    for trial in trials:
+        wanted = {} if trial.number == 1 else {"0": trial.number % 7 - 2.0}
+        assert trial.constraints == wanted
+    best = {trial.number for trial in (case.study().best_trials if len(more) > 1 else [case.study().best_trial])}
+    file = case.directory / ("pareto_front_params.json" if len(more) > 1 else "best_optuna_params.json")
+    found = json.loads(file.read_text())
+    assert {entry["trial"] for entry in (found if isinstance(found, list) else [found])} == best
+    assert best <= {trial.number for trial in feasible}
+    if len(more) < 2:
+        assert f"Best: trial {max(feasible, key=lambda trial: trial.values[0]).number}," in capsys.readouterr().out
+
+
+def test_where_no_trial_satisfies_the_constraints_that_is_said(tmp_path, capsys, caplog):
+    case = Case(tmp_path, constraints=("num_parameters <= 3",), n_trials=8)
+    case.analyse = lambda record, directory: write_study_pages(record)
+    with caplog.at_level(logging.INFO, "hyperlax"):
+        assert case.start() == 0
+    assert "random does not heed constraints" in caplog.text
+    said = capsys.readouterr()
+    assert "No trial satisfies the constraints, so none is the best." in said.out and "best peak" not in said.err
+    assert not (case.directory / "best_optuna_params.json").exists()
+    assert "No trial satisfies the constraints" in (case.directory / "report.html").read_text()

@@ -143,10 +143,10 @@ def test_several_objectives_prune_by_rank_and_crowding(tmp_path: Path) -> None:
 def test_a_failing_trial_is_one_failing_trial(tmp_path: Path) -> None:
     case, whole = Case(tmp_path / "some", **ASHA), Case(tmp_path / "none", **ASHA)
     whole.start()
-    assert case.start(FakeRunner(fail={5: "nan"}, raises={9: ValueError("nine")})) == 0
+    assert case.start(FakeRunner(fail={0: "nan"}, raises={9: ValueError("nine")})) == 0
     failed = {t.number: t.user_attrs["reason"] for t in case.study().trials if t.state.name == "FAIL"}
-    assert failed.keys() == {5, 9}
-    assert "not finite" in failed[5] and failed[9].startswith("ValueError: nine")
+    assert failed.keys() == {0, 9}
+    assert "not finite" in failed[0] and failed[9].startswith("ValueError: nine")
     assert [t[2] for t in case.told()] == [t[2] for t in whole.told()]
 
 

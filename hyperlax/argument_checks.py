@@ -7,9 +7,13 @@ import errno
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperlax.arguments import RUN_LENGTH, SingleArguments, StudyArguments, flag_of
 from hyperlax.errors import UsageError
+
+if TYPE_CHECKING:
+    from hyperlax.pbt_arguments import PopulationArguments
 
 SAMPLERS = ("tpe", "nsgaii", "qmc", "random")
 LATER_SAMPLERS = {"nsgaiii": "nsgaii", "cmaes": "tpe", "gp": "tpe", "grid": "qmc"}  # and what to use until then
@@ -45,8 +49,8 @@ def checked(arguments: StudyArguments) -> StudyArguments:
     return arguments
 
 
-def check_run(arguments: StudyArguments | SingleArguments) -> None:
-    """Refuse what no training can run with: the part that both commands share."""
+def check_run(arguments: StudyArguments | SingleArguments | PopulationArguments) -> None:
+    """Refuse what no training can run with: the part that all commands share."""
     at_least(arguments.seed, 0, "seed")
     if arguments.seed > LARGEST_SEED:
         raise UsageError(f"--seed needs a number from 0 to {LARGEST_SEED}, got {arguments.seed}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from hyperlax.reading import read_json
 
 if TYPE_CHECKING:
     from hyperlax.flags import SearchFlags
+    from hyperlax.pbt_arguments import PopulationArguments
     from hyperlax.recipe import Recipe
 
 MAY_CHANGE_ON_RESUME = (
@@ -42,6 +43,11 @@ def named_directory(given: str, asked_by: str) -> Path:
 
 def read_stored(directory: Path, asked_by: str) -> StudyArguments:
     """The arguments of the study in a directory, from its `study.json`. UsageError, naming who asked, if there is none."""
+    return StudyArguments.from_json(read_arguments(directory, asked_by), str(directory / "study.json"))
+
+
+def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
+    """What a directory's `study.json` keeps under `arguments`. UsageError, naming who asked, if there is none."""
     path = directory / "study.json"
     _refuse_hidden(path)
     if not path.is_file():
@@ -50,7 +56,7 @@ def read_stored(directory: Path, asked_by: str) -> StudyArguments:
     stored = read_json(path)
     if not isinstance(stored, dict) or not isinstance(stored.get("arguments"), dict):
         raise UsageError(f"{path}: has no `arguments`. It was not written by Hyperlax.")
-    return StudyArguments.from_json(stored["arguments"], str(path))
+    return stored["arguments"]
 
 
 def _no_study(given: str, found: str) -> UsageError:
@@ -69,22 +75,26 @@ def _refuse_hidden(path: Path) -> None:
         return
 
 
-def recipe_of_study(directory: Path, stored: StudyArguments) -> str:
+def recipe_of_study(directory: Path, stored: StudyArguments | PopulationArguments) -> str:
     """The recipe file that a study began with, wherever it is resumed from; its name where that file is gone."""
     recipe = read_json(directory / "study.json").get("recipe")
     path = recipe.get("path") if isinstance(recipe, dict) else None
     return path if isinstance(path, str) and Path(path).is_file() else stored.algo_and_network_config
 
 
-def check_agreement(stored: StudyArguments, given: Mapping[str, Any]) -> None:
+def check_agreement(
+    stored: StudyArguments | PopulationArguments,
+    given: Mapping[str, Any],
+    may_change: Collection[str] = MAY_CHANGE_ON_RESUME,
+) -> None:
     """Refuse a resume whose given arguments contradict the study, listing each that differs."""
     differing = [
         f"{flag_of(name)}: study has {_words(name, getattr(stored, name))}, given {_words(name, value)}"
         for name, value in given.items()
-        if name not in MAY_CHANGE_ON_RESUME and not _same(name, getattr(stored, name), value)
+        if name not in may_change and not _same(name, getattr(stored, name), value)
     ]
     if differing:
-        may = ", ".join(flag_of(name) for name in MAY_CHANGE_ON_RESUME)
+        may = ", ".join(flag_of(name) for name in may_change)
         raise UsageError(
             "The study that is resumed has other arguments:\n  " + "\n  ".join(differing) + "\n"
             f"Leave them out to go on with the study's; only {may} may change. "

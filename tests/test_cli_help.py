@@ -32,7 +32,9 @@ def calls(monkeypatch, tmp_path):
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    "command", [[], ["optuna-hp-search"], ["run-single-hp"], ["repair"], ["invalidate"]], ids=" ".join
+    "command",
+    [[], ["optuna-hp-search"], ["run-single-hp"], ["pbt"], ["pbt-replay"], ["repair"], ["invalidate"]],
+    ids=" ".join,
 )
 def test_help_exits_with_0_and_imports_nothing_heavy(command):
     script = (

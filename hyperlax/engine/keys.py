@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-TRAINING, EVALUATION = 0, 1
+TRAINING, EVALUATION, CONTINUATION = 0, 1, 2
 
 
 def pin_generator() -> None:
@@ -20,12 +20,17 @@ def pin_generator() -> None:
 
 def training_keys(study_seed: int, numbers: Sequence[int], seeds: int) -> Array:
     """[len(numbers), seeds]: the key of trial `number`, repetition `seed`."""
-    return _training_keys(study_seed, jnp.asarray(numbers, jnp.uint32), seeds)
+    return _keys_of_trials(study_seed, TRAINING, jnp.asarray(numbers, jnp.uint32), seeds)
 
 
-@partial(jax.jit, static_argnums=2)
-def _training_keys(study_seed: int, numbers: Array, seeds: int) -> Array:
-    root = jax.random.fold_in(jax.random.key(study_seed), TRAINING)
+def continuation_keys(study_seed: int, numbers: Sequence[int], seeds: int) -> Array:
+    """[len(numbers), seeds]: with which trial `number` goes on where it copies another's state."""
+    return _keys_of_trials(study_seed, CONTINUATION, jnp.asarray(numbers, jnp.uint32), seeds)
+
+
+@partial(jax.jit, static_argnums=3)
+def _keys_of_trials(study_seed: int, purpose: int, numbers: Array, seeds: int) -> Array:
+    root = jax.random.fold_in(jax.random.key(study_seed), purpose)
 
     def key(number: Array, seed: Array) -> Array:
         return jax.random.fold_in(jax.random.fold_in(root, number), seed)

@@ -36,6 +36,10 @@ class SearchSpace:
         """The values that the recipe means, lists as lists."""
         return {name: _decode(self._space[name], params[name]) for name in self._space}
 
+    def means(self, name: str, kept: Any, value: Any) -> bool:
+        """Whether what Optuna keeps of one parameter stands for this value of the recipe."""
+        return Categorical([_decode(self._space[name], kept)]).contains(value)
+
     def identity(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Equal for parameters that are the same configuration."""
         return tuple(repr(value) for value in self.canonical(params).values())

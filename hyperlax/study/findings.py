@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 from hyperlax.arguments import StudyArguments
 from hyperlax.envs import canonical
 from hyperlax.metrics import ReferenceReturns
+from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
@@ -47,18 +48,19 @@ def prepare(
     for number in range(last + 1):
         if number == last or (number < finished and not directory.has_analysis(number)):
             trials = conversation.trials()[: (number + 1) * width]
-            record = _record(arguments, recipe, manifest, directory, conversation, trials)
+            record = record_of(arguments, recipe, manifest, directory, conversation, trials)
             yield partial(analyse, record, directory.analysis(number))
 
 
-def _record(
-    arguments: StudyArguments,
+def record_of(
+    arguments: StudyArguments | PopulationArguments,
     recipe: Recipe,
     manifest: Manifest,
     directory: StudyDirectory,
     conversation: Conversation,
     trials: Sequence[FrozenTrial],
 ) -> StudyRecord:
+    """Some trials of a study as the analysis sees them."""
     return StudyRecord(
         directory=directory.root,
         study_name=arguments.study_name,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperlax.algorithms.workload import Workload
 from hyperlax.engine.members import Members
 from hyperlax.engine.runner import LaneRunner
 from hyperlax.engine.scheduled import ScheduleRunner
@@ -65,7 +65,7 @@ def test_branching_copies_all_but_the_keys_and_leaves_no_key_twice():
     keys = toy_keys(range(3))
     lanes = program.start(keys, toy.hypers(RATES))
     before: Any = to_numpy(lanes)
-    after: Any = to_numpy(program.branch(lanes, np.array([2, 1, 2], np.int32), toy_keys(range(3, 6))))
+    after: Any = to_numpy(program.branch(lanes, jnp.array([2, 1, 2]), toy_keys(range(3, 6))))
     assert same_bits((after.x, after.scrap), (before.x[[2, 1, 2]], before.scrap[[2, 1, 2]]))
     assert same_bits(after.key[1:], before.key[1:])
     assert len({key.tobytes() for lane in after.key for key in lane}) == 6
@@ -92,21 +92,22 @@ def test_members_that_were_saved_go_on_to_the_bit():
     assert same_bits(second.advance(2, of_interval(2), sources[2]).point, wanted[2])
 
 
-def test_a_schedule_that_never_changes_is_a_single_training_to_the_bit_and_one_that_does_is_not():
-    case = "ppo_discrete"
-    load = small.workload(case, small.WIDEST)
-    base, device = small.BASES[case], jax.local_devices()[:1]
-    single = LaneRunner(load, seed=small.SEED, num_seeds=small.SEEDS, lanes=1, slot_devices=device)
+def test_a_schedule_that_never_changes_is_a_single_training_to_the_bit_and_one_that_does_is_not(monkeypatch):
+    case = "ppo_continuous"
+    load, program = small.workload(case, small.WIDEST), small.program(case, small.WIDEST)
+    base, slot = small.BASES[case], jax.local_devices()[0]
+    single = LaneRunner(load, seed=small.SEED, num_seeds=small.SEEDS, lanes=small.LANES, slot_devices=[slot])
+    monkeypatch.setattr(single, "_program", lambda *_: program)
     (alone,) = toy.run(single, toy.batch(Trial(0, base))).outcomes
 
     def along(*configs: Any) -> Any:
-        own = Members(load, [Trial(0, base)], seed=small.SEED, num_seeds=small.SEEDS, slot=device[0])
-        own._program = single._program(load.program(Trial(0, base)), device[0], 1)
-        return toy.run(ScheduleRunner(own, configs), toy.batch(Trial(0, base))).outcomes[0]  # pyright: ignore
+        own = Members(load, [Trial(0, base)], seed=small.SEED, num_seeds=small.SEEDS, slot=slot)
+        monkeypatch.setattr(own, "_program", program)
+        runner: Any = ScheduleRunner(own, configs)
+        return toy.run(runner, toy.batch(Trial(0, base))).outcomes[0]
 
     assert toy.same_curves(along(base, base).curve, alone.curve)
-    changed = along(base, small.changed(case, actor_lr=1e-4, epochs=1)).curve
-    assert np.array_equal(changed.mean[:2], alone.curve.mean[:2])
-    final = along(small.changed(case, actor_lr=1e-4), base)
-    assert final.state == "COMPLETE" and final.num_parameters == alone.num_parameters
-    assert isinstance(load, Workload)
+    changed = along(base, small.changed(case, actor_lr=1e-4, epochs=1))
+    assert np.array_equal(changed.curve.mean[:2], alone.curve.mean[:2])
+    assert not np.array_equal(changed.curve.mean[2], alone.curve.mean[2])
+    assert (changed.state, changed.num_parameters) == ("COMPLETE", alone.num_parameters)

@@ -122,11 +122,13 @@ class Members:
         return made
 
     def _hypers(self, trials: Sequence[Trial]) -> Any:
-        lanes = tuple(self._workload.lane(trial) for trial in trials)
-        return Assignment(self._program, tuple(trials), lanes, ()).hypers()
+        return self._assignment(trials).hypers()
 
     def _numbers(self) -> list[int]:
-        return [trial.number for trial in self._first]
+        return self._assignment(self._first).numbers()
+
+    def _assignment(self, trials: Sequence[Trial]) -> Assignment:
+        return Assignment(self._program, tuple(trials), tuple(map(self._workload.lane, trials)), ())
 
     def _episodes(self) -> Any:
         return self._program.place(evaluation_keys(self._seed, self._program.seeds))

@@ -48,7 +48,7 @@ def runner_of_schedule(
         compilation_cache=arguments.compilation_cache,
     )
     steps = members.schedule.steps()
-    for entry, start, end in zip(schedule.schedule, steps, steps[1:], strict=True):
+    for entry, start, end in zip(schedule.schedule, steps[:-1], steps[1:], strict=True):
         if (entry.get("from_step"), entry.get("to_step")) != (start, end):
             raise UsageError(
                 f"{where}: interval {entry['interval']} goes from step {entry.get('from_step')} to {entry.get('to_step')}; in a "

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from hyperlax.engine.members import Members
 
 HYPERPARAM = f"{PREFIX}.hyperparam."
-AT_THE_START = ("init_alpha", "warmup_rollout_length")
-"""Traced, but heeded only before the first interval ends: changing them later changes nothing that was meant."""
+UNCHANGEABLE = ("init_alpha", "warmup_rollout_length", "normalize_observations")
+"""Traced, and yet of no use while weights are kept: the first two act at the start only, the third is what the weights were
+learnt on."""
 
 
 def explored(recipe: Recipe) -> tuple[dict[str, Distribution], list[str]]:
@@ -31,7 +32,7 @@ def explored(recipe: Recipe) -> tuple[dict[str, Distribution], list[str]]:
 
     def changes(name: str) -> bool:
         field = name.removeprefix(HYPERPARAM)
-        return kinds.get(field) == "traced" and field not in AT_THE_START
+        return kinds.get(field) == "traced" and field not in UNCHANGEABLE
 
     space = {name: distribution for name, distribution in recipe.space.items() if changes(name)}
     if not space:

@@ -43,7 +43,10 @@ def named_directory(given: str, asked_by: str) -> Path:
 
 def read_stored(directory: Path, asked_by: str) -> StudyArguments:
     """The arguments of the study in a directory, from its `study.json`. UsageError, naming who asked, if there is none."""
-    return StudyArguments.from_json(read_arguments(directory, asked_by), str(directory / "study.json"))
+    stored = read_arguments(directory, asked_by)
+    if "population_size" in stored:
+        raise UsageError(f"{asked_by} {directory}: holds a population. Go on with it by hyperlax pbt --resume-from.")
+    return StudyArguments.from_json(stored, str(directory / "study.json"))
 
 
 def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:

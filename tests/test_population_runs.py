@@ -20,7 +20,8 @@ from hyperlax.hyperparams import SAC
 from hyperlax.pbt_arguments import PopulationArguments, checked
 from hyperlax.population import explored
 from hyperlax.recipe import apply, dotted
-from hyperlax.space import LogUniform
+from hyperlax.resumed_arguments import read_stored
+from hyperlax.space import Categorical, LogUniform
 from hyperlax.study import findings
 from hyperlax.study import population as loop
 from hyperlax.study.pbt_schedule import changing, configurations, read_schedule
@@ -274,6 +275,8 @@ def test_only_what_can_change_while_weights_are_kept_is_explored(tmp_path):
         "algorithm.hyperparam.warmup_rollout_length",
     }
     assert list(space) == [name for name in MIXED if name not in kept]
+    seen = "algorithm.hyperparam.normalize_observations"
+    assert explored(recipe_of({**MIXED, seen: Categorical(values=[True, False])}))[1] == [*kept, seen]
     fixed = {"algorithm.hyperparam.init_alpha": LogUniform(domain=(0.1, 1.0))}
     with pytest.raises(UsageError, match="nothing of the search space can change while weights are kept"):
         explored(recipe_of(dict(fixed)))
@@ -305,6 +308,15 @@ def test_without_scikit_learn_pb2_is_refused_with_the_line_to_install_it(tmp_pat
 def test_a_second_run_in_the_same_place_is_refused_with_the_command_that_goes_on(whole):
     with pytest.raises(UsageError, match="hyperlax pbt --resume-from"):
         whole.start()
+
+
+def test_a_search_and_a_population_do_not_go_on_with_each_other(whole):
+    with pytest.raises(UsageError, match="holds a population"):
+        read_stored(whole.directory, "--resume-from")
+    with pytest.raises(UsageError, match="is of no population"):
+        PopulationArguments.from_json({"n_trials": 3}, "study.json")
+    stored = whole.arguments.to_json()
+    assert PopulationArguments.from_json(stored, "study.json") == whole.arguments
 
 
 def test_a_file_that_is_no_schedule_is_refused(whole, tmp_path):

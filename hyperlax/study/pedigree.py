@@ -48,25 +48,23 @@ class Pedigree:
 
     def source(self, interval: int) -> np.ndarray:
         """int[members]: of a recorded interval, the member that each goes on from."""
-        if interval == 0:
-            return np.arange(self._members)
-        first = (interval - 1) * self._members
-        return np.array([trial.user_attrs[PARENT] - first for trial in self.trials(interval)])
+        return self._generation(self.trials(interval)).source
 
     def scores(self, interval: int) -> np.ndarray:
         """float64[members]: what was told of an interval, nan for a trial that failed."""
-        return np.array([score_of(trial) for trial in self.trials(interval)])
+        return self._generation(self.trials(interval)).scores
 
     def history(self) -> list[Generation]:
         """Every interval that is told."""
-        return [
-            Generation(
-                [self._space.decode(trial.params) for trial in self.trials(interval)],
-                self.source(interval),
-                self.scores(interval),
-            )
-            for interval in range(self.finished())
-        ]
+        trials, width = self._conversation.trials(), self._members
+        told = sum(trial.state.is_finished() for trial in trials) // width
+        return [self._generation(trials[first : first + width]) for first in range(0, told * width, width)]
+
+    def _generation(self, trials: Sequence[FrozenTrial]) -> Generation:
+        parents = [trial.user_attrs[PARENT] for trial in trials]
+        source = [member if parent is None else parent % self._members for member, parent in enumerate(parents)]
+        params = [self._space.decode(trial.params) for trial in trials]
+        return Generation(params, np.array(source), np.array([score_of(trial) for trial in trials]))
 
     def best_at_the_end(self) -> int | None:
         """The best trial of the last interval that is told, None without one that is COMPLETE."""

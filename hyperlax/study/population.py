@@ -103,8 +103,7 @@ class PopulationLoop:
         """Interval after interval, from the last that was saved."""
         members = self._make()
         interval, before, cost = self._restored(members)
-        for done in range(self._pedigree.finished()):
-            self._best = max(self._best, _highest(self._pedigree.scores(done)))
+        self._best = max((_highest(past.scores) for past in self._pedigree.history()), default=-np.inf)
         self._began, began_at = time.monotonic(), interval
         while interval < self._arguments.num_intervals and not self._stop.is_set() and not self._has_failed():
             trials = self._decide(interval)

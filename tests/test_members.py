@@ -77,6 +77,16 @@ def toy_keys(numbers: range) -> Any:
     return continuation_keys(toy.SEED, list(numbers), 2)
 
 
+@pytest.mark.parametrize("case", small.CASES)
+def test_every_algorithm_goes_on_with_other_random_numbers_and_nothing_else_changed(case):
+    load, trial = small.workload(case, small.WIDEST), Trial(0, small.BASES[case])
+    shape: Any = load.program(trial)
+    state = jax.eval_shape(shape.init, jax.random.key(0), load.lane(trial))
+    other = shape.rekey(state, "another")
+    assert other.key == "another"
+    assert all(new is old for name, new, old in zip(state._fields, other, state, strict=True) if name != "key")
+
+
 def test_members_that_were_saved_go_on_to_the_bit():
     whole = members()
     whole.begin()

@@ -6,10 +6,14 @@ import errno
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperlax.arguments import RUN_LENGTH, SingleArguments, StudyArguments, flag_of
 from hyperlax.errors import UsageError
 from hyperlax.sampler_checks import check_sampler
+
+if TYPE_CHECKING:
+    from hyperlax.pbt_arguments import PopulationArguments
 
 PACKINGS = ("auto", "pad", "split")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -48,8 +52,8 @@ def checked(arguments: StudyArguments) -> StudyArguments:
     return arguments
 
 
-def check_run(arguments: StudyArguments | SingleArguments) -> None:
-    """Refuse what no training can run with: the part that both commands share."""
+def check_run(arguments: StudyArguments | SingleArguments | PopulationArguments) -> None:
+    """Refuse what no training can run with: the part that all commands share."""
     at_least(arguments.seed, 0, "seed")
     if arguments.seed > LARGEST_SEED:
         raise UsageError(f"--seed needs a number from 0 to {LARGEST_SEED}, got {arguments.seed}.")

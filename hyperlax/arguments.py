@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_type_hints
 
 from hyperlax.errors import UsageError
 from hyperlax.reading import DAMAGED, fits
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hyperlax.recipe import Recipe
     from hyperlax.sweep_flags import SweepFlags
 
+A = TypeVar("A")
 OF_THIS_RUN = ("resume_from", "plan_only", "retry_failed")
 SWITCHES = ("compilation_cache", "default_trial")
 """What is on unless `--no-...` turns it off."""
@@ -83,21 +84,7 @@ class StudyArguments:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], where: str) -> StudyArguments:
         """What `to_json` wrote. UsageError, beginning with `where`, if an argument is missing or unknown."""
-        names = [f.name for f in fields(cls)]
-        for wrong, what in ((set(names) - set(stored), "lacks"), (set(stored) - set(names), "has the unknown")):
-            if wrong:
-                raise UsageError(
-                    f"{where}: {what} argument {', '.join(sorted(wrong))}. "
-                    "It was written by another version of Hyperlax; resume it with that one."
-                )
-        hints = get_type_hints(cls)
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
-        }
-        for name, value in values.items():
-            if not fits(value, hints[name]):
-                raise UsageError(f"{where}: the argument {name} is {value!r}, which it cannot be. {DAMAGED}")
-        return cls(**values)
+        return arguments_from_json(cls, stored, where)
 
 
 @dataclass(frozen=True)
@@ -122,6 +109,25 @@ class SingleArguments:
     def to_json(self) -> dict[str, Any]:
         """The arguments with tuples as lists."""
         return {**asdict(self), "assignments": list(self.assignments)}
+
+
+def arguments_from_json(kind: type[A], stored: Mapping[str, Any], where: str) -> A:
+    """Arguments of a class, as their `to_json` wrote them. UsageError, beginning with `where`, for anything else."""
+    names = [f.name for f in fields(cast(Any, kind))]
+    for wrong, what in ((set(names) - set(stored), "lacks"), (set(stored) - set(names), "has the unknown")):
+        if wrong:
+            raise UsageError(
+                f"{where}: {what} argument {', '.join(sorted(wrong))}. "
+                "It was written by another version of Hyperlax; resume it with that one."
+            )
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
+    for name, value in values.items():
+        if not fits(value, hints[name]):
+            raise UsageError(f"{where}: the argument {name} is {value!r}, which it cannot be. {DAMAGED}")
+    return kind(**values)
 
 
 def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hyperlax.errors import UsageError
 from hyperlax.flags import InvalidateFlags, RepairFlags, SearchFlags, SingleFlags
 from hyperlax.parsing import parse
+from hyperlax.pbt_flags import PopulationFlags, ReplayFlags
 from hyperlax.sweep_flags import GenerateFlags, SweepFlags
 
 if TYPE_CHECKING:
@@ -139,11 +140,56 @@ def invalidate(flags: InvalidateFlags) -> int:
     return invalidate_trials(arguments, recipe, directory, flags.trials, flags.reason)
 
 
+def pbt(flags: PopulationFlags) -> int:
+    """Train a population, or go on with the one of --resume-from."""
+    from hyperlax.acting import check_acts
+    from hyperlax.pbt_arguments import PopulationArguments, resolve, resolve_resumed
+    from hyperlax.recipe import load
+    from hyperlax.resumed_arguments import named_directory, read_arguments, recipe_of_study
+
+    if flags.resume_from is None:
+        directory = None
+        recipe = load(_recipe_name(flags))
+        arguments = resolve(flags, recipe)
+    else:
+        directory = named_directory(flags.resume_from, "--resume-from")
+        stored = PopulationArguments.from_json(
+            read_arguments(directory, "--resume-from"), str(directory / "study.json")
+        )
+        recipe = load(recipe_of_study(directory, stored))
+        arguments = resolve_resumed(flags, stored, recipe)
+    check_acts(recipe, arguments.env_config)
+    _log(arguments.log_level)
+    from hyperlax.study.population_start import run_population
+
+    return run_population(arguments, recipe, directory)
+
+
+def pbt_replay(flags: ReplayFlags) -> int:
+    """Train fresh agents along a schedule that `pbt` wrote."""
+    from pathlib import Path
+
+    from hyperlax.acting import check_acts
+    from hyperlax.pbt_arguments import resolve_replay
+    from hyperlax.recipe import load
+    from hyperlax.study.pbt_schedule import read_schedule
+    from hyperlax.study.schedule_replay import path_of_recipe, replay
+
+    schedule = read_schedule(Path(flags.schedule))
+    arguments = resolve_replay(flags, schedule)
+    recipe = load(path_of_recipe(schedule))
+    check_acts(recipe, arguments.env_config)
+    _log(arguments.log_level)
+    return replay(arguments, recipe, schedule)
+
+
 COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "optuna-hp-search": (SearchFlags, optuna_hp_search),
     "run-single-hp": (SingleFlags, run_single_hp),
     "generate-hp-samples": (GenerateFlags, generate_hp_samples),
     "sweep-hp-samples": (SweepFlags, sweep_hp_samples),
+    "pbt": (PopulationFlags, pbt),
+    "pbt-replay": (ReplayFlags, pbt_replay),
     "repair": (RepairFlags, repair),
     "invalidate": (InvalidateFlags, invalidate),
 }
@@ -193,7 +239,7 @@ def _check_searched(recipe: Recipe) -> None:
         )
 
 
-def _recipe_name(flags: SearchFlags | SingleFlags | GenerateFlags | SweepFlags) -> str:
+def _recipe_name(flags: SearchFlags | SingleFlags | GenerateFlags | SweepFlags | PopulationFlags) -> str:
     from hyperlax.argument_checks import required
     from hyperlax.recipe import available
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from hyperlax.reading import read_json
 
 if TYPE_CHECKING:
     from hyperlax.flags import SearchFlags
+    from hyperlax.pbt_arguments import PopulationArguments
     from hyperlax.recipe import Recipe
 
 SEARCH, SWEEP = "optuna-hp-search", "sweep-hp-samples"
@@ -61,6 +62,14 @@ def named_directory(given: str, asked_by: str) -> Path:
 
 def read_stored(directory: Path, asked_by: str) -> StudyArguments:
     """The arguments of the study in a directory, from its `study.json`. UsageError, naming who asked, if there is none."""
+    stored = read_arguments(directory, asked_by)
+    if "population_size" in stored:
+        raise UsageError(f"{asked_by} {directory}: holds a population. Go on with it by hyperlax pbt --resume-from.")
+    return StudyArguments.from_json(stored, str(directory / "study.json"))
+
+
+def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
+    """What a directory's `study.json` keeps under `arguments`. UsageError, naming who asked, if there is none."""
     path = directory / "study.json"
     _refuse_hidden(path)
     if not path.is_file():
@@ -69,7 +78,7 @@ def read_stored(directory: Path, asked_by: str) -> StudyArguments:
     stored = read_json(path)
     if not isinstance(stored, dict) or not isinstance(stored.get("arguments"), dict):
         raise UsageError(f"{path}: has no `arguments`. It was not written by Hyperlax.")
-    return StudyArguments.from_json(stored["arguments"], str(path))
+    return stored["arguments"]
 
 
 def _no_study(given: str, found: str) -> UsageError:
@@ -88,7 +97,7 @@ def _refuse_hidden(path: Path) -> None:
         return
 
 
-def recipe_of_study(directory: Path, stored: StudyArguments) -> str:
+def recipe_of_study(directory: Path, stored: StudyArguments | PopulationArguments) -> str:
     """The recipe file that a study began with, wherever it is resumed from; its name where that file is gone."""
     recipe = read_json(directory / "study.json").get("recipe")
     path = recipe.get("path") if isinstance(recipe, dict) else None
@@ -96,9 +105,9 @@ def recipe_of_study(directory: Path, stored: StudyArguments) -> str:
 
 
 def check_agreement(
-    stored: StudyArguments,
+    stored: StudyArguments | PopulationArguments,
     given: Mapping[str, Any],
-    may_change: Sequence[str] = MAY_CHANGE_ON_RESUME,
+    may_change: Collection[str] = MAY_CHANGE_ON_RESUME,
     flag: Callable[[str], str] = flag_of,
 ) -> None:
     """Refuse a resume whose given arguments contradict the study, listing each that differs. flag: argument name -> flag."""

@@ -61,6 +61,9 @@ class Descent:
     def renew(self, old: State, fresh: State) -> State:
         return fresh._replace(scrap=old.scrap)
 
+    def rekey(self, state: State, key: Array) -> State:
+        return state._replace(key=key)
+
 
 def hypers(rates: list[float], spread: float = 1.0) -> Any:
     """The lanes' own numbers, [lanes] each."""

@@ -181,6 +181,10 @@ class Shape:
         """The state of a lane that a new trial takes over: nothing of the old one is kept."""
         return fresh
 
+    def rekey(self, state: State, key: Array) -> State:
+        """The same state, whose random numbers follow from `key` from here on."""
+        return state._replace(key=key)
+
     def step(self, state: State, lane: Lane, tick: Array) -> State:
         """One iteration: collect a rollout, estimate advantages, descend for some epochs over it."""
         key, collect_key, update_key = jax.random.split(state.key, 3)

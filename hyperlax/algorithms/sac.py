@@ -138,6 +138,10 @@ class Shape:
         """The state of a lane that a new trial takes over."""
         return off_policy.renew(old, fresh)
 
+    def rekey(self, state: State, key: Array) -> State:
+        """The same state, whose random numbers follow from `key` from here on."""
+        return state._replace(key=key)
+
     def step(self, state: State, lane: Lane, tick: Array) -> State:
         """One iteration: a rollout, with uniform actions while a step is part of the warm-up, then gradient updates."""
         bounds = self.bounds

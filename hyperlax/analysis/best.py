@@ -78,10 +78,12 @@ def entry(record: StudyRecord, trial: TrialRecord, path: Path) -> dict[str, Any]
 
 
 def rerun_command(record: StudyRecord, trial: TrialRecord, path: Path) -> str:
-    """The shell command that trains a trial again from the best file at `path`.
+    """The shell command that trains a trial again from the best file at `path`; of a population, the best path to its end.
 
     Raises KeyError when the study's arguments lack a run length or a seed.
     """
+    if record.lineage:
+        return record.lineage.replay
     words = ["hyperlax", "run-single-hp"]
     words += ["--algo-and-network-config", str(record.arguments.get("algo_and_network_config", record.recipe))]
     words += ["--env-config", str(record.arguments.get("env_config", record.environment))]

@@ -20,6 +20,8 @@ class Stream(NamedTuple):
 
 SEARCH = Stream(0, 1)
 CONFIRMATION = Stream(2, 3)
+CONTINUATION = 4
+"""Of training that goes on from a copy of another trial's state."""
 
 
 def pin_generator() -> None:
@@ -30,12 +32,17 @@ def pin_generator() -> None:
 
 def training_keys(study_seed: int, numbers: Sequence[int], seeds: int, stream: Stream = SEARCH) -> Array:
     """[len(numbers), seeds]: the key of trial `number`, repetition `seed`."""
-    return _training_keys(study_seed, jnp.asarray(numbers, jnp.uint32), seeds, stream.training)
+    return _keys_of_trials(study_seed, stream.training, jnp.asarray(numbers, jnp.uint32), seeds)
 
 
-@partial(jax.jit, static_argnums=2)
-def _training_keys(study_seed: int, numbers: Array, seeds: int, stream: int) -> Array:
-    root = jax.random.fold_in(jax.random.key(study_seed), stream)
+def continuation_keys(study_seed: int, numbers: Sequence[int], seeds: int) -> Array:
+    """[len(numbers), seeds]: with which trial `number` goes on where it copies another's state."""
+    return _keys_of_trials(study_seed, CONTINUATION, jnp.asarray(numbers, jnp.uint32), seeds)
+
+
+@partial(jax.jit, static_argnums=3)
+def _keys_of_trials(study_seed: int, purpose: int, numbers: Array, seeds: int) -> Array:
+    root = jax.random.fold_in(jax.random.key(study_seed), purpose)
 
     def key(number: Array, seed: Array) -> Array:
         return jax.random.fold_in(jax.random.fold_in(root, number), seed)

@@ -1,4 +1,4 @@
-"""Four verbs over lanes. A lane is one slot of a compiled program; what is trained there is none of this module's business.
+"""Verbs over lanes. A lane is one slot of a compiled program; what is trained there is none of this module's business.
 
 Every array of the training state has leading axes `[lanes, seeds]`. The hyperparameters have a leading axis `[lanes]`: the seeds
 of a lane share them.
@@ -50,6 +50,10 @@ class Algorithm(Hashable, Protocol):
 
     def renew(self, old: Any, fresh: Any) -> Any:
         """The state of a lane that another trial left and a new one enters: `fresh`, but for memory worth keeping."""
+        ...
+
+    def rekey(self, state: Any, key: Array) -> Any:
+        """The same state, whose random numbers follow from `key` from here on."""
         ...
 
 
@@ -198,6 +202,13 @@ class Program:
         """Lane i continues from what lane source[i] was. source int32[lanes]."""
         return self._call("reorder", lanes, source)
 
+    def branch(self, lanes: Any, source: Array, keys: Array) -> Any:
+        """`reorder` in which a copy parts from its source: it goes on with its own of keys [lanes, seeds].
+
+        A lane that continues from itself keeps its random numbers.
+        """
+        return self._call("branch", lanes, source, keys)
+
     def refill(self, lanes: Any, which: Array, fresh: Any) -> Any:
         """Where `which` bool[lanes] is true, put what `start` has made; the other lanes go on untouched."""
         return self._call("refill", lanes, which, fresh)
@@ -222,6 +233,12 @@ class Program:
 
     def _reorder(self, lanes: Any, source: Array) -> Any:
         return jax.tree.map(lambda x: x[source], lanes)
+
+    def _branch(self, lanes: Any, source: Array, keys: Array) -> Any:
+        taken = self._reorder(lanes, source)
+        rekeyed = _over_lanes(self.algorithm.rekey, (0, 0), (0, 0))(taken, keys)
+        copied = source != jnp.arange(self.lanes)
+        return jax.tree.map(lambda new, old: _where(copied, new, old), rekeyed, taken)
 
     def _refill(self, lanes: Any, which: Array, fresh: Any) -> Any:
         renewed = self.algorithm.renew(lanes, fresh)
@@ -258,6 +275,7 @@ class Program:
             "train": (self._train, (0,)),
             "evaluate": (self._evaluate, ()),
             "reorder": (self._reorder, (0,)),
+            "branch": (self._branch, (0,)),
             "refill": (self._refill, (0,)),
         }
 

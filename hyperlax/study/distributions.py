@@ -47,6 +47,10 @@ class SearchSpace:
             for name, distribution in self._space.items()
         }
 
+    def means(self, name: str, kept: Any, value: Any) -> bool:
+        """Whether what Optuna keeps of one parameter stands for this value of the recipe."""
+        return Categorical([_decode(self._space[name], kept)]).contains(value)
+
     def identity(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Equal for parameters that are the same configuration."""
         return tuple(repr(value) for value in self.canonical(params).values())

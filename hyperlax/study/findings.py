@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from hyperlax.arguments import StudyArguments
 from hyperlax.envs import canonical
 from hyperlax.metrics import ReferenceReturns
+from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.conversation import Conversation
@@ -54,7 +55,7 @@ def prepare(
 
 
 def record_of(
-    arguments: StudyArguments,
+    arguments: StudyArguments | PopulationArguments,
     recipe: Recipe,
     manifest: Manifest,
     directory: StudyDirectory,

@@ -78,6 +78,27 @@ class Confirmation:
 
 
 @dataclass(frozen=True)
+class Lineage:
+    """How the trials of population-based training follow one another: trial interval * members + member is one member's interval.
+
+    parents: trial -> the trial that it goes on from; none for those of interval 0. final: the best trial of the last interval,
+    None while that is not known. replay: the shell command that trains along its path.
+    """
+
+    members: int
+    parents: dict[int, int]
+    final: int | None
+    replay: str
+
+    def path(self, trial: int) -> list[int]:
+        """The trials that lead to this one, from interval 0 on, itself the last."""
+        path = [trial]
+        while path[-1] in self.parents:
+            path.append(self.parents[path[-1]])
+        return path[::-1]
+
+
+@dataclass(frozen=True)
 class StudyRecord:
     """A study and all of its trials, as of now.
 
@@ -85,7 +106,7 @@ class StudyRecord:
     arguments: the command's arguments by name with underscores, e.g. `total_timesteps`.
     space: dotted name -> distribution in the form of `Distribution.to_json`.
     importances: objective -> dotted name -> share; no entry for an objective where they cannot be computed.
-    confirmation: what is known of the best on new seeds, None where nothing is.
+    confirmation: what is known of the best on new seeds, None where nothing is. lineage: of population-based training, else None.
     """
 
     directory: Path
@@ -102,3 +123,4 @@ class StudyRecord:
     trials: list[TrialRecord]
     importances: dict[str, dict[str, float]]
     confirmation: Confirmation | None = None
+    lineage: Lineage | None = None

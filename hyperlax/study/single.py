@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from hyperlax.arguments import SingleArguments
 from hyperlax.envs import canonical, slug
 from hyperlax.errors import HyperlaxError
+from hyperlax.files import write_json
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe, dotted
@@ -21,7 +24,7 @@ from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.results import problem_of
 from hyperlax.study.stopping import Stop, stopping_on_signals
-from hyperlax.study.training import StudyRunner, reference_returns, runner_of_single
+from hyperlax.study.training import SingleRunner, reference_returns, runner_of_single
 from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
 
 log = logging.getLogger(__name__)
@@ -30,12 +33,18 @@ LEADING = "peak_performance"
 
 
 def run_single(
-    arguments: SingleArguments, recipe: Recipe, algorithm: AlgorithmConfig, runner: StudyRunner | None = None
+    arguments: SingleArguments,
+    recipe: Recipe,
+    algorithm: AlgorithmConfig,
+    runner: SingleRunner | None = None,
+    kind: str = "single",
+    beside: Mapping[str, Any] | None = None,
 ) -> int:
     """Train one configuration, write its files, print its metrics. Returns the exit status.
 
     0: done. 1: the training failed, the reason is printed. 130 or 143: interrupted, nothing is written. UsageError before anything
-    runs for what cannot. runner: what trains, by default the engine.
+    runs for what cannot. runner: what trains, by default the engine. kind: what the directory is named after. beside: name ->
+    content of further JSON files.
     """
     from hyperlax.analysis.single import write_learning_curve
 
@@ -55,7 +64,9 @@ def run_single(
             print("Interrupted; nothing is written.")
             return stop.exit_status
     with _ending_on_refusal(parent):
-        directory = new_directory(parent)
+        directory = new_directory(parent, kind)
+        for name, content in (beside or {}).items():
+            write_json(directory / name, content)
         (end,) = ends = write_tables(directory, batch, result, reference, searched=(), aggregate=arguments.aggregate)
         record = StudyRecord(
             directory=directory,
@@ -77,7 +88,7 @@ def run_single(
     return _print_end(end, directory)
 
 
-def _trained(runner: StudyRunner, batch: HparamBatch, seeds: int, stop: Stop) -> BatchResult:
+def _trained(runner: SingleRunner, batch: HparamBatch, seeds: int, stop: Stop) -> BatchResult:
     """What the runner gives. Where it raises, or gives what is no result, the training has failed.
 
     Raises:
@@ -99,13 +110,13 @@ def _trained(runner: StudyRunner, batch: HparamBatch, seeds: int, stop: Stop) ->
     return failed_batch(batch, cause, seeds, time.monotonic() - began, error)
 
 
-def new_directory(parent: Path) -> Path:
-    """Make the next free `single_NNNN`; two processes never get the same."""
-    names = [path.name.removeprefix("single_") for path in parent.glob("single_*")]
+def new_directory(parent: Path, kind: str) -> Path:
+    """Make the next free `<kind>_NNNN`; two processes never get the same."""
+    names = [path.name.removeprefix(f"{kind}_") for path in parent.glob(f"{kind}_*")]
     taken = [int(name) for name in names if name.isascii() and name.isdigit()]
     number = max(taken, default=-1) + 1
     while True:
-        path = parent / f"single_{number:04d}"
+        path = parent / f"{kind}_{number:04d}"
         try:
             path.mkdir()
         except FileExistsError:

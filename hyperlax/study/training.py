@@ -22,19 +22,23 @@ class StudyPools(Pools, Protocol):
     def close(self) -> None: ...
 
 
-class StudyRunner(Runner, Protocol):
+class SingleRunner(Runner, Protocol):
     """A runner that says what study.json keeps of it: its programs, the most lanes of any of them, and the device."""
 
     lanes: int
     device: str
 
-    def pools(self, repetitions: int) -> StudyPools:
-        """Its lanes, for a study that refills them; repetitions: seeds of a trial."""
-        ...
-
     @property
     def packing(self) -> Mapping[str, Any]:
         """Changes when a program is given fewer lanes for want of memory."""
+        ...
+
+
+class StudyRunner(SingleRunner, Protocol):
+    """A runner that can also refill its lanes."""
+
+    def pools(self, repetitions: int) -> StudyPools:
+        """Its lanes, for a study that refills them; repetitions: seeds of a trial."""
         ...
 
 
@@ -91,7 +95,7 @@ def runner_of_confirmation(
     )
 
 
-def runner_of_single(arguments: SingleArguments, algorithm: AlgorithmConfig) -> StudyRunner:
+def runner_of_single(arguments: SingleArguments, algorithm: AlgorithmConfig) -> SingleRunner:
     """The engine's runner for one configuration. Raises UsageError for what the engine cannot run."""
     from hyperlax.runner import Task, make_runner
 

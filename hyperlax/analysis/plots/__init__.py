@@ -17,6 +17,8 @@ from hyperlax.analysis.plots.optimization_history import optimization_history
 from hyperlax.analysis.plots.parallel_coordinate import parallel_coordinate
 from hyperlax.analysis.plots.param_importances import param_importances
 from hyperlax.analysis.plots.pareto_front import pareto_plot
+from hyperlax.analysis.plots.pbt_lineage import pbt_lineage
+from hyperlax.analysis.plots.pbt_winner import pbt_winner
 from hyperlax.analysis.plots.slice import slice_plot
 from hyperlax.study.record import StudyRecord
 
@@ -64,6 +66,24 @@ CONFIRMATION = Plot(
     min_width=620,
 )
 
+OF_A_POPULATION = (
+    Plot(
+        "pbt_lineage",
+        "Lineage",
+        "Each point is a member at the end of an interval; a line leads to it from whom it goes on from. Hover for its "
+        "hyperparameters.",
+        pbt_lineage,
+        min_width=680,
+    ),
+    Plot(
+        "pbt_winner",
+        "The schedule that won",
+        "What the best member at the end, and those it descends from, trained with in each interval.",
+        pbt_winner,
+        min_width=520,
+    ),
+)
+
 PLOTS = (
     Plot(
         "learning_curves",
@@ -104,8 +124,11 @@ PLOTS = (
 
 
 def draw_all(record: StudyRecord) -> list[Drawing]:
-    """Every plot of a study, the Pareto front first where there are several objectives."""
-    plots = (PARETO, *PLOTS) if len(record.objectives) > 1 else PLOTS
+    """Every plot of a study, the Pareto front first where there are several objectives, the lineage where there is one."""
+    if record.lineage:
+        plots = (*OF_A_POPULATION, *PLOTS)
+    else:
+        plots = (PARETO, *PLOTS) if len(record.objectives) > 1 else PLOTS
     words = AGGREGATE_WORDS[record.arguments["aggregate"]]
     return [draw(replace(plot, caption=plot.caption.format(aggregate=words)), record) for plot in plots]
 

@@ -1,0 +1,105 @@
+"""`pbt_schedule.json`: the hyperparameters by interval that led to the best member at the end, written and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hyperlax.envs import canonical
+from hyperlax.errors import UsageError
+from hyperlax.files import read_csv
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
+from hyperlax.reading import fits, read_json
+from hyperlax.recipe import Recipe, apply, dotted
+from hyperlax.space import Categorical, Distribution
+from hyperlax.study.record import TrialRecord
+
+SCHEDULE_FILE = "pbt_schedule.json"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The content of the file.
+
+    recipe: its path; config: the values of all its fields that the run began with. trial, final_return: of the best member at the
+    end. schedule: {interval, from_step, to_step, hyperparams} each, in order; steps are environment steps of one seed.
+    """
+
+    algo_and_network_config: str
+    recipe: str
+    env_config: str
+    seed: int
+    num_seeds: int
+    population_size: int
+    total_timesteps: int
+    num_eval_episodes: int
+    trial: int
+    final_return: float
+    config: dict[str, Any]
+    schedule: tuple[dict[str, Any], ...]
+
+
+def describe_schedule(arguments: PopulationArguments, recipe: Recipe, path: Sequence[TrialRecord]) -> dict[str, Any]:
+    """The file's content. path: the trials of every interval that lead to the best at the end, which is the last."""
+    entries = []
+    for interval, trial in enumerate(path):
+        assert trial.batch_directory is not None
+        rows = [row for row in read_csv(trial.batch_directory / "curves.csv") if int(row["trial"]) == trial.number]
+        steps = sorted({int(row["step"]) for row in rows})
+        entries.append({"interval": interval, "from_step": steps[0], "to_step": steps[-1], "hyperparams": trial.params})
+    return {
+        "algo_and_network_config": arguments.algo_and_network_config,
+        "recipe": str(recipe.path.resolve()),
+        "env_config": canonical(arguments.env_config),
+        "seed": arguments.seed,
+        "num_seeds": arguments.num_seeds,
+        "population_size": arguments.population_size,
+        "total_timesteps": arguments.total_timesteps,
+        "num_eval_episodes": arguments.num_eval_episodes,
+        "trial": path[-1].number,
+        "final_return": path[-1].values[OBJECTIVE],
+        "config": dotted(recipe.config.algorithm),
+        "schedule": entries,
+    }
+
+
+def read_schedule(path: Path) -> Schedule:
+    """A file's content. UsageError if it is none."""
+    stored = read_json(path)
+    hints = get_type_hints(Schedule)
+    missing = [name for name in hints if not isinstance(stored, dict) or name not in stored]
+    if missing:
+        raise UsageError(f"{path}: lacks {', '.join(missing)}. Give the {SCHEDULE_FILE} of a pbt run.")
+    values: dict[str, Any] = {
+        name: tuple(stored[name]) if isinstance(stored[name], list) else stored[name] for name in hints
+    }
+    wrong = [name for name, value in values.items() if not fits(value, hints[name])]
+    if wrong or not values["schedule"]:
+        name = (wrong or ["schedule"])[0]
+        raise UsageError(f"{path}: `{name}` is not what Hyperlax writes there.")
+    return Schedule(**values)
+
+
+def configurations(schedule: Schedule, algorithm: AlgorithmConfig, where: str) -> list[AlgorithmConfig]:
+    """The whole configuration of every interval. UsageError, beginning with `where`, for values that it cannot have."""
+    base = apply(algorithm, schedule.config, where)
+    found = []
+    for number, entry in enumerate(schedule.schedule):
+        if not isinstance(entry.get("hyperparams"), dict) or entry.get("interval") != number:
+            raise UsageError(f"{where}: entry {number} of `schedule` needs its interval and hyperparams.")
+        found.append(apply(base, entry["hyperparams"], f"{where}: interval {number}"))
+    return found
+
+
+def changing(configs: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
+    """Dotted name -> the values that a field has in turn, of those that change."""
+    tables = [dotted(config) for config in configs]
+    values = {name: [] for name in tables[0]}
+    for table in tables:
+        for name, value in table.items():
+            if value not in values[name]:
+                values[name].append(value)
+    return {name: Categorical(found) for name, found in values.items() if len(found) > 1}

@@ -1,0 +1,296 @@
+"""The loop of population-based training: decide, record, train an interval, save, write, tell; until the budget is spent.
+
+A run is a study in which a trial is a member over one interval. What is decided follows from the seed and from what was told, so
+it is read from the database where it is recorded and decided again where it is not. The members' state is saved before an interval
+is told: whatever is lost after that is made again from it, to the bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyperlax.checkpoints import Checkpoint, Head
+from hyperlax.engine.population import Measured, Point, Population, Selection
+from hyperlax.envs import canonical
+from hyperlax.errors import HyperlaxError
+from hyperlax.files import write_json
+from hyperlax.metrics import ReferenceReturns
+from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
+from hyperlax.recipe import Recipe
+from hyperlax.study import findings
+from hyperlax.study.batch_files import TrialEnd, judge, write_batch
+from hyperlax.study.conversation import Conversation
+from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.distributions import SearchSpace
+from hyperlax.study.generation_files import outcome_of
+from hyperlax.study.manifest import Manifest
+from hyperlax.study.pbt_schedule import SCHEDULE_FILE, describe_schedule
+from hyperlax.study.pedigree import Pedigree
+from hyperlax.study.progress import clock
+from hyperlax.study.record import StudyRecord
+from hyperlax.study.stopping import Stop, stopping_on_signals
+from hyperlax.study.storage import StudyStorage
+from hyperlax.study.suggest import Questioner
+from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "population.npz"
+PAGES_SECONDS = 60.0
+"""Between two writings of the pages while members train."""
+
+
+class PopulationLoop:
+    """A run while it lasts. make: the members, called only if anything is left to train."""
+
+    def __init__(
+        self,
+        arguments: PopulationArguments,
+        recipe: Recipe,
+        directory: StudyDirectory,
+        manifest: Manifest,
+        make: Callable[[], Population],
+        analyse: Callable[[StudyRecord], None],
+    ):
+        self._arguments, self._recipe = arguments, recipe
+        self._directory, self._manifest = directory, manifest
+        self._make, self._analyse = make, analyse
+        self._reference = ReferenceReturns(**manifest.reference)
+        self._selection = selection_of(arguments, recipe)
+        self._checkpoint = Checkpoint(directory.checkpoints / CHECKPOINT, 0.0)
+        self._schedule_file = directory.root / SCHEDULE_FILE
+        self._stop = Stop()
+        self._best = -np.inf
+        self._began = self._drawn = time.monotonic()
+
+    def run(self) -> int:
+        """Train what is missing and say how it ended, with the exit status."""
+        arguments = self._arguments
+        self._directory.check_database(arguments.study_name)
+        self._manifest.write(self._directory.manifest)
+        storage = StudyStorage(self._directory.database, arguments.study_name, arguments.objectives)
+        with closing(storage), stopping_on_signals(self._stop):
+            storage.describe(
+                {
+                    "recipe": self._recipe.name,
+                    "environment": canonical(arguments.env_config),
+                    "versions": self._manifest.versions,
+                    "search_space": self._manifest.space,
+                }
+            )
+            space = SearchSpace(self._recipe.space)
+            questioner = Questioner(space, "random", ("maximize",), arguments.seed, arguments.population_size)
+            self._storage = storage
+            self._conversation = Conversation(storage, self._directory, questioner, (OBJECTIVE,))
+            self._conversation.discard_incomplete()
+            self._conversation.recover()
+            self._pedigree = Pedigree(storage, self._conversation, space, arguments.population_size)
+            if not self._is_over():
+                self._train()
+            return self._end()
+
+    def _train(self) -> None:
+        """Interval after interval, from the last that was saved."""
+        members = self._make()
+        interval, before, cost = self._restored(members)
+        self._best = max((_highest(past.scores) for past in self._pedigree.history()), default=-np.inf)
+        self._began, began_at = time.monotonic(), interval
+        while interval < self._arguments.num_intervals and not self._stop.is_set() and not self._has_failed():
+            trials = self._decide(interval)
+            source = self._pedigree.source(interval)
+            point, timing = members.advance(interval, trials, source.tolist())
+            measured = Measured(point, _summed(cost, timing))
+            inherited = {name: values[source] for name, values in before.items()}
+            self._save(members, interval, inherited, measured)
+            self._finish(members, interval, inherited, measured)
+            self._say(interval, source, measured, interval + 1 - began_at)
+            interval, before, cost = interval + 1, point, {}
+
+    def _is_over(self) -> bool:
+        return self._pedigree.finished() >= self._arguments.num_intervals or self._has_failed()
+
+    def _has_failed(self) -> bool:
+        """Whether nobody is left to go on from."""
+        finished = self._pedigree.finished()
+        return finished > 0 and not np.isfinite(self._pedigree.scores(finished - 1)).any()
+
+    def _decide(self, interval: int) -> list[Trial]:
+        """The trials of an interval, which are recorded by now and RUNNING."""
+        if not self._pedigree.trials(interval):
+            size = self._arguments.population_size
+            if interval == 0:
+                source, params = np.arange(size), self._selection.begin(size)
+            else:
+                source, params = self._selection.go_on(self._pedigree.history()[:interval])
+            self._pedigree.record(interval, source.tolist(), params)
+        frozen = self._pedigree.trials(interval)
+        self._storage.start(trial.number for trial in frozen)
+        base = self._recipe.config.algorithm
+        return [self._conversation.trial(trial, base) for trial in frozen]
+
+    def _restored(self, members: Population) -> tuple[int, Point, dict[str, Any]]:
+        """The interval to train next, the evaluation that it begins with, and what that cost if it was made now."""
+        found = self._checkpoint.load()
+        if found is None or not found[0].goes_on(members.identity()):
+            if self._pedigree.finished():
+                log.warning(
+                    "The members train again from the beginning; what is told of them has to come out the same."
+                )
+            begun = members.begin()
+            return 0, begun.point, begun.timing
+        head, arrays = found
+        members.restore(arrays)
+        done = head.segments - 1
+        measured = Measured(_named("after", arrays), {**head.timing, "predicted_seconds": None})
+        self._decide(done)
+        self._finish(members, done, _named("before", arrays), measured)
+        log.info("The members go on from step %d.", members.steps[head.segments])
+        return head.segments, measured.point, {}
+
+    def _save(self, members: Population, interval: int, before: Point, measured: Measured) -> None:
+        """The members as they are at the end of an interval, and all that is to be told of it."""
+        numbers = tuple(trial.number for trial in self._pedigree.trials(interval))
+        timing = {name: float(value) for name, value in measured.timing.items() if value is not None}
+        points = {f"before_{name}": values for name, values in before.items()}
+        points |= {f"after_{name}": values for name, values in measured.point.items()}
+        head = Head(numbers, members.identity(), interval + 1, timing)
+        self._checkpoint.save(head, {**points, **members.save()})
+
+    def _finish(self, members: Population, interval: int, before: Point, measured: Measured) -> None:
+        """Write an interval's files, then tell Optuna. What is told already has to be the same."""
+        arguments, base = self._arguments, self._recipe.config.algorithm
+        trials = [self._conversation.trial(frozen, base) for frozen in self._pedigree.trials(interval)]
+        steps = members.steps[interval], members.steps[interval + 1]
+        outcomes = tuple(
+            outcome_of(trial, member, before, measured, steps, members.num_parameters(), arguments)
+            for member, trial in enumerate(trials)
+        )
+        if interval < self._pedigree.finished():
+            self._compare(interval, trials, outcomes)
+            return
+        path = self._conversation.new_batch(interval)
+        batch = HparamBatch(tuple(trials))
+        ends = write_batch(
+            path,
+            batch,
+            BatchResult(outcomes, measured.timing),
+            self._reference,
+            self._recipe.space,
+            arguments.aggregate,
+        )
+        self._conversation.tell(ends, path)
+        for end in ends:
+            if end.state == "FAIL":
+                log.warning("member %d: %s. It is replaced.", end.number % arguments.population_size, end.reason)
+
+    def _compare(self, interval: int, trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> None:
+        judged = [
+            judge(outcome, trial, self._reference, self._recipe.space, self._arguments.aggregate)
+            for trial, outcome in zip(trials, outcomes, strict=True)
+        ]
+        now = np.array([_score(end) for end in judged])
+        if not np.array_equal(now, self._pedigree.scores(interval), equal_nan=True):
+            raise HyperlaxError(
+                f"{self._directory.root}: interval {interval} comes out otherwise than it did: the saved state is lost, and this "
+                "machine or its packages are not those that the run began on. Begin anew with another --output-root."
+            )
+
+    def _say(self, interval: int, source: np.ndarray, measured: Measured, done: int) -> None:
+        """One line an interval, and the pages now and then."""
+        scores, total = self._pedigree.scores(interval), self._arguments.num_intervals
+        self._best = max(self._best, _highest(scores))
+        finite, now = scores[np.isfinite(scores)], time.monotonic()
+        parts = [
+            f"interval {interval + 1}/{total}",
+            f"best return {self._best:.6g}",
+            f"median {np.median(finite):.6g}" if len(finite) else "every member failed",
+            f"{int((source != np.arange(len(source))).sum())} copies",
+            f"{measured.timing['steps_per_second']:,.0f} steps/s",
+            f"{clock((now - self._began) / done * (total - interval - 1))} left",
+        ]
+        print("  ".join(parts), file=sys.stderr, flush=True)
+        if now - self._drawn > PAGES_SECONDS:
+            self._write_pages()
+            self._drawn = time.monotonic()
+
+    def _end(self) -> int:
+        """Pages and schedule of what there is, what to do next, and the exit status."""
+        finished, total = self._pedigree.finished(), self._arguments.num_intervals
+        best = self._pedigree.best_at_the_end()
+        if finished == total and best is not None:
+            self._write_schedule(best)
+        if finished:
+            self._write_pages()
+            print(f"Report: {self._directory.report}")
+        if self._has_failed():
+            print(
+                f"Every member failed in interval {finished - 1}; the reasons are in {self._directory.root / 'trials.csv'}."
+            )
+            return 1
+        if finished < total:
+            command = resume_command(self._directory.root)
+            print(f"Interrupted after {finished} of {total} intervals, the members are saved. To go on:\n  {command}")
+            return self._stop.exit_status
+        assert best is not None
+        size, value = (
+            self._arguments.population_size,
+            self._pedigree.scores(total - 1)[best % self._arguments.population_size],
+        )
+        print(f"Best at the end: member {best % size} (trial {best}), return {value:.6g}.")
+        print(f"Train fresh agents along its schedule:\n  {replay_command(self._schedule_file)}")
+        return 0
+
+    def _write_schedule(self, best: int) -> None:
+        """`pbt_schedule.json` of the trials that lead to the best."""
+        path = self._pedigree.lineage("").path(best)
+        trials = self._conversation.trials()
+        records = [self._conversation.record(trials[number]) for number in path]
+        write_json(self._schedule_file, describe_schedule(self._arguments, self._recipe, records))
+
+    def _write_pages(self) -> None:
+        told = self._conversation.trials()[: self._pedigree.finished() * self._arguments.population_size]
+        parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation, told)
+        lineage = self._pedigree.lineage(replay_command(self._schedule_file))
+        self._analyse(replace(findings.record_of(*parts), lineage=lineage))
+
+
+def selection_of(arguments: PopulationArguments, recipe: Recipe) -> Selection:
+    """The rule of a run. recipe: its space is what is explored."""
+    return Selection(recipe.space, arguments.explore, arguments.quantile, arguments.seed)
+
+
+def resume_command(root: Path) -> str:
+    return shlex.join(["hyperlax", "pbt", "--resume-from", str(root)])
+
+
+def replay_command(schedule: Path) -> str:
+    return shlex.join(["hyperlax", "pbt-replay", str(schedule)])
+
+
+def _named(prefix: str, arrays: dict[str, np.ndarray]) -> Point:
+    start = f"{prefix}_"
+    return {name.removeprefix(start): values for name, values in arrays.items() if name.startswith(start)}
+
+
+def _summed(before: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
+    """What an interval cost, with what the beginning before it did."""
+    added = ("programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds")
+    return {name: value + before.get(name, 0) if name in added else value for name, value in timing.items()}
+
+
+def _highest(scores: np.ndarray) -> float:
+    return scores[np.isfinite(scores)].max(initial=-np.inf)
+
+
+def _score(end: TrialEnd) -> float:
+    return end.metrics[OBJECTIVE] if end.state == "COMPLETE" else np.nan

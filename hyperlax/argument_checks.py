@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hyperlax.arguments import RUN_LENGTH, SingleArguments, StudyArguments, flag_of
 from hyperlax.errors import UsageError
+from hyperlax.pruning_checks import check_pruning
 from hyperlax.sampler_checks import check_sampler
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def checked(arguments: StudyArguments) -> StudyArguments:
         check_sampler(arguments.sampler, arguments.objective_names, arguments.optuna_study_batch_size)
     for text in arguments.constraints:
         parse_constraint(text)
+    check_pruning(arguments)
     _check_confirmation(arguments)
     if arguments.packing not in PACKINGS:
         raise UsageError(f"--packing: nothing named {arguments.packing!r}. Use {', '.join(PACKINGS)}.")

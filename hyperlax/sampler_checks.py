@@ -29,10 +29,10 @@ def check_sampler(sampler: str, objectives: Sequence[str], super_batch: int) -> 
         near = difflib.get_close_matches(sampler, SAMPLERS, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise UsageError(f"--sampler: no sampler named `{sampler}`. {hint}There are {', '.join(SAMPLERS)}.")
-    if sampler == "cmaes" and len(objectives) > 1:
+    if sampler in ("cmaes", "gp") and len(objectives) > 1:
         raise UsageError(
-            f"--sampler cmaes optimizes one objective, got {len(objectives)} ({', '.join(objectives)}). "
-            f"For several, use {_others('cmaes')}."
+            f"--sampler {sampler} optimizes one objective, got {len(objectives)} ({', '.join(objectives)}). "
+            f"For several, use {_others('cmaes', 'gp')}."
         )
     if sampler in ("nsgaii", "nsgaiii") and super_batch < 2:
         raise UsageError(

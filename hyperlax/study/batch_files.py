@@ -120,6 +120,8 @@ def judge(
         asked = dotted(trial.algorithm)
         return reason_of(cause, lane=outcome.lane, step=step, searched={name: asked[name] for name in searched})
 
+    if outcome.state == "PRUNED":
+        return TrialEnd(trial.number, outcome.state, outcome.reason, {})
     if outcome.state != "COMPLETE":
         return TrialEnd(trial.number, outcome.state, reason(outcome.reason, outcome.fault_step), {})
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +16,9 @@ from hyperlax.fields import filled
 from hyperlax.files import cell
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
-from hyperlax.recipe import apply, dotted
+from hyperlax.recipe import dotted
 from hyperlax.study.amendments import Amendment, Amendments, as_failed
-from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams, trials_of
+from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.ledger import Ending, Entry
 from hyperlax.study.overlap import Overlap, as_running
@@ -26,6 +26,7 @@ from hyperlax.study.presampled import RowByRow
 from hyperlax.study.record import TrialRecord
 from hyperlax.study.storage import StudyStorage, is_feasible
 from hyperlax.study.suggest import Questioner
+from hyperlax.study.untold import untold_batches
 from hyperlax.trial import Trial
 
 log = logging.getLogger(__name__)
@@ -41,32 +42,6 @@ def next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> tu
     first = pending[0] if pending else len(trials)
     start = first - first % super_batch
     return start, min(start + super_batch, len(trials) + missing - len(pending))
-
-
-def untold_trials(directory: StudyDirectory, told: Collection[str]) -> dict[int, Path]:
-    """Trials that have ended by what is on disk, with their batches, of `untold_batches`."""
-    amendments = Amendments(directory.amendments)
-    return {
-        number: path
-        for path in untold_batches(directory, amendments, told)
-        for number in trials_of(path)
-        if not amendments.is_retried(number, directory.name(path))
-    }
-
-
-def untold_batches(directory: StudyDirectory, amendments: Amendments, told: Collection[str]) -> list[Path]:
-    """The complete batches that no trial names, but for those of which nothing counts: all their trials were run again.
-
-    told: what trials name. A batch that one of them names was told whole, and its files are not needed. Raises DamagedBatch.
-    """
-    named = ((path, directory.name(path)) for path in directory.complete_batches())
-    untold = [(path, name) for path, name in named if name not in told]
-    return [path for path, name in untold if not all(amendments.is_retried(n, name) for n in trials_of(path))]
-
-
-def legal(trial: Trial) -> Trial:
-    """The trial with its values as its recipe's fields keep them. UsageError if they refuse one."""
-    return Trial(trial.number, apply(trial.algorithm, dotted(trial.algorithm), "refused"))
 
 
 class Conversation:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
@@ -20,9 +19,7 @@ from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
 from hyperlax.study import database, findings
-from hyperlax.study.batch_files import failed_batch
 from hyperlax.study.confirming import Confirming
-from hyperlax.study.conversation import legal, untold_trials
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.endings import Endings
 from hyperlax.study.failures import Failures
@@ -30,17 +27,16 @@ from hyperlax.study.findings import Analyse
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.opening import converse
 from hyperlax.study.overlap import is_pooled, lanes_of, overlap_of
-from hyperlax.study.pool import Background, run_batches
+from hyperlax.study.pool import Background
 from hyperlax.study.pooled import PooledTraining, rule_of
 from hyperlax.study.progress import Progress
-from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.results import problem_of
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.storage import StudyStorage, is_feasible
 from hyperlax.study.summary import print_end
+from hyperlax.study.super_batches import SuperBatches
 from hyperlax.study.training import StudyRunner, runner_of_confirmation
-from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
+from hyperlax.study.untold import untold_trials
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +75,6 @@ class StudyLoop:
         self._exhausted = False
         self._background = Background()
         self._checkpoints = Checkpoints(directory.checkpoints, arguments.checkpoint_seconds)
-        self._began: dict[HparamBatch, float] = {}
         self._complete = 0
         self._standings = (
             Standings(rule_of(arguments), arguments.objective_directions) if is_pooled(arguments) else None
@@ -109,6 +104,7 @@ class StudyLoop:
                 self._retry()
             finished = [trial for trial in self._conversation.trials() if trial.state.is_finished()]
             self._checkpoints.forget([trial.number for trial in finished])
+            self._complete = findings.finished_super_batches(self._conversation, self._width)
             for trial in (trial for trial in finished if not self._conversation.is_invalidated(trial.number)):
                 self._failures.count(trial.state.name, trial.user_attrs.get("reason", ""))
             self._write_analysis()
@@ -170,13 +166,26 @@ class StudyLoop:
 
     def _train_super_batches(self, runner: StudyRunner, progress: Progress) -> None:
         """Super-batch after super-batch, each in batches that train to their end."""
+        training = SuperBatches(
+            self._arguments,
+            self._recipe.config.algorithm,
+            runner,
+            storage=self._storage,
+            conversation=self._conversation,
+            endings=self._endings,
+            checkpoints=self._checkpoints,
+            progress=progress,
+            stop=self._stop,
+            ended=lambda: self._note(runner),
+        )
         while self._may_start():
             asked = self._conversation.next_trials(self._arguments.n_trials)
             if not asked:
                 self._exhausted = self._conversation.finished() < self._arguments.n_trials
                 return
             self._back_up()
-            self._run_super_batch(asked, runner, progress)
+            training.run(asked, self._may_start)
+            self._trials_ended(runner)
 
     def _train_pooled(self, standings: Standings, runner: StudyRunner, progress: Progress) -> None:
         """All super-batches in lanes that are refilled."""
@@ -236,86 +245,6 @@ class StudyLoop:
     def _may_start(self) -> bool:
         return not self._stop.is_set() and not self._failures.too_many and time.monotonic() < self._deadline
 
-    def _run_super_batch(self, asked: list[FrozenTrial], runner: StudyRunner, progress: Progress) -> None:
-        """Train trials of one super-batch; its analysis follows when none of them is left."""
-        number = asked[0].number // self._width
-        trials = self._legal(asked, number, progress)
-        plan = runner.plan(trials, self._checkpoints.heads())
-        log.info("%s", plan.sentence())
-
-        def run(batch: HparamBatch) -> BatchResult:
-            return runner.run(
-                batch,
-                should_stop=self._stop.is_set,
-                report=progress.stepped,
-                checkpoint=self._checkpoints.of(batch.numbers),
-            )
-
-        def batch_ends(batch: HparamBatch, future: Future[BatchResult]) -> Sequence[HparamBatch]:
-            self._note(runner)
-            return self._batch_ends(batch, future, number, progress)
-
-        run_batches(
-            run,
-            plan.batches,
-            runner.slots,
-            stop=self._stop,
-            may_start=self._may_start,
-            on_start=self._batch_starts,
-            on_end=batch_ends,
-            on_tick=progress.draw,
-        )
-        if number < findings.finished_super_batches(self._conversation, self._width):
-            self._write_analysis()
-
-    def _batch_starts(self, batch: HparamBatch) -> None:
-        self._began[batch] = time.monotonic()
-        self._checkpoints.keep_only(batch.numbers)
-        self._storage.start(batch.numbers)
-
-    def _batch_ends(
-        self, batch: HparamBatch, future: Future[BatchResult], number: int, progress: Progress
-    ) -> Sequence[HparamBatch]:
-        """Write a batch's files, then tell Optuna. What was interrupted waits.
-
-        Of what raised, the two halves are to be run instead, so that in the end only the trial at fault is FAIL. A runner that
-        returns what is no result has failed all of its trials.
-        """
-        error, began = future.exception(), self._began.pop(batch)
-        if isinstance(error, (Interrupted, KeyboardInterrupt)):
-            self._stop.set()
-            self._storage.wait(batch.numbers)
-            return ()
-        if error is not None and not isinstance(error, Exception):
-            raise error
-        if error is not None and len(batch.trials) > 1:
-            return self._halves(batch, error)
-        seeds, seconds = self._arguments.num_seeds, time.monotonic() - began
-        cause = cause_of_error(error) if error else problem_of(batch, future.result(), seeds)
-        result = failed_batch(batch, cause, seeds, seconds, error) if cause else future.result()
-        self._endings.finish(batch, result, number)
-        self._checkpoints.forget(batch.numbers)
-        return ()
-
-    def _halves(self, batch: HparamBatch, error: Exception) -> Sequence[HparamBatch]:
-        log.warning("The batch of %s broke (%s). Its halves are run instead.", _numbers(batch), cause_of_error(error))
-        self._storage.wait(batch.numbers)
-        self._checkpoints.forget(batch.numbers)
-        middle = len(batch.trials) // 2
-        return HparamBatch(batch.trials[:middle]), HparamBatch(batch.trials[middle:])
-
-    def _legal(self, asked: Sequence[FrozenTrial], number: int, progress: Progress) -> list[Trial]:
-        """What to train of a super-batch. A trial whose values its recipe's fields refuse is FAIL."""
-        sound = []
-        for frozen in asked:
-            trial = self._conversation.trial(frozen, self._recipe.config.algorithm)
-            try:
-                sound.append(legal(trial))
-            except UsageError as error:
-                alone = HparamBatch((trial,))
-                self._endings.finish(alone, failed_batch(alone, str(error), self._arguments.num_seeds, 0.0), number)
-        return sound
-
     def _write_analysis(self) -> None:
         """The analysis as of the last finished super-batch, and those that are missing; training does not wait for it."""
         self._background.wait()
@@ -324,8 +253,3 @@ class StudyLoop:
         parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation)
         for work in findings.prepare(self._analyse, *parts):
             self._background.start(work)
-
-
-def _numbers(batch: HparamBatch) -> str:
-    plural = "s" if len(batch.trials) > 1 else ""
-    return f"trial{plural} {', '.join(map(str, batch.numbers))}"

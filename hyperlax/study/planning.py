@@ -16,7 +16,7 @@ from hyperlax.recipe import Recipe
 from hyperlax.sampler_checks import check_search
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
-from hyperlax.study.conversation import legal
+from hyperlax.study.course import legal
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.launcher import refuse_existing, study_directory
 from hyperlax.study.opening import converse

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from optuna.trial import FrozenTrial
 
 from hyperlax.arguments import StudyArguments
@@ -18,12 +16,13 @@ from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns, compute
 from hyperlax.pooling import OPEN, SUMMED, Advance, Dropped, Pools
 from hyperlax.study.batch_files import failed_batch
-from hyperlax.study.conversation import Conversation, legal
+from hyperlax.study.conversation import Conversation
+from hyperlax.study.course import Course, first_points, legal
 from hyperlax.study.endings import Endings
 from hyperlax.study.progress import Progress
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.storage import StudyStorage
-from hyperlax.trial import MEASURED, BatchResult, Curve, HparamBatch, Outcome, Trial
+from hyperlax.trial import BatchResult, Curve, HparamBatch, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -38,51 +37,6 @@ def rule_of(arguments: StudyArguments) -> Rule:
         arguments.pruner_percentile,
         arguments.num_seeds if arguments.seed_schedule == "racing" else 1,
     )
-
-
-@dataclass
-class _Course:
-    """A trial on its way. done: the curves of its repetitions that are complete; latest: where the present one stands."""
-
-    trial: Trial
-    cohort: int = OPEN
-    done: list[Curve] = field(default_factory=list)
-    latest: Advance | None = None
-    in_lane: bool = False
-    shown: list[list[float]] = field(default_factory=list)
-    seconds_before: float = 0.0
-
-    def begin_anew(self) -> None:
-        """Forget everything but the trial and its cohort."""
-        self.done, self.latest, self.in_lane, self.shown, self.seconds_before = [], None, False, [], 0.0
-
-    def curve(self, points: int | None = None) -> Curve:
-        """The first `points` evaluations of the first repetition, or all of those that are complete side by side."""
-        assert self.latest is not None
-        if points is not None or not self.done:
-            return _first_points(self.done[0] if self.done else self.latest.curve, points)
-        first = self.done[0]
-        columns = {name: np.concatenate([getattr(curve, name) for curve in self.done], axis=1) for name in MEASURED}
-        return Curve(steps=first.steps, episodes=first.episodes, budget=first.budget, **columns)
-
-    def outcome(self, state: str, reason: str, curve: Curve) -> Outcome:
-        """Its end."""
-        assert self.latest is not None
-        return Outcome(
-            number=self.trial.number,
-            state=state,
-            reason=reason,
-            curve=curve,
-            num_parameters=self.latest.num_parameters,
-            train_seconds=self.seconds_before + (self.latest.train_seconds if self.in_lane else 0.0),
-            lane=self.latest.lane,
-            fault_step=self.latest.fault_step,
-        )
-
-
-def _first_points(curve: Curve, points: int | None) -> Curve:
-    columns = {name: getattr(curve, name)[:points] for name in ("steps", *MEASURED)}
-    return Curve(episodes=curve.episodes, budget=curve.budget, **columns)
 
 
 class PooledTraining:
@@ -114,9 +68,9 @@ class PooledTraining:
         self._standings, self._pools, self._checkpoints = standings, pools, checkpoints
         self._progress, self._lanes, self._asked, self._changed = progress, lanes, asked, changed
         self._rule, self._objectives = standings.rule, list(arguments.objectives)
-        self._courses: dict[int, _Course] = {}
+        self._courses: dict[int, Course] = {}
         self._waiting: list[int] = []
-        self._ended: list[tuple[_Course, Outcome]] = []
+        self._ended: list[tuple[Course, Outcome]] = []
         self._cohorts = OPEN
         self._timed, self._useful, self._steps = pools.timing(), 0, 0
 
@@ -169,10 +123,10 @@ class PooledTraining:
             trial = self._conversation.trial(frozen, self._base)
             self._standings.expect(trial.number)
             try:
-                self._courses[trial.number] = _Course(legal(trial))
+                self._courses[trial.number] = Course(legal(trial))
                 self._waiting.append(trial.number)
             except UsageError as error:
-                self._fail(_Course(trial), str(error))
+                self._fail(Course(trial), str(error))
 
     def _fill(self, may_start: Callable[[], bool]) -> None:
         """Put waiting trials into free lanes, asking for more while none waits."""
@@ -194,7 +148,7 @@ class PooledTraining:
             self._asked()
             self._await(more)
 
-    def _is_to_repeat(self, course: _Course) -> bool:
+    def _is_to_repeat(self, course: Course) -> bool:
         return len(course.done) < self._rule.seeds and self._standings.is_settled(course.trial.number)
 
     def _take(self, advance: Advance) -> None:
@@ -214,11 +168,11 @@ class PooledTraining:
         """Segments of the repetitions before the present one."""
         return advance.repetition * self._rule.segments
 
-    def _values(self, course: _Course, advance: Advance, segment: int) -> list[float]:
+    def _values(self, course: Course, advance: Advance, segment: int) -> list[float]:
         """The objectives after a segment of the present repetition; in the midst of a later one, those of the ones before."""
         if advance.repetition and segment < self._rule.segments:
             return course.shown[-1]
-        together = _Course(course.trial, done=[*course.done, _first_points(advance.curve, segment + 1)], latest=advance)
+        together = Course(course.trial, done=[*course.done, first_points(advance.curve, segment + 1)], latest=advance)
         metrics = compute(
             together.outcome("COMPLETE", "", together.curve()), self._reference, self._arguments.aggregate
         )
@@ -234,14 +188,14 @@ class PooledTraining:
             if len(course.done) == self._rule.seeds and self._standings.is_settled(course.trial.number):
                 self._end(course, course.outcome("COMPLETE", "", course.curve()))
 
-    def _until(self, course: _Course, verdict: Verdict) -> Curve:
+    def _until(self, course: Course, verdict: Verdict) -> Curve:
         """The curve of a trial until it was pruned."""
         return course.curve(verdict.segment + 1 if verdict.segment < self._rule.segments else None)
 
     def _reason(self, verdict: Verdict) -> str:
         return verdict.sentence(self._rule.segments * self._rule.seeds)
 
-    def _end(self, course: _Course, outcome: Outcome) -> None:
+    def _end(self, course: Course, outcome: Outcome) -> None:
         if not self._standings.has_ended(course.trial.number):
             self._standings.end(course.trial.number)
         if course.in_lane:
@@ -249,7 +203,7 @@ class PooledTraining:
         del self._courses[course.trial.number]
         self._ended.append((course, outcome))
 
-    def _leave(self, course: _Course) -> None:
+    def _leave(self, course: Course) -> None:
         assert course.latest is not None
         self._pools.leave(course.trial.number)
         course.in_lane, course.seconds_before = False, course.seconds_before + course.latest.train_seconds
@@ -272,7 +226,7 @@ class PooledTraining:
         self._waiting = sorted({*self._waiting, *drop.numbers})
         self._storage.wait(drop.numbers)
 
-    def _fail(self, course: _Course, cause: str, error: Exception | None = None) -> None:
+    def _fail(self, course: Course, cause: str, error: Exception | None = None) -> None:
         """A trial without an outcome."""
         batch, number = HparamBatch((course.trial,)), course.trial.number
         self._standings.end(number)

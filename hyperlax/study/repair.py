@@ -16,12 +16,12 @@ from hyperlax.recipe import Recipe
 from hyperlax.sampler_checks import check_search
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
-from hyperlax.study.conversation import untold_trials
 from hyperlax.study.directory import StudyDirectory, only_one_process
 from hyperlax.study.opening import converse
 from hyperlax.study.overlap import overlap_of
 from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.storage import StudyStorage
+from hyperlax.study.untold import untold_trials
 
 COMPANIONS = ("-journal", "-wal", "-shm")
 """SQLite's files beside a database; one left beside another database would be taken for its own."""

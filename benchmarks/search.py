@@ -1,0 +1,262 @@
+"""How well studies search, and what pruning, populations and confirmation are worth.
+
+    python benchmarks/search.py width             # one trial at a time equals Optuna; regret at widths 1, 4, 16, 64
+    python benchmarks/search.py fronts            # hypervolume of several objectives against Optuna's NSGA-II
+    python benchmarks/search.py pruning           # with refilled lanes against fixed batches: PPO CartPole, SAC Pendulum
+    python benchmarks/search.py population        # PBT against random search at equal steps: PPO Pendulum
+
+`--repetitions N` of each; both sides of a row have the same seeds. Prints rows of Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from scipy.stats import bootstrap
+
+from benchmarks.problems import SEVERAL, SINGLE, Problem, hypervolume
+from hyperlax.space import UniformContinuous
+from hyperlax.study.distributions import SearchSpace
+from hyperlax.study.suggest import Questioner
+
+TRIALS = 256
+WIDTHS = (1, 4, 16, 64)
+POPULATION, GENERATIONS = 40, 25
+
+
+def space_of(problem: Problem) -> SearchSpace:
+    return SearchSpace({f"x{i:02d}": UniformContinuous(domain=(0.0, 1.0)) for i in range(problem.dimensions)})
+
+
+def point(params: dict[str, float]) -> np.ndarray:
+    return np.array([params[name] for name in sorted(params)])
+
+
+def ours(problem: Problem, sampler: str, width: int, trials: int, seed: int) -> list[FrozenTrial]:
+    """What a study of these super-batches would try, with the values that came of it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = space_of(problem)
+    objectives = len(problem.reference) or 1
+    asker = Questioner(space, sampler, ("minimize",) * objectives, seed, width)
+    history: list[FrozenTrial] = []
+    while len(history) < trials:
+        start = len(history)
+        for new in asker.suggest(start, min(width, trials - start), lambda first: history[:first]):
+            made = create_trial(
+                params=new.params,
+                distributions=space.optuna,
+                values=problem.values(point(new.params)),
+                state=TrialState.COMPLETE,
+                system_attrs=new.system_attrs,
+            )
+            made.number = len(history)
+            history.append(made)
+    return history
+
+
+def optunas(problem: Problem, sampler: optuna.samplers.BaseSampler, trials: int) -> list[FrozenTrial]:
+    """What plain Optuna tries, one after another."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = space_of(problem)
+    directions = [optuna.study.StudyDirection.MINIMIZE] * (len(problem.reference) or 1)
+    study = optuna.create_study(directions=directions, sampler=sampler)
+    for _ in range(trials):
+        trial = study.ask(space.optuna)
+        study.tell(trial, problem.values(point(trial.params)))
+    return study.trials
+
+
+def regret(problem: Problem, sampler: str, width: int, seed: int) -> float:
+    """Of the best of TRIALS trials."""
+    return min(trial.values[0] for trial in ours(problem, sampler, width, TRIALS, seed)) - problem.least
+
+
+def is_plain_optuna(problem: Problem, seed: int) -> bool:
+    """Whether one trial at a time gives Optuna's own parameters and values to the bit."""
+    theirs = optunas(problem, optuna.samplers.TPESampler(seed=seed), TRIALS)
+    return [(t.params, t.values) for t in ours(problem, "tpe", 1, TRIALS, seed)] == [
+        (t.params, t.values) for t in theirs
+    ]
+
+
+def volumes(problem: Problem, seed: int) -> tuple[float, float]:
+    """Hypervolumes of ours and of Optuna's NSGA-II after as many trials."""
+    trials = POPULATION * GENERATIONS
+    plain = optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
+    found = ours(problem, "nsgaii", POPULATION, trials, seed), optunas(problem, plain, trials)
+    one, other = (hypervolume(np.array([t.values for t in side]), problem.reference) for side in found)
+    return one, other
+
+
+def width(repetitions: int) -> None:
+    """Equality at width 1, then a row a problem and width, and wins against random search of the same seed."""
+    with ProcessPoolExecutor() as processes:
+        print(
+            f"| median regret after {TRIALS} trials | width | 95 % interval | better than random |\n|---|---|---|---|"
+        )
+        for problem in SINGLE:
+            equal = list(processes.map(partial(is_plain_optuna, problem), range(3)))
+            print(f"| {problem.name}: width 1 is plain Optuna | | | {sum(equal)} of {len(equal)} seeds |")
+            draws = list(processes.map(partial(regret, problem, "random", 16), range(repetitions)))
+            for wide in WIDTHS:
+                found = list(processes.map(partial(regret, problem, "tpe", wide), range(repetitions)))
+                wins = sum(one < other for one, other in zip(found, draws, strict=True))
+                low, high = interval(found, np.median)
+                print(
+                    f"| {problem.name} {np.median(found):.3f} | {wide} | {low:.3f} to {high:.3f} | "
+                    f"{wins} of {repetitions} |",
+                    flush=True,
+                )
+            low, high = interval(draws, np.median)
+            print(f"| {problem.name} {np.median(draws):.3f} | random | {low:.3f} to {high:.3f} | |", flush=True)
+
+
+def fronts(repetitions: int) -> None:
+    """A row a problem: our hypervolume by Optuna's, of paired seeds."""
+    trials = POPULATION * GENERATIONS
+    print(
+        f"| NSGA-II, {trials} trials, population {POPULATION} | ours / Optuna's hypervolume | 95 % interval |\n|---|---|---|"
+    )
+    with ProcessPoolExecutor() as processes:
+        for problem in SEVERAL:
+            pairs = list(processes.map(partial(volumes, problem), range(repetitions)))
+            ratios = [one / other for one, other in pairs]
+            low, high = interval(ratios, np.mean)
+            print(f"| {problem.name} | {np.mean(ratios):.3f} | {low:.3f} to {high:.3f} |", flush=True)
+
+
+def interval(values: Sequence[float], statistic: Callable[..., object]) -> tuple[float, float]:
+    """95 %, by percentile bootstrap."""
+    if len(set(values)) == 1:
+        return values[0], values[0]
+    found = bootstrap(
+        (np.array(values),), statistic, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A recipe on an environment, and the flags of its study."""
+
+    recipe: str
+    environment: str
+    flags: str
+
+
+SEARCHES = (
+    Search("ppo_mlp", "gymnax.cartpole", "--total-timesteps 100000 --num-evaluations 12"),
+    Search("sac_mlp", "gymnax.pendulum", "--total-timesteps 12000 --num-evaluations 12"),
+)
+
+
+def pruning(repetitions: int) -> None:
+    """A row a task and pruner: wall seconds, calls of the device and the confirmed return of the winner."""
+    print(
+        "| 64 trials | pruner | wall seconds | train calls | confirmed winner | standard error |\n|---|---|---|---|---|---|"
+    )
+    for search in SEARCHES:
+        for pruner in ("none", "asha", "median"):
+            found = [run_search(search, pruner, seed) for seed in range(repetitions)]
+            seconds, calls, returns = (np.array(column, float) for column in zip(*found, strict=True))
+            error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else float("nan")
+            print(
+                f"| {search.recipe} {search.environment} | {pruner} | {seconds.mean():.0f} | {calls.mean():.0f} | "
+                f"{returns.mean():.1f} | {error:.1f} |",
+                flush=True,
+            )
+
+
+def run_search(search: Search, pruner: str, seed: int) -> tuple[float, float, float]:
+    """Seconds of one study with a full program cache, its calls of `train`, and its winner's mean return on 10 new seeds."""
+    with tempfile.TemporaryDirectory() as root:
+        words = f"optuna-hp-search --algo-and-network-config {search.recipe} --env-config {search.environment} {search.flags}"
+        words += f" --n-trials 64 --seed {seed} --pruner {pruner} --packing pad --runner-hparam-batch-size 4 --log-level WARNING"
+        began = time.perf_counter()
+        hyperlax(*words.split(), "--output-root", root)
+        seconds = time.perf_counter() - began
+        directory = Path(root, search.recipe, search.environment.replace(".", "_"))
+        timings = [json.loads(path.read_text()) for path in directory.glob("optuna_exec_batch_*/samples/*/timing.json")]
+        calls = sum(timing.get("lane_segments", 4 * 12) for timing in timings) / 4
+        hyperlax("optuna-hp-search", "--resume-from", str(directory), "--confirm-top", "1")
+        rows = [line.split(",") for line in (directory / "confirmation.csv").read_text().splitlines()]
+        (winner,) = {row[0] for row in rows[1:]} - {"default"} or {"default"}
+        peak = rows[0].index("peak")
+        return seconds, calls, float(np.mean([float(row[peak]) for row in rows[1:] if row[0] == winner]))
+
+
+def population(repetitions: int) -> None:
+    """Final return of PBT's best member against the best of a random search, both replayed on 5 new seeds."""
+    print("| PPO Pendulum, 16 x 300,000 steps | mean of the best, on new seeds | each |\n|---|---|---|")
+    for name, run in (("pbt", run_pbt), ("random search", run_random)):
+        found = [run(seed) for seed in range(repetitions)]
+        print(f"| {name} | {np.mean(found):.1f} | {', '.join(f'{value:.1f}' for value in found)} |", flush=True)
+
+
+LENGTH = "--total-timesteps 300000 --num-eval-episodes 16 --log-level WARNING"
+
+
+def run_pbt(seed: int) -> float:
+    with tempfile.TemporaryDirectory() as root:
+        words = f"pbt --algo-and-network-config ppo_mlp --env-config gymnax.pendulum --population-size 16 --seed {seed} {LENGTH}"
+        hyperlax(*words.split(), "--num-intervals", "15", "--output-root", root)
+        schedule = Path(root, "ppo_mlp", "gymnax_pendulum", "pbt_schedule.json")
+        hyperlax("pbt-replay", str(schedule), "--output-root", str(Path(root, "replay")))
+        (summary,) = Path(root, "replay").glob("**/summary.csv")
+        return column(summary, "final_performance")
+
+
+def run_random(seed: int) -> float:
+    with tempfile.TemporaryDirectory() as root:
+        words = "optuna-hp-search --algo-and-network-config ppo_mlp --env-config gymnax.pendulum --sampler random"
+        words += f" --n-trials 16 --seed {seed} {LENGTH} --num-evaluations 15 --objective-names final_performance"
+        hyperlax(*words.split(), "--output-root", root, "--confirm-top", "1", "--confirm-seeds", "5")
+        rows = Path(root, "ppo_mlp", "gymnax_pendulum", "confirmation.csv").read_text().splitlines()
+        cells = [row.split(",") for row in rows]
+        (winner,) = {row[0] for row in cells[1:]} - {"default"} or {"default"}
+        final = cells[0].index("final")
+        return float(np.mean([float(row[final]) for row in cells[1:] if row[0] == winner]))
+
+
+def column(path: Path, name: str) -> float:
+    """Of the only row of a CSV file."""
+    header, row = (line.split(",") for line in path.read_text().splitlines()[:2])
+    return float(row[header.index(name)])
+
+
+def hyperlax(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "hyperlax.cli", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+PARTS: dict[str, tuple[Callable[[int], None], int]] = {
+    "width": (width, 30),
+    "fronts": (fronts, 10),
+    "pruning": (pruning, 5),
+    "population": (population, 5),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--repetitions", type=int)
+    given = parser.parse_args()
+    run, usual = PARTS[given.part]
+    run(given.repetitions or usual)
+
+
+if __name__ == "__main__":
+    main()

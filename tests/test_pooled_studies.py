@@ -57,7 +57,7 @@ def met(case: Case) -> list[tuple[str, int]]:
 @pytest.mark.parametrize(("lanes", "slots"), [(1, 1), (3, 1), (3, 2), (8, 1)])
 def test_who_is_pruned_does_not_hang_on_the_lanes(tmp_path: Path, lanes: int, slots: int) -> None:
     case = Case(tmp_path, **{**ASHA, "runner_hparam_batch_size": "auto"})
-    assert case.start(FakeRunner(lanes=lanes, slots=slots)) == 0
+    assert case.start(FakeRunner(lanes=lanes, slots=slots, packing={"slots": slots})) == 0
     assert met(case) == fates(case)
     assert {"PRUNED", "COMPLETE"} == set(case.states())
 

@@ -104,6 +104,11 @@ class Checkpoints:
             if found is not None:
                 yield found
 
+    def saved_trials(self) -> int:
+        """How many trials are saved in the middle of their training."""
+        pools = (len(head.trials) for head, _ in self.pools())
+        return sum(pools) + sum(len(head.trials) for head in self.heads())
+
     def are_pools_due(self) -> bool:
         """Whether it is time to save all pools again."""
         return time.monotonic() >= self._pools_due
@@ -114,7 +119,8 @@ class Checkpoints:
         for index, (head, arrays) in enumerate(states):
             Checkpoint(self._directory / f"pool_{index:03d}.npz", self._seconds).save(head, arrays)
         for path in self._pool_paths()[len(states) :]:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         now = time.monotonic()
         self._pools_due = now + (self._seconds and max(self._seconds, (now - began) / LARGEST_SHARE))
 

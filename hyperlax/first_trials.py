@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,4 +78,5 @@ def _configuration(entry: Any, where: str, base: Mapping[str, Any], recipe: Reci
 
 def _plain(value: Any, like: Any) -> Any:
     """A whole number given for a float is that float, so that equal configurations are equal."""
-    return float(value) if isinstance(like, float) and type(value) is int else value
+    is_whole = isinstance(like, float) and type(value) is int and abs(value) < sys.float_info.max
+    return float(value) if is_whole else value

@@ -39,6 +39,11 @@ def check_pruning(arguments: StudyArguments) -> None:
             "train_seconds cannot be an objective of trials that are pruned or raced: it is a share of lanes that come and go. "
             "Leave it out of --objective-names, or prune nothing."
         )
+    if compares and any("train_seconds" in constraint for constraint in arguments.constraints):
+        raise UsageError(
+            "train_seconds cannot be a constraint of trials that are pruned or raced: it is a share of lanes that come and go. "
+            "Leave it out of --constraint, or prune nothing."
+        )
 
 
 def _one_of(value: str, known: tuple[str, ...], name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns, compute
 from hyperlax.recipe import apply
 from hyperlax.study import endings
+from hyperlax.study.batch_files import DamagedBatch
 from hyperlax.trial import MEASURED, Outcome, Trial
 from tests.desk import rows
 from tests.fake_runner import FakeRunner, curve_of
@@ -63,7 +64,7 @@ def test_who_is_pruned_does_not_hang_on_the_lanes(tmp_path: Path, lanes: int, sl
 
 
 def test_pruned_trials_have_their_intermediate_values_and_the_reason(tmp_path: Path) -> None:
-    case = Case(tmp_path, **ASHA)
+    case = Case(tmp_path, **ASHA, aggregate="worst")
     case.start()
     for trial in case.study().trials:
         batch = case.directory / trial.user_attrs["batch"]
@@ -81,13 +82,14 @@ def test_pruned_trials_have_their_intermediate_values_and_the_reason(tmp_path: P
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_an_interrupted_study_ends_as_one_that_was_left_alone(tmp_path: Path, sampler: str) -> None:
-    whole = Case(tmp_path / "whole", sampler=sampler, **ASHA)
+    short = {**ASHA, "n_trials": 16, "sampler": sampler}
+    whole = Case(tmp_path / "whole", **short)
     assert whole.start() == 0
     for seconds in (0.0, 60.0):
-        case = Case(tmp_path / f"parts_{seconds:g}", sampler=sampler, checkpoint_seconds=seconds, **ASHA)
+        case = Case(tmp_path / f"parts_{seconds:g}", **short, checkpoint_seconds=seconds)
         assert case.start(stopping_after(2)) == 130
         for _ in range(40):
-            if case.resume(stopping_after(3)) == 0:
+            if case.resume(stopping_after(4)) == 0:
                 break
         assert case.told() == whole.told()
         assert case.states().count("WAITING") == 0
@@ -98,29 +100,27 @@ def stopping_after(segments: int) -> FakeRunner:
 
     def after(count: int) -> None:
         if count == segments:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     return FakeRunner(after_segment=after)
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_a_study_that_dies_at_any_write_ends_as_one_that_was_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Case(tmp_path / "whole", sampler=sampler, **ASHA)
+    short = {**ASHA, "n_trials": 16, "sampler": "tpe"}
+    whole = Case(tmp_path / "whole", **short)
     whole.start()
-    for function in ("write_batch", "tell"):
-        for at in (0, 2, 5):
-            case = Case(tmp_path / f"{function}_{at}", sampler=sampler, checkpoint_seconds=0.0, **ASHA)
-            with monkeypatch.context() as patch:
-                if function == "tell":
-                    patch.setattr(endings.Conversation, "tell", killing(endings.Conversation.tell, at))
-                else:
-                    patch.setattr(endings, "write_batch", killing(endings.write_batch, at))
-                with pytest.raises(Killed):
-                    case.start()
-            assert case.resume() == 0
-            assert case.told() == whole.told()
+    for place, (owner, function, at) in enumerate(
+        [(endings, "write_batch", 0), (endings, "write_batch", 4), (endings.Conversation, "tell", 2)]
+    ):
+        case = Case(tmp_path / str(place), **short, checkpoint_seconds=0.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, function, killing(getattr(owner, function), at))
+            with pytest.raises(Killed):
+                case.start()
+        assert case.resume() == 0
+        assert case.told() == whole.told()
 
 
 def test_several_objectives_prune_by_rank_and_crowding(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_the_exec_batch_closes_with_its_last_trial(tmp_path: Path) -> None:
 
 
 def test_lanes_stay_full_until_the_queue_is_empty(tmp_path: Path) -> None:
-    case = Case(tmp_path, **{**ASHA, "runner_hparam_batch_size": 4, "optuna_study_batch_size": 8, "n_trials": 40})
+    case = Case(tmp_path, **{**ASHA, "runner_hparam_batch_size": 4, "n_trials": 24})
     case.start(FakeRunner(lanes=4))
     paths = case.directory.glob("optuna_exec_batch_*/samples/*/timing.json")
     timings = [json.loads(path.read_text()) for path in paths]
@@ -190,3 +190,58 @@ def test_lanes_stay_full_until_the_queue_is_empty(tmp_path: Path) -> None:
     lasted, segments = sum(length for _, length in met(case)), sum(timing["lane_segments"] for timing in timings)
     assert sum(timing["useful_lane_segments"] for timing in timings) == lasted
     assert lasted <= segments <= lasted + 4 * 5
+
+
+@pytest.mark.parametrize("sampler", ["random", "nsgaii"])
+def test_more_trials_follow_whatever_was_changed_of_the_earlier_ones(tmp_path: Path, sampler: str) -> None:
+    """Other lanes, trials run again and trials invalidated: what was asked from then on disk holds, and a repair finds it."""
+    case = Case(tmp_path, **{**ASHA, "sampler": sampler, "n_trials": 16})
+    assert case.start(FakeRunner(fail={0: "nan"}, raises={3: ValueError("three")}), max_failure_rate=1.0) == 0
+    assert case.resume(FakeRunner(lanes=6), runner_hparam_batch_size=6, n_trials=17) == 0
+    assert case.resume(retry_failed=True, n_trials=17) == 0
+    complete = [number for number, state in enumerate(case.states()) if state == "COMPLETE"]
+    case.invalidate(*complete[:2])
+    assert case.resume(n_trials=32) == 0
+    before = case.told()
+    (case.directory / "optuna_study.db").unlink()
+    assert case.repair() == 0
+    assert case.told() == before
+
+
+def test_a_study_is_not_overrun_where_it_shall_end_earlier(tmp_path: Path) -> None:
+    case = Case(tmp_path, **ASHA, checkpoint_seconds=0.0)
+    assert case.start(stopping_after(4)) == 130
+    finished = sum(state in ("COMPLETE", "PRUNED") for state in case.states())
+    assert case.resume(n_trials=finished + 2) == 0
+    assert sum(state in ("COMPLETE", "PRUNED") for state in case.states()) == finished + 2
+
+
+def test_a_repair_that_lacks_batches_says_so(tmp_path: Path) -> None:
+    case = Case(tmp_path, **{**ASHA, "sampler": "nsgaii", "n_trials": 16})
+    case.start()
+    for mark in case.directory.glob("optuna_exec_batch_000*/samples/*/success.txt"):
+        mark.unlink()
+    (case.directory / "optuna_study.db").unlink()
+    (case.directory / "optuna_study.db.backup").unlink()
+    assert case.repair() == 0
+    assert case.resume() == 0
+    assert len(case.states()) == 16
+
+
+@pytest.mark.parametrize(
+    ("pattern", "by"),
+    [(r"(?m)^(\d+),1,(\d),.*$", r"\1,1,\2,nan"), (r"(?s)\n.*", "\n"), (r"\d+,1,", "999,1,"), (r"[^\n]*\n$", "")],
+    ids=["nan", "header only", "another trial", "a row less"],
+)
+def test_damaged_intermediate_values_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, by: str
+) -> None:
+    case = Case(tmp_path, **ASHA)
+    with monkeypatch.context() as patch:
+        patch.setattr(endings.Conversation, "tell", killing(endings.Conversation.tell, 2))
+        with pytest.raises(Killed):
+            case.start()
+    path = max(case.directory.glob("optuna_exec_batch_*/samples/*/intermediate.csv"))
+    path.write_text(re.sub(pattern, by, path.read_text().replace("\r\n", "\n"), count=1))
+    with pytest.raises(DamagedBatch, match="intermediate.csv"):
+        case.resume()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 
+from hyperlax import runner
 from hyperlax.engine.keys import CONFIRMATION, SEARCH, Stream, evaluation_keys, training_keys
+from hyperlax.study.training import runner_of_confirmation, runner_of_study
 from hyperlax.trial import Trial
 from tests.small import BASES, SEEDS, same_bits, train
+from tests.study_cases import MIXED, arguments_of, recipe_of
 
 pytestmark = pytest.mark.timeout(300)
 CASE = "sac"
@@ -50,3 +55,11 @@ def test_two_seeds_of_a_trial_begin_with_other_weights_and_learn_other_curves():
 def test_the_same_seed_of_a_trial_is_equal_to_the_bit_in_another_lane():
     trials = [Trial(number, BASES[CASE]) for number in (4, 5, 6)]
     assert same_bits(train(CASE, trials)[4], train(CASE, trials[::-1])[4])
+
+
+def test_a_confirmation_is_made_with_a_stream_of_its_own(monkeypatch):
+    made = []
+    monkeypatch.setattr(runner, "make_runner", made.append)
+    runner_of_confirmation(arguments_of(Path()), recipe_of(MIXED), {}, [])
+    runner_of_study(arguments_of(Path()), recipe_of(MIXED), None)
+    assert [task.stream for task in made] == [CONFIRMATION, SEARCH]

@@ -100,7 +100,8 @@ def _fitted(points: np.ndarray, changes: np.ndarray) -> Any:
         )
 
 
-def _process(kernel: Any, optimizer: str | None) -> Any:
+def _process(kernel: Any, optimizer: Any) -> Any:
+    """optimizer: of the kernel's parameters; None keeps them, which scikit-learn's annotations forget."""
     from sklearn.gaussian_process import GaussianProcessRegressor  # pyright: ignore[reportMissingImports]
 
     return GaussianProcessRegressor(kernel, optimizer=optimizer, alpha=1e-8)

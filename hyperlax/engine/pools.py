@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections import Counter
@@ -20,6 +21,8 @@ from hyperlax.engine.registry import Registry
 from hyperlax.engine.workload import Workload
 from hyperlax.pooling import OPEN, SUMMED, Advance, Dropped
 from hyperlax.trial import Trial
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -146,6 +149,8 @@ class LanePools:
         return unused[0] if unused and (best is None or best.pool.trials) else None
 
     def _open(self, algorithm: Any, slot: int, cohort: int) -> _Place:
+        for idle in [place for place in self._places if place.algorithm != algorithm and not place.pool.trials]:
+            self._close(idle)
         lanes = self._registry.lanes_of(algorithm)
         pool = Pool(
             self._registry.program(algorithm, self._slots[slot], lanes),
@@ -188,12 +193,18 @@ class LanePools:
     ) -> _Place | None:
         """The pool that was saved with these trials, going on with the wanted ones; None, which is logged, where it cannot."""
         place = self._open(self._workload.program(trials[0]), self._next_slot(trials[0]), OPEN)
-        place.pool.prepare(self._occupant(trials[0]))
-        if not head.goes_on({**self._identity(place, trials), "code": place.pool.program.code()}):
+        try:
+            place.pool.prepare(self._occupant(trials[0]))
+            if head.goes_on({**self._identity(place, trials), "code": place.pool.program.code()}):
+                known = {trial.number: self._occupant(trial) for trial in trials if trial.number in wanted}
+                place.pool.restore(arrays, known)
+                return place
             self._close(place)
-            return None
-        place.pool.restore(arrays, {trial.number: self._occupant(trial) for trial in trials if trial.number in wanted})
-        return place
+        except Exception as error:
+            self._drop(place, error)
+            cause = " ".join(str(error).split()) or type(error).__name__
+            log.warning("Trials %s begin anew: they cannot be restored (%s).", ", ".join(map(str, wanted)), cause)
+        return None
 
     def _occupant(self, trial: Trial, repetition: int = 0) -> Occupant:
         return Occupant(trial, self._workload.lane(trial), self._workload.num_parameters(trial), repetition)

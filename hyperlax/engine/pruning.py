@@ -27,8 +27,8 @@ class Rule:
 
     asha: Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020, in its stopping form: judged after
     min_segments x reduction_factor^i segments. hyperband: Li et al., 2018: as asha, in brackets that begin at different i. median,
-    percentile: Golovin et al., "Google Vizier", 2017: judged after every segment, against the last that any earlier trial had shown
-    by then.
+    percentile: after the median stopping rule of Golovin et al., "Google Vizier", 2017, with what each earlier trial last showed by
+    then in place of running averages: judged after every segment.
     """
 
     name: str

@@ -73,8 +73,8 @@ def write_batch(
     ends = write_tables(directory, batch, result, reference, searched, aggregate)
     if intermediate is not None:
         ends = [replace(end, intermediate=tuple(map(tuple, intermediate[end.number]))) for end in ends]
-        write_csv(directory / INTERMEDIATE, ("trial", "segment", *objectives), _intermediate_rows(ends))
-    mark_complete(directory, ends)
+        write_csv(directory / INTERMEDIATE, ("trial", "segment", "of", *objectives), _intermediate_rows(ends))
+    mark_complete(directory, ends, "" if intermediate is None else f", with {INTERMEDIATE}")
     return ends
 
 
@@ -105,10 +105,10 @@ def write_tables(
     return ends
 
 
-def mark_complete(directory: Path, ends: list[TrialEnd]) -> None:
-    """Write `success.txt`: from now on this batch is never run again."""
+def mark_complete(directory: Path, ends: list[TrialEnd], more: str = "") -> None:
+    """Write `success.txt`: from now on this batch is never run again. more: what else belongs to it, in words without numbers."""
     numbers = ", ".join(str(end.number) for end in ends)
-    write_text(directory / SUCCESS, f"trials {numbers}: complete and on disk\n")
+    write_text(directory / SUCCESS, f"trials {numbers}: complete and on disk{more}\n")
 
 
 def judge(
@@ -135,10 +135,10 @@ def read_ends(directory: Path) -> list[TrialEnd]:
     """How the trials of a complete batch ended, to the last bit as `write_batch` said. Raises DamagedBatch."""
     path = directory / "summary.csv"
     rows = _read_rows(path, ("state", "reason", *METRICS))
-    intermediate = _read_intermediate(directory / INTERMEDIATE)
-    return [
-        replace(_read_end(path, number, row), intermediate=intermediate.get(number, ())) for number, row in rows.items()
-    ]
+    ends = [_read_end(path, number, row) for number, row in rows.items()]
+    with _blaming(directory / SUCCESS):
+        prunes = INTERMEDIATE in (directory / SUCCESS).read_text(encoding="utf-8")
+    return _with_intermediate(directory / INTERMEDIATE, ends) if prunes else ends
 
 
 def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
@@ -182,7 +182,7 @@ def _curve_rows(outcome: Outcome) -> Iterator[list[Any]]:
 def _intermediate_rows(ends: Sequence[TrialEnd]) -> Iterator[list[Any]]:
     for end in ends:
         for segment, values in enumerate(end.intermediate, 1):
-            yield [end.number, segment, *values]
+            yield [end.number, segment, len(end.intermediate), *values]
 
 
 def _summary_row(end: TrialEnd, outcome: Outcome) -> list[Any]:
@@ -245,18 +245,21 @@ def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialEnd:
     return TrialEnd(number, row["state"], row["reason"], {name: float(row[name]) for name in metrics})
 
 
-def _read_intermediate(path: Path) -> dict[int, tuple[tuple[float, ...], ...]]:
-    """Trial -> its objectives at the end of every segment; empty for a batch of a study that does not prune."""
-    if not path.exists():
-        return {}
-    found: dict[int, tuple[tuple[float, ...], ...]] = {}
+def _with_intermediate(path: Path, ends: Sequence[TrialEnd]) -> list[TrialEnd]:
+    """The ends with their objectives at every segment, each as many as the file itself says."""
+    found: dict[int, list[tuple[float, ...]]] = {end.number: [] for end in ends}
+    counted: dict[int, int] = {}
     with _blaming(path):
         for row in read_csv(path):
-            number = int(row.pop("trial"))
-            if int(row.pop("segment")) != len(found.get(number, ())) + 1:
-                raise ValueError("its segments are not in order")
-            found[number] = (*found.get(number, ()), tuple(map(float, row.values())))
-    return found
+            number, segment, counted[number] = (int(row.pop(name, "")) for name in ("trial", "segment", "of"))
+            values = tuple(map(float, row.values()))
+            if number not in found or segment != len(found[number]) + 1 or not all(map(math.isfinite, values)):
+                raise ValueError(f"is not whole at segment {segment} of trial {number}")
+            found[number].append(values)
+        for end in ends:
+            if len(found[end.number]) != counted.get(end.number, 0) or (end.state != "FAIL" and not found[end.number]):
+                raise ValueError(f"is not whole for trial {end.number}")
+    return [replace(end, intermediate=tuple(found[end.number])) for end in ends]
 
 
 def _is_finite(text: str) -> bool:

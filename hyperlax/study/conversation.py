@@ -47,7 +47,8 @@ def next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> tu
 class Conversation:
     """Asks and tells, super-batch by super-batch: trials b S ... b S + S - 1 are super-batch b.
 
-    The trials before a super-batch are finished when it is asked, so its suggestions follow from the seed and from them.
+    The trials before a super-batch are finished when it is asked, so its suggestions follow from the seed and from them; in a study
+    that prunes, from those that had ended by then, see `Overlap`.
     """
 
     def __init__(
@@ -292,12 +293,16 @@ class Conversation:
         """Whether what the super-batch that begins with trial `start` is suggested from is known by now."""
         if self._overlap is None or not self._questioner.learns:
             return True
-        return self._overlap.ended(start, self.trials()) is not None
+        ended = self._overlap.ended(start, self.trials())
+        if ended is not None:
+            self._overlap.note(start, ended)
+        return ended is not None
 
     def _known(self, start: int) -> list[FrozenTrial]:
         """The trials below `start` as they were when the super-batch that begins there was first asked."""
         trials = self.trials()
-        ended = self._overlap.ended(start, trials) if self._overlap else None
+        learns = self._questioner.learns
+        ended = self._overlap.ended(start, trials) if self._overlap and learns else None
         if ended is None:
             return self._as_asked_from(trials[:start])
         known = self._amendments.as_known(trials[:start], start, self._objectives)

@@ -25,12 +25,14 @@ class Course:
     done: list[Curve] = field(default_factory=list)
     latest: Advance | None = None
     in_lane: bool = False
+    has_failed: bool = False
     shown: list[list[float]] = field(default_factory=list)
     seconds_before: float = 0.0
 
     def begin_anew(self) -> None:
         """Forget everything but the trial and its cohort."""
-        self.done, self.latest, self.in_lane, self.shown, self.seconds_before = [], None, False, [], 0.0
+        self.done, self.latest, self.shown, self.seconds_before = [], None, [], 0.0
+        self.in_lane = self.has_failed = False
 
     def curve(self, points: int | None = None) -> Curve:
         """The first `points` evaluations of the first repetition, or all of those that are complete side by side."""

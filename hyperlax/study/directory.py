@@ -61,6 +61,10 @@ class StudyDirectory:
         if not mark.exists():
             write_text(mark, "every trial has ended and is on disk\n")
 
+    def asked_from(self, super_batch: int) -> Path:
+        """Of a study that prunes: what was known when the super-batch was asked."""
+        return self.exec_batch(super_batch) / "asked_from.json"
+
     def has_analysis(self, super_batch: int) -> bool:
         """Whether a super-batch's analysis is whole: `trials.csv` is written last."""
         return (self.analysis(super_batch) / _WRITTEN_LAST).exists()

@@ -43,7 +43,7 @@ def invalidate(
         raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
     directory, objectives = StudyDirectory(root), arguments.objectives
     manifest = manifests.read(directory.manifest, recipe)
-    overlap = overlap_of(arguments, manifest)
+    overlap = overlap_of(arguments, manifest, directory)
     with ending_on_refusal(directory.database, run_again), only_one_process(root):
         check_writable(directory)
         directory.check_database(arguments.study_name)

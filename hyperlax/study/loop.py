@@ -95,7 +95,9 @@ class StudyLoop:
                     "search_space": self._manifest.space,
                 }
             )
-            overlap = self._standings and overlap_of(self._arguments, self._manifest, self._standings.lasted)
+            overlap = self._standings and overlap_of(
+                self._arguments, self._manifest, self._directory, self._standings.lasted
+            )
             parts = (self._arguments, self._recipe, self._manifest.first_trials)
             self._conversation = converse(self._storage, self._directory, *parts, overlap)
             self._conversation.discard_incomplete()
@@ -120,7 +122,7 @@ class StudyLoop:
                 interrupted=self._stop.exit_status if self._stop.is_set() else None,
                 given_up=self._failures.sentence() if self._failures.too_many else None,
                 exhausted=self._exhausted,
-                saved=sum(len(head.trials) for head in self._checkpoints.heads()),
+                saved=self._checkpoints.saved_trials(),
             )
             return status or self._confirm()
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import copy
 import itertools
-import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.arguments import StudyArguments
+from hyperlax.errors import UsageError
+from hyperlax.files import write_json
+from hyperlax.reading import DAMAGED, fits, read_json
+from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.rehearsal import Life, views
 
 
 class Overlap:
-    """Who has ended when each super-batch is asked; see `hyperlax.study.rehearsal`.
+    """Who has ended when each super-batch is asked; see `hyperlax.study.rehearsal`. What was asked once is on disk, and holds.
 
     lanes: of the rehearsal. total: trials of the study. survived: how many segments a trial that has not ended has survived by now.
     """
 
-    def __init__(self, lanes: int, super_batch: int, total: int, survived: Callable[[int], int]):
+    def __init__(
+        self, directory: StudyDirectory, lanes: int, super_batch: int, total: int, survived: Callable[[int], int]
+    ):
+        self._directory = directory
         self._lanes, self._super_batch, self._total = lanes, super_batch, total
         self._survived = survived
 
@@ -38,8 +45,23 @@ class Overlap:
             shown = len(trial.intermediate_values)
             return Life(shown + 1 if trial.state == TrialState.FAIL else shown, True)
 
-        asked = views(life, self._lanes, self._super_batch, self._total)
-        return next(itertools.islice(asked, start // self._super_batch, None), None)
+        number = start // self._super_batch
+        noted = self._directory.asked_from(number)
+        if noted.exists():
+            return _read(noted)
+        return next(itertools.islice(views(life, self._lanes, self._super_batch, self._total), number, None), None)
+
+    def note(self, start: int, ended: frozenset[int]) -> None:
+        """Write down what the super-batch that begins with trial `start` is asked from, before it is."""
+        write_json(self._directory.asked_from(start // self._super_batch), {"ended": sorted(ended)})
+
+
+def _read(path: Path) -> frozenset[int]:
+    """UsageError for what Hyperlax does not write there."""
+    stored = read_json(path)
+    if not isinstance(stored, dict) or not fits(stored.get("ended"), list[int]):
+        raise UsageError(f"{path}: is not what Hyperlax writes there. {DAMAGED}")
+    return frozenset(stored["ended"])
 
 
 def as_running(trial: FrozenTrial) -> FrozenTrial:
@@ -61,7 +83,10 @@ def lanes_of(manifest: Manifest, super_batch: int) -> int:
 
 
 def overlap_of(
-    arguments: StudyArguments, manifest: Manifest, survived: Callable[[int], int] = lambda trial: sys.maxsize
+    arguments: StudyArguments,
+    manifest: Manifest,
+    directory: StudyDirectory,
+    survived: Callable[[int], int] | None = None,
 ) -> Overlap | None:
     """That of a study; None for one whose super-batches follow one another.
 
@@ -69,5 +94,5 @@ def overlap_of(
     """
     if not is_pooled(arguments):
         return None
-    width = arguments.optuna_study_batch_size
-    return Overlap(lanes_of(manifest, width), width, arguments.n_trials, survived)
+    width, longest = arguments.optuna_study_batch_size, arguments.num_evaluations * arguments.num_seeds
+    return Overlap(directory, lanes_of(manifest, width), width, arguments.n_trials, survived or (lambda trial: longest))

@@ -45,7 +45,7 @@ def print_plan(
         stored = manifests.read(directory.manifest, recipe)
         first = stored.first_trials
     runner = runner or runner_of_study(arguments, recipe, stored)
-    overlap = overlap_of(arguments, stored) if stored else None
+    overlap = overlap_of(arguments, stored, directory) if stored else None
     with _ending_on_refusal(directory), tempfile.TemporaryDirectory() as scratch:
         directory.check_database(arguments.study_name)
         copy = Path(scratch) / directory.database.name

@@ -71,7 +71,7 @@ class PooledTraining:
         self._courses: dict[int, Course] = {}
         self._waiting: list[int] = []
         self._ended: list[tuple[Course, Outcome]] = []
-        self._cohorts = OPEN
+        self._cohorts, self._finished = OPEN, 0
         self._timed, self._useful, self._steps = pools.timing(), 0, 0
 
     def run(self, should_stop: Callable[[], bool], may_start: Callable[[], bool]) -> None:
@@ -104,9 +104,10 @@ class PooledTraining:
                 for values in shown_by(trial):
                     self._standings.report(trial.number, values)
                 self._standings.end(trial.number)
+        self._finished = sum(trial.state.is_finished() for trial in trials)
         self._await([trial for trial in trials if not trial.state.is_finished()])
         asked = {trial.number: self._conversation.trial(trial, self._base) for trial in trials}
-        for advance in self._pools.restore(self._checkpoints, asked, self._waiting):
+        for advance in self._pools.restore(self._checkpoints, asked, self._waiting[: max(0, self._room())]):
             if advance.repetition:
                 self._pools.leave(advance.number)
                 continue
@@ -131,11 +132,13 @@ class PooledTraining:
     def _fill(self, may_start: Callable[[], bool]) -> None:
         """Put waiting trials into free lanes, asking for more while none waits."""
         for course in self._courses.values():
-            if course.done and not course.in_lane and self._is_to_repeat(course):
+            if may_start() and course.done and not course.in_lane and self._is_to_repeat(course):
                 course.in_lane = self._pools.enter(course.trial, len(course.done), course.cohort)
         while may_start():
             for number in list(self._waiting):
                 course = self._courses[number]
+                if self._room() <= 0 or self._pools.occupied >= self._lanes:
+                    return
                 if self._pools.enter(course.trial, 0, course.cohort):
                     course.in_lane = True
                     self._waiting.remove(number)
@@ -148,8 +151,13 @@ class PooledTraining:
             self._asked()
             self._await(more)
 
+    def _room(self) -> int:
+        """How many more trials may begin, so that the study ends with as many as it shall."""
+        return self._arguments.n_trials - self._finished - (len(self._courses) - len(self._waiting))
+
     def _is_to_repeat(self, course: Course) -> bool:
-        return len(course.done) < self._rule.seeds and self._standings.is_settled(course.trial.number)
+        is_over = course.has_failed or len(course.done) == self._rule.seeds
+        return not is_over and self._standings.is_settled(course.trial.number)
 
     def _take(self, advance: Advance) -> None:
         """Note what a trial has shown."""
@@ -159,7 +167,8 @@ class PooledTraining:
             course.shown.append(self._values(course, advance, segment))
             self._standings.report(number, course.shown[-1])
         if advance.fault_step is not None:
-            self._end(course, course.outcome("FAIL", "parameters or returns are not finite", advance.curve))
+            course.has_failed = True
+            self._leave(course)
         elif advance.segments == self._rule.segments:
             course.done.append(advance.curve)
             self._leave(course)
@@ -179,13 +188,18 @@ class PooledTraining:
         return [metrics[name] for name in self._objectives]
 
     def _settle(self) -> None:
-        """End those that are pruned, and those that are complete and have no verdict to fear."""
+        """End those that are pruned, and those that have failed or are complete and have no verdict to fear."""
         for number, verdict in self._standings.settle().items():
             course = self._courses[number]
             del course.shown[verdict.segment :]
             self._end(course, course.outcome("PRUNED", self._reason(verdict), self._until(course, verdict)))
         for course in list(self._courses.values()):
-            if len(course.done) == self._rule.seeds and self._standings.is_settled(course.trial.number):
+            if not self._standings.is_settled(course.trial.number) or course.latest is None:
+                continue
+            if course.has_failed:
+                curve = course.latest.curve
+                self._end(course, course.outcome("FAIL", "parameters or returns are not finite", curve))
+            elif len(course.done) == self._rule.seeds:
                 self._end(course, course.outcome("COMPLETE", "", course.curve()))
 
     def _until(self, course: Course, verdict: Verdict) -> Curve:
@@ -231,7 +245,8 @@ class PooledTraining:
         batch, number = HparamBatch((course.trial,)), course.trial.number
         self._standings.end(number)
         result = failed_batch(batch, cause, self._arguments.num_seeds, 0.0, error)
-        self._endings.finish(batch, result, self._super_batch(number), {number: []})
+        self._endings.finish(batch, result, self._super_batch(number), {number: course.shown})
+        self._finished += 1
 
     def _flush(self) -> None:
         """Write those that have ended, those of a super-batch together, and tell."""
@@ -243,6 +258,7 @@ class PooledTraining:
             outcomes = tuple(outcome for _, outcome in some)
             shown = {course.trial.number: course.shown for course, _ in some}
             self._endings.finish(batch, BatchResult(outcomes, self._timing(shown)), super_batch, shown)
+            self._finished += len(outcomes)
         if ended:
             self._changed()
 

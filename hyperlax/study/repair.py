@@ -38,7 +38,7 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
     check_search(arguments, recipe.space)
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
-    overlap = overlap_of(arguments, manifest)
+    overlap = overlap_of(arguments, manifest, directory)
     objectives = arguments.objectives
     with _ending_on_refusal(directory), only_one_process(root):
         try:

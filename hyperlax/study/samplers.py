@@ -89,7 +89,7 @@ def _generators(sampler: TPESampler) -> list[np.random.RandomState]:
     return [sampler._rng.rng, sampler._random_sampler._rng.rng]
 
 
-def prepare(sampler: BaseSampler, study: Study) -> None:
+def prepare(sampler: BaseSampler, study: Study, super_batch: int) -> None:
     """Let NSGA-II or NSGA-III begin a new generation with this super-batch, if it has parents.
 
     Optuna begins one when the last has `population_size` *complete* trials: after a single failure a whole super-batch would
@@ -99,6 +99,7 @@ def prepare(sampler: BaseSampler, study: Study) -> None:
     """
     if not isinstance(sampler, (NSGAIISampler, NSGAIIISampler)):
         return
+    sampler.population_size = super_batch
     generation, complete = 0, 0
     while population := sampler.get_population(study, generation):
         complete += len(population)

@@ -141,7 +141,7 @@ class Questioner:
         news = {n: trial for n, trial in enumerate(history) if trial is not self._told[n]}
         self._twin.tell({self._places[number]: trial for number, trial in news.items()})
         self._told = list(history)
-        prepare(self._sampler, self._twin.study)
+        prepare(self._sampler, self._twin.study, self.super_batch)
         self._start += self.super_batch
         self._asked = []
         numbers = random_state(self._sampler)

@@ -106,8 +106,7 @@ class Checkpoints:
 
     def saved_trials(self) -> int:
         """How many trials are saved in the middle of their training."""
-        pools = (len(head.trials) for head, _ in self.pools())
-        return sum(pools) + sum(len(head.trials) for head in self.heads())
+        return sum(len(head.trials) for head in _heads([*self._paths(), *self._pool_paths()]))
 
     def are_pools_due(self) -> bool:
         """Whether it is time to save all pools again."""
@@ -126,11 +125,7 @@ class Checkpoints:
 
     def heads(self) -> list[Head]:
         """Of every saved batch, in the order of their first trials; one that cannot be read is logged."""
-        heads = []
-        for path in self._paths():
-            with _logging_damage(path):
-                heads.append(_read_head(path))
-        return heads
+        return _heads(self._paths())
 
     def keep_only(self, trials: tuple[int, ...]) -> None:
         """Remove what was saved of these trials in batches of other composition: they begin anew in this one."""
@@ -158,6 +153,15 @@ class Checkpoints:
 
     def _paths(self) -> list[Path]:
         return sorted(path for path in self._directory.glob("trial_*.npz") if _NAME.fullmatch(path.name))
+
+
+def _heads(paths: Sequence[Path]) -> list[Head]:
+    """Of files in order; one that cannot be read is logged."""
+    heads = []
+    for path in paths:
+        with _logging_damage(path):
+            heads.append(_read_head(path))
+    return heads
 
 
 def _read_head(path: Path) -> Head:

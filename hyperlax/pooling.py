@@ -12,9 +12,10 @@ from hyperlax.trial import Curve, Trial
 OPEN = 0
 """The cohort of trials that may share lanes with any others."""
 
-SUMMED = (
-    "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps", "lane_segments"
-)  # fmt: skip
+COSTS = ("programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
+"""What of a `timing.json` adds up."""
+
+SUMMED = (*COSTS, "lane_segments")
 """What `Pools.timing` adds up."""
 
 

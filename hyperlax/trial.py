@@ -14,6 +14,9 @@ from hyperlax.hyperparams import AlgorithmConfig
 STATES = ("COMPLETE", "PRUNED", "FAIL")
 """How a trial can end."""
 
+NOT_FINITE = "parameters or returns are not finite"
+"""Why a trial fails whose lane shows nan or inf."""
+
 MEASURED = ("mean", "std", "min", "max", "length")
 """The columns of a curve: of the returns of an evaluation's episodes, and their mean length."""
 
@@ -36,6 +39,11 @@ class HparamBatch:
     def numbers(self) -> tuple[int, ...]:
         """The trials' numbers in the order of the lanes."""
         return tuple(trial.number for trial in self.trials)
+
+    def halves(self) -> tuple[HparamBatch, HparamBatch]:
+        """What is run instead of a batch of several trials that broke, until the trial at fault is alone."""
+        middle = len(self.trials) // 2
+        return HparamBatch(self.trials[:middle]), HparamBatch(self.trials[middle:])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from hyperlax.engine.keys import SEARCH, Stream, evaluation_keys, training_keys
 from hyperlax.engine.lanes import Preparation, Program
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
-from hyperlax.trial import MEASURED, Curve, Interrupted, Outcome, Trial
+from hyperlax.trial import MEASURED, NOT_FINITE, Curve, Interrupted, Outcome, Trial
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +255,7 @@ def _outcome(
     return Outcome(
         number=assignment.trials[lane].number,
         state="COMPLETE" if fault is None else "FAIL",
-        reason="" if fault is None else "parameters or returns are not finite",
+        reason="" if fault is None else NOT_FINITE,
         curve=scores.curve(lane, schedule, points, episodes),
         num_parameters=assignment.num_parameters[lane],
         train_seconds=watch.train / len(assignment.trials),

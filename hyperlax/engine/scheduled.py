@@ -9,9 +9,8 @@ from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.engine.batch import Scores
 from hyperlax.engine.members import Members
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Outcome, Plan, Trial
-
-SUMMED = ("programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
+from hyperlax.pooling import COSTS
+from hyperlax.trial import NOT_FINITE, BatchResult, HparamBatch, Interrupted, Outcome, Plan, Trial
 
 
 class ScheduleRunner:
@@ -57,7 +56,7 @@ class ScheduleRunner:
         outcome = Outcome(
             number=trial.number,
             state="COMPLETE" if fault is None else "FAIL",
-            reason="" if fault is None else "parameters or returns are not finite",
+            reason="" if fault is None else NOT_FINITE,
             curve=scores.curve(0, self._members.schedule, points, self._members.episodes),
             num_parameters=self._members.num_parameters(),
             train_seconds=timing["train_seconds"],
@@ -68,7 +67,7 @@ class ScheduleRunner:
 
 
 def _total(timings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    total = {**timings[-1], **{name: sum(timing[name] for timing in timings) for name in SUMMED}}
+    total = {**timings[-1], **{name: sum(timing[name] for timing in timings) for name in COSTS}}
     total["useful_lane_segments"] = len(timings) - 1
     total["steps_per_second"] = total["steps"] / (total["train_seconds"] + total["evaluate_seconds"])
     return total

@@ -139,8 +139,7 @@ class Confirming:
         if error is not None and len(batch.trials) > 1:
             log.warning("A batch of the confirmation broke (%s). Its halves are run instead.", cause_of_error(error))
             self._checkpoints.forget(batch.numbers)
-            middle = len(batch.trials) // 2
-            return HparamBatch(batch.trials[:middle]), HparamBatch(batch.trials[middle:])
+            return batch.halves()
         cause = cause_of_error(error) if error else problem_of(batch, future.result(), self._seeds)
         result = failed_batch(batch, cause, self._seeds, seconds, error) if cause else future.result()
         counted = replace(result, timing={**result.timing, "seeds": self._seeds})

@@ -6,9 +6,7 @@ import numpy as np
 
 from hyperlax.engine.population import Measured, Point
 from hyperlax.pbt_arguments import PopulationArguments
-from hyperlax.trial import MEASURED, Curve, Outcome, Trial
-
-NOT_FINITE = "parameters or returns are not finite"
+from hyperlax.trial import MEASURED, NOT_FINITE, Curve, Outcome, Trial
 
 
 def outcome_of(

@@ -22,7 +22,7 @@ from hyperlax.study.endings import Endings
 from hyperlax.study.progress import Progress
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.storage import StudyStorage
-from hyperlax.trial import BatchResult, Curve, HparamBatch, Outcome
+from hyperlax.trial import NOT_FINITE, BatchResult, Curve, HparamBatch, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class PooledTraining:
                 continue
             if course.has_failed:
                 curve = course.latest.curve
-                self._end(course, course.outcome("FAIL", "parameters or returns are not finite", curve))
+                self._end(course, course.outcome("FAIL", NOT_FINITE, curve))
             elif len(course.done) == self._rule.seeds:
                 self._end(course, course.outcome("COMPLETE", "", course.curve()))
 

@@ -108,8 +108,7 @@ class SuperBatches:
         log.warning("The batch of %s broke (%s). Its halves are run instead.", _numbers(batch), cause_of_error(error))
         self._storage.wait(batch.numbers)
         self._checkpoints.forget(batch.numbers)
-        middle = len(batch.trials) // 2
-        return HparamBatch(batch.trials[:middle]), HparamBatch(batch.trials[middle:])
+        return batch.halves()
 
     def _legal(self, asked: Sequence[FrozenTrial], number: int) -> list[Trial]:
         """What to train of a super-batch. A trial whose values its recipe's fields refuse is FAIL."""

@@ -158,9 +158,10 @@ class Search:
     flags: str
 
 
+SEGMENTS, LANES = 24, 4
 SEARCHES = (
-    Search("ppo_mlp", "gymnax.cartpole", "--total-timesteps 100000 --num-evaluations 12"),
-    Search("sac_mlp", "gymnax.pendulum", "--total-timesteps 12000 --num-evaluations 12"),
+    Search("ppo_mlp", "gymnax.cartpole", "--total-timesteps 100000"),
+    Search("sac_mlp", "gymnax.pendulum", "--total-timesteps 12000"),
 )
 
 
@@ -185,13 +186,14 @@ def run_search(search: Search, pruner: str, seed: int) -> tuple[float, float, fl
     """Seconds of one study with a full program cache, its calls of `train`, and its winner's mean return on 10 new seeds."""
     with tempfile.TemporaryDirectory() as root:
         words = f"optuna-hp-search --algo-and-network-config {search.recipe} --env-config {search.environment} {search.flags}"
-        words += f" --n-trials 64 --seed {seed} --pruner {pruner} --packing pad --runner-hparam-batch-size 4 --log-level WARNING"
+        words += f" --n-trials 64 --seed {seed} --num-evaluations {SEGMENTS} --pruner {pruner} --packing pad"
+        words += f" --runner-hparam-batch-size {LANES} --log-level WARNING"
         began = time.perf_counter()
         hyperlax(*words.split(), "--output-root", root)
         seconds = time.perf_counter() - began
         directory = Path(root, search.recipe, search.environment.replace(".", "_"))
         timings = [json.loads(path.read_text()) for path in directory.glob("optuna_exec_batch_*/samples/*/timing.json")]
-        calls = sum(timing.get("lane_segments", 4 * 12) for timing in timings) / 4
+        calls = sum(timing.get("lane_segments", LANES * SEGMENTS) for timing in timings) / LANES
         hyperlax("optuna-hp-search", "--resume-from", str(directory), "--confirm-top", "1")
         return seconds, calls, confirmed_mean(directory / "confirmation.csv", "peak")
 

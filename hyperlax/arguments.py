@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_type_hints
 
 from hyperlax.errors import UsageError
+from hyperlax.metrics import METRICS
 from hyperlax.reading import DAMAGED, fits
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ A = TypeVar("A")
 OF_THIS_RUN = ("resume_from", "plan_only", "retry_failed")
 SWITCHES = ("compilation_cache", "default_trial")
 """What is on unless `--no-...` turns it off."""
+TIE_BREAKER = "normalized_auc"
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 
 
@@ -73,6 +75,13 @@ class StudyArguments:
     def objectives(self) -> dict[str, str]:
         """Name -> "minimize" or "maximize"."""
         return dict(zip(self.objective_names, self.objective_directions, strict=True))
+
+    @property
+    def judged(self) -> dict[str, str]:
+        """By what trials are pruned, name -> direction: the objectives; of trials equal in a single one, who learnt sooner."""
+        if len(self.objectives) > 1 or TIE_BREAKER in self.objectives:
+            return self.objectives
+        return {**self.objectives, TIE_BREAKER: METRICS[TIE_BREAKER]}
 
     def to_json(self) -> dict[str, Any]:
         """What `study.json` keeps under `arguments`."""

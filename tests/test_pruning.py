@@ -137,9 +137,24 @@ def test_crowding_is_the_side_length_of_the_box_between_neighbours() -> None:
 
 def test_of_one_rank_the_more_crowded_stands_behind() -> None:
     rivals = np.array([[0.0, 4.0], [1.0, 3.0], [4.0, 0.0], [0.5, 0.5]])
-    assert count_better(np.array([2.0, 1.0]), rivals) == 2
-    assert count_better(np.array([5.0, 5.0]), rivals) == 0
-    assert count_better(np.array([0.0, 0.0]), rivals) == 4
+    assert count_better(np.array([2.0, 1.0]), rivals, 2) == 2
+    assert count_better(np.array([5.0, 5.0]), rivals, 2) == 0
+    assert count_better(np.array([0.0, 0.0]), rivals, 2) == 4
+
+
+def test_of_equal_objectives_the_one_that_learnt_sooner_stands_before() -> None:
+    """And of those equal in both none does: where nobody has learnt anything, everybody goes on."""
+    standings = Standings(Rule("asha", 3, min_segments=1, reduction_factor=2), ["minimize", "maximize"], objectives=1)
+    shown = [[5.0, 0.2], [5.0, 0.2], [5.0, 0.1], [5.0, 0.3], [6.0, 0.9], [4.0, 0.0]]
+    for trial, row in enumerate(shown):
+        standings.expect(trial)
+        standings.report(trial, row)
+    assert list(standings.settle()) == [2, 4]
+
+
+def test_what_is_not_known_decides_nothing() -> None:
+    rivals = np.array([[3.0, np.nan], [4.0, np.nan], [2.0, np.nan]])
+    assert count_better(np.array([3.0, 0.5]), rivals, 1) == 1
 
 
 @settings(deadline=None, max_examples=40)

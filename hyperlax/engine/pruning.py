@@ -96,11 +96,12 @@ class Verdict:
 class Standings:
     """What the trials of a study have shown so far, and what follows for them.
 
-    directions: "minimize" or "maximize" per objective.
+    directions: "minimize" or "maximize" of everything that trials show. objectives: how many of these are objectives, the first
+    ones, by default all; what follows a single objective decides between trials that are equal in what is before it.
     """
 
-    def __init__(self, rule: Rule, directions: Sequence[str]):
-        self.rule = rule
+    def __init__(self, rule: Rule, directions: Sequence[str], objectives: int | None = None):
+        self.rule, self._objectives = rule, len(directions) if objectives is None else objectives
         self._signs = np.array([1.0 if direction == "maximize" else -1.0 for direction in directions])
         self._shown: dict[int, list[np.ndarray]] = {}
         self._settled: dict[int, int] = {}
@@ -112,7 +113,7 @@ class Standings:
         self._ended.discard(trial)
 
     def report(self, trial: int, values: Sequence[float]) -> None:
-        """The objectives of a trial at the end of its next segment."""
+        """What a trial shows at the end of its next segment."""
         self._shown[trial].append(self._signs * np.asarray(values, np.float64))
 
     def end(self, trial: int) -> None:
@@ -165,21 +166,23 @@ class Standings:
             rivals = [values[min(segment, len(values)) - 1] for values in shown if values]
         else:
             rivals = [values[segment - 1] for values in shown if len(values) >= segment]
-        better = count_better(own, np.array(rivals).reshape(len(rivals), len(own)))
+        better = count_better(own, np.array(rivals).reshape(len(rivals), len(own)), self._objectives)
         return None if self.rule.goes_on(segment, better, len(rivals)) else Verdict(segment, better, len(rivals))
 
 
-def count_better(own: np.ndarray, rivals: np.ndarray) -> int:
-    """How many rivals, float64[n, objectives], stand before `own`, float64[objectives]; larger is better.
+def count_better(own: np.ndarray, rivals: np.ndarray, objectives: int) -> int:
+    """How many rivals, float64[n, columns], stand before `own`, float64[columns]; larger is better.
 
-    With several objectives those of a lower non-dominated rank, and of the same rank those with a larger crowding distance (Deb et
-    al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002).
+    With one objective those that are larger in the first column in which they differ. With several, which are all columns, those of
+    a lower non-dominated rank, and of the same rank those with a larger crowding distance (Deb et al., "A Fast and Elitist
+    Multiobjective Genetic Algorithm: NSGA-II", 2002).
 
-    >>> count_better(np.array([3.0]), np.array([[1.0], [3.0], [4.0]]))
-    1
+    >>> count_better(np.array([3.0, 0.5]), np.array([[1.0, 0.9], [3.0, 0.4], [3.0, 0.6], [4.0, 0.1]]), objectives=1)
+    2
     """
-    if own.size == 1:
-        return int((rivals[:, 0] > own[0]).sum())
+    if objectives == 1:
+        first = (rivals != own).argmax(axis=1)
+        return int((rivals[np.arange(len(rivals)), first] > own[first]).sum())
     everyone = np.vstack([own, rivals])
     ranks = non_dominated_ranks(everyone)
     front = np.flatnonzero(ranks == ranks[0])

@@ -45,7 +45,7 @@ class DamagedBatch(UsageError):
 class TrialEnd:
     """What Optuna is told of a trial. reason: of `hyperlax.study.reasons`; metrics: all of them for COMPLETE, else empty.
 
-    intermediate: of a study that prunes, its objectives at the end of every segment.
+    intermediate: of a study that prunes, by what it was judged at the end of every segment, the leading objective first.
     """
 
     number: int
@@ -62,18 +62,18 @@ def write_batch(
     reference: ReferenceReturns,
     searched: Collection[str],
     aggregate: str,
-    objectives: Sequence[str] = (),
+    judged: Sequence[str] = (),
     intermediate: Mapping[int, Sequence[Sequence[float]]] | None = None,
 ) -> list[TrialEnd]:
     """Write a batch, `success.txt` last, and say how its trials ended.
 
     searched: the names of the study's search space. aggregate: of `hyperlax.metrics.AGGREGATES`. intermediate: of a study that
-    prunes, trial -> its `objectives` at the end of every segment.
+    prunes, trial -> by what, of these names, it was `judged` at the end of every segment.
     """
     ends = write_tables(directory, batch, result, reference, searched, aggregate)
     if intermediate is not None:
         ends = [replace(end, intermediate=tuple(map(tuple, intermediate[end.number]))) for end in ends]
-        write_csv(directory / INTERMEDIATE, ("trial", "segment", "of", *objectives), _intermediate_rows(ends))
+        write_csv(directory / INTERMEDIATE, ("trial", "segment", "of", *judged), _intermediate_rows(ends))
     mark_complete(directory, ends, "" if intermediate is None else f", with {INTERMEDIATE}")
     return ends
 
@@ -246,7 +246,7 @@ def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialEnd:
 
 
 def _with_intermediate(path: Path, ends: Sequence[TrialEnd]) -> list[TrialEnd]:
-    """The ends with their objectives at every segment, each as many as the file itself says."""
+    """The ends with what they showed at every segment, each as many as the file itself says."""
     found: dict[int, list[tuple[float, ...]]] = {end.number: [] for end in ends}
     counted: dict[int, int] = {}
     with _blaming(path):

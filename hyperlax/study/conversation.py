@@ -193,7 +193,7 @@ class Conversation:
             attributes: dict[str, Any] = {**end.metrics, "batch": where}
             if end.reason:
                 attributes["reason"] = end.reason
-            if end.intermediate and len(self._objectives) > 1:
+            if end.intermediate and len(end.intermediate[0]) > 1:
                 attributes["intermediate"] = [list(values) for values in end.intermediate]
             complete = end.state == "COMPLETE"
             values = [end.metrics[name] for name in self._objectives] if complete else []

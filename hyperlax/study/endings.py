@@ -30,7 +30,8 @@ class Endings:
         failures: Failures,
         progress: Progress,
     ):
-        self._objectives, self._searched = list(arguments.objectives), recipe.space.keys()
+        self._leading, self._searched = arguments.objective_names[0], recipe.space.keys()
+        self._judged = list(arguments.judged)
         self._reference, self._aggregate, self._conversation = reference, arguments.aggregate, conversation
         self._constraints = arguments.constraints
         self._failures, self._progress = failures, progress
@@ -44,18 +45,18 @@ class Endings:
     ) -> None:
         """Write a batch's files into its super-batch, then tell Optuna and the user.
 
-        intermediate: of a study that prunes, trial -> its objectives at the end of every segment.
+        intermediate: of a study that prunes, trial -> by what it was judged at the end of every segment.
         """
         path = self._conversation.new_batch(super_batch)
         ends = write_batch(
-            path, batch, result, self._reference, self._searched, self._aggregate, self._objectives, intermediate
+            path, batch, result, self._reference, self._searched, self._aggregate, self._judged, intermediate
         )
         self._conversation.tell(ends, path)
         _log_failures(ends)
         for end in ends:
             self._failures.count(end.state, end.reason)
             wins = end.state == "COMPLETE" and are_satisfied(self._constraints, end.metrics)
-            self._progress.finished(end.number, end.state, end.metrics[self._objectives[0]] if wins else None)
+            self._progress.finished(end.number, end.state, end.metrics[self._leading] if wins else None)
         self._progress.batch_ended()
 
 

@@ -77,7 +77,9 @@ class StudyLoop:
         self._checkpoints = Checkpoints(directory.checkpoints, arguments.checkpoint_seconds)
         self._complete = 0
         self._standings = (
-            Standings(rule_of(arguments), arguments.objective_directions) if is_pooled(arguments) else None
+            Standings(rule_of(arguments), list(arguments.judged.values()), len(arguments.objectives))
+            if is_pooled(arguments)
+            else None
         )
 
     def run(self, runner: Callable[[], StudyRunner]) -> int:

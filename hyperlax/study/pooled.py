@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -67,7 +68,7 @@ class PooledTraining:
         self._storage, self._conversation, self._endings = storage, conversation, endings
         self._standings, self._pools, self._checkpoints = standings, pools, checkpoints
         self._progress, self._lanes, self._asked, self._changed = progress, lanes, asked, changed
-        self._rule, self._objectives = standings.rule, list(arguments.objectives)
+        self._rule, self._judged = standings.rule, list(arguments.judged)
         self._courses: dict[int, Course] = {}
         self._waiting: list[int] = []
         self._ended: list[tuple[Course, Outcome]] = []
@@ -101,7 +102,7 @@ class PooledTraining:
         for trial in trials:
             self._standings.expect(trial.number)
             if trial.state.is_finished():
-                for values in shown_by(trial):
+                for values in shown_by(trial, len(self._judged)):
                     self._standings.report(trial.number, values)
                 self._standings.end(trial.number)
         self._finished = sum(trial.state.is_finished() for trial in trials)
@@ -178,14 +179,14 @@ class PooledTraining:
         return advance.repetition * self._rule.segments
 
     def _values(self, course: Course, advance: Advance, segment: int) -> list[float]:
-        """The objectives after a segment of the present repetition; in the midst of a later one, those of the ones before."""
+        """By what it is judged after a segment of the present repetition; in the midst of a later one, those of the ones before."""
         if advance.repetition and segment < self._rule.segments:
             return course.shown[-1]
         together = Course(course.trial, done=[*course.done, first_points(advance.curve, segment + 1)], latest=advance)
         metrics = compute(
             together.outcome("COMPLETE", "", together.curve()), self._reference, self._arguments.aggregate
         )
-        return [metrics[name] for name in self._objectives]
+        return [metrics[name] for name in self._judged]
 
     def _settle(self) -> None:
         """End those that are pruned, and those that have failed or are complete and have no verdict to fear."""
@@ -291,8 +292,9 @@ class PooledTraining:
         }
 
 
-def shown_by(trial: FrozenTrial) -> list[list[float]]:
-    """The objectives of a trial that has ended after each of its segments."""
+def shown_by(trial: FrozenTrial, judged: int) -> list[list[float]]:
+    """So many values by which a trial that has ended was judged after each of its segments."""
     if "intermediate" in trial.user_attrs:
         return trial.user_attrs["intermediate"]
-    return [[trial.intermediate_values[segment]] for segment in sorted(trial.intermediate_values)]
+    unknown = [math.nan] * (judged - 1)
+    return [[trial.intermediate_values[segment], *unknown] for segment in sorted(trial.intermediate_values)]

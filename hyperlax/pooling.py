@@ -59,15 +59,15 @@ class Pools(Protocol):
         ...
 
     def leave(self, number: int) -> None:
-        """Free the lane of a trial."""
+        """Free the lane of a trial, once the segment under way there has ended; the trial advances no more."""
         ...
 
     def advance(self) -> tuple[list[Advance], list[Dropped]]:
-        """Train every trial in a lane to the end of its next segment."""
+        """Train on until trials, one at least that is in a lane, are at the end of their next segment; which, and which lost lanes."""
         ...
 
     def save(self, checkpoints: Checkpoints) -> None:
-        """Save all lanes, between two segments, in place of what was saved."""
+        """Save all lanes at the ends of their segments, in place of what was saved."""
         ...
 
     def restore(

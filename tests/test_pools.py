@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from hyperlax.algorithms.workload import Workload
 from hyperlax.checkpoints import Checkpoints
+from hyperlax.engine.pool import Pool
 from hyperlax.engine.pools import LanePools
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.runner import LaneRunner
@@ -79,22 +81,72 @@ def test_lanes_that_were_saved_go_on_to_the_same_bits(tmp_path: Path) -> None:
     pools, checkpoints = pooled(toy.Descents(UNEVEN), 3, 2), Checkpoints(tmp_path, 0)
     by_number = {trial.number: trial for trial in trials()}
     waiting, done = list(trials()), set()
-    for _ in range(40):
+
+    def take(advances: Sequence[Advance]) -> None:
+        """Compare, and let those go that are done, also where a segment has ended that nobody was told of."""
+        for advance in advances:
+            points = min(advance.segments, LASTS[advance.number]) + 1
+            assert toy.same_curves(prefix(advance.curve, points), prefix(whole[advance.number].curve, points))
+            if advance.segments >= LASTS[advance.number]:
+                done.add(advance.number)
+                pools.leave(advance.number)
+
+    for _ in range(80):
         while waiting and pools.enter(waiting[0]):
             waiting.pop(0)
         if not pools.occupied:
             break
-        for advance in pools.advance()[0]:
-            assert toy.same_curves(advance.curve, prefix(whole[advance.number].curve, advance.segments + 1))
-            if advance.segments == LASTS[advance.number]:
-                done.add(advance.number)
-                pools.leave(advance.number)
+        take(pools.advance()[0])
         pools.save(checkpoints)
         pools = pooled(toy.Descents(UNEVEN), 3, 2)
         unfinished = by_number.keys() - done - {trial.number for trial in waiting}
         restored = pools.restore(checkpoints, by_number, unfinished)
         assert {advance.number for advance in restored} == unfinished
+        take(restored)
     assert done == by_number.keys()
+
+
+def test_pools_do_not_wait_for_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who leaves a pool that trains shows nothing more, and the lane is free after its segment."""
+    pools, may_go_on, advance = pooled(toy.Descents(UNEVEN), 1, 2), threading.Event(), Pool.advance
+
+    def slow(pool: Pool) -> list[Advance]:
+        if [trial.number for trial in pool.trials] == [0]:
+            assert may_go_on.wait(60)
+        return advance(pool)
+
+    monkeypatch.setattr(Pool, "advance", slow)
+    first, second, third = trials(3)
+    assert pools.enter(first) and pools.enter(second) and not pools.enter(third)
+    for segment in (1, 2):
+        assert [(told.number, told.segments) for told in pools.advance()[0]] == [(1, segment)]
+    pools.leave(0)
+    pools.leave(1)
+    assert pools.occupied == 1
+    assert pools.enter(third)
+    may_go_on.set()
+    told = [found.number for _ in range(3) for found in pools.advance()[0]]
+    assert 0 not in told and 2 in told
+    assert pools.occupied == 1
+
+
+def test_a_pool_that_breaks_loses_only_those_that_did_not_leave_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools, may_go_on, advance = pooled(toy.Descents(UNEVEN), 2, 2), threading.Event(), Pool.advance
+
+    def breaking(pool: Pool) -> list[Advance]:
+        if 0 in [trial.number for trial in pool.trials]:
+            assert may_go_on.wait(60)
+            raise RuntimeError("broken")
+        return advance(pool)
+
+    monkeypatch.setattr(Pool, "advance", breaking)
+    assert all(pools.enter(trial) for trial in trials(4))
+    mates = {trial.number for place in pools._places for trial in place.pool.trials if place.slot == 0} - {0}
+    pools.advance()
+    pools.leave(0)
+    may_go_on.set()
+    dropped = [drop for _ in range(3) for drop in pools.advance()[1]]
+    assert [set(drop.numbers) for drop in dropped] == [mates]
 
 
 def test_a_trial_that_was_saved_with_other_hyperparameters_begins_anew(tmp_path: Path, caplog: Any) -> None:

@@ -1,4 +1,4 @@
-"""The pools of all slots: a pool of lanes for every program and slot that trials need, all of which advance together."""
+"""The pools of all slots: a pool of lanes for every program and slot that trials need, each at its own pace."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from typing import Any
 
 from hyperlax.checkpoints import Checkpoints, Head
@@ -27,19 +27,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Place:
-    """A pool, and for whom it is. slot: its index."""
+    """A pool, and for whom it is. slot: its index. running: its segment under way. leaving: whose lanes are free after that."""
 
     algorithm: Any
     slot: int
     cohort: int
     pool: Pool
+    running: Future[list[Advance]] | None = None
+    leaving: set[int] = field(default_factory=set)
 
 
 class LanePools:
     """`hyperlax.pooling.Pools` over the lanes of compiled programs.
 
-    A program has at most one pool a slot for trials of the open cohort. All pools advance by a segment together, as many at once
-    as there are slots, so that trials can be compared as soon as they are done.
+    A program has at most one pool a slot for trials of the open cohort. As many pools train at once as there are slots, and none
+    waits for another: a slow one would let the others idle.
     """
 
     def __init__(
@@ -67,7 +69,8 @@ class LanePools:
     def enter(self, trial: Trial, repetition: int = 0, cohort: int = OPEN) -> bool:
         """Let a trial begin with the next segment; see `Pools`. It goes where most lanes are free."""
         algorithm = self._workload.program(trial)
-        places = [p for p in self._places if (p.algorithm, p.cohort) == (algorithm, cohort) and p.pool.free]
+        resting = [p for p in self._places if p.running is None and p.pool.free]
+        places = [p for p in resting if (p.algorithm, p.cohort) == (algorithm, cohort)]
         place = max(places, key=lambda place: place.pool.free, default=None)
         slot = self._slot_to_open(algorithm, cohort, place)
         if slot is not None:
@@ -80,27 +83,41 @@ class LanePools:
     def leave(self, number: int) -> None:
         """Free the lane of a trial."""
         place = next(p for p in self._places if any(trial.number == number for trial in p.pool.trials))
+        if place.running is not None:
+            place.leaving.add(number)
+            return
         place.pool.leave(number)
         if place.cohort != OPEN and not place.pool.trials:
             self._close(place)
 
     def advance(self) -> tuple[list[Advance], list[Dropped]]:
-        """Train every trial in a lane to the end of its next segment."""
-        running = [(place, self._threads.submit(self._advance, place)) for place in self._places if place.pool.trials]
+        """Train on until a pool or more are at the end of a segment; see `Pools`."""
+        for place in self._places:
+            if place.running is None and place.pool.trials:
+                place.running = self._threads.submit(self._advance, place)
+        running = {place.running: place for place in self._places if place.running is not None}
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
         advances: list[Advance] = []
         dropped: list[Dropped] = []
-        for place, future in running:
+        for future in done:
+            place, running[future].running = running[future], None
+            leaving, place.leaving = place.leaving, set()
             try:
-                advances += future.result()
+                advances += [advance for advance in future.result() if advance.number not in leaving]
             except Exception as error:
-                dropped.append(self._drop(place, error))
-        return sorted(advances, key=lambda advance: advance.number), dropped
+                dropped.append(self._drop(place, error, leaving))
+                continue
+            for number in leaving:
+                self.leave(number)
+        return sorted(advances, key=lambda advance: advance.number), [drop for drop in dropped if drop.numbers]
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Save all lanes, in place of what was saved."""
+        running = [place.running for place in self._places if place.running is not None]
+        broken = [future for future in wait(running).done if future.exception()]
         states = []
         for place in self._places:
-            if trials := place.pool.begun:
+            if (trials := place.pool.begun) and place.running not in broken:
                 identity = {**self._identity(place, trials), "code": place.pool.program.code()}
                 watch, numbers = place.pool.watch, tuple(trial.number for trial in trials)
                 states.append((Head(numbers, identity, watch.segments, watch.timing()), place.pool.save()))
@@ -175,9 +192,10 @@ class LanePools:
         self._registry.settle(place.algorithm, place.pool.program.lanes)
         return found
 
-    def _drop(self, place: _Place, error: Exception) -> Dropped:
+    def _drop(self, place: _Place, error: Exception, leaving: Collection[int] = ()) -> Dropped:
         """Close a pool that broke. Where memory was short its program has fewer lanes from now on, and its trials begin anew."""
-        numbers, lanes = tuple(sorted(trial.number for trial in place.pool.trials)), place.pool.program.lanes
+        numbers = tuple(sorted({trial.number for trial in place.pool.trials}.difference(leaving)))
+        lanes = place.pool.program.lanes
         traceback.clear_frames(error.__traceback__)  # they hold the arrays that filled the memory
         self._close(place)
         if isinstance(error, NoRoom):

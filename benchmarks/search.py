@@ -151,50 +151,56 @@ def interval(values: Sequence[float], statistic: Callable[..., object]) -> tuple
 
 @dataclass(frozen=True)
 class Search:
-    """A recipe on an environment, and the flags of its study."""
+    """A recipe on an environment, and how long and in how many segments its trials train."""
 
     recipe: str
     environment: str
-    flags: str
+    steps: int
+    segments: int
 
 
-SEGMENTS, LANES = 24, 4
+LANES = 4
 SEARCHES = (
-    Search("ppo_mlp", "gymnax.cartpole", "--total-timesteps 100000"),
-    Search("sac_mlp", "gymnax.pendulum", "--total-timesteps 12000"),
+    Search("ppo_mlp", "gymnax.cartpole", 100_000, 36),
+    Search("sac_mlp", "gymnax.pendulum", 10_000, 24),
 )
 
 
 def pruning(repetitions: int) -> None:
-    """A row a task and pruner: wall seconds, calls of the device and the confirmed return of the winner."""
+    """A row a task and pruner: wall seconds, calls of the device and the confirmed return of the winner. One run warms the cache."""
     print(
-        "| 64 trials | pruner | wall seconds | train calls | confirmed winner | standard error |\n|---|---|---|---|---|---|"
+        "| 64 trials | pruner | wall seconds | train calls | confirmed winner | standard error | each |\n"
+        "|---|---|---|---|---|---|---|"
     )
     for search in SEARCHES:
-        for pruner in ("none", "asha", "median"):
+        run_search(search, "asha", repetitions, trials=2 * LANES)
+        for pruner in ("none", "asha"):
             found = [run_search(search, pruner, seed) for seed in range(repetitions)]
             seconds, calls, returns = (np.array(column, float) for column in zip(*found, strict=True))
             error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else float("nan")
+            each = ", ".join(f"{time:.0f} s {value:.1f}" for time, value in zip(seconds, returns, strict=True))
             print(
                 f"| {search.recipe} {search.environment} | {pruner} | {seconds.mean():.0f} | {calls.mean():.0f} | "
-                f"{returns.mean():.1f} | {error:.1f} |",
+                f"{returns.mean():.1f} | {error:.1f} | {each} |",
                 flush=True,
             )
 
 
-def run_search(search: Search, pruner: str, seed: int) -> tuple[float, float, float]:
-    """Seconds of one study with a full program cache, its calls of `train`, and its winner's mean return on 10 new seeds."""
+def run_search(search: Search, pruner: str, seed: int, trials: int = 64) -> tuple[float, float, float]:
+    """Seconds of one study, its calls of `train`, and its winner's mean return on 5 new seeds."""
     with tempfile.TemporaryDirectory() as root:
-        words = f"optuna-hp-search --algo-and-network-config {search.recipe} --env-config {search.environment} {search.flags}"
-        words += f" --n-trials 64 --seed {seed} --num-evaluations {SEGMENTS} --pruner {pruner} --packing pad"
-        words += f" --runner-hparam-batch-size {LANES} --log-level WARNING"
+        words = f"optuna-hp-search --algo-and-network-config {search.recipe} --env-config {search.environment}"
+        words += (
+            f" --total-timesteps {search.steps} --num-evaluations {search.segments} --n-trials {trials} --seed {seed}"
+        )
+        words += f" --pruner {pruner} --packing pad --runner-hparam-batch-size {LANES} --log-level WARNING"
         began = time.perf_counter()
         hyperlax(*words.split(), "--output-root", root)
         seconds = time.perf_counter() - began
         directory = Path(root, search.recipe, search.environment.replace(".", "_"))
         timings = [json.loads(path.read_text()) for path in directory.glob("optuna_exec_batch_*/samples/*/timing.json")]
-        calls = sum(timing.get("lane_segments", LANES * SEGMENTS) for timing in timings) / LANES
-        hyperlax("optuna-hp-search", "--resume-from", str(directory), "--confirm-top", "1")
+        calls = sum(timing.get("lane_segments", LANES * search.segments) for timing in timings) / LANES
+        hyperlax("optuna-hp-search", "--resume-from", str(directory), "--confirm-top", "1", "--confirm-seeds", "5")
         return seconds, calls, confirmed_mean(directory / "confirmation.csv", "peak")
 
 

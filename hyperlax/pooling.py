@@ -62,8 +62,12 @@ class Pools(Protocol):
         """Free the lane of a trial, once the segment under way there has ended; the trial advances no more."""
         ...
 
+    def begin(self) -> None:
+        """Start training in the background what `advance` will wait for. What enters after it may have to wait for a lane."""
+        ...
+
     def advance(self) -> tuple[list[Advance], list[Dropped]]:
-        """Train on until trials, one at least that is in a lane, are at the end of their next segment; which, and which lost lanes."""
+        """Train on until trials, one at least that is in a lane, are at the end of their next segment; which, and who lost lanes."""
         ...
 
     def save(self, checkpoints: Checkpoints) -> None:

@@ -56,6 +56,9 @@ class FakePools:
     def leave(self, number: int) -> None:
         del self._lanes[number]
 
+    def begin(self) -> None:
+        pass
+
     def advance(self) -> tuple[list[Advance], list[Dropped]]:
         dropped, advances = [], []
         for cohort in sorted({lane.cohort for lane in self._lanes.values()}):

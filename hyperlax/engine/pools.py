@@ -90,11 +90,15 @@ class LanePools:
         if place.cohort != OPEN and not place.pool.trials:
             self._close(place)
 
-    def advance(self) -> tuple[list[Advance], list[Dropped]]:
-        """Train on until a pool or more are at the end of a segment; see `Pools`."""
+    def begin(self) -> None:
+        """Let every pool that has trials train a segment in the background."""
         for place in self._places:
             if place.running is None and place.pool.trials:
                 place.running = self._threads.submit(self._advance, place)
+
+    def advance(self) -> tuple[list[Advance], list[Dropped]]:
+        """Train on until a pool or more are at the end of a segment; see `Pools`."""
+        self.begin()
         running = {place.running: place for place in self._places if place.running is not None}
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         advances: list[Advance] = []

@@ -80,6 +80,7 @@ class PooledTraining:
         self._recall()
         while not should_stop():
             self._fill(may_start)
+            self._pools.begin()
             self._flush()
             if not self._pools.occupied:
                 break
@@ -89,10 +90,10 @@ class PooledTraining:
             for drop in dropped:
                 self._pick_up(drop)
             self._settle()
-            self._flush()
             self._show_progress()
             if self._checkpoints.are_pools_due():
                 self._pools.save(self._checkpoints)
+        self._flush()
         self._pools.save(self._checkpoints)
         self._storage.wait(self._courses)
 
@@ -146,6 +147,7 @@ class PooledTraining:
                     self._storage.start([number])
             if self._waiting or self._pools.occupied >= self._lanes:
                 break
+            self._flush()
             more = self._conversation.more_trials(self._arguments.n_trials)
             if not more:
                 break
@@ -154,7 +156,8 @@ class PooledTraining:
 
     def _room(self) -> int:
         """How many more trials may begin, so that the study ends with as many as it shall."""
-        return self._arguments.n_trials - self._finished - (len(self._courses) - len(self._waiting))
+        begun = self._finished + len(self._ended) + len(self._courses) - len(self._waiting)
+        return self._arguments.n_trials - begun
 
     def _is_to_repeat(self, course: Course) -> bool:
         is_over = course.has_failed or len(course.done) == self._rule.seeds

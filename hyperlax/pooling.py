@@ -67,7 +67,7 @@ class Pools(Protocol):
         ...
 
     def advance(self) -> tuple[list[Advance], list[Dropped]]:
-        """Train on until trials, one at least that is in a lane, are at the end of their next segment; which, and who lost lanes."""
+        """Train on until trials, one at least that is in a lane, are at the end of their next segment; and who lost lanes."""
         ...
 
     def save(self, checkpoints: Checkpoints) -> None:

@@ -257,9 +257,8 @@ def confirmed(repetitions: int) -> None:
 def run_confirmed(flags: str, seed: int, trials: int = 32) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as root:
         words = "optuna-hp-search --algo-and-network-config ppo_mlp --env-config gymnax.cartpole --no-default-trial"
-        words += (
-            f" --seed {seed} --total-timesteps 100000 --num-evaluations 36 --log-level WARNING --confirm-top 1 {flags}"
-        )
+        words += f" --n-trials {trials} --seed {seed} --total-timesteps 100000 --num-evaluations 36 --log-level WARNING"
+        words += f" --confirm-top 1 --confirm-seeds 5 {flags}"
         began = time.perf_counter()
         hyperlax(*words.split(), "--output-root", root)
         seconds = time.perf_counter() - began

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +122,17 @@ def test_trials_csv_reads_back_exactly(tmp_path):
 def test_the_report_lists_failed_trials_with_their_reason(tmp_path):
     write_study_pages(study(tmp_path, [1.0, 2.0], failed={1}))
     assert "loss is nan at step 3200" in (tmp_path / "report.html").read_text()
+
+
+def test_the_report_counts_pruned_trials_by_the_segment_after_which_they_ended(tmp_path):
+    record = study(tmp_path, [1.0, 2.0, 3.0, 4.0], failed={1, 2, 3})
+    reasons = [f"pruned after segment {segment} of 36: 5 of 5 earlier trials were better" for segment in (10, 9, 10)]
+    lost = [replace(trial, state="PRUNED", reason=why) for trial, why in zip(record.trials[1:], reasons, strict=True)]
+    write_study_pages(replace(record, trials=[record.trials[0], *lost]))
+    page = (tmp_path / "report.html").read_text()
+    _, _, section = page.partition("<h2>Pruned trials</h2>")
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", section.partition("</section>")[0])
+    assert cells == ["pruned after segment 9 of 36", "1", "2", "pruned after segment 10 of 36", "2", "1, 3"]
 
 
 def test_special_characters_reach_no_page_as_markup(tmp_path):

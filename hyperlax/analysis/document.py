@@ -13,7 +13,7 @@ from hyperlax.analysis.look import SCRIPT, STYLE
 from hyperlax.analysis.plots import Drawing
 from hyperlax.analysis.plots.style import template
 
-LONG_COLUMNS = {"reason": "reason", "hyperparameter": "long", "searched": "long", "metric": "long"}
+LONG_COLUMNS = {"reason": "reason", "which": "reason", "hyperparameter": "long", "searched": "long", "metric": "long"}
 """Header -> class of the columns whose text may wrap."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from typing import Any
 
@@ -29,7 +30,7 @@ def report(record: StudyRecord, drawings: list[Drawing], confirmed: Drawing | No
     if record.confirmation and confirmed:
         body.append(confirmation_section(record, record.confirmation, confirmed))
     body += [section(drawn.plot.title, caption(drawn.plot.caption), drawing(drawn)) for drawn in drawings]
-    body += [_lost(record), _cost_section(cost, error), _all_trials(record), _what_ran(record)]
+    body += [_failed(record), _pruned(record), _cost_section(cost, error), _all_trials(record), _what_ran(record)]
     return page(f"{record.study_name} - Hyperlax", "\n".join(body), f"<script>{get_plotlyjs()}</script>")
 
 
@@ -99,17 +100,30 @@ def _winner(record: StudyRecord, trial: TrialRecord) -> str:
     )
 
 
-def _lost(record: StudyRecord) -> str:
-    trials = [trial for trial in _by_number(record) if trial.state in ("FAIL", "PRUNED")]
-    title = "Failed and pruned trials" if any(trial.state == "PRUNED" for trial in trials) else "Failed trials"
+def _failed(record: StudyRecord) -> str:
+    trials = [trial for trial in _by_number(record) if trial.state == "FAIL"]
     if not trials:
-        return section(title, caption("None."))
-    rows = [[trial.number, trial.state, trial.reason] for trial in trials]
+        return section("Failed trials", caption("None."))
+    rows = [[trial.number, trial.reason] for trial in trials]
     words = (
         "They never win and no plot shows them. Those that were invalidated keep their metrics in the table of trials; "
         "the mates of those that failed went on unchanged."
     )
-    return section(title, caption(words), table(["trial", "state", "reason"], rows, tall=len(rows) > 12))
+    return section("Failed trials", caption(words), table(["trial", "reason"], rows, tall=len(rows) > 12))
+
+
+def _pruned(record: StudyRecord) -> str:
+    """A row for every segment after which trials were pruned; "" where none was."""
+    ends: dict[str, list[int]] = {}
+    for trial in _by_number(record):
+        if trial.state == "PRUNED":
+            ends.setdefault(trial.reason.partition(":")[0], []).append(trial.number)
+    if not ends:
+        return ""
+    in_order = sorted(ends.items(), key=lambda end: [int(digits) for digits in re.findall(r"\d+", end[0])])
+    rows = [[words, len(numbers), ", ".join(map(str, numbers))] for words, numbers in in_order]
+    words = "They stood behind earlier trials at equal segment. They never win; trials.csv says of each by how many it was beaten."
+    return section("Pruned trials", caption(words), table(["", "trials", "which"], rows))
 
 
 def _cost(record: StudyRecord) -> tuple[Cost | None, str]:

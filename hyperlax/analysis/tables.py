@@ -17,11 +17,16 @@ def write_trials(record: StudyRecord, path: Path) -> None:
     Columns: trial, state, reason, exec_batch, batch (its directory's name), `objective.<name>` as told to Optuna, every
     metric, every searched hyperparameter. What a trial does not have is left empty.
     """
+    write_csv(path, *trial_rows(record))
+
+
+def trial_rows(record: StudyRecord) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of `write_trials`."""
     params = searched_names(record)
     header = ["trial", "state", "reason", "exec_batch", "batch"]
     header += [f"objective.{name}" for name in record.objectives] + list(METRICS) + params
     trials = sorted(record.trials, key=lambda trial: trial.number)
-    write_csv(path, header, [_row(record, trial, params) for trial in trials])
+    return header, [_row(record, trial, params) for trial in trials]
 
 
 def write_confirmation(confirmation: Confirmation | None, path: Path) -> None:

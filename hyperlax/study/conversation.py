@@ -15,7 +15,6 @@ from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
 from hyperlax.files import cell
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.metrics import METRICS
 from hyperlax.recipe import dotted
 from hyperlax.study.amendments import Amendment, Amendments, as_failed
 from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams
@@ -24,7 +23,8 @@ from hyperlax.study.ledger import Ending, Entry
 from hyperlax.study.overlap import Overlap, as_running
 from hyperlax.study.presampled import RowByRow
 from hyperlax.study.record import TrialRecord
-from hyperlax.study.storage import StudyStorage, is_feasible
+from hyperlax.study.records import trial_record
+from hyperlax.study.storage import StudyStorage
 from hyperlax.study.suggest import Questioner
 from hyperlax.study.untold import untold_batches
 from hyperlax.trial import Trial
@@ -204,19 +204,7 @@ class Conversation:
 
     def record(self, frozen: FrozenTrial) -> TrialRecord:
         """A trial as the analysis sees it."""
-        attributes = frozen.user_attrs
-        complete = frozen.state == TrialState.COMPLETE
-        return TrialRecord(
-            number=frozen.number,
-            state=frozen.state.name if frozen.state.is_finished() else "RUNNING",
-            reason=attributes.get("reason", ""),
-            params=self._questioner.space.decode(frozen.params),
-            values=dict(zip(self._objectives, frozen.values, strict=True)) if complete else {},
-            metrics={name: attributes[name] for name in METRICS if name in attributes},
-            batch_directory=self._directory.root / attributes["batch"] if "batch" in attributes else None,
-            exec_batch=attributes.get("exec_batch"),
-            feasible=is_feasible(frozen),
-        )
+        return trial_record(frozen, self._questioner.space, self._objectives, self._directory.root)
 
     def _amend(self, kind: Literal["retried", "invalidated"], trials: Sequence[FrozenTrial], reason: str) -> None:
         """Make an amendment of each of these finished trials."""

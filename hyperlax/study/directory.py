@@ -172,21 +172,28 @@ def only_one_process(root: Path) -> Iterator[None]:
 
 def refuse_running(root: Path) -> None:
     """UsageError, naming it, if another process holds the directory; nothing is written."""
+    if (holder := holder_of(root)) is not None:
+        raise _held(root, holder)
+
+
+def holder_of(root: Path) -> str | None:
+    """What a process that holds the directory says of itself, None if none does; nothing is written."""
     if os.name == "nt":
-        return
+        return None
     import fcntl
 
     with refusing_what_is_forbidden(root):
         exists = (root / LOCK).exists()
     if not exists:
-        return
+        return None
     with refusing_what_is_forbidden(root / LOCK), (root / LOCK).open(encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _held(root, file.read().strip()) from error
+        except BlockingIOError:
+            return file.read().strip()
         except OSError:
-            return
+            return None
+    return None
 
 
 def _held(root: Path, holder: str) -> UsageError:

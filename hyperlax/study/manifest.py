@@ -85,7 +85,7 @@ def read(path: Path, recipe: Recipe) -> Manifest:
 
     Other versions of the packages are allowed and logged: across programs results hold to float rounding only.
     """
-    stored = _read(path)
+    stored = content_of(path)
     if stored.recipe.get("samples") != digest_of(recipe):
         raise UsageError(
             f"{path.parent / SAMPLES}: holds other samples than those that the sweep began with. {DAMAGED}"
@@ -103,7 +103,8 @@ def read(path: Path, recipe: Recipe) -> Manifest:
     return stored
 
 
-def _read(path: Path) -> Manifest:
+def content_of(path: Path) -> Manifest:
+    """What a study.json holds, whatever recipe there is. UsageError if it is not whole."""
     stored = read_json(path)
     names = Manifest.__dataclass_fields__
     missing = [name for name in names if not isinstance(stored, dict) or name not in stored]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,3 +104,8 @@ def changing(configs: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
             if value not in values[name]:
                 values[name].append(value)
     return {name: Categorical(found) for name, found in values.items() if len(found) > 1}
+
+
+def replay_command(schedule: Path) -> str:
+    """The command line that trains fresh agents along a schedule."""
+    return shlex.join(["hyperlax", "pbt-replay", str(schedule)])

@@ -68,17 +68,11 @@ class Pedigree:
 
     def best_at_the_end(self) -> int | None:
         """The best trial of the last interval that is told, None without one that is COMPLETE."""
-        last = self.finished() - 1
-        scores = self.scores(last) if last >= 0 else np.array([])
-        if not np.isfinite(scores).any():
-            return None
-        return last * self._members + int(ranking(scores)[0])
+        return self.lineage("").final
 
     def lineage(self, replay: str) -> Lineage:
         """As the analysis sees it."""
-        told = self._conversation.trials()[: self.finished() * self._members]
-        parents = {trial.number: trial.user_attrs[PARENT] for trial in told if trial.user_attrs[PARENT] is not None}
-        return Lineage(self._members, parents, self.best_at_the_end(), replay)
+        return lineage_of(told_intervals(self._conversation.trials(), self._members), self._members, replay)
 
     def _encoded(self, params: Params) -> Params:
         """Values of a recipe as Optuna keeps them."""
@@ -88,6 +82,20 @@ class Pedigree:
                 same = (choice for choice in distribution.choices if self._space.means(name, choice, params[name]))
                 encoded[name] = next(same)
         return encoded
+
+
+def told_intervals(trials: Sequence[FrozenTrial], members: int) -> list[FrozenTrial]:
+    """The trials of the intervals that are told."""
+    return list(trials[: sum(trial.state.is_finished() for trial in trials) // members * members])
+
+
+def lineage_of(told: Sequence[FrozenTrial], members: int, replay: str) -> Lineage:
+    """How the trials of whole intervals follow one another. replay: the command that trains along the winner's path."""
+    parents = {trial.number: trial.user_attrs[PARENT] for trial in told if trial.user_attrs[PARENT] is not None}
+    last = told[-members:] if told else []
+    scores = np.array([score_of(trial) for trial in last])
+    final = last[int(ranking(scores)[0])].number if np.isfinite(scores).any() else None
+    return Lineage(members, parents, final, replay)
 
 
 def score_of(trial: FrozenTrial) -> float:

@@ -34,7 +34,7 @@ from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.generation_files import outcome_of
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.pbt_schedule import SCHEDULE_FILE, describe_schedule
+from hyperlax.study.pbt_schedule import SCHEDULE_FILE, describe_schedule, replay_command
 from hyperlax.study.pedigree import Pedigree
 from hyperlax.study.progress import clock
 from hyperlax.study.record import StudyRecord
@@ -271,10 +271,6 @@ def selection_of(arguments: PopulationArguments, recipe: Recipe) -> Selection:
 
 def resume_command(root: Path) -> str:
     return shlex.join(["hyperlax", "pbt", "--resume-from", str(root)])
-
-
-def replay_command(schedule: Path) -> str:
-    return shlex.join(["hyperlax", "pbt-replay", str(schedule)])
 
 
 def _named(prefix: str, arrays: dict[str, np.ndarray]) -> Point:

@@ -1,0 +1,167 @@
+"""Studies as text: a line a study, the best trials with their learning curves, one trial whole."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from hyperlax.analysis.best import complete_trials, pareto_front, ranked, winners
+from hyperlax.analysis.curves import LearningCurve, read_curves
+from hyperlax.analysis.labels import number, short_names, value_text
+from hyperlax.analysis.lost import LostFile
+from hyperlax.metrics import METRICS
+from hyperlax.study.record import StudyRecord, TrialRecord
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+PLAIN = "_.-~=+*#"
+
+
+def sparkline(values: Sequence[float], low: float, high: float, blocks: str = BLOCKS) -> str:
+    """A character a value, by its place between `low` and `high`; a space for what is not finite.
+
+    >>> sparkline([0.0, 5.0, 10.0], 0.0, 10.0)
+    '▁▅█'
+    """
+    places = (np.asarray(values, np.float64) - low) / ((high - low) or 1.0) * len(blocks)
+    return "".join(blocks[min(max(int(place), 0), len(blocks) - 1)] if np.isfinite(place) else " " for place in places)
+
+
+def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[str] = ()) -> str:
+    """A table in columns as wide as their widest cell; those named in `right` end at the same place.
+
+    >>> print(aligned(["trial", "state"], [["7", "FAIL"]], right=["trial"]))
+    trial  state
+        7  FAIL
+    """
+    table = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    to_right = [name in set(right) for name in header]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if ends else cell.ljust(width)
+            for cell, width, ends in zip(row, widths, to_right, strict=True)
+        ).rstrip()
+        for row in table
+    )
+    return "\n".join(lines)
+
+
+def best_in_words(record: StudyRecord) -> str:
+    """The best trial and its value, or how large the Pareto front is."""
+    best = winners(record)
+    if not best:
+        return "no trial can win" if complete_trials(record) else "nothing yet"
+    if len(record.objectives) > 1:
+        return f"Pareto front of {len(best)}"
+    leading = next(iter(record.objectives))
+    return f"{leading} {number(best[0].values[leading])} (trial {best[0].number})"
+
+
+def counts(record: StudyRecord, total: int) -> str:
+    """Finished trials of all, and how many of them were of no use."""
+    states = Counter(trial.state for trial in record.trials)
+    finished = states.total() - states["RUNNING"]
+    lost = [f"{states[state]} {words}" for state, words in (("PRUNED", "pruned"), ("FAIL", "failed")) if states[state]]
+    return f"{finished}/{total}" + (f" ({', '.join(lost)})" if lost else "")
+
+
+def study_text(record: StudyRecord, state: str, total: int, top: int) -> str:
+    """A study: what it is, how far it is, and its `top` best trials with their curves, one scale for all."""
+    goals = ", ".join(f"{direction} {name}" for name, direction in record.objectives.items())
+    head = [
+        f"{record.study_name}: {record.recipe} on {record.environment}",
+        f"{state}, {counts(record, total)} trials; {goals}",
+        f"Best: {best_in_words(record)}",
+    ]
+    best = (ranked(record) if len(record.objectives) == 1 else pareto_front(record))[:top]
+    if not best:
+        return "\n".join(head)
+    curves = _curves(best)
+    low, high = _range(curves.values())
+    names = list(record.objectives)
+    rows = [
+        [
+            str(trial.number),
+            *(number(trial.values[name]) for name in names),
+            _drawn(curves[trial.number], low, high) if trial.number in curves else "files are gone",
+        ]
+        for trial in best
+    ]
+    scale = f"learning curve, {number(low)} to {number(high)}" if curves else "learning curve"
+    return "\n".join([*head, "", aligned(["trial", *names, scale], rows, right=["trial", *names])])
+
+
+def trial_text(record: StudyRecord, trial: TrialRecord) -> str:
+    """One trial: how it ended, its metrics, what was searched, and its curve by seed."""
+    parts = [
+        f"Trial {trial.number} of {record.study_name}: {trial.state}{f' ({trial.reason})' if trial.reason else ''}"
+    ]
+    if trial.metrics:
+        rows = [[name, number(trial.metrics[name])] for name in METRICS if name in trial.metrics]
+        parts.append(aligned(["metric", "value"], rows, right=["value"]))
+    short = short_names(trial.params)
+    rows = [[short[name], value_text(value)] for name, value in trial.params.items()]
+    if rows:
+        parts.append(aligned(["hyperparameter", "value"], rows))
+    if trial.batch_directory is not None:
+        parts += [*_by_seed(trial), f"Files: {trial.batch_directory}"]
+    return "\n\n".join(parts)
+
+
+def _by_seed(trial: TrialRecord) -> list[str]:
+    curves = _curves([trial])
+    if trial.number not in curves:
+        return ["The files of its batch are gone or hold nothing of it."]
+    curve = curves[trial.number]
+    low, high = _range([curve])
+    rows = [
+        [
+            str(seed),
+            number(column[0]),
+            number(column.max()),
+            number(column[-1]),
+            sparkline(column, low, high, _blocks()),
+        ]
+        for seed, column in enumerate(curve.returns.T)
+    ]
+    header = [
+        "seed",
+        "untrained",
+        "peak",
+        "final",
+        f"{number(low)} to {number(high)}, {number(int(curve.steps[-1]))} steps",
+    ]
+    return [aligned(header, rows, right=header[:-1])]
+
+
+def _curves(trials: Sequence[TrialRecord]) -> dict[int, LearningCurve]:
+    """Those that can be read: a trial that failed at once has none."""
+    curves: dict[int, LearningCurve] = {}
+    for trial in trials:
+        try:
+            curves |= read_curves([trial])
+        except (LostFile, ValueError):
+            continue
+    return curves
+
+
+def _range(curves: Iterable[LearningCurve]) -> tuple[float, float]:
+    means = [curve.returns.mean(axis=1) for curve in curves]
+    together = np.concatenate(means) if means else np.zeros(1)
+    return float(together.min()), float(together.max())
+
+
+def _drawn(curve: LearningCurve, low: float, high: float) -> str:
+    return sparkline(curve.returns.mean(axis=1), low, high, _blocks())
+
+
+def _blocks() -> str:
+    """Blocks where the output has letters for them."""
+    try:
+        BLOCKS.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return PLAIN
+    return BLOCKS

@@ -1,0 +1,99 @@
+"""The commands that look at studies. Only what `--help` needs is imported here, see `hyperlax.commands`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hyperlax.errors import UsageError
+from hyperlax.looking_flags import DeleteFlags, ExportFlags, ListFlags, ReportFlags, ShowFlags
+
+
+def list_studies(flags: ListFlags) -> int:
+    """A line a study below a directory. 1 if one of them cannot be read, which is said; the others are listed."""
+    from hyperlax.analysis.terminal import aligned, best_in_words, counts
+    from hyperlax.study.opened import open_study
+
+    root = Path(flags.root)
+    if not root.is_dir():
+        raise UsageError(f"list {flags.root}: is no directory. Give the --output-root of studies.")
+    rows, damaged = [], []
+    for manifest in sorted(root.rglob("study.json")):
+        try:
+            opened = open_study(manifest.parent, "list")
+        except UsageError as error:
+            damaged.append(f"hyperlax: {error}")
+            continue
+        record = opened.record
+        where = str(manifest.parent.relative_to(root))
+        rows.append([where, opened.state, counts(record, opened.total), best_in_words(record)])
+    if rows:
+        print(aligned(["study", "state", "trials", "best"], rows))
+    elif not damaged:
+        print(f"No study below {root}.")
+    for line in damaged:
+        print(line, file=sys.stderr)
+    return 1 if damaged else 0
+
+
+def show(flags: ShowFlags) -> int:
+    """A study, or one of its trials."""
+    from hyperlax.analysis.terminal import study_text, trial_text
+    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.study.opened import open_study
+
+    if flags.top < 1:
+        raise UsageError(f"--top must be at least 1, got {flags.top}.")
+    opened = open_study(named_directory(flags.directory, "show"), "show")
+    record = opened.record
+    if flags.trial is None:
+        print(study_text(record, opened.state, opened.total, flags.top))
+        return 0
+    trials = {trial.number: trial for trial in record.trials}
+    if flags.trial not in trials:
+        there = f"0 to {max(trials)}" if trials else "none yet"
+        raise UsageError(f"show {flags.directory} {flags.trial}: there is no such trial. Its trials are {there}.")
+    print(trial_text(record, trials[flags.trial]))
+    return 0
+
+
+def report(flags: ReportFlags) -> int:
+    """The pages at the study's root."""
+    from hyperlax.analysis import write_study_pages
+    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.study.directory import StudyDirectory, check_writable
+    from hyperlax.study.opened import open_study, with_confirmation
+
+    directory = StudyDirectory(named_directory(flags.directory, "report"))
+    opened = open_study(directory.root, "report", with_importances=True)
+    check_writable(directory)
+    write_study_pages(with_confirmation(opened.record))
+    print(f"Report: {directory.report}")
+    return 0
+
+
+def export(flags: ExportFlags) -> int:
+    """The trials in a file."""
+    from hyperlax.analysis.export import export_path, write_export
+    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.study.opened import open_study
+
+    directory = named_directory(flags.directory, "export")
+    record = open_study(directory, "export").record
+    path = export_path(record, flags.format, flags.output)
+    if flags.format == "optuna-journal":
+        from hyperlax.study.journal import write_journal
+
+        write_journal(directory, path, record.study_name)
+    else:
+        write_export(record, flags.format, path)
+    print(f"Written: {path}")
+    return 0
+
+
+def delete(flags: DeleteFlags) -> int:
+    """The files of a study."""
+    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.study.deletion import delete as remove
+
+    return remove(named_directory(flags.directory, "delete"), flags.yes)

@@ -1,0 +1,62 @@
+"""What the commands that look at studies accept, as typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from hyperlax.flags import _flag
+
+Directory = Annotated[str, Positional, arg(metavar="DIR", help="The study's directory.")]
+
+
+@dataclass(frozen=True)
+class ListFlags:
+    """List the studies below a directory: how far each is, and its best."""
+
+    root: Annotated[
+        str, Positional, arg(metavar="ROOT", help="Where to look.", help_behavior_hint="(default: my_optuna_studies)")
+    ] = "my_optuna_studies"
+
+
+@dataclass(frozen=True)
+class ShowFlags:
+    """Show a study's best trials with their learning curves, or one trial whole."""
+
+    directory: Directory
+    trial: Annotated[
+        int | None, Positional, arg(metavar="TRIAL", help="Its number.", help_behavior_hint="(default: the best ones)")
+    ] = None
+    top: Annotated[int, _flag("INT", "How many of the best are shown.", "default: 10")] = 10
+
+
+@dataclass(frozen=True)
+class ReportFlags:
+    """Write a study's report and plots again, as of now; also of one that runs, or that another machine made."""
+
+    directory: Directory
+
+
+@dataclass(frozen=True)
+class ExportFlags:
+    """Write a study's trials for another program to read."""
+
+    directory: Directory
+    format: Annotated[
+        Literal["csv", "json", "parquet", "optuna-journal"],
+        _flag("{csv,json,parquet,optuna-journal}", "Of the file.", "default: csv"),
+    ] = "csv"
+    output: Annotated[
+        str | None,
+        _flag("FILE", "Where to; it must not exist.", "default: <study name>.<format> in the working directory"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class DeleteFlags:
+    """Delete a study: what Hyperlax wrote into its directory, and nothing else."""
+
+    directory: Directory
+    yes: Annotated[bool, FlagCreatePairsOff, _flag(None, "Do not ask.", "default: it asks")] = False

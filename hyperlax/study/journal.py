@@ -1,0 +1,24 @@
+"""A study as a journal file of Optuna's, which `optuna.storages.JournalStorage` opens anywhere."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+
+from hyperlax.files import replacing
+from hyperlax.study import database
+from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.storage import url_of
+
+
+def write_journal(root: Path, path: Path, study_name: str) -> None:
+    """Copy the study in a directory, which `open_study` could read, into a new journal under the same name."""
+    directory = StudyDirectory(root)
+    with tempfile.TemporaryDirectory() as scratch, replacing(path) as temporary:
+        copy = Path(scratch) / directory.database.name
+        database.back_up(directory.database, copy)
+        journal = optuna.storages.JournalStorage(JournalFileBackend(str(temporary)))
+        optuna.copy_study(from_study_name=study_name, from_storage=url_of(copy), to_storage=journal)

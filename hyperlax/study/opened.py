@@ -1,0 +1,119 @@
+"""A study as its directory holds it, for whoever only looks: whether it runs or not, with its recipe or without, and unchanged."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import optuna
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.envs import canonical
+from hyperlax.errors import UsageError
+from hyperlax.metrics import ReferenceReturns
+from hyperlax.pbt_arguments import PopulationArguments
+from hyperlax.recipe import load
+from hyperlax.resumed_arguments import read_arguments, recipe_of_study
+from hyperlax.space import from_json
+from hyperlax.study import database, manifest
+from hyperlax.study.confirmation import confirmation_of
+from hyperlax.study.directory import StudyDirectory, holder_of
+from hyperlax.study.distributions import SearchSpace
+from hyperlax.study.pbt_schedule import SCHEDULE_FILE, replay_command
+from hyperlax.study.pedigree import lineage_of, told_intervals
+from hyperlax.study.record import StudyRecord
+from hyperlax.study.records import trial_record
+from hyperlax.study.storage import StudyStorage, importances
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study as of now. total: finished trials that it shall end with. is_running: a process is at it."""
+
+    record: StudyRecord
+    total: int
+    is_running: bool
+
+    @property
+    def finished(self) -> int:
+        """Trials that have ended."""
+        return sum(trial.state != "RUNNING" for trial in self.record.trials)
+
+    @property
+    def state(self) -> str:
+        """running, finished or stopped."""
+        if self.is_running:
+            return "running"
+        return "finished" if self.finished >= self.total else "stopped"
+
+
+def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Opened:
+    """The study in a directory; without confirmation, which `with_confirmation` adds.
+
+    with_importances: of the hyperparameters, which take longer than the rest.
+
+    Raises:
+      UsageError: there is none, or its study.json or database cannot be read. `asked_by` begins the message.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    directory, arguments = StudyDirectory(root), _arguments(root, asked_by)
+    stored = manifest.content_of(directory.manifest)
+    space = SearchSpace({name: from_json(text) for name, text in stored.space.items()})
+    directory.check_database(arguments.study_name)
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / directory.database.name
+        if directory.database.exists():
+            database.back_up(directory.database, copy)
+        with closing(StudyStorage(copy, arguments.study_name, arguments.objectives)) as storage:
+            trials = storage.trials()
+    lineage = None
+    if isinstance(arguments, PopulationArguments):
+        trials = told_intervals(trials, arguments.population_size)
+        lineage = lineage_of(trials, arguments.population_size, replay_command(root / SCHEDULE_FILE))
+    record = StudyRecord(
+        directory=root,
+        study_name=arguments.study_name,
+        recipe=str(stored.recipe.get("name", arguments.algo_and_network_config)),
+        environment=canonical(arguments.env_config),
+        objectives=arguments.objectives,
+        arguments=stored.arguments,
+        command=stored.command,
+        versions=stored.versions,
+        device=stored.device,
+        space=stored.space,
+        reference=ReferenceReturns(**stored.reference),
+        trials=[trial_record(trial, space, list(arguments.objectives), root) for trial in trials],
+        importances=importances(trials, arguments.objectives) if with_importances else {},
+        lineage=lineage,
+    )
+    return Opened(record, _total(arguments), holder_of(root) is not None)
+
+
+def with_confirmation(record: StudyRecord) -> StudyRecord:
+    """With what is known of the best on new seeds. That needs the recipe: where it cannot be loaded, this is logged instead."""
+    if not record.arguments.get("confirm_top"):
+        return record
+    arguments = _arguments(record.directory, "report")
+    try:
+        recipe = load(recipe_of_study(record.directory, arguments))
+    except UsageError as error:
+        log.warning("The report is without the confirmation on new seeds: %s", error)
+        return record
+    return replace(record, confirmation=confirmation_of(record, recipe))
+
+
+def _arguments(root: Path, asked_by: str) -> StudyArguments | PopulationArguments:
+    stored = read_arguments(root, asked_by)
+    kind = PopulationArguments if "population_size" in stored else StudyArguments
+    return kind.from_json(stored, str(root / "study.json"))
+
+
+def _total(arguments: StudyArguments | PopulationArguments) -> int:
+    if isinstance(arguments, PopulationArguments):
+        return arguments.population_size * arguments.num_intervals
+    return arguments.n_trials

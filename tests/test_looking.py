@@ -1,0 +1,216 @@
+"""Looking at studies that are there: what is listed, shown, written again, exported and deleted."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from hyperlax.analysis.terminal import PLAIN, sparkline
+from hyperlax.cli import main
+from hyperlax.errors import UsageError
+from hyperlax.files import read_csv
+from hyperlax.study.directory import only_one_process
+from hyperlax.study.opened import open_study
+from tests.fake_runner import FakeRunner
+from tests.study_cases import Case
+from tests.test_population_runs import Run
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """12 trials, of which trial 5 has failed."""
+    case = Case(tmp_path_factory.mktemp("studies"), n_trials=12)
+    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    return case
+
+
+def test_a_study_opens_as_the_analysis_got_it(case, tmp_path):
+    record, _ = case.pages[-1]
+    assert open_study(case.directory, "show", with_importances=True).record == record
+
+
+@pytest.mark.parametrize("objectives", [("peak_performance", "num_parameters")])
+def test_a_study_of_several_objectives_opens_too(tmp_path, objectives, capsys):
+    case = Case(tmp_path, objective_names=objectives, objective_directions=("maximize", "minimize"), n_trials=8)
+    case.start()
+    record, _ = case.pages[-1]
+    assert open_study(case.directory, "show", with_importances=True).record == record
+    capsys.readouterr()
+    assert main(["show", str(case.directory)]) == 0
+    shown = capsys.readouterr().out
+    assert "Best: Pareto front of " in shown and "peak_performance  num_parameters  learning curve" in shown
+
+
+def test_a_population_opens_with_its_lineage(tmp_path):
+    run = Run(tmp_path)
+    assert run.start() == 0
+    opened = open_study(run.directory, "show")
+    assert (opened.record, opened.state) == (replace(run.pages[-1], importances={}), "finished")
+
+
+def test_studies_are_listed_with_how_far_they_are(case, tmp_path, capsys):
+    stopped = Case(case.root / "more", n_trials=8)
+    stopped.start(timeout=1e-9)
+    capsys.readouterr()
+    assert main(["list", str(case.root)]) == 0
+    header, *lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert header[0] == "study"
+    assert [[cell.strip() for cell in line if cell] for line in lines][1][:3] == [
+        "sac_test/gymnax_pendulum", "finished", "12/12 (1 failed)",
+    ]  # fmt: skip
+    assert [cell.strip() for cell in lines[0] if cell] == [
+        "more/sac_test/gymnax_pendulum", "stopped", "0/8", "nothing yet",
+    ]  # fmt: skip
+
+
+def test_a_study_that_a_process_holds_is_running_and_can_be_looked_at(case):
+    with only_one_process(case.directory):
+        assert open_study(case.directory, "show").state == "running"
+    assert open_study(case.directory, "show").state == "finished"
+
+
+def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path, capsys):
+    case = Case(tmp_path / "good", n_trials=8)
+    case.start()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "study.json").write_text("{")
+    capsys.readouterr()
+    assert main(["list", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "good/sac_test/gymnax_pendulum" in said.out and "bad" not in said.out
+    assert str(tmp_path / "bad" / "study.json") in said.err
+
+
+def test_the_best_are_shown_with_their_curves_on_one_scale(case, capsys):
+    capsys.readouterr()
+    assert main(["show", str(case.directory), "--top", "3"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    best = sorted(
+        (trial for trial in case.study().trials if trial.values), key=lambda trial: (-trial.values[0], trial.number)
+    )
+    assert [int(line.split()[0]) for line in shown[-3:]] == [trial.number for trial in best[:3]]
+    assert shown[1].startswith("finished, 12/12 (1 failed) trials; maximize peak_performance")
+    points = len(read_csv(case.directory / best[0].user_attrs["batch"] / "curves.csv")) // 8
+    assert all(len(line.split()[-1]) >= points for line in shown[-3:])
+
+
+def test_one_trial_is_shown_whole(case, capsys):
+    capsys.readouterr()
+    assert main(["show", str(case.directory), "2"]) == 0
+    shown, trial = capsys.readouterr().out, case.study().trials[2]
+    assert shown.startswith("Trial 2 of test_study: COMPLETE")
+    assert f"{trial.values[0]:.6g}" in shown and "gamma" in shown
+    assert str(case.directory / trial.user_attrs["batch"]) in shown
+    assert main(["show", str(case.directory), "5"]) == 0
+    assert "FAIL (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["show", "{study}", "99"], "there is no such trial. Its trials are 0 to 11."),
+        (["show", "{study}", "--top", "0"], "--top must be at least 1, got 0."),
+        (["show", "{nowhere}"], "is no directory. Give the directory of a study"),
+        (["list", "{nowhere}"], "is no directory"),
+        (["export", "{study}", "--output", "{nowhere}/trials.csv"], "is no directory. Make it"),
+        (["export", "{study}", "--output", "{study}/study.json"], "exists already"),
+        (["delete", "{nowhere}", "--yes"], "is no directory"),
+        (["delete", "{study}"], "nobody is there to ask. Add --yes"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(case, tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    names = {"study": case.directory, "nowhere": tmp_path / "nowhere"}
+    assert main([word.format(**names) for word in words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_report_is_written_again_from_the_directory_alone(case, capsys):
+    (case.directory / "report.html").unlink(missing_ok=True)
+    assert main(["report", str(case.directory)]) == 0
+    assert f"Report: {case.directory / 'report.html'}" in capsys.readouterr().out
+    assert "test_study" in (case.directory / "report.html").read_text()
+    assert len(read_csv(case.directory / "trials.csv")) == 12
+
+
+def test_exported_trials_read_back(case, tmp_path):
+    trials = case.study().trials
+    for kind in ("csv", "json", "optuna-journal"):
+        assert main(["export", str(case.directory), "--format", kind, "--output", str(tmp_path / kind)]) == 0
+    rows = read_csv(tmp_path / "csv")
+    assert [row["objective.peak_performance"] for row in rows] == [
+        repr(t.values[0]) if t.values else "" for t in trials
+    ]
+    entries = json.loads((tmp_path / "json").read_text())
+    assert [entry["values"].get("peak_performance") for entry in entries] == [t.values and t.values[0] for t in trials]
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "optuna-journal"))
+    copied = optuna.load_study(study_name="test_study", storage=optuna.storages.JournalStorage(backend))
+    assert [(t.params, t.values, t.state) for t in copied.trials] == [(t.params, t.values, t.state) for t in trials]
+
+
+def test_a_parquet_file_holds_the_columns_of_trials_csv(case, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert main(["export", str(case.directory), "--format", "parquet", "--output", str(tmp_path / "x.parquet")]) == 0
+    table = parquet.read_table(tmp_path / "x.parquet")
+    assert main(["export", str(case.directory), "--output", str(tmp_path / "x.csv")]) == 0
+    assert table.column_names == list(read_csv(tmp_path / "x.csv")[0])
+    assert table.num_rows == 12
+
+
+def test_without_pyarrow_parquet_is_refused_with_the_line_to_install_it(case, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(["export", str(case.directory), "--format", "parquet", "--output", str(tmp_path / "x")]) == 2
+    assert 'pip install "hyperlax[parquet]"' in capsys.readouterr().err
+
+
+def test_deleting_leaves_what_is_not_the_studys(tmp_path, capsys):
+    for keep in ("notes.txt", None):
+        case = Case(tmp_path, n_trials=8)
+        case.start()
+        if keep:
+            (case.directory / keep).write_text("mine")
+        assert main(["report", str(case.directory)]) == 0
+        assert main(["delete", str(case.directory), "--yes"]) == 0
+        if keep:
+            assert [path.name for path in case.directory.iterdir()] == [keep]
+            (case.directory / keep).unlink()
+        else:
+            assert not case.directory.exists()
+
+
+@pytest.mark.parametrize(("answer", "status"), [("n", 1), ("", 1), ("y", 0)])
+def test_deleting_asks(tmp_path, monkeypatch, answer, status):
+    case = Case(tmp_path, n_trials=8)
+    case.start()
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: answer)
+    assert main(["delete", str(case.directory)]) == status
+    assert case.directory.exists() == bool(status)
+
+
+def test_a_study_that_runs_is_not_deleted(case, capsys):
+    with only_one_process(case.directory):
+        assert main(["delete", str(case.directory), "--yes"]) == 2
+    assert "is running this study" in capsys.readouterr().err
+
+
+def test_a_sparkline_covers_its_range_and_leaves_out_what_is_not_finite():
+    values = [0.0, 1.0, np.nan, 7.99, 8.0, 9.0, -1.0]
+    assert sparkline(values, 0.0, 8.0) == "▁▂ █" + "██▁"
+    assert sparkline([3.0, 3.0], 3.0, 3.0) == "▁▁"
+    assert sparkline([0.0, 8.0], 0.0, 8.0, PLAIN) == "_#"
+
+
+def test_opening_says_who_asked():
+    with pytest.raises(UsageError, match="^export nowhere: is no directory"):
+        open_study(Path("nowhere"), "export")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 
 from hyperlax.analysis.terminal import PLAIN, sparkline
 from hyperlax.cli import main
@@ -153,7 +154,7 @@ def test_exported_trials_read_back(case, tmp_path):
     ]
     entries = json.loads((tmp_path / "json").read_text())
     assert [entry["values"].get("peak_performance") for entry in entries] == [t.values and t.values[0] for t in trials]
-    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "optuna-journal"))
+    backend = JournalFileBackend(str(tmp_path / "optuna-journal"))
     copied = optuna.load_study(study_name="test_study", storage=optuna.storages.JournalStorage(backend))
     assert [(t.params, t.values, t.state) for t in copied.trials] == [(t.params, t.values, t.state) for t in trials]
 

@@ -31,6 +31,11 @@ def obey(words: Sequence[str]) -> int:
 
 def optuna_hp_search(flags: SearchFlags) -> int:
     """Start a study, or go on with the one of --resume-from."""
+    return search(flags)[0]
+
+
+def search(flags: SearchFlags) -> tuple[int, Path]:
+    """The exit status of `optuna-hp-search` and the directory of its study."""
     from hyperlax.acting import check_acts
     from hyperlax.arguments import resolve
     from hyperlax.recipe import load
@@ -58,13 +63,16 @@ def optuna_hp_search(flags: SearchFlags) -> int:
     _check_searched(recipe)
     check_acts(recipe, arguments.env_config)
     _log(arguments.log_level)
+    from hyperlax.study.directory import study_directory
+
+    where = directory or study_directory(arguments, recipe).root
     if flags.plan_only:
         from hyperlax.study.planning import print_plan
 
-        return print_plan(arguments, recipe, directory)
+        return print_plan(arguments, recipe, directory), where
     from hyperlax.study.launcher import run_study
 
-    return run_study(arguments, recipe, directory, retry_failed=flags.retry_failed)
+    return run_study(arguments, recipe, directory, retry_failed=flags.retry_failed), where
 
 
 def run_single_hp(flags: SingleFlags) -> int:

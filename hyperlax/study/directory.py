@@ -12,8 +12,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hyperlax.arguments import StudyArguments
+from hyperlax.envs import slug
 from hyperlax.errors import UsageError
 from hyperlax.files import naming, write_text
+from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study.refusals import FULL, refusing_what_is_forbidden
 
@@ -115,6 +118,11 @@ class StudyDirectory:
         """Batches by name; what else a user keeps there is none of this study's."""
         found = self.root.glob("optuna_exec_batch_*/samples/batch_*")
         return sorted(path for path in found if _BATCH.fullmatch(path.name))
+
+
+def study_directory(arguments: StudyArguments, recipe: Recipe) -> StudyDirectory:
+    """Where a new study goes."""
+    return StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
 
 
 def check_writable(directory: StudyDirectory) -> None:

@@ -13,13 +13,18 @@ import optuna
 
 from hyperlax import samples
 from hyperlax.arguments import StudyArguments
-from hyperlax.envs import slug
 from hyperlax.errors import UsageError
 from hyperlax.first_trials import first_trials
 from hyperlax.recipe import Recipe
 from hyperlax.sampler_checks import check_search, note_constraints
 from hyperlax.study import manifest as manifests
-from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running
+from hyperlax.study.directory import (
+    StudyDirectory,
+    check_writable,
+    only_one_process,
+    refuse_running,
+    study_directory,
+)
 from hyperlax.study.findings import Analyse
 from hyperlax.study.loop import StudyLoop
 from hyperlax.study.presampled import Presampled
@@ -124,11 +129,6 @@ def write_pages(record: StudyRecord, directory: Path) -> None:
 
     write_analysis(record, directory)
     write_study_pages(record)
-
-
-def study_directory(arguments: StudyArguments, recipe: Recipe) -> StudyDirectory:
-    """Where a new study goes."""
-    return StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
 
 
 def refuse_existing(directory: StudyDirectory) -> None:

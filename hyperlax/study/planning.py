@@ -17,8 +17,8 @@ from hyperlax.sampler_checks import check_search
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.course import legal
-from hyperlax.study.directory import StudyDirectory
-from hyperlax.study.launcher import refuse_existing, study_directory
+from hyperlax.study.directory import StudyDirectory, study_directory
+from hyperlax.study.launcher import refuse_existing
 from hyperlax.study.opening import converse
 from hyperlax.study.overlap import overlap_of
 from hyperlax.study.refusals import ending_on_refusal

@@ -1,0 +1,204 @@
+"""Studies from Python, for notebooks: what the command line does, in a few lines.
+
+>>> import hyperlax
+>>> study = hyperlax.search("sac_mlp", "gymnax.pendulum", n_trials=32)  # doctest: +SKIP
+>>> study.best.params  # doctest: +SKIP
+>>> study.plot.history().show()  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyperlax.errors import HyperlaxError
+from hyperlax.flags import SearchFlags
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects as go
+
+    from hyperlax.analysis.curves import LearningCurve
+    from hyperlax.analysis.plots import Plot
+    from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
+
+INTERRUPTED = (130, 143)
+
+
+def search(recipe: str | None = None, environment: str | None = None, **arguments: Any) -> Study:
+    """Run `optuna-hp-search` to its end and give the study.
+
+    recipe: a name or the path of a .py file. environment: e.g. "gymnax.pendulum". arguments: the command's flags with underscores,
+    e.g. `n_trials=32`, `objective_names=["peak_performance", "num_parameters"]`; with `resume_from=DIR` neither of the first two.
+
+    Raises:
+      TypeError: there is no such argument.
+      UsageError: refused before anything ran.
+      HyperlaxError: too many trials failed. KeyboardInterrupt: it was interrupted; `resume_from` goes on.
+    """
+    from hyperlax.commands import search as run
+
+    status, directory = run(_flags(arguments, recipe, environment))
+    if status in INTERRUPTED:
+        raise KeyboardInterrupt
+    if status:
+        raise HyperlaxError(f"{directory}: the search failed; what it printed says why.")
+    return Study(directory)
+
+
+def open_study(directory: str | Path) -> Study:
+    """The study, or population, in a directory. UsageError if there is none."""
+    return Study(Path(directory))
+
+
+class Study:
+    """A study as its directory holds it when it is first asked for anything; `refresh` looks again."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.refresh()
+
+    def __repr__(self) -> str:
+        return f"Study({str(self.directory)!r})"
+
+    def refresh(self) -> None:
+        """Read the directory again. UsageError if it holds no study."""
+        from hyperlax.study.opened import open_study as opened
+
+        self._opened = opened(self.directory, "open_study")
+        vars(self).pop("record", None)
+
+    @cached_property
+    def record(self) -> StudyRecord:
+        """Everything that is known, importances and confirmation included."""
+        from hyperlax.study.opened import open_study as opened
+        from hyperlax.study.opened import with_confirmation
+
+        return with_confirmation(opened(self.directory, "open_study", with_importances=True).record)
+
+    @property
+    def state(self) -> str:
+        """running, finished or stopped."""
+        return self._opened.state
+
+    @property
+    def best(self) -> TrialRecord:
+        """The best trial. HyperlaxError where there is none yet, or where there are several objectives: see `pareto`."""
+        if len(self._opened.record.objectives) > 1:
+            raise HyperlaxError(f"{self.directory}: has several objectives, so no trial is the best. Use study.pareto.")
+        best = self.pareto
+        if not best:
+            raise HyperlaxError(f"{self.directory}: no trial can win yet.")
+        return best[0]
+
+    @property
+    def pareto(self) -> list[TrialRecord]:
+        """The Pareto front by number; with one objective the best trial alone."""
+        from hyperlax.analysis.best import winners
+
+        return winners(self._opened.record)
+
+    @property
+    def trials(self) -> pandas.DataFrame:
+        """A row a trial, indexed by its number, with the columns of `trials.csv`; lists stay lists."""
+        import pandas
+
+        from hyperlax.analysis.tables import trial_rows
+
+        header, rows = trial_rows(self._opened.record)
+        return pandas.DataFrame(rows, columns=header).set_index("trial")
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """The best on seeds that the search never saw, None where that was not asked for."""
+        return self.record.confirmation
+
+    def curve(self, trial: int) -> LearningCurve:
+        """The learning curve of a trial. HyperlaxError if there is no such trial, or nothing of it on disk."""
+        from hyperlax.analysis.curves import read_curves
+
+        record = next((one for one in self._opened.record.trials if one.number == trial), None)
+        if record is None:
+            raise HyperlaxError(f"{self.directory}: there is no trial {trial}.")
+        try:
+            return read_curves([record])[trial]
+        except ValueError as error:
+            raise HyperlaxError(str(error)) from error
+
+    @property
+    def plot(self) -> Plots:
+        """Its plots, as figures of plotly."""
+        return Plots(self)
+
+    def report(self) -> Path:
+        """Write `report.html` and the plots again, as of now; where it is."""
+        from hyperlax.analysis import write_study_pages
+
+        self.refresh()
+        write_study_pages(self.record)
+        return self.directory / "report.html"
+
+
+class Plots:
+    """The plots of the report, each a `plotly.graph_objects.Figure`. NothingToShow, in words, where there is no data for one."""
+
+    def __init__(self, study: Study):
+        self._study = study
+
+    def history(self) -> go.Figure:
+        """Each COMPLETE trial's value, and the best until then."""
+        return self._draw("optimization_history")
+
+    def importances(self) -> go.Figure:
+        """How much of the objective's variation each hyperparameter explains."""
+        return self._draw("param_importances")
+
+    def learning_curves(self) -> go.Figure:
+        """The ten best trials, with the spread of their seeds."""
+        return self._draw("learning_curves")
+
+    def parallel_coordinate(self) -> go.Figure:
+        """A line a COMPLETE trial."""
+        return self._draw("parallel_coordinate")
+
+    def slice(self) -> go.Figure:
+        """Each hyperparameter on its own against the objective."""
+        return self._draw("slice")
+
+    def pareto_front(self) -> go.Figure:
+        """The trials of several objectives."""
+        return self._draw("pareto_front")
+
+    def confirmation(self) -> go.Figure:
+        """The best on new seeds."""
+        return self._draw("confirmation")
+
+    def _draw(self, name: str) -> go.Figure:
+        from hyperlax.analysis.plots import CONFIRMATION, PARETO, PLOTS
+
+        record = self._study.record
+        plots: dict[str, Plot] = {plot.name: plot for plot in (PARETO, CONFIRMATION, *PLOTS)}
+        if name == PARETO.name and len(record.objectives) == 1:
+            raise HyperlaxError(f"{record.directory}: has one objective, so no Pareto front.")
+        if name == CONFIRMATION.name and record.confirmation is None:
+            raise HyperlaxError(f"{record.directory}: nothing is confirmed. Search with confirm_top.")
+        return plots[name].draw(record)
+
+
+def _flags(arguments: dict[str, Any], recipe: str | None, environment: str | None) -> SearchFlags:
+    """As the command line would give them: lists become tuples, paths text."""
+    known = {field.name for field in fields(SearchFlags)} - {"plan_only", "algo_and_network_config", "env_config"}
+    unknown = sorted(arguments.keys() - known)
+    if unknown:
+        raise TypeError(f"search() has no argument {unknown[0]!r}. There are {', '.join(sorted(known))}.")
+    given = {name: _plain(value) for name, value in arguments.items()}
+    return SearchFlags(**{"algo_and_network_config": recipe, "env_config": environment, **given})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(value)
+    return str(value) if isinstance(value, Path) else value

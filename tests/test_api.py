@@ -1,0 +1,114 @@
+"""Studies from Python: the same arguments, the same results, figures of plotly."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+import hyperlax
+from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.study import launcher
+from tests.fake_runner import FakeRunner
+from tests.study_cases import Case
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """12 trials, of which trial 5 has failed."""
+    case = Case(tmp_path_factory.mktemp("studies"), n_trials=12)
+    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    return case
+
+
+def test_a_search_is_the_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = launcher.run_study
+    monkeypatch.setattr(launcher, "run_study", lambda *given, **more: run(*given[:3], FakeRunner(), **more))
+    length: dict[str, Any] = {
+        "num_seeds": 2,
+        "total_timesteps": 500,
+        "num_evaluations": 5,
+        "optuna_study_batch_size": 4,
+    }
+    study = hyperlax.search("sac_mlp", "gymnax.pendulum", n_trials=4, output_root=tmp_path / "x", **length)
+    assert study.directory == tmp_path / "x" / "sac_mlp" / "gymnax_pendulum"
+    assert study.state == "finished" and len(study.trials) == 4
+    assert study.best.number == study.trials["objective.peak_performance"].idxmax()
+    again = hyperlax.search(resume_from=study.directory, n_trials=8)
+    assert len(again.trials) == 8 and len(study.trials) == 4
+    study.refresh()
+    assert len(study.trials) == 8
+
+
+@pytest.mark.parametrize(("status", "error"), [(1, HyperlaxError), (130, KeyboardInterrupt), (143, KeyboardInterrupt)])
+def test_a_search_that_does_not_end_well_raises(tmp_path, monkeypatch, status, error):
+    monkeypatch.setattr(launcher, "run_study", lambda *given, **more: status)
+    with pytest.raises(error):
+        hyperlax.search("sac_mlp", "gymnax.pendulum", output_root=tmp_path)
+
+
+def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
+    with pytest.raises(TypeError, match="no argument 'n_trails'. There are aggregate"):
+        hyperlax.search("sac_mlp", "gymnax.pendulum", n_trails=4)
+    with pytest.raises(UsageError, match="--sampler"):
+        hyperlax.search("sac_mlp", "gymnax.pendulum", sampler="tpee", output_root=tmp_path)
+    with pytest.raises(UsageError, match="holds no study.json"):
+        hyperlax.open_study(tmp_path)
+
+
+def test_trials_are_a_table(case):
+    study, told = hyperlax.open_study(case.directory), case.study().trials
+    assert list(study.trials["state"]) == [trial.state.name for trial in told]
+    assert study.trials.loc[3, "algorithm.hyperparam.gamma"] == told[3].params["algorithm.hyperparam.gamma"]
+    assert study.trials.loc[3, "algorithm.network.actor_network.pre_torso.layer_sizes"] in ([64, 64], [128])
+
+
+def test_figures_are_plotlys(case):
+    study = hyperlax.open_study(case.directory)
+    plots = (study.plot.history, study.plot.importances, study.plot.learning_curves, study.plot.parallel_coordinate)
+    assert all(isinstance(plot(), go.Figure) for plot in (*plots, study.plot.slice))
+    with pytest.raises(HyperlaxError, match="one objective, so no Pareto front"):
+        study.plot.pareto_front()
+    with pytest.raises(HyperlaxError, match="nothing is confirmed"):
+        study.plot.confirmation()
+
+
+def test_several_objectives_have_a_front_and_no_best(tmp_path):
+    objectives: dict[str, Any] = {
+        "objective_names": ("peak_performance", "num_parameters"),
+        "objective_directions": ("maximize", "minimize"),
+    }
+    case = Case(tmp_path, **objectives, n_trials=8)
+    case.start()
+    study = hyperlax.open_study(case.directory)
+    assert [trial.number for trial in study.pareto] == sorted(trial.number for trial in case.study().best_trials)
+    assert isinstance(study.plot.pareto_front(), go.Figure)
+    with pytest.raises(HyperlaxError, match=r"study\.pareto"):
+        _ = study.best
+
+
+def test_a_curve_is_that_of_the_files(case):
+    study = hyperlax.open_study(case.directory)
+    curve = study.curve(2)
+    assert curve.returns[1:].mean(axis=1).max() == pytest.approx(study.trials.loc[2, "peak_performance"])
+    with pytest.raises(HyperlaxError, match="there is no trial 99"):
+        study.curve(99)
+
+
+def test_a_report_is_written(case):
+    path = hyperlax.open_study(case.directory).report()
+    assert path == case.directory / "report.html" and path.exists()
+
+
+def test_importing_hyperlax_imports_none_of_it():
+    script = "import sys, hyperlax; print([m for m in ('hyperlax.api', 'optuna', 'jax', 'pandas') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    assert run.stdout == "[]\n"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hyperlax.nothing  # type: ignore[attr-defined]

@@ -162,7 +162,7 @@ class Search:
 LANES = 2
 SEARCHES = (
     Search("ppo_mlp", "gymnax.cartpole", 100_000, 36),
-    Search("sac_mlp", "gymnax.pendulum", 5_000, 20),
+    Search("sac_mlp", "gymnax.pendulum", 4_000, 16),
 )
 
 

@@ -29,7 +29,11 @@ def case(tmp_path_factory):
 def test_a_search_is_the_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = launcher.run_study
-    monkeypatch.setattr(launcher, "run_study", lambda *given, **more: run(*given[:3], FakeRunner(), **more))
+    monkeypatch.setattr(
+        launcher,
+        "run_study",
+        lambda arguments, recipe, where, **more: run(arguments, recipe, where, FakeRunner(), **more),
+    )
     length: dict[str, Any] = {
         "num_seeds": 2,
         "total_timesteps": 500,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from hyperlax.errors import UsageError
 from hyperlax.flags import InvalidateFlags, RepairFlags, SearchFlags, SingleFlags
-from hyperlax.looking_commands import delete, export, list_studies, report, show
-from hyperlax.looking_flags import DeleteFlags, ExportFlags, ListFlags, ReportFlags, ShowFlags
+from hyperlax.looking_commands import delete, export, list_studies, report, show, watch
+from hyperlax.looking_flags import DeleteFlags, ExportFlags, ListFlags, ReportFlags, ShowFlags, WatchFlags
 from hyperlax.parsing import parse
 from hyperlax.pbt_flags import PopulationFlags, ReplayFlags
 from hyperlax.sweep_flags import GenerateFlags, SweepFlags
@@ -204,6 +204,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "invalidate": (InvalidateFlags, invalidate),
     "list": (ListFlags, list_studies),
     "show": (ShowFlags, show),
+    "watch": (WatchFlags, watch),
     "report": (ReportFlags, report),
     "export": (ExportFlags, export),
     "delete": (DeleteFlags, delete),

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 
-def _flag(metavar: str | None, text: str, default: str, name: str | None = None) -> Any:
+def flag(metavar: str | None, text: str, default: str, name: str | None = None) -> Any:
     return arg(name=name, metavar=metavar, help=text, help_behavior_hint=f"({default})")
 
 
 Recipe = Annotated[
     str | None,
-    _flag(
+    flag(
         "RECIPE",
         "Recipe name (recipes/NAME.py of the working directory first, then those shipped: ppo_mlp, sac_mlp, dqn_mlp), "
         "or a path to a .py file.",
@@ -22,55 +22,53 @@ Recipe = Annotated[
     ),
 ]
 Environment = Annotated[
-    str | None, _flag("SUITE.NAME", "Environment, e.g. gymnax.pendulum or gymnax.Pendulum-v1.", "required")
+    str | None, flag("SUITE.NAME", "Environment, e.g. gymnax.pendulum or gymnax.Pendulum-v1.", "required")
 ]
-Seed = Annotated[int | None, _flag("INT", "Every random number follows from it.", "default: 0")]
+Seed = Annotated[int | None, flag("INT", "Every random number follows from it.", "default: 0")]
 NumSeeds = Annotated[
     int | None,
-    _flag("INT", "Training runs per configuration; its score is their mean, or their --aggregate.", "default: 1"),
+    flag("INT", "Training runs per configuration; its score is their mean, or their --aggregate.", "default: 1"),
 ]
 Aggregate = Annotated[
     str | None,
-    _flag("{mean,median,iqm,worst}", "What of the seeds' returns is the trial's.", "default: mean"),
+    flag("{mean,median,iqm,worst}", "What of the seeds' returns is the trial's.", "default: mean"),
 ]
 TotalTimesteps = Annotated[
-    int | None, _flag("INT", "Environment steps that each seed trains.", "default: by --run-length-modifier")
+    int | None, flag("INT", "Environment steps that each seed trains.", "default: by --run-length-modifier")
 ]
 NumEvaluations = Annotated[
-    int | None, _flag("INT", "Evaluations, evenly spaced over training.", "default: by --run-length-modifier")
+    int | None, flag("INT", "Evaluations, evenly spaced over training.", "default: by --run-length-modifier")
 ]
 NumEvalEpisodes = Annotated[
-    int | None, _flag("INT", "Episodes of each evaluation.", "default: by --run-length-modifier")
+    int | None, flag("INT", "Episodes of each evaluation.", "default: by --run-length-modifier")
 ]
 RunLengthModifier = Annotated[
     Literal["quick", "default", "long"] | None,
-    _flag(
+    flag(
         "{quick,default,long}",
         "The recipe's set of the three flags above; one given by itself wins.",
         "default: default",
     ),
 ]
-LogLevel = Annotated[str | None, _flag("{DEBUG,INFO,WARNING,ERROR}", "What is printed while it runs.", "default: INFO")]
+LogLevel = Annotated[str | None, flag("{DEBUG,INFO,WARNING,ERROR}", "What is printed while it runs.", "default: INFO")]
 NoCompilationCache = Annotated[
     bool,
     FlagCreatePairsOff,
-    _flag(None, "Do not keep compiled programs on disk for later runs.", "default: they are kept"),
+    flag(None, "Do not keep compiled programs on disk for later runs.", "default: they are kept"),
 ]
 
-StudyName = Annotated[
-    str | None, _flag("NAME", "Name of the study in its database.", "default: <recipe>_<environment>")
-]
+StudyName = Annotated[str | None, flag("NAME", "Name of the study in its database.", "default: <recipe>_<environment>")]
 ObjectiveDirections = Annotated[
     tuple[str, ...] | None,
-    _flag("DIRECTION [DIRECTION ...]", "minimize or maximize, one per objective.", "default: what is better for each"),
+    flag("DIRECTION [DIRECTION ...]", "minimize or maximize, one per objective.", "default: what is better for each"),
 ]
 HparamBatchSize = Annotated[
     int | Literal["auto"] | None,
-    _flag("INT|auto", "Trials that share one compiled call; auto sizes it for the machine.", "default: auto"),
+    flag("INT|auto", "Trials that share one compiled call; auto sizes it for the machine.", "default: auto"),
 ]
 Packing = Annotated[
     str | None,
-    _flag(
+    flag(
         "{auto,pad,split}",
         "How trials of different size share programs: one that holds all (pad), one per size (split), or what is "
         "predicted to take least time.",
@@ -79,16 +77,16 @@ Packing = Annotated[
 ]
 Timeout = Annotated[
     float | None,
-    _flag("SECONDS", "Start no further hparam batch after this time; holds for this run alone.", "default: no limit"),
+    flag("SECONDS", "Start no further hparam batch after this time; holds for this run alone.", "default: no limit"),
 ]
 MaxFailureRate = Annotated[
     float | None,
-    _flag("SHARE", "Give up when more than this share of at least 8 finished trials failed.", "default: 0.5"),
+    flag("SHARE", "Give up when more than this share of at least 8 finished trials failed.", "default: 0.5"),
 ]
 RetryFailed = Annotated[
     bool,
     FlagCreatePairsOff,
-    _flag(
+    flag(
         None,
         "With --resume-from: run failed trials again, under their own numbers and parameters.",
         "default: they stay FAIL",
@@ -96,7 +94,7 @@ RetryFailed = Annotated[
 ]
 CheckpointSeconds = Annotated[
     float | None,
-    _flag(
+    flag(
         "SECONDS",
         "Save batches in the middle of their training, at an evaluation, at most so often; 0 at every one.",
         "default: 60",
@@ -112,19 +110,19 @@ class SearchFlags:
     env_config: Environment = None
     study_name: StudyName = None
     n_trials: Annotated[
-        int | None, _flag("INT", "Finished trials that the study ends with, in all.", "default: 100")
+        int | None, flag("INT", "Finished trials that the study ends with, in all.", "default: 100")
     ] = None
     objective_names: Annotated[
-        tuple[str, ...] | None, _flag("NAME [NAME ...]", "Metrics to optimize.", "default: peak_performance")
+        tuple[str, ...] | None, flag("NAME [NAME ...]", "Metrics to optimize.", "default: peak_performance")
     ] = None
     objective_directions: ObjectiveDirections = None
     sampler: Annotated[
-        str | None, _flag("{tpe,nsgaii,nsgaiii,cmaes,gp,qmc,random,grid}", "Who suggests the trials.", "default: tpe")
+        str | None, flag("{tpe,nsgaii,nsgaiii,cmaes,gp,qmc,random,grid}", "Who suggests the trials.", "default: tpe")
     ] = None
     no_default_trial: Annotated[
         bool,
         FlagCreatePairsOff,
-        _flag(
+        flag(
             None,
             "Do not begin with the recipe's own configuration as trial 0.",
             "default: trial 0 is the recipe's, where the space contains it",
@@ -132,11 +130,11 @@ class SearchFlags:
     ] = False
     enqueue: Annotated[
         str | None,
-        _flag("FILE", "Begin with the configurations of this JSON file, in its order.", "default: none"),
+        flag("FILE", "Begin with the configurations of this JSON file, in its order.", "default: none"),
     ] = None
     constraints: Annotated[
         tuple[str, ...] | None,
-        _flag(
+        flag(
             "'METRIC <= NUMBER' [...]",
             "What a trial has to satisfy to be the best, e.g. 'num_parameters <= 20000'; tpe, nsgaii, nsgaiii and gp heed it.",
             "default: nothing",
@@ -145,42 +143,42 @@ class SearchFlags:
     ] = None
     pruner: Annotated[
         str | None,
-        _flag(
+        flag(
             "{none,asha,median,percentile,hyperband}",
             "Ends trials that do badly at an evaluation; their lanes go to the next ones.",
             "default: none",
         ),
     ] = None
     pruner_min_segments: Annotated[
-        int | None, _flag("INT", "Evaluations that every trial is left, whatever they show.", "default: 3")
+        int | None, flag("INT", "Evaluations that every trial is left, whatever they show.", "default: 3")
     ] = None
     pruner_reduction_factor: Annotated[
-        int | None, _flag("INT", "Of asha and hyperband: one trial in so many goes on from each rung.", "default: 3")
+        int | None, flag("INT", "Of asha and hyperband: one trial in so many goes on from each rung.", "default: 3")
     ] = None
     pruner_percentile: Annotated[
         float | None,
-        _flag("PERCENT", "Of percentile: the best of this share go on at each evaluation.", "default: 25"),
+        flag("PERCENT", "Of percentile: the best of this share go on at each evaluation.", "default: 25"),
     ] = None
     optuna_study_batch_size: Annotated[
         int | None,
-        _flag("INT", "Trials asked from the sampler together. Wider is faster and searches less well.", "default: 16"),
+        flag("INT", "Trials asked from the sampler together. Wider is faster and searches less well.", "default: 16"),
     ] = None
     runner_hparam_batch_size: HparamBatchSize = None
     packing: Packing = None
     plan_only: Annotated[
         bool,
         FlagCreatePairsOff,
-        _flag(
+        flag(
             None, "Print what the next super-batch would run, and stop; the study is left as it is.", "default: run it"
         ),
     ] = False
     output_root: Annotated[
-        str | None, _flag("DIR", "The study goes to DIR/<recipe>/<environment>.", "default: my_optuna_studies")
+        str | None, flag("DIR", "The study goes to DIR/<recipe>/<environment>.", "default: my_optuna_studies")
     ] = None
     log_level: LogLevel = None
     resume_from: Annotated[
         str | None,
-        _flag(
+        flag(
             "DIR",
             "Continue the study of this directory until it holds --n-trials finished trials. What is not given is read "
             "from its study.json; what is given must agree, except --n-trials, --timeout, --max-failure-rate, "
@@ -193,7 +191,7 @@ class SearchFlags:
     aggregate: Aggregate = None
     seed_schedule: Annotated[
         str | None,
-        _flag(
+        flag(
             "{fixed,racing}",
             "Train all seeds of a trial at once, or one after another while the trial is among the better ones.",
             "default: fixed",
@@ -205,13 +203,13 @@ class SearchFlags:
     run_length_modifier: RunLengthModifier = None
     confirm_top: Annotated[
         int | None,
-        _flag(
+        flag(
             "INT",
             "After the search, train so many of the best and the recipe's own configuration again on new seeds.",
             "default: 0",
         ),
     ] = None
-    confirm_seeds: Annotated[int | None, _flag("INT", "New seeds of --confirm-top.", "default: 10")] = None
+    confirm_seeds: Annotated[int | None, flag("INT", "New seeds of --confirm-top.", "default: 10")] = None
     timeout: Timeout = None
     max_failure_rate: MaxFailureRate = None
     retry_failed: RetryFailed = False
@@ -227,19 +225,19 @@ class SingleFlags:
     env_config: Environment = None
     params: Annotated[
         str | None,
-        _flag(
+        flag(
             "FILE",
             "Hyperparameters of a study: its best_optuna_params.json or pareto_front_params.json.",
             "default: the recipe's",
         ),
     ] = None
     trial: Annotated[
-        int | None, _flag("INT", "Which trial of FILE, where it holds several.", "default: the only one")
+        int | None, flag("INT", "Which trial of FILE, where it holds several.", "default: the only one")
     ] = None
     assignments: Annotated[
         tuple[str, ...],
         UseAppendAction,
-        _flag(
+        flag(
             "NAME=VALUE",
             "Set one hyperparameter, e.g. algorithm.hyperparam.gamma=0.98; wins over --params.",
             "may be repeated",
@@ -247,7 +245,7 @@ class SingleFlags:
         ),
     ] = ()
     output_root: Annotated[
-        str | None, _flag("DIR", "The run goes to a directory under DIR.", "default: my_single_runs")
+        str | None, flag("DIR", "The run goes to a directory under DIR.", "default: my_single_runs")
     ] = None
     log_level: LogLevel = None
     seed: Seed = None
@@ -278,5 +276,5 @@ class InvalidateFlags:
         arg(metavar="TRIAL [TRIAL ...]", help="Numbers of COMPLETE trials.", help_behavior_hint="(required)"),
     ]
     reason: Annotated[
-        str | None, _flag("TEXT", "Why; kept with each of them.", "default: the reason is just `invalidated`")
+        str | None, flag("TEXT", "Why; kept with each of them.", "default: the reason is just `invalidated`")
     ] = None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 from hyperlax.errors import UsageError
-from hyperlax.looking_flags import DeleteFlags, ExportFlags, ListFlags, ReportFlags, ShowFlags
+from hyperlax.looking_flags import DeleteFlags, ExportFlags, ListFlags, ReportFlags, ShowFlags, WatchFlags
+
+CLEAR = "\x1b[H\x1b[2J"
+"""To an empty terminal, from its upper left corner."""
 
 
 def list_studies(flags: ListFlags) -> int:
@@ -42,8 +46,7 @@ def show(flags: ShowFlags) -> int:
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.opened import open_study
 
-    if flags.top < 1:
-        raise UsageError(f"--top must be at least 1, got {flags.top}.")
+    _check_top(flags.top)
     opened = open_study(named_directory(flags.directory, "show"), "show")
     record = opened.record
     if flags.trial is None:
@@ -55,6 +58,31 @@ def show(flags: ShowFlags) -> int:
         raise UsageError(f"show {flags.directory} {flags.trial}: there is no such trial. Its trials are {there}.")
     print(trial_text(record, trials[flags.trial]))
     return 0
+
+
+def watch(flags: WatchFlags) -> int:
+    """What `show` says of a study, again and again on a terminal, else a line where something changed; until nobody runs it."""
+    from hyperlax.analysis.terminal import best_in_words, counts, study_text
+    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.study.opened import open_study
+
+    _check_top(flags.top)
+    if not 0.1 <= flags.seconds <= 3600:
+        raise UsageError(f"--seconds must be from 0.1 to 3600, got {flags.seconds:g}.")
+    directory, said = named_directory(flags.directory, "watch"), ""
+    while True:
+        opened = open_study(directory, "watch")
+        if sys.stdout.isatty():
+            text = study_text(opened.record, opened.state, opened.total, flags.top)
+            print(f"{CLEAR}{text}", flush=True)
+        else:
+            line = f"{counts(opened.record, opened.total)} trials  best {best_in_words(opened.record)}  {opened.state}"
+            if line != said:
+                print(line, flush=True)
+            said = line
+        if not opened.is_running:
+            return 0
+        time.sleep(flags.seconds)
 
 
 def report(flags: ReportFlags) -> int:
@@ -97,3 +125,8 @@ def delete(flags: DeleteFlags) -> int:
     from hyperlax.study.deletion import delete as remove
 
     return remove(named_directory(flags.directory, "delete"), flags.yes)
+
+
+def _check_top(top: int) -> None:
+    if top < 1:
+        raise UsageError(f"--top must be at least 1, got {top}.")

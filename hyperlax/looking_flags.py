@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from hyperlax.flags import _flag
+from hyperlax.flags import flag
 
 Directory = Annotated[str, Positional, arg(metavar="DIR", help="The study's directory.")]
 
@@ -29,7 +29,16 @@ class ShowFlags:
     trial: Annotated[
         int | None, Positional, arg(metavar="TRIAL", help="Its number.", help_behavior_hint="(default: the best ones)")
     ] = None
-    top: Annotated[int, _flag("INT", "How many of the best are shown.", "default: 10")] = 10
+    top: Annotated[int, flag("INT", "How many of the best are shown.", "default: 10")] = 10
+
+
+@dataclass(frozen=True)
+class WatchFlags:
+    """Follow a study that another process runs, until that ends."""
+
+    directory: Directory
+    top: Annotated[int, flag("INT", "How many of the best are shown.", "default: 10")] = 10
+    seconds: Annotated[float, flag("SECONDS", "Between two looks.", "default: 2")] = 2.0
 
 
 @dataclass(frozen=True)
@@ -46,11 +55,11 @@ class ExportFlags:
     directory: Directory
     format: Annotated[
         Literal["csv", "json", "parquet", "optuna-journal"],
-        _flag("{csv,json,parquet,optuna-journal}", "Of the file.", "default: csv"),
+        flag("{csv,json,parquet,optuna-journal}", "Of the file.", "default: csv"),
     ] = "csv"
     output: Annotated[
         str | None,
-        _flag("FILE", "Where to; it must not exist.", "default: <study name>.<format> in the working directory"),
+        flag("FILE", "Where to; it must not exist.", "default: <study name>.<format> in the working directory"),
     ] = None
 
 
@@ -59,4 +68,4 @@ class DeleteFlags:
     """Delete a study: what Hyperlax wrote into its directory, and nothing else."""
 
     directory: Directory
-    yes: Annotated[bool, FlagCreatePairsOff, _flag(None, "Do not ask.", "default: it asks")] = False
+    yes: Annotated[bool, FlagCreatePairsOff, flag(None, "Do not ask.", "default: it asks")] = False

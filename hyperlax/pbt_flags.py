@@ -18,7 +18,7 @@ from hyperlax.flags import (
     RunLengthModifier,
     Seed,
     TotalTimesteps,
-    _flag,
+    flag,
 )
 
 
@@ -29,11 +29,11 @@ class PopulationFlags:
     algo_and_network_config: Recipe = None
     env_config: Environment = None
     population_size: Annotated[
-        int | None, _flag("INT", "Members, all of them lanes of one compiled program.", "default: 16")
+        int | None, flag("INT", "Members, all of them lanes of one compiled program.", "default: 16")
     ] = None
     num_intervals: Annotated[
         int | None,
-        _flag(
+        flag(
             "INT",
             "Parts of the training; after each the members are evaluated and the worst copy the best.",
             "default: the evaluations of --run-length-modifier",
@@ -41,7 +41,7 @@ class PopulationFlags:
     ] = None
     explore: Annotated[
         str | None,
-        _flag(
+        flag(
             "{perturb,resample,pb2}",
             "How a copy's hyperparameters change: a little, drawn anew, or where a Gaussian process expects most.",
             "default: perturb",
@@ -49,15 +49,15 @@ class PopulationFlags:
     ] = None
     quantile: Annotated[
         float | None,
-        _flag("SHARE", "Of the members: so many of the worst copy from so many of the best.", "default: 0.25"),
+        flag("SHARE", "Of the members: so many of the worst copy from so many of the best.", "default: 0.25"),
     ] = None
     output_root: Annotated[
-        str | None, _flag("DIR", "The run goes to DIR/<recipe>/<environment>.", "default: my_pbt_runs")
+        str | None, flag("DIR", "The run goes to DIR/<recipe>/<environment>.", "default: my_pbt_runs")
     ] = None
     log_level: LogLevel = None
     resume_from: Annotated[
         str | None,
-        _flag(
+        flag(
             "DIR",
             "Go on with the run of this directory. What is not given is read from its study.json; what is given must "
             "agree, except --log-level.",
@@ -79,18 +79,18 @@ class ReplayFlags:
 
     schedule: Annotated[str, Positional, arg(metavar="FILE", help="The run's pbt_schedule.json.")]
     output_root: Annotated[
-        str | None, _flag("DIR", "The replay goes to a directory under DIR.", "default: my_pbt_replays")
+        str | None, flag("DIR", "The replay goes to a directory under DIR.", "default: my_pbt_replays")
     ] = None
     log_level: LogLevel = None
     seed: Annotated[
         int | None,
-        _flag(
+        flag(
             "INT",
             "Every random number follows from it.",
             "default: the run's seed + 1, so that no episode of its selection is met again",
         ),
     ] = None
-    num_seeds: Annotated[int | None, _flag("INT", "Agents to train.", "default: 5")] = None
+    num_seeds: Annotated[int | None, flag("INT", "Agents to train.", "default: 5")] = None
     aggregate: Aggregate = None
-    num_eval_episodes: Annotated[int | None, _flag("INT", "Episodes of each evaluation.", "default: the run's")] = None
+    num_eval_episodes: Annotated[int | None, flag("INT", "Episodes of each evaluation.", "default: the run's")] = None
     no_compilation_cache: NoCompilationCache = False

@@ -26,13 +26,13 @@ from hyperlax.flags import (
     StudyName,
     Timeout,
     TotalTimesteps,
-    _flag,
+    flag,
 )
 
-NumSamples = Annotated[int | None, _flag("INT", "Configurations to draw.", "default: 64")]
+NumSamples = Annotated[int | None, flag("INT", "Configurations to draw.", "default: 64")]
 SamplingMethod = Annotated[
     Literal["qmc", "random", "grid"] | None,
-    _flag(
+    flag(
         "{qmc,random,grid}",
         "How they are drawn: a scrambled Sobol sequence, at random, or all combinations of a finite space, of which evenly "
         "spread ones are taken where there are more than --num-samples.",
@@ -48,12 +48,12 @@ class GenerateFlags:
     algo_and_network_config: Recipe = None
     num_samples: NumSamples = None
     sampling_method: SamplingMethod = None
-    seed: Annotated[int | None, _flag("INT", "The draw follows from it; grid needs none.", "default: 0")] = None
-    output: Annotated[str | None, _flag("FILE", "Where they go.", "default: <recipe>_samples.csv")] = None
+    seed: Annotated[int | None, flag("INT", "The draw follows from it; grid needs none.", "default: 0")] = None
+    output: Annotated[str | None, flag("FILE", "Where they go.", "default: <recipe>_samples.csv")] = None
     force: Annotated[
         bool,
         FlagCreatePairsOff,
-        _flag(None, "Replace FILE if it is there.", "default: it is refused"),
+        flag(None, "Replace FILE if it is there.", "default: it is refused"),
     ] = False
 
 
@@ -68,7 +68,7 @@ class SweepFlags:
     sampling_method: SamplingMethod = None
     load_hyperparams: Annotated[
         str | None,
-        _flag(
+        flag(
             "FILE",
             "Train the configurations of this CSV instead, of generate-hp-samples or a study's hyperparams.csv; what has no "
             "column is the recipe's.",
@@ -78,17 +78,17 @@ class SweepFlags:
     hparam_batch_size: HparamBatchSize = None
     objective_names: Annotated[
         tuple[str, ...] | None,
-        _flag("NAME [NAME ...]", "Metrics that say which is best.", "default: peak_performance"),
+        flag("NAME [NAME ...]", "Metrics that say which is best.", "default: peak_performance"),
     ] = None
     objective_directions: ObjectiveDirections = None
     packing: Packing = None
     output_root: Annotated[
-        str | None, _flag("DIR", "The sweep goes to DIR/<recipe>/<environment>.", "default: my_sweeps")
+        str | None, flag("DIR", "The sweep goes to DIR/<recipe>/<environment>.", "default: my_sweeps")
     ] = None
     log_level: LogLevel = None
     resume_from: Annotated[
         str | None,
-        _flag(
+        flag(
             "DIR",
             "Go on with the sweep of this directory. What is not given is read from its study.json; what is given must "
             "agree, except --timeout, --max-failure-rate, --checkpoint-seconds, --log-level and --hparam-batch-size.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,9 +116,32 @@ def test_one_trial_is_shown_whole(case, capsys):
     assert "FAIL (" in capsys.readouterr().out
 
 
+def test_a_study_is_watched_until_nobody_runs_it(case, capsys, monkeypatch):
+    looks = []
+
+    def look(seconds):
+        looks.append(seconds)
+        if len(looks) == 3:
+            holding.close()
+
+    monkeypatch.setattr("hyperlax.looking_commands.time.sleep", look)
+    holding = ExitStack()
+    holding.enter_context(only_one_process(case.directory))
+    capsys.readouterr()
+    assert main(["watch", str(case.directory), "--seconds", "5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert looks == [5.0] * 3
+    assert [line.split()[-1] for line in lines] == ["running", "finished"]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert main(["watch", str(case.directory), "--top", "2"]) == 0
+    assert "learning curve" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["watch", "{study}", "--seconds", "0"], "--seconds must be from 0.1 to 3600, got 0."),
+        (["watch", "{nowhere}"], "is no directory"),
         (["show", "{study}", "99"], "there is no such trial. Its trials are 0 to 11."),
         (["show", "{study}", "--top", "0"], "--top must be at least 1, got 0."),
         (["show", "{nowhere}"], "is no directory. Give the directory of a study"),

@@ -6,6 +6,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hyperlax.analysis.labels import number, value_text
@@ -15,6 +16,7 @@ from hyperlax.analysis.plots.style import template
 
 LONG_COLUMNS = {"reason": "reason", "which": "reason", "hyperparameter": "long", "searched": "long", "metric": "long"}
 """Header -> class of the columns whose text may wrap."""
+FILTER = '<input class="filter" type="search" placeholder="Filter rows, e.g. COMPLETE tanh" aria-label="Filter rows">'
 
 
 def page(title: str, body: str, plotly_script: str) -> str:
@@ -51,8 +53,19 @@ def caption(text: str) -> str:
     return f'<p class="soft">{escape(text)}</p>'
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, tall: bool = False) -> str:
-    """A table; numbers to the right, rounded to six digits with the exact value on hover. None is an empty cell."""
+@dataclass(frozen=True)
+class Link:
+    """A cell that shows a number and leads to a file beside the page."""
+
+    value: float
+    href: str
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, tall: bool = False, sortable: bool = False) -> str:
+    """A table; numbers to the right, rounded to six digits with the exact value on hover. None is an empty cell.
+
+    sortable: by a click on a heading, with a field to filter its rows; at most one in a section.
+    """
     rows = [list(row) for row in rows]
     numeric = [any(_is_number(row[index]) for row in rows) for index in range(len(header))]
     heads = "".join(
@@ -60,7 +73,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, tall: bool = 
     )
     lines = "\n".join("<tr>" + "".join(map(_cell, header, row)) + "</tr>" for row in rows)
     kind = "scroll tall" if tall else "scroll"
-    return f'<div class="{kind}"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>'
+    opening, field = ('<table class="sortable">', FILTER) if sortable else ("<table>", "")
+    inner = f"{opening}\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}\n</tbody></table>"
+    return f'{field}<div class="{kind}">{inner}</div>'
 
 
 def escape(text: str) -> str:
@@ -71,6 +86,9 @@ def escape(text: str) -> str:
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return "<td></td>"
+    if isinstance(value, Link):
+        shown = f'<a href="{escape(value.href)}">{number(value.value)}</a>'
+        return f'<td class="number" title="{value.value!r}">{shown}</td>'
     if _is_number(value):
         return f'<td class="number" title="{value!r}">{number(value)}</td>'
     return f'<td class="{LONG_COLUMNS.get(name, "short")}">{_breakable(escape(value_text(value)))}</td>'
@@ -82,7 +100,7 @@ def _breakable(escaped: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float, Link)) and not isinstance(value, bool)
 
 
 def _number_class(right: bool) -> str:

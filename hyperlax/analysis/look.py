@@ -24,6 +24,16 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .tile span { color: var(--soft); font-size: .84rem; }
 .tile.first { border-color: var(--accent); background: var(--wash); }
 .scroll { overflow-x: auto; }
+.sortable th { cursor: pointer; }
+.sortable th[aria-sort]::after { content: " ▲"; }
+.sortable th[aria-sort="descending"]::after { content: " ▼"; }
+.filter { font: inherit; color: inherit; background: var(--page); border: 1px solid var(--line); border-radius: 8px;
+  padding: 6px 10px; margin-bottom: 12px; width: min(100%, 360px); }
+@media print {
+  .filter, .modebar { display: none; }
+  .tall { max-height: none; overflow: visible; }
+  section { break-inside: avoid-page; }
+}
 .tall { max-height: 560px; overflow-y: auto; border: 1px solid var(--line); border-radius: 8px; }
 .tall th { position: sticky; top: 0; background: var(--card); }
 table { border-collapse: collapse; min-width: 40%; font-size: .88rem; font-variant-numeric: tabular-nums; }
@@ -55,6 +65,33 @@ for (const plot of plots) {
   const figure = JSON.parse(plot.nextElementSibling.textContent);
   figure.layout.template = template();
   Plotly.newPlot(plot, figure.data, figure.layout, config);
+}
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
+  const value = (row, place) => row.cells[place].title || row.cells[place].textContent;
+  const sort = (head, place) => {
+    const down = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    heads.forEach(other => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", down < 0 ? "descending" : "ascending");
+    body.append(...[...body.rows].sort((one, other) => {
+      const [x, y] = [value(one, place), value(other, place)];
+      if (x === "" || y === "") return (x === "") - (y === "");
+      return down * (isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y);
+    }));
+  };
+  heads.forEach((head, place) => {
+    head.tabIndex = 0;
+    head.addEventListener("click", () => sort(head, place));
+    head.addEventListener("keydown", event => { if (event.key === "Enter") sort(head, place); });
+  });
+  const filter = table.closest("section").querySelector("input.filter");
+  filter.addEventListener("input", () => {
+    const words = filter.value.toLowerCase().split(/\\s+/).filter(word => word);
+    for (const row of body.rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every(word => text.includes(word));
+    }
+  });
 }
 dark.addEventListener("change", () => plots.forEach(plot => Plotly.relayout(plot, {template: template()})));
 """

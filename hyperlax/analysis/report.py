@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from plotly.offline import get_plotlyjs
 
 from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, complete_trials, feasible_trials, rerun_command, winners
 from hyperlax.analysis.confirmed import confirmation_section
 from hyperlax.analysis.curves import Cost, total_cost
-from hyperlax.analysis.document import caption, drawing, escape, page, section, table
+from hyperlax.analysis.document import Link, caption, drawing, escape, page, section, table
 from hyperlax.analysis.labels import AGGREGATE_WORDS, distribution_text, number, short_names, with_unit
 from hyperlax.analysis.lost import LostFile, warn_once
 from hyperlax.analysis.plots import Drawing
@@ -161,10 +164,18 @@ def _all_trials(record: StudyRecord) -> str:
     short = short_names(names)
     header = ["trial", "state", *METRICS, *(short[name] for name in names)]
     rows = [
-        [trial.number, trial.state, *map(trial.metrics.get, METRICS), *map(trial.params.get, names)]
+        [_to_files(record, trial), trial.state, *map(trial.metrics.get, METRICS), *map(trial.params.get, names)]
         for trial in _by_number(record)
     ]
-    return section("All trials", caption("Unrounded in trials.csv."), table(header, rows, tall=len(rows) > 12))
+    words = "Unrounded in trials.csv. A number leads to the files of the trial's batch; a heading sorts."
+    return section("All trials", caption(words), table(header, rows, tall=len(rows) > 12, sortable=True))
+
+
+def _to_files(record: StudyRecord, trial: TrialRecord) -> int | Link:
+    """Its number, leading to the files of its batch where there are any."""
+    if trial.batch_directory is None:
+        return trial.number
+    return Link(trial.number, quote(Path(os.path.relpath(trial.batch_directory, record.directory)).as_posix() + "/"))
 
 
 def _what_ran(record: StudyRecord) -> str:

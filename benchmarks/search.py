@@ -166,13 +166,13 @@ SEARCHES = (
 )
 
 
-def pruning(repetitions: int) -> None:
+def pruning(repetitions: int, searches: Sequence[Search] = SEARCHES) -> None:
     """A row a task and pruner, with a warm cache: wall seconds, calls of the device, confirmed return of the winner."""
     print(
         "| 64 trials | pruner | wall seconds | train calls | confirmed winner | standard error | each |\n"
         "|---|---|---|---|---|---|---|"
     )
-    for search in SEARCHES:
+    for search in searches:
         run_search(search, "asha", repetitions, trials=2 * LANES)
         for pruner in ("none", "asha"):
             found = [run_search(search, pruner, seed) for seed in range(repetitions)]
@@ -295,8 +295,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--repetitions", type=int)
+    parser.add_argument("--recipe", choices=[search.recipe for search in SEARCHES], help="of pruning, by default both")
     given = parser.parse_args()
     run, usual = PARTS[given.part]
+    if given.recipe:
+        run = partial(pruning, searches=[search for search in SEARCHES if search.recipe == given.recipe])
     run(given.repetitions or usual)
 
 

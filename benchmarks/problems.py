@@ -79,14 +79,3 @@ SEVERAL = (
     Problem("ZDT3", 10, zdt3, reference=(1.1, 7.0)),
     Problem("DTLZ2", 10, dtlz2, reference=(2.5, 2.5)),
 )
-
-
-def hypervolume(points: np.ndarray, reference: tuple[float, ...]) -> float:
-    """The area that points [n, 2] dominate below the reference; both objectives are minimized."""
-    inside = points[(points < np.array(reference)).all(axis=1)]
-    area, lowest = 0.0, reference[1]
-    for first, second in sorted(map(tuple, inside)):
-        if second < lowest:
-            area += (reference[0] - first) * (lowest - second)
-            lowest = second
-    return area

@@ -172,16 +172,24 @@ class Plots:
         """The trials of several objectives."""
         return self._draw("pareto_front")
 
+    def contour(self) -> go.Figure:
+        """The two most important hyperparameters together."""
+        return self._draw("contour")
+
+    def hypervolume(self) -> go.Figure:
+        """What the trials so far of several objectives dominate."""
+        return self._draw("hypervolume_history")
+
     def confirmation(self) -> go.Figure:
         """The best on new seeds."""
         return self._draw("confirmation")
 
     def _draw(self, name: str) -> go.Figure:
-        from hyperlax.analysis.plots import CONFIRMATION, PARETO, PLOTS
+        from hyperlax.analysis.plots import CONFIRMATION, HYPERVOLUME, PARETO, PLOTS
 
         record = self._study.record
-        plots: dict[str, Plot] = {plot.name: plot for plot in (PARETO, CONFIRMATION, *PLOTS)}
-        if name == PARETO.name and len(record.objectives) == 1:
+        plots: dict[str, Plot] = {plot.name: plot for plot in (PARETO, HYPERVOLUME, CONFIRMATION, *PLOTS)}
+        if name in (PARETO.name, HYPERVOLUME.name) and len(record.objectives) == 1:
             raise HyperlaxError(f"{record.directory}: has one objective, so no Pareto front.")
         if name == CONFIRMATION.name and record.confirmation is None:
             raise HyperlaxError(f"{record.directory}: nothing is confirmed. Search with confirm_top.")

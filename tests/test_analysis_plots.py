@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hyperlax.analysis import write_analysis, write_study_pages
 from hyperlax.analysis.curves import read_curves, total_cost
+from hyperlax.analysis.hypervolume import hypervolume
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots import draw_all
+from hyperlax.analysis.plots.contour import contour_plot
 from hyperlax.analysis.plots.coordinates import coordinate
 from tests.made_up_studies import ARGUMENTS, CRITIC_SIZES, SIZES, SPACE, study
 
 pytestmark = pytest.mark.timeout(120)
-ALL_PLOTS = ["learning_curves", "optimization_history", "param_importances", "parallel_coordinate", "slice"]
+ALL_PLOTS = ["learning_curves", "optimization_history", "param_importances", "parallel_coordinate", "slice", "contour"]
 
 
 def test_every_page_is_written_and_loads_nothing_from_the_network(tmp_path):
@@ -125,3 +128,39 @@ def test_no_page_offers_to_upload_a_chart(tmp_path):
             'showSendToCloud: false, modeBarButtonsToRemove: ["sendChartToCloud"], plotlyServerURL: ""'
             in path.read_text()
         )
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+def test_the_hypervolume_is_the_share_of_a_grid_that_points_dominate(objectives):
+    rng = np.random.default_rng(objectives)
+    points = rng.integers(0, 7, size=(9, objectives)) / 6
+    cells = np.stack(np.meshgrid(*[(np.arange(6) + 0.5) / 6] * objectives), axis=-1).reshape(-1, objectives)
+    dominated = (points[None] <= cells[:, None]).all(axis=2).any(axis=1).mean()
+    assert hypervolume(points, np.ones(objectives)) == pytest.approx(dominated)
+    assert hypervolume(points + 2, np.ones(objectives)) == 0.0
+
+
+def test_the_hypervolume_history_rises_to_that_of_the_front(tmp_path):
+    objectives = {"peak_performance": "maximize", "num_parameters": "minimize"}
+    record = study(tmp_path, [[1, 5], [0, 9], [4, 7], [2, 1], [3, 8]], objectives, failed={4})
+    (trace,) = {drawn.plot.name: json.loads(drawn.figure)["data"] for drawn in draw_all(record)}["hypervolume_history"]
+    box = (4 - 0) * (9 - 1)
+    assert trace["x"] == [0, 1, 2, 3]
+    assert trace["y"] == pytest.approx([1 * 4 / box, 1 * 4 / box, (4 * 2 + 1 * 2) / box, (4 * 2 + 2 * 6) / box])
+
+
+def test_the_contour_is_over_the_two_most_important_hyperparameters(tmp_path):
+    record = study(tmp_path, np.arange(12.0), failed={3})
+    shares = dict.fromkeys(SPACE, 0.02) | {SIZES: 0.5, "algorithm.hyperparam.actor_lr": 0.4}
+    record = replace(record, importances={"peak_performance": shares})
+    figure: Any = contour_plot(record)
+    surface, points = figure.data
+    complete = [trial for trial in record.trials if trial.state == "COMPLETE"]
+    assert list(points.y) == pytest.approx([np.log10(t.params["algorithm.hyperparam.actor_lr"]) for t in complete])
+    assert list(points.x) == [SPACE[SIZES]["values"].index(trial.params[SIZES]) for trial in complete]
+    assert np.shape(surface.z) == (40, 40) and np.min(surface.z) > 0 and np.max(surface.z) < 11
+
+
+def test_without_importances_there_is_no_contour_but_words(tmp_path):
+    drawings = {drawn.plot.name: drawn for drawn in draw_all(replace(study(tmp_path, [1.0, 2.0]), importances={}))}
+    assert "two most important hyperparameters are not known" in drawings["contour"].words

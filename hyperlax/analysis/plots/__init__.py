@@ -11,6 +11,8 @@ import plotly.graph_objects as go
 from hyperlax.analysis.labels import AGGREGATE_WORDS
 from hyperlax.analysis.lost import LostFile, warn_once
 from hyperlax.analysis.plots.confirmation import confirmation_plot
+from hyperlax.analysis.plots.contour import contour_plot
+from hyperlax.analysis.plots.hypervolume_history import hypervolume_history
 from hyperlax.analysis.plots.learning_curves import learning_curves
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.optimization_history import optimization_history
@@ -54,6 +56,14 @@ PARETO = Plot(
     "Pareto front",
     "No trial is better than a highlighted one in every objective. Hover for its hyperparameters.",
     pareto_plot,
+    min_width=520,
+)
+
+HYPERVOLUME = Plot(
+    "hypervolume_history",
+    "Hypervolume",
+    "How much of the box between the worst and the best values of any trial the trials so far dominate; 1 is all of it.",
+    hypervolume_history,
     min_width=520,
 )
 
@@ -120,6 +130,14 @@ PLOTS = (
         slice_plot,
         min_width=900,
     ),
+    Plot(
+        "contour",
+        "The two most important hyperparameters",
+        "Points are COMPLETE trials, colored by the first objective. The surface between them is a mean of all trials, near ones "
+        "counting most: a guide for the eye.",
+        contour_plot,
+        min_width=620,
+    ),
 )
 
 
@@ -128,7 +146,7 @@ def draw_all(record: StudyRecord) -> list[Drawing]:
     if record.lineage:
         plots = (*OF_A_POPULATION, *PLOTS)
     else:
-        plots = (PARETO, *PLOTS) if len(record.objectives) > 1 else PLOTS
+        plots = (PARETO, HYPERVOLUME, *PLOTS) if len(record.objectives) > 1 else PLOTS
     words = AGGREGATE_WORDS[record.arguments["aggregate"]]
     return [draw(replace(plot, caption=plot.caption.format(aggregate=words)), record) for plot in plots]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from hyperlax.errors import UsageError
 from hyperlax.flags import InvalidateFlags, RepairFlags, SearchFlags, SingleFlags
-from hyperlax.looking_commands import delete, export, list_studies, report, show, watch
-from hyperlax.looking_flags import DeleteFlags, ExportFlags, ListFlags, ReportFlags, ShowFlags, WatchFlags
+from hyperlax.looking_commands import compare, delete, export, list_studies, report, show, watch
+from hyperlax.looking_flags import CompareFlags, DeleteFlags, ExportFlags, ListFlags, ReportFlags, ShowFlags, WatchFlags
 from hyperlax.parsing import parse
 from hyperlax.pbt_flags import PopulationFlags, ReplayFlags
 from hyperlax.sweep_flags import GenerateFlags, SweepFlags
@@ -206,6 +206,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "show": (ShowFlags, show),
     "watch": (WatchFlags, watch),
     "report": (ReportFlags, report),
+    "compare": (CompareFlags, compare),
     "export": (ExportFlags, export),
     "delete": (DeleteFlags, delete),
 }

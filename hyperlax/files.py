@@ -18,6 +18,18 @@ from typing import Any
 
 import numpy as np
 
+from hyperlax.errors import UsageError
+
+
+def new_file(given: str) -> Path:
+    """A path where `--output` may write. UsageError if there is something, or no directory for it."""
+    path = Path(given)
+    if path.exists():
+        raise UsageError(f"{path}: exists already. Remove it, or choose another name with --output.")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path}: {path.absolute().parent} is no directory. Make it, or choose another --output.")
+    return path
+
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` in UTF-8, atomically; missing parent directories are made."""

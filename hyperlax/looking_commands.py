@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from hyperlax.errors import UsageError
-from hyperlax.looking_flags import DeleteFlags, ExportFlags, ListFlags, ReportFlags, ShowFlags, WatchFlags
+from hyperlax.looking_flags import CompareFlags, DeleteFlags, ExportFlags, ListFlags, ReportFlags, ShowFlags, WatchFlags
 
 CLEAR = "\x1b[H\x1b[2J"
 """To an empty terminal, from its upper left corner."""
@@ -97,6 +97,26 @@ def report(flags: ReportFlags) -> int:
     check_writable(directory)
     write_study_pages(with_confirmation(opened.record))
     print(f"Report: {directory.report}")
+    return 0
+
+
+def compare(flags: CompareFlags) -> int:
+    """A page about several studies."""
+    from hyperlax.analysis.comparison import Compared, comparison, names_of
+    from hyperlax.files import new_file, write_text
+    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.study.opened import open_study, with_confirmation
+
+    if len(set(flags.directories)) < 2:
+        raise UsageError("compare needs two different directories or more: hyperlax compare DIR DIR [DIR ...].")
+    path = new_file(flags.output)
+    opened = [open_study(named_directory(directory, "compare"), "compare") for directory in flags.directories]
+    names = names_of(flags.directories)
+    studies = [
+        Compared(name, with_confirmation(one.record), one.state) for name, one in zip(names, opened, strict=True)
+    ]
+    write_text(path, comparison(studies))
+    print(f"Compared: {path}")
     return 0
 
 

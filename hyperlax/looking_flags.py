@@ -49,6 +49,18 @@ class ReportFlags:
 
 
 @dataclass(frozen=True)
+class CompareFlags:
+    """Put studies side by side on one page: their best, confirmed on new seeds where that is known, and their curves."""
+
+    directories: Annotated[
+        tuple[str, ...],
+        Positional,
+        arg(metavar="DIR DIR [DIR ...]", help="The studies' directories.", help_behavior_hint="(required)"),
+    ]
+    output: Annotated[str, flag("FILE", "The page.", "default: comparison.html")] = "comparison.html"
+
+
+@dataclass(frozen=True)
 class ExportFlags:
     """Write a study's trials for another program to read."""
 

@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -149,6 +150,8 @@ def test_a_study_is_watched_until_nobody_runs_it(case, capsys, monkeypatch):
         (["export", "{study}", "--output", "{nowhere}/trials.csv"], "is no directory. Make it"),
         (["export", "{study}", "--output", "{study}/study.json"], "exists already"),
         (["delete", "{nowhere}", "--yes"], "is no directory"),
+        (["compare", "{study}", "{study}"], "compare needs two different directories"),
+        (["compare", "{study}", "{nowhere}"], "is no directory"),
         (["delete", "{study}"], "nobody is there to ask. Add --yes"),
     ],
 )
@@ -166,6 +169,24 @@ def test_a_report_is_written_again_from_the_directory_alone(case, capsys):
     assert f"Report: {case.directory / 'report.html'}" in capsys.readouterr().out
     assert "test_study" in (case.directory / "report.html").read_text()
     assert len(read_csv(case.directory / "trials.csv")) == 12
+
+
+def test_studies_are_compared_on_one_page(case, tmp_path, capsys):
+    other = Case(tmp_path, n_trials=8, seed=5)
+    other.start()
+    directories = [str(case.directory), str(other.directory)]
+    assert main(["compare", *directories, "--output", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    for study in (case.study(), other.study()):
+        assert f'title="{study.best_value!r}"' in page
+    assert "https://" not in page.partition("<script>")[0]
+    objectives: Any = {"objective_names": ("num_parameters",), "objective_directions": ("minimize",)}
+    different = Case(tmp_path / "different", n_trials=8, **objectives)
+    different.start()
+    capsys.readouterr()
+    assert main(["compare", str(case.directory), str(different.directory), "--output", str(tmp_path / "x.html")]) == 2
+    assert "has the first objective num_parameters (minimize)" in capsys.readouterr().err
+    assert not (tmp_path / "x.html").exists()
 
 
 def test_exported_trials_read_back(case, tmp_path):

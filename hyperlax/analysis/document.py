@@ -7,12 +7,15 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hyperlax.analysis.labels import number, value_text
 from hyperlax.analysis.look import SCRIPT, STYLE
 from hyperlax.analysis.plots import Drawing
 from hyperlax.analysis.plots.style import template
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 LONG_COLUMNS = {"reason": "reason", "which": "reason", "hyperparameter": "long", "searched": "long", "metric": "long"}
 """Header -> class of the columns whose text may wrap."""
@@ -36,9 +39,18 @@ def drawing(drawn: Drawing) -> str:
         return f'<p class="error">This plot could not be drawn. {escape(drawn.error)}</p>'
     if drawn.words:
         return f'<p class="soft">{escape(drawn.words)}</p>'
-    data = drawn.figure.replace("<", "\\u003c")
+    return _plot(drawn.figure, drawn.plot.min_width)
+
+
+def figure_on_page(figure: go.Figure, min_width: int) -> str:
+    """A figure's place on a page."""
+    return _plot(str(figure.to_json()), min_width)
+
+
+def _plot(figure: str, min_width: int) -> str:
+    data = figure.replace("<", "\\u003c")
     return (
-        f'<div class="scroll"><div class="plot" style="min-width:{drawn.plot.min_width}px"></div>'
+        f'<div class="scroll"><div class="plot" style="min-width:{min_width}px"></div>'
         f'<script type="application/json">{data}</script></div>'
     )
 

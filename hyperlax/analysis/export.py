@@ -7,7 +7,7 @@ from typing import Any
 
 from hyperlax.analysis.tables import trial_rows, write_trials
 from hyperlax.errors import UsageError
-from hyperlax.files import cell, replacing, write_json
+from hyperlax.files import cell, new_file, replacing, write_json
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 EXTENSIONS = {"csv": "csv", "json": "json", "parquet": "parquet", "optuna-journal": "journal.log"}
@@ -15,12 +15,7 @@ EXTENSIONS = {"csv": "csv", "json": "json", "parquet": "parquet", "optuna-journa
 
 def export_path(record: StudyRecord, kind: str, given: str | None) -> Path:
     """Where an export goes. UsageError for a file that exists or cannot be written."""
-    path = Path(given or f"{record.study_name}.{EXTENSIONS[kind]}")
-    if path.exists():
-        raise UsageError(f"{path}: exists already. Choose another name with --output.")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: {path.absolute().parent} is no directory. Make it, or choose another --output.")
-    return path
+    return new_file(given or f"{record.study_name}.{EXTENSIONS[kind]}")
 
 
 def write_export(record: StudyRecord, kind: str, path: Path) -> None:

@@ -1,0 +1,153 @@
+"""Studies side by side on one page: how they are, how fast they got there, what their best learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from hyperlax.analysis.best import feasible_trials, ranked
+from hyperlax.analysis.curves import read_curves, total_cost
+from hyperlax.analysis.document import caption, escape, figure_on_page, page, section, table
+from hyperlax.analysis.labels import with_unit
+from hyperlax.analysis.lost import LostFile
+from hyperlax.analysis.plots.style import SERIES, finish, plain
+from hyperlax.errors import UsageError
+from hyperlax.metrics import aggregated
+from hyperlax.study.record import StudyRecord
+from hyperlax.study.verdict import Interval, best_confirmed, mean_interval
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A study under the name that tells it from the others, and how far it is."""
+
+    name: str
+    record: StudyRecord
+    state: str
+
+
+def comparison(studies: Sequence[Compared]) -> str:
+    """The whole page; it needs no network and no file beside it.
+
+    Raises:
+      UsageError: the studies differ in their first objective or its direction.
+    """
+    leading, direction = _common_objective(studies)
+    goal = f"Compared by {with_unit(leading)}, {direction}d."
+    environments = sorted({one.record.environment for one in studies})
+    if len(environments) > 1:
+        goal += f" They are on different environments: {', '.join(environments)}."
+    body = [
+        f'<header><h1>{len(studies)} studies</h1><p class="soft">{escape(goal)}</p></header>',
+        _table(studies, leading),
+        section(
+            "Best so far",
+            caption("The best value of the trials until then. A study that rises early found its settings early."),
+            figure_on_page(_history(studies, leading, direction), 620),
+        ),
+        section(
+            "What the best learned",
+            caption("The learning curve of each study's best trial: its seeds' aggregate."),
+            figure_on_page(_curves(studies), 620),
+        ),
+    ]
+    return page("Studies compared - Hyperlax", "\n".join(body), f"<script>{get_plotlyjs()}</script>")
+
+
+def names_of(directories: Sequence[str]) -> list[str]:
+    """The parts of paths in which they differ.
+
+    >>> names_of(["a/ppo_mlp/gymnax_cartpole", "b/ppo_mlp/gymnax_cartpole", "b/sac_mlp/gymnax_cartpole"])
+    ['a/ppo_mlp', 'b/ppo_mlp', 'b/sac_mlp']
+    """
+    parts = [path.strip("/").split("/") for path in directories]
+    while all(len(path) > 1 for path in parts) and len({path[-1] for path in parts}) == 1:
+        parts = [path[:-1] for path in parts]
+    while all(len(path) > 1 for path in parts) and len({path[0] for path in parts}) == 1:
+        parts = [path[1:] for path in parts]
+    return ["/".join(path) for path in parts]
+
+
+def _common_objective(studies: Sequence[Compared]) -> tuple[str, str]:
+    first = [next(iter(one.record.objectives.items())) for one in studies]
+    for one, found in zip(studies, first, strict=True):
+        if found != first[0]:
+            raise UsageError(
+                f"compare: {one.name} has the first objective {found[0]} ({found[1]}), {studies[0].name} has {first[0][0]} "
+                f"({first[0][1]}). Studies are compared by one objective."
+            )
+    return first[0]
+
+
+def _table(studies: Sequence[Compared], leading: str) -> str:
+    header = ["study", "recipe", "environment", "state", "trials", "best", "trial", "confirmed", "95 % from", "95 % to"]
+    header += ["environment steps", "training (s)"]
+    words = (
+        "Confirmed: the mean of the best on seeds that its search never saw, with its bootstrap interval, where asked for. "
+        "It is the fairer number: the best of many trials is partly luck."
+    )
+    return section("Results", caption(words), table(header, [_row(one, leading) for one in studies]))
+
+
+def _row(one: Compared, leading: str) -> list[Any]:
+    record, best = one.record, ranked(one.record)[:1]
+    finished = sum(trial.state != "RUNNING" for trial in record.trials)
+    row: list[Any] = [one.name, record.recipe, record.environment, one.state, finished]
+    row += [best[0].values[leading], best[0].number] if best else [None, None]
+    interval = _confirmed(record)
+    row += [interval.estimate, interval.low, interval.high] if interval else [None] * 3
+    try:
+        cost = total_cost(record)
+    except LostFile:
+        return [*row, None, None]
+    return [*row, cost.steps, cost.train_seconds]
+
+
+def _confirmed(record: StudyRecord) -> Interval | None:
+    best = best_confirmed(record.confirmation) if record.confirmation else None
+    return mean_interval(best.per_seed[record.confirmation.metric]) if best and record.confirmation else None
+
+
+def _history(studies: Sequence[Compared], leading: str, direction: str) -> go.Figure:
+    figure = go.Figure()
+    for place, one in enumerate(studies):
+        trials = feasible_trials(one.record)
+        values = np.array([trial.values[leading] for trial in trials])
+        best = np.minimum.accumulate(values) if direction == "minimize" else np.maximum.accumulate(values)
+        numbers = [trial.number for trial in trials]
+        figure.add_scatter(x=numbers, y=best.tolist(), **_line(place, one.name, "until trial %{x}", "hv"))
+    figure.update_xaxes(title_text="trial number")
+    figure.update_yaxes(title_text=with_unit(leading))
+    return finish(figure, height=440)
+
+
+def _curves(studies: Sequence[Compared]) -> go.Figure:
+    figure = go.Figure()
+    for place, one in enumerate(studies):
+        for trial in ranked(one.record)[:1]:
+            try:
+                curve = read_curves([trial])[trial.number]
+            except LostFile:
+                continue
+            line = aggregated(curve.returns, one.record.arguments["aggregate"]).tolist()
+            name = f"{one.name}, trial {trial.number}"
+            figure.add_scatter(x=curve.steps.tolist(), y=line, **_line(place, name, "%{x} steps", "linear"))
+    figure.update_xaxes(title_text="environment steps of one seed", tickformat="~s")
+    figure.update_yaxes(title_text="mean return of the evaluation")
+    return finish(figure, height=440)
+
+
+def _line(place: int, name: str, where: str, shape: str) -> dict[str, Any]:
+    """How the line of a study looks in every plot."""
+    return {
+        "mode": "lines",
+        "name": plain(name),
+        "line": {"color": SERIES[place % len(SERIES)], "width": 2.5, "shape": shape},
+        "showlegend": True,
+        "hovertemplate": f"{plain(name)}<br>{where}: %{{y:.6g}}<extra></extra>",
+    }

@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING
 from hyperlax.errors import UsageError
 from hyperlax.flags import InvalidateFlags, RepairFlags, SearchFlags, SingleFlags
 from hyperlax.looking_commands import compare, delete, export, list_studies, report, show, watch
-from hyperlax.looking_flags import CompareFlags, DeleteFlags, ExportFlags, ListFlags, ReportFlags, ShowFlags, WatchFlags
-from hyperlax.parsing import parse
+from hyperlax.looking_flags import (
+    CompareFlags,
+    CompletionFlags,
+    DeleteFlags,
+    ExportFlags,
+    ListFlags,
+    ReportFlags,
+    ShowFlags,
+    WatchFlags,
+)
+from hyperlax.parsing import parse, print_completion
 from hyperlax.pbt_flags import PopulationFlags, ReplayFlags
 from hyperlax.sweep_flags import GenerateFlags, SweepFlags
 
@@ -25,7 +34,7 @@ if TYPE_CHECKING:
 
 def obey(words: Sequence[str]) -> int:
     """Do what the words of a command line ask for; without the program's name. Returns the exit status."""
-    flags = parse({name: kind for name, (kind, _) in COMMANDS.items()}, words)
+    flags = parse(_kinds(), words)
     return next(run(flags) for kind, run in COMMANDS.values() if isinstance(flags, kind))
 
 
@@ -193,6 +202,12 @@ def pbt_replay(flags: ReplayFlags) -> int:
     return replay(arguments, recipe, schedule)
 
 
+def completion(flags: CompletionFlags) -> int:
+    """What a shell sources."""
+    print_completion(_kinds(), flags.shell)
+    return 0
+
+
 COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "optuna-hp-search": (SearchFlags, optuna_hp_search),
     "run-single-hp": (SingleFlags, run_single_hp),
@@ -209,7 +224,12 @@ COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "compare": (CompareFlags, compare),
     "export": (ExportFlags, export),
     "delete": (DeleteFlags, delete),
+    "completion": (CompletionFlags, completion),
 }
+
+
+def _kinds() -> dict[str, type]:
+    return {name: kind for name, (kind, _) in COMMANDS.items()}
 
 
 def _new_sweep(flags: SweepFlags) -> tuple[StudyArguments, Recipe]:

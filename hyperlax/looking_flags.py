@@ -76,6 +76,13 @@ class ExportFlags:
 
 
 @dataclass(frozen=True)
+class CompletionFlags:
+    """Print a script that completes commands and flags in a shell."""
+
+    shell: Annotated[Literal["bash", "zsh", "fish"], Positional, arg(metavar="{bash,zsh,fish}", help="Which shell.")]
+
+
+@dataclass(frozen=True)
 class DeleteFlags:
     """Delete a study: what Hyperlax wrote into its directory, and nothing else."""
 

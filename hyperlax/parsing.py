@@ -34,6 +34,12 @@ def parse(commands: Mapping[str, type], argv: Sequence[str] | None) -> Any:
     raise UsageError(sentence(said.getvalue()))
 
 
+def print_completion(commands: Mapping[str, type], shell: str) -> None:
+    """Print tyro's script for "bash", "zsh" or "fish"."""
+    with contextlib.suppress(SystemExit):
+        _parse(commands, ["--tyro-print-completion", shell])
+
+
 def sentence(said: str) -> str:
     """What tyro said in a box of many lines, in one; its own words where they are none of those known here.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -187,6 +189,15 @@ def test_studies_are_compared_on_one_page(case, tmp_path, capsys):
     assert main(["compare", str(case.directory), str(different.directory), "--output", str(tmp_path / "x.html")]) == 2
     assert "has the first objective num_parameters (minimize)" in capsys.readouterr().err
     assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_and_flags(shell, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "optuna-hp-search" in script and "resume-from" in script
+    if program := shutil.which(shell):
+        assert subprocess.run([program, "-n"], check=False, input=script, text=True, timeout=60).returncode == 0
 
 
 def test_exported_trials_read_back(case, tmp_path):

@@ -198,7 +198,12 @@ class Plots:
 
 def _flags(arguments: dict[str, Any], recipe: str | None, environment: str | None) -> SearchFlags:
     """As the command line would give them: lists become tuples, paths text."""
-    known = {field.name for field in fields(SearchFlags)} - {"plan_only", "algo_and_network_config", "env_config"}
+    known = {field.name for field in fields(SearchFlags)} - {
+        "plan_only",
+        "json",
+        "algo_and_network_config",
+        "env_config",
+    }
     unknown = sorted(arguments.keys() - known)
     if unknown:
         raise TypeError(f"search() has no argument {unknown[0]!r}. There are {', '.join(sorted(known))}.")

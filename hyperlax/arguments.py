@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hyperlax.sweep_flags import SweepFlags
 
 A = TypeVar("A")
-OF_THIS_RUN = ("resume_from", "plan_only", "retry_failed")
+OF_THIS_RUN = ("resume_from", "plan_only", "retry_failed", "quiet", "json")
 SWITCHES = ("compilation_cache", "default_trial")
 """What is on unless `--no-...` turns it off."""
 TIE_BREAKER = "normalized_auc"

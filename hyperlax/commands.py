@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ def search(flags: SearchFlags) -> tuple[int, Path]:
         arguments = resolve_resumed(flags, stored, recipe)
     _check_searched(recipe)
     check_acts(recipe, arguments.env_config)
-    _log(arguments.log_level)
+    _log(arguments.log_level, flags.quiet)
     from hyperlax.study.directory import study_directory
 
     where = directory or study_directory(arguments, recipe).root
@@ -79,9 +80,7 @@ def search(flags: SearchFlags) -> tuple[int, Path]:
         from hyperlax.study.planning import print_plan
 
         return print_plan(arguments, recipe, directory), where
-    from hyperlax.study.launcher import run_study
-
-    return run_study(arguments, recipe, directory, retry_failed=flags.retry_failed), where
+    return _run(flags, arguments, recipe, directory), where
 
 
 def run_single_hp(flags: SingleFlags) -> int:
@@ -131,10 +130,8 @@ def sweep_hp_samples(flags: SweepFlags) -> int:
         stored, recipe = _study_in(directory, "--resume-from")
         arguments = resolve_resumed_sweep(flags, stored, recipe)
     check_acts(recipe, arguments.env_config)
-    _log(arguments.log_level)
-    from hyperlax.study.launcher import run_study
-
-    return run_study(arguments, recipe, directory, retry_failed=flags.retry_failed)
+    _log(arguments.log_level, flags.quiet)
+    return _run(flags, arguments, recipe, directory)
 
 
 def repair(flags: RepairFlags) -> int:
@@ -267,6 +264,19 @@ def _study_in(directory: Path, asked_by: str) -> tuple[StudyArguments, Recipe]:
     return arguments, stored(recipe, directory)
 
 
+def _run(flags: SearchFlags | SweepFlags, arguments: StudyArguments, recipe: Recipe, directory: Path | None) -> int:
+    """A study to its end, shown as the flags say; `directory` of one that goes on. Returns the exit status."""
+    from hyperlax.study.directory import study_directory
+    from hyperlax.study.launcher import run_study
+    from hyperlax.study.shown import Silent, in_json
+
+    run = partial(run_study, arguments, recipe, directory, retry_failed=flags.retry_failed)
+    if flags.json:
+        where = directory or study_directory(arguments, recipe).root
+        return in_json(lambda show: run(show=show), where)
+    return run(show=Silent) if flags.quiet else run()
+
+
 def _check_searched(recipe: Recipe) -> None:
     """Refuse a recipe of which nothing is to be drawn."""
     if not recipe.space:
@@ -284,8 +294,8 @@ def _recipe_name(flags: SearchFlags | SingleFlags | GenerateFlags | SweepFlags |
     return required(flags.algo_and_network_config, "--algo-and-network-config", what)
 
 
-def _log(level: str) -> None:
-    """Print what Hyperlax logs from this level on; other packages' warnings stay as they are."""
+def _log(level: str, is_quiet: bool = False) -> None:
+    """Print what Hyperlax logs from this level on, or only warnings; other packages' warnings stay as they are."""
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("hyperlax").setLevel(level)
+    logging.getLogger("hyperlax").setLevel(max(logging.getLevelNamesMapping()[level], logging.WARNING * is_quiet))
     logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)  # its traceback is in the batch's timing.json

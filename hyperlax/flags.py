@@ -57,6 +57,19 @@ NoCompilationCache = Annotated[
     flag(None, "Do not keep compiled programs on disk for later runs.", "default: they are kept"),
 ]
 
+Quiet = Annotated[
+    bool,
+    FlagCreatePairsOff,
+    flag(
+        None, "Print no progress, only warnings and how it ended.", "default: a line that is rewritten, or one a batch"
+    ),
+]
+Json = Annotated[
+    bool,
+    FlagCreatePairsOff,
+    flag(None, "Write a JSON object a line to standard output, everything else to standard error.", "default: text"),
+]
+
 StudyName = Annotated[str | None, flag("NAME", "Name of the study in its database.", "default: <recipe>_<environment>")]
 ObjectiveDirections = Annotated[
     tuple[str, ...] | None,
@@ -215,6 +228,8 @@ class SearchFlags:
     retry_failed: RetryFailed = False
     checkpoint_seconds: CheckpointSeconds = None
     no_compilation_cache: NoCompilationCache = False
+    quiet: Quiet = False
+    json: Json = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from hyperlax.flags import (
     CheckpointSeconds,
     Environment,
     HparamBatchSize,
+    Json,
     LogLevel,
     MaxFailureRate,
     NoCompilationCache,
@@ -19,6 +20,7 @@ from hyperlax.flags import (
     NumSeeds,
     ObjectiveDirections,
     Packing,
+    Quiet,
     Recipe,
     RetryFailed,
     RunLengthModifier,
@@ -106,3 +108,5 @@ class SweepFlags:
     retry_failed: RetryFailed = False
     checkpoint_seconds: CheckpointSeconds = None
     no_compilation_cache: NoCompilationCache = False
+    quiet: Quiet = False
+    json: Json = False

@@ -34,6 +34,7 @@ class Confirming:
     """A confirmation while it runs. deadline: of `time.monotonic`, after which no batch starts.
 
     make_runner: gives what trains some configurations on `arguments.confirm_seeds` new seeds, called only if any is missing.
+    show: makes what shows how far it is.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class Confirming:
         make_runner: Callable[[Sequence[Trial]], StudyRunner],
         stop: Stop,
         deadline: float,
+        show: Callable[..., Progress] = Progress,
     ):
         self._arguments, self._recipe, self._directory = arguments, recipe, directory
         self._make_runner, self._stop, self._deadline = make_runner, stop, deadline
+        self._show = show
         self._seeds = arguments.confirm_seeds
         self._batches = directory.confirmation
         self._checkpoints = Checkpoints(directory.confirmation / "checkpoints", arguments.checkpoint_seconds)
@@ -93,7 +96,7 @@ class Confirming:
         log.info("%s", plan.sentence())
         left = {trial.number for trial in trials}
         name, direction = next(iter(record.objectives.items()))
-        with Progress(len(trials), name, direction) as progress:
+        with self._show(len(trials), name, direction, task="confirmation") as progress:
 
             def start(batch: HparamBatch) -> None:
                 self._began[batch] = time.monotonic()

@@ -44,7 +44,8 @@ log = logging.getLogger(__name__)
 class StudyLoop:
     """A study while it runs. deadline: of `time.monotonic`, after which no hparam batch starts.
 
-    retry_failed: begin by letting failed trials wait to be run again. confirmer: gives the runner of the confirmation.
+    retry_failed: begin by letting failed trials wait to be run again. confirmer: gives the runner of the confirmation. show: makes
+    what shows how far it is.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class StudyLoop:
         deadline: float,
         retry_failed: bool = False,
         confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
+        show: Callable[..., Progress] = Progress,
     ):
         self._arguments = arguments
         self._recipe = recipe
@@ -65,7 +67,7 @@ class StudyLoop:
         self._analyse = analyse
         self._deadline = deadline
         self._retry_failed = retry_failed
-        self._confirmer = confirmer
+        self._confirmer, self._show = confirmer, show
         self._environment = canonical(arguments.env_config)
         self._reference = ReferenceReturns(**manifest.reference)
         self._objectives = arguments.objectives
@@ -143,7 +145,8 @@ class StudyLoop:
             self._background.wait()
 
         make_runner = partial(self._confirmer, self._arguments, self._recipe, self._manifest.packing)
-        confirming = Confirming(self._arguments, self._recipe, self._directory, make_runner, self._stop, self._deadline)
+        parts = (self._arguments, self._recipe, self._directory, make_runner, self._stop, self._deadline)
+        confirming = Confirming(*parts, self._show)
         return confirming.run(look, write_pages, self._retry_failed)
 
     def _refuse_fewer_trials(self) -> None:
@@ -239,7 +242,7 @@ class StudyLoop:
 
     def _new_progress(self) -> Progress:
         name, direction = next(iter(self._objectives.items()))
-        progress = Progress(self._arguments.n_trials, name, direction)
+        progress = self._show(self._arguments.n_trials, name, direction)
         for trial in self._conversation.trials():
             if trial.state.is_finished():
                 wins = trial.state == TrialState.COMPLETE and is_feasible(trial)

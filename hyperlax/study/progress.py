@@ -16,11 +16,13 @@ _CLEAR = "\r\x1b[K"
 class Progress:
     """Counts trials and steps, and prints. `stepped` may be called from any thread, the rest from one.
 
-    total: finished trials that the study ends with. objective, direction: the first objective's.
+    total: finished trials that the study ends with. objective, direction: the first objective's. task: what the trials are for.
     """
 
-    def __init__(self, total: int, objective: str, direction: str, stream: TextIO | None = None):
-        self._total = total
+    def __init__(
+        self, total: int, objective: str, direction: str, stream: TextIO | None = None, *, task: str = "search"
+    ):
+        self._total, self._task = total, task
         self._objective = objective
         self._sign = 1.0 if direction == "maximize" else -1.0
         self._stream = stream or sys.stderr

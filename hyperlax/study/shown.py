@@ -1,0 +1,79 @@
+"""Other ways to show how far a study is: not at all, and as JSON lines for a program to read."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+from hyperlax.study.progress import Progress
+
+
+class Silent(Progress):
+    """Counts, and prints nothing."""
+
+    def batch_ended(self) -> None:
+        """Nothing is printed."""
+
+    def draw(self) -> None:
+        """Nothing is drawn."""
+
+
+class JsonLines(Progress):
+    """An object a line: `trial` when one has ended, `progress` after every batch.
+
+    A trial's `value` is that of the first objective, null unless it can be the best. `task` is "search" or "confirmation".
+    """
+
+    def __enter__(self) -> JsonLines:
+        super().__enter__()
+        self._is_open = True
+        return self
+
+    def finished(self, number: int, state: str, value: float | None) -> None:
+        """A trial has ended; those that had ended before this run are counted and not told again."""
+        super().finished(number, state, value)
+        if getattr(self, "_is_open", False):
+            write_line(self._stream, "trial", task=self._task, trial=number, state=state, value=value)
+
+    def batch_ended(self) -> None:
+        """Tell how far it is."""
+        elapsed = time.monotonic() - self._began
+        best, trial = self._best or (None, None)
+        write_line(
+            self._stream,
+            "progress",
+            task=self._task,
+            finished=self._done,
+            total=self._total,
+            pruned=self._pruned,
+            failed=self._failed,
+            objective=self._objective,
+            best=best,
+            best_trial=trial,
+            seconds=round(elapsed, 3),
+            steps_per_second=round(self._steps / elapsed, 1) if elapsed > 0 else None,
+        )
+
+    def draw(self) -> None:
+        """There is no line to rewrite."""
+
+
+def write_line(stream: TextIO, event: str, **content: Any) -> None:
+    """One event."""
+    stream.write(json.dumps({"event": event, **content}) + "\n")
+    stream.flush()
+
+
+def in_json(run: Callable[[Callable[..., Progress]], int], directory: Path) -> int:
+    """Run a study with JSON lines on standard output, everything else on standard error, and `end` as the last line."""
+    stream = sys.stdout
+    with redirect_stdout(sys.stderr):
+        status = run(partial(JsonLines, stream=stream))
+    write_line(stream, "end", exit=status, directory=str(directory))
+    return status

@@ -1,0 +1,79 @@
+"""What a search shows: nothing with --quiet, an object a line with --json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperlax.cli import main
+from hyperlax.study import launcher
+from tests.fake_runner import FakeRunner
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch):
+    """Runs a search of 8 trials without jax, with more flags."""
+    run = launcher.run_study
+
+    def fake(arguments: Any, recipe: Any, where: Any, **more: Any) -> int:
+        runner = FakeRunner(fail={5: "loss is nan"}, lanes=2)
+        return run(arguments, recipe, where, runner, lambda record, directory: None, **more)
+
+    monkeypatch.setattr(launcher, "run_study", fake)
+    words = [
+        "optuna-hp-search",
+        "--algo-and-network-config",
+        "sac_mlp",
+        "--env-config",
+        "gymnax.pendulum",
+        "--n-trials",
+        "8",
+    ]
+    words += ["--num-seeds", "2", "--total-timesteps", "500", "--num-evaluations", "5", "--output-root", str(tmp_path)]
+    return lambda *more: main([*words, *more])
+
+
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "sac_mlp" / "gymnax_pendulum"
+
+
+def test_json_lines_tell_every_trial_and_the_end_and_nothing_else_is_on_standard_output(search, tmp_path, capsys):
+    assert search("--json") == 0
+    said = capsys.readouterr()
+    events = [json.loads(line) for line in said.out.splitlines()]
+    trials = [event for event in events if event["event"] == "trial"]
+    assert sorted(event["trial"] for event in trials) == list(range(8))
+    assert [event["state"] for event in trials].count("FAIL") == 1
+    assert all((event["value"] is None) == (event["state"] == "FAIL") for event in trials)
+    last, end = events[-2:]
+    assert (last["event"], last["finished"], last["total"], last["failed"]) == ("progress", 8, 8, 1)
+    assert last["best"] == max(event["value"] for event in trials if event["value"] is not None)
+    assert end == {"event": "end", "exit": 0, "directory": str(directory(tmp_path))}
+    assert "8 trials finished" in said.err
+
+
+def test_a_resume_tells_only_of_its_own_trials(search, tmp_path, capsys):
+    search("--quiet")
+    capsys.readouterr()
+    assert main(["optuna-hp-search", "--resume-from", str(directory(tmp_path)), "--n-trials", "10", "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["trial"] for event in events if event["event"] == "trial"] == [8, 9]
+    assert [event["finished"] for event in events if event["event"] == "progress"][-1] == 10
+
+
+def test_quiet_prints_warnings_and_the_end(search, capsys):
+    assert search("--quiet") == 0
+    said = capsys.readouterr()
+    assert "steps/s" not in said.err and "batches" not in said.err
+    assert "8 trials finished: 7 COMPLETE, 1 FAIL." in said.out
+
+
+def test_how_a_search_is_shown_is_not_remembered(search, tmp_path):
+    search("--quiet")
+    stored = json.loads((directory(tmp_path) / "study.json").read_text())["arguments"]
+    assert not {"quiet", "json"} & stored.keys()

@@ -31,6 +31,33 @@ def test_the_line_counts_trials_failures_and_the_best_so_far():
     assert progress.line().startswith("3/10 trials  best final_performance -1.5 (trial 2)  1 failed")
 
 
+def test_the_time_left_follows_from_steps_where_their_number_is_known(monkeypatch):
+    """Not from trials: those that share a batch end together. And preparing programs is no part of the rate."""
+    now = [0.0]
+    monkeypatch.setattr("hyperlax.study.progress.time.monotonic", lambda: now[0])
+    with Progress(4, "peak_performance", "maximize", io.StringIO()) as progress:
+        progress.expect(4_000)
+        now[0] = 20.0
+        assert progress.line() == "0/4 trials  preparing programs  0:20"
+        progress.stepped(400)
+        now[0] = 30.0
+        progress.stepped(400)
+        assert progress.line() == "0/4 trials  27 steps/s  0:30  1:20 left"
+        for number in range(4):
+            progress.finished(number, "COMPLETE", 1.0)
+        assert "left" not in progress.line()
+
+
+def test_where_trials_may_be_pruned_the_time_left_follows_from_trials(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("hyperlax.study.progress.time.monotonic", lambda: now[0])
+    with Progress(4, "peak_performance", "maximize", io.StringIO()) as progress:
+        progress.stepped(100)
+        now[0] = 30.0
+        progress.finished(0, "PRUNED", None)
+        assert progress.line().endswith("0:30  1:30 left")
+
+
 def test_on_a_terminal_one_line_is_rewritten_and_logs_go_above_it():
     terminal = Terminal()
     with Progress(10, "peak_performance", "maximize", terminal) as progress:

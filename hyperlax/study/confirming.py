@@ -97,6 +97,7 @@ class Confirming:
         left = {trial.number for trial in trials}
         name, direction = next(iter(record.objectives.items()))
         with self._show(len(trials), name, direction, task="confirmation") as progress:
+            progress.expect(len(trials) * self._seeds * self._arguments.total_timesteps)
 
             def start(batch: HparamBatch) -> None:
                 self._began[batch] = time.monotonic()

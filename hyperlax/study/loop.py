@@ -247,6 +247,9 @@ class StudyLoop:
             if trial.state.is_finished():
                 wins = trial.state == TrialState.COMPLETE and is_feasible(trial)
                 progress.finished(trial.number, trial.state.name, trial.values[0] if wins else None)
+        if self._standings is None:
+            missing = self._arguments.n_trials - self._conversation.finished()
+            progress.expect(missing * self._arguments.num_seeds * self._arguments.total_timesteps)
         return progress
 
     def _may_start(self) -> bool:

@@ -31,6 +31,8 @@ class Progress:
         self._steps = self._done = self._failed = self._pruned = self._done_before = 0
         self._best: tuple[float, int] | None = None
         self._began = time.monotonic()
+        self._expected: int | None = None
+        self._first_steps: tuple[float, int] | None = None
         self._lanes: tuple[int, int] | None = None
         self._handler: _AroundTheLine | None = None
 
@@ -49,10 +51,16 @@ class Progress:
             self._stream.write(_CLEAR)
             self._stream.flush()
 
+    def expect(self, steps: int) -> None:
+        """So many environment steps are left to do, over all trials and seeds; where trials may be pruned nobody knows."""
+        self._expected = steps
+
     def stepped(self, steps: int) -> None:
         """Environment steps were done, over all trials and seeds of a batch."""
         with self._lock:
             self._steps += steps
+            if self._first_steps is None:
+                self._first_steps = time.monotonic(), self._steps
 
     def lanes_in_use(self, used: int, lanes: int) -> None:
         """How many lanes hold a trial now, of so many."""
@@ -81,7 +89,6 @@ class Progress:
     def line(self) -> str:
         """Trials, best so far, failures, speed, time since the start and time left at the rate so far."""
         elapsed = time.monotonic() - self._began
-        done_now = self._done - self._done_before
         parts = [f"{self._done}/{self._total} trials"]
         if self._best is not None:
             parts.append(f"best {self._objective} {self._best[0]:.6g} (trial {self._best[1]})")
@@ -91,12 +98,21 @@ class Progress:
             parts.append(f"{self._failed} failed")
         if self._lanes:
             parts.append(f"{self._lanes[0]}/{self._lanes[1]} lanes")
-        if elapsed > 0:
-            parts.append(f"{self._steps / elapsed:,.0f} steps/s")
+        parts.append(f"{self._steps / elapsed:,.0f} steps/s" if self._steps and elapsed > 0 else "preparing programs")
         parts.append(clock(elapsed))
-        if done_now and self._done < self._total:
-            parts.append(f"{clock(elapsed / done_now * (self._total - self._done))} left")
+        left = self._seconds_left(elapsed) if self._done < self._total else None
+        if left is not None:
+            parts.append(f"{clock(left)} left")
         return "  ".join(parts)
+
+    def _seconds_left(self, elapsed: float) -> float | None:
+        """By the steps since the first ones, where it is known how many there will be; else by the trials."""
+        if self._expected is not None and self._first_steps is not None:
+            since, before = self._first_steps
+            done, seconds = self._steps - before, time.monotonic() - since
+            return max(0, self._expected - self._steps) / done * seconds if done > 0 else None
+        done = self._done - self._done_before
+        return elapsed / done * (self._total - self._done) if done else None
 
 
 def clock(seconds: float) -> str:

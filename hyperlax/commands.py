@@ -5,14 +5,14 @@ Only what `--help` needs is imported here, so that it answers at once and starts
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hyperlax.command_parts import log_from, recipe_name
 from hyperlax.errors import UsageError
-from hyperlax.flags import InvalidateFlags, RepairFlags, SearchFlags, SingleFlags
+from hyperlax.flags import InvalidateFlags, RepairFlags, SearchFlags
 from hyperlax.looking_commands import compare, delete, export, list_studies, report, show, watch
 from hyperlax.looking_flags import (
     CompareFlags,
@@ -26,6 +26,8 @@ from hyperlax.looking_flags import (
 )
 from hyperlax.parsing import parse, print_completion
 from hyperlax.pbt_flags import PopulationFlags, ReplayFlags
+from hyperlax.single_commands import run_single_hp, train
+from hyperlax.single_flags import SingleFlags, TrainFlags
 from hyperlax.sweep_flags import GenerateFlags, SweepFlags
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def search(flags: SearchFlags) -> tuple[int, Path]:
         raise UsageError("--retry-failed goes on with a study: give --resume-from DIR, and not --plan-only.")
     if flags.resume_from is None:
         directory = None
-        recipe = load(_recipe_name(flags))
+        recipe = load(recipe_name(flags))
         arguments = resolve(flags, recipe)
     else:
         directory = named_directory(flags.resume_from, "--resume-from")
@@ -72,7 +74,7 @@ def search(flags: SearchFlags) -> tuple[int, Path]:
         arguments = resolve_resumed(flags, stored, recipe)
     _check_searched(recipe)
     check_acts(recipe, arguments.env_config)
-    _log(arguments.log_level, flags.quiet)
+    log_from(arguments.log_level, flags.quiet)
     from hyperlax.study.directory import study_directory
 
     where = directory or study_directory(arguments, recipe).root
@@ -83,28 +85,12 @@ def search(flags: SearchFlags) -> tuple[int, Path]:
     return _run(flags, arguments, recipe, directory), where
 
 
-def run_single_hp(flags: SingleFlags) -> int:
-    """Train one configuration."""
-    from hyperlax.acting import check_acts
-    from hyperlax.recipe import load
-    from hyperlax.single_arguments import configured, resolve_single
-
-    recipe = load(_recipe_name(flags))
-    arguments = resolve_single(flags, recipe)
-    check_acts(recipe, arguments.env_config)
-    algorithm = configured(arguments, recipe)
-    _log(arguments.log_level)
-    from hyperlax.study.single import run_single
-
-    return run_single(arguments, recipe, algorithm)
-
-
 def generate_hp_samples(flags: GenerateFlags) -> int:
     """Draw configurations into a file."""
     from hyperlax.recipe import load
     from hyperlax.sweep_arguments import resolve_generate
 
-    recipe = load(_recipe_name(flags))
+    recipe = load(recipe_name(flags))
     arguments = resolve_generate(flags, recipe)
     _check_searched(recipe)
     from hyperlax.study.drawing import generate
@@ -130,7 +116,7 @@ def sweep_hp_samples(flags: SweepFlags) -> int:
         stored, recipe = _study_in(directory, "--resume-from")
         arguments = resolve_resumed_sweep(flags, stored, recipe)
     check_acts(recipe, arguments.env_config)
-    _log(arguments.log_level, flags.quiet)
+    log_from(arguments.log_level, flags.quiet)
     return _run(flags, arguments, recipe, directory)
 
 
@@ -165,7 +151,7 @@ def pbt(flags: PopulationFlags) -> int:
 
     if flags.resume_from is None:
         directory = None
-        recipe = load(_recipe_name(flags))
+        recipe = load(recipe_name(flags))
         arguments = resolve(flags, recipe)
     else:
         directory = named_directory(flags.resume_from, "--resume-from")
@@ -175,7 +161,7 @@ def pbt(flags: PopulationFlags) -> int:
         recipe = load(recipe_of_study(directory, stored))
         arguments = resolve_resumed(flags, stored, recipe)
     check_acts(recipe, arguments.env_config)
-    _log(arguments.log_level)
+    log_from(arguments.log_level)
     from hyperlax.study.population_start import run_population
 
     return run_population(arguments, recipe, directory)
@@ -195,7 +181,7 @@ def pbt_replay(flags: ReplayFlags) -> int:
     arguments = resolve_replay(flags, schedule)
     recipe = load(path_of_recipe(schedule))
     check_acts(recipe, arguments.env_config)
-    _log(arguments.log_level)
+    log_from(arguments.log_level)
     return replay(arguments, recipe, schedule)
 
 
@@ -208,6 +194,7 @@ def completion(flags: CompletionFlags) -> int:
 COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "optuna-hp-search": (SearchFlags, optuna_hp_search),
     "run-single-hp": (SingleFlags, run_single_hp),
+    "train": (TrainFlags, train),
     "generate-hp-samples": (GenerateFlags, generate_hp_samples),
     "sweep-hp-samples": (SweepFlags, sweep_hp_samples),
     "pbt": (PopulationFlags, pbt),
@@ -236,7 +223,7 @@ def _new_sweep(flags: SweepFlags) -> tuple[StudyArguments, Recipe]:
     from hyperlax.sweep_arguments import check_source, resolve_sweep
 
     check_source(flags)
-    recipe = load(_recipe_name(flags))
+    recipe = load(recipe_name(flags))
     loaded = ()
     if flags.load_hyperparams is not None:
         loaded = samples.read(Path(flags.load_hyperparams), recipe.config.algorithm)
@@ -284,18 +271,3 @@ def _check_searched(recipe: Recipe) -> None:
             f"{recipe.path}: get_base_hyperparam_distributions() is empty, there is nothing to search. "
             "Add an entry, or train its defaults with run-single-hp."
         )
-
-
-def _recipe_name(flags: SearchFlags | SingleFlags | GenerateFlags | SweepFlags | PopulationFlags) -> str:
-    from hyperlax.argument_checks import required
-    from hyperlax.recipe import available
-
-    what = f"a recipe ({', '.join(available())}) or a path to a .py file"
-    return required(flags.algo_and_network_config, "--algo-and-network-config", what)
-
-
-def _log(level: str, is_quiet: bool = False) -> None:
-    """Print what Hyperlax logs from this level on, or only warnings; other packages' warnings stay as they are."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("hyperlax").setLevel(max(logging.getLevelNamesMapping()[level], logging.WARNING * is_quiet))
-    logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)  # its traceback is in the batch's timing.json

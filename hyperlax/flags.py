@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 
 def flag(metavar: str | None, text: str, default: str, name: str | None = None) -> Any:
@@ -230,47 +230,6 @@ class SearchFlags:
     no_compilation_cache: NoCompilationCache = False
     quiet: Quiet = False
     json: Json = False
-
-
-@dataclass(frozen=True)
-class SingleFlags:
-    """Train one configuration: the recipe's defaults, a trial that a study found, or values of your own."""
-
-    algo_and_network_config: Recipe = None
-    env_config: Environment = None
-    params: Annotated[
-        str | None,
-        flag(
-            "FILE",
-            "Hyperparameters of a study: its best_optuna_params.json or pareto_front_params.json.",
-            "default: the recipe's",
-        ),
-    ] = None
-    trial: Annotated[
-        int | None, flag("INT", "Which trial of FILE, where it holds several.", "default: the only one")
-    ] = None
-    assignments: Annotated[
-        tuple[str, ...],
-        UseAppendAction,
-        flag(
-            "NAME=VALUE",
-            "Set one hyperparameter, e.g. algorithm.hyperparam.gamma=0.98; wins over --params.",
-            "may be repeated",
-            "set",
-        ),
-    ] = ()
-    output_root: Annotated[
-        str | None, flag("DIR", "The run goes to a directory under DIR.", "default: my_single_runs")
-    ] = None
-    log_level: LogLevel = None
-    seed: Seed = None
-    num_seeds: NumSeeds = None
-    aggregate: Aggregate = None
-    total_timesteps: TotalTimesteps = None
-    num_evaluations: NumEvaluations = None
-    num_eval_episodes: NumEvalEpisodes = None
-    run_length_modifier: RunLengthModifier = None
-    no_compilation_cache: NoCompilationCache = False
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from hyperlax.errors import UsageError
 from hyperlax.reading import read_json
 
 if TYPE_CHECKING:
-    from hyperlax.flags import SingleFlags
     from hyperlax.hyperparams import AlgorithmConfig
     from hyperlax.recipe import Recipe
+    from hyperlax.single_flags import SingleFlags
 
 
 def resolve_single(flags: SingleFlags, recipe: Recipe) -> SingleArguments:

@@ -9,11 +9,12 @@ import pytest
 
 from hyperlax.arguments import StudyArguments, resolve
 from hyperlax.errors import UsageError
-from hyperlax.flags import SearchFlags, SingleFlags
+from hyperlax.flags import SearchFlags
 from hyperlax.recipe import dotted, load
 from hyperlax.resumed_arguments import read_stored, resolve_resumed
 from hyperlax.sampler_checks import SAMPLERS
 from hyperlax.single_arguments import configured, resolve_single
+from hyperlax.single_flags import SingleFlags
 
 RECIPE = load("sac_mlp")
 GAMMA = "algorithm.hyperparam.gamma"

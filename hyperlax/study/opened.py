@@ -107,6 +107,11 @@ def with_confirmation(record: StudyRecord) -> StudyRecord:
     return replace(record, confirmation=confirmation_of(record, recipe))
 
 
+def recipe_file(root: Path) -> str:
+    """The recipe that the study in a directory began with; its name where that file is gone."""
+    return recipe_of_study(root, _arguments(root, "--from"))
+
+
 def _arguments(root: Path, asked_by: str) -> StudyArguments | PopulationArguments:
     stored = read_arguments(root, asked_by)
     kind = PopulationArguments if "population_size" in stored else StudyArguments

@@ -22,9 +22,11 @@ def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("studies")
     with pytest.MonkeyPatch.context() as patch:
         run = launcher.run_study
-        patch.setattr(
-            launcher, "run_study", lambda arguments, *rest, **more: run(arguments, *rest[:2], FakeRunner(), **more)
-        )
+
+        def fake(arguments: Any, recipe: Any, where: Any, **more: Any) -> int:
+            return run(arguments, recipe, where, FakeRunner(), **more)
+
+        patch.setattr(launcher, "run_study", fake)
         length: dict[str, Any] = {"num_seeds": 2, "total_timesteps": 500, "num_evaluations": 5, "seed": 3}
         return hyperlax.search("sac_mlp", "gymnax.pendulum", n_trials=12, output_root=root, **length)
 

@@ -34,7 +34,7 @@ TIMING = {
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps",
     "steps_per_second", "peak_memory_bytes", "lanes", "useful_lane_segments", "predicted_seconds",
 }  # fmt: skip
-PLOTS = {"optimization_history", "param_importances", "parallel_coordinate", "slice", "learning_curves"}
+PLOTS = {"optimization_history", "param_importances", "parallel_coordinate", "slice", "contour", "learning_curves"}
 
 
 @pytest.fixture(scope="module", params=list(ENVIRONMENTS))
@@ -47,7 +47,7 @@ def test_a_study_leaves_every_file_that_is_promised(finished):
     recipe, directory = finished
     several = len(OBJECTIVES[recipe]) > 1
     best = "pareto_front_params.json" if several else "best_optuna_params.json"
-    plots = PLOTS | ({"pareto_front"} if several else set())
+    plots = PLOTS | ({"pareto_front", "hypervolume_history"} if several else set())
     assert len(batches(directory)) == 2
     for batch in batches(directory):
         assert {path.name for path in batch.iterdir()} == {

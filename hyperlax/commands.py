@@ -60,6 +60,8 @@ def search(flags: SearchFlags) -> tuple[int, Path]:
         resolve_resumed,
     )
 
+    if flags.json and flags.plan_only:
+        raise UsageError("--json follows a search, and --plan-only runs none. Leave one of them out.")
     if flags.retry_failed and (flags.resume_from is None or flags.plan_only):
         raise UsageError("--retry-failed goes on with a study: give --resume-from DIR, and not --plan-only.")
     if flags.resume_from is None:

@@ -30,7 +30,7 @@ def list_studies(flags: ListFlags) -> int:
             continue
         record = opened.record
         where = str(manifest.parent.relative_to(root))
-        rows.append([where, opened.state, counts(record, opened.total), best_in_words(record)])
+        rows.append([where, opened.state, counts(record, opened.total).replace(" trials", ""), best_in_words(record)])
     if rows:
         print(aligned(["study", "state", "trials", "best"], rows))
     elif not damaged:
@@ -76,7 +76,7 @@ def watch(flags: WatchFlags) -> int:
             text = study_text(opened.record, opened.state, opened.total, flags.top)
             print(f"{CLEAR}{text}", flush=True)
         else:
-            line = f"{counts(opened.record, opened.total)} trials  best {best_in_words(opened.record)}  {opened.state}"
+            line = f"{counts(opened.record, opened.total)}  best: {best_in_words(opened.record)}  {opened.state}"
             if line != said:
                 print(line, flush=True)
             said = line

@@ -56,6 +56,12 @@ def sentence(said: str) -> str:
 
 _SENTENCES: dict[str, Callable[[re.Match[str]], str]] = {
     r"Error parsing (--\S+): .* from \['(.*)'\][\s\S]*?\n\1 (.*)": lambda m: f"{m[1]} takes {m[3]}, got {m[2]}.",
+    r"Error parsing (--\S+): (?:invalid literal|could not convert).* '(.*)'": lambda m: (
+        f"{m[1]} takes a number, got {m[2]}."
+    ),
+    r"Error parsing ([A-Z]+): no type matching .*INT.* from \['(.*)'\]": lambda m: (
+        f"{m[1]} takes a whole number, got {m[2]}."
+    ),
     r"Error parsing ([A-Z]+) \[.*for arguments: \['(.*)'\]": lambda m: f"{m[1]} takes whole numbers, got {m[2]}.",
     r"invalid choice '(.*)' for argument '(\S+)'.*\((.*)\)": lambda m: f"{m[2]} takes {_choices(m[3])}, got {m[1]}.",
     r"Missing value for argument '(\S+)'": lambda m: f"{m[1]} needs a value.",
@@ -66,6 +72,7 @@ _SENTENCES: dict[str, Callable[[re.Match[str]], str]] = {
         f"no command {m[1]}. There are {m[2]}."
     ),
     r"Unrecognized options: (.*)": lambda m: f"nothing takes {m[1]}.",
+    r"misplaced options:\n(\S+) \(applied to hyperlax (\S+)\)": lambda m: f"{m[2]} has no option {m[1]}.",
     r"Expected one of \{(.*)\}": lambda m: f"a command is needed: {m[1]}.",
     r"Missing from hyperlax (\S+):\n(.*)\n(.*) \(required\)": lambda m: f"{m[1]} needs {m[2]}. {m[3]}",
 }
@@ -87,7 +94,7 @@ def _wide_window() -> Iterator[None]:
 
 
 def _choices(listed: str) -> str:
-    return ", ".join(sorted(set(re.findall(r"'(\w+)'", listed)) - {"None"}))
+    return ", ".join(sorted(set(re.findall(r"'([\w-]+)'", listed)) - {"None"}))
 
 
 def _parse(commands: Mapping[str, type], argv: Sequence[str] | None) -> Any:

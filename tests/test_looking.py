@@ -103,7 +103,7 @@ def test_the_best_are_shown_with_their_curves_on_one_scale(case, capsys):
         (trial for trial in case.study().trials if trial.values), key=lambda trial: (-trial.values[0], trial.number)
     )
     assert [int(line.split()[0]) for line in shown[-3:]] == [trial.number for trial in best[:3]]
-    assert shown[1].startswith("finished, 12/12 (1 failed) trials; maximize peak_performance")
+    assert shown[1].startswith("finished, 12/12 trials (1 failed); maximize peak_performance")
     points = len(read_csv(case.directory / best[0].user_attrs["batch"] / "curves.csv")) // 8
     assert all(len(line.split()[-1]) >= points for line in shown[-3:])
 

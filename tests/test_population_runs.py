@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from hyperlax.resumed_arguments import read_stored
 from hyperlax.space import Categorical, LogUniform
 from hyperlax.study import findings
 from hyperlax.study import population as loop
+from hyperlax.study.opened import open_study
 from hyperlax.study.pbt_schedule import changing, configurations, read_schedule
 from hyperlax.study.population_start import run_population
 from hyperlax.study.record import StudyRecord
@@ -304,6 +306,16 @@ def test_without_scikit_learn_pb2_is_refused_with_the_line_to_install_it(tmp_pat
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r'pip install "hyperlax\[pb2\]"'):
         checked(Run(tmp_path, explore="pb2").arguments)
+
+
+def test_a_lost_database_is_said_to_be_beyond_repair(whole, tmp_path):
+    shutil.copytree(whole.directory, tmp_path / "run")
+    (tmp_path / "run" / "optuna_study.db").unlink()
+    lost = Run(tmp_path)
+    lost.directory = tmp_path / "run"
+    for look in (lost.resume, lambda: open_study(lost.directory, "show")):
+        with pytest.raises(UsageError, match="That of a population cannot be rebuilt: put a copy back"):
+            look()
 
 
 def test_a_second_run_in_the_same_place_is_refused_with_the_command_that_goes_on(whole):

@@ -155,7 +155,7 @@ def _cost_section(cost: Cost | None, error: str) -> str:
     ]
     if memory is not None:
         rows.append(["largest peak memory (MiB)", memory / 2**20])
-    words = "Sums of the batches' timing.json. Batches that ran side by side each count their own seconds."
+    words = "Sums of the batches' timing.json, of the search alone. Batches that ran side by side each count their own seconds."
     return section("Cost", caption(words), table(["", "total"], rows))
 
 

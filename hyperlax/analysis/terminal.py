@@ -61,11 +61,11 @@ def best_in_words(record: StudyRecord) -> str:
 
 
 def counts(record: StudyRecord, total: int) -> str:
-    """Finished trials of all, and how many of them were of no use."""
+    """Finished trials of all, in words, and how many of them were of no use."""
     states = Counter(trial.state for trial in record.trials)
     finished = states.total() - states["RUNNING"]
     lost = [f"{states[state]} {words}" for state, words in (("PRUNED", "pruned"), ("FAIL", "failed")) if states[state]]
-    return f"{finished}/{total}" + (f" ({', '.join(lost)})" if lost else "")
+    return f"{finished}/{total} trials" + (f" ({', '.join(lost)})" if lost else "")
 
 
 def study_text(record: StudyRecord, state: str, total: int, top: int) -> str:
@@ -73,7 +73,7 @@ def study_text(record: StudyRecord, state: str, total: int, top: int) -> str:
     goals = ", ".join(f"{direction} {name}" for name, direction in record.objectives.items())
     head = [
         f"{record.study_name}: {record.recipe} on {record.environment}",
-        f"{state}, {counts(record, total)} trials; {goals}",
+        f"{state}, {counts(record, total)}; {goals}",
         f"Best: {best_in_words(record)}",
     ]
     best = (ranked(record) if len(record.objectives) == 1 else pareto_front(record))[:top]

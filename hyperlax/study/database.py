@@ -22,13 +22,13 @@ PATIENCE = 60.0
 
 
 class Damaged(UsageError):
-    """The file is no whole SQLite database. finding: which file, and why, without the advice."""
+    """The file is no whole SQLite database. finding: which file, and why, without the advice; path: the file."""
 
-    def __init__(self, path: Path, why: str):
+    def __init__(self, path: Path, why: str, advice: str | None = None):
+        self.path, self.why = path, why
         self.finding = f"{path}: is damaged ({why})."
-        super().__init__(
-            f"{self.finding} `hyperlax repair {path.parent}` rebuilds it from its backup and the batches on disk."
-        )
+        rebuild = f"`hyperlax repair {path.parent}` rebuilds it from its backup and the batches on disk."
+        super().__init__(f"{self.finding} {advice or rebuild}")
 
 
 def check(path: Path, study_name: str, has_batches: bool) -> None:

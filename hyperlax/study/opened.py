@@ -64,7 +64,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
     directory, arguments = StudyDirectory(root), _arguments(root, asked_by)
     stored = manifest.content_of(directory.manifest)
     space = SearchSpace({name: from_json(text) for name, text in stored.space.items()})
-    directory.check_database(arguments.study_name)
+    directory.check_database(arguments.study_name, isinstance(arguments, PopulationArguments))
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():

@@ -76,7 +76,7 @@ class PopulationLoop:
     def run(self) -> int:
         """Train what is missing and say how it ended, with the exit status."""
         arguments = self._arguments
-        self._directory.check_database(arguments.study_name)
+        self._directory.check_database(arguments.study_name, is_population=True)
         self._manifest.write(self._directory.manifest)
         storage = StudyStorage(self._directory.database, arguments.study_name, arguments.objectives)
         with closing(storage), stopping_on_signals(self._stop):
@@ -212,7 +212,7 @@ class PopulationLoop:
         finite, now = scores[np.isfinite(scores)], time.monotonic()
         parts = [
             f"interval {interval + 1}/{total}",
-            f"best return {self._best:.6g}",
+            f"best so far {self._best:.6g}",
             f"median {np.median(finite):.6g}" if len(finite) else "every member failed",
             f"{int((source != np.arange(len(source))).sum())} copies",
             f"{measured.timing['steps_per_second']:,.0f} steps/s",

@@ -172,10 +172,6 @@ class Plots:
         """The trials of several objectives."""
         return self._draw("pareto_front")
 
-    def contour(self) -> go.Figure:
-        """The two most important hyperparameters together."""
-        return self._draw("contour")
-
     def hypervolume(self) -> go.Figure:
         """What the trials so far of several objectives dominate."""
         return self._draw("hypervolume_history")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +14,11 @@ from hyperlax.analysis.curves import read_curves, total_cost
 from hyperlax.analysis.hypervolume import hypervolume
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots import draw_all
-from hyperlax.analysis.plots.contour import contour_plot
 from hyperlax.analysis.plots.coordinates import coordinate
 from tests.made_up_studies import ARGUMENTS, CRITIC_SIZES, SIZES, SPACE, study
 
 pytestmark = pytest.mark.timeout(120)
-ALL_PLOTS = ["learning_curves", "optimization_history", "param_importances", "parallel_coordinate", "slice", "contour"]
+ALL_PLOTS = ["learning_curves", "optimization_history", "param_importances", "parallel_coordinate", "slice"]
 
 
 def test_every_page_is_written_and_loads_nothing_from_the_network(tmp_path):
@@ -148,20 +146,3 @@ def test_the_hypervolume_history_rises_to_that_of_the_front(tmp_path):
     box = (4 - 0) * (9 - 1)
     assert trace["x"] == [0, 1, 2, 3]
     assert trace["y"] == pytest.approx([1 * 4 / box, 1 * 4 / box, (4 * 2 + 1 * 2) / box, (4 * 2 + 2 * 6) / box])
-
-
-def test_the_contour_is_over_the_two_most_important_hyperparameters(tmp_path):
-    record = study(tmp_path, np.arange(12.0), failed={3})
-    shares = dict.fromkeys(SPACE, 0.02) | {SIZES: 0.5, "algorithm.hyperparam.actor_lr": 0.4}
-    record = replace(record, importances={"peak_performance": shares})
-    figure: Any = contour_plot(record)
-    surface, points = figure.data
-    complete = [trial for trial in record.trials if trial.state == "COMPLETE"]
-    assert list(points.y) == pytest.approx([np.log10(t.params["algorithm.hyperparam.actor_lr"]) for t in complete])
-    assert list(points.x) == [SPACE[SIZES]["values"].index(trial.params[SIZES]) for trial in complete]
-    assert np.shape(surface.z) == (40, 40) and np.min(surface.z) > 0 and np.max(surface.z) < 11
-
-
-def test_without_importances_there_is_no_contour_but_words(tmp_path):
-    drawings = {drawn.plot.name: drawn for drawn in draw_all(replace(study(tmp_path, [1.0, 2.0]), importances={}))}
-    assert "two most important hyperparameters are not known" in drawings["contour"].words

@@ -34,7 +34,7 @@ TIMING = {
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps",
     "steps_per_second", "peak_memory_bytes", "lanes", "useful_lane_segments", "predicted_seconds",
 }  # fmt: skip
-PLOTS = {"optimization_history", "param_importances", "parallel_coordinate", "slice", "contour", "learning_curves"}
+PLOTS = {"optimization_history", "param_importances", "parallel_coordinate", "slice", "learning_curves"}
 
 
 @pytest.fixture(scope="module", params=list(ENVIRONMENTS))

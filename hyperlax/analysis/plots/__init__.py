@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 from hyperlax.analysis.labels import AGGREGATE_WORDS
 from hyperlax.analysis.lost import LostFile, warn_once
 from hyperlax.analysis.plots.confirmation import confirmation_plot
-from hyperlax.analysis.plots.contour import contour_plot
 from hyperlax.analysis.plots.hypervolume_history import hypervolume_history
 from hyperlax.analysis.plots.learning_curves import learning_curves
 from hyperlax.analysis.plots.nothing import NothingToShow
@@ -129,14 +128,6 @@ PLOTS = (
         "Each hyperparameter on its own against the objective; brighter points are later trials.",
         slice_plot,
         min_width=900,
-    ),
-    Plot(
-        "contour",
-        "The two most important hyperparameters",
-        "Points are COMPLETE trials, colored by the first objective. The surface between them is a mean of all trials, near ones "
-        "counting most: a guide for the eye.",
-        contour_plot,
-        min_width=620,
     ),
 )
 

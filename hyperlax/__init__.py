@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 from hyperlax.xla import set_safe_scheduler
 
 if TYPE_CHECKING:
-    from hyperlax.api import Study, open_study, search
+    from hyperlax.api import Study, load_agent, open_study, search
 
 __version__ = "0.1.0"
-__all__ = ["Study", "open_study", "search"]
+__all__ = ["Study", "load_agent", "open_study", "search"]
 
 set_safe_scheduler()
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects as go
 
+    from hyperlax.agent import Agent
     from hyperlax.analysis.curves import LearningCurve
     from hyperlax.analysis.plots import Plot
     from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
@@ -52,6 +53,18 @@ def search(recipe: str | None = None, environment: str | None = None, **argument
 def open_study(directory: str | Path) -> Study:
     """The study, or population, in a directory. UsageError if there is none."""
     return Study(Path(directory))
+
+
+def load_agent(path: str | Path, trial: int | None = None, seed: int | None = None) -> Agent:
+    """A trained policy: `agent(observation)` gives the action, also for a batch of observations. Nothing but numpy acts in it.
+
+    path: a .safetensors file, or the directory of a study or of a single run. trial: of a study, by default its best. seed: of
+    the trial's, by default the one with the best return. UsageError if there is no such agent.
+    """
+    from hyperlax.agent import load_agent as load
+    from hyperlax.study.agents import find_agent
+
+    return load(find_agent(Path(path), trial, "load_agent"), seed)
 
 
 class Study:

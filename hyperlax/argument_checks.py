@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hyperlax.pbt_arguments import PopulationArguments
 
 PACKINGS = ("auto", "pad", "split")
+SAVE_AGENTS = ("best", "all", "none")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LARGEST_SEED = 2**31 - 1
 
@@ -38,6 +39,10 @@ def checked(arguments: StudyArguments) -> StudyArguments:
         parse_constraint(text)
     check_pruning(arguments)
     _check_confirmation(arguments)
+    if arguments.save_agents not in SAVE_AGENTS:
+        raise UsageError(
+            f"--save-agents: nothing named {arguments.save_agents!r}. Use {', '.join(SAVE_AGENTS)}."
+        )
     if arguments.packing not in PACKINGS:
         raise UsageError(f"--packing: nothing named {arguments.packing!r}. Use {', '.join(PACKINGS)}.")
     if arguments.timeout is not None and not (arguments.timeout > 0 and math.isfinite(arguments.timeout)):

@@ -59,6 +59,7 @@ class StudyArguments:
     num_eval_episodes: int
     confirm_top: int
     confirm_seeds: int
+    save_agents: str
     timeout: float | None
     max_failure_rate: float
     checkpoint_seconds: float
@@ -182,6 +183,7 @@ def default_arguments(flags: SearchFlags | SweepFlags, recipe: Recipe) -> StudyA
         seed_schedule="fixed",
         confirm_top=0,
         confirm_seeds=10,
+        save_agents="best",
         **asdict(recipe.config.run_lengths["default"]),
         timeout=None,
         max_failure_rate=0.5,

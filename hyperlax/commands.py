@@ -26,8 +26,8 @@ from hyperlax.looking_flags import (
 )
 from hyperlax.parsing import parse, print_completion
 from hyperlax.pbt_flags import PopulationFlags, ReplayFlags
-from hyperlax.single_commands import run_single_hp, train
-from hyperlax.single_flags import SingleFlags, TrainFlags
+from hyperlax.single_commands import play, run_single_hp, train
+from hyperlax.single_flags import PlayFlags, SingleFlags, TrainFlags
 from hyperlax.sweep_flags import GenerateFlags, SweepFlags
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "optuna-hp-search": (SearchFlags, optuna_hp_search),
     "run-single-hp": (SingleFlags, run_single_hp),
     "train": (TrainFlags, train),
+    "play": (PlayFlags, play),
     "generate-hp-samples": (GenerateFlags, generate_hp_samples),
     "sweep-hp-samples": (SweepFlags, sweep_hp_samples),
     "pbt": (PopulationFlags, pbt),

@@ -21,13 +21,13 @@ import numpy as np
 from hyperlax.errors import UsageError
 
 
-def new_file(given: str) -> Path:
-    """A path where `--output` may write. UsageError if there is something, or no directory for it."""
+def new_file(given: str, replaces: bool = False, flag: str = "--output") -> Path:
+    """A path where a flag may write. UsageError if there is something that it does not replace, or no directory for it."""
     path = Path(given)
-    if path.exists():
-        raise UsageError(f"{path}: exists already. Remove it, or choose another name with --output.")
+    if path.exists() and not (replaces and path.is_file()):
+        raise UsageError(f"{path}: exists already. Remove it, or choose another name with {flag}.")
     if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: {path.absolute().parent} is no directory. Make it, or choose another --output.")
+        raise UsageError(f"{path}: {path.absolute().parent} is no directory. Make it, or choose another {flag}.")
     return path
 
 

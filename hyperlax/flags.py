@@ -105,6 +105,14 @@ RetryFailed = Annotated[
         "default: they stay FAIL",
     ),
 ]
+SaveAgents = Annotated[
+    str | None,
+    flag(
+        "{best,all,none}",
+        "Whose trained policies are kept in the study's `agents` directory, see `hyperlax play`.",
+        "default: best",
+    ),
+]
 CheckpointSeconds = Annotated[
     float | None,
     flag(
@@ -195,7 +203,7 @@ class SearchFlags:
             "DIR",
             "Continue the study of this directory until it holds --n-trials finished trials. What is not given is read "
             "from its study.json; what is given must agree, except --n-trials, --timeout, --max-failure-rate, "
-            "--checkpoint-seconds, --log-level, --runner-hparam-batch-size, --confirm-top and --confirm-seeds.",
+            "--checkpoint-seconds, --log-level, --runner-hparam-batch-size, --confirm-top, --confirm-seeds and --save-agents.",
             "default: start a new study",
         ),
     ] = None
@@ -223,6 +231,7 @@ class SearchFlags:
         ),
     ] = None
     confirm_seeds: Annotated[int | None, flag("INT", "New seeds of --confirm-top.", "default: 10")] = None
+    save_agents: SaveAgents = None
     timeout: Timeout = None
     max_failure_rate: MaxFailureRate = None
     retry_failed: RetryFailed = False

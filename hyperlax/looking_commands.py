@@ -109,7 +109,7 @@ def compare(flags: CompareFlags) -> int:
 
     if len(set(flags.directories)) < 2:
         raise UsageError("compare needs two different directories or more: hyperlax compare DIR DIR [DIR ...].")
-    path = new_file(flags.output)
+    path = new_file(flags.output, replaces=flags.force)
     opened = [open_study(named_directory(directory, "compare"), "compare") for directory in flags.directories]
     names = names_of(flags.directories)
     studies = [

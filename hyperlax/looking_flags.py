@@ -58,6 +58,7 @@ class CompareFlags:
         arg(metavar="DIR DIR [DIR ...]", help="The studies' directories.", help_behavior_hint="(required)"),
     ]
     output: Annotated[str, flag("FILE", "The page.", "default: comparison.html")] = "comparison.html"
+    force: Annotated[bool, FlagCreatePairsOff, flag(None, "Replace FILE.", "default: it must not exist")] = False
 
 
 @dataclass(frozen=True)

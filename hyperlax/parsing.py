@@ -31,7 +31,8 @@ def parse(commands: Mapping[str, type], argv: Sequence[str] | None) -> Any:
     said = io.StringIO()
     with _wide_window(), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
         _parse(commands, argv)
-    raise UsageError(sentence(said.getvalue()))
+    command = argv[0] if argv and argv[0] in commands else None
+    raise UsageError(sentence(said.getvalue(), command))
 
 
 def print_completion(commands: Mapping[str, type], shell: str) -> None:
@@ -40,8 +41,8 @@ def print_completion(commands: Mapping[str, type], shell: str) -> None:
         _parse(commands, ["--tyro-print-completion", shell])
 
 
-def sentence(said: str) -> str:
-    """What tyro said in a box of many lines, in one; its own words where they are none of those known here.
+def sentence(said: str, command: str | None = None) -> str:
+    """What tyro said of a command in a box of many lines, in one; its own words where they are none of those known here.
 
     >>> sentence("Unrecognized options: --n-trails, 3\\nPerhaps you meant:\\n    --n-trials INT")
     'no option --n-trails. Did you mean --n-trials? See hyperlax --help.'
@@ -50,7 +51,7 @@ def sentence(said: str) -> str:
     text = "\n".join(lines)
     for pattern, words in _SENTENCES.items():
         if found := re.search(pattern, text):
-            return f"{words(found)} See hyperlax --help."
+            return f"{words(found)} See hyperlax {command + ' ' if command else ''}--help."
     return " ".join(text.split())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from hyperlax.agent import Policy
 from hyperlax.checkpoints import Checkpoints
 from hyperlax.trial import Curve, Trial
 
@@ -25,7 +26,8 @@ class Advance:
 
     repetition: of its seeds, the first that it trains now. segments: how many of this repetition are done. curve: of this
     repetition until then; it ends before the fault if there is one. fault_step: environment steps of one seed at the evaluation
-    that was not finite, None while all were. lane, num_parameters, train_seconds: as of an `Outcome`, since it entered.
+    that was not finite, None while all were. lane, num_parameters, train_seconds: as of an `Outcome`, since it entered. policy: at
+    the end of this repetition, None before.
     """
 
     number: int
@@ -36,6 +38,7 @@ class Advance:
     lane: int
     num_parameters: int
     train_seconds: float
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ SEARCH, SWEEP = "optuna-hp-search", "sweep-hp-samples"
 """The commands that begin studies, each going on with its own."""
 MAY_CHANGE_ON_RESUME = (
     "n_trials", "timeout", "max_failure_rate", "checkpoint_seconds", "log_level", "runner_hparam_batch_size", "confirm_top",
-    "confirm_seeds",
+    "confirm_seeds", "save_agents",
 )  # fmt: skip
 
 

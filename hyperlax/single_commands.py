@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from hyperlax.command_parts import log_from, recipe_name
 from hyperlax.errors import UsageError
-from hyperlax.single_flags import SingleFlags, TrainFlags
-
-if TYPE_CHECKING:
-    from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.single_flags import PlayFlags, SingleFlags, TrainFlags
 
 
 def run_single_hp(flags: SingleFlags) -> int:
@@ -31,6 +28,7 @@ def run_single_hp(flags: SingleFlags) -> int:
 
 def train(flags: TrainFlags) -> int:
     """Train a study's winner, or another of its trials, once more: as the study did where the flags say nothing else."""
+    from hyperlax.analysis.best import the_best
     from hyperlax.arguments import RUN_LENGTH
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.opened import open_study, recipe_file
@@ -41,7 +39,7 @@ def train(flags: TrainFlags) -> int:
         raise UsageError(
             f"--from {directory}: holds a population. Train along its schedule:\n  {record.lineage.replay}"
         )
-    trial = _chosen(record, flags.trial)
+    trial = the_best(record, "--from") if flags.trial is None else record.trial(flags.trial)
     shared = ("seed", "num_seeds", "aggregate", *RUN_LENGTH)
     given = {name: record.arguments[name] if getattr(flags, name) is None else getattr(flags, name) for name in shared}
     return run_single_hp(
@@ -57,21 +55,44 @@ def train(flags: TrainFlags) -> int:
     )
 
 
-def _chosen(record: StudyRecord, number: int | None) -> TrialRecord:
-    """The trial of that number, by default the best. UsageError if there is no such trial, or more than one best."""
-    from hyperlax.analysis.best import winners
 
-    if number is not None:
-        found = [trial for trial in record.trials if trial.number == number]
-        if not found:
-            raise UsageError(f"--trial {number}: {record.directory} has no such trial; it has {len(record.trials)}.")
-        return found[0]
-    best = winners(record)
-    if not best:
-        raise UsageError(f"--from {record.directory}: no trial can win yet. Choose one with --trial.")
-    if len(best) > 1:
-        numbers = ", ".join(str(trial.number) for trial in best)
-        raise UsageError(
-            f"--from {record.directory}: the Pareto front has the trials {numbers}. Choose one with --trial."
-        )
-    return best[0]
+
+def play(flags: PlayFlags) -> int:
+    """Evaluate a trained agent, and film it."""
+    from hyperlax.agent import load_agent
+    from hyperlax.argument_checks import LARGEST_SEED
+    from hyperlax.files import new_file
+    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.study.agents import environment_of, find_agent
+
+    for name, least, given in (("--episodes", 1, flags.episodes), ("--seed", 0, flags.seed)):
+        if not least <= given <= LARGEST_SEED:
+            raise UsageError(f"{name} needs a number from {least} to {LARGEST_SEED}, got {given}.")
+    if flags.gif is not None and flags.no_gif:
+        raise UsageError("--gif names a film, and --no-gif makes none. Leave one of them out.")
+    given = named_directory(flags.path, "play")
+    path = find_agent(given, flags.trial, "play")
+    agent = load_agent(path, flags.training_seed)
+    name = environment_of(agent.about, given)
+    wanted = new_file(flags.gif, flag="--gif") if flags.gif is not None else path.with_name(path.name + ".gif")
+    from hyperlax.engine.device import prepare_jax
+    from hyperlax.envs import make
+    from hyperlax.playing import can_film, evaluate_agent, film
+
+    why = None if flags.no_gif else can_film(name)
+    if why and flags.gif is not None:
+        raise UsageError(f"--gif {flags.gif}: {why}.")
+    prepare_jax(compilation_cache=True)
+    environment = make(name)
+    found = evaluate_agent(agent, environment, flags.episodes, flags.seed)
+    trial = agent.about["trial"]
+    print(
+        f"{name}, trial {trial}, training seed {agent.seed}: mean return {found.mean:.6g} over {flags.episodes} episodes "
+        f"(from {found.min:.6g} to {found.max:.6g}, standard deviation {found.std:.3g}), {found.length:.6g} steps on average."
+    )
+    if why:
+        print(f"No film: {why}.")
+    elif not flags.no_gif:
+        steps, total = film(agent, environment, flags.seed, wanted)
+        print(f"Film: {wanted}, one episode of {steps} steps, return {total:.6g}.")
+    return 0

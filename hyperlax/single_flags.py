@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import UseAppendAction
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from hyperlax.flags import (
     Aggregate,
@@ -86,3 +86,29 @@ class TrainFlags:
     ] = None
     num_eval_episodes: Annotated[int | None, flag("INT", "Episodes of each evaluation.", "default: the study's")] = None
     no_compilation_cache: NoCompilationCache = False
+
+
+@dataclass(frozen=True)
+class PlayFlags:
+    """Watch a trained agent: its return over new episodes, and one of them as an animated GIF."""
+
+    path: Annotated[
+        str,
+        Positional,
+        arg(metavar="PATH", help="The directory of a study or of a single run, or an agent's .safetensors file."),
+    ]
+    trial: Annotated[int | None, flag("INT", "Of a study, another of its trials.", "default: the best")] = None
+    training_seed: Annotated[
+        int | None, flag("INT", "Which of the trial's seeds.", "default: the one with the best return")
+    ] = None
+    episodes: Annotated[int, flag("INT", "How many it plays.", "default: 100")] = 100
+    seed: Annotated[int, flag("INT", "The episodes' beginnings follow from it.", "default: 0")] = 0
+    gif: Annotated[
+        str | None,
+        flag(
+            "FILE",
+            "The film; gymnax's classic-control environments can be drawn.",
+            "default: <agent>.gif beside the agent, if one can be made",
+        ),
+    ] = None
+    no_gif: Annotated[bool, FlagCreatePairsOff, flag(None, "Make no film.", "default: one if it can be made")] = False

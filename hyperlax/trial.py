@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hyperlax.agent import Policy
 from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.hyperparams import AlgorithmConfig
 
@@ -102,6 +103,7 @@ class Outcome:
     train_seconds: this trial's share of its batch's training time.
     lane: of the program, where it trained; fault_step: environment steps of one seed at the evaluation that saw it fail. None
     where nobody knows them.
+    policy: what it became, at the end of a training that is COMPLETE; None where nobody kept it.
     """
 
     number: int
@@ -112,6 +114,7 @@ class Outcome:
     train_seconds: float
     lane: int | None = None
     fault_step: int | None = None
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True)

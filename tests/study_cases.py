@@ -87,6 +87,7 @@ def arguments_of(root: Path, **changes: Any) -> StudyArguments:
         confirm_top=0,
         confirm_seeds=10,
         timeout=None,
+        save_agents="best",
         max_failure_rate=0.5,
         checkpoint_seconds=60.0,
         compilation_cache=False,

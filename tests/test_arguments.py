@@ -71,6 +71,7 @@ def test_what_is_not_given_has_a_default():
         confirm_top=0,
         confirm_seeds=10,
         timeout=None,
+        save_agents="best",
         max_failure_rate=0.5,
         checkpoint_seconds=60.0,
         compilation_cache=True,

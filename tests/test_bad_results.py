@@ -136,6 +136,7 @@ BAD: dict[str, tuple[Callable[[BatchResult], Any], str]] = {
         OF_4 + "the train_seconds None; a number of at most 64 bits is needed",
     ),
     "parameters in words": (outcome(num_parameters="ten"), OF_4 + f"the num_parameters 'ten'; {WHOLE} is needed"),
+    "a policy in words": (outcome(policy="greedy"), OF_4 + "the policy 'greedy'; a Policy or None is needed"),
     "no curve": (outcome(curve=None), OF_4 + "the curve None; a Curve is needed"),
     "steps in words": (
         curve(lambda curve: {"steps": "0, 100"}),

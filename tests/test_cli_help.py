@@ -85,7 +85,7 @@ def test_every_flag_of_a_study_reaches_it(calls):
         "--total-timesteps 1000 --num-evaluations 4 --num-eval-episodes 3 --run-length-modifier long --timeout 60",
         "--no-compilation-cache --packing pad --max-failure-rate 0.25 --checkpoint-seconds 7 --no-default-trial",
         "--pruner percentile --pruner-min-segments 2 --pruner-reduction-factor 4 --pruner-percentile 30",
-        "--aggregate worst --seed-schedule fixed --confirm-top 2 --confirm-seeds 4",
+        "--aggregate worst --seed-schedule fixed --confirm-top 2 --confirm-seeds 4 --save-agents all",
     ]
     assert cli.main([*STUDY, *" ".join(flags).split()]) == 0
     [(arguments, recipe, directory, _)] = calls
@@ -119,6 +119,7 @@ def test_every_flag_of_a_study_reaches_it(calls):
         "num_eval_episodes": 3,
         "confirm_top": 2,
         "confirm_seeds": 4,
+        "save_agents": "all",
         "timeout": 60.0,
         "max_failure_rate": 0.25,
         "checkpoint_seconds": 7.0,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 
+import numpy as np
 import pytest
 
+from hyperlax import load_agent
 from tests.desk import SEEDS, finished_study, hyperlax, rows
 
 pytestmark = pytest.mark.timeout(900)
@@ -31,6 +33,13 @@ def test_the_command_of_the_best_file_trains_it_again(desk, dqn):
     assert len({row["seed"] for row in rows(directory / "curves.csv")}) == SEEDS
     (summary,) = rows(directory / "summary.csv")
     assert summary["num_parameters"] == str(best["metrics"]["num_parameters"])
+    for trained in (directory, dqn):
+        agent = load_agent(trained)
+        assert agent(np.zeros((5, 4))).shape == (5,)
+        assert len(agent.about["returns"]) == SEEDS
+    play = hyperlax(desk, "play", str(directory), "--episodes", "3", "--no-gif")
+    assert play.returncode == 0, play.stderr
+    assert play.stdout.startswith("gymnax.cartpole, trial 0, training seed ")
 
 
 def test_set_wins_over_params_and_only_there(desk, dqn):

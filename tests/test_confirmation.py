@@ -320,6 +320,11 @@ def test_of_a_minimized_metric_the_lower_is_ahead():
     assert "stays ahead" in first and "falls behind" in second
 
 
+def test_trials_that_are_level_are_named_together():
+    level = made_up(t4=[500.0] * 3, t1=[400.0] * 3, t9=[500.0] * 3)
+    assert "trial 4, level with trial 9, is the best of 3: mean" in in_short(level)[0]
+
+
 def test_the_interval_of_equal_seeds_has_no_width_and_two_of_them_cannot_be_told_apart():
     assert str(mean_interval([500.0] * 10)) == "[500, 500]"
     assert "cannot be told from" in in_full(made_up(t1=[500.0] * 3, default=[500.0] * 3))[1]

@@ -182,6 +182,9 @@ def test_studies_are_compared_on_one_page(case, tmp_path, capsys):
     for study in (case.study(), other.study()):
         assert f'title="{study.best_value!r}"' in page
     assert "https://" not in page.partition("<script>")[0]
+    assert main(["compare", *directories, "--output", str(tmp_path / "page.html")]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["compare", *directories, "--output", str(tmp_path / "page.html"), "--force"]) == 0
     objectives: Any = {"objective_names": ("num_parameters",), "objective_directions": ("minimize",)}
     different = Case(tmp_path / "different", n_trials=8, **objectives)
     different.start()

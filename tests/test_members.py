@@ -118,7 +118,9 @@ def test_a_schedule_that_never_changes_is_a_single_training_to_the_bit_and_one_t
         runner: Any = ScheduleRunner(own, configs)
         return toy.run(runner, toy.batch(Trial(0, base))).outcomes[0]
 
-    assert toy.same_curves(along(base, base).curve, alone.curve)
+    same = along(base, base)
+    assert toy.same_curves(same.curve, alone.curve)
+    assert same_bits(dict(same.policy.arrays), dict(alone.policy.arrays))
     changed = along(base, small.changed(case, actor_lr=1e-4, epochs=1))
     assert np.array_equal(changed.curve.mean[:2], alone.curve.mean[:2])
     assert not np.array_equal(changed.curve.mean[2], alone.curve.mean[2])

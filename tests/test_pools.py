@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from hyperlax.algorithms.workload import Workload
@@ -68,6 +69,11 @@ def test_a_curve_is_the_same_bits_in_a_refilled_lane(lanes: int) -> None:
         (outcome,) = toy.run(runner, toy.batch(trial)).outcomes
         assert toy.same_curves(ended[trial.number].curve, prefix(outcome.curve, LASTS[trial.number] + 1))
         assert ended[trial.number].num_parameters == outcome.num_parameters
+        ours, theirs = ended[trial.number].policy, outcome.policy
+        if LASTS[trial.number] == UNEVEN.num_evaluations:
+            assert np.array_equal(ours.arrays["x"], theirs.arrays["x"])
+        else:
+            assert ours is None
 
 
 def test_pools_of_several_programs_and_slots_train_as_one_does() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperlax.engine.population import (
+    EXPLORE,
     Generation,
     Selection,
     exploit,
@@ -131,6 +132,16 @@ def test_only_copies_change_and_the_same_seed_and_scores_change_them_alike(explo
     assert all(params[copy] != past[0].params[source[copy]] for copy in (0, 1))
     assert params[0] != params[1]
     assert params[:2] != other[1][:2]
+
+
+def test_a_copy_goes_on_from_the_values_of_whom_it_copied():
+    past = [generation([float(member) for member in range(8)])]
+    source, params = Selection(SPACE, "perturb", 0.25, 1).go_on(past)
+    for copy in (0, 1):
+        assert source[copy] in (6, 7)
+        of_the_copied = past[0].params[source[copy]]
+        assert params[copy] == perturb(SPACE, of_the_copied, stream(1, EXPLORE, 1, copy))
+        assert params[copy] != perturb(SPACE, past[0].params[copy], stream(1, EXPLORE, 1, copy))
 
 
 def test_two_intervals_explore_differently_from_the_same_scores():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from hyperlax.agent import Policy
 from hyperlax.engine.costs import Costs
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.runner import LaneRunner
@@ -64,6 +65,9 @@ class Descent:
     def rekey(self, state: State, key: Array) -> State:
         return state._replace(key=key)
 
+    def acting(self, state: State) -> Array:
+        return state.x
+
 
 def hypers(rates: list[float], spread: float = 1.0) -> Any:
     """The lanes' own numbers, [lanes] each."""
@@ -90,6 +94,9 @@ class Descents:
 
     def num_parameters(self, trial: Trial) -> int:
         return self.program(trial).dimensions
+
+    def policy(self, trial: Trial, acting: Any) -> Policy:
+        return Policy({}, {"x": acting})
 
 
 def trial(number: int, rate: float = 0.1, **config: float) -> Trial:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hyperlax.algorithms import normalizer, off_policy, replay
+from hyperlax.algorithms.acting import Acting
 from hyperlax.algorithms.evaluation import Evaluation, evaluate
 from hyperlax.algorithms.lane import Lane, remaining
 from hyperlax.algorithms.normalizer import ObservationStatistics
@@ -130,6 +131,10 @@ class Shape:
             return update(self, learner, state, lane, tick, key)
 
         return off_policy.iterate(self, state, lane, tick, draw=draw, choose=choose, update=learn)
+
+    def acting(self, state: State) -> Acting:
+        """The Q-network."""
+        return Acting(state.learner.q, state.statistics)
 
     def evaluate(self, state: State, lane: Lane, key: Array) -> Evaluation:
         """Play whole episodes greedily, but for a part evaluation_epsilon of random actions."""

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hyperlax.algorithms import normalizer, policies
+from hyperlax.algorithms.acting import Acting
 from hyperlax.algorithms.evaluation import Evaluation, evaluate
 from hyperlax.algorithms.lane import Lane, remaining
 from hyperlax.algorithms.normalizer import ObservationStatistics
@@ -197,6 +198,10 @@ class Shape:
             steps=state.steps + self.steps_per_iteration,
             statistics=normalizer.observe(state.statistics, seen),
         )
+
+    def acting(self, state: State) -> Acting:
+        """The policy's network."""
+        return Acting(state.policy.network, state.statistics)
 
     def evaluate(self, state: State, lane: Lane, key: Array) -> Evaluation:
         """Play whole episodes with the most likely action."""

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hyperlax.algorithms import normalizer, off_policy, policies, replay
+from hyperlax.algorithms.acting import Acting
 from hyperlax.algorithms.evaluation import Evaluation, evaluate
 from hyperlax.algorithms.lane import Lane
 from hyperlax.algorithms.normalizer import ObservationStatistics
@@ -161,6 +162,10 @@ class Shape:
             return update(self, learner, state, lane, tick, key)
 
         return off_policy.iterate(self, state, lane, tick, draw=draw, choose=choose, update=learn)
+
+    def acting(self, state: State) -> Acting:
+        """The policy's network, whose first outputs are the mean."""
+        return Acting(state.learner.policy, state.statistics)
 
     def evaluate(self, state: State, lane: Lane, key: Array) -> Evaluation:
         """Play whole episodes with the squashed mean action."""

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from hyperlax import envs
+from hyperlax.agent import Policy
 from hyperlax.algorithms import dqn, ppo, sac
+from hyperlax.algorithms.acting import Acting, acting_torso, policy_of
 from hyperlax.algorithms.lane import Lane, as_scalars
 from hyperlax.algorithms.padding import Padding, padding_of, structure_of
 from hyperlax.algorithms.possible import largest, structure_of_space
@@ -93,10 +95,13 @@ class Workload:
         """Trainable scalars of the policy network that acts, at the trial's own size."""
         config, action = trial.algorithm, self.environment.action
         actions = action.n if isinstance(action, Discrete) else len(action.low)
-        torso = (config.network.critic_network if isinstance(config, DQN) else config.network.actor_network).pre_torso
         outputs = 2 * actions if isinstance(config, SAC) else actions
         state_independent_std = actions if isinstance(config, PPO) and not isinstance(action, Discrete) else 0
-        return count_parameters(torso, self.environment.observation_size, outputs) + state_independent_std
+        return count_parameters(acting_torso(config), self.environment.observation_size, outputs) + state_independent_std
+
+    def policy(self, trial: Trial, acting: Acting) -> Policy:
+        """What `acting` [seeds, ...] of the trial's lane does, at the trial's own size."""
+        return policy_of(trial.algorithm, self.environment, acting)
 
     def _padding(self, trial: Trial) -> Padding:
         structure = structure_of(trial.algorithm)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperlax.errors import UsageError
 from hyperlax.files import write_json
 from hyperlax.study.record import StudyRecord, TrialRecord
 
@@ -37,6 +38,19 @@ def ranked(record: StudyRecord) -> list[TrialRecord]:
 def winners(record: StudyRecord) -> list[TrialRecord]:
     """The best trial for one objective, the Pareto front by number for several; empty where no trial can win."""
     return ranked(record)[:1] if len(record.objectives) == 1 else pareto_front(record)
+
+
+def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
+    """The one trial that is best. UsageError, naming who asked, while none can win, or where a Pareto front has several."""
+    best = winners(record)
+    if not best:
+        raise UsageError(f"{asked_by} {record.directory}: no trial can win yet. Choose one with --trial.")
+    if len(best) > 1:
+        numbers = ", ".join(str(trial.number) for trial in best)
+        raise UsageError(
+            f"{asked_by} {record.directory}: the Pareto front has the trials {numbers}. Choose one with --trial."
+        )
+    return best[0]
 
 
 def pareto_front(record: StudyRecord) -> list[TrialRecord]:

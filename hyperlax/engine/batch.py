@@ -6,12 +6,13 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from hyperlax.agent import Policy
 from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.engine.keys import SEARCH, Stream, evaluation_keys, training_keys
 from hyperlax.engine.lanes import Preparation, Program
@@ -146,6 +147,7 @@ class Assignment:
     trials: tuple[Trial, ...]
     lanes: tuple[Any, ...]  # the trials' own trees of numpy scalars
     num_parameters: tuple[int, ...]
+    policy: Callable[[Trial, Any], Policy] | None = None  # see `Workload.policy`
 
     def hypers(self) -> Any:
         """[lanes]-leading arrays on the program's device. ValueError for more trials than lanes."""
@@ -205,7 +207,21 @@ def train_batch(
         if watch.segments < schedule.segments:
             _pause(should_stop(), keeper, program, lanes, scores, watch)
     outcomes = [_outcome(assignment, lane, scores, schedule, episodes, watch) for lane in range(trials)]
-    return outcomes, watch
+    return _with_policies(outcomes, assignment, lanes), watch
+
+
+def _with_policies(outcomes: list[Outcome], assignment: Assignment, lanes: Any) -> list[Outcome]:
+    """The outcomes, those that are COMPLETE with what their trials became."""
+    policy = assignment.policy
+    if policy is None or all(outcome.state != "COMPLETE" for outcome in outcomes):
+        return outcomes
+    acting = assignment.program.acting(lanes)
+    return [
+        replace(outcome, policy=policy(trial, jax.tree.map(lambda x: x[lane], acting)))  # noqa: B023
+        if outcome.state == "COMPLETE"
+        else outcome
+        for lane, (trial, outcome) in enumerate(zip(assignment.trials, outcomes, strict=True))
+    ]
 
 
 @dataclass(frozen=True)

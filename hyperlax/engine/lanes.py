@@ -48,6 +48,10 @@ class Algorithm(Hashable, Protocol):
         """Scores: a tuple of arrays, one of them `finite` bool[]."""
         ...
 
+    def acting(self, state: Any) -> Any:
+        """The part of a state that acts."""
+        ...
+
     def renew(self, old: Any, fresh: Any) -> Any:
         """The state of a lane that another trial left and a new one enters: `fresh`, but for memory worth keeping."""
         ...
@@ -174,6 +178,10 @@ class Program:
     def evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
         """Scores of all lanes, [lanes, seeds] each. keys [seeds]: all lanes meet the same episodes."""
         return self._call("evaluate", lanes, hypers, keys)
+
+    def acting(self, lanes: Any) -> Any:
+        """What acts, as numpy [lanes, seeds, ...]. Nothing is compiled for it."""
+        return jax.tree.map(np.asarray, self.algorithm.acting(lanes))
 
     def code(self) -> str:
         """A digest of what `start`, `train` and `evaluate` compute, the environment included. Only after `prepare`."""

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hyperlax.agent import Policy
 from hyperlax.engine import device
 from hyperlax.engine.batch import SCORES, Assignment, Stopwatch, schedule_of
 from hyperlax.engine.costs import fingerprint
@@ -95,6 +96,11 @@ class Members:
             "evaluations": length.num_evaluations,
             "episodes": length.num_eval_episodes,
         }
+
+    def policy(self, member: int) -> Policy:
+        """What a member has become so far."""
+        acting = jax.tree.map(lambda x: x[member], self._program.acting(self._lanes))
+        return self._workload.policy(self._first[member], acting)
 
     def save(self) -> dict[str, np.ndarray]:
         """The members' training state by name, which `restore` takes."""

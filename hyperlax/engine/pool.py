@@ -7,13 +7,14 @@ its segments, a trial that entered later is due there or one iteration before, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
+from hyperlax.agent import Policy
 from hyperlax.engine.batch import SCORES, Schedule, Scores, Stopwatch
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Preparation, Program
@@ -27,7 +28,7 @@ LANES = "lanes_"
 class Occupant:
     """A trial in a lane. values: its tree of numpy scalars. repetition: of its seeds, the first that it trains there.
 
-    entered: the pool's clock as it came. scores: so far. train_seconds: its share of the pool's.
+    entered: the pool's clock as it came. scores: so far. train_seconds: its share of the pool's. policy: after its last segment.
     """
 
     trial: Trial
@@ -37,6 +38,7 @@ class Occupant:
     entered: int = 0
     scores: Scores = field(default_factory=Scores)
     train_seconds: float = 0.0
+    policy: Policy | None = None
 
     @property
     def segments(self) -> int:
@@ -47,9 +49,18 @@ class Occupant:
 class Pool:
     """Trials in the lanes of one program. Not safe to use from several threads at once."""
 
-    def __init__(self, program: Program, schedule: Schedule, *, seed: int, episodes: int, repetitions: int):
-        """repetitions: seeds of a trial, of which the program trains as many at once as it has."""
-        self.program, self.schedule = program, schedule
+    def __init__(
+        self,
+        program: Program,
+        schedule: Schedule,
+        policy: Callable[[Trial, Any], Policy],
+        *,
+        seed: int,
+        episodes: int,
+        repetitions: int,
+    ):
+        """policy: see `Workload.policy`. repetitions: seeds of a trial, of which the program trains as many at once as it has."""
+        self.program, self.schedule, self._policy = program, schedule, policy
         self._seed, self._episodes, self._repetitions = seed, episodes, repetitions
         self._occupants: dict[int, Occupant] = {}
         self._entering: set[int] = set()
@@ -180,6 +191,11 @@ class Pool:
             self._occupants[lane].scores.points.append(
                 {name: column[lane : lane + 1] for name, column in columns.items()}
             )
+        if ending := [lane for lane in lanes if self._occupants[lane].segments == self.schedule.segments]:
+            acting = self.program.acting(state)
+            for lane in ending:
+                occupant = self._occupants[lane]
+                occupant.policy = self._policy(occupant.trial, jax.tree.map(lambda x: x[lane], acting))  # noqa: B023
 
     def _due(self, occupant: Occupant) -> int:
         """The pool's clock at the end of the occupant's next segment."""
@@ -219,4 +235,5 @@ class Pool:
             lane=lane,
             num_parameters=occupant.num_parameters,
             train_seconds=occupant.train_seconds,
+            policy=occupant.policy,
         )

@@ -176,6 +176,7 @@ class LanePools:
         pool = Pool(
             self._registry.program(algorithm, self._slots[slot], lanes),
             schedule_of(self._workload.run_length, algorithm.steps_per_iteration),
+            self._workload.policy,
             seed=self._seed,
             episodes=self._workload.run_length.num_eval_episodes,
             repetitions=self._repetitions,

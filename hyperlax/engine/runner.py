@@ -169,6 +169,7 @@ class LaneRunner:
             batch.trials,
             tuple(self._workload.lane(trial) for trial in batch.trials),
             tuple(self._workload.num_parameters(trial) for trial in batch.trials),
+            self._workload.policy,
         )
         outcomes, watch = train_batch(
             assignment,

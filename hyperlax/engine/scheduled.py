@@ -62,6 +62,7 @@ class ScheduleRunner:
             train_seconds=timing["train_seconds"],
             lane=0,
             fault_step=None if fault is None else steps[fault],
+            policy=self._members.policy(0) if fault is None else None,
         )
         return BatchResult((outcome,), timing)
 

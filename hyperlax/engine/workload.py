@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, Protocol
 
+from hyperlax.agent import Policy
 from hyperlax.recipe import RunLength
 from hyperlax.trial import Trial
 
@@ -33,4 +34,8 @@ class Workload(Protocol):
 
     def num_parameters(self, trial: Trial) -> int:
         """Trainable scalars of what acts."""
+        ...
+
+    def policy(self, trial: Trial, acting: Any) -> Policy:
+        """What acts of the trial's lane, from `Program.acting`: its arrays have the leading axis [seeds]."""
         ...

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hyperlax.agent import Policy, joined
 from hyperlax.pooling import OPEN, Advance
 from hyperlax.recipe import apply, dotted
 from hyperlax.trial import MEASURED, Curve, Outcome, Trial
@@ -18,11 +19,12 @@ def legal(trial: Trial) -> Trial:
 
 @dataclass
 class Course:
-    """A trial on its way. done: the curves of its repetitions that are complete; latest: where the present one stands."""
+    """A trial on its way. done: its repetitions that are complete, of which policies may be known; latest: where it stands now."""
 
     trial: Trial
     cohort: int = OPEN
     done: list[Curve] = field(default_factory=list)
+    policies: list[Policy] = field(default_factory=list)
     latest: Advance | None = None
     in_lane: bool = False
     has_failed: bool = False
@@ -31,7 +33,7 @@ class Course:
 
     def begin_anew(self) -> None:
         """Forget everything but the trial and its cohort."""
-        self.done, self.latest, self.shown, self.seconds_before = [], None, [], 0.0
+        self.done, self.policies, self.latest, self.shown, self.seconds_before = [], [], None, [], 0.0
         self.in_lane = self.has_failed = False
 
     def curve(self, points: int | None = None) -> Curve:
@@ -55,6 +57,7 @@ class Course:
             train_seconds=self.seconds_before + (self.latest.train_seconds if self.in_lane else 0.0),
             lane=self.latest.lane,
             fault_step=self.latest.fault_step,
+            policy=joined(self.policies) if state == "COMPLETE" and self.policies else None,
         )
 
 

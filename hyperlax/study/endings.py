@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from hyperlax.arguments import StudyArguments
 from hyperlax.constraints import are_satisfied
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
+from hyperlax.study.agents import write_agents
 from hyperlax.study.batch_files import TrialEnd, write_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.failures import Failures
@@ -25,6 +27,7 @@ class Endings:
         self,
         arguments: StudyArguments,
         recipe: Recipe,
+        root: Path,
         reference: ReferenceReturns,
         conversation: Conversation,
         failures: Failures,
@@ -33,7 +36,8 @@ class Endings:
         self._leading, self._searched = arguments.objective_names[0], recipe.space.keys()
         self._judged = list(arguments.judged)
         self._reference, self._aggregate, self._conversation = reference, arguments.aggregate, conversation
-        self._constraints = arguments.constraints
+        self._constraints, self._save_agents = arguments.constraints, arguments.save_agents
+        self._root, self._about = root, {"study": arguments.study_name, "recipe": recipe.name}
         self._failures, self._progress = failures, progress
 
     def finish(
@@ -48,6 +52,8 @@ class Endings:
         intermediate: of a study that prunes, trial -> by what it was judged at the end of every segment.
         """
         path = self._conversation.new_batch(super_batch)
+        if self._save_agents != "none":
+            write_agents(self._root, self._about, batch, result)
         ends = write_batch(
             path, batch, result, self._reference, self._searched, self._aggregate, self._judged, intermediate
         )

@@ -18,6 +18,7 @@ from hyperlax.first_trials import first_trials
 from hyperlax.recipe import Recipe
 from hyperlax.sampler_checks import check_search, note_constraints
 from hyperlax.study import manifest as manifests
+from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.directory import (
     StudyDirectory,
     check_writable,
@@ -135,6 +136,7 @@ def write_pages(record: StudyRecord, directory: Path) -> None:
 
     write_analysis(record, directory)
     write_study_pages(record)
+    keep_only_the_best(record)
 
 
 def refuse_existing(directory: StudyDirectory) -> None:

@@ -164,7 +164,13 @@ class StudyLoop:
         self._note(runner)
         with self._new_progress() as progress:
             self._endings = Endings(
-                self._arguments, self._recipe, self._reference, self._conversation, self._failures, progress
+                self._arguments,
+                self._recipe,
+                self._directory.root,
+                self._reference,
+                self._conversation,
+                self._failures,
+                progress,
             )
             if self._standings:
                 self._train_pooled(self._standings, runner, progress)

@@ -175,6 +175,7 @@ class PooledTraining:
             self._leave(course)
         elif advance.segments == self._rule.segments:
             course.done.append(advance.curve)
+            course.policies += [advance.policy] if advance.policy else []
             self._leave(course)
 
     def _before(self, advance: Advance) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
 
 FEWEST_FOR_IMPORTANCES = 8
@@ -124,3 +125,11 @@ class StudyRecord:
     importances: dict[str, dict[str, float]]
     confirmation: Confirmation | None = None
     lineage: Lineage | None = None
+
+    def trial(self, number: int) -> TrialRecord:
+        """The trial of that number. UsageError if there is none."""
+        found = next((trial for trial in self.trials if trial.number == number), None)
+        if found is None:
+            there = f"0 to {max(trial.number for trial in self.trials)}" if self.trials else "none yet"
+            raise UsageError(f"--trial {number}: {self.directory} has no such trial. Its trials are {there}.")
+        return found

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from hyperlax.agent import save_agent
 from hyperlax.arguments import SingleArguments
 from hyperlax.envs import canonical, slug
 from hyperlax.errors import HyperlaxError
@@ -16,6 +17,7 @@ from hyperlax.files import write_json
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe, dotted
+from hyperlax.study.agents import about_training
 from hyperlax.study.batch_files import TrialEnd, failed_batch, mark_complete, write_tables
 from hyperlax.study.directory import make_directory
 from hyperlax.study.manifest import installed_versions
@@ -67,6 +69,10 @@ def run_single(
         directory = new_directory(parent, kind)
         for name, content in (beside or {}).items():
             write_json(directory / name, content)
+        (outcome,) = result.outcomes
+        if outcome.policy is not None:
+            about = {"recipe": recipe.name, **about_training(batch.trials[0], outcome)}
+            save_agent(directory / "agent", outcome.policy, about)
         (end,) = ends = write_tables(directory, batch, result, reference, searched=(), aggregate=arguments.aggregate)
         record = StudyRecord(
             directory=directory,
@@ -149,6 +155,8 @@ def _print_end(end: TrialEnd, directory: Path) -> int:
         for name, value in end.metrics.items():
             print(f"{name:<20} {value:.6g}")
         print(f"Learning curve: {directory / 'learning_curve.html'}")
+        if (directory / "agent.json").exists():
+            print(f"Agent: {directory / 'agent.safetensors'}, to watch: hyperlax play {directory}")
         return 0
     print(f"The training failed: {end.reason}\nIts files: {directory}")
     return 1

@@ -81,11 +81,19 @@ def instead_of(confirmation: Confirmation) -> str:
 
 def _naming(confirmation: Confirmation, best: Confirmed) -> str:
     mean = mean_interval(best.per_seed[confirmation.metric])
-    ours = sum(configuration.trial is not None for configuration in complete(confirmation))
-    rank = f"{best.words} is the best of {ours}" if ours > 1 else f"{best.words} is confirmed"
+    ours = [configuration for configuration in complete(confirmation) if configuration.trial is not None]
+    rank = f"{best.words}{_level_with(confirmation, best, ours)} is the best of {len(ours)}"
+    rank = rank if len(ours) > 1 else f"{best.words} is confirmed"
     claimed = "" if best.claimed is None else f"; the search had claimed {best.claimed:.6g}"
     words = f"On {confirmation.seeds} new seeds {rank}: mean {confirmation.metric} {mean.estimate:.6g} {mean}{claimed}."
     return f"{words} {instead_of(confirmation)}".strip()
+
+
+def _level_with(confirmation: Confirmation, best: Confirmed, ours: Sequence[Confirmed]) -> str:
+    """Those of the search's best whose mean is the same."""
+    mean = np.mean(best.per_seed[confirmation.metric])
+    level = [other.words for other in ours if other is not best and np.mean(other.per_seed[confirmation.metric]) == mean]
+    return f", level with {' and '.join(level)}," if level else ""
 
 
 def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:

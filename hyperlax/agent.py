@@ -1,0 +1,146 @@
+"""What a training leaves behind: a policy as plain arrays in a file, and what acts with it. Needs numpy and safetensors only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyperlax.errors import UsageError
+from hyperlax.files import replacing, write_json
+from hyperlax.reading import DAMAGED, read_json
+
+FORMAT = "hyperlax agent 1"
+ARRAYS, ABOUT = ".safetensors", ".json"
+GELU_SCALE = (2.0 / np.pi) ** 0.5
+_NEEDED = ("format", "environment", "observation_size", "action", "activation", "output", "seed")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A network that acts, at its own size, of every seed of a trial.
+
+    description: what `act` has to know of it. arrays: name -> float32[seeds, ...]. `dense_0.kernel` [seeds, inputs, features] and
+    `dense_0.bias`, `norm_0.scale` and `norm_0.bias` where it has layer norm, so on for each layer, then `head.kernel` and
+    `head.bias`; `observation.mean` and `observation.variance` where it normalizes what it sees.
+    """
+
+    description: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+
+
+def joined(policies: Sequence[Policy]) -> Policy:
+    """The seeds of several policies of one trial side by side."""
+    names = policies[0].arrays
+    return replace(
+        policies[0], arrays={name: np.concatenate([policy.arrays[name] for policy in policies]) for name in names}
+    )
+
+
+def act(description: Mapping[str, Any], arrays: Mapping[str, Any], observation: Any, xp: Any = np) -> Any:
+    """What one seed's policy does where it sees float32[..., observation_size]: int[...], or float32[..., action] in its box.
+
+    arrays: those of one seed, without the leading axis. xp: numpy, or jax.numpy.
+    """
+    x = observation
+    if "observation.mean" in arrays:
+        clip = description["observation_clip"]
+        deviation = xp.sqrt(arrays["observation.variance"] + description["observation_epsilon"])
+        x = xp.clip((x - arrays["observation.mean"]) / deviation, -clip, clip)
+    layer = 0
+    while f"dense_{layer}.kernel" in arrays:
+        x = x @ arrays[f"dense_{layer}.kernel"] + arrays[f"dense_{layer}.bias"]
+        if f"norm_{layer}.scale" in arrays:
+            centered = x - xp.mean(x, axis=-1, keepdims=True)
+            variance = xp.mean(centered**2, axis=-1, keepdims=True)
+            x = centered / xp.sqrt(variance + description["layer_norm_epsilon"])
+            x = x * arrays[f"norm_{layer}.scale"] + arrays[f"norm_{layer}.bias"]
+        x = _activate(description["activation"], x, xp)
+        layer += 1
+    out = x @ arrays["head.kernel"] + arrays["head.bias"]
+    if description["output"] == "argmax":
+        return xp.argmax(out, axis=-1)
+    unit = xp.tanh(out) if description["output"] == "tanh" else xp.clip(out, -1.0, 1.0)
+    low, high = (xp.asarray(description["action"][name], np.float32) for name in ("low", "high"))
+    return (high + low) / 2 + (high - low) / 2 * unit
+
+
+class Agent:
+    """A trained policy: call it with an observation, or with a batch of them.
+
+    about: the JSON beside its arrays: environment, trial, hyperparameters, returns. seed: which of the trial's.
+    """
+
+    def __init__(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], seed: int):
+        self.about, self.seed = about, seed
+        self.arrays = {name: array[seed] for name, array in arrays.items()}
+
+    def __repr__(self) -> str:
+        return f"Agent({self.about['environment']}, trial {self.about.get('trial')}, seed {self.seed})"
+
+    def __call__(self, observation: Any) -> Any:
+        """Observations [observation_size] or [n, observation_size] -> actions: a number or [n] if discrete, else float32[..., action].
+
+        Raises:
+          ValueError: the last axis is not the environment's observation.
+        """
+        seen, size = np.asarray(observation, np.float32), self.about["observation_size"]
+        if seen.shape[-1:] != (size,):
+            raise ValueError(f"{self.about['environment']} shows {size} numbers, got an observation of {seen.shape}.")
+        return act(self.about, self.arrays, seen)
+
+
+def save_agent(path: Path, policy: Policy, about: Mapping[str, Any]) -> None:
+    """Write `path`.safetensors and, after it, `path`.json. about: what the JSON says besides the policy's description."""
+    from safetensors.numpy import save
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in policy.arrays.items()}
+    with replacing(path.with_name(path.name + ARRAYS)) as temporary:
+        temporary.write_bytes(save(arrays))
+    write_json(path.with_name(path.name + ABOUT), {"format": FORMAT, **about, **policy.description})
+
+
+def load_agent(path: Path, seed: int | None = None) -> Agent:
+    """The agent in a .safetensors file and the .json beside it. seed: of the trial's, by default the one with the best return.
+
+    Raises UsageError if there is none, if a file is damaged, or without such a seed.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    stem = path.with_suffix("") if path.suffix in (ARRAYS, ABOUT) else path
+    file = stem.with_name(stem.name + ARRAYS)
+    about = read_json(stem.with_name(stem.name + ABOUT))
+    if not isinstance(about, dict) or about.get("format") != FORMAT or not all(name in about for name in _NEEDED):
+        raise UsageError(f"{stem}{ABOUT}: does not describe an agent. {DAMAGED}")
+    try:
+        arrays = load(file.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror}).") from error
+    except SafetensorError as error:
+        raise UsageError(f"{file}: is no safetensors file ({error}). {DAMAGED}") from error
+    if "head.kernel" not in arrays:
+        raise UsageError(f"{file}: holds no policy. {DAMAGED}")
+    seeds = len(arrays["head.kernel"])
+    chosen = about["seed"] if seed is None else seed
+    if not isinstance(chosen, int) or not 0 <= chosen < seeds:
+        raise UsageError(f"{file}: has the seeds 0 to {seeds - 1}, not {chosen}.")
+    return Agent(about, arrays, chosen)
+
+
+def _activate(name: str, x: Any, xp: Any) -> Any:
+    """flax's tanh, relu, silu, gelu (its approximation by tanh) and elu."""
+    if name == "tanh":
+        return xp.tanh(x)
+    if name == "relu":
+        return xp.maximum(x, 0.0)
+    if name == "silu":
+        return x * 0.5 * (1.0 + xp.tanh(x / 2))
+    if name == "gelu":
+        return 0.5 * x * (1.0 + xp.tanh(GELU_SCALE * (x + 0.044715 * x**3)))
+    if name == "elu":
+        return xp.where(x > 0, x, xp.expm1(xp.minimum(x, 0.0)))
+    raise UsageError(f"an agent's activation is {name!r}, which this version does not know.")

@@ -1,0 +1,107 @@
+"""The policies of a study's trials in its `agents` directory: which are written, and which stay."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hyperlax.agent import ABOUT, ARRAYS, save_agent
+from hyperlax.envs import canonical
+from hyperlax.errors import UsageError
+from hyperlax.recipe import dotted
+from hyperlax.study.record import StudyRecord
+from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
+
+_FILE = re.compile(rf"trial_(\d+)({re.escape(ARRAYS)}|{re.escape(ABOUT)})")
+
+
+def agent_path(directory: Path, number: int) -> Path:
+    """Of a trial's agent below a study's directory, without suffix."""
+    return directory / "agents" / f"trial_{number:05d}"
+
+
+def write_agents(directory: Path, about: Mapping[str, Any], batch: HparamBatch, result: BatchResult) -> None:
+    """Write the policies of a batch's COMPLETE trials. about: what is the same for all trials of the study."""
+    for trial, outcome in zip(batch.trials, result.outcomes, strict=True):
+        if outcome.state == "COMPLETE" and outcome.policy is not None:
+            save_agent(
+                agent_path(directory, trial.number), outcome.policy, {**about, **about_training(trial, outcome)}
+            )
+
+
+def about_training(trial: Trial, outcome: Outcome) -> dict[str, Any]:
+    """What an agent's file says of its training. returns: of its last evaluation by seed; seed: the one of the best return."""
+    returns = outcome.curve.mean[-1].tolist()
+    return {
+        "trial": trial.number,
+        "steps": int(outcome.curve.steps[-1]),
+        "returns": returns,
+        "seed": returns.index(max(returns)),
+        "params": dotted(trial.algorithm),
+    }
+
+
+def keep_only_the_best(record: StudyRecord) -> None:
+    """Remove the agents of trials that neither win nor are to be confirmed, where a study keeps only the best.
+
+    What has not ended as of the record stays.
+    """
+    from hyperlax.analysis.best import ranked, winners  # it stands above this package: see `launcher.write_pages`
+
+    if record.arguments.get("save_agents") != "best":
+        return
+    best = [*winners(record), *ranked(record)[: record.arguments["confirm_top"]]]
+    beaten = {trial.number for trial in record.trials if trial.state == "COMPLETE"} - {trial.number for trial in best}
+    for path in (record.directory / "agents").glob("trial_*"):
+        found = _FILE.fullmatch(path.name)
+        if found and int(found[1]) in beaten:
+            path.unlink(missing_ok=True)
+
+
+def environment_of(about: Mapping[str, Any], given: Path) -> str:
+    """The environment that an agent was trained in. One of a user's own is registered by the recipe of the study it is in.
+
+    Raises UsageError for one that is not known here.
+    """
+    from hyperlax.envs.catalog import CATALOG, PROBES
+
+    name = about["environment"]
+    if name not in CATALOG and name not in PROBES and (given / "study.json").exists():
+        from hyperlax.recipe import load
+        from hyperlax.study.opened import recipe_file
+
+        load(recipe_file(given))
+    return canonical(name)
+
+
+def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
+    """The path, without suffix, of an agent: of a file, of a directory that a single run left, or of a study's trial.
+
+    number: of a study's trial, by default the best. Raises UsageError if there is none, with what would give one.
+    """
+    is_file, is_run = given.suffix in (ARRAYS, ABOUT), (given / f"agent{ABOUT}").exists()
+    if is_file or is_run:
+        if number is not None:
+            raise UsageError(f"--trial {number}: {given} holds one agent. Leave --trial out, or give a study's directory.")
+        return given.with_suffix("") if is_file else given / "agent"
+    from hyperlax.analysis.best import the_best
+    from hyperlax.study.opened import open_study
+
+    record = open_study(given, asked_by).record
+    if record.lineage:
+        raise UsageError(
+            f"{asked_by} {given}: holds a population, whose agents are not kept. Train along its schedule:\n  "
+            f"{record.lineage.replay}"
+        )
+    trial = the_best(record, asked_by) if number is None else record.trial(number)
+    path = agent_path(given, trial.number)
+    if not path.with_name(path.name + ABOUT).exists():
+        again = shlex.join(["hyperlax", "train", "--from", str(given), "--trial", str(trial.number)])
+        raise UsageError(
+            f"{asked_by} {given}: the agent of trial {trial.number}, which is {trial.state}, is not kept; --save-agents says whose are. "
+            f"To train it again:\n  {again}"
+        )
+    return path

@@ -1,0 +1,294 @@
+"""What a training leaves behind acts as what was evaluated, and files keep it for those trials that the user asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hyperlax
+from hyperlax.agent import Agent, Policy, act, joined, load_agent, save_agent
+from hyperlax.algorithms.evaluation import evaluate
+from hyperlax.cli import main
+from hyperlax.engine.keys import evaluation_keys
+from hyperlax.errors import UsageError
+from hyperlax.networks.masked import ACTIVATION_FUNCTIONS
+from hyperlax.playing import evaluate_agent
+from hyperlax.study.launcher import write_pages
+from tests import small
+from tests.fake_runner import FakeRunner
+from tests.small import CASES, RUN_LENGTH, SEED, SEEDS, train, workload
+from tests.study_cases import Case
+from tests.test_lane_laws import mixed
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_policy_at_its_own_size_earns_what_its_lane_was_evaluated_at(case):
+    load, trials = workload(case, small.WIDEST), mixed(case)
+    shape = load.program(trials[0])
+    for number, (state, scores) in train(case, trials).items():
+        trial = next(trial for trial in trials if trial.number == number)
+        policy = load.policy(trial, shape.acting(state))
+        widths = [array.shape[2] for name, array in policy.arrays.items() if re.fullmatch(r"dense_\d.kernel", name)]
+        assert tuple(widths) == tuple(_acting(trial).layer_sizes)
+        for seed in range(SEEDS):
+            agent = Agent(policy.description, policy.arrays, seed)
+            key = evaluation_keys(SEED, SEEDS)[seed]
+            found = _evaluated(agent, load.environment, key)
+            assert float(found.mean) == pytest.approx(float(scores[-1].mean[seed]), rel=1e-4)
+            assert float(found.length) == pytest.approx(float(scores[-1].length[seed]))
+
+
+def _evaluated(agent: Agent, environment: Any, key: jax.Array) -> Any:
+    return evaluate(
+        environment,
+        lambda seen, _: act(agent.about, agent.arrays, seen, jnp),
+        key,
+        RUN_LENGTH.num_eval_episodes,
+        agent.arrays,
+    )
+
+
+def _acting(trial: Any) -> Any:
+    network = trial.algorithm.network
+    return (network.actor_network if hasattr(network, "actor_network") else network.critic_network).pre_torso
+
+
+def test_numpy_and_jax_act_alike_and_normalize():
+    policy = made_up(normalized=True)
+    arrays = {name: array[0] for name, array in policy.arrays.items()}
+    seen = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32) * 100
+    ours, theirs = act(policy.description, arrays, seen), act(policy.description, arrays, jnp.asarray(seen), jnp)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    plain = {name: array for name, array in arrays.items() if not name.startswith("observation.")}
+    clipped = np.clip((seen - 1.0) / np.sqrt(4.0 + 1e-8), -10, 10)
+    np.testing.assert_allclose(ours, act(policy.description, plain, clipped), rtol=1e-6)
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATION_FUNCTIONS))
+def test_activations_are_flaxs(activation):
+    x = np.linspace(-6, 6, 101, dtype=np.float32)[:, None]
+    one = np.ones((1, 1), np.float32)
+    arrays = {"dense_0.kernel": one, "dense_0.bias": 0 * one[0], "head.kernel": one, "head.bias": 0 * one[0]}
+    description = {"activation": activation, "output": "clip", "action": {"low": [-100.0], "high": [100.0]}}
+    expected = 100 * np.clip(np.asarray(ACTIVATION_FUNCTIONS[activation](x)), -1, 1)
+    np.testing.assert_allclose(act(description, arrays, x), expected, rtol=1e-5, atol=1e-5)
+
+
+def made_up(seeds: int = 2, normalized: bool = False, outputs: int = 1) -> Policy:
+    """A policy of one hidden layer that sees 3 numbers."""
+    draw = np.random.default_rng(1).normal
+    shapes = {"dense_0.kernel": (3, 4), "dense_0.bias": (4,), "head.kernel": (4, outputs), "head.bias": (outputs,)}
+    arrays = {name: draw(size=(seeds, *shape)).astype(np.float32) for name, shape in shapes.items()}
+    if normalized:
+        arrays["observation.mean"] = np.ones((seeds, 3), np.float32)
+        arrays["observation.variance"] = np.full((seeds, 3), 4.0, np.float32)
+    description = {
+        "algorithm": "SAC",
+        "environment": "gymnax.pendulum",
+        "observation_size": 3,
+        "action": {"low": (-2.0,), "high": (2.0,)},
+        "activation": "tanh",
+        "output": "tanh",
+        "layer_norm_epsilon": 1e-6,
+        "observation_clip": 10.0,
+        "observation_epsilon": 1e-8,
+    }
+    return Policy(description, arrays)
+
+
+def test_a_file_gives_back_what_was_saved(tmp_path):
+    policy = made_up()
+    save_agent(tmp_path / "one", policy, {"trial": 3, "seed": 1})
+    for path in (tmp_path / "one", tmp_path / "one.safetensors", tmp_path / "one.json"):
+        agent = load_agent(path)
+        assert agent.seed == 1 and agent.about["trial"] == 3
+        assert all(np.array_equal(agent.arrays[name], array[1]) for name, array in policy.arrays.items())
+    assert repr(load_agent(tmp_path / "one", seed=0)) == "Agent(gymnax.pendulum, trial 3, seed 0)"
+
+
+def test_an_agent_takes_one_observation_or_many(tmp_path):
+    save_agent(tmp_path / "one", made_up(), {"trial": 3, "seed": 0})
+    agent = load_agent(tmp_path / "one")
+    batch = np.random.default_rng(0).normal(size=(5, 3))
+    assert agent(batch).shape == (5, 1) and agent(batch[0]).shape == (1,)
+    np.testing.assert_allclose(agent(batch)[0], agent(batch[0]), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"shows 3 numbers, got an observation of \(4,\)"):
+        agent([1, 2, 3, 4])
+
+
+def damaged(path: Path, how: str) -> None:
+    if how == "no json":
+        (path / "one.json").unlink()
+    elif how == "other json":
+        (path / "one.json").write_text("{}")
+    elif how == "no arrays":
+        (path / "one.safetensors").unlink()
+    elif how == "half of the arrays":
+        (path / "one.safetensors").write_bytes((path / "one.safetensors").read_bytes()[:50])
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("no json", "one.json: cannot be read"),
+        ("other json", "one.json: does not describe an agent"),
+        ("no arrays", "one.safetensors: cannot be read"),
+        ("half of the arrays", "one.safetensors: is no safetensors file"),
+        ("seed", "has the seeds 0 to 1, not 2"),
+    ],
+)
+def test_what_is_no_agent_is_refused(tmp_path, how, message):
+    save_agent(tmp_path / "one", made_up(), {"trial": 3, "seed": 0})
+    damaged(tmp_path, how)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load_agent(tmp_path / "one", seed=2 if how == "seed" else None)
+
+
+def test_seeds_that_trained_one_after_another_are_put_together():
+    one, other = made_up(seeds=1), made_up(seeds=2)
+    both = joined([one, other])
+    assert both.arrays["head.kernel"].shape == (3, 4, 1)
+    assert np.array_equal(both.arrays["head.kernel"][1:], other.arrays["head.kernel"])
+
+
+class Keeping(FakeRunner):
+    """A runner whose trials become something."""
+
+    def run(self, batch: Any, **more: Any) -> Any:
+        result = super().run(batch, **more)
+        outcomes = tuple(
+            replace(outcome, policy=made_up()) if outcome.state == "COMPLETE" else outcome for outcome in result.outcomes
+        )
+        return replace(result, outcomes=outcomes)
+
+
+def kept(case: Case) -> list[int]:
+    """The trials whose agents are there, each with both files."""
+    names = {path.name for path in (case.directory / "agents").glob("*")}
+    numbers = sorted(int(name[6:11]) for name in names if name.endswith(".json"))
+    assert names == {f"trial_{number:05d}{suffix}" for number in numbers for suffix in (".json", ".safetensors")}
+    return numbers
+
+
+def test_the_best_trials_agent_is_kept_also_where_the_study_goes_on(tmp_path):
+    case = Case(tmp_path, analyse=write_pages, n_trials=6)
+    assert case.start(Keeping(fail={2: "loss is nan"})) == 0
+    assert kept(case) == [case.study().best_trial.number]
+    assert case.resume(Keeping(), n_trials=16) == 0
+    best = case.study().best_trial
+    assert kept(case) == [best.number]
+    about = json.loads((case.directory / "agents" / f"trial_{best.number:05d}.json").read_text())
+    assert about["params"]["algorithm.hyperparam.gamma"] == best.params["algorithm.hyperparam.gamma"]
+    assert about["returns"][about["seed"]] == max(about["returns"]) and about["steps"] == 500
+
+
+@pytest.mark.parametrize(("save", "numbers"), [("all", [0, 1, 3, 4, 5]), ("none", [])])
+def test_all_agents_are_kept_or_none(tmp_path, save, numbers):
+    case = Case(tmp_path, analyse=write_pages, n_trials=6, save_agents=save)
+    assert case.start(Keeping(fail={2: "loss is nan"})) == 0
+    assert kept(case) == numbers
+
+
+def test_a_front_and_what_is_to_be_confirmed_keep_theirs(tmp_path):
+    objectives: dict[str, Any] = {
+        "objective_names": ("peak_performance", "num_parameters"),
+        "objective_directions": ("maximize", "minimize"),
+    }
+    case = Case(tmp_path / "front", analyse=write_pages, n_trials=8, **objectives)
+    assert case.start(Keeping()) == 0
+    assert kept(case) == sorted(trial.number for trial in case.study().best_trials)
+
+
+def test_agents_are_there_before_their_batch_counts_as_complete(tmp_path, monkeypatch):
+    def dying(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hyperlax.study.batch_files.mark_complete", dying)
+    case = Case(tmp_path, n_trials=3)
+    with pytest.raises(KeyboardInterrupt):
+        case.start(Keeping())
+    assert kept(case)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    case = Case(tmp_path_factory.mktemp("agents"), analyse=write_pages, n_trials=6)
+    assert case.start(Keeping()) == 0
+    return case
+
+
+def test_a_study_gives_its_best_agent(study):
+    agent = hyperlax.load_agent(study.directory)
+    assert agent.about["trial"] == study.study().best_trial.number
+    assert agent(np.zeros(3)).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{study}", "--trial", "99"], "has no such trial. Its trials are 0 to 5"),
+        (["{study}", "--trial", "{beaten}"], "which is COMPLETE, is not kept"),
+        (["{agent}", "--trial", "3"], "holds one agent"),
+        (["{nowhere}"], "is no directory"),
+        (["{study}", "--episodes", "0"], "--episodes needs a number from 1"),
+        (["{study}", "--training-seed", "7"], "has the seeds 0 to 1, not 7"),
+        (["{study}", "--gif", "{agent}"], "exists already"),
+        (["{study}", "--gif", "x.gif", "--no-gif"], "Leave one of them out"),
+    ],
+)
+def test_what_cannot_be_played_is_refused(study, tmp_path, capsys, words, message):
+    best = study.study().best_trial.number
+    names = {
+        "study": study.directory,
+        "beaten": (best + 1) % 6,
+        "agent": study.directory / "agents" / f"trial_{best:05d}.safetensors",
+        "nowhere": tmp_path / "nowhere",
+    }
+    assert main(["play", *(word.format(**names) for word in words)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_playing_says_what_the_agent_earns(study, capsys):
+    assert main(["play", str(study.directory), "--episodes", "4", "--no-gif"]) == 0
+    said = capsys.readouterr().out
+    environment = workload("sac", small.WIDEST).environment
+    found = evaluate_agent(hyperlax.load_agent(study.directory), environment, 4, 0)
+    assert f"mean return {found.mean:.6g} over 4 episodes" in said and "Film" not in said
+
+
+def test_a_film_shows_an_episode(study, tmp_path, capsys):
+    pytest.importorskip("pygame", reason='films need pip install "hyperlax[play]"')
+    from PIL import Image
+
+    path = tmp_path / "film.gif"
+    assert main(["play", str(study.directory), "--episodes", "1", "--gif", str(path)]) == 0
+    assert "one episode of 200 steps" in capsys.readouterr().out
+    with Image.open(path) as film:
+        pictures = []
+        for frame in range(film.n_frames):
+            film.seek(frame)
+            pictures.append(np.asarray(film.convert("RGB")))
+    assert len(pictures) >= 50 and len({picture.tobytes() for picture in pictures}) > 20
+
+
+def test_the_example_without_hyperlax_acts_as_the_agent(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "agents.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "load_file" in block)
+    stem = tmp_path / re.search(r'path = "(.*)"', example)[1]  # type: ignore[index]
+    monkeypatch.chdir(tmp_path)
+    seen = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    for policy in (made_up(), made_up(normalized=True)):
+        save_agent(stem, policy, {"trial": 0, "seed": 1})
+        names: dict[str, Any] = {}
+        exec(example, names)
+        np.testing.assert_allclose(names["act"](seen), load_agent(stem)(seen), rtol=1e-5, atol=1e-6)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hyperlax.checkpoints import Checkpoints
+from hyperlax.stays import Stay
 from hyperlax.trial import Curve, Trial
 
 OPEN = 0
@@ -25,7 +26,8 @@ class Advance:
 
     repetition: of its seeds, the first that it trains now. segments: how many of this repetition are done. curve: of this
     repetition until then; it ends before the fault if there is one. fault_step: environment steps of one seed at the evaluation
-    that was not finite, None while all were. lane, num_parameters, train_seconds: as of an `Outcome`, since it entered.
+    that was not finite, None while all were. lane, num_parameters, train_seconds, stays: as of an `Outcome`, since
+    it entered.
     """
 
     number: int
@@ -36,6 +38,7 @@ class Advance:
     lane: int
     num_parameters: int
     train_seconds: float
+    stays: tuple[Stay, ...] = ()
 
 
 @dataclass(frozen=True)

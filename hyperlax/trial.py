@@ -10,6 +10,7 @@ import numpy as np
 
 from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.stays import Stay
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")
 """How a trial can end."""
@@ -101,7 +102,7 @@ class Outcome:
     num_parameters: trainable scalars of the policy network that acts.
     train_seconds: this trial's share of its batch's training time.
     lane: of the program, where it trained; fault_step: environment steps of one seed at the evaluation that saw it fail. None
-    where nobody knows them.
+    where nobody knows them. stays: in lanes, in the order of time; empty where nobody knows them.
     """
 
     number: int
@@ -112,6 +113,7 @@ class Outcome:
     train_seconds: float
     lane: int | None = None
     fault_step: int | None = None
+    stays: tuple[Stay, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.files import escaped, json_text
+from hyperlax.stays import Stay
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Outcome
 
@@ -46,6 +47,8 @@ def _problems_of_outcome(outcome: Outcome, seeds: int) -> Iterator[str]:
     for name, is_sound, words in _NUMBERS:
         if not is_sound(value := getattr(outcome, name)):
             yield f"the {name} {_shown(value)}; {words} is needed"
+    if not isinstance(outcome.stays, tuple) or not all(isinstance(stay, Stay) for stay in outcome.stays):
+        yield f"the stays {_shown(outcome.stays)}; a tuple of Stays is needed"
     if isinstance(outcome.curve, Curve):
         yield from _problems_of_curve(outcome.curve, seeds)
     else:

@@ -181,6 +181,14 @@ class Plots:
         """Each hyperparameter on its own against the objective."""
         return self._draw("slice")
 
+    def contour(self) -> go.Figure:
+        """The two most important hyperparameters together."""
+        return self._draw("contour")
+
+    def timeline(self) -> go.Figure:
+        """What each lane trained when."""
+        return self._draw("timeline")
+
     def pareto_front(self) -> go.Figure:
         """The trials of several objectives."""
         return self._draw("pareto_front")

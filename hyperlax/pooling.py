@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from hyperlax.agent import Policy
 from hyperlax.checkpoints import Checkpoints
+from hyperlax.stays import Stay
 from hyperlax.trial import Curve, Trial
 
 OPEN = 0
@@ -26,8 +27,8 @@ class Advance:
 
     repetition: of its seeds, the first that it trains now. segments: how many of this repetition are done. curve: of this
     repetition until then; it ends before the fault if there is one. fault_step: environment steps of one seed at the evaluation
-    that was not finite, None while all were. lane, num_parameters, train_seconds: as of an `Outcome`, since it entered. policy: at
-    the end of this repetition, None before.
+    that was not finite, None while all were. lane, num_parameters, train_seconds, stays: as of an `Outcome`, since it entered.
+    policy: at the end of this repetition, None before.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Advance:
     num_parameters: int
     train_seconds: float
     policy: Policy | None = None
+    stays: tuple[Stay, ...] = ()
 
 
 @dataclass(frozen=True)

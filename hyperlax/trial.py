@@ -11,6 +11,7 @@ import numpy as np
 from hyperlax.agent import Policy
 from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.stays import Stay
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")
 """How a trial can end."""
@@ -102,7 +103,7 @@ class Outcome:
     num_parameters: trainable scalars of the policy network that acts.
     train_seconds: this trial's share of its batch's training time.
     lane: of the program, where it trained; fault_step: environment steps of one seed at the evaluation that saw it fail. None
-    where nobody knows them.
+    where nobody knows them. stays: in lanes, in the order of time; empty where nobody knows them.
     policy: what it became, at the end of a training that is COMPLETE; None where nobody kept it.
     """
 
@@ -115,6 +116,7 @@ class Outcome:
     lane: int | None = None
     fault_step: int | None = None
     policy: Policy | None = None
+    stays: tuple[Stay, ...] = ()
 
 
 @dataclass(frozen=True)

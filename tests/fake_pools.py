@@ -10,6 +10,7 @@ import numpy as np
 
 from hyperlax.checkpoints import Checkpoints, Head
 from hyperlax.pooling import OPEN, SUMMED, Advance, Dropped
+from hyperlax.stays import Stay
 from hyperlax.trial import MEASURED, Curve, Trial
 
 
@@ -18,6 +19,8 @@ class _Lane:
     trial: Trial
     repetition: int
     cohort: int
+    index: int
+    began: int
     segments: int = 0
 
 
@@ -50,7 +53,7 @@ class FakePools:
         assert trial.number not in self._lanes
         if len(self._lanes) == self._count:
             return False
-        self._lanes[trial.number] = _Lane(trial, repetition, cohort)
+        self._lanes[trial.number] = _Lane(trial, repetition, cohort, self._free(), self._segments)
         return True
 
     def leave(self, number: int) -> None:
@@ -90,7 +93,9 @@ class FakePools:
         for head, arrays in checkpoints.pools():
             for number, (repetition, segments) in zip(head.trials, arrays["lanes"], strict=True):
                 if number in unfinished:
-                    self._lanes[number] = _Lane(trials[number], int(repetition), OPEN, int(segments))
+                    self._lanes[number] = _Lane(
+                        trials[number], int(repetition), OPEN, self._free(), self._segments, int(segments)
+                    )
         return [self._advance_of(self._lanes[number]) for number in sorted(self._lanes)]
 
     def timing(self) -> dict[str, Any]:
@@ -98,6 +103,10 @@ class FakePools:
 
     def close(self) -> None:
         pass
+
+    def _free(self) -> int:
+        used = {lane.index for lane in self._lanes.values()}
+        return next(index for index in range(self._count) if index not in used)
 
     def _advance_of(self, lane: _Lane) -> Advance:
         curve, first = self._curve_of(lane.trial), lane.repetition * self._seeds
@@ -115,4 +124,5 @@ class FakePools:
             lane=0,
             num_parameters=100 + lane.trial.number % 7,
             train_seconds=0.25 * lane.segments,
+            stays=(Stay(0, 0, lane.index, 1000.0, float(lane.began), self._segments + 1.0),),
         )

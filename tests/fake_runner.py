@@ -13,6 +13,7 @@ import numpy as np
 
 from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.recipe import dotted
+from hyperlax.stays import Stay
 from hyperlax.trial import BatchResult, Curve, HparamBatch, Interrupted, Outcome, Plan, Trial
 from tests.fake_pools import FakePools
 
@@ -91,7 +92,8 @@ class FakeRunner:
             curve = replace(curve, mean=np.where(curve.steps[:, None] > 300, np.inf, curve.mean))
         reason = self.fail.get(trial.number, "")
         state, fault_step = ("FAIL", STEPS_PER_POINT * POINTS) if reason else ("COMPLETE", None)
-        return Outcome(trial.number, state, reason, curve, 100 + trial.number % 7, 0.25, lane, fault_step)
+        stays = (Stay(0, 0, lane, 1000.0, float(self.batches), self.batches + 1.0),)
+        return Outcome(trial.number, state, reason, curve, 100 + trial.number % 7, 0.25, lane, fault_step, stays)
 
 
 def curve_of(trial: Trial, num_seeds: int) -> Curve:

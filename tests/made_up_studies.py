@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from hyperlax.files import write_csv, write_json
 from hyperlax.metrics import METRICS, ReferenceReturns
+from hyperlax.stays import TIMELINE, Stay
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 SIZES = "algorithm.network.actor_network.pre_torso.layer_sizes"
@@ -80,15 +83,33 @@ def draw(distribution, rng):
 
 
 def write_batches(trials, rng):
+    """Batches take turns on two slots; each trains for 2.5 s, and the next begins half a second later."""
     header = ["trial", "seed", "step", "mean", "std", "min", "max", "length", "episodes"]
-    for directory in {trial.batch_directory for trial in trials}:
+    for place, directory in enumerate(sorted({trial.batch_directory for trial in trials})):
+        mates = [mate for mate in trials if mate.batch_directory == directory]
         rows = [
             [mate.number, seed, step, -1200 + step / 20 + float(rng.normal(0, 60)), 1.0, 0.0, 2.0, 200.0, 16]
-            for mate in trials
-            if mate.batch_directory == directory
+            for mate in mates
             for seed in range(3)
             for step in range(0, 20001, 2000)
         ]
         write_csv(directory / "curves.csv", header, rows)
         timing = {"compile_seconds": 3.5, "train_seconds": 2.0, "evaluate_seconds": 0.5, "wall_seconds": 6.25}
         write_json(directory / "timing.json", timing | {"steps": 240000, "peak_memory_bytes": None})
+        began = 3.5 + 3.0 * (place // 2)
+        stays = [Stay(place % 2, 0, lane, 1.7e9, began, began + 2.5) for lane in range(len(mates))]
+        write_timeline(directory, mates, stays)
+
+
+def write_timeline(directory, trials, stays):
+    rows = [[trial.number, trial.state, *stay] for trial, stay in zip(trials, stays, strict=True)]
+    write_csv(directory / TIMELINE, ["trial", "state", *Stay._fields], rows)
+
+
+def large_study(directory, trials=500, objectives=1):
+    """As large as a report has to bear: ten hyperparameters, trials that failed, one or more objectives."""
+    more = {f"algorithm.hyperparam.made_up_{place}": {"type": "LogUniform", "domain": [1e-5, 1.0]} for place in range(3)}
+    every = {"peak_performance": "maximize", "num_parameters": "minimize", "normalized_auc": "maximize"}
+    names = dict(itertools.islice(every.items(), objectives))
+    values = np.random.default_rng(1).normal(size=(trials, objectives)) * 100
+    return study(directory, values, names, failed={7, 77, 177}, space={**SPACE, **more})

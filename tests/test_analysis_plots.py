@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,16 @@ from hyperlax.analysis.curves import read_curves, total_cost
 from hyperlax.analysis.hypervolume import hypervolume
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots import draw_all
+from hyperlax.analysis.plots.contour import contour, surface
 from hyperlax.analysis.plots.coordinates import coordinate
 from tests.made_up_studies import ARGUMENTS, CRITIC_SIZES, SIZES, SPACE, study
 
 pytestmark = pytest.mark.timeout(120)
-ALL_PLOTS = ["learning_curves", "optimization_history", "param_importances", "parallel_coordinate", "slice"]
+ALL_PLOTS = [
+    "learning_curves", "optimization_history", "param_importances", "parallel_coordinate", "slice", "contour", "timeline",
+]  # fmt: skip
+RATE, GAMMA = "algorithm.hyperparam.actor_lr", "algorithm.hyperparam.gamma"
+ACTIVATION = "algorithm.network.actor_network.pre_torso.activation"
 
 
 def test_every_page_is_written_and_loads_nothing_from_the_network(tmp_path):
@@ -89,6 +95,7 @@ def test_learning_curves_show_the_aggregate_that_the_study_asked_for_and_say_so(
 def test_the_cost_is_the_sum_over_batches(tmp_path):
     cost = total_cost(study(tmp_path, np.arange(9.0)))
     assert (cost.batches, cost.steps, cost.compile_seconds, cost.wall_seconds) == (3, 720000, 10.5, 18.75)
+    assert cost.duration == 5.5
     assert cost.steps_per_train_second == 720000 / 6
     assert cost.peak_memory_bytes is None
 
@@ -146,3 +153,38 @@ def test_the_hypervolume_history_rises_to_that_of_the_front(tmp_path):
     box = (4 - 0) * (9 - 1)
     assert trace["x"] == [0, 1, 2, 3]
     assert trace["y"] == pytest.approx([1 * 4 / box, 1 * 4 / box, (4 * 2 + 1 * 2) / box, (4 * 2 + 2 * 6) / box])
+
+
+def test_the_contour_is_over_the_two_most_important_hyperparameters(tmp_path):
+    record = study(tmp_path, np.arange(12.0), failed={3})
+    shares = dict.fromkeys(SPACE, 0.02) | {SIZES: 0.5, "algorithm.hyperparam.actor_lr": 0.4}
+    record = replace(record, importances={"peak_performance": shares})
+    figure: Any = contour(record)
+    areas, points = figure.data
+    complete = [trial for trial in record.trials if trial.state == "COMPLETE"]
+    assert list(points.y) == pytest.approx([np.log10(t.params["algorithm.hyperparam.actor_lr"]) for t in complete])
+    assert list(points.x) == [SPACE[SIZES]["values"].index(trial.params[SIZES]) for trial in complete]
+    assert np.shape(areas.z) == (40, 3) and len(areas.x) == 4 and len(areas.y) == 41
+
+
+def test_an_area_of_the_contour_is_a_mean_of_the_trials_near_it():
+    rate, kind = (coordinate(name, name, SPACE[name]) for name in (RATE, ACTIVATION))
+    positions, values = np.array([[-6.0, -2.0, -2.0], [0.0, 0.0, 1.0]]), np.array([1.0, 5.0, 9.0])
+    areas = surface((rate, kind), positions, values)
+    assert areas.shape == (2, 40)
+    known = areas[np.isfinite(areas)]
+    assert known.min() >= 1.0 and known.max() <= 9.0
+    assert areas[0, 0] == pytest.approx(1.0, abs=0.2) and areas[0, -1] == pytest.approx(5.0, abs=0.5)
+    assert areas[0, 0] < areas[0, 20] < areas[0, -1] < areas[1, -1]
+
+
+def test_where_no_trial_is_near_the_contour_is_empty():
+    axes = (coordinate(RATE, "lr", SPACE[RATE]), coordinate(GAMMA, "gamma", SPACE[GAMMA]))
+    positions = np.stack([np.full(500, -5.9), np.linspace(0.9, 0.999, 500)])
+    areas = surface(axes, positions, np.ones(500))
+    assert np.all(areas[:, :2] == 1.0) and np.all(np.isnan(areas[:, 20:]))
+
+
+def test_without_importances_there_is_no_contour_but_words(tmp_path):
+    drawings = {drawn.plot.name: drawn for drawn in draw_all(replace(study(tmp_path, [1.0, 2.0]), importances={}))}
+    assert "two most important hyperparameters are not known" in drawings["contour"].words

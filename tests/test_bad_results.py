@@ -204,7 +204,7 @@ def test_a_batch_without_a_result_fails_and_the_study_goes_on(tmp_path, caplog, 
     assert [trial for trial in told[:8] if trial[0] not in (3, 4, 5)] == [*sound[:3], *sound[6:8]]
     path = case.directory / case.study().trials[4].user_attrs["batch"]
     assert {file.name for file in path.iterdir()} == {
-        "hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "success.txt",
+        "hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "timeline.csv", "success.txt",
     }  # fmt: skip
     for lane, row in enumerate(read_csv(path / "summary.csv")):
         assert row["reason"] == case.study().trials[3 + lane].user_attrs["reason"]

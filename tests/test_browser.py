@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing on its console, no wider than its window, and tables that sort and filter."""
+"""The report in a real browser: nothing on its console, no wider than its window, every plot drawn, tables that sort and filter."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hyperlax.analysis import write_study_pages
@@ -22,6 +23,10 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium to look at the report with"),
 ]
 WIDE, NARROW = (1280, 900), (390, 844)
+PLOTS = {
+    "Learning curves", "Optimization history", "Hyperparameter importances", "Parallel coordinates", "Slices",
+    "The two most important hyperparameters", "Timeline of lanes",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +36,34 @@ def page(tmp_path_factory) -> Path:
     return directory / "report.html"
 
 
-def look(page: Path, script: str, window: tuple[int, int] = WIDE, dark: bool = False) -> Any:
-    """What a script, an expression, gives on the loaded page. AssertionError if the page wrote anything to the console.
+@pytest.fixture(scope="module")
+def page_of_two(tmp_path_factory) -> Path:
+    """Of a study with two objectives."""
+    directory = tmp_path_factory.mktemp("study")
+    values = np.random.default_rng(1).normal(size=(40, 2)) * 100
+    write_study_pages(study(directory, values, {"peak_performance": "maximize", "num_parameters": "minimize"}))
+    return directory / "report.html"
 
-    The page is in a frame of the window's size: the browser's own windows are at least 500 pixels wide.
-    """
-    asked = f"<script>parent.document.body.dataset.found = JSON.stringify({script});</script></body>"
-    probe = html.escape(page.read_text(encoding="utf-8").replace("</body>", asked))
-    frame = f'<iframe style="border: 0" width="{window[0]}" height="{window[1]}" srcdoc="{probe}"></iframe>'
+
+def framed(page: Path, window: tuple[int, int], script: str = "") -> Path:
+    """A page around the page, in a frame of the window's size: the browser's own windows are at least 500 pixels wide."""
+    inner = html.escape(page.read_text(encoding="utf-8").replace("</body>", f"{script}</body>"))
+    frame = f'<iframe style="border: 0" width="{window[0]}" height="{window[1]}" srcdoc="{inner}"></iframe>'
     around = page.with_name("probe.html")
     around.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body style="margin: 0">{frame}</body>', encoding="utf-8")
-    said, shown = _browse(around, ["--dump-dom"], WIDE, dark)
+    return around
+
+
+def look(page: Path, script: str, window: tuple[int, int] = WIDE, dark: bool = False) -> Any:
+    """What a script, an expression, gives on the page once it is drawn. AssertionError if the page wrote to the console."""
+    found = f"parent.document.body.dataset.found = JSON.stringify({script})"
+    asked = f'<script>addEventListener("load", () => setTimeout(() => {{ {found}; }}, 500));</script>'
+    said, shown = _browse(framed(page, window, asked), ["--dump-dom"], WIDE, dark)
     console = [line for line in said.splitlines() if ":CONSOLE" in line and "WebGL" not in line]
     assert not console
-    found = re.search(r'<body[^>]* data-found="([^"]*)"', shown)
-    assert found, "the script did not run to its end"
-    return json.loads(html.unescape(found[1]))
+    answer = re.search(r'<body[^>]* data-found="([^"]*)"', shown)
+    assert answer, "the script did not run to its end"
+    return json.loads(html.unescape(answer[1]))
 
 
 def _browse(page: Path, options: list[str], window: tuple[int, int], dark: bool) -> tuple[str, str]:
@@ -69,23 +86,47 @@ def _browse(page: Path, options: list[str], window: tuple[int, int], dark: bool)
     return run.stderr, run.stdout
 
 
+DRAWN = """[...document.querySelectorAll(".plot")].map(plot => [
+  plot.closest("section").querySelector("h2").textContent,
+  plot.querySelectorAll(".main-svg").length,
+])"""
+
+
 @pytest.mark.parametrize(("window", "dark"), [(WIDE, False), (NARROW, True)], ids=["1280-light", "390-dark"])
 def test_the_report_fits_its_window_and_the_console_stays_empty(page, window, dark):
-    width, plots, drawn, background = look(
+    width, drawn, areas, bars, background = look(
         page,
-        "[document.documentElement.scrollWidth, document.querySelectorAll('.plot').length, "
-        "document.querySelectorAll('.plot .main-svg').length > 0, getComputedStyle(document.body).backgroundColor]",
+        f"[document.documentElement.scrollWidth, {DRAWN}, document.querySelectorAll('.heatmaplayer image').length, "
+        "document.querySelectorAll('.barlayer .point').length, getComputedStyle(document.body).backgroundColor]",
         window,
         dark,
     )
     assert width <= window[0]
-    assert plots >= 4 and drawn
+    assert {title for title, _ in drawn} == PLOTS and all(count for _, count in drawn)
+    assert areas == 1 and bars == 10 + 7
     assert background == ("rgb(18, 22, 31)" if dark else "rgb(246, 247, 250)")
 
 
-def test_a_screenshot_of_the_report_is_taken(page, tmp_path):
+def test_a_report_of_two_objectives_has_its_front_and_its_hypervolume(page_of_two):
+    drawn = look(page_of_two, DRAWN, NARROW)
+    assert {title for title, _ in drawn} == PLOTS | {"Pareto front", "Hypervolume"}
+    assert all(count for _, count in drawn)
+
+
+def test_a_plot_that_the_browser_cannot_draw_says_so_in_its_place_and_the_others_are_drawn(page, tmp_path):
+    broken = tmp_path / "report.html"
+    broken.write_text(page.read_text(encoding="utf-8").replace('{"data":[', '{"data":[[[', 1), encoding="utf-8")
+    drawn, said = look(broken, f"[{DRAWN}, [...document.querySelectorAll('.error')].map(one => one.textContent)]")
+    assert {title for title, _ in drawn} == PLOTS - {"Learning curves"} and all(count for _, count in drawn)
+    (words,) = said
+    assert words.startswith("This plot could not be drawn. SyntaxError")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("window", [WIDE, NARROW], ids=["1280", "390"])
+def test_a_screenshot_of_the_report_is_taken(page_of_two, tmp_path, window, dark):
     picture = tmp_path / "report.png"
-    _browse(page, [f"--screenshot={picture}"], WIDE, dark=False)
+    _browse(framed(page_of_two, window), [f"--screenshot={picture}"], (max(500, window[0]), window[1]), dark)
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 20_000
 
 

@@ -34,7 +34,9 @@ TIMING = {
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps",
     "steps_per_second", "peak_memory_bytes", "lanes", "useful_lane_segments", "predicted_seconds",
 }  # fmt: skip
-PLOTS = {"optimization_history", "param_importances", "parallel_coordinate", "slice", "learning_curves"}
+PLOTS = {
+    "optimization_history", "param_importances", "parallel_coordinate", "slice", "contour", "timeline", "learning_curves",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=list(ENVIRONMENTS))
@@ -51,7 +53,7 @@ def test_a_study_leaves_every_file_that_is_promised(finished):
     assert len(batches(directory)) == 2
     for batch in batches(directory):
         assert {path.name for path in batch.iterdir()} == {
-            "hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "success.txt",
+            "hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "timeline.csv", "success.txt",
         }  # fmt: skip
     assert {path.stem for path in (directory / "analysis_plots").glob("*.html")} == plots
     for name in ("study.json", "trials.csv", "report.html", best):

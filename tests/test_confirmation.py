@@ -86,7 +86,7 @@ def test_the_best_and_the_recipes_own_configuration_are_trained_once_more(tmp_pa
     assert capsys.readouterr().out.splitlines()[-2:] == in_short(confirmation(case))
     for path in (case.directory / "confirmation").iterdir():
         assert {file.name for file in path.iterdir()} == {
-            "hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "success.txt",
+            "hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "timeline.csv", "success.txt",
         }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from tests.fake_runner import FakeRunner
 from tests.study_cases import FINITE, MIXED, Case, arguments_of, recipe_of
 
 pytestmark = pytest.mark.timeout(120)
-BATCH_FILES = {"hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "success.txt"}
+BATCH_FILES = {"hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "timeline.csv", "success.txt"}
 
 
 def batches(case):

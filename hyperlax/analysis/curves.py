@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.analysis.lost import reading
+from hyperlax.analysis.timeline import timeline_of
 from hyperlax.files import read_csv
 from hyperlax.study.record import StudyRecord, TrialRecord
 
@@ -25,7 +26,10 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class Cost:
-    """Sums over the batches on disk; memory is the largest of any batch, None where no device reported it."""
+    """Sums over the batches on disk; memory is the largest of any batch, None where no device reported it.
+
+    duration: seconds in which the study trained, side by side counted once; None where the batches do not say when they trained.
+    """
 
     batches: int
     compile_seconds: float
@@ -34,6 +38,7 @@ class Cost:
     wall_seconds: float
     steps: int
     peak_memory_bytes: int | None
+    duration: float | None
 
     @property
     def steps_per_train_second(self) -> float:
@@ -75,6 +80,7 @@ def total_cost(record: StudyRecord) -> Cost:
         wall_seconds=_known_sum(timings, "wall_seconds"),
         steps=_known_sum(timings, "steps"),
         peak_memory_bytes=max(memory) if memory else None,
+        duration=timeline_of(record).seconds,
     )
 
 

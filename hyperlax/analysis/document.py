@@ -6,7 +6,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hyperlax.analysis.labels import number, value_text
@@ -22,24 +22,44 @@ LONG_COLUMNS = {"reason": "reason", "which": "reason", "hyperparameter": "long",
 FILTER = '<input class="filter" type="search" placeholder="Filter rows, e.g. COMPLETE tanh" aria-label="Filter rows">'
 
 
-def page(title: str, body: str, plotly_script: str) -> str:
-    """A whole page. `plotly_script` is the script element that brings plotly.js, before the page's own script."""
+@dataclass
+class Texts:
+    """What the points of a page say on hover, each text once: several plots show the same trials."""
+
+    places: dict[str, int] = field(default_factory=dict)
+
+    def place(self, text: str) -> int:
+        """Where a text is."""
+        return self.places.setdefault(text, len(self.places))
+
+
+def page(title: str, body: str, plotly_script: str, texts: Texts | None = None) -> str:
+    """A whole page. texts: of its drawings.
+
+    `plotly_script` is the script element that brings plotly.js, before the page's own script.
+    """
     templates = json.dumps({"light": template(dark=False), "dark": template(dark=True)})
+    said = _data(json.dumps(list(texts.places) if texts else []), "texts")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
+        f"{said}\n"
         f"{plotly_script}\n<script>{SCRIPT.replace('TEMPLATES', templates)}</script>\n</body>\n</html>\n"
     )
 
 
-def drawing(drawn: Drawing) -> str:
-    """A plot's place on a page: the figure, the words that stand for it, or the error that it met."""
+def drawing(drawn: Drawing, texts: Texts | None = None) -> str:
+    """A plot's place on a page: the figure, the words that stand for it, or the error that it met.
+
+    With `texts`, to which its own are added, the figure is smaller: numbers have seven digits.
+    """
     if drawn.error:
         return f'<p class="error">This plot could not be drawn. {escape(drawn.error)}</p>'
     if drawn.words:
         return f'<p class="soft">{escape(drawn.words)}</p>'
-    return _plot(drawn.figure, drawn.plot.min_width)
+    figure = drawn.figure if texts is None else _lean(drawn.figure, texts)
+    return _plot(figure, drawn.plot.min_width)
 
 
 def figure_on_page(figure: go.Figure, min_width: int) -> str:
@@ -48,11 +68,30 @@ def figure_on_page(figure: go.Figure, min_width: int) -> str:
 
 
 def _plot(figure: str, min_width: int) -> str:
-    data = figure.replace("<", "\\u003c")
-    return (
-        f'<div class="scroll"><div class="plot" style="min-width:{min_width}px"></div>'
-        f'<script type="application/json">{data}</script></div>'
-    )
+    return f'<div class="scroll"><div class="plot" style="min-width:{min_width}px"></div>{_data(figure)}</div>'
+
+
+def _data(text: str, identity: str = "") -> str:
+    """JSON for the page's script."""
+    named = f' id="{identity}"' if identity else ""
+    return f'<script type="application/json"{named}>' + text.replace("<", "\\u003c") + "</script>"
+
+
+def _lean(figure: str, texts: Texts) -> str:
+    """A figure whose texts are places in `texts` and whose numbers have seven digits."""
+    content = json.loads(figure)
+    for trace in content["data"]:
+        if isinstance(trace.get("hovertext"), list):
+            trace["hovertext"] = [texts.place(text) for text in trace["hovertext"]]
+    return json.dumps(_rounded(content), separators=(",", ":"))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, list):
+        return [_rounded(entry) for entry in value]
+    return {name: _rounded(entry) for name, entry in value.items()} if isinstance(value, dict) else value
 
 
 def section(title: str, *parts: str) -> str:
@@ -74,7 +113,7 @@ class Link:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, tall: bool = False, sortable: bool = False) -> str:
-    """A table; numbers to the right, rounded to six digits with the exact value on hover. None is an empty cell.
+    """A table; numbers to the right, rounded to six digits, the exact ones on hover. None is an empty cell.
 
     sortable: by a click on a heading, with a field to filter its rows; at most one in a section.
     """
@@ -99,11 +138,15 @@ def _cell(name: str, value: Any) -> str:
     if value is None:
         return "<td></td>"
     if isinstance(value, Link):
-        shown = f'<a href="{escape(value.href)}">{number(value.value)}</a>'
-        return f'<td class="number" title="{value.value!r}">{shown}</td>'
+        return f'<td class="number"{_exact(value.value)}><a href="{escape(value.href)}">{number(value.value)}</a></td>'
     if _is_number(value):
-        return f'<td class="number" title="{value!r}">{number(value)}</td>'
+        return f'<td class="number"{_exact(value)}>{number(value)}</td>'
     return f'<td class="{LONG_COLUMNS.get(name, "short")}">{_breakable(escape(value_text(value)))}</td>'
+
+
+def _exact(value: float) -> str:
+    """The exact value to be shown on hover, where the cell itself does not show it."""
+    return "" if repr(value) == number(value) else f' title="{value!r}"'
 
 
 def _breakable(escaped: str) -> str:

@@ -29,11 +29,6 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .sortable th[aria-sort="descending"]::after { content: " ▼"; }
 .filter { font: inherit; color: inherit; background: var(--page); border: 1px solid var(--line); border-radius: 8px;
   padding: 6px 10px; margin-bottom: 12px; width: min(100%, 360px); }
-@media print {
-  .filter, .modebar { display: none; }
-  .tall { max-height: none; overflow: visible; }
-  section { break-inside: avoid-page; }
-}
 .tall { max-height: 560px; overflow-y: auto; border: 1px solid var(--line); border-radius: 8px; }
 .tall th { position: sticky; top: 0; background: var(--card); }
 table { border-collapse: collapse; min-width: 40%; font-size: .88rem; font-variant-numeric: tabular-nums; }
@@ -52,6 +47,19 @@ pre { background: var(--page); border: 1px solid var(--line); border-radius: 8px
   white-space: pre-wrap; overflow-wrap: anywhere; font: .83rem/1.5 ui-monospace, Menlo, Consolas, monospace; }
 .error { border-left: 4px solid var(--accent); background: var(--wash); padding: 10px 14px; border-radius: 6px; overflow-wrap: anywhere; }
 a { color: var(--accent); }
+@media print {
+  .filter, .modebar { display: none; }
+  :root { --page: #ffffff; --card: #ffffff; --ink: #232936; --soft: #667085; --line: #e1e5ed; --accent: #c9431b; --wash: #fdf0eb; }
+  main { padding: 0; }
+  .tall { max-height: none; }
+  .scroll { overflow: visible; }
+  .plot { min-width: 0 !important; }
+  .scroll table { font-size: .5rem; }
+  .scroll th, .scroll td { padding: 2px 4px; white-space: normal; overflow-wrap: anywhere; min-width: 0; }
+  .tall th { position: static; }
+  section:has(.tall) { break-inside: auto; }
+  section { break-inside: avoid-page; }
+}
 """
 
 SCRIPT = """
@@ -60,12 +68,26 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const template = () => templates[dark.matches ? "dark" : "light"];
 // plotly 7 offers by default to upload a chart to its cloud: a report stays where it is.
 const config = {responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["sendChartToCloud"], plotlyServerURL: ""};
+const texts = JSON.parse(document.getElementById("texts").textContent);
 const plots = [...document.querySelectorAll(".plot")];
 for (const plot of plots) {
-  const figure = JSON.parse(plot.nextElementSibling.textContent);
-  figure.layout.template = template();
-  Plotly.newPlot(plot, figure.data, figure.layout, config);
+  const fail = error => {
+    const words = document.createElement("p");
+    words.className = "error";
+    words.textContent = `This plot could not be drawn. ${error}`;
+    plot.replaceWith(words);
+  };
+  try {
+    const figure = JSON.parse(plot.nextElementSibling.textContent);
+    for (const trace of figure.data)
+      if (Array.isArray(trace.hovertext)) trace.hovertext = trace.hovertext.map(text => typeof text === "number" ? texts[text] : text);
+    figure.layout.template = template();
+    Plotly.newPlot(plot, figure.data, figure.layout, config).catch(fail);
+  } catch (error) {
+    fail(error);
+  }
 }
+const again = change => plots.filter(plot => plot.isConnected).forEach(plot => Plotly.relayout(plot, change(plot)));
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
   const value = (row, place) => row.cells[place].title || row.cells[place].textContent;
@@ -93,5 +115,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
     }
   });
 }
-dark.addEventListener("change", () => plots.forEach(plot => Plotly.relayout(plot, {template: template()})));
+dark.addEventListener("change", () => again(() => ({template: template()})));
+// Paper is narrow and white, whatever the window is.
+const PAPER = 680;
+addEventListener("beforeprint", () => again(() => ({width: PAPER, template: templates.light})));
+addEventListener("afterprint", () => again(() => ({width: null, autosize: true, template: template()})));
 """

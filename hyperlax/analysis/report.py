@@ -13,14 +13,16 @@ from urllib.parse import quote
 from plotly.offline import get_plotlyjs
 
 from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, complete_trials, feasible_trials, rerun_command, winners
+from hyperlax.analysis.certainty import how_sure
 from hyperlax.analysis.confirmed import confirmation_section
 from hyperlax.analysis.curves import Cost, total_cost
-from hyperlax.analysis.document import Link, caption, drawing, escape, page, section, table
+from hyperlax.analysis.document import Link, Texts, caption, drawing, escape, page, section, table
 from hyperlax.analysis.labels import AGGREGATE_WORDS, distribution_text, number, short_names, with_unit
 from hyperlax.analysis.lost import LostFile, warn_once
 from hyperlax.analysis.plots import Drawing
 from hyperlax.analysis.tables import searched_names
 from hyperlax.metrics import METRICS
+from hyperlax.study.progress import clock
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 log = logging.getLogger(__name__)
@@ -32,9 +34,10 @@ def report(record: StudyRecord, drawings: list[Drawing], confirmed: Drawing | No
     body = [_head(record), _tiles(record, cost), _winners(record)]
     if record.confirmation and confirmed:
         body.append(confirmation_section(record, record.confirmation, confirmed))
-    body += [section(drawn.plot.title, caption(drawn.plot.caption), drawing(drawn)) for drawn in drawings]
+    texts = Texts()
+    body += [section(drawn.plot.title, caption(drawn.plot.caption), drawing(drawn, texts)) for drawn in drawings]
     body += [_failed(record), _pruned(record), _cost_section(cost, error), _all_trials(record), _what_ran(record)]
-    return page(f"{record.study_name} - Hyperlax", "\n".join(body), f"<script>{get_plotlyjs()}</script>")
+    return page(f"{record.study_name} - Hyperlax", "\n".join(body), f"<script>{get_plotlyjs()}</script>", texts)
 
 
 def _head(record: StudyRecord) -> str:
@@ -59,6 +62,8 @@ def _tiles(record: StudyRecord, cost: Cost | None) -> str:
     if infeasible := len(complete_trials(record)) - len(feasible_trials(record)):
         tiles.append(_tile(number(infeasible), "miss a constraint"))
     if cost:
+        if cost.duration is not None:
+            tiles.append(_tile(clock(cost.duration), "duration"))
         tiles.append(_tile(number(cost.steps), "environment steps"))
         tiles.append(_tile(number(round(cost.steps_per_train_second)), "steps per training second"))
     return f'<div class="tiles">{"".join(tiles)}</div>'
@@ -81,7 +86,7 @@ def _winners(record: StudyRecord) -> str:
     words = f"{len(best)} trials that no other one beats in every objective, also in {PARETO_FILE}."
     command = rerun_command(record, best[0], record.directory / PARETO_FILE)
     again = f"<h3>Train one again</h3><pre>{escape(command)}</pre>"
-    return section("The Pareto front", caption(words), table(header, rows), again)
+    return section("The Pareto front", caption(words), _certainty(record), table(header, rows), again)
 
 
 def _winner(record: StudyRecord, trial: TrialRecord) -> str:
@@ -94,6 +99,7 @@ def _winner(record: StudyRecord, trial: TrialRecord) -> str:
     return section(
         f"The winner: trial {trial.number}",
         caption(f"Also in {BEST_FILE}."),
+        _certainty(record),
         '<div class="columns"><div>',
         table(["hyperparameter", "value", "searched"], searched),
         "</div><div>",
@@ -101,6 +107,15 @@ def _winner(record: StudyRecord, trial: TrialRecord) -> str:
         "</div></div>",
         f"<h3>Train it again</h3><pre>{escape(rerun_command(record, trial, record.directory / BEST_FILE))}</pre>",
     )
+
+
+def _certainty(record: StudyRecord) -> str:
+    """How sure the winner is."""
+    sentences, command = how_sure(record)
+    if not sentences:
+        return ""
+    words = f"<h3>How sure is that?</h3><p>{escape(' '.join(sentences))}</p>"
+    return words + (f"<pre>{escape(command)}</pre>" if command else "")
 
 
 def _failed(record: StudyRecord) -> str:
@@ -150,12 +165,17 @@ def _cost_section(cost: Cost | None, error: str) -> str:
         ["compiling (s)", cost.compile_seconds],
         ["training (s)", cost.train_seconds],
         ["evaluating (s)", cost.evaluate_seconds],
-        ["wall time (s)", cost.wall_seconds],
+        ["batches from start to end (s)", cost.wall_seconds],
         ["environment steps per second of training", cost.steps_per_train_second],
     ]
+    if cost.duration is not None:
+        rows.insert(0, ["from the first lane's start to the last one's end (s)", cost.duration])
     if memory is not None:
         rows.append(["largest peak memory (MiB)", memory / 2**20])
-    words = "Sums of the batches' timing.json, of the search alone. Batches that ran side by side each count their own seconds."
+    words = (
+        "Sums of the batches' timing.json, of the search alone. Batches that ran side by side each count their own seconds; the "
+        "first line counts them once."
+    )
     return section("Cost", caption(words), table(["", "total"], rows))
 
 

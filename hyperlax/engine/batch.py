@@ -18,11 +18,13 @@ from hyperlax.engine.keys import SEARCH, Stream, evaluation_keys, training_keys
 from hyperlax.engine.lanes import Preparation, Program
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
+from hyperlax.stays import PROCESS, Stay, extended, from_array, seconds, to_array
 from hyperlax.trial import MEASURED, NOT_FINITE, Curve, Interrupted, Outcome, Trial
 
 log = logging.getLogger(__name__)
 
 SCORES = (*MEASURED, "finite")
+STAYS = "stays"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def schedule_of(run_length: RunLength, steps_per_iteration: int) -> Schedule:
 class Stopwatch:
     """Seconds spent in each part of a batch, and how many of its segments are done.
 
-    preparation: of this process; earlier: what a saved batch had cost until then, see `Head.timing`.
+    preparation: of this process; earlier: what a saved batch had cost until then, see `Head.timing`. stays: of lane 0; its mates
+    were in their lanes at the same times.
     """
 
     preparation: Preparation
@@ -77,6 +80,7 @@ class Stopwatch:
     segments: int = 0
     earlier: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)
+    stays: tuple[Stay, ...] = ()
 
     def timing(self) -> dict[str, float]:
         """What the batch has cost so far."""
@@ -141,13 +145,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Trials in the lanes of a program; lanes beyond them repeat the first trial and are never read."""
+    """Trials in the lanes of a program; lanes beyond them repeat the first trial and are never read. slot: its index."""
 
     program: Program
     trials: tuple[Trial, ...]
     lanes: tuple[Any, ...]  # the trials' own trees of numpy scalars
     num_parameters: tuple[int, ...]
     policy: Callable[[Trial, Any], Policy] | None = None  # see `Workload.policy`
+    slot: int = 0
 
     def hypers(self) -> Any:
         """[lanes]-leading arrays on the program's device. ValueError for more trials than lanes."""
@@ -190,6 +195,7 @@ def train_batch(
     watch, scores = Stopwatch(program.prepare(keys, hypers, episode_keys), began=began), Scores()
     prepared(watch.preparation)
     lanes = keeper.load(program, scores, watch) if keeper else None
+    entered = seconds()
     if lanes is not None:
         log.info("Trials %s go on from step %d.", _listed(assignment.trials), schedule.steps()[watch.segments])
     else:
@@ -201,6 +207,7 @@ def train_batch(
         lanes = watch.time("train", lambda: program.train(lanes, hypers, tick, iterations))  # noqa: B023
         scores.add(watch.time("evaluate", lambda: program.evaluate(lanes, hypers, episode_keys)), trials)  # noqa: B023
         watch.segments += 1
+        watch.stays = extended(watch.stays, Stay(assignment.slot, 0, 0, PROCESS, entered, seconds()))
         report(iterations * schedule.steps_per_iteration * trials * program.seeds)
         if all(scores.first_fault(lane) is not None for lane in range(trials)):
             break
@@ -239,13 +246,14 @@ class Keeper:
             return None
         head, arrays = found
         watch.resume(head)
+        watch.stays = from_array(arrays[STAYS]) if STAYS in arrays else ()
         scores.restore(arrays)
         return program.restore([arrays[name] for name in sorted(arrays) if name.startswith("lanes_")])
 
     def save(self, program: Program, lanes: Any, scores: Scores, watch: Stopwatch) -> None:
         state = {f"lanes_{place:05d}": array for place, array in enumerate(program.save(lanes))}
         head = Head(self.trials, self._identity_with(program), watch.segments, watch.timing())
-        self.checkpoint.save(head, {**scores.save(), **state})
+        self.checkpoint.save(head, {**scores.save(), **state, STAYS: to_array(watch.stays)})
 
     def _identity_with(self, program: Program) -> dict[str, Any]:
         return {**self.identity, "code": program.code()}
@@ -277,4 +285,5 @@ def _outcome(
         train_seconds=watch.train / len(assignment.trials),
         lane=lane,
         fault_step=None if fault is None else steps[fault],
+        stays=tuple(stay._replace(lane=lane) for stay in watch.stays),
     )

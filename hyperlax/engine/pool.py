@@ -15,10 +15,11 @@ import jax
 import numpy as np
 
 from hyperlax.agent import Policy
-from hyperlax.engine.batch import SCORES, Schedule, Scores, Stopwatch
+from hyperlax.engine.batch import SCORES, STAYS, Schedule, Scores, Stopwatch
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Preparation, Program
 from hyperlax.pooling import Advance
+from hyperlax.stays import PROCESS, Stay, extended, from_array, seconds, to_array
 from hyperlax.trial import Trial
 
 LANES = "lanes_"
@@ -28,7 +29,8 @@ LANES = "lanes_"
 class Occupant:
     """A trial in a lane. values: its tree of numpy scalars. repetition: of its seeds, the first that it trains there.
 
-    entered: the pool's clock as it came. scores: so far. train_seconds: its share of the pool's. policy: after its last segment.
+    entered: the pool's clock as it came. scores, stays: so far. train_seconds: its share of the pool's. policy: after its last
+    segment.
     """
 
     trial: Trial
@@ -39,6 +41,7 @@ class Occupant:
     scores: Scores = field(default_factory=Scores)
     train_seconds: float = 0.0
     policy: Policy | None = None
+    stays: tuple[Stay, ...] = ()
 
     @property
     def segments(self) -> int:
@@ -58,9 +61,13 @@ class Pool:
         seed: int,
         episodes: int,
         repetitions: int,
+        place: tuple[int, int] = (0, 0),
     ):
-        """policy: see `Workload.policy`. repetitions: seeds of a trial, of which the program trains as many at once as it has."""
-        self.program, self.schedule, self._policy = program, schedule, policy
+        """policy: see `Workload.policy`. repetitions: seeds of a trial, of which the program trains as many at once as it has.
+
+        place: a `Stay`'s slot and pool.
+        """
+        self.program, self.schedule, self.place, self._policy = program, schedule, place, policy
         self._seed, self._episodes, self._repetitions = seed, episodes, repetitions
         self._occupants: dict[int, Occupant] = {}
         self._entering: set[int] = set()
@@ -99,6 +106,9 @@ class Pool:
 
     def advance(self) -> list[Advance]:
         """Train to the end of the pool's segment and evaluate every trial that is due; where each stands then, by number."""
+        if self._entering:
+            self.prepare(self._occupants[min(self._entering)])
+        began = seconds()
         self._take_in()
         end = self.schedule.end(self._segment + 1)
         due = {lane: self._due(occupant) for lane, occupant in self._occupants.items()}
@@ -108,8 +118,10 @@ class Pool:
             if lanes := [lane for lane, at in due.items() if at == stop]:
                 self._evaluate(lanes)
                 self.steps += sum(self._last_steps(self._occupants[lane].segments) for lane in lanes)
-        for occupant in self._occupants.values():
+        ended = seconds()
+        for lane, occupant in self._occupants.items():
             occupant.train_seconds += (self.watch.train - before) / len(self._occupants)
+            occupant.stays = extended(occupant.stays, Stay(*self.place, lane, PROCESS, began, ended))
         self._segment += 1
         self.watch.segments += 1
         return self.standings()
@@ -131,16 +143,19 @@ class Pool:
         for occupant in begun.values():
             for name, column in occupant.scores.save().items():
                 arrays[f"{occupant.trial.number}_{name}"] = column
+            arrays[f"{occupant.trial.number}_{STAYS}"] = to_array(occupant.stays)
         return arrays
 
     def restore(self, arrays: Mapping[str, np.ndarray], known: Mapping[int, Occupant]) -> None:
         """Go on from what was saved, with those of its trials that are `known`. Only in a new pool, after `prepare`."""
         rows = [[int(entry) for entry in row] for row in arrays["occupants"]]
-        for (number, lane, repetition, entered), seconds in zip(rows, arrays["train_seconds"], strict=True):
+        for (number, lane, repetition, entered), spent in zip(rows, arrays["train_seconds"], strict=True):
             if number in known:
                 occupant = known[number]
-                occupant.repetition, occupant.entered, occupant.train_seconds = repetition, entered, float(seconds)
+                occupant.repetition, occupant.entered, occupant.train_seconds = repetition, entered, float(spent)
                 occupant.scores.restore({name: arrays[f"{number}_{name}"] for name in SCORES})
+                if (stays := arrays.get(f"{number}_{STAYS}")) is not None:
+                    occupant.stays = from_array(stays)
                 self._occupants[lane] = occupant
         self._segment, self._clock = (int(entry) for entry in arrays["clock"])
         self._lanes = self.program.restore([arrays[name] for name in sorted(arrays) if name.startswith(LANES)])
@@ -150,7 +165,6 @@ class Pool:
         if not self._entering:
             return
         entering = {lane: self._occupants[lane] for lane in self._entering}
-        self.prepare(next(iter(entering.values())))
         hypers = self._hypers(entering)
         fresh = self.watch.time("train", lambda: self.program.start(self._keys(entering), hypers))
         for lane in self._entering:
@@ -236,4 +250,5 @@ class Pool:
             num_parameters=occupant.num_parameters,
             train_seconds=occupant.train_seconds,
             policy=occupant.policy,
+            stays=occupant.stays,
         )

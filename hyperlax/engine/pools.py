@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import traceback
@@ -180,10 +181,16 @@ class LanePools:
             seed=self._seed,
             episodes=self._workload.run_length.num_eval_episodes,
             repetitions=self._repetitions,
+            place=(slot, self._number_on(slot)),
         )
         place = _Place(algorithm, slot, cohort, pool)
         self._places.append(place)
         return place
+
+    def _number_on(self, slot: int) -> int:
+        """The lowest number that no pool of a slot has."""
+        used = {place.pool.place[1] for place in self._places if place.slot == slot}
+        return next(number for number in itertools.count() if number not in used)
 
     def _close(self, place: _Place) -> None:
         self._spent.update(_spent(place.pool))

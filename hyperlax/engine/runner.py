@@ -48,8 +48,8 @@ class LaneRunner:
         self._seed, self._num_seeds, self._stream = seed, registry.num_seeds, stream
         self._costs = costs or Costs(first.device_kind, first.platform, None)
         self._devices = list(slot_devices)
-        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for slot in slot_devices:
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(self.slots):
             self._free.put(slot)
 
     @property
@@ -154,7 +154,7 @@ class LaneRunner:
 
     def _run_on(
         self,
-        slot: Any,
+        slot: int,
         batch: HparamBatch,
         should_stop: Callable[[], bool],
         report: Callable[[int], None],
@@ -163,13 +163,14 @@ class LaneRunner:
         algorithm, lanes = self._needs(batch)
         schedule = schedule_of(self._workload.run_length, algorithm.steps_per_iteration)
         predicted = self._predicted_training(algorithm, lanes, batch) + self._predicted_making(algorithm, lanes)
-        program = self._registry.program(algorithm, slot, lanes)
+        program = self._registry.program(algorithm, self._devices[slot], lanes)
         assignment = Assignment(
             program,
             batch.trials,
             tuple(self._workload.lane(trial) for trial in batch.trials),
             tuple(self._workload.num_parameters(trial) for trial in batch.trials),
             self._workload.policy,
+            slot,
         )
         outcomes, watch = train_batch(
             assignment,
@@ -189,7 +190,7 @@ class LaneRunner:
             **watch.timing(),
             "steps": steps,
             "steps_per_second": steps / (watch.train + watch.evaluate),
-            "peak_memory_bytes": device.peak_memory_bytes(slot),
+            "peak_memory_bytes": device.peak_memory_bytes(self._devices[slot]),
             "lanes": lanes,
             "useful_lane_segments": _useful_lane_segments(outcomes),
             "predicted_seconds": predicted,

@@ -18,6 +18,7 @@ from hyperlax.errors import UsageError
 from hyperlax.files import escaped, read_csv, write_csv, write_json, write_text
 from hyperlax.metrics import METRICS, ReferenceReturns, compute
 from hyperlax.recipe import dotted
+from hyperlax.stays import TIMELINE, Stay
 from hyperlax.study.directory import SUCCESS
 from hyperlax.study.reasons import reason_of
 from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Outcome, Trial
@@ -25,6 +26,7 @@ from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Ou
 CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
 INTERMEDIATE = "intermediate.csv"
 SUMMARY = ("trial", "state", "reason", *METRICS, "seconds", "steps")
+STAYS = ("trial", "state", *Stay._fields)
 UNKNOWN_AFTER_AN_ERROR = (
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second",
     "peak_memory_bytes", "lanes", "useful_lane_segments", "predicted_seconds",
@@ -71,6 +73,7 @@ def write_batch(
     prunes, trial -> by what, of these names, it was `judged` at the end of every segment.
     """
     ends = write_tables(directory, batch, result, reference, searched, aggregate)
+    write_csv(directory / TIMELINE, STAYS, _stay_rows(ends, result.outcomes))
     if intermediate is not None:
         ends = [replace(end, intermediate=tuple(map(tuple, intermediate[end.number]))) for end in ends]
         write_csv(directory / INTERMEDIATE, ("trial", "segment", "of", *judged), _intermediate_rows(ends))
@@ -177,6 +180,13 @@ def _curve_rows(outcome: Outcome) -> Iterator[list[Any]]:
         for point, step in enumerate(curve.steps):
             measured = [float(column[point, seed]) for column in columns]
             yield [outcome.number, seed, int(step), *measured, curve.episodes]
+
+
+def _stay_rows(ends: Sequence[TrialEnd], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
+    """A row a trial and lane that it was in, times to the millisecond."""
+    for end, outcome in zip(ends, outcomes, strict=True):
+        for stay in outcome.stays:
+            yield [end.number, end.state, *stay[:4], round(stay.began, 3), round(stay.ended, 3)]
 
 
 def _intermediate_rows(ends: Sequence[TrialEnd]) -> Iterator[list[Any]]:

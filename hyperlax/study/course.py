@@ -9,6 +9,7 @@ import numpy as np
 from hyperlax.agent import Policy, joined
 from hyperlax.pooling import OPEN, Advance
 from hyperlax.recipe import apply, dotted
+from hyperlax.stays import Stay
 from hyperlax.trial import MEASURED, Curve, Outcome, Trial
 
 
@@ -19,7 +20,10 @@ def legal(trial: Trial) -> Trial:
 
 @dataclass
 class Course:
-    """A trial on its way. done: its repetitions that are complete, of which policies may be known; latest: where it stands now."""
+    """A trial on its way. done: the curves of its repetitions that are complete; latest: where the present one stands.
+
+    policies: what those became, where that is known. seconds_before, stays_before: of lanes that it has left.
+    """
 
     trial: Trial
     cohort: int = OPEN
@@ -30,11 +34,19 @@ class Course:
     has_failed: bool = False
     shown: list[list[float]] = field(default_factory=list)
     seconds_before: float = 0.0
+    stays_before: tuple[Stay, ...] = ()
 
     def begin_anew(self) -> None:
-        """Forget everything but the trial and its cohort."""
+        """Forget everything but the trial, its cohort and where it was."""
+        self.stays_before = self.stays
         self.done, self.policies, self.latest, self.shown, self.seconds_before = [], [], None, [], 0.0
         self.in_lane = self.has_failed = False
+
+    @property
+    def stays(self) -> tuple[Stay, ...]:
+        """In lanes, until now."""
+        now = self.latest.stays if self.in_lane and self.latest else ()
+        return self.stays_before + tuple(stay for stay in now if stay not in self.stays_before)
 
     def curve(self, points: int | None = None) -> Curve:
         """The first `points` evaluations of the first repetition, or all of those that are complete side by side."""
@@ -58,6 +70,7 @@ class Course:
             lane=self.latest.lane,
             fault_step=self.latest.fault_step,
             policy=joined(self.policies) if state == "COMPLETE" and self.policies else None,
+            stays=self.stays,
         )
 
 

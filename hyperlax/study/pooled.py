@@ -225,7 +225,8 @@ class PooledTraining:
     def _leave(self, course: Course) -> None:
         assert course.latest is not None
         self._pools.leave(course.trial.number)
-        course.in_lane, course.seconds_before = False, course.seconds_before + course.latest.train_seconds
+        course.stays_before, course.seconds_before = course.stays, course.seconds_before + course.latest.train_seconds
+        course.in_lane = False
 
     def _pick_up(self, drop: Dropped) -> None:
         """Have trials that lost their lanes begin anew: where something raised, in halves, so that in the end one is at fault."""

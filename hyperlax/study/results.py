@@ -9,6 +9,7 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.files import escaped, json_text
+from hyperlax.stays import Stay
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Outcome
 
@@ -49,6 +50,8 @@ def _problems_of_outcome(outcome: Outcome, seeds: int) -> Iterator[str]:
             yield f"the {name} {_shown(value)}; {words} is needed"
     if outcome.policy is not None and not isinstance(outcome.policy, Policy):
         yield f"the policy {_shown(outcome.policy)}; a Policy or None is needed"
+    if not isinstance(outcome.stays, tuple) or not all(isinstance(stay, Stay) for stay in outcome.stays):
+        yield f"the stays {_shown(outcome.stays)}; a tuple of Stays is needed"
     if isinstance(outcome.curve, Curve):
         yield from _problems_of_curve(outcome.curve, seeds)
     else:

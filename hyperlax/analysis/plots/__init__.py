@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from hyperlax.analysis.labels import AGGREGATE_WORDS
 from hyperlax.analysis.lost import LostFile, warn_once
 from hyperlax.analysis.plots.confirmation import confirmation_plot
+from hyperlax.analysis.plots.contour import contour
 from hyperlax.analysis.plots.hypervolume_history import hypervolume_history
 from hyperlax.analysis.plots.learning_curves import learning_curves
 from hyperlax.analysis.plots.nothing import NothingToShow
@@ -21,6 +22,7 @@ from hyperlax.analysis.plots.pareto_front import pareto_plot
 from hyperlax.analysis.plots.pbt_lineage import pbt_lineage
 from hyperlax.analysis.plots.pbt_winner import pbt_winner
 from hyperlax.analysis.plots.slice import slice_plot
+from hyperlax.analysis.plots.timeline import timeline
 from hyperlax.study.record import StudyRecord
 
 log = logging.getLogger(__name__)
@@ -128,6 +130,22 @@ PLOTS = (
         "Each hyperparameter on its own against the objective; brighter points are later trials.",
         slice_plot,
         min_width=900,
+    ),
+    Plot(
+        "contour",
+        "The two most important hyperparameters",
+        "Each point is a COMPLETE trial. The areas around them are a weighted mean of the trials nearby, an estimate; where no "
+        "trial is near they are empty. Hover for a trial's hyperparameters.",
+        contour,
+        min_width=520,
+    ),
+    Plot(
+        "timeline",
+        "Timeline of lanes",
+        "A row a lane of the compiled programs; a bar a trial in it, until its last evaluation there. Where a row is empty the "
+        "waited, mostly for a program that was being made. Dotted: another process went on.",
+        timeline,
+        min_width=680,
     ),
 )
 

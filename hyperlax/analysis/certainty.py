@@ -1,0 +1,66 @@
+"""How sure the winner is, in sentences: what is known of it on new seeds, otherwise why its value is probably too good."""
+
+from __future__ import annotations
+
+import shlex
+
+from hyperlax.analysis.best import complete_trials, ranked
+from hyperlax.analysis.labels import number
+from hyperlax.study.record import StudyRecord
+from hyperlax.study.verdict import best_confirmed, in_short
+
+EXACT = ("num_parameters",)
+"""Objectives without luck."""
+RETURNS = ("peak_performance", "final_performance")
+"""Objectives that `seed_spread` can be compared with."""
+
+
+def how_sure(record: StudyRecord) -> tuple[list[str], str]:
+    """Sentences about the winner or the Pareto front, which there has to be, and the shell command that finds out more.
+
+    No sentence for objectives in which there is no luck; the command is "" where nothing is left to find out, or where the study
+    was made by a command that cannot.
+    """
+    if all(name in EXACT for name in record.objectives):
+        return [], ""
+    if record.confirmation and best_confirmed(record.confirmation):
+        return in_short(record.confirmation), ""
+    sentences = [_of_luck(record), *(_of_rivals(record) if len(record.objectives) == 1 else [])]
+    if record.command.split()[1:2] != ["optuna-hp-search"]:
+        return sentences, ""
+    sentences.append("How good it is on seeds that the search never saw is not known. This finds out:")
+    words = ["hyperlax", "optuna-hp-search", "--resume-from", str(record.directory), "--confirm-top", "3"]
+    return sentences, shlex.join(words)
+
+
+def _of_luck(record: StudyRecord) -> str:
+    trials, seeds = len(complete_trials(record)), record.arguments["num_seeds"]
+    on = "one seed" if seeds == 1 else f"{seeds} seeds"
+    if trials == 1:
+        return f"It is the only COMPLETE trial, trained on {on}."
+    if len(record.objectives) > 1:
+        return (
+            f"The front is that of {trials} COMPLETE trials, each trained on {on}. A trial is on it partly by luck: the values "
+            "are probably too good, and other seeds would give another front."
+        )
+    return (
+        f"It is the best of {trials} COMPLETE trials, each trained on {on}. The larger a search, the more of its best value is "
+        "luck: the value is probably too good."
+    )
+
+
+def _of_rivals(record: StudyRecord) -> list[str]:
+    """Who comes next, and how many others the spread over seeds does not tell from the best."""
+    best, *others = ranked(record)
+    if not others:
+        return []
+    ((name, _),) = record.objectives.items()
+    sentences = [f"Next comes trial {others[0].number} with {number(others[0].values[name])}."]
+    spread = best.metrics.get("seed_spread")
+    if record.arguments["num_seeds"] > 1 and name in RETURNS and spread is not None:
+        close = sum(abs(best.values[name] - trial.values[name]) <= spread for trial in others)
+        sentences.append(
+            f"The final performance of its seeds has a standard deviation of {number(spread)}; trials that came as close to it as "
+            f"that: {close} of {len(others)}."
+        )
+    return sentences

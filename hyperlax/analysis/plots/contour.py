@@ -1,0 +1,122 @@
+"""The two hyperparameters that moved the objective most, together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from hyperlax.analysis.best import complete_trials
+from hyperlax.analysis.labels import short_names, with_unit
+from hyperlax.analysis.plots.coordinates import Coordinate, coordinate
+from hyperlax.analysis.plots.hover import hover_texts
+from hyperlax.analysis.plots.nothing import NothingToShow
+from hyperlax.analysis.plots.style import SCALE, finish
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord
+
+CELLS = 40
+"""Along an axis of numbers; along one of choices each choice is a cell."""
+FAR = 2.5
+"""Bandwidths from the nearest trial at which a cell stays empty."""
+
+
+def contour(record: StudyRecord) -> go.Figure:
+    """The first objective over the two most important hyperparameters: trials as points, around them what trials nearby reached.
+
+    The areas are a heat map without smoothing, which a browser draws at once.
+    """
+    trials, (leading, direction) = complete_trials(record), next(iter(record.objectives.items()))
+    shares = record.importances.get(leading, {})
+    if len(shares) < 2:
+        raise NothingToShow(
+            "The two most important hyperparameters are not known: that needs two that are searched, and at least "
+            f"{FEWEST_FOR_IMPORTANCES} COMPLETE trials with values that differ."
+        )
+    short = short_names(record.space)
+    across, up = (
+        coordinate(name, short[name], record.space[name])
+        for name in sorted(shares, key=lambda name: shares[name], reverse=True)[:2]
+    )
+    x, y = ([axis.position(trial.params[axis.name]) for trial in trials] for axis in (across, up))
+    values = [trial.values[leading] for trial in trials]
+    areas = surface((across, up), np.array([x, y]), np.array(values))
+    low, high = min(values), max(values)
+    colors: dict[str, Any] = {"colorscale": SCALE, "reversescale": direction == "minimize"}
+    title = {"text": with_unit(leading).replace(" (", "<br>("), "side": "right"}
+    figure = go.Figure()
+    figure.add_heatmap(
+        x=_edges(across).tolist(),
+        y=_edges(up).tolist(),
+        z=[[None if np.isnan(value) else float(f"{value:.6g}") for value in row] for row in areas],
+        zmin=low,
+        zmax=high,
+        zsmooth=False,
+        opacity=0.6,
+        hoverinfo="skip",
+        colorbar={"title": title, "thickness": 12},
+        **colors,
+    )
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        marker={
+            "color": values,
+            "cmin": low,
+            "cmax": high,
+            "size": 8,
+            "line": {"width": 1, "color": "#ffffff"},
+            **colors,
+        },
+        hovertext=hover_texts(record, trials),
+        hoverinfo="text",
+        showlegend=False,
+    )
+    figure.update_xaxes(**_axis(across))
+    figure.update_yaxes(**_axis(up))
+    return finish(figure, height=520)
+
+
+def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """float64[cells up, cells across]: the mean of the trials' values, those nearby counting most; nan where none is near.
+
+    positions: float64[2, trials], across and up; values: float64[trials]. Normal weights, so the mean lies between the lowest and
+    the highest value (Nadaraya, 1964; Watson, 1964); the bandwidth follows Scott's rule (1992) for trials spread evenly over both
+    axes. Choices are all equally far from one another, as far as the two ends of an axis.
+    """
+    bandwidth = len(values) ** (-1 / 6) / np.sqrt(12)
+    over, upward = (
+        _distances(axis, own) / bandwidth for axis, own in zip(axes, positions, strict=True)
+    )  # [cells, trials]
+    squared = over[None, :, :] ** 2 + upward[:, None, :] ** 2
+    nearest = squared.min(axis=2, keepdims=True)
+    weights = np.exp((nearest - squared) / 2)
+    means = (weights * values).sum(axis=2) / weights.sum(axis=2)
+    return np.where(nearest[:, :, 0] <= FAR**2, means, np.nan)
+
+
+def _distances(axis: Coordinate, positions: np.ndarray) -> np.ndarray:
+    """float64[cells, trials], in lengths of the axis."""
+    edges = _edges(axis)
+    centers = (edges[1:] + edges[:-1]) / 2
+    apart = np.abs(centers[:, None] - positions[None, :])
+    return (apart > 0.5).astype(np.float64) if axis.choices else apart / (edges[-1] - edges[0])
+
+
+def _edges(axis: Coordinate) -> np.ndarray:
+    """float64[cells + 1]: the ends of the cells."""
+    low, high = axis.range()
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, (len(axis.choices) or CELLS) + 1)
+
+
+def _axis(axis: Coordinate) -> dict[str, Any]:
+    edges = _edges(axis)
+    margin = 0.0 if axis.choices else 0.02 * (edges[-1] - edges[0])
+    settings: dict[str, Any] = {"title_text": axis.label, "range": [edges[0] - margin, edges[-1] + margin]}
+    settings["showgrid"] = False
+    if ticks := axis.ticks():
+        settings["tickvals"], settings["ticktext"] = ticks
+    return settings

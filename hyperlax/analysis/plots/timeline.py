@@ -1,0 +1,99 @@
+"""What each lane trained when."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from hyperlax.analysis.labels import number
+from hyperlax.analysis.plots.nothing import NothingToShow
+from hyperlax.analysis.plots.style import ACCENT, MUTED, POINT, finish
+from hyperlax.analysis.timeline import Bar, Timeline, timeline_of
+from hyperlax.study.record import StudyRecord
+
+COLORS = {"COMPLETE": POINT, "PRUNED": MUTED, "FAIL": ACCENT}
+MOST_WITH_NUMBERS = 120
+"""Bars up to which each shows the number of its trial; of more they would be too narrow."""
+MOST_LABELS = 48
+
+
+def timeline(record: StudyRecord) -> go.Figure:
+    """A row a lane, a bar a trial from where it entered to its last evaluation there, colored by how it ended."""
+    if record.lineage:
+        raise NothingToShow("All members train from the first interval to the last; the lineage shows them.")
+    found = timeline_of(record)
+    if not found.bars:
+        raise NothingToShow(
+            "No batch says when its trials trained: the times were not noted when it was trained, or its file is gone."
+        )
+    lanes = sorted({_lane(bar) for bar in found.bars})
+    place = {lane: index for index, lane in enumerate(lanes)}
+    figure = go.Figure()
+    for state, color in COLORS.items():
+        if own := [bar for bar in found.bars if bar.state == state]:
+            _add(figure, own, place, state, color, with_numbers=len(found.bars) <= MOST_WITH_NUMBERS)
+    for start in found.starts[1:]:
+        figure.add_vline(x=start, line={"color": MUTED, "dash": "dot", "width": 1.5})
+    every = -(-len(lanes) // MOST_LABELS)
+    several = {"slot": len({bar.slot for bar in found.bars}) > 1, "pool": any(bar.pool for bar in found.bars)}
+    figure.update_yaxes(
+        tickvals=list(range(0, len(lanes), every)),
+        ticktext=[_name(lane, several) for lane in lanes[::every]],
+        range=[len(lanes) - 0.5, -0.5],
+        showgrid=False,
+    )
+    figure.update_xaxes(title_text=_axis_title(found), rangemode="tozero")
+    figure.update_layout(
+        barmode="overlay",
+        hovermode="closest",
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
+    )
+    return finish(figure, height=150 + max(90, min(26 * len(lanes), 720)))
+
+
+def _add(
+    figure: go.Figure, bars: list[Bar], place: dict[tuple[int, ...], int], state: str, color: str, with_numbers: bool
+) -> None:
+    figure.add_bar(
+        orientation="h",
+        base=[round(bar.began, 3) for bar in bars],
+        x=[round(bar.ended - bar.began, 3) for bar in bars],
+        y=[place[_lane(bar)] for bar in bars],
+        width=0.8,
+        name=state,
+        marker={"color": color, "opacity": 0.85, "line": {"width": 1, "color": "rgba(255,255,255,0.7)"}},
+        text=[str(bar.trial) for bar in bars] if with_numbers else None,
+        textposition="inside" if with_numbers else "none",
+        insidetextanchor="middle",
+        textangle=0,
+        constraintext="both",
+        hovertext=[_text(bar) for bar in bars],
+        hoverinfo="text",
+        showlegend=True,
+    )
+
+
+def _lane(bar: Bar) -> tuple[int, int, int]:
+    return bar.slot, bar.pool, bar.lane
+
+
+def _name(lane: tuple[int, int, int], several: dict[str, bool]) -> str:
+    """Of a slot only where there are several, of a pool likewise."""
+    slot, pool, index = lane
+    words = [f"slot {slot}"] if several["slot"] else []
+    words += [f"pool {pool}"] if several["pool"] else []
+    return ", ".join([*words, f"lane {index}"])
+
+
+def _text(bar: Bar) -> str:
+    where = _name(_lane(bar), {"slot": True, "pool": bar.pool > 0})
+    times = f"{number(round(bar.began, 1))} s to {number(round(bar.ended, 1))} s"
+    return f"<b>trial {bar.trial}</b>: {bar.state}<br>{where}<br>{times}"
+
+
+def _axis_title(found: Timeline) -> str:
+    title = "seconds since the first lane began"
+    if len(found.starts) > 1:
+        title += ", without the time between processes"
+    if found.unknown:
+        title += f"<br>without {found.unknown} batch{'' if found.unknown == 1 else 'es'} whose times are not known"
+    return title

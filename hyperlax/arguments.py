@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from hyperlax.sweep_flags import SweepFlags
 
 A = TypeVar("A")
-OF_THIS_RUN = ("resume_from", "plan_only", "retry_failed", "quiet", "json")
+OF_THIS_RUN = (
+    "resume_from", "plan_only", "retry_failed", "quiet", "json", "track", "tracking_uri", "tracking_experiment",
+)  # fmt: skip
+"""Flags that say nothing of what a study is; where it is tracked is kept in `mlflow.json`."""
 SWITCHES = ("compilation_cache", "default_trial")
 """What is on unless `--no-...` turns it off."""
 TIE_BREAKER = "normalized_auc"

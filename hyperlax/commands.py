@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from hyperlax.command_parts import log_from, recipe_name
 from hyperlax.errors import UsageError
 from hyperlax.flags import InvalidateFlags, RepairFlags, SearchFlags
-from hyperlax.looking_commands import compare, delete, export, list_studies, report, show, watch
+from hyperlax.looking_commands import compare, dashboard, delete, export, list_studies, report, show, watch
 from hyperlax.looking_flags import (
     CompareFlags,
     CompletionFlags,
+    DashboardFlags,
     DeleteFlags,
     ExportFlags,
     ListFlags,
@@ -211,6 +212,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "compare": (CompareFlags, compare),
     "export": (ExportFlags, export),
     "delete": (DeleteFlags, delete),
+    "dashboard": (DashboardFlags, dashboard),
     "completion": (CompletionFlags, completion),
 }
 
@@ -259,10 +261,12 @@ def _run(flags: SearchFlags | SweepFlags, arguments: StudyArguments, recipe: Rec
     from hyperlax.study.directory import study_directory
     from hyperlax.study.launcher import run_study
     from hyperlax.study.shown import Silent, in_json
+    from hyperlax.tracking import tracker_of
 
-    run = partial(run_study, arguments, recipe, directory, retry_failed=flags.retry_failed)
+    where = directory or study_directory(arguments, recipe).root
+    tracker = tracker_of(flags, arguments.study_name, where, is_new=directory is None)
+    run = partial(run_study, arguments, recipe, directory, retry_failed=flags.retry_failed, tracker=tracker)
     if flags.json:
-        where = directory or study_directory(arguments, recipe).root
         return in_json(lambda show: run(show=show), where)
     return run(show=Silent) if flags.quiet else run()
 

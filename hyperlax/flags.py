@@ -121,6 +121,25 @@ CheckpointSeconds = Annotated[
         "default: 60",
     ),
 ]
+Track = Annotated[
+    Literal["none", "mlflow"] | None,
+    flag(
+        "{none,mlflow}",
+        "Write the study to MLflow as well, a run with one under it for each trial; none leaves that out this time.",
+        "default: none; a study that was tracked goes on so",
+    ),
+]
+TrackingUri = Annotated[
+    str | None,
+    flag(
+        "URI",
+        "MLflow's store or server: sqlite:///FILE, http://HOST:PORT, ...",
+        "default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db",
+    ),
+]
+TrackingExperiment = Annotated[
+    str | None, flag("NAME", "The experiment in MLflow; it is made if there is none.", "default: the study's name")
+]
 
 
 @dataclass(frozen=True)
@@ -237,6 +256,9 @@ class SearchFlags:
     retry_failed: RetryFailed = False
     checkpoint_seconds: CheckpointSeconds = None
     no_compilation_cache: NoCompilationCache = False
+    track: Track = None
+    tracking_uri: TrackingUri = None
+    tracking_experiment: TrackingExperiment = None
     quiet: Quiet = False
     json: Json = False
 

@@ -7,7 +7,16 @@ import time
 from pathlib import Path
 
 from hyperlax.errors import UsageError
-from hyperlax.looking_flags import CompareFlags, DeleteFlags, ExportFlags, ListFlags, ReportFlags, ShowFlags, WatchFlags
+from hyperlax.looking_flags import (
+    CompareFlags,
+    DashboardFlags,
+    DeleteFlags,
+    ExportFlags,
+    ListFlags,
+    ReportFlags,
+    ShowFlags,
+    WatchFlags,
+)
 
 CLEAR = "\x1b[H\x1b[2J"
 """To an empty terminal, from its upper left corner."""
@@ -145,6 +154,14 @@ def delete(flags: DeleteFlags) -> int:
     from hyperlax.study.deletion import delete as remove
 
     return remove(named_directory(flags.directory, "delete"), flags.yes)
+
+
+def dashboard(flags: DashboardFlags) -> int:
+    """A study in a browser, until Ctrl-C."""
+    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.study.dashboard import serve
+
+    return serve(named_directory(flags.directory, "dashboard"), flags.host, flags.port)
 
 
 def _check_top(top: int) -> None:

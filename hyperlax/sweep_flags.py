@@ -28,6 +28,9 @@ from hyperlax.flags import (
     StudyName,
     Timeout,
     TotalTimesteps,
+    Track,
+    TrackingExperiment,
+    TrackingUri,
     flag,
 )
 
@@ -108,5 +111,8 @@ class SweepFlags:
     retry_failed: RetryFailed = False
     checkpoint_seconds: CheckpointSeconds = None
     no_compilation_cache: NoCompilationCache = False
+    track: Track = None
+    tracking_uri: TrackingUri = None
+    tracking_experiment: TrackingExperiment = None
     quiet: Quiet = False
     json: Json = False

@@ -30,6 +30,7 @@ from hyperlax.study.launcher import run_study
 from hyperlax.study.planning import print_plan
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.repair import repair
+from hyperlax.study.tracking import Tracker
 from hyperlax.study.training import StudyRunner, runner_of_confirmation
 from tests.fake_runner import FakeRunner
 
@@ -115,7 +116,7 @@ class Case:
     """One study in one directory, started and resumed. pages: the records that the analysis got, with their directories.
 
     recipe: by default SAC with the search space. analyse: what makes pages, by default nothing but notes that it was called.
-    confirmer: makes the runner of the confirmation.
+    confirmer: makes the runner of the confirmation. tracker: follows every run of it from now on.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Case:
         recipe: Recipe | None = None,
         analyse: Analyse | None = None,
         confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
+        tracker: Tracker | None = None,
         **arguments: Any,
     ):
         self.root = root
@@ -133,6 +135,7 @@ class Case:
         self.arguments = arguments
         self.analyse = analyse or self._keep
         self.confirmer = confirmer
+        self.tracker = tracker
         self.directory = root / self.recipe.name / slug(arguments.get("env_config", "gymnax.pendulum"))
         self.pages: list[tuple[StudyRecord, Path]] = []
 
@@ -189,4 +192,5 @@ class Case:
     ) -> int:
         arguments = arguments_of(self.root, **{**self.arguments, **changes})
         runner = runner or FakeRunner()
-        return run_study(arguments, self.recipe, resume_from, runner, self.analyse, retry_failed, self.confirmer)
+        parts = (runner, self.analyse, retry_failed, self.confirmer)
+        return run_study(arguments, self.recipe, resume_from, *parts, tracker=self.tracker)

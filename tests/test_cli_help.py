@@ -88,7 +88,7 @@ def test_every_flag_of_a_study_reaches_it(calls):
         "--aggregate worst --seed-schedule fixed --confirm-top 2 --confirm-seeds 4 --save-agents all",
     ]
     assert cli.main([*STUDY, *" ".join(flags).split()]) == 0
-    [(arguments, recipe, directory, _)] = calls
+    [(arguments, recipe, directory, *_)] = calls
     assert recipe.name == "sac_mlp" and directory is None
     assert arguments.to_json() == {
         "algo_and_network_config": "sac_mlp",

@@ -12,8 +12,8 @@ from hyperlax.study.directory import LOCK, only_one_process
 
 WRITTEN = (
     "study.json", "optuna_study.db", "optuna_study.db.backup", "optuna_study.db-journal", "samples.csv", "amendments.json",
-    "agents", "checkpoints", "confirmation", "confirmation.csv", "report.html", "trials.csv", "best_optuna_params.json",
-    "pareto_front_params.json", "analysis_plots", "pbt_schedule.json", "optuna_exec_batch_*",
+    "agents", "mlflow.json", "checkpoints", "confirmation", "confirmation.csv", "report.html", "trials.csv",
+    "best_optuna_params.json", "pareto_front_params.json", "analysis_plots", "pbt_schedule.json", "optuna_exec_batch_*",
 )  # fmt: skip
 """Names, with wildcards, at a study's root."""
 

@@ -32,6 +32,7 @@ from hyperlax.study.presampled import Presampled
 from hyperlax.study.progress import Progress
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
+from hyperlax.study.tracking import Tracker
 from hyperlax.study.training import StudyRunner, reference_returns, runner_of_confirmation, runner_of_study
 
 
@@ -44,22 +45,23 @@ def run_study(
     retry_failed: bool = False,
     confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
     show: Callable[..., Progress] = Progress,
+    tracker: Tracker | None = None,
 ) -> int:
     """Run a study, or go on with the one in `resume_from`, until it has `n_trials` finished trials. Returns the exit status.
 
     0: done, or out of time. 1: too many trials failed. 130, 143: interrupted. UsageError, before anything is written, for what
     cannot run; HyperlaxError, with the command that goes on, when the system refuses to write. retry_failed: of the study in
     `resume_from`, see `StudyLoop`. runner, confirmer: what trains, by default the engine. analyse: by default
-    `hyperlax.analysis`, imported when first needed. show: makes what shows how far it is.
+    `hyperlax.analysis`, imported when first needed. show: makes what shows how far it is. tracker: follows the study elsewhere.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_search(arguments, recipe.space)
     deadline = time.monotonic() + (arguments.timeout or float("inf"))
     if resume_from is None:
-        return _start(arguments, recipe, runner, analyse or write_pages, deadline, confirmer, show)
+        return _start(arguments, recipe, runner, analyse or write_pages, deadline, confirmer, show, tracker)
     directory = StudyDirectory(resume_from)
     return _resume(
-        arguments, recipe, directory, runner, analyse or write_pages, deadline, retry_failed, confirmer, show
+        arguments, recipe, directory, runner, analyse or write_pages, deadline, retry_failed, confirmer, show, tracker
     )
 
 
@@ -71,6 +73,7 @@ def _start(
     deadline: float,
     confirmer: Callable[..., StudyRunner],
     show: Callable[..., Progress],
+    tracker: Tracker | None,
 ) -> int:
     directory = study_directory(arguments, recipe)
     refuse_running(directory.root)
@@ -93,7 +96,7 @@ def _start(
         check_writable(directory)
         if isinstance(recipe, Presampled):
             samples.write(directory.samples, recipe.samples)
-        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, confirmer=confirmer, show=show)
+        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, confirmer=confirmer, show=show, tracker=tracker)
         return loop.run(lambda: ready)
 
 
@@ -107,12 +110,13 @@ def _resume(
     retry_failed: bool,
     confirmer: Callable[..., StudyRunner],
     show: Callable[..., Progress],
+    tracker: Tracker | None,
 ) -> int:
     stored = manifests.read(directory.manifest, recipe)
     manifest = replace(stored, arguments=arguments.to_json(), command=manifests.search_command(arguments))
     with _ending_on_refusal(directory), only_one_process(directory.root):
         check_writable(directory)
-        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, retry_failed, confirmer, show)
+        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, retry_failed, confirmer, show, tracker)
         return loop.run(lambda: runner or runner_of_study(arguments, recipe, stored))
 
 

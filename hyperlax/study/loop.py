@@ -35,6 +35,7 @@ from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.storage import StudyStorage, is_feasible
 from hyperlax.study.summary import print_end
 from hyperlax.study.super_batches import SuperBatches
+from hyperlax.study.tracking import Tracker, Tracking
 from hyperlax.study.training import StudyRunner, runner_of_confirmation
 from hyperlax.study.untold import untold_trials
 
@@ -45,7 +46,7 @@ class StudyLoop:
     """A study while it runs. deadline: of `time.monotonic`, after which no hparam batch starts.
 
     retry_failed: begin by letting failed trials wait to be run again. confirmer: gives the runner of the confirmation. show: makes
-    what shows how far it is.
+    what shows how far it is. tracker: follows the study elsewhere, None where nothing does.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class StudyLoop:
         retry_failed: bool = False,
         confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
         show: Callable[..., Progress] = Progress,
+        tracker: Tracker | None = None,
     ):
         self._arguments = arguments
         self._recipe = recipe
         self._directory = directory
         self._manifest = manifest
-        self._analyse = analyse
+        self._tracking = Tracking(tracker, directory.root)
+        self._analyse = self._tracking.after(analyse)
         self._deadline = deadline
         self._retry_failed = retry_failed
         self._confirmer, self._show = confirmer, show
@@ -90,7 +93,7 @@ class StudyLoop:
         self._refuse_fewer_trials()
         self._manifest.write(self._directory.manifest)
         self._storage = StudyStorage(self._directory.database, self._arguments.study_name, self._objectives)
-        with closing(self._storage), closing(self._background), stopping_on_signals(self._stop):
+        with closing(self._storage), closing(self._tracking), closing(self._background), stopping_on_signals(self._stop):
             self._storage.describe(
                 {
                     "recipe": self._recipe.name,
@@ -114,6 +117,7 @@ class StudyLoop:
             for trial in (trial for trial in finished if not self._conversation.is_invalidated(trial.number)):
                 self._failures.count(trial.state.name, trial.user_attrs.get("reason", ""))
             self._write_analysis()
+            self._tracking.follow(self._record)
             if self._conversation.finished() < self._arguments.n_trials:
                 self._train(runner())
             self._background.wait()
@@ -128,17 +132,15 @@ class StudyLoop:
                 exhausted=self._exhausted,
                 saved=self._checkpoints.saved_trials(),
             )
-            return status or self._confirm()
+            status = status or self._confirm()
+            self._tracking.end(self._record, status)
+            return status
 
     def _confirm(self) -> int:
         """Train the best again on new seeds, where that is asked for and the study has all of its trials. The exit status."""
         is_whole = self._exhausted or self._conversation.finished() >= self._arguments.n_trials
         if not self._arguments.confirm_top or not is_whole:
             return 0
-
-        def look() -> StudyRecord:
-            parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation)
-            return findings.record_of(*parts, self._conversation.trials())
 
         def write_pages() -> None:
             self._write_analysis()
@@ -147,7 +149,12 @@ class StudyLoop:
         make_runner = partial(self._confirmer, self._arguments, self._recipe, self._manifest.packing)
         parts = (self._arguments, self._recipe, self._directory, make_runner, self._stop, self._deadline)
         confirming = Confirming(*parts, self._show)
-        return confirming.run(look, write_pages, self._retry_failed)
+        return confirming.run(self._record, write_pages, self._retry_failed)
+
+    def _record(self) -> StudyRecord:
+        """The study as of now."""
+        parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation)
+        return findings.record_of(*parts, self._conversation.trials())
 
     def _refuse_fewer_trials(self) -> None:
         """UsageError if the study is to end with fewer finished trials than it holds, in the database or on disk."""

@@ -1,0 +1,82 @@
+"""`hyperlax dashboard`: optuna-dashboard on a study's database, which it cannot write."""
+
+from __future__ import annotations
+
+import importlib.util
+import sqlite3
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from optuna.storages import RDBStorage
+
+from hyperlax.errors import UsageError
+from hyperlax.study.database import PATIENCE
+from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.opened import open_study
+from hyperlax.study.storage import url_of
+
+LARGEST_PORT = 65535
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread a request: a browser asks for several things at once, and importances take a while."""
+
+    daemon_threads = True
+
+
+class _Quietly(WSGIRequestHandler):
+    """Prints nothing of requests that are answered."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing is printed."""
+
+
+def serve(root: Path, host: str, port: int) -> int:
+    """Serve the dashboard of the study, or population, in a directory until Ctrl-C; also while a process runs the study.
+
+    port: 0 takes a free one. Returns 0. UsageError if there is no study or no database yet, if optuna-dashboard is not installed,
+    or if the port cannot be had.
+    """
+    if not 0 <= port <= LARGEST_PORT:
+        raise UsageError(f"--port needs a number from 0 to {LARGEST_PORT}, got {port}.")
+    name = open_study(root, "dashboard").record.study_name
+    database = StudyDirectory(root).database
+    if not database.exists():
+        raise UsageError(f"dashboard {root}: has no database yet. It is there as soon as the search has begun.")
+    if importlib.util.find_spec("optuna_dashboard") is None:
+        raise UsageError('dashboard needs the package optuna-dashboard: pip install "hyperlax[dashboard]"')
+    from optuna_dashboard import wsgi  # pyright: ignore[reportMissingImports]
+
+    storage = reading_only(database)
+    try:
+        with _bound(host, port, wsgi(storage)) as server:
+            study = storage.get_study_id_from_name(name)
+            print(f"Dashboard of {name}: http://{host}:{server.server_port}/dashboard/studies/{study}", flush=True)
+            print("Ctrl-C ends it.", flush=True)
+            server.serve_forever()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        storage.engine.dispose()
+    return 0
+
+
+def reading_only(database: Path) -> RDBStorage:
+    """A study's database for whoever only looks: SQLite refuses to write it. It was checked before."""
+
+    def connect() -> sqlite3.Connection:
+        address = f"{database.absolute().as_uri()}?mode=ro"
+        return sqlite3.connect(address, uri=True, timeout=PATIENCE, check_same_thread=False)
+
+    return RDBStorage(url_of(database), engine_kwargs={"creator": connect}, skip_table_creation=True)
+
+
+def _bound(host: str, port: int, app: Any) -> WSGIServer:
+    try:
+        return make_server(host, port, app, server_class=_Server, handler_class=_Quietly)
+    except OSError as error:
+        raise UsageError(
+            f"dashboard: http://{host}:{port} cannot be served ({error.strerror}). Choose another --port, or --port 0 for a free one."
+        ) from error

@@ -1,0 +1,184 @@
+"""What MLflow is told of a study and of its trials, as plain data, within MLflow's limits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, winners
+from hyperlax.analysis.curves import LearningCurve, read_curves
+from hyperlax.analysis.lost import LostFile
+from hyperlax.analysis.pages import PLOTLY_FILE, PLOTS_DIRECTORY
+from hyperlax.analysis.terminal import best_in_words, counts
+from hyperlax.arguments import StudyArguments
+from hyperlax.files import cell
+from hyperlax.resumed_arguments import MAY_CHANGE_ON_RESUME
+from hyperlax.study.directory import SUCCESS
+from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.verdict import best_confirmed, in_short
+
+LONGEST_TAG, LONGEST_PARAM = 5000, 6000
+"""Letters that MLflow keeps of a tag's and of a parameter's value."""
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+"""A trial's state -> its run's status."""
+STATE, REASON, BATCH = "hyperlax.state", "hyperlax.reason", "hyperlax.batch"
+TRIAL, FEASIBLE = "hyperlax.trial", "hyperlax.feasible"
+DESCRIPTION = "mlflow.note.content"
+PAGES = ("report.html", "trials.csv", "study.json", "confirmation.csv", BEST_FILE, PARETO_FILE)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value of a metric. step: environment steps of a trial, finished trials of a study."""
+
+    name: str
+    value: float
+    step: int
+
+
+@dataclass(frozen=True)
+class TrialEntry:
+    """What is written of a trial that has ended. began, ended: milliseconds since 1970, None where they are not known."""
+
+    number: int
+    status: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    points: list[Point]
+    began: int | None
+    ended: int | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a study stands: tags that replace the former ones, and points that are written when those have changed."""
+
+    tags: dict[str, str]
+    points: list[Point]
+
+
+def mark_of(record: StudyRecord, trial: TrialRecord) -> dict[str, str]:
+    """The tags that change when a trial ends otherwise than it had: run again, or taken out of the ranking."""
+    batch = trial.batch_directory
+    relative = "" if batch is None else batch.relative_to(record.directory).as_posix()
+    tags = {STATE: trial.state, REASON: trial.reason[:LONGEST_TAG], BATCH: relative}
+    return {name: value for name, value in tags.items() if value}
+
+
+def trial_entry(record: StudyRecord, trial: TrialRecord, curve: LearningCurve | None) -> TrialEntry:
+    """A trial that has ended, with its curve where there is one."""
+    began, ended = _times(trial.batch_directory)
+    tags = {TRIAL: str(trial.number), **mark_of(record, trial)}
+    if not trial.feasible:
+        tags[FEASIBLE] = "false"
+    last = 0 if curve is None else int(curve.steps[-1])
+    summary = [Point(name, value, last) for name, value in trial.metrics.items()]
+    return TrialEntry(
+        number=trial.number,
+        status=STATUS[trial.state],
+        params={name: _text(value) for name, value in trial.params.items()},
+        tags=tags,
+        points=[point for point in [*_curve_points(curve), *summary] if math.isfinite(point.value)],
+        began=began,
+        ended=ended,
+    )
+
+
+def with_curves(trials: Iterable[TrialRecord]) -> Iterator[tuple[TrialRecord, LearningCurve | None]]:
+    """Each trial with its curve, None where its file has none that can be read; of neighbours in a batch it is read once."""
+    for batch, group in groupby(trials, key=lambda trial: trial.batch_directory):
+        mates = list(group)
+        curves = {} if batch is None else _curves(mates) or {k: v for mate in mates for k, v in _curves([mate]).items()}
+        yield from ((trial, curves.get(trial.number)) for trial in mates)
+
+
+def study_params(record: StudyRecord) -> dict[str, str]:
+    """The arguments that cannot change in a study: MLflow's parameters cannot either."""
+    fixed = {f: record.arguments.get(f) for f in StudyArguments.__dataclass_fields__ if f not in MAY_CHANGE_ON_RESUME}
+    return {name: _text(value) for name, value in fixed.items() if value not in (None, [])}
+
+
+def standing(record: StudyRecord) -> Standing:
+    """The best of a study, how far it is, and what made it."""
+    best = winners(record)
+    finished = sum(trial.state != "RUNNING" for trial in record.trials)
+    how_far = counts(record, int(record.arguments["n_trials"]))
+    tags = {
+        DESCRIPTION: f"{record.recipe} on {record.environment}: {how_far}\n\nBest: {best_in_words(record)}",
+        "hyperlax.trials": how_far,
+        "hyperlax.directory": str(record.directory.absolute()),
+        "hyperlax.command": record.command,
+        "hyperlax.device": record.device,
+        **{f"hyperlax.version.{package}": version for package, version in record.versions.items()},
+    }
+    points = []
+    if best and len(record.objectives) == 1:
+        tags["best_trial"] = str(best[0].number)
+        tags |= {f"best.{name}": _text(value) for name, value in best[0].params.items()}
+    elif best:
+        tags["pareto_front"] = ", ".join(str(trial.number) for trial in best)
+    for name, direction in record.objectives.items():
+        values = [trial.values[name] for trial in best]
+        if values:
+            points.append(Point(f"best_{name}", max(values) if direction == "maximize" else min(values), finished))
+    if record.confirmation and (winner := best_confirmed(record.confirmation)):
+        metric = record.confirmation.metric
+        tags["confirmed"] = " ".join(in_short(record.confirmation))
+        points.append(Point(f"confirmed_{metric}", float(np.mean(winner.per_seed[metric])), finished))
+    return Standing({name: value[:LONGEST_TAG] for name, value in tags.items()}, points)
+
+
+def artifacts(directory: Path) -> list[tuple[Path, str | None]]:
+    """The files of a study that there are, each with the folder that it goes to among the artifacts."""
+    plots = directory / PLOTS_DIRECTORY
+    pages: list[tuple[Path, str | None]] = [(directory / name, None) for name in PAGES]
+    drawn = [(path, PLOTS_DIRECTORY) for path in (plots / PLOTLY_FILE, *sorted(plots.glob("*.html")))]
+    return [(path, folder) for path, folder in [*pages, *drawn] if path.is_file()]
+
+
+def in_chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """The items, at most so many at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _curves(trials: Sequence[TrialRecord]) -> Mapping[int, LearningCurve]:
+    try:
+        return read_curves(trials)
+    except (LostFile, ValueError, KeyError, csv.Error):  # gone, damaged, or of a trial that failed at once
+        return {}
+
+
+def _curve_points(curve: LearningCurve | None) -> Iterator[Point]:
+    """The mean over seeds, and where there are several the lowest and the highest."""
+    if curve is None:
+        return
+    shown = {"return_mean": np.mean}
+    if curve.returns.shape[1] > 1:
+        shown |= {"return_min": np.min, "return_max": np.max}
+    for name, over_seeds in shown.items():
+        for step, value in zip(curve.steps, over_seeds(curve.returns, axis=1), strict=True):
+            yield Point(name, float(value), int(step))
+
+
+def _times(batch: Path | None) -> tuple[int | None, int | None]:
+    """When a batch began and ended, from its files: trials of a batch train together."""
+    if batch is None:
+        return None, None
+    try:
+        ended = int((batch / SUCCESS).stat().st_mtime * 1000)
+        seconds = json.loads((batch / "timing.json").read_text(encoding="utf-8"))["wall_seconds"]
+        return ended - int((seconds or 0.0) * 1000), ended
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None
+
+
+def _text(value: Any) -> str:
+    return cell(value)[:LONGEST_PARAM]

@@ -1,0 +1,259 @@
+"""A study in MLflow: a parent run, and under it a run a trial. The only importer of mlflow, when something is first written.
+
+Every run is found again by what is written on it, so that a process that died anywhere leaves nothing that the next one would write
+twice: the parent carries the study's tag from its first moment, a trial's run its number and how the trial ended, and a run that was
+not ended is written once more, with the same timestamps, into itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyperlax.errors import HyperlaxError
+from hyperlax.study.record import StudyRecord
+from hyperlax.tracking.entries import (
+    BATCH,
+    REASON,
+    STATE,
+    TRIAL,
+    Point,
+    Standing,
+    TrialEntry,
+    artifacts,
+    in_chunks,
+    mark_of,
+    standing,
+    study_params,
+    trial_entry,
+    with_curves,
+)
+from hyperlax.tracking.place import Place
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+    from mlflow.entities import Run  # pyright: ignore[reportMissingImports]
+
+log = logging.getLogger(__name__)
+
+STUDY = "hyperlax.study"
+PARENT = "mlflow.parentRunId"
+ENDED = {0: "FINISHED", 130: "KILLED", 143: "KILLED"}
+"""A process's exit status -> that of the parent run; FAILED for any other."""
+MOST_TAGS, MOST_PARAMS, MOST_METRICS = 100, 100, 1000
+"""That MLflow takes in one call."""
+PAGE = 1000
+OF_THE_BEST = ("best.", "best_trial", "pareto_front", "confirmed")
+"""How the parent's tags begin that go when nothing is the best any more."""
+STANDINGS = {"best_trial", "pareto_front", "confirmed", "hyperlax.trials"}
+"""Its tags whose change gives its metrics a new point."""
+
+
+class MlflowTracker:
+    """Tracks one study at a place. What MLflow raises passes; the next call then looks anew at what MLflow has."""
+
+    name = "MLflow"
+
+    def __init__(self, place: Place):
+        self._place = place
+        self._run: StudyRun | None = None
+        self._is_announced = False
+
+    def follow(self, record: StudyRecord) -> None:
+        """Write every trial that has ended and is not written yet, how the study stands, and its pages where they are new."""
+        try:
+            self._run = self._run or self._open(record)
+            self._run.catch_up(record)
+        except BaseException:
+            self._run = None
+            raise
+
+    def end(self, record: StudyRecord, status: int) -> None:
+        """The same, and end the parent run."""
+        self.follow(record)
+        assert self._run is not None
+        self._run.end(ENDED.get(status, "FAILED"))
+
+    def _open(self, record: StudyRecord) -> StudyRun:
+        self._place.write()
+        client = _connect(self._place)
+        experiment = _experiment(client, self._place)
+        run = StudyRun(client, experiment, _parent(client, experiment, self._place.study, record))
+        if not self._is_announced:
+            log.info("Tracked in MLflow, experiment %s. %s", self._place.experiment, _how_to_look(self._place))
+            self._is_announced = True
+        return run
+
+
+@dataclass
+class _Found:
+    """A trial's run as MLflow has it. is_whole: it was ended, so that nothing of it is missing."""
+
+    run: str
+    mark: dict[str, str]
+    is_whole: bool
+
+
+class StudyRun:
+    """The parent run of a study and those of its trials, as this process knows them to be in MLflow."""
+
+    def __init__(self, client: MlflowClient, experiment: str, run: Run):
+        self._client, self._experiment, self._id = client, experiment, run.info.run_id
+        self._tags, self._params = dict(run.data.tags), set(run.data.params)
+        self._sent: dict[Path, tuple[int, int]] = {}
+        self._trials = self._find_trials()
+
+    def catch_up(self, record: StudyRecord) -> None:
+        """Write what is missing."""
+        params = {name: value for name, value in study_params(record).items() if name not in self._params}
+        self._log(self._id, params=params)
+        self._params |= params.keys()
+        ended = sorted((trial for trial in record.trials if trial.state != "RUNNING"), key=lambda trial: trial.number)
+        missing = [trial for trial in ended if not self._has(trial.number, mark_of(record, trial))]
+        for trial, curve in with_curves(missing):
+            self._write_trial(trial_entry(record, trial, curve))
+        self._write_standing(standing(record))
+        self._send(record.directory)
+
+    def end(self, status: str) -> None:
+        """End the parent run."""
+        self._client.set_terminated(self._id, status)
+
+    def _has(self, number: int, mark: Mapping[str, str]) -> bool:
+        found = self._trials.get(number)
+        return found is not None and found.is_whole and found.mark == mark
+
+    def _write_trial(self, entry: TrialEntry) -> None:
+        """A trial's run: begun, filled and ended. One of a former end of the trial goes to MLflow's bin."""
+        mark = {name: entry.tags[name] for name in (STATE, REASON, BATCH) if name in entry.tags}
+        found = self._trials.get(entry.number)
+        if found and found.mark != mark:
+            self._client.delete_run(found.run)
+            found = None
+        if found is None:
+            tags = {**entry.tags, PARENT: self._id}
+            name = f"trial {entry.number}"
+            run = self._client.create_run(self._experiment, start_time=entry.began, tags=tags, run_name=name)
+            found = self._trials[entry.number] = _Found(run.info.run_id, mark, False)
+        self._log(found.run, entry.params, entry.points, at=entry.ended)
+        self._client.set_terminated(found.run, entry.status, end_time=entry.ended)
+        found.is_whole = True
+
+    def _write_standing(self, now: Standing) -> None:
+        """The parent's tags, and its metrics where what the tags say has changed."""
+        new = {name: value for name, value in now.tags.items() if self._tags.get(name) != value}
+        if new.keys() & STANDINGS:
+            self._log(self._id, points=now.points)
+        self._log(self._id, tags=new)
+        outdated = [name for name in self._tags if name not in now.tags and name.startswith(OF_THE_BEST)]
+        for name in outdated:
+            self._client.delete_tag(self._id, name)
+        self._tags = {name: value for name, value in {**self._tags, **new}.items() if name not in outdated}
+
+    def _send(self, directory: Path) -> None:
+        """The study's pages that have changed since this process sent them."""
+        for path, folder in artifacts(directory):
+            state = path.stat()
+            version = (state.st_mtime_ns, state.st_size)
+            if self._sent.get(path) != version:
+                self._client.log_artifact(self._id, str(path), folder)
+                self._sent[path] = version
+
+    def _log(
+        self,
+        run: str,
+        params: Mapping[str, str] | None = None,
+        points: Iterable[Point] = (),
+        tags: Mapping[str, str] | None = None,
+        at: int | None = None,
+    ) -> None:
+        """In as many calls as MLflow's limits make of it. at: milliseconds since 1970, by default now."""
+        from mlflow.entities import Metric, Param, RunTag  # pyright: ignore[reportMissingImports]
+
+        when = int(time.time() * 1000) if at is None else at
+        metrics = [Metric(point.name, point.value, when, point.step) for point in points]
+        for some in in_chunks([Param(name, value) for name, value in (params or {}).items()], MOST_PARAMS):
+            self._client.log_batch(run, params=some, synchronous=True)
+        for some in in_chunks(metrics, MOST_METRICS):
+            self._client.log_batch(run, metrics=some, synchronous=True)
+        for some in in_chunks([RunTag(name, value) for name, value in (tags or {}).items()], MOST_TAGS):
+            self._client.log_batch(run, tags=some, synchronous=True)
+
+    def _find_trials(self) -> dict[int, _Found]:
+        """The trials' runs that there are; of several of one trial, which a lost answer leaves, a whole one is kept."""
+        found: dict[int, _Found] = {}
+        for run in _search(self._client, self._experiment, f"tags.`{PARENT}` = '{self._id}'"):
+            tags = run.data.tags
+            if not tags.get(TRIAL, "").isdecimal():
+                continue
+            mark = {name: tags[name] for name in (STATE, REASON, BATCH) if name in tags}
+            this = _Found(run.info.run_id, mark, run.info.status != "RUNNING")
+            number = int(tags[TRIAL])
+            other = found.setdefault(number, this)
+            if other is not this:
+                kept, spare = (this, other) if this.is_whole and not other.is_whole else (other, this)
+                found[number] = kept
+                self._client.delete_run(spare.run)
+        return found
+
+
+def _connect(place: Place) -> MlflowClient:
+    """A client of the place. MLflow and alembic no longer print what they do to a new database."""
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=place.uri)
+
+
+def _experiment(client: MlflowClient, place: Place) -> str:
+    """The experiment's id; it is made if it is not there, an SQLite store's with its artifacts beside the file."""
+    known = client.get_experiment_by_name(place.experiment)
+    if known is not None and known.lifecycle_stage != "active":
+        raise HyperlaxError(
+            f"the experiment {place.experiment} is deleted. Restore it, or choose another --tracking-experiment."
+        )
+    if known is not None:
+        return known.experiment_id
+    beside = None
+    if place.database is not None:
+        beside = (place.database.parent / "mlartifacts" / place.study).as_uri()
+    return client.create_experiment(place.experiment, artifact_location=beside)
+
+
+def _parent(client: MlflowClient, experiment: str, study: str, record: StudyRecord) -> Run:
+    """The study's run, running again if it had ended; begun if there is none."""
+    runs = _search(client, experiment, f"tags.`{STUDY}` = '{study}'")
+    if not runs:
+        return client.create_run(experiment, tags={STUDY: study}, run_name=record.study_name)
+    first, *spare = runs
+    for run in spare:
+        client.delete_run(run.info.run_id)
+    if first.info.status != "RUNNING":
+        client.update_run(first.info.run_id, status="RUNNING")
+    return first
+
+
+def _search(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
+    """All runs of an experiment that are so and not deleted, the oldest first."""
+    found: list[Run] = []
+    token: Any = None
+    while True:
+        order = ["attributes.start_time ASC"]
+        page = client.search_runs([experiment], condition, max_results=PAGE, order_by=order, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _how_to_look(place: Place) -> str:
+    if place.uri.startswith(("http://", "https://")):
+        return f"To look at it: {place.shown}"
+    return f"To look at it: mlflow ui --backend-store-uri {place.shown}"

@@ -1,0 +1,147 @@
+"""Where a study is tracked: from the flags, MLflow's own variable, and `mlflow.json` of the study's directory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from hyperlax.errors import UsageError
+from hyperlax.files import write_json
+from hyperlax.reading import DAMAGED, fits, read_json
+
+PLACE_FILE = "mlflow.json"
+VARIABLE = "MLFLOW_TRACKING_URI"
+STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
+LONGEST_EXPERIMENT = 500
+SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A study in MLflow. uri: of the store; study: a tag that only this study's parent run has; path: the file that keeps all this."""
+
+    uri: str
+    experiment: str
+    study: str
+    path: Path
+
+    @property
+    def database(self) -> Path | None:
+        """The file of an SQLite store, None for any other."""
+        return _file_of(self.uri)
+
+    @property
+    def shown(self) -> str:
+        """The address without a password."""
+        return _without_password(self.uri)
+
+    def write(self) -> None:
+        """Keep it in the study's directory; an address with a password is not kept."""
+        kept = None if _password(self.uri) else self.uri
+        write_json(self.path, {"uri": kept, "experiment": self.experiment, "study": self.study})
+
+
+def place_of(
+    track: str | None, uri: str | None, experiment: str | None, study_name: str, root: Path, is_new: bool
+) -> Place | None:
+    """Where a study in `root` is tracked, None if it is not. What is not given is as it was before, if it goes on.
+
+    UsageError for what cannot be.
+    """
+    path = root / PLACE_FILE
+    kept = {} if is_new else _kept(path)
+    if (track or ("mlflow" if kept else "none")) == "none":
+        for name, value in (("--tracking-uri", uri), ("--tracking-experiment", experiment)):
+            if value is not None:
+                raise UsageError(f"{name} says where --track mlflow writes. Give that as well, or leave {name} out.")
+        return None
+    if experiment is not None and not 0 < len(experiment.strip()) <= LONGEST_EXPERIMENT:
+        raise UsageError(
+            f"--tracking-experiment needs a name of at most {LONGEST_EXPERIMENT} letters, or leave it out for the study's."
+        )
+    found = _found_uri(uri, kept)
+    spec = importlib.util.find_spec("mlflow")
+    if spec is None or spec.origin is None:
+        leave = "" if track else ", or give --track none"
+        raise UsageError(f'--track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"{leave}')
+    name = experiment or kept.get("experiment") or study_name
+    return Place(found, name, kept.get("study") or uuid.uuid4().hex, path)
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What an earlier process wrote, {} if none did. UsageError if it is not whole."""
+    if not path.exists():
+        return {}
+    stored = read_json(path)
+    kinds = {"uri": str | None, "experiment": str, "study": str}
+    if not isinstance(stored, dict) or stored.keys() != kinds.keys():
+        raise UsageError(f"{path}: needs {', '.join(kinds)} and nothing else. {DAMAGED}")
+    wrong = [name for name, kind in kinds.items() if not fits(stored[name], kind)]
+    if wrong:
+        raise UsageError(f"{path}: `{wrong[0]}` is not what Hyperlax writes there. {DAMAGED}")
+    return stored
+
+
+def _found_uri(given: str | None, kept: dict[str, Any]) -> str:
+    """The flag's address, else the variable's, else that of before, else MLflow's own default for the working directory."""
+    if given is not None:
+        if _password(given):
+            raise UsageError(f"--tracking-uri holds a password, which would be kept. Set {VARIABLE} instead, which is not.")
+        return _checked(given, "--tracking-uri")
+    if os.environ.get(VARIABLE):
+        return _checked(os.environ[VARIABLE], VARIABLE)
+    if kept and kept["uri"] is None:
+        raise UsageError(f"the address of this study's MLflow holds a password and was not kept. Set {VARIABLE} again.")
+    return kept["uri"] if kept else _address_of(Path("mlflow.db").absolute())
+
+
+def _checked(uri: str, where: str) -> str:
+    """The address with a whole path. UsageError if MLflow has no such store, or no directory for its file."""
+    if not uri.strip():
+        raise UsageError(f"{where} is empty. Name a store such as {SQLITE}mlflow.db, or leave it out.")
+    kind, found, rest = uri.partition("://")
+    kind = kind.partition("+")[0]
+    plugins = importlib.metadata.entry_points(group="mlflow.tracking_store").names
+    if found and kind not in STORES and kind not in plugins:
+        raise UsageError(
+            f"{where} {_without_password(uri)}: MLflow has no store named {kind}. "
+            f"Use {SQLITE}FILE, http://HOST:PORT, or one of {', '.join(STORES)}."
+        )
+    if not found and not uri.startswith(("file:", "databricks")):
+        return str(Path(uri).absolute())
+    if kind != "sqlite":
+        return uri
+    name, mark, query = rest.removeprefix("/").partition("?")
+    if not name or not rest.startswith("/"):
+        raise UsageError(f"{where} {uri}: names no file. Write {SQLITE}mlflow.db.")
+    path = Path(name).absolute()
+    if not Path(unquote(str(path))).parent.is_dir():
+        raise UsageError(f"{where} {uri}: {path.parent} is no directory. Make it, or name another file.")
+    return f"{SQLITE}{path}{mark}{query}"
+
+
+def _address_of(path: Path) -> str:
+    """Only what ends a path is escaped: older versions of SQLAlchemy take the rest as it stands."""
+    return SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def _file_of(uri: str) -> Path | None:
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
+
+
+def _password(uri: str) -> str | None:
+    try:
+        return urlsplit(uri).password
+    except ValueError:
+        return None
+
+
+def _without_password(uri: str) -> str:
+    password = _password(uri)
+    return uri.replace(f":{password}@", ":***@", 1) if password else uri

@@ -1,0 +1,366 @@
+"""Studies in a real MLflow with an SQLite store: what is there, after a resume, after a death anywhere, after a fault."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperlax.analysis.curves import read_curves
+from hyperlax.study.launcher import write_pages
+from hyperlax.study.record import StudyRecord
+from hyperlax.study.tracking import Tracker
+from hyperlax.tracking import mlflow_tracker
+from hyperlax.tracking.mlflow_tracker import MlflowTracker
+from hyperlax.tracking.place import PLACE_FILE, place_of
+from tests.fake_runner import FakeRunner
+from tests.made_up_studies import study
+from tests.study_cases import Case, Killed
+
+pytest.importorskip("mlflow", reason='needs MLflow: pip install "hyperlax[mlflow]"')
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An SQLite store that all tests share, each with experiments of its own: to make its tables takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+class Seen:
+    """What an experiment holds."""
+
+    def __init__(self, store: str, experiment: str):
+        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+
+        self.client = MlflowClient(store)
+        known = self.client.get_experiment_by_name(experiment)
+        runs = list(self.client.search_runs([known.experiment_id], max_results=1000)) if known else []
+        self.parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+        children = [run for run in runs if run not in self.parents]
+        self.numbers = sorted(int(run.data.tags["hyperlax.trial"]) for run in children)
+        self.trials = {int(run.data.tags["hyperlax.trial"]): run for run in children}
+        assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {run.info.run_id for run in self.parents}
+
+    @property
+    def parent(self) -> Any:
+        (parent,) = self.parents
+        return parent
+
+    def points(self, run: Any, metric: str) -> list[tuple[int, float]]:
+        return [(point.step, point.value) for point in self.client.get_metric_history(run.info.run_id, metric)]
+
+    def told(self) -> dict[int, Any]:
+        """Of every trial all that MLflow holds, but ids and times."""
+        own = {"mlflow.parentRunId", "mlflow.user"}
+        return {
+            number: (
+                run.info.status,
+                run.data.params,
+                {name: value for name, value in run.data.tags.items() if name not in own},
+                {name: sorted(self.points(run, name)) for name in run.data.metrics},
+            )
+            for number, run in self.trials.items()
+        }
+
+
+def tracker(store: str, experiment: str, root: Path, is_new: bool = False) -> MlflowTracker:
+    place = place_of("mlflow", store, experiment, "test_study", root, is_new)
+    assert place is not None
+    return MlflowTracker(place)
+
+
+def tracked(store: str, experiment: str, path: Path, **arguments: Any) -> Case:
+    """A case whose study will be tracked."""
+    case = Case(path, **{"n_trials": 12, **arguments})
+    case.tracker = tracker(store, experiment, case.directory)
+    return case
+
+
+def test_a_study_is_a_run_and_its_trials_are_runs_under_it(store, tmp_path):
+    case = tracked(store, "whole", tmp_path, analyse=write_pages)
+    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    seen, trials = Seen(store, "whole"), case.study().trials
+    assert seen.parent.info.status == "FINISHED" and seen.parent.info.run_name == "test_study"
+    assert seen.numbers == list(range(12))
+    for trial in trials:
+        run = seen.trials[trial.number]
+        assert run.info.status == ("FAILED" if trial.number == 5 else "FINISHED")
+        assert run.info.run_name == f"trial {trial.number}"
+        assert run.data.tags["hyperlax.state"] == trial.state.name
+        assert run.data.params["algorithm.hyperparam.gamma"] == repr(trial.params["algorithm.hyperparam.gamma"])
+        if trial.values:
+            assert run.data.metrics["peak_performance"] == trial.values[0]
+            assert run.data.metrics["num_parameters"] == trial.user_attrs["num_parameters"]
+    assert seen.trials[5].data.tags["hyperlax.reason"] == trials[5].user_attrs["reason"]
+    best, parent = case.study().best_trial, seen.parent.data
+    assert parent.tags["best_trial"] == str(best.number)
+    assert parent.tags["best.algorithm.hyperparam.gamma"] == repr(best.params["algorithm.hyperparam.gamma"])
+    assert parent.metrics["best_peak_performance"] == best.value
+    assert parent.params["sampler"] == "random"
+    assert [step for step, _ in seen.points(seen.parent, "best_peak_performance")][-1] == 12
+    files = {file.path for file in seen.client.list_artifacts(seen.parent.info.run_id)}
+    assert files == {"report.html", "trials.csv", "study.json", "best_optuna_params.json", "analysis_plots"}
+    plots = {file.path for file in seen.client.list_artifacts(seen.parent.info.run_id, "analysis_plots")}
+    assert {"analysis_plots/learning_curves.html", "analysis_plots/plotly.min.js"} <= plots
+    report = seen.client.download_artifacts(seen.parent.info.run_id, "report.html", str(tmp_path))
+    assert Path(report).read_bytes() == (case.directory / "report.html").read_bytes()
+
+
+def test_a_learning_curve_is_that_of_the_files_and_a_batch_has_its_times(store, tmp_path):
+    case = tracked(store, "curves", tmp_path, n_trials=4)
+    assert case.start() == 0
+    seen = Seen(store, "curves")
+    record, _ = case.pages[-1]
+    for trial in record.trials:
+        run, curve = seen.trials[trial.number], read_curves([trial])[trial.number]
+        shown = sorted(seen.points(run, "return_mean"))
+        assert shown == [(int(s), float(v)) for s, v in zip(curve.steps, curve.returns.mean(axis=1), strict=True)]
+        assert len(seen.points(run, "return_min")) == len(curve.steps)
+        assert trial.batch_directory is not None
+        assert run.info.end_time == int((trial.batch_directory / "success.txt").stat().st_mtime * 1000)
+
+
+def test_a_study_that_goes_on_keeps_its_run(store, tmp_path):
+    case = tracked(store, "resumed", tmp_path, n_trials=16)
+    assert case.start(FakeRunner(raises={11: KeyboardInterrupt()})) == 130
+    before = Seen(store, "resumed")
+    assert before.parent.info.status == "KILLED" and 8 < len(before.numbers) < 16
+    case.tracker = tracker(store, "resumed", case.directory)
+    assert case.resume() == 0
+    after = Seen(store, "resumed")
+    assert after.parent.info.run_id == before.parent.info.run_id and after.parent.info.status == "FINISHED"
+    assert after.numbers == list(range(16))
+    assert all(after.trials[n].info.run_id == before.trials[n].info.run_id for n in before.numbers)
+    assert all(before.told()[n] == after.told()[n] for n in before.numbers)
+    case.tracker = tracker(store, "resumed", case.directory)
+    assert case.resume() == 0
+    assert Seen(store, "resumed").told() == after.told()
+
+
+def test_a_study_that_was_not_tracked_can_be_from_then_on(store, tmp_path):
+    case = Case(tmp_path, n_trials=12)
+    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    assert not (case.directory / PLACE_FILE).exists()
+    case.tracker = tracker(store, "late", case.directory)
+    runner = FakeRunner()
+    assert case.resume(runner) == 0 and runner.trained == []
+    assert Seen(store, "late").numbers == list(range(12))
+    case.tracker = None
+    assert case.resume(n_trials=14) == 0
+    assert Seen(store, "late").numbers == list(range(12))
+    case.tracker = tracker(store, "late", case.directory)
+    assert case.resume(n_trials=16) == 0
+    assert Seen(store, "late").numbers == list(range(16)) and len(Seen(store, "late").parents) == 1
+
+
+def test_a_trial_that_ends_otherwise_has_a_new_run(store, tmp_path):
+    case = tracked(store, "amended", tmp_path, n_trials=8)
+    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    before, best = Seen(store, "amended"), case.study().best_trial.number
+    assert case.invalidate(best, reason="reward was wrong") == 0
+    case.tracker = tracker(store, "amended", case.directory)
+    assert case.resume(retry_failed=True) == 0
+    after = Seen(store, "amended")
+    assert after.numbers == list(range(8))
+    changed = {n for n in range(8) if after.trials[n].info.run_id != before.trials[n].info.run_id}
+    assert changed == {5, best}
+    assert (after.trials[5].info.status, after.trials[best].info.status) == ("FINISHED", "FAILED")
+    assert after.trials[best].data.tags["hyperlax.reason"] == "reward was wrong"
+    assert after.parent.data.tags["best_trial"] == str(case.study().best_trial.number)
+
+
+def test_what_is_the_best_no_more_leaves_no_tag(store, tmp_path):
+    case = tracked(store, "nothing left", tmp_path, n_trials=2)
+    assert case.start() == 0
+    assert "best.algorithm.hyperparam.gamma" in Seen(store, "nothing left").parent.data.tags
+    assert case.invalidate(0, 1) == 0
+    case.tracker = tracker(store, "nothing left", case.directory)
+    case.resume()
+    assert not [name for name in Seen(store, "nothing left").parent.data.tags if name.startswith("best")]
+
+
+class Dying:
+    """A client whose call number `at` never returns to the study: it dies before MLflow has done it, or after."""
+
+    def __init__(self, client: Any, at: int, is_done: bool):
+        self._client, self._left, self._is_done = client, at, is_done
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._left -= 1
+            if self._left >= 0:
+                return method(*args, **kwargs)
+            if self._is_done:
+                method(*args, **kwargs)
+            raise Killed
+
+        return call
+
+
+def deaths(store: str, record: StudyRecord, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, bool]]:
+    """Experiments in which a process died at each of its calls in turn, and whether it did the call that it died at."""
+    connect = mlflow_tracker._connect
+    for is_done in (False, True):
+        for at in range(1000):
+            name, survived = f"died {at} {is_done}", False
+            monkeypatch.setattr(mlflow_tracker, "_connect", lambda p, a=at, d=is_done: Dying(connect(p), a, d))
+            record.directory.joinpath(PLACE_FILE).unlink(missing_ok=True)
+            try:
+                tracker(store, name, record.directory).end(record, 0)
+                survived = True
+            except Killed:
+                pass
+            monkeypatch.setattr(mlflow_tracker, "_connect", connect)
+            yield name, survived
+            if survived:
+                break
+
+
+def test_a_death_at_any_call_leaves_nothing_twice_and_nothing_out(store, tmp_path, monkeypatch):
+    record = with_trials(study(tmp_path, [3.0, 1.0], failed={1}))
+    for trial in record.trials:
+        assert trial.batch_directory is not None
+        (trial.batch_directory / "success.txt").write_text("")
+    expected, tries = None, 0
+    for name, survived in deaths(store, record, monkeypatch):
+        tries += 1
+        if not survived:
+            tracker(store, name, record.directory).end(record, 0)
+        seen = Seen(store, name)
+        assert seen.numbers == [0, 1] and seen.parent.info.status == "FINISHED", name
+        found = (seen.told(), seen.parent.data.params, dict(seen.parent.data.metrics))
+        expected = expected or found
+        assert found == expected, name
+    assert tries >= 30
+
+
+def with_trials(record: StudyRecord) -> StudyRecord:
+    """A made-up study that says how many trials it shall have."""
+    return replace(record, arguments={**record.arguments, "n_trials": len(record.trials)})
+
+
+def test_a_fault_costs_nothing_and_what_it_left_out_is_written_later(store, tmp_path, monkeypatch, caplog):
+    connect, calls = mlflow_tracker._connect, iter(range(10_000))
+
+    class Faulty(Dying):
+        def __getattr__(self, name: str) -> Any:
+            if next(calls) % 7 == 6:
+                raise ConnectionError("the server is away")
+            return getattr(self._client, name)
+
+    quiet = Case(tmp_path / "quiet", n_trials=24)
+    assert quiet.start() == 0
+    case = tracked(store, "faulty", tmp_path / "tracked", n_trials=24)
+    monkeypatch.setattr(mlflow_tracker, "_connect", lambda place: Faulty(connect(place), 0, False))
+    with caplog.at_level(logging.WARNING):
+        assert case.start() == 0
+    assert case.told() == quiet.told()
+    assert "MLflow could not be written: ConnectionError: the server is away." in caplog.text
+    assert f"--resume-from {case.directory}" in caplog.text
+    monkeypatch.setattr(mlflow_tracker, "_connect", connect)
+    assert case.resume() == 0
+    seen = Seen(store, "faulty")
+    assert seen.numbers == list(range(24)) and seen.parent.info.status == "FINISHED"
+    whole = tracked(store, "sound", tmp_path / "whole", n_trials=24)
+    assert whole.start() == 0
+    assert seen.told() == Seen(store, "sound").told()
+
+
+def test_a_locked_store_costs_nothing(tmp_path, caplog):
+    """A store of its own, whose tables cannot be made."""
+    path = tmp_path / "locked.db"
+    path.write_bytes(b"this is no database" * 100)
+    case = tracked(f"sqlite:///{path}", "locked", tmp_path / "studies", n_trials=8)
+    with caplog.at_level(logging.WARNING):
+        assert case.start() == 0
+    assert "MLflow could not be written: " in caplog.text and len(case.states()) == 8
+
+
+def test_two_runs_of_one_trial_become_one(store, tmp_path):
+    record = with_trials(study(tmp_path, [3.0, 1.0]))
+    tracker(store, "twice", record.directory).end(record, 0)
+    seen = Seen(store, "twice")
+    copied = seen.trials[1]
+    seen.client.create_run(copied.info.experiment_id, tags=copied.data.tags)
+    assert Seen(store, "twice").numbers == [0, 1, 1]
+    tracker(store, "twice", record.directory).follow(record)
+    assert Seen(store, "twice").trials[1].info.run_id == copied.info.run_id
+    assert Seen(store, "twice").numbers == [0, 1]
+
+
+def test_a_run_that_somebody_deleted_is_written_anew(store, tmp_path):
+    record = with_trials(study(tmp_path, [3.0, 1.0]))
+    tracker(store, "deleted", record.directory).end(record, 0)
+    seen = Seen(store, "deleted")
+    seen.client.delete_run(seen.trials[0].info.run_id)
+    tracker(store, "deleted", record.directory).follow(record)
+    assert Seen(store, "deleted").numbers == [0, 1]
+
+
+def test_a_deleted_experiment_is_named(store, tmp_path):
+    record = with_trials(study(tmp_path, [3.0]))
+    tracker(store, "gone", record.directory).follow(record)
+    seen = Seen(store, "gone")
+    seen.client.delete_experiment(seen.parent.info.experiment_id)
+    with pytest.raises(Exception, match="the experiment gone is deleted. Restore it"):
+        tracker(store, "gone", record.directory).follow(record)
+
+
+def test_more_than_one_call_can_hold_is_several_calls(store, tmp_path):
+    record = with_trials(study(tmp_path, [3.0]))
+    trial = record.trials[0]
+    many = {f"algorithm.hyperparam.x{number}": float(number) for number in range(250)}
+    long = replace(trial, params={**many, "text": "x" * 20_000}, reason="y" * 20_000, state="FAIL")
+    assert trial.batch_directory is not None
+    curves = trial.batch_directory / "curves.csv"
+    header, first = curves.read_text().splitlines()[:2]
+    row = first.split(",")
+    rows = [",".join([row[0], row[1], str(step), *row[3:]]) for step in range(2500)]
+    curves.write_text("\n".join([header, *rows]) + "\n")
+    record = replace(record, trials=[long])
+    tracker(store, "many", record.directory).end(record, 1)
+    seen = Seen(store, "many")
+    run = seen.trials[0]
+    assert len(run.data.params) == 251 and len(run.data.params["text"]) == 6000
+    assert len(seen.points(run, "return_mean")) == 2500
+    assert seen.parent.info.status == "FAILED" and seen.parent.data.tags["hyperlax.trials"] == "1/1 trials (1 failed)"
+
+
+def test_several_objectives_and_pruned_trials(store, tmp_path):
+    objectives = {"peak_performance": "maximize", "num_parameters": "minimize"}
+    record = with_trials(study(tmp_path, [[3.0, 10.0], [1.0, 20.0], [20.0, 30.0]], objectives))
+    pruned = replace(record.trials[1], state="PRUNED", reason="behind at step 4000", values={}, metrics={})
+    record = replace(record, trials=[record.trials[0], pruned, record.trials[2]])
+    tracker(store, "front", record.directory).end(record, 0)
+    seen = Seen(store, "front")
+    assert seen.parent.data.tags["pareto_front"] == "0, 2"
+    assert seen.parent.data.metrics == {"best_peak_performance": 20.0, "best_num_parameters": 10.0}
+    assert seen.trials[1].info.status == "KILLED" and seen.trials[1].data.tags["hyperlax.state"] == "PRUNED"
+    assert seen.points(seen.trials[1], "return_mean")
+
+
+def test_the_database_is_the_one_that_was_asked_for(store, tmp_path):
+    path = Path(store.removeprefix("sqlite:///"))
+    record = with_trials(study(tmp_path / "study", [3.0]))
+    follower: Tracker = tracker(store, "beside", record.directory)
+    follower.end(record, 0)
+    with closing(sqlite3.connect(path)) as connection:
+        ((location,),) = connection.execute("SELECT artifact_location FROM experiments WHERE name = 'beside'")
+    assert location.startswith((path.parent / "mlartifacts").as_uri())
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["study"], "nothing lies in the working directory"

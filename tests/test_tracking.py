@@ -1,0 +1,322 @@
+"""A tracker beside a study, without MLflow: it comes after the study's own commit, its faults cost nothing, and where it writes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from hyperlax import cli
+from hyperlax.analysis.curves import read_curves
+from hyperlax.errors import UsageError
+from hyperlax.study import launcher
+from hyperlax.study.record import StudyRecord
+from hyperlax.tracking import entries
+from hyperlax.tracking import place as places
+from hyperlax.tracking.entries import artifacts, mark_of, standing, study_params, trial_entry, with_curves
+from hyperlax.tracking.place import PLACE_FILE, place_of
+from tests.fake_runner import FakeRunner
+from tests.made_up_studies import study
+from tests.study_cases import Case, Killed
+
+pytestmark = pytest.mark.timeout(120)
+SEARCH = ["optuna-hp-search", "--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum"]
+
+
+class Notes:
+    """A tracker that notes what it gets. faults: what the next calls raise, one a call; None for no fault."""
+
+    name = "Notes"
+
+    def __init__(self, *faults: Exception | None):
+        self.faults = list(faults)
+        self.followed: list[StudyRecord] = []
+        self.ended: list[tuple[StudyRecord, int]] = []
+
+    def follow(self, record: StudyRecord) -> None:
+        self._raise()
+        self.followed.append(record)
+
+    def end(self, record: StudyRecord, status: int) -> None:
+        self._raise()
+        self.ended.append((record, status))
+
+    def _raise(self) -> None:
+        if self.faults and (fault := self.faults.pop(0)):
+            raise fault
+
+
+def finished(record: StudyRecord) -> list[int]:
+    return [trial.number for trial in record.trials if trial.state != "RUNNING"]
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "hyperlax.study.tracking"]
+
+
+def test_a_tracker_follows_every_super_batch_and_the_end(tmp_path):
+    tracker = Notes()
+    case = Case(tmp_path, tracker=tracker, n_trials=12)
+    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    assert finished(tracker.followed[0]) == [] and tracker.followed[-1] == case.pages[-1][0]
+    ((last, status),) = tracker.ended
+    assert status == 0 and last == case.pages[-1][0] and len(finished(last)) == 12
+    assert last.trials[5].state == "FAIL"
+
+
+def test_it_sees_only_what_the_study_has_committed(tmp_path):
+    case = Case(tmp_path, n_trials=24)
+
+    class Compares(Notes):
+        def follow(self, record: StudyRecord) -> None:
+            told = optuna.load_study(study_name="test_study", storage=f"sqlite:///{case.directory / 'optuna_study.db'}")
+            states = {trial.number: trial.state.name for trial in told.trials}
+            assert {n: record.trials[n].state for n in finished(record)} == {n: states[n] for n in finished(record)}
+            assert all(trial.batch_directory.is_dir() for trial in record.trials if trial.batch_directory)
+            super().follow(record)
+
+    tracker = case.tracker = Compares()
+    assert case.start() == 0
+    assert tracker.followed and tracker.ended
+
+
+def test_an_interrupted_study_ends_with_the_trials_of_its_open_super_batch(tmp_path):
+    tracker = Notes()
+    case = Case(tmp_path, tracker=tracker, n_trials=16)
+    assert case.start(FakeRunner(raises={11: KeyboardInterrupt()})) == 130
+    ((last, status),) = tracker.ended
+    assert status == 130 and finished(last) == [n for n, state in enumerate(case.states()) if state == "COMPLETE"]
+    assert len(finished(last)) > 8
+    assert case.resume() == 0
+    assert finished(tracker.followed[0]) == finished(last) or finished(tracker.followed[0]) == list(range(8))
+    assert [(len(finished(record)), status) for record, status in tracker.ended][1:] == [(16, 0)]
+
+
+def test_a_tracker_that_raises_costs_no_trial_and_no_exit_status(tmp_path, caplog):
+    quiet = Case(tmp_path / "quiet", n_trials=24)
+    assert quiet.start() == 0
+    faults = [OSError("the server is away")] * 20
+    case = Case(tmp_path / "tracked", tracker=Notes(*faults), n_trials=24)
+    with caplog.at_level(logging.WARNING):
+        assert case.start() == 0
+    assert case.told() == quiet.told()
+    first, last = warnings(caplog)
+    assert first == (
+        "Notes could not be written: OSError: the server is away. The study is not affected. "
+        "What is missing is written with the next one."
+    )
+    assert last.endswith(f"What is missing is written when it goes on: hyperlax optuna-hp-search --resume-from {case.directory}")
+
+
+def test_a_fault_is_told_again_only_after_something_else(tmp_path, caplog):
+    fault = ValueError("no\nsuch thing")
+    tracker = Notes(fault, fault, None, fault)
+    case = Case(tmp_path, tracker=tracker, n_trials=8)
+    with caplog.at_level(logging.WARNING):
+        for n_trials in (8, 8, 8, 8):
+            (case.resume if case.directory.exists() else case.start)(n_trials=n_trials)
+    said = warnings(caplog)
+    assert all("ValueError: no such thing. The study is not affected." in line for line in said)
+    assert 2 <= len(said) <= 3 and tracker.ended
+
+
+def test_a_slow_tracker_is_not_waited_for_and_gets_only_the_newest(tmp_path):
+    go_on = threading.Event()
+
+    class Slow(Notes):
+        def follow(self, record: StudyRecord) -> None:
+            assert go_on.wait(60)
+            super().follow(record)
+
+    tracker = Slow()
+    runner = FakeRunner(after_batch=lambda count: go_on.set() if count == 10 else None)
+    assert Case(tmp_path, tracker=tracker, n_trials=32).start(runner) == 0
+    counts = [len(finished(record)) for record in tracker.followed]
+    assert counts[0] == 0 and counts == sorted(counts) and len(counts) < 5
+    assert len(finished(tracker.ended[0][0])) == 32
+
+
+def test_a_study_that_breaks_off_is_ended_as_failed(tmp_path):
+    tracker = Notes()
+    with pytest.raises(Killed):
+        Case(tmp_path, tracker=tracker, n_trials=16).start(FakeRunner(raises={11: Killed()}))
+    ((_, status),) = tracker.ended
+    assert status == 1
+
+
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+    """As if MLflow were installed, in a working directory of its own, without MLflow's variable."""
+    monkeypatch.setattr(places.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=name))
+    monkeypatch.delenv(places.VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def at(root: Path, track: str | None = "mlflow", uri: str | None = None, name: str | None = None, is_new: bool = True):
+    place = place_of(track, uri, name, "a study", root, is_new)
+    assert place is not None
+    return place
+
+
+def test_the_store_is_mlflows_own_default_unless_something_else_is_said(installed, monkeypatch):
+    default = at(installed)
+    assert (default.uri, default.experiment) == (f"sqlite:///{installed}/mlflow.db", "a study")
+    assert default.database == installed / "mlflow.db"
+    monkeypatch.setenv(places.VARIABLE, "http://tracking:5000")
+    assert at(installed).uri == "http://tracking:5000" and at(installed).database is None
+    assert at(installed, uri="sqlite:///other.db").uri == f"sqlite:///{installed}/other.db"
+    assert at(installed, uri="mlruns").uri == f"{installed}/mlruns"
+    assert at(installed, name="pendulum").experiment == "pendulum"
+
+
+@pytest.mark.parametrize("letters", ["with spaces", "50%", "is it?", "ü"])
+def test_a_directory_may_have_any_letters(installed, monkeypatch, letters):
+    from sqlalchemy import make_url
+
+    (installed / letters).mkdir()
+    monkeypatch.chdir(installed / letters)
+    place = at(installed)
+    assert place.database == installed / letters / "mlflow.db"
+    assert Path(str(make_url(place.uri).database)) == place.database
+
+
+def test_a_study_that_goes_on_is_tracked_where_it_was(installed, monkeypatch):
+    assert place_of(None, None, None, "a study", installed, False) is None
+    before = at(installed, uri="sqlite:///before.db", name="pendulum")
+    before.write()
+    monkeypatch.chdir("/")
+    assert at(installed, track=None, is_new=False) == before
+    assert place_of("none", None, None, "a study", installed, False) is None
+    moved = at(installed, track=None, uri="http://tracking:5000", is_new=False)
+    assert (moved.uri, moved.experiment, moved.study) == ("http://tracking:5000", "pendulum", before.study)
+    assert at(installed).study != before.study, "a new study is not the one that was there"
+
+
+def test_a_password_is_not_kept(installed, monkeypatch):
+    monkeypatch.setenv(places.VARIABLE, "postgresql://me:secret@host/mlflow")
+    place = at(installed)
+    place.write()
+    assert "secret" not in (installed / PLACE_FILE).read_text() and "secret" not in place.shown
+    assert at(installed, track=None, is_new=False) == place
+    monkeypatch.delenv(places.VARIABLE)
+    with pytest.raises(UsageError, match="was not kept. Set MLFLOW_TRACKING_URI again"):
+        at(installed, track=None, is_new=False)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"uri": 3, "experiment": "x", "study": "y"}', '{"uri": null}'])
+def test_a_damaged_file_is_refused(installed, text):
+    (installed / PLACE_FILE).write_text(text)
+    with pytest.raises(UsageError, match=PLACE_FILE):
+        at(installed, track=None, is_new=False)
+
+
+def test_without_mlflow_nothing_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(places.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*SEARCH, "--track", "mlflow"]) == 2
+    assert capsys.readouterr().err == 'hyperlax: --track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"\n'
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_flags_reach_the_study(installed, monkeypatch):
+    given: list[Any] = []
+    monkeypatch.setattr(launcher, "run_study", lambda *args, **more: given.append(more["tracker"]) or 0)
+    assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-experiment", "pendulum"]) == 0
+    assert cli.main(SEARCH) == 0
+    sweep = ["sweep-hp-samples", *SEARCH[1:], "--num-samples", "4", "--track", "mlflow"]
+    assert cli.main(sweep) == 0
+    assert [tracker and tracker.name for tracker in given] == ["MLflow", None, "MLflow"]
+    assert list(installed.iterdir()) == [], "a tracker writes nothing before the study runs"
+
+
+def test_a_trial_has_its_hyperparameters_metrics_and_curve(tmp_path):
+    record = study(tmp_path, [3.0, 1.0, 20.0, 4.0], failed={1})
+    curve = read_curves([record.trials[2]])[2]
+    entry = trial_entry(record, record.trials[2], curve)
+    assert entry.status == "FINISHED" and entry.number == 2
+    assert entry.params["algorithm.hyperparam.gamma"] == repr(record.trials[2].params["algorithm.hyperparam.gamma"])
+    assert json.loads(entry.params["algorithm.network.actor_network.pre_torso.layer_sizes"])[0] in (64, 256, 512)
+    shown = {name: [(p.step, p.value) for p in entry.points if p.name == name] for name in ("return_mean", "return_max")}
+    assert shown["return_mean"] == [(int(s), float(v)) for s, v in zip(curve.steps, curve.returns.mean(1), strict=True)]
+    assert shown["return_max"] == [(int(s), float(v)) for s, v in zip(curve.steps, curve.returns.max(1), strict=True)]
+    assert [p.value for p in entry.points if p.name == "peak_performance"] == [20.0]
+    failed = trial_entry(record, record.trials[1], None)
+    assert failed.status == "FAILED" and failed.tags["hyperlax.reason"] == "loss is nan at step 3200"
+    assert failed.points == []
+
+
+def test_what_is_not_finite_is_no_point(tmp_path):
+    record = study(tmp_path, [3.0])
+    curve = read_curves(record.trials)[0]
+    curve.returns[2:] = np.inf
+    steps = [point.step for point in trial_entry(record, record.trials[0], curve).points if point.name == "return_mean"]
+    assert steps == [0, 2000]
+
+
+def test_a_curve_that_cannot_be_read_leaves_its_mates_theirs(tmp_path):
+    record = study(tmp_path, [float(value) for value in range(8)])
+    lines = (batch := record.trials[0].batch_directory / "curves.csv").read_text().splitlines()
+    batch.write_text("\n".join(line for line in lines if not line.startswith("1,")) + "\n")
+    (record.trials[4].batch_directory / "curves.csv").unlink()
+    found = {trial.number: curve is not None for trial, curve in with_curves(record.trials)}
+    assert found == {0: True, 1: False, 2: True, 3: True, 4: False, 5: False, 6: False, 7: False}
+
+
+def test_a_mark_changes_when_a_trial_ends_otherwise(tmp_path):
+    record = study(tmp_path, [3.0, 1.0])
+    marks = [mark_of(record, trial) for trial in record.trials]
+    assert marks[0] == {"hyperlax.state": "COMPLETE", "hyperlax.batch": "optuna_exec_batch_0000/samples/batch_00000"}
+    taken_out = replace(record.trials[0], state="FAIL", reason="invalidated", values={})
+    assert mark_of(record, taken_out) != marks[0]
+    long = replace(taken_out, reason="x" * 20_000)
+    assert all(len(value) <= entries.LONGEST_TAG for value in mark_of(record, long).values())
+
+
+def test_the_best_stands_on_the_study(tmp_path):
+    record = study(tmp_path, [3.0, 1.0, 20.0, 4.0], failed={1})
+    now = standing(replace(record, arguments={**record.arguments, "n_trials": 6}))
+    assert now.tags["best_trial"] == "2" and now.tags["hyperlax.trials"] == "4/6 trials (1 failed)"
+    assert now.tags["best.algorithm.hyperparam.gamma"] == repr(record.trials[2].params["algorithm.hyperparam.gamma"])
+    assert [(point.name, point.value, point.step) for point in now.points] == [("best_peak_performance", 20.0, 4)]
+
+
+def test_of_several_objectives_the_front_stands_there(tmp_path):
+    objectives = {"peak_performance": "maximize", "num_parameters": "minimize"}
+    record = study(tmp_path, [[3.0, 10.0], [1.0, 20.0], [20.0, 30.0]], objectives)
+    now = standing(replace(record, arguments={**record.arguments, "n_trials": 3}))
+    assert now.tags["pareto_front"] == "0, 2" and not any(name.startswith("best") for name in now.tags)
+    assert {point.name: point.value for point in now.points} == {"best_peak_performance": 20.0, "best_num_parameters": 10.0}
+
+
+def test_parameters_of_a_study_are_what_cannot_change(tmp_path):
+    case = Case(tmp_path, n_trials=8)
+    assert case.start() == 0
+    params = study_params(case.pages[-1][0])
+    assert params["sampler"] == "random" and params["objective_names"] == '["peak_performance"]'
+    assert not {"n_trials", "timeout", "log_level", "constraints", "enqueue"} & params.keys()
+
+
+def test_artifacts_are_the_pages_that_there_are(tmp_path):
+    assert artifacts(tmp_path) == []
+    (tmp_path / "analysis_plots").mkdir()
+    for name in ("report.html", "study.json", "optuna_study.db", "analysis_plots/slice.html", "analysis_plots/.x.tmp"):
+        (tmp_path / name).write_text("")
+    assert artifacts(tmp_path) == [
+        (tmp_path / "report.html", None),
+        (tmp_path / "study.json", None),
+        (tmp_path / "analysis_plots" / "slice.html", "analysis_plots"),
+    ]
+
+
+def test_the_chunks_are_the_whole():
+    assert [list(chunk) for chunk in entries.in_chunks(list(range(7)), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(entries.in_chunks([], 3)) == []

@@ -74,7 +74,7 @@ def in_turn(studies: Sequence[PlannedStudy], run: Callable[[PlannedStudy], int],
 
 def _planned(file: StudyFile, flags: SearchFlags) -> PlannedStudy:
     """One study, checked."""
-    given = {f.name for f in fields(flags) if getattr(flags, f.name) not in (None, False)}
+    given = {f.name for f in fields(flags) if getattr(flags, f.name) is not None and getattr(flags, f.name) is not False}
     name = flags.algo_and_network_config or file.flags.algo_and_network_config
     with _told(file, given, "algo_and_network_config"):
         recipe = load(recipe_name(SearchFlags(algo_and_network_config=name)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_type_hints
@@ -145,10 +145,25 @@ def arguments_from_json(kind: type[A], stored: Mapping[str, Any], where: str) ->
 
 def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
     """The arguments of a new study. UsageError for what cannot run."""
-    from hyperlax.argument_checks import checked
+    return resolve_layers([flags], recipe)
 
-    given = given_arguments(flags, recipe)
-    return checked(replace(default_arguments(flags, recipe), **given))
+
+def resolve_layers(layers: Sequence[SearchFlags], recipe: Recipe) -> StudyArguments:
+    """The arguments of a new study of which several say something, the last one winning. UsageError for what cannot run.
+
+    A run length stands for its three numbers where it is given. Directions are of the objectives beside which they are given.
+    """
+    from hyperlax.argument_checks import checked
+    from hyperlax.flags import SearchFlags
+
+    given: dict[str, Any] = {}
+    for flags in layers:
+        own = given_arguments(flags, recipe)
+        if "objective_names" in own:
+            given.pop("objective_directions", None)
+        given |= own
+    named = SearchFlags(env_config=given.get("env_config"), objective_names=given.get("objective_names"))
+    return checked(replace(default_arguments(named, recipe), **given))
 
 
 def default_arguments(flags: SearchFlags | SweepFlags, recipe: Recipe) -> StudyArguments:

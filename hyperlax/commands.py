@@ -5,6 +5,7 @@ Only what `--help` needs is imported here, so that it answers at once and starts
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from hyperlax.looking_flags import (
 )
 from hyperlax.parsing import parse, print_completion
 from hyperlax.pbt_flags import PopulationFlags, ReplayFlags
+from hyperlax.run_study_flags import RunStudyFlags
 from hyperlax.single_commands import play, run_single_hp, train
 from hyperlax.single_flags import PlayFlags, SingleFlags, TrainFlags
 from hyperlax.sweep_flags import GenerateFlags, SweepFlags
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 def obey(words: Sequence[str]) -> int:
     """Do what the words of a command line ask for; without the program's name. Returns the exit status."""
     flags = parse(_kinds(), words)
-    return next(run(flags) for kind, run in COMMANDS.values() if isinstance(flags, kind))
+    return next(run(flags) for kind, run in COMMANDS.values() if type(flags) is kind)
 
 
 def optuna_hp_search(flags: SearchFlags) -> int:
@@ -55,14 +57,13 @@ def search(flags: SearchFlags) -> tuple[int, Path]:
     from hyperlax.resumed_arguments import (
         SEARCH,
         check_command,
+        load_recipe_of,
         named_directory,
         read_stored,
-        recipe_of_study,
         resolve_resumed,
     )
 
-    if flags.json and flags.plan_only:
-        raise UsageError("--json follows a search, and --plan-only runs none. Leave one of them out.")
+    _check_output(flags)
     if flags.retry_failed and (flags.resume_from is None or flags.plan_only):
         raise UsageError("--retry-failed goes on with a study: give --resume-from DIR, and not --plan-only.")
     if flags.resume_from is None:
@@ -73,7 +74,7 @@ def search(flags: SearchFlags) -> tuple[int, Path]:
         directory = named_directory(flags.resume_from, "--resume-from")
         stored = read_stored(directory, "--resume-from")
         check_command(directory, stored, SEARCH)
-        recipe = load(recipe_of_study(directory, stored))
+        recipe = load_recipe_of(directory, stored)
         arguments = resolve_resumed(flags, stored, recipe)
     _check_searched(recipe)
     check_acts(recipe, arguments.env_config)
@@ -86,6 +87,23 @@ def search(flags: SearchFlags) -> tuple[int, Path]:
 
         return print_plan(arguments, recipe, directory), where
     return _run(flags, arguments, recipe, directory), where
+
+
+def run_study_files(flags: RunStudyFlags) -> int:
+    """Run the studies of files, or print their plans, one after another."""
+    from hyperlax.planned_studies import PlannedStudy, in_turn, planned_studies
+
+    _check_output(flags)
+
+    def run(study: PlannedStudy) -> int:
+        log_from(study.arguments.log_level, flags.quiet)
+        if not flags.plan_only:
+            return _run(flags, study.arguments, study.recipe, None)
+        from hyperlax.study.planning import print_plan
+
+        return print_plan(study.arguments, study.recipe, None)
+
+    return in_turn(planned_studies(flags.files, flags.search), run, sys.stderr if flags.json else sys.stdout)
 
 
 def generate_hp_samples(flags: GenerateFlags) -> int:
@@ -150,7 +168,7 @@ def pbt(flags: PopulationFlags) -> int:
     from hyperlax.acting import check_acts
     from hyperlax.pbt_arguments import PopulationArguments, resolve, resolve_resumed
     from hyperlax.recipe import load
-    from hyperlax.resumed_arguments import named_directory, read_arguments, recipe_of_study
+    from hyperlax.resumed_arguments import load_recipe_of, named_directory, read_arguments
 
     if flags.resume_from is None:
         directory = None
@@ -161,7 +179,7 @@ def pbt(flags: PopulationFlags) -> int:
         stored = PopulationArguments.from_json(
             read_arguments(directory, "--resume-from"), str(directory / "study.json")
         )
-        recipe = load(recipe_of_study(directory, stored))
+        recipe = load_recipe_of(directory, stored)
         arguments = resolve_resumed(flags, stored, recipe)
     check_acts(recipe, arguments.env_config)
     log_from(arguments.log_level)
@@ -196,6 +214,7 @@ def completion(flags: CompletionFlags) -> int:
 
 COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "optuna-hp-search": (SearchFlags, optuna_hp_search),
+    "run-study": (RunStudyFlags, run_study_files),
     "run-single-hp": (SingleFlags, run_single_hp),
     "train": (TrainFlags, train),
     "play": (PlayFlags, play),
@@ -244,11 +263,10 @@ def _new_sweep(flags: SweepFlags) -> tuple[StudyArguments, Recipe]:
 
 def _study_in(directory: Path, asked_by: str) -> tuple[StudyArguments, Recipe]:
     """The arguments of the study in a directory and its recipe, that of a sweep with its samples."""
-    from hyperlax.recipe import load
-    from hyperlax.resumed_arguments import read_stored, recipe_of_study
+    from hyperlax.resumed_arguments import load_recipe_of, read_stored
 
     arguments = read_stored(directory, asked_by)
-    recipe = load(recipe_of_study(directory, arguments))
+    recipe = load_recipe_of(directory, arguments)
     if not arguments.is_sweep:
         return arguments, recipe
     from hyperlax.study.presampled import stored
@@ -269,6 +287,11 @@ def _run(flags: SearchFlags | SweepFlags, arguments: StudyArguments, recipe: Rec
     if flags.json:
         return in_json(lambda show: run(show=show), where)
     return run(show=Silent) if flags.quiet else run()
+
+
+def _check_output(flags: SearchFlags) -> None:
+    if flags.json and flags.plan_only:
+        raise UsageError("--json follows a search, and --plan-only runs none. Leave one of them out.")
 
 
 def _check_searched(recipe: Recipe) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,21 @@ from hyperlax.fields import algorithm_name, apply, check_distribution, check_nam
 from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
 from hyperlax.space import DISTRIBUTIONS, Distribution
 
-__all__ = ["ExperimentConfig", "Recipe", "RunLength", "algorithm_name", "apply", "available", "dotted", "load"]
+__all__ = [
+    "Changes",
+    "ExperimentConfig",
+    "Recipe",
+    "RunLength",
+    "algorithm_name",
+    "apply",
+    "available",
+    "dotted",
+    "load",
+    "searching",
+]
+
+Changes = Mapping[str, Distribution | None]
+"""Of a search space, by dotted name: what is searched instead or besides, None for what is no longer searched."""
 
 RUN_LENGTHS = ("quick", "default", "long")
 _PACKAGE = Path(__file__).parent
@@ -58,12 +73,16 @@ class ExperimentConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that was read and checked: every name of `space` is a field, every value it can produce is legal."""
+    """A recipe that was read and checked: every name of `space` is a field, every value it can produce is legal.
+
+    changes: what of `space` the recipe's file does not say; see `searching`.
+    """
 
     name: str
     path: Path
     config: ExperimentConfig
     space: dict[str, Distribution]
+    changes: Changes = field(default_factory=dict, kw_only=True)
 
 
 def load(name_or_path: str) -> Recipe:
@@ -81,10 +100,36 @@ def load(name_or_path: str) -> Recipe:
     return Recipe(path.stem, path, config, dict(space))
 
 
+def searching(recipe: Recipe, changes: Changes, where: str) -> Recipe:
+    """The recipe with another search space. What the recipe says itself is no change.
+
+    UsageError, beginning with `where`, for a name that is no field, and for what its field does not accept, alone or together.
+    """
+    known, space = fields_of(recipe.config.algorithm), dict(recipe.space)
+    real: dict[str, Distribution | None] = {}
+    for name, distribution in changes.items():
+        check_name(name, known, where)
+        if _written(distribution) == _written(space.get(name)):
+            continue
+        real[name] = distribution
+        if distribution is None:
+            del space[name]
+            continue
+        check_distribution(name, known[name], distribution, where)
+        space[name] = distribution
+    check_together(recipe.config.algorithm, space, where)
+    return replace(recipe, space=space, changes=real)
+
+
 def available() -> list[str]:
     """The names that `load` finds from the working directory."""
     found = {path.stem for folder in _folders() for path in folder.glob("*.py") if not path.stem.startswith("_")}
     return sorted(found)
+
+
+def _written(distribution: Distribution | None) -> str | None:
+    """As text, in which 1 and True differ."""
+    return None if distribution is None else json.dumps(distribution.to_json())
 
 
 def _folders() -> list[Path]:

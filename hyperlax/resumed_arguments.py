@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from hyperlax.argument_checks import checked
 from hyperlax.arguments import SWITCHES, StudyArguments, flag_of, given_arguments
 from hyperlax.errors import UsageError
-from hyperlax.reading import read_json
+from hyperlax.reading import DAMAGED, read_json
+from hyperlax.recipe import load, searching
+from hyperlax.space import from_json
 
 if TYPE_CHECKING:
     from hyperlax.flags import SearchFlags
@@ -102,6 +104,20 @@ def recipe_of_study(directory: Path, stored: StudyArguments | PopulationArgument
     recipe = read_json(directory / "study.json").get("recipe")
     path = recipe.get("path") if isinstance(recipe, dict) else None
     return path if isinstance(path, str) and Path(path).is_file() else stored.algo_and_network_config
+
+
+def load_recipe_of(directory: Path, stored: StudyArguments | PopulationArguments) -> Recipe:
+    """The recipe that a study began with, searching what the study searches. UsageError if it cannot be loaded."""
+    path = directory / "study.json"
+    recipe = read_json(path).get("recipe")
+    found = recipe.get("changes", {}) if isinstance(recipe, dict) else {}
+    if not isinstance(found, dict) or not all(text is None or isinstance(text, dict) for text in found.values()):
+        raise UsageError(f"{path}: `changes` is not what Hyperlax writes there. {DAMAGED}")
+    try:
+        changes = {name: None if text is None else from_json(text) for name, text in found.items()}
+    except UsageError as error:
+        raise UsageError(f"{path}: {error} {DAMAGED}") from error
+    return searching(load(recipe_of_study(directory, stored)), changes, str(path))
 
 
 def check_agreement(

@@ -11,8 +11,8 @@ from hyperlax.resumed_arguments import read_arguments
 from hyperlax.study.directory import LOCK, only_one_process
 
 WRITTEN = (
-    "study.json", "optuna_study.db", "optuna_study.db.backup", "optuna_study.db-journal", "samples.csv", "amendments.json",
-    "agents", "mlflow.json", "checkpoints", "confirmation", "confirmation.csv", "report.html", "trials.csv",
+    "study.json", "study.yaml", "optuna_study.db", "optuna_study.db.backup", "optuna_study.db-journal", "samples.csv",
+    "amendments.json", "agents", "mlflow.json", "checkpoints", "confirmation", "confirmation.csv", "report.html", "trials.csv",
     "best_optuna_params.json", "pareto_front_params.json", "analysis_plots", "pbt_schedule.json", "optuna_exec_batch_*",
 )  # fmt: skip
 """Names, with wildcards, at a study's root."""

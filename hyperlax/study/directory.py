@@ -37,6 +37,7 @@ class StudyDirectory:
     def __init__(self, root: Path):
         self.root = root
         self.manifest = root / "study.json"
+        self.file = root / "study.yaml"
         self.database = root / "optuna_study.db"
         self.backup = root / "optuna_study.db.backup"
         self.samples = root / SAMPLES

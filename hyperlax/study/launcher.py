@@ -113,7 +113,8 @@ def _resume(
     tracker: Tracker | None,
 ) -> int:
     stored = manifests.read(directory.manifest, recipe)
-    manifest = replace(stored, arguments=arguments.to_json(), command=manifests.search_command(arguments))
+    command = manifests.search_command(arguments, recipe, directory)
+    manifest = replace(stored, arguments=arguments.to_json(), command=command)
     with _ending_on_refusal(directory), only_one_process(directory.root):
         check_writable(directory)
         loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, retry_failed, confirmer, show, tracker)

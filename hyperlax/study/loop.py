@@ -16,6 +16,7 @@ from hyperlax.checkpoints import Checkpoints
 from hyperlax.engine.pruning import Standings
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
+from hyperlax.files import write_text
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
 from hyperlax.study import database, findings
@@ -38,6 +39,7 @@ from hyperlax.study.super_batches import SuperBatches
 from hyperlax.study.tracking import Tracker, Tracking
 from hyperlax.study.training import StudyRunner, runner_of_confirmation
 from hyperlax.study.untold import untold_trials
+from hyperlax.study_yaml import in_full
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,8 @@ class StudyLoop:
         self._directory.check_database(self._arguments.study_name)
         self._refuse_fewer_trials()
         self._manifest.write(self._directory.manifest)
+        if not self._arguments.is_sweep:
+            write_text(self._directory.file, in_full(self._arguments, self._recipe))
         self._storage = StudyStorage(self._directory.database, self._arguments.study_name, self._objectives)
         with closing(self._storage), closing(self._tracking), closing(self._background), stopping_on_signals(self._stop):
             self._storage.describe(

@@ -16,10 +16,10 @@ from hyperlax.errors import UsageError
 from hyperlax.files import write_json
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.reading import DAMAGED, fits, read_json
-from hyperlax.recipe import Recipe, dotted
+from hyperlax.recipe import Changes, Recipe, dotted
 from hyperlax.resumed_arguments import SEARCH, SWEEP, going_on
 from hyperlax.space import Distribution
-from hyperlax.study.directory import SAMPLES
+from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
 from hyperlax.study.presampled import digest_of
 from hyperlax.sweep_arguments import left_out_of_sweep, sweep_flag_of
 
@@ -63,12 +63,13 @@ def describe(
     """The manifest of a study that begins now."""
     return Manifest(
         arguments=arguments.to_json(),
-        command=search_command(arguments),
+        command=search_command(arguments, recipe, study_directory(arguments, recipe)),
         recipe={
             "name": recipe.name,
             "path": str(recipe.path.resolve()),
             "config": dotted(recipe.config.algorithm),
             "samples": digest_of(recipe),
+            "changes": changes_to_json(recipe.changes),
         },
         space=space_to_json(recipe.space),
         first_trials=first_trials,
@@ -123,6 +124,10 @@ def space_to_json(space: Mapping[str, Distribution]) -> dict[str, Any]:
     return {name: distribution.to_json() for name, distribution in space.items()}
 
 
+def changes_to_json(changes: Changes) -> dict[str, Any]:
+    return {name: change and change.to_json() for name, change in changes.items()}
+
+
 def installed_versions() -> dict[str, str]:
     """Of Python and of what decides a study's numbers; a package that is not installed has no entry."""
     found = {"python": platform.python_version()}
@@ -134,8 +139,10 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def search_command(arguments: StudyArguments) -> str:
-    """The command line that gives this study from nothing, every argument written out."""
+def search_command(arguments: StudyArguments, recipe: Recipe, directory: StudyDirectory) -> str:
+    """The command line that gives this study from nothing: every argument written out, or its file where the space is its own."""
+    if recipe.changes:
+        return shlex.join(["hyperlax", "run-study", str(directory.file)])
     words = ["hyperlax", SWEEP if arguments.is_sweep else SEARCH]
     flag = sweep_flag_of if arguments.is_sweep else flag_of
     left_out = left_out_of_sweep(arguments) if arguments.is_sweep else ()

@@ -15,8 +15,7 @@ from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.pbt_arguments import PopulationArguments
-from hyperlax.recipe import load
-from hyperlax.resumed_arguments import read_arguments, recipe_of_study
+from hyperlax.resumed_arguments import load_recipe_of, read_arguments, recipe_of_study
 from hyperlax.space import from_json
 from hyperlax.study import database, manifest
 from hyperlax.study.confirmation import confirmation_of
@@ -100,7 +99,7 @@ def with_confirmation(record: StudyRecord) -> StudyRecord:
         return record
     arguments = _arguments(record.directory, "report")
     try:
-        recipe = load(recipe_of_study(record.directory, arguments))
+        recipe = load_recipe_of(record.directory, arguments)
     except UsageError as error:
         log.warning("The report is without the confirmation on new seeds: %s", error)
         return record

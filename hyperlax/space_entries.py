@@ -1,0 +1,167 @@
+"""A search space as a study's file writes it: `actor_lr: {type: loguniform, low: 1.0e-5, high: 1.0e-2}`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hyperlax.errors import UsageError
+from hyperlax.fields import Field, check_distribution, check_name, fields_of
+from hyperlax.recipe import Changes, Recipe
+from hyperlax.space import (
+    Categorical,
+    Distribution,
+    LogUniform,
+    LogUniformDiscrete,
+    Numeric,
+    QUniform,
+    UniformContinuous,
+    UniformDiscrete,
+)
+from hyperlax.yaml_file import Entry, shown
+
+TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
+    "uniform": (UniformContinuous, ("low", "high")),
+    "loguniform": (LogUniform, ("low", "high")),
+    "randint": (UniformDiscrete, ("low", "high")),
+    "quniform": (QUniform, ("low", "high", "q")),
+    "choice": (Categorical, ("values",)),
+}
+"""Name in a file -> what it is, and what belongs to it; randint may have `log` besides."""
+_EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
+_OUR_WORDS = {
+    r" Write \w+\(domain=\(low, high\)\)\.": "",
+    r"set it in get_base_config\(\) and drop the entry": "write it alone",
+    r"domain=\[(\S+), (\S+)\]": r"low=\1, high=\2",
+    r"Categorical(\(values=\[\.\.\.\]\))?": "choice",
+    r"\bLogUniformDiscrete\b": "randint with log",
+    r"\bUniformDiscrete\b": "randint",
+    r"\bUniformContinuous\b": "uniform",
+    r"\bLogUniform\b": "loguniform",
+    r"\bQUniform\b": "quniform",
+}
+"""What a recipe's author is told -> what the author of a file is told."""
+
+
+def changes_of(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Recipe) -> Changes:
+    """What a file's `space` changes in the recipe's. params: its short names. UsageError, naming file and line."""
+    known = fields_of(recipe.config.algorithm)
+    whole = {short: _whole(short, entry, known) for short, entry in params.items()}
+    changes: dict[str, Distribution | None] = {}
+    for short, entry in space.items():
+        name = whole.get(short, short)
+        if name not in known:
+            near = difflib.get_close_matches(short, whole, n=1)
+            if near:
+                raise UsageError(f"{entry.where}: no `{short}` among params. Did you mean `{near[0]}`?")
+            check_name(name, known, entry.where)
+        if name in changes:
+            raise UsageError(f"{entry.where}: {name} is there already, by its other name. Keep one of the two.")
+        if entry.value is None and name not in recipe.space:
+            raise UsageError(
+                f"{entry.where}: {recipe.name} does not search {name}, so there is nothing to leave out. Drop the line."
+            )
+        changes[name] = None if entry.value is None else distribution_of(entry, name, known[name])
+    return changes
+
+
+def distribution_of(entry: Entry, name: str, field: Field) -> Distribution:
+    """The distribution that an entry says; a value alone is the only choice. UsageError, naming file and line."""
+    arguments = entry.value if isinstance(entry.value, dict) else _alone(entry)
+    kind, wanted = _type(arguments, entry, name)
+    given = {key: one for key, one in arguments.items() if key != "type"}
+    optional = ("log",) if kind is UniformDiscrete else ()
+    for key, one in given.items():
+        if key not in (*wanted, *optional):
+            raise UsageError(f"{one.where}: {name}: nothing named `{key}`. There are {', '.join((*wanted, *optional))}.")
+    for key in wanted:
+        if key not in given:
+            raise UsageError(f"{entry.where}: {name} needs `{key}`; its type has {', '.join(wanted)}.")
+    try:
+        distribution = _made(kind, given, name, field)
+        check_distribution(name, field, distribution, entry.where)
+    except UsageError as error:
+        words = str(error).removeprefix(f"{entry.where}: ")
+        said = words if name in words else f"{name}: {words}"
+        raise UsageError(f"{entry.where}: {in_our_words(said)}") from error
+    return distribution
+
+
+def entry_of(distribution: Distribution) -> dict[str, Any]:
+    """A distribution as a file writes it."""
+    if isinstance(distribution, Categorical):
+        return {"type": "choice", "values": distribution.to_json()["values"]}
+    assert isinstance(distribution, Numeric)
+    low, high = distribution.bounds()
+    if isinstance(distribution, LogUniformDiscrete):
+        return {"type": "randint", "low": low, "high": high, "log": True}
+    word = next(word for word, (kind, _) in TYPES.items() if kind is type(distribution))
+    rest = {"q": distribution.q} if isinstance(distribution, QUniform) else {}
+    return {"type": word, "low": low, "high": high, **rest}
+
+
+def number(value: Any) -> Any:
+    """1e-3 as the number that YAML 1.1 does not see in it; anything else as it is."""
+    return float(value.replace("_", "")) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
+def in_our_words(words: str) -> str:
+    """What is said about a recipe's distribution, said of a file's.
+
+    >>> in_our_words("UniformDiscrete needs low < high, got low=3, high=3. Use UniformContinuous.")
+    'randint needs low < high, got low=3, high=3. Use uniform.'
+    """
+    for pattern, ours in _OUR_WORDS.items():
+        words = re.sub(pattern, ours, words)
+    return words
+
+
+def _whole(short: str, entry: Entry, known: Mapping[str, Field]) -> str:
+    """The dotted name behind a short one."""
+    if not isinstance(entry.value, str):
+        raise UsageError(f"{entry.where}: {short} needs a hyperparameter's dotted name, e.g. {next(iter(known))}.")
+    check_name(entry.value, known, entry.where)
+    if "." in short:
+        raise UsageError(f"{entry.where}: {short} has a dot, and a short name has none. Name {entry.value} another way.")
+    return entry.value
+
+
+def _alone(entry: Entry) -> dict[str, Entry]:
+    return {"type": Entry(entry.where, "choice"), "values": Entry(entry.where, [entry.value])}
+
+
+def _type(arguments: Mapping[str, Entry], entry: Entry, name: str) -> tuple[type[Distribution], tuple[str, ...]]:
+    there_are = f"There are {', '.join(TYPES)}."
+    if "type" not in arguments:
+        raise UsageError(f"{entry.where}: {name} needs a `type`. {there_are}")
+    given = arguments["type"]
+    if not isinstance(given.value, str) or given.value not in TYPES:
+        near = difflib.get_close_matches(str(given.value), TYPES, n=1)
+        hint = f"Did you mean `{near[0]}`? " if near else ""
+        raise UsageError(f"{given.where}: {name}: no type {shown(given.value)}. {hint}{there_are}")
+    return TYPES[given.value]
+
+
+def _made(kind: type[Distribution], given: Mapping[str, Entry], name: str, field: Field) -> Distribution:
+    """The distribution of its entries, all of which are there."""
+    if kind is Categorical:
+        values = given["values"].value
+        if not isinstance(values, list):
+            raise UsageError(f"choice needs a list as `values`, got {shown(values)}. Write values: [...].")
+        return Categorical(values=[number(value) for value in values] if field.type == "float" else values)
+    numbers = {}
+    for key in ("low", "high", "q"):
+        if key in given:
+            numbers[key] = number(given[key].value)
+            if not isinstance(numbers[key], (int, float)) or isinstance(numbers[key], bool):
+                raise UsageError(f"`{key}` needs a number, got {shown(given[key].value)}.")
+    log = given["log"].value if "log" in given else False
+    if not isinstance(log, bool):
+        raise UsageError(f"`log` needs true or false, got {shown(log)}.")
+    domain = (numbers["low"], numbers["high"])
+    if issubclass(kind, QUniform):
+        return kind(domain=domain, q=numbers["q"])
+    assert issubclass(kind, Numeric)
+    return (LogUniformDiscrete if log else kind)(domain=domain)

@@ -1,0 +1,113 @@
+"""YAML of which every entry knows its line, so that a mistake is told by file and line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.reader import ReaderError
+
+from hyperlax.errors import UsageError
+
+_NULL, _BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float"))
+_TRUE = ("true", "yes", "on")
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a mapping. where: `path:line` of its name. value: a mapping is a dict of entries, a list holds values.
+
+    Numbers are decimal: what YAML 1.1 takes for octal or for base 60 is text here, as is 1e-3, in which it sees no number.
+    """
+
+    where: str
+    value: Any
+
+
+def read_entries(path: str, rename: Callable[[str], str]) -> dict[str, Entry]:
+    """The entries of the mapping that a file holds, in its order. rename: the one spelling of a name that has several.
+
+    UsageError, naming file and line, for what cannot be read, is no mapping, or has a name twice.
+    """
+    text = _text(path)
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if not isinstance(node, yaml.MappingNode):
+            raise UsageError(f"{path}:1: holds no `name: value`. Begin with algo_and_network_config: sac_mlp.")
+        return _entries(node, path, rename)
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UsageError(f"{path}:{line}: holds a character that cannot be printed. Remove it.") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        said = ", ".join(words for words in (error.context, error.problem) if words)
+        raise UsageError(f"{path}:{mark.line + 1 if mark else 1}: is no YAML ({said}).") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: is nested too deeply, or refers to itself.") from error
+
+
+def shown(value: Any) -> str:
+    """A value of a file as the file writes it."""
+    if isinstance(value, dict):
+        return "a mapping"
+    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8. Save it in UTF-8.") from error
+
+
+def _entries(node: yaml.MappingNode, path: str, rename: Callable[[str], str] = str) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for key, value in node.value:
+        where = f"{path}:{key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            raise UsageError(f"{where}: a name is text, no list and no mapping.")
+        name = rename(key.value)
+        if name in found:
+            raise UsageError(f"{where}: `{name}` is there already, in line {found[name].where.rsplit(':', 1)[1]}.")
+        found[name] = Entry(where, _value(value, path))
+    return found
+
+
+def _value(node: yaml.Node, path: str) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return _entries(node, path)
+    if isinstance(node, yaml.SequenceNode):
+        return _items(node.value, path)
+    if node.tag == _NULL:
+        return None
+    if node.tag == _BOOL:
+        return node.value.lower() in _TRUE
+    return _number(node.value, node.tag) if node.tag in (_INT, _FLOAT) else node.value
+
+
+def _items(nodes: Iterable[yaml.Node], path: str) -> list[Any]:
+    found = []
+    for node in nodes:
+        if isinstance(node, yaml.MappingNode):
+            where = f"{path}:{node.start_mark.line + 1}"
+            raise UsageError(f"{where}: a list holds numbers, texts, true, false or lists, and no mapping.")
+        found.append(_value(node, path))
+    return found
+
+
+def _number(text: str, tag: str) -> int | float | str:
+    plain = text.lower().replace("_", "")
+    try:
+        if _DECIMAL.fullmatch(plain):
+            return int(plain)
+        return float(re.sub(r"\.(inf|nan)", r"\1", plain)) if tag == _FLOAT else text
+    except ValueError:  # base 60, or a whole number of thousands of digits
+        return text

@@ -1,0 +1,398 @@
+"""A study as a file: what it says becomes the study, who wins where several say something, and how mistakes are told."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from hyperlax import cli
+from hyperlax.commands import COMMANDS
+from hyperlax.errors import UsageError
+from hyperlax.parsing import parse
+from hyperlax.planned_studies import PlannedStudy, planned_studies
+from hyperlax.recipe import dotted, load
+from hyperlax.resumed_arguments import load_recipe_of, read_stored
+from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete
+from hyperlax.space_entries import changes_of
+from hyperlax.study import launcher, single
+from hyperlax.study_files import read_study_file
+from hyperlax.study_yaml import in_full
+from tests.desk import ROOT
+from tests.fake_runner import FakeRunner
+from tests.study_cases import MIXED, arguments_of, recipe_of
+from tests.test_bad_input import refused, table
+
+pytestmark = pytest.mark.timeout(240)
+BASE = "algo_and_network_config: sac_mlp\nenv_config: gymnax.pendulum\n"
+LENGTH = "num_seeds: 2\ntotal_timesteps: 500\nnum_evaluations: 5\nnum_eval_episodes: 4\n"
+CHANGED = """
+n_trials: 4
+optuna_study_batch_size: 4
+params:
+  lr: algorithm.hyperparam.actor_lr
+  tau: algorithm.hyperparam.tau
+space:
+  lr: {type: loguniform, low: 1e-5, high: 1e-4}
+  tau: null
+  algorithm.hyperparam.gamma: 0.9
+  algorithm.hyperparam.total_batch_size: {type: randint, low: 8, high: 64, log: true}
+"""
+LR, TAU, GAMMA, BATCH = (f"algorithm.hyperparam.{name}" for name in ("actor_lr", "tau", "gamma", "total_batch_size"))
+DIRECTORY = Path("my_optuna_studies/sac_mlp/gymnax_pendulum")
+STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
+KINDS = {name: kind for name, (kind, _) in COMMANDS.items()}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Studies are trained by a fake, and make no pages."""
+    run_study = launcher.run_study
+
+    def run(*given: Any, **more: Any) -> int:
+        return run_study(*given, **more, runner=FakeRunner(), analyse=lambda record, directory: None)
+
+    monkeypatch.setattr(launcher, "run_study", run)
+
+
+def planned(text: str, *words: str, base: str = BASE) -> PlannedStudy:
+    """What a file and words of the command line come to."""
+    Path("s.yaml").write_text(base + text, encoding="utf-8")
+    flags = parse(KINDS, ["run-study", "s.yaml", *words])
+    (study,) = planned_studies(flags.files, flags.search)
+    return study
+
+
+def told(directory: Path) -> list[tuple[Any, ...]]:
+    """What must be equal in two runs of one study."""
+    (name,) = optuna.get_all_study_names(f"sqlite:///{directory / 'optuna_study.db'}")
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{directory / 'optuna_study.db'}")
+    return [(trial.state, trial.params, trial.values) for trial in study.trials]
+
+
+@pytest.mark.parametrize("case", table("studies"), ids=lambda case: case[-1][:60])
+def test_a_mistake_is_told_by_file_and_line(capsys, case):
+    *lines, said = case
+    Path("s.yaml").write_text(BASE + "\n".join(lines) + "\n", encoding="utf-8")
+    assert refused(["run-study", "s.yaml"], capsys) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "s.yaml:1: holds no `name: value`. Begin with algo_and_network_config: sac_mlp."),
+        ("- seed", "s.yaml:1: holds no `name: value`. Begin with algo_and_network_config: sac_mlp."),
+        ("seed: 3", "s.yaml: algo_and_network_config is required: a recipe (dqn_mlp, ppo_mlp, sac_mlp) or a path to a .py file."),
+        (
+            "algo_and_network_config: sac_mlp",
+            "s.yaml: env_config is required: an environment such as gymnax.pendulum.",
+        ),
+        (
+            "seed: 3\nalgo_and_network_config: sac",
+            "s.yaml:2: No recipe named `sac` in ./recipes or among those shipped. Did you mean `sac_mlp`? There are dqn_mlp, "
+            "ppo_mlp, sac_mlp; a path to a .py file works too.",
+        ),
+        (
+            "env_config: gymnax.cartpole\nalgo_and_network_config: sac_mlp",
+            "s.yaml:1: sac_mlp: SAC takes continuous actions only, those of gymnax.cartpole are discrete. Recipes that can: "
+            "dqn_mlp, ppo_mlp.",
+        ),
+        ("seed: \x07", "s.yaml:1: holds a character that cannot be printed. Remove it."),
+    ],
+)
+def test_a_file_that_names_no_study_is_refused(capsys, text, said):
+    Path("s.yaml").write_text(text, encoding="utf-8")
+    assert refused(["run-study", "s.yaml"], capsys) == said
+
+
+def test_ppo_values_that_do_not_divide_are_refused_at_the_space():
+    base = "algo_and_network_config: ppo_mlp\nenv_config: gymnax.cartpole\n"
+    text = "seed: 1\nspace:\n  algorithm.hyperparam.num_minibatches: {type: choice, values: [3, 4]}\n"
+    with pytest.raises(UsageError, match=r"^s\.yaml:4: total_num_envs \* rollout_length must be a multiple"):
+        planned(text, base=base)
+
+
+def test_a_file_that_cannot_be_read_is_refused(capsys):
+    Path("latin.yaml").write_bytes(b"study_name: caf\xe9\n")
+    assert refused(["run-study", "nowhere.yaml"], capsys) == "nowhere.yaml: cannot be read (No such file or directory)."
+    assert refused(["run-study", "latin.yaml"], capsys) == "latin.yaml: is not UTF-8. Save it in UTF-8."
+    assert refused(["run-study"], capsys).startswith("run-study needs ")
+
+
+def test_what_the_command_line_has_wrong_is_told_as_of_the_command_line(capsys):
+    Path("s.yaml").write_text(BASE + "n_trials: 3\n")
+    words = ["run-study", "s.yaml", "--n-trials", "0"]
+    assert refused(words, capsys) == "--n-trials needs a whole number of at least 1, got 0."
+
+
+def test_every_flag_can_be_said_by_a_file():
+    text = """
+study_name: sac_pendulum
+n_trials: 9
+objective-names: [peak_performance, num_parameters]
+objective_directions: [maximize, minimize]
+sampler: nsgaii
+no_default_trial: true
+constraint: num_parameters <= 20000
+pruner: percentile
+pruner_percentile: 3e1
+optuna_study_batch_size: 8
+runner_hparam_batch_size: 4
+timeout: 60
+max_failure_rate: 0.25
+no_compilation_cache: true
+run_length_modifier: long
+seed: 5
+"""
+    arguments = planned(text).arguments
+    assert (arguments.study_name, arguments.n_trials, arguments.seed) == ("sac_pendulum", 9, 5)
+    assert arguments.objectives == {"peak_performance": "maximize", "num_parameters": "minimize"}
+    assert (arguments.sampler, arguments.default_trial, arguments.compilation_cache) == ("nsgaii", False, False)
+    assert arguments.constraints == ("num_parameters <= 20000",)
+    assert (arguments.pruner, arguments.pruner_percentile, arguments.timeout) == ("percentile", 30.0, 60.0)
+    assert (arguments.runner_hparam_batch_size, arguments.total_timesteps) == (4, 100_000)
+    assert planned("runner_hparam_batch_size: auto").arguments.runner_hparam_batch_size == "auto"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "name", "value"),
+    [
+        ("", "", "total_timesteps", 20_000),
+        ("preset: quick_test", "", "total_timesteps", 4_000),
+        ("preset: quick_test", "", "n_trials", 5),
+        ("run_length_modifier: long", "", "total_timesteps", 100_000),
+        ("", "--run-length-modifier long", "total_timesteps", 100_000),
+        ("preset: quick_test\nn_trials: 7", "", "n_trials", 7),
+        ("preset: quick_test\nrun_length_modifier: long", "", "total_timesteps", 100_000),
+        ("preset: quick_test\ntotal_timesteps: 900", "", "total_timesteps", 900),
+        ("preset: production", "--num-seeds 4", "num_seeds", 4),
+        ("preset: production", "--run-length-modifier quick", "total_timesteps", 4_000),
+        ("preset: production", "--pruner none", "pruner", "none"),
+        ("n_trials: 7", "--n-trials 9", "n_trials", 9),
+        ("total_timesteps: 900", "--run-length-modifier quick", "total_timesteps", 4_000),
+        ("total_timesteps: 900", "--num-evaluations 3", "total_timesteps", 900),
+        ("preset: quick_test\nn_trials: 7", "--n-trials 9", "n_trials", 9),
+        ("objective_names: num_parameters", "", "objective_directions", ("minimize",)),
+        ("objective_names: num_parameters", "--objective-names final_performance", "objective_directions", ("maximize",)),
+    ],
+)
+def test_command_line_over_file_over_preset_over_recipe(text, words, name, value):
+    assert getattr(planned(text, *words.split()).arguments, name) == value
+
+
+def test_directions_belong_to_the_names_beside_them():
+    text = "objective_names: [peak_performance, num_parameters]\nobjective_directions: [minimize, maximize]"
+    assert planned(text).arguments.objectives == {"peak_performance": "minimize", "num_parameters": "maximize"}
+    assert planned(text, "--objective-names", "num_parameters").arguments.objectives == {"num_parameters": "minimize"}
+
+
+def test_a_recipe_and_an_environment_of_the_command_line_win():
+    study = planned("", "--algo-and-network-config", "ppo_mlp", "--env-config", "gymnax.cartpole")
+    assert (study.recipe.name, study.directory.as_posix()) == ("ppo_mlp", "my_optuna_studies/ppo_mlp/gymnax_cartpole")
+
+
+def test_the_space_of_a_file_takes_the_place_of_the_recipes():
+    own, space = load("sac_mlp").space, planned(CHANGED).recipe.space
+    assert space[LR] == LogUniform(domain=(1e-5, 1e-4))
+    assert space[GAMMA] == Categorical(values=[0.9])
+    assert space[BATCH] == LogUniformDiscrete(domain=(8, 64))
+    assert list(space) == [*(name for name in own if name != TAU), BATCH]
+    assert {name: space[name] for name in own if name not in (LR, GAMMA, TAU)} == {
+        name: own[name] for name in own if name not in (LR, GAMMA, TAU)
+    }
+
+
+def test_what_the_recipe_says_itself_is_no_change():
+    own = in_full(planned("").arguments, load("sac_mlp"))
+    assert planned(own, base="").recipe.changes == {}
+
+
+def test_what_is_left_without_a_space_is_refused():
+    nothing = "".join(f"  {name}: null\n" for name in load("sac_mlp").space)
+    with pytest.raises(UsageError, match=r"^s\.yaml:3: nothing is left to search\."):
+        planned(f"space:\n{nothing}")
+
+
+def test_every_distribution_reads_back_as_it_was_written():
+    Path("s.yaml").write_text(in_full(arguments_of(Path("out")), recipe_of(MIXED)), encoding="utf-8")
+    read = changes_of(read_study_file("s.yaml").space, {}, recipe_of({}))
+    assert list(read.items()) == list(MIXED.items())
+
+
+def test_texts_that_look_like_something_else_read_back_as_texts():
+    arguments = arguments_of(Path("out"), study_name="1e-5", output_root="yes", enqueue="null")
+    Path("s.yaml").write_text(in_full(arguments, recipe_of(MIXED)), encoding="utf-8")
+    flags = read_study_file("s.yaml").flags
+    assert (flags.study_name, flags.output_root, flags.enqueue) == ("1e-5", "yes", "null")
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_saved_file_gives_the_same_study_elsewhere():
+    Path("s.yaml").write_text(BASE + LENGTH + CHANGED)
+    assert cli.main(["run-study", "s.yaml", "--seed", "7"]) == 0
+    saved = DIRECTORY / "study.yaml"
+    assert cli.main(["run-study", str(saved), "--output-root", "again"]) == 0
+    again = Path("again/sac_mlp/gymnax_pendulum")
+    assert told(again) == told(DIRECTORY) and len(told(again)) == 4
+    assert saved.read_text().replace("my_optuna_studies", "again") == (again / "study.yaml").read_text()
+    first, second = (json.loads((where / "study.json").read_text()) for where in (DIRECTORY, again))
+    assert first["recipe"] == second["recipe"] and first["space"] == second["space"]
+    assert first["command"] == f"hyperlax run-study {saved}"
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_plain_search_leaves_a_file_that_gives_it_again():
+    words = "--algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 3 --no-default-trial"
+    length = "--num-seeds 2 --total-timesteps 500 --num-evaluations 5 --num-eval-episodes 4"
+    assert cli.main(["optuna-hp-search", *words.split(), *length.split()]) == 0
+    assert cli.main(["run-study", str(DIRECTORY / "study.yaml"), "--output-root", "again"]) == 0
+    again = Path("again/sac_mlp/gymnax_pendulum")
+    assert told(again) == told(DIRECTORY)
+    assert json.loads((again / "study.json").read_text())["recipe"]["changes"] == {}
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_study_with_a_space_of_its_own_goes_on_without_its_file(monkeypatch):
+    Path("s.yaml").write_text(BASE + LENGTH + CHANGED)
+    assert cli.main(["run-study", "s.yaml", "--n-trials", "12", "--output-root", "whole"]) == 0
+    assert cli.main(["run-study", "s.yaml"]) == 0
+    Path("s.yaml").unlink()
+    assert cli.main(["optuna-hp-search", "--resume-from", str(DIRECTORY), "--n-trials", "12"]) == 0
+    assert told(DIRECTORY) == told(Path("whole/sac_mlp/gymnax_pendulum"))
+    assert "n_trials: 12\n" in (DIRECTORY / "study.yaml").read_text()
+    stored = read_stored(DIRECTORY, "test")
+    assert load_recipe_of(DIRECTORY, stored).space == planned(CHANGED, "--output-root", "new").recipe.space
+
+    assert cli.main(["show", str(DIRECTORY)]) == 0
+    assert cli.main(["invalidate", str(DIRECTORY), "3"]) == 0
+    assert cli.main(["repair", str(DIRECTORY)]) == 0
+    received: list[Any] = []
+    monkeypatch.setattr(single, "run_single", lambda *given: received.append(given) or 0)
+    assert cli.main(["train", "--from", str(DIRECTORY)]) == 0
+    values = dotted(received[0][2])
+    assert values[GAMMA] == 0.9 and values[TAU] == dotted(load("sac_mlp").config.algorithm)[TAU]
+    assert 1e-5 <= values[LR] <= 1e-4 and 8 <= values[BATCH] <= 64
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_study_that_is_there_is_refused_with_the_command_that_goes_on(capsys):
+    Path("s.yaml").write_text(BASE + LENGTH + CHANGED)
+    assert cli.main(["run-study", "s.yaml"]) == 0
+    capsys.readouterr()
+    assert cli.main(["run-study", "s.yaml"]) == 2
+    assert capsys.readouterr().err == (
+        f"hyperlax: s.yaml: {DIRECTORY} already holds a study. To go on with it:\n"
+        f"  hyperlax optuna-hp-search --resume-from {DIRECTORY}\nFor a new one, choose another output_root.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [3, {"algorithm.hyperparam.gamma": 3}, {"algorithm.hyperparam.gamma": {"type": "Uniform"}}]
+)
+@pytest.mark.usefixtures("trained")
+def test_changes_that_somebody_damaged_are_refused(capsys, changes):
+    Path("s.yaml").write_text(BASE + LENGTH + CHANGED)
+    assert cli.main(["run-study", "s.yaml"]) == 0
+    path = DIRECTORY / "study.json"
+    stored = json.loads(path.read_text())
+    stored["recipe"]["changes"] = changes
+    path.write_text(json.dumps(stored))
+    assert cli.main(["optuna-hp-search", "--resume-from", str(DIRECTORY)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"hyperlax: {path}: ") and "It was changed or damaged" in said
+
+
+class Several:
+    """Three files of studies, whose runs end as `ends` says: with a status, or by raising."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.ends: dict[str, int | Exception] = {}
+        self.begun: list[str] = []
+        for name in "abc":
+            Path(f"{name}.yaml").write_text(f"{BASE}study_name: {name}\noutput_root: out/{name}\n")
+        monkeypatch.setattr(launcher, "run_study", self._run)
+
+    def _run(self, arguments: Any, *rest: Any, **more: Any) -> int:
+        self.begun.append(arguments.study_name)
+        end = self.ends.get(arguments.study_name, 0)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+
+@pytest.fixture
+def several(monkeypatch):
+    return Several(monkeypatch)
+
+
+FILES = ["a.yaml", "b.yaml", "c.yaml"]
+
+
+def test_several_files_run_in_turn_and_the_last_line_tells_which_failed(several, capsys):
+    several.ends = {"a": 1, "b": UsageError("b: cannot be.")}
+    assert cli.main(["run-study", *FILES]) == 2
+    said = capsys.readouterr()
+    assert several.begun == ["a", "b", "c"]
+    assert said.out.splitlines()[-1] == "Ended without an error: c.yaml. Failed: a.yaml, b.yaml."
+    assert said.err == "hyperlax: b.yaml: b: cannot be.\n"
+
+
+def test_an_interrupt_ends_them_all(several, capsys):
+    several.ends = {"b": 130}
+    assert cli.main(["run-study", *FILES]) == 130
+    assert several.begun == ["a", "b"]
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "Ended without an error: a.yaml. Interrupted: b.yaml. Not begun: c.yaml."
+    )
+
+
+def test_in_json_only_objects_are_on_standard_output(several, capsys):
+    assert cli.main(["run-study", *FILES, "--json"]) == 0
+    said = capsys.readouterr()
+    assert [json.loads(line)["event"] for line in said.out.splitlines()] == ["end"] * 3
+    assert said.err.splitlines()[-1] == "Ended without an error: a.yaml, b.yaml, c.yaml."
+
+
+def test_all_files_are_checked_before_the_first_one_runs(several, capsys):
+    Path("c.yaml").write_text(BASE + "n_trials: none\n")
+    assert cli.main(["run-study", *FILES]) == 2
+    assert capsys.readouterr().err == 'hyperlax: c.yaml:3: n_trials needs a whole number, got "none".\n'
+    assert several.begun == []
+
+
+def test_two_files_of_one_study_are_refused(several, capsys):
+    assert cli.main(["run-study", *FILES, "--output-root", "out"]) == 2
+    assert "b.yaml: its study goes to out/sac_mlp/gymnax_pendulum, as that of a.yaml does." in capsys.readouterr().err
+    assert several.begun == []
+
+
+def test_the_shipped_studies_are_several():
+    assert len(STUDIES) >= 6
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_shipped_study_can_run_and_says_what_came_of_it(path):
+    (study,) = planned_studies([str(path)], parse(KINDS, ["run-study", "x"]).search)
+    assert study.arguments.study_name == path.stem == Path(study.arguments.output_root).name
+    header = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
+    assert header and all(word in header[0] for word in ("2 cores", "jax", "commit", "trials", "est"))
+    commands = re.findall(r"^# {5}(hyperlax .*)$", header[0], flags=re.MULTILINE)
+    assert commands == [f"hyperlax run-study studies/{path.name}"]
+    assert parse(KINDS, shlex.split(commands[0])[1:]).files
+
+
+def test_the_example_of_the_documentation_can_run():
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    study = planned(text, base="")
+    assert (study.arguments.n_trials, study.arguments.pruner) == (40, "asha")
+    assert TAU not in study.recipe.space

@@ -40,9 +40,7 @@ def checked(arguments: StudyArguments) -> StudyArguments:
     check_pruning(arguments)
     _check_confirmation(arguments)
     if arguments.save_agents not in SAVE_AGENTS:
-        raise UsageError(
-            f"--save-agents: nothing named {arguments.save_agents!r}. Use {', '.join(SAVE_AGENTS)}."
-        )
+        raise UsageError(f"--save-agents: nothing named {arguments.save_agents!r}. Use {', '.join(SAVE_AGENTS)}.")
     if arguments.packing not in PACKINGS:
         raise UsageError(f"--packing: nothing named {arguments.packing!r}. Use {', '.join(PACKINGS)}.")
     if arguments.timeout is not None and not (arguments.timeout > 0 and math.isfinite(arguments.timeout)):

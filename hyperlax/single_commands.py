@@ -55,8 +55,6 @@ def train(flags: TrainFlags) -> int:
     )
 
 
-
-
 def play(flags: PlayFlags) -> int:
     """Evaluate a trained agent, and film it."""
     from hyperlax.agent import load_agent

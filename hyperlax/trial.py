@@ -115,8 +115,8 @@ class Outcome:
     train_seconds: float
     lane: int | None = None
     fault_step: int | None = None
-    policy: Policy | None = None
     stays: tuple[Stay, ...] = ()
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def test_numpy_and_jax_act_alike_and_normalize():
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
     plain = {name: array for name, array in arrays.items() if not name.startswith("observation.")}
     clipped = np.clip((seen - 1.0) / np.sqrt(4.0 + 1e-8), -10, 10)
-    np.testing.assert_allclose(ours, act(policy.description, plain, clipped), rtol=1e-6)
+    np.testing.assert_allclose(ours, act(policy.description, plain, clipped), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATION_FUNCTIONS))
@@ -81,7 +81,7 @@ def test_activations_are_flaxs(activation):
     arrays = {"dense_0.kernel": one, "dense_0.bias": 0 * one[0], "head.kernel": one, "head.bias": 0 * one[0]}
     description = {"activation": activation, "output": "clip", "action": {"low": [-100.0], "high": [100.0]}}
     expected = 100 * np.clip(np.asarray(ACTIVATION_FUNCTIONS[activation](x)), -1, 1)
-    np.testing.assert_allclose(act(description, arrays, x), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(act(description, arrays, x), expected, rtol=1e-5, atol=1e-3)
 
 
 def made_up(seeds: int = 2, normalized: bool = False, outputs: int = 1) -> Policy:
@@ -167,7 +167,8 @@ class Keeping(FakeRunner):
     def run(self, batch: Any, **more: Any) -> Any:
         result = super().run(batch, **more)
         outcomes = tuple(
-            replace(outcome, policy=made_up()) if outcome.state == "COMPLETE" else outcome for outcome in result.outcomes
+            replace(outcome, policy=made_up()) if outcome.state == "COMPLETE" else outcome
+            for outcome in result.outcomes
         )
         return replace(result, outcomes=outcomes)
 
@@ -290,5 +291,5 @@ def test_the_example_without_hyperlax_acts_as_the_agent(tmp_path, monkeypatch):
     for policy in (made_up(), made_up(normalized=True)):
         save_agent(stem, policy, {"trial": 0, "seed": 1})
         names: dict[str, Any] = {}
-        exec(example, names)
+        exec(example, names)  # noqa: S102
         np.testing.assert_allclose(names["act"](seen), load_agent(stem)(seen), rtol=1e-5, atol=1e-6)

@@ -22,6 +22,6 @@ def test_an_environment_of_ones_own_is_what_the_protocol_asks_for(monkeypatch, n
     )
     monkeypatch.setattr(registry, "_factories", dict(registry._factories))
     names: dict[str, Any] = {"__name__": "recipe"}
-    exec(block, names)
+    exec(block, names)  # noqa: S102
     environment = make(name)
     assert (environment.name, environment.observation_size) == (name, size)

@@ -97,7 +97,9 @@ class Workload:
         actions = action.n if isinstance(action, Discrete) else len(action.low)
         outputs = 2 * actions if isinstance(config, SAC) else actions
         state_independent_std = actions if isinstance(config, PPO) and not isinstance(action, Discrete) else 0
-        return count_parameters(acting_torso(config), self.environment.observation_size, outputs) + state_independent_std
+        return (
+            count_parameters(acting_torso(config), self.environment.observation_size, outputs) + state_independent_std
+        )
 
     def policy(self, trial: Trial, acting: Acting) -> Policy:
         """What `acting` [seeds, ...] of the trial's lane does, at the trial's own size."""

@@ -27,9 +27,7 @@ def write_agents(directory: Path, about: Mapping[str, Any], batch: HparamBatch, 
     """Write the policies of a batch's COMPLETE trials. about: what is the same for all trials of the study."""
     for trial, outcome in zip(batch.trials, result.outcomes, strict=True):
         if outcome.state == "COMPLETE" and outcome.policy is not None:
-            save_agent(
-                agent_path(directory, trial.number), outcome.policy, {**about, **about_training(trial, outcome)}
-            )
+            save_agent(agent_path(directory, trial.number), outcome.policy, {**about, **about_training(trial, outcome)})
 
 
 def about_training(trial: Trial, outcome: Outcome) -> dict[str, Any]:
@@ -85,7 +83,9 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
     is_file, is_run = given.suffix in (ARRAYS, ABOUT), (given / f"agent{ABOUT}").exists()
     if is_file or is_run:
         if number is not None:
-            raise UsageError(f"--trial {number}: {given} holds one agent. Leave --trial out, or give a study's directory.")
+            raise UsageError(
+                f"--trial {number}: {given} holds one agent. Leave --trial out, or give a study's directory."
+            )
         return given.with_suffix("") if is_file else given / "agent"
     from hyperlax.analysis.best import the_best
     from hyperlax.study.opened import open_study

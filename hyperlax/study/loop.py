@@ -97,7 +97,12 @@ class StudyLoop:
         if not self._arguments.is_sweep:
             write_text(self._directory.file, in_full(self._arguments, self._recipe))
         self._storage = StudyStorage(self._directory.database, self._arguments.study_name, self._objectives)
-        with closing(self._storage), closing(self._tracking), closing(self._background), stopping_on_signals(self._stop):
+        with (
+            closing(self._storage),
+            closing(self._tracking),
+            closing(self._background),
+            stopping_on_signals(self._stop),
+        ):
             self._storage.describe(
                 {
                     "recipe": self._recipe.name,

@@ -92,7 +92,9 @@ def _naming(confirmation: Confirmation, best: Confirmed) -> str:
 def _level_with(confirmation: Confirmation, best: Confirmed, ours: Sequence[Confirmed]) -> str:
     """Those of the search's best whose mean is the same."""
     mean = np.mean(best.per_seed[confirmation.metric])
-    level = [other.words for other in ours if other is not best and np.mean(other.per_seed[confirmation.metric]) == mean]
+    level = [
+        other.words for other in ours if other is not best and np.mean(other.per_seed[confirmation.metric]) == mean
+    ]
     return f", level with {' and '.join(level)}," if level else ""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from hyperlax.command_parts import log_from, recipe_name
 from hyperlax.errors import UsageError

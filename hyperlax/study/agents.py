@@ -101,7 +101,7 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
     if not path.with_name(path.name + ABOUT).exists():
         again = shlex.join(["hyperlax", "train", "--from", str(given), "--trial", str(trial.number)])
         raise UsageError(
-            f"{asked_by} {given}: the agent of trial {trial.number}, which is {trial.state}, is not kept; --save-agents says whose are. "
-            f"To train it again:\n  {again}"
+            f"{asked_by} {given}: the agent of trial {trial.number}, which is {trial.state}, is not kept; --save-agents says "
+            f"whose are. To train it again:\n  {again}"
         )
     return path

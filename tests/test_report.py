@@ -31,13 +31,13 @@ def test_what_points_say_is_on_the_page_once(tmp_path):
     """In the separate plots it stays where the points are."""
     write_study_pages(study(tmp_path, np.arange(9.0)))
     page = (tmp_path / "report.html").read_text()
-    assert page.count("trial 3\\u003c/b>\\u003cbr>peak_performance") == 1
-    assert "trial 3\\u003c/b>" in (tmp_path / "analysis_plots" / "contour.html").read_text()
+    assert page.count("trial 3\\u003c/b>\\npeak_performance") == 1
+    assert "trial 3\\u003c" in (tmp_path / "analysis_plots" / "contour.html").read_text()
     said = json.loads(re.findall(r'id="texts">(.*?)</script>', page)[0])
     figures = [json.loads(data) for data in re.findall(r'<script type="application/json">(.*?)</script>', page)]
     traces = [trace for figure in figures for trace in figure["data"] if "hovertext" in trace]
     history = next(trace for trace in traces if trace.get("name") == "trial")
-    assert [said[place].split("<br>")[0] for place in history["hovertext"]] == [f"<b>trial {n}</b>" for n in range(9)]
+    assert [said[place].split("\n")[0] for place in history["hovertext"]] == [f"<b>trial {n}</b>" for n in range(9)]
 
 
 def words(record: Any) -> str:

@@ -140,7 +140,7 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, Link):
         return f'<td{_exact(value.value)}><a href="{escape(value.href)}">{number(value.value)}</a></td>'
     if _is_number(value):
-        return f'<td{_exact(value)}>{number(value)}</td>'
+        return f"<td{_exact(value)}>{number(value)}</td>"
     return f'<td class="{LONG_COLUMNS.get(name, "short")}">{_breakable(escape(value_text(value)))}</td>'
 
 

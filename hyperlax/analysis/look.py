@@ -47,6 +47,7 @@ pre { background: var(--page); border: 1px solid var(--line); border-radius: 8px
   white-space: pre-wrap; overflow-wrap: anywhere; font: .83rem/1.5 ui-monospace, Menlo, Consolas, monospace; }
 .error { border-left: 4px solid var(--accent); background: var(--wash); padding: 10px 14px; border-radius: 6px; overflow-wrap: anywhere; }
 a { color: var(--accent); }
+pre + .scroll, pre + .columns { margin-top: 14px; }
 @media print {
   .filter, .modebar { display: none; }
   :root { --page: #ffffff; --card: #ffffff; --ink: #232936; --soft: #667085; --line: #e1e5ed; --accent: #c9431b; --wash: #fdf0eb; }

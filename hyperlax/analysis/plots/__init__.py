@@ -143,7 +143,7 @@ PLOTS = (
         "timeline",
         "Timeline of lanes",
         "A row a lane of the compiled programs; a bar a trial in it, until its last evaluation there. Where a row is empty the "
-        "waited, mostly for a program that was being made. Dotted: another process went on.",
+        "lane waited, mostly for a program that was being made. Dotted: another process went on.",
         timeline,
         min_width=680,
     ),

@@ -95,3 +95,9 @@ def test_pruned_trials_count_among_those_that_the_winner_is_the_best_of(tmp_path
     record = study(tmp_path, [3.0, 1.0, 20.0], failed={1})
     record.trials[1] = replace(record.trials[1], state="PRUNED")
     assert words(record).startswith("It is the best of 3 trials on 3 seeds, 1 of them pruned.")
+
+
+def test_trials_that_are_as_good_as_the_winner_are_told(tmp_path):
+    assert "Trial 3 has the very same value, as have 1 more." in words(
+        study(tmp_path, [3.0, 500.0, 20.0, 500.0, 500.0])
+    )

@@ -75,7 +75,7 @@ for (const plot of plots) {
   const fail = error => {
     const words = document.createElement("p");
     words.className = "error";
-    words.textContent = `This plot could not be drawn. ${error}`;
+    words.textContent = `The browser could not draw this plot. ${error}`;
     plot.replaceWith(words);
   };
   try {

@@ -3,7 +3,7 @@
     python -m benchmarks.report                    500 trials, ten hyperparameters, 11 evaluations on 3 seeds; 1, 2 and 3 objectives
     python -m benchmarks.report --trials 2000
 
-From the repository's root. The study is made up (`tests/made_up_studies.py`), its batches are on disk. Timed are the report alone and
+From the repository's root. The study is made up (`tests/made_up_studies.py`), its batches are on disk. Timed are the report and
 all pages that a finished super-batch has written: plots, tables, report; the best of three, after one that imports what it
 needs. Importances are those of Optuna, as a study computes them before it writes. Prints rows for benchmarks/README.md.
 """

@@ -108,7 +108,9 @@ def write_timeline(directory, trials, stays):
 
 def large_study(directory, trials=500, objectives=1):
     """As large as a report has to bear: ten hyperparameters, trials that failed, one or more objectives."""
-    more = {f"algorithm.hyperparam.made_up_{place}": {"type": "LogUniform", "domain": [1e-5, 1.0]} for place in range(3)}
+    more = {
+        f"algorithm.hyperparam.made_up_{place}": {"type": "LogUniform", "domain": [1e-5, 1.0]} for place in range(3)
+    }
     every = {"peak_performance": "maximize", "num_parameters": "minimize", "normalized_auc": "maximize"}
     names = dict(itertools.islice(every.items(), objectives))
     values = np.random.default_rng(1).normal(size=(trials, objectives)) * 100

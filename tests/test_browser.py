@@ -119,7 +119,7 @@ def test_a_plot_that_the_browser_cannot_draw_says_so_in_its_place_and_the_others
     drawn, said = look(broken, f"[{DRAWN}, [...document.querySelectorAll('.error')].map(one => one.textContent)]")
     assert {title for title, _ in drawn} == PLOTS - {"Learning curves"} and all(count for _, count in drawn)
     (words,) = said
-    assert words.startswith("This plot could not be drawn. SyntaxError")
+    assert words.startswith("The browser could not draw this plot. SyntaxError")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

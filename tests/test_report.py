@@ -31,13 +31,13 @@ def test_what_points_say_is_on_the_page_once(tmp_path):
     """In the separate plots it stays where the points are."""
     write_study_pages(study(tmp_path, np.arange(9.0)))
     page = (tmp_path / "report.html").read_text()
-    assert page.count("trial 3\\u003c/b>\\u003cbr>peak_performance") == 1
-    assert "trial 3\\u003c/b>" in (tmp_path / "analysis_plots" / "contour.html").read_text()
+    assert page.count("trial 3\\u003c/b>\\npeak_performance") == 1
+    assert "trial 3\\u003c" in (tmp_path / "analysis_plots" / "contour.html").read_text()
     said = json.loads(re.findall(r'id="texts">(.*?)</script>', page)[0])
     figures = [json.loads(data) for data in re.findall(r'<script type="application/json">(.*?)</script>', page)]
     traces = [trace for figure in figures for trace in figure["data"] if "hovertext" in trace]
     history = next(trace for trace in traces if trace.get("name") == "trial")
-    assert [said[place].split("<br>")[0] for place in history["hovertext"]] == [f"<b>trial {n}</b>" for n in range(9)]
+    assert [said[place].split("\n")[0] for place in history["hovertext"]] == [f"<b>trial {n}</b>" for n in range(9)]
 
 
 def words(record: Any) -> str:
@@ -47,7 +47,7 @@ def words(record: Any) -> str:
 def test_without_confirmation_the_winner_is_said_to_be_lucky_in_part(tmp_path):
     record = study(tmp_path, [3.0, 1.0, 20.0, 4.0], failed={3})
     said, command = how_sure(replace(record, arguments={**ARGUMENTS, "num_seeds": 1}))
-    assert said[0].startswith("It is the best of 3 COMPLETE trials, each trained on one seed.")
+    assert said[0].startswith("It is the best of 3 trials on one seed. ")
     assert "probably too good" in said[0] and said[1] == "Next comes trial 0 with 3."
     assert command == f"hyperlax optuna-hp-search --resume-from {tmp_path} --confirm-top 3"
     write_study_pages(record)
@@ -59,7 +59,7 @@ def test_the_spread_over_seeds_says_how_many_others_are_as_close(tmp_path):
     record = study(tmp_path, [3.0, 19.0, 20.0, 18.0])
     best = record.trials[2]
     record.trials[2] = replace(best, metrics={**best.metrics, "seed_spread": 1.5})
-    assert "each trained on 3 seeds" in words(record)
+    assert "best of 4 trials on 3 seeds." in words(record)
     assert "standard deviation of 1.5; trials that came as close to it as that: 1 of 3." in words(record)
 
 
@@ -76,7 +76,9 @@ def test_a_confirmed_winner_is_said_to_be_what_new_seeds_say(tmp_path):
 def test_a_front_is_said_to_be_lucky_in_part_and_the_number_of_parameters_is_not(tmp_path):
     objectives = {"peak_performance": "maximize", "num_parameters": "minimize"}
     said, _ = how_sure(study(tmp_path / "two", [[1, 5], [2, 9]], objectives))
-    assert said[0].startswith("The front is that of 2 COMPLETE trials") and not any("Next comes" in one for one in said)
+    assert said[0].startswith("The front is that of 2 trials on 3 seeds.") and not any(
+        "Next comes" in one for one in said
+    )
     assert how_sure(study(tmp_path / "one", [5.0, 9.0], {"num_parameters": "minimize"})) == ([], "")
 
 
@@ -87,3 +89,15 @@ def test_the_report_says_how_long_it_took_and_what_was_spent_on_what(tmp_path):
     cost = dict(rows)
     assert cost["from the first lane&#x27;s start to the last one&#x27;s end (s)"] == "5.5"
     assert (cost["compiling (s)"], cost["training (s)"], cost["evaluating (s)"]) == ("10.5", "6", "1.5")
+
+
+def test_pruned_trials_count_among_those_that_the_winner_is_the_best_of(tmp_path):
+    record = study(tmp_path, [3.0, 1.0, 20.0], failed={1})
+    record.trials[1] = replace(record.trials[1], state="PRUNED")
+    assert words(record).startswith("It is the best of 3 trials on 3 seeds, 1 of them pruned.")
+
+
+def test_trials_that_are_as_good_as_the_winner_are_told(tmp_path):
+    assert "Trial 3 has the very same value, as have 1 more." in words(
+        study(tmp_path, [3.0, 500.0, 20.0, 500.0, 500.0])
+    )

@@ -73,7 +73,7 @@ def test_lanes_that_are_refilled_hold_one_trial_after_another(slots: int) -> Non
     assert ended.keys() == LASTS.keys() and all(len(advance.stays) == 1 for advance in ended.values())
     stays = [stay for advance in ended.values() for stay in advance.stays]
     check_lanes(stays)
-    assert {stay.slot for stay in stays} == set(range(slots)) and len({stay[:3] for stay in stays}) < 8
+    assert {stay.slot for stay in stays} == set(range(slots)) and len({stay[:3] for stay in stays}) <= 4 * slots
 
 
 def test_a_pool_that_another_process_went_on_with_knows_both_times(tmp_path: Path, monkeypatch: Any) -> None:
@@ -94,7 +94,9 @@ def test_stays_are_saved_to_the_bit() -> None:
     assert from_array(to_array(stays)) == stays and from_array(to_array(())) == ()
 
 
-@pytest.mark.parametrize("arguments", [{}, POOLED, {**POOLED, **RACING}, RACING], ids=["fixed", "pruned", "both", "racing"])
+@pytest.mark.parametrize(
+    "arguments", [{}, POOLED, {**POOLED, **RACING}, RACING], ids=["fixed", "pruned", "both", "racing"]
+)
 def test_every_trial_that_trained_is_on_disk_with_its_times(tmp_path: Path, arguments: dict[str, Any]) -> None:
     case = Case(tmp_path, **arguments)
     assert case.start(FakeRunner(fail={5: "loss is nan"}, racing="seed_schedule" in arguments)) == 0

@@ -34,19 +34,18 @@ def how_sure(record: StudyRecord) -> tuple[list[str], str]:
 
 
 def _of_luck(record: StudyRecord) -> str:
-    trials, seeds = len(complete_trials(record)), record.arguments["num_seeds"]
+    seeds, pruned = record.arguments["num_seeds"], sum(trial.state == "PRUNED" for trial in record.trials)
+    compared = len(complete_trials(record)) + pruned
     on = "one seed" if seeds == 1 else f"{seeds} seeds"
-    if trials == 1:
+    trials = f"{compared} trials on {on}" + (f", {pruned} of them pruned" if pruned else "")
+    if compared == 1:
         return f"It is the only COMPLETE trial, trained on {on}."
     if len(record.objectives) > 1:
         return (
-            f"The front is that of {trials} COMPLETE trials, each trained on {on}. A trial is on it partly by luck: the values "
-            "are probably too good, and other seeds would give another front."
+            f"The front is that of {trials}. A trial is on it partly by luck: the values are probably too good, and other seeds "
+            "would give another front."
         )
-    return (
-        f"It is the best of {trials} COMPLETE trials, each trained on {on}. The larger a search, the more of its best value is "
-        "luck: the value is probably too good."
-    )
+    return f"It is the best of {trials}. The larger a search, the more of its best value is luck: the value is probably too good."
 
 
 def _of_rivals(record: StudyRecord) -> list[str]:
@@ -55,7 +54,10 @@ def _of_rivals(record: StudyRecord) -> list[str]:
     if not others:
         return []
     ((name, _),) = record.objectives.items()
-    sentences = [f"Next comes trial {others[0].number} with {number(others[0].values[name])}."]
+    equal = sum(trial.values[name] == best.values[name] for trial in others)
+    also = f"has the very same value, as have {equal - 1} more" if equal > 1 else "has the very same value"
+    value = number(others[0].values[name])
+    sentences = [f"Trial {others[0].number} {also}." if equal else f"Next comes trial {others[0].number} with {value}."]
     spread = best.metrics.get("seed_spread")
     if record.arguments["num_seeds"] > 1 and name in RETURNS and spread is not None:
         close = sum(abs(best.values[name] - trial.values[name]) <= spread for trial in others)

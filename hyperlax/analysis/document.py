@@ -39,7 +39,7 @@ def page(title: str, body: str, plotly_script: str, texts: Texts | None = None) 
     `plotly_script` is the script element that brings plotly.js, before the page's own script.
     """
     templates = json.dumps({"light": template(dark=False), "dark": template(dark=True)})
-    said = _data(json.dumps(list(texts.places) if texts else []), "texts")
+    said = _data(json.dumps([text.replace("<br>", "\n") for text in texts.places] if texts else []), "texts")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -138,9 +138,9 @@ def _cell(name: str, value: Any) -> str:
     if value is None:
         return "<td></td>"
     if isinstance(value, Link):
-        return f'<td class="number"{_exact(value.value)}><a href="{escape(value.href)}">{number(value.value)}</a></td>'
+        return f'<td{_exact(value.value)}><a href="{escape(value.href)}">{number(value.value)}</a></td>'
     if _is_number(value):
-        return f'<td class="number"{_exact(value)}>{number(value)}</td>'
+        return f"<td{_exact(value)}>{number(value)}</td>"
     return f'<td class="{LONG_COLUMNS.get(name, "short")}">{_breakable(escape(value_text(value)))}</td>'
 
 

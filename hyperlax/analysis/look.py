@@ -35,10 +35,10 @@ table { border-collapse: collapse; min-width: 40%; font-size: .88rem; font-varia
 th { text-align: left; color: var(--soft); font-weight: 600; white-space: nowrap; }
 th, td { padding: 6px 12px; border-bottom: 1px solid var(--line); vertical-align: top; }
 tr:last-child td { border-bottom: 0; }
-td.number, th.number { text-align: right; white-space: nowrap; }
-td.short { white-space: nowrap; }
-td.reason { min-width: 280px; overflow-wrap: anywhere; }
-td.long { min-width: 150px; overflow-wrap: anywhere; }
+td, th.number { text-align: right; white-space: nowrap; }
+td.short, td.reason, td.long { text-align: left; }
+td.reason { min-width: 280px; white-space: normal; overflow-wrap: anywhere; }
+td.long { min-width: 150px; white-space: normal; overflow-wrap: anywhere; }
 .columns { display: grid; gap: 8px 28px; }
 @media (min-width: 1000px) { .columns { grid-template-columns: 7fr 5fr; } }
 .columns table { width: 100%; }
@@ -47,6 +47,7 @@ pre { background: var(--page); border: 1px solid var(--line); border-radius: 8px
   white-space: pre-wrap; overflow-wrap: anywhere; font: .83rem/1.5 ui-monospace, Menlo, Consolas, monospace; }
 .error { border-left: 4px solid var(--accent); background: var(--wash); padding: 10px 14px; border-radius: 6px; overflow-wrap: anywhere; }
 a { color: var(--accent); }
+pre + .scroll, pre + .columns { margin-top: 14px; }
 @media print {
   .filter, .modebar { display: none; }
   :root { --page: #ffffff; --card: #ffffff; --ink: #232936; --soft: #667085; --line: #e1e5ed; --accent: #c9431b; --wash: #fdf0eb; }
@@ -68,13 +69,13 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const template = () => templates[dark.matches ? "dark" : "light"];
 // plotly 7 offers by default to upload a chart to its cloud: a report stays where it is.
 const config = {responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["sendChartToCloud"], plotlyServerURL: ""};
-const texts = JSON.parse(document.getElementById("texts").textContent);
+const texts = JSON.parse(document.getElementById("texts").textContent).map(text => text.replaceAll("\\n", "<br>"));
 const plots = [...document.querySelectorAll(".plot")];
 for (const plot of plots) {
   const fail = error => {
     const words = document.createElement("p");
     words.className = "error";
-    words.textContent = `This plot could not be drawn. ${error}`;
+    words.textContent = `The browser could not draw this plot. ${error}`;
     plot.replaceWith(words);
   };
   try {

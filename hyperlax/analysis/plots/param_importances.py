@@ -25,7 +25,7 @@ def param_importances(record: StudyRecord) -> go.Figure:
         rows=len(shown),
         cols=1,
         subplot_titles=[name.replace("_", " ") for name in shown] if len(record.objectives) > 1 else None,
-        vertical_spacing=0.1 / len(shown) + 0.03,
+        vertical_spacing=0.2 / len(shown) + 0.03,
     )
     for row, shares in enumerate(shown.values(), start=1):
         rising = sorted(shares.items(), key=lambda item: item[1])

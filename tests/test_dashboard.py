@@ -39,7 +39,7 @@ def case(tmp_path_factory) -> Case:
 
 
 def test_without_the_package_the_line_to_install_it_is_given(case, monkeypatch, capsys):
-    monkeypatch.setattr(dashboard.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
     capsys.readouterr()
     assert main(["dashboard", str(case.directory)]) == 2
     said = capsys.readouterr().err

@@ -50,7 +50,7 @@ class Seen:
         known = self.client.get_experiment_by_name(experiment)
         runs = list(self.client.search_runs([known.experiment_id], max_results=1000)) if known else []
         self.parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-        children = [run for run in runs if run not in self.parents]
+        children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
         self.numbers = sorted(int(run.data.tags["hyperlax.trial"]) for run in children)
         self.trials = {int(run.data.tags["hyperlax.trial"]): run for run in children}
         assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {run.info.run_id for run in self.parents}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sqlite3
+from importlib.util import find_spec
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -45,7 +45,7 @@ def serve(root: Path, host: str, port: int) -> int:
     database = StudyDirectory(root).database
     if not database.exists():
         raise UsageError(f"dashboard {root}: has no database yet. It is there as soon as the search has begun.")
-    if importlib.util.find_spec("optuna_dashboard") is None:
+    if find_spec("optuna_dashboard") is None:
         raise UsageError('dashboard needs the package optuna-dashboard: pip install "hyperlax[dashboard]"')
     from optuna_dashboard import wsgi  # pyright: ignore[reportMissingImports]
 

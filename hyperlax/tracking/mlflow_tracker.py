@@ -208,7 +208,7 @@ def _connect(place: Place) -> MlflowClient:
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
     return MlflowClient(tracking_uri=place.uri)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import uuid
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -66,7 +66,7 @@ def place_of(
             f"--tracking-experiment needs a name of at most {LONGEST_EXPERIMENT} letters, or leave it out for the study's."
         )
     found = _found_uri(uri, kept)
-    spec = importlib.util.find_spec("mlflow")
+    spec = find_spec("mlflow")
     if spec is None or spec.origin is None:
         leave = "" if track else ", or give --track none"
         raise UsageError(f'--track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"{leave}')

@@ -95,5 +95,7 @@ class DashboardFlags:
     """Serve optuna-dashboard on a study's database, for a browser to look at; also while the study runs."""
 
     directory: Directory
-    host: Annotated[str, flag("HOST", "The address that it listens at.", "default: 127.0.0.1, this machine alone")] = "127.0.0.1"
+    host: Annotated[str, flag("HOST", "The address that it listens at.", "default: 127.0.0.1, this machine alone")] = (
+        "127.0.0.1"
+    )
     port: Annotated[int, flag("INT", "The port; 0 takes a free one.", "default: 8080")] = 8080

@@ -117,7 +117,9 @@ def test_a_tracker_that_raises_costs_no_trial_and_no_exit_status(tmp_path, caplo
         "Notes could not be written: OSError: the server is away. The study is not affected. "
         "What is missing is written with the next super-batch."
     )
-    assert last.endswith(f"What is missing is written when it goes on: hyperlax optuna-hp-search --resume-from {case.directory}")
+    assert last.endswith(
+        f"What is missing is written when it goes on: hyperlax optuna-hp-search --resume-from {case.directory}"
+    )
 
 
 def test_a_fault_is_told_again_only_after_something_else(tmp_path, caplog):
@@ -129,7 +131,10 @@ def test_a_fault_is_told_again_only_after_something_else(tmp_path, caplog):
             super().follow(record)
 
     record = study(tmp_path, [3.0])
-    with caplog.at_level(logging.WARNING), closing(Tracking(Counts(fault, fault, None, fault), tmp_path, Stop())) as tracking:
+    with (
+        caplog.at_level(logging.WARNING),
+        closing(Tracking(Counts(fault, fault, None, fault), tmp_path, Stop())) as tracking,
+    ):
         for _ in range(4):
             tracking.follow(lambda: record)
             assert asked.acquire(timeout=60)
@@ -157,7 +162,9 @@ def test_the_end_waits_for_a_tracker_only_so_long(tmp_path, caplog, monkeypatch,
         tracking.end(lambda: record, 0)
     assert time.monotonic() - began < 30
     (said,) = warnings(caplog)
-    assert said.startswith("Notes has not everything of the study yet. What is missing is written when it goes on: hyperlax")
+    assert said.startswith(
+        "Notes has not everything of the study yet. What is missing is written when it goes on: hyperlax"
+    )
     go_on.set()
 
 
@@ -256,7 +263,9 @@ def test_without_mlflow_nothing_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(places, "find_spec", lambda name: None)
     monkeypatch.chdir(tmp_path)
     assert cli.main([*SEARCH, "--track", "mlflow"]) == 2
-    assert capsys.readouterr().err == 'hyperlax: --track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"\n'
+    assert (
+        capsys.readouterr().err == 'hyperlax: --track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"\n'
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,7 +287,9 @@ def test_a_trial_has_its_hyperparameters_metrics_and_curve(tmp_path):
     assert entry.status == "FINISHED" and entry.number == 2
     assert entry.params["algorithm.hyperparam.gamma"] == repr(record.trials[2].params["algorithm.hyperparam.gamma"])
     assert json.loads(entry.params["algorithm.network.actor_network.pre_torso.layer_sizes"])[0] in (64, 256, 512)
-    shown = {name: [(p.step, p.value) for p in entry.points if p.name == name] for name in ("return_mean", "return_max")}
+    shown = {
+        name: [(p.step, p.value) for p in entry.points if p.name == name] for name in ("return_mean", "return_max")
+    }
     assert shown["return_mean"] == [(int(s), float(v)) for s, v in zip(curve.steps, curve.returns.mean(1), strict=True)]
     assert shown["return_max"] == [(int(s), float(v)) for s, v in zip(curve.steps, curve.returns.max(1), strict=True)]
     assert [p.value for p in entry.points if p.name == "peak_performance"] == [20.0]
@@ -327,7 +338,10 @@ def test_of_several_objectives_the_front_stands_there(tmp_path):
     record = study(tmp_path, [[3.0, 10.0], [1.0, 20.0], [20.0, 30.0]], objectives)
     now = standing(replace(record, arguments={**record.arguments, "n_trials": 3}))
     assert now.tags["pareto_front"] == "0, 2" and not any(name.startswith("best") for name in now.tags)
-    assert {point.name: point.value for point in now.points} == {"best_peak_performance": 20.0, "best_num_parameters": 10.0}
+    assert {point.name: point.value for point in now.points} == {
+        "best_peak_performance": 20.0,
+        "best_num_parameters": 10.0,
+    }
 
 
 def test_parameters_of_a_study_are_what_cannot_change(tmp_path):

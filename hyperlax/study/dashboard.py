@@ -78,5 +78,5 @@ def _bound(host: str, port: int, app: Any) -> WSGIServer:
         return make_server(host, port, app, server_class=_Server, handler_class=_Quietly)
     except OSError as error:
         raise UsageError(
-            f"dashboard: http://{host}:{port} cannot be served ({error.strerror}). Choose another --port, or --port 0 for a free one."
+            f"dashboard: http://{host}:{port} cannot be served ({error.strerror}). Choose another --port; 0 takes a free one."
         ) from error

@@ -95,7 +95,9 @@ def _start(
         check_writable(directory)
         if isinstance(recipe, Presampled):
             samples.write(directory.samples, recipe.samples)
-        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, confirmer=confirmer, show=show, tracker=tracker)
+        loop = StudyLoop(
+            arguments, recipe, directory, manifest, analyse, deadline, confirmer=confirmer, show=show, tracker=tracker
+        )
         return loop.run(lambda: ready)
 
 
@@ -115,7 +117,9 @@ def _resume(
     manifest = replace(stored, arguments=arguments.to_json(), command=manifests.search_command(arguments))
     with _ending_on_refusal(directory), only_one_process(directory.root):
         check_writable(directory)
-        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, retry_failed, confirmer, show, tracker)
+        loop = StudyLoop(
+            arguments, recipe, directory, manifest, analyse, deadline, retry_failed, confirmer, show, tracker
+        )
         return loop.run(lambda: runner or runner_of_study(arguments, recipe, stored))
 
 

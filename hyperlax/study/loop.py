@@ -93,7 +93,12 @@ class StudyLoop:
         self._refuse_fewer_trials()
         self._manifest.write(self._directory.manifest)
         self._storage = StudyStorage(self._directory.database, self._arguments.study_name, self._objectives)
-        with closing(self._storage), closing(self._tracking), closing(self._background), stopping_on_signals(self._stop):
+        with (
+            closing(self._storage),
+            closing(self._tracking),
+            closing(self._background),
+            stopping_on_signals(self._stop),
+        ):
             self._storage.describe(
                 {
                     "recipe": self._recipe.name,

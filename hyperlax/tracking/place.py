@@ -24,7 +24,7 @@ SQLITE = "sqlite:///"
 
 @dataclass(frozen=True)
 class Place:
-    """A study in MLflow. uri: of the store; study: a tag that only this study's parent run has; path: the file that keeps all this."""
+    """A study in MLflow. uri: of the store; study: a tag that only its parent run has; path: the file that keeps all this."""
 
     uri: str
     experiment: str
@@ -92,7 +92,9 @@ def _found_uri(given: str | None, kept: dict[str, Any]) -> str:
     """The flag's address, else the variable's, else that of before, else MLflow's own default for the working directory."""
     if given is not None:
         if _password(given):
-            raise UsageError(f"--tracking-uri holds a password, which would be kept. Set {VARIABLE} instead, which is not.")
+            raise UsageError(
+                f"--tracking-uri holds a password, which would be kept. Set {VARIABLE} instead, which is not."
+            )
         return _checked(given, "--tracking-uri")
     if os.environ.get(VARIABLE):
         return _checked(os.environ[VARIABLE], VARIABLE)

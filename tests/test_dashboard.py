@@ -75,8 +75,7 @@ def served(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     pytest.importorskip("optuna_dashboard", reason='needs optuna-dashboard: pip install "hyperlax[dashboard]"')
     words = [sys.executable, "-m", "hyperlax.cli", "dashboard", str(directory), "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(words, text=True, env=environment, **pipes) as process:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout
             line = process.stdout.readline()

@@ -308,9 +308,11 @@ def test_what_is_not_finite_is_no_point(tmp_path):
 
 def test_a_curve_that_cannot_be_read_leaves_its_mates_theirs(tmp_path):
     record = study(tmp_path, [float(value) for value in range(8)])
-    lines = (batch := record.trials[0].batch_directory / "curves.csv").read_text().splitlines()
+    first, second = (str(record.trials[number].batch_directory) for number in (0, 4))
+    batch = Path(first, "curves.csv")
+    lines = batch.read_text().splitlines()
     batch.write_text("\n".join(line for line in lines if not line.startswith("1,")) + "\n")
-    (record.trials[4].batch_directory / "curves.csv").unlink()
+    Path(second, "curves.csv").unlink()
     found = {trial.number: curve is not None for trial, curve in with_curves(record.trials)}
     assert found == {0: True, 1: False, 2: True, 3: True, 4: False, 5: False, 6: False, 7: False}
 

@@ -51,6 +51,7 @@ class Tracking:
         self._tracker, self._root, self._stop = tracker, root, stop
         self._works: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+        self._starting = threading.Lock()
         self._newest: deque[StudyRecord] = deque(maxlen=1)
         self._last: StudyRecord | None = None
         self._said = ""
@@ -91,8 +92,9 @@ class Tracking:
             work()
 
     def _begin(self, work: Callable[[], None]) -> None:
-        if not self._thread.is_alive() and self._thread.ident is None:
-            self._thread.start()
+        with self._starting:  # pages are written in a thread of their own
+            if self._thread.ident is None:
+                self._thread.start()
         self._works.put(work)
 
     def _catch_up(self, tracker: Tracker) -> None:

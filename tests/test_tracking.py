@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +20,10 @@ from hyperlax import cli
 from hyperlax.analysis.curves import read_curves
 from hyperlax.errors import UsageError
 from hyperlax.study import launcher
+from hyperlax.study import tracking as tracking_module
 from hyperlax.study.record import StudyRecord
+from hyperlax.study.stopping import Stop
+from hyperlax.study.tracking import Tracking
 from hyperlax.tracking import entries
 from hyperlax.tracking import place as places
 from hyperlax.tracking.entries import artifacts, mark_of, standing, study_params, trial_entry, with_curves
@@ -66,7 +71,7 @@ def test_a_tracker_follows_every_super_batch_and_the_end(tmp_path):
     tracker = Notes()
     case = Case(tmp_path, tracker=tracker, n_trials=12)
     assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
-    assert finished(tracker.followed[0]) == [] and tracker.followed[-1] == case.pages[-1][0]
+    assert len(finished(tracker.followed[0])) < 12 and tracker.followed[-1] == case.pages[-1][0]
     ((last, status),) = tracker.ended
     assert status == 0 and last == case.pages[-1][0] and len(finished(last)) == 12
     assert last.trials[5].state == "FAIL"
@@ -96,7 +101,6 @@ def test_an_interrupted_study_ends_with_the_trials_of_its_open_super_batch(tmp_p
     assert status == 130 and finished(last) == [n for n, state in enumerate(case.states()) if state == "COMPLETE"]
     assert len(finished(last)) > 8
     assert case.resume() == 0
-    assert finished(tracker.followed[0]) == finished(last) or finished(tracker.followed[0]) == list(range(8))
     assert [(len(finished(record)), status) for record, status in tracker.ended][1:] == [(16, 0)]
 
 
@@ -111,21 +115,57 @@ def test_a_tracker_that_raises_costs_no_trial_and_no_exit_status(tmp_path, caplo
     first, last = warnings(caplog)
     assert first == (
         "Notes could not be written: OSError: the server is away. The study is not affected. "
-        "What is missing is written with the next one."
+        "What is missing is written with the next super-batch."
     )
-    assert last.endswith(f"What is missing is written when it goes on: hyperlax optuna-hp-search --resume-from {case.directory}")
+    assert last.endswith(
+        f"What is missing is written when it goes on: hyperlax optuna-hp-search --resume-from {case.directory}"
+    )
 
 
 def test_a_fault_is_told_again_only_after_something_else(tmp_path, caplog):
-    fault = ValueError("no\nsuch thing")
-    tracker = Notes(fault, fault, None, fault)
-    case = Case(tmp_path, tracker=tracker, n_trials=8)
-    with caplog.at_level(logging.WARNING):
-        for n_trials in (8, 8, 8, 8):
-            (case.resume if case.directory.exists() else case.start)(n_trials=n_trials)
+    fault, asked = ValueError("no\nsuch thing"), threading.Semaphore(0)
+
+    class Counts(Notes):
+        def follow(self, record: StudyRecord) -> None:
+            asked.release()
+            super().follow(record)
+
+    record = study(tmp_path, [3.0])
+    with (
+        caplog.at_level(logging.WARNING),
+        closing(Tracking(Counts(fault, fault, None, fault), tmp_path, Stop())) as tracking,
+    ):
+        for _ in range(4):
+            tracking.follow(lambda: record)
+            assert asked.acquire(timeout=60)
+        tracking.end(lambda: record, 0)
     said = warnings(caplog)
-    assert all("ValueError: no such thing. The study is not affected." in line for line in said)
-    assert 2 <= len(said) <= 3 and tracker.ended
+    assert len(said) == 2 and said[0] == said[1]
+    assert "ValueError: no such thing. The study is not affected." in said[0]
+
+
+@pytest.mark.parametrize("why", ["too long", "interrupted"])
+def test_the_end_waits_for_a_tracker_only_so_long(tmp_path, caplog, monkeypatch, why):
+    stop, go_on = Stop(), threading.Event()
+
+    class Hangs(Notes):
+        def end(self, record: StudyRecord, status: int) -> None:
+            if why == "interrupted":
+                stop.set()
+            assert go_on.wait(60)
+
+    monkeypatch.setattr(tracking_module, "SILENT_SECONDS", 0.01)
+    if why == "too long":
+        monkeypatch.setattr(tracking_module, "LONGEST_SECONDS", 0.3)
+    record, began = study(tmp_path, [3.0]), time.monotonic()
+    with caplog.at_level(logging.WARNING), closing(Tracking(Hangs(), tmp_path, stop)) as tracking:
+        tracking.end(lambda: record, 0)
+    assert time.monotonic() - began < 30
+    (said,) = warnings(caplog)
+    assert said.startswith(
+        "Notes has not everything of the study yet. What is missing is written when it goes on: hyperlax"
+    )
+    go_on.set()
 
 
 def test_a_slow_tracker_is_not_waited_for_and_gets_only_the_newest(tmp_path):
@@ -140,7 +180,7 @@ def test_a_slow_tracker_is_not_waited_for_and_gets_only_the_newest(tmp_path):
     runner = FakeRunner(after_batch=lambda count: go_on.set() if count == 10 else None)
     assert Case(tmp_path, tracker=tracker, n_trials=32).start(runner) == 0
     counts = [len(finished(record)) for record in tracker.followed]
-    assert counts[0] == 0 and counts == sorted(counts) and len(counts) < 5
+    assert counts[0] <= 8 and counts == sorted(counts) and len(counts) < 5
     assert len(finished(tracker.ended[0][0])) == 32
 
 
@@ -155,7 +195,7 @@ def test_a_study_that_breaks_off_is_ended_as_failed(tmp_path):
 @pytest.fixture
 def installed(monkeypatch, tmp_path):
     """As if MLflow were installed, in a working directory of its own, without MLflow's variable."""
-    monkeypatch.setattr(places.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=name))
+    monkeypatch.setattr(places, "find_spec", lambda name: SimpleNamespace(origin=name))
     monkeypatch.delenv(places.VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -220,10 +260,12 @@ def test_a_damaged_file_is_refused(installed, text):
 
 
 def test_without_mlflow_nothing_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(places.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(places, "find_spec", lambda name: None)
     monkeypatch.chdir(tmp_path)
     assert cli.main([*SEARCH, "--track", "mlflow"]) == 2
-    assert capsys.readouterr().err == 'hyperlax: --track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"\n'
+    assert (
+        capsys.readouterr().err == 'hyperlax: --track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"\n'
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -245,7 +287,9 @@ def test_a_trial_has_its_hyperparameters_metrics_and_curve(tmp_path):
     assert entry.status == "FINISHED" and entry.number == 2
     assert entry.params["algorithm.hyperparam.gamma"] == repr(record.trials[2].params["algorithm.hyperparam.gamma"])
     assert json.loads(entry.params["algorithm.network.actor_network.pre_torso.layer_sizes"])[0] in (64, 256, 512)
-    shown = {name: [(p.step, p.value) for p in entry.points if p.name == name] for name in ("return_mean", "return_max")}
+    shown = {
+        name: [(p.step, p.value) for p in entry.points if p.name == name] for name in ("return_mean", "return_max")
+    }
     assert shown["return_mean"] == [(int(s), float(v)) for s, v in zip(curve.steps, curve.returns.mean(1), strict=True)]
     assert shown["return_max"] == [(int(s), float(v)) for s, v in zip(curve.steps, curve.returns.max(1), strict=True)]
     assert [p.value for p in entry.points if p.name == "peak_performance"] == [20.0]
@@ -264,9 +308,11 @@ def test_what_is_not_finite_is_no_point(tmp_path):
 
 def test_a_curve_that_cannot_be_read_leaves_its_mates_theirs(tmp_path):
     record = study(tmp_path, [float(value) for value in range(8)])
-    lines = (batch := record.trials[0].batch_directory / "curves.csv").read_text().splitlines()
+    first, second = (str(record.trials[number].batch_directory) for number in (0, 4))
+    batch = Path(first, "curves.csv")
+    lines = batch.read_text().splitlines()
     batch.write_text("\n".join(line for line in lines if not line.startswith("1,")) + "\n")
-    (record.trials[4].batch_directory / "curves.csv").unlink()
+    Path(second, "curves.csv").unlink()
     found = {trial.number: curve is not None for trial, curve in with_curves(record.trials)}
     assert found == {0: True, 1: False, 2: True, 3: True, 4: False, 5: False, 6: False, 7: False}
 
@@ -294,7 +340,10 @@ def test_of_several_objectives_the_front_stands_there(tmp_path):
     record = study(tmp_path, [[3.0, 10.0], [1.0, 20.0], [20.0, 30.0]], objectives)
     now = standing(replace(record, arguments={**record.arguments, "n_trials": 3}))
     assert now.tags["pareto_front"] == "0, 2" and not any(name.startswith("best") for name in now.tags)
-    assert {point.name: point.value for point in now.points} == {"best_peak_performance": 20.0, "best_num_parameters": 10.0}
+    assert {point.name: point.value for point in now.points} == {
+        "best_peak_performance": 20.0,
+        "best_num_parameters": 10.0,
+    }
 
 
 def test_parameters_of_a_study_are_what_cannot_change(tmp_path):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sqlite3
+from importlib.util import find_spec
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -45,7 +45,7 @@ def serve(root: Path, host: str, port: int) -> int:
     database = StudyDirectory(root).database
     if not database.exists():
         raise UsageError(f"dashboard {root}: has no database yet. It is there as soon as the search has begun.")
-    if importlib.util.find_spec("optuna_dashboard") is None:
+    if find_spec("optuna_dashboard") is None:
         raise UsageError('dashboard needs the package optuna-dashboard: pip install "hyperlax[dashboard]"')
     from optuna_dashboard import wsgi  # pyright: ignore[reportMissingImports]
 
@@ -78,5 +78,5 @@ def _bound(host: str, port: int, app: Any) -> WSGIServer:
         return make_server(host, port, app, server_class=_Server, handler_class=_Quietly)
     except OSError as error:
         raise UsageError(
-            f"dashboard: http://{host}:{port} cannot be served ({error.strerror}). Choose another --port, or --port 0 for a free one."
+            f"dashboard: http://{host}:{port} cannot be served ({error.strerror}). Choose another --port; 0 takes a free one."
         ) from error

@@ -68,7 +68,8 @@ class StudyLoop:
         self._recipe = recipe
         self._directory = directory
         self._manifest = manifest
-        self._tracking = Tracking(tracker, directory.root)
+        self._stop = Stop()
+        self._tracking = Tracking(tracker, directory.root, self._stop)
         self._analyse = self._tracking.after(analyse)
         self._deadline = deadline
         self._retry_failed = retry_failed
@@ -77,7 +78,6 @@ class StudyLoop:
         self._reference = ReferenceReturns(**manifest.reference)
         self._objectives = arguments.objectives
         self._width = arguments.optuna_study_batch_size
-        self._stop = Stop()
         self._failures = Failures(arguments.max_failure_rate)
         self._exhausted = False
         self._background = Background()

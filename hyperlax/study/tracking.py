@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Protocol
 
 from hyperlax.study.findings import Analyse
@@ -17,7 +19,10 @@ from hyperlax.study.record import StudyRecord
 log = logging.getLogger(__name__)
 
 FAILED = 1
-PATIENCE_SECONDS = 2.0
+SILENT_SECONDS = 2.0
+"""So long a study waits at its end for its tracker without saying so."""
+LONGEST_SECONDS = 300.0
+"""So long it waits at most: MLflow tries for an hour to reach a database that is away."""
 LONGEST_FAULT = 300
 
 
@@ -38,12 +43,15 @@ class Tracker(Protocol):
 class Tracking:
     """Has a tracker follow a study in a thread of its own: neither its faults nor its waiting cost a trial. Close it when done.
 
-    tracker: None where the study is not tracked. root: the study's directory.
+    tracker: None where the study is not tracked. root: the study's directory. stop: set when the study shall end; where that is
+    while it waits for the tracker at its end, it waits no more.
     """
 
-    def __init__(self, tracker: Tracker | None, root: Path):
-        self._tracker, self._root = tracker, root
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracking")
+    def __init__(self, tracker: Tracker | None, root: Path, stop: threading.Event):
+        self._tracker, self._root, self._stop = tracker, root, stop
+        self._works: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+        self._starting = threading.Lock()
         self._newest: deque[StudyRecord] = deque(maxlen=1)
         self._last: StudyRecord | None = None
         self._said = ""
@@ -65,47 +73,62 @@ class Tracking:
             return
         self._last = look()
         self._newest.append(self._last)
-        self._thread.submit(self._catch_up, self._tracker)
+        self._begin(partial(self._catch_up, self._tracker))
 
     def end(self, look: Callable[[], StudyRecord], status: int) -> None:
         """Have the tracker catch up with a study that ends with this exit status, and wait for it."""
-        if self._tracker is None:
-            return
-        record, self._last = look(), None
-        self._wait(self._thread.submit(self._write, partial(self._tracker.end, record, status), self._at_resume()))
+        if self._tracker is not None:
+            record, self._last = look(), None
+            self._finish(self._tracker, record, status)
 
     def close(self) -> None:
         """Let go of the thread. A study that broke off is written as failed, as it was last seen."""
         if self._tracker is not None and self._last is not None:
-            work = partial(self._tracker.end, self._last, FAILED)
-            self._wait(self._thread.submit(self._write, work, self._at_resume()))
-        self._thread.shutdown()
+            self._finish(self._tracker, self._last, FAILED)
+        self._works.put(None)
+
+    def _work(self) -> None:
+        while (work := self._works.get()) is not None:
+            work()
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        with self._starting:  # pages are written in a thread of their own
+            if self._thread.ident is None:
+                self._thread.start()
+        self._works.put(work)
 
     def _catch_up(self, tracker: Tracker) -> None:
         if self._newest:
-            self._write(partial(tracker.follow, self._newest.pop()), "What is missing is written with the next one.")
+            later = "What is missing is written with the next super-batch."
+            self._write(tracker, partial(tracker.follow, self._newest.pop()), later)
 
-    def _write(self, work: Callable[[], None], later: str) -> None:
+    def _finish(self, tracker: Tracker, record: StudyRecord, status: int) -> None:
+        """Write for the last time, and wait until that is done, or takes too long, or is not wanted any more."""
+        done, was_stopped = threading.Event(), self._stop.is_set()
+        later = f"What is missing is written when it goes on: {resume_command(self._root)}"
+        self._begin(partial(self._write, tracker, partial(tracker.end, record, status), later))
+        self._begin(done.set)
+        if done.wait(SILENT_SECONDS):
+            return
+        log.info("Waiting for %s, %.0f seconds at most.", tracker.name, LONGEST_SECONDS)
+        until = time.monotonic() + LONGEST_SECONDS
+        while not done.wait(0.2):
+            interrupted = self._stop.is_set() and not was_stopped
+            if interrupted or time.monotonic() > until or not self._thread.is_alive():
+                log.warning("%s has not everything of the study yet. %s", tracker.name, later)
+                return
+
+    def _write(self, tracker: Tracker, work: Callable[[], None], later: str) -> None:
         """Do it, or say in one line why it could not be done; the same fault again is not news."""
         try:
             work()
             self._said = ""
         except Exception as error:  # a tracker may raise anything, and none of it is the study's fault
-            assert self._tracker is not None
             log.debug("The fault in full:", exc_info=True)
-            fault = f"{self._tracker.name} could not be written: {_in_one_line(error)} The study is not affected. {later}"
+            fault = f"{tracker.name} could not be written: {_in_one_line(error)} The study is not affected. {later}"
             if fault != self._said:
                 log.warning("%s", fault)
             self._said = fault
-
-    def _at_resume(self) -> str:
-        return f"What is missing is written when it goes on: {resume_command(self._root)}"
-
-    def _wait(self, future: Future[None]) -> None:
-        assert self._tracker is not None
-        if not wait([future], PATIENCE_SECONDS).done:
-            log.info("Waiting for %s.", self._tracker.name)
-        future.result()
 
 
 def _in_one_line(error: Exception) -> str:

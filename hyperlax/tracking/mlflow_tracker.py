@@ -1,8 +1,8 @@
 """A study in MLflow: a parent run, and under it a run a trial. The only importer of mlflow, when something is first written.
 
-Every run is found again by what is written on it, so that a process that died anywhere leaves nothing that the next one would write
-twice: the parent carries the study's tag from its first moment, a trial's run its number and how the trial ended, and a run that was
-not ended is written once more, with the same timestamps, into itself.
+Every run is found again by what is written on it, so that a process that died anywhere leaves nothing that the next one would
+write twice: the parent carries the study's tag from its first moment, a trial's run its number and how the trial ended, and a run
+that was not ended is written once more, with the same timestamps, into itself.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _connect(place: Place) -> MlflowClient:
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
     return MlflowClient(tracking_uri=place.uri)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import uuid
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,7 +24,7 @@ SQLITE = "sqlite:///"
 
 @dataclass(frozen=True)
 class Place:
-    """A study in MLflow. uri: of the store; study: a tag that only this study's parent run has; path: the file that keeps all this."""
+    """A study in MLflow. uri: of the store; study: a tag that only its parent run has; path: the file that keeps all this."""
 
     uri: str
     experiment: str
@@ -66,7 +66,7 @@ def place_of(
             f"--tracking-experiment needs a name of at most {LONGEST_EXPERIMENT} letters, or leave it out for the study's."
         )
     found = _found_uri(uri, kept)
-    spec = importlib.util.find_spec("mlflow")
+    spec = find_spec("mlflow")
     if spec is None or spec.origin is None:
         leave = "" if track else ", or give --track none"
         raise UsageError(f'--track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"{leave}')
@@ -92,7 +92,9 @@ def _found_uri(given: str | None, kept: dict[str, Any]) -> str:
     """The flag's address, else the variable's, else that of before, else MLflow's own default for the working directory."""
     if given is not None:
         if _password(given):
-            raise UsageError(f"--tracking-uri holds a password, which would be kept. Set {VARIABLE} instead, which is not.")
+            raise UsageError(
+                f"--tracking-uri holds a password, which would be kept. Set {VARIABLE} instead, which is not."
+            )
         return _checked(given, "--tracking-uri")
     if os.environ.get(VARIABLE):
         return _checked(os.environ[VARIABLE], VARIABLE)

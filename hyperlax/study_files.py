@@ -95,7 +95,9 @@ def _mapping(name: str, entry: Entry | None) -> Mapping[str, Entry]:
     if entry is None:
         return {}
     if not isinstance(entry.value, dict):
-        raise UsageError(f"{entry.where}: {name} needs a mapping, got {shown(entry.value)}. Write one entry a line below it.")
+        raise UsageError(
+            f"{entry.where}: {name} needs a mapping, got {shown(entry.value)}. Write one entry a line below it."
+        )
     return entry.value
 
 

@@ -74,7 +74,9 @@ def in_turn(studies: Sequence[PlannedStudy], run: Callable[[PlannedStudy], int],
 
 def _planned(file: StudyFile, flags: SearchFlags) -> PlannedStudy:
     """One study, checked."""
-    given = {f.name for f in fields(flags) if getattr(flags, f.name) is not None and getattr(flags, f.name) is not False}
+    given = {
+        f.name for f in fields(flags) if getattr(flags, f.name) is not None and getattr(flags, f.name) is not False
+    }
     name = flags.algo_and_network_config or file.flags.algo_and_network_config
     with _told(file, given, "algo_and_network_config"):
         recipe = load(recipe_name(SearchFlags(algo_and_network_config=name)))
@@ -98,7 +100,9 @@ def _searching(file: StudyFile, recipe: Recipe) -> Recipe:
     where = file.places.get("space", file.path)
     changed = searching(recipe, changes_of(file.space, file.params, recipe), where)
     if not changed.space:
-        raise UsageError(f"{where}: nothing is left to search. Give a hyperparameter a range, or train with run-single-hp.")
+        raise UsageError(
+            f"{where}: nothing is left to search. Give a hyperparameter a range, or train with run-single-hp."
+        )
     return changed
 
 

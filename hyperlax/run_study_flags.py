@@ -12,7 +12,7 @@ from hyperlax.flags import SearchFlags
 
 @dataclass(frozen=True)
 class RunStudyFlags(SearchFlags):
-    """Run the studies that YAML files describe, one after another; a flag wins over every file."""
+    """Run the studies that YAML files describe, one after another. A flag wins over a file; a default is for what no file says."""
 
     files: Annotated[
         tuple[str, ...],

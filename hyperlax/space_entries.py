@@ -75,7 +75,9 @@ def distribution_of(entry: Entry, name: str, field: Field) -> Distribution:
     optional = ("log",) if kind is UniformDiscrete else ()
     for key, one in given.items():
         if key not in (*wanted, *optional):
-            raise UsageError(f"{one.where}: {name}: nothing named `{key}`. There are {', '.join((*wanted, *optional))}.")
+            raise UsageError(
+                f"{one.where}: {name}: nothing named `{key}`. There are {', '.join((*wanted, *optional))}."
+            )
     for key in wanted:
         if key not in given:
             raise UsageError(f"{entry.where}: {name} needs `{key}`; its type has {', '.join(wanted)}.")
@@ -124,7 +126,9 @@ def _whole(short: str, entry: Entry, known: Mapping[str, Field]) -> str:
         raise UsageError(f"{entry.where}: {short} needs a hyperparameter's dotted name, e.g. {next(iter(known))}.")
     check_name(entry.value, known, entry.where)
     if "." in short:
-        raise UsageError(f"{entry.where}: {short} has a dot, and a short name has none. Name {entry.value} another way.")
+        raise UsageError(
+            f"{entry.where}: {short} has a dot, and a short name has none. Name {entry.value} another way."
+        )
     return entry.value
 
 

@@ -95,7 +95,9 @@ def _mapping(name: str, entry: Entry | None) -> Mapping[str, Entry]:
     if entry is None:
         return {}
     if not isinstance(entry.value, dict):
-        raise UsageError(f"{entry.where}: {name} needs a mapping, got {shown(entry.value)}. Write one entry a line below it.")
+        raise UsageError(
+            f"{entry.where}: {name} needs a mapping, got {shown(entry.value)}. Write one entry a line below it."
+        )
     return entry.value
 
 
@@ -107,7 +109,7 @@ def _typed(name: str, entry: Entry, hint: Any) -> Any:
         value = number(value)
         if fits(value, int):
             value = float(value) if abs(value) <= sys.float_info.max else math.inf
-    if tuple in map(get_origin, kinds):
+    if any(get_origin(kind) is tuple for kind in kinds):
         value = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
     if value is not None and any(fits(value, kind) for kind in kinds):
         return value

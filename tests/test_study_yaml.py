@@ -92,7 +92,10 @@ def test_a_mistake_is_told_by_file_and_line(capsys, case):
     [
         ("", "s.yaml:1: holds no `name: value`. Begin with algo_and_network_config: sac_mlp."),
         ("- seed", "s.yaml:1: holds no `name: value`. Begin with algo_and_network_config: sac_mlp."),
-        ("seed: 3", "s.yaml: algo_and_network_config is required: a recipe (dqn_mlp, ppo_mlp, sac_mlp) or a path to a .py file."),
+        (
+            "seed: 3",
+            "s.yaml: algo_and_network_config is required: a recipe (dqn_mlp, ppo_mlp, sac_mlp) or a path to a .py file.",
+        ),
         (
             "algo_and_network_config: sac_mlp",
             "s.yaml: env_config is required: an environment such as gymnax.pendulum.",
@@ -183,7 +186,12 @@ seed: 5
         ("total_timesteps: 900", "--num-evaluations 3", "total_timesteps", 900),
         ("preset: quick_test\nn_trials: 7", "--n-trials 9", "n_trials", 9),
         ("objective_names: num_parameters", "", "objective_directions", ("minimize",)),
-        ("objective_names: num_parameters", "--objective-names final_performance", "objective_directions", ("maximize",)),
+        (
+            "objective_names: num_parameters",
+            "--objective-names final_performance",
+            "objective_directions",
+            ("maximize",),
+        ),
     ],
 )
 def test_command_line_over_file_over_preset_over_recipe(text, words, name, value):
@@ -307,6 +315,7 @@ def test_changes_that_somebody_damaged_are_refused(capsys, changes):
     stored = json.loads(path.read_text())
     stored["recipe"]["changes"] = changes
     path.write_text(json.dumps(stored))
+    capsys.readouterr()
     assert cli.main(["optuna-hp-search", "--resume-from", str(DIRECTORY)]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"hyperlax: {path}: ") and "It was changed or damaged" in said
@@ -392,7 +401,9 @@ def test_a_shipped_study_can_run_and_says_what_came_of_it(path):
 
 
 def test_the_example_of_the_documentation_can_run():
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    (text,) = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     study = planned(text, base="")
     assert (study.arguments.n_trials, study.arguments.pruner) == (40, "asha")
     assert TAU not in study.recipe.space

@@ -55,8 +55,10 @@ pre + .scroll, pre + .columns { margin-top: 14px; }
   .tall { max-height: none; }
   .scroll { overflow: visible; }
   .plot { min-width: 0 !important; }
-  .scroll table { font-size: .5rem; }
-  .scroll th, .scroll td { padding: 2px 4px; white-space: normal; overflow-wrap: anywhere; min-width: 0; }
+  .scroll table { font-size: .72rem; }
+  .tall table { font-size: .34rem; }
+  .scroll th, .scroll td { padding: 2px 4px; min-width: 0; }
+  .tall th { white-space: normal; overflow-wrap: anywhere; }
   .tall th { position: static; }
   section:has(.tall) { break-inside: auto; }
   section { break-inside: avoid-page; }

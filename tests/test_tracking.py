@@ -16,7 +16,7 @@ import numpy as np
 import optuna
 import pytest
 
-from hyperlax import cli
+from hyperlax import cli, tracking
 from hyperlax.analysis.curves import read_curves
 from hyperlax.errors import UsageError
 from hyperlax.study import launcher
@@ -271,6 +271,7 @@ def test_without_mlflow_nothing_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_flags_reach_the_study(installed, monkeypatch):
     given: list[Any] = []
+    monkeypatch.setattr(tracking, "_import_mlflow", lambda: None)
     monkeypatch.setattr(launcher, "run_study", lambda *args, **more: given.append(more["tracker"]) or 0)
     assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-experiment", "pendulum"]) == 0
     assert cli.main(SEARCH) == 0

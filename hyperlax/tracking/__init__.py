@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,4 +24,11 @@ def tracker_of(flags: SearchFlags | SweepFlags, study_name: str, root: Path, is_
         return None
     from hyperlax.tracking.mlflow_tracker import MlflowTracker
 
+    _import_mlflow()
     return MlflowTracker(place)
+
+
+def _import_mlflow() -> None:
+    """Import it, and pandas, while there is one thread: plotly takes a pandas that another thread is importing for a whole one."""
+    import_module("pandas")
+    import_module("mlflow.entities")

@@ -1,4 +1,4 @@
-"""A study in MLflow: a parent run, and under it a run a trial. The only importer of mlflow, when something is first written.
+"""A study in MLflow: a parent run, and under it a run a trial. The only user of mlflow.
 
 Every run is found again by what is written on it, so that a process that died anywhere leaves nothing that the next one would
 write twice: the parent carries the study's tag from its first moment, a trial's run its number and how the trial ended, and a run

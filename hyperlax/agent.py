@@ -82,7 +82,7 @@ class Agent:
         return f"Agent({self.about['environment']}, trial {self.about.get('trial')}, seed {self.seed})"
 
     def __call__(self, observation: Any) -> Any:
-        """Observations [observation_size] or [n, observation_size] -> actions: a number or [n] if discrete, else float32[..., action].
+        """Observations [size] or [n, size] -> actions: a number or [n] if discrete, else float32[..., action].
 
         Raises:
           ValueError: the last axis is not the environment's observation.

@@ -27,6 +27,7 @@ from hyperlax.looking_flags import (
     WatchFlags,
 )
 from hyperlax.parsing import parse, print_completion
+from hyperlax.pbt_commands import pbt, pbt_replay
 from hyperlax.pbt_flags import PopulationFlags, ReplayFlags
 from hyperlax.run_study_flags import RunStudyFlags
 from hyperlax.single_commands import play, run_single_hp, train
@@ -161,49 +162,6 @@ def invalidate(flags: InvalidateFlags) -> int:
     from hyperlax.study.invalidate import invalidate as invalidate_trials
 
     return invalidate_trials(arguments, recipe, directory, flags.trials, flags.reason)
-
-
-def pbt(flags: PopulationFlags) -> int:
-    """Train a population, or go on with the one of --resume-from."""
-    from hyperlax.acting import check_acts
-    from hyperlax.pbt_arguments import PopulationArguments, resolve, resolve_resumed
-    from hyperlax.recipe import load
-    from hyperlax.resumed_arguments import load_recipe_of, named_directory, read_arguments
-
-    if flags.resume_from is None:
-        directory = None
-        recipe = load(recipe_name(flags))
-        arguments = resolve(flags, recipe)
-    else:
-        directory = named_directory(flags.resume_from, "--resume-from")
-        stored = PopulationArguments.from_json(
-            read_arguments(directory, "--resume-from"), str(directory / "study.json")
-        )
-        recipe = load_recipe_of(directory, stored)
-        arguments = resolve_resumed(flags, stored, recipe)
-    check_acts(recipe, arguments.env_config)
-    log_from(arguments.log_level)
-    from hyperlax.study.population_start import run_population
-
-    return run_population(arguments, recipe, directory)
-
-
-def pbt_replay(flags: ReplayFlags) -> int:
-    """Train fresh agents along a schedule that `pbt` wrote."""
-    from pathlib import Path
-
-    from hyperlax.acting import check_acts
-    from hyperlax.pbt_arguments import resolve_replay
-    from hyperlax.recipe import load
-    from hyperlax.study.pbt_schedule import read_schedule
-    from hyperlax.study.schedule_replay import path_of_recipe, replay
-
-    schedule = read_schedule(Path(flags.schedule))
-    arguments = resolve_replay(flags, schedule)
-    recipe = load(path_of_recipe(schedule))
-    check_acts(recipe, arguments.env_config)
-    log_from(arguments.log_level)
-    return replay(arguments, recipe, schedule)
 
 
 def completion(flags: CompletionFlags) -> int:

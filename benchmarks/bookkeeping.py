@@ -115,6 +115,7 @@ def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
         confirm_top=0,
         confirm_seeds=10,
         timeout=None,
+        save_agents="none",
         max_failure_rate=0.5,
         checkpoint_seconds=60.0,
         compilation_cache=False,

@@ -80,7 +80,7 @@ def test_activations_are_flaxs(activation):
     one = np.ones((1, 1), np.float32)
     arrays = {"dense_0.kernel": one, "dense_0.bias": 0 * one[0], "head.kernel": one, "head.bias": 0 * one[0]}
     description = {"activation": activation, "output": "clip", "action": {"low": [-100.0], "high": [100.0]}}
-    expected = 100 * np.clip(np.asarray(ACTIVATION_FUNCTIONS[activation](x)), -1, 1)
+    expected = 100 * np.clip(np.asarray(ACTIVATION_FUNCTIONS[activation](jnp.asarray(x))), -1, 1)
     np.testing.assert_allclose(act(description, arrays, x), expected, rtol=1e-5, atol=1e-3)
 
 
@@ -269,16 +269,15 @@ def test_playing_says_what_the_agent_earns(study, capsys):
 
 def test_a_film_shows_an_episode(study, tmp_path, capsys):
     pytest.importorskip("pygame", reason='films need pip install "hyperlax[play]"')
-    from PIL import Image
+    from PIL import Image, ImageSequence
 
     path = tmp_path / "film.gif"
     assert main(["play", str(study.directory), "--episodes", "1", "--gif", str(path)]) == 0
     assert "one episode of 200 steps" in capsys.readouterr().out
     with Image.open(path) as film:
         pictures = []
-        for frame in range(film.n_frames):
-            film.seek(frame)
-            pictures.append(np.asarray(film.convert("RGB")))
+        for frame in ImageSequence.Iterator(film):
+            pictures.append(np.asarray(frame.convert("RGB")))
     assert len(pictures) >= 50 and len({picture.tobytes() for picture in pictures}) > 20
 
 

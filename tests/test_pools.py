@@ -71,7 +71,7 @@ def test_a_curve_is_the_same_bits_in_a_refilled_lane(lanes: int) -> None:
         assert ended[trial.number].num_parameters == outcome.num_parameters
         ours, theirs = ended[trial.number].policy, outcome.policy
         if LASTS[trial.number] == UNEVEN.num_evaluations:
-            assert np.array_equal(ours.arrays["x"], theirs.arrays["x"])
+            assert ours and theirs and np.array_equal(ours.arrays["x"], theirs.arrays["x"])
         else:
             assert ours is None
 

@@ -49,8 +49,8 @@ def policy_of(config: AlgorithmConfig, environment: Environment, acting: Acting)
     arrays["head.bias"] = parameters["head"]["bias"][:, :outputs]
     hyperparam: Any = config.hyperparam
     if hyperparam.normalize_observations:
-        arrays["observation.mean"] = acting.statistics.mean
-        arrays["observation.variance"] = acting.statistics.variance
+        arrays["observation.mean"] = np.asarray(acting.statistics.mean)
+        arrays["observation.variance"] = np.asarray(acting.statistics.variance)
     description = {
         "algorithm": type(config).__name__,
         "environment": environment.name,

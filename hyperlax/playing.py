@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ def _episode(agent: Agent, environment: Environment, seed: int) -> tuple[Any, np
 
 def _frames(name: str, states: Any, steps: int) -> tuple[list[Any], float]:
     """Pictures of states [steps, ...] by Gymnasium's own renderer, half its size, and how many of them make a second."""
+    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+        os.environ.setdefault(driver, "dummy")  # pictures need neither a window nor a loudspeaker
     import gymnasium
     from gymnax import make
     from gymnax.visualize import vis_gym

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.exceptions import StorageInternalError
@@ -69,13 +70,21 @@ def test_the_database_is_open_for_reading_only(case):
     assert database.read_bytes() == before
 
 
+HEEDING_CTRL_C = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from hyperlax.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+"""Shells have what they start in the background ignore it, and so would what that starts."""
+
+
 @contextmanager
 def served(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that serves a study's dashboard, and its address."""
     pytest.importorskip("optuna_dashboard", reason='needs optuna-dashboard: pip install "hyperlax[dashboard]"')
-    words = [sys.executable, "-m", "hyperlax.cli", "dashboard", str(directory), "--port", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    words = [sys.executable, "-c", HEEDING_CTRL_C, "dashboard", str(directory), "--port", "0"]
+    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    how |= {"env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    with subprocess.Popen(words, **how) as process:
         try:
             assert process.stdout
             line = process.stdout.readline()

@@ -15,7 +15,7 @@ import numpy as np
 from hyperlax.agent import Policy
 from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.engine.keys import SEARCH, Stream, evaluation_keys, training_keys
-from hyperlax.engine.lanes import Preparation, Program
+from hyperlax.engine.lanes import Preparation, Program, of_lane
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
 from hyperlax.stays import PROCESS, Stay, extended, from_array, seconds, to_array
@@ -224,9 +224,7 @@ def _with_policies(outcomes: list[Outcome], assignment: Assignment, lanes: Any) 
         return outcomes
     acting = assignment.program.acting(lanes)
     return [
-        replace(outcome, policy=policy(trial, jax.tree.map(lambda x: x[lane], acting)))  # noqa: B023
-        if outcome.state == "COMPLETE"
-        else outcome
+        replace(outcome, policy=policy(trial, of_lane(acting, lane))) if outcome.state == "COMPLETE" else outcome
         for lane, (trial, outcome) in enumerate(zip(assignment.trials, outcomes, strict=True))
     ]
 

@@ -288,6 +288,11 @@ class Program:
         }
 
 
+def of_lane(tree: Any, lane: int) -> Any:
+    """What one lane has of arrays [lanes, ...]."""
+    return jax.tree.map(lambda x: x[lane], tree)
+
+
 def _over_lanes(function: Callable, seed_axes: tuple, lane_axes: tuple) -> Callable:
     return jax.vmap(jax.vmap(function, in_axes=seed_axes), in_axes=lane_axes)
 

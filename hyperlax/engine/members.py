@@ -14,7 +14,7 @@ from hyperlax.engine import device
 from hyperlax.engine.batch import SCORES, Assignment, Stopwatch, schedule_of
 from hyperlax.engine.costs import fingerprint
 from hyperlax.engine.keys import continuation_keys, evaluation_keys, training_keys
-from hyperlax.engine.lanes import Preparation, Program
+from hyperlax.engine.lanes import Preparation, Program, of_lane
 from hyperlax.engine.population import Measured, Point
 from hyperlax.engine.workload import Workload
 from hyperlax.trial import Trial
@@ -99,8 +99,7 @@ class Members:
 
     def policy(self, member: int) -> Policy:
         """What a member has become so far."""
-        acting = jax.tree.map(lambda x: x[member], self._program.acting(self._lanes))
-        return self._workload.policy(self._first[member], acting)
+        return self._workload.policy(self._first[member], of_lane(self._program.acting(self._lanes), member))
 
     def save(self) -> dict[str, np.ndarray]:
         """The members' training state by name, which `restore` takes."""

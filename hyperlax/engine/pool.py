@@ -17,7 +17,7 @@ import numpy as np
 from hyperlax.agent import Policy
 from hyperlax.engine.batch import SCORES, STAYS, Schedule, Scores, Stopwatch
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import Preparation, Program
+from hyperlax.engine.lanes import Preparation, Program, of_lane
 from hyperlax.pooling import Advance
 from hyperlax.stays import PROCESS, Stay, extended, from_array, seconds, to_array
 from hyperlax.trial import Trial
@@ -209,7 +209,7 @@ class Pool:
             acting = self.program.acting(state)
             for lane in ending:
                 occupant = self._occupants[lane]
-                occupant.policy = self._policy(occupant.trial, jax.tree.map(lambda x: x[lane], acting))  # noqa: B023
+                occupant.policy = self._policy(occupant.trial, of_lane(acting, lane))
 
     def _due(self, occupant: Occupant) -> int:
         """The pool's clock at the end of the occupant's next segment."""

@@ -93,14 +93,20 @@ class Agent:
         return act(self.about, self.arrays, seen)
 
 
+def agent_files(path: Path) -> tuple[Path, Path]:
+    """Of an agent at a path without suffix: its arrays, and what describes them."""
+    return path.with_name(path.name + ARRAYS), path.with_name(path.name + ABOUT)
+
+
 def save_agent(path: Path, policy: Policy, about: Mapping[str, Any]) -> None:
     """Write `path`.safetensors and, after it, `path`.json. about: what the JSON says besides the policy's description."""
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in policy.arrays.items()}
-    with replacing(path.with_name(path.name + ARRAYS)) as temporary:
+    file, description = agent_files(path)
+    with replacing(file) as temporary:
         temporary.write_bytes(save(arrays))
-    write_json(path.with_name(path.name + ABOUT), {"format": FORMAT, **about, **policy.description})
+    write_json(description, {"format": FORMAT, **about, **policy.description})
 
 
 def load_agent(path: Path, seed: int | None = None) -> Agent:
@@ -111,11 +117,10 @@ def load_agent(path: Path, seed: int | None = None) -> Agent:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    stem = path.with_suffix("") if path.suffix in (ARRAYS, ABOUT) else path
-    file = stem.with_name(stem.name + ARRAYS)
-    about = read_json(stem.with_name(stem.name + ABOUT))
+    file, description = agent_files(path.with_suffix("") if path.suffix in (ARRAYS, ABOUT) else path)
+    about = read_json(description)
     if not isinstance(about, dict) or about.get("format") != FORMAT or not all(name in about for name in _NEEDED):
-        raise UsageError(f"{stem}{ABOUT}: does not describe an agent. {DAMAGED}")
+        raise UsageError(f"{description}: does not describe an agent. {DAMAGED}")
     try:
         arrays = load(file.read_bytes())
     except OSError as error:

@@ -26,7 +26,7 @@ from hyperlax.looking_flags import (
     ShowFlags,
     WatchFlags,
 )
-from hyperlax.parsing import parse, print_completion
+from hyperlax.parsing import parse
 from hyperlax.pbt_commands import pbt, pbt_replay
 from hyperlax.pbt_flags import PopulationFlags, ReplayFlags
 from hyperlax.run_study_flags import RunStudyFlags
@@ -166,7 +166,9 @@ def invalidate(flags: InvalidateFlags) -> int:
 
 def completion(flags: CompletionFlags) -> int:
     """What a shell sources."""
-    print_completion(_kinds(), flags.shell)
+    from hyperlax.completion import shell_script
+
+    print(shell_script(_kinds(), flags.shell))
     return 0
 
 

@@ -35,10 +35,11 @@ def parse(commands: Mapping[str, type], argv: Sequence[str] | None) -> Any:
     raise UsageError(sentence(said.getvalue(), command))
 
 
-def print_completion(commands: Mapping[str, type], shell: str) -> None:
-    """Print tyro's script for "bash", "zsh" or "fish"."""
-    with contextlib.suppress(SystemExit):
+def completion_script(commands: Mapping[str, type], shell: str) -> str:
+    """tyro's script for "bash", "zsh" or "fish"."""
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
         _parse(commands, ["--tyro-print-completion", shell])
+    return said.getvalue()
 
 
 def sentence(said: str, command: str | None = None) -> str:

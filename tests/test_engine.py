@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperlax.engine.batch import Schedule, schedule_of
+from hyperlax.engine.compilation import NoRoom, Preparation
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import NoRoom, Preparation, Program
+from hyperlax.engine.lanes import Program
 from hyperlax.engine.plan import batches_of, makespan
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength

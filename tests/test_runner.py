@@ -13,8 +13,9 @@ import pytest
 
 from hyperlax.algorithms.evaluation import evaluate
 from hyperlax.engine import runner as engine_runner
+from hyperlax.engine.compilation import Compilation, Preparation
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import Compilation, Preparation, Program
+from hyperlax.engine.lanes import Program
 from hyperlax.envs import Discrete, Environment, Step
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns

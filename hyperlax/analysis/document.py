@@ -22,43 +22,57 @@ LONG_COLUMNS = {"reason": "reason", "which": "reason", "hyperparameter": "long",
 FILTER = '<input class="filter" type="search" placeholder="Filter rows, e.g. COMPLETE tanh" aria-label="Filter rows">'
 
 
+LONG_LIST = 32
+"""Numbers from which on a list is worth sharing between plots."""
+
+
 @dataclass
-class Texts:
-    """What the points of a page say on hover, each text once: several plots show the same trials."""
+class Shared:
+    """What several plots of a page show of the same trials, each once: texts on hover, and long lists of numbers as JSON."""
 
-    places: dict[str, int] = field(default_factory=dict)
+    texts: dict[str, int] = field(default_factory=dict)
+    lists: dict[str, int] = field(default_factory=dict)
 
-    def place(self, text: str) -> int:
+    def place_of_text(self, text: str) -> int:
         """Where a text is."""
-        return self.places.setdefault(text, len(self.places))
+        return self.texts.setdefault(text, len(self.texts))
+
+    def place_of_list(self, numbers: list[float]) -> int:
+        """Where a list is."""
+        return self.lists.setdefault(_dense(numbers), len(self.lists))
+
+    def as_json(self) -> str:
+        """For the page's script; `<br>` of a text as a line's end, since it is escaped."""
+        texts = json.dumps([text.replace("<br>", "\n") for text in self.texts])
+        return f'{{"texts":{texts},"lists":[{",".join(self.lists)}]}}'
 
 
-def page(title: str, body: str, plotly_script: str, texts: Texts | None = None) -> str:
-    """A whole page. texts: of its drawings.
+def page(title: str, body: str, plotly_script: str, shared: Shared | None = None) -> str:
+    """A whole page. shared: by its drawings.
 
     `plotly_script` is the script element that brings plotly.js, before the page's own script.
     """
     templates = json.dumps({"light": template(dark=False), "dark": template(dark=True)})
-    said = _data(json.dumps([text.replace("<br>", "\n") for text in texts.places] if texts else []), "texts")
+    once = _data((shared or Shared()).as_json(), "shared")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n"
-        f"{said}\n"
+        f"{once}\n"
         f"{plotly_script}\n<script>{SCRIPT.replace('TEMPLATES', templates)}</script>\n</body>\n</html>\n"
     )
 
 
-def drawing(drawn: Drawing, texts: Texts | None = None) -> str:
+def drawing(drawn: Drawing, shared: Shared | None = None) -> str:
     """A plot's place on a page: the figure, the words that stand for it, or the error that it met.
 
-    With `texts`, to which its own are added, the figure is smaller: numbers have seven digits.
+    With `shared`, to which its texts and lists are added, the figure is smaller: numbers have seven digits.
     """
     if drawn.error:
         return f'<p class="error">This plot could not be drawn. {escape(drawn.error)}</p>'
     if drawn.words:
         return f'<p class="soft">{escape(drawn.words)}</p>'
-    figure = drawn.figure if texts is None else _lean(drawn.figure, texts)
+    figure = drawn.figure if shared is None else _lean(drawn.figure, shared)
     return _plot(figure, drawn.plot.min_width)
 
 
@@ -77,21 +91,28 @@ def _data(text: str, identity: str = "") -> str:
     return f'<script type="application/json"{named}>' + text.replace("<", "\\u003c") + "</script>"
 
 
-def _lean(figure: str, texts: Texts) -> str:
-    """A figure whose texts are places in `texts` and whose numbers have seven digits."""
+def _lean(figure: str, shared: Shared) -> str:
+    """A figure whose texts and long lists are places in `shared` and whose numbers have seven digits."""
     content = json.loads(figure)
     for trace in content["data"]:
         if isinstance(trace.get("hovertext"), list):
-            trace["hovertext"] = [texts.place(text) for text in trace["hovertext"]]
-    return json.dumps(_rounded(content), separators=(",", ":"))
+            trace["hovertext"] = [shared.place_of_text(text) for text in trace["hovertext"]]
+    return _dense(_rounded(content, shared))
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: Any, shared: Shared) -> Any:
     if isinstance(value, float):
         return float(f"{value:.7g}")
     if isinstance(value, list):
-        return [_rounded(entry) for entry in value]
-    return {name: _rounded(entry) for name, entry in value.items()} if isinstance(value, dict) else value
+        rounded = [_rounded(entry, shared) for entry in value]
+        if len(rounded) < LONG_LIST or any(type(entry) not in (int, float) for entry in rounded):
+            return rounded
+        return {"shared": shared.place_of_list(rounded)}
+    return {name: _rounded(entry, shared) for name, entry in value.items()} if isinstance(value, dict) else value
+
+
+def _dense(content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"))
 
 
 def section(title: str, *parts: str) -> str:

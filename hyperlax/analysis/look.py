@@ -71,7 +71,9 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const template = () => templates[dark.matches ? "dark" : "light"];
 // plotly 7 offers by default to upload a chart to its cloud: a report stays where it is.
 const config = {responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["sendChartToCloud"], plotlyServerURL: ""};
-const texts = JSON.parse(document.getElementById("texts").textContent).map(text => text.replaceAll("\\n", "<br>"));
+const shared = JSON.parse(document.getElementById("shared").textContent);
+const texts = shared.texts.map(text => text.replaceAll("\\n", "<br>"));
+const revive = (name, value) => value?.shared === undefined ? value : shared.lists[value.shared].slice();
 const plots = [...document.querySelectorAll(".plot")];
 for (const plot of plots) {
   const fail = error => {
@@ -81,7 +83,7 @@ for (const plot of plots) {
     plot.replaceWith(words);
   };
   try {
-    const figure = JSON.parse(plot.nextElementSibling.textContent);
+    const figure = JSON.parse(plot.nextElementSibling.textContent, revive);
     for (const trace of figure.data)
       if (Array.isArray(trace.hovertext)) trace.hovertext = trace.hovertext.map(text => typeof text === "number" ? texts[text] : text);
     figure.layout.template = template();

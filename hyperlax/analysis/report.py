@@ -16,7 +16,7 @@ from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, complete_trials, feas
 from hyperlax.analysis.certainty import how_sure
 from hyperlax.analysis.confirmed import confirmation_section
 from hyperlax.analysis.curves import Cost, total_cost
-from hyperlax.analysis.document import Link, Texts, caption, drawing, escape, page, section, table
+from hyperlax.analysis.document import Link, Shared, caption, drawing, escape, page, section, table
 from hyperlax.analysis.labels import AGGREGATE_WORDS, distribution_text, number, short_names, with_unit
 from hyperlax.analysis.lost import LostFile, warn_once
 from hyperlax.analysis.plots import Drawing
@@ -34,10 +34,10 @@ def report(record: StudyRecord, drawings: list[Drawing], confirmed: Drawing | No
     body = [_head(record), _tiles(record, cost), _winners(record)]
     if record.confirmation and confirmed:
         body.append(confirmation_section(record, record.confirmation, confirmed))
-    texts = Texts()
-    body += [section(drawn.plot.title, caption(drawn.plot.caption), drawing(drawn, texts)) for drawn in drawings]
+    shared = Shared()
+    body += [section(drawn.plot.title, caption(drawn.plot.caption), drawing(drawn, shared)) for drawn in drawings]
     body += [_failed(record), _pruned(record), _cost_section(cost, error), _all_trials(record), _what_ran(record)]
-    return page(f"{record.study_name} - Hyperlax", "\n".join(body), f"<script>{get_plotlyjs()}</script>", texts)
+    return page(f"{record.study_name} - Hyperlax", "\n".join(body), f"<script>{get_plotlyjs()}</script>", shared)
 
 
 def _head(record: StudyRecord) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.checkpoints import Checkpoint, Head
+from hyperlax.engine.compilation import Preparation
 from hyperlax.engine.keys import SEARCH, Stream, evaluation_keys, training_keys
-from hyperlax.engine.lanes import Preparation, Program, of_lane
+from hyperlax.engine.lanes import Program, of_lane
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
 from hyperlax.stays import PROCESS, Stay, extended, from_array, seconds, to_array

@@ -12,9 +12,10 @@ import numpy as np
 from hyperlax.agent import Policy
 from hyperlax.engine import device
 from hyperlax.engine.batch import SCORES, Assignment, Stopwatch, schedule_of
+from hyperlax.engine.compilation import Preparation
 from hyperlax.engine.costs import fingerprint
 from hyperlax.engine.keys import continuation_keys, evaluation_keys, training_keys
-from hyperlax.engine.lanes import Preparation, Program, of_lane
+from hyperlax.engine.lanes import Program, of_lane
 from hyperlax.engine.population import Measured, Point
 from hyperlax.engine.workload import Workload
 from hyperlax.trial import Trial

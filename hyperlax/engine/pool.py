@@ -16,8 +16,9 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.engine.batch import SCORES, STAYS, Schedule, Scores, Stopwatch
+from hyperlax.engine.compilation import Preparation
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import Preparation, Program, of_lane
+from hyperlax.engine.lanes import Program, of_lane
 from hyperlax.pooling import Advance
 from hyperlax.stays import PROCESS, Stay, extended, from_array, seconds, to_array
 from hyperlax.trial import Trial

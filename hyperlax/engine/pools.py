@@ -15,8 +15,8 @@ from typing import Any
 from hyperlax.checkpoints import Checkpoints, Head
 from hyperlax.engine import device
 from hyperlax.engine.batch import schedule_of
+from hyperlax.engine.compilation import NoRoom, Preparation
 from hyperlax.engine.identity import identity_of
-from hyperlax.engine.lanes import NoRoom, Preparation
 from hyperlax.engine.pool import Occupant, Pool
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.workload import Workload

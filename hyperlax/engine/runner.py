@@ -11,10 +11,10 @@ from typing import Any
 from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.engine import device
 from hyperlax.engine.batch import Assignment, Keeper, Schedule, Stopwatch, schedule_of, train_batch
+from hyperlax.engine.compilation import NoRoom, Preparation
 from hyperlax.engine.costs import Costs, Load, Run, making_seconds, training_seconds
 from hyperlax.engine.identity import identity_of
 from hyperlax.engine.keys import SEARCH, Stream
-from hyperlax.engine.lanes import NoRoom, Preparation
 from hyperlax.engine.plan import batches_of, makespan
 from hyperlax.engine.pools import LanePools
 from hyperlax.engine.registry import Registry

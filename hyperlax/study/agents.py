@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperlax.agent import ABOUT, ARRAYS, save_agent
+from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.recipe import dotted
@@ -98,7 +98,7 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
         )
     trial = the_best(record, asked_by) if number is None else record.trial(number)
     path = agent_path(given, trial.number)
-    if not path.with_name(path.name + ABOUT).exists():
+    if not all(file.exists() for file in agent_files(path)):
         again = shlex.join(["hyperlax", "train", "--from", str(given), "--trial", str(trial.number)])
         raise UsageError(
             f"{asked_by} {given}: the agent of trial {trial.number}, which is {trial.state}, is not kept; --save-agents says "

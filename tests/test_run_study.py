@@ -1,0 +1,108 @@
+"""`run-study` with several files: in what order they run, what the last line says; and the files that ship."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperlax import cli
+from hyperlax.commands import COMMANDS
+from hyperlax.errors import UsageError
+from hyperlax.parsing import parse
+from hyperlax.planned_studies import planned_studies
+from hyperlax.study import launcher
+from tests.desk import ROOT
+
+pytestmark = pytest.mark.timeout(240)
+BASE = "algo_and_network_config: sac_mlp\nenv_config: gymnax.pendulum\n"
+STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
+KINDS = {name: kind for name, (kind, _) in COMMANDS.items()}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+class Several:
+    """Three files of studies, whose runs end as `ends` says: with a status, or by raising."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.ends: dict[str, int | Exception] = {}
+        self.begun: list[str] = []
+        for name in "abc":
+            Path(f"{name}.yaml").write_text(f"{BASE}study_name: {name}\noutput_root: out/{name}\n")
+        monkeypatch.setattr(launcher, "run_study", self._run)
+
+    def _run(self, arguments: Any, *rest: Any, **more: Any) -> int:
+        self.begun.append(arguments.study_name)
+        end = self.ends.get(arguments.study_name, 0)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+
+@pytest.fixture
+def several(monkeypatch):
+    return Several(monkeypatch)
+
+
+FILES = ["a.yaml", "b.yaml", "c.yaml"]
+
+
+def test_several_files_run_in_turn_and_the_last_line_tells_which_failed(several, capsys):
+    several.ends = {"a": 1, "b": UsageError("b: cannot be.")}
+    assert cli.main(["run-study", *FILES]) == 2
+    said = capsys.readouterr()
+    assert several.begun == ["a", "b", "c"]
+    assert said.out.splitlines()[-1] == "Ended without an error: c.yaml. Failed: a.yaml, b.yaml."
+    assert said.err == "hyperlax: b.yaml: b: cannot be.\n"
+
+
+def test_an_interrupt_ends_them_all(several, capsys):
+    several.ends = {"b": 130}
+    assert cli.main(["run-study", *FILES]) == 130
+    assert several.begun == ["a", "b"]
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "Ended without an error: a.yaml. Interrupted: b.yaml. Not begun: c.yaml."
+    )
+
+
+def test_in_json_only_objects_are_on_standard_output(several, capsys):
+    assert cli.main(["run-study", *FILES, "--json"]) == 0
+    said = capsys.readouterr()
+    assert [json.loads(line)["event"] for line in said.out.splitlines()] == ["end"] * 3
+    assert said.err.splitlines()[-1] == "Ended without an error: a.yaml, b.yaml, c.yaml."
+
+
+def test_all_files_are_checked_before_the_first_one_runs(several, capsys):
+    Path("c.yaml").write_text(BASE + "n_trials: none\n")
+    assert cli.main(["run-study", *FILES]) == 2
+    assert capsys.readouterr().err == 'hyperlax: c.yaml:3: n_trials needs a whole number, got "none".\n'
+    assert several.begun == []
+
+
+def test_two_files_of_one_study_are_refused(several, capsys):
+    assert cli.main(["run-study", *FILES, "--output-root", "out"]) == 2
+    assert "b.yaml: its study goes to out/sac_mlp/gymnax_pendulum, as that of a.yaml does." in capsys.readouterr().err
+    assert several.begun == []
+
+
+def test_the_shipped_studies_are_several():
+    assert len(STUDIES) >= 6
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_shipped_study_can_run_and_says_what_came_of_it(path):
+    (study,) = planned_studies([str(path)], parse(KINDS, ["run-study", "x"]).search)
+    assert study.arguments.study_name == path.stem == Path(study.arguments.output_root).name
+    header = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
+    assert header and all(word in header[0] for word in ("2 cores", "jax", "commit", "trials", "est"))
+    commands = re.findall(r"^# {5}(hyperlax .*)$", header[0], flags=re.MULTILINE)
+    assert commands == [f"hyperlax run-study studies/{path.name}"]
+    assert parse(KINDS, shlex.split(commands[0])[1:]).files

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperlax.agent import Policy
 from hyperlax.engine.population import Measured
 from hyperlax.recipe import dotted
 from hyperlax.trial import MEASURED, Trial
@@ -52,6 +53,9 @@ class FakePopulation:
         self.trained.append(interval)
         self.after(interval)
         return self._measured()
+
+    def policy(self, member: int) -> Policy:
+        return Policy({}, {"score": self.x[member]})
 
     def identity(self) -> dict[str, Any]:
         return {"machine": self.machine}

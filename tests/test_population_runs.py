@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from safetensors.numpy import load_file
 
 from hyperlax.analysis import write_study_pages
 from hyperlax.errors import HyperlaxError, UsageError
@@ -25,6 +26,7 @@ from hyperlax.resumed_arguments import read_stored
 from hyperlax.space import Categorical, LogUniform
 from hyperlax.study import findings
 from hyperlax.study import population as loop
+from hyperlax.study.agents import find_agent
 from hyperlax.study.opened import open_study
 from hyperlax.study.pbt_schedule import changing, configurations, read_schedule
 from hyperlax.study.population_start import run_population
@@ -87,9 +89,10 @@ class Run:
         return [(t.number, t.state.name, t.params, t.values, t.user_attrs) for t in self.study().trials]
 
     def files(self) -> dict[str, str]:
-        """Every table and the schedule: all that must be equal in two runs."""
-        found = {*self.directory.rglob("*.csv"), *self.directory.rglob("*.txt"), *self.directory.glob("pbt_*.json")}
-        return {str(path.relative_to(self.directory)): path.read_text() for path in found}
+        """Every table, the schedule and the agent: all that must be equal in two runs."""
+        kinds = ("**/*.csv", "**/*.txt", "pbt_*.json", "agents/*")
+        found = {path for kind in kinds for path in self.directory.glob(kind)}
+        return {str(path.relative_to(self.directory)): path.read_bytes().decode("latin-1") for path in found}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -163,8 +166,23 @@ def test_the_schedule_is_the_way_to_the_best_member_at_the_end(whole):
     assert set(changing(configs)) <= set(MIXED)
 
 
+def test_the_agent_that_is_kept_is_the_best_members_at_the_end(whole):
+    schedule = read_schedule(whole.directory / "pbt_schedule.json")
+    path = whole.directory / "agents" / f"trial_{schedule.trial:05d}"
+    assert find_agent(whole.directory, None, "play") == find_agent(whole.directory, schedule.trial, "play") == path
+    assert {found.name for found in path.parent.iterdir()} == {f"{path.name}.json", f"{path.name}.safetensors"}
+    about = json.loads(path.with_suffix(".json").read_text())
+    assert np.mean(about["returns"]) == pytest.approx(schedule.final_return)
+    assert about["params"][ACTOR_LR] == schedule.schedule[-1]["hyperparams"][ACTOR_LR]
+    scores = load_file(path.with_suffix(".safetensors"))["score"]
+    np.testing.assert_allclose(scores, about["returns"])
+    with pytest.raises(UsageError, match="A population keeps that of its best member at the end"):
+        find_agent(whole.directory, 0, "play")
+
+
 @pytest.mark.parametrize(
-    ("function", "at"), [("advance", 2), ("save", 0), ("write_batch", 2), ("tell", 1), ("record", 1)]
+    ("function", "at"),
+    [("advance", 2), ("save", 0), ("write_batch", 2), ("tell", 1), ("record", 1), ("save_agent", 0), ("tell", 3)],
 )
 def test_a_run_that_is_killed_and_goes_on_equals_one_that_was_not(whole, tmp_path, monkeypatch, function, at):
     owner = {
@@ -172,6 +190,7 @@ def test_a_run_that_is_killed_and_goes_on_equals_one_that_was_not(whole, tmp_pat
         "save": (loop.Checkpoint, "save"),
         "write_batch": (loop, "write_batch"),
         "tell": (loop.Conversation, "tell"),
+        "save_agent": (loop, "save_agent"),
         "record": (loop.Pedigree, "record"),
     }[function]
     run = Run(tmp_path)
@@ -181,6 +200,7 @@ def test_a_run_that_is_killed_and_goes_on_equals_one_that_was_not(whole, tmp_pat
             run.start()
     assert run.resume() == 0
     assert run.told() == whole.told()
+    assert run.files().keys() == whole.files().keys()
     different = {name for name, text in run.files().items() if whole.files()[name] != text}
     assert different <= {"pbt_schedule.json"}
     assert read_schedule(run.directory / "pbt_schedule.json") == read_schedule(whole.directory / "pbt_schedule.json")

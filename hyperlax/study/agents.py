@@ -91,14 +91,19 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
     from hyperlax.study.opened import open_study
 
     record = open_study(given, asked_by).record
-    if record.lineage:
-        raise UsageError(
-            f"{asked_by} {given}: holds a population, whose agents are not kept. Train along its schedule:\n  "
-            f"{record.lineage.replay}"
-        )
-    trial = the_best(record, asked_by) if number is None else record.trial(number)
+    if number is not None:
+        trial = record.trial(number)
+    elif record.lineage and record.lineage.final is not None:
+        trial = record.trial(record.lineage.final)
+    else:
+        trial = the_best(record, asked_by)
     path = agent_path(given, trial.number)
     if not all(file.exists() for file in agent_files(path)):
+        if record.lineage:
+            raise UsageError(
+                f"{asked_by} {given}: the agent of trial {trial.number} is not kept. A population keeps that of its best member at "
+                f"the end of its training. To train one along its schedule:\n  {record.lineage.replay}"
+            )
         again = shlex.join(["hyperlax", "train", "--from", str(given), "--trial", str(trial.number)])
         raise UsageError(
             f"{asked_by} {given}: the agent of trial {trial.number}, which is {trial.state}, is not kept; --save-agents says "

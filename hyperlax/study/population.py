@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from hyperlax.agent import save_agent
 from hyperlax.checkpoints import Checkpoint, Head
-from hyperlax.engine.population import Measured, Point, Population, Selection
+from hyperlax.engine.population import Measured, Point, Population, Selection, ranking
 from hyperlax.envs import canonical
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import write_json
@@ -28,6 +29,7 @@ from hyperlax.metrics import ReferenceReturns
 from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study import findings
+from hyperlax.study.agents import about_training, agent_path
 from hyperlax.study.batch_files import TrialEnd, judge, write_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
@@ -178,6 +180,8 @@ class PopulationLoop:
         if interval < self._pedigree.finished():
             self._compare(interval, trials, outcomes)
             return
+        if interval + 1 == arguments.num_intervals:
+            self._write_agent(members, trials, outcomes)
         path = self._conversation.new_batch(interval)
         batch = HparamBatch(tuple(trials))
         ends = write_batch(
@@ -193,17 +197,28 @@ class PopulationLoop:
             if end.state == "FAIL":
                 log.warning("member %d: %s. It is replaced.", end.number % arguments.population_size, end.reason)
 
+    def _write_agent(self, members: Population, trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> None:
+        """The policy of the best member at the end, before its batch is complete: nothing is trained after that."""
+        best = int(ranking(self._scores(trials, outcomes))[0])
+        if outcomes[best].state == "COMPLETE":
+            about = {"study": self._arguments.study_name, "recipe": self._recipe.name}
+            about |= about_training(trials[best], outcomes[best])
+            save_agent(agent_path(self._directory.root, trials[best].number), members.policy(best), about)
+
     def _compare(self, interval: int, trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> None:
-        judged = [
-            judge(outcome, trial, self._reference, self._recipe.space, self._arguments.aggregate)
-            for trial, outcome in zip(trials, outcomes, strict=True)
-        ]
-        now = np.array([_score(end) for end in judged])
+        now = self._scores(trials, outcomes)
         if not np.array_equal(now, self._pedigree.scores(interval), equal_nan=True):
             raise HyperlaxError(
                 f"{self._directory.root}: interval {interval} comes out otherwise than it did: the saved state is lost, and this "
                 "machine or its packages are not those that the run began on. Begin anew with another --output-root."
             )
+
+    def _scores(self, trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> np.ndarray:
+        judged = [
+            judge(outcome, trial, self._reference, self._recipe.space, self._arguments.aggregate)
+            for trial, outcome in zip(trials, outcomes, strict=True)
+        ]
+        return np.array([_score(end) for end in judged])
 
     def _say(self, interval: int, source: np.ndarray, measured: Measured, done: int) -> None:
         """One line an interval, and the pages now and then."""

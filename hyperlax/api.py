@@ -1,9 +1,21 @@
 """Studies from Python, for notebooks: what the command line does, in a few lines.
 
+`study = hyperlax.search("sac_mlp", "gymnax.pendulum", n_trials=12)` gives the same as, once it is on disk:
+
 >>> import hyperlax
->>> study = hyperlax.search("sac_mlp", "gymnax.pendulum", n_trials=32)  # doctest: +SKIP
->>> study.best.params  # doctest: +SKIP
->>> study.plot.history().show()  # doctest: +SKIP
+>>> study = hyperlax.open_study(directory)
+>>> study.state, len(study.trials)
+('finished', 12)
+>>> study.trials["peak_performance"].idxmax() == study.best.number
+True
+>>> study.pareto == [study.best]
+True
+>>> study.curve(study.best.number).returns.shape  # points, seeds
+(6, 2)
+>>> type(study.plot.history()).__name__
+'Figure'
+>>> study.report().name
+'report.html'
 """
 
 from __future__ import annotations
@@ -12,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from hyperlax.errors import HyperlaxError
 from hyperlax.flags import SearchFlags
@@ -214,7 +226,7 @@ class Plots:
 
 
 def _flags(arguments: dict[str, Any], recipe: str | None, environment: str | None) -> SearchFlags:
-    """As the command line would give them: lists become tuples, paths text."""
+    """As the command line would give them. UsageError for a value of another type."""
     known = {field.name for field in fields(SearchFlags)} - {
         "plan_only",
         "json",
@@ -224,11 +236,23 @@ def _flags(arguments: dict[str, Any], recipe: str | None, environment: str | Non
     unknown = sorted(arguments.keys() - known)
     if unknown:
         raise TypeError(f"search() has no argument {unknown[0]!r}. There are {', '.join(sorted(known))}.")
-    given = {name: _plain(value) for name, value in arguments.items()}
-    return SearchFlags(**{"algo_and_network_config": recipe, "env_config": environment, **given})
+    from hyperlax.study_files import typed
+    from hyperlax.yaml_file import Entry
+
+    hints = get_type_hints(SearchFlags)
+    names = {"algo_and_network_config": "recipe", "env_config": "environment"}
+    given = {
+        name: typed(names.get(name, name), Entry("search()", _plain(value)), hints[name])
+        for name, value in {"algo_and_network_config": recipe, "env_config": environment, **arguments}.items()
+        if value is not None
+    }
+    return SearchFlags(**given)
 
 
 def _plain(value: Any) -> Any:
+    """A value as a file would hold it: sequences are lists, paths text, numpy's numbers Python's."""
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(value)
-    return str(value) if isinstance(value, Path) else value
+        return list(value)
+    return value.item() if hasattr(value, "item") else value

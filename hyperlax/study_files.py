@@ -64,7 +64,7 @@ def read_study_file(path: str) -> StudyFile:
     for name, entry in entries.items():
         _check_name(name, entry)
     hints = get_type_hints(SearchFlags)
-    given = {KEYS[name]: _typed(name, entry, hints[KEYS[name]]) for name, entry in entries.items() if name in KEYS}
+    given = {KEYS[name]: typed(name, entry, hints[KEYS[name]]) for name, entry in entries.items() if name in KEYS}
     params, space = (_mapping(name, entries.get(name)) for name in _MAPPINGS)
     places = {name: entry.where for name, entry in entries.items()}
     return StudyFile(path, SearchFlags(**given), _preset(entries.get("preset")), params, space, places)
@@ -101,7 +101,7 @@ def _mapping(name: str, entry: Entry | None) -> Mapping[str, Entry]:
     return entry.value
 
 
-def _typed(name: str, entry: Entry, hint: Any) -> Any:
+def typed(name: str, entry: Entry, hint: Any) -> Any:
     """A flag's value as the command line would give it. UsageError for one of another type."""
     kinds = [kind for kind in get_args(hint) if kind is not NoneType] or [hint]
     value = entry.value

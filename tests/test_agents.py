@@ -21,7 +21,9 @@ from hyperlax.engine.keys import evaluation_keys
 from hyperlax.errors import UsageError
 from hyperlax.networks.masked import ACTIVATION_FUNCTIONS
 from hyperlax.playing import evaluate_agent
+from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.launcher import write_pages
+from hyperlax.study.opened import open_study
 from tests import small
 from tests.fake_runner import FakeRunner
 from tests.small import CASES, RUN_LENGTH, SEED, SEEDS, train, workload
@@ -84,11 +86,15 @@ def test_activations_are_flaxs(activation):
     np.testing.assert_allclose(act(description, arrays, x), expected, rtol=1e-5, atol=1e-3)
 
 
-def made_up(seeds: int = 2, normalized: bool = False, outputs: int = 1) -> Policy:
+def made_up(
+    seeds: int = 2, normalized: bool = False, outputs: int = 1, layer_norm: bool = False, activation: str = "tanh"
+) -> Policy:
     """A policy of one hidden layer that sees 3 numbers."""
     draw = np.random.default_rng(1).normal
     shapes = {"dense_0.kernel": (3, 4), "dense_0.bias": (4,), "head.kernel": (4, outputs), "head.bias": (outputs,)}
     arrays = {name: draw(size=(seeds, *shape)).astype(np.float32) for name, shape in shapes.items()}
+    if layer_norm:
+        arrays |= {f"norm_0.{name}": draw(size=(seeds, 4)).astype(np.float32) for name in ("scale", "bias")}
     if normalized:
         arrays["observation.mean"] = np.ones((seeds, 3), np.float32)
         arrays["observation.variance"] = np.full((seeds, 3), 4.0, np.float32)
@@ -97,7 +103,7 @@ def made_up(seeds: int = 2, normalized: bool = False, outputs: int = 1) -> Polic
         "environment": "gymnax.pendulum",
         "observation_size": 3,
         "action": {"low": (-2.0,), "high": (2.0,)},
-        "activation": "tanh",
+        "activation": activation,
         "output": "tanh",
         "layer_norm_epsilon": 1e-6,
         "observation_clip": 10.0,
@@ -200,14 +206,53 @@ def test_all_agents_are_kept_or_none(tmp_path, save, numbers):
     assert kept(case) == numbers
 
 
-def test_a_front_and_what_is_to_be_confirmed_keep_theirs(tmp_path):
-    objectives: dict[str, Any] = {
-        "objective_names": ("peak_performance", "num_parameters"),
-        "objective_directions": ("maximize", "minimize"),
-    }
-    case = Case(tmp_path / "front", analyse=write_pages, n_trials=8, **objectives)
+TWO: dict[str, Any] = {
+    "objective_names": ("peak_performance", "num_parameters"),
+    "objective_directions": ("maximize", "minimize"),
+}
+
+
+def test_what_is_to_be_confirmed_keeps_its_agents(tmp_path):
+    """Of several objectives that is the front, whoever is ahead in the first of them."""
+    for name, objectives in (("one", {}), ("two", TWO)):
+        case = Case(tmp_path / name, n_trials=8, save_agents="all", **objectives)
+        assert case.start(Keeping()) == 0
+        record = open_study(case.directory, "a test").record
+        keep_only_the_best(replace(record, arguments={**record.arguments, "save_agents": "best", "confirm_top": 3}))
+        order = [trial.number for trial in sorted(case.study().trials, key=lambda trial: -trial.values[0])]
+        front = [trial.number for trial in case.study().best_trials]
+        assert kept(case) == sorted(front if objectives else order[:3])
+
+
+def test_the_agents_of_a_front_are_kept(tmp_path):
+    case = Case(tmp_path / "front", analyse=write_pages, n_trials=8, **TWO)
     assert case.start(Keeping()) == 0
     assert kept(case) == sorted(trial.number for trial in case.study().best_trials)
+
+
+def test_a_trial_whose_metrics_are_not_finite_leaves_no_agent_and_costs_its_mates_nothing(tmp_path):
+    class Broken(Keeping):
+        """Says that trial 1 is COMPLETE, and its last return is nan."""
+
+        def run(self, batch: Any, **more: Any) -> Any:
+            result = super().run(batch, **more)
+            for outcome in result.outcomes:
+                if outcome.number == 1:
+                    outcome.curve.mean[-1] = np.nan
+            return result
+
+    case = Case(tmp_path, n_trials=4, save_agents="all")
+    assert case.start(Broken()) == 0
+    assert [trial.state.name for trial in case.study().trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert kept(case) == [0, 2, 3]
+
+
+def test_the_agent_of_an_invalidated_trial_is_not_kept(tmp_path):
+    case = Case(tmp_path, analyse=write_pages, n_trials=6)
+    assert case.start(Keeping()) == 0
+    best = case.study().best_trial.number
+    assert case.invalidate(best) == 0
+    assert kept(case) == []
 
 
 def test_agents_are_there_before_their_batch_counts_as_complete(tmp_path, monkeypatch):
@@ -287,7 +332,8 @@ def test_the_example_without_hyperlax_acts_as_the_agent(tmp_path, monkeypatch):
     stem = tmp_path / re.search(r'path = "(.*)"', example)[1]  # type: ignore[index]
     monkeypatch.chdir(tmp_path)
     seen = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
-    for policy in (made_up(), made_up(normalized=True)):
+    normed = [made_up(layer_norm=True, activation=activation) for activation in ACTIVATION_FUNCTIONS]
+    for policy in (made_up(), made_up(normalized=True), *normed):
         save_agent(stem, policy, {"trial": 0, "seed": 1})
         names: dict[str, Any] = {}
         exec(example, names)  # noqa: S102

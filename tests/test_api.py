@@ -6,10 +6,12 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 
 import hyperlax
+from hyperlax.api import _flags
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.study import launcher
 from tests.fake_runner import FakeRunner
@@ -64,6 +66,29 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
         hyperlax.search("sac_mlp", "gymnax.pendulum", sampler="tpee", output_root=tmp_path)
     with pytest.raises(UsageError, match="holds no study.json"):
         hyperlax.open_study(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"n_trials": "8"}, 'search(): n_trials needs a whole number, got "8".'),
+        ({"n_trials": 4.5}, "search(): n_trials needs a whole number, got 4.5."),
+        ({"n_trials": True}, "search(): n_trials needs a whole number, got true."),
+        ({"objective_names": 3}, "search(): objective_names needs a text or a list of texts, got 3."),
+        ({"quiet": 1}, "search(): quiet needs true or false, got 1."),
+        ({"environment": 3}, "search(): environment needs a text, got 3. Put it in quotes."),
+    ],
+)
+def test_a_value_of_another_type_is_refused(tmp_path, arguments, said):
+    with pytest.raises(UsageError) as refused:
+        hyperlax.search(**{"recipe": "sac_mlp", "environment": "gymnax.pendulum", "output_root": tmp_path, **arguments})
+    assert str(refused.value) == said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_is_a_list_of_one_and_numpys_numbers_are_numbers():
+    flags = _flags({"objective_names": "num_parameters", "n_trials": np.int64(4), "timeout": np.float32(2)}, "a", "b")
+    assert (flags.objective_names, flags.n_trials, flags.timeout) == (("num_parameters",), 4, 2.0)
 
 
 def test_trials_are_a_table(case):

@@ -88,8 +88,9 @@ def _browse(page: Path, options: list[str], window: tuple[int, int], dark: bool)
 
 DRAWN = """[...document.querySelectorAll(".plot")].map(plot => [
   plot.closest("section").querySelector("h2").textContent,
-  plot.querySelectorAll(".main-svg").length,
+  plot.querySelectorAll(".points path, .js-line, .heatmaplayer image, .parcoords .y-axis").length,
 ])"""
+"""Of every plot its heading, and how many marks it shows; of parallel coordinates, which are drawn on a canvas, the axes."""
 
 
 @pytest.mark.parametrize(("window", "dark"), [(WIDE, False), (NARROW, True)], ids=["1280-light", "390-dark"])

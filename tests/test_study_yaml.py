@@ -20,7 +20,7 @@ from hyperlax.resumed_arguments import load_recipe_of, read_stored
 from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete
 from hyperlax.space_entries import changes_of
 from hyperlax.study import launcher, single
-from hyperlax.study_files import read_study_file
+from hyperlax.study_files import KEYS, read_study_file
 from hyperlax.study_yaml import in_full
 from tests.desk import ROOT
 from tests.fake_runner import FakeRunner
@@ -137,7 +137,31 @@ def test_what_the_command_line_has_wrong_is_told_as_of_the_command_line(capsys):
     assert refused(words, capsys) == "--n-trials needs a whole number of at least 1, got 0."
 
 
+SAID: dict[str, Any] = {
+    "aggregate": "worst",
+    "checkpoint_seconds": 5.0,
+    "confirm_seeds": 4,
+    "confirm_top": 2,
+    "enqueue": "first.json",
+    "log_level": "DEBUG",
+    "num_eval_episodes": 7,
+    "num_evaluations": 5,
+    "num_seeds": 3,
+    "output_root": "elsewhere",
+    "packing": "pad",
+    "pruner": "asha",
+    "pruner_min_segments": 2,
+    "pruner_reduction_factor": 4,
+    "save_agents": "all",
+    "seed_schedule": "racing",
+    "total_timesteps": 1000,
+}
+
+
 def test_every_flag_can_be_said_by_a_file():
+    Path("first.json").write_text('[{"algorithm.hyperparam.gamma": 0.95}]')
+    arguments = planned("\n".join(f"{name}: {json.dumps(value)}" for name, value in SAID.items())).arguments
+    assert {name: getattr(arguments, name) for name in SAID} == SAID
     text = """
 study_name: sac_pendulum
 n_trials: 9
@@ -164,6 +188,8 @@ seed: 5
     assert (arguments.pruner, arguments.pruner_percentile, arguments.timeout) == ("percentile", 30.0, 60.0)
     assert (arguments.runner_hparam_batch_size, arguments.total_timesteps) == (4, 100_000)
     assert planned("runner_hparam_batch_size: auto").arguments.runner_hparam_batch_size == "auto"
+    said = {line.partition(":")[0].replace("-", "_") for line in (BASE + text).splitlines() if line}
+    assert SAID.keys() | said == KEYS.keys()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hyperlax.recipe import dotted
 from hyperlax.study.record import StudyRecord
 from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
 
+ENDED = ("COMPLETE", "PRUNED", "FAIL")
 _FILE = re.compile(rf"trial_(\d+)({re.escape(ARRAYS)}|{re.escape(ABOUT)})")
 
 
@@ -23,10 +24,12 @@ def agent_path(directory: Path, number: int) -> Path:
     return directory / "agents" / f"trial_{number:05d}"
 
 
-def write_agents(directory: Path, about: Mapping[str, Any], batch: HparamBatch, result: BatchResult) -> None:
-    """Write the policies of a batch's COMPLETE trials. about: what is the same for all trials of the study."""
+def write_agents(
+    directory: Path, about: Mapping[str, Any], batch: HparamBatch, result: BatchResult, complete: Collection[int]
+) -> None:
+    """Write the policies of a batch's `complete` trials. about: what is the same for all trials of the study."""
     for trial, outcome in zip(batch.trials, result.outcomes, strict=True):
-        if outcome.state == "COMPLETE" and outcome.policy is not None:
+        if trial.number in complete and outcome.policy is not None:
             save_agent(agent_path(directory, trial.number), outcome.policy, {**about, **about_training(trial, outcome)})
 
 
@@ -51,8 +54,10 @@ def keep_only_the_best(record: StudyRecord) -> None:
 
     if record.arguments.get("save_agents") != "best":
         return
-    best = [*winners(record), *ranked(record)[: record.arguments["confirm_top"]]]
-    beaten = {trial.number for trial in record.trials if trial.state == "COMPLETE"} - {trial.number for trial in best}
+    best = winners(record)
+    if len(record.objectives) == 1:
+        best = [*best, *ranked(record)[: record.arguments["confirm_top"]]]
+    beaten = {trial.number for trial in record.trials if trial.state in ENDED} - {trial.number for trial in best}
     for path in (record.directory / "agents").glob("trial_*"):
         found = _FILE.fullmatch(path.name)
         if found and int(found[1]) in beaten:

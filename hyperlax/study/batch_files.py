@@ -93,10 +93,7 @@ def write_tables(
 
     A trial that claims to be COMPLETE without finite metrics is a FAIL from here on.
     """
-    ends = [
-        judge(outcome, trial, reference, searched, aggregate)
-        for trial, outcome in zip(batch.trials, result.outcomes, strict=True)
-    ]
+    ends = judge_all(batch, result, reference, searched, aggregate)
     write_hyperparams(directory / "hyperparams.csv", batch)
     write_csv(directory / "curves.csv", CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
     write_csv(
@@ -112,6 +109,16 @@ def mark_complete(directory: Path, ends: list[TrialEnd], more: str = "") -> None
     """Write `success.txt`: from now on this batch is never run again. more: what else belongs to it, in words without numbers."""
     numbers = ", ".join(str(end.number) for end in ends)
     write_text(directory / SUCCESS, f"trials {numbers}: complete and on disk{more}\n")
+
+
+def judge_all(
+    batch: HparamBatch, result: BatchResult, reference: ReferenceReturns, searched: Collection[str], aggregate: str
+) -> list[TrialEnd]:
+    """How the trials of a batch ended."""
+    return [
+        judge(outcome, trial, reference, searched, aggregate)
+        for trial, outcome in zip(batch.trials, result.outcomes, strict=True)
+    ]
 
 
 def judge(

@@ -11,7 +11,7 @@ from hyperlax.constraints import are_satisfied
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
 from hyperlax.study.agents import write_agents
-from hyperlax.study.batch_files import TrialEnd, write_batch
+from hyperlax.study.batch_files import TrialEnd, judge_all, write_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.failures import Failures
 from hyperlax.study.progress import Progress
@@ -53,7 +53,9 @@ class Endings:
         """
         path = self._conversation.new_batch(super_batch)
         if self._save_agents != "none":
-            write_agents(self._root, self._about, batch, result)
+            judged = judge_all(batch, result, self._reference, self._searched, self._aggregate)
+            complete = [end.number for end in judged if end.state == "COMPLETE"]
+            write_agents(self._root, self._about, batch, result, complete)
         ends = write_batch(
             path, batch, result, self._reference, self._searched, self._aggregate, self._judged, intermediate
         )

@@ -30,7 +30,7 @@ from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study import findings
 from hyperlax.study.agents import about_training, agent_path
-from hyperlax.study.batch_files import TrialEnd, judge, write_batch
+from hyperlax.study.batch_files import TrialEnd, judge_all, write_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.distributions import SearchSpace
@@ -214,11 +214,9 @@ class PopulationLoop:
             )
 
     def _scores(self, trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> np.ndarray:
-        judged = [
-            judge(outcome, trial, self._reference, self._recipe.space, self._arguments.aggregate)
-            for trial, outcome in zip(trials, outcomes, strict=True)
-        ]
-        return np.array([_score(end) for end in judged])
+        batch, result = HparamBatch(tuple(trials)), BatchResult(tuple(outcomes), {})
+        ends = judge_all(batch, result, self._reference, self._recipe.space, self._arguments.aggregate)
+        return np.array([_score(end) for end in ends])
 
     def _say(self, interval: int, source: np.ndarray, measured: Measured, done: int) -> None:
         """One line an interval, and the pages now and then."""

@@ -30,6 +30,10 @@ def checked(arguments: StudyArguments) -> StudyArguments:
     check_run(arguments)
     if not arguments.study_name.strip():
         raise UsageError("--study-name is empty. Name the study, or leave the flag out.")
+    if not arguments.study_name.isprintable():
+        raise UsageError(
+            f"--study-name {arguments.study_name!r} has characters that cannot be printed. Leave them out."
+        )
     at_least(arguments.n_trials, 1, "n_trials")
     check_objectives(arguments.objective_names, arguments.objective_directions)
     _check_batches(arguments)

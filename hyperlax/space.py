@@ -108,6 +108,10 @@ class LogUniformDiscrete(Numeric):
     logarithmic = True
 
 
+MOST_STEPS = 1e12
+"""Of a grid: more are too fine for float64, which has 16 digits."""
+
+
 @dataclass(frozen=True)
 class QUniform(Numeric):
     """The floats low, low + q, low + 2 q, ..., high. q divides the range, so that high is one of them."""
@@ -122,6 +126,11 @@ class QUniform(Numeric):
                 f"QUniform needs a step q > 0, got q={self.q!r}. For a range without steps, use UniformContinuous."
             )
         object.__setattr__(self, "q", float(self.q))
+        if (high - low) / self.q > MOST_STEPS:
+            raise UsageError(
+                f"QUniform needs steps that a float can tell apart, got low={low}, high={high}, q={self.q}. For so fine a grid, use "
+                "UniformContinuous."
+            )
         steps, rest = divmod(Decimal(str(high)) - Decimal(str(low)), Decimal(str(self.q)))
         if rest:
             reached = Decimal(str(low)) + steps * Decimal(str(self.q))

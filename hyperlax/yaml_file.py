@@ -15,7 +15,11 @@ from yaml.reader import ReaderError
 from hyperlax.errors import UsageError
 
 _NULL, _BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float"))
-_TRUE = ("true", "yes", "on")
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+_READ = {
+    *(_NULL, _BOOL, _INT, _FLOAT),
+    *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq", "timestamp", "value")),
+}
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 
 
@@ -74,6 +78,8 @@ def _entries(node: yaml.MappingNode, path: str, rename: Callable[[str], str] = s
         where = f"{path}:{key.start_mark.line + 1}"
         if not isinstance(key, yaml.ScalarNode):
             raise UsageError(f"{where}: a name is text, no list and no mapping.")
+        if key.value == "<<":
+            raise UsageError(f"{where}: `<<` is not read here. Write the entries out.")
         name = rename(key.value)
         if name in found:
             raise UsageError(f"{where}: `{name}` is there already, in line {found[name].where.rsplit(':', 1)[1]}.")
@@ -82,6 +88,11 @@ def _entries(node: yaml.MappingNode, path: str, rename: Callable[[str], str] = s
 
 
 def _value(node: yaml.Node, path: str) -> Any:
+    if node.tag not in _READ or (node.tag == _BOOL and node.value.lower() not in (*_TRUE, *_FALSE)):
+        where = f"{path}:{node.start_mark.line + 1}"
+        raise UsageError(
+            f"{where}: the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not read here. Write the value alone."
+        )
     if isinstance(node, yaml.MappingNode):
         return _entries(node, path)
     if isinstance(node, yaml.SequenceNode):

@@ -128,8 +128,8 @@ class QUniform(Numeric):
         object.__setattr__(self, "q", float(self.q))
         if (high - low) / self.q > MOST_STEPS:
             raise UsageError(
-                f"QUniform needs steps that a float can tell apart, got low={low}, high={high}, q={self.q}. For so fine a grid, use "
-                "UniformContinuous."
+                f"QUniform needs steps that a float can tell apart, got low={low}, high={high}, q={self.q}. "
+                "For so fine a grid, use UniformContinuous."
             )
         steps, rest = divmod(Decimal(str(high)) - Decimal(str(low)), Decimal(str(self.q)))
         if rest:

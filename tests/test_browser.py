@@ -141,7 +141,8 @@ TABLE = """(() => {
   field.value = "fail"; field.dispatchEvent(new Event("input"));
   const left = [...table.tBodies[0].rows].filter(row => !row.hidden).map(row => row.cells[0].textContent);
   const links = [...table.querySelectorAll("a")].map(link => link.getAttribute("href"));
-  return {up, down, way: heads[place].getAttribute("aria-sort"), left, links};
+  const count = field.nextElementSibling.textContent;
+  return {up, down, count, way: heads[place].getAttribute("aria-sort"), left, links};
 })()"""
 
 
@@ -153,6 +154,6 @@ def test_the_table_of_trials_sorts_filters_and_leads_to_files(page):
     assert [float(cell) for cell in found["down"] if cell] == numbers[::-1]
     assert found["up"][-1] == found["down"][-1] == ""
     assert found["way"] == "descending"
-    assert found["left"] == ["1"]
+    assert found["left"] == ["1"] and found["count"] == "1 of 10"
     assert len(found["links"]) == 10
     assert all((page.parent / link / "curves.csv").exists() for link in found["links"])

@@ -49,7 +49,7 @@ pre { background: var(--page); border: 1px solid var(--line); border-radius: 8px
 a { color: var(--accent); }
 pre + .scroll, pre + .columns { margin-top: 14px; }
 @media print {
-  .filter, .modebar { display: none; }
+  .filter, .filter + output, .modebar { display: none; }
   :root { --page: #ffffff; --card: #ffffff; --ink: #232936; --soft: #667085; --line: #e1e5ed; --accent: #c9431b; --wash: #fdf0eb; }
   main { padding: 0; }
   .tall { max-height: none; }
@@ -112,12 +112,16 @@ for (const table of document.querySelectorAll("table.sortable")) {
     head.addEventListener("keydown", event => { if (event.key === "Enter") sort(head, place); });
   });
   const filter = table.closest("section").querySelector("input.filter");
+  const rows = [...body.rows], count = filter.nextElementSibling;
+  const tell = () => { count.textContent = `${rows.filter(row => !row.hidden).length} of ${rows.length}`; };
+  tell();
   filter.addEventListener("input", () => {
     const words = filter.value.toLowerCase().split(/\\s+/).filter(word => word);
-    for (const row of body.rows) {
+    for (const row of rows) {
       const text = row.textContent.toLowerCase();
       row.hidden = !words.every(word => text.includes(word));
     }
+    tell();
   });
 }
 dark.addEventListener("change", () => again(() => ({template: template()})));

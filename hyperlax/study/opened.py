@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 
 from hyperlax.arguments import StudyArguments
-from hyperlax.envs import canonical
+from hyperlax.envs import unaliased
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.pbt_arguments import PopulationArguments
@@ -78,7 +78,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         directory=root,
         study_name=arguments.study_name,
         recipe=str(stored.recipe.get("name", arguments.algo_and_network_config)),
-        environment=canonical(arguments.env_config),
+        environment=unaliased(arguments.env_config),
         objectives=arguments.objectives,
         arguments=stored.arguments,
         command=stored.command,

@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.analysis.lost import reading
+from hyperlax.analysis.lost import LostFile, reading
 from hyperlax.analysis.timeline import timeline_of
 from hyperlax.files import read_csv
+from hyperlax.reading import fits
 from hyperlax.study.record import StudyRecord, TrialRecord
+
+SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
+"""What of a batch's `timing.json` a study's cost is the sum of."""
 
 
 @dataclass(frozen=True)
@@ -49,26 +53,32 @@ class Cost:
 def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
     """Trial number -> its curve from `curves.csv`; each file is read once.
 
-    LostFile for one that is gone, ValueError for a trial without rows in its file.
+    Raises:
+      LostFile: a file is gone or damaged, or there is nothing of a trial on disk, as of one that failed at once.
     """
     wanted: dict[Path, list[int]] = {}
     for trial in trials:
         if trial.batch_directory is None:
-            raise ValueError(
-                f"trial {trial.number} is {trial.state} but has no batch directory to read its curve from."
-            )
+            raise LostFile(f"trial {trial.number} is {trial.state} but has no batch directory to read its curve from.")
         wanted.setdefault(trial.batch_directory / "curves.csv", []).append(trial.number)
-    curves = {}
+    curves: dict[int, LearningCurve] = {}
     for path, numbers in wanted.items():
         with reading(path):
             rows = read_csv(path)
-        for number in numbers:
-            curves[number] = _curve([row for row in rows if row["trial"] == str(number)], number, path)
+            own = {number: [row for row in rows if row["trial"] == str(number)] for number in numbers}
+            lost = [number for number in numbers if not own[number]]
+            if lost:
+                raise LostFile(f"{path}: holds nothing of trial {lost[0]}.")
+            curves |= {number: _curve(own[number]) for number in numbers}
     return curves
 
 
 def total_cost(record: StudyRecord) -> Cost:
-    """The cost of every batch that a trial of the study belongs to, from its `timing.json`. LostFile for one that is gone."""
+    """The cost of every batch that a trial of the study belongs to, from its `timing.json`.
+
+    Raises:
+      LostFile: one is gone or damaged.
+    """
     directories = sorted({trial.batch_directory for trial in record.trials if trial.batch_directory})
     timings = [_timing(directory / "timing.json") for directory in directories]
     memory = [timing["peak_memory_bytes"] for timing in timings if timing["peak_memory_bytes"] is not None]
@@ -85,13 +95,17 @@ def total_cost(record: StudyRecord) -> Cost:
 
 
 def _timing(path: Path) -> dict[str, Any]:
+    """What is summed of a `timing.json`, null as None. LostFile if it does not hold that."""
     with reading(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        known = {name: stored[name] for name in (*SUMMED, "peak_memory_bytes")}
+        for name, value in known.items():
+            if not fits(value, float | None):
+                raise ValueError(f"`{name}` is {value!r}")
+        return known
 
 
-def _curve(rows: list[dict[str, str]], number: int, path: Path) -> LearningCurve:
-    if not rows:
-        raise ValueError(f"{path} has no rows of trial {number}.")
+def _curve(rows: list[dict[str, str]]) -> LearningCurve:
     steps = sorted({int(row["step"]) for row in rows})
     seeds = sorted({int(row["seed"]) for row in rows})
     returns = np.full((len(steps), len(seeds)), np.nan)

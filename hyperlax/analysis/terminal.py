@@ -86,7 +86,7 @@ def study_text(record: StudyRecord, state: str, total: int, top: int) -> str:
         [
             str(trial.number),
             *(number(trial.values[name]) for name in names),
-            _drawn(curves[trial.number], low, high) if trial.number in curves else "files are gone",
+            _drawn(curves[trial.number], low, high) if trial.number in curves else "files are gone or damaged",
         ]
         for trial in best
     ]
@@ -114,7 +114,7 @@ def trial_text(record: StudyRecord, trial: TrialRecord) -> str:
 def _by_seed(trial: TrialRecord) -> list[str]:
     curves = _curves([trial])
     if trial.number not in curves:
-        return ["The files of its batch are gone or hold nothing of it."]
+        return ["The files of its batch are gone, damaged, or hold nothing of it."]
     curve = curves[trial.number]
     low, high = _range([curve])
     rows = [
@@ -143,7 +143,7 @@ def _curves(trials: Sequence[TrialRecord]) -> dict[int, LearningCurve]:
     for trial in trials:
         try:
             curves |= read_curves([trial])
-        except (LostFile, ValueError):
+        except LostFile:
             continue
     return curves
 

@@ -30,24 +30,25 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class Cost:
-    """Sums over the batches on disk; memory is the largest of any batch, None where no device reported it.
+    """Sums over the batches on disk that know what they cost, None where none does; memory is the largest of any batch.
 
-    duration: seconds in which the study trained, side by side counted once; None where the batches do not say when they trained.
+    broken: batches that raised: of those only the time from start to end is known. duration: seconds in which the study trained, side by side counted once; None where the batches do not say when they trained.
     """
 
     batches: int
-    compile_seconds: float
-    train_seconds: float
-    evaluate_seconds: float
-    wall_seconds: float
-    steps: int
+    broken: int
+    compile_seconds: float | None
+    train_seconds: float | None
+    evaluate_seconds: float | None
+    wall_seconds: float | None
+    steps: int | None
     peak_memory_bytes: int | None
     duration: float | None
 
     @property
-    def steps_per_train_second(self) -> float:
-        """Environment steps per second of training; 0 where nothing was trained."""
-        return self.steps / self.train_seconds if self.train_seconds > 0 else 0.0
+    def steps_per_train_second(self) -> float | None:
+        """Environment steps per second of training; None where nothing is known to have been trained."""
+        return self.steps / self.train_seconds if self.steps is not None and self.train_seconds else None
 
 
 def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
@@ -84,11 +85,8 @@ def total_cost(record: StudyRecord) -> Cost:
     memory = [timing["peak_memory_bytes"] for timing in timings if timing["peak_memory_bytes"] is not None]
     return Cost(
         batches=len(timings),
-        compile_seconds=_known_sum(timings, "compile_seconds"),
-        train_seconds=_known_sum(timings, "train_seconds"),
-        evaluate_seconds=_known_sum(timings, "evaluate_seconds"),
-        wall_seconds=_known_sum(timings, "wall_seconds"),
-        steps=_known_sum(timings, "steps"),
+        broken=sum(timing["train_seconds"] is None for timing in timings),
+        **{name: _known_sum(timings, name) for name in SUMMED},
         peak_memory_bytes=max(memory) if memory else None,
         duration=timeline_of(record).seconds,
     )
@@ -115,5 +113,6 @@ def _curve(rows: list[dict[str, str]]) -> LearningCurve:
 
 
 def _known_sum(timings: Sequence[Mapping[str, Any]], key: str) -> Any:
-    """The sum over the batches that know it: one that raised has null."""
-    return sum(timing[key] for timing in timings if timing[key] is not None)
+    """The sum over the batches that know it, one that raised having null; None where there are batches and none knows it."""
+    known = [timing[key] for timing in timings if timing[key] is not None]
+    return sum(known) if known or not timings else None

@@ -32,7 +32,8 @@ class LearningCurve:
 class Cost:
     """Sums over the batches on disk that know what they cost, None where none does; memory is the largest of any batch.
 
-    broken: batches that raised: of those only the time from start to end is known. duration: seconds in which the study trained, side by side counted once; None where the batches do not say when they trained.
+    broken: batches that raised: of those only the time from start to end is known. duration: seconds in which the study trained,
+    side by side counted once; None where the batches do not say when they trained.
     """
 
     batches: int

@@ -29,7 +29,10 @@ from hyperlax.study.storage import StudyStorage, importances
 
 @dataclass(frozen=True)
 class Opened:
-    """A study as of now. total: finished trials that it shall end with. is_running: a process is at it."""
+    """A study as of now. is_running: a process is at it.
+
+    total: finished trials that it ends with: as many as were asked for, or as a finite search space has configurations.
+    """
 
     record: StudyRecord
     total: int
@@ -87,7 +90,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         importances=importances(trials, arguments.objectives) if with_importances else {},
         lineage=lineage,
     )
-    return Opened(record, _total(arguments), holder_of(root) is not None)
+    return Opened(record, _total(arguments, space), holder_of(root) is not None)
 
 
 def with_confirmation(record: StudyRecord) -> StudyRecord:
@@ -125,7 +128,9 @@ def _arguments(root: Path, asked_by: str) -> StudyArguments | PopulationArgument
     return kind.from_json(stored, str(root / "study.json"))
 
 
-def _total(arguments: StudyArguments | PopulationArguments) -> int:
+def _total(arguments: StudyArguments | PopulationArguments, space: SearchSpace) -> int:
+    """A search suggests no configuration twice, so a finite space ends it; the samples of a sweep may repeat."""
     if isinstance(arguments, PopulationArguments):
         return arguments.population_size * arguments.num_intervals
-    return arguments.n_trials
+    size = None if arguments.is_sweep else space.size()
+    return arguments.n_trials if size is None else min(arguments.n_trials, size)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hyperlax.analysis.best import complete_trials, pareto_front, ranked, winners
 from hyperlax.analysis.curves import LearningCurve, read_curves
@@ -19,7 +20,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 PLAIN = "_.-~=+*#"
 
 
-def sparkline(values: Sequence[float], low: float, high: float, blocks: str = BLOCKS) -> str:
+def sparkline(values: ArrayLike, low: float, high: float, blocks: str = BLOCKS) -> str:
     """A character a value, by its place between `low` and `high`; a space for what is not finite.
 
     >>> sparkline([0.0, 5.0, 10.0], 0.0, 10.0)

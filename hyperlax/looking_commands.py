@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hyperlax.errors import UsageError
@@ -22,6 +24,10 @@ CLEAR = "\x1b[H\x1b[2J"
 """To an empty terminal, from its upper left corner."""
 
 
+OF_MLFLOW = ("mlartifacts", "mlruns")
+"""Directories in which MLflow keeps copies of a study's files."""
+
+
 def list_studies(flags: ListFlags) -> int:
     """A line a study below a directory. 1 if one of them cannot be read, which is said; the others are listed."""
     from hyperlax.analysis.terminal import aligned, best_in_words, counts
@@ -31,7 +37,7 @@ def list_studies(flags: ListFlags) -> int:
     if not root.is_dir():
         raise UsageError(f"list {flags.root}: is no directory. Give the --output-root of studies.")
     rows, damaged = [], []
-    for manifest in sorted(root.rglob("study.json")):
+    for manifest in sorted(_manifests(root)):
         try:
             opened = open_study(manifest.parent, "list")
         except UsageError as error:
@@ -47,6 +53,14 @@ def list_studies(flags: ListFlags) -> int:
     for line in damaged:
         print(line, file=sys.stderr)
     return 1 if damaged else 0
+
+
+def _manifests(root: Path) -> Iterator[Path]:
+    """Every study.json below a directory, but not the copies that MLflow keeps, nor what is hidden."""
+    for directory, below, files in os.walk(root):
+        below[:] = [name for name in below if name not in OF_MLFLOW and not name.startswith(".")]
+        if "study.json" in files:
+            yield Path(directory) / "study.json"
 
 
 def show(flags: ShowFlags) -> int:
@@ -116,10 +130,10 @@ def compare(flags: CompareFlags) -> int:
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.opened import open_study, with_confirmation
 
-    if len(set(flags.directories)) < 2:
-        raise UsageError("compare needs two different directories or more: hyperlax compare DIR DIR [DIR ...].")
+    directories = [named_directory(directory, "compare") for directory in flags.directories]
+    _check_different(flags.directories)
     path = new_file(flags.output, replaces=flags.force)
-    opened = [open_study(named_directory(directory, "compare"), "compare") for directory in flags.directories]
+    opened = [open_study(directory, "compare") for directory in directories]
     names = names_of(flags.directories)
     studies = [
         Compared(name, with_confirmation(one.record), one.state) for name, one in zip(names, opened, strict=True)
@@ -162,6 +176,18 @@ def dashboard(flags: DashboardFlags) -> int:
     from hyperlax.study.dashboard import serve
 
     return serve(named_directory(flags.directory, "dashboard"), flags.host, flags.port)
+
+
+def _check_different(directories: Sequence[str]) -> None:
+    """Refuse fewer than two studies, and one that is named twice, by whichever of its paths."""
+    first: dict[Path, str] = {}
+    for directory in directories:
+        first.setdefault(Path(directory).resolve(), directory)
+    if len(first) < 2:
+        raise UsageError("compare needs two different directories or more: hyperlax compare DIR DIR [DIR ...].")
+    for directory in directories:
+        if first.pop(Path(directory).resolve(), None) is None:
+            raise UsageError(f"compare {directory}: this study is named more than once. Name each once.")
 
 
 def _check_top(top: int) -> None:

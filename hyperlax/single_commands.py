@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperlax.command_parts import log_from, recipe_name
 from hyperlax.errors import UsageError
 from hyperlax.single_flags import PlayFlags, SingleFlags, TrainFlags
 
+if TYPE_CHECKING:
+    from hyperlax.recipe import Recipe
+
 
 def run_single_hp(flags: SingleFlags) -> int:
     """Train one configuration."""
-    from hyperlax.acting import check_acts
     from hyperlax.recipe import load
+
+    return _run(flags, load(recipe_name(flags)))
+
+
+def _run(flags: SingleFlags, recipe: Recipe) -> int:
+    from hyperlax.acting import check_acts
     from hyperlax.single_arguments import configured, resolve_single
 
-    recipe = load(recipe_name(flags))
     arguments = resolve_single(flags, recipe)
     check_acts(recipe, arguments.env_config)
     algorithm = configured(arguments, recipe)
@@ -26,11 +35,14 @@ def run_single_hp(flags: SingleFlags) -> int:
 
 
 def train(flags: TrainFlags) -> int:
-    """Train a study's winner, or another of its trials, once more: as the study did where the flags say nothing else."""
+    """Train a study's winner, or another of its trials, once more: as the study did where the flags say nothing else.
+
+    Its recipe is loaded only for an environment of the user's own: study.json keeps the rest of it.
+    """
     from hyperlax.analysis.best import the_best
     from hyperlax.arguments import RUN_LENGTH
     from hyperlax.resumed_arguments import named_directory
-    from hyperlax.study.opened import open_study, recipe_file
+    from hyperlax.study.opened import open_study, recipe_as_it_was
 
     directory = named_directory(flags.from_, "--from")
     record = open_study(directory, "--from").record
@@ -41,17 +53,30 @@ def train(flags: TrainFlags) -> int:
     trial = the_best(record, "--from") if flags.trial is None else record.trial(flags.trial)
     shared = ("seed", "num_seeds", "aggregate", *RUN_LENGTH)
     given = {name: record.arguments[name] if getattr(flags, name) is None else getattr(flags, name) for name in shared}
-    return run_single_hp(
-        SingleFlags(
-            algo_and_network_config=recipe_file(directory),
-            env_config=flags.env_config or record.arguments["env_config"],
-            assignments=tuple(f"{name}={json.dumps(value)}" for name, value in trial.params.items()),
-            output_root=flags.output_root,
-            log_level=flags.log_level,
-            no_compilation_cache=flags.no_compilation_cache,
-            **given,
-        )
+    recipe = recipe_as_it_was(record)
+    again = SingleFlags(
+        algo_and_network_config=str(recipe.path),
+        env_config=_environment(flags.env_config, record.environment, recipe.path, f"--from {directory}"),
+        assignments=tuple(f"{name}={json.dumps(value)}" for name, value in trial.params.items()),
+        output_root=flags.output_root,
+        log_level=flags.log_level,
+        no_compilation_cache=flags.no_compilation_cache,
+        **given,
     )
+    return _run(again, recipe)
+
+
+def _environment(given: str | None, of_study: str, recipe: Path, where: str) -> str:
+    """The environment to train in: the study's, or another that its recipe may register. UsageError as `registered`."""
+    from hyperlax.envs import is_known
+    from hyperlax.own_environments import registered
+    from hyperlax.recipe import load
+
+    if given is None:
+        return registered(of_study, str(recipe), where)
+    if not is_known(given) and recipe.is_file():
+        load(str(recipe))
+    return given
 
 
 def play(flags: PlayFlags) -> int:

@@ -153,16 +153,22 @@ def test_a_study_is_watched_until_nobody_runs_it(case, capsys, monkeypatch):
         (["export", "{study}", "--output", "{study}/study.json"], "exists already"),
         (["delete", "{nowhere}", "--yes"], "is no directory"),
         (["compare", "{study}", "{study}"], "compare needs two different directories"),
+        (["compare", "{study}", "{study}/"], "compare needs two different directories"),
+        (["compare", "{study}", "{study}/../gymnax_pendulum"], "compare needs two different directories"),
+        (
+            ["compare", "{study}", "{other}", "{study}/"],
+            "compare {study}/: this study is named more than once. Name each once.",
+        ),
         (["compare", "{study}", "{nowhere}"], "is no directory"),
         (["delete", "{study}"], "nobody is there to ask. Add --yes"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(case, tmp_path, capsys, monkeypatch, words, message):
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    names = {"study": case.directory, "nowhere": tmp_path / "nowhere"}
+    names = {"study": case.directory, "nowhere": tmp_path / "nowhere", "other": tmp_path}
     assert main([word.format(**names) for word in words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    assert message.format(**names) in line
 
 
 def test_a_report_is_written_again_from_the_directory_alone(case, capsys):

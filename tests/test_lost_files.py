@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import hyperlax
+from hyperlax.cli import main
+from hyperlax.errors import HyperlaxError
 from hyperlax.study.launcher import write_pages
 from tests.fake_runner import FakeRunner
 from tests.study_cases import Case
@@ -49,12 +52,63 @@ def test_files_that_are_gone_are_named_in_a_line_each_and_the_rest_is_drawn(case
     assert (case.told(), read(case, "trials.csv"), read(case, "best_optuna_params.json")) == (told, table, best)
 
 
-def test_files_that_are_damaged_cost_a_page_too_and_the_log_shows_where(case, caplog):
-    for path in case.directory.glob("optuna_exec_batch_*/samples/batch_*"):
-        (path / "curves.csv").write_text("trial,mean\n1\n")
-        (path / "timing.json").write_text("[")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A finished study that no test changes."""
+    case = Case(tmp_path_factory.mktemp("whole"))
+    assert case.start() == 0
+    return case
+
+
+def damage(directory: Path, name: str, content: bytes) -> None:
+    """The same content in this file of every batch."""
+    for path in directory.glob(f"optuna_exec_batch_*/samples/batch_*/{name}"):
+        path.write_bytes(content)
+
+
+def test_files_that_are_damaged_are_named_in_a_line_each_too(case, caplog):
+    damage(case.directory, "curves.csv", b"trial,mean\n1\n")
+    damage(case.directory, "timing.json", b"[")
     assert case.resume() == 0
-    assert "This plot could not be drawn. ValueError: " in read(case, "analysis_plots/learning_curves.html")
-    assert "The cost could not be summed. JSONDecodeError: " in read(case, "report.html")
-    said = {record.getMessage() for record in caplog.records if record.exc_info}
-    assert said == {"learning_curves could not be drawn", "the cost could not be summed"}
+    batches = case.directory / "optuna_exec_batch_0000" / "samples"
+    page = read(case, "analysis_plots/learning_curves.html")
+    assert "/curves.csv: is damaged (line 2: 1 cells, the header has 2)." in page
+    why = f"{batches}/batch_00000/timing.json: is damaged (Expecting value: line 1 column 2 (char 1))."
+    assert f"The cost could not be summed. {why}" in read(case, "report.html")
+    warnings = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert not any(record.exc_info for record in warnings) and len(warnings) == 2
+
+
+HEADER = b"trial,seed,step,mean\n"
+DAMAGES = [
+    ("curves.csv", b""),
+    ("curves.csv", b"\xff\xfe\x00"),
+    ("curves.csv", b"seed,step,mean\n0,0,1.0\n"),
+    ("curves.csv", HEADER),
+    ("curves.csv", HEADER + b"".join(b"%d,0,zero,1.0\n" % trial for trial in range(12))),
+    ("curves.csv", HEADER + b"".join(b"%d,0\n" % trial for trial in range(12))),
+    ("timing.json", b"["),
+    ("timing.json", b"[]"),
+    ("timing.json", b"{}"),
+    ("timing.json", b'{"train_seconds": "long"}'),
+    ("timeline.csv", b"trial,slot\n1,2\n"),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGES, ids=[f"{name} {content[:20]!r}" for name, content in DAMAGES])
+def test_a_study_with_damaged_files_is_shown_and_compared_without_them(whole, tmp_path, capsys, name, content):
+    study = shutil.copytree(whole.directory, tmp_path / "study")
+    damage(study, name, content)
+    best = whole.study().best_trial.number
+    for words in (
+        ["show", str(study)],
+        ["show", str(study), str(best)],
+        ["compare", str(study), str(whole.directory), "--output", str(tmp_path / "page.html")],
+    ):
+        capsys.readouterr()
+        assert main(words) == 0
+        said = capsys.readouterr()
+        assert not said.err and ("gone" in said.out) == (name == "curves.csv" and words[0] == "show")
+    if name == "curves.csv":
+        with pytest.raises(HyperlaxError, match="curves.csv: (is damaged|holds nothing)"):
+            hyperlax.open_study(study).curve(best)

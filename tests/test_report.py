@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ import pytest
 
 from hyperlax.analysis import write_study_pages
 from hyperlax.analysis.certainty import how_sure
-from hyperlax.study.record import Confirmation, Confirmed
+from hyperlax.analysis.curves import total_cost
+from hyperlax.files import write_json
+from hyperlax.study.batch_files import UNKNOWN_AFTER_AN_ERROR
+from hyperlax.study.record import Confirmation, Confirmed, StudyRecord
 from tests.made_up_studies import ARGUMENTS, large_study, study
 
 pytestmark = pytest.mark.timeout(300)
@@ -115,6 +119,46 @@ def test_the_report_says_how_long_it_took_and_what_was_spent_on_what(tmp_path):
     cost = dict(rows)
     assert cost["from the first lane&#x27;s start to the last one&#x27;s end (s)"] == "5.5"
     assert (cost["compiling (s)"], cost["training (s)"], cost["evaluating (s)"]) == ("10.5", "6", "1.5")
+
+
+def break_batches(record: StudyRecord, count: int) -> None:
+    """Have the first batches say what those say that raised."""
+    for directory in sorted({trial.batch_directory for trial in record.trials if trial.batch_directory})[:count]:
+        timing = {**dict.fromkeys(UNKNOWN_AFTER_AN_ERROR), "wall_seconds": 6.25, "error": "no luck", "traceback": []}
+        write_json(directory / "timing.json", timing)
+
+
+def cost_of(directory: Path) -> str:
+    """The report's section on the cost."""
+    return (directory / "report.html").read_text().partition("<h2>Cost</h2>")[2].partition("</section>")[0]
+
+
+def test_what_no_batch_knows_of_the_cost_is_left_empty(tmp_path):
+    record = study(tmp_path, np.arange(9.0))
+    break_batches(record, 3)
+    write_study_pages(record)
+    section, page = cost_of(tmp_path), (tmp_path / "report.html").read_text()
+    for empty in ("training (s)", "compiling (s)", "evaluating (s)", "environment steps per second of training"):
+        assert f"<td>{empty}</td><td></td>" in re.sub(r"<td[^>]*>", "<td>", section)
+    assert "18.75" in section and "without 3 batches that broke" in section
+    tiles = page.partition('<div class="tiles">')[2].partition("<section>")[0]
+    assert "training second" not in tiles and "environment steps" not in tiles
+    cost = total_cost(record)
+    assert (cost.steps, cost.train_seconds, cost.steps_per_train_second, cost.broken) == (None, None, None, 3)
+
+
+def test_what_some_batches_know_of_the_cost_is_summed_without_the_others(tmp_path):
+    record = study(tmp_path, np.arange(9.0))
+    break_batches(record, 1)
+    write_study_pages(record)
+    assert "without 1 batch that broke" in cost_of(tmp_path)
+    cost = total_cost(record)
+    assert (cost.steps, cost.train_seconds, cost.steps_per_train_second, cost.broken) == (480000, 4.0, 120000.0, 1)
+
+
+def test_where_no_batch_broke_the_cost_says_nothing_of_that(tmp_path):
+    write_study_pages(study(tmp_path, np.arange(9.0)))
+    assert "broke" not in cost_of(tmp_path)
 
 
 def test_pruned_trials_count_among_those_that_the_winner_is_the_best_of(tmp_path):

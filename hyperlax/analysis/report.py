@@ -64,8 +64,10 @@ def _tiles(record: StudyRecord, cost: Cost | None) -> str:
     if cost:
         if cost.duration is not None:
             tiles.append(_tile(clock(cost.duration), "duration"))
-        tiles.append(_tile(number(cost.steps), "environment steps"))
-        tiles.append(_tile(number(round(cost.steps_per_train_second)), "steps per training second"))
+        if cost.steps is not None:
+            tiles.append(_tile(number(cost.steps), "environment steps"))
+        if cost.steps_per_train_second is not None:
+            tiles.append(_tile(number(round(cost.steps_per_train_second)), "steps per training second"))
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
@@ -176,6 +178,9 @@ def _cost_section(cost: Cost | None, error: str) -> str:
         "Sums of the batches' timing.json, of the search alone. Batches that ran side by side each count their own seconds; the "
         "first line counts them once."
     )
+    if cost.broken:
+        broken = "1 batch that broke" if cost.broken == 1 else f"{cost.broken} batches that broke"
+        words += f" All but the time from start to end is without {broken}."
     return section("Cost", caption(words), table(["", "total"], rows))
 
 

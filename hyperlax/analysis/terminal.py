@@ -7,19 +7,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hyperlax.analysis.best import complete_trials, pareto_front, ranked, winners
 from hyperlax.analysis.curves import LearningCurve, read_curves
 from hyperlax.analysis.labels import number, short_names, value_text
 from hyperlax.analysis.lost import LostFile
-from hyperlax.metrics import METRICS
+from hyperlax.metrics import METRICS, aggregated, final_performance, peak_performance
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 PLAIN = "_.-~=+*#"
 
 
-def sparkline(values: Sequence[float], low: float, high: float, blocks: str = BLOCKS) -> str:
+def sparkline(values: ArrayLike, low: float, high: float, blocks: str = BLOCKS) -> str:
     """A character a value, by its place between `low` and `high`; a space for what is not finite.
 
     >>> sparkline([0.0, 5.0, 10.0], 0.0, 10.0)
@@ -79,18 +80,21 @@ def study_text(record: StudyRecord, state: str, total: int, top: int) -> str:
     best = (ranked(record) if len(record.objectives) == 1 else pareto_front(record))[:top]
     if not best:
         return "\n".join(head)
-    curves = _curves(best)
-    low, high = _range(curves.values())
+    aggregate = record.arguments["aggregate"]
+    lines = {trial: aggregated(curve.returns, aggregate) for trial, curve in _curves(best).items()}
+    low, high = _range(lines.values())
     names = list(record.objectives)
     rows = [
         [
             str(trial.number),
             *(number(trial.values[name]) for name in names),
-            _drawn(curves[trial.number], low, high) if trial.number in curves else "files are gone",
+            sparkline(lines[trial.number], low, high, _blocks())
+            if trial.number in lines
+            else "files are gone or damaged",
         ]
         for trial in best
     ]
-    scale = f"learning curve, {number(low)} to {number(high)}" if curves else "learning curve"
+    scale = f"learning curve, {number(low)} to {number(high)}" if lines else "learning curve"
     return "\n".join([*head, "", aligned(["trial", *names, scale], rows, right=["trial", *names])])
 
 
@@ -114,17 +118,11 @@ def trial_text(record: StudyRecord, trial: TrialRecord) -> str:
 def _by_seed(trial: TrialRecord) -> list[str]:
     curves = _curves([trial])
     if trial.number not in curves:
-        return ["The files of its batch are gone or hold nothing of it."]
+        return ["The files of its batch are gone, damaged, or hold nothing of it."]
     curve = curves[trial.number]
-    low, high = _range([curve])
+    low, high = _range(curve.returns.T)
     rows = [
-        [
-            str(seed),
-            number(column[0]),
-            number(column.max()),
-            number(column[-1]),
-            sparkline(column, low, high, _blocks()),
-        ]
+        [str(seed), number(column[0]), *_peak_and_final(column), sparkline(column, low, high, _blocks())]
         for seed, column in enumerate(curve.returns.T)
     ]
     header = [
@@ -137,25 +135,28 @@ def _by_seed(trial: TrialRecord) -> list[str]:
     return [aligned(header, rows, right=header[:-1])]
 
 
+def _peak_and_final(column: np.ndarray) -> list[str]:
+    """The metrics of a seed's evaluations after training began, as far as they are finite; empty where there is none."""
+    trained = column[1:][np.isfinite(column[1:])]
+    return [number(peak_performance(trained)), number(final_performance(trained))] if len(trained) else ["", ""]
+
+
 def _curves(trials: Sequence[TrialRecord]) -> dict[int, LearningCurve]:
     """Those that can be read: a trial that failed at once has none."""
     curves: dict[int, LearningCurve] = {}
     for trial in trials:
         try:
             curves |= read_curves([trial])
-        except (LostFile, ValueError):
+        except LostFile:
             continue
     return curves
 
 
-def _range(curves: Iterable[LearningCurve]) -> tuple[float, float]:
-    means = [curve.returns.mean(axis=1) for curve in curves]
-    together = np.concatenate(means) if means else np.zeros(1)
-    return float(together.min()), float(together.max())
-
-
-def _drawn(curve: LearningCurve, low: float, high: float) -> str:
-    return sparkline(curve.returns.mean(axis=1), low, high, _blocks())
+def _range(lines: Iterable[np.ndarray]) -> tuple[float, float]:
+    """Of everything finite that is drawn."""
+    together = np.concatenate([np.zeros(0), *lines])
+    finite = together[np.isfinite(together)]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
 
 
 def _blocks() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hyperlax.analysis.lost import reading
 from hyperlax.files import read_csv
 from hyperlax.stays import TIMELINE
 from hyperlax.study.record import StudyRecord
@@ -41,8 +42,10 @@ class Timeline:
 def timeline_of(record: StudyRecord) -> Timeline:
     """The time of each process begins where the one before ended: what lies between was not spent on the study.
 
-    Batches of a Hyperlax that did not note times yet, and those whose files are gone, are counted only. ValueError or KeyError for
-    a file that is not what was written.
+    Batches of a Hyperlax that did not note times yet, and those whose files are gone, are counted only.
+
+    Raises:
+      LostFile: a file is not what was written.
     """
     rows: list[tuple[float, Bar]] = []
     unknown = 0
@@ -51,7 +54,8 @@ def timeline_of(record: StudyRecord) -> Timeline:
         if not path.exists():
             unknown += 1
             continue
-        rows += [_bar(row) for row in read_csv(path)]
+        with reading(path):
+            rows += [_bar(row) for row in read_csv(path)]
     starts: list[float] = []
     bars: list[Bar] = []
     end = 0.0

@@ -1,7 +1,7 @@
 """Environments by name. Importing this package starts neither jax nor gymnax; `make` does."""
 
 from hyperlax.envs.protocol import Continuous, Discrete, Environment, Step
-from hyperlax.envs.registry import action_kind, canonical, make, names, register, slug
+from hyperlax.envs.registry import action_kind, canonical, is_known, make, names, register, slug, unaliased
 
 __all__ = [
     "Continuous",
@@ -10,8 +10,10 @@ __all__ = [
     "Step",
     "action_kind",
     "canonical",
+    "is_known",
     "make",
     "names",
     "register",
     "slug",
+    "unaliased",
 ]

@@ -25,15 +25,26 @@ def names() -> list[str]:
     return [*CATALOG, *_factories]
 
 
+def unaliased(name: str) -> str:
+    """The one name of an environment of gymnax by whichever of its names; any other name as it is, known or not."""
+    return ALIASES.get(name, name)
+
+
+def is_known(name: str) -> bool:
+    """Whether `make` has an environment of that name. A user's own is known once its recipe has been loaded."""
+    name = unaliased(name)
+    return name in CATALOG or name in PROBES or name in _factories
+
+
 def canonical(name: str) -> str:
     """The one name of an environment that may have several: "gymnax.Pendulum-v1" -> "gymnax.pendulum".
 
     Raises UsageError for a name that is unknown, with the nearest ones, or known but not available, with the reason.
     """
-    name = ALIASES.get(name, name)
+    name = unaliased(name)
     if name in UNAVAILABLE:
         raise UsageError(f"environment `{name}` is not available: {UNAVAILABLE[name]}")
-    if name in CATALOG or name in PROBES or name in _factories:
+    if is_known(name):
         return name
     near = difflib.get_close_matches(name, [*names(), *PROBES, *ALIASES], n=3, cutoff=0.5)
     nearest = f" Did you mean {' or '.join(f'`{match}`' for match in near)}?" if near else ""

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
-from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
-from hyperlax.recipe import dotted
+from hyperlax.own_environments import registered
+from hyperlax.reading import read_json
+from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.record import StudyRecord
 from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
 
@@ -31,6 +32,11 @@ def write_agents(
     for trial, outcome in zip(batch.trials, result.outcomes, strict=True):
         if trial.number in complete and outcome.policy is not None:
             save_agent(agent_path(directory, trial.number), outcome.policy, {**about, **about_training(trial, outcome)})
+
+
+def about_recipe(recipe: Recipe) -> dict[str, Any]:
+    """What an agent's file says of its recipe, which registers the environment if that is a user's own."""
+    return {"recipe": recipe.name, "recipe_path": str(recipe.path.resolve())}
 
 
 def about_training(trial: Trial, outcome: Outcome) -> dict[str, Any]:
@@ -65,19 +71,24 @@ def keep_only_the_best(record: StudyRecord) -> None:
 
 
 def environment_of(about: Mapping[str, Any], given: Path) -> str:
-    """The environment that an agent was trained in. One of a user's own is registered by the recipe of the study it is in.
+    """The environment that an agent was trained in. One of a user's own is registered by the recipe that the agent names.
 
-    Raises UsageError for one that is not known here.
+    given: what the user named, for messages and for agents that do not say their recipe.
+
+    Raises:
+      UsageError: it is not known here, and that recipe is gone or does not register it.
     """
-    from hyperlax.envs.catalog import CATALOG, PROBES
+    path = about.get("recipe_path") or _recipe_of_study(given)
+    return registered(about["environment"], path if isinstance(path, str) else None, str(given))
 
-    name = about["environment"]
-    if name not in CATALOG and name not in PROBES and (given / "study.json").exists():
-        from hyperlax.recipe import load
-        from hyperlax.study.opened import recipe_file
 
-        load(recipe_file(given))
-    return canonical(name)
+def _recipe_of_study(directory: Path) -> Any:
+    """What the study.json of a directory says of its recipe's path, None where there is none."""
+    if not (directory / "study.json").exists():
+        return None
+    stored = read_json(directory / "study.json")
+    recipe = stored.get("recipe") if isinstance(stored, dict) else None
+    return recipe.get("path") if isinstance(recipe, dict) else None
 
 
 def find_agent(given: Path, number: int | None, asked_by: str) -> Path:

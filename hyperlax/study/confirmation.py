@@ -14,8 +14,9 @@ import numpy as np
 from hyperlax.errors import UsageError
 from hyperlax.fields import filled
 from hyperlax.files import cell, read_csv
+from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS, PER_SEED, ReferenceReturns, of_curve
-from hyperlax.recipe import Recipe, apply, dotted
+from hyperlax.recipe import apply, dotted
 from hyperlax.study.batch_files import read_ends, read_hyperparams
 from hyperlax.study.directory import SUCCESS, StudyDirectory
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord
@@ -47,10 +48,11 @@ class Result:
     returns: np.ndarray
 
 
-def configurations(record: StudyRecord, recipe: Recipe) -> list[Configuration]:
+def configurations(record: StudyRecord, base: AlgorithmConfig) -> list[Configuration]:
     """The best trials as `--confirm-top` asks for, best first, or the first of the Pareto front; then the recipe's own.
 
-    Where that is among the best it has no second entry. Empty while no trial is COMPLETE.
+    base: the recipe's own, as of when the study began; where it is among the best it has no second entry. Empty while no trial is
+    COMPLETE.
     """
     from hyperlax.analysis.best import pareto_front, ranked  # it stands above this package: see `launcher.write_pages`
 
@@ -58,7 +60,6 @@ def configurations(record: StudyRecord, recipe: Recipe) -> list[Configuration]:
     best = order[: record.arguments["confirm_top"]]
     if not best:
         return []
-    base = recipe.config.algorithm
     own = dotted(base)
     twins = [trial for trial in record.trials if dotted(filled(base, trial.params)) == own]
     chosen = [
@@ -74,9 +75,9 @@ def configurations(record: StudyRecord, recipe: Recipe) -> list[Configuration]:
     return [*chosen, Configuration(Trial(number, base), False, True, twin)]
 
 
-def confirmation_of(record: StudyRecord, recipe: Recipe) -> Confirmation | None:
-    """What the study's directory knows of its best on new seeds; None if that is nothing."""
-    wanted, seeds = configurations(record, recipe), record.arguments["confirm_seeds"]
+def confirmation_of(record: StudyRecord, base: AlgorithmConfig) -> Confirmation | None:
+    """What the study's directory knows of its best on new seeds; None if that is nothing. base: as in `configurations`."""
+    wanted, seeds = configurations(record, base), record.arguments["confirm_seeds"]
     results = read_results(StudyDirectory(record.directory).confirmation, [c.trial for c in wanted], seeds)
     if not results:
         return None

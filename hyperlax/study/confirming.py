@@ -61,7 +61,7 @@ class Confirming:
         0: done, or out of time. 1: every configuration failed. 130 or 143: interrupted. look: the study as of now.
         """
         record = look()
-        wanted = configurations(record, self._recipe)
+        wanted = configurations(record, self._recipe.config.algorithm)
         known = read_results(self._batches, [c.trial for c in wanted], self._seeds)
         kept = [number for number, result in known.items() if not (retry_failed and result.state == "FAIL")]
         missing = [c for c in wanted if c.trial.number not in kept]

@@ -10,7 +10,7 @@ from hyperlax.arguments import StudyArguments
 from hyperlax.constraints import are_satisfied
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
-from hyperlax.study.agents import write_agents
+from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import TrialEnd, judge_all, write_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.failures import Failures
@@ -37,7 +37,7 @@ class Endings:
         self._judged = list(arguments.judged)
         self._reference, self._aggregate, self._conversation = reference, arguments.aggregate, conversation
         self._constraints, self._save_agents = arguments.constraints, arguments.save_agents
-        self._root, self._about = root, {"study": arguments.study_name, "recipe": recipe.name}
+        self._root, self._about = root, {"study": arguments.study_name, **about_recipe(recipe)}
         self._failures, self._progress = failures, progress
 
     def finish(

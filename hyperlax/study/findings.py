@@ -78,4 +78,6 @@ def record_of(
         trials=[conversation.record(trial) for trial in trials],
         importances=importances(trials, arguments.objectives),
     )
-    return replace(record, confirmation=confirmation_of(record, recipe)) if arguments.confirm_top else record
+    if not arguments.confirm_top:
+        return record
+    return replace(record, confirmation=confirmation_of(record, recipe.config.algorithm))

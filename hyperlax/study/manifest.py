@@ -14,9 +14,10 @@ from typing import Any, get_type_hints
 from hyperlax.arguments import SWITCHES, StudyArguments, flag_of
 from hyperlax.errors import UsageError
 from hyperlax.files import write_json
+from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.reading import DAMAGED, fits, read_json
-from hyperlax.recipe import Changes, Recipe, dotted
+from hyperlax.recipe import Changes, Recipe, apply, dotted
 from hyperlax.resumed_arguments import SEARCH, SWEEP, going_on
 from hyperlax.space import Distribution
 from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
@@ -118,6 +119,22 @@ def content_of(path: Path) -> Manifest:
     if wrong or "config" not in stored["recipe"]:
         raise UsageError(f"{path}: `{(wrong or ['recipe'])[0]}` is not what Hyperlax writes there. {DAMAGED}")
     return Manifest(**{name: stored[name] for name in names})
+
+
+def base_of(stored: Manifest, path: Path) -> AlgorithmConfig:
+    """The base configuration that a study began with, whatever its recipe says today. path: of its study.json.
+
+    Raises:
+      UsageError: what is kept of it is not the fields of one algorithm, or holds a value that its field does not accept.
+    """
+    kept, where = stored.recipe["config"], f"{path}: `recipe.config`"
+    for algorithm in (PPO(), SAC(), DQN()):
+        if isinstance(kept, dict) and kept.keys() == dotted(algorithm).keys():
+            return apply(algorithm, kept, where)
+    raise UsageError(
+        f"{where} holds the fields of no algorithm of this version of Hyperlax. If another version wrote it, use that one. "
+        f"Otherwise: {DAMAGED}"
+    )
 
 
 def space_to_json(space: Mapping[str, Distribution]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import optuna
 
-from hyperlax.arguments import StudyArguments
-from hyperlax.envs import canonical
-from hyperlax.errors import UsageError
+from hyperlax.arguments import RUN_LENGTH, StudyArguments
+from hyperlax.envs import unaliased
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.pbt_arguments import PopulationArguments
-from hyperlax.resumed_arguments import load_recipe_of, read_arguments, recipe_of_study
+from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
+from hyperlax.resumed_arguments import read_arguments
 from hyperlax.space import from_json
 from hyperlax.study import database, manifest
 from hyperlax.study.confirmation import confirmation_of
@@ -27,12 +26,13 @@ from hyperlax.study.record import StudyRecord
 from hyperlax.study.records import trial_record
 from hyperlax.study.storage import StudyStorage, importances
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Opened:
-    """A study as of now. total: finished trials that it shall end with. is_running: a process is at it."""
+    """A study as of now. is_running: a process is at it.
+
+    total: finished trials that it ends with: as many as were asked for, or as a finite search space has configurations.
+    """
 
     record: StudyRecord
     total: int
@@ -78,7 +78,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         directory=root,
         study_name=arguments.study_name,
         recipe=str(stored.recipe.get("name", arguments.algo_and_network_config)),
-        environment=canonical(arguments.env_config),
+        environment=unaliased(arguments.env_config),
         objectives=arguments.objectives,
         arguments=stored.arguments,
         command=stored.command,
@@ -90,25 +90,36 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         importances=importances(trials, arguments.objectives) if with_importances else {},
         lineage=lineage,
     )
-    return Opened(record, _total(arguments), holder_of(root) is not None)
+    return Opened(record, _total(arguments, space), holder_of(root) is not None)
 
 
 def with_confirmation(record: StudyRecord) -> StudyRecord:
-    """With what is known of the best on new seeds. That needs the recipe: where it cannot be loaded, this is logged instead."""
+    """With what is known of the best on new seeds.
+
+    Raises:
+      UsageError: the study's study.json does not say what its base configuration was.
+    """
     if not record.arguments.get("confirm_top"):
         return record
-    arguments = _arguments(record.directory, "report")
-    try:
-        recipe = load_recipe_of(record.directory, arguments)
-    except UsageError as error:
-        log.warning("The report is without the confirmation on new seeds: %s", error)
-        return record
-    return replace(record, confirmation=confirmation_of(record, recipe))
+    path = StudyDirectory(record.directory).manifest
+    base = manifest.base_of(manifest.content_of(path), path)
+    return replace(record, confirmation=confirmation_of(record, base))
 
 
-def recipe_file(root: Path) -> str:
-    """The recipe that the study in a directory began with; its name where that file is gone."""
-    return recipe_of_study(root, _arguments(root, "--from"))
+def recipe_as_it_was(record: StudyRecord) -> Recipe:
+    """The recipe that a study began with, from its study.json alone: the file may be gone, or say something else today.
+
+    Its run lengths are all the study's own.
+
+    Raises:
+      UsageError: study.json does not say what the base configuration was.
+    """
+    path = StudyDirectory(record.directory).manifest
+    stored = manifest.content_of(path)
+    length = RunLength(**{name: record.arguments[name] for name in RUN_LENGTH})
+    config = ExperimentConfig(manifest.base_of(stored, path), dict.fromkeys(RUN_LENGTHS, length))
+    space = {name: from_json(text) for name, text in stored.space.items()}
+    return Recipe(record.recipe, Path(str(stored.recipe.get("path"))), config, space)
 
 
 def _arguments(root: Path, asked_by: str) -> StudyArguments | PopulationArguments:
@@ -117,7 +128,9 @@ def _arguments(root: Path, asked_by: str) -> StudyArguments | PopulationArgument
     return kind.from_json(stored, str(root / "study.json"))
 
 
-def _total(arguments: StudyArguments | PopulationArguments) -> int:
+def _total(arguments: StudyArguments | PopulationArguments, space: SearchSpace) -> int:
+    """A search suggests no configuration twice, so a finite space ends it; the samples of a sweep may repeat."""
     if isinstance(arguments, PopulationArguments):
         return arguments.population_size * arguments.num_intervals
-    return arguments.n_trials
+    size = None if arguments.is_sweep else space.size()
+    return arguments.n_trials if size is None else min(arguments.n_trials, size)

@@ -29,7 +29,7 @@ from hyperlax.metrics import ReferenceReturns
 from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study import findings
-from hyperlax.study.agents import about_training, agent_path
+from hyperlax.study.agents import about_recipe, about_training, agent_path
 from hyperlax.study.batch_files import TrialEnd, judge_all, write_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
@@ -201,7 +201,7 @@ class PopulationLoop:
         """The policy of the best member at the end, before its batch is complete: nothing is trained after that."""
         best = int(ranking(self._scores(trials, outcomes))[0])
         if outcomes[best].state == "COMPLETE":
-            about = {"study": self._arguments.study_name, "recipe": self._recipe.name}
+            about = {"study": self._arguments.study_name, **about_recipe(self._recipe)}
             about |= about_training(trials[best], outcomes[best])
             save_agent(agent_path(self._directory.root, trials[best].number), members.policy(best), about)
 

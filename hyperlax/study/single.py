@@ -17,7 +17,7 @@ from hyperlax.files import write_json
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe, dotted
-from hyperlax.study.agents import about_training
+from hyperlax.study.agents import about_recipe, about_training
 from hyperlax.study.batch_files import TrialEnd, failed_batch, mark_complete, write_tables
 from hyperlax.study.directory import make_directory
 from hyperlax.study.manifest import installed_versions
@@ -71,7 +71,7 @@ def run_single(
             write_json(directory / name, content)
         (outcome,) = result.outcomes
         if outcome.policy is not None:
-            about = {"recipe": recipe.name, **about_training(batch.trials[0], outcome)}
+            about = {**about_recipe(recipe), **about_training(batch.trials[0], outcome)}
             save_agent(directory / "agent", outcome.policy, about)
         (end,) = ends = write_tables(directory, batch, result, reference, searched=(), aggregate=arguments.aggregate)
         record = StudyRecord(

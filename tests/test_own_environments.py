@@ -1,0 +1,165 @@
+"""Studies and agents in an environment of a user's own, looked at by a process that has not loaded its recipe."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hyperlax
+from hyperlax.agent import ABOUT, Policy
+from hyperlax.arguments import SingleArguments
+from hyperlax.cli import main
+from hyperlax.envs import registry
+from hyperlax.recipe import load
+from hyperlax.study.launcher import write_pages
+from hyperlax.study.single import run_single
+from hyperlax.trial import BatchResult
+from tests.fake_runner import FakeRunner
+from tests.study_cases import Case
+
+pytestmark = pytest.mark.timeout(300)
+TANKS = Path(__file__).parent / "bad_input" / "tanks.py"
+
+
+def policy_of_tanks() -> Policy:
+    """A policy of one hidden layer that sees the two levels."""
+    shapes = {"dense_0.kernel": (2, 4), "dense_0.bias": (4,), "head.kernel": (4, 1), "head.bias": (1,)}
+    arrays = {name: np.full((2, *shape), 0.1, np.float32) for name, shape in shapes.items()}
+    description = {
+        "algorithm": "SAC",
+        "environment": "lab.tanks",
+        "observation_size": 2,
+        "action": {"low": (-1.0,), "high": (1.0,)},
+        "activation": "tanh",
+        "output": "tanh",
+    }
+    return Policy(description, arrays)
+
+
+class InTanks(FakeRunner):
+    """A runner whose trials become a policy."""
+
+    def run(self, batch: Any, **more: Any) -> BatchResult:
+        result = super().run(batch, **more)
+        return replace(result, outcomes=tuple(replace(one, policy=policy_of_tanks()) for one in result.outcomes))
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Know what a fresh process knows."""
+    monkeypatch.setattr(registry, "_factories", {})
+    monkeypatch.setattr(registry, "_made", {})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the recipe, a study and a single run of it."""
+    root = tmp_path_factory.mktemp("tanks")
+    recipe = load(str(shutil.copy(TANKS, root / "tanks.py")))
+    with pytest.MonkeyPatch.context() as patch:
+        case = Case(root, recipe=recipe, analyse=write_pages, env_config="lab.tanks", n_trials=4)
+        assert case.start(InTanks()) == 0
+        arguments = SingleArguments(
+            str(root / "tanks.py"), "lab.tanks", None, None, (), str(root), "INFO", 0, 2, "mean", 500, 5, 4, False
+        )
+        assert run_single(arguments, recipe, recipe.config.algorithm, InTanks()) == 0
+        forget(patch)
+    return root
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, of one's own, in a process that knows nothing of it."""
+    forget(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    text = str(made)
+    copied = Path(shutil.copytree(made, tmp_path / "tanks"))
+    for path in [*copied.rglob("study.json"), *copied.rglob("*" + ABOUT)]:
+        path.write_text(path.read_text().replace(text, str(copied)))
+    return copied
+
+
+@pytest.fixture
+def study(root: Path) -> Path:
+    return root / "tanks" / "lab_tanks"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list", "{root}"],
+        ["show", "{study}"],
+        ["show", "{study}", "1"],
+        ["watch", "{study}"],
+        ["report", "{study}"],
+        ["compare", "{study}", "{other}", "--output", "page.html"],
+        ["export", "{study}", "--output", "trials.csv"],
+    ],
+    ids=lambda words: " ".join(words[:1]),
+)
+@pytest.mark.parametrize("recipe", ["there", "gone"])
+def test_a_study_is_looked_at_without_its_recipe(root, study, capsys, words, recipe):
+    other = shutil.copytree(study, root / "other")
+    if recipe == "gone":
+        (root / "tanks.py").unlink()
+    capsys.readouterr()
+    status = main([word.format(root=root, study=study, other=other) for word in words])
+    assert (status, capsys.readouterr().err) == (0, "")
+    assert registry._factories == {}
+
+
+def test_a_study_opens_from_python_without_its_recipe(root, study):
+    (root / "tanks.py").unlink()
+    opened = hyperlax.open_study(study)
+    assert opened.best is not None and len(opened.trials) == 4
+    assert hyperlax.load_agent(study)(np.zeros(2)).shape == (1,)
+
+
+def agents(root: Path, study: Path) -> dict[str, Path]:
+    (file,) = (study / "agents").glob("*.safetensors")
+    return {"study": study, "file": file, "run": study / "single_0000", "alone": root / "alone.safetensors"}
+
+
+@pytest.mark.parametrize("given", ["study", "file", "run", "alone"])
+def test_an_agent_is_played_where_its_recipe_registers_the_environment(root, study, capsys, given):
+    where = agents(root, study)
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(where["file"].with_suffix(suffix), where["alone"].with_suffix(suffix))
+    assert main(["play", str(where[given]), "--episodes", "2", "--no-gif"]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.startswith("lab.tanks, trial ")
+
+
+@pytest.mark.parametrize("given", ["study", "file", "run"])
+def test_an_agent_whose_recipe_is_gone_is_refused_with_its_place(root, study, capsys, given):
+    recipe = root / "tanks.py"
+    recipe.unlink()
+    path = agents(root, study)[given]
+    assert main(["play", str(path), "--no-gif"]) == 2
+    assert capsys.readouterr().err == (
+        f"hyperlax: {path}: environment `lab.tanks` is one of your own, and {recipe}, which registered it, is gone. "
+        "Put that file back.\n"
+    )
+
+
+def test_a_recipe_that_no_longer_registers_the_environment_is_named(root, study, capsys):
+    recipe = root / "tanks.py"
+    recipe.write_text(re.sub(r"lab\.tanks", "lab.barrels", recipe.read_text()))
+    assert main(["play", str(study), "--no-gif"]) == 2
+    assert capsys.readouterr().err == (
+        f"hyperlax: {study}: environment `lab.tanks` is one of your own, and {recipe}, which registered it, no longer does. "
+        "Put back the file that registers it.\n"
+    )
+
+
+def test_an_agent_of_before_its_file_named_the_recipe_is_played_from_its_study(study, capsys):
+    for path in (study / "agents").glob("*" + ABOUT):
+        about = json.loads(path.read_text())
+        del about["recipe_path"]
+        path.write_text(json.dumps(about))
+    assert main(["play", str(study), "--episodes", "2", "--no-gif"]) == 0, capsys.readouterr().err

@@ -195,6 +195,9 @@ COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "completion": (CompletionFlags, completion),
 }
 
+STUDIES = ("optuna-hp-search", "run-study", "sweep-hp-samples")
+"""The commands whose work is a study on disk; what they print is about it."""
+
 
 def _kinds() -> dict[str, type]:
     return {name: kind for name, (kind, _) in COMMANDS.items()}

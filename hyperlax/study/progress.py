@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
+from hyperlax.output import heard
+
 _CLEAR = "\r\x1b[K"
 
 
@@ -25,7 +27,7 @@ class Progress:
         self._total, self._task = total, task
         self._objective = objective
         self._sign = 1.0 if direction == "maximize" else -1.0
-        self._stream = stream or sys.stderr
+        self._stream = heard(stream or sys.stderr)
         self._live = self._stream.isatty()
         self._lock = threading.Lock()
         self._steps = self._done = self._failed = self._pruned = self._done_before = 0

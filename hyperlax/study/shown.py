@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from hyperlax.output import heard
 from hyperlax.study.progress import Progress
 
 
@@ -72,7 +73,7 @@ def write_line(stream: TextIO, event: str, **content: Any) -> None:
 
 def in_json(run: Callable[[Callable[..., Progress]], int], directory: Path) -> int:
     """Run a study with JSON lines on standard output, everything else on standard error, and `end` as the last line."""
-    stream = sys.stdout
+    stream = heard(sys.stdout)
     with redirect_stdout(sys.stderr):
         status = run(partial(JsonLines, stream=stream))
     write_line(stream, "end", exit=status, directory=str(directory))

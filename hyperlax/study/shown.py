@@ -58,6 +58,8 @@ class JsonLines(Progress):
             best=best,
             best_trial=trial,
             seconds=round(elapsed, 3),
+            lanes=self._at_work().training,
+            seconds_left=None if (left := self.seconds_left()) is None else round(left, 1),
             steps_per_second=round(self._steps / elapsed, 1) if elapsed > 0 else None,
         )
 

@@ -34,7 +34,7 @@ def test_the_line_counts_trials_failures_and_the_best_so_far():
 
 
 def test_the_time_left_follows_from_steps_where_their_number_is_known(monkeypatch):
-    """Not from trials: those that share a batch end together. And preparing programs is no part of the rate."""
+    """Not from trials: those that share a batch end together. And preparing programs is no part of either rate."""
     now = [0.0]
     monkeypatch.setattr("hyperlax.study.progress.time.monotonic", lambda: now[0])
     with Progress(4, "peak_performance", "maximize", io.StringIO()) as progress:
@@ -43,7 +43,7 @@ def test_the_time_left_follows_from_steps_where_their_number_is_known(monkeypatc
         progress.stepped(400)
         now[0] = 30.0
         progress.stepped(400)
-        assert progress.line() == "0/4 trials  27 steps/s  0:30  1:20 left"
+        assert progress.line() == "0/4 trials  40 steps/s  0:30  1:20 left"
         for number in range(4):
             progress.finished(number, "COMPLETE", 1.0)
         assert "left" not in progress.line()
@@ -68,6 +68,21 @@ def test_on_a_terminal_one_line_is_rewritten_and_logs_go_above_it():
         progress.draw()
     assert "\n" in terminal.getvalue() and terminal.getvalue().count("\n") == 1
     assert "\r\x1b[Ktrial 4: diverged\n\r\x1b[K0/10 trials" in terminal.getvalue()
+
+
+def test_preparing_programs_is_no_part_of_the_steps_per_second(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("hyperlax.study.progress.time.monotonic", lambda: now[0])
+    progress = Progress(4, "peak_performance", "maximize", io.StringIO())
+    with progress.batch(2) as report:
+        now[0] = 60.0
+        report(0)
+        assert progress.steps_per_second() is None
+        now[0] = 61.0
+        report(500)
+        now[0] = 62.0
+        report(500)
+        assert progress.steps_per_second() == 500
 
 
 @pytest.fixture

@@ -157,8 +157,9 @@ class Progress:
         if now.training:
             of = "" if now.lanes is None else f"/{now.lanes}"
             parts["lanes"] = f"{now.training}{of} lane{'s' if (now.lanes or now.training) > 1 else ''}"
-        if self._steps and elapsed > 0 and (now.training or not now.preparing):
-            parts["rate"] = f"{self._steps / elapsed:,.0f} steps/s"
+        rate = self.steps_per_second()
+        if rate is not None and (now.training or not now.preparing):
+            parts["rate"] = f"{rate:,.0f} steps/s"
         if now.preparing:
             parts["preparing"] = "preparing programs"
         parts["elapsed"] = clock(elapsed)
@@ -175,6 +176,17 @@ class Progress:
     def _tick(self) -> None:
         while not self._is_over.wait(_TICK_SECONDS):
             self.draw()
+
+    def steps_per_second(self) -> float | None:
+        """Since the first program was ready, or the first steps were done; None before there are any."""
+        if not self._steps or self._first_steps is None:
+            return None
+        since, before = self._first_steps
+        seconds = time.monotonic() - since
+        if self._steps == before or seconds <= 0:
+            since, before = self._began, 0
+            seconds = time.monotonic() - since
+        return (self._steps - before) / seconds if seconds > 0 else None
 
     def _seconds_left(self, elapsed: float) -> float | None:
         """By the steps since the first ones, where it is known how many there will be; else by the trials."""

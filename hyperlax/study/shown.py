@@ -61,7 +61,7 @@ class JsonLines(Progress):
             seconds=round(elapsed, 3),
             lanes=self._at_work().training,
             seconds_left=None if (left := self.seconds_left()) is None else round(left, 1),
-            steps_per_second=round(self._steps / elapsed, 1) if elapsed > 0 else None,
+            steps_per_second=None if (rate := self.steps_per_second()) is None else round(rate, 1),
         )
 
     def draw(self) -> None:

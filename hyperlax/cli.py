@@ -9,6 +9,8 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
 
 from hyperlax.errors import HyperlaxError, UsageError
 
@@ -18,46 +20,78 @@ FAILED, INTERRUPTED = 1, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; `argv` without the program's name, default sys.argv. Returns the exit status.
 
-    0: done. 1: it could not be completed, or nobody reads the output any more. 2: refused before anything ran. 130, 143:
-    interrupted. Any other exception is a bug and keeps its traceback.
+    0: done. 1: it could not be completed, or nobody reads the output any more; a study ends as it does, read or not. 2: refused
+    before anything ran. 130, 143: interrupted. Any other exception is a bug and keeps its traceback.
     """
     _escape_what_cannot_be_encoded()
     try:
         return _obey(argv)
     except HyperlaxError as error:
-        print(f"hyperlax: {error}", file=sys.stderr)
+        _say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        print("hyperlax: interrupted.", file=sys.stderr)
+        _say("interrupted.")
         return INTERRUPTED
     except BrokenPipeError:
         return FAILED
+    finally:
+        _flush(sys.stderr)
 
 
 def _obey(argv: Sequence[str] | None) -> int:
     """Run a command and write out what it printed."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        words = sys.argv[1:] if argv is None else argv
         _refuse_other_encodings(words)
-        from hyperlax.commands import obey
+        from hyperlax.commands import STUDIES, obey
 
-        return obey(words)
-    finally:
+        status = obey(words)
+    except (HyperlaxError, KeyboardInterrupt):
+        _flush(sys.stdout)
+        raise
+    except BaseException:
         _write_out()
+        raise
+    _write_out(is_study=words[0] in STUDIES)
+    return status
 
 
-def _write_out() -> None:
-    """Flush what was printed. What cannot be written is dropped: else Python would try again at its end, with a traceback.
+def _write_out(is_study: bool = False) -> None:
+    """Flush what was printed. A study is on disk, whoever reads: it only says that a full disk has not taken its words.
+
+    Raises:
+      BrokenPipeError: nobody reads any more.
+      HyperlaxError: it cannot be written.
+    """
+    lost = _flush(sys.stdout)
+    if isinstance(lost, BrokenPipeError) and not is_study:
+        raise lost
+    if lost is None or isinstance(lost, BrokenPipeError):
+        return
+    sentence = f"The output cannot be written: {lost.strerror}."
+    if not is_study:
+        raise HyperlaxError(sentence) from lost
+    _say(sentence)
+
+
+def _say(sentence: str) -> None:
+    """To whoever reads standard error."""
+    with suppress(OSError):
+        print(f"hyperlax: {sentence}", file=sys.stderr)
+
+
+def _flush(stream: TextIO) -> OSError | None:
+    """Write out what was printed. What cannot be written is dropped: else Python would try again at its end, with a traceback.
 
     See "Note on SIGPIPE" in the documentation of Python's `signal`.
     """
     try:
-        print(end="", flush=True)
+        print(end="", file=stream, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise HyperlaxError(f"The output cannot be written: {error.strerror}.") from error
+        with suppress(io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    return None
 
 
 def _escape_what_cannot_be_encoded() -> None:

@@ -42,7 +42,13 @@ if TYPE_CHECKING:
 def obey(words: Sequence[str]) -> int:
     """Do what the words of a command line ask for; without the program's name. Returns the exit status."""
     flags = parse(_kinds(), words)
-    return next(run(flags) for kind, run in COMMANDS.values() if type(flags) is kind)
+    run = next(run for kind, run in COMMANDS.values() if type(flags) is kind)
+    if not getattr(flags, "json", False):
+        return run(flags)
+    from hyperlax.study.shown import lines_apart
+
+    with lines_apart():
+        return run(flags)
 
 
 def optuna_hp_search(flags: SearchFlags) -> int:
@@ -194,6 +200,9 @@ COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "dashboard": (DashboardFlags, dashboard),
     "completion": (CompletionFlags, completion),
 }
+
+STUDIES = ("optuna-hp-search", "run-study", "sweep-hp-samples")
+"""The commands whose work is a study on disk; what they print is about it."""
 
 
 def _kinds() -> dict[str, type]:

@@ -15,6 +15,7 @@ from hyperlax.command_parts import recipe_name
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.first_trials import first_trials
 from hyperlax.flags import SearchFlags
+from hyperlax.output import heard
 from hyperlax.recipe import Recipe, load, searching
 from hyperlax.sampler_checks import check_search
 from hyperlax.space_entries import changes_of
@@ -61,6 +62,7 @@ def in_turn(studies: Sequence[PlannedStudy], run: Callable[[PlannedStudy], int],
     stream: where the last line goes, which says of several studies which ended how.
     """
     ended: dict[str, int] = {}
+    stream = heard(stream)
     for number, study in enumerate(studies, start=1):
         if len(studies) > 1:
             print(f"Study {number} of {len(studies)}: {study.file}, in {study.directory}.", file=stream, flush=True)
@@ -120,7 +122,7 @@ def _status(study: PlannedStudy, run: Callable[[PlannedStudy], int]) -> int:
     try:
         return run(study)
     except HyperlaxError as error:
-        print(f"hyperlax: {study.file}: {error}", file=sys.stderr)
+        print(f"hyperlax: {study.file}: {error}", file=heard(sys.stderr))
         return error.exit_code
 
 

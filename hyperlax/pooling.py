@@ -52,11 +52,16 @@ class Dropped:
 
 
 class Pools(Protocol):
-    """The lanes of all slots, for trials of any programs. Not safe to use from several threads at once."""
+    """The lanes of all slots, for trials of any programs. Not safe to use from several threads at once, but for the properties."""
 
     @property
     def occupied(self) -> int:
         """Lanes that hold a trial."""
+        ...
+
+    @property
+    def preparing(self) -> int:
+        """Lanes that hold a trial whose program is not executable yet."""
         ...
 
     def enter(self, trial: Trial, repetition: int = 0, cohort: int = OPEN) -> bool:

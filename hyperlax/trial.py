@@ -150,7 +150,8 @@ class Runner(Protocol):
     ) -> BatchResult:
         """Train a batch to its end, from where `checkpoint` left it.
 
-        After every segment `report` receives the environment steps done in it, over all trials and seeds of the batch, and
-        `should_stop` is asked; if it says yes, the batch is saved and `Interrupted` raised. It is also saved when that is due.
+        `report` receives 0 when the program is ready. After every segment it receives the environment steps done in it, over
+        all trials and seeds of the batch, and `should_stop` is asked; if it says yes, the batch is saved and `Interrupted`
+        raised. It is also saved when that is due.
         """
         ...

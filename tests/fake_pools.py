@@ -49,6 +49,10 @@ class FakePools:
     def occupied(self) -> int:
         return len(self._lanes)
 
+    @property
+    def preparing(self) -> int:
+        return 0
+
     def enter(self, trial: Trial, repetition: int = 0, cohort: int = OPEN) -> bool:
         assert trial.number not in self._lanes
         if len(self._lanes) == self._count:

@@ -85,6 +85,17 @@ def test_without_confirmation_the_winner_is_said_to_be_lucky_in_part(tmp_path):
     assert "How sure is that?" in page and command in page
 
 
+def test_what_finds_out_more_follows_from_what_a_study_is_and_not_from_the_command_that_made_it(tmp_path):
+    record = study(tmp_path, [3.0, 1.0, 20.0])
+    of_a_file = replace(record, command="hyperlax run-study my_optuna_studies/study.yaml")
+    said, command = how_sure(of_a_file)
+    assert said[-1].endswith("This finds out:")
+    assert command == f"hyperlax optuna-hp-search --resume-from {tmp_path} --confirm-top 3"
+    for own in ({"sampling_method": "sobol"}, {"population_size": 4}):
+        said, command = how_sure(replace(record, arguments={**ARGUMENTS, **own}))
+        assert command == "" and "This finds out" not in " ".join(said)
+
+
 def test_the_spread_over_seeds_says_how_many_others_are_as_close(tmp_path):
     record = study(tmp_path, [3.0, 19.0, 20.0, 18.0])
     best = record.trials[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -12,7 +13,7 @@ import pytest
 
 from hyperlax import cli
 from hyperlax.commands import COMMANDS
-from hyperlax.errors import UsageError
+from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.parsing import parse
 from hyperlax.planned_studies import planned_studies
 from hyperlax.study import launcher
@@ -78,6 +79,28 @@ def test_in_json_only_objects_are_on_standard_output(several, capsys):
     said = capsys.readouterr()
     assert [json.loads(line)["event"] for line in said.out.splitlines()] == ["end"] * 3
     assert said.err.splitlines()[-1] == "Ended without an error: a.yaml, b.yaml, c.yaml."
+
+
+def test_in_json_each_study_has_its_end_also_one_that_raises(several, capsys):
+    several.ends = {"a": HyperlaxError("the disk is full."), "b": 1, "c": UsageError("c: cannot be.")}
+    assert cli.main(["run-study", *FILES, "--json"]) == 2
+    said = capsys.readouterr()
+    events = [json.loads(line) for line in said.out.splitlines()]
+    assert [(event["event"], event["exit"]) for event in events] == [("end", 1), ("end", 1), ("end", 2)]
+    assert "hyperlax: a.yaml: the disk is full.\n" in said.err
+
+
+def test_a_reader_who_has_left_ends_none_of_several_studies(several, monkeypatch):
+    class Left(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    for more in ([], ["--json"]):
+        several.begun = []
+        with monkeypatch.context() as patched:
+            patched.setattr("sys.stdout", Left())
+            assert cli.main(["run-study", *FILES, *more]) == 0
+        assert several.begun == ["a", "b", "c"]
 
 
 def test_all_files_are_checked_before_the_first_one_runs(several, capsys):

@@ -114,21 +114,21 @@ def test_a_batch_without_a_sound_lane_ends_early() -> None:
         batch(trial(0, 1e5, spread=1e10), trial(1, 1e5, spread=1e10)), should_stop=lambda: False, report=reports.append
     )
     assert [outcome.state for outcome in result.outcomes] == ["FAIL", "FAIL"]
-    assert reports == [6 * 2 * 2]
+    assert reports == [0, 6 * 2 * 2]
     assert result.timing["steps"] == 6 * 2 * 2
 
 
-def test_after_every_segment_the_steps_of_all_trials_and_seeds_are_reported() -> None:
+def test_that_the_program_is_ready_and_after_every_segment_the_steps_of_all_trials_and_seeds_are_reported() -> None:
     reports: list[int] = []
     runner().run(batch(trial(0), trial(1)), should_stop=lambda: False, report=reports.append)
-    assert reports == [steps * 2 * 2 for steps in np.diff(STEPS)]
+    assert reports == [0, *(steps * 2 * 2 for steps in np.diff(STEPS))]
 
 
 def test_a_batch_that_is_told_to_stop_stops_after_its_segment_and_gives_its_slot_back() -> None:
     lane_runner, reports = runner(), []
     with pytest.raises(Interrupted):
-        lane_runner.run(batch(trial(0)), should_stop=lambda: len(reports) == 2, report=reports.append)
-    assert reports == [12, 12]
+        lane_runner.run(batch(trial(0)), should_stop=lambda: len(reports) == 3, report=reports.append)
+    assert reports == [0, 12, 12]
     fresh, resumed = run(runner(), batch(trial(0))), run(lane_runner, batch(trial(0)))
     assert same_curves(resumed.outcomes[0].curve, fresh.outcomes[0].curve)
 

@@ -37,10 +37,10 @@ def saved_after_a_segment(lane_runner: LaneRunner, hparam_batch: HparamBatch, di
 
 def gone_on(lane_runner: LaneRunner, hparam_batch: HparamBatch, saved: Checkpoints) -> tuple[BatchResult, int]:
     """The batch's result, trained from what was saved as far as that goes on; and the segments that took."""
-    segments: list[int] = []
+    reports: list[int] = []
     checkpoint = saved.of(hparam_batch.numbers)
-    result = lane_runner.run(hparam_batch, should_stop=lambda: False, report=segments.append, checkpoint=checkpoint)
-    return result, len(segments)
+    result = lane_runner.run(hparam_batch, should_stop=lambda: False, report=reports.append, checkpoint=checkpoint)
+    return result, sum(steps > 0 for steps in reports)
 
 
 @pytest.mark.parametrize("name", [*MACHINE, *STUDY, *KNOWN_WHEN_LOWERED])

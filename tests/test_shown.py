@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from hyperlax.cli import main
+from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.study import launcher
+from tests.desk import ROOT
 from tests.fake_runner import FakeRunner
 
 pytestmark = pytest.mark.timeout(120)
@@ -55,6 +57,61 @@ def test_json_lines_tell_every_trial_and_the_end_and_nothing_else_is_on_standard
     assert last["best"] == max(event["value"] for event in trials if event["value"] is not None)
     assert end == {"event": "end", "exit": 0, "directory": str(directory(tmp_path))}
     assert "8 trials finished" in said.err
+
+
+def events_of(said: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in said.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (HyperlaxError("the disk is full"), 1),
+        (UsageError("no"), 2),
+        (KeyboardInterrupt(), 130),
+        (ValueError("a bug"), 1),
+    ],
+    ids=["failed", "refused", "interrupted", "a bug"],
+)
+def test_the_last_json_line_is_the_end_also_of_a_run_that_raises(search, tmp_path, capsys, monkeypatch, error, status):
+    def broken(*parts: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("hyperlax.study.endings.write_batch", broken)
+    if isinstance(error, ValueError) and not isinstance(error, UsageError):
+        with pytest.raises(ValueError, match="a bug"):
+            search("--json")
+    else:
+        assert search("--json") == status
+    end = {"event": "end", "exit": status, "directory": str(directory(tmp_path))}
+    assert events_of(capsys.readouterr().out)[-1] == end
+
+
+def test_a_search_that_is_refused_before_it_begins_leaves_standard_output_empty(search, capsys):
+    for more in (["--n-trials", "none"], ["--sampler", "nothing"], ["--json", "--plan-only"]):
+        assert search("--json", *more) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.startswith("hyperlax: ")
+
+
+def test_an_interrupt_while_a_search_starts_is_the_end(search, capsys, monkeypatch):
+    def interrupted(*parts: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher, "study_directory", interrupted)
+    assert search("--json") == 130
+    said = capsys.readouterr()
+    assert [(event["event"], event["exit"]) for event in events_of(said.out)] == [("end", 130)]
+    assert said.err == "hyperlax: interrupted.\n"
+
+
+def test_what_a_recipe_prints_is_not_among_the_json_lines(search, tmp_path, capsys):
+    text = (ROOT / "recipes" / "sac_mlp.py").read_text()
+    recipe = tmp_path / "talkative.py"
+    recipe.write_text(text + '\n\nprint("I am loaded")\n')
+    assert search("--json", "--algo-and-network-config", str(recipe)) == 0
+    said = capsys.readouterr()
+    assert events_of(said.out)[-1]["event"] == "end" and "I am loaded\n" in said.err
 
 
 def test_a_resume_tells_only_of_its_own_trials(search, tmp_path, capsys):

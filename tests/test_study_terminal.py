@@ -1,6 +1,5 @@
-"""What a study says on a terminal and in a log, how Ctrl-C works, and a training without a study."""
+"""What a study says in a log, how Ctrl-C works, and a training without a study."""
 
-import io
 import os
 import signal
 
@@ -9,7 +8,6 @@ import pytest
 from hyperlax.arguments import SingleArguments
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
-from hyperlax.study.progress import Progress, clock
 from hyperlax.study.single import run_single
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from tests.fake_runner import FakeRunner
@@ -18,68 +16,11 @@ from tests.study_cases import MIXED, Case, recipe_of
 pytestmark = pytest.mark.timeout(120)
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_the_line_counts_trials_failures_and_the_best_so_far():
-    progress = Progress(10, "final_performance", "minimize", io.StringIO())
-    progress.finished(0, "COMPLETE", 3.0)
-    progress.finished(1, "FAIL", None)
-    progress.finished(2, "COMPLETE", -1.5)
-    assert progress.line().startswith("3/10 trials  best final_performance -1.5 (trial 2)  1 failed")
-
-
-def test_the_time_left_follows_from_steps_where_their_number_is_known(monkeypatch):
-    """Not from trials: those that share a batch end together. And preparing programs is no part of the rate."""
-    now = [0.0]
-    monkeypatch.setattr("hyperlax.study.progress.time.monotonic", lambda: now[0])
-    with Progress(4, "peak_performance", "maximize", io.StringIO()) as progress:
-        progress.expect(4_000)
-        now[0] = 20.0
-        assert progress.line() == "0/4 trials  preparing programs  0:20"
-        progress.stepped(400)
-        now[0] = 30.0
-        progress.stepped(400)
-        assert progress.line() == "0/4 trials  27 steps/s  0:30  1:20 left"
-        for number in range(4):
-            progress.finished(number, "COMPLETE", 1.0)
-        assert "left" not in progress.line()
-
-
-def test_where_trials_may_be_pruned_the_time_left_follows_from_trials(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("hyperlax.study.progress.time.monotonic", lambda: now[0])
-    with Progress(4, "peak_performance", "maximize", io.StringIO()) as progress:
-        progress.stepped(100)
-        now[0] = 30.0
-        progress.finished(0, "PRUNED", None)
-        assert progress.line().endswith("0:30  1:30 left")
-
-
-def test_on_a_terminal_one_line_is_rewritten_and_logs_go_above_it():
-    terminal = Terminal()
-    with Progress(10, "peak_performance", "maximize", terminal) as progress:
-        progress.draw()
-        import logging
-
-        logging.getLogger("hyperlax.test").warning("trial 4: diverged")
-        progress.batch_ended()
-        progress.draw()
-    assert "\n" in terminal.getvalue() and terminal.getvalue().count("\n") == 1
-    assert "\r\x1b[Ktrial 4: diverged\n\r\x1b[K0/10 trials" in terminal.getvalue()
-
-
 def test_without_a_terminal_each_batch_is_a_line(tmp_path, capsys):
     Case(tmp_path).start()
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines] == ["3/12", "6/12", "8/12", "11/12", "12/12"]
     assert "\x1b" not in "".join(lines)
-
-
-def test_times_read_as_hours_minutes_and_seconds():
-    assert [clock(seconds) for seconds in (3, 125.9, 3723)] == ["0:03", "2:05", "1:02:03"]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

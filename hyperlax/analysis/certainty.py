@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
+from typing import Any
 
 from hyperlax.analysis.best import complete_trials, ranked
 from hyperlax.analysis.labels import number
@@ -26,11 +28,16 @@ def how_sure(record: StudyRecord) -> tuple[list[str], str]:
     if record.confirmation and best_confirmed(record.confirmation):
         return in_short(record.confirmation), ""
     sentences = [_of_luck(record), *(_of_rivals(record) if len(record.objectives) == 1 else [])]
-    if record.command.split()[1:2] != ["optuna-hp-search"]:
+    if not _can_be_confirmed(record.arguments):
         return sentences, ""
     sentences.append("How good it is on seeds that the search never saw is not known. This finds out:")
     words = ["hyperlax", "optuna-hp-search", "--resume-from", str(record.directory), "--confirm-top", "3"]
     return sentences, shlex.join(words)
+
+
+def _can_be_confirmed(arguments: Mapping[str, Any]) -> bool:
+    """Whether they are a search's, from flags or from a file, and not a sweep's or a population's."""
+    return arguments.get("sampling_method") is None and "population_size" not in arguments
 
 
 def _of_luck(record: StudyRecord) -> str:

@@ -195,6 +195,7 @@ def train_batch(
     began = time.perf_counter()
     watch, scores = Stopwatch(program.prepare(keys, hypers, episode_keys), began=began), Scores()
     prepared(watch.preparation)
+    report(0)
     lanes = keeper.load(program, scores, watch) if keeper else None
     entered = seconds()
     if lanes is not None:

@@ -81,7 +81,12 @@ class Pool:
     @property
     def free(self) -> int:
         """Lanes that no trial occupies."""
-        return self.program.lanes - len(self._occupants)
+        return self.program.lanes - self.occupied
+
+    @property
+    def occupied(self) -> int:
+        """Lanes that hold a trial."""
+        return len(self._occupants)
 
     @property
     def trials(self) -> list[Trial]:

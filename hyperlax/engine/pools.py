@@ -65,7 +65,12 @@ class LanePools:
     @property
     def occupied(self) -> int:
         """Lanes that hold a trial."""
-        return sum(len(place.pool.trials) for place in self._places)
+        return sum(place.pool.occupied for place in tuple(self._places))
+
+    @property
+    def preparing(self) -> int:
+        """Lanes that hold a trial whose program is not executable yet."""
+        return sum(place.pool.occupied for place in tuple(self._places) if not place.pool.program.is_ready)
 
     def enter(self, trial: Trial, repetition: int = 0, cohort: int = OPEN) -> bool:
         """Let a trial begin with the next segment; see `Pools`. It goes where most lanes are free."""

@@ -104,12 +104,13 @@ class Confirming:
                 self._checkpoints.keep_only(batch.numbers)
 
             def train(batch: HparamBatch) -> BatchResult:
-                return runner.run(
-                    batch,
-                    should_stop=self._stop.is_set,
-                    report=progress.stepped,
-                    checkpoint=self._checkpoints.of(batch.numbers),
-                )
+                with progress.batch(len(batch.trials)) as report:
+                    return runner.run(
+                        batch,
+                        should_stop=self._stop.is_set,
+                        report=report,
+                        checkpoint=self._checkpoints.of(batch.numbers),
+                    )
 
             def end(batch: HparamBatch, future: Future[BatchResult]) -> Sequence[HparamBatch]:
                 instead = self._batch_ends(batch, future, record, progress)
@@ -125,7 +126,6 @@ class Confirming:
                 may_start=self._may_start,
                 on_start=start,
                 on_end=end,
-                on_tick=progress.draw,
             )
         self._checkpoints.tidy()
         return not left

@@ -18,6 +18,7 @@ from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.files import write_text
 from hyperlax.metrics import ReferenceReturns
+from hyperlax.output import printing_to_whoever_listens
 from hyperlax.recipe import Recipe
 from hyperlax.study import database, findings
 from hyperlax.study.confirming import Confirming
@@ -102,6 +103,7 @@ class StudyLoop:
             closing(self._tracking),
             closing(self._background),
             stopping_on_signals(self._stop),
+            printing_to_whoever_listens(),
         ):
             self._storage.describe(
                 {

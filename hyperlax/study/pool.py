@@ -21,11 +21,10 @@ def run_batches(
     may_start: Callable[[], bool],
     on_start: Callable[[HparamBatch], None],
     on_end: Callable[[HparamBatch, Future[BatchResult]], Sequence[HparamBatch]],
-    on_tick: Callable[[], None],
 ) -> bool:
     """Run batches, at most `slots` at once, and return whether all of them were started.
 
-    on_start, on_end and on_tick are called in this thread, `run` in the slots' threads. on_end says what is to be run instead
+    on_start and on_end are called in this thread, `run` in the slots' threads. on_end says what is to be run instead
     of a batch that broke; that comes next. `stop` is set when anything raises here, so that the slots end at their next segment
     instead of training on for nothing.
     """
@@ -39,7 +38,6 @@ def run_batches(
                     on_start(batch)
                     running[pool.submit(run, batch)] = batch
                 _collect(running, queue, on_end)
-                on_tick()
         except BaseException:
             stop.set()
             raise

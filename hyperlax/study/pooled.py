@@ -20,7 +20,7 @@ from hyperlax.study.batch_files import failed_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.course import Course, first_points, legal
 from hyperlax.study.endings import Endings
-from hyperlax.study.progress import Progress
+from hyperlax.study.progress import AtWork, Progress
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.storage import StudyStorage
 from hyperlax.trial import NOT_FINITE, BatchResult, Curve, HparamBatch, Outcome
@@ -77,6 +77,7 @@ class PooledTraining:
 
     def run(self, should_stop: Callable[[], bool], may_start: Callable[[], bool]) -> None:
         """Go on until every trial has ended, no more may start, or it shall stop; then what is in lanes is saved."""
+        self._progress.ask(self._at_work)
         self._recall()
         while not should_stop():
             self._fill(may_start)
@@ -90,7 +91,7 @@ class PooledTraining:
             for drop in dropped:
                 self._pick_up(drop)
             self._settle()
-            self._show_progress()
+            self._count_steps()
             if self._checkpoints.are_pools_due():
                 self._pools.save(self._checkpoints)
         self._flush()
@@ -268,12 +269,14 @@ class PooledTraining:
         if ended:
             self._changed()
 
-    def _show_progress(self) -> None:
+    def _count_steps(self) -> None:
         steps = self._pools.timing()["steps"]
         self._progress.stepped(steps - self._steps)
         self._steps = steps
-        self._progress.lanes_in_use(self._pools.occupied, self._lanes)
-        self._progress.draw()
+
+    def _at_work(self) -> AtWork:
+        preparing = self._pools.preparing
+        return AtWork(max(0, self._pools.occupied - preparing), preparing, self._lanes)
 
     def _super_batch(self, number: int) -> int:
         return number // self._arguments.optuna_study_batch_size

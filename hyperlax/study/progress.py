@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, NamedTuple, Self, TextIO
+
+from hyperlax.output import heard
 
 _CLEAR = "\r\x1b[K"
+_TICK_SECONDS = 0.5
+_LEAST_IMPORTANT_FIRST = ("objective", "elapsed", "pruned", "lanes", "rate", "preparing", "failed", "left", "best")
+"""What a line goes without where the terminal is too narrow."""
+
+
+class AtWork(NamedTuple):
+    """What runs now. training, preparing: lanes that train, and lanes that wait for their program; lanes: of so many, if known."""
+
+    training: int
+    preparing: int
+    lanes: int | None = None
 
 
 class Progress:
-    """Counts trials and steps, and prints. `stepped` may be called from any thread, the rest from one.
+    """Counts trials and steps, and prints. `batch` and `stepped` may be called from any thread, the rest from one.
 
     total: finished trials that the study ends with. objective, direction: the first objective's. task: what the trials are for.
     """
@@ -25,7 +42,7 @@ class Progress:
         self._total, self._task = total, task
         self._objective = objective
         self._sign = 1.0 if direction == "maximize" else -1.0
-        self._stream = stream or sys.stderr
+        self._stream = heard(stream or sys.stderr)
         self._live = self._stream.isatty()
         self._lock = threading.Lock()
         self._steps = self._done = self._failed = self._pruned = self._done_before = 0
@@ -33,20 +50,26 @@ class Progress:
         self._began = time.monotonic()
         self._expected: int | None = None
         self._first_steps: tuple[float, int] | None = None
-        self._lanes: tuple[int, int] | None = None
+        self._batches: list[_Batch] = []
+        self._at_work: Callable[[], AtWork] = self._of_batches
+        self._drawing = threading.RLock()
         self._handler: _AroundTheLine | None = None
+        self._is_over, self._ticker = threading.Event(), threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
         self._done_before = self._done
         if self._live:
-            self._handler = _AroundTheLine(self._stream, self.draw)
+            self._handler = _AroundTheLine(self._stream, self._drawing, self.draw)
+            self._ticker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._handler:
+            self._is_over.set()
+            self._ticker.join()
             self._handler.remove()
             self._stream.write(_CLEAR)
             self._stream.flush()
@@ -62,9 +85,26 @@ class Progress:
             if self._first_steps is None:
                 self._first_steps = time.monotonic(), self._steps
 
-    def lanes_in_use(self, used: int, lanes: int) -> None:
-        """How many lanes hold a trial now, of so many."""
-        self._lanes = used, lanes
+    @contextmanager
+    def batch(self, trials: int) -> Iterator[Callable[[int], None]]:
+        """Around the run of a batch: its `report` of `hyperlax.trial.Runner`. Until that is called its program is being made."""
+        batch = _Batch(trials)
+
+        def report(steps: int) -> None:
+            batch.is_training = True
+            self.stepped(steps)
+
+        with self._lock:
+            self._batches.append(batch)
+        try:
+            yield report
+        finally:
+            with self._lock:
+                self._batches.remove(batch)
+
+    def ask(self, at_work: Callable[[], AtWork]) -> None:
+        """Learn from `at_work` what runs now, instead of from batches. It is called from any thread."""
+        self._at_work = at_work
 
     def finished(self, number: int, state: str, value: float | None) -> None:
         """A trial has ended; value: the first objective's, None unless it can be the best."""
@@ -83,27 +123,70 @@ class Progress:
     def draw(self) -> None:
         """Rewrite the line on a terminal."""
         if self._live:
-            self._stream.write(_CLEAR + self.line())
-            self._stream.flush()
+            with self._drawing:
+                self._stream.write(_CLEAR + self.line(_columns(self._stream) - 1))
+                self._stream.flush()
 
-    def line(self) -> str:
-        """Trials, best so far, failures, speed, time since the start and time left at the rate so far."""
+    def line(self, width: int | None = None) -> str:
+        """Trials, best so far, failures, lanes, speed, time since the start and time left; of these what `width` has room for."""
+        parts = self._parts()
+        for name in _LEAST_IMPORTANT_FIRST:
+            if width is None or len("  ".join(parts.values())) <= width:
+                break
+            if name == "objective" and "best" in parts:
+                parts["best"] = parts["best"].replace(f" {self._objective}", "", 1)
+            parts.pop(name, None)
+        return "  ".join(parts.values())[:width]
+
+    def seconds_left(self) -> float | None:
+        """At the rate so far, None where nobody knows."""
         elapsed = time.monotonic() - self._began
-        parts = [f"{self._done}/{self._total} trials"]
+        return self._seconds_left(elapsed) if self._done < self._total else None
+
+    def _parts(self) -> dict[str, str]:
+        """What the line says, by name and in order."""
+        elapsed = time.monotonic() - self._began
+        parts = {"trials": f"{self._done}/{self._total} trials"}
         if self._best is not None:
-            parts.append(f"best {self._objective} {self._best[0]:.6g} (trial {self._best[1]})")
+            parts["best"] = f"best {self._objective} {self._best[0]:.6g} (trial {self._best[1]})"
         if self._pruned:
-            parts.append(f"{self._pruned} pruned")
+            parts["pruned"] = f"{self._pruned} pruned"
         if self._failed:
-            parts.append(f"{self._failed} failed")
-        if self._lanes:
-            parts.append(f"{self._lanes[0]}/{self._lanes[1]} lanes")
-        parts.append(f"{self._steps / elapsed:,.0f} steps/s" if self._steps and elapsed > 0 else "preparing programs")
-        parts.append(clock(elapsed))
-        left = self._seconds_left(elapsed) if self._done < self._total else None
+            parts["failed"] = f"{self._failed} failed"
+        now = self._at_work()
+        if now.training:
+            of = "" if now.lanes is None else f"/{now.lanes}"
+            parts["lanes"] = f"{now.training}{of} lane{'s' if (now.lanes or now.training) > 1 else ''}"
+        rate = self.steps_per_second()
+        if rate is not None and (now.training or not now.preparing):
+            parts["rate"] = f"{rate:,.0f} steps/s"
+        if now.preparing:
+            parts["preparing"] = "preparing programs"
+        parts["elapsed"] = clock(elapsed)
+        left = self.seconds_left()
         if left is not None:
-            parts.append(f"{clock(left)} left")
-        return "  ".join(parts)
+            parts["left"] = f"{clock(left)} left"
+        return parts
+
+    def _of_batches(self) -> AtWork:
+        with self._lock:
+            training = sum(batch.trials for batch in self._batches if batch.is_training)
+            return AtWork(training, sum(batch.trials for batch in self._batches) - training)
+
+    def _tick(self) -> None:
+        while not self._is_over.wait(_TICK_SECONDS):
+            self.draw()
+
+    def steps_per_second(self) -> float | None:
+        """Since the first program was ready, or the first steps were done; None before there are any."""
+        if not self._steps or self._first_steps is None:
+            return None
+        since, before = self._first_steps
+        seconds = time.monotonic() - since
+        if self._steps == before or seconds <= 0:
+            since, before = self._began, 0
+            seconds = time.monotonic() - since
+        return (self._steps - before) / seconds if seconds > 0 else None
 
     def _seconds_left(self, elapsed: float) -> float | None:
         """By the steps since the first ones, where it is known how many there will be; else by the trials."""
@@ -122,10 +205,28 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class _AroundTheLine(logging.Handler):
-    """Prints what Hyperlax logs above the progress line, instead of into it."""
+@dataclass(eq=False)
+class _Batch:
+    """One that runs. trials: how many lanes they take."""
 
-    def __init__(self, stream: TextIO, redraw: Callable[[], None]):
+    trials: int
+    is_training: bool = False
+
+
+def _columns(stream: TextIO) -> int:
+    """How wide a terminal is."""
+    try:
+        own = os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        own = 0
+    return own or shutil.get_terminal_size().columns
+
+
+class _AroundTheLine(logging.Handler):
+    """Prints what Hyperlax logs above the progress line, instead of into it. lock: held by whoever writes to the stream."""
+
+    def __init__(self, stream: TextIO, lock: Any, redraw: Callable[[], None]):
+        self._lock_of_the_line = lock
         super().__init__()
         self._stream = stream
         self._redraw = redraw
@@ -133,6 +234,10 @@ class _AroundTheLine(logging.Handler):
         self._propagated = self._logger.propagate
         self._logger.propagate = False
         self._logger.addHandler(self)
+
+    def createLock(self) -> None:  # noqa: N802
+        """One lock for the line and the log: with two, a thread that draws and one that logs could wait for each other."""
+        self.lock = self._lock_of_the_line
 
     def remove(self) -> None:
         self._logger.removeHandler(self)

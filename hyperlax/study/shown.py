@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
+from hyperlax.errors import HyperlaxError
+from hyperlax.output import Heard, heard
 from hyperlax.study.progress import Progress
 
 
@@ -57,7 +59,9 @@ class JsonLines(Progress):
             best=best,
             best_trial=trial,
             seconds=round(elapsed, 3),
-            steps_per_second=round(self._steps / elapsed, 1) if elapsed > 0 else None,
+            lanes=self._at_work().training,
+            seconds_left=None if (left := self.seconds_left()) is None else round(left, 1),
+            steps_per_second=None if (rate := self.steps_per_second()) is None else round(rate, 1),
         )
 
     def draw(self) -> None:
@@ -71,9 +75,42 @@ def write_line(stream: TextIO, event: str, **content: Any) -> None:
 
 
 def in_json(run: Callable[[Callable[..., Progress]], int], directory: Path) -> int:
-    """Run a study with JSON lines on standard output, everything else on standard error, and `end` as the last line."""
-    stream = sys.stdout
-    with redirect_stdout(sys.stderr):
-        status = run(partial(JsonLines, stream=stream))
-    write_line(stream, "end", exit=status, directory=str(directory))
+    """Run a study with JSON lines on standard output, everything else on standard error, and `end` as the last line.
+
+    What the run raises passes, after an `end` with the exit status that it means.
+    """
+    status = 1
+    with lines_apart() as stream:
+        try:
+            status = run(partial(JsonLines, stream=stream))
+        except HyperlaxError as error:
+            status = error.exit_code
+            raise
+        except KeyboardInterrupt:
+            status = 130
+            raise
+        finally:
+            write_line(stream, "end", exit=status, directory=str(directory))
     return status
+
+
+@contextmanager
+def lines_apart() -> Iterator[TextIO]:
+    """Standard output, for lines; what else the block prints, a recipe as it is loaded, goes to standard error.
+
+    Inside of another such block it is the same standard output.
+    """
+    if isinstance(sys.stdout, _Aside):
+        yield sys.stdout.lines
+        return
+    lines = heard(sys.stdout)
+    with redirect_stdout(cast(TextIO, _Aside(lines))):
+        yield lines
+
+
+class _Aside(Heard):
+    """Standard error in place of a standard output that is for lines."""
+
+    def __init__(self, lines: TextIO):
+        super().__init__(sys.stderr)
+        self.lines = lines

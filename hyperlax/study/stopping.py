@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -44,7 +44,8 @@ def stopping_on_signals(stop: Stop) -> Iterator[None]:
         stop.since = time.monotonic()
         stop.set()
         again = "Ctrl-C again exits" if number == signal.SIGINT else "A second signal ends it"
-        print(f"\nStopping at the next evaluation. {again} at once.", file=sys.stderr, flush=True)
+        with suppress(OSError):
+            print(f"\nStopping at the next evaluation. {again} at once.", file=sys.stderr, flush=True)
 
     before = {number: signal.signal(number, handle) for number in EXIT_STATUS}
     try:

@@ -65,16 +65,16 @@ class SuperBatches:
             may_start=may_start,
             on_start=self._starts,
             on_end=lambda batch, future: self._ends(batch, future, number),
-            on_tick=self._progress.draw,
         )
 
     def _train(self, batch: HparamBatch) -> BatchResult:
-        return self._runner.run(
-            batch,
-            should_stop=self._stop.is_set,
-            report=self._progress.stepped,
-            checkpoint=self._checkpoints.of(batch.numbers),
-        )
+        with self._progress.batch(len(batch.trials)) as report:
+            return self._runner.run(
+                batch,
+                should_stop=self._stop.is_set,
+                report=report,
+                checkpoint=self._checkpoints.of(batch.numbers),
+            )
 
     def _starts(self, batch: HparamBatch) -> None:
         self._began[batch] = time.monotonic()

@@ -18,7 +18,7 @@ from tests.fake_runner import FakeRunner
 from tests.faults.disk import Disk, writing_to
 from tests.faults.test_forbidden import as_a_user
 from tests.study_cases import Case
-from tests.test_confirmation import case_of
+from tests.test_confirmation import case_of, confirmation
 from tests.test_population_runs import Run
 
 pytestmark = pytest.mark.timeout(120)
@@ -180,3 +180,10 @@ def test_a_resume_leaves_what_a_user_copied_beside_a_super_batch(tmp_path):
     write(case.directory, ".notes.tmp")
     assert case.resume(n_trials=4) == 0
     assert os.listdir(copy) == ["mine"] and (case.directory / ".notes.tmp").exists()
+
+
+def test_a_confirmation_leaves_what_a_user_put_beside_its_batches(tmp_path):
+    case, _ = case_of(tmp_path, n_trials=2)
+    write(case.directory / "confirmation", "batch_mine/notes.txt")
+    assert case.start() == 0 and confirmation(case).configurations
+    assert (case.directory / "confirmation" / "batch_mine" / "notes.txt").exists()

@@ -32,7 +32,7 @@ LOOK_SECONDS = 1.0
 """For so long a process that starts waits for those that only look whether one runs."""
 _WRITTEN_LAST = "trials.csv"
 _EXEC_BATCH = re.compile(r"optuna_exec_batch_\d+")
-_BATCH = re.compile(r"batch_\d+")
+BATCH = re.compile(r"batch_\d+")
 
 
 class StudyDirectory:
@@ -107,7 +107,7 @@ class StudyDirectory:
         """The first `samples/batch_NNNNN` of a super-batch after those that are there or `named`; not made yet."""
         samples = self.exec_batch(super_batch) / "samples"
         taken = [*samples.glob("batch_*"), *(path for path in map(self.root.joinpath, named) if path.parent == samples)]
-        numbers = [int(path.name.removeprefix("batch_")) for path in taken if _BATCH.fullmatch(path.name)]
+        numbers = [int(path.name.removeprefix("batch_")) for path in taken if BATCH.fullmatch(path.name)]
         return samples / f"batch_{max(numbers, default=-1) + 1:05d}"
 
     def complete_batches(self) -> list[Path]:
@@ -131,7 +131,7 @@ class StudyDirectory:
         """Batches by name; what else a user keeps there is none of this study's."""
         found = self.root.glob("optuna_exec_batch_*/samples/batch_*")
         return sorted(
-            path for path in found if _BATCH.fullmatch(path.name) and _EXEC_BATCH.fullmatch(path.parent.parent.name)
+            path for path in found if BATCH.fullmatch(path.name) and _EXEC_BATCH.fullmatch(path.parent.parent.name)
         )
 
 

@@ -114,11 +114,13 @@ def report(flags: ReportFlags) -> int:
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.directory import StudyDirectory, check_writable
     from hyperlax.study.opened import open_study, with_confirmation
+    from hyperlax.study.refusals import ending_on_refusal, run_again
 
     directory = StudyDirectory(named_directory(flags.directory, "report"))
-    opened = open_study(directory.root, "report", with_importances=True)
-    check_writable(directory)
-    write_study_pages(with_confirmation(opened.record))
+    with ending_on_refusal(directory.database, run_again):
+        opened = open_study(directory.root, "report", with_importances=True)
+        check_writable(directory)
+        write_study_pages(with_confirmation(opened.record))
     print(f"Report: {directory.report}")
     return 0
 
@@ -129,35 +131,43 @@ def compare(flags: CompareFlags) -> int:
     from hyperlax.files import new_file, write_text
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.opened import open_study, with_confirmation
+    from hyperlax.study.refusals import writing
 
     directories = [named_directory(directory, "compare") for directory in flags.directories]
     _check_different(flags.directories)
-    path = new_file(flags.output, replaces=flags.force)
+    with writing(Path(flags.output)):
+        path = new_file(flags.output, replaces=flags.force)
     opened = [open_study(directory, "compare") for directory in directories]
     names = names_of(flags.directories)
     studies = [
         Compared(name, with_confirmation(one.record), one.state) for name, one in zip(names, opened, strict=True)
     ]
-    write_text(path, comparison(studies))
+    page = comparison(studies)
+    with writing(path):
+        write_text(path, page)
     print(f"Compared: {path}")
     return 0
 
 
 def export(flags: ExportFlags) -> int:
     """The trials in a file."""
-    from hyperlax.analysis.export import export_path, write_export
+    from hyperlax.analysis.export import default_path, write_export
+    from hyperlax.files import new_file
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.opened import open_study
+    from hyperlax.study.refusals import writing
 
     directory = named_directory(flags.directory, "export")
     record = open_study(directory, "export").record
-    path = export_path(record, flags.format, flags.output)
-    if flags.format == "optuna-journal":
-        from hyperlax.study.journal import write_journal
+    path = Path(flags.output or default_path(record, flags.format))
+    with writing(path):
+        new_file(str(path))
+        if flags.format == "optuna-journal":
+            from hyperlax.study.journal import write_journal
 
-        write_journal(directory, path, record.study_name)
-    else:
-        write_export(record, flags.format, path)
+            write_journal(directory, path, record.study_name)
+        else:
+            write_export(record, flags.format, path)
     print(f"Written: {path}")
     return 0
 

@@ -86,6 +86,7 @@ def play(flags: PlayFlags) -> int:
     from hyperlax.files import new_file
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.agents import environment_of, find_agent
+    from hyperlax.study.refusals import ending_on_refusal, writing
 
     for name, least, given in (("--episodes", 1, flags.episodes), ("--seed", 0, flags.seed)):
         if not least <= given <= LARGEST_SEED:
@@ -96,7 +97,10 @@ def play(flags: PlayFlags) -> int:
     path = find_agent(given, flags.trial, "play")
     agent = load_agent(path, flags.training_seed)
     name = environment_of(agent.about, given)
-    wanted = new_file(flags.gif, flag="--gif") if flags.gif is not None else path.with_name(path.name + ".gif")
+    wanted = path.with_name(path.name + ".gif") if flags.gif is None else Path(flags.gif)
+    if flags.gif is not None:
+        with writing(wanted):
+            new_file(flags.gif, flag="--gif")
     from hyperlax.engine.device import prepare_jax
     from hyperlax.envs import make
     from hyperlax.playing import can_film, evaluate_agent, film
@@ -115,6 +119,8 @@ def play(flags: PlayFlags) -> int:
     if why:
         print(f"No film: {why}.")
     elif not flags.no_gif:
-        steps, total = film(agent, environment, flags.seed, wanted)
+        elsewhere = "Name another file with --gif, or make no film with --no-gif."
+        with ending_on_refusal(wanted, lambda refusal: elsewhere):
+            steps, total = film(agent, environment, flags.seed, wanted)
         print(f"Film: {wanted}, one episode of {steps} steps, return {total:.6g}.")
     return 0

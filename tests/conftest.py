@@ -32,3 +32,17 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("desk")
     write_small_recipes(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """MLflow's SQLite store for all tests, each with experiments of its own: to make its tables takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def store(mlflow_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of MLflow's store, in a working directory of its own, without MLflow's variable."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return mlflow_database

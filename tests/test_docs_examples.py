@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def notebook(tmp_path, monkeypatch):
     """An empty working directory, in which a search is trained by a fake."""
     run = launcher.run_study
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launcher, "run_study", lambda *given, **more: run(*given, FakeRunner(num_seeds=1), **more))
+    monkeypatch.setattr(launcher, "run_study", partial(run, runner=FakeRunner(num_seeds=1)))
 
 
 @pytest.mark.usefixtures("notebook")

@@ -1,93 +1,26 @@
-"""Studies in a real MLflow with an SQLite store: what is there, after a resume, after a death anywhere, after a fault."""
+"""Studies in a real MLflow with an SQLite store: what is there, and what a study that goes on makes of it."""
 
 from __future__ import annotations
 
-import logging
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hyperlax.analysis.curves import read_curves
 from hyperlax.study.launcher import write_pages
-from hyperlax.study.record import StudyRecord
 from hyperlax.study.tracking import Tracker
-from hyperlax.tracking import mlflow_tracker
-from hyperlax.tracking.mlflow_tracker import MlflowTracker
-from hyperlax.tracking.place import PLACE_FILE, place_of
+from hyperlax.tracking.place import PLACE_FILE
 from tests.fake_runner import FakeRunner
 from tests.made_up_studies import study
-from tests.study_cases import Case, Killed
+from tests.mlflow_store import Seen, tracked, tracker, with_trials
+from tests.study_cases import Case
 
 pytest.importorskip("mlflow", reason='needs MLflow: pip install "hyperlax[mlflow]"')
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An SQLite store that all tests share, each with experiments of its own: to make its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-class Seen:
-    """What an experiment holds."""
-
-    def __init__(self, store: str, experiment: str):
-        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
-
-        self.client = MlflowClient(store)
-        known = self.client.get_experiment_by_name(experiment)
-        runs = list(self.client.search_runs([known.experiment_id], max_results=1000)) if known else []
-        self.parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-        children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
-        self.numbers = sorted(int(run.data.tags["hyperlax.trial"]) for run in children)
-        self.trials = {int(run.data.tags["hyperlax.trial"]): run for run in children}
-        assert {run.data.tags["mlflow.parentRunId"] for run in children} <= {run.info.run_id for run in self.parents}
-
-    @property
-    def parent(self) -> Any:
-        (parent,) = self.parents
-        return parent
-
-    def points(self, run: Any, metric: str) -> list[tuple[int, float]]:
-        return [(point.step, point.value) for point in self.client.get_metric_history(run.info.run_id, metric)]
-
-    def told(self) -> dict[int, Any]:
-        """Of every trial all that MLflow holds, but ids and times."""
-        own = {"mlflow.parentRunId", "mlflow.user"}
-        return {
-            number: (
-                run.info.status,
-                run.data.params,
-                {name: value for name, value in run.data.tags.items() if name not in own},
-                {name: sorted(self.points(run, name)) for name in run.data.metrics},
-            )
-            for number, run in self.trials.items()
-        }
-
-
-def tracker(store: str, experiment: str, root: Path, is_new: bool = False) -> MlflowTracker:
-    place = place_of("mlflow", store, experiment, "test_study", root, is_new)
-    assert place is not None
-    return MlflowTracker(place)
-
-
-def tracked(store: str, experiment: str, path: Path, **arguments: Any) -> Case:
-    """A case whose study will be tracked."""
-    case = Case(path, **{"n_trials": 12, **arguments})
-    case.tracker = tracker(store, experiment, case.directory)
-    return case
 
 
 def test_a_study_is_a_run_and_its_trials_are_runs_under_it(store, tmp_path):
@@ -191,137 +124,6 @@ def test_what_is_the_best_no_more_leaves_no_tag(store, tmp_path):
     case.tracker = tracker(store, "nothing left", case.directory)
     case.resume()
     assert not [name for name in Seen(store, "nothing left").parent.data.tags if name.startswith("best")]
-
-
-class Dying:
-    """A client whose call number `at` never returns to the study: it dies before MLflow has done it, or after."""
-
-    def __init__(self, client: Any, at: int, is_done: bool):
-        self._client, self._left, self._is_done = client, at, is_done
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self._left -= 1
-            if self._left >= 0:
-                return method(*args, **kwargs)
-            if self._is_done:
-                method(*args, **kwargs)
-            raise Killed
-
-        return call
-
-
-def deaths(store: str, record: StudyRecord, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, bool]]:
-    """Experiments in which a process died at each of its calls in turn, and whether it did the call that it died at."""
-    connect = mlflow_tracker._connect
-    for is_done in (False, True):
-        for at in range(1000):
-            name, survived = f"died {at} {is_done}", False
-            monkeypatch.setattr(mlflow_tracker, "_connect", lambda p, a=at, d=is_done: Dying(connect(p), a, d))
-            record.directory.joinpath(PLACE_FILE).unlink(missing_ok=True)
-            try:
-                tracker(store, name, record.directory).end(record, 0)
-                survived = True
-            except Killed:
-                pass
-            monkeypatch.setattr(mlflow_tracker, "_connect", connect)
-            yield name, survived
-            if survived:
-                break
-
-
-@pytest.mark.slow
-def test_a_death_at_any_call_leaves_nothing_twice_and_nothing_out(store, tmp_path, monkeypatch):
-    record = with_trials(study(tmp_path, [3.0, 1.0], failed={1}))
-    for trial in record.trials:
-        assert trial.batch_directory is not None
-        (trial.batch_directory / "success.txt").write_text("")
-    expected, tries = None, 0
-    for name, survived in deaths(store, record, monkeypatch):
-        tries += 1
-        if not survived:
-            tracker(store, name, record.directory).end(record, 0)
-        seen = Seen(store, name)
-        assert seen.numbers == [0, 1] and seen.parent.info.status == "FINISHED", name
-        found = (seen.told(), seen.parent.data.params, dict(seen.parent.data.metrics))
-        expected = expected or found
-        assert found == expected, name
-    assert tries >= 30
-
-
-def with_trials(record: StudyRecord) -> StudyRecord:
-    """A made-up study that says how many trials it shall have."""
-    return replace(record, arguments={**record.arguments, "n_trials": len(record.trials)})
-
-
-@pytest.mark.slow
-def test_a_fault_costs_nothing_and_what_it_left_out_is_written_later(store, tmp_path, monkeypatch, caplog):
-    connect, calls = mlflow_tracker._connect, iter(range(10_000))
-
-    class Faulty(Dying):
-        def __getattr__(self, name: str) -> Any:
-            if next(calls) % 7 == 6:
-                raise ConnectionError("the server is away")
-            return getattr(self._client, name)
-
-    quiet = Case(tmp_path / "quiet", n_trials=24)
-    assert quiet.start() == 0
-    case = tracked(store, "faulty", tmp_path / "tracked", n_trials=24)
-    monkeypatch.setattr(mlflow_tracker, "_connect", lambda place: Faulty(connect(place), 0, False))
-    with caplog.at_level(logging.WARNING):
-        assert case.start() == 0
-    assert case.told() == quiet.told()
-    assert "MLflow could not be written: ConnectionError: the server is away." in caplog.text
-    assert f"--resume-from {case.directory}" in caplog.text
-    monkeypatch.setattr(mlflow_tracker, "_connect", connect)
-    assert case.resume() == 0
-    seen = Seen(store, "faulty")
-    assert seen.numbers == list(range(24)) and seen.parent.info.status == "FINISHED"
-    whole = tracked(store, "sound", tmp_path / "whole", n_trials=24)
-    assert whole.start() == 0
-    assert seen.told() == Seen(store, "sound").told()
-
-
-def test_a_locked_store_costs_nothing(tmp_path, caplog):
-    """A store of its own, whose tables cannot be made."""
-    path = tmp_path / "locked.db"
-    path.write_bytes(b"this is no database" * 100)
-    case = tracked(f"sqlite:///{path}", "locked", tmp_path / "studies", n_trials=8)
-    with caplog.at_level(logging.WARNING):
-        assert case.start() == 0
-    assert "MLflow could not be written: " in caplog.text and len(case.states()) == 8
-
-
-def test_two_runs_of_one_trial_become_one(store, tmp_path):
-    record = with_trials(study(tmp_path, [3.0, 1.0]))
-    tracker(store, "twice", record.directory).end(record, 0)
-    seen = Seen(store, "twice")
-    copied = seen.trials[1]
-    seen.client.create_run(copied.info.experiment_id, tags=copied.data.tags)
-    assert Seen(store, "twice").numbers == [0, 1, 1]
-    tracker(store, "twice", record.directory).follow(record)
-    assert Seen(store, "twice").trials[1].info.run_id == copied.info.run_id
-    assert Seen(store, "twice").numbers == [0, 1]
-
-
-def test_a_run_that_somebody_deleted_is_written_anew(store, tmp_path):
-    record = with_trials(study(tmp_path, [3.0, 1.0]))
-    tracker(store, "deleted", record.directory).end(record, 0)
-    seen = Seen(store, "deleted")
-    seen.client.delete_run(seen.trials[0].info.run_id)
-    tracker(store, "deleted", record.directory).follow(record)
-    assert Seen(store, "deleted").numbers == [0, 1]
-
-
-def test_a_deleted_experiment_is_named(store, tmp_path):
-    record = with_trials(study(tmp_path, [3.0]))
-    tracker(store, "gone", record.directory).follow(record)
-    seen = Seen(store, "gone")
-    seen.client.delete_experiment(seen.parent.info.experiment_id)
-    with pytest.raises(Exception, match="the experiment gone is deleted. Restore it"):
-        tracker(store, "gone", record.directory).follow(record)
 
 
 def test_more_than_one_call_can_hold_is_several_calls(store, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from dataclasses import replace
 
 import pytest
@@ -107,3 +108,41 @@ def test_without_locks_a_living_process_that_is_named_is_believed(tmp_path, monk
 
 def unavailable(descriptor, operation):
     raise OSError("no locks available")
+
+
+@pytest.fixture
+def looking(tmp_path):
+    """Holds a directory as `list`, `show` and `watch` do for a moment, until it is closed."""
+    fcntl = pytest.importorskip("fcntl")
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield file
+
+
+def test_a_process_that_looks_does_not_keep_a_study_from_starting(tmp_path, looking):
+    leaves = threading.Timer(0.3, looking.close)
+    leaves.start()
+    with only_one_process(tmp_path):
+        assert not leaves.is_alive()
+
+
+def test_one_that_looks_for_long_is_waited_for_only_so_long(tmp_path, looking, monkeypatch):
+    monkeypatch.setattr("hyperlax.study.directory.LOOK_SECONDS", 0.1)
+    with pytest.raises(UsageError, match="another process is running this study"), only_one_process(tmp_path):
+        pass
+
+
+def test_a_study_that_runs_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("hyperlax.study.directory.LOOK_SECONDS", 1e9)
+    with only_one_process(tmp_path), pytest.raises(UsageError, match="is running"), only_one_process(tmp_path):
+        pass
+
+
+def test_a_lock_that_was_deleted_meanwhile_locks_nobody_out_and_lets_nobody_in(tmp_path, looking):
+    def deleted() -> None:
+        (tmp_path / ".lock").unlink()
+        looking.close()
+
+    threading.Timer(0.2, deleted).start()
+    with only_one_process(tmp_path), pytest.raises(UsageError, match="is running"), only_one_process(tmp_path):
+        pass

@@ -1,4 +1,4 @@
-"""A tracker beside a study, without MLflow: it comes after the study's own commit, its faults cost nothing, and where it writes."""
+"""A tracker beside a study, without MLflow: it comes after the study's own commit, and its faults cost nothing."""
 
 from __future__ import annotations
 
@@ -6,28 +6,19 @@ import logging
 import threading
 import time
 from contextlib import closing
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import optuna
 import pytest
 
-from hyperlax import cli, tracking
-from hyperlax.errors import UsageError
-from hyperlax.study import launcher
 from hyperlax.study import tracking as tracking_module
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.stopping import Stop
 from hyperlax.study.tracking import Tracking
-from hyperlax.tracking import place as places
-from hyperlax.tracking.place import PLACE_FILE, place_of
 from tests.fake_runner import FakeRunner
 from tests.made_up_studies import study
 from tests.study_cases import Case, Killed
 
 pytestmark = pytest.mark.timeout(120)
-SEARCH = ["optuna-hp-search", "--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum"]
 
 
 class Notes:
@@ -184,92 +175,3 @@ def test_a_study_that_breaks_off_is_ended_as_failed(tmp_path):
         Case(tmp_path, tracker=tracker, n_trials=16).start(FakeRunner(raises={11: Killed()}))
     ((_, status),) = tracker.ended
     assert status == 1
-
-
-@pytest.fixture
-def installed(monkeypatch, tmp_path):
-    """As if MLflow were installed, in a working directory of its own, without MLflow's variable."""
-    monkeypatch.setattr(places, "find_spec", lambda name: SimpleNamespace(origin=name))
-    monkeypatch.delenv(places.VARIABLE, raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def at(root: Path, track: str | None = "mlflow", uri: str | None = None, name: str | None = None, is_new: bool = True):
-    place = place_of(track, uri, name, "a study", root, is_new)
-    assert place is not None
-    return place
-
-
-def test_the_store_is_mlflows_own_default_unless_something_else_is_said(installed, monkeypatch):
-    default = at(installed)
-    assert (default.uri, default.experiment) == (f"sqlite:///{installed}/mlflow.db", "a study")
-    assert default.database == installed / "mlflow.db"
-    monkeypatch.setenv(places.VARIABLE, "http://tracking:5000")
-    assert at(installed).uri == "http://tracking:5000" and at(installed).database is None
-    assert at(installed, uri="sqlite:///other.db").uri == f"sqlite:///{installed}/other.db"
-    assert at(installed, uri="mlruns").uri == f"{installed}/mlruns"
-    assert at(installed, name="pendulum").experiment == "pendulum"
-
-
-@pytest.mark.parametrize("letters", ["with spaces", "50%", "is it?", "ü"])
-def test_a_directory_may_have_any_letters(installed, monkeypatch, letters):
-    from sqlalchemy import make_url
-
-    (installed / letters).mkdir()
-    monkeypatch.chdir(installed / letters)
-    place = at(installed)
-    assert place.database == installed / letters / "mlflow.db"
-    assert Path(str(make_url(place.uri).database)) == place.database
-
-
-def test_a_study_that_goes_on_is_tracked_where_it_was(installed, monkeypatch):
-    assert place_of(None, None, None, "a study", installed, False) is None
-    before = at(installed, uri="sqlite:///before.db", name="pendulum")
-    before.write()
-    monkeypatch.chdir("/")
-    assert at(installed, track=None, is_new=False) == before
-    assert place_of("none", None, None, "a study", installed, False) is None
-    moved = at(installed, track=None, uri="http://tracking:5000", is_new=False)
-    assert (moved.uri, moved.experiment, moved.study) == ("http://tracking:5000", "pendulum", before.study)
-    assert at(installed).study != before.study, "a new study is not the one that was there"
-
-
-def test_a_password_is_not_kept(installed, monkeypatch):
-    monkeypatch.setenv(places.VARIABLE, "postgresql://me:secret@host/mlflow")
-    place = at(installed)
-    place.write()
-    assert "secret" not in (installed / PLACE_FILE).read_text() and "secret" not in place.shown
-    assert at(installed, track=None, is_new=False) == place
-    monkeypatch.delenv(places.VARIABLE)
-    with pytest.raises(UsageError, match="was not kept. Set MLFLOW_TRACKING_URI again"):
-        at(installed, track=None, is_new=False)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"uri": 3, "experiment": "x", "study": "y"}', '{"uri": null}'])
-def test_a_damaged_file_is_refused(installed, text):
-    (installed / PLACE_FILE).write_text(text)
-    with pytest.raises(UsageError, match=PLACE_FILE):
-        at(installed, track=None, is_new=False)
-
-
-def test_without_mlflow_nothing_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(places, "find_spec", lambda name: None)
-    monkeypatch.chdir(tmp_path)
-    assert cli.main([*SEARCH, "--track", "mlflow"]) == 2
-    assert (
-        capsys.readouterr().err == 'hyperlax: --track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"\n'
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_flags_reach_the_study(installed, monkeypatch):
-    given: list[Any] = []
-    monkeypatch.setattr(tracking, "_import_mlflow", lambda: None)
-    monkeypatch.setattr(launcher, "run_study", lambda *args, **more: given.append(more["tracker"]) or 0)
-    assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-experiment", "pendulum"]) == 0
-    assert cli.main(SEARCH) == 0
-    sweep = ["sweep-hp-samples", *SEARCH[1:], "--num-samples", "4", "--track", "mlflow"]
-    assert cli.main(sweep) == 0
-    assert [tracker and tracker.name for tracker in given] == ["MLflow", None, "MLflow"]
-    assert list(installed.iterdir()) == [], "a tracker writes nothing before the study runs"

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 LONG_COLUMNS = {"reason": "reason", "which": "reason", "hyperparameter": "long", "searched": "long", "metric": "long"}
 """Header -> class of the columns whose text may wrap."""
-FILTER = '<input class="filter" type="search" placeholder="Filter rows, e.g. COMPLETE tanh" aria-label="Filter rows"> <output class="soft"></output>'
+FILTER = (
+    '<input class="filter" type="search" placeholder="Filter rows, e.g. COMPLETE tanh" aria-label="Filter rows"> '
+    '<output class="soft"></output>'
+)
 
 
 LONG_LIST = 32

@@ -7,15 +7,15 @@ from typing import Any
 
 from hyperlax.analysis.tables import trial_rows, write_trials
 from hyperlax.errors import UsageError
-from hyperlax.files import cell, new_file, replacing, write_json
+from hyperlax.files import cell, replacing, write_json
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 EXTENSIONS = {"csv": "csv", "json": "json", "parquet": "parquet", "optuna-journal": "journal.log"}
 
 
-def export_path(record: StudyRecord, kind: str, given: str | None) -> Path:
-    """Where an export goes. UsageError for a file that exists or cannot be written."""
-    return new_file(given or f"{record.study_name}.{EXTENSIONS[kind]}")
+def default_path(record: StudyRecord, kind: str) -> str:
+    """Where an export goes if nothing else is said: into the working directory."""
+    return f"{record.study_name}.{EXTENSIONS[kind]}"
 
 
 def write_export(record: StudyRecord, kind: str, path: Path) -> None:

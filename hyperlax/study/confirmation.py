@@ -18,7 +18,7 @@ from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS, PER_SEED, ReferenceReturns, of_curve
 from hyperlax.recipe import apply, dotted
 from hyperlax.study.batch_files import read_ends, read_hyperparams
-from hyperlax.study.directory import SUCCESS, StudyDirectory
+from hyperlax.study.directory import BATCH, SUCCESS, StudyDirectory
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord
 from hyperlax.trial import Trial
 
@@ -97,7 +97,7 @@ def read_results(directory: Path, trials: Iterable[Trial], seeds: int) -> dict[i
     wanted = {trial.number: trial for trial in trials}
     results: dict[int, Result] = {}
     for path in sorted(directory.glob("batch_*")):
-        if not (path / SUCCESS).exists():
+        if not BATCH.fullmatch(path.name) or not (path / SUCCESS).exists():
             continue
         try:
             results |= _read_batch(path, wanted, seeds)

@@ -15,7 +15,7 @@ from hyperlax.checkpoints import Checkpoints
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import failed_batch, write_batch
 from hyperlax.study.confirmation import configurations, names, read_results
-from hyperlax.study.directory import SUCCESS, StudyDirectory
+from hyperlax.study.directory import BATCH, SUCCESS, StudyDirectory
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.pool import run_batches
 from hyperlax.study.progress import Progress
@@ -162,7 +162,7 @@ class Confirming:
     def _discard_incomplete(self) -> None:
         """Remove batches that were being written when a process died."""
         for path in self._batches.glob("batch_*"):
-            if not (path / SUCCESS).exists():
+            if BATCH.fullmatch(path.name) and not (path / SUCCESS).exists():
                 rmtree(path)
 
     def _next_batch(self) -> Path:

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,10 +26,13 @@ log = logging.getLogger(__name__)
 SUCCESS = "success.txt"
 LOCK = ".lock"
 SAMPLES = "samples.csv"
-_TEMPORARY = re.compile(r"\..+\.tmp(-journal)?")
+TEMPORARY = re.compile(r"\.[^/]+\.\d+\.\d+\.tmp(-journal)?")
+"""A name that `files.replacing` writes to first."""
+LOOK_SECONDS = 1.0
+"""For so long a process that starts waits for those that only look whether one runs."""
 _WRITTEN_LAST = "trials.csv"
 _EXEC_BATCH = re.compile(r"optuna_exec_batch_\d+")
-_BATCH = re.compile(r"batch_\d+")
+BATCH = re.compile(r"batch_\d+")
 
 
 class StudyDirectory:
@@ -103,7 +107,7 @@ class StudyDirectory:
         """The first `samples/batch_NNNNN` of a super-batch after those that are there or `named`; not made yet."""
         samples = self.exec_batch(super_batch) / "samples"
         taken = [*samples.glob("batch_*"), *(path for path in map(self.root.joinpath, named) if path.parent == samples)]
-        numbers = [int(path.name.removeprefix("batch_")) for path in taken if _BATCH.fullmatch(path.name)]
+        numbers = [int(path.name.removeprefix("batch_")) for path in taken if BATCH.fullmatch(path.name)]
         return samples / f"batch_{max(numbers, default=-1) + 1:05d}"
 
     def complete_batches(self) -> list[Path]:
@@ -120,13 +124,15 @@ class StudyDirectory:
                 log.info("%s was not complete; its trials are run again.", path)
                 shutil.rmtree(path)
         for path in self.root.rglob(".*.tmp*"):
-            if _TEMPORARY.fullmatch(path.name):
+            if TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
     def _batches(self) -> list[Path]:
         """Batches by name; what else a user keeps there is none of this study's."""
         found = self.root.glob("optuna_exec_batch_*/samples/batch_*")
-        return sorted(path for path in found if _BATCH.fullmatch(path.name))
+        return sorted(
+            path for path in found if BATCH.fullmatch(path.name) and _EXEC_BATCH.fullmatch(path.parent.parent.name)
+        )
 
 
 def study_directory(arguments: StudyArguments, recipe: Recipe) -> StudyDirectory:
@@ -154,37 +160,77 @@ def make_directory(path: Path) -> None:
 
 
 @contextmanager
-def only_one_process(root: Path) -> Iterator[None]:
+def only_one_process(root: Path, is_named: bool = True) -> Iterator[None]:
     """Hold the directory for this process. UsageError, naming the other one, if another does, or if nothing may be written.
 
     The system lets go when a process dies, so what a dead one left is taken over. Where it cannot lock (some network file
-    systems), a process that the file names is believed while it lives on this machine.
+    systems), a process that the file names is believed while it lives on this machine. is_named: the file names this process, for
+    which the disk needs room.
     """
     make_directory(root)
     if os.name == "nt":
         yield
         return
-    import fcntl
-
-    with refusing_what_is_forbidden(root / LOCK):
-        descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = _lock(root)
     try:
-        holder = os.read(descriptor, 200).decode("utf-8", "replace").strip()
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _held(root, holder) from error
-        except OSError as error:
-            if _lives(holder):
-                raise _held(root, holder) from error
-            log.warning("%s cannot be locked (%s): take care that no other process runs this study.", root, error)
-        with naming(root / LOCK):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        if is_named:
+            with naming(root / LOCK):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _lock(root: Path) -> int:
+    """The open file by which this process holds a directory. UsageError if another one does."""
+    until = time.monotonic() + LOOK_SECONDS
+    while True:
+        with refusing_what_is_forbidden(root / LOCK):
+            descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            holder = os.read(descriptor, 200).decode("utf-8", "replace").strip()
+            if _is_locked(descriptor, root, holder):
+                return descriptor
+            if time.monotonic() > until:
+                raise _held(root, holder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        time.sleep(0.01)
+
+
+def _is_locked(descriptor: int, root: Path, holder: str) -> bool:
+    """Lock an open file. False if another try may do better: some process looks at it, or has just deleted it.
+
+    UsageError if another process runs the study: it alone keeps others from sharing the lock.
+    """
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _held(root, holder) from error
+        return False
+    except OSError as error:
+        if _lives(holder):
+            raise _held(root, holder) from error
+        log.warning("%s cannot be locked (%s): take care that no other process runs this study.", root, error)
+        return True
+    return _is_there(descriptor, root / LOCK)
+
+
+def _is_there(descriptor: int, path: Path) -> bool:
+    """Whether a path still names an open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def refuse_running(root: Path) -> None:

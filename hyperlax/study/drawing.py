@@ -13,7 +13,7 @@ from hyperlax.fields import apply
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe
 from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.refusals import ending_on_refusal, refusing_what_is_forbidden, run_again
+from hyperlax.study.refusals import writing
 from hyperlax.study.suggest import Questioner
 from hyperlax.sweep_arguments import GenerateArguments
 
@@ -23,7 +23,7 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 def generate(arguments: GenerateArguments, recipe: Recipe) -> int:
     """Draw configurations, write them, say where they are. Returns 0; UsageError if there are not so many to draw."""
     drawn = draw(recipe, arguments.sampling_method, arguments.num_samples, arguments.seed)
-    with ending_on_refusal(arguments.output, run_again), refusing_what_is_forbidden(arguments.output):
+    with writing(arguments.output):
         samples.write(arguments.output, drawn)
     print(f"{len(drawn)} configurations of {recipe.name} ({arguments.sampling_method}): {arguments.output}")
     return 0

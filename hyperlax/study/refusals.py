@@ -90,6 +90,13 @@ def refusing_what_is_forbidden(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Write a file that a command was asked for: UsageError if it may not, HyperlaxError for what else the system refuses."""
+    with ending_on_refusal(path, run_again), refusing_what_is_forbidden(path):
+        yield
+
+
 def _of_the_system(error: OSError) -> Refusal:
     place = "The output" if error.filename is None else str(error.filename)
     remedy = _FREE_SPACE if error.errno in FULL else _PUT_RIGHT

@@ -1,8 +1,8 @@
 """A study in MLflow: a parent run, and under it a run a trial. The only user of mlflow.
 
 Every run is found again by what is written on it, so that a process that died anywhere leaves nothing that the next one would
-write twice: the parent carries the study's tag from its first moment, a trial's run its number and how the trial ended, and a run
-that was not ended is written once more, with the same timestamps, into itself.
+write twice: the parent carries the study's tag from its first moment, a trial's run its number and how the trial ended, a run that
+was not ended is written once more into itself, and of points that may be there already MLflow is asked first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,7 @@ STANDINGS = {"best_trial", "pareto_front", "confirmed", "hyperlax.trials"}
 
 
 class MlflowTracker:
-    """Tracks one study at a place. What MLflow raises passes; the next call then looks anew at what MLflow has."""
+    """Tracks one study at a place. What MLflow raises passes, without the address's password; the next call then looks anew."""
 
     name = "MLflow"
 
@@ -67,8 +68,9 @@ class MlflowTracker:
     def follow(self, record: StudyRecord) -> None:
         """Write every trial that has ended and is not written yet, how the study stands, and its pages where they are new."""
         try:
-            self._run = self._run or self._open(record)
-            self._run.catch_up(record)
+            with self._hiding():
+                self._run = self._run or self._open(record)
+                self._run.catch_up(record)
         except BaseException:
             self._run = None
             raise
@@ -77,7 +79,19 @@ class MlflowTracker:
         """The same, and end the parent run."""
         self.follow(record)
         assert self._run is not None
-        self._run.end(ENDED.get(status, "FAILED"))
+        with self._hiding():
+            self._run.end(ENDED.get(status, "FAILED"))
+
+    @contextmanager
+    def _hiding(self) -> Iterator[None]:
+        """Raise HyperlaxError instead of what shows the password of the place's address."""
+        try:
+            yield
+        except Exception as error:
+            shown = self._place.hidden(str(error))
+            if shown == str(error):
+                raise
+            raise HyperlaxError(shown) from None
 
     def _open(self, record: StudyRecord) -> StudyRun:
         self._place.write()
@@ -131,16 +145,18 @@ class StudyRun:
     def _write_trial(self, entry: TrialEntry) -> None:
         """A trial's run: begun, filled and ended. One of a former end of the trial goes to MLflow's bin."""
         mark = {name: entry.tags[name] for name in (STATE, REASON, BATCH) if name in entry.tags}
-        found = self._trials.get(entry.number)
+        found, points = self._trials.get(entry.number), entry.points
         if found and found.mark != mark:
             self._client.delete_run(found.run)
             found = None
-        if found is None:
+        if found:
+            points = self._unwritten(found.run, points)
+        else:
             tags = {**entry.tags, PARENT: self._id}
             name = f"trial {entry.number}"
             run = self._client.create_run(self._experiment, start_time=entry.began, tags=tags, run_name=name)
             found = self._trials[entry.number] = _Found(run.info.run_id, mark, False)
-        self._log(found.run, entry.params, entry.points, at=entry.ended)
+        self._log(found.run, entry.params, points, at=entry.ended)
         self._client.set_terminated(found.run, entry.status, end_time=entry.ended)
         found.is_whole = True
 
@@ -148,12 +164,21 @@ class StudyRun:
         """The parent's tags, and its metrics where what the tags say has changed."""
         new = {name: value for name, value in now.tags.items() if self._tags.get(name) != value}
         if new.keys() & STANDINGS:
-            self._log(self._id, points=now.points)
+            self._log(self._id, points=self._unwritten(self._id, now.points))
         self._log(self._id, tags=new)
         outdated = [name for name in self._tags if name not in now.tags and name.startswith(OF_THE_BEST)]
         for name in outdated:
             self._client.delete_tag(self._id, name)
         self._tags = {name: value for name, value in {**self._tags, **new}.items() if name not in outdated}
+
+    def _unwritten(self, run: str, points: Sequence[Point]) -> list[Point]:
+        """The points without those that a run has: what was last written for their step is the same."""
+        last: dict[tuple[str, int], tuple[int, float]] = {}
+        for name in {point.name for point in points}:
+            for there in self._client.get_metric_history(run, name):
+                last[name, there.step] = max(last.get((name, there.step), (0, 0.0)), (there.timestamp, there.value))
+        written = {Point(name, value, step) for (name, step), (_, value) in last.items()}
+        return [point for point in points if point not in written]
 
     def _send(self, directory: Path) -> None:
         """The study's pages that have changed since this process sent them."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import uuid
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from hyperlax.errors import UsageError
 from hyperlax.files import write_json
@@ -20,6 +21,10 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
 LONGEST_EXPERIMENT = 500
 SQLITE = "sqlite:///"
+_IN_FRONT = re.compile(r"[^:/]+://[^:/@]*:(.+)@")
+_IN_A_URL = re.compile(r"https?://[^:/@?#]*:(?!\d+(?:[/?#]|$))(.+)@")
+_SECRET_NAME = re.compile(r"pass(?!file)|pwd|secret|token|api_?key|credential", re.IGNORECASE)
+_SECRET_VALUE = re.compile(r"(pwd|password)\s*=", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,15 @@ class Place:
     @property
     def shown(self) -> str:
         """The address without a password."""
-        return _without_password(self.uri)
+        return _hidden(self.uri, self.uri)
+
+    def hidden(self, text: str) -> str:
+        """What MLflow says, without the password of the address."""
+        return _hidden(text, self.uri)
 
     def write(self) -> None:
         """Keep it in the study's directory; an address with a password is not kept."""
-        kept = None if _password(self.uri) else self.uri
+        kept = None if _secrets(self.uri) else self.uri
         write_json(self.path, {"uri": kept, "experiment": self.experiment, "study": self.study})
 
 
@@ -91,7 +100,7 @@ def _kept(path: Path) -> dict[str, Any]:
 def _found_uri(given: str | None, kept: dict[str, Any]) -> str:
     """The flag's address, else the variable's, else that of before, else MLflow's own default for the working directory."""
     if given is not None:
-        if _password(given):
+        if _secrets(given):
             raise UsageError(
                 f"--tracking-uri holds a password, which would be kept. Set {VARIABLE} instead, which is not."
             )
@@ -112,7 +121,7 @@ def _checked(uri: str, where: str) -> str:
     plugins = importlib.metadata.entry_points(group="mlflow.tracking_store").names
     if found and kind not in STORES and kind not in plugins:
         raise UsageError(
-            f"{where} {_without_password(uri)}: MLflow has no store named {kind}. "
+            f"{where} {_hidden(uri, uri)}: MLflow has no store named {kind}. "
             f"Use {SQLITE}FILE, http://HOST:PORT, or one of {', '.join(STORES)}."
         )
     if not found and not uri.startswith(("file:", "databricks")):
@@ -121,10 +130,10 @@ def _checked(uri: str, where: str) -> str:
         return uri
     name, mark, query = rest.removeprefix("/").partition("?")
     if not name or not rest.startswith("/"):
-        raise UsageError(f"{where} {uri}: names no file. Write {SQLITE}mlflow.db.")
+        raise UsageError(f"{where} {_hidden(uri, uri)}: names no file. Write {SQLITE}mlflow.db.")
     path = Path(name).absolute()
     if not Path(unquote(str(path))).parent.is_dir():
-        raise UsageError(f"{where} {uri}: {path.parent} is no directory. Make it, or name another file.")
+        raise UsageError(f"{where} {_hidden(uri, uri)}: {path.parent} is no directory. Make it, or name another file.")
     return f"{SQLITE}{path}{mark}{query}"
 
 
@@ -137,13 +146,25 @@ def _file_of(uri: str) -> Path | None:
     return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
 
 
-def _password(uri: str) -> str | None:
-    try:
-        return urlsplit(uri).password
-    except ValueError:
-        return None
+def _secrets(uri: str) -> dict[str, str]:
+    """What of an address nobody may see, each with what is shown instead: the password before the host and those of the query.
+
+    It may hold every letter, as for SQLAlchemy, whose own `make_url` ends it at its first @ and shows the rest. A port is none.
+    """
+    found, rest = {}, uri
+    front = (_IN_A_URL if uri.startswith(("http://", "https://")) else _IN_FRONT).match(uri)
+    if front:
+        found[f":{front[1]}@"] = ":***@"
+        rest = uri[front.end() :]
+    for pair in rest.partition("?")[2].split("&"):
+        name, _, value = pair.partition("=")
+        if value and (_SECRET_NAME.search(unquote(name)) or _SECRET_VALUE.search(unquote(value))):
+            found[pair] = f"{name}=***"
+    return found
 
 
-def _without_password(uri: str) -> str:
-    password = _password(uri)
-    return uri.replace(f":{password}@", ":***@", 1) if password else uri
+def _hidden(text: str, uri: str) -> str:
+    """A text without the secrets of an address."""
+    for secret, shown in _secrets(uri).items():
+        text = text.replace(secret, shown)
+    return text

@@ -1,0 +1,145 @@
+"""Where a tracked study is written: from the flags, MLflow's variable and what was kept; never a password."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hyperlax import cli, tracking
+from hyperlax.errors import UsageError
+from hyperlax.study import launcher
+from hyperlax.tracking import place as places
+from hyperlax.tracking.place import PLACE_FILE, place_of
+
+pytestmark = pytest.mark.timeout(120)
+SEARCH = ["optuna-hp-search", "--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum"]
+
+
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+    """As if MLflow were installed, in a working directory of its own, without MLflow's variable."""
+    monkeypatch.setattr(places, "find_spec", lambda name: SimpleNamespace(origin=name))
+    monkeypatch.delenv(places.VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def at(root: Path, track: str | None = "mlflow", uri: str | None = None, name: str | None = None, is_new: bool = True):
+    place = place_of(track, uri, name, "a study", root, is_new)
+    assert place is not None
+    return place
+
+
+def test_the_store_is_mlflows_own_default_unless_something_else_is_said(installed, monkeypatch):
+    default = at(installed)
+    assert (default.uri, default.experiment) == (f"sqlite:///{installed}/mlflow.db", "a study")
+    assert default.database == installed / "mlflow.db"
+    monkeypatch.setenv(places.VARIABLE, "http://tracking:5000")
+    assert at(installed).uri == "http://tracking:5000" and at(installed).database is None
+    assert at(installed, uri="sqlite:///other.db").uri == f"sqlite:///{installed}/other.db"
+    assert at(installed, uri="mlruns").uri == f"{installed}/mlruns"
+    assert at(installed, name="pendulum").experiment == "pendulum"
+
+
+@pytest.mark.parametrize("letters", ["with spaces", "50%", "is it?", "ü"])
+def test_a_directory_may_have_any_letters(installed, monkeypatch, letters):
+    from sqlalchemy import make_url
+
+    (installed / letters).mkdir()
+    monkeypatch.chdir(installed / letters)
+    place = at(installed)
+    assert place.database == installed / letters / "mlflow.db"
+    assert Path(str(make_url(place.uri).database)) == place.database
+
+
+def test_a_study_that_goes_on_is_tracked_where_it_was(installed, monkeypatch):
+    assert place_of(None, None, None, "a study", installed, False) is None
+    before = at(installed, uri="sqlite:///before.db", name="pendulum")
+    before.write()
+    monkeypatch.chdir("/")
+    assert at(installed, track=None, is_new=False) == before
+    assert place_of("none", None, None, "a study", installed, False) is None
+    moved = at(installed, track=None, uri="http://tracking:5000", is_new=False)
+    assert (moved.uri, moved.experiment, moved.study) == ("http://tracking:5000", "pendulum", before.study)
+    assert at(installed).study != before.study, "a new study is not the one that was there"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:pa/secret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:pa@secret@host/db", "postgresql://me:***@host/db"),
+        ("mysql+pymysql://me:pa?secret#@host/db?charset=utf8", "mysql+pymysql://me:***@host/db?charset=utf8"),
+        ("postgresql://:12/secret@host/db", "postgresql://:***@host/db"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
+        ("postgresql://me:pa@host/db?sslpassword=secret&x=1", "postgresql://me:***@host/db?sslpassword=***&x=1"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dsecret", "mssql+pyodbc:///?odbc_connect=***"),
+        ("http://me:se/secret@host:5000", "http://me:***@host:5000"),
+        ("https://host/mlflow?access_token=secret", "https://host/mlflow?access_token=***"),
+    ],
+)
+def test_a_password_is_not_kept(installed, monkeypatch, uri, shown):
+    monkeypatch.setenv(places.VARIABLE, uri)
+    place = at(installed)
+    place.write()
+    assert "secret" not in (installed / PLACE_FILE).read_text() and place.shown == shown
+    assert place.hidden(f"API request to {uri} failed") == f"API request to {shown} failed"
+    assert at(installed, track=None, is_new=False) == place
+    monkeypatch.delenv(places.VARIABLE)
+    with pytest.raises(UsageError, match="was not kept. Set MLFLOW_TRACKING_URI again"):
+        at(installed, track=None, is_new=False)
+    with pytest.raises(UsageError, match="--tracking-uri holds a password, which would be kept") as refused:
+        at(installed, uri=uri)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://me@host:5432/db", "http://host:5000/a@b", "https://host:5000", "mysql+pymysql://me:@host/db?charset=utf8",
+        "postgresql://host/db?passfile=/home/me/.pgpass", "databricks://profile", "file:///a:b@c",
+    ],
+)  # fmt: skip
+def test_an_address_without_a_password_is_kept_as_it_is(installed, uri):
+    place = at(installed, uri=uri)
+    place.write()
+    assert place.shown == uri and at(installed, track=None, is_new=False).uri == uri
+
+
+@pytest.mark.parametrize("name", ["a:b@c", "a:b", "it is@home:8"])
+def test_a_file_may_be_named_like_a_password(installed, name):
+    (installed / name).mkdir()
+    assert at(installed, uri=f"sqlite:///{name}/x.db").shown == f"sqlite:///{installed}/{name}/x.db"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"uri": 3, "experiment": "x", "study": "y"}', '{"uri": null}'])
+def test_a_damaged_file_is_refused(installed, text):
+    (installed / PLACE_FILE).write_text(text)
+    with pytest.raises(UsageError, match=PLACE_FILE):
+        at(installed, track=None, is_new=False)
+
+
+def test_without_mlflow_nothing_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(places, "find_spec", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*SEARCH, "--track", "mlflow"]) == 2
+    assert (
+        capsys.readouterr().err == 'hyperlax: --track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"\n'
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_flags_reach_the_study(installed, monkeypatch):
+    given: list[Any] = []
+    monkeypatch.setattr(tracking, "_import_mlflow", lambda: None)
+    monkeypatch.setattr(launcher, "run_study", lambda *args, **more: given.append(more["tracker"]) or 0)
+    assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-experiment", "pendulum"]) == 0
+    assert cli.main(SEARCH) == 0
+    sweep = ["sweep-hp-samples", *SEARCH[1:], "--num-samples", "4", "--track", "mlflow"]
+    assert cli.main(sweep) == 0
+    assert [tracker and tracker.name for tracker in given] == ["MLflow", None, "MLflow"]
+    assert list(installed.iterdir()) == [], "a tracker writes nothing before the study runs"

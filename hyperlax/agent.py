@@ -16,7 +16,7 @@ from hyperlax.reading import DAMAGED, read_json
 FORMAT = "hyperlax agent 1"
 ARRAYS, ABOUT = ".safetensors", ".json"
 GELU_SCALE = (2.0 / np.pi) ** 0.5
-_NEEDED = ("format", "environment", "observation_size", "action", "activation", "output", "seed")
+_NEEDED = ("format", "environment", "observation_size", "action", "activation", "output", "seed", "trial")
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,30 @@ def load_agent(path: Path, seed: int | None = None) -> Agent:
         raise UsageError(f"{file}: is no safetensors file ({error}). {DAMAGED}") from error
     if "head.kernel" not in arrays:
         raise UsageError(f"{file}: holds no policy. {DAMAGED}")
+    if not _fit(about, arrays):
+        raise UsageError(f"{description}: does not describe the agent in {file.name}. {DAMAGED}")
     seeds = len(arrays["head.kernel"])
     chosen = about["seed"] if seed is None else seed
     if not isinstance(chosen, int) or not 0 <= chosen < seeds:
         raise UsageError(f"{file}: has the seeds 0 to {seeds - 1}, not {chosen}.")
     return Agent(about, arrays, chosen)
+
+
+def _fit(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether a description has what `act` needs for these arrays."""
+    first = arrays.get("dense_0.kernel", arrays["head.kernel"])
+    action, outputs = about["action"], arrays["head.kernel"].shape[-1]
+    needed = {
+        "observation.mean": ("observation_clip", "observation_epsilon"),
+        "norm_0.scale": ("layer_norm_epsilon",),
+    }
+    return (
+        isinstance(about["environment"], str)
+        and about["observation_size"] == first.shape[-2]
+        and isinstance(action, dict)
+        and (action.get("n") == outputs or all(np.size(action.get(name, ())) == outputs for name in ("low", "high")))
+        and all(name in about for array, names in needed.items() if array in arrays for name in names)
+    )
 
 
 def _activate(name: str, x: Any, xp: Any) -> Any:

@@ -255,4 +255,5 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return list(value)
-    return value.item() if hasattr(value, "item") else value
+    item = getattr(value, "item", None)
+    return item() if item else value

@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 1: it could not be completed, or nobody reads the output any more; a study ends as it does, read or not. 2: refused
     before anything ran. 130, 143: interrupted. Any other exception is a bug and keeps its traceback.
     """
+    _open_what_is_closed()
     _escape_what_cannot_be_encoded()
     try:
         return _obey(argv)
@@ -43,6 +44,8 @@ def _obey(argv: Sequence[str] | None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         _refuse_other_encodings(words)
+        if list(words) == ["--version"]:
+            return _tell_version()
         from hyperlax.commands import STUDIES, obey
 
         status = obey(words)
@@ -54,6 +57,14 @@ def _obey(argv: Sequence[str] | None) -> int:
         raise
     _write_out(is_study=words[0] in STUDIES)
     return status
+
+
+def _tell_version() -> int:
+    from hyperlax import __version__
+
+    print(f"hyperlax {__version__}")
+    _write_out()
+    return 0
 
 
 def _write_out(is_study: bool = False) -> None:
@@ -92,6 +103,13 @@ def _flush(stream: TextIO) -> OSError | None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return error
     return None
+
+
+def _open_what_is_closed() -> None:
+    """Python has None for a standard stream that was closed before it began: what goes there is dropped."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _escape_what_cannot_be_encoded() -> None:

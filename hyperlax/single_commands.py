@@ -110,6 +110,11 @@ def play(flags: PlayFlags) -> int:
         raise UsageError(f"--gif {flags.gif}: {why}.")
     prepare_jax(compilation_cache=True)
     environment = make(name)
+    if environment.observation_size != agent.about["observation_size"]:
+        raise UsageError(
+            f"{name} shows {environment.observation_size} numbers, and the agent in {path} was trained to see "
+            f"{agent.about['observation_size']}. It cannot play there."
+        )
     found = evaluate_agent(agent, environment, flags.episodes, flags.seed)
     trial = agent.about["trial"]
     print(

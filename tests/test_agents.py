@@ -122,6 +122,29 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     assert repr(load_agent(tmp_path / "one", seed=0)) == "Agent(gymnax.pendulum, trial 3, seed 0)"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trial": ...},
+        {"observation_clip": ...},
+        {"layer_norm_epsilon": ...},
+        {"observation_size": 7},
+        {"action": 3},
+        {"action": {"n": 5}},
+        {"action": {"low": [0.0]}},
+        {"environment": ["gymnax.pendulum"]},
+    ],
+    ids=str,
+)
+def test_a_description_that_was_changed_is_refused(tmp_path, changes):
+    save_agent(tmp_path / "one", made_up(normalized=True, layer_norm=True), {"trial": 3, "seed": 1})
+    path = tmp_path / "one.json"
+    about = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in about.items() if value is not ...}))
+    with pytest.raises(UsageError, match="describe"):
+        load_agent(tmp_path / "one")
+
+
 def test_an_agent_takes_one_observation_or_many(tmp_path):
     save_agent(tmp_path / "one", made_up(), {"trial": 3, "seed": 0})
     agent = load_agent(tmp_path / "one")

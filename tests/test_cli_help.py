@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperlax import cli
+from hyperlax import __version__, cli
 from hyperlax.commands import COMMANDS
 from hyperlax.errors import HyperlaxError
 
@@ -46,6 +46,20 @@ def test_help_exits_with_0_and_imports_nothing_heavy(command):
     assert run.stdout.endswith("imported: []\n")
     assert "usage: hyperlax" in run.stdout
     assert "None" not in run.stdout
+
+
+def test_the_version_is_told(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hyperlax {__version__}\n"
+
+
+@pytest.mark.timeout(60)
+def test_closed_streams_take_nothing_from_a_command():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    script = f'"{sys.executable}" -m hyperlax.cli'
+    for words, status in (("--version >&-", 0), ("list /nowhere >&- 2>&-", 2), ("frob 2>&-", 2)):
+        run = subprocess.run(["bash", "-c", f"{script} {words}"], check=False, env=environment, timeout=50)
+        assert run.returncode == status, words
 
 
 @pytest.mark.timeout(60)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
+from hyperlax.engine.algorithm import Algorithm
 from hyperlax.engine.costs import fingerprint
 from hyperlax.engine.lanes import Program
 
@@ -46,7 +47,7 @@ class Registry:
                 self._lanes[algorithm] = self._settled.get(fingerprint(algorithm), first)
             return self._lanes[algorithm]
 
-    def program(self, algorithm: Hashable, slot: Any, lanes: int) -> Program:
+    def program(self, algorithm: Algorithm, slot: Any, lanes: int) -> Program:
         """The program on a slot's device, made where there is none yet."""
         with self._lock:
             key = (algorithm, slot, lanes)

@@ -95,12 +95,13 @@ def _winner(record: StudyRecord, trial: TrialRecord) -> str:
     searched = [
         [name, trial.params.get(name), distribution_text(distribution)] for name, distribution in record.space.items()
     ]
+    own = record.is_the_recipes_own(trial) and not record.lineage
     metrics = [
         [with_unit(name), trial.metrics.get(name), "high" if METRICS[name] == "maximize" else "low"] for name in METRICS
     ]
     return section(
         f"The winner: trial {trial.number}",
-        caption(f"Also in {BEST_FILE}."),
+        caption(f"Also in {BEST_FILE}." + (" It is the recipe's own configuration." if own else "")),
         _certainty(record),
         '<div class="columns"><div>',
         table(["hyperparameter", "value", "searched"], searched),

@@ -77,6 +77,7 @@ def record_of(
         reference=ReferenceReturns(**manifest.reference),
         trials=[conversation.record(trial) for trial in trials],
         importances=importances(trials, arguments.objectives),
+        base=manifest.recipe["config"],
     )
     if not arguments.confirm_top:
         return record

@@ -89,6 +89,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         trials=[trial_record(trial, space, list(arguments.objectives), root) for trial in trials],
         importances=importances(trials, arguments.objectives) if with_importances else {},
         lineage=lineage,
+        base=stored.recipe.get("config", {}),
     )
     return Opened(record, _total(arguments, space), holder_of(root) is not None)
 

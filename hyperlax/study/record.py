@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ class StudyRecord:
     space: dotted name -> distribution in the form of `Distribution.to_json`.
     importances: objective -> dotted name -> share; no entry for an objective where they cannot be computed.
     confirmation: what is known of the best on new seeds, None where nothing is. lineage: of population-based training, else None.
+    base: the recipe's own value of every field by dotted name; empty where that is not known.
     """
 
     directory: Path
@@ -125,6 +127,12 @@ class StudyRecord:
     importances: dict[str, dict[str, float]]
     confirmation: Confirmation | None = None
     lineage: Lineage | None = None
+    base: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_the_recipes_own(self, trial: TrialRecord) -> bool:
+        """Whether a trial is the recipe's own configuration. False where that is not known."""
+        own = {name: list(value) if isinstance(value, tuple) else value for name, value in self.base.items()}
+        return bool(own) and all(own.get(name) == trial.params.get(name) for name in self.space)
 
     def trial(self, number: int) -> TrialRecord:
         """The trial of that number. UsageError if there is none."""

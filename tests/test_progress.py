@@ -204,3 +204,10 @@ def test_threads_that_draw_and_log_do_not_wait_for_each_other():
 
 def test_times_read_as_hours_minutes_and_seconds():
     assert [clock(seconds) for seconds in (3, 125.9, 3723)] == ["0:03", "2:05", "1:02:03"]
+
+
+def test_of_equal_trials_the_lowest_number_is_the_best_whichever_ended_first():
+    progress = Progress(3, "return", "maximize", io.StringIO())
+    for number, value in ((2, 5.0), (1, 5.0), (0, 4.0)):
+        progress.finished(number, "COMPLETE", value)
+    assert "best return 5 (trial 1)" in progress.line()

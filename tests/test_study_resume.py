@@ -1,5 +1,6 @@
 """Law 2: nothing told is lost, nothing is told twice. A resumed study equals an uninterrupted one."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from hyperlax.files import read_csv
 from hyperlax.study import batch_files, endings, ledger
+from hyperlax.study.launcher import write_pages
 from hyperlax.study.storage import StudyStorage
 from tests.fake_runner import FakeRunner
 from tests.study_cases import Case, Killed, killing
@@ -212,3 +215,14 @@ def test_a_study_goes_on_from_another_directory(tmp_path, uninterrupted):
     moved = Case(tmp_path / "there")
     assert moved.resume(n_trials=20) == 0
     assert moved.told() == whole
+
+
+@pytest.mark.parametrize("pruner", ["none", "asha"])
+def test_a_super_batch_that_is_filled_up_has_its_pages_renewed(tmp_path, pruner):
+    case = Case(tmp_path, n_trials=4, optuna_study_batch_size=8, pruner=pruner, analyse=write_pages)
+    assert case.start() == 0
+    assert case.resume(n_trials=6) == 0
+    assert len(read_csv(case.directory / "trials.csv")) == 6
+    assert (
+        json.loads((case.directory / "best_optuna_params.json").read_text())["trial"] == case.study().best_trial.number
+    )

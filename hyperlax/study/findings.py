@@ -32,6 +32,11 @@ def finished_super_batches(conversation: Conversation, super_batch: int) -> int:
     return unfinished[0] // super_batch if unfinished else -(-len(trials) // super_batch)
 
 
+def settled_trials(conversation: Conversation, super_batch: int) -> int:
+    """How many trials the finished super-batches have; the last one may be filled up when a study goes on."""
+    return min(finished_super_batches(conversation, super_batch) * super_batch, len(conversation.trials()))
+
+
 def prepare(
     analyse: Analyse,
     arguments: StudyArguments,

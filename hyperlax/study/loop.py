@@ -83,7 +83,7 @@ class StudyLoop:
         self._exhausted = False
         self._background = Background()
         self._checkpoints = Checkpoints(directory.checkpoints, arguments.checkpoint_seconds)
-        self._complete = 0
+        self._settled = 0
         self._standings = (
             Standings(rule_of(arguments), list(arguments.judged.values()), len(arguments.objectives))
             if is_pooled(arguments)
@@ -124,7 +124,7 @@ class StudyLoop:
                 self._retry()
             finished = [trial for trial in self._conversation.trials() if trial.state.is_finished()]
             self._checkpoints.forget([trial.number for trial in finished])
-            self._complete = findings.finished_super_batches(self._conversation, self._width)
+            self._settled = findings.settled_trials(self._conversation, self._width)
             for trial in (trial for trial in finished if not self._conversation.is_invalidated(trial.number)):
                 self._failures.count(trial.state.name, trial.user_attrs.get("reason", ""))
             self._write_analysis()
@@ -240,11 +240,11 @@ class StudyLoop:
         self._exhausted = self._may_start() and self._conversation.finished() < self._arguments.n_trials
 
     def _trials_ended(self, runner: StudyRunner) -> None:
-        """Analyse when super-batches are complete that were not."""
+        """Analyse when super-batches are complete that were not, or that had fewer trials."""
         self._note(runner)
-        complete = findings.finished_super_batches(self._conversation, self._width)
-        if complete > self._complete:
-            self._complete = complete
+        settled = findings.settled_trials(self._conversation, self._width)
+        if settled > self._settled:
+            self._settled = settled
             self._write_analysis()
 
     def _back_up(self) -> None:

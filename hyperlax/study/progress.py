@@ -111,8 +111,9 @@ class Progress:
         self._done += 1
         self._failed += state == "FAIL"
         self._pruned += state == "PRUNED"
-        if value is not None and (self._best is None or self._sign * value > self._sign * self._best[0]):
-            self._best = (value, number)
+        if value is not None:
+            so_far = [(value, number)] if self._best is None else [self._best, (value, number)]
+            self._best = max(so_far, key=lambda best: (self._sign * best[0], -best[1]))
 
     def batch_ended(self) -> None:
         """Print a line where there is no terminal to keep one on."""

@@ -65,7 +65,7 @@ def print_best(storage: StudyStorage, objectives: Mapping[str, str]) -> None:
             print("No trial satisfies the constraints, so none is the best.")
         return
     if len(objectives) > 1:
-        print(f"Pareto front of {', '.join(objectives)}: {len(best)} trials.")
+        print(f"Pareto front of {', '.join(objectives)}: {len(best)} trial{'' if len(best) == 1 else 's'}.")
         return
     ties = sum(trial.values == best[0].values and is_feasible(trial) for trial in storage.trials())
     print(f"Best: trial {best[0].number}, {next(iter(objectives))} {best[0].value:.6g}{_ties(ties)}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from hyperlax.analysis.best import complete_trials, ranked
+from hyperlax.analysis.best import complete_trials, ranked, winners
 from hyperlax.analysis.curves import LearningCurve, read_curves
 from hyperlax.analysis.labels import number
 from hyperlax.analysis.plots.nothing import NothingToShow
@@ -16,8 +16,12 @@ SHOWN = 10
 
 
 def learning_curves(record: StudyRecord) -> go.Figure:
-    """The ten best trials by the first objective: their seeds' aggregate, in a band from the lowest seed to the highest."""
-    trials = ranked(record)[:SHOWN]
+    """The ten best trials by the first objective, of several objectives those of the Pareto front first.
+
+    A line is the seeds' aggregate, in a band from the lowest seed to the highest.
+    """
+    front = {trial.number for trial in winners(record)}
+    trials = sorted(ranked(record), key=lambda trial: trial.number not in front)[:SHOWN]
     if not trials:
         raise NothingToShow(
             f"No trial {'satisfies the constraints' if complete_trials(record) else 'is COMPLETE'} yet."

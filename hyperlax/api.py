@@ -122,7 +122,7 @@ class Study:
     @property
     def pareto(self) -> list[TrialRecord]:
         """The Pareto front by number; with one objective the best trial alone."""
-        from hyperlax.analysis.best import winners
+        from hyperlax.study.ranking import winners
 
         return winners(self._opened.record)
 

@@ -39,10 +39,10 @@ def train(flags: TrainFlags) -> int:
 
     Its recipe is loaded only for an environment of the user's own: study.json keeps the rest of it.
     """
-    from hyperlax.analysis.best import the_best
     from hyperlax.arguments import RUN_LENGTH
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.opened import open_study, recipe_as_it_was
+    from hyperlax.study.ranking import the_best
 
     directory = named_directory(flags.from_, "--from")
     record = open_study(directory, "--from").record

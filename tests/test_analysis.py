@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from hyperlax.analysis import write_study_pages
-from hyperlax.analysis.best import pareto_front, ranked, winners
 from hyperlax.files import read_csv
 from hyperlax.metrics import METRICS
+from hyperlax.study.ranking import pareto_front, ranked, winners
 from tests.made_up_studies import SIZES, SPACE, study
 
 pytestmark = pytest.mark.timeout(120)

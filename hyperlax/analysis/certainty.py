@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from hyperlax.analysis.best import complete_trials, ranked
 from hyperlax.analysis.labels import number
+from hyperlax.study.ranking import complete_trials, ranked
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.verdict import best_confirmed, in_short
 

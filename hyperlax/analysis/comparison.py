@@ -10,7 +10,6 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from hyperlax.analysis.best import feasible_trials, ranked
 from hyperlax.analysis.curves import read_curves, total_cost
 from hyperlax.analysis.document import caption, escape, figure_on_page, page, section, table
 from hyperlax.analysis.labels import with_unit
@@ -18,6 +17,7 @@ from hyperlax.analysis.lost import LostFile
 from hyperlax.analysis.plots.style import SERIES, finish, plain
 from hyperlax.errors import UsageError
 from hyperlax.metrics import aggregated
+from hyperlax.study.ranking import feasible_trials, ranked
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.verdict import Interval, best_confirmed, mean_interval
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from plotly.offline import get_plotlyjs
 
-from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, complete_trials, feasible_trials, rerun_command, winners
+from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, rerun_command
 from hyperlax.analysis.certainty import how_sure
 from hyperlax.analysis.confirmed import confirmation_section
 from hyperlax.analysis.curves import Cost, total_cost
@@ -23,6 +23,7 @@ from hyperlax.analysis.plots import Drawing
 from hyperlax.analysis.tables import searched_names
 from hyperlax.metrics import METRICS
 from hyperlax.study.progress import clock
+from hyperlax.study.ranking import complete_trials, feasible_trials, winners
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 log = logging.getLogger(__name__)

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hyperlax.analysis.best import complete_trials, pareto_front, ranked, winners
 from hyperlax.analysis.curves import LearningCurve, read_curves
 from hyperlax.analysis.labels import number, short_names, value_text
 from hyperlax.analysis.lost import LostFile
 from hyperlax.metrics import METRICS, aggregated, final_performance, peak_performance
+from hyperlax.study.ranking import complete_trials, pareto_front, ranked, winners
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 BLOCKS = "▁▂▃▄▅▆▇█"

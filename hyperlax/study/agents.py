@@ -13,6 +13,7 @@ from hyperlax.errors import UsageError
 from hyperlax.own_environments import registered
 from hyperlax.reading import read_json
 from hyperlax.recipe import Recipe, dotted
+from hyperlax.study.ranking import ranked, the_best, winners
 from hyperlax.study.record import StudyRecord
 from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
 
@@ -56,8 +57,6 @@ def keep_only_the_best(record: StudyRecord) -> None:
 
     What has not ended as of the record stays.
     """
-    from hyperlax.analysis.best import ranked, winners  # it stands above this package: see `launcher.write_pages`
-
     if record.arguments.get("save_agents") != "best":
         return
     best = winners(record)
@@ -103,7 +102,6 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
                 f"--trial {number}: {given} holds one agent. Leave --trial out, or give a study's directory."
             )
         return given.with_suffix("") if is_file else given / "agent"
-    from hyperlax.analysis.best import the_best
     from hyperlax.study.opened import open_study
 
     record = open_study(given, asked_by).record

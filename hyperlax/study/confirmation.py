@@ -19,6 +19,7 @@ from hyperlax.metrics import METRICS, PER_SEED, ReferenceReturns, of_curve
 from hyperlax.recipe import apply, dotted
 from hyperlax.study.batch_files import read_ends, read_hyperparams
 from hyperlax.study.directory import BATCH, SUCCESS, StudyDirectory
+from hyperlax.study.ranking import pareto_front, ranked
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord
 from hyperlax.trial import Trial
 
@@ -54,8 +55,6 @@ def configurations(record: StudyRecord, base: AlgorithmConfig) -> list[Configura
     base: the recipe's own, as of when the study began; where it is among the best it has no second entry. Empty while no trial is
     COMPLETE.
     """
-    from hyperlax.analysis.best import pareto_front, ranked  # it stands above this package: see `launcher.write_pages`
-
     order = ranked(record) if len(record.objectives) == 1 else pareto_front(record)
     best = order[: record.arguments["confirm_top"]]
     if not best:

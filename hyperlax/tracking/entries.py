@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, winners
+from hyperlax.analysis.best import BEST_FILE, PARETO_FILE
 from hyperlax.analysis.curves import LearningCurve, read_curves
 from hyperlax.analysis.lost import LostFile
 from hyperlax.analysis.pages import PLOTLY_FILE, PLOTS_DIRECTORY
@@ -22,6 +22,7 @@ from hyperlax.arguments import StudyArguments
 from hyperlax.files import cell
 from hyperlax.resumed_arguments import MAY_CHANGE_ON_RESUME
 from hyperlax.study.directory import SUCCESS
+from hyperlax.study.ranking import winners
 from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.study.verdict import best_confirmed, in_short
 

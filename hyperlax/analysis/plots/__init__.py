@@ -99,7 +99,8 @@ PLOTS = (
     Plot(
         "learning_curves",
         "Learning curves",
-        "The ten best trials by the first objective, a Pareto front before the others. Line: {aggregate} over seeds. Band: lowest to highest seed.",
+        "The ten best trials by the first objective, a Pareto front before the others. Line: {aggregate} over seeds. "
+        "Band: lowest to highest seed.",
         learning_curves,
         min_width=680,
     ),

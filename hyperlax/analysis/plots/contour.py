@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from hyperlax.analysis.best import complete_trials
 from hyperlax.analysis.labels import short_names, with_unit
 from hyperlax.analysis.plots.coordinates import Coordinate, coordinate
 from hyperlax.analysis.plots.hover import hover_texts
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.style import SCALE, finish
+from hyperlax.study.ranking import complete_trials
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord
 
 CELLS = 40

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from hyperlax.analysis.best import feasible_trials
 from hyperlax.analysis.hypervolume import hypervolume
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.style import ACCENT, finish
+from hyperlax.study.ranking import feasible_trials
 from hyperlax.study.record import StudyRecord
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from hyperlax.analysis.best import complete_trials, ranked, winners
 from hyperlax.analysis.curves import LearningCurve, read_curves
 from hyperlax.analysis.labels import number
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.style import MUTED, SERIES, finish
 from hyperlax.metrics import aggregated
+from hyperlax.study.ranking import complete_trials, ranked, winners
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 SHOWN = 10

@@ -6,11 +6,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from hyperlax.analysis.best import complete_trials
 from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.hover import hover_texts
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.style import ACCENT, POINT, finish
+from hyperlax.study.ranking import complete_trials
 from hyperlax.study.record import StudyRecord
 
 

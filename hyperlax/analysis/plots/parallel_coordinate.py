@@ -6,11 +6,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hyperlax.analysis.best import complete_trials
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots.coordinates import Coordinate, coordinate
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.style import SCALE, finish
+from hyperlax.study.ranking import complete_trials
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from hyperlax.analysis.best import complete_trials
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.style import POINT, finish, plain
+from hyperlax.study.ranking import complete_trials
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord
 
 

@@ -7,11 +7,11 @@ import itertools
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from hyperlax.analysis.best import complete_trials, pareto_front
 from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.hover import hover_texts
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.style import ACCENT, MUTED, finish
+from hyperlax.study.ranking import complete_trials, pareto_front
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 

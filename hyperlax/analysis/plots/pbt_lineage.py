@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 import plotly.graph_objects as go
 
-from hyperlax.analysis.best import complete_trials
 from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.hover import hover_texts
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.style import ACCENT, MUTED, SCALE, finish
+from hyperlax.study.ranking import complete_trials
 from hyperlax.study.record import Lineage, StudyRecord
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from hyperlax.analysis.best import complete_trials
 from hyperlax.analysis.labels import short_names, with_unit
 from hyperlax.analysis.plots.coordinates import Coordinate, coordinate
 from hyperlax.analysis.plots.nothing import NothingToShow
 from hyperlax.analysis.plots.style import SCALE, finish
+from hyperlax.study.ranking import complete_trials
 from hyperlax.study.record import StudyRecord
 
 COLUMNS = 4

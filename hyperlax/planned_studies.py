@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -100,7 +101,15 @@ def _planned(file: StudyFile, flags: SearchFlags) -> PlannedStudy:
 def _searching(file: StudyFile, recipe: Recipe) -> Recipe:
     """The recipe with the file's space."""
     where = file.places.get("space", file.path)
-    changed = searching(recipe, changes_of(file.space, file.params, recipe), where)
+    changes = changes_of(file.space, file.params, recipe)
+    try:
+        changed = searching(recipe, changes, where)
+    except UsageError as error:
+        said = str(error).removeprefix(where)
+        fields = [name.rpartition(".")[2] for name in changes]
+        entries = zip(fields, file.space.values(), strict=True)
+        place = next((entry.where for field, entry in entries if re.search(rf"\b{field}\b", said)), where)
+        raise UsageError(place + said) from error
     if not changed.space:
         raise UsageError(
             f"{where}: nothing is left to search. Give a hyperparameter a range, or train with run-single-hp."

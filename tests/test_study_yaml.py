@@ -117,10 +117,10 @@ def test_a_file_that_names_no_study_is_refused(capsys, text, said):
     assert refused(["run-study", "s.yaml"], capsys) == said
 
 
-def test_ppo_values_that_do_not_divide_are_refused_at_the_space():
+def test_ppo_values_that_do_not_divide_are_refused_at_their_entry():
     base = "algo_and_network_config: ppo_mlp\nenv_config: gymnax.cartpole\n"
     text = "seed: 1\nspace:\n  algorithm.hyperparam.num_minibatches: {type: choice, values: [3, 4]}\n"
-    with pytest.raises(UsageError, match=r"^s\.yaml:4: total_num_envs \* rollout_length must be a multiple"):
+    with pytest.raises(UsageError, match=r"^s\.yaml:5: total_num_envs \* rollout_length must be a multiple"):
         planned(text, base=base)
 
 

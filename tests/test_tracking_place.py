@@ -67,6 +67,17 @@ def test_a_study_that_goes_on_is_tracked_where_it_was(installed, monkeypatch):
     assert at(installed).study != before.study, "a new study is not the one that was there"
 
 
+def test_a_new_study_keeps_its_place_over_what_another_left_and_one_that_goes_on_keeps_that_of_before(installed):
+    for left in (None, "{", '{"uri": null, "experiment": "x", "study": "y"}'):
+        if left is not None:
+            (installed / PLACE_FILE).write_text(left)
+        new = at(installed, uri="sqlite:///new.db")
+        new.write_if_new()
+        assert at(installed, track=None, is_new=False) == new
+        at(installed, uri="sqlite:///moved.db", is_new=False).write_if_new()
+        assert at(installed, track=None, is_new=False) == new
+
+
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [

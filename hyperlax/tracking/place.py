@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import re
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,6 +55,16 @@ class Place:
         """Keep it in the study's directory; an address with a password is not kept."""
         kept = None if _secrets(self.uri) else self.uri
         write_json(self.path, {"uri": kept, "experiment": self.experiment, "study": self.study})
+
+    def write_if_new(self) -> None:
+        """Keep it if nothing of this study is kept yet: its parent run must be found again whenever the process dies.
+
+        Else what is kept has the same tag, and an address that may be the better one: `write` is for one that has answered.
+        """
+        with suppress(UsageError):
+            if _kept(self.path).get("study") == self.study:
+                return
+        self.write()
 
 
 def place_of(

@@ -7,6 +7,7 @@ reader finds the old file or the new one, never half of one.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -29,6 +30,15 @@ def new_file(given: str, replaces: bool = False, flag: str = "--output") -> Path
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: {path.absolute().parent} is no directory. Make it, or choose another {flag}.")
     return path
+
+
+def is_too_long(path: Path) -> bool:
+    """Whether a path, or a name in it, has more letters than the system takes: nothing can be there."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    return False
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from hyperlax.errors import UsageError
-from hyperlax.files import write_json
+from hyperlax.files import is_too_long, write_json
 from hyperlax.reading import DAMAGED, fits, read_json
 
 PLACE_FILE = "mlflow.json"
@@ -91,6 +91,11 @@ def place_of(
         leave = "" if track else ", or give --track none"
         raise UsageError(f'--track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"{leave}')
     name = experiment or kept.get("experiment") or study_name
+    if len(name) > LONGEST_EXPERIMENT:
+        raise UsageError(
+            f"--track mlflow names the experiment after the study, whose name has {len(name)} letters; MLflow takes "
+            f"{LONGEST_EXPERIMENT}. Give a shorter name with --tracking-experiment."
+        )
     return Place(found, name, kept.get("study") or uuid.uuid4().hex, path)
 
 
@@ -143,8 +148,13 @@ def _checked(uri: str, where: str) -> str:
     if not name or not rest.startswith("/"):
         raise UsageError(f"{where} {_hidden(uri, uri)}: names no file. Write {SQLITE}mlflow.db.")
     path = Path(name).absolute()
-    if not Path(unquote(str(path))).parent.is_dir():
+    meant = Path(unquote(str(path)))
+    if is_too_long(meant):
+        raise UsageError(f"{where} {_hidden(uri, uri)}: is longer than the system takes. Choose a shorter name.")
+    if not meant.parent.is_dir():
         raise UsageError(f"{where} {_hidden(uri, uri)}: {path.parent} is no directory. Make it, or name another file.")
+    if meant.is_dir():
+        raise UsageError(f"{where} {_hidden(uri, uri)}: is a directory. Name a file, as {SQLITE}{path}/mlflow.db.")
     return f"{SQLITE}{path}{mark}{query}"
 
 

@@ -7,6 +7,7 @@ reader finds the old file or the new one, never half of one.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -20,15 +21,34 @@ import numpy as np
 
 from hyperlax.errors import UsageError
 
+MOST_OF_A_NAME = 100
+"""Bytes of it in that of its temporary file, to whose name Optuna adds 48 for a lock."""
+
 
 def new_file(given: str, replaces: bool = False, flag: str = "--output") -> Path:
-    """A path where a flag may write. UsageError if there is something that it does not replace, or no directory for it."""
+    """A path where a flag may write.
+
+    UsageError for no name or one that is too long, if there is something that it does not replace, or no directory for it.
+    """
     path = Path(given)
+    if not given.strip():
+        raise UsageError(f"{flag} {given!r}: names no file. Name one, or leave {flag} out.")
+    if is_too_long(path):
+        raise UsageError(f"{path}: is longer than the system takes. Choose a shorter name with {flag}.")
     if path.exists() and not (replaces and path.is_file()):
         raise UsageError(f"{path}: exists already. Remove it, or choose another name with {flag}.")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: {path.absolute().parent} is no directory. Make it, or choose another {flag}.")
     return path
+
+
+def is_too_long(path: Path) -> bool:
+    """Whether a path, or a name in it, has more letters than the system takes: nothing can be there."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,13 +66,22 @@ def escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def cut(name: str, most: int) -> str:
+    """The beginning of a name in at most so many bytes, of whole letters: file systems give a name 255.
+
+    >>> cut("trials", 4), cut("äöü", 5)
+    ('tria', 'äö')
+    """
+    return os.fsencode(name)[:most].decode("utf-8", "ignore")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path`. What the block writes there takes the place of `path`; if the block raises, it is removed.
 
     Missing parent directories are made. An OSError of the block names `path`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    temporary = path.with_name(f".{cut(path.name, MOST_OF_A_NAME)}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with naming(path):
             path.parent.mkdir(parents=True, exist_ok=True)

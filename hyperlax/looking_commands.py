@@ -33,9 +33,7 @@ def list_studies(flags: ListFlags) -> int:
     from hyperlax.analysis.terminal import aligned, best_in_words, counts
     from hyperlax.study.opened import open_study
 
-    root = Path(flags.root)
-    if not root.is_dir():
-        raise UsageError(f"list {flags.root}: is no directory. Give the --output-root of studies.")
+    root = _root_of_studies(flags.root)
     rows, damaged = [], []
     for manifest in sorted(_manifests(root)):
         try:
@@ -53,6 +51,20 @@ def list_studies(flags: ListFlags) -> int:
     for line in damaged:
         print(line, file=sys.stderr)
     return 1 if damaged else 0
+
+
+def _root_of_studies(given: str) -> Path:
+    """A directory, as typed. UsageError if it is none; `Path` takes an empty name for the working directory."""
+    from hyperlax.files import is_too_long
+
+    root, advice = Path(given), "Give the --output-root of studies."
+    if not given.strip():
+        raise UsageError(f"list {given!r}: is no directory. {advice}")
+    if is_too_long(root):
+        raise UsageError(f"list {given}: is longer than the system takes. {advice}")
+    if not root.is_dir():
+        raise UsageError(f"list {given}: is no directory. {advice}")
+    return root
 
 
 def _manifests(root: Path) -> Iterator[Path]:
@@ -159,9 +171,10 @@ def export(flags: ExportFlags) -> int:
 
     directory = named_directory(flags.directory, "export")
     record = open_study(directory, "export").record
-    path = Path(flags.output or default_path(record, flags.format))
+    given = default_path(record, flags.format) if flags.output is None else flags.output
+    path = Path(given)
     with writing(path):
-        new_file(str(path))
+        new_file(given)
         if flags.format == "optuna-journal":
             from hyperlax.study.journal import write_journal
 

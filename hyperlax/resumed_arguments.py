@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hyperlax.argument_checks import checked
 from hyperlax.arguments import SWITCHES, StudyArguments, flag_of, given_arguments
 from hyperlax.errors import UsageError
+from hyperlax.files import is_too_long
 from hyperlax.reading import DAMAGED, read_json
 from hyperlax.recipe import load, searching
 from hyperlax.space import from_json
@@ -73,6 +74,8 @@ def read_stored(directory: Path, asked_by: str) -> StudyArguments:
 def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
     """What a directory's `study.json` keeps under `arguments`. UsageError, naming who asked, if there is none."""
     path = directory / "study.json"
+    if is_too_long(path):
+        raise _no_study(f"{asked_by} {directory}", "is longer than the system takes")
     _refuse_hidden(path)
     if not path.is_file():
         found = "holds no study.json" if directory.is_dir() else "is no directory"

@@ -312,6 +312,8 @@ def test_a_study_gives_its_best_agent(study):
         (["{study}", "--episodes", "0"], "--episodes needs a number from 1"),
         (["{study}", "--training-seed", "7"], "has the seeds 0 to 1, not 7"),
         (["{study}", "--gif", "{agent}"], "exists already"),
+        (["{study}", "--gif", ""], "--gif '': names no file. Name one, or leave --gif out."),
+        (["{study}", "--gif", "x" * 300], "x: is longer than the system takes. Choose a shorter name with --gif."),
         (["{study}", "--gif", "x.gif", "--no-gif"], "Leave one of them out"),
     ],
 )

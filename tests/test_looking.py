@@ -17,6 +17,7 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
+from hyperlax.analysis.export import EXTENSIONS, default_path
 from hyperlax.analysis.terminal import PLAIN, sparkline
 from hyperlax.cli import main
 from hyperlax.errors import UsageError
@@ -28,6 +29,7 @@ from tests.study_cases import Case
 from tests.test_population_runs import Run
 
 pytestmark = pytest.mark.timeout(120)
+LONG = "x" * 300
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +163,17 @@ def test_a_study_is_watched_until_nobody_runs_it(case, capsys, monkeypatch):
         ),
         (["compare", "{study}", "{nowhere}"], "is no directory"),
         (["delete", "{study}"], "nobody is there to ask. Add --yes"),
+        (["list", ""], "list '': is no directory. Give the --output-root of studies."),
+        (["list", " "], "list ' ': is no directory"),
+        (["list", LONG], f"list {LONG}: is longer than the system takes. Give the --output-root"),
+        (["export", "{study}", "--output", ""], "--output '': names no file. Name one, or leave --output out."),
+        (
+            ["export", "{study}", "--output", LONG],
+            f"{LONG}: is longer than the system takes. Choose a shorter name with",
+        ),
+        (["compare", "{study}", "{other}", "--output", ""], "--output '': names no file"),
+        (["compare", "{study}", "{other}", "--output", LONG], f"{LONG}: is longer than the system takes"),
+        (["compare", "{study}", LONG], f"compare {LONG}: is longer than the system takes"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(case, tmp_path, capsys, monkeypatch, words, message):
@@ -169,6 +182,61 @@ def test_what_cannot_be_done_is_one_line(case, tmp_path, capsys, monkeypatch, wo
     assert main([word.format(**names) for word in words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message.format(**names) in line
+
+
+NAMED = [
+    "show", "watch", "report", "export", "delete --yes", "dashboard", "play", "repair", "invalidate 1",
+    "optuna-hp-search --resume-from", "sweep-hp-samples --resume-from", "pbt --resume-from", "train --from",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [LONG, "/".join(["x" * 100] * 45), "x" * 251 + ".json"], ids=["name", "path", "file"])
+@pytest.mark.parametrize("words", NAMED)
+def test_a_directory_with_a_name_that_is_too_long_is_one_line(tmp_path, monkeypatch, capsys, words, given):
+    monkeypatch.chdir(tmp_path)
+    command, *more = words.split()
+    places = [*more, given] if words.endswith(("from", "yes")) else [given, *more]
+    assert main([command, *places]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert given in line and (
+        "is longer than the system takes. Give the directory of a study" in line or "File name" in line
+    )
+
+
+@pytest.mark.parametrize("kind", EXTENSIONS)
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("team/x", "team_x"),
+        ("../x", ".._x"),
+        ("/etc/x", "_etc_x"),
+        ("C:\\x", "C__x"),
+        ("x" * 300, "x" * 200),
+        ("ä" * 300, "ä" * 100),
+        ("x" + "ä" * 300, "x" + "ä" * 99),
+        ("the best, of 3.5", "the best, of 3.5"),
+    ],
+)
+def test_an_export_stays_in_the_working_directory_whatever_the_studys_name(case, name, stem, kind):
+    record = replace(case.pages[-1][0], study_name=name)
+    assert default_path(record, kind) == f"{stem}.{EXTENSIONS[kind]}"
+
+
+@pytest.mark.parametrize("name", ["../up", "x" * 300], ids=["up", "long"])
+def test_a_study_with_any_name_is_exported(tmp_path, monkeypatch, capsys, name):
+    case = Case(tmp_path / "studies", study_name=name, n_trials=2)
+    assert case.start() == 0
+    (tmp_path / "desk").mkdir()
+    monkeypatch.chdir(tmp_path / "desk")
+    kinds = ["csv", "json", "optuna-journal"]
+    assert [main(["export", str(case.directory), "--format", kind]) for kind in kinds] == [0, 0, 0]
+    assert len(list(Path().iterdir())) == 3 and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "optuna-journal"])
+def test_an_export_may_have_the_longest_name_that_there_is(case, tmp_path, kind):
+    assert main(["export", str(case.directory), "--format", kind, "--output", str(tmp_path / ("x" * 255))]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["x" * 255]
 
 
 def test_a_report_is_written_again_from_the_directory_alone(case, capsys):

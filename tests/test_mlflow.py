@@ -168,3 +168,10 @@ def test_the_database_is_the_one_that_was_asked_for(store, tmp_path):
         ((location,),) = connection.execute("SELECT artifact_location FROM experiments WHERE name = 'beside'")
     assert location.startswith((path.parent / "mlartifacts").as_uri())
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["study"], "nothing lies in the working directory"
+
+
+def test_a_study_with_a_long_name_is_tracked_in_an_experiment_with_a_short_one(store, tmp_path):
+    record = replace(with_trials(study(tmp_path, [3.0, 1.0])), study_name="x" * 600)
+    tracker(store, "short", record.directory).end(record, 0)
+    seen = Seen(store, "short")
+    assert seen.parent.info.run_name == "x" * 600 and seen.numbers == [0, 1]

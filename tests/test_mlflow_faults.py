@@ -172,6 +172,42 @@ def test_what_is_no_store_costs_nothing(tmp_path, caplog):
     assert "MLflow could not be written: " in caplog.text and len(case.states()) == 8
 
 
+def test_an_address_that_is_no_store_does_not_take_the_place_of_a_good_one(store, tmp_path):
+    path = tmp_path / "damaged.db"
+    path.write_bytes(b"this is no database" * 100)
+    case = tracked(store, "kept", tmp_path / "studies", n_trials=4)
+    assert case.start() == 0
+    before = (case.directory / PLACE_FILE).read_bytes()
+    case.tracker = tracker(f"sqlite:///{path}", "elsewhere", case.directory)
+    assert case.resume(n_trials=8) == 0
+    assert (case.directory / PLACE_FILE).read_bytes() == before
+    place = place_of(None, None, None, "test_study", case.directory, False)
+    assert place is not None
+    case.tracker = MlflowTracker(place)
+    assert case.resume(n_trials=8) == 0
+    assert Seen(store, "kept").numbers == list(range(8))
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+def test_a_study_that_dies_as_its_parent_run_is_made_in_another_store_has_one_there(
+    store, tmp_path, monkeypatch, is_done
+):
+    """Of its calls the second makes the experiment, the fourth the run."""
+    record, connect, name = with_trials(study(tmp_path, [3.0, 1.0])), mlflow_tracker._connect, f"moved {is_done}"
+    tracker(store, name, record.directory, is_new=True).end(record, 0)
+    before = (record.directory / PLACE_FILE).read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(mlflow_tracker, "_connect", lambda place: Dying(connect(place), 3, is_done))
+        tracker(store, f"{name} there", record.directory).end(record, 0)
+    assert len(Seen(store, f"{name} there").parents) == is_done
+    assert (record.directory / PLACE_FILE).read_bytes() == before
+    tracker(store, f"{name} there", record.directory).end(record, 0)
+    seen = Seen(store, f"{name} there")
+    assert seen.parent.info.status == "FINISHED" and seen.numbers == [0, 1]
+    place = place_of(None, None, None, "test_study", record.directory, False)
+    assert place is not None and place.experiment == f"{name} there"
+
+
 def test_a_fault_shows_no_password(tmp_path, monkeypatch):
     """As MLflow names the whole address of a server that does not answer."""
 

@@ -13,6 +13,7 @@ import pytest
 
 from hyperlax import playing
 from hyperlax.cli import main
+from hyperlax.errors import HyperlaxError
 from hyperlax.files import replacing
 from hyperlax.study.launcher import write_pages
 from tests.faults.disk import Disk, writing_to
@@ -104,6 +105,29 @@ def test_a_report_into_a_study_that_may_not_be_written_is_refused(study, tmp_pat
     line = said(["report", str(copy)], capsys, status)
     (copy / part).chmod(0o755)
     assert line.startswith(str(copy / part)) and "Permission denied" in line
+
+
+def test_a_report_whose_plots_have_no_directory_says_so_and_writes_nothing(study, tmp_path, capsys):
+    copy = shutil.copytree(study, tmp_path / "copy")
+    shutil.rmtree(copy / "analysis_plots")
+    for page in ("analysis_plots", "trials.csv", "report.html"):
+        (copy / page).write_text("mine")
+    line = said(["report", str(copy)], capsys, 1)
+    assert line == (
+        f"{copy / 'analysis_plots'}: is a file where a directory belongs. Put that right, then run the command again."
+    )
+    assert (copy / "trials.csv").read_text() == (copy / "report.html").read_text() == "mine"
+
+
+def test_a_study_whose_plots_have_no_directory_ends_with_the_line_that_goes_on(tmp_path):
+    case = Case(tmp_path, analyse=write_pages, n_trials=2)
+    assert case.start(timeout=1e-9) == 0
+    shutil.rmtree(case.directory / "analysis_plots", ignore_errors=True)
+    (case.directory / "analysis_plots").write_text("mine")
+    with pytest.raises(HyperlaxError, match="analysis_plots: is a file where a directory belongs.*\n.*--resume-from"):
+        case.resume()
+    (case.directory / "analysis_plots").unlink()
+    assert case.resume() == 0 and (case.directory / "report.html").exists()
 
 
 def test_a_film_that_cannot_be_written_beside_its_agent_says_how_to_write_it_elsewhere(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +68,17 @@ def test_a_study_that_goes_on_is_tracked_where_it_was(installed, monkeypatch):
     assert at(installed).study != before.study, "a new study is not the one that was there"
 
 
+def test_a_new_study_keeps_its_place_over_what_another_left_and_one_that_goes_on_keeps_that_of_before(installed):
+    for left in (None, "{", '{"uri": null, "experiment": "x", "study": "y"}'):
+        if left is not None:
+            (installed / PLACE_FILE).write_text(left)
+        new = at(installed, uri="sqlite:///new.db")
+        new.write_if_new()
+        assert at(installed, track=None, is_new=False) == new
+        at(installed, uri="sqlite:///moved.db", is_new=False).write_if_new()
+        assert at(installed, track=None, is_new=False) == new
+
+
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [
@@ -114,6 +126,35 @@ def test_an_address_without_a_password_is_kept_as_it_is(installed, uri):
 def test_a_file_may_be_named_like_a_password(installed, name):
     (installed / name).mkdir()
     assert at(installed, uri=f"sqlite:///{name}/x.db").shown == f"sqlite:///{installed}/{name}/x.db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("sqlite:///mf", "is a directory. Name a file, as sqlite:////.*/mf/mlflow.db."),
+        ("sqlite:///m%66", "is a directory"),
+        ("sqlite:///mf?timeout=3", "is a directory"),
+        ("sqlite:///" + "x" * 300, "is longer than the system takes. Choose a shorter name."),
+        ("sqlite:///" + "x" * 300 + "/mlflow.db", "is longer than the system takes"),
+    ],
+)
+def test_what_can_be_no_database_is_refused_and_not_waited_for(installed, monkeypatch, capsys, uri, why):
+    (installed / "mf").mkdir()
+    monkeypatch.setattr(tracking, "_import_mlflow", lambda: None)
+    monkeypatch.setattr(launcher, "run_study", lambda *args, **more: 0)
+    assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-uri", uri]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(f"^hyperlax: --tracking-uri {re.escape(uri)}: {why}", line)
+
+
+def test_a_study_whose_name_is_too_long_for_an_experiment_needs_one_of_its_own(installed):
+    assert place_of("mlflow", None, None, "x" * 500, installed, True) is not None
+    with pytest.raises(UsageError, match=r"has 501 letters; MLflow takes 500. Give a shorter name with --tracking-exp"):
+        place_of("mlflow", None, None, "x" * 501, installed, True)
+    place = place_of("mlflow", None, "short", "x" * 501, installed, True)
+    assert place is not None and place.experiment == "short"
+    place.write()
+    assert place_of(None, None, None, "x" * 501, installed, False) == place
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"uri": 3, "experiment": "x", "study": "y"}', '{"uri": null}'])

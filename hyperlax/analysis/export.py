@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from hyperlax.analysis.tables import trial_rows, write_trials
 from hyperlax.errors import UsageError
-from hyperlax.files import cell, replacing, write_json
+from hyperlax.files import cell, cut, replacing, write_json
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 EXTENSIONS = {"csv": "csv", "json": "json", "parquet": "parquet", "optuna-journal": "journal.log"}
+LONGEST_STEM = 200
+"""Bytes of a study's name in that of its export."""
+_NO_FILE_NAME = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
+"""Letters that some system's file names cannot hold."""
 
 
 def default_path(record: StudyRecord, kind: str) -> str:
-    """Where an export goes if nothing else is said: into the working directory."""
-    return f"{record.study_name}.{EXTENSIONS[kind]}"
+    """Where an export goes if nothing else is said: into the working directory, whatever the study's name."""
+    return f"{cut(_NO_FILE_NAME.sub('_', record.study_name), LONGEST_STEM)}.{EXTENSIONS[kind]}"
 
 
 def write_export(record: StudyRecord, kind: str, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +23,13 @@ def write_analysis(record: StudyRecord, into: Path) -> None:
     """Write the best trial or Pareto front, every plot and `trials.csv` into a directory; the last says that all is there.
 
     The plots share the study's one plotly.js in `analysis_plots/`, by a relative path.
+
+    Raises:
+      NotADirectoryError: `analysis_plots` is a file.
     """
     from hyperlax.analysis.plots import draw_all
 
+    _check_plots(record.directory / PLOTS_DIRECTORY)
     write_best(record, into)
     _write_plots(record, draw_all(record), into)
     write_trials(record, into / "trials.csv")
@@ -34,20 +39,30 @@ def write_study_pages(record: StudyRecord) -> None:
     """Write `analysis_plots/`, `trials.csv`, the best trial or Pareto front, and `report.html` at the study's root.
 
     What is known of the best on new seeds too, in `confirmation.csv` and a plot.
+
+    Raises:
+      NotADirectoryError: `analysis_plots` is a file; nothing is written.
     """
     from hyperlax.analysis.plots import CONFIRMATION, draw, draw_all
     from hyperlax.analysis.report import report
 
+    plots = record.directory / PLOTS_DIRECTORY
+    _check_plots(plots)
     drawings = draw_all(record)
     write_best(record, record.directory)
     write_trials(record, record.directory / "trials.csv")
     write_confirmation(record.confirmation, record.directory / "confirmation.csv")
     confirmed = draw(CONFIRMATION, record) if record.confirmation else None
-    plots = record.directory / PLOTS_DIRECTORY
     if confirmed is None:
         (plots / f"{CONFIRMATION.name}.html").unlink(missing_ok=True)
     _write_plots(record, [*drawings, *([confirmed] if confirmed else [])], plots)
     write_text(record.directory / "report.html", report(record, drawings, confirmed))
+
+
+def _check_plots(path: Path) -> None:
+    """NotADirectoryError if something else is where the directory of the plots belongs."""
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is a file where a directory belongs", str(path))
 
 
 def _write_plots(record: StudyRecord, drawings: list[Drawing], into: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
 from hyperlax.errors import UsageError
+from hyperlax.files import is_too_long
 from hyperlax.own_environments import registered
 from hyperlax.reading import read_json
 from hyperlax.recipe import Recipe, dotted
@@ -95,7 +96,8 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
 
     number: of a study's trial, by default the best. Raises UsageError if there is none, with what would give one.
     """
-    is_file, is_run = given.suffix in (ARRAYS, ABOUT), (given / f"agent{ABOUT}").exists()
+    run = given / f"agent{ABOUT}"
+    is_file, is_run = given.suffix in (ARRAYS, ABOUT), not is_too_long(run) and run.exists()
     if is_file or is_run:
         if number is not None:
             raise UsageError(

@@ -94,10 +94,12 @@ class MlflowTracker:
             raise HyperlaxError(shown) from None
 
     def _open(self, record: StudyRecord) -> StudyRun:
-        self._place.write()
+        self._place.write_if_new()
         client = _connect(self._place)
         experiment = _experiment(client, self._place)
-        run = StudyRun(client, experiment, _parent(client, experiment, self._place.study, record))
+        parent = _parent(client, experiment, self._place.study, record)
+        self._place.write()
+        run = StudyRun(client, experiment, parent)
         if not self._is_announced:
             log.info("Tracked in MLflow, experiment %s. %s", self._place.experiment, _how_to_look(self._place))
             self._is_announced = True

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import re
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from hyperlax.errors import UsageError
-from hyperlax.files import write_json
+from hyperlax.files import is_too_long, write_json
 from hyperlax.reading import DAMAGED, fits, read_json
 
 PLACE_FILE = "mlflow.json"
@@ -55,6 +56,16 @@ class Place:
         kept = None if _secrets(self.uri) else self.uri
         write_json(self.path, {"uri": kept, "experiment": self.experiment, "study": self.study})
 
+    def write_if_new(self) -> None:
+        """Keep it if nothing of this study is kept yet: its parent run must be found again whenever the process dies.
+
+        Else what is kept has the same tag, and an address that may be the better one: `write` is for one that has answered.
+        """
+        with suppress(UsageError):
+            if _kept(self.path).get("study") == self.study:
+                return
+        self.write()
+
 
 def place_of(
     track: str | None, uri: str | None, experiment: str | None, study_name: str, root: Path, is_new: bool
@@ -80,6 +91,11 @@ def place_of(
         leave = "" if track else ", or give --track none"
         raise UsageError(f'--track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"{leave}')
     name = experiment or kept.get("experiment") or study_name
+    if len(name) > LONGEST_EXPERIMENT:
+        raise UsageError(
+            f"--track mlflow names the experiment after the study, whose name has {len(name)} letters; MLflow takes "
+            f"{LONGEST_EXPERIMENT}. Give a shorter name with --tracking-experiment."
+        )
     return Place(found, name, kept.get("study") or uuid.uuid4().hex, path)
 
 
@@ -132,8 +148,13 @@ def _checked(uri: str, where: str) -> str:
     if not name or not rest.startswith("/"):
         raise UsageError(f"{where} {_hidden(uri, uri)}: names no file. Write {SQLITE}mlflow.db.")
     path = Path(name).absolute()
-    if not Path(unquote(str(path))).parent.is_dir():
+    meant = Path(unquote(str(path)))
+    if is_too_long(meant):
+        raise UsageError(f"{where} {_hidden(uri, uri)}: is longer than the system takes. Choose a shorter name.")
+    if not meant.parent.is_dir():
         raise UsageError(f"{where} {_hidden(uri, uri)}: {path.parent} is no directory. Make it, or name another file.")
+    if meant.is_dir():
+        raise UsageError(f"{where} {_hidden(uri, uri)}: is a directory. Name a file, as {SQLITE}{path}/mlflow.db.")
     return f"{SQLITE}{path}{mark}{query}"
 
 

@@ -38,7 +38,7 @@ def new_file(given: str, replaces: bool = False, flag: str = "--output") -> Path
     if path.exists() and not (replaces and path.is_file()):
         raise UsageError(f"{path}: exists already. Remove it, or choose another name with {flag}.")
     if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: {path.absolute().parent} is no directory. Make it, or choose another {flag}.")
+        raise UsageError(f"{path}: {path.absolute().parent} is not a directory. Make it, or choose another {flag}.")
     return path
 
 

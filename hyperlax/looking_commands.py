@@ -59,11 +59,11 @@ def _root_of_studies(given: str) -> Path:
 
     root, advice = Path(given), "Give the --output-root of studies."
     if not given.strip():
-        raise UsageError(f"list {given!r}: is no directory. {advice}")
+        raise UsageError(f"list {given!r}: is not a directory. {advice}")
     if is_too_long(root):
         raise UsageError(f"list {given}: is longer than the system takes. {advice}")
     if not root.is_dir():
-        raise UsageError(f"list {given}: is no directory. {advice}")
+        raise UsageError(f"list {given}: is not a directory. {advice}")
     return root
 
 

@@ -59,7 +59,7 @@ def check_command(directory: Path, stored: StudyArguments, command: str) -> None
 def named_directory(given: str, asked_by: str) -> Path:
     """The directory of a study, as typed. UsageError for an empty name, which `Path` takes for the working directory."""
     if not given.strip():
-        raise _no_study(f"{asked_by} {given!r}", "is no directory")
+        raise _no_study(f"{asked_by} {given!r}", "is not a directory")
     return Path(given)
 
 
@@ -78,7 +78,7 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
         raise _no_study(f"{asked_by} {directory}", "is longer than the system takes")
     _refuse_hidden(path)
     if not path.is_file():
-        found = "holds no study.json" if directory.is_dir() else "is no directory"
+        found = "holds no study.json" if directory.is_dir() else "is not a directory"
         raise _no_study(f"{asked_by} {directory}", found)
     stored = read_json(path)
     if not isinstance(stored, dict) or not isinstance(stored.get("arguments"), dict):

@@ -51,7 +51,7 @@ def read_entries(path: str, rename: Callable[[str], str]) -> dict[str, Entry]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = ", ".join(words for words in (error.context, error.problem) if words)
-        raise UsageError(f"{path}:{mark.line + 1 if mark else 1}: is no YAML ({said}).") from error
+        raise UsageError(f"{path}:{mark.line + 1 if mark else 1}: is not valid YAML ({said}).") from error
     except RecursionError as error:
         raise UsageError(f"{path}: is nested too deeply, or refers to itself.") from error
 

@@ -308,7 +308,7 @@ def test_a_study_gives_its_best_agent(study):
         (["{study}", "--trial", "99"], "has no such trial. Its trials are 0 to 5"),
         (["{study}", "--trial", "{beaten}"], "which is COMPLETE, is not kept"),
         (["{agent}", "--trial", "3"], "holds one agent"),
-        (["{nowhere}"], "is no directory"),
+        (["{nowhere}"], "is not a directory"),
         (["{study}", "--episodes", "0"], "--episodes needs a number from 1"),
         (["{study}", "--training-seed", "7"], "has the seeds 0 to 1, not 7"),
         (["{study}", "--gif", "{agent}"], "exists already"),

@@ -202,7 +202,7 @@ def test_a_resume_is_checked_too():
 
 def test_the_arguments_of_a_study_are_read_from_its_directory():
     directory = Path("study")
-    with pytest.raises(UsageError, match="--resume-from study: is no directory"):
+    with pytest.raises(UsageError, match="--resume-from study: is not a directory"):
         read_stored(directory, "--resume-from")
     directory.mkdir()
     with pytest.raises(UsageError, match="--resume-from study: holds no study.json"):

@@ -146,14 +146,14 @@ def test_a_study_is_watched_until_nobody_runs_it(case, capsys, monkeypatch):
     ("words", "message"),
     [
         (["watch", "{study}", "--seconds", "0"], "--seconds must be from 0.1 to 3600, got 0."),
-        (["watch", "{nowhere}"], "is no directory"),
+        (["watch", "{nowhere}"], "is not a directory"),
         (["show", "{study}", "99"], "there is no such trial. Its trials are 0 to 11."),
         (["show", "{study}", "--top", "0"], "--top must be at least 1, got 0."),
-        (["show", "{nowhere}"], "is no directory. Give the directory of a study"),
-        (["list", "{nowhere}"], "is no directory"),
-        (["export", "{study}", "--output", "{nowhere}/trials.csv"], "is no directory. Make it"),
+        (["show", "{nowhere}"], "is not a directory. Give the directory of a study"),
+        (["list", "{nowhere}"], "is not a directory"),
+        (["export", "{study}", "--output", "{nowhere}/trials.csv"], "is not a directory. Make it"),
         (["export", "{study}", "--output", "{study}/study.json"], "exists already"),
-        (["delete", "{nowhere}", "--yes"], "is no directory"),
+        (["delete", "{nowhere}", "--yes"], "is not a directory"),
         (["compare", "{study}", "{study}"], "compare needs two different directories"),
         (["compare", "{study}", "{study}/"], "compare needs two different directories"),
         (["compare", "{study}", "{study}/../gymnax_pendulum"], "compare needs two different directories"),
@@ -161,10 +161,10 @@ def test_a_study_is_watched_until_nobody_runs_it(case, capsys, monkeypatch):
             ["compare", "{study}", "{other}", "{study}/"],
             "compare {study}/: this study is named more than once. Name each once.",
         ),
-        (["compare", "{study}", "{nowhere}"], "is no directory"),
+        (["compare", "{study}", "{nowhere}"], "is not a directory"),
         (["delete", "{study}"], "nobody is there to ask. Add --yes"),
-        (["list", ""], "list '': is no directory. Give the --output-root of studies."),
-        (["list", " "], "list ' ': is no directory"),
+        (["list", ""], "list '': is not a directory. Give the --output-root of studies."),
+        (["list", " "], "list ' ': is not a directory"),
         (["list", LONG], f"list {LONG}: is longer than the system takes. Give the --output-root"),
         (["export", "{study}", "--output", ""], "--output '': names no file. Name one, or leave --output out."),
         (
@@ -375,5 +375,5 @@ def test_a_sparkline_covers_its_range_and_leaves_out_what_is_not_finite():
 
 
 def test_opening_says_who_asked():
-    with pytest.raises(UsageError, match="^export nowhere: is no directory"):
+    with pytest.raises(UsageError, match="^export nowhere: is not a directory"):
         open_study(Path("nowhere"), "export")

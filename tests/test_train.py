@@ -62,7 +62,7 @@ def test_flags_say_what_is_otherwise(study, trained):
     ("words", "message"),
     [
         (["--from", "{study}", "--trial", "99"], "has no such trial. Its trials are 0 to 11"),
-        (["--from", "{nowhere}"], "is no directory"),
+        (["--from", "{nowhere}"], "is not a directory"),
         (["--from", "{study}", "--num-seeds", "0"], "--num-seeds"),
     ],
 )

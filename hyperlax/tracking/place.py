@@ -152,7 +152,9 @@ def _checked(uri: str, where: str) -> str:
     if is_too_long(meant):
         raise UsageError(f"{where} {_hidden(uri, uri)}: is longer than the system takes. Choose a shorter name.")
     if not meant.parent.is_dir():
-        raise UsageError(f"{where} {_hidden(uri, uri)}: {path.parent} is no directory. Make it, or name another file.")
+        raise UsageError(
+            f"{where} {_hidden(uri, uri)}: {path.parent} is not a directory. Make it, or name another file."
+        )
     if meant.is_dir():
         raise UsageError(f"{where} {_hidden(uri, uri)}: is a directory. Name a file, as {SQLITE}{path}/mlflow.db.")
     return f"{SQLITE}{path}{mark}{query}"

@@ -201,7 +201,7 @@ COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "completion": (CompletionFlags, completion),
 }
 
-STUDIES = ("optuna-hp-search", "run-study", "sweep-hp-samples")
+STUDIES = ("optuna-hp-search", "run-study", "sweep-hp-samples", "pbt")
 """The commands whose work is a study on disk; what they print is about it."""
 
 

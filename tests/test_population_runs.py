@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from hyperlax.study.population_start import run_population
 from hyperlax.study.record import StudyRecord
 from tests.fake_population import STEPS_PER_INTERVAL, FakePopulation
 from tests.study_cases import MIXED, Killed, killing, recipe_of
+from tests.test_cli_output import Left
 
 pytestmark = pytest.mark.timeout(120)
 MEMBERS, INTERVALS = 8, 4
@@ -226,6 +228,15 @@ def test_ctrl_c_ends_the_interval_saves_and_names_the_command(whole, tmp_path, c
     assert f"hyperlax pbt --resume-from {run.directory}" in capsys.readouterr().out
     assert len(run.pages[-1].trials) == 2 * MEMBERS
     assert run.resume() == 0
+    assert run.told() == whole.told()
+
+
+def test_a_run_that_nobody_reads_goes_on_to_its_end(whole, tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    monkeypatch.setattr(sys, "stdout", Left())
+    monkeypatch.setattr(sys, "stderr", Left())
+    assert run.start() == 0
+    monkeypatch.undo()
     assert run.told() == whole.told()
 
 

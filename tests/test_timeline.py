@@ -166,5 +166,5 @@ def test_a_damaged_timeline_costs_its_plot_alone(tmp_path: Path) -> None:
     record = study(tmp_path, np.arange(8.0))
     next(tmp_path.rglob(TIMELINE)).write_text("trial,state\n0,COMPLETE\n")
     drawings = {drawn.plot.name: drawn for drawn in draw_all(record)}
-    assert drawings["timeline"].error.startswith("KeyError")
+    assert drawings["timeline"].error.endswith("timeline.csv: is damaged (lacks 'slot').")
     assert all(json.loads(drawn.figure) for name, drawn in drawings.items() if name != "timeline")

@@ -26,6 +26,7 @@ from hyperlax.envs import canonical
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import write_json
 from hyperlax.metrics import ReferenceReturns
+from hyperlax.output import heard, printing_to_whoever_listens
 from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study import findings
@@ -72,6 +73,7 @@ class PopulationLoop:
         self._checkpoint = Checkpoint(directory.checkpoints / CHECKPOINT, 0.0)
         self._schedule_file = directory.root / SCHEDULE_FILE
         self._stop = Stop()
+        self._watched = heard(sys.stderr)
         self._best = -np.inf
         self._began = self._drawn = time.monotonic()
 
@@ -81,7 +83,7 @@ class PopulationLoop:
         self._directory.check_database(arguments.study_name, is_population=True)
         self._manifest.write(self._directory.manifest)
         storage = StudyStorage(self._directory.database, arguments.study_name, arguments.objectives)
-        with closing(storage), stopping_on_signals(self._stop):
+        with closing(storage), stopping_on_signals(self._stop), printing_to_whoever_listens():
             storage.describe(
                 {
                     "recipe": self._recipe.name,
@@ -231,7 +233,7 @@ class PopulationLoop:
             f"{measured.timing['steps_per_second']:,.0f} steps/s",
             f"{clock((now - self._began) / done * (total - interval - 1))} left",
         ]
-        print("  ".join(parts), file=sys.stderr, flush=True)
+        print("  ".join(parts), file=self._watched, flush=True)
         if now - self._drawn > PAGES_SECONDS:
             self._write_pages()
             self._drawn = time.monotonic()

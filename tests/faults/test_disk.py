@@ -101,7 +101,7 @@ def test_whatever_write_of_a_trial_finds_no_room_going_on_ends_it_as_if_nothing_
     assert refuse_each_write(copy, lambda case: case.resume(FakeRunner(lanes=1)), go_on, check) >= NEXT_WRITES
 
 
-@pytest.mark.parametrize("command", ["--retry-failed", "invalidate"])
+@pytest.mark.parametrize("command", [pytest.param("--retry-failed", marks=pytest.mark.slow), "invalidate"])
 def test_whatever_write_of_an_amendment_finds_no_room_giving_the_command_again_does_it(tmp_path, command):
     def run(case: Case) -> int:
         if command == "invalidate":

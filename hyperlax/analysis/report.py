@@ -64,7 +64,7 @@ def _tiles(record: StudyRecord, cost: Cost | None) -> str:
         tiles.append(_tile(number(infeasible), "miss a constraint"))
     if cost:
         if cost.duration is not None:
-            tiles.append(_tile(clock(cost.duration), "duration"))
+            tiles.append(_tile(clock(cost.duration), "duration of training"))
         if cost.steps is not None:
             tiles.append(_tile(number(cost.steps), "environment steps"))
         if cost.steps_per_train_second is not None:

@@ -1,0 +1,138 @@
+"""Every command in README and docs runs, where what it speaks of is there; what trains is a fake."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hyperlax import playing
+from hyperlax.agent import Policy, save_agent
+from hyperlax.cli import main
+from hyperlax.study import dashboard, launcher, planning, population_start, schedule_replay, single
+from hyperlax.study.agents import agent_path
+from tests.desk import ROOT
+from tests.fake_population import FakePopulation
+from tests.fake_runner import POINTS, STEPS_PER_POINT, FakeRunner
+from tests.test_docs import PAGES, commands
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+SEARCH = "optuna-hp-search --algo-and-network-config {recipe}_mlp --env-config gymnax.{environment}"
+STUDY = Path("my_optuna_studies/ppo_mlp/gymnax_cartpole")
+BEGUN = (
+    f"{SEARCH.format(recipe='ppo', environment='cartpole')} --n-trials 16",
+    f"{SEARCH.format(recipe='dqn', environment='cartpole')} --n-trials 4",
+    "run-study studies/sac_pendulum.yaml",
+    "pbt --algo-and-network-config ppo_mlp --env-config gymnax.pendulum --population-size 4",
+    "sweep-hp-samples --algo-and-network-config sac_mlp --env-config gymnax.pendulum --num-samples 4 --output-root my_sweeps",
+    "generate-hp-samples --algo-and-network-config sac_mlp --num-samples 4 --output mine.csv",
+)
+"""What the pages take for done."""
+LINES = [
+    pytest.param(line, id=f"{page.stem}: {' '.join(line.split())[:90]}")
+    for page in PAGES
+    for line in dict.fromkeys(commands(page))
+    if "--help" not in line
+]
+
+
+def short(run: Callable[..., int]) -> Callable[..., int]:
+    """`run_study` as long as the fake's trials are."""
+
+    def run_short(arguments: Any, recipe: Any, where: Any, **more: Any) -> int:
+        arguments = replace(arguments, total_timesteps=POINTS * STEPS_PER_POINT, num_evaluations=POINTS)
+        seeds = arguments.num_seeds
+        runner = FakeRunner(num_seeds=seeds, racing=arguments.seed_schedule == "racing")
+        confirmer = lambda *given: FakeRunner(num_seeds=arguments.confirm_seeds)  # noqa: E731
+        return run(arguments, recipe, where, runner, confirmer=confirmer, **more)
+
+    return run_short
+
+
+@pytest.fixture(scope="module")
+def faked() -> Iterator[pytest.MonkeyPatch]:
+    """Nothing is trained, filmed or served; a question is answered with yes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launcher, "run_study", short(launcher.run_study))
+        patch.setattr(planning, "runner_of_study", lambda *given: FakeRunner())
+        patch.setattr(single, "runner_of_single", lambda arguments, _: FakeRunner(num_seeds=arguments.num_seeds))
+        patch.setattr(
+            schedule_replay, "runner_of_schedule", lambda arguments, *rest: FakeRunner(num_seeds=arguments.num_seeds)
+        )
+        patch.setattr(
+            population_start,
+            "make_population",
+            lambda arguments, _: FakePopulation(
+                arguments.population_size, arguments.num_intervals, arguments.num_seeds
+            ),
+        )
+        patch.setattr(playing, "film", lambda agent, environment, seed, path: (path.write_bytes(b"GIF") and 1, 1.0))
+        patch.setattr(dashboard, "serve", lambda *given: 0)
+        patch.setattr("builtins.input", lambda question: "y")
+        patch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def begun(faked, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory in which the pages' studies are there."""
+    desk = tmp_path_factory.mktemp("begun")
+    new_desk(desk)
+    before = Path.cwd()
+    os.chdir(desk)
+    try:
+        for line in BEGUN:
+            assert main(shlex.split(line)) == 0, line
+        single_run = Path("my_single_runs/ppo_mlp/gymnax_cartpole/single_0000")
+        single_run.mkdir(parents=True)
+        for path, trial in ((single_run / "agent", 0), *((agent_path(STUDY, number), number) for number in range(16))):
+            save_agent(path, CARTPOLE, {"trial": trial, "seed": 0})
+    finally:
+        os.chdir(before)
+    return desk
+
+
+CARTPOLE = Policy(
+    {
+        "algorithm": "PPO",
+        "environment": "gymnax.cartpole",
+        "observation_size": 4,
+        "action": {"n": 2},
+        "activation": "tanh",
+        "output": "argmax",
+    },
+    {"head.kernel": np.ones((1, 4, 2), np.float32), "head.bias": np.zeros((1, 2), np.float32)},
+)
+
+
+def new_desk(path: Path) -> None:
+    """The repository's recipes, the README's own one, and its studies."""
+    for folder in ("recipes", "studies"):
+        shutil.copytree(ROOT / folder, path / folder, dirs_exist_ok=True)
+    shutil.copy(ROOT / "recipes" / "ppo_mlp.py", path / "recipes" / "ppo_small.py")
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.usefixtures("faked")
+def test_a_documented_command_runs(line, begun, tmp_path, monkeypatch):
+    words = shlex.split(line, comments=True)
+    words = words[3:] if words[1] == "-m" else words[1:]
+    words = words[: words.index(">")] if ">" in words else words
+    if "--track" in words:
+        pytest.importorskip("mlflow")
+    spoken_of = [word for before, word in itertools.pairwise(words) if before not in ("--output-root", "--output")]
+    if any(word.startswith(("my_", "mine")) and (begun / word).exists() for word in spoken_of):
+        shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    else:
+        new_desk(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 0

@@ -292,7 +292,8 @@ def test_a_shell_completes_commands_and_flags(shell, capsys):
         ("optuna-hp-search --resume-from ", []),
     ],
 )
-def test_bash_completes_words_and_leaves_files_to_its_default(typed, offered, capsys):
+def test_bash_completes_words_and_leaves_files_to_its_default(typed, offered, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert main(["completion", "bash"]) == 0
     words = ["hyperlax", *typed.split(" ")]
     script = f"""

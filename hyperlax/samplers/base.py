@@ -1,0 +1,47 @@
+"""The sampler protocol: who suggests trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+Known = Callable[[int], "Sequence[FrozenTrial]"]
+"""start -> the trials below it, by number, as they stood when the super-batch that begins at `start` was first asked."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A suggested trial. params: as Optuna keeps them. system_attrs: what the sampler noted about it."""
+
+    params: dict[str, Any]
+    system_attrs: dict[str, Any]
+
+
+class Sampler(Protocol):
+    """Suggests the trials of a study, super-batch after super-batch: trials b S ... b S + S - 1 are super-batch b.
+
+    Suggestions follow from the seed and from `known` alone: not from interruptions, speed or the number of slots.
+    """
+
+    super_batch: int
+
+    @property
+    def learns(self) -> bool:
+        """Whether suggestions follow from the results of earlier trials."""
+        ...
+
+    def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[Suggestion]:
+        """Return the first `count` suggestions of the super-batch that begins with trial `start`.
+
+        None repeats an earlier trial. Fewer than `count` mean that every configuration of a finite space is used.
+        saved: a `state` that spares asking for the trials before it again.
+        """
+        ...
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what a new sampler needs to stand where this one does, as JSON; None where it has to be asked for all again."""
+        ...

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from hyperlax.agent import Policy
 from hyperlax.stays import Stay
-from hyperlax.trial import Curve, Plan, Trial
+from hyperlax.trial import NOT_FINITE, Curve, Plan, Trial
 
 SHARED = 0
 """The group of trials that may share lanes with any others."""
@@ -24,6 +24,7 @@ class SegmentResult:
       segments: Segments of this repetition that are done.
       curve: This repetition so far. It ends before the first evaluation that was not finite.
       fault_step: Environment steps of one seed at that evaluation; None while all were finite.
+      fault: Why the trial fails there.
       is_done: Whether this repetition has ended: the budget is spent, or, where trials train in closed batches, its batch ended.
       lane, num_parameters, train_seconds, stays: As in `Outcome`, since the trial entered.
       policy: What the trial became, at the end of its training; None before.
@@ -40,6 +41,7 @@ class SegmentResult:
     train_seconds: float
     policy: Policy | None = None
     stays: tuple[Stay, ...] = ()
+    fault: str = NOT_FINITE
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from hyperlax.errors import UsageError
 from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Scheduler, Shown, Stop
 from hyperlax.study.batch_files import Rows, Scoring, TrialEnd, failed_batch
 from hyperlax.study.limits import Limits
-from hyperlax.study.observer import Observer
+from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.results import problem_of
 from hyperlax.study.running import RunningTrial, validate
@@ -220,8 +220,7 @@ class Loop:
         for running in group:
             running.enter()
         self._trials.start(numbers)
-        for observer in self._observers:
-            observer.trials_started(numbers)
+        tell(self._observers, lambda observer: observer.trials_started(numbers))
 
     def _set_group(self, group: Sequence[RunningTrial]) -> None:
         """Give trials a group of their own."""
@@ -244,8 +243,7 @@ class Loop:
         """Train on, and note what trials have shown."""
         results, evicted = self._backend.advance()
         steps = sum(self._note(result) for result in results)
-        for observer in self._observers:
-            observer.steps_done(steps)
+        tell(self._observers, lambda observer: observer.steps_done(steps))
         for some in evicted:
             self._readmit(some)
 
@@ -382,8 +380,7 @@ class Loop:
         self._left -= len(ends)
         for end in ends:
             self._limits.count(end.state, end.reason)
-        for observer in self._observers:
-            observer.trials_ended(ends)
+        tell(self._observers, lambda observer: observer.trials_ended(ends))
 
     def _timing(self, trials: Sequence[RunningTrial]) -> dict[str, Any]:
         """Return what the trials cost. Of refilled lanes also the share of their segments, since the start, that was of use."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,48 +95,7 @@ class Pages(Observer):
         self._thread.shutdown()
 
 
-class Observers(Observer):
-    """Several observers, told one after another."""
-
-    def __init__(self, observers: Sequence[Observer]):
-        self._observers = tuple(observers)
-
-    def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
-        for observer in self._observers:
-            observer.study_started(snapshot)
-
-    def training_started(self, training: Training) -> None:
-        for observer in self._observers:
-            observer.training_started(training)
-
-    def trials_started(self, numbers: list[int]) -> None:
-        for observer in self._observers:
-            observer.trials_started(numbers)
-
-    def steps_done(self, steps: int) -> None:
-        for observer in self._observers:
-            observer.steps_done(steps)
-
-    def trials_ended(self, ends: list[TrialEnd]) -> None:
-        for observer in self._observers:
-            observer.trials_ended(ends)
-
-    def training_ended(self) -> None:
-        for observer in self._observers:
-            observer.training_ended()
-
-    def super_batch_ended(self, record: StudyRecord, directory: Path | None) -> None:
-        for observer in self._observers:
-            observer.super_batch_ended(record, directory)
-
-    def training_written(self) -> None:
-        for observer in self._observers:
-            observer.training_written()
-
-    def study_ended(self, snapshot: Callable[[], StudyRecord], status: int) -> None:
-        for observer in self._observers:
-            observer.study_ended(snapshot, status)
-
-    def close(self) -> None:
-        for observer in self._observers:
-            observer.close()
+def tell(observers: Iterable[Observer], call: Callable[[Observer], None]) -> None:
+    """Tell several observers, one after another."""
+    for observer in observers:
+        call(observer)

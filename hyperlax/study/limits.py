@@ -28,6 +28,12 @@ class Limits:
         self._finished = 0
         self._causes: Counter[str] = Counter()
 
+    def without_failures(self) -> Limits:
+        """Return the same limits, but for the failures."""
+        limits = Limits(self.stop)
+        limits._deadline = self._deadline
+        return limits
+
     def count(self, state: str, reason: str) -> None:
         """Count a finished trial."""
         self._finished += 1

@@ -86,7 +86,9 @@ class Settings:
       refills: Whether trials enter and leave lanes one by one. Otherwise they train in closed batches, and a super-batch is asked
         for once the one before has ended.
       lanes: The most trials in lanes at once, where lanes are refilled.
-      checkpoint_seconds: Between two saves; 0 saves whenever something has advanced.
+      checkpoint_seconds: Between two saves of refilled lanes; 0 saves whenever something has advanced. Closed batches are saved by
+        their backend.
+      fatal: Errors of a program that end the run. After any other its trials are tried again, until the one at fault fails.
     """
 
     scoring: Scoring
@@ -96,6 +98,7 @@ class Settings:
     refills: bool = False
     lanes: int = 1
     checkpoint_seconds: float = 60.0
+    fatal: tuple[type[Exception], ...] = ()
 
 
 class Loop:
@@ -133,12 +136,20 @@ class Loop:
                     break
                 self._advance()
                 self._decide()
-                if time.monotonic() >= self._save_at:
+                if self._settings.refills and time.monotonic() >= self._save_at:
                     self._save()
         except KeyboardInterrupt:
             self._limits.stop.set()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Save what is in lanes; closed batches stop at the next segment, and those that end there are recorded."""
         self._record()
         self._save()
+        if not self._settings.refills:
+            self._advance()
+            self._decide()
+            self._record()
         self._trials.requeue(list(self._running))
 
     def _resume(self) -> None:
@@ -342,6 +353,8 @@ class Loop:
     def _readmit(self, evicted: Evicted) -> None:
         """Let trials that lost their lanes restart: after an error in two halves, so that in the end the one at fault is alone."""
         trials, error = [self._running[number] for number in evicted.numbers], evicted.error
+        if isinstance(error, self._settings.fatal):
+            raise error
         if error and len(trials) == 1:
             self._fail(trials[0], cause_of_error(error), error)
             return
@@ -378,6 +391,9 @@ class Loop:
         batch = HparamBatch(tuple(running.trial for running in trials))
         ends = self._trials.record(batch, result, {running.number: running.shown for running in trials})
         self._left -= len(ends)
+        if not self._settings.refills:
+            for number in batch.numbers:
+                self._backend.leave(number)
         for end in ends:
             self._limits.count(end.state, end.reason)
         tell(self._observers, lambda observer: observer.trials_ended(ends))

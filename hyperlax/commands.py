@@ -121,9 +121,15 @@ def generate_hp_samples(flags: GenerateFlags) -> int:
     recipe = load(recipe_name(flags))
     arguments = resolve_generate(flags, recipe)
     _check_searched(recipe)
-    from hyperlax.study.drawing import generate
+    from hyperlax import samples
+    from hyperlax.samplers.fixed import draw
+    from hyperlax.study.refusals import writing
 
-    return generate(arguments, recipe)
+    drawn = draw(recipe, arguments.sampling_method, arguments.num_samples, arguments.seed)
+    with writing(arguments.output):
+        samples.write(arguments.output, drawn)
+    print(f"{len(drawn)} configurations of {recipe.name} ({arguments.sampling_method}): {arguments.output}")
+    return 0
 
 
 def sweep_hp_samples(flags: SweepFlags) -> int:
@@ -154,7 +160,7 @@ def repair(flags: RepairFlags) -> int:
 
     directory = named_directory(flags.directory, "repair")
     arguments, recipe = _study_in(directory, "repair")
-    from hyperlax.study.repair import repair as repair_study
+    from hyperlax.study.maintenance import repair as repair_study
 
     return repair_study(arguments, recipe, directory)
 
@@ -165,7 +171,7 @@ def invalidate(flags: InvalidateFlags) -> int:
 
     directory = named_directory(flags.directory, "invalidate")
     arguments, recipe = _study_in(directory, "invalidate")
-    from hyperlax.study.invalidate import invalidate as invalidate_trials
+    from hyperlax.study.maintenance import invalidate as invalidate_trials
 
     return invalidate_trials(arguments, recipe, directory, flags.trials, flags.reason)
 
@@ -223,8 +229,7 @@ def _new_sweep(flags: SweepFlags) -> tuple[StudyArguments, Recipe]:
     arguments = resolve_sweep(flags, recipe, len(loaded))
     if not loaded:
         _check_searched(recipe)
-    from hyperlax.study.drawing import draw
-    from hyperlax.study.presampled import presampled
+    from hyperlax.samplers.fixed import draw, presampled
 
     found = loaded or draw(recipe, arguments.sampling_method or "", arguments.n_trials, arguments.seed)
     return arguments, presampled(recipe, found, flags.load_hyperparams or str(recipe.path))
@@ -238,9 +243,10 @@ def _study_in(directory: Path, asked_by: str) -> tuple[StudyArguments, Recipe]:
     recipe = load_recipe_of(directory, arguments)
     if not arguments.is_sweep:
         return arguments, recipe
-    from hyperlax.study.presampled import stored
+    from hyperlax.samplers.fixed import stored
+    from hyperlax.study.directory import SAMPLES
 
-    return arguments, stored(recipe, directory)
+    return arguments, stored(recipe, directory / SAMPLES)
 
 
 def _run(flags: SearchFlags | SweepFlags, arguments: StudyArguments, recipe: Recipe, directory: Path | None) -> int:

@@ -19,7 +19,7 @@ from hyperlax.engine.pruning import (
     crowding_distances,
     non_dominated_ranks,
 )
-from hyperlax.study.rehearsal import Life, views
+from hyperlax.study.simulated_schedule import TrialProgress, simulate_schedule
 
 
 def judged(rule: Rule, curves: list[list[float]], directions: tuple[str, ...] = ("maximize",)) -> list[Verdict | None]:
@@ -165,11 +165,11 @@ def test_a_rehearsal_goes_on_as_more_becomes_known(lives: list[tuple[int, bool]]
     """What is known of a super-batch stays as it is, and in the end every super-batch is asked."""
 
     def at(tick: int) -> Any:
-        return lambda trial: Life(min(lives[trial][0], tick), lives[trial][0] <= tick)
+        return lambda trial: TrialProgress(min(lives[trial][0], tick), lives[trial][0] <= tick)
 
     before: list[frozenset[int]] = []
     for tick in range(7):
-        now = list(views(at(tick), lanes, super_batch, len(lives)))
+        now = list(simulate_schedule(at(tick), lanes, super_batch, len(lives)))
         assert now[: len(before)] == before
         before = now
     assert len(before) == -(-len(lives) // super_batch)

@@ -12,9 +12,9 @@ from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
 from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import TrialEnd, judge_all, write_batch
-from hyperlax.study.conversation import Conversation
 from hyperlax.study.failures import Failures
 from hyperlax.study.progress import Progress
+from hyperlax.study.state import StudyState
 from hyperlax.trial import BatchResult, HparamBatch
 
 log = logging.getLogger(__name__)
@@ -29,13 +29,13 @@ class Endings:
         recipe: Recipe,
         root: Path,
         reference: ReferenceReturns,
-        conversation: Conversation,
+        state: StudyState,
         failures: Failures,
         progress: Progress,
     ):
         self._leading, self._searched = arguments.objective_names[0], recipe.space.keys()
         self._judged = list(arguments.judged)
-        self._reference, self._aggregate, self._conversation = reference, arguments.aggregate, conversation
+        self._reference, self._aggregate, self._state = reference, arguments.aggregate, state
         self._constraints, self._save_agents = arguments.constraints, arguments.save_agents
         self._root, self._about = root, {"study": arguments.study_name, **about_recipe(recipe)}
         self._failures, self._progress = failures, progress
@@ -51,7 +51,7 @@ class Endings:
 
         intermediate: of a study that prunes, trial -> by what it was judged at the end of every segment.
         """
-        path = self._conversation.new_batch(super_batch)
+        path = self._state.new_batch(super_batch)
         if self._save_agents != "none":
             judged = judge_all(batch, result, self._reference, self._searched, self._aggregate)
             complete = [end.number for end in judged if end.state == "COMPLETE"]
@@ -59,7 +59,7 @@ class Endings:
         ends = write_batch(
             path, batch, result, self._reference, self._searched, self._aggregate, self._judged, intermediate
         )
-        self._conversation.tell(ends, path)
+        self._state.record(ends, path)
         _log_failures(ends)
         for end in ends:
             self._failures.count(end.state, end.reason)

@@ -15,26 +15,26 @@ from hyperlax.metrics import ReferenceReturns
 from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study.confirmation import confirmation_of
-from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.importances import importances
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.storage import importances
+from hyperlax.study.state import StudyState
 
 Analyse = Callable[[StudyRecord, Path], None]
 """Writes the analysis of a study into a super-batch's `analysis` directory and at the study's root."""
 
 
-def finished_super_batches(conversation: Conversation, super_batch: int) -> int:
+def finished_super_batches(state: StudyState, super_batch: int) -> int:
     """How many super-batches there are before the first that has an unfinished trial."""
-    trials = conversation.trials()
+    trials = state.trials()
     unfinished = [trial.number for trial in trials if not trial.state.is_finished()]
     return unfinished[0] // super_batch if unfinished else -(-len(trials) // super_batch)
 
 
-def settled_trials(conversation: Conversation, super_batch: int) -> int:
+def settled_trials(state: StudyState, super_batch: int) -> int:
     """How many trials the finished super-batches have; the last one may be filled up when a study goes on."""
-    return min(finished_super_batches(conversation, super_batch) * super_batch, len(conversation.trials()))
+    return min(finished_super_batches(state, super_batch) * super_batch, len(state.trials()))
 
 
 def prepare(
@@ -43,19 +43,19 @@ def prepare(
     recipe: Recipe,
     manifest: Manifest,
     directory: StudyDirectory,
-    conversation: Conversation,
+    state: StudyState,
 ) -> Iterator[Callable[[], None]]:
     """The analysis as of the last super-batch that was ever finished, to be called, after those before it that are missing.
 
     That of a super-batch knows nothing of later trials. Where trials are run again, the last one shows them as running.
     """
     width = arguments.optuna_study_batch_size
-    finished = finished_super_batches(conversation, width)
+    finished = finished_super_batches(state, width)
     last = max(finished, directory.analysed()) - 1
     for number in range(last + 1):
         if number == last or (number < finished and not directory.has_analysis(number)):
-            trials = conversation.trials()[: (number + 1) * width]
-            record = record_of(arguments, recipe, manifest, directory, conversation, trials)
+            trials = state.trials()[: (number + 1) * width]
+            record = record_of(arguments, recipe, manifest, directory, state, trials)
             yield partial(analyse, record, directory.analysis(number))
 
 
@@ -64,7 +64,7 @@ def record_of(
     recipe: Recipe,
     manifest: Manifest,
     directory: StudyDirectory,
-    conversation: Conversation,
+    state: StudyState,
     trials: Sequence[FrozenTrial],
 ) -> StudyRecord:
     """A study as of some trials, the first of all that there are."""
@@ -80,7 +80,7 @@ def record_of(
         device=manifest.device,
         space=manifest.space,
         reference=ReferenceReturns(**manifest.reference),
-        trials=[conversation.record(trial) for trial in trials],
+        trials=[state.record_of(trial) for trial in trials],
         importances=importances(trials, arguments.objectives),
         base=manifest.recipe["config"],
     )

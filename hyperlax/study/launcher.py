@@ -17,6 +17,7 @@ from hyperlax.errors import UsageError
 from hyperlax.first_trials import first_trials
 from hyperlax.recipe import Recipe
 from hyperlax.sampler_checks import check_search, note_constraints
+from hyperlax.samplers.fixed import Presampled
 from hyperlax.study import manifest as manifests
 from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.directory import (
@@ -28,7 +29,6 @@ from hyperlax.study.directory import (
 )
 from hyperlax.study.findings import Analyse
 from hyperlax.study.loop import StudyLoop
-from hyperlax.study.presampled import Presampled
 from hyperlax.study.progress import Progress
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again

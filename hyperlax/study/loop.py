@@ -22,24 +22,22 @@ from hyperlax.output import printing_to_whoever_listens
 from hyperlax.recipe import Recipe
 from hyperlax.study import database, findings
 from hyperlax.study.confirming import Confirming
+from hyperlax.study.database import is_feasible
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.endings import Endings
 from hyperlax.study.failures import Failures
 from hyperlax.study.findings import Analyse
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.opening import converse
-from hyperlax.study.overlap import is_pooled, lanes_of, overlap_of
 from hyperlax.study.pool import Background
 from hyperlax.study.pooled import PooledTraining, rule_of
 from hyperlax.study.progress import Progress
 from hyperlax.study.record import StudyRecord
+from hyperlax.study.state import finished_trials, is_pooled, lanes_of, open_state
 from hyperlax.study.stopping import Stop, stopping_on_signals
-from hyperlax.study.storage import StudyStorage, is_feasible
 from hyperlax.study.summary import print_end
 from hyperlax.study.super_batches import SuperBatches
 from hyperlax.study.tracking import Tracker, Tracking
 from hyperlax.study.training import StudyRunner, runner_of_confirmation
-from hyperlax.study.untold import untold_trials
 from hyperlax.study_yaml import in_full
 
 log = logging.getLogger(__name__)
@@ -97,15 +95,16 @@ class StudyLoop:
         self._manifest.write(self._directory.manifest)
         if not self._arguments.is_sweep:
             write_text(self._directory.file, in_full(self._arguments, self._recipe))
-        self._storage = StudyStorage(self._directory.database, self._arguments.study_name, self._objectives)
+        survived = self._standings.lasted if self._standings else None
+        self._state = open_state(self._arguments, self._recipe, self._directory, self._manifest, survived=survived)
         with (
-            closing(self._storage),
+            closing(self._state),
             closing(self._tracking),
             closing(self._background),
             stopping_on_signals(self._stop),
             printing_to_whoever_listens(),
         ):
-            self._storage.describe(
+            self._state.describe(
                 {
                     "recipe": self._recipe.name,
                     "environment": self._environment,
@@ -113,28 +112,23 @@ class StudyLoop:
                     "search_space": self._manifest.space,
                 }
             )
-            overlap = self._standings and overlap_of(
-                self._arguments, self._manifest, self._directory, self._standings.lasted
-            )
-            parts = (self._arguments, self._recipe, self._manifest.first_trials)
-            self._conversation = converse(self._storage, self._directory, *parts, overlap)
-            self._conversation.discard_incomplete()
-            self._conversation.recover()
+            self._state.discard_incomplete()
+            self._state.load()
             if self._retry_failed:
                 self._retry()
-            finished = [trial for trial in self._conversation.trials() if trial.state.is_finished()]
+            finished = [trial for trial in self._state.trials() if trial.state.is_finished()]
             self._checkpoints.forget([trial.number for trial in finished])
-            self._settled = findings.settled_trials(self._conversation, self._width)
-            for trial in (trial for trial in finished if not self._conversation.is_invalidated(trial.number)):
+            self._settled = findings.settled_trials(self._state, self._width)
+            for trial in (trial for trial in finished if not self._state.is_invalidated(trial.number)):
                 self._failures.count(trial.state.name, trial.user_attrs.get("reason", ""))
             self._write_analysis()
             self._tracking.follow(self._record)
-            if self._conversation.finished() < self._arguments.n_trials:
+            if self._state.finished() < self._arguments.n_trials:
                 self._train(runner())
             self._background.wait()
             self._checkpoints.tidy()
             status = print_end(
-                self._storage,
+                self._state,
                 self._directory,
                 self._objectives,
                 total=self._arguments.n_trials,
@@ -149,7 +143,7 @@ class StudyLoop:
 
     def _confirm(self) -> int:
         """Train the best again on new seeds, where that is asked for and the study has all of its trials. The exit status."""
-        is_whole = self._exhausted or self._conversation.finished() >= self._arguments.n_trials
+        is_whole = self._exhausted or self._state.finished() >= self._arguments.n_trials
         if not self._arguments.confirm_top or not is_whole:
             return 0
 
@@ -164,13 +158,12 @@ class StudyLoop:
 
     def _record(self) -> StudyRecord:
         """The study as of now."""
-        parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation)
-        return findings.record_of(*parts, self._conversation.trials())
+        parts = (self._arguments, self._recipe, self._manifest, self._directory, self._state)
+        return findings.record_of(*parts, self._state.trials())
 
     def _refuse_fewer_trials(self) -> None:
         """UsageError if the study is to end with fewer finished trials than it holds, in the database or on disk."""
-        told = database.told(self._directory.database, self._arguments.study_name)
-        finished = told.finished | set(untold_trials(self._directory, told.batches))
+        finished = finished_trials(self._directory, self._arguments.study_name)
         if self._arguments.n_trials < len(finished):
             raise UsageError(
                 f"--n-trials {self._arguments.n_trials}: the study already holds {len(finished)} finished trials. Give "
@@ -186,7 +179,7 @@ class StudyLoop:
                 self._recipe,
                 self._directory.root,
                 self._reference,
-                self._conversation,
+                self._state,
                 self._failures,
                 progress,
             )
@@ -199,10 +192,8 @@ class StudyLoop:
         """Super-batch after super-batch, each in batches that train to their end."""
         training = SuperBatches(
             self._arguments,
-            self._recipe.config.algorithm,
             runner,
-            storage=self._storage,
-            conversation=self._conversation,
+            state=self._state,
             endings=self._endings,
             checkpoints=self._checkpoints,
             progress=progress,
@@ -210,9 +201,9 @@ class StudyLoop:
             ended=lambda: self._note(runner),
         )
         while self._may_start():
-            asked = self._conversation.next_trials(self._arguments.n_trials)
+            asked = self._state.ask(self._arguments.n_trials)
             if not asked:
-                self._exhausted = self._conversation.finished() < self._arguments.n_trials
+                self._exhausted = self._state.finished() < self._arguments.n_trials
                 return
             self._back_up()
             training.run(asked, self._may_start)
@@ -223,10 +214,8 @@ class StudyLoop:
         with closing(runner.pools(self._arguments.num_seeds)) as pools:
             training = PooledTraining(
                 self._arguments,
-                self._recipe.config.algorithm,
                 self._reference,
-                storage=self._storage,
-                conversation=self._conversation,
+                state=self._state,
                 endings=self._endings,
                 standings=standings,
                 pools=pools,
@@ -237,12 +226,12 @@ class StudyLoop:
                 changed=lambda: self._trials_ended(runner),
             )
             training.run(self._stop.is_set, self._may_start)
-        self._exhausted = self._may_start() and self._conversation.finished() < self._arguments.n_trials
+        self._exhausted = self._may_start() and self._state.finished() < self._arguments.n_trials
 
     def _trials_ended(self, runner: StudyRunner) -> None:
         """Analyse when super-batches are complete that were not, or that had fewer trials."""
         self._note(runner)
-        settled = findings.settled_trials(self._conversation, self._width)
+        settled = findings.settled_trials(self._state, self._width)
         if settled > self._settled:
             self._settled = settled
             self._write_analysis()
@@ -251,7 +240,7 @@ class StudyLoop:
         database.back_up(self._directory.database, self._directory.backup)
 
     def _retry(self) -> None:
-        again = self._conversation.retry_failed()
+        again = self._state.retry_failed()
         if again:
             log.info("Run again: trials %s.", ", ".join(map(str, again)))
         else:
@@ -267,12 +256,12 @@ class StudyLoop:
     def _new_progress(self) -> Progress:
         name, direction = next(iter(self._objectives.items()))
         progress = self._show(self._arguments.n_trials, name, direction)
-        for trial in self._conversation.trials():
+        for trial in self._state.trials():
             if trial.state.is_finished():
                 wins = trial.state == TrialState.COMPLETE and is_feasible(trial)
                 progress.finished(trial.number, trial.state.name, trial.values[0] if wins else None)
         if self._standings is None:
-            missing = self._arguments.n_trials - self._conversation.finished()
+            missing = self._arguments.n_trials - self._state.finished()
             progress.expect(missing * self._arguments.num_seeds * self._arguments.total_timesteps)
         return progress
 
@@ -282,8 +271,8 @@ class StudyLoop:
     def _write_analysis(self) -> None:
         """The analysis as of the last finished super-batch, and those that are missing; training does not wait for it."""
         self._background.wait()
-        for number in range(findings.finished_super_batches(self._conversation, self._width)):
+        for number in range(findings.finished_super_batches(self._state, self._width)):
             self._directory.close_super_batch(number)
-        parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation)
+        parts = (self._arguments, self._recipe, self._manifest, self._directory, self._state)
         for work in findings.prepare(self._analyse, *parts):
             self._background.start(work)

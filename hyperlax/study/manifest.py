@@ -19,9 +19,9 @@ from hyperlax.metrics import ReferenceReturns
 from hyperlax.reading import DAMAGED, fits, read_json
 from hyperlax.recipe import Changes, Recipe, apply, dotted
 from hyperlax.resumed_arguments import SEARCH, SWEEP, going_on
+from hyperlax.samplers.fixed import digest_of
 from hyperlax.space import Distribution
 from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
-from hyperlax.study.presampled import digest_of
 from hyperlax.sweep_arguments import left_out_of_sweep, sweep_flag_of
 
 log = logging.getLogger(__name__)

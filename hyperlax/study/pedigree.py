@@ -10,11 +10,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.engine.population import Generation, Params, ranking
-from hyperlax.study.conversation import Conversation
-from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.ledger import Entry
+from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.study.record import Lineage
-from hyperlax.study.storage import StudyStorage
+from hyperlax.study.state import StudyState
 
 MEMBER, INTERVAL, PARENT = "member", "interval", "parent"
 """User attributes of a trial; a trial of interval 0 has the parent None."""
@@ -23,28 +21,26 @@ MEMBER, INTERVAL, PARENT = "member", "interval", "parent"
 class Pedigree:
     """Trial interval * members + member is a member over an interval."""
 
-    def __init__(self, storage: StudyStorage, conversation: Conversation, space: SearchSpace, members: int):
-        self._storage, self._conversation = storage, conversation
-        self._space, self._members = space, members
+    def __init__(self, state: StudyState, space: SearchSpace, members: int):
+        self._state, self._space, self._members = state, space, members
 
     def trials(self, interval: int) -> list[FrozenTrial]:
         """Those of an interval, by member; empty before they are recorded."""
         first = interval * self._members
-        return self._conversation.trials()[first : first + self._members]
+        return self._state.trials()[first : first + self._members]
 
     def finished(self) -> int:
         """How many intervals are told."""
-        return self._conversation.finished() // self._members
+        return self._state.finished() // self._members
 
     def record(self, interval: int, source: Sequence[int], params: Sequence[Params]) -> None:
         """Add the trials of the next interval."""
         first = interval * self._members
-        entries = []
-        for member, (origin, own) in enumerate(zip(source, params, strict=True)):
+        attributes = []
+        for member, origin in enumerate(source):
             parent = first - self._members + int(origin) if interval else None
-            attributes = {MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval}
-            entries.append(Entry(self._encoded(own), attributes, {}))
-        self._storage.record(entries, self._space.optuna)
+            attributes.append({MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval})
+        self._state.append([self._encoded(own) for own in params], attributes)
 
     def source(self, interval: int) -> np.ndarray:
         """int[members]: of a recorded interval, the member that each goes on from."""
@@ -56,7 +52,7 @@ class Pedigree:
 
     def history(self) -> list[Generation]:
         """Every interval that is told."""
-        trials, width = self._conversation.trials(), self._members
+        trials, width = self._state.trials(), self._members
         told = sum(trial.state.is_finished() for trial in trials) // width
         return [self._generation(trials[first : first + width]) for first in range(0, told * width, width)]
 
@@ -72,7 +68,7 @@ class Pedigree:
 
     def lineage(self, replay: str) -> Lineage:
         """As the analysis sees it."""
-        return lineage_of(told_intervals(self._conversation.trials(), self._members), self._members, replay)
+        return lineage_of(told_intervals(self._state.trials(), self._members), self._members, replay)
 
     def _encoded(self, params: Params) -> Params:
         """Values of a recipe as Optuna keeps them."""

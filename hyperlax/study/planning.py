@@ -11,7 +11,6 @@ import optuna
 from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
 from hyperlax.errors import UsageError
-from hyperlax.first_trials import first_trials
 from hyperlax.recipe import Recipe
 from hyperlax.sampler_checks import check_search
 from hyperlax.study import database
@@ -19,10 +18,8 @@ from hyperlax.study import manifest as manifests
 from hyperlax.study.course import legal
 from hyperlax.study.directory import StudyDirectory, study_directory
 from hyperlax.study.launcher import refuse_existing
-from hyperlax.study.opening import converse
-from hyperlax.study.overlap import overlap_of
 from hyperlax.study.refusals import ending_on_refusal
-from hyperlax.study.storage import StudyStorage
+from hyperlax.study.state import open_state
 from hyperlax.study.training import StudyRunner, runner_of_study
 
 
@@ -39,24 +36,18 @@ def print_plan(
     if resume_from is None:
         directory = study_directory(arguments, recipe)
         refuse_existing(directory)
-        first = first_trials(arguments, recipe)
     else:
         directory = StudyDirectory(resume_from)
         stored = manifests.read(directory.manifest, recipe)
-        first = stored.first_trials
     runner = runner or runner_of_study(arguments, recipe, stored)
-    overlap = overlap_of(arguments, stored, directory) if stored else None
     with _ending_on_refusal(directory), tempfile.TemporaryDirectory() as scratch:
         directory.check_database(arguments.study_name)
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
             database.back_up(directory.database, copy)
-        objectives = arguments.objectives
-        with closing(StudyStorage(copy, arguments.study_name, objectives)) as storage:
-            conversation = converse(storage, directory, arguments, recipe, first, overlap)
-            conversation.recover()
-            asked = conversation.next_trials(arguments.n_trials)
-            trials = [conversation.trial(trial, recipe.config.algorithm) for trial in asked]
+        with closing(open_state(arguments, recipe, directory, stored, database=copy, is_dry=True)) as state:
+            state.load()
+            trials = [state.trial(trial) for trial in state.ask(arguments.n_trials)]
     saved = Checkpoints(directory.checkpoints, arguments.checkpoint_seconds).heads()
     sound = []
     for trial in trials:

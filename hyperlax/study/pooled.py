@@ -13,16 +13,14 @@ from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
 from hyperlax.engine.pruning import Rule, Standings, Verdict
 from hyperlax.errors import UsageError
-from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns, compute
 from hyperlax.pooling import OPEN, SUMMED, Advance, Dropped, Pools
 from hyperlax.study.batch_files import failed_batch
-from hyperlax.study.conversation import Conversation
 from hyperlax.study.course import Course, first_points, legal
 from hyperlax.study.endings import Endings
 from hyperlax.study.progress import AtWork, Progress
 from hyperlax.study.reasons import cause_of_error
-from hyperlax.study.storage import StudyStorage
+from hyperlax.study.state import StudyState
 from hyperlax.trial import NOT_FINITE, BatchResult, Curve, HparamBatch, Outcome
 
 log = logging.getLogger(__name__)
@@ -50,11 +48,9 @@ class PooledTraining:
     def __init__(
         self,
         arguments: StudyArguments,
-        base: AlgorithmConfig,
         reference: ReferenceReturns,
         *,
-        storage: StudyStorage,
-        conversation: Conversation,
+        state: StudyState,
         endings: Endings,
         standings: Standings,
         pools: Pools,
@@ -64,8 +60,8 @@ class PooledTraining:
         asked: Callable[[], None],
         changed: Callable[[], None],
     ):
-        self._arguments, self._base, self._reference = arguments, base, reference
-        self._storage, self._conversation, self._endings = storage, conversation, endings
+        self._arguments, self._reference = arguments, reference
+        self._state, self._endings = state, endings
         self._standings, self._pools, self._checkpoints = standings, pools, checkpoints
         self._progress, self._lanes, self._asked, self._changed = progress, lanes, asked, changed
         self._rule, self._judged = standings.rule, list(arguments.judged)
@@ -96,11 +92,11 @@ class PooledTraining:
                 self._pools.save(self._checkpoints)
         self._flush()
         self._pools.save(self._checkpoints)
-        self._storage.wait(self._courses)
+        self._state.requeue(self._courses)
 
     def _recall(self) -> None:
         """Know what trials showed before this process, and go on with those whose lanes were saved."""
-        trials = self._conversation.trials()
+        trials = self._state.trials()
         for trial in trials:
             self._standings.expect(trial.number)
             if trial.state.is_finished():
@@ -109,7 +105,7 @@ class PooledTraining:
                 self._standings.end(trial.number)
         self._finished = sum(trial.state.is_finished() for trial in trials)
         self._await([trial for trial in trials if not trial.state.is_finished()])
-        asked = {trial.number: self._conversation.trial(trial, self._base) for trial in trials}
+        asked = {trial.number: self._state.trial(trial) for trial in trials}
         for advance in self._pools.restore(self._checkpoints, asked, self._waiting[: max(0, self._room())]):
             if advance.repetition:
                 self._pools.leave(advance.number)
@@ -117,14 +113,14 @@ class PooledTraining:
             self._waiting.remove(advance.number)
             self._courses[advance.number].in_lane = True
             self._useful -= advance.segments
-            self._storage.start([advance.number])
+            self._state.start([advance.number])
             self._take(advance)
         self._settle()
 
     def _await(self, asked: Sequence[FrozenTrial]) -> None:
         """Let trials wait for lanes. One whose values its recipe's fields refuse is FAIL."""
         for frozen in asked:
-            trial = self._conversation.trial(frozen, self._base)
+            trial = self._state.trial(frozen)
             self._standings.expect(trial.number)
             try:
                 self._courses[trial.number] = Course(legal(trial))
@@ -145,11 +141,11 @@ class PooledTraining:
                 if self._pools.enter(course.trial, 0, course.cohort):
                     course.in_lane = True
                     self._waiting.remove(number)
-                    self._storage.start([number])
+                    self._state.start([number])
             if self._waiting or self._pools.occupied >= self._lanes:
                 break
             self._flush()
-            more = self._conversation.more_trials(self._arguments.n_trials)
+            more = self._state.ask_more(self._arguments.n_trials)
             if not more:
                 break
             self._asked()
@@ -245,7 +241,7 @@ class PooledTraining:
             course.cohort = self._cohorts + 1 + (2 * place >= len(courses)) if drop.error else course.cohort
         self._cohorts += 2
         self._waiting = sorted({*self._waiting, *drop.numbers})
-        self._storage.wait(drop.numbers)
+        self._state.requeue(drop.numbers)
 
     def _fail(self, course: Course, cause: str, error: Exception | None = None) -> None:
         """A trial without an outcome."""

@@ -29,21 +29,21 @@ from hyperlax.metrics import ReferenceReturns
 from hyperlax.output import heard, printing_to_whoever_listens
 from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
 from hyperlax.recipe import Recipe
+from hyperlax.samplers.distributions import SearchSpace
+from hyperlax.samplers.fixed import FixedSampler
 from hyperlax.study import findings
 from hyperlax.study.agents import about_recipe, about_training, agent_path
 from hyperlax.study.batch_files import TrialEnd, judge_all, write_batch
-from hyperlax.study.conversation import Conversation
+from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import StudyDirectory
-from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.generation_files import outcome_of
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.pbt_schedule import SCHEDULE_FILE, describe_schedule, replay_command
 from hyperlax.study.pedigree import Pedigree
 from hyperlax.study.progress import clock
 from hyperlax.study.record import StudyRecord
+from hyperlax.study.state import StudyState
 from hyperlax.study.stopping import Stop, stopping_on_signals
-from hyperlax.study.storage import StudyStorage
-from hyperlax.study.suggest import Questioner
 from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
 
 log = logging.getLogger(__name__)
@@ -82,9 +82,12 @@ class PopulationLoop:
         arguments = self._arguments
         self._directory.check_database(arguments.study_name, is_population=True)
         self._manifest.write(self._directory.manifest)
-        storage = StudyStorage(self._directory.database, arguments.study_name, arguments.objectives)
-        with closing(storage), stopping_on_signals(self._stop), printing_to_whoever_listens():
-            storage.describe(
+        database = StudyDatabase(self._directory.database, arguments.study_name, arguments.objectives)
+        space = SearchSpace(self._recipe.space)
+        sampler = FixedSampler(space, (), arguments.population_size)
+        self._state = StudyState(database, self._directory, space, sampler, self._recipe.config.algorithm, (OBJECTIVE,))
+        with closing(self._state), stopping_on_signals(self._stop), printing_to_whoever_listens():
+            self._state.describe(
                 {
                     "recipe": self._recipe.name,
                     "environment": canonical(arguments.env_config),
@@ -92,13 +95,9 @@ class PopulationLoop:
                     "search_space": self._manifest.space,
                 }
             )
-            space = SearchSpace(self._recipe.space)
-            questioner = Questioner(space, "random", ("maximize",), arguments.seed, arguments.population_size)
-            self._storage = storage
-            self._conversation = Conversation(storage, self._directory, questioner, (OBJECTIVE,))
-            self._conversation.discard_incomplete()
-            self._conversation.recover()
-            self._pedigree = Pedigree(storage, self._conversation, space, arguments.population_size)
+            self._state.discard_incomplete()
+            self._state.load()
+            self._pedigree = Pedigree(self._state, space, arguments.population_size)
             if not self._is_over():
                 self._train()
             return self._end()
@@ -138,9 +137,8 @@ class PopulationLoop:
                 source, params = self._selection.go_on(self._pedigree.history()[:interval])
             self._pedigree.record(interval, source.tolist(), params)
         frozen = self._pedigree.trials(interval)
-        self._storage.start(trial.number for trial in frozen)
-        base = self._recipe.config.algorithm
-        return [self._conversation.trial(trial, base) for trial in frozen]
+        self._state.start(trial.number for trial in frozen)
+        return [self._state.trial(trial) for trial in frozen]
 
     def _restored(self, members: Population) -> tuple[int, Point, dict[str, Any]]:
         """The interval to train next, the evaluation that it begins with, and what that cost if it was made now."""
@@ -172,8 +170,8 @@ class PopulationLoop:
 
     def _finish(self, members: Population, interval: int, before: Point, measured: Measured) -> None:
         """Write an interval's files, then tell Optuna. What is told already has to be the same."""
-        arguments, base = self._arguments, self._recipe.config.algorithm
-        trials = [self._conversation.trial(frozen, base) for frozen in self._pedigree.trials(interval)]
+        arguments = self._arguments
+        trials = [self._state.trial(frozen) for frozen in self._pedigree.trials(interval)]
         steps = members.steps[interval], members.steps[interval + 1]
         outcomes = tuple(
             outcome_of(trial, member, before, measured, steps, members.num_parameters(), arguments)
@@ -184,7 +182,7 @@ class PopulationLoop:
             return
         if interval + 1 == arguments.num_intervals:
             self._write_agent(members, trials, outcomes)
-        path = self._conversation.new_batch(interval)
+        path = self._state.new_batch(interval)
         batch = HparamBatch(tuple(trials))
         ends = write_batch(
             path,
@@ -194,7 +192,7 @@ class PopulationLoop:
             self._recipe.space,
             arguments.aggregate,
         )
-        self._conversation.tell(ends, path)
+        self._state.record(ends, path)
         for end in ends:
             if end.state == "FAIL":
                 log.warning("member %d: %s. It is replaced.", end.number % arguments.population_size, end.reason)
@@ -268,13 +266,13 @@ class PopulationLoop:
     def _write_schedule(self, best: int) -> None:
         """`pbt_schedule.json` of the trials that lead to the best."""
         path = self._pedigree.lineage("").path(best)
-        trials = self._conversation.trials()
-        records = [self._conversation.record(trials[number]) for number in path]
+        trials = self._state.trials()
+        records = [self._state.record_of(trials[number]) for number in path]
         write_json(self._schedule_file, describe_schedule(self._arguments, self._recipe, records))
 
     def _write_pages(self) -> None:
-        told = self._conversation.trials()[: self._pedigree.finished() * self._arguments.population_size]
-        parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation, told)
+        told = self._state.trials()[: self._pedigree.finished() * self._arguments.population_size]
+        parts = (self._arguments, self._recipe, self._manifest, self._directory, self._state, told)
         lineage = self._pedigree.lineage(replay_command(self._schedule_file))
         self._analyse(replace(findings.record_of(*parts), lineage=lineage))
 

@@ -12,17 +12,15 @@ from optuna.trial import FrozenTrial
 from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
 from hyperlax.errors import UsageError
-from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.study.batch_files import failed_batch
-from hyperlax.study.conversation import Conversation
 from hyperlax.study.course import legal
 from hyperlax.study.endings import Endings
 from hyperlax.study.pool import run_batches
 from hyperlax.study.progress import Progress
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.results import problem_of
+from hyperlax.study.state import StudyState
 from hyperlax.study.stopping import Stop
-from hyperlax.study.storage import StudyStorage
 from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Runner, Trial
 
 log = logging.getLogger(__name__)
@@ -34,19 +32,17 @@ class SuperBatches:
     def __init__(
         self,
         arguments: StudyArguments,
-        base: AlgorithmConfig,
         runner: Runner,
         *,
-        storage: StudyStorage,
-        conversation: Conversation,
+        state: StudyState,
         endings: Endings,
         checkpoints: Checkpoints,
         progress: Progress,
         stop: Stop,
         ended: Callable[[], None],
     ):
-        self._width, self._seeds, self._base = arguments.optuna_study_batch_size, arguments.num_seeds, base
-        self._runner, self._storage, self._conversation = runner, storage, conversation
+        self._width, self._seeds = arguments.optuna_study_batch_size, arguments.num_seeds
+        self._runner, self._state = runner, state
         self._endings, self._checkpoints, self._progress = endings, checkpoints, progress
         self._stop, self._ended = stop, ended
         self._began: dict[HparamBatch, float] = {}
@@ -79,7 +75,7 @@ class SuperBatches:
     def _starts(self, batch: HparamBatch) -> None:
         self._began[batch] = time.monotonic()
         self._checkpoints.keep_only(batch.numbers)
-        self._storage.start(batch.numbers)
+        self._state.start(batch.numbers)
 
     def _ends(self, batch: HparamBatch, future: Future[BatchResult], number: int) -> Sequence[HparamBatch]:
         """Write a batch's files, then tell Optuna. What was interrupted waits.
@@ -91,7 +87,7 @@ class SuperBatches:
         error, began = future.exception(), self._began.pop(batch)
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
             self._stop.set()
-            self._storage.wait(batch.numbers)
+            self._state.requeue(batch.numbers)
             return ()
         if error is not None and not isinstance(error, Exception):
             raise error
@@ -106,7 +102,7 @@ class SuperBatches:
 
     def _halves(self, batch: HparamBatch, error: Exception) -> Sequence[HparamBatch]:
         log.warning("The batch of %s broke (%s). Its halves are run instead.", _numbers(batch), cause_of_error(error))
-        self._storage.wait(batch.numbers)
+        self._state.requeue(batch.numbers)
         self._checkpoints.forget(batch.numbers)
         return batch.halves()
 
@@ -114,7 +110,7 @@ class SuperBatches:
         """What to train of a super-batch. A trial whose values its recipe's fields refuse is FAIL."""
         sound = []
         for frozen in asked:
-            trial = self._conversation.trial(frozen, self._base)
+            trial = self._state.trial(frozen)
             try:
                 sound.append(legal(trial))
             except UsageError as error:

@@ -25,11 +25,10 @@ from hyperlax.space import (
     UniformDiscrete,
 )
 from hyperlax.study.findings import Analyse
-from hyperlax.study.invalidate import invalidate
 from hyperlax.study.launcher import run_study
+from hyperlax.study.maintenance import invalidate, repair
 from hyperlax.study.planning import print_plan
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.repair import repair
 from hyperlax.study.tracking import Tracker
 from hyperlax.study.training import StudyRunner, runner_of_confirmation
 from tests.fake_runner import FakeRunner

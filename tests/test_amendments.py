@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hyperlax.errors import UsageError
-from hyperlax.study.storage import StudyStorage
+from hyperlax.study.database import StudyDatabase
 from tests.fake_runner import FakeRunner
 from tests.study_cases import Case
 
@@ -31,6 +31,12 @@ def whole_study(root: Path, **arguments: Any) -> Case:
     case = Case(root, **{"n_trials": 16, **arguments})
     assert case.start() == 0
     return case
+
+
+def changes(case: Case) -> list[dict[str, Any]]:
+    """What the journal says of changes by the user."""
+    events = map(json.loads, (case.directory / "journal.jsonl").read_text().splitlines())
+    return [event for event in events if event["event"] != "asked"]
 
 
 def digests(case: Case) -> dict[Path, str]:
@@ -64,7 +70,7 @@ def test_a_study_without_failures_has_nothing_to_run_again(tmp_path, caplog):
     caplog.set_level("INFO")
     assert case.resume(runner, retry_failed=True) == 0
     assert runner.trained == [] and "No trial is run again: none has failed by itself." in caplog.messages
-    assert not (case.directory / "amendments.json").exists()
+    assert not changes(case)
 
 
 @pytest.mark.parametrize("moment", ["before the database", "in training", "before it is told"])
@@ -72,7 +78,7 @@ def test_a_retry_that_is_cut_off_goes_on_with_the_next_resume(tmp_path, moment, 
     case = failed_study(tmp_path / "failed")
     runner = FakeRunner()
 
-    def die(storage: StudyStorage, of: Any) -> None:
+    def die(database: StudyDatabase, of: Any) -> None:
         if of:
             raise RuntimeError("killed")
 
@@ -80,7 +86,7 @@ def test_a_retry_that_is_cut_off_goes_on_with_the_next_resume(tmp_path, moment, 
         if moment == "in training":
             assert case.resume(FakeRunner(raises={3: KeyboardInterrupt()}), retry_failed=True) == 130
         else:
-            patch.setattr(StudyStorage, "wait_again" if moment == "before the database" else "finish", die)
+            patch.setattr(StudyDatabase, "requeue_failed" if moment == "before the database" else "finish", die)
             with pytest.raises(RuntimeError, match="killed"):
                 case.resume(FakeRunner(), retry_failed=True)
     assert case.resume(runner) == 0
@@ -210,25 +216,15 @@ def test_what_cannot_be_invalidated_is_refused_and_nothing_is_changed(tmp_path, 
     with pytest.raises(UsageError) as refused:
         case.invalidate(*trials)
     assert str(refused.value) == said
-    assert case.told() == before and not (case.directory / "amendments.json").exists()
+    assert case.told() == before and not changes(case)
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[3]", '[{"kind": "retried"}]', '[{"kind": "x", "trial": 1}]'])
-def test_a_changed_file_of_amendments_is_refused(tmp_path, content):
-    case = whole_study(tmp_path)
-    path = case.directory / "amendments.json"
-    path.write_text(content)
-    with pytest.raises(UsageError, match=f"{path}: "):
-        case.resume(n_trials=20)
-
-
-def test_the_file_says_what_was_amended(tmp_path):
+def test_the_journal_says_what_was_amended(tmp_path):
     case = failed_study(tmp_path)
+    batches = {trial.number: trial.user_attrs["batch"] for trial in case.study().trials}
     assert case.resume(FakeRunner(), retry_failed=True) == 0
     assert case.invalidate(7) == 0
-    stored = json.loads((case.directory / "amendments.json").read_text())
-    assert [(a["kind"], a["trial"], a["asked"], a["reason"]) for a in stored] == [
-        ("retried", 3, 16, ""),
-        ("retried", 12, 16, ""),
-        ("invalidated", 7, 16, "invalidated"),
+    assert changes(case) == [
+        {"event": "retried", "trials": [[3, batches[3]], [12, batches[12]]]},
+        {"event": "invalidated", "trials": [7], "reason": "invalidated"},
     ]

@@ -24,13 +24,13 @@ from tests.test_population_runs import Run
 pytestmark = pytest.mark.timeout(120)
 BATCH = "optuna_exec_batch_0000/samples/batch_00000"
 WRITTEN = (
-    "study.yaml", "samples.csv", "amendments.json", "mlflow.json", "pbt_schedule.json", "report.html", "trials.csv",
+    "study.yaml", "samples.csv", "journal.jsonl", "mlflow.json", "pbt_schedule.json", "report.html", "trials.csv",
     "optuna_study.db-journal", "optuna_study.db-wal", "optuna_study.db-shm", "optuna_study.db.backup", "optuna_study.db.damaged",
     "optuna_study.db.damaged3-wal", "best_optuna_params.json", "pareto_front_params.json", "confirmation.csv",
     "agents/trial_00003.safetensors", "agents/trial_00003.json", "agents/trial_00003.gif", "checkpoints/trial_00003.npz",
     "checkpoints/pool_001.npz", "checkpoints/population.npz", "confirmation/checkpoints/trial_00003.npz",
     "confirmation/batch_00000/curves.csv", "analysis_plots/plotly.min.js", "analysis_plots/slice.html",
-    "optuna_exec_batch_0000/asked_from.json", "optuna_exec_batch_0000/analysis/contour.html", f"{BATCH}/hyperparams.csv",
+    "optuna_exec_batch_0000/analysis/contour.html", f"{BATCH}/hyperparams.csv",
     f"{BATCH}/intermediate.csv", f"{BATCH}/timeline.csv", f"{BATCH}/timing.json", f"{BATCH}/.curves.csv.12.34.tmp",
     ".optuna_study.db.12.34.tmp-journal", "optuna_exec_batch_12345/success.txt",
 )  # fmt: skip

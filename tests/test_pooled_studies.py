@@ -20,6 +20,7 @@ from hyperlax.schedulers.base import Shown, Stop
 from hyperlax.schedulers.registry import PRUNERS, PruningOptions
 from hyperlax.study import endings
 from hyperlax.study.batch_files import DamagedBatch
+from hyperlax.study.state import StudyState
 from hyperlax.trial import MEASURED, Outcome, Trial
 from tests.desk import rows
 from tests.fake_runner import FakeRunner, curve_of
@@ -111,7 +112,7 @@ def test_a_study_that_dies_at_any_write_ends_as_one_that_was_left_alone(
     whole = Case(tmp_path / "whole", **short)
     whole.start()
     for place, (owner, function, at) in enumerate(
-        [(endings, "write_batch", 0), (endings, "write_batch", 4), (endings.Conversation, "tell", 2)]
+        [(endings, "write_batch", 0), (endings, "write_batch", 4), (StudyState, "record", 2)]
     ):
         case = Case(tmp_path / str(place), **short, checkpoint_seconds=0.0)
         with monkeypatch.context() as patch:
@@ -237,7 +238,7 @@ def test_damaged_intermediate_values_are_refused(
 ) -> None:
     case = Case(tmp_path, **ASHA)
     with monkeypatch.context() as patch:
-        patch.setattr(endings.Conversation, "tell", killing(endings.Conversation.tell, 2))
+        patch.setattr(StudyState, "record", killing(StudyState.record, 2))
         with pytest.raises(Killed):
             case.start()
     path = max(case.directory.glob("optuna_exec_batch_*/samples/*/intermediate.csv"))

@@ -191,7 +191,7 @@ def test_a_run_that_is_killed_and_goes_on_equals_one_that_was_not(whole, tmp_pat
         "advance": (FakePopulation, "advance"),
         "save": (loop.Checkpoint, "save"),
         "write_batch": (loop, "write_batch"),
-        "tell": (loop.Conversation, "tell"),
+        "tell": (loop.StudyState, "record"),
         "save_agent": (loop, "save_agent"),
         "record": (loop.Pedigree, "record"),
     }[function]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from hyperlax.files import read_csv
-from hyperlax.study import batch_files, endings, ledger
+from hyperlax.study import batch_files, database, endings
+from hyperlax.study.database import StudyDatabase
 from hyperlax.study.launcher import write_pages
-from hyperlax.study.storage import StudyStorage
 from tests.fake_runner import FakeRunner
 from tests.study_cases import Case, Killed, killing
 
@@ -67,8 +67,8 @@ def test_failures_do_not_part_a_resumed_study_from_an_uninterrupted_one(tmp_path
         (endings, "write_batch"),
         (batch_files, "write_json"),
         (batch_files, "mark_complete"),
-        (StudyStorage, "start"),
-        (StudyStorage, "finish"),
+        (StudyDatabase, "start"),
+        (StudyDatabase, "finish"),
     ],
 )
 def test_after_dying_anywhere_a_resume_gives_what_an_uninterrupted_study_gives(
@@ -97,7 +97,7 @@ def test_dying_while_a_super_batch_is_recorded_leaves_all_of_it_or_nothing(
     whole = uninterrupted(sampler="tpe")
     case = Case(tmp_path / "killed", sampler="tpe")
     with monkeypatch.context() as patch:
-        patch.setattr(ledger, "_insert_attributes", killing(ledger._insert_attributes, at))
+        patch.setattr(database, "_insert_attributes", killing(database._insert_attributes, at))
         with pytest.raises(Killed):
             case.start()
     assert len(case.study().trials) == recorded
@@ -109,7 +109,7 @@ def test_a_study_that_died_before_its_database_was_there_can_be_resumed(tmp_path
     whole = uninterrupted()
     case = Case(tmp_path / "killed")
     with monkeypatch.context() as patch:
-        patch.setattr(StudyStorage, "__init__", killing(StudyStorage.__init__, 0))
+        patch.setattr(StudyDatabase, "__init__", killing(StudyDatabase.__init__, 0))
         with pytest.raises(Killed):
             case.start()
     assert case.resume() == 0
@@ -134,7 +134,7 @@ def test_a_process_killed_with_sigkill_leaves_a_study_that_resumes(tmp_path, uni
 def test_batches_that_are_on_disk_are_told_and_not_run_again(tmp_path, monkeypatch):
     case = Case(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(StudyStorage, "finish", killing(StudyStorage.finish, 0))
+        patch.setattr(StudyDatabase, "finish", killing(StudyDatabase.finish, 0))
         with pytest.raises(Killed):
             case.start()
     assert case.states()[:3] == ["RUNNING"] * 3
@@ -149,7 +149,7 @@ def test_plan_only_counts_what_is_on_disk_and_leaves_the_study_as_it_is(tmp_path
     assert before.plan() == 0
     assert capsys.readouterr().out == "8 trials -> 1 program (1 known), 3 batches\n"
     assert not before.root.exists()
-    monkeypatch.setattr(StudyStorage, "finish", killing(StudyStorage.finish, 1))
+    monkeypatch.setattr(StudyDatabase, "finish", killing(StudyDatabase.finish, 1))
     with pytest.raises(Killed):
         case.start()
     monkeypatch.undo()

@@ -15,9 +15,8 @@ from hyperlax.envs import slug
 from hyperlax.fields import dotted
 from hyperlax.files import read_csv
 from hyperlax.recipe import load
+from hyperlax.samplers.fixed import draw, stored
 from hyperlax.study import launcher
-from hyperlax.study.drawing import draw
-from hyperlax.study.presampled import stored
 from hyperlax.sweep_arguments import resolve_sweep
 from hyperlax.sweep_flags import SweepFlags
 from tests.fake_runner import FakeRunner
@@ -70,7 +69,7 @@ def case_of(root: Path) -> Case:
     configurations = draw(recipe, "random", 12, seed=5)
     directory = root / recipe.name / slug("gymnax.pendulum")
     samples.write(directory / "samples.csv", configurations)
-    return Case(root, recipe=stored(recipe, directory), sampler="presampled", sampling_method="random")
+    return Case(root, recipe=stored(recipe, directory / "samples.csv"), sampler="presampled", sampling_method="random")
 
 
 def test_a_sweep_trains_what_generate_draws_with_the_same_arguments(runner):
@@ -112,7 +111,7 @@ def test_an_interrupted_sweep_ends_as_an_uninterrupted_one(tmp_path):
     runner = FakeRunner(lanes=2)
     assert parts.resume(runner) == 0
     assert parts.told() == whole.told() and len(runner.trained) < 12
-    rows = [dotted(row) for row in stored(recipe_of(MIXED), whole.directory).samples]
+    rows = [dotted(row) for row in stored(recipe_of(MIXED), whole.directory / "samples.csv").samples]
     assert [trial.params for trial in whole.pages[-1][0].trials] == [
         {name: row[name] for name in MIXED} for row in rows
     ]

@@ -45,7 +45,7 @@ class StudyDirectory:
         self.database = root / "optuna_study.db"
         self.backup = root / "optuna_study.db.backup"
         self.samples = root / SAMPLES
-        self.amendments = root / "amendments.json"
+        self.journal = root / "journal.jsonl"
         self.checkpoints = root / "checkpoints"
         self.confirmation = root / "confirmation"
         self.report = root / "report.html"
@@ -76,10 +76,6 @@ class StudyDirectory:
         mark = self.exec_batch(super_batch) / SUCCESS
         if not mark.exists():
             write_text(mark, "every trial has ended and is on disk\n")
-
-    def asked_from(self, super_batch: int) -> Path:
-        """Of a study that prunes: what was known when the super-batch was asked."""
-        return self.exec_batch(super_batch) / "asked_from.json"
 
     def has_analysis(self, super_batch: int) -> bool:
         """Whether a super-batch's analysis is whole: `trials.csv` is written last."""

@@ -16,13 +16,12 @@ from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import Scoring
 from hyperlax.study.confirmation import confirmation_of
-from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.record import StudyRecord
-from hyperlax.study.storage import importances
-from hyperlax.trial import Trial
+from hyperlax.study.record import Lineage, StudyRecord
+from hyperlax.study.state import StudyState
 
 
 @dataclass
@@ -33,7 +32,7 @@ class LiveStudy:
     recipe: Recipe
     directory: StudyDirectory
     manifest: Manifest
-    state: Conversation
+    state: StudyState
 
     @property
     def width(self) -> int:
@@ -47,13 +46,13 @@ class LiveStudy:
         reference = ReferenceReturns(**self.manifest.reference)
         return Scoring(reference, self.recipe.space.keys(), self.arguments.aggregate)
 
-    def trial(self, frozen: FrozenTrial) -> Trial:
-        """Return a trial as it is to be trained."""
-        return self.state.trial(frozen, self.recipe.config.algorithm)
-
     def snapshot(self) -> StudyRecord:
         """Return the study as of now."""
         return self._as_of(self.state.trials())
+
+    def lineage(self) -> Lineage:
+        """Return how the trials of a population follow one another."""
+        return lineage_of(finished_intervals(self.state.trials(), self.width), self.width, self.directory.root)
 
     def note_backend(self, backend: Backend) -> None:
         """Keep study.json up to date about the device and the programs."""
@@ -103,7 +102,7 @@ class LiveStudy:
             device=self.manifest.device,
             space=self.manifest.space,
             reference=ReferenceReturns(**self.manifest.reference),
-            trials=[self.state.record(trial) for trial in trials],
+            trials=[self.state.record_of(trial) for trial in trials],
             importances=importances(trials, self.arguments.objectives),
             lineage=lineage,
             base=self.manifest.recipe["config"],

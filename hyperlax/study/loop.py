@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from hyperlax.backends.base import SHARED, Backend, Evicted, SegmentResult
-from hyperlax.checkpoints import LARGEST_SHARE
+from hyperlax.backends.base import SHARED, Backend, Evicted
+from hyperlax.engine.checkpoint import LARGEST_SHARE
 from hyperlax.errors import UsageError
 from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Scheduler, Shown, Stop
 from hyperlax.study.batch_files import Rows, Scoring, TrialEnd, failed_batch
@@ -24,7 +24,7 @@ from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.results import problem_of
 from hyperlax.study.running import RunningTrial, validate
-from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
+from hyperlax.trial import BatchResult, HparamBatch, Outcome, SegmentResult, Trial
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,12 @@ class Resumed(NamedTuple):
 
 
 class Trials(Protocol):
-    """Where the loop's trials come from, and where their results go."""
+    """Where the loop's trials come from, and where their results go.
+
+    survived: Trial -> segments after which it was not stopped. The loop keeps it up to date for whoever asks for trials.
+    """
+
+    survived: dict[int, int]
 
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues, after having the backend restore what it saved."""
@@ -311,7 +316,7 @@ class Loop:
         if running is None:
             return
         if isinstance(decision, Continue):
-            running.settled = decision.segment
+            running.settled = self._trials.survived[number] = decision.segment
         elif isinstance(decision, CopyFrom) or decision.segment > len(running.shown):
             self._end(running, "FAIL" if running.has_failed else "COMPLETE", keeps_lane=isinstance(decision, CopyFrom))
         else:
@@ -364,6 +369,7 @@ class Loop:
             self._set_group(half)
             for running in half:
                 running.restart(running.group if error else SHARED)
+                self._trials.survived.pop(running.number, None)
                 self._show(running)
         if error:
             numbers = ", ".join(map(str, evicted.numbers))

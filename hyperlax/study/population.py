@@ -21,16 +21,14 @@ from hyperlax.backends.base import Backend
 from hyperlax.errors import HyperlaxError
 from hyperlax.output import heard
 from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
+from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import Rows, TrialEnd, write_batch
-from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.ledger import Entry
 from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, score_of
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.loop import Resumed
 from hyperlax.study.progress import clock
-from hyperlax.study.storage import StudyStorage
 from hyperlax.trial import BatchResult, HparamBatch, Trial
 
 log = logging.getLogger(__name__)
@@ -42,15 +40,10 @@ PAGES_SECONDS = 60.0
 class PopulationTrials:
     """The trials of a population. first: gives the hyperparameters of the first interval. changed: called when pages are due."""
 
-    def __init__(
-        self,
-        live: LiveStudy,
-        storage: StudyStorage,
-        first: Callable[[], list[dict[str, Any]]],
-        changed: Callable[[], None],
-    ):
+    def __init__(self, live: LiveStudy, first: Callable[[], list[dict[str, Any]]], changed: Callable[[], None]):
         assert isinstance(live.arguments, PopulationArguments)
-        self._live, self._storage, self._arguments = live, storage, live.arguments
+        self._live, self._state, self._arguments = live, live.state, live.arguments
+        self.survived: dict[int, int] = {}
         self._first, self._changed = first, changed
         self._space = SearchSpace(live.recipe.space)
         self._members, self._intervals = self._arguments.population_size, self._arguments.num_intervals
@@ -60,14 +53,14 @@ class PopulationTrials:
         """Return how the recorded trials began."""
         return {
             trial.number: CopyFrom(trial.number if parent is None else parent, self._space.decode(trial.params))
-            for trial in self._live.state.trials()
+            for trial in self._state.trials()
             for parent in [trial.user_attrs[PARENT]]
         }
 
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues: after the interval that was saved last, or from the beginning."""
-        frozen = self._live.state.trials()
-        trials = {trial.number: self._live.trial(trial) for trial in frozen}
+        frozen = self._state.trials()
+        trials = {trial.number: self._state.trial(trial) for trial in frozen}
         restored = [(trials[result.number], result) for result in backend.restore(trials, trials.keys())]
         begin = min((result.number for _, result in restored), default=0)
         shown = {trial.number: Shown(np.array([[score_of(trial)]]), True) for trial in frozen[:begin]}
@@ -84,13 +77,13 @@ class PopulationTrials:
         if self._asked:
             return []
         self._asked = True
-        if not self._live.state.trials():
+        if not self._state.trials():
             self._insert(0, {member: CopyFrom(member, params) for member, params in enumerate(self._first())})
-        return [self._live.trial(trial) for trial in self._live.state.trials()[: self._members]]
+        return [self._state.trial(trial) for trial in self._state.trials()[: self._members]]
 
     def start(self, numbers: Collection[int]) -> None:
         """Note that members train."""
-        self._storage.start(numbers)
+        self._state.start(numbers)
 
     def requeue(self, numbers: Collection[int]) -> None:
         """Do nothing: an interval that did not end is trained again from the one before."""
@@ -98,17 +91,17 @@ class PopulationTrials:
     def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
         """Return the successors of an interval's trials, which are recorded by now."""
         first = min(copies) + self._members
-        if len(self._live.state.trials()) <= first:
+        if len(self._state.trials()) <= first:
             self._insert(first, {number + self._members: copy for number, copy in sorted(copies.items())})
-        trials = self._live.state.trials()
+        trials = self._state.trials()
         self._lines.copies = sum(copy.source != number for number, copy in copies.items())
-        return [(copy.source, self._live.trial(trials[number + self._members])) for number, copy in sorted(copies.items())]
+        return [(copy.source, self._state.trial(trials[number + self._members])) for number, copy in sorted(copies.items())]
 
     def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialEnd]:
         """Write an interval's files, then the database. What is recorded already has to be the same."""
         interval, live = self.super_batch(batch.numbers[0]), self._live
         ends = live.scoring.ends(batch, result)
-        before = [live.state.trials()[number] for number in batch.numbers]
+        before = [self._state.trials()[number] for number in batch.numbers]
         if before[0].state.is_finished():
             self._compare(interval, ends, before)
             return ends
@@ -116,9 +109,9 @@ class PopulationTrials:
             best = max(ends, key=lambda end: (_score(end), -end.number))
             about = {"study": self._arguments.study_name, **about_recipe(live.recipe)}
             write_agents(live.directory.root, about, batch, result, [best.number] if best.state == "COMPLETE" else [])
-        path = live.state.new_batch(interval)
+        path = self._state.new_batch(interval)
         write_batch(path, batch, result, ends)
-        live.state.tell(ends, path)
+        self._state.record(ends, path)
         for end in ends:
             if end.state == "FAIL":
                 log.warning("member %d: %s. It is replaced.", end.number % self._members, end.reason)
@@ -132,14 +125,13 @@ class PopulationTrials:
         return number // self._members
 
     def _insert(self, first: int, began: Mapping[int, CopyFrom]) -> None:
-        """Add the trials of an interval to the database."""
-        interval, entries = first // self._members, []
+        """Add the trials of an interval to the study."""
+        interval, attributes = first // self._members, []
         for number, copy in began.items():
             parent = copy.source if interval else None
             member = number % self._members
-            attributes = {MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval}
-            entries.append(Entry(self._encoded(dict(copy.params)), attributes, {}))
-        self._storage.record(entries, self._space.optuna)
+            attributes.append({MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval})
+        self._state.append([self._encoded(dict(copy.params)) for copy in began.values()], attributes)
 
     def _encoded(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return values of a recipe as Optuna keeps them."""

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from hyperlax.agent import Policy
-from hyperlax.backends.base import SegmentResult
 from hyperlax.files import escaped, json_text
-from hyperlax.stays import Stay
 from hyperlax.study.reasons import cause_of_error
-from hyperlax.trial import MEASURED, Curve
+from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult
 
 
 def problem_of(result: SegmentResult, seeds: int) -> str | None:
@@ -60,6 +58,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (float, np.floating)) or _is_whole(value)
 
 
+def _are_intervals(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, LaneInterval) for one in value)
+
+
 WHOLE = "an integer of at most 64 bits"
 _FIELDS = (
     ("repetition", _is_whole, WHOLE),
@@ -71,7 +73,7 @@ _FIELDS = (
     ("lane", _is_whole_or_none, f"{WHOLE} or None"),
     ("fault_step", _is_whole_or_none, f"{WHOLE} or None"),
     ("policy", lambda value: value is None or isinstance(value, Policy), "a Policy or None"),
-    ("stays", lambda value: isinstance(value, tuple) and all(isinstance(stay, Stay) for stay in value), "a tuple of Stays"),
+    ("intervals", lambda value: _are_intervals(value), "a tuple of LaneIntervals"),
 )
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hyperlax.agent import Policy, joined
-from hyperlax.backends.base import SHARED, SegmentResult
+from hyperlax.backends.base import SHARED
 from hyperlax.recipe import apply, dotted
-from hyperlax.stays import Stay
-from hyperlax.trial import MEASURED, Curve, Outcome, Trial
+from hyperlax.trial import MEASURED, Curve, LaneInterval, Outcome, SegmentResult, Trial
 
 
 def validate(trial: Trial) -> Trial:
@@ -30,7 +29,7 @@ class RunningTrial:
       latest: Where it stands, None before its first segment.
       shown: By what the scheduler decides, a row a segment.
       settled: Segments that the scheduler has decided about.
-      seconds_before, stays_before: Of lanes that it has left.
+      seconds_before, intervals_before: Of lanes that it has left.
       began: When it entered, in seconds of `time.monotonic`.
     """
 
@@ -44,7 +43,7 @@ class RunningTrial:
     shown: list[list[float]] = field(default_factory=list)
     settled: int = 0
     seconds_before: float = 0.0
-    stays_before: tuple[Stay, ...] = ()
+    intervals_before: tuple[LaneInterval, ...] = ()
     began: float = 0.0
 
     @property
@@ -57,10 +56,10 @@ class RunningTrial:
         return self.settled >= len(self.shown)
 
     @property
-    def stays(self) -> tuple[Stay, ...]:
+    def intervals(self) -> tuple[LaneInterval, ...]:
         """Every lane that it was in, until now."""
-        now = self.latest.stays if self.is_in_lane and self.latest else ()
-        return self.stays_before + tuple(stay for stay in now if stay not in self.stays_before)
+        now = self.latest.intervals if self.is_in_lane and self.latest else ()
+        return self.intervals_before + tuple(interval for interval in now if interval not in self.intervals_before)
 
     def enter(self) -> None:
         """Note that it has a lane."""
@@ -69,12 +68,12 @@ class RunningTrial:
     def leave(self) -> None:
         """Note that it has no lane any more."""
         if self.latest is not None and self.is_in_lane:
-            self.stays_before, self.seconds_before = self.stays, self.seconds_before + self.latest.train_seconds
+            self.intervals_before, self.seconds_before = self.intervals, self.seconds_before + self.latest.train_seconds
         self.is_in_lane = False
 
     def restart(self, group: int) -> None:
         """Forget everything but the trial and the lanes that it was in."""
-        self.stays_before = self.stays
+        self.intervals_before = self.intervals
         self.group, self.done, self.policies, self.latest, self.shown = group, [], [], None, []
         self.settled, self.seconds_before = 0, 0.0
         self.is_in_lane = self.has_failed = False
@@ -123,7 +122,7 @@ class RunningTrial:
             lane=self.latest.lane,
             fault_step=self.latest.fault_step,
             policy=joined(self.policies) if state == "COMPLETE" and self.policies else None,
-            stays=self.stays,
+            intervals=self.intervals,
         )
 
     def so_far(self, segment: int) -> Outcome:

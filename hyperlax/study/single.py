@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hyperlax.agent import save_agent
 from hyperlax.arguments import SingleArguments
-from hyperlax.backends.base import EngineConfig
+from hyperlax.backends.base import Backend
 from hyperlax.envs import canonical, slug
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import write_json
@@ -44,22 +45,24 @@ def run_single(
     0: done. 1: the training failed, the reason is printed. 130 or 143: interrupted, nothing is written. UsageError before anything
     runs for what cannot.
     """
-    config = single_config(arguments, algorithm)
-    return _run(arguments, recipe, config, make_backend, "single", {})
+    backend = make_backend(single_config(arguments, algorithm), None)
+    return _run(arguments, recipe, algorithm, backend, "single", {})
 
 
-def replay(
-    arguments: SingleArguments, recipe: Recipe, schedule: Schedule, make_backend: MakeBackend = local_backend
-) -> int:
+def replay(arguments: SingleArguments, recipe: Recipe, schedule: Schedule) -> int:
     """Train `num_seeds` agents from scratch along a schedule, write their files, print their metrics. Returns the exit status.
 
     arguments: `params` names the schedule's file. UsageError, before anything runs, for a schedule that cannot be followed.
     """
+    from hyperlax.backends.local import make_backend as make_local_backend
+
     where = str(arguments.params)
     configs = configurations(schedule, recipe.config.algorithm, where)
-    config = single_config(arguments, configs[0], configs, changing(configs))
+    config = replace(single_config(arguments, configs[0]), space=changing(configs), lanes=1, configs=configs)
+    backend = make_local_backend(config)
+    _check_steps(schedule, backend.steps(Trial(0, config.base)), where)
     beside = {SCHEDULE_FILE: {**vars(schedule), "schedule": list(schedule.schedule)}}
-    return _run(arguments, recipe, config, make_backend, "replay", beside)
+    return _run(arguments, recipe, config.base, backend, "replay", beside)
 
 
 def path_of_recipe(schedule: Schedule) -> str:
@@ -70,13 +73,12 @@ def path_of_recipe(schedule: Schedule) -> str:
 def _run(
     arguments: SingleArguments,
     recipe: Recipe,
-    config: EngineConfig,
-    make_backend: MakeBackend,
+    algorithm: AlgorithmConfig,
+    backend: Backend,
     kind: str,
     beside: Mapping[str, Any],
 ) -> int:
-    """Train what a backend is made for. kind: what the directory is named after. beside: name -> content of further JSON files."""
-    backend = make_backend(config, None)
+    """Train a configuration. kind: what the directory is named after. beside: name -> content of further JSON files."""
     scoring = Scoring(reference_returns(arguments.env_config), aggregate=arguments.aggregate)
     parent = Path(arguments.output_root) / recipe.name / slug(arguments.env_config)
     with _ending_on_refusal(parent):
@@ -92,7 +94,7 @@ def _run(
     settings = Settings(scoring, arguments.num_seeds, fatal=(MemoryError, HyperlaxError))
     with closing(backend), stopping_on_signals(limits.stop):
         try:
-            Loop(FixedTrials([Trial(0, config.base)], keep), backend, None, settings, limits, ()).run()
+            Loop(FixedTrials([Trial(0, algorithm)], keep), backend, None, settings, limits, ()).run()
         except MemoryError as short:
             raise HyperlaxError(f"{short}. Make networks, batches, replay or --num-seeds smaller.") from short
     if not found:
@@ -105,6 +107,16 @@ def _run(
             write_json(directory / name, content)
         _write(directory, arguments, recipe, backend.device, batch, result, end, scoring)
     return _print_end(end, directory)
+
+
+def _check_steps(schedule: Schedule, steps: Sequence[int], where: str) -> None:
+    """Raise UsageError unless the steps of a schedule are the ends of the segments of its replay."""
+    for entry, start, end in zip(schedule.schedule, steps[:-1], steps[1:], strict=True):
+        if (entry.get("from_step"), entry.get("to_step")) != (start, end):
+            raise UsageError(
+                f"{where}: interval {entry['interval']} goes from step {entry.get('from_step')} to {entry.get('to_step')}; in a "
+                f"budget of {schedule.total_timesteps} steps and {len(schedule.schedule)} intervals it is {start} to {end}."
+            )
 
 
 def _write(

@@ -72,13 +72,11 @@ def confirmation_config(
     )
 
 
-def single_config(
-    arguments: SingleArguments, algorithm: AlgorithmConfig, configs: Sequence[AlgorithmConfig] = (), space: Any = None
-) -> EngineConfig:
-    """Return what the backend of one configuration is made for. configs, space: of a replay, those that follow one another."""
+def single_config(arguments: SingleArguments, algorithm: AlgorithmConfig) -> EngineConfig:
+    """Return what the backend of one configuration is made for."""
     return EngineConfig(
         base=algorithm,
-        space=space or {},
+        space={},
         environment=canonical(arguments.env_config),
         run_length=run_length(arguments),
         seed=arguments.seed,
@@ -87,7 +85,6 @@ def single_config(
         super_batch=1,
         packing="pad",
         compilation_cache=arguments.compilation_cache,
-        configs=configs,
     )
 
 

@@ -18,7 +18,6 @@ from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import Rows, TrialEnd, write_batch
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.loop import Resumed, Settings
-from hyperlax.study.storage import StudyStorage
 from hyperlax.trial import BatchResult, HparamBatch, Trial
 
 log = logging.getLogger(__name__)
@@ -27,26 +26,28 @@ log = logging.getLogger(__name__)
 class StudyTrials:
     """The trials of a search or a sweep.
 
-    changed: called whenever trials are recorded.
+    survived: see `Trials`. changed: called whenever trials are recorded.
     """
 
-    def __init__(self, live: LiveStudy, storage: StudyStorage, settings: Settings, changed: Callable[[], None]):
+    def __init__(
+        self, live: LiveStudy, settings: Settings, survived: dict[int, int], changed: Callable[[], None]
+    ):
         assert isinstance(live.arguments, StudyArguments)
-        self._live, self._arguments, self._storage = live, live.arguments, storage
-        self._settings, self._changed = settings, changed
+        self._live, self._arguments, self._state = live, live.arguments, live.state
+        self._settings, self._changed, self.survived = settings, changed, survived
 
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues. Of refilled lanes the backend restores what it saved of them."""
-        trials, total = self._live.state.trials(), self._arguments.n_trials
+        trials, total = self._state.trials(), self._arguments.n_trials
         left = total - sum(trial.state.is_finished() for trial in trials)
         if not self._settings.refills:
             return Resumed({}, [], [], left)
         columns = len(self._settings.columns)
         shown = {trial.number: Shown(rows_of(trial, columns), trial.state.is_finished()) for trial in trials}
-        waiting = [self._live.trial(trial) for trial in trials if not trial.state.is_finished()]
+        waiting = [self._state.trial(trial) for trial in trials if not trial.state.is_finished()]
         may_begin = [trial.number for trial in waiting[: max(0, left)]]
         restored = []
-        asked = {trial.number: self._live.trial(trial) for trial in trials}
+        asked = {trial.number: self._state.trial(trial) for trial in trials}
         for result in backend.restore(asked, may_begin):
             if result.repetition:
                 backend.leave(result.number)  # what it showed in the repetitions before is not saved
@@ -56,19 +57,19 @@ class StudyTrials:
 
     def ask(self) -> list[Trial]:
         """Return the trials of the next super-batch. The database is backed up before they train."""
-        state, total = self._live.state, self._arguments.n_trials
-        asked = state.more_trials(total) if self._settings.refills else state.next_trials(total)
+        total = self._arguments.n_trials
+        asked = self._state.ask_more(total) if self._settings.refills else self._state.ask(total)
         if asked:
             database.back_up(self._live.directory.database, self._live.directory.backup)
-        return [self._live.trial(trial) for trial in asked]
+        return [self._state.trial(trial) for trial in asked]
 
     def start(self, numbers: Collection[int]) -> None:
         """Note that trials train."""
-        self._storage.start(numbers)
+        self._state.start(numbers)
 
     def requeue(self, numbers: Collection[int]) -> None:
         """Note that trials wait again."""
-        self._storage.wait(numbers)
+        self._state.requeue(numbers)
 
     def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
         """Refuse copies: the trials of a search are suggested, not copied."""
@@ -78,13 +79,13 @@ class StudyTrials:
         """Write a batch's agents and files, then the database; then say what failed."""
         live, columns = self._live, self._settings.columns
         ends = live.scoring.ends(batch, result, shown if columns else None)
-        path = live.state.new_batch(self.super_batch(batch.numbers[0]))
+        path = self._state.new_batch(self.super_batch(batch.numbers[0]))
         if self._arguments.save_agents != "none":
             about = {"study": self._arguments.study_name, **about_recipe(live.recipe)}
             complete = [end.number for end in ends if end.state == "COMPLETE"]
             write_agents(live.directory.root, about, batch, result, complete)
         write_batch(path, batch, result, ends, columns)
-        live.state.tell(ends, path)
+        self._state.record(ends, path)
         _log_failures(ends)
         self._changed()
         return ends
@@ -101,7 +102,7 @@ class FixedTrials:
     """
 
     def __init__(self, trials: Sequence[Trial], write: Callable[[HparamBatch, BatchResult], list[TrialEnd]]):
-        self._trials, self._write = list(trials), write
+        self._trials, self._write, self.survived = list(trials), write, dict[int, int]()
 
     def resume(self, backend: Backend) -> Resumed:
         """Return that nothing has begun. A backend of closed batches finds by itself what it saved of them."""

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from hyperlax.errors import UsageError
+from hyperlax.study.database import StudyDatabase
 from hyperlax.study.launcher import write_pages
-from hyperlax.study.repair import repair
-from hyperlax.study.storage import StudyStorage
+from hyperlax.study.maintenance import repair
 from tests.fake_runner import FakeRunner
 from tests.faults.disk import refuse_each_write
 from tests.study_cases import Case, Killed, arguments_of, recipe_of
@@ -84,7 +84,7 @@ def untold(tmp_path_factory: pytest.TempPathFactory) -> Case:
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StudyStorage, "finish", die)
+        patch.setattr(StudyDatabase, "finish", die)
         with pytest.raises(Killed):
             case.resume()
     return case

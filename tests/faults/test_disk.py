@@ -213,6 +213,8 @@ def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch, error):
 
 def test_sql_that_is_wrong_keeps_its_traceback(tmp_path, monkeypatch):
     case = Case(tmp_path, **SMALL)
-    monkeypatch.setattr("hyperlax.study.ledger.Ledger.start", lambda self, numbers: self._update("no = 1", [(0,)]))
+    monkeypatch.setattr(
+        "hyperlax.study.database.StudyDatabase.start", lambda self, numbers: self._update("no = 1", [(0,)])
+    )
     with pytest.raises(sqlite3.OperationalError, match="no such column"):
         case.start(FakeRunner(lanes=1))

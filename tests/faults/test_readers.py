@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.study import database, storage
+from hyperlax.study import database
 from tests.fake_runner import FakeRunner
 from tests.study_cases import Case
 
@@ -101,7 +101,6 @@ def test_a_lock_that_outlasts_all_patience_ends_the_study_in_a_sentence_and_it_g
     path = case.directory / "optuna_study.db"
     with monkeypatch.context() as patch, held(path, begin):
         patch.setattr(database, "PATIENCE", 0.2)
-        patch.setattr(storage, "PATIENCE", 0.2)
         words = rf"{path}: database is locked\. The study ends here; .+ Close the program that holds it, then go on:"
         with pytest.raises(HyperlaxError, match=words) as refused:
             case.resume(FakeRunner(lanes=1))

@@ -7,16 +7,24 @@ the largest sizes that it will meet, so the space of a sweep is made of its samp
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from hyperlax import samples
-from hyperlax.fields import Field, check_together, dotted, fields_of
+from hyperlax.errors import UsageError
+from hyperlax.fields import Field, apply, check_together, dotted, fields_of
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe
+from hyperlax.samplers.base import Known, Suggestion
+from hyperlax.samplers.distributions import SearchSpace
+from hyperlax.samplers.optuna import OptunaSampler
 from hyperlax.space import (
     Categorical,
     Distribution,
@@ -26,10 +34,8 @@ from hyperlax.space import (
     UniformContinuous,
     UniformDiscrete,
 )
-from hyperlax.study.directory import SAMPLES
-from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.suggest import Known, Suggestion
 
+GOLDEN = (math.sqrt(5) - 1) / 2
 MOST_LISTED = 16
 """Different whole numbers up to which a column's values are choices: each may need a program of its own."""
 ORDERS_OF_MAGNITUDE = 100
@@ -44,8 +50,8 @@ class Presampled(Recipe):
 
 
 @dataclass(frozen=True)
-class RowByRow:
-    """Suggests trial n as sample n; the interface is that of `Questioner`."""
+class FixedSampler:
+    """Suggests trial n as row n."""
 
     space: SearchSpace
     rows: tuple[AlgorithmConfig, ...]
@@ -53,11 +59,11 @@ class RowByRow:
     learns: bool = False
 
     def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[Suggestion]:
-        """The samples `start` to `start + count`, a repeated one repeated: it trains with random numbers of its own."""
+        """Return the rows `start` to `start + count`; a repeated row trains with random numbers of its own."""
         return [Suggestion(self.space.encode(dotted(row)), {}) for row in self.rows[start : start + count]]
 
     def state(self) -> None:
-        """There is no state."""
+        """Return None: there is no state."""
 
 
 def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) -> Presampled:
@@ -67,9 +73,8 @@ def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) ->
     return Presampled(recipe.name, recipe.path, recipe.config, space, rows)
 
 
-def stored(recipe: Recipe, directory: Path) -> Presampled:
-    """The recipe with the samples that a sweep has in its directory. UsageError if they cannot be read."""
-    path = directory / SAMPLES
+def stored(recipe: Recipe, path: Path) -> Presampled:
+    """Return the recipe with the samples of a sweep's file. UsageError if they cannot be read."""
     return presampled(recipe, samples.read(path, recipe.config.algorithm), str(path))
 
 
@@ -78,6 +83,61 @@ def digest_of(recipe: Recipe) -> str | None:
     if not isinstance(recipe, Presampled):
         return None
     return hashlib.sha256(json.dumps([dotted(row) for row in recipe.samples]).encode()).hexdigest()
+
+
+def draw(recipe: Recipe, method: str, count: int, seed: int) -> tuple[AlgorithmConfig, ...]:
+    """Configurations by "qmc", "random" or "grid", all of them different; fewer than `count` where a grid has no more.
+
+    qmc and random draw what a search with that sampler would try in one super-batch. UsageError for a space that the method
+    cannot draw from, or not so often.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = SearchSpace(recipe.space)
+    if method == "grid":
+        _check_finite(recipe)
+        size = space.size() or 1
+        params = [space.combination(place) for place in spread(size, min(count, size))]
+    else:
+        _check_room(recipe, space, count, method)
+        asked = OptunaSampler(space=space, sampler=method, directions=("maximize",), seed=seed, super_batch=count)
+        params = [suggestion.params for suggestion in asked.suggest(0, count, lambda start: [])]
+    base = recipe.config.algorithm
+    return tuple(apply(base, space.decode(one), str(recipe.path)) for one in params)
+
+
+def spread(size: int, count: int) -> list[int]:
+    """`count` of the numbers 0 ... size - 1, increasing, one out of each of `count` stretches as long as the others.
+
+    Where in its stretch goes round by a Fibonacci lattice (Niederreiter, 1992, section 5.1): were it the same place everywhere,
+    the hyperparameters that vary fastest along the numbers would not vary at all.
+    """
+    step = max(1, round(count * GOLDEN))
+    while math.gcd(step, count) > 1:
+        step += 1
+    starts = [place * size // count for place in range(count + 1)]
+    return [
+        start + (stop - start) * (place * step % count) // count
+        for place, (start, stop) in enumerate(itertools.pairwise(starts))
+    ]
+
+
+def _check_finite(recipe: Recipe) -> None:
+    endless = [name for name, distribution in recipe.space.items() if not distribution.is_finite()]
+    if endless:
+        raise UsageError(
+            f"{recipe.path}: --sampling-method grid needs values that can be counted, and {', '.join(endless)} "
+            f"{'has' if len(endless) == 1 else 'have'} none. Give QUniform, UniformDiscrete or Categorical there, or use "
+            "qmc or random."
+        )
+
+
+def _check_room(recipe: Recipe, space: SearchSpace, count: int, method: str) -> None:
+    size = space.size()
+    if size is not None and count > size:
+        raise UsageError(
+            f"{recipe.path}: --num-samples {count}: the search space has {size} configurations, and {method} draws none "
+            f"twice. Give at most {size}."
+        )
 
 
 def _space_of(recipe: Recipe, rows: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:

@@ -13,16 +13,18 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.ledger import CONSTRAINTS
+from hyperlax.samplers.distributions import SearchSpace
+
+CONSTRAINTS = "constraints"
+"""The trial's system attribute in which Optuna keeps what `constraints_func` gave."""
 
 ASKED = "hyperlax:asked"
 """The system attribute for parameters as the sampler gave them, where those that are stored differ in the last bits."""
 
-_NAME = "twin"
+_NAME = "in memory"
 
 
-class Twin:
+class InMemoryStudy:
     """Trials as their sampler sees them: those that it was asked for, and what became of them.
 
     It may hold more trials than the study: a repetition that was asked again is there too, as a FAIL. So a trial of the study

@@ -22,7 +22,7 @@ from hyperlax.study.confirmation import NOT_A_TRIAL
 from hyperlax.study.record import Confirmation, Confirmed
 from hyperlax.study.verdict import difference_interval, in_full, in_short, mean_interval
 from hyperlax.trial import MEASURED, Curve, Outcome, Trial
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, Case, recipe_of
 
 pytestmark = pytest.mark.timeout(120)
@@ -30,7 +30,7 @@ SEEDS = 4
 PENDULUM = CATALOG["gymnax.pendulum"].reference
 
 
-class OnNewSeeds(FakeRunner):
+class OnNewSeeds(FakeBackend):
     """Every seed learns a little less than the fake search said, each by another amount."""
 
     def _outcome(self, trial: Trial, lane: int) -> Outcome:

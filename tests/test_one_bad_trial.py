@@ -24,7 +24,7 @@ from hyperlax.space import Categorical, Distribution, UniformContinuous
 from hyperlax.study.reasons import cause_of, reason_of
 from hyperlax.trial import HparamBatch, Trial
 from tests import toy
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.small import BASES, RUN_LENGTH, SEED, SEEDS
 from tests.study_cases import Case
 from tests.toy import run
@@ -60,7 +60,7 @@ def assert_said_once_everywhere(case: Case, number: int, reason: str, log: Any) 
 
 def test_the_reason_names_lane_step_and_hyperparameters_in_the_database_the_files_and_one_line(tmp_path, caplog):
     case = Case(tmp_path)
-    runner = FakeRunner(fail={1: "loss is nan"}, infinite={5}, raises={9: ValueError("the tank is\n empty")}, lanes=3)
+    runner = FakeBackend(fail={1: "loss is nan"}, infinite={5}, raises={9: ValueError("the tank is\n empty")}, lanes=3)
     assert case.start(runner) == 0
     assert [number for number, state in enumerate(case.states()) if state == "FAIL"] == [1, 5, 9]
     wanted = {
@@ -103,7 +103,7 @@ class Mute(Exception):
 def test_a_message_that_is_not_utf8_is_kept_escaped_and_one_that_raises_is_left_out(tmp_path, caplog):
     case = Case(tmp_path)
     raises: dict[int, BaseException] = {1: ValueError("file \udcff"), 5: Mute()}
-    assert case.start(FakeRunner(raises=raises, fail={9: "file \udcff"})) == 0
+    assert case.start(FakeBackend(raises=raises, fail={9: "file \udcff"})) == 0
     assert [number for number, state in enumerate(case.states()) if state == "FAIL"] == [1, 5, 9]
     wanted = {
         1: f"ValueError: file \\udcff (lane 0; {values_of(case, 1)})",
@@ -240,7 +240,7 @@ def test_what_raises_at_one_value_fails_the_trials_of_that_value_only(tmp_path, 
 def test_a_value_that_its_own_field_refuses_is_that_trials_fail_and_the_study_goes_on(tmp_path, caplog):
     scale = "algorithm.hyperparam.target_entropy_scale"
     case = Case(tmp_path, {scale: UniformContinuous(domain=(0.0, 2e-38))}, n_trials=8)
-    runner = FakeRunner()
+    runner = FakeBackend()
     assert case.start(runner, max_failure_rate=1.0) == 0
     values = [trial.params[scale] for trial in case.study().trials]
     refused = [number for number, value in enumerate(values) if value < 2.0**-126]

@@ -21,7 +21,7 @@ from hyperlax.files import read_csv
 from hyperlax.stays import PROCESS, TIMELINE, Stay, from_array, to_array
 from hyperlax.trial import HparamBatch, Interrupted
 from tests import toy
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study, write_timeline
 from tests.study_cases import Case
 from tests.test_pools import LASTS, UNEVEN, finish, pooled, trials
@@ -99,7 +99,7 @@ def test_stays_are_saved_to_the_bit() -> None:
 )
 def test_every_trial_that_trained_is_on_disk_with_its_times(tmp_path: Path, arguments: dict[str, Any]) -> None:
     case = Case(tmp_path, **arguments)
-    assert case.start(FakeRunner(fail={5: "loss is nan"}, racing="seed_schedule" in arguments)) == 0
+    assert case.start(FakeBackend(fail={5: "loss is nan"})) == 0
     found: dict[int, list[dict[str, str]]] = {}
     for path in case.directory.glob(f"optuna_exec_batch_*/samples/*/{TIMELINE}"):
         for row in read_csv(path):
@@ -121,7 +121,7 @@ def stay_of(row: dict[str, str]) -> Stay:
 
 def test_trials_whose_lanes_broke_keep_the_times_before(tmp_path: Path) -> None:
     case = Case(tmp_path, **POOLED)
-    assert case.start(FakeRunner(raises={4: RuntimeError("division by zero")})) == 0
+    assert case.start(FakeBackend(raises={4: RuntimeError("division by zero")})) == 0
     rows = [row for path in case.directory.glob(f"*/samples/*/{TIMELINE}") for row in read_csv(path)]
     assert {int(row["trial"]) for row in rows} == set(range(12)) - {4}
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.checkpoints import Checkpoints, Head
-from hyperlax.pooling import OPEN, SUMMED, Advance, Dropped
-from hyperlax.stays import Stay
-from hyperlax.trial import MEASURED, Curve, Trial
+from hyperlax.backends.base import SHARED, Evicted
+from hyperlax.backends.former import SUMMED
+from hyperlax.engine.checkpoint import CheckpointManager, Metadata
+from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult, Trial
 
 
 @dataclass
@@ -53,7 +53,7 @@ class FakePools:
     def preparing(self) -> int:
         return 0
 
-    def enter(self, trial: Trial, repetition: int = 0, cohort: int = OPEN) -> bool:
+    def enter(self, trial: Trial, repetition: int = 0, cohort: int = SHARED) -> bool:
         assert trial.number not in self._lanes
         if len(self._lanes) == self._count:
             return False
@@ -66,14 +66,14 @@ class FakePools:
     def begin(self) -> None:
         pass
 
-    def advance(self) -> tuple[list[Advance], list[Dropped]]:
+    def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         dropped, advances = [], []
         for cohort in sorted({lane.cohort for lane in self._lanes.values()}):
             mates = sorted(number for number, lane in self._lanes.items() if lane.cohort == cohort)
             errors = [self._raises[number] for number in mates if number in self._raises]
             if errors:
                 assert isinstance(errors[0], Exception)
-                dropped.append(Dropped(tuple(mates), errors[0]))
+                dropped.append(Evicted(tuple(mates), errors[0]))
                 for number in mates:
                     self.leave(number)
         for lane in self._lanes.values():
@@ -85,20 +85,20 @@ class FakePools:
         self._after_segment(self._segments)
         return sorted(advances, key=lambda advance: advance.number), dropped
 
-    def save(self, checkpoints: Checkpoints) -> None:
+    def save(self, checkpoints: CheckpointManager) -> None:
         begun = [lane for lane in self._lanes.values() if lane.segments]
         rows = np.array([[lane.repetition, lane.segments] for lane in begun])
-        heads = [Head(tuple(lane.trial.number for lane in begun), {}, self._segments, {})] if begun else []
+        heads = [Metadata(tuple(lane.trial.number for lane in begun), {}, self._segments, {})] if begun else []
         checkpoints.save_pools([(head, {"lanes": rows}) for head in heads])
 
     def restore(
-        self, checkpoints: Checkpoints, trials: Mapping[int, Trial], unfinished: Collection[int]
-    ) -> Sequence[Advance]:
+        self, checkpoints: CheckpointManager, trials: Mapping[int, Trial], unfinished: Collection[int]
+    ) -> Sequence[SegmentResult]:
         for head, arrays in checkpoints.pools():
             for number, (repetition, segments) in zip(head.trials, arrays["lanes"], strict=True):
                 if number in unfinished:
                     self._lanes[number] = _Lane(
-                        trials[number], int(repetition), OPEN, self._free(), self._segments, int(segments)
+                        trials[number], int(repetition), SHARED, self._free(), self._segments, int(segments)
                     )
         return [self._advance_of(self._lanes[number]) for number in sorted(self._lanes)]
 
@@ -112,14 +112,14 @@ class FakePools:
         used = {lane.index for lane in self._lanes.values()}
         return next(index for index in range(self._count) if index not in used)
 
-    def _advance_of(self, lane: _Lane) -> Advance:
+    def _advance_of(self, lane: _Lane) -> SegmentResult:
         curve, first = self._curve_of(lane.trial), lane.repetition * self._seeds
         is_fault = lane.trial.number in self._fail and lane.segments >= 2
         points = 2 if is_fault else lane.segments + 1
         columns: dict[str, Any] = {
             name: getattr(curve, name)[:points, first : first + self._seeds] for name in MEASURED
         }
-        return Advance(
+        return SegmentResult(
             number=lane.trial.number,
             repetition=lane.repetition,
             segments=lane.segments,
@@ -128,5 +128,5 @@ class FakePools:
             lane=0,
             num_parameters=100 + lane.trial.number % 7,
             train_seconds=0.25 * lane.segments,
-            stays=(Stay(0, 0, lane.index, 1000.0, float(lane.began), self._segments + 1.0),),
+            intervals=(LaneInterval(0, 0, lane.index, 1000.0, float(lane.began), self._segments + 1.0),),
         )

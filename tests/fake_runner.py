@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.checkpoints import Checkpoint, Head
+from hyperlax.engine.checkpoint import CheckpointFile, Metadata
 from hyperlax.recipe import dotted
-from hyperlax.stays import Stay
-from hyperlax.trial import BatchResult, Curve, HparamBatch, Interrupted, Outcome, Plan, Trial
+from hyperlax.trial import BatchResult, Curve, HparamBatch, Interrupted, LaneInterval, Outcome, Plan, Trial
 from tests.fake_pools import FakePools
 
 POINTS = 5
@@ -46,7 +45,7 @@ class FakeRunner:
     lock: threading.Lock = field(default_factory=threading.Lock)
     batches: int = 0
 
-    def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
+    def plan(self, trials: Sequence[Trial], saved: Sequence[Metadata] = ()) -> Plan:
         """As many batches of `lanes` trials as it takes."""
         batches = tuple(HparamBatch(tuple(trials[i : i + self.lanes])) for i in range(0, len(trials), self.lanes))
         return Plan(batches, 1, 1, None)
@@ -57,11 +56,11 @@ class FakeRunner:
         *,
         should_stop: Callable[[], bool],
         report: Callable[[int], None],
-        checkpoint: Checkpoint | None = None,
+        checkpoint: CheckpointFile | None = None,
     ) -> BatchResult:
         """Train, or do what the fields say."""
         if self.saves and checkpoint:
-            checkpoint.save(Head(batch.numbers, {}, 1, {}), {"state": np.zeros(1)})
+            checkpoint.save(Metadata(batch.numbers, {}, 1, {}), {"state": np.zeros(1)})
         for trial in batch.trials:
             if trial.number in self.raises:
                 raise self.raises[trial.number]
@@ -92,8 +91,8 @@ class FakeRunner:
             curve = replace(curve, mean=np.where(curve.steps[:, None] > 300, np.inf, curve.mean))
         reason = self.fail.get(trial.number, "")
         state, fault_step = ("FAIL", STEPS_PER_POINT * POINTS) if reason else ("COMPLETE", None)
-        stays = (Stay(0, 0, lane, 1000.0, float(self.batches), self.batches + 1.0),)
-        return Outcome(trial.number, state, reason, curve, 100 + trial.number % 7, 0.25, lane, fault_step, stays)
+        intervals = (LaneInterval(0, 0, lane, 1000.0, float(self.batches), self.batches + 1.0),)
+        return Outcome(trial.number, state, reason, curve, 100 + trial.number % 7, 0.25, lane, fault_step, intervals)
 
 
 def curve_of(trial: Trial, num_seeds: int) -> Curve:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hyperlax.checkpoints import Checkpoints, Head
+from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.study import endings
 from hyperlax.trial import BatchResult, HparamBatch, Plan, Trial
 from tests.fake_runner import FakeRunner
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(120)
 
 def saved(case: Case) -> list[tuple[int, ...]]:
     """The trials of every batch that lies in the study's `checkpoints/`."""
-    return [head.trials for head in Checkpoints(case.directory / "checkpoints", 60).heads()]
+    return [head.trials for head in CheckpointManager(case.directory / "checkpoints", 60).batches()]
 
 
 def test_a_batch_that_is_finished_is_saved_no_more(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_batch_that_was_told_when_its_study_died_is_forgotten_by_the_next_star
 ) -> None:
     case, after_the_first_batch = Case(tmp_path), 1
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "forget", killing(Checkpoints.forget, after_the_first_batch))
+        patch.setattr(CheckpointManager, "forget", killing(CheckpointManager.forget, after_the_first_batch))
         with pytest.raises(Killed):
             case.start(FakeRunner(saves=True))
     assert case.states()[:3] == ["COMPLETE"] * 3 and saved(case) == [(0, 1, 2)]
@@ -82,7 +82,7 @@ def test_a_plan_knows_what_is_saved(tmp_path: Path) -> None:
     planned: list[list[tuple[int, ...]]] = []
 
     class Planner(FakeRunner):
-        def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
+        def plan(self, trials: Sequence[Trial], saved: Sequence[Metadata] = ()) -> Plan:
             planned.append([head.trials for head in saved])
             return super().plan(trials, saved)
 

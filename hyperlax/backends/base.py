@@ -6,40 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hyperlax.agent import Policy
-from hyperlax.stays import Stay
-from hyperlax.trial import Curve, Plan, Trial
+from hyperlax.trial import Plan, SegmentResult, Trial
 
 SHARED = 0
 """The group of trials that may share lanes with any others."""
-
-
-@dataclass(frozen=True)
-class SegmentResult:
-    """Where a trial stands after a segment, the training between two evaluations.
-
-    Args:
-      number: The trial.
-      repetition: The first of the trial's seeds that trains now; above 0 only where seeds train one after another.
-      segments: Segments of this repetition that are done.
-      curve: This repetition so far. It ends before the first evaluation that was not finite.
-      fault_step: Environment steps of one seed at that evaluation; None while all were finite.
-      is_done: Whether this repetition has ended: the budget is spent, or, where trials train in closed batches, its batch ended.
-      lane, num_parameters, train_seconds, stays: As in `Outcome`, since the trial entered.
-      policy: What the trial became, at the end of its training; None before.
-    """
-
-    number: int
-    repetition: int
-    segments: int
-    curve: Curve
-    fault_step: int | None
-    is_done: bool
-    lane: int | None
-    num_parameters: int
-    train_seconds: float
-    policy: Policy | None = None
-    stays: tuple[Stay, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,14 @@ from hyperlax.errors import UsageError
 from hyperlax.files import escaped, read_csv, write_csv, write_json, write_text
 from hyperlax.metrics import METRICS, ReferenceReturns, compute
 from hyperlax.recipe import dotted
-from hyperlax.stays import TIMELINE, Stay
 from hyperlax.study.directory import SUCCESS
 from hyperlax.study.reasons import reason_of
-from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Outcome, Trial
+from hyperlax.trial import MEASURED, STATES, TIMELINE, BatchResult, Curve, HparamBatch, LaneInterval, Outcome, Trial
 
 CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
 INTERMEDIATE = "intermediate.csv"
 SUMMARY = ("trial", "state", "reason", *METRICS, "seconds", "steps")
-STAYS = ("trial", "state", *Stay._fields)
+STAYS = ("trial", "state", *LaneInterval._fields)
 UNKNOWN_AFTER_AN_ERROR = (
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second",
     "peak_memory_bytes", "lanes", "useful_lane_segments", "predicted_seconds",
@@ -192,8 +191,8 @@ def _curve_rows(outcome: Outcome) -> Iterator[list[Any]]:
 def _stay_rows(ends: Sequence[TrialEnd], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
     """A row a trial and lane that it was in, times to the millisecond."""
     for end, outcome in zip(ends, outcomes, strict=True):
-        for stay in outcome.stays:
-            yield [end.number, end.state, *stay[:4], round(stay.began, 3), round(stay.ended, 3)]
+        for interval in outcome.intervals:
+            yield [end.number, end.state, *interval[:4], round(interval.began, 3), round(interval.ended, 3)]
 
 
 def _intermediate_rows(ends: Sequence[TrialEnd]) -> Iterator[list[Any]]:

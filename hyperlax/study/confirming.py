@@ -11,7 +11,7 @@ from pathlib import Path
 from shutil import rmtree
 
 from hyperlax.arguments import StudyArguments
-from hyperlax.checkpoints import Checkpoints
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import failed_batch, write_batch
 from hyperlax.study.confirmation import configurations, names, read_results
@@ -52,7 +52,7 @@ class Confirming:
         self._show = show
         self._seeds = arguments.confirm_seeds
         self._batches = directory.confirmation
-        self._checkpoints = Checkpoints(directory.confirmation / "checkpoints", arguments.checkpoint_seconds)
+        self._checkpoints = CheckpointManager(directory.confirmation / "checkpoints", arguments.checkpoint_seconds)
         self._began: dict[HparamBatch, float] = {}
 
     def run(self, look: Callable[[], StudyRecord], write_pages: Callable[[], None], retry_failed: bool) -> int:
@@ -92,7 +92,7 @@ class Confirming:
     def _train(self, runner: StudyRunner, trials: Sequence[Trial], record: StudyRecord) -> bool:
         """Whether all of them ended."""
         self._discard_incomplete()
-        plan = runner.plan(trials, self._checkpoints.heads())
+        plan = runner.plan(trials, self._checkpoints.batches())
         log.info("%s", plan.sentence())
         left = {trial.number for trial in trials}
         name, direction = next(iter(record.objectives.items()))
@@ -101,7 +101,7 @@ class Confirming:
 
             def start(batch: HparamBatch) -> None:
                 self._began[batch] = time.monotonic()
-                self._checkpoints.keep_only(batch.numbers)
+                self._checkpoints.prune(batch.numbers)
 
             def train(batch: HparamBatch) -> BatchResult:
                 with progress.batch(len(batch.trials)) as report:
@@ -109,7 +109,7 @@ class Confirming:
                         batch,
                         should_stop=self._stop.is_set,
                         report=report,
-                        checkpoint=self._checkpoints.of(batch.numbers),
+                        checkpoint=self._checkpoints.file(batch.numbers),
                     )
 
             def end(batch: HparamBatch, future: Future[BatchResult]) -> Sequence[HparamBatch]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hyperlax.agent import Policy, joined
-from hyperlax.pooling import OPEN, Advance
+from hyperlax.backends.base import SHARED
 from hyperlax.recipe import apply, dotted
-from hyperlax.stays import Stay
-from hyperlax.trial import MEASURED, Curve, Outcome, Trial
+from hyperlax.trial import MEASURED, Curve, LaneInterval, Outcome, SegmentResult, Trial
 
 
 def legal(trial: Trial) -> Trial:
@@ -22,31 +21,31 @@ def legal(trial: Trial) -> Trial:
 class Course:
     """A trial on its way. done: the curves of its repetitions that are complete; latest: where the present one stands.
 
-    policies: what those became, where that is known. seconds_before, stays_before: of lanes that it has left.
+    policies: what those became, where that is known. seconds_before, intervals_before: of lanes that it has left.
     """
 
     trial: Trial
-    cohort: int = OPEN
+    cohort: int = SHARED
     done: list[Curve] = field(default_factory=list)
     policies: list[Policy] = field(default_factory=list)
-    latest: Advance | None = None
+    latest: SegmentResult | None = None
     in_lane: bool = False
     has_failed: bool = False
     shown: list[list[float]] = field(default_factory=list)
     seconds_before: float = 0.0
-    stays_before: tuple[Stay, ...] = ()
+    intervals_before: tuple[LaneInterval, ...] = ()
 
     def begin_anew(self) -> None:
         """Forget everything but the trial, its cohort and where it was."""
-        self.stays_before = self.stays
+        self.intervals_before = self.intervals
         self.done, self.policies, self.latest, self.shown, self.seconds_before = [], [], None, [], 0.0
         self.in_lane = self.has_failed = False
 
     @property
-    def stays(self) -> tuple[Stay, ...]:
+    def intervals(self) -> tuple[LaneInterval, ...]:
         """In lanes, until now."""
-        now = self.latest.stays if self.in_lane and self.latest else ()
-        return self.stays_before + tuple(stay for stay in now if stay not in self.stays_before)
+        now = self.latest.intervals if self.in_lane and self.latest else ()
+        return self.intervals_before + tuple(interval for interval in now if interval not in self.intervals_before)
 
     def curve(self, points: int | None = None) -> Curve:
         """The first `points` evaluations of the first repetition, or all of those that are complete side by side."""
@@ -70,7 +69,7 @@ class Course:
             lane=self.latest.lane,
             fault_step=self.latest.fault_step,
             policy=joined(self.policies) if state == "COMPLETE" and self.policies else None,
-            stays=self.stays,
+            intervals=self.intervals,
         )
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from optuna.trial import TrialState
 
 from hyperlax.arguments import StudyArguments
-from hyperlax.checkpoints import Checkpoints
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.pruning import Standings
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
@@ -82,7 +82,7 @@ class StudyLoop:
         self._failures = Failures(arguments.max_failure_rate)
         self._exhausted = False
         self._background = Background()
-        self._checkpoints = Checkpoints(directory.checkpoints, arguments.checkpoint_seconds)
+        self._checkpoints = CheckpointManager(directory.checkpoints, arguments.checkpoint_seconds)
         self._settled = 0
         self._standings = (
             Standings(rule_of(arguments), list(arguments.judged.values()), len(arguments.objectives))

@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 
 from hyperlax.arguments import StudyArguments
-from hyperlax.checkpoints import Checkpoints
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError
 from hyperlax.first_trials import first_trials
 from hyperlax.recipe import Recipe
@@ -57,7 +57,7 @@ def print_plan(
             conversation.recover()
             asked = conversation.next_trials(arguments.n_trials)
             trials = [conversation.trial(trial, recipe.config.algorithm) for trial in asked]
-    saved = Checkpoints(directory.checkpoints, arguments.checkpoint_seconds).heads()
+    saved = CheckpointManager(directory.checkpoints, arguments.checkpoint_seconds).batches()
     sound = []
     for trial in trials:
         with suppress(UsageError):

@@ -10,12 +10,13 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from hyperlax.arguments import StudyArguments
-from hyperlax.checkpoints import Checkpoints
+from hyperlax.backends.base import SHARED, Evicted
+from hyperlax.backends.former import SUMMED, Pools
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.pruning import Rule, Standings, Verdict
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns, compute
-from hyperlax.pooling import OPEN, SUMMED, Advance, Dropped, Pools
 from hyperlax.study.batch_files import failed_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.course import Course, first_points, legal
@@ -23,7 +24,7 @@ from hyperlax.study.endings import Endings
 from hyperlax.study.progress import AtWork, Progress
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.storage import StudyStorage
-from hyperlax.trial import NOT_FINITE, BatchResult, Curve, HparamBatch, Outcome
+from hyperlax.trial import NOT_FINITE, BatchResult, Curve, HparamBatch, Outcome, SegmentResult
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class PooledTraining:
         endings: Endings,
         standings: Standings,
         pools: Pools,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointManager,
         progress: Progress,
         lanes: int,
         asked: Callable[[], None],
@@ -72,7 +73,7 @@ class PooledTraining:
         self._courses: dict[int, Course] = {}
         self._waiting: list[int] = []
         self._ended: list[tuple[Course, Outcome]] = []
-        self._cohorts, self._finished = OPEN, 0
+        self._cohorts, self._finished = SHARED, 0
         self._timed, self._useful, self._steps = pools.timing(), 0, 0
 
     def run(self, should_stop: Callable[[], bool], may_start: Callable[[], bool]) -> None:
@@ -92,7 +93,7 @@ class PooledTraining:
                 self._pick_up(drop)
             self._settle()
             self._count_steps()
-            if self._checkpoints.are_pools_due():
+            if self._checkpoints.is_due():
                 self._pools.save(self._checkpoints)
         self._flush()
         self._pools.save(self._checkpoints)
@@ -164,7 +165,7 @@ class PooledTraining:
         is_over = course.has_failed or len(course.done) == self._rule.seeds
         return not is_over and self._standings.is_settled(course.trial.number)
 
-    def _take(self, advance: Advance) -> None:
+    def _take(self, advance: SegmentResult) -> None:
         """Note what a trial has shown."""
         course, number = self._courses[advance.number], advance.number
         course.latest = advance
@@ -179,11 +180,11 @@ class PooledTraining:
             course.policies += [advance.policy] if advance.policy else []
             self._leave(course)
 
-    def _before(self, advance: Advance) -> int:
+    def _before(self, advance: SegmentResult) -> int:
         """Segments of the repetitions before the present one."""
         return advance.repetition * self._rule.segments
 
-    def _values(self, course: Course, advance: Advance, segment: int) -> list[float]:
+    def _values(self, course: Course, advance: SegmentResult, segment: int) -> list[float]:
         """By what it is judged after a segment of the present repetition; in the midst of a later one, those of the ones before."""
         if advance.repetition and segment < self._rule.segments:
             return course.shown[-1]
@@ -226,10 +227,13 @@ class PooledTraining:
     def _leave(self, course: Course) -> None:
         assert course.latest is not None
         self._pools.leave(course.trial.number)
-        course.stays_before, course.seconds_before = course.stays, course.seconds_before + course.latest.train_seconds
+        course.intervals_before, course.seconds_before = (
+            course.intervals,
+            course.seconds_before + course.latest.train_seconds,
+        )
         course.in_lane = False
 
-    def _pick_up(self, drop: Dropped) -> None:
+    def _pick_up(self, drop: Evicted) -> None:
         """Have trials that lost their lanes begin anew: where something raised, in halves, so that in the end one is at fault."""
         courses = [self._courses[number] for number in drop.numbers]
         if drop.error and len(courses) == 1:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.agent import save_agent
-from hyperlax.checkpoints import Checkpoint, Head
+from hyperlax.engine.checkpoint import CheckpointFile, Metadata
 from hyperlax.engine.population import Measured, Point, Population, Selection, ranking
 from hyperlax.envs import canonical
 from hyperlax.errors import HyperlaxError
@@ -70,7 +70,7 @@ class PopulationLoop:
         self._make, self._analyse = make, analyse
         self._reference = ReferenceReturns(**manifest.reference)
         self._selection = selection_of(arguments, recipe)
-        self._checkpoint = Checkpoint(directory.checkpoints / CHECKPOINT, 0.0)
+        self._checkpoint = CheckpointFile(directory.checkpoints / CHECKPOINT, 0.0)
         self._schedule_file = directory.root / SCHEDULE_FILE
         self._stop = Stop()
         self._watched = heard(sys.stderr)
@@ -145,7 +145,7 @@ class PopulationLoop:
     def _restored(self, members: Population) -> tuple[int, Point, dict[str, Any]]:
         """The interval to train next, the evaluation that it begins with, and what that cost if it was made now."""
         found = self._checkpoint.load()
-        if found is None or not found[0].goes_on(members.identity()):
+        if found is None or not found[0].is_compatible(members.identity()):
             if self._pedigree.finished():
                 log.warning(
                     "The members train again from the beginning; what is told of them has to come out the same."
@@ -167,7 +167,7 @@ class PopulationLoop:
         timing = {name: float(value) for name, value in measured.timing.items() if value is not None}
         points = {f"before_{name}": values for name, values in before.items()}
         points |= {f"after_{name}": values for name, values in measured.point.items()}
-        head = Head(numbers, members.identity(), interval + 1, timing)
+        head = Metadata(numbers, members.identity(), interval + 1, timing)
         self._checkpoint.save(head, {**points, **members.save()})
 
     def _finish(self, members: Population, interval: int, before: Point, measured: Measured) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 import optuna
 
 from hyperlax.arguments import flag_of
+from hyperlax.backends.former import make_members
 from hyperlax.engine.pb2 import is_continuous
 from hyperlax.engine.population import Population
 from hyperlax.envs import canonical, slug
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.fields import filled
+from hyperlax.fields import PREFIX, check_together, filled
+from hyperlax.hyperparams import rules
 from hyperlax.pbt_arguments import PopulationArguments
-from hyperlax.population import explored, make_members
 from hyperlax.recipe import Recipe, RunLength, dotted
 from hyperlax.space import Distribution
 from hyperlax.study import manifest as manifests
@@ -31,6 +32,11 @@ from hyperlax.study.training import reference_returns
 from hyperlax.trial import Trial
 
 log = logging.getLogger(__name__)
+
+HYPERPARAM = f"{PREFIX}.hyperparam."
+UNCHANGEABLE = ("init_alpha", "warmup_rollout_length", "normalize_observations")
+"""Traced, and yet of no use while weights are kept: the first two act at the start only, the third is what the weights were
+learnt on."""
 
 Make = Callable[[PopulationArguments, Recipe], Population]
 
@@ -60,6 +66,30 @@ def run_population(
     if resume_from is None:
         return _start(arguments, recipe, make, analyse)
     return _resume(arguments, recipe, StudyDirectory(resume_from), make, analyse)
+
+
+def explored(recipe: Recipe) -> tuple[dict[str, Distribution], list[str]]:
+    """The entries of the space that can change while weights are kept, and the names of the others, which stay at the recipe's.
+
+    Raises:
+      UsageError: nothing can change; what can does not go together with the recipe's value of what cannot.
+    """
+    algorithm = recipe.config.algorithm
+    kinds = {name: rule.kind for name, rule in rules(type(algorithm.hyperparam)).items()}
+
+    def changes(name: str) -> bool:
+        field = name.removeprefix(HYPERPARAM)
+        return kinds.get(field) == "traced" and field not in UNCHANGEABLE
+
+    space = {name: distribution for name, distribution in recipe.space.items() if changes(name)}
+    if not space:
+        raise UsageError(
+            f"{recipe.path}: nothing of the search space can change while weights are kept. Give "
+            f"{HYPERPARAM}{next(name for name in kinds if changes(HYPERPARAM + name))} a distribution, or search with "
+            "optuna-hp-search."
+        )
+    check_together(algorithm, space, str(recipe.path))
+    return space, [name for name in recipe.space if name not in space]
 
 
 def make_population(arguments: PopulationArguments, recipe: Recipe) -> Population:

@@ -9,9 +9,8 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.files import escaped, json_text
-from hyperlax.stays import Stay
 from hyperlax.study.reasons import cause_of_error
-from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Outcome
+from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, LaneInterval, Outcome
 
 
 def problem_of(batch: HparamBatch, result: Any, seeds: int) -> str | None:
@@ -50,8 +49,10 @@ def _problems_of_outcome(outcome: Outcome, seeds: int) -> Iterator[str]:
             yield f"the {name} {_shown(value)}; {words} is needed"
     if outcome.policy is not None and not isinstance(outcome.policy, Policy):
         yield f"the policy {_shown(outcome.policy)}; a Policy or None is needed"
-    if not isinstance(outcome.stays, tuple) or not all(isinstance(stay, Stay) for stay in outcome.stays):
-        yield f"the stays {_shown(outcome.stays)}; a tuple of Stays is needed"
+    if not isinstance(outcome.intervals, tuple) or not all(
+        isinstance(interval, LaneInterval) for interval in outcome.intervals
+    ):
+        yield f"the intervals {_shown(outcome.intervals)}; a tuple of LaneIntervals is needed"
     if isinstance(outcome.curve, Curve):
         yield from _problems_of_curve(outcome.curve, seeds)
     else:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hyperlax.arguments import SingleArguments
+from hyperlax.backends.former import BackendRunner
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.population import make_members
 from hyperlax.recipe import Recipe
 from hyperlax.study.pbt_schedule import SCHEDULE_FILE, Schedule, changing, configurations
 from hyperlax.study.single import run_single
 from hyperlax.study.training import run_length
 from hyperlax.trial import Trial
-
-if TYPE_CHECKING:
-    from hyperlax.engine.scheduled import ScheduleRunner
 
 
 def replay(arguments: SingleArguments, recipe: Recipe, schedule: Schedule) -> int:
@@ -33,28 +29,34 @@ def replay(arguments: SingleArguments, recipe: Recipe, schedule: Schedule) -> in
 
 def runner_of_schedule(
     arguments: SingleArguments, schedule: Schedule, configs: list[AlgorithmConfig], where: str
-) -> ScheduleRunner:
+) -> BackendRunner:
     """What trains. UsageError if the steps of the schedule are not the ends of its segments."""
-    from hyperlax.engine.scheduled import ScheduleRunner
+    from hyperlax.backends.local import EngineConfig, make_backend
 
-    members = make_members(
-        configs[0],
-        changing(configs),
-        [Trial(0, configs[0])],
-        environment=arguments.env_config,
-        run_length=run_length(arguments),
-        seed=arguments.seed,
-        num_seeds=arguments.num_seeds,
-        compilation_cache=arguments.compilation_cache,
+    backend = make_backend(
+        EngineConfig(
+            base=configs[0],
+            space=changing(configs),
+            environment=arguments.env_config,
+            run_length=run_length(arguments),
+            seed=arguments.seed,
+            num_seeds=arguments.num_seeds,
+            num_trials=1,
+            super_batch=1,
+            lanes=1,
+            packing="pad",
+            compilation_cache=arguments.compilation_cache,
+            configs=configs,
+        )
     )
-    steps = members.schedule.steps()
+    steps = backend.steps(Trial(0, configs[0]))
     for entry, start, end in zip(schedule.schedule, steps[:-1], steps[1:], strict=True):
         if (entry.get("from_step"), entry.get("to_step")) != (start, end):
             raise UsageError(
                 f"{where}: interval {entry['interval']} goes from step {entry.get('from_step')} to {entry.get('to_step')}; in a "
                 f"budget of {schedule.total_timesteps} steps and {len(schedule.schedule)} intervals it is {start} to {end}."
             )
-    return ScheduleRunner(members, configs)
+    return BackendRunner(backend)
 
 
 def path_of_recipe(schedule: Schedule) -> str:

@@ -10,7 +10,8 @@ from concurrent.futures import Future
 from optuna.trial import FrozenTrial
 
 from hyperlax.arguments import StudyArguments
-from hyperlax.checkpoints import Checkpoints
+from hyperlax.backends.former import Runner
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.study.batch_files import failed_batch
@@ -23,7 +24,7 @@ from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.results import problem_of
 from hyperlax.study.stopping import Stop
 from hyperlax.study.storage import StudyStorage
-from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Runner, Trial
+from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class SuperBatches:
         storage: StudyStorage,
         conversation: Conversation,
         endings: Endings,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointManager,
         progress: Progress,
         stop: Stop,
         ended: Callable[[], None],
@@ -55,7 +56,7 @@ class SuperBatches:
         """Train trials of one super-batch, as far as batches may start."""
         number = asked[0].number // self._width
         trials = self._legal(asked, number)
-        plan = self._runner.plan(trials, self._checkpoints.heads())
+        plan = self._runner.plan(trials, self._checkpoints.batches())
         log.info("%s", plan.sentence())
         run_batches(
             self._train,
@@ -73,12 +74,12 @@ class SuperBatches:
                 batch,
                 should_stop=self._stop.is_set,
                 report=report,
-                checkpoint=self._checkpoints.of(batch.numbers),
+                checkpoint=self._checkpoints.file(batch.numbers),
             )
 
     def _starts(self, batch: HparamBatch) -> None:
         self._began[batch] = time.monotonic()
-        self._checkpoints.keep_only(batch.numbers)
+        self._checkpoints.prune(batch.numbers)
         self._storage.start(batch.numbers)
 
     def _ends(self, batch: HparamBatch, future: Future[BatchResult], number: int) -> Sequence[HparamBatch]:

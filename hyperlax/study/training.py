@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from hyperlax.arguments import SingleArguments, StudyArguments
+from hyperlax.backends.former import BackendRunner, Pools, Runner
 from hyperlax.envs import canonical
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.pooling import Pools
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.overlap import is_pooled
-from hyperlax.trial import Runner, Trial
+from hyperlax.trial import Trial
 
 
 class StudyPools(Pools, Protocol):
@@ -47,23 +47,26 @@ def runner_of_study(arguments: StudyArguments, recipe: Recipe, stored: Manifest 
 
     Raises UsageError for what the engine cannot run.
     """
-    from hyperlax.runner import Task, make_runner
+    from hyperlax.backends.local import EngineConfig, make_backend
 
-    return make_runner(
-        Task(
-            base=recipe.config.algorithm,
-            space=recipe.space,
-            environment=canonical(arguments.env_config),
-            run_length=run_length(arguments),
-            seed=arguments.seed,
-            num_seeds=1 if arguments.seed_schedule == "racing" else arguments.num_seeds,
-            num_trials=arguments.n_trials,
-            super_batch=min(arguments.optuna_study_batch_size, arguments.n_trials),
-            lanes=None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size,
-            packing=arguments.packing,
-            chosen=stored.packing if stored else None,
-            compilation_cache=arguments.compilation_cache,
-            refills=is_pooled(arguments),
+    return BackendRunner(
+        make_backend(
+            EngineConfig(
+                base=recipe.config.algorithm,
+                space=recipe.space,
+                environment=canonical(arguments.env_config),
+                run_length=run_length(arguments),
+                seed=arguments.seed,
+                num_seeds=1 if arguments.seed_schedule == "racing" else arguments.num_seeds,
+                num_trials=arguments.n_trials,
+                super_batch=min(arguments.optuna_study_batch_size, arguments.n_trials),
+                lanes=None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size,
+                packing=arguments.packing,
+                chosen=stored.packing if stored else None,
+                compilation_cache=arguments.compilation_cache,
+                kind="refilled" if is_pooled(arguments) else "closed",
+                repetitions=arguments.num_seeds,
+            )
         )
     )
 
@@ -72,45 +75,49 @@ def runner_of_confirmation(
     arguments: StudyArguments, recipe: Recipe, packing: Mapping[str, Any], trials: Sequence[Trial]
 ) -> StudyRunner:
     """The engine's runner for a study's confirmation: its programs and budget, other seeds. packing: the study's."""
+    from hyperlax.backends.local import EngineConfig, make_backend
     from hyperlax.engine.keys import CONFIRMATION
-    from hyperlax.runner import Task, make_runner
 
-    return make_runner(
-        Task(
-            base=recipe.config.algorithm,
-            space=recipe.space,
-            environment=canonical(arguments.env_config),
-            run_length=run_length(arguments),
-            seed=arguments.seed,
-            num_seeds=arguments.confirm_seeds,
-            num_trials=len(trials),
-            super_batch=len(trials),
-            lanes=None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size,
-            packing=arguments.packing,
-            chosen=packing,
-            compilation_cache=arguments.compilation_cache,
-            trials=trials,
-            stream=CONFIRMATION,
+    return BackendRunner(
+        make_backend(
+            EngineConfig(
+                base=recipe.config.algorithm,
+                space=recipe.space,
+                environment=canonical(arguments.env_config),
+                run_length=run_length(arguments),
+                seed=arguments.seed,
+                num_seeds=arguments.confirm_seeds,
+                num_trials=len(trials),
+                super_batch=len(trials),
+                lanes=None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size,
+                packing=arguments.packing,
+                chosen=packing,
+                compilation_cache=arguments.compilation_cache,
+                trials=trials,
+                stream=CONFIRMATION,
+            )
         )
     )
 
 
 def runner_of_single(arguments: SingleArguments, algorithm: AlgorithmConfig) -> SingleRunner:
     """The engine's runner for one configuration. Raises UsageError for what the engine cannot run."""
-    from hyperlax.runner import Task, make_runner
+    from hyperlax.backends.local import EngineConfig, make_backend
 
-    return make_runner(
-        Task(
-            base=algorithm,
-            space={},
-            environment=canonical(arguments.env_config),
-            run_length=run_length(arguments),
-            seed=arguments.seed,
-            num_seeds=arguments.num_seeds,
-            num_trials=1,
-            super_batch=1,
-            packing="pad",
-            compilation_cache=arguments.compilation_cache,
+    return BackendRunner(
+        make_backend(
+            EngineConfig(
+                base=algorithm,
+                space={},
+                environment=canonical(arguments.env_config),
+                run_length=run_length(arguments),
+                seed=arguments.seed,
+                num_seeds=arguments.num_seeds,
+                num_trials=1,
+                super_batch=1,
+                packing="pad",
+                compilation_cache=arguments.compilation_cache,
+            )
         )
     )
 

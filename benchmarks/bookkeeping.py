@@ -20,7 +20,7 @@ import numpy as np
 import optuna
 
 from hyperlax.arguments import StudyArguments
-from hyperlax.checkpoints import Checkpoint, Head
+from hyperlax.engine.checkpoint import CheckpointFile, Metadata
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import LogUniform, UniformContinuous
@@ -48,7 +48,7 @@ class TrivialRunner:
     def pools(self, repetitions):
         raise NotImplementedError("nothing is pruned here")
 
-    def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
+    def plan(self, trials: Sequence[Trial], saved: Sequence[Metadata] = ()) -> Plan:
         """Batches of LANES trials."""
         batches = tuple(HparamBatch(tuple(trials[i : i + LANES])) for i in range(0, len(trials), LANES))
         return Plan(batches, 1, 1, None)
@@ -59,7 +59,7 @@ class TrivialRunner:
         *,
         should_stop: Callable[[], bool],
         report: Callable[[int], None],
-        checkpoint: Checkpoint | None = None,
+        checkpoint: CheckpointFile | None = None,
     ) -> BatchResult:
         """Two evaluations a trial."""
         outcomes = tuple(_outcome(trial) for trial in batch.trials)

@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from hyperlax.engine.runner import LaneRunner
 
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine import device
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.runner import LaneRunner
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, RunLength, apply, load
 from hyperlax.samplers.distributions import SearchSpace

@@ -251,8 +251,8 @@ def _study_in(directory: Path, asked_by: str) -> tuple[StudyArguments, Recipe]:
 
 def _run(flags: SearchFlags | SweepFlags, arguments: StudyArguments, recipe: Recipe, directory: Path | None) -> int:
     """A study to its end, shown as the flags say; `directory` of one that goes on. Returns the exit status."""
-    from hyperlax.study.directory import study_directory
     from hyperlax.analysis import write_pages
+    from hyperlax.study.directory import study_directory
     from hyperlax.study.observer import Pages
     from hyperlax.study.progress import Progress, ProgressLine
     from hyperlax.study.run import run_study
@@ -269,9 +269,7 @@ def _run(flags: SearchFlags | SweepFlags, arguments: StudyArguments, recipe: Rec
     def run(show: Callable[..., Progress]) -> int:
         tracking = Tracking(tracker, where, stop)
         observers = [ProgressLine(show), Pages(tracking.after(write_pages)), tracking]
-        return run_study(
-            arguments, recipe, directory, observers=observers, retry_failed=flags.retry_failed, stop=stop
-        )
+        return run_study(arguments, recipe, directory, observers=observers, retry_failed=flags.retry_failed, stop=stop)
 
     if flags.json:
         return in_json(run, where)

@@ -28,10 +28,9 @@ def pbt(flags: PopulationFlags) -> int:
         arguments = resolve_resumed(flags, stored, recipe)
     check_acts(recipe, arguments.env_config)
     log_from(arguments.log_level)
-    from hyperlax.study.population_run import run_population
-
     from hyperlax.analysis import write_pages
     from hyperlax.study.observer import Pages
+    from hyperlax.study.population_run import run_population
 
     return run_population(arguments, recipe, directory, observers=[Pages(write_pages)])
 

@@ -120,7 +120,9 @@ class FakeBackend:
         self.begin()
         if self.is_stopped or not self.in_lanes:
             return [], []
-        return {"closed": self._run_batch, "refilled": self._advance, "population": self._run_interval}[self.config.kind]()
+        return {"closed": self._run_batch, "refilled": self._advance, "population": self._run_interval}[
+            self.config.kind
+        ]()
 
     def copy(self, source: int, into: Trial) -> None:
         self.copies.append((source, into))

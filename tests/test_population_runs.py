@@ -21,7 +21,6 @@ from hyperlax.analysis import write_study_pages
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.pbt_arguments import PopulationArguments, checked
-from hyperlax.population import explored
 from hyperlax.recipe import apply, dotted
 from hyperlax.resumed_arguments import read_stored
 from hyperlax.space import Categorical, LogUniform
@@ -30,7 +29,7 @@ from hyperlax.study import population as loop
 from hyperlax.study.agents import find_agent
 from hyperlax.study.opened import open_study
 from hyperlax.study.pbt_schedule import changing, configurations, read_schedule
-from hyperlax.study.population_start import run_population
+from hyperlax.study.population_start import explored, run_population
 from hyperlax.study.record import StudyRecord
 from tests.fake_population import STEPS_PER_INTERVAL, FakePopulation
 from tests.study_cases import MIXED, Killed, killing, recipe_of
@@ -189,7 +188,7 @@ def test_the_agent_that_is_kept_is_the_best_members_at_the_end(whole):
 def test_a_run_that_is_killed_and_goes_on_equals_one_that_was_not(whole, tmp_path, monkeypatch, function, at):
     owner = {
         "advance": (FakePopulation, "advance"),
-        "save": (loop.Checkpoint, "save"),
+        "save": (loop.CheckpointFile, "save"),
         "write_batch": (loop, "write_batch"),
         "tell": (loop.StudyState, "record"),
         "save_agent": (loop, "save_agent"),

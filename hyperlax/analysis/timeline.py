@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from hyperlax.analysis.lost import reading
 from hyperlax.files import read_csv
-from hyperlax.trial import TIMELINE
 from hyperlax.study.record import StudyRecord
+from hyperlax.trial import TIMELINE
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,9 @@ class Scoring:
             return TrialEnd(trial.number, outcome.state, "", self.metrics(outcome))
         except ValueError as error:
             cause = str(error).removeprefix(f"trial {outcome.number}: ")
-            return TrialEnd(trial.number, "FAIL", self._reason(trial, outcome, cause, _first_infinite(outcome.curve)), {})
+            return TrialEnd(
+                trial.number, "FAIL", self._reason(trial, outcome, cause, _first_infinite(outcome.curve)), {}
+            )
 
     def _reason(self, trial: Trial, outcome: Outcome, cause: str, step: int | None) -> str:
         asked = dotted(trial.algorithm)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.study.pbt_schedule import SCHEDULE_FILE, replay_command
@@ -25,7 +24,11 @@ def lineage_of(trials: Sequence[FrozenTrial], members: int, root: Path) -> Linea
     """Return how the trials of whole intervals follow one another. root: the study's directory."""
     parents = {trial.number: trial.user_attrs[PARENT] for trial in trials if trial.user_attrs[PARENT] is not None}
     last = trials[-members:] if trials else []
-    best = max(last, key=lambda trial: (-math.inf if math.isnan(score_of(trial)) else score_of(trial), -trial.number), default=None)
+    best = max(
+        last,
+        key=lambda trial: (-math.inf if math.isnan(score_of(trial)) else score_of(trial), -trial.number),
+        default=None,
+    )
     final = None if best is None or math.isnan(score_of(best)) else best.number
     return Lineage(members, parents, final, replay_command(root / SCHEDULE_FILE))
 

@@ -323,9 +323,7 @@ class Loop:
             del running.shown[decision.segment :]
             self._end(running, "PRUNED", decision)
 
-    def _end(
-        self, running: RunningTrial, state: str, stop: Stop | None = None, keeps_lane: bool = False
-    ) -> None:
+    def _end(self, running: RunningTrial, state: str, stop: Stop | None = None, keeps_lane: bool = False) -> None:
         """Let a trial end. keeps_lane: copies replace it there."""
         assert running.latest is not None
         if stop:
@@ -373,7 +371,9 @@ class Loop:
                 self._show(running)
         if error:
             numbers = ", ".join(map(str, evicted.numbers))
-            log.warning("Batch of trials %s failed (%s); retrying it as two smaller batches.", numbers, cause_of_error(error))
+            log.warning(
+                "Batch of trials %s failed (%s); retrying it as two smaller batches.", numbers, cause_of_error(error)
+            )
         if self._settings.refills:
             self._waiting = sorted([*self._waiting, *((number,) for number in evicted.numbers)])
         elif error:

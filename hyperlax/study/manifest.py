@@ -17,8 +17,8 @@ from hyperlax.errors import UsageError
 from hyperlax.files import write_json
 from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.reading import DAMAGED, fits, read_json
 from hyperlax.pbt_arguments import PopulationArguments
+from hyperlax.reading import DAMAGED, fits, read_json
 from hyperlax.recipe import Changes, Recipe, apply, dotted
 from hyperlax.resumed_arguments import SEARCH, SWEEP, going_on
 from hyperlax.samplers.fixed import digest_of

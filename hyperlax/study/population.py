@@ -68,7 +68,9 @@ class PopulationTrials:
         if restored:
             log.info("The members continue from step %d.", max(result.curve.steps[-1] for _, result in restored))
         elif any(trial.state.is_finished() for trial in frozen):
-            log.warning("The members train again from the beginning; what is recorded of them has to come out the same.")
+            log.warning(
+                "The members train again from the beginning; what is recorded of them has to come out the same."
+            )
         self._asked = bool(restored)
         return Resumed(shown, restored, [], self._members * self._intervals - begin)
 
@@ -95,7 +97,9 @@ class PopulationTrials:
             self._insert(first, {number + self._members: copy for number, copy in sorted(copies.items())})
         trials = self._state.trials()
         self._lines.copies = sum(copy.source != number for number, copy in copies.items())
-        return [(copy.source, self._state.trial(trials[number + self._members])) for number, copy in sorted(copies.items())]
+        return [
+            (copy.source, self._state.trial(trials[number + self._members])) for number, copy in sorted(copies.items())
+        ]
 
     def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialEnd]:
         """Write an interval's files, then the database. What is recorded already has to be the same."""

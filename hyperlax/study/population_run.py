@@ -12,9 +12,10 @@ import optuna
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.fields import PREFIX, check_together
 from hyperlax.files import write_json
+from hyperlax.hyperparams import rules
 from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
-from hyperlax.population import explored
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import FixedSampler
@@ -22,6 +23,7 @@ from hyperlax.schedulers.base import Scheduler
 from hyperlax.schedulers.pb2 import is_continuous
 from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions
 from hyperlax.schedulers.registry import EXPLORERS
+from hyperlax.space import Distribution
 from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import StudyDirectory, study_directory
 from hyperlax.study.loop import Settings, Trials
@@ -34,6 +36,11 @@ from hyperlax.study.state import StudyState
 from hyperlax.study.training import MakeBackend, local_backend, population_config
 
 log = logging.getLogger(__name__)
+
+HYPERPARAM = f"{PREFIX}.hyperparam."
+UNCHANGEABLE = ("init_alpha", "warmup_rollout_length", "normalize_observations")
+"""Traced, but useless while weights are kept: the first two act at the start only, the third is what the weights were learnt
+on."""
 
 
 def run_population(
@@ -85,7 +92,7 @@ class PopulationRun(SearchRun):
 
     def config(self, stored: Manifest | None) -> EngineConfig:
         """Return what the backend is made for."""
-        return population_config(self._own, self.recipe, self._scheduler().first(), stored)
+        return population_config(self._own, self.recipe)
 
     def open_state(self, manifest: Manifest) -> StudyState:
         """Open the study's state. No sampler suggests its trials."""
@@ -167,9 +174,7 @@ class PopulationRun(SearchRun):
 
     def _scheduler(self, trials: PopulationTrials | None = None) -> PopulationBasedTraining:
         own = self._own
-        options = PopulationOptions(
-            self.recipe.space, own.population_size, own.num_intervals, own.quantile, own.seed
-        )
+        options = PopulationOptions(self.recipe.space, own.population_size, own.num_intervals, own.quantile, own.seed)
         return PopulationBasedTraining(options, EXPLORERS[own.explore].explore, trials and trials.recorded())
 
     def _finished(self) -> int:
@@ -197,3 +202,27 @@ class PopulationRun(SearchRun):
                 f"{error}. Start again with another --output-root and a --population-size below {self._own.population_size}, or "
                 "smaller networks, replay or --num-seeds."
             ) from error
+
+
+def explored(recipe: Recipe) -> tuple[dict[str, Distribution], list[str]]:
+    """Return the entries of the space that can change while weights are kept, and the names of the others, which stay the recipe's.
+
+    Raises:
+      UsageError: nothing can change; what can does not go together with the recipe's value of what cannot.
+    """
+    algorithm = recipe.config.algorithm
+    kinds = {name: rule.kind for name, rule in rules(type(algorithm.hyperparam)).items()}
+
+    def changes(name: str) -> bool:
+        field = name.removeprefix(HYPERPARAM)
+        return kinds.get(field) == "traced" and field not in UNCHANGEABLE
+
+    space = {name: distribution for name, distribution in recipe.space.items() if changes(name)}
+    if not space:
+        raise UsageError(
+            f"{recipe.path}: nothing of the search space can change while weights are kept. Give "
+            f"{HYPERPARAM}{next(name for name in kinds if changes(HYPERPARAM + name))} a distribution, or search with "
+            "optuna-hp-search."
+        )
+    check_together(algorithm, space, str(recipe.path))
+    return space, [name for name in recipe.space if name not in space]

@@ -29,7 +29,6 @@ from hyperlax.schedulers.base import Scheduler
 from hyperlax.schedulers.registry import PRUNERS, PruningOptions
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
-from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.confirming import Confirming
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running, study_directory
 from hyperlax.study.limits import Limits
@@ -98,7 +97,9 @@ def print_plan(
         stored = manifests.read(directory.manifest, recipe)
     checkpoints = CheckpointManager(directory.checkpoints, arguments.checkpoint_seconds)
     backend = make_backend(search_config(arguments, recipe, stored), checkpoints)
-    unchanged = ending_on_refusal(directory.database, lambda why: f"Nothing was changed. {why.remedy}, then plan again.")
+    unchanged = ending_on_refusal(
+        directory.database, lambda why: f"Nothing was changed. {why.remedy}, then plan again."
+    )
     with unchanged, closing(backend), tempfile.TemporaryDirectory() as scratch:
         directory.check_database(arguments.study_name)
         copy = Path(scratch) / directory.database.name
@@ -132,7 +133,9 @@ class SearchRun:
         self.arguments, self.recipe, self.directory = arguments, recipe, directory
         self.observers, self._make_backend = observers, make_backend
         self.checkpoints = CheckpointManager(directory.checkpoints, self.checkpoint_seconds)
-        self.limits = Limits(stop or Stop(), getattr(arguments, "timeout", None), getattr(arguments, "max_failure_rate", 1.0))
+        self.limits = Limits(
+            stop or Stop(), getattr(arguments, "timeout", None), getattr(arguments, "max_failure_rate", 1.0)
+        )
         self.survived: dict[int, int] = {}
         self._settled = 0
 
@@ -149,7 +152,8 @@ class SearchRun:
         backend = self.make_backend(None)
         reference = reference_returns(self.arguments.env_config)
         manifest = manifests.describe(self.arguments, self.recipe, reference, first_trials=first, backend=backend)
-        note_constraints(self.arguments)
+        if isinstance(self.arguments, StudyArguments):
+            note_constraints(self.arguments)
         with self._held():
             refuse_existing(self.directory)
             check_writable(self.directory)
@@ -322,7 +326,10 @@ class SearchRun:
         """Have the analyses of the finished super-batches written."""
         self._settled = self.live.settled()
         for record, directory in self.live.analyses():
-            tell(self.observers, lambda observer, record=record, where=directory: observer.super_batch_ended(record, where))
+            tell(
+                self.observers,
+                lambda observer, record=record, where=directory: observer.super_batch_ended(record, where),
+            )
 
     def finish(self) -> int:
         """Print how the study ended, confirm its best where that is asked for, and return the exit status."""

@@ -56,9 +56,7 @@ class Tracking(Observer):
         self._last: StudyRecord | None = None
         self._said = ""
 
-    def after(
-        self, analyse: Callable[[StudyRecord, Path | None], None]
-    ) -> Callable[[StudyRecord, Path | None], None]:
+    def after(self, analyse: Callable[[StudyRecord, Path | None], None]) -> Callable[[StudyRecord, Path | None], None]:
         """The analysis, with the tracker following whenever its pages are written."""
         if self._tracker is None:
             return analyse

@@ -9,7 +9,6 @@ from hyperlax.arguments import SingleArguments, StudyArguments
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import canonical
-from hyperlax.fields import filled
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.pbt_arguments import PopulationArguments
@@ -88,13 +87,11 @@ def single_config(arguments: SingleArguments, algorithm: AlgorithmConfig) -> Eng
     )
 
 
-def population_config(
-    arguments: PopulationArguments, recipe: Recipe, first: Sequence[Mapping[str, Any]], stored: Manifest | None
-) -> EngineConfig:
-    """Return what the backend of a population is made for. first: the hyperparameters of the first interval."""
-    base, members = recipe.config.algorithm, arguments.population_size
+def population_config(arguments: PopulationArguments, recipe: Recipe) -> EngineConfig:
+    """Return what the backend of a population is made for."""
+    members = arguments.population_size
     return EngineConfig(
-        base=base,
+        base=recipe.config.algorithm,
         space=recipe.space,
         environment=canonical(arguments.env_config),
         run_length=run_length(arguments),
@@ -104,10 +101,8 @@ def population_config(
         super_batch=members,
         lanes=members,
         packing="pad",
-        chosen=stored.packing if stored else None,
         compilation_cache=arguments.compilation_cache,
         kind="population",
-        trials=[Trial(member, filled(base, own)) for member, own in enumerate(first)],
     )
 
 

@@ -29,9 +29,7 @@ class StudyTrials:
     survived: see `Trials`. changed: called whenever trials are recorded.
     """
 
-    def __init__(
-        self, live: LiveStudy, settings: Settings, survived: dict[int, int], changed: Callable[[], None]
-    ):
+    def __init__(self, live: LiveStudy, settings: Settings, survived: dict[int, int], changed: Callable[[], None]):
         assert isinstance(live.arguments, StudyArguments)
         self._live, self._arguments, self._state = live, live.arguments, live.state
         self._settings, self._changed, self.survived = settings, changed, survived

@@ -120,6 +120,11 @@ class ClosedBatches(LanesBackend):
         """Return what the batch of these trials has cost."""
         return self._ended[next(iter(numbers))].timing
 
+    def close(self) -> None:
+        """Let go of the threads, which stop at the next segment."""
+        self._stop.set()
+        super().close()
+
     def _batch(self, trials: tuple[Trial, ...], group: int) -> Batch:
         algorithm, lanes = self._needs(HparamBatch(trials))
         return Batch(algorithm, 0, group, trials=trials, lanes=lanes, should_stop=self._stop.is_set)
@@ -208,6 +213,8 @@ class ClosedBatches(LanesBackend):
         if final is None:
             self._queue.insert(0, lanes)
             return []
+        if self._checkpoints:
+            self._checkpoints.forget(lanes.numbers)
         return [Evicted(tuple(number for number in lanes.numbers if number not in lanes.leaving), final)]
 
     def _error_of(self, batch: Batch, error: Exception) -> Exception | None:

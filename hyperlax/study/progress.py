@@ -248,8 +248,8 @@ class ProgressLine(Observer):
         if not self._progress:
             return
         for end in ends:
-            wins = end.state == "COMPLETE" and self._constraints is not None
-            wins = wins and are_satisfied(self._constraints, end.metrics)
+            own = self._constraints
+            wins = end.state == "COMPLETE" and own is not None and are_satisfied(own, end.metrics)
             self._progress.finished(end.number, end.state, end.metrics[self._leading] if wins else None)
         self._progress.batch_ended()
 

@@ -14,7 +14,6 @@ import pytest
 
 from hyperlax import envs
 from hyperlax.algorithms.workload import Workload
-from hyperlax.backends.former import BackendRunner
 from hyperlax.engine.registry import Registry
 from hyperlax.envs import Continuous, Environment, Step
 from hyperlax.files import cell, read_csv
@@ -162,8 +161,8 @@ def test_exploding_parameters_and_infinite_rewards_fail_alone_and_their_mates_ar
     lengths: dict[str, Any] = vars(RUN_LENGTH)
     recipe = Recipe("ppo_test", Path("ppo_test.py"), config, space)
     case = Case(tmp_path, recipe=recipe, env_config="lab.walk", n_trials=8, **lengths)
-    engine = toy.batches(Workload(base, {}, "lab.walk", RUN_LENGTH), Registry(3, SEEDS), seed=SEED)
-    assert case.start(BackendRunner(engine)) == 0
+    engines = [toy.batches(Workload(base, {}, "lab.walk", RUN_LENGTH), Registry(3, SEEDS), seed=SEED) for _ in range(2)]
+    assert case.start(engines[0]) == 0
     asked = {trial.number: case.pages[-1][0].trials[trial.number].params for trial in case.study().trials}
     assert sorted(params[LR] for n, params in asked.items() if case.states()[n] == "FAIL") == [
         *[STRAIGHT_ON] * 2,
@@ -172,7 +171,7 @@ def test_exploding_parameters_and_infinite_rewards_fail_alone_and_their_mates_ar
     for path in batches(case):
         numbers = [int(row["trial"]) for row in read_csv(path / "summary.csv")]
         sane = {n: {LR: min(asked[n][LR], SLOW[-1]), GAMMA: asked[n][GAMMA]} for n in numbers}
-        undisturbed = run(engine, HparamBatch(tuple(Trial(n, apply(base, sane[n], "")) for n in numbers)))
+        undisturbed = run(engines[1], HparamBatch(tuple(Trial(n, apply(base, sane[n], "")) for n in numbers)))
         for lane, (number, outcome) in enumerate(zip(numbers, undisturbed.outcomes, strict=True)):
             written = [row["mean"] for row in read_csv(path / "curves.csv") if row["trial"] == str(number)]
             if asked[number][LR] in SLOW:
@@ -215,7 +214,7 @@ class FaultyDescents(toy.Descents):
 def test_what_raises_at_one_value_fails_the_trials_of_that_value_only(tmp_path, caplog):
     epochs = "algorithm.hyperparam.epochs"
     case = Case(tmp_path, {LR: Categorical(values=[0.1, 0.2, 1e6]), epochs: Categorical(values=[2, 3])}, n_trials=6)
-    engine = BackendRunner(toy.batches(FaultyDescents(RunLength(20, 3, 4)), Registry(3, 2), seed=3))
+    engine = toy.batches(FaultyDescents(RunLength(20, 3, 4)), Registry(3, 2), seed=3)
     assert case.start(engine, max_failure_rate=1.0) == 0
     for trial in case.study().trials:
         rate, dimensions = (case.pages[-1][0].trials[trial.number].params[name] for name in (LR, epochs))

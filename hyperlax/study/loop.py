@@ -134,6 +134,8 @@ class Loop:
         try:
             self._resume()
             while not self._limits.stop.is_set():
+                if not self._settings.refills:
+                    self._record()
                 self._fill()
                 self._backend.begin()
                 self._record()
@@ -235,6 +237,7 @@ class Loop:
         numbers = [running.number for running in group]
         for running in group:
             running.enter()
+            self._running[running.number] = self._running.pop(running.number)  # in the order of lanes
         self._trials.start(numbers)
         tell(self._observers, lambda observer: observer.trials_started(numbers))
 
@@ -389,7 +392,8 @@ class Loop:
             place = self._trials.super_batch(running.number), 0 if self._settings.refills else running.group
             batches.setdefault(place, []).append((running, outcome))
         for _, some in sorted(batches.items()):
-            some.sort(key=lambda pair: pair[0].number)
+            if self._settings.refills:
+                some.sort(key=lambda pair: pair[0].number)
             trials = [running for running, _ in some]
             self._record_batch(trials, BatchResult(tuple(outcome for _, outcome in some), self._timing(trials)))
 

@@ -45,7 +45,7 @@ class ReferenceReturns:
 
 @dataclass(frozen=True)
 class Training:
-    """What a metric is computed from.
+    """Inputs of a metric.
 
     Args:
       steps: float64[K], environment steps of one seed at each evaluation, without the point before training.

@@ -16,9 +16,8 @@ from hyperlax.engine.pruning import (
     Standings,
     Verdict,
     count_better,
-    crowding_distances,
-    non_dominated_ranks,
 )
+from hyperlax.pareto import crowding_distances, non_dominated_ranks
 from hyperlax.study.rehearsal import Life, views
 
 

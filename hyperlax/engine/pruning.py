@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hyperlax.pareto import crowding_distances, non_dominated_ranks
+
 FEWEST_RIVALS = 5
 """Trials below which the median says nothing: as Optuna's `n_startup_trials`."""
 
@@ -188,27 +190,3 @@ def count_better(own: np.ndarray, rivals: np.ndarray, objectives: int) -> int:
     front = np.flatnonzero(ranks == ranks[0])
     crowding = crowding_distances(everyone[front])
     return int((ranks < ranks[0]).sum() + (crowding[1:] > crowding[0]).sum())
-
-
-def non_dominated_ranks(points: np.ndarray) -> np.ndarray:
-    """int[n] of float64[n, objectives]: 0 for those that no point dominates, 1 for those that only they dominate, and so on."""
-    as_good = np.all(points[:, None, :] >= points[None, :, :], axis=2)
-    dominates = as_good & ~as_good.T
-    ranks = np.full(len(points), -1)
-    left, rank = np.ones(len(points), dtype=bool), 0
-    while left.any():
-        front = left & ~np.any(dominates, axis=0, where=left[:, None])
-        ranks[front], left, rank = rank, left & ~front, rank + 1
-    return ranks
-
-
-def crowding_distances(front: np.ndarray) -> np.ndarray:
-    """float64[n] of float64[n, objectives]: how far apart a point's neighbours are, over all objectives; inf at the ends."""
-    distances = np.zeros(len(front))
-    for column in front.T:
-        order = np.argsort(column, kind="stable")
-        span = column[order[-1]] - column[order[0]]
-        distances[order[[0, -1]]] = np.inf
-        if span > 0:
-            distances[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
-    return distances

@@ -8,12 +8,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from hyperlax.analysis.labels import short_names, with_unit
-from hyperlax.analysis.plots.coordinates import Coordinate, coordinate
-from hyperlax.analysis.plots.hover import hover_texts
-from hyperlax.analysis.plots.nothing import NothingToShow
-from hyperlax.analysis.plots.style import SCALE, finish
+from hyperlax.analysis.plots.axes import Coordinate, coordinate
+from hyperlax.analysis.plots.base import SCALE, NothingToShow, Plot, hover_texts
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.ranking import complete_trials
-from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 
 CELLS = 40
 """Along an axis of numbers; along one of choices each choice is a cell."""
@@ -21,11 +20,12 @@ FAR = 2.5
 """Bandwidths from the nearest trial at which a cell stays empty."""
 
 
-def contour(record: StudyRecord) -> go.Figure:
-    """The first objective over the two most important hyperparameters: trials as points, around them what trials nearby reached.
+def _figure(study: StudyData) -> go.Figure:
+    """Draw the first objective over the two most important hyperparameters: trials, and around them what trials nearby reached.
 
     The areas are a heat map without smoothing, which a browser draws at once.
     """
+    record = study.record
     trials, (leading, direction) = complete_trials(record), next(iter(record.objectives.items()))
     shares = record.importances.get(leading, {})
     if len(shares) < 2:
@@ -75,11 +75,11 @@ def contour(record: StudyRecord) -> go.Figure:
     )
     figure.update_xaxes(**_axis(across))
     figure.update_yaxes(**_axis(up))
-    return finish(figure, height=520)
+    return figure.update_layout(height=520)
 
 
 def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """float64[cells up, cells across]: the mean of the trials' values, those nearby counting most; nan where none is near.
+    """Return float64[cells up, cells across]: the mean of the trials' values, those nearby counting most; nan where none is near.
 
     positions: float64[2, trials], across and up; values: float64[trials]. Normal weights, so the mean lies between the lowest and
     the highest value (Nadaraya, 1964; Watson, 1964); the bandwidth follows Scott's rule (1992) for trials spread evenly over both
@@ -97,7 +97,7 @@ def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: 
 
 
 def _distances(axis: Coordinate, positions: np.ndarray) -> np.ndarray:
-    """float64[cells, trials], in lengths of the axis."""
+    """Return float64[cells, trials], in lengths of the axis."""
     edges = _edges(axis)
     centers = (edges[1:] + edges[:-1]) / 2
     apart = np.abs(centers[:, None] - positions[None, :])
@@ -105,7 +105,7 @@ def _distances(axis: Coordinate, positions: np.ndarray) -> np.ndarray:
 
 
 def _edges(axis: Coordinate) -> np.ndarray:
-    """float64[cells + 1]: the ends of the cells."""
+    """Return float64[cells + 1]: the ends of the cells."""
     low, high = axis.range()
     if low == high:
         low, high = low - 0.5, high + 0.5
@@ -120,3 +120,12 @@ def _axis(axis: Coordinate) -> dict[str, Any]:
     if ticks := axis.ticks():
         settings["tickvals"], settings["ticktext"] = ticks
     return settings
+
+
+PLOT = Plot(
+    "contour",
+    "The two most important hyperparameters",
+    "Each point is a COMPLETE trial. The areas around them are a weighted mean of the trials nearby, an estimate; where no "
+    "trial is near they are empty. Hover for a trial's hyperparameters.",
+    _figure,
+)

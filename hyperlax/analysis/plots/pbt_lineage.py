@@ -8,15 +8,15 @@ from collections.abc import Iterable
 import plotly.graph_objects as go
 
 from hyperlax.analysis.labels import with_unit
-from hyperlax.analysis.plots.hover import hover_texts
-from hyperlax.analysis.plots.nothing import NothingToShow
-from hyperlax.analysis.plots.style import ACCENT, MUTED, SCALE, finish
+from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, SCALE, NothingToShow, Plot, hover_texts
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.ranking import complete_trials
-from hyperlax.study.record import Lineage, StudyRecord
+from hyperlax.study.record import Lineage
 
 
-def pbt_lineage(record: StudyRecord) -> go.Figure:
-    """Members over intervals: a point a trial, colored by its return, a line to it from the one that it goes on from."""
+def _figure(study: StudyData) -> go.Figure:
+    """Draw members over intervals: a point a trial, colored by its return, a line to it from the one that it continues."""
+    record = study.record
     lineage, trials = record.lineage, complete_trials(record)
     if lineage is None or not trials:
         raise NothingToShow("No interval is complete yet.")
@@ -61,8 +61,8 @@ def pbt_lineage(record: StudyRecord) -> go.Figure:
         )
     figure.update_xaxes(title_text="interval", dtick=1 if len(trials) <= 20 * lineage.members else None)
     figure.update_yaxes(title_text="member", autorange="reversed")
-    figure.update_layout(hovermode="closest", legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0})
-    return finish(figure, height=220 + 24 * lineage.members)
+    figure.update_layout(hovermode="closest", legend=LEGEND_ON_TOP)
+    return figure.update_layout(height=220 + 24 * lineage.members)
 
 
 def _lines(
@@ -76,3 +76,15 @@ def _lines(
     if x:
         line = {"color": color, "width": width}
         figure.add_scatter(x=x, y=y, mode="lines", name=name, line=line, hoverinfo="skip")
+
+
+PLOT = Plot(
+    "pbt_lineage",
+    "Lineage",
+    "Each point is a member at the end of an interval; a line leads to it from the member that it continues. Hover for its "
+    "hyperparameters.",
+    _figure,
+    applies=lambda record: record.lineage is not None,
+    otherwise="is not a population.",
+    min_width=680,
+)

@@ -11,9 +11,9 @@ from hyperlax.study.ranking import complete_trials, ranked
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.statistics import best_confirmed, in_short
 
-EXACT = ("num_parameters",)
+_EXACT = ("num_parameters",)
 """Objectives without luck."""
-RETURNS = ("peak_performance", "final_performance")
+_RETURNS = ("peak_performance", "final_performance")
 """Objectives that `seed_spread` can be compared with."""
 
 
@@ -23,7 +23,7 @@ def how_certain(record: StudyRecord) -> tuple[list[str], str]:
     No sentence for objectives in which there is no luck; the command is "" where nothing is left to find out, or where the study
     was made by a command that cannot.
     """
-    if all(name in EXACT for name in record.objectives):
+    if all(name in _EXACT for name in record.objectives):
         return [], ""
     if record.confirmation and best_confirmed(record.confirmation):
         return in_short(record.confirmation), ""
@@ -66,7 +66,7 @@ def _of_rivals(record: StudyRecord) -> list[str]:
     value = format_number(others[0].values[name])
     sentences = [f"Trial {others[0].number} {also}." if equal else f"Next comes trial {others[0].number} with {value}."]
     spread = best.metrics.get("seed_spread")
-    if record.arguments["num_seeds"] > 1 and name in RETURNS and spread is not None:
+    if record.arguments["num_seeds"] > 1 and name in _RETURNS and spread is not None:
         close = sum(abs(best.values[name] - trial.values[name]) <= spread for trial in others)
         sentences.append(
             f"The final performance of its seeds has a standard deviation of {format_number(spread)}; trials that came as close "

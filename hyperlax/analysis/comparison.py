@@ -20,8 +20,8 @@ from hyperlax.study.ranking import feasible_trials, ranked
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.statistics import Interval, best_confirmed, mean_interval
 
-HEADER = ["study", "recipe", "environment", "state", "trials", "best", "trial", "confirmed", "95 % from", "95 % to"]
-HEADER += ["environment steps", "training (s)"]
+_HEADER = ["study", "recipe", "environment", "state", "trials", "best", "trial", "confirmed", "95 % from", "95 % to"]
+_HEADER += ["environment steps", "training (s)"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def comparison(studies: Sequence[Compared]) -> str:
     ]
     rows = [_row(one, leading) for one in studies]
     return render(
-        "comparison.html.j2", "Studies compared - Hyperlax", goal=goal, header=HEADER, rows=rows, drawings=drawings
+        "comparison.html.j2", "Studies compared - Hyperlax", goal=goal, header=_HEADER, rows=rows, drawings=drawings
     )
 
 

@@ -16,7 +16,7 @@ from hyperlax.errors import HyperlaxError
 from hyperlax.files import read_csv
 from hyperlax.study.record import TrialRecord
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class MissingFile(HyperlaxError):
@@ -84,7 +84,7 @@ def reading(path: Path) -> Iterator[None]:
 @cache
 def warn_once(text: str) -> None:
     """Log a warning the first time in a process: pages are written again after every super-batch."""
-    log.warning("%s", text)
+    _log.warning("%s", text)
 
 
 def _curve(rows: list[dict[str, str]]) -> LearningCurve:

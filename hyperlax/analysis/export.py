@@ -12,7 +12,7 @@ from hyperlax.files import cell, cut, replacing, write_json
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 EXTENSIONS = {"csv": "csv", "json": "json", "parquet": "parquet", "optuna-journal": "journal.log"}
-LONGEST_STEM = 200
+_LONGEST_STEM = 200
 """Bytes of a study's name in that of its export."""
 _NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
 """Characters that some system's file names cannot hold."""
@@ -20,7 +20,7 @@ _NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
 
 def default_path(record: StudyRecord, kind: str) -> str:
     """Return where an export goes by default: into the working directory, whatever the study's name."""
-    return f"{cut(_NOT_IN_FILE_NAMES.sub('_', record.study_name), LONGEST_STEM)}.{EXTENSIONS[kind]}"
+    return f"{cut(_NOT_IN_FILE_NAMES.sub('_', record.study_name), _LONGEST_STEM)}.{EXTENSIONS[kind]}"
 
 
 def write_export(record: StudyRecord, kind: str, path: Path) -> None:

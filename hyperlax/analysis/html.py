@@ -15,9 +15,9 @@ from plotly.offline import get_plotlyjs
 from hyperlax.analysis.labels import format_number, format_value, with_unit
 from hyperlax.analysis.plots.base import template
 
-LONG_COLUMNS = {"reason": "reason", "which": "reason", "hyperparameter": "long", "searched": "long", "metric": "long"}
+_LONG_COLUMNS = {"reason": "reason", "which": "reason", "hyperparameter": "long", "searched": "long", "metric": "long"}
 """Header -> class of the columns whose text may wrap."""
-LONG_LIST = 32
+_LONG_LIST = 32
 """Length from which on a list of numbers is worth sharing between plots."""
 
 
@@ -57,7 +57,7 @@ class Shared:
         if not isinstance(value, list):
             return value
         rounded = [self._shared(entry) for entry in value]
-        if len(rounded) < LONG_LIST or any(type(entry) not in (int, float) for entry in rounded):
+        if len(rounded) < _LONG_LIST or any(type(entry) not in (int, float) for entry in rounded):
             return rounded
         return {"shared": self.lists.setdefault(_dense(rounded), len(self.lists))}
 
@@ -78,7 +78,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {
-        "long_columns": LONG_COLUMNS,
+        "long_columns": _LONG_COLUMNS,
         "plotly_source": lambda: Markup(get_plotlyjs()),
         "templates": lambda: json.dumps({"light": template(dark=False), "dark": template(dark=True)}),
     }

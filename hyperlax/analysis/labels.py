@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-UNITS = {
+_UNITS = {
     "peak_performance": "mean return",
     "final_performance": "mean return",
     "normalized_auc": "0 to 1",
@@ -21,7 +21,7 @@ AGGREGATE_WORDS = {"mean": "mean", "median": "median", "iqm": "interquartile mea
 
 def with_unit(metric: str) -> str:
     """Return `peak_performance` as `peak performance (mean return)`."""
-    unit = UNITS.get(metric)
+    unit = _UNITS.get(metric)
     words = metric.replace("_", " ")
     return f"{words} ({unit})" if unit else words
 

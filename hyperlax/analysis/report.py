@@ -23,9 +23,9 @@ from hyperlax.study.ranking import complete_trials, feasible_trials, winners
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord
 from hyperlax.study.statistics import complete, default_of, difference_interval, in_full, mean_interval
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-Rows = list[list[Any]]
+_Rows = list[list[Any]]
 
 
 def report(study: StudyData, drawings: list[Drawing]) -> str:
@@ -136,7 +136,7 @@ def _confirmed_row(confirmation: Confirmation, ours: Confirmed) -> list[Any]:
     return [*row, ahead.estimate, ahead.low, ahead.high]
 
 
-def _pruned(record: StudyRecord) -> Rows:
+def _pruned(record: StudyRecord) -> _Rows:
     """Return a row for every segment after which trials were pruned."""
     ends: dict[str, list[int]] = {}
     for trial in _by_number(record):
@@ -154,12 +154,12 @@ def _cost(study: StudyData) -> tuple[Cost | None, str]:
         warn_once(f"the cost could not be summed: {missing}")
         return None, str(missing)
     except Exception as error:
-        log.exception("the cost could not be summed")
+        _log.exception("the cost could not be summed")
         return None, f"{type(error).__name__}: {error}"
 
 
-def _cost_rows(cost: Cost) -> Rows:
-    rows: Rows = [
+def _cost_rows(cost: Cost) -> _Rows:
+    rows: _Rows = [
         ["hparam batches", cost.batches],
         ["environment steps, over trials and seeds", cost.steps],
         ["compiling (s)", cost.compile_seconds],
@@ -175,7 +175,7 @@ def _cost_rows(cost: Cost) -> Rows:
     return rows
 
 
-def _all_trials(record: StudyRecord) -> tuple[list[str], Rows]:
+def _all_trials(record: StudyRecord) -> tuple[list[str], _Rows]:
     names = searched_names(record)
     short = short_names(names)
     rows = [
@@ -192,9 +192,9 @@ def _to_files(record: StudyRecord, trial: TrialRecord) -> int | Link:
     return Link(trial.number, quote(Path(os.path.relpath(trial.batch_directory, record.directory)).as_posix() + "/"))
 
 
-def _what_ran(record: StudyRecord) -> Rows:
+def _what_ran(record: StudyRecord) -> _Rows:
     lo, hi, source = record.reference.lo, record.reference.hi, record.reference.source
-    rows: Rows = [
+    rows: _Rows = [
         ["study", record.study_name],
         ["recipe", record.recipe],
         ["environment", record.environment],

@@ -15,7 +15,7 @@ from hyperlax.reading import fits
 from hyperlax.stays import TIMELINE
 from hyperlax.study.record import StudyRecord
 
-SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
+_SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
 """Entries of a batch's `timing.json` that are summed over the study."""
 
 
@@ -117,7 +117,7 @@ class StudyData:
         return Cost(
             batches=len(timings),
             broken=sum(timing["train_seconds"] is None for timing in timings),
-            **{name: _known_sum(timings, name) for name in SUMMED},
+            **{name: _known_sum(timings, name) for name in _SUMMED},
             peak_memory_bytes=max(memory) if memory else None,
             duration=self.timeline.seconds,
         )
@@ -136,7 +136,7 @@ def _timing(path: Path) -> dict[str, Any]:
     """Return the entries of a `timing.json` that are summed. MissingFile if it does not hold them."""
     with reading(path):
         stored = json.loads(path.read_text(encoding="utf-8"))
-        known = {name: stored[name] for name in (*SUMMED, "peak_memory_bytes")}
+        known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
         for name, value in known.items():
             if not fits(value, float | None):
                 raise ValueError(f"`{name}` is {value!r}")

@@ -15,7 +15,7 @@ from hyperlax.study.statistics import complete
 BEST_FILE = "best_optuna_params.json"
 PARETO_FILE = "pareto_front_params.json"
 
-RERUN_ARGUMENTS = ("total_timesteps", "num_evaluations", "num_eval_episodes", "num_seeds", "seed", "aggregate")
+_RERUN_ARGUMENTS = ("total_timesteps", "num_evaluations", "num_eval_episodes", "num_seeds", "seed", "aggregate")
 
 
 def write_best(record: StudyRecord, into: Path) -> None:
@@ -60,7 +60,7 @@ def rerun_command(record: StudyRecord, trial: TrialRecord, path: Path) -> str:
     words += ["--params", str(path)]
     if len(record.objectives) > 1:
         words += ["--trial", str(trial.number)]
-    for name in RERUN_ARGUMENTS:
+    for name in _RERUN_ARGUMENTS:
         words += [f"--{name.replace('_', '-')}", str(record.arguments[name])]
     return shlex.join(words)
 

@@ -17,7 +17,7 @@ from hyperlax.analysis.study_data import StudyData
 from hyperlax.errors import HyperlaxError
 from hyperlax.study.record import StudyRecord, TrialRecord
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 ACCENT = "#e4572e"
 POINT = "#3d7de0"
@@ -84,7 +84,7 @@ class Plot:
             warn_once(f"{self.name} could not be drawn: {missing}")
             return Drawing(*frame, error=str(missing))
         except Exception as error:
-            log.exception("%s could not be drawn", self.name)
+            _log.exception("%s could not be drawn", self.name)
             return Drawing(*frame, error=f"{type(error).__name__}: {error}")
 
 

@@ -14,9 +14,9 @@ from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.ranking import complete_trials
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 
-CELLS = 40
+_CELLS = 40
 """Along an axis of numbers; along one of choices each choice is a cell."""
-FAR = 2.5
+_FAR = 2.5
 """Bandwidths from the nearest trial at which a cell stays empty."""
 
 
@@ -39,43 +39,37 @@ def _figure(study: StudyData) -> go.Figure:
         for name in sorted(shares, key=lambda name: shares[name], reverse=True)[:2]
     )
     x, y = ([axis.position(trial.params[axis.name]) for trial in trials] for axis in (across, up))
-    values = [trial.values[leading] for trial in trials]
-    areas = surface((across, up), np.array([x, y]), np.array(values))
-    low, high = min(values), max(values)
-    colors: dict[str, Any] = {"colorscale": SCALE, "reversescale": direction == "minimize"}
-    title = {"text": with_unit(leading).replace(" (", "<br>("), "side": "right"}
-    figure = go.Figure()
-    figure.add_heatmap(
-        x=_edges(across).tolist(),
-        y=_edges(up).tolist(),
-        z=[[None if np.isnan(value) else float(f"{value:.6g}") for value in row] for row in areas],
-        zmin=low,
-        zmax=high,
-        zsmooth=False,
-        opacity=0.6,
-        hoverinfo="skip",
-        colorbar={"title": title, "thickness": 12},
-        **colors,
-    )
-    figure.add_scatter(
-        x=x,
-        y=y,
-        mode="markers",
-        marker={
-            "color": values,
-            "cmin": low,
-            "cmax": high,
-            "size": 8,
-            "line": {"width": 1, "color": "#ffffff"},
-            **colors,
-        },
-        hovertext=hover_texts(record, trials),
-        hoverinfo="text",
-        showlegend=False,
-    )
+    values = np.array([trial.values[leading] for trial in trials])
+    colors = {"colorscale": SCALE, "reversescale": direction == "minimize"}
+    areas = _areas((across, up), np.array([x, y]), values, leading, colors)
+    figure = go.Figure([areas, _points(x, y, values, hover_texts(record, trials), colors)])
     figure.update_xaxes(**_axis(across))
     figure.update_yaxes(**_axis(up))
     return figure.update_layout(height=520)
+
+
+def _areas(
+    axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray, leading: str, colors: dict[str, Any]
+) -> go.Heatmap:
+    means = surface(axes, positions, values)
+    return go.Heatmap(
+        x=_edges(axes[0]).tolist(),
+        y=_edges(axes[1]).tolist(),
+        z=[[None if np.isnan(value) else float(f"{value:.6g}") for value in row] for row in means],
+        zmin=values.min(),
+        zmax=values.max(),
+        zsmooth=False,
+        opacity=0.6,
+        hoverinfo="skip",
+        colorbar={"title": {"text": with_unit(leading).replace(" (", "<br>("), "side": "right"}, "thickness": 12},
+        **colors,
+    )
+
+
+def _points(x: list[float], y: list[float], values: np.ndarray, texts: list[str], colors: dict[str, Any]) -> go.Scatter:
+    line = {"width": 1, "color": "#ffffff"}
+    marker = {"color": values.tolist(), "cmin": values.min(), "cmax": values.max(), "size": 8, "line": line, **colors}
+    return go.Scatter(x=x, y=y, mode="markers", marker=marker, hovertext=texts, hoverinfo="text", showlegend=False)
 
 
 def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -93,7 +87,7 @@ def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: 
     nearest = squared.min(axis=2, keepdims=True)
     weights = np.exp((nearest - squared) / 2)
     means = (weights * values).sum(axis=2) / weights.sum(axis=2)
-    return np.where(nearest[:, :, 0] <= FAR**2, means, np.nan)
+    return np.where(nearest[:, :, 0] <= _FAR**2, means, np.nan)
 
 
 def _distances(axis: Coordinate, positions: np.ndarray) -> np.ndarray:
@@ -109,7 +103,7 @@ def _edges(axis: Coordinate) -> np.ndarray:
     low, high = axis.range()
     if low == high:
         low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, (len(axis.choices) or CELLS) + 1)
+    return np.linspace(low, high, (len(axis.choices) or _CELLS) + 1)
 
 
 def _axis(axis: Coordinate) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hyperlax.metrics import aggregated
 from hyperlax.study.ranking import complete_trials, ranked, winners
 from hyperlax.study.record import TrialRecord
 
-SHOWN = 10
+_SHOWN = 10
 
 
 def _figure(study: StudyData) -> go.Figure:
@@ -22,7 +22,7 @@ def _figure(study: StudyData) -> go.Figure:
     """
     record = study.record
     front = {trial.number for trial in winners(record)}
-    trials = sorted(ranked(record), key=lambda trial: trial.number not in front)[:SHOWN]
+    trials = sorted(ranked(record), key=lambda trial: trial.number not in front)[:_SHOWN]
     if not trials:
         raise NothingToShow(
             f"No trial {'satisfies the constraints' if complete_trials(record) else 'is COMPLETE'} yet."

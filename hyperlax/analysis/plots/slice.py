@@ -14,7 +14,7 @@ from hyperlax.analysis.plots.base import SCALE, NothingToShow, Plot
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.ranking import complete_trials
 
-COLUMNS = 4
+_COLUMNS = 4
 
 
 def _figure(study: StudyData) -> go.Figure:
@@ -27,7 +27,7 @@ def _figure(study: StudyData) -> go.Figure:
         raise NothingToShow("The recipe searches no hyperparameter.")
     short = short_names(record.space)
     axes = [coordinate(name, short[name], distribution) for name, distribution in record.space.items()]
-    columns = min(COLUMNS, len(axes))
+    columns = min(_COLUMNS, len(axes))
     band = math.ceil(len(axes) / columns)
     rows = band * len(record.objectives)
     blank = [""] * (band * columns - len(axes))

@@ -8,10 +8,10 @@ from hyperlax.analysis.labels import format_number
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, POINT, NothingToShow, Plot
 from hyperlax.analysis.study_data import Bar, StudyData, Timeline
 
-COLORS = {"COMPLETE": POINT, "PRUNED": MUTED, "FAIL": ACCENT}
-MOST_WITH_NUMBERS = 120
+_COLORS = {"COMPLETE": POINT, "PRUNED": MUTED, "FAIL": ACCENT}
+_MOST_WITH_NUMBERS = 120
 """Bars up to which each shows the number of its trial; of more they would be too narrow."""
-MOST_LABELS = 48
+_MOST_LABELS = 48
 
 
 def _figure(study: StudyData) -> go.Figure:
@@ -26,12 +26,12 @@ def _figure(study: StudyData) -> go.Figure:
     lanes = sorted({_lane(bar) for bar in found.bars})
     place = {lane: index for index, lane in enumerate(lanes)}
     figure = go.Figure()
-    for state, color in COLORS.items():
+    for state, color in _COLORS.items():
         if own := [bar for bar in found.bars if bar.state == state]:
-            _add(figure, own, place, state, color, with_numbers=len(found.bars) <= MOST_WITH_NUMBERS)
+            _add(figure, own, place, state, color, with_numbers=len(found.bars) <= _MOST_WITH_NUMBERS)
     for start in found.starts[1:]:
         figure.add_vline(x=start, line={"color": MUTED, "dash": "dot", "width": 1.5})
-    every = -(-len(lanes) // MOST_LABELS)
+    every = -(-len(lanes) // _MOST_LABELS)
     several = {"slot": len({bar.slot for bar in found.bars}) > 1, "pool": any(bar.pool for bar in found.bars)}
     figure.update_yaxes(
         tickvals=list(range(0, len(lanes), every)),

@@ -12,29 +12,29 @@ from hyperlax.study.record import StudyRecord, TrialRecord
 
 
 def complete_trials(record: StudyRecord) -> list[TrialRecord]:
-    """The COMPLETE trials by number; failed and pruned ones never win and are never plotted."""
+    """Return the COMPLETE trials by number; failed and pruned ones never win and are never plotted."""
     return sorted((trial for trial in record.trials if trial.state == "COMPLETE"), key=lambda trial: trial.number)
 
 
 def feasible_trials(record: StudyRecord) -> list[TrialRecord]:
-    """The COMPLETE trials that satisfy the study's constraints, by number: those that can win."""
+    """Return the COMPLETE trials that satisfy the study's constraints, by number: those that can win."""
     return [trial for trial in complete_trials(record) if trial.feasible]
 
 
 def ranked(record: StudyRecord) -> list[TrialRecord]:
-    """The trials that can win, best first by the first objective; the lower number first where they tie."""
+    """Return the trials that can win, best first by the first objective; the lower number first where they tie."""
     trials = feasible_trials(record)
     leading = scores(record, trials)[:, 0]
     return [trials[index] for index in np.argsort(-leading, kind="stable")]
 
 
 def winners(record: StudyRecord) -> list[TrialRecord]:
-    """The best trial for one objective, the Pareto front by number for several; empty where no trial can win."""
+    """Return the best trial for one objective, the Pareto front by number for several; empty where no trial can win."""
     return ranked(record)[:1] if len(record.objectives) == 1 else pareto_front(record)
 
 
 def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
-    """The one trial that is best. UsageError, naming who asked, while none can win, or where a Pareto front has several."""
+    """Return the one trial that is best. UsageError, naming who asked, while none can win, or where a Pareto front has several."""
     best = winners(record)
     if not best:
         raise UsageError(f"{asked_by} {record.directory}: no trial can win yet. Choose one with --trial.")

@@ -1,10 +1,10 @@
-"""What a trial costs beside its training: asking, telling and writing, against `study.optimize` of plain Optuna on SQLite.
+"""Bookkeeping cost of a trial (ask, tell, write files) against plain Optuna's `study.optimize` on SQLite.
 
     python benchmarks/bookkeeping.py
 
-A study of 1,000 trials of a trivial objective by NSGA-II with a population of 50, through the launcher, with every file but the
-pages of the analysis; and the same sampler and objective in Optuna's own loop. Prints one line a side, and the ratio. With
-`--trials 1016 --pages`, the cost of the last super-batch is that of a study with 1,000 finished trials, pages and all.
+Runs 1,000 trials of a trivial objective by NSGA-II with a population of 50: once through `run_study`, which writes every file
+except the analysis pages, and once with the same sampler and objective in Optuna's own loop. Prints one line per side and their
+ratio. With `--trials 1016 --pages`, the last super-batch costs what it does in a study with 1,000 finished trials, pages included.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ import argparse
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import optuna
 
+from hyperlax.analysis.pages import write_pages
 from hyperlax.arguments import StudyArguments
-from hyperlax.engine.checkpoint import CheckpointFile, Metadata
+from hyperlax.backends.base import Evicted
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import LogUniform, UniformContinuous
-from hyperlax.study.launcher import run_study, write_pages
-from hyperlax.trial import BatchResult, Curve, HparamBatch, Outcome, Plan, Trial
+from hyperlax.study.observer import Pages
+from hyperlax.study.run import run_study
+from hyperlax.trial import Curve, HparamBatch, Plan, SegmentResult, Trial
 
 POPULATION, LANES = 50, 8
 SPACE = {
@@ -36,52 +38,75 @@ SPACE = {
 }
 
 
-class TrivialRunner:
-    """Trains nothing: a trial's return is a sum of its hyperparameters."""
+class TrivialBackend:
+    """A backend without training: a trial's return is a sum of its hyperparameters."""
 
     lanes, slots, device = LANES, 1, "none"
-    packing: dict[str, object]
+    occupied = preparing = 0
 
     def __init__(self) -> None:
-        self.packing = {}
+        self.packing: dict[str, object] = {}
+        self._batch: list[Trial] = []
 
-    def pools(self, repetitions):
-        raise NotImplementedError("nothing is pruned here")
+    def capacity(self) -> int:
+        """Return the number of lanes."""
+        return LANES
 
-    def plan(self, trials: Sequence[Trial], saved: Sequence[Metadata] = ()) -> Plan:
-        """Batches of LANES trials."""
+    def plan(self, trials: Sequence[Trial]) -> Plan:
+        """Return batches of LANES trials."""
         batches = tuple(HparamBatch(tuple(trials[i : i + LANES])) for i in range(0, len(trials), LANES))
         return Plan(batches, 1, 1, None)
 
-    def run(
-        self,
-        batch: HparamBatch,
-        *,
-        should_stop: Callable[[], bool],
-        report: Callable[[int], None],
-        checkpoint: CheckpointFile | None = None,
-    ) -> BatchResult:
-        """Two evaluations a trial."""
-        outcomes = tuple(_outcome(trial) for trial in batch.trials)
-        report(100 * len(batch.trials))
-        return BatchResult(outcomes, {"steps": 100 * len(batch.trials)})
+    def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = 0) -> list[int]:
+        """Take a batch."""
+        self._batch = list(trials)
+        return [trial.number for trial in trials]
+
+    def begin(self) -> None:
+        """Do nothing in the background."""
+
+    def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
+        """Return two evaluations per trial."""
+        batch, self._batch = self._batch, []
+        return [_result(trial) for trial in batch], []
+
+    def copy(self, source: int, into: Trial) -> None:
+        """Refuse: nothing is copied here."""
+        raise NotImplementedError
+
+    def leave(self, number: int) -> None:
+        """Do nothing."""
+
+    def save(self) -> None:
+        """Do nothing."""
+
+    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> list[SegmentResult]:
+        """Return nothing."""
+        return []
+
+    def timing(self, numbers: Collection[int]) -> dict[str, object]:
+        """Return the steps."""
+        return {"steps": 100 * len(numbers)}
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def value(gamma: float, tau: float, actor_lr: float, q_lr: float) -> float:
-    """The objective."""
+    """Return the objective."""
     return -1000.0 + 100.0 * gamma + tau + actor_lr + q_lr
 
 
-def _outcome(trial: Trial) -> Outcome:
+def _result(trial: Trial) -> SegmentResult:
     own = vars(trial.algorithm.hyperparam)
     last = value(*(own[name] for name in ("gamma", "tau", "actor_lr", "q_lr")))
     mean = np.array([[-1200.0], [last]])
     curve = Curve(np.array([0, 100]), mean, np.zeros_like(mean), mean, mean, np.ones_like(mean), 1, 100)
-    return Outcome(trial.number, "COMPLETE", "", curve, 1, 0.0)
+    return SegmentResult(trial.number, 0, 1, curve, None, True, None, 1, 0.0)
 
 
 def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
-    """Seconds of a whole study, and of each of its super-batches."""
+    """Return the seconds of a whole study and of each of its super-batches."""
     length = RunLength(100, 1, 1)
     config = ExperimentConfig(SAC(), dict.fromkeys(("quick", "default", "long"), length))
     recipe = Recipe("trivial", Path("trivial.py"), config, dict(SPACE))
@@ -122,17 +147,17 @@ def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
     )
     ends = [time.perf_counter()]
 
-    def analyse(record, directory):
+    def write(record, directory):
         if pages:
             write_pages(record, directory)
         ends.append(time.perf_counter())
 
-    run_study(arguments, recipe, None, TrivialRunner(), analyse)
+    run_study(arguments, recipe, make_backend=lambda *made_for: TrivialBackend(), observers=[Pages(write)])
     return ends[-1] - ends[0], [b - a for a, b in itertools.pairwise(ends)]
 
 
 def plain_optuna(root: Path, trials: int) -> float:
-    """Seconds of the same study in Optuna's own loop."""
+    """Return the seconds of the same study in Optuna's own loop."""
     study = optuna.create_study(
         direction="maximize",
         storage=f"sqlite:///{root / 'plain.db'}",
@@ -149,7 +174,7 @@ def plain_optuna(root: Path, trials: int) -> float:
 
 
 def main() -> None:
-    """Run both sides and print them."""
+    """Run both sides and print their times."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--pages", action="store_true")

@@ -170,7 +170,7 @@ def invalidate(flags: InvalidateFlags) -> int:
 
     directory = named_directory(flags.directory, "invalidate")
     arguments, recipe = _study_in(directory, "invalidate")
-    from hyperlax.analysis import write_pages
+    from hyperlax.analysis.pages import write_pages
     from hyperlax.study.maintenance import invalidate as invalidate_trials
 
     return invalidate_trials(arguments, recipe, directory, flags.trials, flags.reason, write_pages)
@@ -251,7 +251,7 @@ def _study_in(directory: Path, asked_by: str) -> tuple[StudyArguments, Recipe]:
 
 def _run(flags: SearchFlags | SweepFlags, arguments: StudyArguments, recipe: Recipe, directory: Path | None) -> int:
     """A study to its end, shown as the flags say; `directory` of one that goes on. Returns the exit status."""
-    from hyperlax.analysis import write_pages
+    from hyperlax.analysis.pages import write_pages
     from hyperlax.study.directory import study_directory
     from hyperlax.study.observer import Pages
     from hyperlax.study.progress import Progress, ProgressLine

@@ -1,19 +1,22 @@
-"""Comparisons of points with several objectives. Numpy only."""
+"""Pareto fronts: which points no other one beats, and how much they dominate. In every objective larger is better. Numpy only."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def non_dominated_ranks(points: np.ndarray) -> np.ndarray:
-    """Return the non-dominated rank of each point: 0 if no point dominates it, 1 if only those of rank 0 do, and so on.
+def non_dominated(points: np.ndarray) -> np.ndarray:
+    """Return bool[n] of float64[n, objectives]: whether no other point is as good everywhere and better somewhere.
 
-    Args:
-      points: float64[n, objectives]; larger is better.
-
-    Returns:
-      int[n].
+    >>> non_dominated(np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]])).tolist()
+    [True, True, False]
     """
+    beaten = [np.any(np.all(points >= own, axis=1) & np.any(points > own, axis=1)) for own in points]
+    return ~np.array(beaten, dtype=bool)
+
+
+def non_dominated_ranks(points: np.ndarray) -> np.ndarray:
+    """Return int[n] of float64[n, objectives]: 0 for the front, 1 for the front of the others, and so on."""
     as_good = np.all(points[:, None, :] >= points[None, :, :], axis=2)
     dominates = as_good & ~as_good.T
     ranks = np.full(len(points), -1)
@@ -25,13 +28,9 @@ def non_dominated_ranks(points: np.ndarray) -> np.ndarray:
 
 
 def crowding_distances(front: np.ndarray) -> np.ndarray:
-    """Return how far apart the neighbours of each point are, summed over the objectives; inf at the ends of the front.
+    """Return float64[n] of float64[n, objectives]: how far apart a point's neighbours are, summed over objectives; inf at the ends.
 
-    Args:
-      front: float64[n, objectives], points of one rank.
-
-    Returns:
-      float64[n].
+    Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002.
     """
     distances = np.zeros(len(front))
     for column in front.T:
@@ -41,3 +40,27 @@ def crowding_distances(front: np.ndarray) -> np.ndarray:
         if span > 0:
             distances[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
     return distances
+
+
+def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
+    """Return the volume that float64[n, objectives] dominate above the reference float64[objectives].
+
+    By slicing objectives: While et al., "A Faster Algorithm for Calculating Hypervolume", 2006.
+
+    >>> hypervolume(np.array([[1.0, 2.0], [2.0, 1.0]]), np.zeros(2))
+    3.0
+    """
+    inside = points[(points > reference).all(axis=1)]
+    if len(inside) == 0:
+        return 0.0
+    if inside.shape[1] == 1:
+        return float(inside.max() - reference[0])
+    inside = inside[np.argsort(-inside[:, -1], kind="stable")]
+    depths = inside[:, -1] - np.append(inside[1:, -1], reference[-1])
+    if inside.shape[1] == 2:
+        return float(((np.maximum.accumulate(inside[:, 0]) - reference[0]) * depths).sum())
+    return sum(
+        float(depth) * hypervolume(inside[: place + 1, :-1], reference[:-1])
+        for place, depth in enumerate(depths)
+        if depth > 0
+    )

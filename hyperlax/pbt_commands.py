@@ -28,7 +28,7 @@ def pbt(flags: PopulationFlags) -> int:
         arguments = resolve_resumed(flags, stored, recipe)
     check_acts(recipe, arguments.env_config)
     log_from(arguments.log_level)
-    from hyperlax.analysis import write_pages
+    from hyperlax.analysis.pages import write_pages
     from hyperlax.study.observer import Pages
     from hyperlax.study.population_run import run_population
 

@@ -11,11 +11,11 @@ from typing import Any
 import optuna
 
 from hyperlax.arguments import StudyArguments
+from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import slug
 from hyperlax.files import write_text
 from hyperlax.hyperparams import SAC
-from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import (
     Categorical,
@@ -26,8 +26,8 @@ from hyperlax.space import (
     UniformContinuous,
     UniformDiscrete,
 )
-from hyperlax.study.observer import Observer, Pages
 from hyperlax.study.maintenance import invalidate, repair
+from hyperlax.study.observer import Observer, Pages
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.run import print_plan, run_study
 from hyperlax.study.stopping import Stop

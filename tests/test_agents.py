@@ -16,13 +16,13 @@ import pytest
 import hyperlax
 from hyperlax.agent import Agent, Policy, act, joined, load_agent, save_agent
 from hyperlax.algorithms.evaluation import evaluate
+from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main
 from hyperlax.engine.keys import evaluation_keys
 from hyperlax.errors import UsageError
 from hyperlax.networks.masked import ACTIVATION_FUNCTIONS
 from hyperlax.playing import evaluate_agent
 from hyperlax.study.agents import keep_only_the_best
-from hyperlax.analysis import write_pages
 from hyperlax.study.opened import open_study
 from tests import small
 from tests.fake_backend import FakeBackend

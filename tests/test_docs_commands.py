@@ -18,11 +18,11 @@ import pytest
 from hyperlax import playing
 from hyperlax.agent import Policy, save_agent
 from hyperlax.cli import main
-from hyperlax.study import dashboard, launcher, planning, population_start, schedule_replay, single
+from hyperlax.study import dashboard, planning, population_start, schedule_replay, single
 from hyperlax.study.agents import agent_path
 from tests.desk import ROOT
-from tests.fake_population import FakePopulation
 from tests.fake_backend import POINTS, STEPS_PER_POINT, FakeBackend
+from tests.fake_population import FakePopulation
 from tests.test_docs import PAGES, commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import hyperlax
+from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError
-from hyperlax.analysis import write_pages
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 

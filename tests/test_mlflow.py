@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyperlax.analysis.curves import read_curves
-from hyperlax.analysis import write_pages
+from hyperlax.analysis.pages import write_pages
 from hyperlax.study.tracking import Tracker
 from hyperlax.tracking.place import PLACE_FILE
 from tests.fake_backend import FakeBackend

@@ -14,11 +14,11 @@ import pytest
 
 import hyperlax
 from hyperlax.agent import ABOUT, Policy
+from hyperlax.analysis.pages import write_pages
 from hyperlax.arguments import SingleArguments
 from hyperlax.cli import main
 from hyperlax.envs import registry
 from hyperlax.recipe import load
-from hyperlax.analysis import write_pages
 from hyperlax.study.single import run_single
 from hyperlax.trial import BatchResult
 from tests.fake_backend import FakeBackend

@@ -17,7 +17,7 @@ import optuna
 import pytest
 from safetensors.numpy import load_file
 
-from hyperlax.analysis import write_study_pages
+from hyperlax.analysis.pages import write_study_pages
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.pbt_arguments import PopulationArguments, checked
@@ -225,7 +225,9 @@ def kill() -> None:
 
 def test_ctrl_c_ends_the_interval_saves_and_names_the_command(whole, tmp_path, capsys):
     run = Run(tmp_path)
-    assert run.start(after_interval=lambda interval: os.kill(os.getpid(), signal.SIGINT) if interval == 1 else None) == 130
+    assert (
+        run.start(after_interval=lambda interval: os.kill(os.getpid(), signal.SIGINT) if interval == 1 else None) == 130
+    )
     assert f"hyperlax pbt --resume-from {run.directory}" in capsys.readouterr().out
     assert len(run.pages[-1].trials) == 2 * MEMBERS
     assert run.resume() == 0

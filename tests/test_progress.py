@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from hyperlax.study.progress import AtWork, Progress, clock
-from tests.fake_pools import FakePools
 from tests.fake_backend import FakeBackend
+from tests.fake_pools import FakePools
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 import hyperlax
+from hyperlax.analysis.pages import write_pages
 from hyperlax.arguments import SingleArguments
 from hyperlax.cli import main
 from hyperlax.envs import registry
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, dotted, load
-from hyperlax.analysis import write_pages
 from tests.study_cases import Case
 from tests.test_confirmation import SEEDS, Confirmer
 from tests.test_own_environments import forget

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from hyperlax import playing
+from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import replacing
-from hyperlax.analysis import write_pages
 from tests.faults.disk import Disk, writing_to
 from tests.faults.test_forbidden import as_a_user
 from tests.study_cases import Case

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from hyperlax.analysis.pages import write_pages
 from hyperlax.files import read_csv
 from hyperlax.study import batch_files, database, trials
 from hyperlax.study.database import StudyDatabase
-from hyperlax.analysis import write_pages
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Killed, killing
 

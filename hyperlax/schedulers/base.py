@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Shown:
-    """What a trial has shown so far.
+    """The results of a trial so far.
 
     Args:
       values: float64[segments, columns], the values that decide at the end of every segment: the objectives, then the tie-breaker.
@@ -26,14 +26,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class Continue:
-    """The trial continues; `segment`, counted from 1, and all before it are settled. What it has shown after that still waits."""
+    """Decision that a trial continues: `segment`, counted from 1, and all before it are settled; later ones still wait."""
 
     segment: int
 
 
 @dataclass(frozen=True)
 class Stop:
-    """The trial stops after `segment`, counted from 1; what it showed later does not count. reason: one line for the user."""
+    """Decision that a trial stops after `segment`, counted from 1. Later results do not count. reason: one line for the user."""
 
     segment: int
     reason: str
@@ -41,7 +41,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class CopyFrom:
-    """The trial's training ends here; its successor continues from the state of trial `source` under `params`."""
+    """Decision that a trial ends here: its successor continues from the state of trial `source` under `params`."""
 
     source: int
     params: Mapping[str, Any]

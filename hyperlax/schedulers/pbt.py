@@ -18,7 +18,7 @@ from hyperlax.schedulers.explore import Params, perturb, resample, stream
 from hyperlax.space import Distribution
 
 INITIAL, EXPLOIT, EXPLORE = 0, 1, 2
-"""What random numbers are for: the second number of their `stream`, after the seed."""
+"""Uses of random numbers: the second number of their `stream`, after the seed."""
 
 
 class Generation(NamedTuple):
@@ -62,7 +62,7 @@ def resample_copies(
 
 @dataclass(frozen=True)
 class PopulationOptions:
-    """What population-based training needs to know of a run.
+    """Options of population-based training.
 
     quantile: the share of members that is replaced, and the share that they copy from.
     """

@@ -42,7 +42,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class NoPruning:
-    """Every trial continues to its last segment."""
+    """A rule by which no trial stops."""
 
     def judges(self, trial: int, segment: int) -> bool:
         return False
@@ -59,7 +59,7 @@ class NoPruning:
 
 @dataclass(frozen=True)
 class SuccessiveHalving:
-    """The best 1/reduction_factor of trials continue past each rung, min_segments x reduction_factor^i segments.
+    """Successive halving: the best 1/reduction_factor continue past each rung, min_segments x reduction_factor^i segments.
 
     ASHA in its stopping form: Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020.
     """
@@ -113,7 +113,7 @@ class Hyperband(SuccessiveHalving):
 
 @dataclass(frozen=True)
 class Percentile:
-    """A trial continues while it is among the best `share` of all earlier trials; compared after every segment.
+    """Percentile rule: a trial continues while it is among the best `share` of all earlier ones; compared after every segment.
 
     After the median stopping rule of Golovin et al., "Google Vizier", 2017, with the last value that each earlier trial showed by
     then in place of running averages.

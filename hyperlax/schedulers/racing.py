@@ -9,9 +9,9 @@ from hyperlax.schedulers.pruning import Rule, SuccessiveHalving
 
 @dataclass(frozen=True)
 class Racing:
-    """After each seed but the last, the best 1/reduction_factor of trials continue. `rule` prunes within the first seed.
+    """A race over seeds: after each seed but the last, the best 1/reduction_factor of trials continue.
 
-    segments: of one training run.
+    rule: prunes within the first seed. segments: of one training run.
     """
 
     rule: Rule

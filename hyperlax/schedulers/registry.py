@@ -14,7 +14,7 @@ from hyperlax.schedulers.racing import Racing
 
 @dataclass(frozen=True)
 class PruningOptions:
-    """What a pruner needs to know of a study.
+    """Options of a pruner.
 
     Args:
       directions: "minimize" or "maximize", for each column of `Shown.values`.

@@ -130,7 +130,7 @@ def _write(
     scoring: Scoring,
 ) -> None:
     """Write the agent, the tables and the learning curve; `success.txt` last."""
-    from hyperlax.analysis.single import write_learning_curve
+    from hyperlax.analysis.pages import write_learning_curve
 
     (trial,), (outcome,) = batch.trials, result.outcomes
     if outcome.policy is not None:
@@ -142,7 +142,7 @@ def _write(
         study_name=directory.name,
         recipe=recipe.name,
         environment=canonical(arguments.env_config),
-        objectives={LEADING: METRICS[LEADING]},
+        objectives={LEADING: METRICS[LEADING].direction},
         arguments=arguments.to_json(),
         command="",
         versions=installed_versions(),

@@ -15,7 +15,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.arguments import StudyArguments
-from hyperlax.constraints import violations
+from hyperlax.constraints import parse_constraint, violations
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
 from hyperlax.files import cell
@@ -119,9 +119,10 @@ class StudyState:
         if missing := self._journal.asked[known:]:
             self._database.insert(missing, self._space.optuna)
         self._apply_changes()
+        needed = {*self._objectives, *(parse_constraint(text).metric for text in self._constraints)}
         recorded = 0
         for path in dict.fromkeys(self._unrecorded().values()):
-            ends = read_ends(path)
+            ends = read_ends(path, needed)
             self._check_hyperparams(path)
             unfinished = {trial.number for trial in self.trials() if not trial.state.is_finished()}
             ends = [end for end in ends if end.number in unfinished and not self._is_retried(end.number, path)]

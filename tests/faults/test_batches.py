@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from hyperlax.analysis.pages import write_pages
 from hyperlax.errors import UsageError
 from hyperlax.study.database import StudyDatabase
-from hyperlax.analysis import write_pages
 from hyperlax.study.maintenance import repair
 from tests.fake_backend import FakeBackend
 from tests.faults.disk import refuse_each_write

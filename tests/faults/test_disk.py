@@ -14,8 +14,8 @@ import optuna
 import pytest
 
 from hyperlax import cli, commands
+from hyperlax.analysis.pages import write_pages
 from hyperlax.errors import HyperlaxError
-from hyperlax.analysis import write_pages
 from hyperlax.study.manifest import resume_command
 from tests.fake_backend import FakeBackend
 from tests.faults.disk import Disk, check_refusal, files, pages_at_most, refuse_each_write, writing_to

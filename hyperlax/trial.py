@@ -120,6 +120,7 @@ class SegmentResult:
       curve: This repetition so far, of a copied trial from where its source stood. It ends before the first evaluation that was
         not finite.
       fault_step: Environment steps of one seed at that evaluation; None while all were finite.
+      fault: Why the trial fails there.
       is_done: Whether this repetition has ended: the budget is spent, or, where trials train in closed batches, its batch ended.
       lane, num_parameters, train_seconds, intervals: As in `Outcome`, since the trial entered.
       policy: What the trial became, at the end of its training; None before.
@@ -136,6 +137,7 @@ class SegmentResult:
     train_seconds: float
     policy: Policy | None = None
     intervals: tuple[LaneInterval, ...] = ()
+    fault: str = NOT_FINITE
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ class FakePools:
             segments=lane.segments,
             curve=replace(curve, steps=curve.steps[:points], **columns),
             fault_step=int(curve.steps[2]) if is_fault else None,
+            is_done=False,
             lane=0,
             num_parameters=100 + lane.trial.number % 7,
             train_seconds=0.25 * lane.segments,

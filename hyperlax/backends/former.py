@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from hyperlax.backends.base import SHARED, Evicted
+from hyperlax.backends.base import SHARED, EngineConfig, Evicted
 from hyperlax.engine.checkpoint import CheckpointFile, CheckpointManager, Metadata
 from hyperlax.engine.population import Measured, Point
 from hyperlax.hyperparams import AlgorithmConfig
@@ -281,7 +281,7 @@ def make_members(
     num_seeds: int,
     compilation_cache: bool,
 ) -> SessionMembers:
-    from hyperlax.backends.local import EngineConfig, make_backend
+    from hyperlax.backends.local import make_backend
 
     config = EngineConfig(
         base=base,

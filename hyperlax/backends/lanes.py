@@ -26,9 +26,6 @@ from hyperlax.engine.registry import Registry
 from hyperlax.engine.session import LaneSession, Segments, identity_of
 from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
 
-COSTS = ("programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
-"""What of a `timing.json` adds up."""
-
 
 @dataclass(eq=False)
 class Lanes:

@@ -3,65 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from hyperlax.algorithms.padding import Padding
 from hyperlax.algorithms.workload import Workload
+from hyperlax.backends.base import EngineConfig
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.backends.lanes import LanesBackend
 from hyperlax.backends.open import OpenLanes
 from hyperlax.backends.programs import Budget, choose_paddings, shares
 from hyperlax.engine import device
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.engine.keys import SEARCH, Stream
+from hyperlax.engine.keys import CONFIRMATION, SEARCH
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.session import Segments
 from hyperlax.errors import UsageError
-from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.reading import DAMAGED, fits
-from hyperlax.recipe import RunLength
-from hyperlax.space import Distribution
-from hyperlax.trial import Trial
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """What a backend is made for.
-
-    Args:
-      num_seeds: Seeds that a lane trains at once.
-      lanes: The most trials that a compiled call trains at once; None chooses from the device and `super_batch`.
-      packing: "auto", "pad" or "split".
-      chosen: The `Backend.packing` of a study that is resumed: its programs and, unless others are asked for now, their lanes stay
-        what they were, and so do its results to the bit.
-      kind: "closed": trials train to their end in batches. "refilled": they wait for a decision after every segment, and others
-        take their lanes. "population": they wait, too, and are replaced by copies, in one program on one device.
-      repetitions: Seeds of a trial, `num_seeds` at once; by default as many.
-      trials: All that will be trained, where that is known beforehand: every program is then given lanes for its own of them,
-        spread over the slots.
-      configs: One a segment, under which the only trial trains; for replays.
-      stream: The random numbers of training and evaluation.
-    """
-
-    base: AlgorithmConfig
-    space: Mapping[str, Distribution]
-    environment: str
-    run_length: RunLength
-    seed: int
-    num_seeds: int
-    num_trials: int
-    super_batch: int
-    lanes: int | None = None
-    packing: str = "auto"
-    chosen: Mapping[str, Any] | None = None
-    compilation_cache: bool = True
-    kind: Literal["closed", "refilled", "population"] = "closed"
-    repetitions: int | None = None
-    trials: Sequence[Trial] = ()
-    configs: Sequence[AlgorithmConfig] = ()
-    stream: Stream = SEARCH
 
 
 def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = None) -> LanesBackend:
@@ -102,7 +60,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         "slot_devices": slots,
         "costs": costs,
         "packing": packing,
-        "stream": config.stream,
+        "stream": CONFIRMATION if config.is_confirmation else SEARCH,
         "repetitions": config.repetitions,
         "checkpoints": checkpoints,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hyperlax.arguments import SingleArguments
+from hyperlax.backends.base import EngineConfig
 from hyperlax.backends.former import BackendRunner
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import AlgorithmConfig
@@ -31,7 +32,7 @@ def runner_of_schedule(
     arguments: SingleArguments, schedule: Schedule, configs: list[AlgorithmConfig], where: str
 ) -> BackendRunner:
     """What trains. UsageError if the steps of the schedule are not the ends of its segments."""
-    from hyperlax.backends.local import EngineConfig, make_backend
+    from hyperlax.backends.local import make_backend
 
     backend = make_backend(
         EngineConfig(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from hyperlax.arguments import SingleArguments, StudyArguments
+from hyperlax.backends.base import EngineConfig
 from hyperlax.backends.former import BackendRunner, Pools, Runner
 from hyperlax.envs import canonical
 from hyperlax.hyperparams import AlgorithmConfig
@@ -47,7 +48,7 @@ def runner_of_study(arguments: StudyArguments, recipe: Recipe, stored: Manifest 
 
     Raises UsageError for what the engine cannot run.
     """
-    from hyperlax.backends.local import EngineConfig, make_backend
+    from hyperlax.backends.local import make_backend
 
     return BackendRunner(
         make_backend(
@@ -75,8 +76,7 @@ def runner_of_confirmation(
     arguments: StudyArguments, recipe: Recipe, packing: Mapping[str, Any], trials: Sequence[Trial]
 ) -> StudyRunner:
     """The engine's runner for a study's confirmation: its programs and budget, other seeds. packing: the study's."""
-    from hyperlax.backends.local import EngineConfig, make_backend
-    from hyperlax.engine.keys import CONFIRMATION
+    from hyperlax.backends.local import make_backend
 
     return BackendRunner(
         make_backend(
@@ -94,7 +94,7 @@ def runner_of_confirmation(
                 chosen=packing,
                 compilation_cache=arguments.compilation_cache,
                 trials=trials,
-                stream=CONFIRMATION,
+                is_confirmation=True,
             )
         )
     )
@@ -102,7 +102,7 @@ def runner_of_confirmation(
 
 def runner_of_single(arguments: SingleArguments, algorithm: AlgorithmConfig) -> SingleRunner:
     """The engine's runner for one configuration. Raises UsageError for what the engine cannot run."""
-    from hyperlax.backends.local import EngineConfig, make_backend
+    from hyperlax.backends.local import make_backend
 
     return BackendRunner(
         make_backend(

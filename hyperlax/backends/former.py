@@ -80,7 +80,10 @@ class BackendRunner:
 
     def plan(self, trials: Sequence[Trial], saved: Sequence[Metadata] = ()) -> Plan:
         self.backend._checkpoints = SimpleNamespace(batches=lambda: saved)
-        return self.backend.plan(trials)
+        try:
+            return self.backend.plan(trials)
+        finally:
+            self.backend._checkpoints = None
 
     def pools(self, repetitions: int) -> BackendPools:
         return BackendPools(self.backend)

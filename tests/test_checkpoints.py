@@ -168,7 +168,7 @@ def test_a_damaged_file_is_reported_and_its_batch_begins_anew(
     (path,) = tmp_path.glob("trial_*.npz")
     content = bytearray(path.read_bytes())
     if keep < 0:
-        content[content.index(b"lanes_00001.npy") + 150] ^= 1
+        content[content.index(b"state_00001.npy") + 150] ^= 1
     path.write_bytes(content[:keep] if keep >= 0 else content)
     closed.plan(BATCH.trials)
     result = trained(closed, BATCH, saved, 9)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import NoRoom, Preparation, Program
 from hyperlax.engine.packing import batches_of, makespan
-from hyperlax.engine.session import Segments
+from hyperlax.engine.segments import Segments
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
 from hyperlax.trial import Trial

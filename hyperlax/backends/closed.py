@@ -168,7 +168,7 @@ class ClosedBatches(LanesBackend):
             return
         for number in batch.numbers:
             session.leave(number)
-        session.restore(found[1], {trial.number: trial for trial in batch.trials})
+        session.restore(*found, {trial.number: trial for trial in batch.trials})
         session.watch.resume(found[0])
         step = session.segments.steps()[session.watch.segments]
         log.info("Trials %s continue from step %d.", ", ".join(map(str, batch.numbers)), step)

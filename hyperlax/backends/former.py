@@ -232,13 +232,14 @@ class SessionMembers:
         return self._results[member].policy
 
     def save(self) -> dict[str, np.ndarray]:
-        return self._session.save()[1]
+        return {**self._session.save()[1], "numbers": np.array(self._numbers)}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         self._guarded(lambda: self._session.prepare(self._first[0]))
-        self._numbers = [int(row[0]) for row in arrays["trials"]]
+        self._numbers = [int(number) for number in arrays["numbers"]]
         size = len(self._first)
-        self._session.restore(arrays, {n: Trial(n, self._first[n % size].algorithm) for n in self._numbers})
+        metadata = Metadata(tuple(self._numbers), {}, 0, {})
+        self._session.restore(metadata, arrays, {n: Trial(n, self._first[n % size].algorithm) for n in self._numbers})
         self._results = self._session.standings()
 
     def _measured(self, steps: int) -> Measured:

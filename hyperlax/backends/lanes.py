@@ -23,7 +23,8 @@ from hyperlax.engine.keys import SEARCH, Stream
 from hyperlax.engine.lanes import NoRoom
 from hyperlax.engine.packing import batches_of, makespan
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.session import LaneSession, Segments, identity_of
+from hyperlax.engine.segments import Segments
+from hyperlax.engine.session import LaneSession, identity_of
 from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
 
 

@@ -225,7 +225,7 @@ class OpenLanes(LanesBackend):
             pool.session.prepare(trials[0])
             if metadata.is_compatible(pool.session.identity(trials)):
                 known = {trial.number: trial for trial in trials if trial.number in wanted}
-                pool.session.restore(arrays, known)
+                pool.session.restore(metadata, arrays, known)
                 return pool
             self._close(pool)
         except Exception as error:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.agent import Policy
-from hyperlax.engine.population import Measured
+from hyperlax.backends.former import Measured
 from hyperlax.recipe import dotted
 from hyperlax.trial import MEASURED, Trial
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from hyperlax.agent import Policy
 from hyperlax.backends.base import SHARED, EngineConfig, Evicted
 from hyperlax.engine.checkpoint import CheckpointFile, CheckpointManager, Metadata
-from hyperlax.engine.population import Measured, Point
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
@@ -27,6 +27,33 @@ if TYPE_CHECKING:
 
 COSTS = ("programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
 SUMMED = (*COSTS, "lane_segments")
+
+
+Point = dict[str, np.ndarray]
+"""One evaluation: the columns of a curve and `finite` bool, [members, seeds] each."""
+
+
+class Measured(NamedTuple):
+    """An evaluation and what it cost, in the words of `timing.json`."""
+
+    point: Point
+    timing: dict[str, Any]
+
+
+class Population(Protocol):
+    """Members that train an interval at a time: `SessionMembers`, or what stands for them in a test."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def steps(self) -> list[int]: ...
+    def num_parameters(self) -> int: ...
+    def begin(self) -> Measured: ...
+    def advance(self, interval: int, trials: Sequence[Trial], source: Sequence[int]) -> Measured: ...
+    def policy(self, member: int) -> Policy: ...
+    def identity(self) -> dict[str, Any]: ...
+    def save(self) -> dict[str, np.ndarray]: ...
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None: ...
 
 
 class Runner(Protocol):

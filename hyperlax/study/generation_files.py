@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hyperlax.engine.population import Measured, Point
+from hyperlax.backends.former import Measured, Point
 from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.trial import MEASURED, NOT_FINITE, Curve, Outcome, Trial
 

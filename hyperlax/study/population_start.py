@@ -12,20 +12,19 @@ from pathlib import Path
 import optuna
 
 from hyperlax.arguments import flag_of
-from hyperlax.backends.former import make_members
-from hyperlax.engine.pb2 import is_continuous
-from hyperlax.engine.population import Population
+from hyperlax.backends.former import Population, make_members
 from hyperlax.envs import canonical, slug
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import PREFIX, check_together, filled
 from hyperlax.hyperparams import rules
 from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import Recipe, RunLength, dotted
+from hyperlax.schedulers.pb2 import is_continuous
 from hyperlax.space import Distribution
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running
 from hyperlax.study.manifest import Manifest, installed_versions, space_to_json
-from hyperlax.study.population import PopulationLoop, resume_command, selection_of
+from hyperlax.study.population import PopulationLoop, resume_command, scheduler_of
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
 from hyperlax.study.training import reference_returns
@@ -95,7 +94,7 @@ def explored(recipe: Recipe) -> tuple[dict[str, Distribution], list[str]]:
 def make_population(arguments: PopulationArguments, recipe: Recipe) -> Population:
     """The engine's members of a run. Raises UsageError for what the engine cannot run."""
     base = recipe.config.algorithm
-    params = selection_of(arguments, recipe).begin(arguments.population_size)
+    params = scheduler_of(arguments, recipe).first()
     return make_members(
         base,
         recipe.space,

@@ -39,7 +39,7 @@ def test_a_policy_at_its_own_size_earns_what_its_lane_was_evaluated_at(case):
     shape = load.program(trials[0])
     for number, (state, scores) in train(case, trials).items():
         trial = next(trial for trial in trials if trial.number == number)
-        policy = load.policy(trial, shape.acting(state))
+        policy = load.policy(trial, shape.policy_params(state))
         widths = [array.shape[2] for name, array in policy.arrays.items() if re.fullmatch(r"dense_\d.kernel", name)]
         assert tuple(widths) == tuple(_acting(trial).layer_sizes)
         for seed in range(SEEDS):

@@ -199,7 +199,7 @@ def test_a_changed_environment_or_rule_of_learning_begins_anew_and_says_so(
 ) -> None:
     saved, before = CheckpointManager(tmp_path, 1e9), Descent.step
     assert trained(backend(), BATCH, saved, 1) is None
-    monkeypatch.setattr(Descent, "step", lambda self, state, lane, tick: before(self, state, lane, 2 * tick))
+    monkeypatch.setattr(Descent, "step", lambda self, state, lane, iteration: before(self, state, lane, 2 * iteration))
     result = trained(backend(), BATCH, saved, 9)
     assert "Trials 4, 9, 2 restart from the beginning: saved with code " in caplog.text
     assert same(result, run(backend(), BATCH))

@@ -75,7 +75,7 @@ def choose_paddings(
 
     chosen = pack(groups, cost)
     paddings = [padding_of(group.structure) for group in chosen]
-    largest = max(range(len(paddings)), key=lambda i: probe.shape(base, paddings[i]).work(1.0))
+    largest = max(range(len(paddings)), key=lambda i: probe.shape(base, paddings[i]).flops(1.0))
     paddings[largest] = padding_of(chosen[largest].structure | whole)
     return paddings
 
@@ -95,17 +95,17 @@ def _predicted(probe: Workload, group: Group, budget: Budget, costs: Costs) -> f
     padding = padding_of(group.structure)
     programs: dict[Any, list[float]] = {}
     for config in group.members:
-        programs.setdefault(probe.shape(config, padding), []).append(probe.effort(Trial(0, config)))
+        programs.setdefault(probe.shape(config, padding), []).append(probe.num_updates(Trial(0, config)))
     compiling = training = 0.0
-    for program, efforts in programs.items():
-        share = len(efforts) / SAMPLE
+    for program, updates in programs.items():
+        share = len(updates) / SAMPLE
         lanes = budget.lanes_for(share)
         name = device.program_name(program, lanes, budget.num_seeds)
         compiling += (1 - (1 - share) ** budget.num_trials) * making_seconds(costs, probe.kind, name)
         load = Load(lanes * budget.num_seeds, program.steps_per_iteration, 0.0)
         training += sum(
-            weight * training_seconds(costs, probe.kind, load._replace(work=program.work(effort)), budget.run_length)
-            for effort, weight in _efforts_of_batches(efforts, expected_batches(budget.super_batch, share, lanes))
+            weight * training_seconds(costs, probe.kind, load._replace(flops=program.flops(most)), budget.run_length)
+            for most, weight in _updates_of_batches(updates, expected_batches(budget.super_batch, share, lanes))
         )
     return compiling + budget.num_trials / budget.super_batch * training / budget.slots
 
@@ -130,11 +130,11 @@ def _binomial(n: int, k: int, p: float) -> float:
     return math.exp(log)
 
 
-def _efforts_of_batches(efforts: Sequence[float], batches: float) -> list[tuple[float, float]]:
-    """The effort of each batch of a super-batch: that of its most laborious trial, trials of like effort together.
+def _updates_of_batches(updates: Sequence[float], batches: float) -> list[tuple[float, float]]:
+    """Return the `num_updates` of each batch of a super-batch, that of its longest trial, and its weight.
 
     The weights add up to `batches`, which need not be whole.
     """
     count = max(1, math.ceil(batches - 1e-9))
-    ranked = sorted(efforts, reverse=True)
+    ranked = sorted(updates, reverse=True)
     return [(ranked[len(ranked) * i // count], batches / count) for i in range(count)]

@@ -24,27 +24,27 @@ class Algorithm(Hashable, Protocol):
         """The state before training."""
         ...
 
-    def step(self, state: Any, lane: Any, tick: Array) -> Any:
-        """One iteration of training. `tick` int32[] counts the program's iterations, the same in all lanes."""
+    def step(self, state: Any, lane: Any, iteration: Array) -> Any:
+        """One iteration of training. `iteration` int32[] counts the program's iterations, the same in all lanes."""
         ...
 
-    def work(self, effort: float) -> float:
-        """Multiplications of one `step` of one seed, about, where the lane makes `effort` turns of its inner loop."""
+    def flops(self, num_updates: float) -> float:
+        """Multiplications of one `step` of one seed, about, where the lane makes `num_updates` turns of its inner loop."""
         ...
 
     def evaluate(self, state: Any, lane: Any, key: Array) -> Any:
         """Scores: a tuple of arrays, one of them `finite` bool[]."""
         ...
 
-    def acting(self, state: Any) -> Any:
+    def policy_params(self, state: Any) -> Any:
         """The part of a state that acts."""
         ...
 
-    def renew(self, old: Any, fresh: Any) -> Any:
+    def reset(self, old: Any, fresh: Any) -> Any:
         """The state of a lane that another trial left and a new one enters: `fresh`, but for memory worth keeping."""
         ...
 
-    def rekey(self, state: Any, key: Array) -> Any:
+    def with_key(self, state: Any, key: Array) -> Any:
         """The same state, whose random numbers follow from `key` from here on."""
         ...
 
@@ -67,7 +67,7 @@ class TrainingTask(Protocol):
         """The trial's own numbers, a tree of numpy scalars and arrays of one structure for all trials of a program."""
         ...
 
-    def effort(self, trial: Trial) -> float:
+    def num_updates(self, trial: Trial) -> float:
         """Turns of the inner loop that the trial asks for: a batch makes as many as its most laborious trial."""
         ...
 
@@ -76,5 +76,5 @@ class TrainingTask(Protocol):
         ...
 
     def policy(self, trial: Trial, acting: Any) -> Policy:
-        """What acts of the trial's lane, from `Program.acting`: its arrays have the leading axis [seeds]."""
+        """What acts of the trial's lane, from `Program.policy_params`: its arrays have the leading axis [seeds]."""
         ...

@@ -1,6 +1,6 @@
 """What compiling and running cost on this machine: measured by every batch, kept between studies beside the compiled programs.
 
-The model of one iteration of a batch is  latency + runs (seconds_per_step steps + seconds_per_work work),  where `runs` is
+The model of one iteration of a batch is  latency + runs (seconds_per_step steps + seconds_per_flop flops),  where `runs` is
 lanes x seeds. Its three numbers are fitted to what was measured, drawn to the guesses below while little was.
 """
 
@@ -37,11 +37,11 @@ TRUST = 0.01
 
 
 class Load(NamedTuple):
-    """One iteration of a batch. runs: lanes x seeds; steps and work: of one of them."""
+    """One iteration of a batch. runs: lanes x seeds; steps and flops: of one of them."""
 
     runs: int
     steps: int
-    work: float
+    flops: float
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def _append(memory: dict[str, Any], what: str, value: Any) -> None:
 
 
 def _features(load: Load) -> np.ndarray:
-    return np.array([1.0, load.runs * load.steps, load.runs * load.work])
+    return np.array([1.0, load.runs * load.steps, load.runs * load.flops])
 
 
 def _fit(runs: list[Any], guess: np.ndarray) -> np.ndarray:

@@ -109,11 +109,11 @@ class Program:
             if self.is_ready:
                 return Preparation(0.0, [])
             began, before = time.perf_counter(), len(self.compilations)
-            start, tick = self._trace("start", keys, hypers), jax.ShapeDtypeStruct((), jnp.int32)
+            start, iteration = self._trace("start", keys, hypers), jax.ShapeDtypeStruct((), jnp.int32)
             lanes = self._like = start.out_info
 
             def train() -> None:
-                self._compile("train", self._trace("train", lanes, hypers, tick, tick))
+                self._compile("train", self._trace("train", lanes, hypers, iteration, iteration))
 
             def start_and_evaluate() -> None:
                 self._compile("start", start)
@@ -136,17 +136,17 @@ class Program:
         """Initialise all lanes. keys [lanes, seeds]; hypers [lanes]."""
         return self._call("start", keys, hypers)
 
-    def train(self, lanes: Any, hypers: Any, tick: int, iterations: int) -> Any:
-        """Some iterations of training for all lanes; the first is the program's `tick`th."""
-        return self._call("train", lanes, hypers, *self.place((np.int32(tick), np.int32(iterations))))
+    def train(self, lanes: Any, hypers: Any, iteration: int, iterations: int) -> Any:
+        """Some iterations of training for all lanes; the first is the program's `iteration`th."""
+        return self._call("train", lanes, hypers, *self.place((np.int32(iteration), np.int32(iterations))))
 
     def evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
         """Scores of all lanes, [lanes, seeds] each. keys [seeds]: all lanes meet the same episodes."""
         return self._call("evaluate", lanes, hypers, keys)
 
-    def acting(self, lanes: Any) -> Any:
+    def policy_params(self, lanes: Any) -> Any:
         """What acts, as numpy [lanes, seeds, ...]. Nothing is compiled for it."""
-        return jax.tree.map(np.asarray, self.algorithm.acting(lanes))
+        return jax.tree.map(np.asarray, self.algorithm.policy_params(lanes))
 
     def code(self) -> str:
         """A digest of what `start`, `train` and `evaluate` compute, the environment included. Only after `prepare`."""
@@ -166,9 +166,9 @@ class Program:
         ]
         return self.place(jax.tree.unflatten(structure, leaves))
 
-    def advance(self, lanes: Any, hypers: Any, keys: Array, tick: int, iterations: int) -> tuple[Any, Any]:
+    def advance(self, lanes: Any, hypers: Any, keys: Array, iteration: int, iterations: int) -> tuple[Any, Any]:
         """One segment: train, then evaluate."""
-        lanes = self.train(lanes, hypers, tick, iterations)
+        lanes = self.train(lanes, hypers, iteration, iterations)
         return lanes, self.evaluate(lanes, hypers, keys)
 
     def reorder(self, lanes: Any, source: Array) -> Any:
@@ -197,9 +197,9 @@ class Program:
     def _init(self, keys: Array, hypers: Any) -> Any:
         return _over_lanes(self.algorithm.init, (0, None), (0, 0))(keys, hypers)
 
-    def _train(self, lanes: Any, hypers: Any, tick: Array, iterations: Array) -> Any:
+    def _train(self, lanes: Any, hypers: Any, iteration: Array, iterations: Array) -> Any:
         step = _over_lanes(self.algorithm.step, (0, None, None), (0, 0, None))
-        return jax.lax.fori_loop(0, iterations, lambda i, state: step(state, hypers, tick + i), lanes)
+        return jax.lax.fori_loop(0, iterations, lambda i, state: step(state, hypers, iteration + i), lanes)
 
     def _evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
         return _over_lanes(self.algorithm.evaluate, (0, None, 0), (0, 0, None))(lanes, hypers, keys)
@@ -209,13 +209,13 @@ class Program:
 
     def _branch(self, lanes: Any, source: Array, keys: Array) -> Any:
         taken = self._reorder(lanes, source)
-        rekeyed = _over_lanes(self.algorithm.rekey, (0, 0), (0, 0))(taken, keys)
+        own = _over_lanes(self.algorithm.with_key, (0, 0), (0, 0))(taken, keys)
         copied = source != jnp.arange(self.lanes)
-        return jax.tree.map(lambda new, old: _where(copied, new, old), rekeyed, taken)
+        return jax.tree.map(lambda new, old: _where(copied, new, old), own, taken)
 
     def _refill(self, lanes: Any, which: Array, fresh: Any) -> Any:
-        renewed = self.algorithm.renew(lanes, fresh)
-        return jax.tree.map(lambda new, old: _where(which, new, old), renewed, lanes)
+        entered = self.algorithm.reset(lanes, fresh)
+        return jax.tree.map(lambda new, old: _where(which, new, old), entered, lanes)
 
     def _call(self, verb: str, *arguments: Any) -> Any:
         if verb not in self._compiled:

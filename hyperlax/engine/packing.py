@@ -41,12 +41,12 @@ def batches_of(
     trials: Sequence[Trial],
     program: Callable[[Trial], Hashable],
     lanes: Callable[[Hashable], int],
-    effort: Callable[[Trial], float],
+    num_updates: Callable[[Trial], float],
 ) -> list[HparamBatch]:
     """Batches of trials with equal `program`, at most `lanes(program)` in each.
 
-    A batch takes as long as its longest trial, so trials of like effort stand together, the most laborious first; within a batch
-    they stand in order of number.
+    A batch takes as long as its longest trial, so trials with similar `num_updates` are batched together, the longest first. Within
+    a batch they stand in order of number.
     """
     groups: dict[Hashable, list[Trial]] = {}
     for trial in trials:
@@ -54,7 +54,7 @@ def batches_of(
     return [
         HparamBatch(tuple(sorted(together, key=lambda trial: trial.number)))
         for key, group in groups.items()
-        for together in _cut(sorted(group, key=lambda trial: (-effort(trial), trial.number)), lanes(key))
+        for together in _cut(sorted(group, key=lambda trial: (-num_updates(trial), trial.number)), lanes(key))
     ]
 
 

@@ -211,7 +211,7 @@ class LaneSession:
             self.steps += iterations * self.segments.steps_per_iteration * self.program.seeds
             if self._is_done(assignment) and assignment.fault is None:
                 ending.append(lane)
-        acting = self.program.acting(self._state) if ending else None
+        acting = self.program.policy_params(self._state) if ending else None
         for lane in ending:
             assignment = self._lanes[lane]
             assignment.policy = self._task.policy(assignment.trial, of_lane(acting, lane))

@@ -41,7 +41,7 @@ class Budget:
     spread: bool
 
     def lanes_for(self, share: float) -> int:
-        """Lanes of a program that a part of all trials needs."""
+        """Return the lanes of a program that a share of all trials needs."""
         expected = share * self.super_batch / (self.slots if self.spread else 1)
         return max(1, min(self.lanes, math.ceil(expected - 1e-9)))
 
@@ -54,7 +54,7 @@ def choose_paddings(
     packing: str,
     costs: Costs,
 ) -> list[Padding]:
-    """The paddings of a study's programs: of one for all ("pad"), none at all ("split": exact programs), or the cheapest mix.
+    """Return the paddings of a study's programs: one for all ("pad"), none ("split": exact programs), or the cheapest mix.
 
     The largest holds everything that the space can ask for.
     """
@@ -81,7 +81,7 @@ def choose_paddings(
 
 
 def shares(workload: Workload, base: AlgorithmConfig, space: Mapping[str, Distribution]) -> Mapping[Any, float]:
-    """Program -> the part of all trials that run in it, of those that a sample of the space needs."""
+    """Return for each program that a sample of the space needs the share of all trials that run in it."""
     sample = sample_of_space(base, space, SAMPLE)
     counted = Counter(workload.program(Trial(0, config)) for config in sample)
     return {program: count / SAMPLE for program, count in counted.items()}
@@ -112,7 +112,7 @@ def _predicted(probe: Workload, group: Group, budget: Budget, costs: Costs) -> f
 
 @functools.cache
 def expected_batches(trials: int, share: float, lanes: int) -> float:
-    """How many batches of `lanes` hold those of some trials that need a program, each of which does by chance `share`.
+    """Return how many batches of `lanes` hold the trials that need a program, if each does with probability `share`.
 
     The mean of ceil(k / lanes) over the binomial distribution of k, which is the sum of P(k > i lanes) over all i.
 

@@ -24,8 +24,8 @@ from hyperlax.networks.masked import ACTIVATION_FUNCTIONS
 from hyperlax.playing import evaluate_agent
 from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.opened import open_study
-from tests import small
 from hyperlax.trial import SegmentResult
+from tests import small
 from tests.fake_backend import FakeBackend, Lane
 from tests.small import CASES, RUN_LENGTH, SEED, SEEDS, train, workload
 from tests.study_cases import Case
@@ -40,7 +40,7 @@ def test_a_policy_at_its_own_size_earns_what_its_lane_was_evaluated_at(case):
     shape = load.program(trials[0])
     for number, (state, scores) in train(case, trials).items():
         trial = next(trial for trial in trials if trial.number == number)
-        policy = load.policy(trial, shape.acting(state))
+        policy = load.policy(trial, shape.policy_params(state))
         widths = [array.shape[2] for name, array in policy.arrays.items() if re.fullmatch(r"dense_\d.kernel", name)]
         assert tuple(widths) == tuple(_acting(trial).layer_sizes)
         for seed in range(SEEDS):

@@ -23,11 +23,9 @@ from hyperlax.engine.keys import SEARCH, Stream
 from hyperlax.engine.lanes import NoRoom
 from hyperlax.engine.packing import batches_of, makespan
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.session import LaneSession, Segments, identity_of
+from hyperlax.engine.segments import Segments
+from hyperlax.engine.session import LaneSession, identity_of
 from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
-
-COSTS = ("programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
-"""What of a `timing.json` adds up."""
 
 
 @dataclass(eq=False)
@@ -170,7 +168,7 @@ class LanesBackend(ABC):
         saved = list(self._saved(trials))
         taken = {number for batch, _ in saved for number in batch.numbers}
         rest = [trial for trial in trials if trial.number not in taken]
-        batches = batches_of(rest, self._task.program, self._registry.lanes_of, self._task.effort)
+        batches = batches_of(rest, self._task.program, self._registry.lanes_of, self._task.num_updates)
         expected = [(self._predicted_training(batch), batch) for batch in batches]
         expected.sort(key=lambda pair: -pair[0])
         whole = self._task.run_length.num_evaluations
@@ -281,8 +279,8 @@ class LanesBackend(ABC):
         self._costs.learn_run(Run(self._task.kind, load, watch.train / iterations, watch.evaluate / episodes))
 
     def _load(self, algorithm: Any, lanes: int, trials: Sequence[Trial]) -> Load:
-        work = algorithm.work(max(map(self._task.effort, trials)))
-        return Load(lanes * self._registry.num_seeds, algorithm.steps_per_iteration, work)
+        flops = algorithm.flops(max(map(self._task.num_updates, trials)))
+        return Load(lanes * self._registry.num_seeds, algorithm.steps_per_iteration, flops)
 
     def _predicted_training(self, batch: HparamBatch) -> float:
         load = self._load(*self._needs(batch), batch.trials)

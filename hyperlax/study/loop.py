@@ -131,22 +131,19 @@ class Loop:
 
     def run(self) -> None:
         """Train until every trial has ended, no more may start, or it has to stop. What is in lanes then is saved."""
-        try:
-            self._resume()
-            while not self._limits.stop.is_set():
-                if not self._settings.refills:
-                    self._record()
-                self._fill()
-                self._backend.begin()
+        self._resume()
+        while not self._limits.stop.is_set():
+            if not self._settings.refills:
                 self._record()
-                if not any(trial.is_in_lane for trial in self._running.values()):
-                    break
-                self._advance()
-                self._decide()
-                if self._settings.refills and time.monotonic() >= self._save_at:
-                    self._save()
-        except KeyboardInterrupt:
-            self._limits.stop.set()
+            self._fill()
+            self._backend.begin()
+            self._record()
+            if not any(trial.is_in_lane for trial in self._running.values()):
+                break
+            self._advance()
+            self._decide()
+            if self._settings.refills and time.monotonic() >= self._save_at:
+                self._save()
         self._finish()
 
     def _finish(self) -> None:
@@ -260,7 +257,11 @@ class Loop:
 
     def _advance(self) -> None:
         """Train on, and note what trials have shown."""
-        results, evicted = self._backend.advance()
+        try:
+            results, evicted = self._backend.advance()
+        except KeyboardInterrupt:
+            self._limits.stop.set()
+            return
         steps = sum(self._note(result) for result in results)
         tell(self._observers, lambda observer: observer.steps_done(steps))
         for some in evicted:

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoint, Head
+from hyperlax.config.options import SearchOptions
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import LogUniform, UniformContinuous
@@ -85,7 +85,7 @@ def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
     length = RunLength(100, 1, 1)
     config = ExperimentConfig(SAC(), dict.fromkeys(("quick", "default", "long"), length))
     recipe = Recipe("trivial", Path("trivial.py"), config, dict(SPACE))
-    arguments = StudyArguments(
+    arguments = SearchOptions(
         algo_and_network_config="trivial",
         env_config="gymnax.pendulum",
         study_name="trivial",

@@ -8,13 +8,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyperlax.arguments import RUN_LENGTH, SingleArguments, StudyArguments, flag_of
+from hyperlax.config.checks import check_sampler
+from hyperlax.config.options import RUN_LENGTH, SearchOptions, SingleOptions, flag_of
 from hyperlax.errors import UsageError
 from hyperlax.pruning_checks import check_pruning
-from hyperlax.sampler_checks import check_sampler
 
 if TYPE_CHECKING:
-    from hyperlax.pbt_arguments import PopulationArguments
+    from hyperlax.pbt_arguments import PopulationOptions
 
 PACKINGS = ("auto", "pad", "split")
 SAVE_AGENTS = ("best", "all", "none")
@@ -22,9 +22,9 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LARGEST_SEED = 2**31 - 1
 
 
-def checked(arguments: StudyArguments) -> StudyArguments:
+def checked(arguments: SearchOptions) -> SearchOptions:
     """The same arguments. UsageError for any that cannot run, alone or together."""
-    from hyperlax.constraints import parse_constraint
+    from hyperlax.config.constraints import parse_constraint
     from hyperlax.metrics import check_objectives
 
     check_run(arguments)
@@ -61,7 +61,7 @@ def checked(arguments: StudyArguments) -> StudyArguments:
     return arguments
 
 
-def check_run(arguments: StudyArguments | SingleArguments | PopulationArguments) -> None:
+def check_run(arguments: SearchOptions | SingleOptions | PopulationOptions) -> None:
     """Refuse what no training can run with: the part that all commands share."""
     at_least(arguments.seed, 0, "seed")
     if arguments.seed > LARGEST_SEED:
@@ -103,7 +103,7 @@ def _check_aggregate(aggregate: str) -> None:
         raise UsageError(f"--aggregate: nothing named {aggregate!r}. Use {', '.join(AGGREGATES)}.")
 
 
-def _check_confirmation(arguments: StudyArguments) -> None:
+def _check_confirmation(arguments: SearchOptions) -> None:
     at_least(arguments.confirm_top, 0, "confirm_top")
     if not 2 <= arguments.confirm_seeds <= LARGEST_SEED:
         raise UsageError(
@@ -112,7 +112,7 @@ def _check_confirmation(arguments: StudyArguments) -> None:
         )
 
 
-def _check_batches(arguments: StudyArguments) -> None:
+def _check_batches(arguments: SearchOptions) -> None:
     together, lanes = arguments.optuna_study_batch_size, arguments.runner_hparam_batch_size
     at_least(together, 1, "optuna_study_batch_size")
     if lanes == "auto":

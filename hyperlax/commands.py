@@ -35,7 +35,7 @@ from hyperlax.single_flags import PlayFlags, SingleFlags, TrainFlags
 from hyperlax.sweep_flags import GenerateFlags, SweepFlags
 
 if TYPE_CHECKING:
-    from hyperlax.arguments import StudyArguments
+    from hyperlax.config.options import SearchOptions
     from hyperlax.recipe import Recipe
 
 
@@ -59,9 +59,8 @@ def optuna_hp_search(flags: SearchFlags) -> int:
 def search(flags: SearchFlags) -> tuple[int, Path]:
     """The exit status of `optuna-hp-search` and the directory of its study."""
     from hyperlax.acting import check_acts
-    from hyperlax.arguments import resolve
-    from hyperlax.recipe import load
-    from hyperlax.resumed_arguments import (
+    from hyperlax.config.options import resolve
+    from hyperlax.config.resume import (
         SEARCH,
         check_command,
         load_recipe_of,
@@ -69,6 +68,7 @@ def search(flags: SearchFlags) -> tuple[int, Path]:
         read_stored,
         resolve_resumed,
     )
+    from hyperlax.recipe import load
 
     _check_output(flags)
     if flags.retry_failed and (flags.resume_from is None or flags.plan_only):
@@ -136,7 +136,7 @@ def sweep_hp_samples(flags: SweepFlags) -> int:
     if flags.resume_from is None:
         arguments, recipe = _new_sweep(flags)
     else:
-        from hyperlax.resumed_arguments import SWEEP, check_command, named_directory, read_stored
+        from hyperlax.config.resume import SWEEP, check_command, named_directory, read_stored
         from hyperlax.sweep_arguments import resolve_resumed_sweep
 
         directory = named_directory(flags.resume_from, "--resume-from")
@@ -150,7 +150,7 @@ def sweep_hp_samples(flags: SweepFlags) -> int:
 
 def repair(flags: RepairFlags) -> int:
     """Build a study's database again."""
-    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.config.resume import named_directory
 
     directory = named_directory(flags.directory, "repair")
     arguments, recipe = _study_in(directory, "repair")
@@ -161,7 +161,7 @@ def repair(flags: RepairFlags) -> int:
 
 def invalidate(flags: InvalidateFlags) -> int:
     """Take trials out of a study's ranking."""
-    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.config.resume import named_directory
 
     directory = named_directory(flags.directory, "invalidate")
     arguments, recipe = _study_in(directory, "invalidate")
@@ -209,9 +209,9 @@ def _kinds() -> dict[str, type]:
     return {name: kind for name, (kind, _) in COMMANDS.items()}
 
 
-def _new_sweep(flags: SweepFlags) -> tuple[StudyArguments, Recipe]:
+def _new_sweep(flags: SweepFlags) -> tuple[SearchOptions, Recipe]:
     """The arguments of a new sweep, and its recipe with the configurations to train."""
-    from hyperlax import samples
+    from hyperlax.config import samples
     from hyperlax.recipe import load
     from hyperlax.sweep_arguments import check_source, resolve_sweep
 
@@ -230,9 +230,9 @@ def _new_sweep(flags: SweepFlags) -> tuple[StudyArguments, Recipe]:
     return arguments, presampled(recipe, found, flags.load_hyperparams or str(recipe.path))
 
 
-def _study_in(directory: Path, asked_by: str) -> tuple[StudyArguments, Recipe]:
+def _study_in(directory: Path, asked_by: str) -> tuple[SearchOptions, Recipe]:
     """The arguments of the study in a directory and its recipe, that of a sweep with its samples."""
-    from hyperlax.resumed_arguments import load_recipe_of, read_stored
+    from hyperlax.config.resume import load_recipe_of, read_stored
 
     arguments = read_stored(directory, asked_by)
     recipe = load_recipe_of(directory, arguments)
@@ -243,7 +243,7 @@ def _study_in(directory: Path, asked_by: str) -> tuple[StudyArguments, Recipe]:
     return arguments, stored(recipe, directory)
 
 
-def _run(flags: SearchFlags | SweepFlags, arguments: StudyArguments, recipe: Recipe, directory: Path | None) -> int:
+def _run(flags: SearchFlags | SweepFlags, arguments: SearchOptions, recipe: Recipe, directory: Path | None) -> int:
     """A study to its end, shown as the flags say; `directory` of one that goes on. Returns the exit status."""
     from hyperlax.study.directory import study_directory
     from hyperlax.study.launcher import run_study

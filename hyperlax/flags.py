@@ -1,4 +1,4 @@
-"""What the commands accept, as typed: None is not given, so that a resume can tell. Defaults: `hyperlax.arguments`."""
+"""What the commands accept, as typed: None is not given, so that a resume can tell. Defaults: `hyperlax.config.options`."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _manifests(root: Path) -> Iterator[Path]:
 def show(flags: ShowFlags) -> int:
     """A study, or one of its trials."""
     from hyperlax.analysis.terminal import study_text, trial_text
-    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.config.resume import named_directory
     from hyperlax.study.opened import open_study
 
     _check_top(flags.top)
@@ -98,7 +98,7 @@ def show(flags: ShowFlags) -> int:
 def watch(flags: WatchFlags) -> int:
     """What `show` says of a study, again and again on a terminal, else a line where something changed; until nobody runs it."""
     from hyperlax.analysis.terminal import best_in_words, counts, study_text
-    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.config.resume import named_directory
     from hyperlax.study.opened import open_study
 
     _check_top(flags.top)
@@ -123,7 +123,7 @@ def watch(flags: WatchFlags) -> int:
 def report(flags: ReportFlags) -> int:
     """The pages at the study's root."""
     from hyperlax.analysis import write_study_pages
-    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.config.resume import named_directory
     from hyperlax.study.directory import StudyDirectory, check_writable
     from hyperlax.study.opened import open_study, with_confirmation
     from hyperlax.study.refusals import ending_on_refusal, run_again
@@ -140,8 +140,8 @@ def report(flags: ReportFlags) -> int:
 def compare(flags: CompareFlags) -> int:
     """A page about several studies."""
     from hyperlax.analysis.comparison import Compared, comparison, names_of
+    from hyperlax.config.resume import named_directory
     from hyperlax.files import new_file, write_text
-    from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.opened import open_study, with_confirmation
     from hyperlax.study.refusals import writing
 
@@ -164,8 +164,8 @@ def compare(flags: CompareFlags) -> int:
 def export(flags: ExportFlags) -> int:
     """The trials in a file."""
     from hyperlax.analysis.export import default_path, write_export
+    from hyperlax.config.resume import named_directory
     from hyperlax.files import new_file
-    from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.opened import open_study
     from hyperlax.study.refusals import writing
 
@@ -187,7 +187,7 @@ def export(flags: ExportFlags) -> int:
 
 def delete(flags: DeleteFlags) -> int:
     """The files of a study."""
-    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.config.resume import named_directory
     from hyperlax.study.deletion import delete as remove
 
     return remove(named_directory(flags.directory, "delete"), flags.yes)
@@ -195,7 +195,7 @@ def delete(flags: DeleteFlags) -> int:
 
 def dashboard(flags: DashboardFlags) -> int:
     """A study in a browser, until Ctrl-C."""
-    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.config.resume import named_directory
     from hyperlax.study.dashboard import serve
 
     return serve(named_directory(flags.directory, "dashboard"), flags.host, flags.port)

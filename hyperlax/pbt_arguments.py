@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hyperlax.argument_checks import at_least, check_run, required
-from hyperlax.arguments import SingleArguments, arguments_from_json
+from hyperlax.config.options import SingleOptions, arguments_from_json
 from hyperlax.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ MAY_CHANGE_ON_RESUME = ("log_level",)
 
 
 @dataclass(frozen=True)
-class PopulationArguments:
+class PopulationOptions:
     """Every argument of `pbt`, none left open."""
 
     algo_and_network_config: str
@@ -65,18 +65,18 @@ class PopulationArguments:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any], where: str) -> PopulationArguments:
+    def from_json(cls, stored: Mapping[str, Any], where: str) -> PopulationOptions:
         """What `to_json` wrote. UsageError, beginning with `where`, for anything else."""
         if "population_size" not in stored:
             raise UsageError(f"{where}: is of no population. Go on with it by hyperlax optuna-hp-search --resume-from.")
         return arguments_from_json(cls, stored, where)
 
 
-def resolve(flags: PopulationFlags, recipe: Recipe) -> PopulationArguments:
+def resolve(flags: PopulationFlags, recipe: Recipe) -> PopulationOptions:
     """The arguments of a new run. UsageError for what cannot run."""
     given = given_arguments(flags, recipe)
     length = recipe.config.run_lengths["default"]
-    defaults = PopulationArguments(
+    defaults = PopulationOptions(
         algo_and_network_config=recipe.name,
         env_config=required(flags.env_config, "--env-config", "an environment such as gymnax.pendulum"),
         population_size=16,
@@ -95,9 +95,9 @@ def resolve(flags: PopulationFlags, recipe: Recipe) -> PopulationArguments:
     return checked(replace(defaults, **given))
 
 
-def resolve_resumed(flags: PopulationFlags, stored: PopulationArguments, recipe: Recipe) -> PopulationArguments:
+def resolve_resumed(flags: PopulationFlags, stored: PopulationOptions, recipe: Recipe) -> PopulationOptions:
     """The arguments of a run that goes on. UsageError if given ones contradict it."""
-    from hyperlax.resumed_arguments import check_agreement
+    from hyperlax.config.resume import check_agreement
 
     given = given_arguments(flags, recipe)
     check_agreement(stored, given, MAY_CHANGE_ON_RESUME)
@@ -122,7 +122,7 @@ def given_arguments(flags: PopulationFlags, recipe: Recipe) -> dict[str, Any]:
     return given
 
 
-def checked(arguments: PopulationArguments) -> PopulationArguments:
+def checked(arguments: PopulationOptions) -> PopulationOptions:
     """The same arguments. UsageError for any that cannot run, alone or together."""
     at_least(arguments.population_size, 2, "population_size")
     at_least(arguments.num_intervals, 2, "num_intervals")
@@ -146,9 +146,9 @@ def checked(arguments: PopulationArguments) -> PopulationArguments:
     return arguments
 
 
-def resolve_replay(flags: ReplayFlags, schedule: Schedule) -> SingleArguments:
+def resolve_replay(flags: ReplayFlags, schedule: Schedule) -> SingleOptions:
     """The arguments of a replay, as those of one training whose `params` is the schedule's file. UsageError for what cannot run."""
-    arguments = SingleArguments(
+    arguments = SingleOptions(
         algo_and_network_config=schedule.algo_and_network_config,
         env_config=schedule.env_config,
         params=flags.schedule,

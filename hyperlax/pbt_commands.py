@@ -11,9 +11,9 @@ from hyperlax.pbt_flags import PopulationFlags, ReplayFlags
 def pbt(flags: PopulationFlags) -> int:
     """Train a population, or go on with the one of --resume-from."""
     from hyperlax.acting import check_acts
-    from hyperlax.pbt_arguments import PopulationArguments, resolve, resolve_resumed
+    from hyperlax.config.resume import load_recipe_of, named_directory, read_arguments
+    from hyperlax.pbt_arguments import PopulationOptions, resolve, resolve_resumed
     from hyperlax.recipe import load
-    from hyperlax.resumed_arguments import load_recipe_of, named_directory, read_arguments
 
     if flags.resume_from is None:
         directory = None
@@ -21,9 +21,7 @@ def pbt(flags: PopulationFlags) -> int:
         arguments = resolve(flags, recipe)
     else:
         directory = named_directory(flags.resume_from, "--resume-from")
-        stored = PopulationArguments.from_json(
-            read_arguments(directory, "--resume-from"), str(directory / "study.json")
-        )
+        stored = PopulationOptions.from_json(read_arguments(directory, "--resume-from"), str(directory / "study.json"))
         recipe = load_recipe_of(directory, stored)
         arguments = resolve_resumed(flags, stored, recipe)
     check_acts(recipe, arguments.env_config)

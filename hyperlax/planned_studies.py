@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TextIO
 
 from hyperlax.acting import check_acts
-from hyperlax.arguments import StudyArguments, resolve_layers
 from hyperlax.command_parts import recipe_name
+from hyperlax.config.checks import check_search
+from hyperlax.config.first_trials import first_trials
+from hyperlax.config.options import SearchOptions, resolve_layers
+from hyperlax.config.space_entries import changes_of
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.first_trials import first_trials
 from hyperlax.flags import SearchFlags
 from hyperlax.output import heard
 from hyperlax.recipe import Recipe, load, searching
-from hyperlax.sampler_checks import check_search
-from hyperlax.space_entries import changes_of
 from hyperlax.study.directory import refuse_running, study_directory
 from hyperlax.study.launcher import refuse_existing
 from hyperlax.study_files import StudyFile, read_study_file
@@ -32,7 +32,7 @@ class PlannedStudy:
     """A study that can begin. directory: where it goes."""
 
     file: str
-    arguments: StudyArguments
+    arguments: SearchOptions
     recipe: Recipe
     directory: Path
 

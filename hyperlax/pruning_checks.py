@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import math
 
-from hyperlax.arguments import StudyArguments, flag_of
+from hyperlax.config.options import SearchOptions, flag_of
 from hyperlax.errors import UsageError
 
 PRUNERS = ("none", "asha", "median", "percentile", "hyperband")
 SEED_SCHEDULES = ("fixed", "racing")
 
 
-def check_pruning(arguments: StudyArguments) -> None:
+def check_pruning(arguments: SearchOptions) -> None:
     """UsageError for a pruner or a race over seeds that there is not, or that can do nothing in this study."""
     _one_of(arguments.pruner, PRUNERS, "pruner")
     _one_of(arguments.seed_schedule, SEED_SCHEDULES, "seed_schedule")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperlax.argument_checks import check_run, required
-from hyperlax.arguments import RUN_LENGTH, SingleArguments
+from hyperlax.config.options import RUN_LENGTH, SingleOptions
 from hyperlax.errors import UsageError
 from hyperlax.reading import read_json
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from hyperlax.single_flags import SingleFlags
 
 
-def resolve_single(flags: SingleFlags, recipe: Recipe) -> SingleArguments:
+def resolve_single(flags: SingleFlags, recipe: Recipe) -> SingleOptions:
     """The arguments of one training. UsageError for what cannot run."""
     length = asdict(recipe.config.run_lengths[flags.run_length_modifier or "default"])
     length |= {name: value for name in RUN_LENGTH if (value := getattr(flags, name)) is not None}
-    arguments = SingleArguments(
+    arguments = SingleOptions(
         algo_and_network_config=flags.algo_and_network_config or recipe.name,
         env_config=required(flags.env_config, "--env-config", "an environment such as gymnax.pendulum"),
         params=flags.params,
@@ -41,7 +41,7 @@ def resolve_single(flags: SingleFlags, recipe: Recipe) -> SingleArguments:
     return arguments
 
 
-def configured(arguments: SingleArguments, recipe: Recipe) -> AlgorithmConfig:
+def configured(arguments: SingleOptions, recipe: Recipe) -> AlgorithmConfig:
     """The recipe's configuration with the values of the params file, and then of --set, in their place."""
     from hyperlax.recipe import apply
 

@@ -39,8 +39,8 @@ def train(flags: TrainFlags) -> int:
 
     Its recipe is loaded only for an environment of the user's own: study.json keeps the rest of it.
     """
-    from hyperlax.arguments import RUN_LENGTH
-    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.config.options import RUN_LENGTH
+    from hyperlax.config.resume import named_directory
     from hyperlax.study.opened import open_study, recipe_as_it_was
     from hyperlax.study.ranking import the_best
 
@@ -83,8 +83,8 @@ def play(flags: PlayFlags) -> int:
     """Evaluate a trained agent, and film it."""
     from hyperlax.agent import load_agent
     from hyperlax.argument_checks import LARGEST_SEED
+    from hyperlax.config.resume import named_directory
     from hyperlax.files import new_file
-    from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.agents import environment_of, find_agent
     from hyperlax.study.refusals import ending_on_refusal, writing
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, fields
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from hyperlax.arguments import OF_THIS_RUN
+from hyperlax.config.options import OF_THIS_RUN
+from hyperlax.config.space_entries import number
 from hyperlax.errors import UsageError
 from hyperlax.flags import SearchFlags
 from hyperlax.presets import PRESETS
 from hyperlax.reading import fits
-from hyperlax.space_entries import number
 from hyperlax.study_yaml import key_of
 from hyperlax.yaml_file import Entry, read_entries, shown
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from hyperlax.arguments import SWITCHES, StudyArguments, flag_of
+from hyperlax.config.options import SWITCHES, SearchOptions, flag_of
+from hyperlax.config.space_entries import entry_of
 from hyperlax.recipe import Recipe
-from hyperlax.space_entries import entry_of
 
 WRITTEN_BY_US = "# This study in full, for `hyperlax run-study`: every argument, and all that is searched.\n"
 
@@ -22,7 +22,7 @@ def key_of(name: str) -> str:
     return flag_of(name).removeprefix("--").replace("-", "_")
 
 
-def in_full(arguments: StudyArguments, recipe: Recipe) -> str:
+def in_full(arguments: SearchOptions, recipe: Recipe) -> str:
     """A search as a file: nothing in it depends on presets, on defaults, or on what the recipe searches."""
     said: dict[str, Any] = {}
     for name, value in arguments.to_json().items():

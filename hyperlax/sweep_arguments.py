@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperlax.argument_checks import LARGEST_SEED, checked, required
-from hyperlax.arguments import StudyArguments, default_arguments, flag_of, given_arguments
+from hyperlax.config.options import SearchOptions, default_arguments, flag_of, given_arguments
+from hyperlax.config.resume import changed, check_agreement
 from hyperlax.errors import UsageError
-from hyperlax.resumed_arguments import changed, check_agreement
 
 if TYPE_CHECKING:
     from hyperlax.recipe import Recipe
@@ -25,7 +25,7 @@ MAY_CHANGE = ("timeout", "max_failure_rate", "checkpoint_seconds", "log_level", 
 
 
 @dataclass(frozen=True)
-class GenerateArguments:
+class GenerateOptions:
     """Every argument of `generate-hp-samples`."""
 
     num_samples: int
@@ -35,9 +35,9 @@ class GenerateArguments:
     force: bool
 
 
-def resolve_generate(flags: GenerateFlags, recipe: Recipe) -> GenerateArguments:
+def resolve_generate(flags: GenerateFlags, recipe: Recipe) -> GenerateOptions:
     """What to draw and where it goes. UsageError for what cannot be, a file that is there among it."""
-    arguments = GenerateArguments(
+    arguments = GenerateOptions(
         num_samples=_num_samples(flags.num_samples),
         sampling_method=flags.sampling_method or METHOD,
         seed=0 if flags.seed is None else flags.seed,
@@ -59,7 +59,7 @@ def _default_output(recipe: Recipe) -> str:
     return f"{recipe.name}_samples.csv"
 
 
-def resolve_sweep(flags: SweepFlags, recipe: Recipe, loaded: int) -> StudyArguments:
+def resolve_sweep(flags: SweepFlags, recipe: Recipe, loaded: int) -> SearchOptions:
     """The arguments of a new sweep. UsageError for what cannot run.
 
     loaded: how many rows the file of --load-hyperparams has, 0 where it is not given.
@@ -81,7 +81,7 @@ def resolve_sweep(flags: SweepFlags, recipe: Recipe, loaded: int) -> StudyArgume
     return checked(replace(defaults, **given))
 
 
-def resolve_resumed_sweep(flags: SweepFlags, stored: StudyArguments, recipe: Recipe) -> StudyArguments:
+def resolve_resumed_sweep(flags: SweepFlags, stored: SearchOptions, recipe: Recipe) -> SearchOptions:
     """The arguments of a sweep that goes on: the stored ones, with those that may change as given now."""
     given = _given(flags, recipe)
     check_agreement(stored, given, MAY_CHANGE, sweep_flag_of)
@@ -103,12 +103,12 @@ def sweep_flag_of(name: str) -> str:
     return flag_of(OWN_NAMES.get(name, name))
 
 
-def left_out_of_sweep(arguments: StudyArguments) -> Collection[str]:
+def left_out_of_sweep(arguments: SearchOptions) -> Collection[str]:
     """The arguments of a study that the command line of a sweep does not say."""
     from hyperlax.sweep_flags import SweepFlags
 
     taken = {f.name.removeprefix("no_") for f in fields(SweepFlags)}
-    other = {f.name for f in fields(StudyArguments) if OWN_NAMES.get(f.name, f.name) not in taken}
+    other = {f.name for f in fields(SearchOptions) if OWN_NAMES.get(f.name, f.name) not in taken}
     return other | ({"n_trials", "sampling_method"} if arguments.load_hyperparams else set())
 
 

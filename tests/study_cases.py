@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.options import SearchOptions
 from hyperlax.envs import slug
 from hyperlax.files import write_text
 from hyperlax.hyperparams import SAC
@@ -56,9 +56,9 @@ def recipe_of(space: dict[str, Distribution]) -> Recipe:
     return Recipe("sac_test", Path("recipes/sac_test.py"), config, space)
 
 
-def arguments_of(root: Path, **changes: Any) -> StudyArguments:
+def arguments_of(root: Path, **changes: Any) -> SearchOptions:
     """A study of 12 trials by random search, super-batches of 8; `changes` wins."""
-    arguments = StudyArguments(
+    arguments = SearchOptions(
         algo_and_network_config="sac_test",
         env_config="gymnax.pendulum",
         study_name="test_study",

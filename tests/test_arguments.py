@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hyperlax.arguments import StudyArguments, resolve
+from hyperlax.config.checks import SAMPLERS
+from hyperlax.config.options import SearchOptions, resolve
+from hyperlax.config.resume import read_stored, resolve_resumed
 from hyperlax.errors import UsageError
 from hyperlax.flags import SearchFlags
 from hyperlax.recipe import dotted, load
-from hyperlax.resumed_arguments import read_stored, resolve_resumed
-from hyperlax.sampler_checks import SAMPLERS
 from hyperlax.single_arguments import configured, resolve_single
 from hyperlax.single_flags import SingleFlags
 
@@ -41,7 +41,7 @@ def refused(message, **flags):
 
 def test_what_is_not_given_has_a_default():
     length = RECIPE.config.run_lengths["default"]
-    assert resolved() == StudyArguments(
+    assert resolved() == SearchOptions(
         algo_and_network_config="sac_mlp",
         env_config="gymnax.pendulum",
         study_name="sac_mlp_gymnax_pendulum",
@@ -95,15 +95,15 @@ def test_a_run_length_names_three_flags_and_an_explicit_one_wins():
 
 def test_json_reads_back_as_the_same_arguments():
     for arguments in (resolved(), resolved(timeout=1.5, runner_hparam_batch_size=4, no_compilation_cache=True)):
-        assert StudyArguments.from_json(json.loads(json.dumps(arguments.to_json())), "study.json") == arguments
+        assert SearchOptions.from_json(json.loads(json.dumps(arguments.to_json())), "study.json") == arguments
 
 
 def test_json_of_another_version_is_refused():
     stored = resolved().to_json()
     with pytest.raises(UsageError, match="study.json: lacks argument seed"):
-        StudyArguments.from_json({name: value for name, value in stored.items() if name != "seed"}, "study.json")
+        SearchOptions.from_json({name: value for name, value in stored.items() if name != "seed"}, "study.json")
     with pytest.raises(UsageError, match="study.json: has the unknown argument colour"):
-        StudyArguments.from_json({**stored, "colour": "red"}, "study.json")
+        SearchOptions.from_json({**stored, "colour": "red"}, "study.json")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from hyperlax.analysis import write_study_pages
 from hyperlax.analysis.best import write_best
-from hyperlax.constraints import parse_constraint, violations
+from hyperlax.config.constraints import parse_constraint, violations
 from hyperlax.errors import UsageError
 from hyperlax.recipe import dotted
 from hyperlax.space import Categorical, UniformContinuous, UniformDiscrete

@@ -14,8 +14,8 @@ import pytest
 
 import hyperlax
 from hyperlax.agent import ABOUT, Policy
-from hyperlax.arguments import SingleArguments
 from hyperlax.cli import main
+from hyperlax.config.options import SingleOptions
 from hyperlax.envs import registry
 from hyperlax.recipe import load
 from hyperlax.study.launcher import write_pages
@@ -65,7 +65,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         case = Case(root, recipe=recipe, analyse=write_pages, env_config="lab.tanks", n_trials=4)
         assert case.start(InTanks()) == 0
-        arguments = SingleArguments(
+        arguments = SingleOptions(
             str(root / "tanks.py"), "lab.tanks", None, None, (), str(root), "INFO", 0, 2, "mean", 500, 5, 4, False
         )
         assert run_single(arguments, recipe, recipe.config.algorithm, InTanks()) == 0

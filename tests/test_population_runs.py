@@ -18,12 +18,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from hyperlax.analysis import write_study_pages
+from hyperlax.config.resume import read_stored
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
-from hyperlax.pbt_arguments import PopulationArguments, checked
+from hyperlax.pbt_arguments import PopulationOptions, checked
 from hyperlax.population import explored
 from hyperlax.recipe import apply, dotted
-from hyperlax.resumed_arguments import read_stored
 from hyperlax.space import Categorical, LogUniform
 from hyperlax.study import findings
 from hyperlax.study import population as loop
@@ -51,8 +51,8 @@ class Run:
         self.members = FakePopulation(MEMBERS, INTERVALS)
 
     @property
-    def arguments(self) -> PopulationArguments:
-        arguments = PopulationArguments(
+    def arguments(self) -> PopulationOptions:
+        arguments = PopulationOptions(
             algo_and_network_config="sac_test",
             env_config="gymnax.pendulum",
             population_size=MEMBERS,
@@ -77,7 +77,7 @@ class Run:
         return self._run(self.directory, fake)
 
     def _run(self, resume_from: Path | None, fake: dict[str, Any]) -> int:
-        def make(arguments: PopulationArguments, recipe: Any) -> FakePopulation:
+        def make(arguments: PopulationOptions, recipe: Any) -> FakePopulation:
             self.members = FakePopulation(arguments.population_size, arguments.num_intervals, **fake)
             return self.members
 
@@ -358,9 +358,9 @@ def test_a_search_and_a_population_do_not_go_on_with_each_other(whole):
     with pytest.raises(UsageError, match="holds a population"):
         read_stored(whole.directory, "--resume-from")
     with pytest.raises(UsageError, match="is of no population"):
-        PopulationArguments.from_json({"n_trials": 3}, "study.json")
+        PopulationOptions.from_json({"n_trials": 3}, "study.json")
     stored = whole.arguments.to_json()
-    assert PopulationArguments.from_json(stored, "study.json") == whole.arguments
+    assert PopulationOptions.from_json(stored, "study.json") == whole.arguments
 
 
 def test_a_file_that_is_no_schedule_is_refused(whole, tmp_path):

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hyperlax import cli, samples
+from hyperlax import cli
+from hyperlax.config import samples
 from hyperlax.errors import UsageError
 from hyperlax.fields import apply, dotted
 from hyperlax.hyperparams import PPO, SAC

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from hyperlax.arguments import SingleArguments
+from hyperlax.config.options import SingleOptions
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
 from hyperlax.study.single import run_single
@@ -91,7 +91,7 @@ def test_seven_failures_are_no_rate(tmp_path):
 
 
 def single(tmp_path, runner):
-    arguments = SingleArguments(
+    arguments = SingleOptions(
         "sac_test", "gymnax.pendulum", None, None, (), str(tmp_path), "INFO", 0, 2, "mean", 500, 5, 4, False
     )
     return run_single(arguments, recipe_of(MIXED), SAC(), runner)

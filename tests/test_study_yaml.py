@@ -12,13 +12,13 @@ import pytest
 
 from hyperlax import cli
 from hyperlax.commands import COMMANDS
+from hyperlax.config.resume import load_recipe_of, read_stored
+from hyperlax.config.space_entries import changes_of
 from hyperlax.errors import UsageError
 from hyperlax.parsing import parse
 from hyperlax.planned_studies import PlannedStudy, planned_studies
 from hyperlax.recipe import dotted, load
-from hyperlax.resumed_arguments import load_recipe_of, read_stored
 from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete
-from hyperlax.space_entries import changes_of
 from hyperlax.study import launcher, single
 from hyperlax.study_files import KEYS, read_study_file
 from hyperlax.study_yaml import in_full

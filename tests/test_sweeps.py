@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from hyperlax import cli, samples
+from hyperlax import cli
+from hyperlax.config import samples
 from hyperlax.envs import slug
 from hyperlax.fields import dotted
 from hyperlax.files import read_csv

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 
-from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
+from hyperlax.config.options import SearchOptions
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import failed_batch, write_batch
 from hyperlax.study.confirmation import configurations, names, read_results
@@ -39,7 +39,7 @@ class Confirming:
 
     def __init__(
         self,
-        arguments: StudyArguments,
+        arguments: SearchOptions,
         recipe: Recipe,
         directory: StudyDirectory,
         make_runner: Callable[[Sequence[Trial]], StudyRunner],

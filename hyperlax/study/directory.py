@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.options import SearchOptions
 from hyperlax.envs import slug
 from hyperlax.errors import UsageError
 from hyperlax.files import naming, write_text
@@ -135,7 +135,7 @@ class StudyDirectory:
         )
 
 
-def study_directory(arguments: StudyArguments, recipe: Recipe) -> StudyDirectory:
+def study_directory(arguments: SearchOptions, recipe: Recipe) -> StudyDirectory:
     """Where a new study goes."""
     return StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
 

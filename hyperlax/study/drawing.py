@@ -7,7 +7,7 @@ import math
 
 import optuna
 
-from hyperlax import samples
+from hyperlax.config import samples
 from hyperlax.errors import UsageError
 from hyperlax.fields import apply
 from hyperlax.hyperparams import AlgorithmConfig
@@ -15,12 +15,12 @@ from hyperlax.recipe import Recipe
 from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.refusals import writing
 from hyperlax.study.suggest import Questioner
-from hyperlax.sweep_arguments import GenerateArguments
+from hyperlax.sweep_arguments import GenerateOptions
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-def generate(arguments: GenerateArguments, recipe: Recipe) -> int:
+def generate(arguments: GenerateOptions, recipe: Recipe) -> int:
     """Draw configurations, write them, say where they are. Returns 0; UsageError if there are not so many to draw."""
     drawn = draw(recipe, arguments.sampling_method, arguments.num_samples, arguments.seed)
     with writing(arguments.output):

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hyperlax.arguments import StudyArguments
-from hyperlax.constraints import are_satisfied
+from hyperlax.config.constraints import are_satisfied
+from hyperlax.config.options import SearchOptions
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
 from hyperlax.study.agents import about_recipe, write_agents
@@ -25,7 +25,7 @@ class Endings:
 
     def __init__(
         self,
-        arguments: StudyArguments,
+        arguments: SearchOptions,
         recipe: Recipe,
         root: Path,
         reference: ReferenceReturns,

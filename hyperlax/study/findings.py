@@ -9,10 +9,10 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.options import SearchOptions
 from hyperlax.envs import canonical
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.pbt_arguments import PopulationArguments
+from hyperlax.pbt_arguments import PopulationOptions
 from hyperlax.recipe import Recipe
 from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.conversation import Conversation
@@ -39,7 +39,7 @@ def settled_trials(conversation: Conversation, super_batch: int) -> int:
 
 def prepare(
     analyse: Analyse,
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     recipe: Recipe,
     manifest: Manifest,
     directory: StudyDirectory,
@@ -60,7 +60,7 @@ def prepare(
 
 
 def record_of(
-    arguments: StudyArguments | PopulationArguments,
+    arguments: SearchOptions | PopulationOptions,
     recipe: Recipe,
     manifest: Manifest,
     directory: StudyDirectory,

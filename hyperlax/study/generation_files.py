@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hyperlax.engine.population import Measured, Point
-from hyperlax.pbt_arguments import PopulationArguments
+from hyperlax.pbt_arguments import PopulationOptions
 from hyperlax.trial import MEASURED, NOT_FINITE, Curve, Outcome, Trial
 
 
@@ -16,7 +16,7 @@ def outcome_of(
     measured: Measured,
     steps: tuple[int, int],
     num_parameters: int,
-    arguments: PopulationArguments,
+    arguments: PopulationOptions,
 ) -> Outcome:
     """The trial with a curve of two points: what its member goes on from, and what it showed at the interval's end.
 

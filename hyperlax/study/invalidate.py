@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.recipe import Recipe
 from hyperlax.study import findings
@@ -26,7 +26,7 @@ from hyperlax.study.summary import print_best
 
 
 def invalidate(
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     recipe: Recipe,
     root: Path,
     trials: Sequence[int],

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import optuna
 
-from hyperlax import samples
-from hyperlax.arguments import StudyArguments
+from hyperlax.config import samples
+from hyperlax.config.checks import check_search, note_constraints
+from hyperlax.config.first_trials import first_trials
+from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
-from hyperlax.first_trials import first_trials
 from hyperlax.recipe import Recipe
-from hyperlax.sampler_checks import check_search, note_constraints
 from hyperlax.study import manifest as manifests
 from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.directory import (
@@ -37,7 +37,7 @@ from hyperlax.study.training import StudyRunner, reference_returns, runner_of_co
 
 
 def run_study(
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     recipe: Recipe,
     resume_from: Path | None,
     runner: StudyRunner | None = None,
@@ -66,7 +66,7 @@ def run_study(
 
 
 def _start(
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     recipe: Recipe,
     runner: StudyRunner | None,
     analyse: Analyse,
@@ -103,7 +103,7 @@ def _start(
 
 
 def _resume(
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     recipe: Recipe,
     directory: StudyDirectory,
     runner: StudyRunner | None,

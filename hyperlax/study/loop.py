@@ -11,8 +11,8 @@ from functools import partial
 
 from optuna.trial import TrialState
 
-from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
+from hyperlax.config.options import SearchOptions
 from hyperlax.engine.pruning import Standings
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
@@ -54,7 +54,7 @@ class StudyLoop:
 
     def __init__(
         self,
-        arguments: StudyArguments,
+        arguments: SearchOptions,
         recipe: Recipe,
         directory: StudyDirectory,
         manifest: Manifest,

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from hyperlax.arguments import SWITCHES, StudyArguments, flag_of
+from hyperlax.config.options import SWITCHES, SearchOptions, flag_of
+from hyperlax.config.resume import SEARCH, SWEEP, going_on
 from hyperlax.errors import UsageError
 from hyperlax.files import write_json
 from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.reading import DAMAGED, fits, read_json
 from hyperlax.recipe import Changes, Recipe, apply, dotted
-from hyperlax.resumed_arguments import SEARCH, SWEEP, going_on
 from hyperlax.space import Distribution
 from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
 from hyperlax.study.presampled import digest_of
@@ -52,7 +52,7 @@ class Manifest:
 
 
 def describe(
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     recipe: Recipe,
     reference: ReferenceReturns,
     *,
@@ -156,7 +156,7 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def search_command(arguments: StudyArguments, recipe: Recipe, directory: StudyDirectory) -> str:
+def search_command(arguments: SearchOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """The command line that gives this study from nothing: every argument written out, or its file where the space is its own."""
     if recipe.changes:
         return shlex.join(["hyperlax", "run-study", str(directory.file)])

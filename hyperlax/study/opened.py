@@ -9,12 +9,12 @@ from pathlib import Path
 
 import optuna
 
-from hyperlax.arguments import RUN_LENGTH, StudyArguments
+from hyperlax.config.options import RUN_LENGTH, SearchOptions
+from hyperlax.config.resume import read_arguments
 from hyperlax.envs import unaliased
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.pbt_arguments import PopulationArguments
+from hyperlax.pbt_arguments import PopulationOptions
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
-from hyperlax.resumed_arguments import read_arguments
 from hyperlax.space import from_json
 from hyperlax.study import database, manifest
 from hyperlax.study.confirmation import confirmation_of
@@ -63,7 +63,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
     directory, arguments = StudyDirectory(root), _arguments(root, asked_by)
     stored = manifest.content_of(directory.manifest)
     space = SearchSpace({name: from_json(text) for name, text in stored.space.items()})
-    directory.check_database(arguments.study_name, isinstance(arguments, PopulationArguments))
+    directory.check_database(arguments.study_name, isinstance(arguments, PopulationOptions))
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
@@ -71,7 +71,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         with closing(StudyStorage(copy, arguments.study_name, arguments.objectives)) as storage:
             trials = storage.trials()
     lineage = None
-    if isinstance(arguments, PopulationArguments):
+    if isinstance(arguments, PopulationOptions):
         trials = told_intervals(trials, arguments.population_size)
         lineage = lineage_of(trials, arguments.population_size, replay_command(root / SCHEDULE_FILE))
     record = StudyRecord(
@@ -123,15 +123,15 @@ def recipe_as_it_was(record: StudyRecord) -> Recipe:
     return Recipe(record.recipe, Path(str(stored.recipe.get("path"))), config, space)
 
 
-def _arguments(root: Path, asked_by: str) -> StudyArguments | PopulationArguments:
+def _arguments(root: Path, asked_by: str) -> SearchOptions | PopulationOptions:
     stored = read_arguments(root, asked_by)
-    kind = PopulationArguments if "population_size" in stored else StudyArguments
+    kind = PopulationOptions if "population_size" in stored else SearchOptions
     return kind.from_json(stored, str(root / "study.json"))
 
 
-def _total(arguments: StudyArguments | PopulationArguments, space: SearchSpace) -> int:
+def _total(arguments: SearchOptions | PopulationOptions, space: SearchSpace) -> int:
     """A search suggests no configuration twice, so a finite space ends it; the samples of a sweep may repeat."""
-    if isinstance(arguments, PopulationArguments):
+    if isinstance(arguments, PopulationOptions):
         return arguments.population_size * arguments.num_intervals
     size = None if arguments.is_sweep else space.size()
     return arguments.n_trials if size is None else min(arguments.n_trials, size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.options import SearchOptions
 from hyperlax.recipe import Recipe
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.directory import StudyDirectory
@@ -17,7 +17,7 @@ from hyperlax.study.suggest import Questioner
 
 
 def questioner_of(
-    arguments: StudyArguments, recipe: Recipe, first_trials: Sequence[Mapping[str, Any]]
+    arguments: SearchOptions, recipe: Recipe, first_trials: Sequence[Mapping[str, Any]]
 ) -> Questioner | RowByRow:
     """Who suggests a study's trials. first_trials: of its manifest."""
     space = SearchSpace(recipe.space)
@@ -36,7 +36,7 @@ def questioner_of(
 def converse(
     storage: StudyStorage,
     directory: StudyDirectory,
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     recipe: Recipe,
     first_trials: Sequence[Mapping[str, Any]],
     overlap: Overlap | None,

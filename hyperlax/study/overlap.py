@@ -10,7 +10,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.files import write_json
 from hyperlax.reading import DAMAGED, fits, read_json
@@ -72,7 +72,7 @@ def as_running(trial: FrozenTrial) -> FrozenTrial:
     return running
 
 
-def is_pooled(arguments: StudyArguments) -> bool:
+def is_pooled(arguments: SearchOptions) -> bool:
     """Whether trials end at different times in a study, so that their lanes are refilled."""
     return arguments.pruner != "none" or arguments.seed_schedule == "racing"
 
@@ -83,7 +83,7 @@ def lanes_of(manifest: Manifest, super_batch: int) -> int:
 
 
 def overlap_of(
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     manifest: Manifest,
     directory: StudyDirectory,
     survived: Callable[[int], int] | None = None,

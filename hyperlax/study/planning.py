@@ -8,12 +8,12 @@ from pathlib import Path
 
 import optuna
 
-from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
+from hyperlax.config.checks import check_search
+from hyperlax.config.first_trials import first_trials
+from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
-from hyperlax.first_trials import first_trials
 from hyperlax.recipe import Recipe
-from hyperlax.sampler_checks import check_search
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.course import legal
@@ -27,7 +27,7 @@ from hyperlax.study.training import StudyRunner, runner_of_study
 
 
 def print_plan(
-    arguments: StudyArguments, recipe: Recipe, resume_from: Path | None, runner: StudyRunner | None = None
+    arguments: SearchOptions, recipe: Recipe, resume_from: Path | None, runner: StudyRunner | None = None
 ) -> int:
     """Print the plan of the next super-batch in one line, and leave the study as it is.
 

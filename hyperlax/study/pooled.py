@@ -9,8 +9,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
+from hyperlax.config.options import SearchOptions
 from hyperlax.engine.pruning import Rule, Standings, Verdict
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import AlgorithmConfig
@@ -28,7 +28,7 @@ from hyperlax.trial import NOT_FINITE, BatchResult, Curve, HparamBatch, Outcome
 log = logging.getLogger(__name__)
 
 
-def rule_of(arguments: StudyArguments) -> Rule:
+def rule_of(arguments: SearchOptions) -> Rule:
     """By which trials of a study are pruned."""
     return Rule(
         arguments.pruner,
@@ -49,7 +49,7 @@ class PooledTraining:
 
     def __init__(
         self,
-        arguments: StudyArguments,
+        arguments: SearchOptions,
         base: AlgorithmConfig,
         reference: ReferenceReturns,
         *,

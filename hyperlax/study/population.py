@@ -27,7 +27,7 @@ from hyperlax.errors import HyperlaxError
 from hyperlax.files import write_json
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.output import heard, printing_to_whoever_listens
-from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
+from hyperlax.pbt_arguments import OBJECTIVE, PopulationOptions
 from hyperlax.recipe import Recipe
 from hyperlax.study import findings
 from hyperlax.study.agents import about_recipe, about_training, agent_path
@@ -58,7 +58,7 @@ class PopulationLoop:
 
     def __init__(
         self,
-        arguments: PopulationArguments,
+        arguments: PopulationOptions,
         recipe: Recipe,
         directory: StudyDirectory,
         manifest: Manifest,
@@ -279,7 +279,7 @@ class PopulationLoop:
         self._analyse(replace(findings.record_of(*parts), lineage=lineage))
 
 
-def selection_of(arguments: PopulationArguments, recipe: Recipe) -> Selection:
+def selection_of(arguments: PopulationOptions, recipe: Recipe) -> Selection:
     """The rule of a run. recipe: its space is what is explored."""
     return Selection(recipe.space, arguments.explore, arguments.quantile, arguments.seed)
 

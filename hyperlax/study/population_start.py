@@ -11,13 +11,13 @@ from pathlib import Path
 
 import optuna
 
-from hyperlax.arguments import flag_of
+from hyperlax.config.options import flag_of
 from hyperlax.engine.pb2 import is_continuous
 from hyperlax.engine.population import Population
 from hyperlax.envs import canonical, slug
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
-from hyperlax.pbt_arguments import PopulationArguments
+from hyperlax.pbt_arguments import PopulationOptions
 from hyperlax.population import explored, make_members
 from hyperlax.recipe import Recipe, RunLength, dotted
 from hyperlax.space import Distribution
@@ -32,11 +32,11 @@ from hyperlax.trial import Trial
 
 log = logging.getLogger(__name__)
 
-Make = Callable[[PopulationArguments, Recipe], Population]
+Make = Callable[[PopulationOptions, Recipe], Population]
 
 
 def run_population(
-    arguments: PopulationArguments,
+    arguments: PopulationOptions,
     recipe: Recipe,
     resume_from: Path | None,
     make: Make | None = None,
@@ -62,7 +62,7 @@ def run_population(
     return _resume(arguments, recipe, StudyDirectory(resume_from), make, analyse)
 
 
-def make_population(arguments: PopulationArguments, recipe: Recipe) -> Population:
+def make_population(arguments: PopulationOptions, recipe: Recipe) -> Population:
     """The engine's members of a run. Raises UsageError for what the engine cannot run."""
     base = recipe.config.algorithm
     params = selection_of(arguments, recipe).begin(arguments.population_size)
@@ -78,7 +78,7 @@ def make_population(arguments: PopulationArguments, recipe: Recipe) -> Populatio
     )
 
 
-def _start(arguments: PopulationArguments, recipe: Recipe, make: Make, analyse: Callable[[StudyRecord], None]) -> int:
+def _start(arguments: PopulationOptions, recipe: Recipe, make: Make, analyse: Callable[[StudyRecord], None]) -> int:
     directory = StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
     refuse_running(directory.root)
     _refuse_existing(directory)
@@ -102,7 +102,7 @@ def _start(arguments: PopulationArguments, recipe: Recipe, make: Make, analyse: 
 
 
 def _resume(
-    arguments: PopulationArguments,
+    arguments: PopulationOptions,
     recipe: Recipe,
     directory: StudyDirectory,
     make: Make,
@@ -115,7 +115,7 @@ def _resume(
         return loop.run()
 
 
-def command_of(arguments: PopulationArguments) -> str:
+def command_of(arguments: PopulationOptions) -> str:
     """The command line that gives this run from nothing, every argument written out."""
     words = ["hyperlax", "pbt"]
     for name, value in arguments.to_json().items():
@@ -126,7 +126,7 @@ def command_of(arguments: PopulationArguments) -> str:
     return shlex.join(words)
 
 
-def _check_pb2(arguments: PopulationArguments, space: dict[str, Distribution], recipe: Recipe) -> None:
+def _check_pb2(arguments: PopulationOptions, space: dict[str, Distribution], recipe: Recipe) -> None:
     if arguments.explore == "pb2" and not any(map(is_continuous, space.values())):
         raise UsageError(
             f"{recipe.path}: --explore pb2 needs a LogUniform or UniformContinuous entry that can change while weights are kept. "
@@ -145,7 +145,7 @@ def _refuse_existing(directory: StudyDirectory) -> None:
 
 
 @contextmanager
-def _ending(directory: StudyDirectory, arguments: PopulationArguments) -> Iterator[None]:
+def _ending(directory: StudyDirectory, arguments: PopulationOptions) -> Iterator[None]:
     """HyperlaxError where the system refuses to write, with how to go on, or where memory runs out."""
 
     def what_next(refusal: Refusal) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperlax import samples
+from hyperlax.config import samples
 from hyperlax.fields import Field, check_together, dotted, fields_of
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import optuna
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.checks import check_search
+from hyperlax.config.options import SearchOptions
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
-from hyperlax.sampler_checks import check_search
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, only_one_process
@@ -27,7 +27,7 @@ COMPANIONS = ("-journal", "-wal", "-shm")
 """SQLite's files beside a database; one left beside another database would be taken for its own."""
 
 
-def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
+def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
     """Replace a damaged database, keep the damaged one, and say what was restored. Returns 0.
 
     Trials are told from their batches; those whose batch is not on disk are trained again by the next resume. UsageError for what

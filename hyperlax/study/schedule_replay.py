@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyperlax.arguments import SingleArguments
+from hyperlax.config.options import SingleOptions
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.population import make_members
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hyperlax.engine.scheduled import ScheduleRunner
 
 
-def replay(arguments: SingleArguments, recipe: Recipe, schedule: Schedule) -> int:
+def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule) -> int:
     """Train `num_seeds` agents from scratch along a schedule, write their files, print their metrics. Returns the exit status.
 
     arguments: `params` names the schedule's file. UsageError, before anything runs, for a schedule that cannot be followed.
@@ -32,7 +32,7 @@ def replay(arguments: SingleArguments, recipe: Recipe, schedule: Schedule) -> in
 
 
 def runner_of_schedule(
-    arguments: SingleArguments, schedule: Schedule, configs: list[AlgorithmConfig], where: str
+    arguments: SingleOptions, schedule: Schedule, configs: list[AlgorithmConfig], where: str
 ) -> ScheduleRunner:
     """What trains. UsageError if the steps of the schedule are not the ends of its segments."""
     from hyperlax.engine.scheduled import ScheduleRunner

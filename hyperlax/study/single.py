@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.agent import save_agent
-from hyperlax.arguments import SingleArguments
+from hyperlax.config.options import SingleOptions
 from hyperlax.envs import canonical, slug
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import write_json
@@ -35,7 +35,7 @@ LEADING = "peak_performance"
 
 
 def run_single(
-    arguments: SingleArguments,
+    arguments: SingleOptions,
     recipe: Recipe,
     algorithm: AlgorithmConfig,
     runner: SingleRunner | None = None,

@@ -9,8 +9,8 @@ from concurrent.futures import Future
 
 from optuna.trial import FrozenTrial
 
-from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
+from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.study.batch_files import failed_batch
@@ -33,7 +33,7 @@ class SuperBatches:
 
     def __init__(
         self,
-        arguments: StudyArguments,
+        arguments: SearchOptions,
         base: AlgorithmConfig,
         runner: Runner,
         *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from hyperlax.arguments import SingleArguments, StudyArguments
+from hyperlax.config.options import SearchOptions, SingleOptions
 from hyperlax.envs import canonical
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
@@ -42,7 +42,7 @@ class StudyRunner(SingleRunner, Protocol):
         ...
 
 
-def runner_of_study(arguments: StudyArguments, recipe: Recipe, stored: Manifest | None) -> StudyRunner:
+def runner_of_study(arguments: SearchOptions, recipe: Recipe, stored: Manifest | None) -> StudyRunner:
     """The engine's runner. A study that goes on keeps the programs and lanes that were chosen for it: results stay bit-equal.
 
     Raises UsageError for what the engine cannot run.
@@ -69,7 +69,7 @@ def runner_of_study(arguments: StudyArguments, recipe: Recipe, stored: Manifest 
 
 
 def runner_of_confirmation(
-    arguments: StudyArguments, recipe: Recipe, packing: Mapping[str, Any], trials: Sequence[Trial]
+    arguments: SearchOptions, recipe: Recipe, packing: Mapping[str, Any], trials: Sequence[Trial]
 ) -> StudyRunner:
     """The engine's runner for a study's confirmation: its programs and budget, other seeds. packing: the study's."""
     from hyperlax.engine.keys import CONFIRMATION
@@ -95,7 +95,7 @@ def runner_of_confirmation(
     )
 
 
-def runner_of_single(arguments: SingleArguments, algorithm: AlgorithmConfig) -> SingleRunner:
+def runner_of_single(arguments: SingleOptions, algorithm: AlgorithmConfig) -> SingleRunner:
     """The engine's runner for one configuration. Raises UsageError for what the engine cannot run."""
     from hyperlax.runner import Task, make_runner
 
@@ -115,7 +115,7 @@ def runner_of_single(arguments: SingleArguments, algorithm: AlgorithmConfig) -> 
     )
 
 
-def run_length(arguments: StudyArguments | SingleArguments) -> RunLength:
+def run_length(arguments: SearchOptions | SingleOptions) -> RunLength:
     return RunLength(arguments.total_timesteps, arguments.num_evaluations, arguments.num_eval_episodes)
 
 

@@ -18,9 +18,9 @@ from hyperlax.analysis.curves import LearningCurve, read_curves
 from hyperlax.analysis.lost import LostFile
 from hyperlax.analysis.pages import PLOTLY_FILE, PLOTS_DIRECTORY
 from hyperlax.analysis.terminal import best_in_words, counts
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.options import SearchOptions
+from hyperlax.config.resume import MAY_CHANGE_ON_RESUME
 from hyperlax.files import cell
-from hyperlax.resumed_arguments import MAY_CHANGE_ON_RESUME
 from hyperlax.study.directory import SUCCESS
 from hyperlax.study.ranking import winners
 from hyperlax.study.record import StudyRecord, TrialRecord
@@ -103,7 +103,7 @@ def with_curves(trials: Iterable[TrialRecord]) -> Iterator[tuple[TrialRecord, Le
 
 def study_params(record: StudyRecord) -> dict[str, str]:
     """The arguments that cannot change in a study: MLflow's parameters cannot either."""
-    fixed = {f: record.arguments.get(f) for f in StudyArguments.__dataclass_fields__ if f not in MAY_CHANGE_ON_RESUME}
+    fixed = {f: record.arguments.get(f) for f in SearchOptions.__dataclass_fields__ if f not in MAY_CHANGE_ON_RESUME}
     return {name: _text(value) for name, value in fixed.items() if value not in (None, [])}
 
 

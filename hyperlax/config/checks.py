@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.space import Categorical, Distribution
 
@@ -41,7 +41,7 @@ def check_sampler(sampler: str, objectives: Sequence[str], super_batch: int) -> 
         )
 
 
-def check_search(arguments: StudyArguments, space: Mapping[str, Distribution]) -> None:
+def check_search(arguments: SearchOptions, space: Mapping[str, Distribution]) -> None:
     """UsageError if the study's sampler cannot search this space, or the package that it needs is not installed."""
     if arguments.sampler == "cmaes":
         _check_numbers(space)
@@ -54,7 +54,7 @@ def check_search(arguments: StudyArguments, space: Mapping[str, Distribution]) -
         )
 
 
-def note_constraints(arguments: StudyArguments) -> None:
+def note_constraints(arguments: SearchOptions) -> None:
     """Log that the sampler does not heed the constraints, where that is so."""
     if arguments.constraints and arguments.sampler not in CONSTRAINED:
         log.info(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperlax.argument_checks import checked
-from hyperlax.arguments import SWITCHES, StudyArguments, flag_of, given_arguments
+from hyperlax.config.options import SWITCHES, SearchOptions, flag_of, given_arguments
 from hyperlax.errors import UsageError
 from hyperlax.files import is_too_long
 from hyperlax.reading import DAMAGED, read_json
@@ -18,7 +18,7 @@ from hyperlax.space import from_json
 
 if TYPE_CHECKING:
     from hyperlax.flags import SearchFlags
-    from hyperlax.pbt_arguments import PopulationArguments
+    from hyperlax.pbt_arguments import PopulationOptions
     from hyperlax.recipe import Recipe
 
 SEARCH, SWEEP = "optuna-hp-search", "sweep-hp-samples"
@@ -29,14 +29,14 @@ MAY_CHANGE_ON_RESUME = (
 )  # fmt: skip
 
 
-def resolve_resumed(flags: SearchFlags, stored: StudyArguments, recipe: Recipe) -> StudyArguments:
+def resolve_resumed(flags: SearchFlags, stored: SearchOptions, recipe: Recipe) -> SearchOptions:
     """The arguments of a study that goes on: the stored ones, with those that may change as given now."""
     given = given_arguments(flags, recipe)
     check_agreement(stored, given)
     return checked(changed(stored, given, MAY_CHANGE_ON_RESUME))
 
 
-def changed(stored: StudyArguments, given: Mapping[str, Any], may_change: Sequence[str]) -> StudyArguments:
+def changed(stored: SearchOptions, given: Mapping[str, Any], may_change: Sequence[str]) -> SearchOptions:
     """The stored arguments with those of `given` that may change. A timeout is that of one invocation: none is remembered."""
     unlimited = replace(stored, timeout=None)
     return replace(unlimited, **{name: given[name] for name in may_change if name in given})
@@ -47,7 +47,7 @@ def going_on(directory: Path, command: str) -> str:
     return shlex.join(["hyperlax", command, "--resume-from", str(directory)])
 
 
-def check_command(directory: Path, stored: StudyArguments, command: str) -> None:
+def check_command(directory: Path, stored: SearchOptions, command: str) -> None:
     """UsageError, with the command line that goes on with it, for a study that another command began."""
     began = SWEEP if stored.is_sweep else SEARCH
     if command != began:
@@ -63,12 +63,12 @@ def named_directory(given: str, asked_by: str) -> Path:
     return Path(given)
 
 
-def read_stored(directory: Path, asked_by: str) -> StudyArguments:
+def read_stored(directory: Path, asked_by: str) -> SearchOptions:
     """The arguments of the study in a directory, from its `study.json`. UsageError, naming who asked, if there is none."""
     stored = read_arguments(directory, asked_by)
     if "population_size" in stored:
         raise UsageError(f"{asked_by} {directory}: holds a population. Go on with it by hyperlax pbt --resume-from.")
-    return StudyArguments.from_json(stored, str(directory / "study.json"))
+    return SearchOptions.from_json(stored, str(directory / "study.json"))
 
 
 def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
@@ -102,14 +102,14 @@ def _refuse_hidden(path: Path) -> None:
         return
 
 
-def recipe_of_study(directory: Path, stored: StudyArguments | PopulationArguments) -> str:
+def recipe_of_study(directory: Path, stored: SearchOptions | PopulationOptions) -> str:
     """The recipe file that a study began with, wherever it is resumed from; its name where that file is gone."""
     recipe = read_json(directory / "study.json").get("recipe")
     path = recipe.get("path") if isinstance(recipe, dict) else None
     return path if isinstance(path, str) and Path(path).is_file() else stored.algo_and_network_config
 
 
-def load_recipe_of(directory: Path, stored: StudyArguments | PopulationArguments) -> Recipe:
+def load_recipe_of(directory: Path, stored: SearchOptions | PopulationOptions) -> Recipe:
     """The recipe that a study began with, searching what the study searches. UsageError if it cannot be loaded."""
     path = directory / "study.json"
     recipe = read_json(path).get("recipe")
@@ -124,7 +124,7 @@ def load_recipe_of(directory: Path, stored: StudyArguments | PopulationArguments
 
 
 def check_agreement(
-    stored: StudyArguments | PopulationArguments,
+    stored: SearchOptions | PopulationOptions,
     given: Mapping[str, Any],
     may_change: Collection[str] = MAY_CHANGE_ON_RESUME,
     flag: Callable[[str], str] = flag_of,

@@ -28,7 +28,7 @@ RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 
 
 @dataclass(frozen=True)
-class StudyArguments:
+class SearchOptions:
     """Every argument of `optuna-hp-search`, none left open; `timeout` is None for no limit.
 
     The last two are those of `sweep-hp-samples`, whose studies have them: "qmc", "random", "grid" or "file", and that file.
@@ -95,13 +95,13 @@ class StudyArguments:
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any], where: str) -> StudyArguments:
+    def from_json(cls, stored: Mapping[str, Any], where: str) -> SearchOptions:
         """What `to_json` wrote. UsageError, beginning with `where`, if an argument is missing or unknown."""
         return arguments_from_json(cls, stored, where)
 
 
 @dataclass(frozen=True)
-class SingleArguments:
+class SingleOptions:
     """Every argument of `run-single-hp`. params, trial and assignments say where the configuration came from."""
 
     algo_and_network_config: str
@@ -143,12 +143,12 @@ def arguments_from_json(kind: type[A], stored: Mapping[str, Any], where: str) ->
     return kind(**values)
 
 
-def resolve(flags: SearchFlags, recipe: Recipe) -> StudyArguments:
+def resolve(flags: SearchFlags, recipe: Recipe) -> SearchOptions:
     """The arguments of a new study. UsageError for what cannot run."""
     return resolve_layers([flags], recipe)
 
 
-def resolve_layers(layers: Sequence[SearchFlags], recipe: Recipe) -> StudyArguments:
+def resolve_layers(layers: Sequence[SearchFlags], recipe: Recipe) -> SearchOptions:
     """The arguments of a new study of which several say something, the last one winning. UsageError for what cannot run.
 
     A run length stands for its three numbers where it is given. Directions are of the objectives beside which they are given.
@@ -166,7 +166,7 @@ def resolve_layers(layers: Sequence[SearchFlags], recipe: Recipe) -> StudyArgume
     return checked(replace(default_arguments(named, recipe), **given))
 
 
-def default_arguments(flags: SearchFlags | SweepFlags, recipe: Recipe) -> StudyArguments:
+def default_arguments(flags: SearchFlags | SweepFlags, recipe: Recipe) -> SearchOptions:
     """The arguments of a new study where nothing but recipe, environment and objectives is given. UsageError without them."""
     from hyperlax.argument_checks import required
     from hyperlax.envs import slug
@@ -175,7 +175,7 @@ def default_arguments(flags: SearchFlags | SweepFlags, recipe: Recipe) -> StudyA
     environment = required(flags.env_config, "--env-config", "an environment such as gymnax.pendulum")
     names = flags.objective_names or ("peak_performance",)
     directions = tuple(METRICS.get(name, "maximize") for name in names)
-    return StudyArguments(
+    return SearchOptions(
         algo_and_network_config=recipe.name,
         env_config=environment,
         study_name=f"{recipe.name}_{slug(environment)}",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, nearest
 from hyperlax.hyperparams import ACTIVATIONS, AlgorithmConfig, Rule
 from hyperlax.space import Categorical, Distribution, Numeric
 
@@ -233,10 +233,10 @@ def _nearest(name: str, known: list[str]) -> str | None:
     if same:
         return max(same, key=lambda candidate: difflib.SequenceMatcher(None, candidate, name).ratio())
     if "." in name:
-        return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.8)), None)
+        return nearest(name, known, cutoff=0.8)
     shorts = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(known)}
-    near = difflib.get_close_matches(last, shorts, n=1, cutoff=0.6)
-    return shorts[near[0]] if near else None
+    near = nearest(last, shorts)
+    return shorts[near] if near else None
 
 
 def _is_width(value: Any) -> bool:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.blame import blamed
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.fields import algorithm_name, apply, check_distribution, check_name, check_together, dotted, fields_of
 from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
 from hyperlax.space import DISTRIBUTIONS, Distribution
@@ -146,8 +145,7 @@ def _find(name_or_path: str) -> Path:
         return path
     if name_or_path in available():
         return next(path for folder in _folders() if (path := folder / f"{name_or_path}.py").is_file())
-    near = difflib.get_close_matches(name_or_path, available(), n=1)
-    hint = f"Did you mean `{near[0]}`? " if near else ""
+    hint = did_you_mean(name_or_path, available())
     raise UsageError(
         f"No recipe named `{name_or_path}` in ./recipes or among those shipped. {hint}"
         f"There are {', '.join(available())}; a path to a .py file works too."

@@ -20,7 +20,7 @@ from hyperlax.cli import main
 from hyperlax.engine.keys import evaluation_keys
 from hyperlax.errors import UsageError
 from hyperlax.networks.masked import ACTIVATION_FUNCTIONS
-from hyperlax.playing import evaluate_agent
+from hyperlax.cli.playing import evaluate_agent
 from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.launcher import write_pages
 from hyperlax.study.opened import open_study

@@ -6,15 +6,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from hyperlax.config.resume import read_stored, resolve_resumed
+from hyperlax.flags import SearchFlags
+from hyperlax.single_arguments import configured, resolve_single
+from hyperlax.single_flags import SingleFlags
 
 from hyperlax.config.checks import SAMPLERS
 from hyperlax.config.options import SearchOptions, resolve
-from hyperlax.config.resume import read_stored, resolve_resumed
 from hyperlax.errors import UsageError
-from hyperlax.flags import SearchFlags
 from hyperlax.recipe import dotted, load
-from hyperlax.single_arguments import configured, resolve_single
-from hyperlax.single_flags import SingleFlags
 
 RECIPE = load("sac_mlp")
 GAMMA = "algorithm.hyperparam.gamma"

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from hyperlax.config.resume import read_stored
+from hyperlax.pbt_arguments import PopulationOptions, checked
 from safetensors.numpy import load_file
 
 from hyperlax.analysis import write_study_pages
-from hyperlax.config.resume import read_stored
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
-from hyperlax.pbt_arguments import PopulationOptions, checked
 from hyperlax.population import explored
 from hyperlax.recipe import apply, dotted
 from hyperlax.space import Categorical, LogUniform

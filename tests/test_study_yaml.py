@@ -9,19 +9,19 @@ from typing import Any
 
 import optuna
 import pytest
-
-from hyperlax import cli
 from hyperlax.commands import COMMANDS
 from hyperlax.config.resume import load_recipe_of, read_stored
-from hyperlax.config.space_entries import changes_of
-from hyperlax.errors import UsageError
 from hyperlax.parsing import parse
 from hyperlax.planned_studies import PlannedStudy, planned_studies
+from hyperlax.study_files import KEYS, read_study_file
+from hyperlax.study_yaml import in_full
+
+from hyperlax import cli
+from hyperlax.config.space_entries import changes_of
+from hyperlax.errors import UsageError
 from hyperlax.recipe import dotted, load
 from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete
 from hyperlax.study import launcher, single
-from hyperlax.study_files import KEYS, read_study_file
-from hyperlax.study_yaml import in_full
 from tests.desk import ROOT
 from tests.fake_runner import FakeRunner
 from tests.study_cases import MIXED, arguments_of, recipe_of

@@ -1,98 +1,229 @@
-"""Refuses what a sampler cannot do, before anything runs: without Optuna, which would say so later or not at all."""
+"""Refuses options that cannot run together, before anything does. What a single option accepts stands beside it."""
 
 from __future__ import annotations
 
-import difflib
+import errno
 import importlib.util
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 
-from hyperlax.config.options import SearchOptions
-from hyperlax.errors import UsageError
+from hyperlax.config.constraints import parse_constraint
+from hyperlax.config.options import SAMPLERS, PopulationOptions, RunOptions, SearchOptions
+from hyperlax.errors import OptionError, UsageError
+from hyperlax.metrics import check_objectives
 from hyperlax.space import Categorical, Distribution
 
 log = logging.getLogger(__name__)
 
-SAMPLERS = ("tpe", "nsgaii", "nsgaiii", "cmaes", "gp", "qmc", "random", "grid")
+R = TypeVar("R", bound=RunOptions)
+
 CONSTRAINED = ("tpe", "nsgaii", "nsgaiii", "gp")
-"""Samplers that heed constraints."""
+"""Samplers that use constraints."""
 PACKAGES = {"cmaes": "cmaes", "gp": "torch"}
 """What a sampler imports besides Optuna; the extra of `hyperlax[...]` has the sampler's name."""
 LARGEST_GRID = 100_000
 """Configurations that Optuna's grid lays out in memory, all of them at once."""
 
 
-def check_sampler(sampler: str, objectives: Sequence[str], super_batch: int) -> None:
-    """UsageError for a sampler that there is not, or that cannot do these objectives or this width."""
-    if sampler not in SAMPLERS:
-        near = difflib.get_close_matches(sampler, SAMPLERS, n=1)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise UsageError(f"--sampler: no sampler named `{sampler}`. {hint}There are {', '.join(SAMPLERS)}.")
-    if sampler in ("cmaes", "gp") and len(objectives) > 1:
-        raise UsageError(
-            f"--sampler {sampler} optimizes one objective, got {len(objectives)} ({', '.join(objectives)}). "
-            f"For several, use {_others('cmaes', 'gp')}."
+def checked(options: R) -> R:
+    """Return the same options. OptionError for those that cannot run together."""
+    length = "num_intervals" if isinstance(options, PopulationOptions) else "num_evaluations"
+    if options.total_timesteps < getattr(options, length):
+        raise OptionError(
+            "total_timesteps",
+            f"{{total_timesteps}} {{0}} is less than one step for each of {{{length}}} {{1}}. "
+            "Raise the first or lower the second.",
+            options.total_timesteps,
+            getattr(options, length),
         )
-    if sampler in ("nsgaii", "nsgaiii") and super_batch < 2:
-        raise UsageError(
-            f"--sampler {sampler} crosses the trials of one super-batch: --optuna-study-batch-size needs at least 2, got "
-            f"{super_batch}. For one trial at a time, use tpe."
+    _check_output_root(options.output_root)
+    if isinstance(options, SearchOptions):
+        _check_search(options)
+    if isinstance(options, PopulationOptions) and options.explore == "pb2" and not _is_installed("sklearn"):
+        raise OptionError(
+            "explore",
+            '{explore} pb2 needs scikit-learn, which is not installed: pip install "hyperlax[pb2]". Or use perturb.',
         )
+    return options
 
 
-def check_search(arguments: SearchOptions, space: Mapping[str, Distribution]) -> None:
-    """UsageError if the study's sampler cannot search this space, or the package that it needs is not installed."""
-    if arguments.sampler == "cmaes":
+def check_space(options: SearchOptions, space: Mapping[str, Distribution]) -> None:
+    """OptionError if the study's sampler cannot search this space, or the package that it needs is not installed."""
+    if options.sampler == "cmaes":
         _check_numbers(space)
-    if arguments.sampler == "grid":
+    if options.sampler == "grid":
         _check_grid(space)
-    package = PACKAGES.get(arguments.sampler)
-    if package and importlib.util.find_spec(package) is None:
+    package = PACKAGES.get(options.sampler)
+    if package and not _is_installed(package):
+        problem = '{sampler} {0} needs the package {1}: pip install "hyperlax[{0}]"'
+        raise OptionError("sampler", problem, options.sampler, package)
+
+
+def check_searched(recipe_path: Path, space: Mapping[str, Distribution]) -> None:
+    """Refuse a recipe with nothing to draw."""
+    if not space:
         raise UsageError(
-            f'--sampler {arguments.sampler} needs the package {package}: pip install "hyperlax[{arguments.sampler}]"'
+            f"{recipe_path}: get_base_hyperparam_distributions() is empty, there is nothing to search. "
+            "Add an entry, or train its defaults with run-single-hp."
         )
 
 
-def note_constraints(arguments: SearchOptions) -> None:
-    """Log that the sampler does not heed the constraints, where that is so."""
-    if arguments.constraints and arguments.sampler not in CONSTRAINED:
+def note_constraints(options: SearchOptions) -> None:
+    """Log that the sampler does not use the constraints, where that is so."""
+    if options.constraints and options.sampler not in CONSTRAINED:
         log.info(
-            "%s does not heed constraints: they only keep trials from being the best. %s do.",
-            arguments.sampler,
+            "%s does not use constraints: they only keep trials from being the best. %s do.",
+            options.sampler,
             ", ".join(CONSTRAINED),
         )
+
+
+def _check_search(options: SearchOptions) -> None:
+    if not options.study_name.strip():
+        raise OptionError("study_name", "{study_name} is empty. Name the study, or leave {study_name} out.")
+    if not options.study_name.isprintable():
+        problem = "{study_name} {0!r} has characters that cannot be printed. Leave them out."
+        raise OptionError("study_name", problem, options.study_name)
+    check_objectives(options.objective_names, options.objective_directions)
+    _check_batches(options)
+    if options.is_sweep:
+        return
+    for text in options.constraints:
+        parse_constraint(text)
+    _check_sampler(options)
+    _check_pruning(options)
+
+
+def _check_batches(options: SearchOptions) -> None:
+    together, lanes = options.optuna_study_batch_size, options.runner_hparam_batch_size
+    if lanes == "auto" or lanes <= together:
+        return
+    more = "{runner_hparam_batch_size} {0} is more than the {1} trials "
+    if options.is_sweep:
+        problem = f"{more}that this sweep asks together. Use 1 to {{1}}, or auto."
+    else:
+        problem = f"{more}of {{optuna_study_batch_size}}. Lower the first, raise the second, or use auto."
+    raise OptionError("runner_hparam_batch_size", problem, lanes, together)
+
+
+def _check_sampler(options: SearchOptions) -> None:
+    sampler, objectives = options.sampler, options.objective_names
+    if sampler in ("cmaes", "gp") and len(objectives) > 1:
+        raise OptionError(
+            "sampler",
+            "{sampler} {0} optimizes one objective, got {1} ({2}). For several, use {3}.",
+            sampler,
+            len(objectives),
+            ", ".join(objectives),
+            _others("cmaes", "gp"),
+        )
+    if sampler in ("nsgaii", "nsgaiii") and options.optuna_study_batch_size < 2:
+        raise OptionError(
+            "sampler",
+            "{sampler} {0} crosses the trials of one super-batch: {optuna_study_batch_size} needs at least 2, got {1}. "
+            "For one trial at a time, use tpe.",
+            sampler,
+            options.optuna_study_batch_size,
+        )
+
+
+def _check_pruning(options: SearchOptions) -> None:
+    if options.pruner != "none" and options.pruner_min_segments >= options.num_evaluations:
+        raise OptionError(
+            "pruner",
+            "{pruner} {0}: every trial keeps {1} of its {2} evaluations, so none is ever pruned. Raise {num_evaluations}, or "
+            "lower {pruner_min_segments}.",
+            options.pruner,
+            options.pruner_min_segments,
+            options.num_evaluations,
+        )
+    is_race = options.seed_schedule == "racing"
+    if is_race and options.num_seeds < 2:
+        raise OptionError(
+            "seed_schedule", "{seed_schedule} racing needs at least 2 seeds to race over. Raise {num_seeds}."
+        )
+    if options.pruner == "none" and not is_race:
+        return
+    for option, what, texts in (
+        ("objective_names", "an objective", options.objective_names),
+        ("constraints", "a constraint", options.constraints),
+    ):
+        if any("train_seconds" in text for text in texts):
+            raise OptionError(
+                option,
+                f"train_seconds cannot be {what} of trials that are pruned or raced: it is a share of lanes that come and go. "
+                f"Leave it out of {{{option}}}, or prune nothing.",
+            )
+
+
+def _check_output_root(given: str) -> None:
+    if not given.strip():
+        raise OptionError("output_root", "{output_root} is empty. Name a directory, or leave {output_root} out.")
+    root = Path(given)
+    try:
+        existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+    except OSError as error:
+        text = given if len(given) <= 60 else f"{given[:60]}..."
+        other = "a shorter name" if error.errno == errno.ENAMETOOLONG else "another directory"
+        raise OptionError("output_root", "{output_root} {0}: {1}. Choose {2}.", text, error.strerror, other) from error
+    if not existing.is_dir():
+        problem = "{output_root} {0}: {1} is a file. Choose a directory; it is created if it does not exist."
+        raise OptionError("output_root", problem, root, existing)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        problem = "{output_root} {0}: {1} cannot be written to. Choose another directory."
+        raise OptionError("output_root", problem, root, existing)
 
 
 def _check_numbers(space: Mapping[str, Distribution]) -> None:
     """CMA-ES adapts a normal distribution over numbers, of two dimensions at least. A single choice is a fixed value."""
     searched = {name: distribution for name, distribution in space.items() if distribution.size() != 1}
-    choices = [name for name, distribution in searched.items() if isinstance(distribution, Categorical)]
+    choices = _named(searched, lambda distribution: isinstance(distribution, Categorical))
     if choices:
-        raise UsageError(
-            f"--sampler cmaes searches numbers only, and {_names(choices)} Categorical. Give {_them(choices)} a range or a "
-            f"fixed value in the recipe, or use {_others('cmaes', 'grid')}."
+        raise OptionError(
+            "sampler",
+            "{sampler} cmaes searches numbers only, and {0} Categorical. Give {1} a range or a fixed value in the recipe, or "
+            "use {2}.",
+            _names(choices),
+            _them(choices),
+            _others("cmaes", "grid"),
         )
     if len(searched) < 2:
-        raise UsageError(
-            f"--sampler cmaes needs at least 2 hyperparameters to search, the recipe has {len(searched)}. "
-            f"Use {_others('cmaes', 'grid')}."
+        raise OptionError(
+            "sampler",
+            "{sampler} cmaes needs at least 2 hyperparameters to search, the recipe has {0}. Use {1}.",
+            len(searched),
+            _others("cmaes", "grid"),
         )
 
 
 def _check_grid(space: Mapping[str, Distribution]) -> None:
-    continuous = [name for name, distribution in space.items() if not distribution.is_finite()]
+    continuous = _named(space, lambda distribution: not distribution.is_finite())
     if continuous:
-        raise UsageError(
-            f"--sampler grid needs a finite space, and {_names(continuous)} continuous. Give {_them(continuous)} QUniform, "
-            f"UniformDiscrete or Categorical in the recipe, or use {_others('cmaes', 'grid')}."
+        raise OptionError(
+            "sampler",
+            "{sampler} grid needs a finite space, and {0} continuous. Give {1} QUniform, UniformDiscrete or Categorical in the "
+            "recipe, or use {2}.",
+            _names(continuous),
+            _them(continuous),
+            _others("cmaes", "grid"),
         )
     size = math.prod(distribution.size() or 1 for distribution in space.values())
     if size > LARGEST_GRID:
-        raise UsageError(
-            f"--sampler grid lays out at most {LARGEST_GRID} configurations, the recipe's space has {size}. Give it fewer "
-            f"values, or use {_others('cmaes', 'grid')}."
+        raise OptionError(
+            "sampler",
+            "{sampler} grid lays out at most {0} configurations, the recipe's space has {1}. Give it fewer values, or use {2}.",
+            LARGEST_GRID,
+            size,
+            _others("cmaes", "grid"),
         )
+
+
+def _named(space: Mapping[str, Distribution], holds: Callable[[Distribution], bool]) -> list[str]:
+    return [name for name, distribution in space.items() if holds(distribution)]
 
 
 def _names(names: Sequence[str]) -> str:
@@ -104,6 +235,10 @@ def _them(names: Sequence[str]) -> str:
 
 
 def _others(*wrong: str) -> str:
-    """The samplers that would do."""
+    """Return the samplers that would do."""
     rest = [name for name in SAMPLERS if name not in wrong]
     return f"{', '.join(rest[:-1])} or {rest[-1]}"
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

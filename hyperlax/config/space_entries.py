@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from hyperlax.errors import UsageError
+from hyperlax.config.option import exponent, shown
+from hyperlax.config.yaml_file import Entry
+from hyperlax.errors import UsageError, did_you_mean, nearest
 from hyperlax.fields import Field, check_distribution, check_name, fields_of
 from hyperlax.recipe import Changes, Recipe
 from hyperlax.space import (
@@ -20,7 +21,6 @@ from hyperlax.space import (
     UniformContinuous,
     UniformDiscrete,
 )
-from hyperlax.yaml_file import Entry, shown
 
 TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
     "uniform": (UniformContinuous, ("low", "high")),
@@ -30,7 +30,6 @@ TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
     "choice": (Categorical, ("values",)),
 }
 """Name in a file -> what it is, and what belongs to it; randint may have `log` besides."""
-_EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
 _OUR_WORDS = {
     r" Write \w+\(domain=\(low, high\)\)\.": "",
     r"set it in get_base_config\(\) and drop the entry": "write it alone",
@@ -53,9 +52,9 @@ def changes_of(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: 
     for short, entry in space.items():
         name = whole.get(short, short)
         if name not in known:
-            near = difflib.get_close_matches(short, whole, n=1)
+            near = nearest(short, whole)
             if near:
-                raise UsageError(f"{entry.where}: no `{short}` among params. Did you mean `{near[0]}`?")
+                raise UsageError(f"{entry.where}: no `{short}` among params. Did you mean `{near}`?")
             check_name(name, known, entry.where)
         if name in changes:
             raise UsageError(f"{entry.where}: {name} is there already, by its other name. Keep one of the two.")
@@ -104,11 +103,6 @@ def entry_of(distribution: Distribution) -> dict[str, Any]:
     return {"type": word, "low": low, "high": high, **rest}
 
 
-def number(value: Any) -> Any:
-    """1e-3 as the number that YAML 1.1 does not see in it; anything else as it is."""
-    return float(value.replace("_", "")) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
-
-
 def in_our_words(words: str) -> str:
     """What is said about a recipe's distribution, said of a file's.
 
@@ -142,8 +136,7 @@ def _type(arguments: Mapping[str, Entry], entry: Entry, name: str) -> tuple[type
         raise UsageError(f"{entry.where}: {name} needs a `type`. {there_are}")
     given = arguments["type"]
     if not isinstance(given.value, str) or given.value not in TYPES:
-        near = difflib.get_close_matches(str(given.value), TYPES, n=1)
-        hint = f"Did you mean `{near[0]}`? " if near else ""
+        hint = did_you_mean(str(given.value), TYPES)
         raise UsageError(f"{given.where}: {name}: no type {shown(given.value)}. {hint}{there_are}")
     return TYPES[given.value]
 
@@ -154,11 +147,11 @@ def _made(kind: type[Distribution], given: Mapping[str, Entry], name: str, field
         values = given["values"].value
         if not isinstance(values, list):
             raise UsageError(f"choice needs a list as `values`, got {shown(values)}. Write values: [...].")
-        return Categorical(values=[number(value) for value in values] if field.type == "float" else values)
+        return Categorical(values=[exponent(value) for value in values] if field.type == "float" else values)
     numbers = {}
     for key in ("low", "high", "q"):
         if key in given:
-            numbers[key] = number(given[key].value)
+            numbers[key] = exponent(given[key].value)
             if not isinstance(numbers[key], (int, float)) or isinstance(numbers[key], bool):
                 raise UsageError(f"`{key}` needs a number, got {shown(given[key].value)}.")
     log = given["log"].value if "log" in given else False

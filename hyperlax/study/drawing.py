@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import optuna
 
@@ -15,17 +16,16 @@ from hyperlax.recipe import Recipe
 from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.refusals import writing
 from hyperlax.study.suggest import Questioner
-from hyperlax.sweep_arguments import GenerateOptions
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-def generate(arguments: GenerateOptions, recipe: Recipe) -> int:
-    """Draw configurations, write them, say where they are. Returns 0; UsageError if there are not so many to draw."""
-    drawn = draw(recipe, arguments.sampling_method, arguments.num_samples, arguments.seed)
-    with writing(arguments.output):
-        samples.write(arguments.output, drawn)
-    print(f"{len(drawn)} configurations of {recipe.name} ({arguments.sampling_method}): {arguments.output}")
+def generate(path: Path, recipe: Recipe, method: str, count: int, seed: int) -> int:
+    """Draw configurations, write them, print where they are. Returns 0; UsageError if there are not so many to draw."""
+    drawn = draw(recipe, method, count, seed)
+    with writing(path):
+        samples.write(path, drawn)
+    print(f"{len(drawn)} configurations of {recipe.name} ({method}): {path}")
     return 0
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from hyperlax.config.options import SearchOptions
+from hyperlax.config.options import PopulationOptions, SearchOptions
 from hyperlax.envs import canonical
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.pbt_arguments import PopulationOptions
 from hyperlax.recipe import Recipe
 from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.conversation import Conversation

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from hyperlax.config.options import PopulationOptions
 from hyperlax.engine.population import Measured, Point
-from hyperlax.pbt_arguments import PopulationOptions
 from hyperlax.trial import MEASURED, NOT_FINITE, Curve, Outcome, Trial
 
 

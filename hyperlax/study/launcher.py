@@ -12,10 +12,10 @@ from pathlib import Path
 import optuna
 
 from hyperlax.config import samples
-from hyperlax.config.checks import check_search, note_constraints
+from hyperlax.config.checks import check_space, note_constraints
 from hyperlax.config.first_trials import first_trials
 from hyperlax.config.options import SearchOptions
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError
 from hyperlax.recipe import Recipe
 from hyperlax.study import manifest as manifests
 from hyperlax.study.agents import keep_only_the_best
@@ -55,7 +55,7 @@ def run_study(
     `hyperlax.analysis`, imported when first needed. show: makes what shows how far it is. tracker: follows the study elsewhere.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    check_search(arguments, recipe.space)
+    check_space(arguments, recipe.space)
     deadline = time.monotonic() + (arguments.timeout or float("inf"))
     if resume_from is None:
         return _start(arguments, recipe, runner, analyse or write_pages, deadline, confirmer, show, tracker)
@@ -153,7 +153,9 @@ def refuse_existing(directory: StudyDirectory) -> None:
     with refusing_what_is_forbidden(directory.root):
         exists = directory.holds_a_study()
     if exists:
-        raise UsageError(
-            f"{directory.root} already holds a study. To go on with it:\n"
-            f"  {manifests.resume_command(directory.root)}\nFor a new one, choose another --output-root."
+        raise OptionError(
+            "output_root",
+            "{0} already holds a study. To continue it:\n  {1}\nFor a new one, choose another {output_root}.",
+            directory.root,
+            manifests.resume_command(directory.root),
         )

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from hyperlax.checkpoints import Checkpoints
 from hyperlax.config.options import SearchOptions
+from hyperlax.config.study_file import in_full
 from hyperlax.engine.pruning import Standings
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
@@ -40,7 +41,6 @@ from hyperlax.study.super_batches import SuperBatches
 from hyperlax.study.tracking import Tracker, Tracking
 from hyperlax.study.training import StudyRunner, runner_of_confirmation
 from hyperlax.study.untold import untold_trials
-from hyperlax.study_yaml import in_full
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from hyperlax.config.options import SWITCHES, SearchOptions, flag_of
-from hyperlax.config.resume import SEARCH, SWEEP, going_on
+from hyperlax.config.option import command_line
+from hyperlax.config.options import SearchOptions
+from hyperlax.config.stored import SEARCH, SWEEP, resume_words
 from hyperlax.errors import UsageError
 from hyperlax.files import write_json
 from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
@@ -22,7 +23,6 @@ from hyperlax.recipe import Changes, Recipe, apply, dotted
 from hyperlax.space import Distribution
 from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
 from hyperlax.study.presampled import digest_of
-from hyperlax.sweep_arguments import left_out_of_sweep, sweep_flag_of
 
 log = logging.getLogger(__name__)
 
@@ -160,22 +160,13 @@ def search_command(arguments: SearchOptions, recipe: Recipe, directory: StudyDir
     """The command line that gives this study from nothing: every argument written out, or its file where the space is its own."""
     if recipe.changes:
         return shlex.join(["hyperlax", "run-study", str(directory.file)])
-    words = ["hyperlax", SWEEP if arguments.is_sweep else SEARCH]
-    flag = sweep_flag_of if arguments.is_sweep else flag_of
-    left_out = left_out_of_sweep(arguments) if arguments.is_sweep else ()
-    for name, value in arguments.to_json().items():
-        if value is None or name in left_out:
-            continue
-        if name in SWITCHES:
-            words += [] if value else [flag(name)]
-        elif value != []:
-            words += [flag(name), *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return shlex.join(words)
+    left_out = ("n_trials", "sampling_method") if arguments.load_hyperparams else ()
+    return shlex.join(["hyperlax", SWEEP if arguments.is_sweep else SEARCH, *command_line(arguments, left_out)])
 
 
 def resume_command(directory: Path) -> str:
     """The command line that goes on with the study in a directory."""
-    return going_on(directory, SWEEP if _is_sweep(directory / "study.json") else SEARCH)
+    return resume_words(directory, SWEEP if _is_sweep(directory / "study.json") else SEARCH)
 
 
 def _is_sweep(path: Path) -> bool:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import optuna
 
-from hyperlax.config.options import RUN_LENGTH, SearchOptions
-from hyperlax.config.resume import read_arguments
+from hyperlax.config.options import RUN_LENGTH, PopulationOptions, SearchOptions
+from hyperlax.config.stored import read_arguments
 from hyperlax.envs import unaliased
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.pbt_arguments import PopulationOptions
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
 from hyperlax.space import from_json
 from hyperlax.study import database, manifest

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from hyperlax.config.options import OBJECTIVE, PopulationOptions
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.pbt_arguments import OBJECTIVE, PopulationOptions
 from hyperlax.reading import fits, read_json
 from hyperlax.recipe import Recipe, apply, dotted
 from hyperlax.space import Categorical, Distribution

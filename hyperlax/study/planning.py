@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 
 from hyperlax.checkpoints import Checkpoints
-from hyperlax.config.checks import check_search
+from hyperlax.config.checks import check_space
 from hyperlax.config.first_trials import first_trials
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
@@ -34,7 +34,7 @@ def print_plan(
     Returns 0; UsageError for what cannot run.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    check_search(arguments, recipe.space)
+    check_space(arguments, recipe.space)
     stored = None
     if resume_from is None:
         directory = study_directory(arguments, recipe)

@@ -21,13 +21,13 @@ import numpy as np
 
 from hyperlax.agent import save_agent
 from hyperlax.checkpoints import Checkpoint, Head
+from hyperlax.config.options import OBJECTIVE, PopulationOptions
 from hyperlax.engine.population import Measured, Point, Population, Selection, ranking
 from hyperlax.envs import canonical
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import write_json
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.output import heard, printing_to_whoever_listens
-from hyperlax.pbt_arguments import OBJECTIVE, PopulationOptions
 from hyperlax.recipe import Recipe
 from hyperlax.study import findings
 from hyperlax.study.agents import about_recipe, about_training, agent_path

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import optuna
 
-from hyperlax.config.options import flag_of
+from hyperlax.config.option import command_line
+from hyperlax.config.options import PopulationOptions
 from hyperlax.engine.pb2 import is_continuous
 from hyperlax.engine.population import Population
 from hyperlax.envs import canonical, slug
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
-from hyperlax.pbt_arguments import PopulationOptions
 from hyperlax.population import explored, make_members
 from hyperlax.recipe import Recipe, RunLength, dotted
 from hyperlax.space import Distribution
@@ -117,13 +117,7 @@ def _resume(
 
 def command_of(arguments: PopulationOptions) -> str:
     """The command line that gives this run from nothing, every argument written out."""
-    words = ["hyperlax", "pbt"]
-    for name, value in arguments.to_json().items():
-        if isinstance(value, bool):
-            words += [] if value else [flag_of(name)]
-        else:
-            words += [flag_of(name), str(value)]
-    return shlex.join(words)
+    return shlex.join(["hyperlax", "pbt", *command_line(arguments)])
 
 
 def _check_pb2(arguments: PopulationOptions, space: dict[str, Distribution], recipe: Recipe) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 
-from hyperlax.config.checks import check_search
+from hyperlax.config.checks import check_space
 from hyperlax.config.options import SearchOptions
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
@@ -35,7 +35,7 @@ def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
     space. The damaged database stays where it is until the new one is whole.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    check_search(arguments, recipe.space)
+    check_space(arguments, recipe.space)
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
     overlap = overlap_of(arguments, manifest, directory)

@@ -141,9 +141,12 @@ def in_turn(studies: Sequence[PlannedStudy], run: Callable[[PlannedStudy], int],
 def _check_flags(given: Given) -> None:
     if given.get("json") and given.get("plan_only"):
         raise OptionError("json", "{json} follows a search, and {plan_only} runs none. Leave one of them out.")
-    if given.get("retry_failed") and ("resume_from" not in given or given.get("plan_only")):
-        problem = "{retry_failed} continues a study: give {resume_from} DIR, and not {plan_only}."
-        raise OptionError("retry_failed", problem)
+    if given.get("retry_failed") and "resume_from" not in given:
+        raise OptionError("retry_failed", "{retry_failed} continues a study: give {resume_from} DIR as well.")
+    if given.get("retry_failed") and given.get("plan_only"):
+        raise OptionError(
+            "retry_failed", "{retry_failed} runs trials, and {plan_only} runs none. Leave one of them out."
+        )
 
 
 def _new_search(given: Given) -> PlannedStudy:

@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 
-from hyperlax.config.options import SearchOptions
+from hyperlax.config.options import SearchOptions, SweepOptions
 from hyperlax.envs import slug
 from hyperlax.files import write_text
 from hyperlax.hyperparams import SAC
@@ -58,39 +58,23 @@ def recipe_of(space: dict[str, Distribution]) -> Recipe:
 
 def arguments_of(root: Path, **changes: Any) -> SearchOptions:
     """A study of 12 trials by random search, super-batches of 8; `changes` wins."""
-    arguments = SearchOptions(
+    kind = SweepOptions if "sampling_method" in changes else SearchOptions
+    arguments = kind(
         algo_and_network_config="sac_test",
         env_config="gymnax.pendulum",
         study_name="test_study",
         n_trials=12,
-        objective_names=("peak_performance",),
         objective_directions=("maximize",),
         sampler="random",
         default_trial=False,
-        enqueue=None,
-        constraints=(),
-        pruner="none",
-        pruner_min_segments=3,
-        pruner_reduction_factor=3,
-        pruner_percentile=25.0,
         optuna_study_batch_size=8,
         runner_hparam_batch_size=3,
-        packing="auto",
         output_root=str(root),
-        log_level="INFO",
         seed=3,
         num_seeds=2,
-        aggregate="mean",
-        seed_schedule="fixed",
         total_timesteps=500,
         num_evaluations=5,
         num_eval_episodes=4,
-        confirm_top=0,
-        confirm_seeds=10,
-        timeout=None,
-        save_agents="best",
-        max_failure_rate=0.5,
-        checkpoint_seconds=60.0,
         compilation_cache=False,
     )
     return replace(arguments, **changes)

@@ -17,10 +17,10 @@ import hyperlax
 from hyperlax.agent import Agent, Policy, act, joined, load_agent, save_agent
 from hyperlax.algorithms.evaluation import evaluate
 from hyperlax.cli import main
+from hyperlax.cli.playing import evaluate_agent
 from hyperlax.engine.keys import evaluation_keys
 from hyperlax.errors import UsageError
 from hyperlax.networks.masked import ACTIVATION_FUNCTIONS
-from hyperlax.cli.playing import evaluate_agent
 from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.launcher import write_pages
 from hyperlax.study.opened import open_study

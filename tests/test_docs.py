@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hyperlax.commands import COMMANDS
-from hyperlax.parsing import parse
+from hyperlax.cli.commands import KINDS
+from hyperlax.cli.parsing import parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
-KINDS = {name: kind for name, (kind, _) in COMMANDS.items()}
 
 
 def commands(page: Path) -> list[str]:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from hyperlax.config.resume import read_stored
-from hyperlax.pbt_arguments import PopulationOptions, checked
 from safetensors.numpy import load_file
 
 from hyperlax.analysis import write_study_pages
+from hyperlax.config.checks import checked
+from hyperlax.config.options import PopulationOptions
+from hyperlax.config.stored import read_stored
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.population import explored
@@ -320,11 +321,11 @@ def test_only_what_can_change_while_weights_are_kept_is_explored(tmp_path):
     ("changes", "words"),
     [
         ({"population_size": 1}, "--population-size needs a whole number of at least 2, got 1"),
-        ({"num_intervals": 1}, "--num-intervals needs a whole number of at least 2, got 1"),
+        ({"num_intervals": 1}, "--num-intervals needs a whole number from 2 to 2147483647, got 1"),
         ({"quantile": 0.6}, "--quantile needs a share above 0 and at most 0.5, got 0.6"),
-        ({"explore": "walk"}, "--explore: nothing named 'walk'. Use perturb, resample, pb2."),
+        ({"explore": "walk"}, '--explore needs one of perturb, resample, pb2, got "walk".'),
         ({"total_timesteps": 3}, "--total-timesteps 3 is less than one step for each of --num-intervals 4"),
-        ({"seed": -1}, "--seed needs a whole number of at least 0"),
+        ({"seed": -1}, "--seed needs a whole number from 0"),
     ],
 )
 def test_arguments_that_cannot_run_are_refused(tmp_path, changes, words):

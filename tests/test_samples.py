@@ -162,7 +162,7 @@ def test_generate_writes_a_file_and_replaces_none_unless_told_to(tmp_path, monke
     assert json.loads('"' + written.splitlines()[1].split(",")[0] + '"') == "0"
     for words in ([*GENERATE, "--seed", "1"], [*GENERATE, "--output", "."]):
         assert cli.main(words) == 2
-    assert "sac_mlp_samples.csv: is there already" in capsys.readouterr().err
+    assert "sac_mlp_samples.csv: exists already" in capsys.readouterr().err
     assert Path("sac_mlp_samples.csv").read_text() == written
     assert cli.main([*GENERATE, "--seed", "1", "--force"]) == 0
     assert Path("sac_mlp_samples.csv").read_text() != written

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from scipy.stats import qmc
 
-from hyperlax.config.checks import SAMPLERS
+from hyperlax.config.options import SAMPLERS
 from hyperlax.space import Categorical, LogUniform, QUniform, UniformContinuous, UniformDiscrete
 from hyperlax.study import suggest
 from hyperlax.study.distributions import SearchSpace

@@ -8,6 +8,7 @@ import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Annotated, Any
 
 import tyro
@@ -84,7 +85,7 @@ def _typed(option: Option, value: Any) -> Sequence[str] | None:
 def _check_values(options: Mapping[str, Option], words: Sequence[str]) -> None:
     """Refuse an option without its value, and a switch with one."""
     by_flag = {option.flag: option for option in options.values() if not option.has(POSITIONAL)}
-    for word, after in zip(words, [*words[1:], None], strict=True):
+    for word, after in zip_longest(words, words[1:]):
         spelled, equals, value = word.partition("=")
         option = by_flag.get(spelled.replace("_", "-"))
         if option is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hyperlax.config.constraints import parse_constraint
+from hyperlax.config.option import options_of
 from hyperlax.config.options import SAMPLERS, PopulationOptions, RunOptions, SearchOptions
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.metrics import check_objectives
@@ -30,7 +31,9 @@ LARGEST_GRID = 100_000
 
 
 def checked(options: R) -> R:
-    """Return the same options. OptionError for those that cannot run together."""
+    """Return the same options. OptionError for those that cannot run, alone or together."""
+    for name, option in options_of(type(options)).items():
+        option.read(getattr(options, name))
     length = "num_intervals" if isinstance(options, PopulationOptions) else "num_evaluations"
     if options.total_timesteps < getattr(options, length):
         raise OptionError(
@@ -84,7 +87,7 @@ def note_constraints(options: SearchOptions) -> None:
 
 def _check_search(options: SearchOptions) -> None:
     if not options.study_name.strip():
-        raise OptionError("study_name", "{study_name} is empty. Name the study, or leave {study_name} out.")
+        raise OptionError("study_name", "{study_name} is empty. Name the study, or leave it out.")
     if not options.study_name.isprintable():
         problem = "{study_name} {0!r} has characters that cannot be printed. Leave them out."
         raise OptionError("study_name", problem, options.study_name)
@@ -162,7 +165,7 @@ def _check_pruning(options: SearchOptions) -> None:
 
 def _check_output_root(given: str) -> None:
     if not given.strip():
-        raise OptionError("output_root", "{output_root} is empty. Name a directory, or leave {output_root} out.")
+        raise OptionError("output_root", "{output_root} is empty. Name a directory, or leave it out.")
     root = Path(given)
     try:
         existing = next(path for path in (root, *root.absolute().parents) if path.exists())

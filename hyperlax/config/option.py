@@ -155,7 +155,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        return self.metavar if self.has(POSITIONAL) else "--" + self.key.replace("_", "-")
+        return self.metavar.split()[0] if self.has(POSITIONAL) else "--" + self.key.replace("_", "-")
 
     @property
     def metavar(self) -> str:
@@ -215,24 +215,24 @@ class Option:
         """Return a value of a file or of Python as the option keeps it. OptionError for what it does not accept."""
         if self.is_list:
             several = value if isinstance(value, (list, tuple)) else [value]
-            return tuple(self._read_one(one, value) for one in several)
+            return tuple(map(self._read_one, several))
         if value is None and self.is_optional:
             return None
-        return self._read_one(value, value)
+        return self._read_one(value)
 
-    def _read_one(self, value: Any, whole: Any) -> Any:
+    def _read_one(self, value: Any) -> Any:
         if isinstance(value, str) and value in self.words:
             return value
         choices, limits = self.mark(OneOf), self.mark(Range)
         found = self._as_type(value)
         if found is None:
-            raise self.refusal(whole, self._advice(whole))
+            raise self.refusal(value, self._advice(value))
         if choices:
             found = choices.fold(str(found))
             if found not in choices.words:
-                raise self.refusal(whole, did_you_mean(found, choices.words).strip())
+                raise self.refusal(value, did_you_mean(found, choices.words).strip())
         if limits and not limits.holds(float(found)):
-            raise self.refusal(whole, limits.note)
+            raise self.refusal(value, limits.note)
         return found
 
     def _as_type(self, value: Any) -> Any:
@@ -279,7 +279,7 @@ def completed(kind: type[T], given: Given) -> T:
     """Return the options of a command with defaults for what is not given. OptionError for what has none."""
     for name, option in options_of(kind).items():
         if option.default is MISSING and name not in given:
-            raise OptionError(name, f"{{{name}}} is required: {{0}}", option.help)
+            raise OptionError(name, f"{{{name}}} is required. {{0}}", option.help)
     return kind(**given)
 
 

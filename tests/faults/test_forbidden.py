@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hyperlax.config.resume import read_stored
 
+from hyperlax.config.stored import read_stored
 from hyperlax.errors import UsageError
 from tests.fake_runner import FakeRunner
 from tests.study_cases import Case

@@ -24,27 +24,35 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-class OptionError(UsageError):
-    """A value of an option that cannot run. As text it speaks of flags; `told` speaks as the place does where it was given.
+class SpelledError(UsageError):
+    """An error about things that have other names elsewhere, such as options and distributions.
 
     Args:
-      option: The option that is wrong.
-      problem: What was found and what would work. {name} stands for an option, {0}, {1}, ... for `values`.
+      spell: Gives the names for the error as text; `told` takes others.
+      problem: What was found and what would work. {name} stands for such a name, {0}, {1}, ... for `values`.
     """
 
+    def __init__(self, spell: Callable[[str], str], problem: str, *values: object):
+        self._problem, self._values = problem, values
+        super().__init__(self.told(spell))
+
+    def told(self, spell: Callable[[str], str]) -> str:
+        """Return the message with every name spelled so."""
+        return Formatter().vformat(self._problem, self._values, _Spelled(spell))
+
+
+class OptionError(SpelledError):
+    """A value of an option that cannot run. As text it speaks of flags; `told` speaks as the place does where it was given."""
+
     def __init__(self, option: str, problem: str, *values: object):
-        self.option, self._problem, self._values = option, problem, values
-        super().__init__(self.told(flag))
+        self.option = option
+        super().__init__(flag, problem, *values)
 
     @property
     def mentioned(self) -> list[str]:
         """The options that the message is about: `option`, then the others that it names, in its order."""
         names = [name for _, name, _, _ in Formatter().parse(self._problem) if name and not name.isdecimal()]
         return list(dict.fromkeys((self.option, *names)))
-
-    def told(self, spell: Callable[[str], str]) -> str:
-        """Return the message with every option's name spelled so."""
-        return Formatter().vformat(self._problem, self._values, _Spelled(spell))
 
 
 class _Spelled(dict[str, str]):
@@ -61,7 +69,7 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the sentence that proposes the nearest name, with a space after it; nothing where no name is near."""
-    near = nearest(name, known)
-    return f"Did you mean `{near}`? " if near else ""
+def did_you_mean(name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> str:
+    """Return the sentence that proposes the nearest names, with a space after it; nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
+    return f"Did you mean {' or '.join(f'`{match}`' for match in near)}? " if near else ""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from hyperlax.config.stored import (
 )
 from hyperlax.envs.recipes import check_acts
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
+from hyperlax.fields import TogetherError
 from hyperlax.output import heard
 from hyperlax.recipe import Recipe, available, load, searching
 
@@ -253,12 +253,10 @@ def _searching(file: StudyFile, recipe: Recipe) -> Recipe:
     changes = changes_of(file.space, file.params, recipe)
     try:
         changed = searching(recipe, changes, where)
-    except UsageError as error:
-        said = str(error).removeprefix(where)
-        fields = [name.rpartition(".")[2] for name in changes]
-        entries = zip(fields, file.space.values(), strict=True)
-        place = next((entry.where for field, entry in entries if re.search(rf"\b{field}\b", said)), where)
-        raise UsageError(place + said) from error
+    except TogetherError as error:
+        entries = zip(changes, file.space.values(), strict=True)
+        place = next((entry.where for name, entry in entries if name in error.names), where)
+        raise UsageError(f"{place}: {error.problem}") from error
     if not changed.space:
         raise UsageError(
             f"{where}: nothing is left to search. Give a hyperparameter a range, or train with run-single-hp."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import threading
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from hyperlax.blame import raised
 from hyperlax.envs.catalog import ALIASES, CATALOG, PROBES, UNAVAILABLE, ActionKind
 from hyperlax.envs.protocol import Continuous, Environment
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, did_you_mean
 
 _NAME = re.compile(r"[a-z][a-z0-9]*\.[a-z][a-z0-9_]*")
 
@@ -46,9 +45,8 @@ def canonical(name: str) -> str:
         raise UsageError(f"environment `{name}` is not available: {UNAVAILABLE[name]}")
     if is_known(name):
         return name
-    near = difflib.get_close_matches(name, [*names(), *PROBES, *ALIASES], n=3, cutoff=0.5)
-    nearest = f" Did you mean {' or '.join(f'`{match}`' for match in near)}?" if near else ""
-    raise UsageError(f"no environment named `{name}`.{nearest} There are: {', '.join(names())}.")
+    hint = did_you_mean(name, [*names(), *PROBES, *ALIASES], count=3, cutoff=0.5)
+    raise UsageError(f"no environment named `{name}`. {hint}There are: {', '.join(names())}.")
 
 
 def make(name: str) -> Environment:

@@ -194,7 +194,7 @@ def _check_kind(
 ) -> None:
     if field.type in ("float", "int") and (field.type == "float" or distribution.integral):
         return
-    hint = "{UniformDiscrete} or {Categorical()}" if field.type == "int" else "{Categorical()}"
+    hint = {"int": "{UniformDiscrete} or {Categorical()}", "bool": "{booleans}"}.get(field.type, "{Categorical()}")
     problem = f"{{0}}: {{1}} needs {{2}}, got {{3}}. Use {hint}."
     raise DistributionError(problem, where, name, field.wanted(), write(distribution))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hyperlax.blame import blamed
+from hyperlax.config.recipe_errors import located
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.fields import algorithm_name, apply, check_distribution, check_name, check_together, dotted, fields_of
 from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
@@ -165,7 +165,7 @@ def _run(path: Path, where: str) -> types.ModuleType:
     module.__file__ = str(path.resolve())
     sys.modules[module.__name__] = module  # dataclasses look their module up there
     try:
-        with blamed(path, where):
+        with located(path, where):
             exec(compile(path.read_bytes(), module.__file__, "exec"), module.__dict__)  # noqa: S102 - a recipe is code
     except UsageError:
         del sys.modules[module.__name__]
@@ -179,7 +179,7 @@ def _call(module: types.ModuleType, name: str, path: Path, where: str) -> Any:
         raise UsageError(
             f"{where}: defines no function {name}(). A recipe needs both it and its sibling; see recipes/."
         )
-    with blamed(path, where):
+    with located(path, where):
         return function()
 
 

@@ -17,10 +17,16 @@ from typing import Any, ClassVar
 from hyperlax.errors import SpelledError, UsageError
 
 
+_IN_RECIPE = {
+    "fixed": "set it in get_base_config() and drop the entry",
+    "booleans": "Categorical(values=[False, True])",
+}
+
+
 def in_recipe(name: str) -> str:
     """Return how a recipe spells what a `DistributionError` names; `Kind()` is a call of it."""
-    if name == "fixed":
-        return "set it in get_base_config() and drop the entry"
+    if name in _IN_RECIPE:
+        return _IN_RECIPE[name]
     kind, is_call, _ = name.partition("()")
     arguments = "values=[...]" if kind == "Categorical" else "domain=(low, high)"
     return f"{kind}({arguments})" if is_call else kind

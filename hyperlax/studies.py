@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from hyperlax.config.checks import check_searched, check_space, checked
 from hyperlax.config.option import Given
-from hyperlax.config.options import SearchOptions, SweepOptions, resumed, settled
+from hyperlax.config.options import SearchOptions, SweepOptions
+from hyperlax.config.settling import resumed, settled
 from hyperlax.config.stored import (
     SEARCH,
     SWEEP,

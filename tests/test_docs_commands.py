@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hyperlax import playing
+from hyperlax.cli import playing
 from hyperlax.agent import Policy, save_agent
 from hyperlax.cli import main
 from hyperlax.study import dashboard, launcher, planning, population_start, schedule_replay, single

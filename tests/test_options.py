@@ -18,9 +18,8 @@ from hyperlax.config.options import (
     SingleOptions,
     SweepOptions,
     TrainOptions,
-    resumed,
-    settled,
 )
+from hyperlax.config.settling import resumed, settled
 from hyperlax.config.single import configured
 from hyperlax.config.stored import read_stored
 from hyperlax.errors import OptionError, UsageError
@@ -40,7 +39,7 @@ def _elsewhere(tmp_path, monkeypatch):
 GIVEN = {"algo_and_network_config": "sac_mlp", "env_config": "gymnax.pendulum"}
 
 
-def read(given, kind=SearchOptions):
+def read(given, kind: type = SearchOptions):
     return {name: options_of(kind)[name].read(value) for name, value in given.items()}
 
 

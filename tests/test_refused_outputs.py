@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hyperlax import playing
+from hyperlax.cli import playing
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import replacing

@@ -12,7 +12,8 @@ import pytest
 
 from hyperlax import cli
 from hyperlax.config import samples
-from hyperlax.config.options import SweepOptions, settled
+from hyperlax.config.options import SweepOptions
+from hyperlax.config.settling import settled
 from hyperlax.envs import slug
 from hyperlax.fields import dotted
 from hyperlax.files import read_csv

@@ -12,8 +12,6 @@ from hyperlax.config.options import (
     PopulationOptions,
     ReplayOptions,
     SingleOptions,
-    resumed,
-    settled,
 )
 from hyperlax.errors import OptionError, UsageError
 
@@ -64,6 +62,7 @@ def generate_hp_samples(given: Given) -> int:
 
 def run_single_hp(given: Given) -> int:
     """Train one configuration."""
+    from hyperlax.config.settling import settled
     from hyperlax.studies import load_recipe
 
     recipe = load_recipe(given)
@@ -76,6 +75,7 @@ def train(given: Given) -> int:
     Its recipe is loaded only for an environment of the user's own: study.json keeps the rest of it.
     """
     from hyperlax.config.options import RUN_LENGTH
+    from hyperlax.config.settling import settled
     from hyperlax.config.stored import named_directory
     from hyperlax.study.opened import open_study, recipe_as_it_was
     from hyperlax.study.ranking import the_best
@@ -105,6 +105,7 @@ def train(given: Given) -> int:
 def pbt(given: Given) -> int:
     """Train a population, or continue the one of --resume-from."""
     from hyperlax.config.checks import checked
+    from hyperlax.config.settling import resumed, settled
     from hyperlax.config.stored import load_recipe_of, named_directory, read_arguments
     from hyperlax.envs.recipes import check_acts
     from hyperlax.studies import load_recipe, log_from

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from hyperlax.config.option import (
     HIDDEN,
@@ -22,13 +21,12 @@ from hyperlax.config.option import (
     Range,
     Spelled,
     from_json,
-    options_of,
     to_json,
 )
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import UsageError
 
 if TYPE_CHECKING:
-    from hyperlax.recipe import Recipe
+    pass
 
 TIE_BREAKER = "normalized_auc"
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
@@ -479,95 +477,3 @@ class PopulationOptions(RunOptions):
                 f"{where}: holds no population. Continue the study with hyperlax optuna-hp-search --resume-from."
             )
         return from_json(PopulationOptions, stored, where)
-
-
-R = TypeVar("R", bound=RunOptions)
-
-
-def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
-    """Return the options of a new run of which several say something, the last one winning. OptionError without an environment.
-
-    The recipe settles the run length, the objectives their directions, recipe and environment the study's name.
-    """
-    given: dict[str, Any] = {}
-    for layer in layers:
-        own = expanded(kind, layer, recipe)
-        if "objective_names" in own:
-            given.pop("objective_directions", None)
-        given |= own
-    known = options_of(kind)
-    later = {"algo_and_network_config": recipe.name, **_run_length(kind, recipe, "default")}
-    if not given.get("env_config"):
-        raise OptionError("env_config", "{env_config} is required: an environment such as gymnax.pendulum.")
-    if issubclass(kind, SearchOptions):
-        from hyperlax.envs import slug
-        from hyperlax.metrics import METRICS
-
-        names = given.get("objective_names", known["objective_names"].default)
-        later["objective_directions"] = tuple(METRICS.get(name, "maximize") for name in names)
-        later["study_name"] = f"{recipe.name}_{slug(given['env_config'])}"
-    if issubclass(kind, SweepOptions):
-        lanes = given.get("runner_hparam_batch_size", "auto")
-        widest = SUPER_BATCH if lanes == "auto" else max(SUPER_BATCH, BATCHES_OF_ONE * lanes)
-        later["optuna_study_batch_size"] = min(given.get("n_trials", known["n_trials"].default), widest)
-    return kind(**{**{name: value for name, value in later.items() if name in known}, **given})
-
-
-def resumed(stored: R, layer: Given, recipe: Recipe) -> R:
-    """Return the options of a run that continues: the stored ones, with those that may change as given now.
-
-    A timeout is that of one invocation: none is remembered. OptionError, with all that differs, if others contradict the run.
-    """
-    known = options_of(type(stored))
-    given = expanded(type(stored), layer, recipe)
-    free = [name for name, option in known.items() if option.has(MAY_CHANGE)]
-    parts: list[str] = []
-    values: list[str] = []
-    first = ""
-    for name, value in given.items():
-        before = getattr(stored, name)
-        if name in free or not known[name].is_kept or _same(name, before, value):
-            continue
-        parts.append(f"{{{name}}}: study has {{{len(values)}}}, given {{{len(values) + 1}}}")
-        values += [known[name].in_words(before), known[name].in_words(value)]
-        first = first or name
-    if parts:
-        raise OptionError(
-            first,
-            "The study that is resumed has other options:\n  " + "\n  ".join(parts) + "\n"
-            f"Leave them out to continue with the study's; only {', '.join(f'{{{name}}}' for name in free)} may change. "
-            "For a new study, choose another {output_root}.",
-            *values,
-        )
-    forgotten = {"timeout": None} if "timeout" in known else {}
-    now = {name: value for name, value in given.items() if name in free or not known[name].is_kept}
-    return replace(stored, **{**forgotten, **now})
-
-
-def expanded(kind: type, layer: Given, recipe: Recipe) -> dict[str, Any]:
-    """Return what a layer gives, a run length's name as the numbers that it stands for, files by their whole paths."""
-    given = dict(layer)
-    if modifier := given.get("run_length_modifier"):
-        given = {**_run_length(kind, recipe, modifier), **given}
-    if given.get("algo_and_network_config", "").endswith(".py"):
-        given["algo_and_network_config"] = str(Path(given["algo_and_network_config"]).resolve())
-    if given.get("load_hyperparams"):
-        given["load_hyperparams"] = str(Path(given["load_hyperparams"]).resolve())
-    return given
-
-
-def _run_length(kind: type, recipe: Recipe, modifier: str) -> dict[str, int]:
-    length = asdict(recipe.config.run_lengths[modifier])
-    if issubclass(kind, PopulationOptions):
-        length["num_intervals"] = length.pop("num_evaluations")
-    return length
-
-
-def _same(name: str, stored: Any, given: Any) -> bool:
-    if name == "env_config":
-        from hyperlax.envs import slug
-
-        return slug(stored) == slug(given)
-    if name in ("output_root", "load_hyperparams") and stored is not None:
-        return Path(stored).resolve() == Path(given).resolve()
-    return stored == given

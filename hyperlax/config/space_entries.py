@@ -32,6 +32,9 @@ TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
 """Name in a file -> what it is, and what belongs to it; randint may have `log` besides."""
 
 
+_IN_FILE = {"fixed": "write it alone", "booleans": "{type: choice, values: [false, true]}"}
+
+
 def changes_of(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Recipe) -> Changes:
     """Return what a file's `space` changes in the recipe's. params: its short names. UsageError, naming file and line."""
     known = fields_of(recipe.config.algorithm)
@@ -94,8 +97,8 @@ def entry_of(distribution: Distribution) -> dict[str, Any]:
 
 def _spelled(name: str) -> str:
     """Return how a file spells what a `DistributionError` names; `Kind()` is an entry of it."""
-    if name == "fixed":
-        return "write it alone"
+    if name in _IN_FILE:
+        return _IN_FILE[name]
     kind, is_entry, _ = name.partition("()")
     log = ", log: true" if kind == "LogUniformDiscrete" else ""
     words = {of.__name__: word for word, (of, _) in TYPES.items()} | {"LogUniformDiscrete": "randint"}

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable
 
-from hyperlax.blame import raised
+from hyperlax.config.recipe_errors import in_one_line
 from hyperlax.envs.catalog import ALIASES, CATALOG, PROBES, UNAVAILABLE, ActionKind
 from hyperlax.envs.protocol import Continuous, Environment
 from hyperlax.errors import UsageError, did_you_mean
@@ -112,7 +112,7 @@ def _own(name: str, factory: Callable[[], Environment]) -> Environment:
     except UsageError as error:
         raise UsageError(f"environment `{name}`: {error}") from error
     except Exception as error:
-        raise UsageError(f"environment `{name}`: its factory raised {raised(error)}.") from error
+        raise UsageError(f"environment `{name}`: its factory raised {in_one_line(error)}.") from error
     if not isinstance(environment, Environment):
         raise UsageError(f"environment `{name}`: its factory returned {environment!r}; an Environment is needed.")
     if environment.name != name:

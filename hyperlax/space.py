@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 from hyperlax.errors import SpelledError, UsageError
 
-
 _IN_RECIPE = {
     "fixed": "set it in get_base_config() and drop the entry",
     "booleans": "Categorical(values=[False, True])",

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hyperlax.cli import playing
 from hyperlax.agent import Policy, save_agent
-from hyperlax.cli import main
+from hyperlax.cli import main, playing
 from hyperlax.study import dashboard, launcher, planning, population_start, schedule_replay, single
 from hyperlax.study.agents import agent_path
 from tests.desk import ROOT

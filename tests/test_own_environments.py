@@ -66,7 +66,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         case = Case(root, recipe=recipe, analyse=write_pages, env_config="lab.tanks", n_trials=4)
         assert case.start(InTanks()) == 0
         arguments = SingleOptions(
-            str(root / "tanks.py"), "lab.tanks", None, None, (), str(root), "INFO", 0, 2, "mean", 500, 5, 4, False
+            algo_and_network_config=str(root / "tanks.py"),
+            env_config="lab.tanks",
+            output_root=str(root),
+            num_seeds=2,
+            total_timesteps=500,
+            num_evaluations=5,
+            num_eval_episodes=4,
+            compilation_cache=False,
         )
         assert run_single(arguments, recipe, recipe.config.algorithm, InTanks()) == 0
         forget(patch)

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from hyperlax.cli import playing
-from hyperlax.cli import main
+from hyperlax.cli import main, playing
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import replacing
 from hyperlax.study.launcher import write_pages

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from hyperlax.cli import inspecting, training
+from hyperlax.cli import inspecting, keeping, training
 from hyperlax.cli.parsing import parse
 from hyperlax.config import options
 from hyperlax.config.option import POSITIONAL, Given, Metavar, OneOf, completed, flags_of
@@ -54,20 +54,20 @@ COMMANDS: dict[str, tuple[type, Callable[[Given], int]]] = {
     "run-study": (options.RunStudyOptions, training.run_study),
     "run-single-hp": (options.SingleOptions, training.run_single_hp),
     "train": (options.TrainOptions, training.train),
-    "play": (inspecting.PlayOptions, inspecting.play),
+    "play": (keeping.PlayOptions, keeping.play),
     "generate-hp-samples": (options.GenerateOptions, training.generate_hp_samples),
     "sweep-hp-samples": (options.SweepOptions, training.sweep_hp_samples),
     "pbt": (options.PopulationOptions, training.pbt),
     "pbt-replay": (options.ReplayOptions, training.pbt_replay),
-    "repair": (inspecting.RepairOptions, inspecting.repair),
-    "invalidate": (inspecting.InvalidateOptions, inspecting.invalidate),
+    "repair": (keeping.RepairOptions, keeping.repair),
+    "invalidate": (keeping.InvalidateOptions, keeping.invalidate),
     "list": (inspecting.ListOptions, inspecting.list_studies),
     "show": (inspecting.ShowOptions, inspecting.show),
     "watch": (inspecting.WatchOptions, inspecting.watch),
     "report": (inspecting.ReportOptions, inspecting.report),
     "compare": (inspecting.CompareOptions, inspecting.compare),
-    "export": (inspecting.ExportOptions, inspecting.export),
-    "delete": (inspecting.DeleteOptions, inspecting.delete),
+    "export": (keeping.ExportOptions, keeping.export),
+    "delete": (keeping.DeleteOptions, keeping.delete),
     "dashboard": (inspecting.DashboardOptions, inspecting.dashboard),
     "completion": (CompletionOptions, completion),
 }

@@ -10,9 +10,8 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.config.checks import check_searched, check_space, checked
 from hyperlax.config.option import Given
@@ -87,9 +86,10 @@ def study_in(directory: Path, asked_by: str) -> tuple[SearchOptions, Recipe]:
     recipe = load_recipe_of(directory, options)
     if not options.is_sweep:
         return options, recipe
-    from hyperlax.study.presampled import stored
+    from hyperlax.samplers.fixed import stored
+    from hyperlax.study.directory import SAMPLES
 
-    return options, stored(recipe, directory)
+    return options, stored(recipe, directory / SAMPLES)
 
 
 def log_from(level: str, is_quiet: bool = False) -> None:
@@ -163,9 +163,8 @@ def _new_search(given: Given) -> PlannedStudy:
 def _new_sweep(given: Given) -> PlannedStudy:
     """Return a sweep whose recipe has the configurations to train."""
     from hyperlax.config import samples
+    from hyperlax.samplers.fixed import draw, presampled
     from hyperlax.study.directory import study_directory
-    from hyperlax.study.drawing import draw
-    from hyperlax.study.presampled import presampled
 
     _check_source(given)
     recipe, file = load_recipe(given), given.get("load_hyperparams")
@@ -209,25 +208,37 @@ def _run(study: PlannedStudy) -> int:
     options, directory = study.options, None if study.is_new else study.directory
     log_from(options.log_level, options.quiet)
     if options.plan_only:
-        from hyperlax.study.planning import print_plan
+        from hyperlax.study.run import print_plan
 
         return print_plan(options, study.recipe, directory)
-    from hyperlax.study.launcher import run_study
+    from hyperlax.analysis.pages import write_pages
+    from hyperlax.study.observer import Pages
+    from hyperlax.study.progress import Progress, ProgressLine
+    from hyperlax.study.run import run_study
     from hyperlax.study.shown import Silent, in_json
+    from hyperlax.study.stopping import Stop
+    from hyperlax.study.tracking import Tracking
     from hyperlax.tracking import tracker_of
 
-    tracker = tracker_of(options, study.directory, study.is_new)
-    run: Any = partial(run_study, options, study.recipe, directory, retry_failed=options.retry_failed, tracker=tracker)
+    tracker, stop = tracker_of(options, study.directory, study.is_new), Stop()
+
+    def run(show: Callable[..., Progress]) -> int:
+        tracking = Tracking(tracker, study.directory, stop)
+        observers = [ProgressLine(show), Pages(tracking.after(write_pages)), tracking]
+        return run_study(
+            options, study.recipe, directory, observers=observers, retry_failed=options.retry_failed, stop=stop
+        )
+
     if options.json:
-        return in_json(lambda show: run(show=show), study.directory)
-    return run(show=Silent) if options.quiet else run()
+        return in_json(run, study.directory)
+    return run(Silent if options.quiet else Progress)
 
 
 def _planned(file: StudyFile, given: Given) -> PlannedStudy:
     """Return the study of a file, checked."""
     from hyperlax.config.first_trials import first_trials
     from hyperlax.study.directory import refuse_running, study_directory
-    from hyperlax.study.launcher import refuse_existing
+    from hyperlax.study.run import refuse_existing
 
     with _told(file, given, "algo_and_network_config"):
         recipe = load_recipe({**file.given, **given})

@@ -12,8 +12,7 @@ from hyperlax.config.checks import checked
 from hyperlax.config.option import HIDDEN, command_line, flags_of, options_of
 from hyperlax.config.options import (
     AGGREGATES,
-    SAMPLERS,
-    PopulationOptions,
+    PbtOptions,
     SearchOptions,
     SingleOptions,
     SweepOptions,
@@ -25,6 +24,7 @@ from hyperlax.config.stored import read_stored
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.metrics import AGGREGATES as FUNCTIONS
 from hyperlax.recipe import dotted, load
+from hyperlax.samplers.registry import SAMPLERS
 
 RECIPE = load("sac_mlp")
 GAMMA = "algorithm.hyperparam.gamma"
@@ -71,7 +71,7 @@ def test_recipe_environment_and_objectives_settle_what_has_no_default():
 
 def test_every_declaration_is_whole():
     """A help without a default of its own hand, a default that the option accepts, and a type that can be read."""
-    for kind in (SearchOptions, SweepOptions, SingleOptions, TrainOptions, PopulationOptions):
+    for kind in (SearchOptions, SweepOptions, SingleOptions, TrainOptions, PbtOptions):
         for option in options_of(kind).values():
             assert option.has(HIDDEN) or (option.help.endswith(".") or option.help.endswith("..."))
             assert "default" not in option.help or "environments" not in option.help
@@ -80,7 +80,7 @@ def test_every_declaration_is_whole():
     assert tuple(FUNCTIONS) == AGGREGATES
 
 
-@pytest.mark.parametrize("kind", [SearchOptions, SweepOptions, SingleOptions, PopulationOptions])
+@pytest.mark.parametrize("kind", [SearchOptions, SweepOptions, SingleOptions, PbtOptions])
 def test_a_printed_command_line_gives_the_same_options(kind):
     options = settled(kind, [read(GIVEN, kind), {"seed": 5, "compilation_cache": False}], RECIPE)
     _, given = parse({"x": kind}, ["x", *command_line(options)])

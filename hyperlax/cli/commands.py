@@ -57,7 +57,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Given], int]]] = {
     "play": (keeping.PlayOptions, keeping.play),
     "generate-hp-samples": (options.GenerateOptions, training.generate_hp_samples),
     "sweep-hp-samples": (options.SweepOptions, training.sweep_hp_samples),
-    "pbt": (options.PopulationOptions, training.pbt),
+    "pbt": (options.PbtOptions, training.pbt),
     "pbt-replay": (options.ReplayOptions, training.pbt_replay),
     "repair": (keeping.RepairOptions, keeping.repair),
     "invalidate": (keeping.InvalidateOptions, keeping.invalidate),

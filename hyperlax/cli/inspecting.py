@@ -168,7 +168,7 @@ def watch(given: Given) -> int:
 
 def report(given: Given) -> int:
     """The pages at the study's root."""
-    from hyperlax.analysis import write_study_pages
+    from hyperlax.analysis.pages import write_study_pages
     from hyperlax.config.stored import named_directory
     from hyperlax.study.directory import StudyDirectory, check_writable
     from hyperlax.study.opened import open_study, with_confirmation

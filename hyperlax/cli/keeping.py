@@ -89,7 +89,7 @@ def export(given: Given) -> int:
     with writing(path):
         new_file(name)
         if options.format == "optuna-journal":
-            from hyperlax.study.journal import write_journal
+            from hyperlax.study.export import write_journal
 
             write_journal(directory, path, record.study_name)
         else:
@@ -111,7 +111,7 @@ def repair(given: Given) -> int:
     """Build a study's database again."""
     from hyperlax.config.stored import named_directory
     from hyperlax.studies import study_in
-    from hyperlax.study.repair import repair as repair_study
+    from hyperlax.study.maintenance import repair as repair_study
 
     directory = named_directory(completed(RepairOptions, given).directory, "repair")
     options, recipe = study_in(directory, "repair")
@@ -120,14 +120,15 @@ def repair(given: Given) -> int:
 
 def invalidate(given: Given) -> int:
     """Take trials out of a study's ranking."""
+    from hyperlax.analysis.pages import write_pages
     from hyperlax.config.stored import named_directory
     from hyperlax.studies import study_in
-    from hyperlax.study.invalidate import invalidate as invalidate_trials
+    from hyperlax.study.maintenance import invalidate as invalidate_trials
 
     options = completed(InvalidateOptions, given)
     directory = named_directory(options.directory, "invalidate")
     study, recipe = study_in(directory, "invalidate")
-    return invalidate_trials(study, recipe, directory, options.trials, options.reason)
+    return invalidate_trials(study, recipe, directory, options.trials, options.reason, write_pages)
 
 
 def play(given: Given) -> int:

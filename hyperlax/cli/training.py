@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hyperlax.config.option import Given, completed
 from hyperlax.config.options import (
     GenerateOptions,
-    PopulationOptions,
+    PbtOptions,
     ReplayOptions,
     SingleOptions,
 )
@@ -43,9 +43,11 @@ def run_study(given: Given) -> int:
 
 def generate_hp_samples(given: Given) -> int:
     """Draw configurations into a file."""
+    from hyperlax.config import samples
     from hyperlax.config.checks import check_searched
+    from hyperlax.samplers.fixed import draw
     from hyperlax.studies import load_recipe
-    from hyperlax.study.drawing import generate
+    from hyperlax.study.refusals import writing
 
     recipe = load_recipe(given)
     options = completed(GenerateOptions, {"output": f"{recipe.name}_samples.csv", **given})
@@ -57,7 +59,11 @@ def generate_hp_samples(given: Given) -> int:
     if path.exists() and not options.force:
         raise OptionError("output", "{0}: exists already. Give {force} to replace it, or another {output}.", path)
     check_searched(recipe.path, recipe.space)
-    return generate(path, recipe, options.sampling_method, options.n_trials, options.seed)
+    drawn = draw(recipe, options.sampling_method, options.n_trials, options.seed)
+    with writing(path):
+        samples.write(path, drawn)
+    print(f"{len(drawn)} configurations of {recipe.name} ({options.sampling_method}): {path}")
+    return 0
 
 
 def run_single_hp(given: Given) -> int:
@@ -104,26 +110,28 @@ def train(given: Given) -> int:
 
 def pbt(given: Given) -> int:
     """Train a population, or continue the one of --resume-from."""
+    from hyperlax.analysis.pages import write_pages
     from hyperlax.config.checks import checked
     from hyperlax.config.settling import resumed, settled
     from hyperlax.config.stored import load_recipe_of, named_directory, read_arguments
     from hyperlax.envs.recipes import check_acts
     from hyperlax.studies import load_recipe, log_from
-    from hyperlax.study.population_start import run_population
+    from hyperlax.study.observer import Pages
+    from hyperlax.study.population_run import run_population
 
     directory = None
     if "resume_from" in given:
         directory = named_directory(given["resume_from"], "--resume-from")
         kept = read_arguments(directory, "--resume-from")
-        stored = PopulationOptions.from_json(kept, str(directory / "study.json"))
+        stored = PbtOptions.from_json(kept, str(directory / "study.json"))
         recipe = load_recipe_of(directory, stored)
         options = checked(resumed(stored, given, recipe))
     else:
         recipe = load_recipe(given)
-        options = checked(settled(PopulationOptions, [given], recipe))
+        options = checked(settled(PbtOptions, [given], recipe))
     check_acts(recipe, options.env_config)
     log_from(options.log_level)
-    return run_population(options, recipe, directory)
+    return run_population(options, recipe, directory, observers=[Pages(write_pages)])
 
 
 def pbt_replay(given: Given) -> int:
@@ -133,7 +141,7 @@ def pbt_replay(given: Given) -> int:
     from hyperlax.recipe import load
     from hyperlax.studies import log_from
     from hyperlax.study.pbt_schedule import read_schedule
-    from hyperlax.study.schedule_replay import path_of_recipe, replay
+    from hyperlax.study.single import path_of_recipe, replay
 
     if "schedule" not in given:
         raise OptionError("schedule", "{schedule} is required: the run's pbt_schedule.json.")

@@ -13,28 +13,22 @@ from typing import TypeVar
 
 from hyperlax.config.constraints import parse_constraint
 from hyperlax.config.option import options_of
-from hyperlax.config.options import SAMPLERS, PopulationOptions, RunOptions, SearchOptions
+from hyperlax.config.options import PbtOptions, RunOptions, SearchOptions
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.metrics import check_objectives
+from hyperlax.samplers.registry import SAMPLERS, SamplerEntry
 from hyperlax.space import Categorical, Distribution
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=RunOptions)
 
-CONSTRAINED = ("tpe", "nsgaii", "nsgaiii", "gp")
-"""Samplers that use constraints."""
-PACKAGES = {"cmaes": "cmaes", "gp": "torch"}
-"""What a sampler imports besides Optuna; the extra of `hyperlax[...]` has the sampler's name."""
-LARGEST_GRID = 100_000
-"""Configurations that Optuna's grid lays out in memory, all of them at once."""
-
 
 def checked(options: R) -> R:
     """Return the same options. OptionError for those that cannot run, alone or together."""
     for name, option in options_of(type(options)).items():
         option.read(getattr(options, name))
-    length = "num_intervals" if isinstance(options, PopulationOptions) else "num_evaluations"
+    length = "num_intervals" if isinstance(options, PbtOptions) else "num_evaluations"
     if options.total_timesteps < getattr(options, length):
         raise OptionError(
             "total_timesteps",
@@ -46,7 +40,7 @@ def checked(options: R) -> R:
     _check_output_root(options.output_root)
     if isinstance(options, SearchOptions):
         _check_search(options)
-    if isinstance(options, PopulationOptions) and options.explore == "pb2" and not _is_installed("sklearn"):
+    if isinstance(options, PbtOptions) and options.explore == "pb2" and not _is_installed("sklearn"):
         raise OptionError(
             "explore",
             '{explore} pb2 needs scikit-learn, which is not installed: pip install "hyperlax[pb2]". Or use perturb.',
@@ -56,14 +50,16 @@ def checked(options: R) -> R:
 
 def check_space(options: SearchOptions, space: Mapping[str, Distribution]) -> None:
     """OptionError if the study's sampler cannot search this space, or the package that it needs is not installed."""
-    if options.sampler == "cmaes":
-        _check_numbers(space)
-    if options.sampler == "grid":
-        _check_grid(space)
-    package = PACKAGES.get(options.sampler)
-    if package and not _is_installed(package):
+    entry = SAMPLERS.get(options.sampler)
+    if entry is None:
+        return
+    if entry.fewest_numbers:
+        _check_numbers(entry, space)
+    if entry.largest_grid is not None:
+        _check_grid(entry, entry.largest_grid, space)
+    if entry.package and not _is_installed(entry.package):
         problem = '{sampler} {0} needs the package {1}: pip install "hyperlax[{0}]"'
-        raise OptionError("sampler", problem, options.sampler, package)
+        raise OptionError("sampler", problem, entry.name, entry.package)
 
 
 def check_searched(recipe_path: Path, space: Mapping[str, Distribution]) -> None:
@@ -77,11 +73,12 @@ def check_searched(recipe_path: Path, space: Mapping[str, Distribution]) -> None
 
 def note_constraints(options: SearchOptions) -> None:
     """Log that the sampler does not use the constraints, where that is so."""
-    if options.constraints and options.sampler not in CONSTRAINED:
+    heeding = [entry.name for entry in SAMPLERS.values() if entry.heeds_constraints]
+    if options.constraints and options.sampler not in heeding:
         log.info(
             "%s does not use constraints: they only keep trials from being the best. %s do.",
             options.sampler,
-            ", ".join(CONSTRAINED),
+            ", ".join(heeding),
         )
 
 
@@ -114,22 +111,23 @@ def _check_batches(options: SearchOptions) -> None:
 
 
 def _check_sampler(options: SearchOptions) -> None:
-    sampler, objectives = options.sampler, options.objective_names
-    if sampler in ("cmaes", "gp") and len(objectives) > 1:
+    entry, objectives = SAMPLERS[options.sampler], options.objective_names
+    if not entry.several_objectives and len(objectives) > 1:
         raise OptionError(
             "sampler",
             "{sampler} {0} optimizes one objective, got {1} ({2}). For several, use {3}.",
-            sampler,
+            entry.name,
             len(objectives),
             ", ".join(objectives),
-            _others("cmaes", "gp"),
+            _others(lambda other: other.several_objectives),
         )
-    if sampler in ("nsgaii", "nsgaiii") and options.optuna_study_batch_size < 2:
+    if options.optuna_study_batch_size < entry.smallest_super_batch:
         raise OptionError(
             "sampler",
-            "{sampler} {0} crosses the trials of one super-batch: {optuna_study_batch_size} needs at least 2, got {1}. "
+            "{sampler} {0} crosses the trials of one super-batch: {optuna_study_batch_size} needs at least {1}, got {2}. "
             "For one trial at a time, use tpe.",
-            sampler,
+            entry.name,
+            entry.smallest_super_batch,
             options.optuna_study_batch_size,
         )
 
@@ -181,48 +179,57 @@ def _check_output_root(given: str) -> None:
         raise OptionError("output_root", problem, root, existing)
 
 
-def _check_numbers(space: Mapping[str, Distribution]) -> None:
+def _check_numbers(entry: SamplerEntry, space: Mapping[str, Distribution]) -> None:
     """CMA-ES adapts a normal distribution over numbers, of two dimensions at least. A single choice is a fixed value."""
     searched = {name: distribution for name, distribution in space.items() if distribution.size() != 1}
     choices = _named(searched, lambda distribution: isinstance(distribution, Categorical))
     if choices:
         raise OptionError(
             "sampler",
-            "{sampler} cmaes searches numbers only, and {0} Categorical. Give {1} a range or a fixed value in the recipe, or "
-            "use {2}.",
+            "{sampler} {0} searches numbers only, and {1} Categorical. Give {2} a range or a fixed value in the recipe, or "
+            "use {3}.",
+            entry.name,
             _names(choices),
             _them(choices),
-            _others("cmaes", "grid"),
+            _others(_takes_any_space),
         )
-    if len(searched) < 2:
+    if len(searched) < entry.fewest_numbers:
         raise OptionError(
             "sampler",
-            "{sampler} cmaes needs at least 2 hyperparameters to search, the recipe has {0}. Use {1}.",
+            "{sampler} {0} needs at least {1} hyperparameters to search, the recipe has {2}. Use {3}.",
+            entry.name,
+            entry.fewest_numbers,
             len(searched),
-            _others("cmaes", "grid"),
+            _others(_takes_any_space),
         )
 
 
-def _check_grid(space: Mapping[str, Distribution]) -> None:
+def _check_grid(entry: SamplerEntry, largest: int, space: Mapping[str, Distribution]) -> None:
     continuous = _named(space, lambda distribution: not distribution.is_finite())
     if continuous:
         raise OptionError(
             "sampler",
-            "{sampler} grid needs a finite space, and {0} continuous. Give {1} QUniform, UniformDiscrete or Categorical in the "
-            "recipe, or use {2}.",
+            "{sampler} {0} needs a finite space, and {1} continuous. Give {2} QUniform, UniformDiscrete or Categorical in the "
+            "recipe, or use {3}.",
+            entry.name,
             _names(continuous),
             _them(continuous),
-            _others("cmaes", "grid"),
+            _others(_takes_any_space),
         )
     size = math.prod(distribution.size() or 1 for distribution in space.values())
-    if size > LARGEST_GRID:
+    if size > largest:
         raise OptionError(
             "sampler",
-            "{sampler} grid lays out at most {0} configurations, the recipe's space has {1}. Give it fewer values, or use {2}.",
-            LARGEST_GRID,
+            "{sampler} {0} lays out at most {1} configurations, the recipe's space has {2}. Give it fewer values, or use {3}.",
+            entry.name,
+            largest,
             size,
-            _others("cmaes", "grid"),
+            _others(_takes_any_space),
         )
+
+
+def _takes_any_space(entry: SamplerEntry) -> bool:
+    return not entry.fewest_numbers and entry.largest_grid is None
 
 
 def _named(space: Mapping[str, Distribution], holds: Callable[[Distribution], bool]) -> list[str]:
@@ -237,10 +244,10 @@ def _them(names: Sequence[str]) -> str:
     return "it" if len(names) == 1 else "them"
 
 
-def _others(*wrong: str) -> str:
-    """Return the samplers that would do."""
-    rest = [name for name in SAMPLERS if name not in wrong]
-    return f"{', '.join(rest[:-1])} or {rest[-1]}"
+def _others(would_do: Callable[[SamplerEntry], bool]) -> str:
+    """Return the samplers that would do, in words."""
+    names = [entry.name for entry in SAMPLERS.values() if would_do(entry)]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _is_installed(package: str) -> bool:

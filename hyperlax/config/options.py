@@ -24,6 +24,7 @@ from hyperlax.config.option import (
     to_json,
 )
 from hyperlax.errors import UsageError
+from hyperlax.samplers.registry import SAMPLERS
 
 if TYPE_CHECKING:
     pass
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 TIE_BREAKER = "normalized_auc"
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 LARGEST = 2**31 - 1
-SAMPLERS = ("tpe", "nsgaii", "nsgaiii", "cmaes", "gp", "qmc", "random", "grid")
 SAMPLING_METHODS = ("qmc", "random", "grid", "file")
 PRUNERS = ("none", "asha", "median", "percentile", "hyperband")
+EXPLORERS = ("perturb", "resample", "pb2")
 AGGREGATES = ("mean", "median", "iqm", "worst")
 COUNT = Range(1, LARGEST)
 OBJECTIVE = "final_performance"
@@ -126,7 +127,7 @@ class SearchOptions(RunOptions):
         Metavar("DIRECTION [DIRECTION ...]"),
         By("what is better for each"),
     ]
-    sampler: Annotated[str, "Who suggests the trials.", OneOf(SAMPLERS)] = "tpe"
+    sampler: Annotated[str, "Who suggests the trials.", OneOf(tuple(SAMPLERS))] = "tpe"
     default_trial: Annotated[
         bool,
         "Do not begin with the recipe's own configuration as trial 0.",
@@ -416,7 +417,7 @@ class ReplayOptions(SingleOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PopulationOptions(RunOptions):
+class PbtOptions(RunOptions):
     """Train a population that copies its best members and changes their hyperparameters while they learn."""
 
     population_size: Annotated[int, "Members, all of them lanes of one compiled program.", Range(2)] = 16
@@ -429,7 +430,7 @@ class PopulationOptions(RunOptions):
     explore: Annotated[
         str,
         "How a copy's hyperparameters change: a little, drawn again, or where a Gaussian process expects most.",
-        OneOf(("perturb", "resample", "pb2")),
+        OneOf(EXPLORERS),
     ] = "perturb"
     quantile: Annotated[
         float,
@@ -470,10 +471,10 @@ class PopulationOptions(RunOptions):
         return {OBJECTIVE: "maximize"}
 
     @staticmethod
-    def from_json(stored: Given, where: str) -> PopulationOptions:
+    def from_json(stored: Given, where: str) -> PbtOptions:
         """Return what `to_json` wrote. UsageError, beginning with `where`, for anything else."""
         if "population_size" not in stored:
             raise UsageError(
                 f"{where}: holds no population. Continue the study with hyperlax optuna-hp-search --resume-from."
             )
-        return from_json(PopulationOptions, stored, where)
+        return from_json(PbtOptions, stored, where)

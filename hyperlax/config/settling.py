@@ -15,7 +15,7 @@ from hyperlax.config.option import MAY_CHANGE, Given, options_of
 from hyperlax.config.options import (
     BATCHES_OF_ONE,
     SUPER_BATCH,
-    PopulationOptions,
+    PbtOptions,
     RunOptions,
     SearchOptions,
     SweepOptions,
@@ -45,7 +45,9 @@ def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
         raise OptionError("env_config", "{env_config} is required: an environment such as gymnax.pendulum.")
     if issubclass(kind, SearchOptions):
         names = given.get("objective_names", known["objective_names"].default)
-        later["objective_directions"] = tuple(METRICS.get(name, "maximize") for name in names)
+        later["objective_directions"] = tuple(
+            METRICS[name].direction if name in METRICS else "maximize" for name in names
+        )
         later["study_name"] = f"{recipe.name}_{slug(given['env_config'])}"
     if issubclass(kind, SweepOptions):
         lanes = given.get("runner_hparam_batch_size", "auto")
@@ -99,7 +101,7 @@ def expanded(kind: type, layer: Given, recipe: Recipe) -> dict[str, Any]:
 
 def _run_length(kind: type, recipe: Recipe, modifier: str) -> dict[str, int]:
     length = asdict(recipe.config.run_lengths[modifier])
-    if issubclass(kind, PopulationOptions):
+    if issubclass(kind, PbtOptions):
         length["num_intervals"] = length.pop("num_evaluations")
     return length
 

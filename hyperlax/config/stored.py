@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from hyperlax.config.options import PopulationOptions, SearchOptions
+from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.files import is_too_long
 from hyperlax.reading import DAMAGED, read_json
@@ -61,7 +61,7 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
     return stored["arguments"]
 
 
-def load_recipe_of(directory: Path, stored: SearchOptions | PopulationOptions) -> Recipe:
+def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recipe:
     """Return the recipe that a study started with, searching what the study searches. UsageError if it cannot be loaded.
 
     Its file is the one that the study started with, wherever it is resumed from; where that is gone, its name is looked up.

@@ -1,4 +1,4 @@
-"""The shipped environments as data: what acts in them and what their returns mean. No jax.
+"""The shipped environments as data: the kind of their actions and their reference returns. No jax.
 
 `lo` is the mean return of uniformly random actions, measured by `benchmarks/reference_returns.py --episodes 4096 --seed 0`.
 `hi` is a solved task's return, undiscounted. `source` says where each is from, and calls `hi`
@@ -111,8 +111,6 @@ CATALOG: dict[str, Entry] = {
     "gymnax.frozen_lake": _discrete("FrozenLake-misc", 0.0115, 0.7, f"published, {_REGISTRY}FrozenLake-v1 (optimum 0.74)."),
 }  # fmt: skip
 """Every environment of the gymnax suite, in gymnax's order."""
-
-ACTION_KINDS: dict[str, ActionKind] = {name: entry.action for name, entry in CATALOG.items()}
 
 UNAVAILABLE: dict[str, str] = {
     "gymnax.mnist_bandit": "its images are a download that gymnax 1.0 does not ship. `gymnax.simple_bandit` is the bandit "

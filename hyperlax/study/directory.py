@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hyperlax.config.options import SearchOptions
+from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.envs import slug
 from hyperlax.errors import UsageError
 from hyperlax.files import naming, write_text
@@ -45,7 +45,7 @@ class StudyDirectory:
         self.database = root / "optuna_study.db"
         self.backup = root / "optuna_study.db.backup"
         self.samples = root / SAMPLES
-        self.amendments = root / "amendments.json"
+        self.journal = root / "journal.jsonl"
         self.checkpoints = root / "checkpoints"
         self.confirmation = root / "confirmation"
         self.report = root / "report.html"
@@ -76,10 +76,6 @@ class StudyDirectory:
         mark = self.exec_batch(super_batch) / SUCCESS
         if not mark.exists():
             write_text(mark, "every trial has ended and is on disk\n")
-
-    def asked_from(self, super_batch: int) -> Path:
-        """Of a study that prunes: what was known when the super-batch was asked."""
-        return self.exec_batch(super_batch) / "asked_from.json"
 
     def has_analysis(self, super_batch: int) -> bool:
         """Whether a super-batch's analysis is whole: `trials.csv` is written last."""
@@ -135,7 +131,7 @@ class StudyDirectory:
         )
 
 
-def study_directory(arguments: SearchOptions, recipe: Recipe) -> StudyDirectory:
+def study_directory(arguments: SearchOptions | PbtOptions, recipe: Recipe) -> StudyDirectory:
     """Where a new study goes."""
     return StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
 

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import optuna
 
-from hyperlax.config.options import RUN_LENGTH, PopulationOptions, SearchOptions
+from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
 from hyperlax.config.stored import read_arguments
 from hyperlax.envs import unaliased
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
+from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import from_json
 from hyperlax.study import database, manifest
 from hyperlax.study.confirmation import confirmation_of
+from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import StudyDirectory, holder_of
-from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.pbt_schedule import SCHEDULE_FILE, replay_command
-from hyperlax.study.pedigree import lineage_of, told_intervals
+from hyperlax.study.importances import importances
+from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.records import trial_record
-from hyperlax.study.storage import StudyStorage, importances
+from hyperlax.study.state import trial_record
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,17 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
     directory, arguments = StudyDirectory(root), _arguments(root, asked_by)
     stored = manifest.content_of(directory.manifest)
     space = SearchSpace({name: from_json(text) for name, text in stored.space.items()})
-    directory.check_database(arguments.study_name, isinstance(arguments, PopulationOptions))
+    directory.check_database(arguments.study_name, isinstance(arguments, PbtOptions))
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
             database.back_up(directory.database, copy)
-        with closing(StudyStorage(copy, arguments.study_name, arguments.objectives)) as storage:
-            trials = storage.trials()
+        with closing(StudyDatabase(copy, arguments.study_name, arguments.objectives)) as opened:
+            trials = opened.trials()
     lineage = None
-    if isinstance(arguments, PopulationOptions):
-        trials = told_intervals(trials, arguments.population_size)
-        lineage = lineage_of(trials, arguments.population_size, replay_command(root / SCHEDULE_FILE))
+    if isinstance(arguments, PbtOptions):
+        trials = finished_intervals(trials, arguments.population_size)
+        lineage = lineage_of(trials, arguments.population_size, root)
     record = StudyRecord(
         directory=root,
         study_name=arguments.study_name,
@@ -122,15 +122,15 @@ def recipe_as_it_was(record: StudyRecord) -> Recipe:
     return Recipe(record.recipe, Path(str(stored.recipe.get("path"))), config, space)
 
 
-def _arguments(root: Path, asked_by: str) -> SearchOptions | PopulationOptions:
+def _arguments(root: Path, asked_by: str) -> SearchOptions | PbtOptions:
     stored = read_arguments(root, asked_by)
-    kind = PopulationOptions if "population_size" in stored else SearchOptions
+    kind = PbtOptions if "population_size" in stored else SearchOptions
     return kind.from_json(stored, str(root / "study.json"))
 
 
-def _total(arguments: SearchOptions | PopulationOptions, space: SearchSpace) -> int:
+def _total(arguments: SearchOptions | PbtOptions, space: SearchSpace) -> int:
     """A search suggests no configuration twice, so a finite space ends it; the samples of a sweep may repeat."""
-    if isinstance(arguments, PopulationOptions):
+    if isinstance(arguments, PbtOptions):
         return arguments.population_size * arguments.num_intervals
     size = None if arguments.is_sweep else space.size()
     return arguments.n_trials if size is None else min(arguments.n_trials, size)

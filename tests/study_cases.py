@@ -98,7 +98,9 @@ def killing(function: Callable[..., Any], at: int) -> Callable[..., Any]:
 
 
 def making(backend: Any) -> Callable[[EngineConfig, CheckpointManager | None], Backend]:
-    """Give a fake backend to whoever makes one; any other as it is."""
+    """Give a fake backend to whoever makes one; any other as it is, or what a class makes."""
+    if isinstance(backend, type):
+        return backend
     return backend.bind if isinstance(backend, FakeBackend) else lambda config, checkpoints: backend
 
 
@@ -135,10 +137,10 @@ class Case:
     def recipe(self) -> Recipe:
         return self.given_recipe or recipe_of(self.space)
 
-    def start(self, backend: Backend | None = None, **changes: Any) -> int:
+    def start(self, backend: Backend | type | None = None, **changes: Any) -> int:
         return self._run(None, backend, changes)
 
-    def resume(self, backend: Backend | None = None, retry_failed: bool = False, **changes: Any) -> int:
+    def resume(self, backend: Backend | type | None = None, retry_failed: bool = False, **changes: Any) -> int:
         return self._run(self.directory, backend, changes, retry_failed)
 
     def invalidate(self, *trials: int, reason: str | None = None) -> int:
@@ -181,7 +183,11 @@ class Case:
         write_text(directory / "trials.csv", "")
 
     def _run(
-        self, resume_from: Path | None, backend: Backend | None, changes: dict[str, Any], retry_failed: bool = False
+        self,
+        resume_from: Path | None,
+        backend: Backend | type | None,
+        changes: dict[str, Any],
+        retry_failed: bool = False,
     ) -> int:
         arguments = arguments_of(self.root, **{**self.arguments, **changes})
         make, stop = making(backend or FakeBackend()), Stop()

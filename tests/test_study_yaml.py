@@ -20,10 +20,9 @@ from hyperlax.errors import UsageError
 from hyperlax.recipe import dotted, load
 from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete
 from hyperlax.studies import PlannedStudy, planned_studies
-from hyperlax.study import run as runs
 from hyperlax.study import single
 from tests.desk import ROOT
-from tests.fake_backend import FakeBackend
+from tests.fake_backend import train_with_fakes
 from tests.study_cases import MIXED, arguments_of, recipe_of
 from tests.test_bad_input import refused, table
 
@@ -55,12 +54,7 @@ def _elsewhere(tmp_path, monkeypatch):
 @pytest.fixture
 def trained(monkeypatch):
     """Studies are trained by a fake, and make no pages."""
-    run_study = runs.run_study
-
-    def run(*given: Any, **more: Any) -> int:
-        return run_study(*given, **more, runner=FakeBackend(), write_pages=lambda record, directory: None)
-
-    monkeypatch.setattr(runs, "run_study", run)
+    train_with_fakes(monkeypatch, pages=False)
 
 
 def planned(text: str, *words: str, base: str = BASE) -> PlannedStudy:

@@ -151,7 +151,7 @@ class Shape:
     def value_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, 1, orthogonal(2**0.5), orthogonal(1.0))
 
-    def work(self, epochs: float) -> float:
+    def flops(self, epochs: float) -> float:
         """Estimate the multiplications of one `step` of one seed. A gradient costs three forward passes."""
         size = self.environment.observation_size
         policy, value = self.policy_network.multiplications(size), self.value_network.multiplications(size)
@@ -178,11 +178,11 @@ class Shape:
             observation=observation,
         )
 
-    def renew(self, old: State, fresh: State) -> State:
+    def reset(self, old: State, fresh: State) -> State:
         """Return the state of a lane that a new trial takes over; nothing of the old one is kept."""
         return fresh
 
-    def rekey(self, state: State, key: Array) -> State:
+    def with_key(self, state: State, key: Array) -> State:
         """Return the state with another key, from which all later random numbers follow."""
         return state._replace(key=key)
 
@@ -199,7 +199,7 @@ class Shape:
             statistics=normalizer.observe(state.statistics, seen),
         )
 
-    def acting(self, state: State) -> Acting:
+    def policy_params(self, state: State) -> Acting:
         """Return the parameters of the policy's network and its statistics."""
         return Acting(state.policy.network, state.statistics)
 

@@ -106,7 +106,7 @@ class Shape:
     def q_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, 1, lecun_normal(), lecun_normal())
 
-    def work(self, epochs: float) -> float:
+    def flops(self, epochs: float) -> float:
         """Estimate the multiplications of one `step` of one seed.
 
         A gradient costs three forward passes; one that only passes through a network costs two.
@@ -138,11 +138,11 @@ class Shape:
         )
         return off_policy.begin(self, train_key, reset_key, learner, self.action_size)
 
-    def renew(self, old: State, fresh: State) -> State:
+    def reset(self, old: State, fresh: State) -> State:
         """Return the state of a lane that a new trial takes over."""
-        return off_policy.renew(old, fresh)
+        return off_policy.reset(old, fresh)
 
-    def rekey(self, state: State, key: Array) -> State:
+    def with_key(self, state: State, key: Array) -> State:
         """Return the state with another key, from which all later random numbers follow."""
         return state._replace(key=key)
 
@@ -166,7 +166,7 @@ class Shape:
 
         return off_policy.iterate(self, state, lane, iteration, draw=draw, choose=choose, update=learn)
 
-    def acting(self, state: State) -> Acting:
+    def policy_params(self, state: State) -> Acting:
         """Return the parameters of the policy's network, whose first outputs are the mean, and its statistics."""
         return Acting(state.learner.policy, state.statistics)
 

@@ -2,12 +2,14 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
 from hyperlax.arguments import SingleArguments
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
+from hyperlax.study.progress import ProgressLine
 from hyperlax.study.single import run_single
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from tests.fake_backend import FakeBackend
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def test_without_a_terminal_each_batch_is_a_line(tmp_path, capsys):
-    Case(tmp_path).start()
+    Case(tmp_path, observers=[ProgressLine()]).start()
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines] == ["3/12", "6/12", "8/12", "11/12", "12/12"]
     assert "\x1b" not in "".join(lines)
@@ -90,11 +92,11 @@ def test_seven_failures_are_no_rate(tmp_path):
     assert case.start(FakeBackend(fail=dict.fromkeys(range(6), "diverged"))) == 0
 
 
-def single(tmp_path, runner):
+def single(tmp_path, backend):
     arguments = SingleArguments(
         "sac_test", "gymnax.pendulum", None, None, (), str(tmp_path), "INFO", 0, 2, "mean", 500, 5, 4, False
     )
-    return run_single(arguments, recipe_of(MIXED), SAC(), runner)
+    return run_single(arguments, recipe_of(MIXED), SAC(), backend.bind)
 
 
 def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, capsys):
@@ -117,15 +119,18 @@ def test_a_single_training_that_fails_exits_with_1_and_the_reason(tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    ("runner", "reason"),
+    ("backend", "reason"),
     [
         (FakeBackend(raises={0: ValueError("the tank is\n empty")}), "ValueError: the tank is empty (lane 0)"),
-        (FakeBackend(gives={0: lambda result: None}), "the runner returned None; a BatchResult is needed (lane 0)"),
+        (
+            FakeBackend(gives={0: lambda result: replace(result, curve=None)}),
+            "the backend returned the curve None; a Curve is needed (lane 0)",
+        ),
     ],
     ids=["raises", "gives nothing"],
 )
-def test_a_single_training_that_breaks_leaves_its_files_too(tmp_path, capsys, runner, reason):
-    assert single(tmp_path, runner) == 1
+def test_a_single_training_that_breaks_leaves_its_files_too(tmp_path, capsys, backend, reason):
+    assert single(tmp_path, backend) == 1
     directory = tmp_path / "sac_test" / "gymnax_pendulum" / "single_0000"
     assert capsys.readouterr().out == f"The training failed: {reason}\nIts files: {directory}\n"
     (row,) = read_csv(directory / "summary.csv")

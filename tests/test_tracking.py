@@ -123,7 +123,7 @@ def test_a_fault_is_told_again_only_after_something_else(tmp_path, caplog):
         for _ in range(4):
             tracking.follow(lambda: record)
             assert asked.acquire(timeout=60)
-        tracking.end(lambda: record, 0)
+        tracking.study_ended(lambda: record, 0)
     said = warnings(caplog)
     assert len(said) == 2 and said[0] == said[1]
     assert "ValueError: no such thing. The study is not affected." in said[0]
@@ -144,7 +144,7 @@ def test_the_end_waits_for_a_tracker_only_so_long(tmp_path, caplog, monkeypatch,
         monkeypatch.setattr(tracking_module, "LONGEST_SECONDS", 0.3)
     record, began = study(tmp_path, [3.0]), time.monotonic()
     with caplog.at_level(logging.WARNING), closing(Tracking(Hangs(), tmp_path, stop)) as tracking:
-        tracking.end(lambda: record, 0)
+        tracking.study_ended(lambda: record, 0)
     assert time.monotonic() - began < 30
     (said,) = warnings(caplog)
     assert said.startswith(

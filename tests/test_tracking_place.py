@@ -177,10 +177,10 @@ def test_without_mlflow_nothing_runs(tmp_path, monkeypatch, capsys):
 def test_the_flags_reach_the_study(installed, monkeypatch):
     given: list[Any] = []
     monkeypatch.setattr(tracking, "_import_mlflow", lambda: None)
-    monkeypatch.setattr(runs, "run_study", lambda *args, **more: given.append(more["tracker"]) or 0)
+    monkeypatch.setattr(runs, "run_study", lambda *args, **more: given.append(more["observers"][-1]) or 0)
     assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-experiment", "pendulum"]) == 0
     assert cli.main(SEARCH) == 0
     sweep = ["sweep-hp-samples", *SEARCH[1:], "--num-samples", "4", "--track", "mlflow"]
     assert cli.main(sweep) == 0
-    assert [tracker and tracker.name for tracker in given] == ["MLflow", None, "MLflow"]
+    assert [following._tracker and following._tracker.name for following in given] == ["MLflow", None, "MLflow"]
     assert list(installed.iterdir()) == [], "a tracker writes nothing before the study runs"

@@ -17,7 +17,7 @@ from typing import Any
 
 import optuna
 
-from hyperlax import samples
+from hyperlax.config import samples
 from hyperlax.errors import UsageError
 from hyperlax.fields import Field, apply, check_together, dotted, fields_of
 from hyperlax.hyperparams import AlgorithmConfig

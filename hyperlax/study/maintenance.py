@@ -12,11 +12,11 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.checks import check_space
+from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
-from hyperlax.sampler_checks import check_search
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
@@ -32,7 +32,7 @@ _COMPANIONS = ("-journal", "-wal", "-shm")
 """SQLite's files beside a database; one left beside another database would be taken for its own."""
 
 
-def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
+def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
     """Replay journal and batches into a new database, keep the damaged one, and say what was restored. Returns 0.
 
     Trials whose batch is not on disk are trained again by the next resume. UsageError for a directory without a study, or for a
@@ -40,7 +40,7 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
     one is whole.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    check_search(arguments, recipe.space)
+    check_space(arguments, recipe.space)
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
     with _ending_on_refusal(directory), only_one_process(root):
@@ -68,7 +68,7 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
 
 
 def invalidate(
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     recipe: Recipe,
     root: Path,
     trials: Sequence[int],

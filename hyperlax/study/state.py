@@ -14,12 +14,12 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.arguments import StudyArguments
-from hyperlax.constraints import parse_constraint, violations
+from hyperlax.config.constraints import parse_constraint, violations
+from hyperlax.config.first_trials import first_trials
+from hyperlax.config.options import SearchOptions
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
 from hyperlax.files import cell
-from hyperlax.first_trials import first_trials
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe, apply, dotted
@@ -350,7 +350,7 @@ class StudyState:
 
 
 def open_state(
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     recipe: Recipe,
     directory: StudyDirectory,
     manifest: Manifest | None,
@@ -387,7 +387,7 @@ def open_state(
     )
 
 
-def _make_sampler(arguments: StudyArguments, recipe: Recipe, manifest: Manifest | None) -> Sampler:
+def _make_sampler(arguments: SearchOptions, recipe: Recipe, manifest: Manifest | None) -> Sampler:
     """Return the sampler of a search, or of a sweep if the recipe is `Presampled`."""
     space = SearchSpace(recipe.space)
     if isinstance(recipe, Presampled):
@@ -403,7 +403,7 @@ def _make_sampler(arguments: StudyArguments, recipe: Recipe, manifest: Manifest 
     )
 
 
-def is_pooled(arguments: StudyArguments) -> bool:
+def is_pooled(arguments: SearchOptions) -> bool:
     """Return whether trials end at different times in a study, so that their lanes are refilled."""
     return arguments.pruner != "none" or arguments.seed_schedule == "racing"
 

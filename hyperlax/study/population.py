@@ -27,8 +27,8 @@ from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import Rows, TrialEnd, write_batch
 from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, score_of
 from hyperlax.study.live import LiveStudy
-from hyperlax.study.loop import Resumed
 from hyperlax.study.progress import clock
+from hyperlax.study.trials import Resumed
 from hyperlax.trial import BatchResult, HparamBatch, Trial
 
 log = logging.getLogger(__name__)

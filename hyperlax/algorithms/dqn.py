@@ -163,7 +163,7 @@ def q_values(shape: Shape, q: Any, statistics: ObservationStatistics, lane: Lane
     return output(shape.q_network, q, seen, lane.networks["critic_network"])
 
 
-def td_loss(
+def _td_loss(
     shape: Shape, q: Any, target: Any, statistics: ObservationStatistics, lane: Lane, batch: Transition
 ) -> Array:
     """Return mean Huber(target - Q(s, a)) over the lane's own B of the batch's rows."""
@@ -188,7 +188,7 @@ def update(shape: Shape, learner: Learner, state: State, lane: Lane, iteration: 
     hyperparam = lane.hyperparam
     rows = replay.sample(state.replay, key, shape.batch_rows, shape.steps_per_iteration, iteration)
     batch = replay.unpack(rows, shape.environment.observation_size, 1)
-    gradient = jax.grad(lambda q: td_loss(shape, q, learner.target, state.statistics, lane, batch))(learner.q)
+    gradient = jax.grad(lambda q: _td_loss(shape, q, learner.target, state.statistics, lane, batch))(learner.q)
     scale = jnp.where(hyperparam.decay_learning_rates, remaining(state.steps, lane), 1.0)
     q, optimizer = ADAM.descend(
         learner.q, gradient, learner.optimizer, scale * hyperparam.critic_lr, hyperparam.max_grad_norm

@@ -29,7 +29,7 @@ from hyperlax.networks.initializers import lecun_normal
 from hyperlax.networks.masked import MaskedMLP, output
 
 ADAM = Adam(epsilon=1e-8)
-LOG_STD_RANGE = (-20.0, 2.0)  # of the reference implementation, github.com/rail-berkeley/softlearning
+_LOG_STD_RANGE = (-20.0, 2.0)  # of the reference implementation, github.com/rail-berkeley/softlearning
 
 
 class Learner(NamedTuple):
@@ -157,7 +157,7 @@ class Shape:
 
         def choose(observation: Array, draws: tuple[Array, Array], number: Array) -> tuple[Array, Array]:
             noise, uniform = draws
-            drawn, _ = draw_action(self, state.learner.policy, state.statistics, lane, observation, noise)
+            drawn, _ = _draw_action(self, state.learner.policy, state.statistics, lane, observation, noise)
             action = jnp.where(number < lane.hyperparam.warmup_rollout_length, uniform, drawn)
             return bounds.scale(action), action
 
@@ -189,10 +189,10 @@ def policy_output(
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
     out = output(shape.policy_network, policy, seen, lane.networks["actor_network"])
     mean, log_std = jnp.split(out, 2, axis=-1)
-    return mean, jnp.clip(log_std, *LOG_STD_RANGE)
+    return mean, jnp.clip(log_std, *_LOG_STD_RANGE)
 
 
-def draw_action(
+def _draw_action(
     shape: Shape, policy: Any, statistics: ObservationStatistics, lane: Lane, observation: Array, noise: Array
 ) -> tuple[Array, Array]:
     """Return a reparametrized action in [-1, 1], float32[..., action], and its log density in the environment's units [...]."""
@@ -223,7 +223,7 @@ def update(shape: Shape, learner: Learner, state: State, lane: Lane, iteration: 
         return q_values(shape, critics, state.statistics, lane, observation, action)
 
     def draw(policy: Any, observation: Array, key: Array) -> tuple[Array, Array]:
-        return draw_action(shape, policy, state.statistics, lane, observation, jax.random.normal(key, extent))
+        return _draw_action(shape, policy, state.statistics, lane, observation, jax.random.normal(key, extent))
 
     next_action, next_log_prob = draw(learner.policy, batch.next_observation, next_key)
     next_q = q(learner.targets, batch.next_observation, next_action)

@@ -29,10 +29,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import bootstrap
 
 from benchmarks.problems import SEVERAL, SINGLE, Problem
-from hyperlax.analysis.hypervolume import hypervolume
+from hyperlax.pareto import hypervolume
+from hyperlax.samplers.distributions import SearchSpace
+from hyperlax.samplers.optuna import OptunaSampler
 from hyperlax.space import UniformContinuous
-from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.suggest import Questioner
 
 TRIALS = 256
 WIDTHS = (1, 4, 16, 64)
@@ -52,7 +52,7 @@ def ours(problem: Problem, sampler: str, width: int, trials: int, seed: int) -> 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = space_of(problem)
     objectives = len(problem.reference) or 1
-    asker = Questioner(space, sampler, ("minimize",) * objectives, seed, width)
+    asker = OptunaSampler(space, sampler, ("minimize",) * objectives, seed, width)
     history: list[FrozenTrial] = []
     while len(history) < trials:
         start = len(history)
@@ -99,7 +99,7 @@ def volumes(problem: Problem, seed: int) -> tuple[float, float]:
     trials = POPULATION * GENERATIONS
     plain = optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
     found = ours(problem, "nsgaii", POPULATION, trials, seed), optunas(problem, plain, trials)
-    one, other = (hypervolume(np.array([t.values for t in side]), np.array(problem.reference)) for side in found)
+    one, other = (hypervolume(-np.array([t.values for t in side]), -np.array(problem.reference)) for side in found)
     return one, other
 
 

@@ -122,7 +122,7 @@ def watch(flags: WatchFlags) -> int:
 
 def report(flags: ReportFlags) -> int:
     """The pages at the study's root."""
-    from hyperlax.analysis import write_study_pages
+    from hyperlax.analysis.pages import write_study_pages
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.directory import StudyDirectory, check_writable
     from hyperlax.study.opened import open_study, with_confirmation
@@ -176,7 +176,7 @@ def export(flags: ExportFlags) -> int:
     with writing(path):
         new_file(given)
         if flags.format == "optuna-journal":
-            from hyperlax.study.journal import write_journal
+            from hyperlax.study.export import write_journal
 
             write_journal(directory, path, record.study_name)
         else:

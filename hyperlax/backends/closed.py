@@ -120,6 +120,11 @@ class ClosedBatches(LanesBackend):
         """Return what the batch of these trials has cost."""
         return self._ended[next(iter(numbers))].timing
 
+    def close(self) -> None:
+        """Let go of the threads, which stop at the next segment."""
+        self._stop.set()
+        super().close()
+
     def _batch(self, trials: tuple[Trial, ...], group: int) -> _Batch:
         algorithm, lanes = self._needs(HparamBatch(trials))
         return _Batch(algorithm, 0, group, trials=trials, lanes=lanes, should_stop=self._stop.is_set)

@@ -82,7 +82,7 @@ class LanesBackend(ABC):
         self.lanes, self.slots = registry.lanes, len(slot_devices)
         self.device = f"{first.device_kind} ({first.platform}), {self.slots} slots"
         self._task, self._registry, self._packing = task, registry, dict(packing or {})
-        self._seed, self._stream, self._repetitions = seed, stream, repetitions
+        self._seed, self.stream, self._repetitions = seed, stream, repetitions
         self._costs = costs or Costs(first.device_kind, first.platform, None)
         self._devices, self._checkpoints = list(slot_devices), checkpoints
         self._used: list[Any] = []
@@ -235,7 +235,7 @@ class LanesBackend(ABC):
             self._registry.program(algorithm, self._devices[slot], lanes),
             seed=self._seed,
             repetitions=self._repetitions,
-            stream=self._stream,
+            stream=self.stream,
             place=(slot, index),
         )
 
@@ -261,7 +261,7 @@ class LanesBackend(ABC):
             if not set(metadata.trials) <= by_number.keys():
                 continue
             batch = HparamBatch(tuple(by_number[number] for number in metadata.trials))
-            parts = (*self._needs(batch), self._registry.num_seeds, self._seed, self._stream)
+            parts = (*self._needs(batch), self._registry.num_seeds, self._seed, self.stream)
             if metadata.is_compatible(identity_of(self._task, batch.trials, *parts)):
                 yield batch, metadata
 

@@ -32,13 +32,13 @@ _DIRECTORY = re.compile(
 _FILE = re.compile(
     "|".join(
         (
-            r"study\.(json|yaml)|samples\.csv|amendments\.json|mlflow\.json|pbt_schedule\.json",
+            r"study\.(json|yaml)|samples\.csv|journal\.jsonl|mlflow\.json|pbt_schedule\.json",
             rf"report\.html|trials\.csv|confirmation\.csv|{_BEST}",
             r"optuna_study\.db(\.backup|\.damaged\d*)?(-journal|-wal|-shm)?",
             r"agents/trial_\d+\.(safetensors|json|gif)",
             rf"{_CHECKPOINTS}/((trial|pool)_\d+|population)\.npz",
             rf"analysis_plots/({_PLOT}|plotly\.min\.js)",
-            rf"{_EXEC}/(success\.txt|asked_from\.json|analysis/({_PLOT}|trials\.csv|{_BEST}))",
+            rf"{_EXEC}/(success\.txt|analysis/({_PLOT}|trials\.csv|{_BEST}))",
             rf"{_BATCH}/((hyperparams|curves|summary|timeline|intermediate)\.csv|timing\.json|success\.txt)",
             rf"(({_DIRECTORY.pattern})/)?{TEMPORARY.pattern}",
         )

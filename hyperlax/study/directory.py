@@ -17,6 +17,7 @@ from hyperlax.arguments import StudyArguments
 from hyperlax.envs import slug
 from hyperlax.errors import UsageError
 from hyperlax.files import naming, write_text
+from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study.refusals import FULL, refusing_what_is_forbidden
@@ -45,7 +46,7 @@ class StudyDirectory:
         self.database = root / "optuna_study.db"
         self.backup = root / "optuna_study.db.backup"
         self.samples = root / SAMPLES
-        self.amendments = root / "amendments.json"
+        self.journal = root / "journal.jsonl"
         self.checkpoints = root / "checkpoints"
         self.confirmation = root / "confirmation"
         self.report = root / "report.html"
@@ -76,10 +77,6 @@ class StudyDirectory:
         mark = self.exec_batch(super_batch) / SUCCESS
         if not mark.exists():
             write_text(mark, "every trial has ended and is on disk\n")
-
-    def asked_from(self, super_batch: int) -> Path:
-        """Of a study that prunes: what was known when the super-batch was asked."""
-        return self.exec_batch(super_batch) / "asked_from.json"
 
     def has_analysis(self, super_batch: int) -> bool:
         """Whether a super-batch's analysis is whole: `trials.csv` is written last."""
@@ -135,7 +132,7 @@ class StudyDirectory:
         )
 
 
-def study_directory(arguments: StudyArguments, recipe: Recipe) -> StudyDirectory:
+def study_directory(arguments: StudyArguments | PopulationArguments, recipe: Recipe) -> StudyDirectory:
     """Where a new study goes."""
     return StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from hyperlax.algorithms.padding import Padding
 from hyperlax.algorithms.workload import Workload
@@ -14,13 +14,39 @@ from hyperlax.engine.batch import schedule_of
 from hyperlax.engine.keys import SEARCH, Stream
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.runner import LaneRunner
-from hyperlax.errors import UsageError
+from hyperlax.files import convert
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.programs import Budget, choose_paddings, shares
-from hyperlax.reading import DAMAGED, fits
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
 from hyperlax.trial import Trial
+
+
+class _Shape(TypedDict):
+    """What study.json keeps of `TorsoShape`."""
+
+    widths: list[int]
+    activations: list[str]
+    layer_norms: list[bool]
+
+
+class _Padding(TypedDict):
+    """What study.json keeps of `Padding`."""
+
+    networks: dict[str, _Shape]
+    minibatches: list[int]
+    batch_rows: int
+
+
+class _Packing(TypedDict):
+    """What study.json keeps under `packing`."""
+
+    super_batch: int
+    slots: int
+    automatic_lanes: int | None
+    asked_lanes: int | None
+    lanes: dict[str, int]
+    paddings: list[_Padding]
 
 
 @dataclass(frozen=True)
@@ -111,12 +137,5 @@ def make_runner(task: Task) -> LaneRunner:
 
 
 def _stored_paddings(chosen: Mapping[str, Any]) -> list[Padding]:
-    """The paddings that study.json keeps. UsageError if anything under `packing` is not what was written there."""
-    optional = dict.fromkeys(("automatic_lanes", "asked_lanes"), int | None)
-    numbers = {"super_batch": int, "slots": int, **optional, "lanes": dict[str, int]}
-    try:
-        if not all(fits(chosen[name], kind) for name, kind in numbers.items()):
-            raise TypeError(f"one of {', '.join(numbers)}")
-        return [Padding.from_json(padding) for padding in chosen["paddings"]]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UsageError(f"study.json: `packing` is not what Hyperlax writes there ({error}). {DAMAGED}") from error
+    """Return the paddings that study.json keeps. UsageError if anything under `packing` is not what was written there."""
+    return [Padding.from_json(padding) for padding in convert(chosen, _Packing, "study.json: `packing`")["paddings"]]

@@ -12,8 +12,7 @@ import numpy as np
 
 from hyperlax.analysis.lost import LostFile, reading
 from hyperlax.analysis.timeline import timeline_of
-from hyperlax.files import read_csv
-from hyperlax.reading import fits
+from hyperlax.files import convert, read_csv
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
@@ -98,10 +97,7 @@ def _timing(path: Path) -> dict[str, Any]:
     with reading(path):
         stored = json.loads(path.read_text(encoding="utf-8"))
         known = {name: stored[name] for name in (*SUMMED, "peak_memory_bytes")}
-        for name, value in known.items():
-            if not fits(value, float | None):
-                raise ValueError(f"`{name}` is {value!r}")
-        return known
+        return convert(known, dict[str, int | float | None], str(path))
 
 
 def _curve(rows: list[dict[str, str]]) -> LearningCurve:

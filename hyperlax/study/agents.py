@@ -12,8 +12,8 @@ from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
 from hyperlax.errors import UsageError
 from hyperlax.files import is_too_long
 from hyperlax.own_environments import registered
-from hyperlax.reading import read_json
 from hyperlax.recipe import Recipe, dotted
+from hyperlax.study.manifest import content_of
 from hyperlax.study.ranking import ranked, the_best, winners
 from hyperlax.study.record import StudyRecord
 from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
@@ -83,12 +83,9 @@ def environment_of(about: Mapping[str, Any], given: Path) -> str:
 
 
 def _recipe_of_study(directory: Path) -> Any:
-    """What the study.json of a directory says of its recipe's path, None where there is none."""
-    if not (directory / "study.json").exists():
-        return None
-    stored = read_json(directory / "study.json")
-    recipe = stored.get("recipe") if isinstance(stored, dict) else None
-    return recipe.get("path") if isinstance(recipe, dict) else None
+    """Return the path of the recipe that the study.json of a directory names, None if there is none."""
+    path = directory / "study.json"
+    return content_of(path).recipe.get("path") if path.exists() else None
 
 
 def find_agent(given: Path, number: int | None, asked_by: str) -> Path:

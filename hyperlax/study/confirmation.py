@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hyperlax.errors import UsageError
 from hyperlax.fields import filled
-from hyperlax.files import cell, read_csv
+from hyperlax.files import cell, decode, read_csv
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS, PER_SEED, ReferenceReturns, of_curve
 from hyperlax.recipe import apply, dotted
@@ -115,7 +115,7 @@ def names(configurations: Sequence[Configuration]) -> str:
 
 
 def _read_batch(path: Path, wanted: dict[int, Trial], seeds: int) -> dict[int, Result]:
-    if json.loads((path / "timing.json").read_text(encoding="utf-8"))["seeds"] != seeds:
+    if decode(path / "timing.json", dict[str, Any])["seeds"] != seeds:
         return {}
     ends = {end.number: end for end in read_ends(path)}
     asked = {number: trial for number, trial in wanted.items() if number in ends}

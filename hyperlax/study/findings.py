@@ -11,7 +11,6 @@ from optuna.trial import FrozenTrial
 
 from hyperlax.arguments import StudyArguments
 from hyperlax.envs import canonical
-from hyperlax.metrics import ReferenceReturns
 from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study.confirmation import confirmation_of
@@ -79,7 +78,7 @@ def record_of(
         versions=manifest.versions,
         device=manifest.device,
         space=manifest.space,
-        reference=ReferenceReturns(**manifest.reference),
+        reference=manifest.reference,
         trials=[conversation.record(trial) for trial in trials],
         importances=importances(trials, arguments.objectives),
         base=manifest.recipe["config"],

@@ -17,7 +17,6 @@ from hyperlax.engine.pruning import Standings
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.files import write_text
-from hyperlax.metrics import ReferenceReturns
 from hyperlax.output import printing_to_whoever_listens
 from hyperlax.recipe import Recipe
 from hyperlax.study import database, findings
@@ -76,7 +75,7 @@ class StudyLoop:
         self._retry_failed = retry_failed
         self._confirmer, self._show = confirmer, show
         self._environment = canonical(arguments.env_config)
-        self._reference = ReferenceReturns(**manifest.reference)
+        self._reference = manifest.reference
         self._objectives = arguments.objectives
         self._width = arguments.optuna_study_batch_size
         self._failures = Failures(arguments.max_failure_rate)

@@ -11,7 +11,6 @@ import optuna
 
 from hyperlax.arguments import RUN_LENGTH, StudyArguments
 from hyperlax.envs import unaliased
-from hyperlax.metrics import ReferenceReturns
 from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
 from hyperlax.resumed_arguments import read_arguments
@@ -85,7 +84,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         versions=stored.versions,
         device=stored.device,
         space=stored.space,
-        reference=ReferenceReturns(**stored.reference),
+        reference=stored.reference,
         trials=[trial_record(trial, space, list(arguments.objectives), root) for trial in trials],
         importances=importances(trials, arguments.objectives) if with_importances else {},
         lineage=lineage,

@@ -25,7 +25,6 @@ from hyperlax.engine.population import Measured, Point, Population, Selection, r
 from hyperlax.envs import canonical
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import write_json
-from hyperlax.metrics import ReferenceReturns
 from hyperlax.output import heard, printing_to_whoever_listens
 from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
 from hyperlax.recipe import Recipe
@@ -68,7 +67,7 @@ class PopulationLoop:
         self._arguments, self._recipe = arguments, recipe
         self._directory, self._manifest = directory, manifest
         self._make, self._analyse = make, analyse
-        self._reference = ReferenceReturns(**manifest.reference)
+        self._reference = manifest.reference
         self._selection = selection_of(arguments, recipe)
         self._checkpoint = Checkpoint(directory.checkpoints / CHECKPOINT, 0.0)
         self._schedule_file = directory.root / SCHEDULE_FILE

@@ -90,7 +90,7 @@ def _start(arguments: PopulationArguments, recipe: Recipe, make: Make, analyse: 
         space=space_to_json(recipe.space),
         versions=installed_versions(),
         device=members.device,
-        reference=vars(reference_returns(arguments.env_config)).copy(),
+        reference=reference_returns(arguments.env_config),
         lanes=arguments.population_size,
         packing={},
         first_trials=[],

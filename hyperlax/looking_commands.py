@@ -187,10 +187,12 @@ def export(flags: ExportFlags) -> int:
 
 def delete(flags: DeleteFlags) -> int:
     """The files of a study."""
+    from hyperlax.analysis.plots import CONFIRMATION, HYPERVOLUME, OF_A_POPULATION, PARETO, PLOTS
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.deletion import delete as remove
 
-    return remove(named_directory(flags.directory, "delete"), flags.yes)
+    plots = [f"{plot.name}.html" for plot in (PARETO, HYPERVOLUME, CONFIRMATION, *OF_A_POPULATION, *PLOTS)]
+    return remove(named_directory(flags.directory, "delete"), flags.yes, plots)
 
 
 def dashboard(flags: DashboardFlags) -> int:

@@ -13,6 +13,7 @@ from hyperlax.errors import UsageError
 from hyperlax.files import is_too_long
 from hyperlax.own_environments import registered
 from hyperlax.recipe import Recipe, dotted
+from hyperlax.study.directory import AGENTS, MANIFEST
 from hyperlax.study.manifest import content_of
 from hyperlax.study.ranking import ranked, the_best, winners
 from hyperlax.study.record import StudyRecord
@@ -24,7 +25,7 @@ _FILE = re.compile(rf"trial_(\d+)({re.escape(ARRAYS)}|{re.escape(ABOUT)})")
 
 def agent_path(directory: Path, number: int) -> Path:
     """Of a trial's agent below a study's directory, without suffix."""
-    return directory / "agents" / f"trial_{number:05d}"
+    return directory / AGENTS / f"trial_{number:05d}"
 
 
 def write_agents(
@@ -64,7 +65,7 @@ def keep_only_the_best(record: StudyRecord) -> None:
     if len(record.objectives) == 1:
         best = [*best, *ranked(record)[: record.arguments["confirm_top"]]]
     beaten = {trial.number for trial in record.trials if trial.state in ENDED} - {trial.number for trial in best}
-    for path in (record.directory / "agents").glob("trial_*"):
+    for path in (record.directory / AGENTS).glob("trial_*"):
         found = _FILE.fullmatch(path.name)
         if found and int(found[1]) in beaten:
             path.unlink(missing_ok=True)
@@ -84,7 +85,7 @@ def environment_of(about: Mapping[str, Any], given: Path) -> str:
 
 def _recipe_of_study(directory: Path) -> Any:
     """Return the path of the recipe that the study.json of a directory names, None if there is none."""
-    path = directory / "study.json"
+    path = directory / MANIFEST
     return content_of(path).recipe.get("path") if path.exists() else None
 
 

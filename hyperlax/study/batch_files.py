@@ -19,12 +19,18 @@ from hyperlax.files import escaped, read_csv, write_csv, write_json, write_text
 from hyperlax.metrics import METRICS, ReferenceReturns, compute
 from hyperlax.recipe import dotted
 from hyperlax.stays import TIMELINE, Stay
-from hyperlax.study.directory import SUCCESS
+from hyperlax.study.directory import (
+    CURVES_CSV,
+    HYPERPARAMS_CSV,
+    INTERMEDIATE_CSV,
+    SUCCESS,
+    SUMMARY_CSV,
+    TIMING_JSON,
+)
 from hyperlax.study.reasons import reason_of
 from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Outcome, Trial
 
 CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
-INTERMEDIATE = "intermediate.csv"
 SUMMARY = ("trial", "state", "reason", *METRICS, "seconds", "steps")
 STAYS = ("trial", "state", *Stay._fields)
 UNKNOWN_AFTER_AN_ERROR = (
@@ -76,8 +82,8 @@ def write_batch(
     write_csv(directory / TIMELINE, STAYS, _stay_rows(ends, result.outcomes))
     if intermediate is not None:
         ends = [replace(end, intermediate=tuple(map(tuple, intermediate[end.number]))) for end in ends]
-        write_csv(directory / INTERMEDIATE, ("trial", "segment", "of", *judged), _intermediate_rows(ends))
-    mark_complete(directory, ends, "" if intermediate is None else f", with {INTERMEDIATE}")
+        write_csv(directory / INTERMEDIATE_CSV, ("trial", "segment", "of", *judged), _intermediate_rows(ends))
+    mark_complete(directory, ends, "" if intermediate is None else f", with {INTERMEDIATE_CSV}")
     return ends
 
 
@@ -94,14 +100,14 @@ def write_tables(
     A trial that claims to be COMPLETE without finite metrics is a FAIL from here on.
     """
     ends = judge_all(batch, result, reference, searched, aggregate)
-    write_hyperparams(directory / "hyperparams.csv", batch)
-    write_csv(directory / "curves.csv", CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
+    write_hyperparams(directory / HYPERPARAMS_CSV, batch)
+    write_csv(directory / CURVES_CSV, CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
     write_csv(
-        directory / "summary.csv",
+        directory / SUMMARY_CSV,
         SUMMARY,
         (_summary_row(end, outcome) for end, outcome in zip(ends, result.outcomes, strict=True)),
     )
-    write_json(directory / "timing.json", result.timing)
+    write_json(directory / TIMING_JSON, result.timing)
     return ends
 
 
@@ -143,17 +149,17 @@ def judge(
 
 def read_ends(directory: Path) -> list[TrialEnd]:
     """How the trials of a complete batch ended, to the last bit as `write_batch` said. Raises DamagedBatch."""
-    path = directory / "summary.csv"
+    path = directory / SUMMARY_CSV
     rows = _read_rows(path, ("state", "reason", *METRICS))
     ends = [_read_end(path, number, row) for number, row in rows.items()]
     with _blaming(directory / SUCCESS):
-        prunes = INTERMEDIATE in (directory / SUCCESS).read_text(encoding="utf-8")
-    return _with_intermediate(directory / INTERMEDIATE, ends) if prunes else ends
+        prunes = INTERMEDIATE_CSV in (directory / SUCCESS).read_text(encoding="utf-8")
+    return _with_intermediate(directory / INTERMEDIATE_CSV, ends) if prunes else ends
 
 
 def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
     """Trial number -> name -> cell, of a complete batch. Raises DamagedBatch, also if a name is no column."""
-    return _read_rows(directory / "hyperparams.csv", names)
+    return _read_rows(directory / HYPERPARAMS_CSV, names)
 
 
 def failed_batch(

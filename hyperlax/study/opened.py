@@ -17,9 +17,9 @@ from hyperlax.resumed_arguments import read_arguments
 from hyperlax.space import from_json
 from hyperlax.study import database, manifest
 from hyperlax.study.confirmation import confirmation_of
-from hyperlax.study.directory import StudyDirectory, holder_of
+from hyperlax.study.directory import SCHEDULE, StudyDirectory, holder_of
 from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.pbt_schedule import SCHEDULE_FILE, replay_command
+from hyperlax.study.pbt_schedule import replay_command
 from hyperlax.study.pedigree import lineage_of, told_intervals
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.records import trial_record
@@ -72,7 +72,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
     lineage = None
     if isinstance(arguments, PopulationArguments):
         trials = told_intervals(trials, arguments.population_size)
-        lineage = lineage_of(trials, arguments.population_size, replay_command(root / SCHEDULE_FILE))
+        lineage = lineage_of(trials, arguments.population_size, replay_command(root / SCHEDULE))
     record = StudyRecord(
         directory=root,
         study_name=arguments.study_name,

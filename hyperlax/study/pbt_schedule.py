@@ -17,9 +17,8 @@ from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
 from hyperlax.recipe import Recipe, apply, dotted
 from hyperlax.space import Categorical, Distribution
+from hyperlax.study.directory import SCHEDULE
 from hyperlax.study.record import TrialRecord
-
-SCHEDULE_FILE = "pbt_schedule.json"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def describe_schedule(arguments: PopulationArguments, recipe: Recipe, path: Sequ
 
 def read_schedule(path: Path) -> Schedule:
     """Read a file. UsageError if it does not hold a schedule."""
-    return decode(path, Schedule, f"Give the {SCHEDULE_FILE} of a pbt run.")
+    return decode(path, Schedule, f"Give the {SCHEDULE} of a pbt run.")
 
 
 def configurations(schedule: Schedule, algorithm: AlgorithmConfig, where: str) -> list[AlgorithmConfig]:

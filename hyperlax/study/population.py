@@ -32,11 +32,11 @@ from hyperlax.study import findings
 from hyperlax.study.agents import about_recipe, about_training, agent_path
 from hyperlax.study.batch_files import TrialEnd, judge_all, write_batch
 from hyperlax.study.conversation import Conversation
-from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.directory import SCHEDULE, StudyDirectory
 from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.generation_files import outcome_of
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.pbt_schedule import SCHEDULE_FILE, describe_schedule, replay_command
+from hyperlax.study.pbt_schedule import describe_schedule, replay_command
 from hyperlax.study.pedigree import Pedigree
 from hyperlax.study.progress import clock
 from hyperlax.study.record import StudyRecord
@@ -70,7 +70,7 @@ class PopulationLoop:
         self._reference = manifest.reference
         self._selection = selection_of(arguments, recipe)
         self._checkpoint = Checkpoint(directory.checkpoints / CHECKPOINT, 0.0)
-        self._schedule_file = directory.root / SCHEDULE_FILE
+        self._schedule_file = directory.root / SCHEDULE
         self._stop = Stop()
         self._watched = heard(sys.stderr)
         self._best = -np.inf

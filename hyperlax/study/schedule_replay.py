@@ -10,7 +10,8 @@ from hyperlax.errors import UsageError
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.population import make_members
 from hyperlax.recipe import Recipe
-from hyperlax.study.pbt_schedule import SCHEDULE_FILE, Schedule, changing, configurations
+from hyperlax.study.directory import SCHEDULE
+from hyperlax.study.pbt_schedule import Schedule, changing, configurations
 from hyperlax.study.single import run_single
 from hyperlax.study.training import run_length
 from hyperlax.trial import Trial
@@ -27,7 +28,7 @@ def replay(arguments: SingleArguments, recipe: Recipe, schedule: Schedule) -> in
     where = str(arguments.params)
     configs = configurations(schedule, recipe.config.algorithm, where)
     runner = runner_of_schedule(arguments, schedule, configs, where)
-    beside = {SCHEDULE_FILE: {**vars(schedule), "schedule": list(schedule.schedule)}}
+    beside = {SCHEDULE: {**vars(schedule), "schedule": list(schedule.schedule)}}
     return run_single(arguments, recipe, configs[0], runner, kind="replay", beside=beside)
 
 

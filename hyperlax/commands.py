@@ -45,9 +45,9 @@ def obey(words: Sequence[str]) -> int:
     run = next(run for kind, run in COMMANDS.values() if type(flags) is kind)
     if not getattr(flags, "json", False):
         return run(flags)
-    from hyperlax.study.shown import lines_apart
+    from hyperlax.study.reporters import json_on_stdout
 
-    with lines_apart():
+    with json_on_stdout():
         return run(flags)
 
 
@@ -247,15 +247,16 @@ def _run(flags: SearchFlags | SweepFlags, arguments: StudyArguments, recipe: Rec
     """A study to its end, shown as the flags say; `directory` of one that goes on. Returns the exit status."""
     from hyperlax.study.directory import study_directory
     from hyperlax.study.launcher import run_study
-    from hyperlax.study.shown import Silent, in_json
-    from hyperlax.tracking import tracker_of
+    from hyperlax.study.reporters import reporter, run_in_json
+    from hyperlax.tracking.mlflow import mlflow_observers
 
     where = directory or study_directory(arguments, recipe).root
-    tracker = tracker_of(flags, arguments.study_name, where, is_new=directory is None)
-    run = partial(run_study, arguments, recipe, directory, retry_failed=flags.retry_failed, tracker=tracker)
+    tracking = (flags.track, flags.tracking_uri, flags.tracking_experiment)
+    observers = mlflow_observers(*tracking, arguments.study_name, where, is_new=directory is None)
+    run = partial(run_study, arguments, recipe, directory, retry_failed=flags.retry_failed)
     if flags.json:
-        return in_json(lambda show: run(show=show), where)
-    return run(show=Silent) if flags.quiet else run()
+        return run_in_json(lambda shown: run(observers=[shown, *observers]), where)
+    return run(observers=observers if flags.quiet else [reporter(), *observers])
 
 
 def _check_output(flags: SearchFlags) -> None:

@@ -16,12 +16,12 @@ from hyperlax.command_parts import recipe_name
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.first_trials import first_trials
 from hyperlax.flags import SearchFlags
-from hyperlax.output import heard
 from hyperlax.recipe import Recipe, load, searching
 from hyperlax.sampler_checks import check_search
 from hyperlax.space_entries import changes_of
 from hyperlax.study.directory import refuse_running, study_directory
 from hyperlax.study.launcher import refuse_existing
+from hyperlax.study.reporters import safe
 from hyperlax.study_files import StudyFile, read_study_file
 
 INTERRUPTED = (130, 143)
@@ -63,7 +63,7 @@ def in_turn(studies: Sequence[PlannedStudy], run: Callable[[PlannedStudy], int],
     stream: where the last line goes, which says of several studies which ended how.
     """
     ended: dict[str, int] = {}
-    stream = heard(stream)
+    stream = safe(stream)
     for number, study in enumerate(studies, start=1):
         if len(studies) > 1:
             print(f"Study {number} of {len(studies)}: {study.file}, in {study.directory}.", file=stream, flush=True)
@@ -131,7 +131,7 @@ def _status(study: PlannedStudy, run: Callable[[PlannedStudy], int]) -> int:
     try:
         return run(study)
     except HyperlaxError as error:
-        print(f"hyperlax: {study.file}: {error}", file=heard(sys.stderr))
+        print(f"hyperlax: {study.file}: {error}", file=safe(sys.stderr))
         return error.exit_code
 
 

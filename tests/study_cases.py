@@ -30,8 +30,9 @@ from hyperlax.study.launcher import run_study
 from hyperlax.study.planning import print_plan
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.repair import repair
-from hyperlax.study.tracking import Tracker
+from hyperlax.study.reporters import reporter
 from hyperlax.study.training import StudyRunner, runner_of_confirmation
+from hyperlax.tracking.mlflow import MlflowObserver, Writer
 from tests.fake_runner import FakeRunner
 
 MIXED: dict[str, Distribution] = {
@@ -116,7 +117,7 @@ class Case:
     """One study in one directory, started and resumed. pages: the records that the analysis got, with their directories.
 
     recipe: by default SAC with the search space. analyse: what makes pages, by default nothing but notes that it was called.
-    confirmer: makes the runner of the confirmation. tracker: follows every run of it from now on.
+    confirmer: makes the runner of the confirmation. tracker: has every run of it from now on written by it.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class Case:
         recipe: Recipe | None = None,
         analyse: Analyse | None = None,
         confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
-        tracker: Tracker | None = None,
+        tracker: Writer | None = None,
         **arguments: Any,
     ):
         self.root = root
@@ -193,4 +194,5 @@ class Case:
         arguments = arguments_of(self.root, **{**self.arguments, **changes})
         runner = runner or FakeRunner()
         parts = (runner, self.analyse, retry_failed, self.confirmer)
-        return run_study(arguments, self.recipe, resume_from, *parts, tracker=self.tracker)
+        observers = [reporter(), *([MlflowObserver(self.tracker)] if self.tracker else [])]
+        return run_study(arguments, self.recipe, resume_from, *parts, observers=observers)

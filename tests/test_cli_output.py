@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hyperlax import cli, commands
-from hyperlax.output import Heard
+from hyperlax.study.reporters import SafeStream
 from tests.desk import ROOT
 from tests.fake_runner import FakeRunner
 from tests.study_cases import Case
@@ -87,11 +87,11 @@ def test_a_terminal_that_goes_away_takes_no_study_with_it(tmp_path, monkeypatch)
 
 
 def test_an_output_on_a_full_disk_is_logged_once_and_a_reader_who_left_is_not(caplog):
-    for stream in (Heard(Left()), Heard(Left(errno.ENOSPC))):
+    for stream in (SafeStream(Left()), SafeStream(Left(errno.ENOSPC))):
         print("a", file=stream, flush=True)
         print("b", file=stream, flush=True)
     assert [record.getMessage() for record in caplog.records] == [
-        "The output cannot be written (No space left on device). The run goes on without it."
+        "The output cannot be written (No space left on device). The run continues without it."
     ]
 
 

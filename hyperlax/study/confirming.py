@@ -9,16 +9,18 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
+from typing import cast
 
 from hyperlax.arguments import StudyArguments
+from hyperlax.backends.base import Backend
 from hyperlax.checkpoints import Checkpoints
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import failed_batch, write_batch
 from hyperlax.study.confirmation import configurations, names, read_results
 from hyperlax.study.directory import BATCH, SUCCESS, StudyDirectory
 from hyperlax.study.manifest import resume_command
-from hyperlax.study.pool import run_batches
-from hyperlax.study.progress import Progress
+from hyperlax.study.observer import Observer, Training, tell, training
+from hyperlax.study.pool import BusyLanes, run_batches
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.results import problem_of
@@ -34,7 +36,7 @@ class Confirming:
     """A confirmation while it runs. deadline: of `time.monotonic`, after which no batch starts.
 
     make_runner: gives what trains some configurations on `arguments.confirm_seeds` new seeds, called only if any is missing.
-    show: makes what shows how far it is.
+    observers: are told how it goes.
     """
 
     def __init__(
@@ -45,11 +47,11 @@ class Confirming:
         make_runner: Callable[[Sequence[Trial]], StudyRunner],
         stop: Stop,
         deadline: float,
-        show: Callable[..., Progress] = Progress,
+        observers: Sequence[Observer] = (),
     ):
         self._arguments, self._recipe, self._directory = arguments, recipe, directory
         self._make_runner, self._stop, self._deadline = make_runner, stop, deadline
-        self._show = show
+        self._observers = observers
         self._seeds = arguments.confirm_seeds
         self._batches = directory.confirmation
         self._checkpoints = Checkpoints(directory.confirmation / "checkpoints", arguments.checkpoint_seconds)
@@ -95,16 +97,16 @@ class Confirming:
         plan = runner.plan(trials, self._checkpoints.heads())
         log.info("%s", plan.sentence())
         left = {trial.number for trial in trials}
-        name, direction = next(iter(record.objectives.items()))
-        with self._show(len(trials), name, direction, task="confirmation") as progress:
-            progress.expect(len(trials) * self._seeds * self._arguments.total_timesteps)
+        lanes = BusyLanes(lambda steps: tell(self._observers, lambda observer: observer.steps_done(steps)))
+        steps = len(trials) * self._seeds * self._arguments.total_timesteps
+        with training(self._observers, Training("confirmation", len(trials), steps, None, cast(Backend, lanes))):
 
             def start(batch: HparamBatch) -> None:
                 self._began[batch] = time.monotonic()
                 self._checkpoints.keep_only(batch.numbers)
 
             def train(batch: HparamBatch) -> BatchResult:
-                with progress.batch(len(batch.trials)) as report:
+                with lanes.batch(len(batch.trials)) as report:
                     return runner.run(
                         batch,
                         should_stop=self._stop.is_set,
@@ -113,7 +115,7 @@ class Confirming:
                     )
 
             def end(batch: HparamBatch, future: Future[BatchResult]) -> Sequence[HparamBatch]:
-                instead = self._batch_ends(batch, future, record, progress)
+                instead = self._batch_ends(batch, future, record)
                 if not instead and not self._is_interruption(future.exception()):
                     left.difference_update(batch.numbers)
                 return instead
@@ -131,7 +133,7 @@ class Confirming:
         return not left
 
     def _batch_ends(
-        self, batch: HparamBatch, future: Future[BatchResult], record: StudyRecord, progress: Progress
+        self, batch: HparamBatch, future: Future[BatchResult], record: StudyRecord
     ) -> Sequence[HparamBatch]:
         """Write a batch's files. Of one that raised the two halves are run instead, until the one at fault is alone."""
         error, seconds = future.exception(), time.monotonic() - self._began.pop(batch)
@@ -150,9 +152,7 @@ class Confirming:
         space, aggregate = self._recipe.space, self._arguments.aggregate
         ends = write_batch(self._next_batch(), batch, counted, record.reference, space, aggregate)
         self._checkpoints.forget(batch.numbers)
-        for trial in ends:
-            progress.finished(trial.number, trial.state, None)
-        progress.batch_ended()
+        tell(self._observers, lambda observer: observer.trials_ended(ends))
         return ()
 
     @staticmethod

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyperlax.arguments import StudyArguments
-from hyperlax.constraints import are_satisfied
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
 from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import TrialEnd, judge_all, write_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.failures import Failures
-from hyperlax.study.progress import Progress
+from hyperlax.study.observer import Observer, tell
 from hyperlax.trial import BatchResult, HparamBatch
 
 log = logging.getLogger(__name__)
@@ -31,14 +30,14 @@ class Endings:
         reference: ReferenceReturns,
         conversation: Conversation,
         failures: Failures,
-        progress: Progress,
+        observers: Sequence[Observer],
     ):
-        self._leading, self._searched = arguments.objective_names[0], recipe.space.keys()
+        self._searched = recipe.space.keys()
         self._judged = list(arguments.judged)
         self._reference, self._aggregate, self._conversation = reference, arguments.aggregate, conversation
-        self._constraints, self._save_agents = arguments.constraints, arguments.save_agents
+        self._save_agents = arguments.save_agents
         self._root, self._about = root, {"study": arguments.study_name, **about_recipe(recipe)}
-        self._failures, self._progress = failures, progress
+        self._failures, self._observers = failures, observers
 
     def finish(
         self,
@@ -63,9 +62,7 @@ class Endings:
         _log_failures(ends)
         for end in ends:
             self._failures.count(end.state, end.reason)
-            wins = end.state == "COMPLETE" and are_satisfied(self._constraints, end.metrics)
-            self._progress.finished(end.number, end.state, end.metrics[self._leading] if wins else None)
-        self._progress.batch_ended()
+        tell(self._observers, lambda observer: observer.trials_ended(ends))
 
 
 def _log_failures(ends: Sequence[TrialEnd]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -28,11 +28,10 @@ from hyperlax.study.directory import (
 )
 from hyperlax.study.findings import Analyse
 from hyperlax.study.loop import StudyLoop
+from hyperlax.study.observer import Observer
 from hyperlax.study.presampled import Presampled
-from hyperlax.study.progress import Progress
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
-from hyperlax.study.tracking import Tracker
 from hyperlax.study.training import StudyRunner, reference_returns, runner_of_confirmation, runner_of_study
 
 
@@ -44,24 +43,24 @@ def run_study(
     analyse: Analyse | None = None,
     retry_failed: bool = False,
     confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
-    show: Callable[..., Progress] = Progress,
-    tracker: Tracker | None = None,
+    observers: Sequence[Observer] = (),
 ) -> int:
     """Run a study, or go on with the one in `resume_from`, until it has `n_trials` finished trials. Returns the exit status.
 
     0: done, or out of time. 1: too many trials failed. 130, 143: interrupted. UsageError, before anything is written, for what
     cannot run; HyperlaxError, with the command that goes on, when the system refuses to write. retry_failed: of the study in
     `resume_from`, see `StudyLoop`. runner, confirmer: what trains, by default the engine. analyse: by default
-    `hyperlax.analysis`, imported when first needed. show: makes what shows how far it is. tracker: follows the study elsewhere.
+    `hyperlax.analysis`, imported when first needed. observers: are told how the study
+    goes, and are closed at the end.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_search(arguments, recipe.space)
     deadline = time.monotonic() + (arguments.timeout or float("inf"))
     if resume_from is None:
-        return _start(arguments, recipe, runner, analyse or write_pages, deadline, confirmer, show, tracker)
+        return _start(arguments, recipe, runner, analyse or write_pages, deadline, confirmer, observers)
     directory = StudyDirectory(resume_from)
     return _resume(
-        arguments, recipe, directory, runner, analyse or write_pages, deadline, retry_failed, confirmer, show, tracker
+        arguments, recipe, directory, runner, analyse or write_pages, deadline, retry_failed, confirmer, observers
     )
 
 
@@ -72,8 +71,7 @@ def _start(
     analyse: Analyse,
     deadline: float,
     confirmer: Callable[..., StudyRunner],
-    show: Callable[..., Progress],
-    tracker: Tracker | None,
+    observers: Sequence[Observer],
 ) -> int:
     directory = study_directory(arguments, recipe)
     refuse_running(directory.root)
@@ -97,7 +95,7 @@ def _start(
         if isinstance(recipe, Presampled):
             samples.write(directory.samples, recipe.samples)
         loop = StudyLoop(
-            arguments, recipe, directory, manifest, analyse, deadline, confirmer=confirmer, show=show, tracker=tracker
+            arguments, recipe, directory, manifest, analyse, deadline, confirmer=confirmer, observers=observers
         )
         return loop.run(lambda: ready)
 
@@ -111,17 +109,14 @@ def _resume(
     deadline: float,
     retry_failed: bool,
     confirmer: Callable[..., StudyRunner],
-    show: Callable[..., Progress],
-    tracker: Tracker | None,
+    observers: Sequence[Observer],
 ) -> int:
     stored = manifests.read(directory.manifest, recipe)
     command = manifests.search_command(arguments, recipe, directory)
     manifest = replace(stored, arguments=arguments.to_json(), command=command)
     with _ending_on_refusal(directory), only_one_process(directory.root):
         check_writable(directory)
-        loop = StudyLoop(
-            arguments, recipe, directory, manifest, analyse, deadline, retry_failed, confirmer, show, tracker
-        )
+        loop = StudyLoop(arguments, recipe, directory, manifest, analyse, deadline, retry_failed, confirmer, observers)
         return loop.run(lambda: runner or runner_of_study(arguments, recipe, stored))
 
 

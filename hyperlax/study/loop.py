@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
-
-from optuna.trial import TrialState
+from pathlib import Path
+from typing import cast
 
 from hyperlax.arguments import StudyArguments
+from hyperlax.backends.base import Backend
 from hyperlax.checkpoints import Checkpoints
 from hyperlax.engine.pruning import Standings
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.files import write_text
-from hyperlax.output import printing_to_whoever_listens
 from hyperlax.recipe import Recipe
 from hyperlax.study import database, findings
 from hyperlax.study.confirming import Confirming
@@ -26,17 +26,17 @@ from hyperlax.study.endings import Endings
 from hyperlax.study.failures import Failures
 from hyperlax.study.findings import Analyse
 from hyperlax.study.manifest import Manifest
+from hyperlax.study.observer import Observer, Training, tell, training
 from hyperlax.study.opening import converse
 from hyperlax.study.overlap import is_pooled, lanes_of, overlap_of
-from hyperlax.study.pool import Background
+from hyperlax.study.pool import Background, BusyLanes
 from hyperlax.study.pooled import PooledTraining, rule_of
-from hyperlax.study.progress import Progress
 from hyperlax.study.record import StudyRecord
+from hyperlax.study.reporters import ignoring_broken_output
 from hyperlax.study.stopping import Stop, stopping_on_signals
-from hyperlax.study.storage import StudyStorage, is_feasible
+from hyperlax.study.storage import StudyStorage
 from hyperlax.study.summary import print_end
 from hyperlax.study.super_batches import SuperBatches
-from hyperlax.study.tracking import Tracker, Tracking
 from hyperlax.study.training import StudyRunner, runner_of_confirmation
 from hyperlax.study.untold import untold_trials
 from hyperlax.study_yaml import in_full
@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 class StudyLoop:
     """A study while it runs. deadline: of `time.monotonic`, after which no hparam batch starts.
 
-    retry_failed: begin by letting failed trials wait to be run again. confirmer: gives the runner of the confirmation. show: makes
-    what shows how far it is. tracker: follows the study elsewhere, None where nothing does.
+    retry_failed: begin by letting failed trials wait to be run again. confirmer: gives the runner of the confirmation.
+    observers: are told how the study goes, and are closed at the end.
     """
 
     def __init__(
@@ -61,19 +61,17 @@ class StudyLoop:
         deadline: float,
         retry_failed: bool = False,
         confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
-        show: Callable[..., Progress] = Progress,
-        tracker: Tracker | None = None,
+        observers: Sequence[Observer] = (),
     ):
         self._arguments = arguments
         self._recipe = recipe
         self._directory = directory
         self._manifest = manifest
         self._stop = Stop()
-        self._tracking = Tracking(tracker, directory.root, self._stop)
-        self._analyse = self._tracking.after(analyse)
+        self._analyse = analyse
         self._deadline = deadline
         self._retry_failed = retry_failed
-        self._confirmer, self._show = confirmer, show
+        self._confirmer, self._observers = confirmer, observers
         self._environment = canonical(arguments.env_config)
         self._reference = manifest.reference
         self._objectives = arguments.objectives
@@ -97,13 +95,13 @@ class StudyLoop:
         if not self._arguments.is_sweep:
             write_text(self._directory.file, in_full(self._arguments, self._recipe))
         self._storage = StudyStorage(self._directory.database, self._arguments.study_name, self._objectives)
-        with (
-            closing(self._storage),
-            closing(self._tracking),
-            closing(self._background),
-            stopping_on_signals(self._stop),
-            printing_to_whoever_listens(),
-        ):
+        with ExitStack() as stack:
+            stack.enter_context(closing(self._storage))
+            for observer in self._observers:
+                stack.callback(observer.close)
+            stack.enter_context(closing(self._background))
+            stack.enter_context(stopping_on_signals(self._stop))
+            stack.enter_context(ignoring_broken_output())
             self._storage.describe(
                 {
                     "recipe": self._recipe.name,
@@ -127,7 +125,7 @@ class StudyLoop:
             for trial in (trial for trial in finished if not self._conversation.is_invalidated(trial.number)):
                 self._failures.count(trial.state.name, trial.user_attrs.get("reason", ""))
             self._write_analysis()
-            self._tracking.follow(self._record)
+            tell(self._observers, lambda observer: observer.study_started(self._record))
             if self._conversation.finished() < self._arguments.n_trials:
                 self._train(runner())
             self._background.wait()
@@ -143,7 +141,7 @@ class StudyLoop:
                 saved=self._checkpoints.saved_trials(),
             )
             status = status or self._confirm()
-            self._tracking.end(self._record, status)
+            tell(self._observers, lambda observer: observer.study_ended(self._record, status))
             return status
 
     def _confirm(self) -> int:
@@ -158,7 +156,7 @@ class StudyLoop:
 
         make_runner = partial(self._confirmer, self._arguments, self._recipe, self._manifest.packing)
         parts = (self._arguments, self._recipe, self._directory, make_runner, self._stop, self._deadline)
-        confirming = Confirming(*parts, self._show)
+        confirming = Confirming(*parts, self._observers)
         return confirming.run(self._record, write_pages, self._retry_failed)
 
     def _record(self) -> StudyRecord:
@@ -179,24 +177,27 @@ class StudyLoop:
     def _train(self, runner: StudyRunner) -> None:
         """Until enough trials are finished or something says stop."""
         self._note(runner)
-        with self._new_progress() as progress:
-            self._endings = Endings(
-                self._arguments,
-                self._recipe,
-                self._directory.root,
-                self._reference,
-                self._conversation,
-                self._failures,
-                progress,
-            )
-            if self._standings:
-                self._train_pooled(self._standings, runner, progress)
-            else:
-                self._train_super_batches(runner, progress)
+        self._endings = Endings(
+            self._arguments,
+            self._recipe,
+            self._directory.root,
+            self._reference,
+            self._conversation,
+            self._failures,
+            self._observers,
+        )
+        if self._standings:
+            self._train_pooled(self._standings, runner)
+            return
+        lanes = BusyLanes(lambda steps: tell(self._observers, lambda observer: observer.steps_done(steps)))
+        missing = self._arguments.n_trials - self._conversation.finished()
+        steps = missing * self._arguments.num_seeds * self._arguments.total_timesteps
+        with training(self._observers, Training("search", self._arguments.n_trials, steps, None, cast(Backend, lanes))):
+            self._train_super_batches(runner, lanes)
 
-    def _train_super_batches(self, runner: StudyRunner, progress: Progress) -> None:
+    def _train_super_batches(self, runner: StudyRunner, lanes: BusyLanes) -> None:
         """Super-batch after super-batch, each in batches that train to their end."""
-        training = SuperBatches(
+        super_batches = SuperBatches(
             self._arguments,
             self._recipe.config.algorithm,
             runner,
@@ -204,7 +205,7 @@ class StudyLoop:
             conversation=self._conversation,
             endings=self._endings,
             checkpoints=self._checkpoints,
-            progress=progress,
+            lanes=lanes,
             stop=self._stop,
             ended=lambda: self._note(runner),
         )
@@ -214,13 +215,15 @@ class StudyLoop:
                 self._exhausted = self._conversation.finished() < self._arguments.n_trials
                 return
             self._back_up()
-            training.run(asked, self._may_start)
+            super_batches.run(asked, self._may_start)
             self._trials_ended(runner)
 
-    def _train_pooled(self, standings: Standings, runner: StudyRunner, progress: Progress) -> None:
+    def _train_pooled(self, standings: Standings, runner: StudyRunner) -> None:
         """All super-batches in lanes that are refilled."""
+        lanes = lanes_of(self._manifest, self._width)
         with closing(runner.pools(self._arguments.num_seeds)) as pools:
-            training = PooledTraining(
+            what = Training("search", self._arguments.n_trials, None, lanes, cast(Backend, pools))
+            pooled = PooledTraining(
                 self._arguments,
                 self._recipe.config.algorithm,
                 self._reference,
@@ -230,12 +233,13 @@ class StudyLoop:
                 standings=standings,
                 pools=pools,
                 checkpoints=self._checkpoints,
-                progress=progress,
-                lanes=lanes_of(self._manifest, self._width),
+                observers=self._observers,
+                lanes=lanes,
                 asked=self._back_up,
                 changed=lambda: self._trials_ended(runner),
             )
-            training.run(self._stop.is_set, self._may_start)
+            with training(self._observers, what):
+                pooled.run(self._stop.is_set, self._may_start)
         self._exhausted = self._may_start() and self._conversation.finished() < self._arguments.n_trials
 
     def _trials_ended(self, runner: StudyRunner) -> None:
@@ -263,18 +267,6 @@ class StudyLoop:
             self._manifest = manifest
             manifest.write(self._directory.manifest)
 
-    def _new_progress(self) -> Progress:
-        name, direction = next(iter(self._objectives.items()))
-        progress = self._show(self._arguments.n_trials, name, direction)
-        for trial in self._conversation.trials():
-            if trial.state.is_finished():
-                wins = trial.state == TrialState.COMPLETE and is_feasible(trial)
-                progress.finished(trial.number, trial.state.name, trial.values[0] if wins else None)
-        if self._standings is None:
-            missing = self._arguments.n_trials - self._conversation.finished()
-            progress.expect(missing * self._arguments.num_seeds * self._arguments.total_timesteps)
-        return progress
-
     def _may_start(self) -> bool:
         return not self._stop.is_set() and not self._failures.too_many and time.monotonic() < self._deadline
 
@@ -284,5 +276,9 @@ class StudyLoop:
         for number in range(findings.finished_super_batches(self._conversation, self._width)):
             self._directory.close_super_batch(number)
         parts = (self._arguments, self._recipe, self._manifest, self._directory, self._conversation)
-        for work in findings.prepare(self._analyse, *parts):
+        for work in findings.prepare(self._analyse_and_tell, *parts):
             self._background.start(work)
+
+    def _analyse_and_tell(self, record: StudyRecord, directory: Path) -> None:
+        self._analyse(record, directory)
+        tell(self._observers, lambda observer: observer.super_batch_ended(record, directory))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
 from hyperlax.trial import BatchResult, HparamBatch
 
@@ -56,6 +57,44 @@ def _collect(
     done, _ = wait(running, TICK_SECONDS, FIRST_COMPLETED)
     for future in sorted(done, key=lambda future: running[future].trials[0].number):
         queue.extendleft(reversed(on_end(running.pop(future), future)))
+
+
+class BusyLanes:
+    """The lanes of closed batches, as observers ask for them. tell: gets the environment steps that were done."""
+
+    def __init__(self, tell: Callable[[int], None]):
+        self._tell, self._lock = tell, threading.Lock()
+        self._batches: list[list[int]] = []
+
+    @property
+    def occupied(self) -> int:
+        """Lanes that hold a trial."""
+        with self._lock:
+            return sum(trials for trials, _ in self._batches)
+
+    @property
+    def preparing(self) -> int:
+        """Lanes that hold a trial whose program is still being made."""
+        with self._lock:
+            return sum(trials for trials, is_training in self._batches if not is_training)
+
+    @contextmanager
+    def batch(self, trials: int) -> Iterator[Callable[[int], None]]:
+        """Around the run of a batch: its `report` of `hyperlax.trial.Runner`. Until that is called its program is being made."""
+        batch = [trials, False]
+
+        def report(steps: int) -> None:
+            with self._lock:
+                batch[1] = True
+                self._tell(steps)
+
+        with self._lock:
+            self._batches.append(batch)
+        try:
+            yield report
+        finally:
+            with self._lock:
+                self._batches = [other for other in self._batches if other is not batch]
 
 
 class Background:

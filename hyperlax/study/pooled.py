@@ -20,7 +20,7 @@ from hyperlax.study.batch_files import failed_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.course import Course, first_points, legal
 from hyperlax.study.endings import Endings
-from hyperlax.study.progress import AtWork, Progress
+from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.storage import StudyStorage
 from hyperlax.trial import NOT_FINITE, BatchResult, Curve, HparamBatch, Outcome
@@ -59,7 +59,7 @@ class PooledTraining:
         standings: Standings,
         pools: Pools,
         checkpoints: Checkpoints,
-        progress: Progress,
+        observers: Sequence[Observer],
         lanes: int,
         asked: Callable[[], None],
         changed: Callable[[], None],
@@ -67,7 +67,7 @@ class PooledTraining:
         self._arguments, self._base, self._reference = arguments, base, reference
         self._storage, self._conversation, self._endings = storage, conversation, endings
         self._standings, self._pools, self._checkpoints = standings, pools, checkpoints
-        self._progress, self._lanes, self._asked, self._changed = progress, lanes, asked, changed
+        self._observers, self._lanes, self._asked, self._changed = observers, lanes, asked, changed
         self._rule, self._judged = standings.rule, list(arguments.judged)
         self._courses: dict[int, Course] = {}
         self._waiting: list[int] = []
@@ -77,7 +77,6 @@ class PooledTraining:
 
     def run(self, should_stop: Callable[[], bool], may_start: Callable[[], bool]) -> None:
         """Go on until every trial has ended, no more may start, or it shall stop; then what is in lanes is saved."""
-        self._progress.ask(self._at_work)
         self._recall()
         while not should_stop():
             self._fill(may_start)
@@ -271,12 +270,8 @@ class PooledTraining:
 
     def _count_steps(self) -> None:
         steps = self._pools.timing()["steps"]
-        self._progress.stepped(steps - self._steps)
-        self._steps = steps
-
-    def _at_work(self) -> AtWork:
-        preparing = self._pools.preparing
-        return AtWork(max(0, self._pools.occupied - preparing), preparing, self._lanes)
+        done, self._steps = steps - self._steps, steps
+        tell(self._observers, lambda observer: observer.steps_done(done))
 
     def _super_batch(self, number: int) -> int:
         return number // self._arguments.optuna_study_batch_size

@@ -25,7 +25,6 @@ from hyperlax.engine.population import Measured, Point, Population, Selection, r
 from hyperlax.envs import canonical
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import write_json
-from hyperlax.output import heard, printing_to_whoever_listens
 from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study import findings
@@ -40,6 +39,7 @@ from hyperlax.study.pbt_schedule import describe_schedule, replay_command
 from hyperlax.study.pedigree import Pedigree
 from hyperlax.study.progress import clock
 from hyperlax.study.record import StudyRecord
+from hyperlax.study.reporters import ignoring_broken_output, safe
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.storage import StudyStorage
 from hyperlax.study.suggest import Questioner
@@ -72,7 +72,7 @@ class PopulationLoop:
         self._checkpoint = Checkpoint(directory.checkpoints / CHECKPOINT, 0.0)
         self._schedule_file = directory.root / SCHEDULE
         self._stop = Stop()
-        self._watched = heard(sys.stderr)
+        self._watched = safe(sys.stderr)
         self._best = -np.inf
         self._began = self._drawn = time.monotonic()
 
@@ -82,7 +82,7 @@ class PopulationLoop:
         self._directory.check_database(arguments.study_name, is_population=True)
         self._manifest.write(self._directory.manifest)
         storage = StudyStorage(self._directory.database, arguments.study_name, arguments.objectives)
-        with closing(storage), stopping_on_signals(self._stop), printing_to_whoever_listens():
+        with closing(storage), stopping_on_signals(self._stop), ignoring_broken_output():
             storage.describe(
                 {
                     "recipe": self._recipe.name,

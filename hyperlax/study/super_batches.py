@@ -17,8 +17,7 @@ from hyperlax.study.batch_files import failed_batch
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.course import legal
 from hyperlax.study.endings import Endings
-from hyperlax.study.pool import run_batches
-from hyperlax.study.progress import Progress
+from hyperlax.study.pool import BusyLanes, run_batches
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.results import problem_of
 from hyperlax.study.stopping import Stop
@@ -41,13 +40,13 @@ class SuperBatches:
         conversation: Conversation,
         endings: Endings,
         checkpoints: Checkpoints,
-        progress: Progress,
+        lanes: BusyLanes,
         stop: Stop,
         ended: Callable[[], None],
     ):
         self._width, self._seeds, self._base = arguments.optuna_study_batch_size, arguments.num_seeds, base
         self._runner, self._storage, self._conversation = runner, storage, conversation
-        self._endings, self._checkpoints, self._progress = endings, checkpoints, progress
+        self._endings, self._checkpoints, self._lanes = endings, checkpoints, lanes
         self._stop, self._ended = stop, ended
         self._began: dict[HparamBatch, float] = {}
 
@@ -68,7 +67,7 @@ class SuperBatches:
         )
 
     def _train(self, batch: HparamBatch) -> BatchResult:
-        with self._progress.batch(len(batch.trials)) as report:
+        with self._lanes.batch(len(batch.trials)) as report:
             return self._runner.run(
                 batch,
                 should_stop=self._stop.is_set,

@@ -122,7 +122,7 @@ def watch(flags: WatchFlags) -> int:
 
 def report(flags: ReportFlags) -> int:
     """The pages at the study's root."""
-    from hyperlax.analysis import write_study_pages
+    from hyperlax.analysis.pages import write_study_pages
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.directory import StudyDirectory, check_writable
     from hyperlax.study.opened import open_study, with_confirmation
@@ -187,12 +187,12 @@ def export(flags: ExportFlags) -> int:
 
 def delete(flags: DeleteFlags) -> int:
     """The files of a study."""
-    from hyperlax.analysis.plots import CONFIRMATION, HYPERVOLUME, OF_A_POPULATION, PARETO, PLOTS
+    from hyperlax.analysis.plots import PLOTS
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.deletion import delete as remove
 
-    plots = [f"{plot.name}.html" for plot in (PARETO, HYPERVOLUME, CONFIRMATION, *OF_A_POPULATION, *PLOTS)]
-    return remove(named_directory(flags.directory, "delete"), flags.yes, plots)
+    pages = [f"{plot.name}.html" for plot in PLOTS]
+    return remove(named_directory(flags.directory, "delete"), flags.yes, pages)
 
 
 def dashboard(flags: DashboardFlags) -> int:

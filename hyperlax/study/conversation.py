@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.constraints import violations
+from hyperlax.constraints import parse_constraint, violations
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
 from hyperlax.files import cell
@@ -84,7 +84,7 @@ class Conversation:
         self._apply_amendments()
         states = {trial.number: trial.state for trial in self.trials()}
         for path in self._untold():
-            ends = read_ends(path)
+            ends = read_ends(path, self._needed())
             unknown = [end.number for end in ends if end.number not in states]
             if unknown:
                 raise HyperlaxError(
@@ -100,7 +100,7 @@ class Conversation:
 
         HyperlaxError if a trial that is asked again is not the one that its batch trained; DamagedBatch as `recover`.
         """
-        batches = [(path, read_ends(path)) for path in self._untold()]
+        batches = [(path, read_ends(path, self._needed())) for path in self._untold()]
         numbers = [end.number for _, ends in batches for end in ends]
         self._apply_amendments()
         width, stop = self._questioner.super_batch, max(numbers, default=-1) + 1
@@ -201,6 +201,10 @@ class Conversation:
             leading = [shown[0] for shown in end.intermediate]
             endings.append(Ending(end.number, end.state, values, attributes, missed, leading))
         self._storage.finish(endings)
+
+    def _needed(self) -> set[str]:
+        """Return the metrics without which no trial can be told."""
+        return {*self._objectives, *(parse_constraint(text).metric for text in self._constraints)}
 
     def record(self, frozen: FrozenTrial) -> TrialRecord:
         """A trial as the analysis sees it."""

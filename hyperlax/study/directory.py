@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 MANIFEST, STUDY_FILE, DATABASE, REPORT = "study.json", "study.yaml", "optuna_study.db", "report.html"
 SAMPLES, AMENDMENTS, TRIALS, CONFIRMED = "samples.csv", "amendments.json", "trials.csv", "confirmation.csv"
 SCHEDULE, TRACKING = "pbt_schedule.json", "mlflow.json"
-BEST, PARETO = "best_optuna_params.json", "pareto_front_params.json"
+BEST_FILE, PARETO_FILE = "best_optuna_params.json", "pareto_front_params.json"
 LOCK = ".lock"
-AGENTS, PLOTS, PLOTLY, CHECKPOINTS, CONFIRMATION, ANALYSIS = (
+AGENTS, PLOTS_DIRECTORY, PLOTLY_FILE, CHECKPOINTS, CONFIRMATION, ANALYSIS = (
     "agents", "analysis_plots", "plotly.min.js", "checkpoints", "confirmation", "analysis",
 )  # fmt: skip
 SUCCESS, ASKED_FROM = "success.txt", "asked_from.json"
@@ -51,14 +51,16 @@ def _one_of(*names: str) -> str:
 
 _EXEC = _EXEC_BATCH.pattern
 _OWN: dict[str, str] = {
-    "": _one_of(MANIFEST, STUDY_FILE, REPORT, SAMPLES, AMENDMENTS, TRIALS, CONFIRMED, SCHEDULE, TRACKING, BEST, PARETO)
+    "": _one_of(
+        MANIFEST, STUDY_FILE, REPORT, SAMPLES, AMENDMENTS, TRIALS, CONFIRMED, SCHEDULE, TRACKING, BEST_FILE, PARETO_FILE
+    )
     + rf"|{re.escape(DATABASE)}(\.backup|\.damaged\d*)?(-journal|-wal|-shm)?",
     AGENTS: r"trial_\d+\.(safetensors|json|gif)",
-    PLOTS: _one_of(PLOTLY),
+    PLOTS_DIRECTORY: _one_of(PLOTLY_FILE),
     rf"({CONFIRMATION}/)?{CHECKPOINTS}": r"((trial|pool)_\d+|population)\.npz",
     CONFIRMATION: "",
     _EXEC: _one_of(SUCCESS, ASKED_FROM),
-    f"{_EXEC}/{ANALYSIS}": _one_of(TRIALS, BEST, PARETO),
+    f"{_EXEC}/{ANALYSIS}": _one_of(TRIALS, BEST_FILE, PARETO_FILE),
     f"{_EXEC}/samples": "",
     f"({_EXEC}/samples|{CONFIRMATION})/{BATCH.pattern}": _one_of(
         HYPERPARAMS_CSV, CURVES_CSV, SUMMARY_CSV, INTERMEDIATE_CSV, TIMELINE, TIMING_JSON, SUCCESS
@@ -174,7 +176,7 @@ class StudyDirectory:
             elif (
                 re.fullmatch(rf"{names}|{TEMPORARY.pattern}", path.name)
                 or (is_own and path.is_symlink())
-                or (path.name in plots and directory.name in (PLOTS, ANALYSIS))
+                or (path.name in plots and directory.name in (PLOTS_DIRECTORY, ANALYSIS))
             ):
                 files.append(path)
         return files, directories

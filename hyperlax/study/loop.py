@@ -14,7 +14,6 @@ from typing import cast
 from hyperlax.arguments import StudyArguments
 from hyperlax.backends.base import Backend
 from hyperlax.checkpoints import Checkpoints
-from hyperlax.engine.pruning import Standings
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.files import write_text
@@ -30,7 +29,7 @@ from hyperlax.study.observer import Observer, Training, tell, training
 from hyperlax.study.opening import converse
 from hyperlax.study.overlap import is_pooled, lanes_of, overlap_of
 from hyperlax.study.pool import Background, BusyLanes
-from hyperlax.study.pooled import PooledTraining, rule_of
+from hyperlax.study.pooled import PooledTraining, Standings, pruner_of
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.reporters import ignoring_broken_output
 from hyperlax.study.stopping import Stop, stopping_on_signals
@@ -81,11 +80,7 @@ class StudyLoop:
         self._background = Background()
         self._checkpoints = Checkpoints(directory.checkpoints, arguments.checkpoint_seconds)
         self._settled = 0
-        self._standings = (
-            Standings(rule_of(arguments), list(arguments.judged.values()), len(arguments.objectives))
-            if is_pooled(arguments)
-            else None
-        )
+        self._standings = Standings(pruner_of(arguments)) if is_pooled(arguments) else None
 
     def run(self, runner: Callable[[], StudyRunner]) -> int:
         """Run what is missing and say how it ended, with the exit status. `runner` is called only if anything is missing."""

@@ -9,7 +9,9 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.engine.population import Generation, Params, ranking
+from hyperlax.schedulers.base import CopyFrom, Shown
+from hyperlax.schedulers.explore import Params
+from hyperlax.schedulers.pbt import Generation, ranking
 from hyperlax.study.conversation import Conversation
 from hyperlax.study.distributions import SearchSpace
 from hyperlax.study.ledger import Entry
@@ -59,6 +61,19 @@ class Pedigree:
         trials, width = self._conversation.trials(), self._members
         told = sum(trial.state.is_finished() for trial in trials) // width
         return [self._generation(trials[first : first + width]) for first in range(0, told * width, width)]
+
+    def began(self) -> dict[int, CopyFrom]:
+        """How every recorded trial began, by number."""
+        found = {}
+        for trial in self._conversation.trials():
+            parent = trial.user_attrs[PARENT]
+            found[trial.number] = CopyFrom(trial.number if parent is None else parent, self._space.decode(trial.params))
+        return found
+
+    def shown(self) -> dict[int, Shown]:
+        """What every trial that is told scored, by number."""
+        trials = told_intervals(self._conversation.trials(), self._members)
+        return {trial.number: Shown(np.array([[score_of(trial)]]), True) for trial in trials}
 
     def _generation(self, trials: Sequence[FrozenTrial]) -> Generation:
         parents = [trial.user_attrs[PARENT] for trial in trials]

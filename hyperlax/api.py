@@ -26,7 +26,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import STOPPED, HyperlaxError
 from hyperlax.flags import SearchFlags
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from hyperlax.agent import Agent
     from hyperlax.analysis.curves import LearningCurve
     from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
-
-INTERRUPTED = (130, 143)
 
 
 def search(recipe: str | None = None, environment: str | None = None, **arguments: Any) -> Study:
@@ -54,7 +52,7 @@ def search(recipe: str | None = None, environment: str | None = None, **argument
     from hyperlax.commands import search as run
 
     status, directory = run(_flags(arguments, recipe, environment))
-    if status in INTERRUPTED:
+    if status in STOPPED:
         raise KeyboardInterrupt
     if status:
         raise HyperlaxError(f"{directory}: the search failed; what it printed says why.")

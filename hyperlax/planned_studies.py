@@ -13,7 +13,7 @@ from typing import TextIO
 from hyperlax.acting import check_acts
 from hyperlax.arguments import StudyArguments, resolve_layers
 from hyperlax.command_parts import recipe_name
-from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.errors import STOPPED, HyperlaxError, UsageError
 from hyperlax.first_trials import first_trials
 from hyperlax.flags import SearchFlags
 from hyperlax.recipe import Recipe, load, searching
@@ -23,8 +23,6 @@ from hyperlax.study.directory import refuse_running, study_directory
 from hyperlax.study.launcher import refuse_existing
 from hyperlax.study.reporters import safe
 from hyperlax.study_files import StudyFile, read_study_file
-
-INTERRUPTED = (130, 143)
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def in_turn(studies: Sequence[PlannedStudy], run: Callable[[PlannedStudy], int],
         if len(studies) > 1:
             print(f"Study {number} of {len(studies)}: {study.file}, in {study.directory}.", file=stream, flush=True)
         ended[study.file] = _status(study, run)
-        if ended[study.file] in INTERRUPTED:
+        if ended[study.file] in STOPPED:
             break
     if len(studies) > 1:
         print(_sentence([study.file for study in studies], ended), file=stream)
@@ -143,8 +141,8 @@ def _sentence(files: Sequence[str], ended: dict[str, int]) -> str:
     """
     words = {
         "Ended without an error": [file for file, status in ended.items() if status == 0],
-        "Failed": [file for file, status in ended.items() if status not in (0, *INTERRUPTED)],
-        "Interrupted": [file for file, status in ended.items() if status in INTERRUPTED],
+        "Failed": [file for file, status in ended.items() if status not in (0, *STOPPED)],
+        "Interrupted": [file for file, status in ended.items() if status in STOPPED],
         "Not begun": [file for file in files if file not in ended],
     }
     return " ".join(f"{how}: {', '.join(which)}." for how, which in words.items() if which)

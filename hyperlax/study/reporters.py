@@ -15,7 +15,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError
 from hyperlax.study.batch_files import TrialEnd
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress
@@ -170,7 +170,7 @@ def run_in_json(run: Callable[[Progress], int], directory: Path) -> int:
 
     What the run raises passes, after an `end` with the exit status that it means.
     """
-    status = 1
+    status = FAILED
     with json_on_stdout() as stream:
         try:
             status = run(JsonReporter(stream))
@@ -178,7 +178,7 @@ def run_in_json(run: Callable[[Progress], int], directory: Path) -> int:
             status = error.exit_code
             raise
         except KeyboardInterrupt:
-            status = 130
+            status = INTERRUPTED
             raise
         finally:
             write_event(stream, "end", exit=status, directory=str(directory))

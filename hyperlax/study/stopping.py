@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+from hyperlax.errors import INTERRUPTED, TERMINATED
+
+EXIT_STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 SAME_SIGNAL_SECONDS = 0.5
 STDERR = 2
 _taken = 0

@@ -21,7 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import FAILED, STOPPED, HyperlaxError
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
@@ -57,8 +57,7 @@ LONGEST_SECONDS = 300.0
 LONGEST_FAULT = 300
 STUDY = "hyperlax.study"
 PARENT = "mlflow.parentRunId"
-FAILED = 1
-ENDED = {0: "FINISHED", 130: "KILLED", 143: "KILLED"}
+ENDED = {0: "FINISHED", **dict.fromkeys(STOPPED, "KILLED")}
 """A process's exit status -> that of the parent run; FAILED for any other."""
 MOST_TAGS, MOST_PARAMS, MOST_METRICS = 100, 100, 1000
 """The most that MLflow takes in one call."""

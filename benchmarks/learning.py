@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from hyperlax.runner import Task as RunnerTask
+from hyperlax.runner import make_runner
 
 from hyperlax import recipe
 from hyperlax.cli import main as hyperlax
 from hyperlax.envs import slug
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import RunLength
-from hyperlax.runner import Task as RunnerTask
-from hyperlax.runner import make_runner
 from hyperlax.trial import Outcome, Trial
 
 

@@ -30,9 +30,9 @@ from scipy.stats import bootstrap
 
 from benchmarks.problems import SEVERAL, SINGLE, Problem
 from hyperlax.pareto import hypervolume
+from hyperlax.samplers.distributions import SearchSpace
+from hyperlax.samplers.optuna import OptunaSampler
 from hyperlax.space import UniformContinuous
-from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.suggest import Questioner
 
 TRIALS = 256
 WIDTHS = (1, 4, 16, 64)
@@ -52,7 +52,7 @@ def ours(problem: Problem, sampler: str, width: int, trials: int, seed: int) -> 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = space_of(problem)
     objectives = len(problem.reference) or 1
-    asker = Questioner(space, sampler, ("minimize",) * objectives, seed, width)
+    asker = OptunaSampler(space, sampler, ("minimize",) * objectives, seed, width)
     history: list[FrozenTrial] = []
     while len(history) < trials:
         start = len(history)

@@ -27,16 +27,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from hyperlax.engine.runner import LaneRunner
 
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine import device
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.runner import LaneRunner
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, RunLength, apply, load
+from hyperlax.samplers.distributions import SearchSpace
+from hyperlax.samplers.optuna import OptunaSampler
 from hyperlax.space import Categorical, Distribution, LogUniform
-from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.suggest import Questioner
 from hyperlax.trial import HparamBatch, Trial
 
 TRIALS, LANES, EVALUATIONS, EPISODES = 16, 4, 10, 16
@@ -72,7 +72,7 @@ MIXED = """
 def suggested(recipe: Recipe, count: int = TRIALS) -> list[Trial]:
     """Return the first trials of a study of this recipe."""
     space = SearchSpace(recipe.space)
-    asked = Questioner(space, "random", ("maximize",), 0, count).suggest(0, count, lambda start: [])
+    asked = OptunaSampler(space, "random", ("maximize",), 0, count).suggest(0, count, lambda start: [])
     base = recipe.config.algorithm
     return [Trial(n, apply(base, space.decode(one.params), "benchmark")) for n, one in enumerate(asked)]
 

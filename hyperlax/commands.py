@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +89,7 @@ def search(flags: SearchFlags) -> tuple[int, Path]:
 
     where = directory or study_directory(arguments, recipe).root
     if flags.plan_only:
-        from hyperlax.study.planning import print_plan
+        from hyperlax.study.run import print_plan
 
         return print_plan(arguments, recipe, directory), where
     return _run(flags, arguments, recipe, directory), where
@@ -106,7 +105,7 @@ def run_study_files(flags: RunStudyFlags) -> int:
         log_from(study.arguments.log_level, flags.quiet)
         if not flags.plan_only:
             return _run(flags, study.arguments, study.recipe, None)
-        from hyperlax.study.planning import print_plan
+        from hyperlax.study.run import print_plan
 
         return print_plan(study.arguments, study.recipe, None)
 
@@ -121,9 +120,15 @@ def generate_hp_samples(flags: GenerateFlags) -> int:
     recipe = load(recipe_name(flags))
     arguments = resolve_generate(flags, recipe)
     _check_searched(recipe)
-    from hyperlax.study.drawing import generate
+    from hyperlax import samples
+    from hyperlax.samplers.fixed import draw
+    from hyperlax.study.refusals import writing
 
-    return generate(arguments, recipe)
+    drawn = draw(recipe, arguments.sampling_method, arguments.num_samples, arguments.seed)
+    with writing(arguments.output):
+        samples.write(arguments.output, drawn)
+    print(f"{len(drawn)} configurations of {recipe.name} ({arguments.sampling_method}): {arguments.output}")
+    return 0
 
 
 def sweep_hp_samples(flags: SweepFlags) -> int:
@@ -154,7 +159,7 @@ def repair(flags: RepairFlags) -> int:
 
     directory = named_directory(flags.directory, "repair")
     arguments, recipe = _study_in(directory, "repair")
-    from hyperlax.study.repair import repair as repair_study
+    from hyperlax.study.maintenance import repair as repair_study
 
     return repair_study(arguments, recipe, directory)
 
@@ -165,9 +170,10 @@ def invalidate(flags: InvalidateFlags) -> int:
 
     directory = named_directory(flags.directory, "invalidate")
     arguments, recipe = _study_in(directory, "invalidate")
-    from hyperlax.study.invalidate import invalidate as invalidate_trials
+    from hyperlax.analysis.pages import write_pages
+    from hyperlax.study.maintenance import invalidate as invalidate_trials
 
-    return invalidate_trials(arguments, recipe, directory, flags.trials, flags.reason)
+    return invalidate_trials(arguments, recipe, directory, flags.trials, flags.reason, write_pages)
 
 
 def completion(flags: CompletionFlags) -> int:
@@ -223,8 +229,7 @@ def _new_sweep(flags: SweepFlags) -> tuple[StudyArguments, Recipe]:
     arguments = resolve_sweep(flags, recipe, len(loaded))
     if not loaded:
         _check_searched(recipe)
-    from hyperlax.study.drawing import draw
-    from hyperlax.study.presampled import presampled
+    from hyperlax.samplers.fixed import draw, presampled
 
     found = loaded or draw(recipe, arguments.sampling_method or "", arguments.n_trials, arguments.seed)
     return arguments, presampled(recipe, found, flags.load_hyperparams or str(recipe.path))
@@ -238,25 +243,32 @@ def _study_in(directory: Path, asked_by: str) -> tuple[StudyArguments, Recipe]:
     recipe = load_recipe_of(directory, arguments)
     if not arguments.is_sweep:
         return arguments, recipe
-    from hyperlax.study.presampled import stored
+    from hyperlax.samplers.fixed import stored
+    from hyperlax.study.directory import SAMPLES
 
-    return arguments, stored(recipe, directory)
+    return arguments, stored(recipe, directory / SAMPLES)
 
 
 def _run(flags: SearchFlags | SweepFlags, arguments: StudyArguments, recipe: Recipe, directory: Path | None) -> int:
     """A study to its end, shown as the flags say; `directory` of one that goes on. Returns the exit status."""
+    from hyperlax.analysis.pages import write_pages
     from hyperlax.study.directory import study_directory
-    from hyperlax.study.launcher import run_study
+    from hyperlax.study.observer import Observer, Pages
     from hyperlax.study.reporters import reporter, run_in_json
+    from hyperlax.study.run import run_study
     from hyperlax.tracking.mlflow import mlflow_observers
 
     where = directory or study_directory(arguments, recipe).root
-    tracking = (flags.track, flags.tracking_uri, flags.tracking_experiment)
-    observers = mlflow_observers(*tracking, arguments.study_name, where, is_new=directory is None)
-    run = partial(run_study, arguments, recipe, directory, retry_failed=flags.retry_failed)
+    options = (flags.track, flags.tracking_uri, flags.tracking_experiment)
+    tracking = mlflow_observers(*options, arguments.study_name, where, is_new=directory is None)
+
+    def run(*shown: Observer) -> int:
+        observers = [*shown, Pages(write_pages), *tracking]
+        return run_study(arguments, recipe, directory, observers=observers, retry_failed=flags.retry_failed)
+
     if flags.json:
-        return run_in_json(lambda shown: run(observers=[shown, *observers]), where)
-    return run(observers=observers if flags.quiet else [reporter(), *observers])
+        return run_in_json(run, where)
+    return run() if flags.quiet else run(reporter())
 
 
 def _check_output(flags: SearchFlags) -> None:

@@ -176,7 +176,7 @@ def export(flags: ExportFlags) -> int:
     with writing(path):
         new_file(given)
         if flags.format == "optuna-journal":
-            from hyperlax.study.journal import write_journal
+            from hyperlax.study.export import write_journal
 
             write_journal(directory, path, record.study_name)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import optuna
 
 from hyperlax.arguments import StudyArguments
+from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import slug
 from hyperlax.files import write_text
 from hyperlax.hyperparams import SAC
@@ -24,16 +26,14 @@ from hyperlax.space import (
     UniformContinuous,
     UniformDiscrete,
 )
-from hyperlax.study.findings import Analyse
-from hyperlax.study.invalidate import invalidate
-from hyperlax.study.launcher import run_study
-from hyperlax.study.planning import print_plan
+from hyperlax.study.maintenance import invalidate, repair
+from hyperlax.study.observer import Observer, Pages
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.repair import repair
 from hyperlax.study.reporters import reporter
-from hyperlax.study.training import StudyRunner, runner_of_confirmation
+from hyperlax.study.run import print_plan, run_study
+from hyperlax.study.training import local_backend
 from hyperlax.tracking.mlflow import MlflowObserver, Writer
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 
 MIXED: dict[str, Distribution] = {
     "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-5, 1e-2)),
@@ -113,11 +113,16 @@ def killing(function: Callable[..., Any], at: int) -> Callable[..., Any]:
     return wrapped
 
 
+def making(backend: Any) -> Callable[[EngineConfig, CheckpointManager | None], Backend]:
+    """Give a fake backend to whoever makes one; any other as it is."""
+    return backend.bind if isinstance(backend, FakeBackend) else lambda config, checkpoints: backend
+
+
 class Case:
     """One study in one directory, started and resumed. pages: the records that the analysis got, with their directories.
 
-    recipe: by default SAC with the search space. analyse: what makes pages, by default nothing but notes that it was called.
-    confirmer: makes the runner of the confirmation. tracker: has every run of it from now on written by it.
+    recipe: by default SAC with the search space. write_pages: what makes pages, by default nothing but notes that it was called.
+    confirmer: makes the backend of the confirmation. tracker: writes every run of it from now on. observers: told as well.
     """
 
     def __init__(
@@ -125,16 +130,18 @@ class Case:
         root: Path,
         space: dict[str, Distribution] | None = None,
         recipe: Recipe | None = None,
-        analyse: Analyse | None = None,
-        confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
+        write_pages: Callable[[StudyRecord, Any], None] | None = None,
+        confirmer: Callable[..., Backend] = local_backend,
         tracker: Writer | None = None,
+        observers: Sequence[Observer] = (),
         **arguments: Any,
     ):
         self.root = root
         self.space = recipe.space if recipe else space or MIXED
         self.given_recipe = recipe
         self.arguments = arguments
-        self.analyse = analyse or self._keep
+        self.write_pages = write_pages or self._keep
+        self.observers = observers
         self.confirmer = confirmer
         self.tracker = tracker
         self.directory = root / self.recipe.name / slug(arguments.get("env_config", "gymnax.pendulum"))
@@ -144,25 +151,26 @@ class Case:
     def recipe(self) -> Recipe:
         return self.given_recipe or recipe_of(self.space)
 
-    def start(self, runner: StudyRunner | None = None, **changes: Any) -> int:
-        return self._run(None, runner, changes)
+    def start(self, backend: Backend | None = None, **changes: Any) -> int:
+        return self._run(None, backend, changes)
 
-    def resume(self, runner: StudyRunner | None = None, retry_failed: bool = False, **changes: Any) -> int:
-        return self._run(self.directory, runner, changes, retry_failed)
+    def resume(self, backend: Backend | None = None, retry_failed: bool = False, **changes: Any) -> int:
+        return self._run(self.directory, backend, changes, retry_failed)
 
     def invalidate(self, *trials: int, reason: str | None = None) -> int:
         """`hyperlax invalidate`."""
         arguments = arguments_of(self.root, **self.arguments)
-        return invalidate(arguments, self.recipe, self.directory, trials, reason, self.analyse)
+        return invalidate(arguments, self.recipe, self.directory, trials, reason, self.write_pages)
 
     def repair(self) -> int:
         """`hyperlax repair`."""
         return repair(arguments_of(self.root, **self.arguments), self.recipe, self.directory)
 
-    def plan(self, resume: bool = False, runner: StudyRunner | None = None) -> int:
+    def plan(self, resume: bool = False, backend: Backend | None = None) -> int:
         """`--plan-only`."""
         arguments = arguments_of(self.root, **self.arguments)
-        return print_plan(arguments, self.recipe, self.directory if resume else None, runner or FakeRunner())
+        make = making(backend or FakeBackend())
+        return print_plan(arguments, self.recipe, self.directory if resume else None, make)
 
     def study(self) -> optuna.Study:
         """As plain Optuna sees it."""
@@ -189,10 +197,21 @@ class Case:
         write_text(directory / "trials.csv", "")
 
     def _run(
-        self, resume_from: Path | None, runner: StudyRunner | None, changes: dict[str, Any], retry_failed: bool = False
+        self, resume_from: Path | None, backend: Backend | None, changes: dict[str, Any], retry_failed: bool = False
     ) -> int:
         arguments = arguments_of(self.root, **{**self.arguments, **changes})
-        runner = runner or FakeRunner()
-        parts = (runner, self.analyse, retry_failed, self.confirmer)
-        observers = [reporter(), *([MlflowObserver(self.tracker)] if self.tracker else [])]
-        return run_study(arguments, self.recipe, resume_from, *parts, observers=observers)
+        make = making(backend or FakeBackend())
+
+        def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+            return (self.confirmer if config.is_confirmation else make)(config, checkpoints)
+
+        tracking = [MlflowObserver(self.tracker)] if self.tracker else []
+        observers = [reporter(), *self.observers, Pages(self.write_pages), *tracking]
+        return run_study(
+            arguments,
+            self.recipe,
+            resume_from,
+            make_backend=make_backend,
+            observers=observers,
+            retry_failed=retry_failed,
+        )

@@ -12,7 +12,7 @@ from hyperlax.errors import UsageError
 from hyperlax.flags import SearchFlags
 from hyperlax.recipe import dotted, load
 from hyperlax.resumed_arguments import read_stored, resolve_resumed
-from hyperlax.sampler_checks import SAMPLERS
+from hyperlax.samplers.registry import SAMPLERS
 from hyperlax.single_arguments import configured, resolve_single
 from hyperlax.single_flags import SingleFlags
 

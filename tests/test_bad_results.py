@@ -14,7 +14,7 @@ from hyperlax.hyperparams import SAC
 from hyperlax.study.reasons import cause_of
 from hyperlax.study.results import problem_of
 from hyperlax.trial import BatchResult, Curve, HparamBatch, Outcome, Trial
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -184,7 +184,7 @@ def sound(tmp_path_factory):
 def given(gives: Callable[[BatchResult], Any]) -> str | None:
     """What is wrong with the result of trials 3, 4 and 5."""
     batch = HparamBatch(tuple(Trial(number, SAC()) for number in (3, 4, 5)))
-    result = FakeRunner().run(batch, should_stop=lambda: False, report=lambda steps: None)
+    result = FakeBackend().run(batch, should_stop=lambda: False, report=lambda steps: None)
     return problem_of(batch, gives(result), seeds=2)
 
 
@@ -198,7 +198,7 @@ def test_what_is_no_result_is_refused_with_what_is_needed(gives, cause):
 def test_a_batch_without_a_result_fails_and_the_study_goes_on(tmp_path, caplog, sound, what):
     gives, cause = BAD[what]
     case = Case(tmp_path)
-    assert case.start(FakeRunner(gives={4: gives})) == 0
+    assert case.start(FakeBackend(gives={4: gives})) == 0
     told = case.told()
     assert [number for number, state in enumerate(case.states()) if state == "FAIL"] == [3, 4, 5]
     assert [trial for trial in told[:8] if trial[0] not in (3, 4, 5)] == [*sound[:3], *sound[6:8]]
@@ -220,6 +220,6 @@ def test_a_pruned_trial_with_part_of_its_curve_is_a_result(tmp_path):
         return replace(given, state="PRUNED", reason="too low", curve=replace(given.curve, **points))
 
     case = Case(tmp_path)
-    assert case.start(FakeRunner(gives={4: second(pruned)})) == 0
+    assert case.start(FakeBackend(gives={4: second(pruned)})) == 0
     assert [number for number, state in enumerate(case.states()) if state != "COMPLETE"] == [4]
     assert case.states()[4] == "PRUNED"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main
-from hyperlax.study.launcher import write_pages
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.faults.disk import Disk, writing_to
 from tests.faults.test_forbidden import as_a_user
 from tests.study_cases import Case
@@ -21,13 +21,13 @@ from tests.test_population_runs import Run
 pytestmark = pytest.mark.timeout(120)
 BATCH = "optuna_exec_batch_0000/samples/batch_00000"
 WRITTEN = (
-    "study.yaml", "samples.csv", "amendments.json", "mlflow.json", "pbt_schedule.json", "report.html", "trials.csv",
+    "study.yaml", "samples.csv", "journal.jsonl", "mlflow.json", "pbt_schedule.json", "report.html", "trials.csv",
     "optuna_study.db-journal", "optuna_study.db-wal", "optuna_study.db-shm", "optuna_study.db.backup", "optuna_study.db.damaged",
     "optuna_study.db.damaged3-wal", "best_optuna_params.json", "pareto_front_params.json", "confirmation.csv",
     "agents/trial_00003.safetensors", "agents/trial_00003.json", "agents/trial_00003.gif", "checkpoints/trial_00003.npz",
     "checkpoints/pool_001.npz", "checkpoints/population.npz", "confirmation/checkpoints/trial_00003.npz",
     "confirmation/batch_00000/curves.csv", "analysis_plots/plotly.min.js", "analysis_plots/slice.html",
-    "optuna_exec_batch_0000/asked_from.json", "optuna_exec_batch_0000/analysis/contour.html", f"{BATCH}/hyperparams.csv",
+    "optuna_exec_batch_0000/analysis/contour.html", f"{BATCH}/hyperparams.csv",
     f"{BATCH}/intermediate.csv", f"{BATCH}/timeline.csv", f"{BATCH}/timing.json", f"{BATCH}/.curves.csv.12.34.tmp",
     ".optuna_study.db.12.34.tmp-journal", "optuna_exec_batch_12345/success.txt",
 )  # fmt: skip
@@ -79,8 +79,8 @@ def test_each_alone_stays_and_is_named(directory, capsys, name):
 
 
 def test_a_study_with_everything_leaves_nothing(tmp_path):
-    case, _ = case_of(tmp_path, analyse=write_pages, checkpoint_seconds=0.0)
-    assert case.start(FakeRunner(saves=True)) == 0
+    case, _ = case_of(tmp_path, write_pages=write_pages, checkpoint_seconds=0.0)
+    assert case.start(FakeBackend(saves=True)) == 0
     assert case.invalidate(2, reason="reward was wrong") == 0
     (case.directory / "optuna_study.db").write_bytes(b"no database" * 1000)
     assert case.repair() == 0 and case.resume() == 0
@@ -91,7 +91,7 @@ def test_a_study_with_everything_leaves_nothing(tmp_path):
 
 def test_a_front_and_a_population_leave_nothing(tmp_path):
     objectives = {"objective_names": ("peak_performance", "num_parameters"), "objective_directions": ("maximize",) * 2}
-    case, run = Case(tmp_path / "front", analyse=write_pages, n_trials=2, **objectives), Run(tmp_path)
+    case, run = Case(tmp_path / "front", write_pages=write_pages, n_trials=2, **objectives), Run(tmp_path)
     assert case.start() == 0 and run.start() == 0
     for directory in (case.directory, run.directory):
         assert main(["report", str(directory)]) == 0

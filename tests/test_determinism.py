@@ -18,7 +18,7 @@ from hyperlax.analysis.tables import write_best
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
 from hyperlax.trial import BatchResult
 from tests.desk import finished_study, hyperlax, optuna_trials, search, study_of
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(300)
@@ -33,7 +33,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 }
 
 
-class Irregular(FakeRunner):
+class Irregular(FakeBackend):
     """Its batches take random short times, so that on several slots they end in any order."""
 
     def __init__(self, slots: int, seed: int):
@@ -73,7 +73,7 @@ def test_a_study_is_the_same_on_any_number_of_slots_in_whatever_order_its_batche
     seen, orders = [], set()
     for slots in (1, 2, 3):
         case = Case(tmp_path / str(slots), sampler=sampler, n_trials=16, **SAMPLERS[sampler])
-        case.analyse = lambda record, directory: write_best(record, record.directory)
+        case.write_pages = lambda record, directory: write_best(record, record.directory)
         runner = Irregular(slots, seed=slots)
         assert case.start(runner) == 0
         orders.add(tuple(runner.trained))

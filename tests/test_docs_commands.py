@@ -18,11 +18,11 @@ import pytest
 from hyperlax import playing
 from hyperlax.agent import Policy, save_agent
 from hyperlax.cli import main
-from hyperlax.study import dashboard, launcher, planning, population_start, schedule_replay, single
+from hyperlax.study import dashboard, planning, population_start, schedule_replay, single
 from hyperlax.study.agents import agent_path
 from tests.desk import ROOT
+from tests.fake_backend import POINTS, STEPS_PER_POINT, FakeBackend
 from tests.fake_population import FakePopulation
-from tests.fake_runner import POINTS, STEPS_PER_POINT, FakeRunner
 from tests.test_docs import PAGES, commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -51,8 +51,8 @@ def short(run: Callable[..., int]) -> Callable[..., int]:
     def run_short(arguments: Any, recipe: Any, where: Any, **more: Any) -> int:
         arguments = replace(arguments, total_timesteps=POINTS * STEPS_PER_POINT, num_evaluations=POINTS)
         seeds = arguments.num_seeds
-        runner = FakeRunner(num_seeds=seeds, racing=arguments.seed_schedule == "racing")
-        confirmer = lambda *given: FakeRunner(num_seeds=arguments.confirm_seeds)  # noqa: E731
+        runner = FakeBackend(num_seeds=seeds, racing=arguments.seed_schedule == "racing")
+        confirmer = lambda *given: FakeBackend(num_seeds=arguments.confirm_seeds)  # noqa: E731
         return run(arguments, recipe, where, runner, confirmer=confirmer, **more)
 
     return run_short
@@ -62,11 +62,11 @@ def short(run: Callable[..., int]) -> Callable[..., int]:
 def faked() -> Iterator[pytest.MonkeyPatch]:
     """Nothing is trained, filmed or served; a question is answered with yes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launcher, "run_study", short(launcher.run_study))
-        patch.setattr(planning, "runner_of_study", lambda *given: FakeRunner())
-        patch.setattr(single, "runner_of_single", lambda arguments, _: FakeRunner(num_seeds=arguments.num_seeds))
+        patch.setattr(runs, "run_study", short(runs.run_study))
+        patch.setattr(planning, "runner_of_study", lambda *given: FakeBackend())
+        patch.setattr(single, "runner_of_single", lambda arguments, _: FakeBackend(num_seeds=arguments.num_seeds))
         patch.setattr(
-            schedule_replay, "runner_of_schedule", lambda arguments, *rest: FakeRunner(num_seeds=arguments.num_seeds)
+            schedule_replay, "runner_of_schedule", lambda arguments, *rest: FakeBackend(num_seeds=arguments.num_seeds)
         )
         patch.setattr(
             population_start,

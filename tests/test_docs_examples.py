@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hyperlax.envs import make, registry
-from hyperlax.study import launcher
-from tests.fake_runner import FakeRunner
+from hyperlax.study import run as runs
+from tests.fake_backend import FakeBackend
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,9 +34,9 @@ def test_an_environment_of_ones_own_is_what_the_protocol_asks_for(monkeypatch, n
 @pytest.fixture
 def notebook(tmp_path, monkeypatch):
     """An empty working directory, in which a search is trained by a fake."""
-    run = launcher.run_study
+    run = runs.run_study
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launcher, "run_study", partial(run, runner=FakeRunner(num_seeds=1)))
+    monkeypatch.setattr(runs, "run_study", partial(run, runner=FakeBackend(num_seeds=1)))
 
 
 @pytest.mark.usefixtures("notebook")

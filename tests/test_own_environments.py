@@ -14,14 +14,14 @@ import pytest
 
 import hyperlax
 from hyperlax.agent import ABOUT, Policy
+from hyperlax.analysis.pages import write_pages
 from hyperlax.arguments import SingleArguments
 from hyperlax.cli import main
 from hyperlax.envs import registry
 from hyperlax.recipe import load
-from hyperlax.study.launcher import write_pages
 from hyperlax.study.single import run_single
 from hyperlax.trial import BatchResult
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(300)
@@ -43,7 +43,7 @@ def policy_of_tanks() -> Policy:
     return Policy(description, arrays)
 
 
-class InTanks(FakeRunner):
+class InTanks(FakeBackend):
     """A runner whose trials become a policy."""
 
     def run(self, batch: Any, **more: Any) -> BatchResult:
@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tanks")
     recipe = load(str(shutil.copy(TANKS, root / "tanks.py")))
     with pytest.MonkeyPatch.context() as patch:
-        case = Case(root, recipe=recipe, analyse=write_pages, env_config="lab.tanks", n_trials=4)
+        case = Case(root, recipe=recipe, write_pages=write_pages, env_config="lab.tanks", n_trials=4)
         assert case.start(InTanks()) == 0
         arguments = SingleArguments(
             str(root / "tanks.py"), "lab.tanks", None, None, (), str(root), "INFO", 0, 2, "mean", 500, 5, 4, False

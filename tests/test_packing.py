@@ -16,12 +16,12 @@ from scipy.stats import binom
 from hyperlax.algorithms.padding import Padding, padding_of, structure_of
 from hyperlax.algorithms.possible import sample_of_space, structure_of_space
 from hyperlax.algorithms.workload import Workload
+from hyperlax.backends.programs import Budget, choose_paddings, expected_batches, shares
 from hyperlax.engine import calibration, device
 from hyperlax.engine.calibration import CANDIDATES, choose
 from hyperlax.engine.costs import Costs, Load, Run
 from hyperlax.engine.packing import Group, pack
 from hyperlax.hyperparams import PPO, SAC
-from hyperlax.programs import Budget, choose_paddings, expected_batches, shares
 from hyperlax.recipe import RunLength
 from hyperlax.space import Categorical, LogUniformDiscrete, UniformDiscrete
 from hyperlax.trial import Trial

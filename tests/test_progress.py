@@ -19,8 +19,7 @@ from hyperlax.study.batch_files import TrialEnd
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress, clock
 from hyperlax.study.reporters import LineReporter, TerminalReporter, reporter
-from tests.fake_pools import FakePools
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.study_cases import Case
 
@@ -229,7 +228,7 @@ def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch, term, kind):
     assert type(reporter()) is kind
 
 
-def lines_of(case: Case, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> str:
+def lines_of(case: Case, runner: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a study draws on a terminal."""
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
@@ -240,20 +239,20 @@ def lines_of(case: Case, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_study_shows_its_lanes_while_batches_train(tmp_path: Path, monkeypatch):
-    drawn = lines_of(Case(tmp_path), FakeRunner(after_batch=lambda count: time.sleep(0.1)), monkeypatch)
+    drawn = lines_of(Case(tmp_path), FakeBackend(after_batch=lambda count: time.sleep(0.1)), monkeypatch)
     assert "  3 lanes  " in drawn and "  2 lanes  " in drawn
 
 
 def test_a_study_that_prunes_shows_its_lanes_while_a_segment_trains(tmp_path: Path, monkeypatch):
     case = Case(tmp_path, pruner="asha", pruner_min_segments=1)
-    drawn = lines_of(case, FakeRunner(after_segment=lambda count: time.sleep(0.1)), monkeypatch)
+    drawn = lines_of(case, FakeBackend(after_segment=lambda count: time.sleep(0.1)), monkeypatch)
     assert "  3/3 lanes  " in drawn
 
 
 def test_a_study_that_prunes_says_that_programs_are_being_prepared(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(FakePools, "preparing", property(lambda pools: pools.occupied))
+    monkeypatch.setattr(FakeBackend, "preparing", property(lambda backend: backend.occupied))
     case = Case(tmp_path, pruner="asha", pruner_min_segments=1)
-    drawn = lines_of(case, FakeRunner(after_segment=lambda count: time.sleep(0.1)), monkeypatch)
+    drawn = lines_of(case, FakeBackend(after_segment=lambda count: time.sleep(0.1)), monkeypatch)
     assert "preparing programs" in drawn and "lanes" not in drawn
 
 

@@ -18,7 +18,7 @@ from hyperlax.schedulers.base import Continue, Decision, Shown, Stop
 from hyperlax.schedulers.pruning import Hyperband, NoPruning, Percentile, Rule, SuccessiveHalving, count_better
 from hyperlax.schedulers.racing import Racing
 from hyperlax.schedulers.registry import PRUNERS, PrunerRow, PruningOptions
-from hyperlax.study.rehearsal import Life, views
+from hyperlax.study.simulated_schedule import TrialProgress, simulate_schedule
 
 UP = ["maximize"]
 Curves = Sequence[Any]
@@ -258,11 +258,11 @@ def test_a_rehearsal_goes_on_as_more_becomes_known(lives: list[tuple[int, bool]]
     """What is known of a super-batch stays as it is, and in the end every super-batch is asked."""
 
     def at(tick: int) -> Any:
-        return lambda trial: Life(min(lives[trial][0], tick), lives[trial][0] <= tick)
+        return lambda trial: TrialProgress(min(lives[trial][0], tick), lives[trial][0] <= tick)
 
     before: list[frozenset[int]] = []
     for tick in range(7):
-        now = list(views(at(tick), lanes, super_batch, len(lives)))
+        now = list(simulate_schedule(at(tick), lanes, super_batch, len(lives)))
         assert now[: len(before)] == before
         before = now
     assert len(before) == -(-len(lives) // super_batch)

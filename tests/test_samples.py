@@ -11,9 +11,8 @@ from hyperlax import cli, samples
 from hyperlax.errors import UsageError
 from hyperlax.fields import apply, dotted
 from hyperlax.hyperparams import PPO, SAC
+from hyperlax.samplers.fixed import draw, presampled, spread
 from hyperlax.space import Categorical, LogUniform, QUniform, UniformContinuous, UniformDiscrete
-from hyperlax.study.drawing import draw, spread
-from hyperlax.study.presampled import presampled
 from tests.study_cases import FINITE, MIXED, Case, recipe_of
 
 HYPERPARAM = "algorithm.hyperparam."

@@ -9,10 +9,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import UniformContinuous
-from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.ledger import Ending, Entry
-from hyperlax.study.storage import StudyStorage, importances
+from hyperlax.study.database import FinishedTrial, StudyDatabase
+from hyperlax.study.importances import importances
+from hyperlax.study.journal import AskedTrial
 from tests.study_cases import MIXED
 
 OBJECTIVES = {"peak_performance": "maximize", "num_parameters": "minimize"}
@@ -21,7 +22,7 @@ UNIT = {"x": UniformContinuous(domain=(0.0, 1.0)), "y": UniformContinuous(domain
 
 @pytest.fixture
 def storage(tmp_path):
-    with closing(StudyStorage(tmp_path / "study.db", "s", OBJECTIVES)) as opened:
+    with closing(StudyDatabase(tmp_path / "study.db", "s", OBJECTIVES)) as opened:
         yield opened
 
 
@@ -42,11 +43,13 @@ def test_what_is_written_in_bulk_is_what_optuna_would_have_written(tmp_path, sto
         SearchSpace(MIXED),
         {"peak_performance": 1 / 3, "batch": "b/0", "reason": 'ünïcode \n "', "n": 7},
     )
-    entries = [Entry(drawn(number), {"exec_batch": number}, {"key": [number, None]}) for number in range(3)]
-    storage.record(entries, space.optuna)
+    entries = [AskedTrial(drawn(number), {"exec_batch": number}, {"key": [number, None]}) for number in range(3)]
+    storage.insert(entries, space.optuna)
     assert [trial.state for trial in storage.trials()] == [TrialState.WAITING] * 3
     storage.start([0, 1, 2])
-    storage.finish([Ending(1, "FAIL", [], {"reason": "nan"}), Ending(0, "COMPLETE", [math.pi, 5], attributes)])
+    storage.finish(
+        [FinishedTrial(1, "FAIL", [], {"reason": "nan"}), FinishedTrial(0, "COMPLETE", [math.pi, 5], attributes)]
+    )
     theirs = optuna.create_study(
         study_name="s", storage=f"sqlite:///{tmp_path / 'theirs.db'}", directions=["maximize", "minimize"]
     )
@@ -76,45 +79,45 @@ def test_what_is_written_in_bulk_is_what_optuna_would_have_written(tmp_path, sto
 
 
 def test_what_optuna_reads_while_it_is_written_is_up_to_date(storage):
-    storage.record([Entry({"x": 0.5, "y": 0.25}, {}, {})], SearchSpace(UNIT).optuna)
+    storage.insert([AskedTrial({"x": 0.5, "y": 0.25}, {}, {})], SearchSpace(UNIT).optuna)
     seen = [storage.trials()[0].state.name]
-    for change in (lambda: storage.start([0]), lambda: storage.wait([0]), lambda: storage.start([0])):
+    for change in (lambda: storage.start([0]), lambda: storage.requeue([0]), lambda: storage.start([0])):
         change()
         seen.append(storage.trials()[0].state.name)
-    storage.finish([Ending(0, "COMPLETE", [1.0, 2.0], {"a": 1})])
+    storage.finish([FinishedTrial(0, "COMPLETE", [1.0, 2.0], {"a": 1})])
     assert [*seen, storage.trials()[0].state.name] == ["WAITING", "RUNNING", "WAITING", "RUNNING", "COMPLETE"]
     assert storage.trials()[0].values == [1.0, 2.0] and storage.trials()[0].user_attrs == {"a": 1}
 
 
 def test_a_finished_trial_is_never_set_back(storage):
-    storage.record([Entry({"x": 0.5, "y": 0.25}, {}, {})], SearchSpace(UNIT).optuna)
-    storage.finish([Ending(0, "FAIL", [], {})])
-    storage.wait([0])
+    storage.insert([AskedTrial({"x": 0.5, "y": 0.25}, {}, {})], SearchSpace(UNIT).optuna)
+    storage.finish([FinishedTrial(0, "FAIL", [], {})])
+    storage.requeue([0])
     storage.start([0])
     assert storage.trials()[0].state == TrialState.FAIL
 
 
 def test_endings_are_told_all_or_none(storage):
-    storage.record([Entry({"x": 0.5, "y": 0.25}, {}, {})] * 2, SearchSpace(UNIT).optuna)
+    storage.insert([AskedTrial({"x": 0.5, "y": 0.25}, {}, {})] * 2, SearchSpace(UNIT).optuna)
     with pytest.raises(ValueError, match="not enough values"):
-        storage.finish([Ending(0, "FAIL", [], {"reason": "nan"}), Ending(9, "FAIL", [], {})])
+        storage.finish([FinishedTrial(0, "FAIL", [], {"reason": "nan"}), FinishedTrial(9, "FAIL", [], {})])
     assert [(trial.state.name, trial.user_attrs) for trial in storage.trials()] == [("WAITING", {})] * 2
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 def test_a_value_that_is_not_finite_never_reaches_optuna(storage, value):
-    storage.record([Entry({"x": 0.5, "y": 0.5}, {}, {})], SearchSpace(UNIT).optuna)
+    storage.insert([AskedTrial({"x": 0.5, "y": 0.5}, {}, {})], SearchSpace(UNIT).optuna)
     storage.start([0])
     with pytest.raises(ValueError, match="finite"):
-        storage.finish([Ending(0, "COMPLETE", [value, 1.0], {})])
+        storage.finish([FinishedTrial(0, "COMPLETE", [value, 1.0], {})])
     assert storage.trials()[0].state == TrialState.RUNNING
 
 
 def test_importances_find_the_parameter_that_matters(storage):
     space = SearchSpace(UNIT)
     numbers = [(number * 0.618) % 1 for number in range(24)]
-    storage.record([Entry({"x": x, "y": (x * 7.3) % 1}, {}, {}) for x in numbers], space.optuna)
-    storage.finish([Ending(number, "COMPLETE", [x, 7.0], {}) for number, x in enumerate(numbers)])
+    storage.insert([AskedTrial({"x": x, "y": (x * 7.3) % 1}, {}, {}) for x in numbers], space.optuna)
+    storage.finish([FinishedTrial(number, "COMPLETE", [x, 7.0], {}) for number, x in enumerate(numbers)])
     found = importances(storage.trials(), OBJECTIVES)
     assert list(found) == ["peak_performance"]
     assert list(found["peak_performance"]) == ["x", "y"] and sum(found["peak_performance"].values()) == pytest.approx(1)
@@ -125,9 +128,9 @@ def test_times_are_those_of_the_clock_in_any_zone(storage, monkeypatch):
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
-        storage.record([Entry({"x": 0.5, "y": 0.25}, {}, {})], SearchSpace(UNIT).optuna)
+        storage.insert([AskedTrial({"x": 0.5, "y": 0.25}, {}, {})], SearchSpace(UNIT).optuna)
         storage.start([0])
-        storage.finish([Ending(0, "FAIL", [], {})])
+        storage.finish([FinishedTrial(0, "FAIL", [], {})])
         (trial,) = storage.trials()
         assert trial.datetime_start is not None and trial.datetime_complete is not None
         for told in (trial.datetime_start, trial.datetime_complete):

@@ -11,12 +11,11 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from scipy.stats import qmc
 
-from hyperlax.sampler_checks import SAMPLERS
+from hyperlax.samplers.base import derive_seed
+from hyperlax.samplers.distributions import SearchSpace
+from hyperlax.samplers.optuna import OptunaSampler
+from hyperlax.samplers.registry import SAMPLERS, SamplerEntry
 from hyperlax.space import Categorical, LogUniform, QUniform, UniformContinuous, UniformDiscrete
-from hyperlax.study import suggest
-from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.samplers import derive_seed
-from hyperlax.study.suggest import Questioner
 from tests.study_cases import FINITE, MIXED
 
 pytestmark = pytest.mark.timeout(120)
@@ -51,7 +50,7 @@ def _quiet():
 
 
 def questioner(space, sampler, super_batch=8, seed=0, objectives=1):
-    return Questioner(SearchSpace(space), sampler, ("maximize", "minimize")[:objectives], seed, super_batch)
+    return OptunaSampler(SearchSpace(space), sampler, ("maximize", "minimize")[:objectives], seed, super_batch)
 
 
 def finished(asker, suggestions, values):
@@ -123,7 +122,7 @@ def test_one_at_a_time_a_study_is_what_plain_optuna_gives_with_the_same_seed(sam
         pytest.importorskip(NEEDS[sampler])
     space = SearchSpace(space_of(sampler))
     first = [space.combination(7) if sampler == "grid" else drawn(space)] if enqueued else []
-    asker = Questioner(space, sampler, ("maximize", "minimize")[:objectives], 7, 1, first)
+    asker = OptunaSampler(space, sampler, ("maximize", "minimize")[:objectives], 7, 1, first)
     plain = optuna.create_study(
         directions=[optuna.study.StudyDirection[name.upper()] for name in asker.directions],
         sampler=PLAIN[sampler](space),
@@ -208,7 +207,7 @@ def test_a_sampler_that_keeps_repeating_itself_is_overruled_by_chance(monkeypatc
         def sample_independent(self, study, trial, param_name, param_distribution):
             return param_distribution.to_external_repr(vars(param_distribution)["low"])
 
-    monkeypatch.setattr(suggest, "make_sampler", lambda *args, **kwargs: Stuck())
+    monkeypatch.setitem(SAMPLERS, "random", SamplerEntry("random", lambda *args: Stuck(), learns=False))
     asker = questioner(space, "random")
     asked = asker.suggest(0, 8, below([]))
     assert len({asker.space.identity(suggestion.params) for suggestion in asked}) == 8
@@ -269,14 +268,14 @@ def test_a_history_may_hold_pruned_and_running_trials(name, objectives):
 
 
 def test_of_pruned_trials_tpe_prefers_those_that_went_further():
-    """What they are told to the twin as is what TPE ranks: the step they reached, then the value there."""
+    """What they are told to the study in memory as is what TPE ranks: the step they reached, then the value there."""
     asker = questioner(UNIT, "tpe", super_batch=16)
     asked = asker.suggest(0, 16, below([]))
     history = finished(asker, asked, [None] * 16)
     for number, trial in enumerate(history):
         trial.state, trial.intermediate_values = TrialState.PRUNED, {number: 0.0}
     asker.suggest(16, 1, below(history))
-    told = asker._twin.study.get_trials(deepcopy=False)[:16]
+    told = asker._study.study.get_trials(deepcopy=False)[:16]
     assert [trial.intermediate_values for trial in told] == [{number: 0.0} for number in range(16)]
     assert {trial.state for trial in told} == {TrialState.PRUNED}
 

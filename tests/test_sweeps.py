@@ -15,12 +15,11 @@ from hyperlax.envs import slug
 from hyperlax.fields import dotted
 from hyperlax.files import read_csv
 from hyperlax.recipe import load
-from hyperlax.study import launcher
-from hyperlax.study.drawing import draw
-from hyperlax.study.presampled import stored
+from hyperlax.samplers.fixed import draw, stored
+from hyperlax.study import run as runs
 from hyperlax.sweep_arguments import resolve_sweep
 from hyperlax.sweep_flags import SweepFlags
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import MIXED, Case, Killed, recipe_of
 
 LENGTH = "--num-seeds 2 --total-timesteps 500 --num-evaluations 5 --num-eval-episodes 4"
@@ -48,13 +47,13 @@ def finished(tmp_path_factory):
     return desk
 
 
-def training_with_a_fake(monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
-    runner, run_study = FakeRunner(), launcher.run_study
+def training_with_a_fake(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    runner, run_study = FakeBackend(), runs.run_study
 
     def run(*given: Any, **more: Any) -> int:
-        return run_study(*given, **more, runner=runner, analyse=lambda record, directory: None)
+        return run_study(*given, **more, runner=runner, write_pages=lambda record, directory: None)
 
-    monkeypatch.setattr(launcher, "run_study", run)
+    monkeypatch.setattr(runs, "run_study", run)
     return runner
 
 
@@ -70,7 +69,7 @@ def case_of(root: Path) -> Case:
     configurations = draw(recipe, "random", 12, seed=5)
     directory = root / recipe.name / slug("gymnax.pendulum")
     samples.write(directory / "samples.csv", configurations)
-    return Case(root, recipe=stored(recipe, directory), sampler="presampled", sampling_method="random")
+    return Case(root, recipe=stored(recipe, directory / "samples.csv"), sampler="presampled", sampling_method="random")
 
 
 def test_a_sweep_trains_what_generate_draws_with_the_same_arguments(runner):
@@ -107,12 +106,12 @@ def test_an_interrupted_sweep_ends_as_an_uninterrupted_one(tmp_path):
     whole, parts = case_of(tmp_path / "whole"), case_of(tmp_path / "parts")
     assert whole.start() == 0
     with pytest.raises(Killed):
-        parts.start(FakeRunner(after_batch=kill))
+        parts.start(FakeBackend(after_batch=kill))
     assert "COMPLETE" in parts.states() and "RUNNING" in parts.states()
-    runner = FakeRunner(lanes=2)
+    runner = FakeBackend(lanes=2)
     assert parts.resume(runner) == 0
     assert parts.told() == whole.told() and len(runner.trained) < 12
-    rows = [dotted(row) for row in stored(recipe_of(MIXED), whole.directory).samples]
+    rows = [dotted(row) for row in stored(recipe_of(MIXED), whole.directory / "samples.csv").samples]
     assert [trial.params for trial in whole.pages[-1][0].trials] == [
         {name: row[name] for name in MIXED} for row in rows
     ]

@@ -15,7 +15,7 @@ from hyperlax.study.record import StudyRecord
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.tracking import mlflow
 from hyperlax.tracking.mlflow import MlflowObserver
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.study_cases import Case, Killed
 
@@ -54,7 +54,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_tracker_follows_every_super_batch_and_the_end(tmp_path):
     tracker = Notes()
     case = Case(tmp_path, tracker=tracker, n_trials=12)
-    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    assert case.start(FakeBackend(fail={5: "loss is nan"})) == 0
     assert len(finished(tracker.followed[0])) < 12 and tracker.followed[-1] == case.pages[-1][0]
     ((last, status),) = tracker.ended
     assert status == 0 and last == case.pages[-1][0] and len(finished(last)) == 12
@@ -80,7 +80,7 @@ def test_it_sees_only_what_the_study_has_committed(tmp_path):
 def test_an_interrupted_study_ends_with_the_trials_of_its_open_super_batch(tmp_path):
     tracker = Notes()
     case = Case(tmp_path, tracker=tracker, n_trials=16)
-    assert case.start(FakeRunner(raises={11: KeyboardInterrupt()})) == 130
+    assert case.start(FakeBackend(raises={11: KeyboardInterrupt()})) == 130
     ((last, status),) = tracker.ended
     assert status == 130 and finished(last) == [n for n, state in enumerate(case.states()) if state == "COMPLETE"]
     assert len(finished(last)) > 8
@@ -161,7 +161,7 @@ def test_a_slow_tracker_is_not_waited_for_and_gets_only_the_newest(tmp_path):
             super().follow(record)
 
     tracker = Slow()
-    runner = FakeRunner(after_batch=lambda count: go_on.set() if count == 10 else None)
+    runner = FakeBackend(after_batch=lambda count: go_on.set() if count == 10 else None)
     assert Case(tmp_path, tracker=tracker, n_trials=32).start(runner) == 0
     counts = [len(finished(record)) for record in tracker.followed]
     assert counts[0] <= 8 and counts == sorted(counts) and len(counts) < 5
@@ -171,6 +171,6 @@ def test_a_slow_tracker_is_not_waited_for_and_gets_only_the_newest(tmp_path):
 def test_a_study_that_breaks_off_is_ended_as_failed(tmp_path):
     tracker = Notes()
     with pytest.raises(Killed):
-        Case(tmp_path, tracker=tracker, n_trials=16).start(FakeRunner(raises={11: Killed()}))
+        Case(tmp_path, tracker=tracker, n_trials=16).start(FakeBackend(raises={11: Killed()}))
     ((_, status),) = tracker.ended
     assert status == 1

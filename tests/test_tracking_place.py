@@ -11,7 +11,7 @@ import pytest
 
 from hyperlax import cli
 from hyperlax.errors import UsageError
-from hyperlax.study import launcher
+from hyperlax.study import run as runs
 from hyperlax.study.directory import TRACKING
 from hyperlax.tracking import mlflow
 from hyperlax.tracking import place as places
@@ -143,7 +143,7 @@ def test_a_file_may_be_named_like_a_password(installed, name):
 def test_what_can_be_no_database_is_refused_and_not_waited_for(installed, monkeypatch, capsys, uri, why):
     (installed / "mf").mkdir()
     monkeypatch.setattr(mlflow, "import_module", lambda name: None)
-    monkeypatch.setattr(launcher, "run_study", lambda *args, **more: 0)
+    monkeypatch.setattr(runs, "run_study", lambda *args, **more: 0)
     assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-uri", uri]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(f"^hyperlax: --tracking-uri {re.escape(uri)}: {why}", line)
@@ -179,7 +179,7 @@ def test_without_mlflow_nothing_runs(tmp_path, monkeypatch, capsys):
 def test_the_flags_reach_the_study(installed, monkeypatch):
     given: list[Any] = []
     monkeypatch.setattr(mlflow, "import_module", lambda name: None)
-    monkeypatch.setattr(launcher, "run_study", lambda *args, **more: given.append(more["observers"]) or 0)
+    monkeypatch.setattr(runs, "run_study", lambda *args, **more: given.append(more["observers"]) or 0)
     assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-experiment", "pendulum"]) == 0
     assert cli.main(SEARCH) == 0
     sweep = ["sweep-hp-samples", *SEARCH[1:], "--num-samples", "4", "--track", "mlflow"]

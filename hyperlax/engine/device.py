@@ -13,13 +13,14 @@ from typing import Any
 
 import jax
 
-from hyperlax import __version__
 from hyperlax.engine import calibration
 from hyperlax.engine.costs import FILE, Costs, fingerprint
 from hyperlax.engine.keys import pin_generator
 from hyperlax.xla import require_safe_scheduler
 
 log = logging.getLogger(__name__)
+
+VERSION = version("hyperlax")
 
 CACHE_VARIABLE = "HYPERLAX_CACHE_DIR"
 UNMEASURED_LANES = 4
@@ -50,7 +51,7 @@ def prepare_jax(compilation_cache: bool) -> None:
 
 def program_name(algorithm: Any, lanes: int, seeds: int) -> str:
     """The fingerprint of a program: what it computes, for how many, with which jax and which flags."""
-    versions = (__version__, jax.__version__)
+    versions = (VERSION, jax.__version__)
     return fingerprint(algorithm, lanes, seeds, *versions, os.environ.get("XLA_FLAGS", ""))
 
 
@@ -58,7 +59,7 @@ def identity() -> dict[str, Any]:
     """All of this machine that decides the bits of a program's results, by name."""
     first = jax.local_devices()[0]
     return {
-        "hyperlax": __version__,
+        "hyperlax": VERSION,
         "jax": jax.__version__,
         "jaxlib": version("jaxlib"),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),

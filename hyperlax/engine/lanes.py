@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,54 @@ import numpy as np
 from jax import Array
 
 from hyperlax.engine.algorithm import Algorithm
-from hyperlax.engine.compilation import Compilation, NoRoom, Preparation, cache_hits
 
 QUICK_COMPILE: Any = {"xla_backend_optimization_level": 1}
 """For what runs once or seldom. LLVM unrolls the many small loops of random draws at its default level: `start` of PPO then
 takes several times as long to compile and runs no faster."""
+
+
+class Compilation(NamedTuple):
+    """One verb made executable. seconds: after tracing; cached: it was loaded from the persistent cache, not compiled."""
+
+    verb: str
+    seconds: float
+    cached: bool
+
+
+class Preparation(NamedTuple):
+    """What it took to make a program executable. seconds: from start to end, of verbs made side by side."""
+
+    seconds: float
+    compilations: list[Compilation]
+
+    @property
+    def cached(self) -> bool:
+        """Whether nothing had to be compiled."""
+        return all(compilation.cached for compilation in self.compilations)
+
+
+class _CacheHits(threading.local):
+    """How often the calling thread has found a program in the persistent cache: JAX tells in the thread that compiles."""
+
+    count = 0
+
+    def listen(self, event: str, **_: Any) -> None:
+        self.count += event == "/jax/compilation_cache/cache_hits"
+
+
+_cache_hits = _CacheHits()
+jax.monitoring.register_event_listener(_cache_hits.listen)
+
+
+class NoRoom(MemoryError):
+    """A program needs more memory than there is.
+
+    lanes: how many of its lanes would fit, about. preparation: what compiling it took.
+    """
+
+    def __init__(self, needed: int, room: int, lanes: int, preparation: Preparation):
+        super().__init__(f"{lanes} lanes need {needed / 2**20:,.0f} MiB, {room / 2**20:,.0f} MiB are free")
+        self.lanes, self.preparation = lanes * room // needed, preparation
 
 
 @dataclass
@@ -188,12 +231,12 @@ class Program:
     def _compile(self, verb: str, traced: Any) -> None:
         if verb in self._compiled:
             return
-        began, hits = time.perf_counter(), cache_hits.count
+        began, hits = time.perf_counter(), _cache_hits.count
         options = None if verb == "train" else QUICK_COMPILE
         with jax.default_device(self.device):
             lowered = traced.lower()
             executable = lowered.compile(compiler_options=options)
-        self.compilations.append(Compilation(verb, time.perf_counter() - began, cache_hits.count > hits))
+        self.compilations.append(Compilation(verb, time.perf_counter() - began, _cache_hits.count > hits))
         self._texts[verb] = hashlib.sha256(lowered.as_text().encode()).hexdigest()
         self._compiled[verb] = executable
 

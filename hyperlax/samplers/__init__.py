@@ -1,0 +1,1 @@
+"""Samplers suggest trials. A sampler is a row of `hyperlax.samplers.registry`."""

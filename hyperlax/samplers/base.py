@@ -27,7 +27,10 @@ class Sampler(Protocol):
     Suggestions follow from the seed and from `known` alone: not from interruptions, speed or the number of slots.
     """
 
-    super_batch: int
+    @property
+    def super_batch(self) -> int:
+        """Return how many trials a super-batch has."""
+        ...
 
     @property
     def learns(self) -> bool:
@@ -45,3 +48,10 @@ class Sampler(Protocol):
     def state(self) -> dict[str, Any] | None:
         """Return what a new sampler needs to stand where this one does, as JSON; None where it has to be asked for all again."""
         ...
+
+
+def derive_seed(*parts: int) -> int:
+    """Return a 32-bit seed that depends on all of the parts, which are not negative."""
+    import numpy as np
+
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])

@@ -12,10 +12,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from optuna.storages import RDBStorage
 
 from hyperlax.errors import UsageError
-from hyperlax.study.database import PATIENCE
+from hyperlax.study.database import PATIENCE, url_of
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.opened import open_study
-from hyperlax.study.storage import url_of
 
 LARGEST_PORT = 65535
 

@@ -18,22 +18,23 @@ from hyperlax.arguments import StudyArguments
 from hyperlax.envs import slug
 from hyperlax.errors import UsageError
 from hyperlax.files import naming, write_text
+from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import Recipe
-from hyperlax.stays import TIMELINE
 from hyperlax.study import database
 from hyperlax.study.refusals import FULL, refusing_what_is_forbidden
+from hyperlax.trial import TIMELINE
 
 log = logging.getLogger(__name__)
 
 MANIFEST, STUDY_FILE, DATABASE, REPORT = "study.json", "study.yaml", "optuna_study.db", "report.html"
-SAMPLES, AMENDMENTS, TRIALS, CONFIRMED = "samples.csv", "amendments.json", "trials.csv", "confirmation.csv"
+SAMPLES, JOURNAL, TRIALS, CONFIRMED = "samples.csv", "journal.jsonl", "trials.csv", "confirmation.csv"
 SCHEDULE, TRACKING = "pbt_schedule.json", "mlflow.json"
 BEST_FILE, PARETO_FILE = "best_optuna_params.json", "pareto_front_params.json"
 LOCK = ".lock"
 AGENTS, PLOTS_DIRECTORY, PLOTLY_FILE, CHECKPOINTS, CONFIRMATION, ANALYSIS = (
     "agents", "analysis_plots", "plotly.min.js", "checkpoints", "confirmation", "analysis",
 )  # fmt: skip
-SUCCESS, ASKED_FROM = "success.txt", "asked_from.json"
+SUCCESS = "success.txt"
 HYPERPARAMS_CSV, CURVES_CSV, SUMMARY_CSV = "hyperparams.csv", "curves.csv", "summary.csv"
 INTERMEDIATE_CSV, TIMING_JSON = "intermediate.csv", "timing.json"
 TEMPORARY = re.compile(r"\.[^/]+\.\d+\.\d+\.tmp(-journal)?")
@@ -52,14 +53,14 @@ def _one_of(*names: str) -> str:
 _EXEC = _EXEC_BATCH.pattern
 _OWN: dict[str, str] = {
     "": _one_of(
-        MANIFEST, STUDY_FILE, REPORT, SAMPLES, AMENDMENTS, TRIALS, CONFIRMED, SCHEDULE, TRACKING, BEST_FILE, PARETO_FILE
+        MANIFEST, STUDY_FILE, REPORT, SAMPLES, JOURNAL, TRIALS, CONFIRMED, SCHEDULE, TRACKING, BEST_FILE, PARETO_FILE
     )
     + rf"|{re.escape(DATABASE)}(\.backup|\.damaged\d*)?(-journal|-wal|-shm)?",
     AGENTS: r"trial_\d+\.(safetensors|json|gif)",
     PLOTS_DIRECTORY: _one_of(PLOTLY_FILE),
     rf"({CONFIRMATION}/)?{CHECKPOINTS}": r"((trial|pool)_\d+|population)\.npz",
     CONFIRMATION: "",
-    _EXEC: _one_of(SUCCESS, ASKED_FROM),
+    _EXEC: _one_of(SUCCESS),
     f"{_EXEC}/{ANALYSIS}": _one_of(TRIALS, BEST_FILE, PARETO_FILE),
     f"{_EXEC}/samples": "",
     f"({_EXEC}/samples|{CONFIRMATION})/{BATCH.pattern}": _one_of(
@@ -79,7 +80,7 @@ class StudyDirectory:
         self.database = root / DATABASE
         self.backup = root / f"{DATABASE}.backup"
         self.samples = root / SAMPLES
-        self.amendments = root / AMENDMENTS
+        self.journal = root / JOURNAL
         self.checkpoints = root / CHECKPOINTS
         self.confirmation = root / CONFIRMATION
         self.report = root / REPORT
@@ -110,10 +111,6 @@ class StudyDirectory:
         mark = self.exec_batch(super_batch) / SUCCESS
         if not mark.exists():
             write_text(mark, "every trial has ended and is on disk\n")
-
-    def asked_from(self, super_batch: int) -> Path:
-        """Of a study that prunes: what was known when the super-batch was asked."""
-        return self.exec_batch(super_batch) / ASKED_FROM
 
     def has_analysis(self, super_batch: int) -> bool:
         """Whether a super-batch's analysis is whole: `trials.csv` is written last."""
@@ -194,7 +191,7 @@ def _is_own_directory(name: str) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in _OWN if pattern)
 
 
-def study_directory(arguments: StudyArguments, recipe: Recipe) -> StudyDirectory:
+def study_directory(arguments: StudyArguments | PopulationArguments, recipe: Recipe) -> StudyDirectory:
     """Where a new study goes."""
     return StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
 

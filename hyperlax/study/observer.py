@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,16 +93,6 @@ class Pages(Observer):
 
     def close(self) -> None:
         self._thread.shutdown()
-
-
-@contextmanager
-def training(observers: Sequence[Observer], what: Training) -> Iterator[None]:
-    """Tell observers that the block trains."""
-    tell(observers, lambda observer: observer.training_started(what))
-    try:
-        yield
-    finally:
-        tell(observers, lambda observer: observer.training_ended())
 
 
 def tell(observers: Iterable[Observer], call: Callable[[Observer], None]) -> None:

@@ -14,16 +14,16 @@ from hyperlax.envs import unaliased
 from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
 from hyperlax.resumed_arguments import read_arguments
+from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import from_json
 from hyperlax.study import database, manifest
 from hyperlax.study.confirmation import confirmation_of
-from hyperlax.study.directory import SCHEDULE, StudyDirectory, holder_of
-from hyperlax.study.distributions import SearchSpace
-from hyperlax.study.pbt_schedule import replay_command
-from hyperlax.study.pedigree import lineage_of, told_intervals
+from hyperlax.study.database import StudyDatabase
+from hyperlax.study.directory import StudyDirectory, holder_of
+from hyperlax.study.importances import importances
+from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.records import trial_record
-from hyperlax.study.storage import StudyStorage, importances
+from hyperlax.study.state import trial_record
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
             database.back_up(directory.database, copy)
-        with closing(StudyStorage(copy, arguments.study_name, arguments.objectives)) as storage:
-            trials = storage.trials()
+        with closing(StudyDatabase(copy, arguments.study_name, arguments.objectives)) as opened:
+            trials = opened.trials()
     lineage = None
     if isinstance(arguments, PopulationArguments):
-        trials = told_intervals(trials, arguments.population_size)
-        lineage = lineage_of(trials, arguments.population_size, replay_command(root / SCHEDULE))
+        trials = finished_intervals(trials, arguments.population_size)
+        lineage = lineage_of(trials, arguments.population_size, root)
     record = StudyRecord(
         directory=root,
         study_name=arguments.study_name,

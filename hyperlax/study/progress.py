@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import median
 
 from hyperlax.constraints import are_satisfied
 from hyperlax.study.batch_files import TrialEnd
@@ -13,7 +12,7 @@ from hyperlax.study.observer import Observer, Training
 from hyperlax.study.record import StudyRecord
 
 _LEAST_IMPORTANT_FIRST = (
-    "objective", "elapsed", "pruned", "median", "lanes", "rate", "preparing", "failed", "left", "best",
+    "objective", "elapsed", "pruned", "lanes", "rate", "preparing", "failed", "left", "best",
 )  # fmt: skip
 """What a line goes without on a terminal that is too narrow."""
 
@@ -61,7 +60,6 @@ class Progress(Observer):
         self.objective, self._sign, self._constraints = "", 1.0, ()
         self.tally, self.pace = Tally(), Pace(0)
         self.training: Training | None = None
-        self._values: list[float] = []
 
     def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
         record = snapshot()
@@ -84,19 +82,17 @@ class Progress(Observer):
         self.pace.first = self.pace.first or (time.monotonic(), self.pace.steps)
 
     def trials_ended(self, ends: list[TrialEnd]) -> None:
-        self._values = []
         for end in ends:
             self.tally.count(end.state)
             if (value := self.value(end)) is not None:
                 self._compare(end.number, value)
-                self._values.append(value)
 
     def training_ended(self) -> None:
         self.training = None
 
     @property
     def task(self) -> str:
-        """What trains: "search", "population" or "confirmation"."""
+        """What trains: "search" or "confirmation"."""
         return self.training.task if self.training else "search"
 
     def value(self, end: TrialEnd) -> float | None:
@@ -141,11 +137,10 @@ class Progress(Observer):
 
     def _parts(self) -> dict[str, str]:
         """Return what the line says, by name and in order."""
-        tally, parts = self.tally, {"trials": self._trials()}
+        tally, total = self.tally, self.training.total if self.training else self.tally.done
+        parts = {"trials": f"{tally.done}/{total} trials"}
         if tally.best is not None:
             parts["best"] = f"best {self.objective} {tally.best[0]:.6g} (trial {tally.best[1]})"
-        if self.task == "population":
-            parts["median"] = f"median {median(self._values):.6g}" if self._values else "every member failed"
         if tally.pruned:
             parts["pruned"] = f"{tally.pruned} pruned"
         if tally.failed:
@@ -165,12 +160,6 @@ class Progress(Observer):
         if (left := self.seconds_left()) is not None:
             parts["left"] = f"{clock(left)} left"
         return parts
-
-    def _trials(self) -> str:
-        total = self.training.total if self.training else self.tally.done
-        if self.training and self.task == "population" and (size := self.training.lanes):
-            return f"interval {self.tally.done // size}/{total // size}"
-        return f"{self.tally.done}/{total} trials"
 
 
 def clock(seconds: float) -> str:

@@ -6,13 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 
+from hyperlax.study.database import is_feasible
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.manifest import resume_command
-from hyperlax.study.storage import StudyStorage, is_feasible
+from hyperlax.study.state import StudyState
 
 
 def print_end(
-    storage: StudyStorage,
+    state: StudyState,
     directory: StudyDirectory,
     objectives: Mapping[str, str],
     *,
@@ -27,13 +28,13 @@ def print_end(
     interrupted: the exit status for that, where it was. given_up: that too many trials failed, where they did.
     saved: how many of the trials that are left are saved in the middle of their training.
     """
-    states = Counter(trial.state.name for trial in storage.trials() if trial.state.is_finished())
+    states = Counter(trial.state.name for trial in state.trials() if trial.state.is_finished())
     finished = states.total()
     by_state = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     print(f"{finished} trials finished: {by_state}." if finished else "No trial finished.")
     if exhausted:
         print(f"Every configuration of the search space is used; the study ends before its {total} trials.")
-    print_best(storage, objectives)
+    print_best(state, objectives)
     _print_report(directory)
     left = total - finished
     if left and not exhausted:
@@ -57,17 +58,17 @@ def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -
     return f"{'Out of time' if interrupted is None else 'Interrupted'} with {left} trials to go{midway}."
 
 
-def print_best(storage: StudyStorage, objectives: Mapping[str, str]) -> None:
+def print_best(state: StudyState, objectives: Mapping[str, str]) -> None:
     """Print the best trial, or how large the Pareto front is; if no COMPLETE trial satisfies the constraints, that."""
-    best = storage.best_trials()
+    best = state.best_trials()
     if not best:
-        if any(trial.state.name == "COMPLETE" for trial in storage.trials()):
+        if any(trial.state.name == "COMPLETE" for trial in state.trials()):
             print("No trial satisfies the constraints, so none is the best.")
         return
     if len(objectives) > 1:
         print(f"Pareto front of {', '.join(objectives)}: {len(best)} trial{'' if len(best) == 1 else 's'}.")
         return
-    ties = sum(trial.values == best[0].values and is_feasible(trial) for trial in storage.trials())
+    ties = sum(trial.values == best[0].values and is_feasible(trial) for trial in state.trials())
     print(f"Best: trial {best[0].number}, {next(iter(objectives))} {best[0].value:.6g}{_ties(ties)}.")
 
 

@@ -9,16 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hyperlax.study.launcher import run_study
+from hyperlax.study.run import run_study
 from hyperlax.trial import BatchResult
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import MIXED, Case, arguments_of, recipe_of
 
 ARGUMENTS: dict[str, Any] = {"n_trials": 16, "sampler": "tpe", "optuna_study_batch_size": 8}
 IMPORTED_ONCE = [__name__, "hyperlax.analysis.pages", "alembic.command", "optuna.importance", "plotly.graph_objects"]
 
 
-class Slow(FakeRunner):
+class Slow(FakeBackend):
     """Takes long enough to be killed in the middle of it."""
 
     def run(self, *args: Any, **kwargs: Any) -> BatchResult:

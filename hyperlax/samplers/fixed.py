@@ -1,0 +1,179 @@
+"""A study of which every trial is known before the first one trains: its space, and who suggests its trials.
+
+The configurations are the study's `samples.csv`. Optuna needs a distribution for every parameter that it is told, and the engine
+the largest sizes that it will meet, so the space of a sweep is made of its samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from hyperlax import samples
+from hyperlax.errors import UsageError
+from hyperlax.fields import Field, apply, check_together, dotted, fields_of
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.recipe import Recipe
+from hyperlax.samplers.base import Known, Suggestion
+from hyperlax.samplers.distributions import SearchSpace
+from hyperlax.samplers.optuna import OptunaSampler
+from hyperlax.space import (
+    Categorical,
+    Distribution,
+    LogUniform,
+    LogUniformDiscrete,
+    Numeric,
+    UniformContinuous,
+    UniformDiscrete,
+)
+
+GOLDEN = (math.sqrt(5) - 1) / 2
+MOST_LISTED = 16
+"""Different whole numbers up to which a column's values are choices: each may need a program of its own."""
+ORDERS_OF_MAGNITUDE = 100
+"""A column of positive numbers whose largest is so many times its smallest is logarithmic."""
+
+
+@dataclass(frozen=True)
+class Presampled(Recipe):
+    """A recipe of which these configurations are trained, trial by trial. Its space contains them all."""
+
+    samples: tuple[AlgorithmConfig, ...]
+
+
+@dataclass(frozen=True)
+class FixedSampler:
+    """Suggests trial n as row n."""
+
+    space: SearchSpace
+    rows: tuple[AlgorithmConfig, ...]
+    super_batch: int
+    learns: bool = False
+
+    def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[Suggestion]:
+        """Return the rows `start` to `start + count`; a repeated row trains with random numbers of its own."""
+        return [Suggestion(self.space.encode(dotted(row)), {}) for row in self.rows[start : start + count]]
+
+    def state(self) -> None:
+        """Return None: there is no state."""
+
+
+def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) -> Presampled:
+    """The recipe with these samples instead of a search. UsageError, beginning with `where`, for a space that cannot run."""
+    space = _space_of(recipe, rows)
+    check_together(recipe.config.algorithm, space, where)
+    return Presampled(recipe.name, recipe.path, recipe.config, space, rows)
+
+
+def stored(recipe: Recipe, path: Path) -> Presampled:
+    """Return the recipe with the samples of a sweep's file. UsageError if they cannot be read."""
+    return presampled(recipe, samples.read(path, recipe.config.algorithm), str(path))
+
+
+def digest_of(recipe: Recipe) -> str | None:
+    """SHA-256 of a sweep's configurations, for study.json; None for a recipe that is searched."""
+    if not isinstance(recipe, Presampled):
+        return None
+    return hashlib.sha256(json.dumps([dotted(row) for row in recipe.samples]).encode()).hexdigest()
+
+
+def draw(recipe: Recipe, method: str, count: int, seed: int) -> tuple[AlgorithmConfig, ...]:
+    """Configurations by "qmc", "random" or "grid", all of them different; fewer than `count` where a grid has no more.
+
+    qmc and random draw what a search with that sampler would try in one super-batch. UsageError for a space that the method
+    cannot draw from, or not so often.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = SearchSpace(recipe.space)
+    if method == "grid":
+        _check_finite(recipe)
+        size = space.size() or 1
+        params = [space.combination(place) for place in spread(size, min(count, size))]
+    else:
+        _check_room(recipe, space, count, method)
+        asked = OptunaSampler(space=space, sampler=method, directions=("maximize",), seed=seed, super_batch=count)
+        params = [suggestion.params for suggestion in asked.suggest(0, count, lambda start: [])]
+    base = recipe.config.algorithm
+    return tuple(apply(base, space.decode(one), str(recipe.path)) for one in params)
+
+
+def spread(size: int, count: int) -> list[int]:
+    """`count` of the numbers 0 ... size - 1, increasing, one out of each of `count` stretches as long as the others.
+
+    Where in its stretch goes round by a Fibonacci lattice (Niederreiter, 1992, section 5.1): were it the same place everywhere,
+    the hyperparameters that vary fastest along the numbers would not vary at all.
+    """
+    step = max(1, round(count * GOLDEN))
+    while math.gcd(step, count) > 1:
+        step += 1
+    starts = [place * size // count for place in range(count + 1)]
+    return [
+        start + (stop - start) * (place * step % count) // count
+        for place, (start, stop) in enumerate(itertools.pairwise(starts))
+    ]
+
+
+def _check_finite(recipe: Recipe) -> None:
+    endless = [name for name, distribution in recipe.space.items() if not distribution.is_finite()]
+    if endless:
+        raise UsageError(
+            f"{recipe.path}: --sampling-method grid needs values that can be counted, and {', '.join(endless)} "
+            f"{'has' if len(endless) == 1 else 'have'} none. Give QUniform, UniformDiscrete or Categorical there, or use "
+            "qmc or random."
+        )
+
+
+def _check_room(recipe: Recipe, space: SearchSpace, count: int, method: str) -> None:
+    size = space.size()
+    if size is not None and count > size:
+        raise UsageError(
+            f"{recipe.path}: --num-samples {count}: the search space has {size} configurations, and {method} draws none "
+            f"twice. Give at most {size}."
+        )
+
+
+def _space_of(recipe: Recipe, rows: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
+    """A distribution for every field that is not the recipe's in all rows, in the recipe's order where it searches them."""
+    base, known = dotted(recipe.config.algorithm), fields_of(recipe.config.algorithm)
+    values = [dotted(row) for row in rows]
+    columns = {name: [row[name] for row in values] for name in dict.fromkeys((*recipe.space, *known))}
+    return {
+        name: _distribution(known[name], column, recipe.space.get(name))
+        for name, column in columns.items()
+        if any(value != base[name] for value in column)
+    }
+
+
+def _distribution(field: Field, values: list[Any], declared: Distribution | None) -> Distribution:
+    """The recipe's where it has every value exactly; else a range of numbers, or the list of what there is."""
+    if declared is not None and _produces(declared, values):
+        return declared
+    distinct = list({json.dumps(value): value for value in values}.values())
+    listed = 1 if field.type == "float" else MOST_LISTED
+    if field.type not in ("float", "int") or len(distinct) <= listed:
+        return Categorical(values=distinct if field.type in ("str", "bool") else sorted(distinct))
+    low, high = min(distinct), max(distinct)
+    logarithmic = low > 0 and (high >= ORDERS_OF_MAGNITUDE * low or _is_logarithmic(declared))
+    if field.type == "float":
+        return (LogUniform if logarithmic else UniformContinuous)(domain=(low, high))
+    return (LogUniformDiscrete if logarithmic else UniformDiscrete)(domain=(low, high))
+
+
+def _produces(distribution: Distribution, values: list[Any]) -> bool:
+    space = SearchSpace({"": distribution})
+    try:
+        return all(space.decode(space.encode({"": value}))[""] == value for value in values)
+    except ValueError:
+        return False
+
+
+def _is_logarithmic(distribution: Distribution | None) -> bool:
+    return isinstance(distribution, Numeric) and distribution.logarithmic

@@ -1,0 +1,124 @@
+"""The study in memory that a sampler is asked in, in place of the one in SQLite."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from hyperlax.samplers.distributions import SearchSpace
+
+CONSTRAINTS = "constraints"
+"""The trial's system attribute in which Optuna keeps what `constraints_func` gave."""
+
+ASKED = "hyperlax:asked"
+"""The system attribute for parameters as the sampler gave them, where those that are stored differ in the last bits."""
+
+_NAME = "in memory"
+
+
+class InMemoryStudy:
+    """Trials as their sampler sees them: those that it was asked for, and what became of them.
+
+    It may hold more trials than the study: a repetition that was asked again is there too, as a FAIL. So a trial of the study
+    has a place here. A trial stands as RUNNING until `tell` says otherwise, and is then what is told, with one exception:
+    Optuna's samplers raise where a trial of a study with several objectives has intermediate values, which Optuna's own trials
+    cannot have; those are left out. PRUNED trials of such a study then rank last of all for TPE, and NSGA-II and NSGA-III, which
+    breed from COMPLETE trials alone, do not see them.
+    """
+
+    def __init__(self, sampler: BaseSampler, directions: Sequence[str], space: SearchSpace) -> None:
+        self._sampler = sampler
+        self._directions = [StudyDirection[name.upper()] for name in directions]
+        self._space = space
+        self._open()
+
+    def ask(self, params: Mapping[str, Any] | None = None) -> FrozenTrial:
+        """The sampler's next trial; its `number` is its place. params: instead of what the sampler suggests, as if enqueued."""
+        if params is not None:
+            self.study.enqueue_trial(dict(params))
+        place = self.study.ask(self._space.optuna).number
+        return self.study.get_trials(deepcopy=False)[place]
+
+    def hold(self, trials: Sequence[FrozenTrial]) -> None:
+        """Be as if these had been asked for and told, each at the place of its index."""
+        held = [self._as_told(trial, trial) for trial in trials]
+        for trial in held:
+            trial.params = {**trial.params, **trial.system_attrs.get(ASKED, {})}
+        self._build_again(held)
+
+    def refuse(self, place: int) -> None:
+        """The trial that was asked last is a repetition: it has failed, without the sampler being told of an end."""
+        self._storage.set_trial_state_values(self._id(place), TrialState.FAIL)
+
+    def tell(self, told: Mapping[int, FrozenTrial]) -> None:
+        """What became of trials, by place. One whose parameters differ from the asked ones has those that are told."""
+        standing = self.study.get_trials(deepcopy=False)
+        wanted = {place: self._as_told(standing[place], trial) for place, trial in told.items()}
+        changed = {place: trial for place, trial in wanted.items() if not _same(standing[place], trial)}
+        if all(_goes_on(standing[place], trial) for place, trial in changed.items()):
+            for place, trial in changed.items():
+                self._bring_up(place, trial)
+        else:
+            self._build_again([changed.get(place, trial) for place, trial in enumerate(standing)])
+        self.study = optuna.load_study(study_name=_NAME, storage=self._storage, sampler=self._sampler)
+
+    def _open(self) -> None:
+        self._storage = InMemoryStorage()
+        self.study = optuna.create_study(
+            study_name=_NAME, storage=self._storage, directions=self._directions, sampler=self._sampler
+        )
+
+    def _build_again(self, trials: Sequence[FrozenTrial]) -> None:
+        """A new study with these trials at their places: what has finished cannot be changed in the old one."""
+        self._open()
+        self.study.add_trials(trials)
+
+    def _id(self, place: int) -> int:
+        study = self._storage.get_study_id_from_name(_NAME)
+        return self._storage.get_trial_id_from_study_id_trial_number(study, place)
+
+    def _as_told(self, standing: FrozenTrial, told: FrozenTrial) -> FrozenTrial:
+        """The trial of this study with the end, and where they differ the parameters, of the one that is told."""
+        trial = copy.copy(standing)
+        finished = told.state.is_finished()
+        trial.state = told.state if finished else TrialState.RUNNING
+        trial.values = told.values if told.state == TrialState.COMPLETE else None
+        trial.datetime_start = trial.datetime_start or datetime.now()
+        trial.datetime_complete = datetime.now() if finished else None
+        if self._space.identity(told.params) != self._space.identity(standing.params):
+            trial.params = dict(told.params)
+        trial.intermediate_values = dict(told.intermediate_values) if len(self._directions) == 1 else {}
+        constraints = {key: value for key, value in told.system_attrs.items() if key == CONSTRAINTS}
+        trial.system_attrs = {**standing.system_attrs, **constraints}
+        return trial
+
+    def _bring_up(self, place: int, trial: FrozenTrial) -> None:
+        """Bring a RUNNING trial to what it is by now."""
+        identity = self._id(place)
+        for step, value in trial.intermediate_values.items():
+            self._storage.set_trial_intermediate_value(identity, step, value)
+        if CONSTRAINTS in trial.system_attrs:
+            self._storage.set_trial_system_attr(identity, CONSTRAINTS, trial.system_attrs[CONSTRAINTS])
+        if trial.state.is_finished():
+            self._storage.set_trial_state_values(identity, trial.state, trial.values)
+
+
+def _goes_on(standing: FrozenTrial, trial: FrozenTrial) -> bool:
+    """Whether a trial has just gone further: one that is finished, or has other parameters, cannot become another in place."""
+    return not standing.state.is_finished() and standing.params == trial.params
+
+
+def _same(one: FrozenTrial, other: FrozenTrial) -> bool:
+    """Whether a sampler sees no difference."""
+    return all(
+        getattr(one, name) == getattr(other, name)
+        for name in ("state", "values", "params", "intermediate_values", "system_attrs")
+    )

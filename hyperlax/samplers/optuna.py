@@ -1,0 +1,232 @@
+"""Optuna's samplers behind the sampler protocol: suggestions are a pure function of the seed and of what each super-batch knew.
+
+A study in memory is asked with one sampler, super-batch after super-batch. Before a super-batch it is told the earlier trials as
+they stood then. A process that is asked for a later super-batch first, as a resumed one is, begins at trial 0 and asks for all of
+them again, so that its sampler comes to the same random state; TPE's is also kept. Nothing else enters: neither how often the
+study was interrupted nor which trials of the super-batch were already recorded. So a resumed study equals an uninterrupted one,
+asking for fewer trials gives the first of those that asking for more would give, and super-batches of one trial are what plain
+Optuna suggests with the same sampler and seed.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from hyperlax.samplers.base import Known, Suggestion, derive_seed
+from hyperlax.samplers.distributions import SearchSpace
+from hyperlax.samplers.in_memory import ASKED, InMemoryStudy
+from hyperlax.samplers.registry import SAMPLERS
+
+log = logging.getLogger(__name__)
+
+REPEATS = 100
+"""How many repeated configurations in a row before one is drawn at random."""
+
+_OF_THIS_ASK = ("tpe:", "gp:", "cma:optimizer", "fixed_params", "search_space")
+"""System attributes of a trial that only its sampler needs, in memory."""
+
+
+class OptunaSampler:
+    """Suggests a study's trials with the Optuna sampler of a row of the registry.
+
+    directions: "minimize" or "maximize" per objective. first_trials: the parameters, as Optuna keeps them, of trials 0, 1, ...,
+    each another configuration; the sampler takes them for enqueued ones.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        sampler: str,
+        directions: Sequence[str],
+        seed: int,
+        super_batch: int,
+        first_trials: Sequence[Mapping[str, Any]] = (),
+    ):
+        self.space = space
+        self.sampler = sampler
+        self.directions = tuple(directions)
+        self.seed = seed
+        self.super_batch = super_batch
+        self.first_trials = tuple(first_trials)
+        self._begin()
+
+    @property
+    def learns(self) -> bool:
+        """Return whether suggestions follow from the results of earlier trials."""
+        return SAMPLERS[self.sampler].learns
+
+    def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[Suggestion]:
+        """Return the first `count` suggestions of the super-batch that begins with trial `start`, a multiple of its width.
+
+        No suggestion repeats an earlier trial; fewer than `count` mean that every configuration of a finite space is used.
+        saved: a `state` that spares asking for the trials below its start again.
+        """
+        if start < self._start:
+            self._begin()
+        if saved and self._start < saved["start"] <= start:
+            self._resume(saved, known(saved["start"]))
+        while self._start < start:
+            self._ask_for(self.super_batch)
+            self._next_super_batch(known(self._start + self.super_batch))
+        self._ask_for(count)
+        return self._asked[:count]
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what, with the trials below its `start`, brings a new sampler to where this one stood before the last super-batch.
+
+        None for a sampler that has to be asked for all of them again.
+        """
+        return self._state
+
+    def _begin(self) -> None:
+        """Begin before trial 0."""
+        self._state: dict[str, Any] | None = None
+        self._sampler = SAMPLERS[self.sampler].make(self.space, self.seed, self.super_batch)
+        self._study = InMemoryStudy(self._sampler, self.directions, self.space)
+        self._start = 0
+        self._asked: list[Suggestion] = []
+        self._places: list[int] = []
+        self._told: list[FrozenTrial | None] = []
+        self._seen: set[tuple[str, ...]] = set()
+
+    def _resume(self, saved: Mapping[str, Any], history: Sequence[FrozenTrial]) -> None:
+        """Begin where `saved` was the state, before the super-batch that follows these trials."""
+        self._begin()
+        self._study.hold(history)
+        _set_random_state(self._sampler, saved["random"])
+        self._start, self._state = saved["start"], dict(saved)
+        self._places = list(range(len(history)))
+        self._told = list(history)
+        self._seen = {self.space.identity(trial.params) for trial in history}
+
+    def _next_super_batch(self, history: Sequence[FrozenTrial]) -> None:
+        """Move to the super-batch that follows these trials, and tell the sampler what became of them.
+
+        One that was recorded with other parameters than are suggested now, by another version of Optuna or by hand, is told as
+        it was recorded.
+        """
+        others = [n for n, (new, trial) in enumerate(zip(self._asked, history[self._start :], strict=True), self._start)
+                  if self.space.identity(new.params) != self.space.identity(trial.params)]  # fmt: skip
+        if others:
+            log.warning(
+                "Trials %s have other parameters than the sampler suggests now. The study goes on from those that it has.",
+                ", ".join(map(str, others)),
+            )
+            self._seen = {self.space.identity(trial.params) for trial in history}
+        self._told += [None] * (len(history) - len(self._told))
+        news = {n: trial for n, trial in enumerate(history) if trial is not self._told[n]}
+        self._study.tell({self._places[number]: trial for number, trial in news.items()})
+        self._told = list(history)
+        _begin_generation(self._sampler, self._study.study, self.super_batch)
+        self._start += self.super_batch
+        self._asked = []
+        numbers = _random_state(self._sampler)
+        self._state = {"start": self._start, "random": numbers} if numbers else None
+
+    def _ask_for(self, count: int) -> None:
+        """Ask for that many suggestions of this super-batch, as far as there are configurations."""
+        while len(self._asked) < count and not self._exhausted():
+            trial = self._next(self._start + len(self._asked))
+            kept = {key: value for key, value in trial.system_attrs.items() if not key.startswith(_OF_THIS_ASK)}
+            params = self.space.canonical(trial.params)
+            if differing := {name: value for name, value in trial.params.items() if value != params[name]}:
+                kept[ASKED] = differing
+            suggestion = Suggestion(params, kept)
+            self._seen.add(self.space.identity(suggestion.params))
+            self._places.append(trial.number)
+            self._asked.append(suggestion)
+
+    def _next(self, number: int) -> FrozenTrial:
+        """Return trial `number`: one of the first ones, else what the sampler suggests, else one drawn at random."""
+        if number < len(self.first_trials):
+            return self._study.ask(self.first_trials[number])
+        return self._unrepeated() or self._study.ask(self._drawn(number))
+
+    def _unrepeated(self) -> FrozenTrial | None:
+        """Return the sampler's next configuration that is new, None if it keeps repeating itself."""
+        for _ in range(REPEATS):
+            trial = self._study.ask()
+            if self.space.identity(trial.params) not in self._seen:
+                return trial
+            self._study.refuse(trial.number)
+        return None
+
+    def _exhausted(self) -> bool:
+        size = self.space.size()
+        return size is not None and len(self._seen) >= size
+
+    def _drawn(self, number: int) -> dict[str, Any]:
+        """Return a configuration drawn at random; a new one wherever the space is finite."""
+        seed = derive_seed(self.seed, number, 1)
+        return _draw_random(self.space.optuna, seed) if self.space.size() is None else self._unseen(seed)
+
+    def _unseen(self, seed: int) -> dict[str, Any]:
+        """Return the first new configuration at or after a random one: at most len(seen) steps, however large the space."""
+        size = self.space.size()
+        assert size is not None and size > len(self._seen)
+        index = random.Random(seed).randrange(size)
+        while self.space.identity(params := self.space.combination(index)) in self._seen:
+            index = (index + 1) % size
+        return params
+
+
+def _random_state(sampler: BaseSampler) -> list[list[Any]] | None:
+    """Return the state of TPE's random numbers, as JSON keeps it; None for the other samplers.
+
+    All that TPE goes by are these and the trials of its study, and it is slow: to have it suggest 1,000 trials again takes about
+    30 s of CPU. NSGA-II takes 4 s; GP and CMA-ES also go by models that they fitted before.
+    """
+    if not isinstance(sampler, TPESampler):
+        return None
+    states = [generator.get_state(legacy=False) for generator in _generators(sampler)]
+    return [
+        [state["state"]["key"].tobytes().hex(), state["state"]["pos"], state["has_gauss"], state["gauss"]]
+        for state in states
+    ]
+
+
+def _set_random_state(sampler: BaseSampler, states: Sequence[Sequence[Any]]) -> None:
+    """Bring TPE to what `_random_state` returned."""
+    assert isinstance(sampler, TPESampler)
+    for generator, (key, *rest) in zip(_generators(sampler), states, strict=True):
+        generator.set_state(("MT19937", np.frombuffer(bytes.fromhex(key), np.uint32), *rest))
+
+
+def _generators(sampler: TPESampler) -> list[np.random.RandomState]:
+    return [sampler._rng.rng, sampler._random_sampler._rng.rng]
+
+
+def _begin_generation(sampler: BaseSampler, study: Study, super_batch: int) -> None:
+    """Let NSGA-II or NSGA-III begin a new generation with this super-batch, if it has parents.
+
+    Optuna begins one when the last has `population_size` *complete* trials: after a single failure a whole super-batch would
+    be drawn from the same parents again, in the first generation at random. Here two complete trials are enough, and
+    selection still keeps up to `population_size` of all. Asking for the parents from the first generation on keeps
+    Optuna's recursion flat.
+    """
+    if not isinstance(sampler, (NSGAIISampler, NSGAIIISampler)):
+        return
+    sampler.population_size = super_batch
+    generation, complete = 0, 0
+    while population := sampler.get_population(study, generation):
+        complete += len(population)
+        if complete < 2:
+            return
+        sampler.population_size = len(population)
+        generation += 1
+        sampler.get_parent_population(study, generation)
+
+
+def _draw_random(space: Mapping[str, BaseDistribution], seed: int) -> dict[str, Any]:
+    """Return one configuration drawn from the distributions alone."""
+    return optuna.create_study(sampler=RandomSampler(seed=seed)).ask(dict(space)).params

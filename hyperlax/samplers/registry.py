@@ -1,0 +1,112 @@
+"""Every sampler in one table: how it is made and what it can search. Importing this imports neither optuna nor jax."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hyperlax.samplers.base import derive_seed
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+LARGEST_GRID = 100_000
+"""Configurations that Optuna's grid lays out in memory, all of them at once."""
+
+
+@dataclass(frozen=True)
+class SamplerEntry:
+    """A row of the table.
+
+    Args:
+      name: As `--sampler` takes it.
+      make: Returns Optuna's sampler before the first trial, from the search space (`distributions.SearchSpace`), the seed and the
+        number of trials in a super-batch.
+      learns: Whether suggestions follow from the results of earlier trials, not from the seed alone.
+      heeds_constraints: Whether it steers away from trials that miss a constraint.
+      several_objectives: Whether it can optimize more than one objective.
+      smallest_super_batch: Trials that a super-batch needs at least.
+      fewest_numbers: Hyperparameters that have to be searched at least, all of them numbers; 0 where categories are fine as well.
+      largest_grid: Configurations that a space may have at most, a finite one; None where any space is fine.
+      package: What it imports besides Optuna; the extra of `hyperlax[...]` has the sampler's name.
+    """
+
+    name: str
+    make: Callable[[Any, int, int], BaseSampler]
+    learns: bool = True
+    heeds_constraints: bool = False
+    several_objectives: bool = True
+    smallest_super_batch: int = 1
+    fewest_numbers: int = 0
+    largest_grid: int | None = None
+    package: str | None = None
+
+
+def _tpe(space: Any, seed: int, super_batch: int) -> BaseSampler:
+    """Multivariate for one objective, per parameter for several, with the constant liar: trials in flight count as bad ones."""
+    from optuna.samplers import TPESampler
+
+    return TPESampler(seed=seed)
+
+
+def _nsgaii(space: Any, seed: int, super_batch: int) -> BaseSampler:
+    """Breeds a generation per super-batch."""
+    from optuna.samplers import NSGAIISampler
+
+    return NSGAIISampler(population_size=super_batch, seed=seed)
+
+
+def _nsgaiii(space: Any, seed: int, super_batch: int) -> BaseSampler:
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import NSGAIIISampler
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return NSGAIIISampler(population_size=super_batch, seed=seed)
+
+
+def _cmaes(space: Any, seed: int, super_batch: int) -> BaseSampler:
+    from optuna.samplers import CmaEsSampler
+
+    return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+
+
+def _gp(space: Any, seed: int, super_batch: int) -> BaseSampler:
+    """Integrates over trials in flight, so that one super-batch does not propose the same point twice."""
+    from optuna.samplers import GPSampler
+
+    return GPSampler(seed=seed, warn_independent_sampling=False)
+
+
+def _qmc(space: Any, seed: int, super_batch: int) -> BaseSampler:
+    from hyperlax.samplers.sobol import SobolByNumber
+
+    return SobolByNumber(space.optuna, seed=derive_seed(seed))
+
+
+def _random(space: Any, seed: int, super_batch: int) -> BaseSampler:
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=seed)
+
+
+def _grid(space: Any, seed: int, super_batch: int) -> BaseSampler:
+    from optuna.samplers import GridSampler
+
+    return GridSampler(space.values(), seed=seed)
+
+
+_ROWS = (
+    SamplerEntry("tpe", _tpe, heeds_constraints=True),
+    SamplerEntry("nsgaii", _nsgaii, heeds_constraints=True, smallest_super_batch=2),
+    SamplerEntry("nsgaiii", _nsgaiii, heeds_constraints=True, smallest_super_batch=2),
+    SamplerEntry("cmaes", _cmaes, several_objectives=False, fewest_numbers=2, package="cmaes"),
+    SamplerEntry("gp", _gp, heeds_constraints=True, several_objectives=False, package="torch"),
+    SamplerEntry("qmc", _qmc, learns=False),
+    SamplerEntry("random", _random, learns=False),
+    SamplerEntry("grid", _grid, learns=False, largest_grid=LARGEST_GRID),
+)
+SAMPLERS = {row.name: row for row in _ROWS}
+"""Name -> row, in the order in which help and messages name them."""

@@ -1,0 +1,159 @@
+"""`hyperlax repair` and `hyperlax invalidate`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.errors import UsageError
+from hyperlax.files import replacing
+from hyperlax.recipe import Recipe
+from hyperlax.sampler_checks import check_search
+from hyperlax.study import database
+from hyperlax.study import manifest as manifests
+from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
+from hyperlax.study.journal import Journal
+from hyperlax.study.live import LiveStudy
+from hyperlax.study.record import StudyRecord
+from hyperlax.study.refusals import ending_on_refusal, run_again
+from hyperlax.study.state import open_state, unrecorded_trials
+from hyperlax.study.summary import print_best
+
+INVALIDATED = "invalidated"
+_COMPANIONS = ("-journal", "-wal", "-shm")
+"""SQLite's files beside a database; one left beside another database would be taken for its own."""
+
+
+def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
+    """Replay journal and batches into a new database, keep the damaged one, and say what was restored. Returns 0.
+
+    Trials whose batch is not on disk are trained again by the next resume. UsageError for a directory without a study, or for a
+    batch that is damaged too; HyperlaxError if a batch is another study's. The damaged database stays in place until the new
+    one is whole.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_search(arguments, recipe.space)
+    directory = StudyDirectory(root)
+    manifest = manifests.read(directory.manifest, recipe)
+    with _ending_on_refusal(directory), only_one_process(root):
+        finding = _find_damage(directory, arguments.study_name)
+        if finding is None:
+            print(f"{directory.database} is sound; nothing to repair.")
+            return 0
+        print(finding)
+        with replacing(directory.database) as rebuilt:
+            source = _restore(directory.backup, rebuilt, arguments.study_name)
+            with closing(open_state(arguments, recipe, directory, manifest, database=rebuilt)) as state:
+                before = state.finished()
+                recorded = state.replay()
+                finished = state.finished()
+                left = len(state.trials()) - finished
+            kept = _keep(directory.database)
+        if kept:
+            print(f"It is kept as {kept}.")
+        print(
+            f"Restored {before} finished trials from {source} and {recorded} from the batches; {left} wait to be run."
+        )
+        if finished < arguments.n_trials:
+            print(f"To go on:\n  {manifests.resume_command(root)}")
+        return 0
+
+
+def invalidate(
+    arguments: StudyArguments,
+    recipe: Recipe,
+    root: Path,
+    trials: Sequence[int],
+    reason: str | None,
+    write_pages: Callable[[StudyRecord, Path], None],
+) -> int:
+    """Make COMPLETE trials FAIL, say which, write the analysis again. Returns 0.
+
+    Metrics stay with the trials, their batches on disk. Samplers take the trials for failed from the next super-batch on.
+    UsageError before anything is changed, for a directory without a study or a trial that does not exist.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if not trials:
+        raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
+    directory, objectives = StudyDirectory(root), arguments.objectives
+    manifest = manifests.read(directory.manifest, recipe)
+    with ending_on_refusal(directory.database, run_again), only_one_process(root):
+        check_writable(directory)
+        directory.check_database(arguments.study_name)
+        with closing(open_state(arguments, recipe, directory, manifest)) as state:
+            state.load()
+            text = INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
+            for number in sorted(set(filter(state.is_invalidated, trials))):
+                print(f"Trial {number} was out of the ranking before.")
+            for trial in state.invalidate(trials, text):
+                values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
+                print(f"Trial {trial.number} ({values}) is out of the ranking; its record is kept.")
+            live = LiveStudy(arguments, recipe, directory, manifest, state)
+            for record, where in live.analyses():
+                write_pages(record, where)
+            if any(trial.state == TrialState.COMPLETE for trial in state.trials()):
+                print_best(state, objectives)
+            else:
+                print("No trial is left in the ranking.")
+    return 0
+
+
+def _find_damage(directory: StudyDirectory, study_name: str) -> str | None:
+    """Return what is wrong with a database in a sentence: damage, or trials that it lacks."""
+    try:
+        directory.check_database(study_name)
+    except database.Damaged as error:
+        return error.finding
+    recorded = database.read_recorded(directory.database, study_name)
+    on_disk = unrecorded_trials(directory, recorded.batches, Journal(directory.journal))
+    unknown = min(on_disk.keys() - recorded.asked, default=None)
+    return (
+        None
+        if unknown is None
+        else f"{directory.database}: does not know trial {unknown}, which is in {on_disk[unknown]}."
+    )
+
+
+def _keep(path: Path) -> Path | None:
+    """Copy a database that is about to be replaced to the first free `.damaged` name; None if there is none.
+
+    Its companions are moved: beside another database SQLite would take them for that one's.
+    """
+    number = 0
+    while (kept := path.with_name(f"{path.name}.damaged{number or ''}")).exists():
+        number += 1
+    for companion in _COMPANIONS:
+        file = path.with_name(path.name + companion)
+        if file.exists():
+            os.replace(file, kept.with_name(kept.name + companion))
+    if not path.exists():
+        return None
+    with replacing(kept) as copy:
+        shutil.copyfile(path, copy)
+    return kept
+
+
+def _restore(backup: Path, to: Path, study_name: str) -> str:
+    """Copy the backup if it is sound; in words, what the copy is of."""
+    try:
+        database.check(backup, study_name, has_batches=True)
+    except database.Damaged:
+        return "no backup"
+    database.back_up(backup, to)
+    return backup.name
+
+
+def _ending_on_refusal(directory: StudyDirectory) -> AbstractContextManager[None]:
+    """HyperlaxError where the disk is full or a file cannot be read or written: a repair is done at its end or not at all."""
+    again = shlex.join(["hyperlax", "repair", str(directory.root)])
+    return ending_on_refusal(
+        directory.database, lambda refusal: f"Nothing is lost. {refusal.remedy}, then repair again:\n  {again}"
+    )

@@ -1,0 +1,90 @@
+"""What a super-batch of a pooled study is suggested from: the study simulated on lanes of equal speed.
+
+Where lanes are refilled, a super-batch is asked while trials before it still train. What was known of them then must not depend on
+how fast a machine trains, or a resumed study would not equal an uninterrupted one. So it is what would have been known had every
+segment taken the same time: a pure function of how many segments trials lasted, of the lanes and of the super-batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial, TrialState
+
+
+@dataclass(frozen=True)
+class TrialProgress:
+    """What is known of a trial by now: how many segments it has survived or ended with, and whether it has ended."""
+
+    segments: int
+    has_ended: bool
+
+
+@dataclass(frozen=True)
+class SimulatedSchedule:
+    """Lanes of equal speed that train a study.
+
+    Args:
+      lanes: Trials in lanes at once, at most.
+      super_batch: Trials of a super-batch.
+      total: Trials of the study.
+      survived: Returns how many segments a trial that has not ended has survived by now.
+    """
+
+    lanes: int
+    super_batch: int
+    total: int
+    survived: Callable[[int], int]
+
+    def ended(self, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
+        """Return the trials that have ended when the one that begins with trial `start` is asked; None while not known.
+
+        trials: of the study by now.
+        """
+
+        def progress(number: int) -> TrialProgress:
+            trial = trials[number]
+            if not trial.state.is_finished():
+                return TrialProgress(self.survived(number), False)
+            segments = len(trial.intermediate_values)
+            return TrialProgress(segments + 1 if trial.state == TrialState.FAIL else segments, True)
+
+        views = simulate_schedule(progress, self.lanes, self.super_batch, self.total)
+        return next(itertools.islice(views, start // self.super_batch, None), None)
+
+
+def simulate_schedule(
+    progress: Callable[[int], TrialProgress], lanes: int, super_batch: int, total: int
+) -> Iterator[frozenset[int]]:
+    """Yield the trials that have ended when super-batch 0, 1, ... is asked, as far as it is known by now how long trials last.
+
+    Trials 0 ... total - 1 enter free lanes in order. The next super-batch is asked when a lane is free and no trial waits for it.
+
+    >>> known = {0: TrialProgress(2, True), 1: TrialProgress(1, True), 2: TrialProgress(1, False)}
+    >>> list(simulate_schedule(known.__getitem__, lanes=2, super_batch=2, total=4))
+    [frozenset(), frozenset({1})]
+    """
+    asked, waiting = 0, deque[int]()
+    running: dict[int, int] = {}
+    ended: set[int] = set()
+    while True:
+        while len(running) < lanes and (waiting or asked < total):
+            if not waiting:
+                yield frozenset(ended)
+                first, asked = asked, min(asked + super_batch, total)
+                waiting.extend(range(first, asked))
+            running[waiting.popleft()] = 0
+        if not running:
+            return
+        for trial in list(running):
+            known = progress(trial)
+            if known.has_ended and running[trial] + 1 >= known.segments:
+                ended.add(trial)
+                del running[trial]
+            elif running[trial] < known.segments:
+                running[trial] += 1
+            else:
+                return

@@ -1,0 +1,493 @@
+"""The state of a study: asks its sampler, records results, and brings the database in line with the journal and the batches.
+
+The journal holds what was asked and what the user changed, the batch directories how trials ended. Each is written before the
+database, so a resume is a replay, and so is a repair, into a new database.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.constraints import parse_constraint, violations
+from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.fields import filled
+from hyperlax.files import cell
+from hyperlax.first_trials import first_trials
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.metrics import METRICS
+from hyperlax.recipe import Recipe, apply, dotted
+from hyperlax.samplers.base import Sampler
+from hyperlax.samplers.distributions import SearchSpace
+from hyperlax.samplers.fixed import FixedSampler, Presampled
+from hyperlax.samplers.optuna import OptunaSampler
+from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams, trials_of
+from hyperlax.study.database import FinishedTrial, StudyDatabase, is_feasible, read_recorded
+from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.journal import Asked, AskedTrial, Invalidated, Journal, Retried
+from hyperlax.study.manifest import Manifest
+from hyperlax.study.record import TrialRecord
+from hyperlax.study.simulated_schedule import SimulatedSchedule
+from hyperlax.trial import Trial
+
+
+class StudyState:
+    """One study, held open by one process. Close it when done.
+
+    Trials b S ... b S + S - 1 are super-batch b. All trials before a super-batch have ended when it is asked, so its suggestions
+    follow from the seed and from them; in a study that prunes, from those that had ended by the simulated schedule.
+    """
+
+    def __init__(
+        self,
+        database: StudyDatabase,
+        directory: StudyDirectory,
+        space: SearchSpace,
+        sampler: Sampler,
+        base: AlgorithmConfig,
+        objectives: Sequence[str],
+        constraints: Sequence[str] = (),
+        schedule: SimulatedSchedule | None = None,
+        is_dry: bool = False,
+    ):
+        """Open the state; `load` brings the database up to date.
+
+        Args:
+          base: The recipe's configuration, which suggested values are filled into.
+          schedule: Of a study whose super-batches are asked while earlier ones train.
+          is_dry: Leave the journal on disk as it is.
+        """
+        self._database, self._directory = database, directory
+        self._space, self._sampler, self._base = space, sampler, base
+        self._objectives, self._constraints = tuple(objectives), tuple(constraints)
+        self._schedule = schedule
+        self._journal = Journal(directory.journal, is_dry)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._database.close()
+
+    def describe(self, attributes: Mapping[str, Any]) -> None:
+        """Set the user attributes of Optuna's study."""
+        self._database.describe(attributes)
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return every trial by number. Not to be modified."""
+        return self._database.trials()
+
+    def best_trials(self) -> list[FrozenTrial]:
+        """Return the best trial, of equal ones the first, or the Pareto front; empty if none is COMPLETE and feasible."""
+        return self._database.best_trials()
+
+    def finished(self) -> int:
+        """Return how many trials are COMPLETE, PRUNED or FAIL."""
+        return sum(trial.state.is_finished() for trial in self.trials())
+
+    def load(self) -> None:
+        """Bring the database up to date after an interruption; what was running waits again.
+
+        Raises:
+          DamagedBatch: A batch that the database does not have yet is not what was written.
+          HyperlaxError: The database is an older copy, or a batch is another study's.
+        """
+        known = len(self.trials())
+        for number, path in self._unrecorded().items():
+            if number >= known:
+                raise HyperlaxError(
+                    f"{path}: holds trial {number}, which {self._directory.database} does not know. If that is an older "
+                    f"copy, `hyperlax repair {self._directory.root}` brings it up to date; a batch of another study has to go."
+                )
+        self.replay()
+
+    def replay(self) -> int:
+        """Bring any database, a new one or an older copy, in line with the journal and the batches on disk.
+
+        Returns how many trials were recorded as ended. Raises as `load`, except for an older copy.
+        """
+        known = len(self.trials())
+        if known > len(self._journal.asked):
+            raise UsageError(
+                f"{self._journal.path}: lacks trial {len(self._journal.asked)}, which {self._directory.database} has. "
+                "Put back the file that Hyperlax wrote."
+            )
+        if missing := self._journal.asked[known:]:
+            self._database.insert(missing, self._space.optuna)
+        self._apply_changes()
+        needed = {*self._objectives, *(parse_constraint(text).metric for text in self._constraints)}
+        recorded = 0
+        for path in dict.fromkeys(self._unrecorded().values()):
+            ends = read_ends(path, needed)
+            self._check_hyperparams(path)
+            unfinished = {trial.number for trial in self.trials() if not trial.state.is_finished()}
+            ends = [end for end in ends if end.number in unfinished and not self._is_retried(end.number, path)]
+            self.record(ends, path)
+            recorded += len(ends)
+        self._apply_changes()
+        self.requeue([trial.number for trial in self.trials() if trial.state == TrialState.RUNNING])
+        return recorded
+
+    def ask(self, total: int) -> list[FrozenTrial]:
+        """Return the trials to run next, all of one super-batch, asked and in the journal.
+
+        Empty when the study has `total` finished trials, or every configuration of a finite space is used.
+        """
+        room = total - self.finished()
+        if room <= 0:
+            return []
+        start, stop = _next_span(self.trials(), total, self._sampler.super_batch)
+        self._ask(start, stop)
+        waiting = [trial for trial in self.trials()[start:stop] if not trial.state.is_finished()]
+        return waiting[:room]
+
+    def ask_more(self, total: int) -> list[FrozenTrial]:
+        """Return the trials of the next super-batch, asked and in the journal while earlier ones train.
+
+        Empty when the study has `total` trials, when every configuration of a finite space is used, or when it is not known yet
+        which results the suggestions follow from.
+        """
+        asked = len(self.trials())
+        start = asked - asked % self._sampler.super_batch
+        stop = min(start + self._sampler.super_batch, total)
+        if asked < stop and not (self._overlaps and self._ended(start) is None):
+            self._ask(start, stop)
+        return self.trials()[asked:]
+
+    def append(self, params: Sequence[Mapping[str, Any]], attributes: Sequence[Mapping[str, Any]]) -> None:
+        """Add trials that no sampler suggested, all or none. params: as Optuna keeps them; attributes: their user attributes."""
+        self._append(
+            [AskedTrial(dict(own), dict(more), {}) for own, more in zip(params, attributes, strict=True)], None, None
+        )
+
+    def trial(self, frozen: FrozenTrial) -> Trial:
+        """Return what to train: the recipe's configuration with the suggested values, valid or not."""
+        return Trial(frozen.number, filled(self._base, self._space.decode(frozen.params)))
+
+    def start(self, numbers: Iterable[int]) -> None:
+        """Set WAITING trials to RUNNING."""
+        self._database.start(numbers)
+
+    def requeue(self, numbers: Iterable[int]) -> None:
+        """Set RUNNING trials to WAITING."""
+        self._database.requeue(numbers)
+
+    def record(self, ends: Iterable[TrialEnd], batch: Path) -> None:
+        """Record how trials of a batch ended. Its files, which are the journal of that, are on disk by now."""
+        self._database.finish([self._finished_trial(end, self._directory.name(batch)) for end in ends])
+
+    def retry_failed(self) -> list[int]:
+        """Let every FAIL trial wait to be run again under its own number and parameters. Return their numbers.
+
+        Trials that were suggested since, from their failure, stay as they are.
+        """
+        failed = [t for t in self.trials() if t.state == TrialState.FAIL and not self.is_invalidated(t.number)]
+        if failed:
+            self._change(Retried([(trial.number, _batch_of(trial)) for trial in failed]), failed)
+        return [trial.number for trial in failed]
+
+    def invalidate(self, numbers: Sequence[int], reason: str) -> list[FrozenTrial]:
+        """Take COMPLETE trials out of the ranking for ever. Return them as they were, without those that were out already.
+
+        Raises:
+          UsageError: There is no such trial, or it is not COMPLETE.
+        """
+        trials = self.trials()
+        for number in numbers:
+            if not 0 <= number < len(trials):
+                raise UsageError(f"trial {number}: there is none. The study has trials 0 to {len(trials) - 1}.")
+            if trials[number].state != TrialState.COMPLETE and not self.is_invalidated(number):
+                raise UsageError(f"trial {number}: is {trials[number].state.name}, only COMPLETE trials are ranked.")
+        chosen = [copy.copy(trials[n]) for n in sorted(set(numbers)) if not self.is_invalidated(n)]
+        if chosen:
+            self._change(Invalidated([trial.number for trial in chosen], reason), chosen)
+        return chosen
+
+    def is_invalidated(self, trial: int) -> bool:
+        """Return whether a trial was taken out of the ranking."""
+        return trial in self._journal.invalidated
+
+    def new_batch(self, super_batch: int) -> Path:
+        """Return where the next batch of a super-batch goes: a name that nothing has had before."""
+        return self._directory.next_batch(super_batch, self._named_batches())
+
+    def discard_incomplete(self) -> None:
+        """Remove from the disk what was being written when a process died; see `StudyDirectory`."""
+        self._directory.discard_incomplete(self._named_batches())
+
+    def record_of(self, frozen: FrozenTrial) -> TrialRecord:
+        """Return a trial as the analysis sees it."""
+        return trial_record(frozen, self._space, self._objectives, self._directory.root)
+
+    @property
+    def _overlaps(self) -> bool:
+        """Whether super-batches are suggested from some of the trials before them."""
+        return self._schedule is not None and self._sampler.learns
+
+    def _ask(self, start: int, stop: int) -> None:
+        """Have trials `start` to `stop` asked, as far as the space has configurations.
+
+        HyperlaxError if those that are there are not what is suggested now.
+        """
+        recorded = self.trials()[start:]
+        if start + len(recorded) >= stop:
+            return
+        saved = self._journal.sampler
+        suggestions = self._sampler.suggest(start, stop - start, self._known, saved)
+        for trial, suggestion in zip(recorded, suggestions, strict=False):
+            if self._space.identity(trial.params) != self._space.identity(suggestion.params):
+                raise HyperlaxError(
+                    f"{self._directory.database}: trial {trial.number} has {self._space.decode(trial.params)}, the sampler now "
+                    f"suggests {self._space.decode(suggestion.params)}. The versions of Optuna or numpy differ from those in "
+                    f"{self._directory.manifest.name}: install those to resume, or start a new study elsewhere."
+                )
+        attributes = {"exec_batch": start // self._sampler.super_batch}
+        asked = [AskedTrial(new.params, attributes, new.system_attrs) for new in suggestions[len(recorded) :]]
+        ended = self._ended(start) if self._overlaps and not recorded else None
+        state = self._sampler.state()
+        self._append(asked, ended, state if state != saved else None)
+
+    def _append(self, asked: list[AskedTrial], ended: Collection[int] | None, state: dict[str, Any] | None) -> None:
+        """Add trials to the journal, then to the database."""
+        if asked:
+            first = len(self._journal.asked)
+            self._journal.append(Asked(first, asked, None if ended is None else sorted(ended), state))
+            self._database.insert(asked, self._space.optuna)
+
+    def _known(self, start: int) -> list[FrozenTrial]:
+        """Return the trials below `start` as they were when the super-batch that begins there was first asked."""
+        known = [self._before_changes(trial, start) for trial in self.trials()[:start]]
+        ended = self._ended(start) if self._overlaps else None
+        if ended is None:
+            return [trial if trial.state.is_finished() else _as_failed(trial) for trial in known]
+        return [trial if trial.number in ended else _as_running(trial) for trial in known]
+
+    def _ended(self, start: int) -> frozenset[int] | None:
+        """Return the trials whose results the super-batch that begins with trial `start` follows from; None while not known.
+
+        What it was asked from once is in the journal, and stays.
+        """
+        assert self._schedule is not None
+        noted = self._journal.ended.get(start)
+        return self._schedule.ended(start, self.trials()) if noted is None else noted
+
+    def _before_changes(self, trial: FrozenTrial, start: int) -> FrozenTrial:
+        """Return the trial before the first change by the user that the super-batch of trial `start` does not know."""
+        change = self._journal.change_after(trial.number, start)
+        if change is None:
+            return trial
+        if change.is_retry:
+            return _as_failed(trial)
+        before = copy.copy(trial)
+        before.state, before.values = TrialState.COMPLETE, [trial.user_attrs[name] for name in self._objectives]
+        return before
+
+    def _change(self, event: Retried | Invalidated, trials: Sequence[FrozenTrial]) -> None:
+        """Add a change of these trials to the journal, then to the database; pages that know the old results are outdated."""
+        self._directory.outdate_analyses(min(trial.number for trial in trials) // self._sampler.super_batch)
+        self._journal.append(event)
+        self._apply_changes()
+
+    def _apply_changes(self) -> None:
+        """Bring the database in line with the changes of the journal, where it is not yet."""
+        journal, trials = self._journal, self.trials()
+        retried = [
+            t.number for t in trials if t.state == TrialState.FAIL and (t.number, _batch_of(t)) in journal.retried
+        ]
+        complete = {trial.number for trial in trials if trial.state == TrialState.COMPLETE}
+        invalid = {number: reason for number, reason in journal.invalidated.items() if number in complete}
+        if retried:
+            self._database.requeue_failed(retried)
+        if invalid:
+            self._database.invalidate(invalid)
+
+    def _finished_trial(self, end: TrialEnd, batch: str) -> FinishedTrial:
+        attributes: dict[str, Any] = {**end.metrics, "batch": batch}
+        if end.reason:
+            attributes["reason"] = end.reason
+        if end.intermediate and len(end.intermediate[0]) > 1:
+            attributes["intermediate"] = [list(values) for values in end.intermediate]
+        complete = end.state == TrialState.COMPLETE.name
+        return FinishedTrial(
+            end.number,
+            end.state,
+            values=[end.metrics[name] for name in self._objectives] if complete else [],
+            user_attrs=attributes,
+            constraints=violations(self._constraints, end.metrics) if complete and self._constraints else [],
+            intermediate=[shown[0] for shown in end.intermediate],
+        )
+
+    def _unrecorded(self) -> dict[int, Path]:
+        return unrecorded_trials(self._directory, set(map(_batch_of, self.trials())), self._journal)
+
+    def _is_retried(self, number: int, batch: Path) -> bool:
+        return (number, self._directory.name(batch)) in self._journal.retried
+
+    def _named_batches(self) -> set[str]:
+        return set(map(_batch_of, self.trials())) | {batch for _, batch in self._journal.retried}
+
+    def _check_hyperparams(self, path: Path) -> None:
+        """HyperlaxError if a batch trained other configurations than were asked."""
+        asked = self._journal.asked
+        for number, row in read_hyperparams(path, list(dotted(self._base))).items():
+            if number >= len(asked):
+                raise HyperlaxError(
+                    f"{path}: holds trial {number}, which {self._journal.path} does not have. Put back the journal that "
+                    "Hyperlax wrote; a batch of another study has to go."
+                )
+            algorithm = filled(self._base, self._space.decode(asked[number].params))
+            as_asked, as_trained = dotted(algorithm), _as_trained(algorithm)
+            for name, value in as_asked.items():
+                if row[name] not in (cell(value), cell(as_trained[name])):
+                    raise HyperlaxError(
+                        f"{path / 'hyperparams.csv'}: trial {number} was trained with {name} = {row[name]}, "
+                        f"{self._journal.path} asked for {cell(value)}. Put back the study's own batch and journal."
+                    )
+
+
+def open_state(
+    arguments: StudyArguments,
+    recipe: Recipe,
+    directory: StudyDirectory,
+    manifest: Manifest | None,
+    *,
+    survived: Callable[[int], int] | None = None,
+    database: Path | None = None,
+    is_dry: bool = False,
+) -> StudyState:
+    """Open the state of a search or a sweep; `load` it next.
+
+    Args:
+      manifest: None for a study that has not begun.
+      survived: Returns how many segments a trial that has not ended has survived by now; by default all of them.
+      database: Another file than the study's own.
+      is_dry: Leave the journal on disk as it is.
+    """
+    schedule, width = None, arguments.optuna_study_batch_size
+    if is_pooled(arguments) and manifest:
+        longest = arguments.num_evaluations * arguments.num_seeds
+        schedule = SimulatedSchedule(
+            lanes_of(manifest, width), width, arguments.n_trials, survived or (lambda trial: longest)
+        )
+    objectives = arguments.objectives
+    return StudyState(
+        StudyDatabase(database or directory.database, arguments.study_name, objectives),
+        directory,
+        SearchSpace(recipe.space),
+        _make_sampler(arguments, recipe, manifest),
+        recipe.config.algorithm,
+        tuple(objectives),
+        arguments.constraints,
+        schedule,
+        is_dry,
+    )
+
+
+def _make_sampler(arguments: StudyArguments, recipe: Recipe, manifest: Manifest | None) -> Sampler:
+    """Return the sampler of a search, or of a sweep if the recipe is `Presampled`."""
+    space = SearchSpace(recipe.space)
+    if isinstance(recipe, Presampled):
+        return FixedSampler(space, recipe.samples, arguments.optuna_study_batch_size)
+    first = manifest.first_trials if manifest else first_trials(arguments, recipe)
+    return OptunaSampler(
+        space=space,
+        sampler=arguments.sampler,
+        directions=arguments.objective_directions,
+        seed=arguments.seed,
+        super_batch=arguments.optuna_study_batch_size,
+        first_trials=[space.encode(values) for values in first],
+    )
+
+
+def is_pooled(arguments: StudyArguments) -> bool:
+    """Return whether trials end at different times in a study, so that their lanes are refilled."""
+    return arguments.pruner != "none" or arguments.seed_schedule == "racing"
+
+
+def lanes_of(manifest: Manifest, super_batch: int) -> int:
+    """Return how many trials of a study are in lanes at once, at most."""
+    return min(super_batch, manifest.lanes * manifest.packing.get("slots", 1))
+
+
+def finished_trials(directory: StudyDirectory, study_name: str) -> set[int]:
+    """Return the trials that have ended, in the database, which `database.check` found sound, or on disk."""
+    recorded = read_recorded(directory.database, study_name)
+    return recorded.finished | set(unrecorded_trials(directory, recorded.batches, Journal(directory.journal)))
+
+
+def unrecorded_trials(directory: StudyDirectory, recorded: Collection[str], journal: Journal) -> dict[int, Path]:
+    """Return the trials that have ended in complete batches on disk that no trial of the database names, with their batches.
+
+    recorded: batches that trials name. Such a batch was recorded whole, and its files are not needed. Raises DamagedBatch.
+    """
+    batches = ((path, directory.name(path)) for path in directory.complete_batches())
+    return {
+        number: path
+        for path, name in batches
+        if name not in recorded
+        for number in trials_of(path)
+        if (number, name) not in journal.retried
+    }
+
+
+def trial_record(frozen: FrozenTrial, space: SearchSpace, objectives: Sequence[str], root: Path) -> TrialRecord:
+    """Return a trial of the study whose directory is `root` as the plain data that the analysis reads."""
+    attributes = frozen.user_attrs
+    complete = frozen.state == TrialState.COMPLETE
+    return TrialRecord(
+        number=frozen.number,
+        state=frozen.state.name if frozen.state.is_finished() else "RUNNING",
+        reason=attributes.get("reason", ""),
+        params=space.decode(frozen.params),
+        values=dict(zip(objectives, frozen.values, strict=True)) if complete else {},
+        metrics={name: attributes[name] for name in METRICS if name in attributes},
+        batch_directory=root / attributes["batch"] if "batch" in attributes else None,
+        exec_batch=attributes.get("exec_batch"),
+        feasible=is_feasible(frozen),
+    )
+
+
+def _next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> tuple[int, int]:
+    """Return the super-batch to run next: the numbers of its first trial and of the one after its last.
+
+    As many of its trials are wanted as the study needs to end with `total` finished ones.
+    """
+    pending = [trial.number for trial in trials if not trial.state.is_finished()]
+    missing = total - (len(trials) - len(pending))
+    first = pending[0] if pending else len(trials)
+    start = first - first % super_batch
+    return start, min(start + super_batch, len(trials) + missing - len(pending))
+
+
+def _batch_of(trial: FrozenTrial) -> str:
+    """Return the batch that a trial was recorded from; empty where it was not, or not by Hyperlax."""
+    return trial.user_attrs.get("batch", "")
+
+
+def _as_trained(algorithm: AlgorithmConfig) -> dict[str, Any]:
+    """Return the values as their fields keep them when they are trained; as they are if a field refuses one."""
+    asked = dotted(algorithm)
+    try:
+        return dotted(apply(algorithm, asked, "refused"))
+    except UsageError:
+        return asked
+
+
+def _as_failed(trial: FrozenTrial) -> FrozenTrial:
+    """Return the trial as if it had failed. Optuna demands times; nothing follows from them."""
+    failed = copy.copy(trial)
+    failed.state, failed.values = TrialState.FAIL, None
+    failed.datetime_start = failed.datetime_complete = datetime.now()
+    return failed
+
+
+def _as_running(trial: FrozenTrial) -> FrozenTrial:
+    """Return the trial as it still trained. What it had shown by then no sampler looks at."""
+    running = copy.copy(trial)
+    running.state, running.values, running.intermediate_values = TrialState.RUNNING, None, {}
+    running.datetime_start, running.datetime_complete = datetime.now(), None
+    return running

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from hyperlax.agent import Policy
 from hyperlax.backends.base import SHARED, EngineConfig, Evicted
@@ -49,7 +50,6 @@ class FakeBackend:
 
     lanes: int = 3
     slots: int = 1
-    num_seeds: int = 2
     device: str = "fake"
     packing: dict[str, Any] = field(default_factory=dict)
     fail: Any = field(default_factory=dict)
@@ -64,7 +64,7 @@ class FakeBackend:
     trained: list[int] = field(default_factory=list)
     batches: int = 0
 
-    def bind(self, config: EngineConfig, checkpoints: CheckpointManager | None) -> FakeBackend:
+    def bind(self, config: EngineConfig, checkpoints: CheckpointManager | None = None) -> FakeBackend:
         """Start without trials, as a backend of this kind."""
         self.config, self.checkpoints = config, checkpoints
         self.in_lanes: dict[int, Lane] = {}
@@ -78,6 +78,14 @@ class FakeBackend:
     @property
     def occupied(self) -> int:
         return len(self.in_lanes)
+
+    @property
+    def points(self) -> int:
+        return self.config.run_length.num_evaluations
+
+    @property
+    def steps_per_point(self) -> int:
+        return self.config.run_length.total_timesteps // self.points
 
     @property
     def preparing(self) -> int:
@@ -164,12 +172,15 @@ class FakeBackend:
         rest = dict.fromkeys(("steps_per_second", "useful_lane_segments", "predicted_seconds"), 0)
         return {**spent, **rest, "peak_memory_bytes": None, "lanes": self.lanes}
 
+    def steps(self, trial: Trial) -> list[int]:
+        return [self.steps_per_point * point for point in range(self.points + 1)]
+
     def close(self) -> None:
         pass
 
     def _run_batch(self) -> tuple[list[SegmentResult], list[Evicted]]:
-        """Run the batch that entered first to its end."""
-        group = next(iter(self.in_lanes.values())).group
+        """Run the batch that ends first."""
+        group = self._first_batch()
         batch = [lane for lane in self.in_lanes.values() if lane.group == group]
         numbers = tuple(lane.number for lane in batch)
         errors = [self.raises[number] for number in numbers if number in self.raises]
@@ -184,12 +195,16 @@ class FakeBackend:
             return [], [Evicted(numbers, errors[0])]
         results = []
         for lane in batch:
-            lane.segments, lane.began = POINTS, self.batches
+            lane.segments, lane.began = self.points, self.batches
             results.append(self._told(lane))
         self.trained += numbers
         self.batches += 1
         self.after_batch(self.batches)
         return results, []
+
+    def _first_batch(self) -> int:
+        """Return the group of the batch that ends first: the one that entered first."""
+        return next(iter(self.in_lanes.values())).group
 
     def _advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         """Advance all lanes by a segment."""
@@ -206,7 +221,7 @@ class FakeBackend:
         for lane in self.in_lanes.values():
             lane.segments += 1
         self.spent["lane_segments"] += self.lanes * self.slots
-        self.spent["steps"] += STEPS_PER_POINT * len(self.in_lanes)
+        self.spent["steps"] += self.steps_per_point * len(self.in_lanes)
         self.after_segment(self.segments)
         return sorted(map(self._told, self.in_lanes.values()), key=lambda result: result.number), evicted
 
@@ -235,11 +250,11 @@ class FakeBackend:
 
     def _trial_result(self, lane: Lane) -> SegmentResult:
         """What a trial shows: of its curve with all seeds the points and the seeds until now."""
-        seeds = self.config.num_seeds if self.config.kind == "refilled" else self.num_seeds
-        curve, first = curve_of(lane.trial, self.config.repetitions or seeds), lane.repetition * seeds
+        seeds, repetitions = self.config.num_seeds, self.config.repetitions or self.config.num_seeds
+        curve, first = curve_of(lane.trial, repetitions, self.points, self.steps_per_point), lane.repetition * seeds
         if lane.number in self.infinite:
             curve = replace(curve, mean=np.where(curve.steps[:, None] > 300, np.inf, curve.mean))
-        fails_at = 2 if self.config.kind == "refilled" else POINTS
+        fails_at = 2 if self.config.kind == "refilled" else self.points
         is_fault = lane.number in self.fail and lane.segments >= fails_at
         points = fails_at if is_fault else lane.segments + 1
         columns: dict[str, Any] = {name: getattr(curve, name)[:points, first : first + seeds] for name in MEASURED}
@@ -248,8 +263,8 @@ class FakeBackend:
             repetition=lane.repetition,
             segments=lane.segments,
             curve=replace(curve, steps=curve.steps[:points], **columns),
-            fault_step=STEPS_PER_POINT * fails_at if is_fault else None,
-            is_done=lane.segments == POINTS,
+            fault_step=self.steps_per_point * fails_at if is_fault else None,
+            is_done=lane.segments == self.points,
             lane=lane.index,
             num_parameters=100 + lane.number % 7,
             train_seconds=0.25 * (1 if self.config.kind == "closed" else lane.segments),
@@ -285,11 +300,25 @@ class FakeBackend:
         return next(index for index in range(self.lanes * self.slots) if index not in used)
 
 
-def curve_of(trial: Trial, num_seeds: int) -> Curve:
+def train_with_fakes(monkeypatch: pytest.MonkeyPatch, pages: bool = True, **fake: Any) -> list[FakeBackend]:
+    """Have commands train with fakes, which are listed as they are made. pages: whether studies write their pages."""
+    made: list[FakeBackend] = []
+
+    def make(config: EngineConfig, checkpoints: CheckpointManager | None = None) -> FakeBackend:
+        made.append(FakeBackend(**fake).bind(config, checkpoints))
+        return made[-1]
+
+    monkeypatch.setattr("hyperlax.backends.local.make_backend", make)
+    if not pages:
+        monkeypatch.setattr("hyperlax.analysis.pages.write_pages", lambda record, directory: None)
+    return made
+
+
+def curve_of(trial: Trial, num_seeds: int, points: int = POINTS, steps_per_point: int = STEPS_PER_POINT) -> Curve:
     """Rising returns between pendulum's lo and hi that depend on every hyperparameter, the seed and nothing else."""
     text = json.dumps(dotted(trial.algorithm), sort_keys=True)
-    steps = np.arange(POINTS + 1, dtype=np.int64) * STEPS_PER_POINT
-    rise = np.linspace(0, 1, POINTS + 1)[:, None] * np.linspace(0.9, 1.0, num_seeds)[None, :]
+    steps = np.arange(points + 1, dtype=np.int64) * steps_per_point
+    rise = np.linspace(0, 1, points + 1)[:, None] * np.linspace(0.9, 1.0, num_seeds)[None, :]
     mean = -1200.0 + 1000.0 * _share(text) * rise
     spread = np.full_like(mean, 10.0)
     return Curve(steps, mean, spread, mean - spread, mean + spread, np.full_like(mean, 200.0), 4, steps[-1])

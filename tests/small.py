@@ -124,7 +124,7 @@ def with_values(case: str, values: dict[str, Any]) -> Any:
 
 
 def train(
-    case: str, trials: list[Trial], *, segments: tuple[int, ...] = (2, 2), widest: int = WIDEST, tick: int = 0
+    case: str, trials: list[Trial], *, segments: tuple[int, ...] = (2, 2), widest: int = WIDEST, iteration: int = 0
 ) -> dict[int, tuple[Any, list[Any]]]:
     """Train up to LANES trials side by side; per trial number its final state and its scores, [seeds, ...] numpy trees."""
     load, lanes_program = workload(case, widest), program(case, widest)
@@ -134,8 +134,8 @@ def train(
     lanes = lanes_program.start(training_keys(SEED, [trial.number for trial in filled], SEEDS), hypers)
     scores = []
     for iterations in segments:
-        lanes, score = lanes_program.advance(lanes, hypers, episode_keys, tick, iterations)
-        tick += iterations
+        lanes, score = lanes_program.advance(lanes, hypers, episode_keys, iteration, iterations)
+        iteration += iterations
         scores.append(to_numpy(score))
     state = to_numpy(lanes)
     return {

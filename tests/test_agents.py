@@ -24,8 +24,9 @@ from hyperlax.networks.masked import ACTIVATION_FUNCTIONS
 from hyperlax.playing import evaluate_agent
 from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.opened import open_study
+from hyperlax.trial import SegmentResult
 from tests import small
-from tests.fake_backend import FakeBackend
+from tests.fake_backend import FakeBackend, Lane
 from tests.small import CASES, RUN_LENGTH, SEED, SEEDS, train, workload
 from tests.study_cases import Case
 from tests.test_lane_laws import mixed
@@ -39,7 +40,7 @@ def test_a_policy_at_its_own_size_earns_what_its_lane_was_evaluated_at(case):
     shape = load.program(trials[0])
     for number, (state, scores) in train(case, trials).items():
         trial = next(trial for trial in trials if trial.number == number)
-        policy = load.policy(trial, shape.acting(state))
+        policy = load.policy(trial, shape.policy_params(state))
         widths = [array.shape[2] for name, array in policy.arrays.items() if re.fullmatch(r"dense_\d.kernel", name)]
         assert tuple(widths) == tuple(_acting(trial).layer_sizes)
         for seed in range(SEEDS):
@@ -191,15 +192,11 @@ def test_seeds_that_trained_one_after_another_are_put_together():
 
 
 class Keeping(FakeBackend):
-    """A runner whose trials become something."""
+    """A backend whose trials become something."""
 
-    def run(self, batch: Any, **more: Any) -> Any:
-        result = super().run(batch, **more)
-        outcomes = tuple(
-            replace(outcome, policy=made_up()) if outcome.state == "COMPLETE" else outcome
-            for outcome in result.outcomes
-        )
-        return replace(result, outcomes=outcomes)
+    def _trial_result(self, lane: Lane) -> SegmentResult:
+        result = super()._trial_result(lane)
+        return replace(result, policy=made_up()) if result.is_done and result.fault_step is None else result
 
 
 def kept(case: Case) -> list[int]:
@@ -257,11 +254,10 @@ def test_a_trial_whose_metrics_are_not_finite_leaves_no_agent_and_costs_its_mate
     class Broken(Keeping):
         """Says that trial 1 is COMPLETE, and its last return is nan."""
 
-        def run(self, batch: Any, **more: Any) -> Any:
-            result = super().run(batch, **more)
-            for outcome in result.outcomes:
-                if outcome.number == 1:
-                    outcome.curve.mean[-1] = np.nan
+        def _trial_result(self, lane: Lane) -> SegmentResult:
+            result = super()._trial_result(lane)
+            if lane.number == 1:
+                result.curve.mean[-1] = np.nan
             return result
 
     case = Case(tmp_path, n_trials=4, save_agents="all")

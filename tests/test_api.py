@@ -14,7 +14,7 @@ import hyperlax
 from hyperlax.api import _flags
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.study import run as runs
-from tests.fake_backend import FakeBackend
+from tests.fake_backend import FakeBackend, train_with_fakes
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -30,12 +30,7 @@ def case(tmp_path_factory):
 
 def test_a_search_is_the_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = runs.run_study
-    monkeypatch.setattr(
-        launcher,
-        "run_study",
-        lambda arguments, recipe, where, **more: run(arguments, recipe, where, FakeBackend(), **more),
-    )
+    train_with_fakes(monkeypatch)
     length: dict[str, Any] = {
         "num_seeds": 2,
         "total_timesteps": 500,

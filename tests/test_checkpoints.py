@@ -156,7 +156,7 @@ def test_a_changed_hyperparameter_is_another_batch(tmp_path: Path, caplog: pytes
     saved = CheckpointManager(tmp_path, 1e9)
     assert trained(backend(), BATCH, saved, 1) is None
     backend(checkpoints=saved).plan([trial(4, 0.4), *BATCH.trials[1:]])
-    assert "they were saved with hyperparameters " in caplog.text
+    assert "saved with hyperparameters " in caplog.text
 
 
 @pytest.mark.parametrize("keep", [0, 10, 700, -1], ids=["empty", "head cut", "state cut", "a byte changed"])
@@ -168,7 +168,7 @@ def test_a_damaged_file_is_reported_and_its_batch_begins_anew(
     (path,) = tmp_path.glob("trial_*.npz")
     content = bytearray(path.read_bytes())
     if keep < 0:
-        content[content.index(b"lanes_00001.npy") + 150] ^= 1
+        content[content.index(b"state_00001.npy") + 150] ^= 1
     path.write_bytes(content[:keep] if keep >= 0 else content)
     closed.plan(BATCH.trials)
     result = trained(closed, BATCH, saved, 9)
@@ -199,7 +199,7 @@ def test_a_changed_environment_or_rule_of_learning_begins_anew_and_says_so(
 ) -> None:
     saved, before = CheckpointManager(tmp_path, 1e9), Descent.step
     assert trained(backend(), BATCH, saved, 1) is None
-    monkeypatch.setattr(Descent, "step", lambda self, state, lane, tick: before(self, state, lane, 2 * tick))
+    monkeypatch.setattr(Descent, "step", lambda self, state, lane, iteration: before(self, state, lane, 2 * iteration))
     result = trained(backend(), BATCH, saved, 9)
     assert "Trials 4, 9, 2 restart from the beginning: saved with code " in caplog.text
     assert same(result, run(backend(), BATCH))
@@ -219,10 +219,10 @@ def test_a_disk_that_will_not_have_it_costs_no_training(
 
 
 def test_a_checkpoint_reads_back_exactly(tmp_path: Path) -> None:
-    file = CheckpointManager(tmp_path, 60).of(HEAD.trials)
+    file = CheckpointManager(tmp_path, 60).file(HEAD.trials)
     assert file.load() is None
     file.save(HEAD, ARRAYS)
-    loaded = CheckpointManager(tmp_path, 60).of(HEAD.trials).load()
+    loaded = CheckpointManager(tmp_path, 60).file(HEAD.trials).load()
     assert loaded is not None and loaded[0] == HEAD and loaded[1].keys() == ARRAYS.keys()
     for name, array in loaded[1].items():
         np.testing.assert_array_equal(array, ARRAYS[name], strict=True)
@@ -254,7 +254,7 @@ def test_saving_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pyt
         now[0] += 30.0
 
     monkeypatch.setattr("hyperlax.engine.checkpoint.np.savez", slow)
-    file = CheckpointManager(tmp_path, 60).of([0])
+    file = CheckpointManager(tmp_path, 60).file([0])
     now[0] = 60.0
     assert file.is_due()
     file.save(HEAD, ARRAYS)

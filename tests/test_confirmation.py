@@ -35,7 +35,7 @@ class OnNewSeeds(FakeBackend):
 
     def _trial_result(self, lane: Lane) -> SegmentResult:
         result = super()._trial_result(lane)
-        lost = np.random.default_rng(lane.number).uniform(5, 60, self.num_seeds)
+        lost = np.random.default_rng(lane.number).uniform(5, 60, self.config.num_seeds)
         return replace(result, curve=replace(result.curve, mean=result.curve.mean - lost))
 
 
@@ -49,7 +49,7 @@ class Confirmer:
 
     def __call__(self, config: EngineConfig, checkpoints: Any) -> OnNewSeeds:
         self.made_for.append([trial.number for trial in config.trials])
-        backend = OnNewSeeds(lanes=2, num_seeds=config.num_seeds, **self.faults)
+        backend = OnNewSeeds(lanes=2, **self.faults)
         self.backends.append(backend)
         backend.bind(config, checkpoints)
         return backend

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import random
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 
 from hyperlax.analysis.tables import write_best
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
-from hyperlax.trial import BatchResult
 from tests.desk import finished_study, hyperlax, optuna_trials, search, study_of
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
@@ -34,17 +32,14 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 
 
 class Irregular(FakeBackend):
-    """Its batches take random short times, so that on several slots they end in any order."""
+    """Its batches take random times, so that on several slots they end in any order."""
 
     def __init__(self, slots: int, seed: int):
         super().__init__(lanes=2, slots=slots)
         self.draw = random.Random(seed)
 
-    def run(self, *args: Any, **kwargs: Any) -> BatchResult:
-        with self.lock:
-            seconds = self.draw.uniform(0.0, 0.03)
-        time.sleep(seconds)
-        return super().run(*args, **kwargs)
+    def _first_batch(self) -> int:
+        return self.draw.choice(sorted({lane.group for lane in self.in_lanes.values()}))
 
 
 def curves(directory: Path) -> dict[int, list[list[str]]]:

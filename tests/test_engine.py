@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import NoRoom, Preparation, Program
 from hyperlax.engine.packing import batches_of, makespan
-from hyperlax.engine.session import Segments
+from hyperlax.engine.segments import Segments
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
 from hyperlax.trial import Trial
@@ -62,8 +62,8 @@ def test_every_lane_and_seed_equals_the_algorithm_alone_in_a_plain_loop() -> Non
         for seed in range(SEEDS):
             own = {"rate": RATES[index], "spread": 1.0}
             state: Any = Descent().init(keys(number)[0, seed], own)
-            for tick in (7, 8, 9):
-                state = Descent().step(state, own, jnp.int32(tick))
+            for iteration in (7, 8, 9):
+                state = Descent().step(state, own, jnp.int32(iteration))
             np.testing.assert_allclose(lanes.x[index, seed], state.x, rtol=1e-5, atol=1e-6)
             assert lanes.scrap[index, seed] == state.scrap == 10
 

@@ -122,7 +122,7 @@ def test_a_lane_does_not_depend_on_its_place_nor_on_the_programs_clock(case: str
     trials = mixed(case)
     there = train(case, trials)
     moved = train(case, trials[::-1])
-    late = train(case, trials, tick=5)
+    late = train(case, trials, iteration=5)
     for trial in trials:
         assert same_bits(there[trial.number], moved[trial.number])
         assert same_bits(there[trial.number][1], late[trial.number][1])

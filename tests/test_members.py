@@ -103,7 +103,7 @@ def test_every_algorithm_continues_with_other_random_numbers_and_nothing_else_ch
     load, trial = small.workload(case, small.WIDEST), Trial(0, small.BASES[case])
     shape: Any = load.program(trial)
     state = jax.eval_shape(shape.init, jax.random.key(0), load.lane(trial))
-    other = shape.rekey(state, "another")
+    other = shape.with_key(state, "another")
     assert other.key == "another"
     assert all(new is old for name, new, old in zip(state._fields, other, state, strict=True) if name != "key")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hyperlax.study.launcher import write_pages
 
+from hyperlax.analysis.pages import write_pages
 from hyperlax.errors import UsageError
 from hyperlax.metrics import METRICS, Metric, ReferenceReturns, aggregated, check_objectives, compute, of_curve
 from hyperlax.study.batch_files import read_ends

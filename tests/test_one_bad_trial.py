@@ -186,10 +186,10 @@ def test_exploding_parameters_and_infinite_rewards_fail_alone_and_their_mates_ar
 class Faulty(toy.Descent):
     """A program of 3 dimensions cannot be traced; any raises from Python when x leaves the world, beyond 1000."""
 
-    def step(self, state: toy.State, lane: Any, tick: jax.Array) -> toy.State:
+    def step(self, state: toy.State, lane: Any, iteration: jax.Array) -> toy.State:
         if self.dimensions == 3:
             raise TypeError("three is no dimension")
-        state = super().step(state, lane, tick)
+        state = super().step(state, lane, iteration)
         shape = jax.ShapeDtypeStruct(state.x.shape, state.x.dtype)
         return state._replace(x=jax.pure_callback(_refuse_the_outside, shape, state.x, vmap_method="expand_dims"))
 

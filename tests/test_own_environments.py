@@ -7,7 +7,6 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +19,8 @@ from hyperlax.cli import main
 from hyperlax.envs import registry
 from hyperlax.recipe import load
 from hyperlax.study.single import run_single
-from hyperlax.trial import BatchResult
-from tests.fake_backend import FakeBackend
+from hyperlax.trial import SegmentResult
+from tests.fake_backend import FakeBackend, Lane
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(300)
@@ -44,11 +43,10 @@ def policy_of_tanks() -> Policy:
 
 
 class InTanks(FakeBackend):
-    """A runner whose trials become a policy."""
+    """A backend whose trials become a policy."""
 
-    def run(self, batch: Any, **more: Any) -> BatchResult:
-        result = super().run(batch, **more)
-        return replace(result, outcomes=tuple(replace(one, policy=policy_of_tanks()) for one in result.outcomes))
+    def _trial_result(self, lane: Lane) -> SegmentResult:
+        return replace(super()._trial_result(lane), policy=policy_of_tanks())
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +66,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arguments = SingleArguments(
             str(root / "tanks.py"), "lab.tanks", None, None, (), str(root), "INFO", 0, 2, "mean", 500, 5, 4, False
         )
-        assert run_single(arguments, recipe, recipe.config.algorithm, InTanks()) == 0
+        assert run_single(arguments, recipe, recipe.config.algorithm, InTanks().bind) == 0
         forget(patch)
     return root
 

@@ -165,14 +165,9 @@ def test_seeds_race(tmp_path: Path) -> None:
         ]
         assert {int(row["seed"]) for row in curve} == set(range(lasted[trial.number] // 5))
     again = Case(tmp_path / "again", **racing, checkpoint_seconds=0.0)
-    assert again.start(replaced(stopping_after(8))) == 130
+    assert again.start(stopping_after(8)) == 130
     assert again.resume(FakeBackend()) == 0
     assert again.told() == case.told()
-
-
-def replaced(runner: FakeBackend) -> FakeBackend:
-    runner.racing = True
-    return runner
 
 
 def test_the_exec_batch_closes_with_its_last_trial(tmp_path: Path) -> None:

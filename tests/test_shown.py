@@ -11,10 +11,8 @@ import pytest
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.study import run as runs
-from hyperlax.study.observer import Pages
 from tests.desk import ROOT
-from tests.fake_backend import FakeBackend
-from tests.study_cases import making
+from tests.fake_backend import train_with_fakes
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -22,14 +20,7 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture
 def search(tmp_path, monkeypatch):
     """Runs a search of 8 trials without jax, with more flags."""
-    run = runs.run_study
-
-    def fake(arguments: Any, recipe: Any, where: Any, **more: Any) -> int:
-        backend = FakeBackend(fail={5: "loss is nan"}, lanes=2)
-        more["observers"] = [observer for observer in more["observers"] if not isinstance(observer, Pages)]
-        return run(arguments, recipe, where, make_backend=making(backend), **more)
-
-    monkeypatch.setattr(runs, "run_study", fake)
+    train_with_fakes(monkeypatch, pages=False, fail={5: "loss is nan"}, lanes=2)
     words = [
         "optuna-hp-search",
         "--algo-and-network-config",

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -90,11 +91,11 @@ def test_seven_failures_are_no_rate(tmp_path):
     assert case.start(FakeBackend(fail=dict.fromkeys(range(6), "diverged"))) == 0
 
 
-def single(tmp_path, runner):
+def single(tmp_path, backend):
     arguments = SingleArguments(
         "sac_test", "gymnax.pendulum", None, None, (), str(tmp_path), "INFO", 0, 2, "mean", 500, 5, 4, False
     )
-    return run_single(arguments, recipe_of(MIXED), SAC(), runner)
+    return run_single(arguments, recipe_of(MIXED), SAC(), backend.bind)
 
 
 def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, capsys):
@@ -117,15 +118,18 @@ def test_a_single_training_that_fails_exits_with_1_and_the_reason(tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    ("runner", "reason"),
+    ("backend", "reason"),
     [
         (FakeBackend(raises={0: ValueError("the tank is\n empty")}), "ValueError: the tank is empty (lane 0)"),
-        (FakeBackend(gives={0: lambda result: None}), "the runner returned None; a BatchResult is needed (lane 0)"),
+        (
+            FakeBackend(gives={0: lambda result: replace(result, curve=None)}),
+            "the backend returned the curve None; a Curve is needed (lane 0)",
+        ),
     ],
     ids=["raises", "gives nothing"],
 )
-def test_a_single_training_that_breaks_leaves_its_files_too(tmp_path, capsys, runner, reason):
-    assert single(tmp_path, runner) == 1
+def test_a_single_training_that_breaks_leaves_its_files_too(tmp_path, capsys, backend, reason):
+    assert single(tmp_path, backend) == 1
     directory = tmp_path / "sac_test" / "gymnax_pendulum" / "single_0000"
     assert capsys.readouterr().out == f"The training failed: {reason}\nIts files: {directory}\n"
     (row,) = read_csv(directory / "summary.csv")

@@ -14,9 +14,9 @@ import pytest
 from hyperlax.analysis.plots import draw_all
 from hyperlax.analysis.plots.timeline import PLOT
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.engine import session
+from hyperlax.engine import assignment
+from hyperlax.engine.assignment import PROCESS, intervals_from_array, intervals_to_array
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.engine.session import PROCESS, intervals_from_array, intervals_to_array
 from hyperlax.files import read_csv
 from hyperlax.trial import TIMELINE, HparamBatch, Interrupted, LaneInterval
 from tests import toy
@@ -53,7 +53,7 @@ def test_a_batch_that_another_process_went_on_with_was_in_its_lanes_twice(tmp_pa
     saved, batch = CheckpointManager(tmp_path, 1e9), toy.batch(toy.trial(4), toy.trial(9))
     with pytest.raises(Interrupted):
         train(batch, saved, stop=True)
-    monkeypatch.setattr(session, "PROCESS", PROCESS + 1000)
+    monkeypatch.setattr(assignment, "PROCESS", PROCESS + 1000)
     result = train(batch, saved, stop=False)
     for lane, outcome in enumerate(result.outcomes):
         assert [(interval.process, interval.lane) for interval in outcome.intervals] == [
@@ -85,7 +85,7 @@ def test_a_pool_that_another_process_went_on_with_knows_both_times(tmp_path: Pat
     assert pools.enter([first, second]) == [0, 1]
     pools.advance()
     pools.save()
-    monkeypatch.setattr(session, "PROCESS", PROCESS + 1000)
+    monkeypatch.setattr(assignment, "PROCESS", PROCESS + 1000)
     pools = pooled(toy.Descents(UNEVEN), 2, saves=saved)
     pools.restore({0: first, 1: second}, {0, 1})
     for advance in pools.advance()[0]:

@@ -46,29 +46,29 @@ class Descent:
     dimensions: int = 3
     steps_per_iteration: int = 2
 
-    def work(self, effort: float) -> float:
-        return effort * self.dimensions
+    def flops(self, num_updates: float) -> float:
+        return num_updates * self.dimensions
 
     def init(self, key: Array, lane: Any) -> State:
         draw, key = jax.random.split(key)
         return State(key, lane["spread"] * jax.random.normal(draw, (self.dimensions,)), jnp.int32(0))
 
-    def step(self, state: State, lane: Any, tick: Array) -> State:
+    def step(self, state: State, lane: Any, iteration: Array) -> State:
         key, draw = jax.random.split(state.key)
         noise = 0.1 * jax.random.normal(draw, (self.dimensions,))
-        return State(key, state.x - lane["rate"] * (state.x + noise), tick + 1)
+        return State(key, state.x - lane["rate"] * (state.x + noise), iteration + 1)
 
     def evaluate(self, state: State, lane: Any, key: Array) -> Scores:
         score = -jnp.sum(state.x**2)
         return Scores(score, jnp.std(state.x), score, score, jax.random.uniform(key), jnp.isfinite(score))
 
-    def renew(self, old: State, fresh: State) -> State:
+    def reset(self, old: State, fresh: State) -> State:
         return fresh._replace(scrap=old.scrap)
 
-    def rekey(self, state: State, key: Array) -> State:
+    def with_key(self, state: State, key: Array) -> State:
         return state._replace(key=key)
 
-    def acting(self, state: State) -> Array:
+    def policy_params(self, state: State) -> Array:
         return state.x
 
 
@@ -84,7 +84,7 @@ class Descents:
     run_length: RunLength = RUN_LENGTH
     kind: str = "descent"
 
-    def effort(self, trial: Trial) -> float:
+    def num_updates(self, trial: Trial) -> float:
         return 1.0
 
     def program(self, trial: Trial) -> Descent:

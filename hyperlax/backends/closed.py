@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Batch(Lanes):
+class _Batch(Lanes):
     """A batch on its way through a slot. refused: what compiling programs took that did not fit."""
 
     session: LaneSession | None = None
@@ -48,10 +48,10 @@ class ClosedBatches(LanesBackend):
         """See `LanesBackend`. configs: one a segment, under which the only trial trains whatever its own says; for replays."""
         super().__init__(*args, **kwargs)
         self._configs = tuple(configs)
-        self._queue: list[Batch] = []
+        self._queue: list[_Batch] = []
         self._urgent = 0
         self._plan: tuple[Sequence[Trial], Plan] = ((), Plan((), 0, 0, None))
-        self._ended: dict[int, Batch] = {}
+        self._ended: dict[int, _Batch] = {}
         self._stop = threading.Event()
 
     def capacity(self) -> int:
@@ -96,7 +96,7 @@ class ClosedBatches(LanesBackend):
         raise NotImplementedError("trials of closed batches cannot be copied")
 
     def leave(self, number: int) -> None:
-        """Let go of a trial: it waits no more, no more is heard of it, and if it has ended nothing of it stays saved."""
+        """Let go of a trial: it waits no more, no more is heard of it, and nothing of it stays saved."""
         for batch in [batch for batch in self._queue if number in batch.numbers]:
             batch.trials = tuple(trial for trial in batch.trials if trial.number != number)
             if not batch.trials:
@@ -104,8 +104,8 @@ class ClosedBatches(LanesBackend):
         for batch in self._used:
             if number in batch.numbers:
                 batch.leaving.add(number)
-        if self._ended.pop(number, None) and self._checkpoints:
-            self._checkpoints.forget([number])
+        self._ended.pop(number, None)
+        self._forget([number])
 
     def save(self) -> None:
         """Stop every batch at its next segment, and save it there. No more start. `advance` tells what ended meanwhile."""
@@ -125,14 +125,14 @@ class ClosedBatches(LanesBackend):
         self._stop.set()
         super().close()
 
-    def _batch(self, trials: tuple[Trial, ...], group: int) -> Batch:
+    def _batch(self, trials: tuple[Trial, ...], group: int) -> _Batch:
         algorithm, lanes = self._needs(HparamBatch(trials))
-        return Batch(algorithm, 0, group, trials=trials, lanes=lanes, should_stop=self._stop.is_set)
+        return _Batch(algorithm, 0, group, trials=trials, lanes=lanes, should_stop=self._stop.is_set)
 
-    def _occupied(self, lanes: Batch) -> int:
+    def _occupied(self, lanes: _Batch) -> int:
         return len(lanes.trials)
 
-    def _train(self, lanes: Batch) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
+    def _train(self, lanes: _Batch) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
         batch = lanes
         algorithm, batch.lanes = self._needs(HparamBatch(batch.trials))
         if batch.lanes < len(batch.trials):
@@ -159,7 +159,7 @@ class ClosedBatches(LanesBackend):
             if stop:
                 return
 
-    def _prepare_batch(self, batch: Batch, session: LaneSession) -> None:
+    def _prepare_batch(self, batch: _Batch, session: LaneSession) -> None:
         """Put the trials into lanes, as they were saved if that can continue here."""
         for trial in batch.trials:
             session.enter(trial)
@@ -173,13 +173,13 @@ class ClosedBatches(LanesBackend):
             return
         for number in batch.numbers:
             session.leave(number)
-        session.restore(found[1], {trial.number: trial for trial in batch.trials})
+        session.restore(*found, {trial.number: trial for trial in batch.trials})
         session.watch.resume(found[0])
         step = session.segments.steps()[session.watch.segments]
         log.info("Trials %s continue from step %d.", ", ".join(map(str, batch.numbers)), step)
 
     def _timing(
-        self, batch: Batch, session: LaneSession, results: Sequence[SegmentResult], predicted: float
+        self, batch: _Batch, session: LaneSession, results: Sequence[SegmentResult], predicted: float
     ) -> dict[str, Any]:
         """What the batch has cost, the programs included that were compiled before its own and did not fit."""
         watch, refused = session.watch, sum(made.seconds for made in batch.refused)
@@ -199,7 +199,7 @@ class ClosedBatches(LanesBackend):
         }
 
     def _take(self, event: Any) -> Sequence[SegmentResult]:
-        batch: Batch = event.lanes
+        batch: _Batch = event.lanes
         if event.is_last:
             self._used.remove(batch)
             batch.session = None
@@ -207,17 +207,21 @@ class ClosedBatches(LanesBackend):
                 self._ended |= dict.fromkeys(batch.numbers, batch)
         return [result for result in event.results if result.number not in batch.leaving]
 
-    def _drop(self, lanes: Batch, error: Exception) -> Sequence[Evicted]:
+    def _drop(self, lanes: _Batch, error: Exception) -> Sequence[Evicted]:
         self._used.remove(lanes)
         final = self._error_of(lanes, error)
         if final is None:
             self._queue.insert(0, lanes)
             return []
-        if self._checkpoints:
-            self._checkpoints.forget(lanes.numbers)
+        self._forget(lanes.numbers)
         return [Evicted(tuple(number for number in lanes.numbers if number not in lanes.leaving), final)]
 
-    def _error_of(self, batch: Batch, error: Exception) -> Exception | None:
+    def _forget(self, numbers: Collection[int]) -> None:
+        """Remove what was saved of these trials."""
+        if self._checkpoints:
+            self._checkpoints.forget(numbers)
+
+    def _error_of(self, batch: _Batch, error: Exception) -> Exception | None:
         """What a batch that broke has raised; None where it can start again with fewer lanes, since memory was short."""
         had_lanes, batch.session, batch.is_broken = batch.session is not None, None, False
         if had_lanes and self._shrink(batch.algorithm, batch.lanes, error):

@@ -23,11 +23,9 @@ from hyperlax.engine.keys import SEARCH, Stream
 from hyperlax.engine.lanes import NoRoom
 from hyperlax.engine.packing import batches_of, makespan
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.session import LaneSession, Segments, identity_of
+from hyperlax.engine.segments import Segments
+from hyperlax.engine.session import LaneSession, identity_of
 from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
-
-COSTS = ("programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
-"""What of a `timing.json` adds up."""
 
 
 @dataclass(eq=False)
@@ -84,7 +82,7 @@ class LanesBackend(ABC):
         self.lanes, self.slots = registry.lanes, len(slot_devices)
         self.device = f"{first.device_kind} ({first.platform}), {self.slots} slots"
         self._task, self._registry, self._packing = task, registry, dict(packing or {})
-        self._seed, self._stream, self._repetitions = seed, stream, repetitions
+        self._seed, self.stream, self._repetitions = seed, stream, repetitions
         self._costs = costs or Costs(first.device_kind, first.platform, None)
         self._devices, self._checkpoints = list(slot_devices), checkpoints
         self._used: list[Any] = []
@@ -170,7 +168,7 @@ class LanesBackend(ABC):
         saved = list(self._saved(trials))
         taken = {number for batch, _ in saved for number in batch.numbers}
         rest = [trial for trial in trials if trial.number not in taken]
-        batches = batches_of(rest, self._task.program, self._registry.lanes_of, self._task.effort)
+        batches = batches_of(rest, self._task.program, self._registry.lanes_of, self._task.num_updates)
         expected = [(self._predicted_training(batch), batch) for batch in batches]
         expected.sort(key=lambda pair: -pair[0])
         whole = self._task.run_length.num_evaluations
@@ -237,7 +235,7 @@ class LanesBackend(ABC):
             self._registry.program(algorithm, self._devices[slot], lanes),
             seed=self._seed,
             repetitions=self._repetitions,
-            stream=self._stream,
+            stream=self.stream,
             place=(slot, index),
         )
 
@@ -263,7 +261,7 @@ class LanesBackend(ABC):
             if not set(metadata.trials) <= by_number.keys():
                 continue
             batch = HparamBatch(tuple(by_number[number] for number in metadata.trials))
-            parts = (*self._needs(batch), self._registry.num_seeds, self._seed, self._stream)
+            parts = (*self._needs(batch), self._registry.num_seeds, self._seed, self.stream)
             if metadata.is_compatible(identity_of(self._task, batch.trials, *parts)):
                 yield batch, metadata
 
@@ -281,8 +279,8 @@ class LanesBackend(ABC):
         self._costs.learn_run(Run(self._task.kind, load, watch.train / iterations, watch.evaluate / episodes))
 
     def _load(self, algorithm: Any, lanes: int, trials: Sequence[Trial]) -> Load:
-        work = algorithm.work(max(map(self._task.effort, trials)))
-        return Load(lanes * self._registry.num_seeds, algorithm.steps_per_iteration, work)
+        flops = algorithm.flops(max(map(self._task.num_updates, trials)))
+        return Load(lanes * self._registry.num_seeds, algorithm.steps_per_iteration, flops)
 
     def _predicted_training(self, batch: HparamBatch) -> float:
         load = self._load(*self._needs(batch), batch.trials)

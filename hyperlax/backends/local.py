@@ -17,7 +17,7 @@ from hyperlax.engine import device
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.keys import CONFIRMATION, SEARCH
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.session import Segments
+from hyperlax.engine.segments import Segments
 from hyperlax.files import convert
 
 

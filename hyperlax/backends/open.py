@@ -10,18 +10,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hyperlax.backends.base import SHARED, Evicted
-from hyperlax.backends.lanes import COSTS, Lanes, LanesBackend
+from hyperlax.backends.lanes import Lanes, LanesBackend
 from hyperlax.engine import device
 from hyperlax.engine.checkpoint import Metadata, log_restart
 from hyperlax.engine.lanes import NoRoom
 from hyperlax.engine.session import LaneSession
 from hyperlax.trial import SegmentResult, Trial
 
-SUMMED = (*COSTS, "lane_segments")
+_SUMMED = (
+    "programs_compiled",
+    "compile_seconds",
+    "train_seconds",
+    "evaluate_seconds",
+    "wall_seconds",
+    "steps",
+    "lane_segments",
+)
+"""What of a `timing.json` adds up."""
 
 
 @dataclass(eq=False, kw_only=True)
-class Pool(Lanes):
+class _Pool(Lanes):
     """A session and for whom it is. copies: with which it continues, source and trial each."""
 
     session: LaneSession
@@ -41,11 +50,13 @@ class OpenLanes(LanesBackend):
     """
 
     def __init__(self, *args: Any, may_shrink: bool = True, **kwargs: Any):
-        """See `LanesBackend`. may_shrink: a program whose memory is short gets fewer lanes; else its trials are lost."""
+        """See `LanesBackend`. may_shrink: a program whose memory is short gets fewer lanes. Those of a population
+        cannot: it is lost.
+        """
         super().__init__(*args, **kwargs)
         self._may_shrink = may_shrink
         self._spent: Counter[str] = Counter()
-        self._told: dict[str, float] = dict.fromkeys(SUMMED, 0)
+        self._told: dict[str, float] = dict.fromkeys(_SUMMED, 0)
         self._began = time.perf_counter()
 
     def capacity(self) -> int:
@@ -82,12 +93,14 @@ class OpenLanes(LanesBackend):
                 self._start(pool)
 
     def save(self) -> None:
-        """Save all lanes at the ends of their segments, in place of what was saved."""
-        if self._checkpoints is None:
-            return
+        """Save all lanes at the ends of their segments, in place of what was saved.
+
+        What was saved last of a population stays: its last interval may still have to be recorded.
+        """
         self._wait()
         sound = [pool for pool in self._used if pool.session.begun and not pool.is_broken]
-        self._checkpoints.save_pools([pool.session.save() for pool in sound])
+        if self._checkpoints and (sound or self._may_shrink):
+            self._checkpoints.save_pools([pool.session.save() for pool in sound])
 
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
         """Continue from what was saved with the unfinished ones of its trials, and return where they stand.
@@ -112,7 +125,7 @@ class OpenLanes(LanesBackend):
         lane_segments: segments of all lanes, whether a trial was in them or not.
         """
         now = self.spent()
-        spent = {name: now[name] - self._told[name] for name in SUMMED}
+        spent = {name: now[name] - self._told[name] for name in _SUMMED}
         self._told = now
         seconds = spent["train_seconds"] + spent["evaluate_seconds"]
         return {
@@ -128,7 +141,7 @@ class OpenLanes(LanesBackend):
         total = self._spent.copy()
         for pool in self._used:
             total.update(_spent(pool.session))
-        return {**{name: total[name] for name in SUMMED}, "wall_seconds": time.perf_counter() - self._began}
+        return {**{name: total[name] for name in _SUMMED}, "wall_seconds": time.perf_counter() - self._began}
 
     def _enter(self, trial: Trial, repetition: int, group: int) -> bool:
         algorithm = self._task.program(trial)
@@ -142,7 +155,7 @@ class OpenLanes(LanesBackend):
         best.session.enter(trial, repetition)
         return True
 
-    def _slot_to_open(self, algorithm: Any, group: int, best: Pool | None) -> int | None:
+    def _slot_to_open(self, algorithm: Any, group: int, best: _Pool | None) -> int | None:
         """Where a new session is better than the `best` there is: on a slot without one, if that has trials already."""
         used = [pool.slot for pool in self._used if (pool.algorithm, pool.group) == (algorithm, group)]
         if group != SHARED:
@@ -150,27 +163,27 @@ class OpenLanes(LanesBackend):
         unused = [slot for slot in range(self.slots) if slot not in used]
         return unused[0] if unused and (best is None or best.session.trials) else None
 
-    def _open(self, algorithm: Any, slot: int, group: int) -> Pool:
+    def _open(self, algorithm: Any, slot: int, group: int) -> _Pool:
         for idle in [pool for pool in self._used if pool.algorithm != algorithm and not pool.session.trials]:
             self._close(idle)
         taken = {pool.session.place[1] for pool in self._used if pool.slot == slot}
         index = next(index for index in itertools.count() if index not in taken)
         session = self._session(algorithm, slot, self._registry.lanes_of(algorithm), index)
-        pool = Pool(algorithm, slot, group, session=session)
+        pool = _Pool(algorithm, slot, group, session=session)
         self._used.append(pool)
         return pool
 
-    def _close(self, pool: Pool) -> None:
+    def _close(self, pool: _Pool) -> None:
         self._spent.update(_spent(pool.session))
         self._used.remove(pool)
 
-    def _pool_of(self, number: int) -> Pool:
+    def _pool_of(self, number: int) -> _Pool:
         return next(pool for pool in self._used if number in pool.numbers)
 
-    def _occupied(self, lanes: Pool) -> int:
+    def _occupied(self, lanes: _Pool) -> int:
         return len(lanes.numbers)
 
-    def _train(self, lanes: Pool) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
+    def _train(self, lanes: _Pool) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
         session = lanes.session
         if lanes.copies:
             session.branch(lanes.copies)
@@ -181,13 +194,13 @@ class OpenLanes(LanesBackend):
         yield results, True
 
     def _take(self, event: Any) -> Sequence[SegmentResult]:
-        pool: Pool = event.lanes
+        pool: _Pool = event.lanes
         leaving, pool.leaving = pool.leaving, set()
         for number in leaving:
             self.leave(number)
         return [result for result in event.results if result.number not in leaving]
 
-    def _drop(self, lanes: Pool, error: Exception) -> Sequence[Evicted]:
+    def _drop(self, lanes: _Pool, error: Exception) -> Sequence[Evicted]:
         """Close a session that broke. Where its memory was short, its trials restart in a program of fewer lanes."""
         numbers = tuple(sorted(set(lanes.numbers) - lanes.leaving))
         size = lanes.session.program.lanes
@@ -203,7 +216,7 @@ class OpenLanes(LanesBackend):
 
     def _restored(
         self, trials: Sequence[Trial], wanted: Sequence[int], metadata: Metadata, arrays: Mapping[str, Any]
-    ) -> Pool | None:
+    ) -> _Pool | None:
         """The pool that was saved with these trials, with the wanted ones in lanes; None, which is logged, where it cannot."""
         algorithm = self._task.program(trials[0])
         used = Counter(pool.slot for pool in self._used if pool.algorithm == algorithm)
@@ -212,7 +225,7 @@ class OpenLanes(LanesBackend):
             pool.session.prepare(trials[0])
             if metadata.is_compatible(pool.session.identity(trials)):
                 known = {trial.number: trial for trial in trials if trial.number in wanted}
-                pool.session.restore(arrays, known)
+                pool.session.restore(metadata, arrays, known)
                 return pool
             self._close(pool)
         except Exception as error:
@@ -221,7 +234,7 @@ class OpenLanes(LanesBackend):
         return None
 
 
-def _free(pool: Pool) -> int:
+def _free(pool: _Pool) -> int:
     return pool.session.program.lanes - len(pool.numbers)
 
 

@@ -28,7 +28,7 @@ class Group:
 
 
 def pack(groups: Sequence[Group], cost: Callable[[Group], float]) -> list[Group]:
-    """The cheapest grouping that merging finds: pair by pair from `groups`, all in one, or none merged at all.
+    """Return the cheapest grouping that merging finds: pair by pair from `groups`, all in one, or none merged at all.
 
     cost: predicted seconds of one group over the whole study. Ties go to fewer programs.
     """
@@ -41,12 +41,12 @@ def batches_of(
     trials: Sequence[Trial],
     program: Callable[[Trial], Hashable],
     lanes: Callable[[Hashable], int],
-    effort: Callable[[Trial], float],
+    num_updates: Callable[[Trial], float],
 ) -> list[HparamBatch]:
-    """Batches of trials with equal `program`, at most `lanes(program)` in each.
+    """Return batches of trials with equal `program`, at most `lanes(program)` in each.
 
-    A batch takes as long as its longest trial, so trials of like effort stand together, the most laborious first; within a batch
-    they stand in order of number.
+    A batch takes as long as its longest trial, so trials with similar `num_updates` are batched together, the longest first. Within
+    a batch they stand in order of number.
     """
     groups: dict[Hashable, list[Trial]] = {}
     for trial in trials:
@@ -54,12 +54,12 @@ def batches_of(
     return [
         HparamBatch(tuple(sorted(together, key=lambda trial: trial.number)))
         for key, group in groups.items()
-        for together in _cut(sorted(group, key=lambda trial: (-effort(trial), trial.number)), lanes(key))
+        for together in _cut(sorted(group, key=lambda trial: (-num_updates(trial), trial.number)), lanes(key))
     ]
 
 
 def makespan(durations: Sequence[float], slots: int) -> float:
-    """When the last of some jobs ends, each started in turn on the slot that is free first."""
+    """Return when the last of some jobs ends, if each starts in turn on the slot that is free first."""
     ends = [0.0] * slots
     for duration in durations:
         ends[ends.index(min(ends))] += duration

@@ -16,13 +16,13 @@ import numpy as np
 
 from hyperlax.backends.base import SHARED, Backend, Evicted
 from hyperlax.engine.checkpoint import LARGEST_SHARE
-from hyperlax.errors import UsageError
+from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Scheduler, Shown, Stop
 from hyperlax.study.batch_files import Rows, Scoring, TrialEnd, failed_batch
 from hyperlax.study.limits import Limits
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reasons import cause_of_error
-from hyperlax.study.results import problem_of
+from hyperlax.study.results import problem_of, problem_of_timing
 from hyperlax.study.running import RunningTrial, validate
 from hyperlax.trial import BatchResult, HparamBatch, Outcome, SegmentResult, Trial
 
@@ -268,8 +268,9 @@ class Loop:
 
     def _note(self, result: SegmentResult, is_new: bool = True) -> int:
         """Note what a trial has shown. Returns the environment steps that it has done since."""
-        running = self._running[result.number]
+        running = self._running_of(result)
         if problem := problem_of(result, self._settings.seeds // self._settings.repetitions):
+            self._leave(running)
             self._fail(running, f"the backend returned {problem}")
             return 0
         steps = running.note(result)
@@ -282,6 +283,16 @@ class Loop:
             running.end_repetition()
         self._leave(running)
         return steps if is_new else 0
+
+    def _running_of(self, result: Any) -> RunningTrial:
+        """Return the trial that a result is about. HyperlaxError if it is about no trial in a lane."""
+        number = result.number if isinstance(result, SegmentResult) else None
+        running = self._running.get(number) if isinstance(number, int) else None
+        if running is None or not running.is_in_lane:
+            raise HyperlaxError(
+                f"the backend returned {result!r:.200}; a SegmentResult of a trial in a lane is needed."
+            )
+        return running
 
     def _score(self, running: RunningTrial, result: SegmentResult) -> None:
         """Note by what the scheduler decides about a trial. In the middle of a later repetition that is as after the one before."""
@@ -411,6 +422,8 @@ class Loop:
     def _timing(self, trials: Sequence[RunningTrial]) -> dict[str, Any]:
         """Return what the trials cost. Of refilled lanes also the share of their segments, since the start, that was of use."""
         timing = self._backend.timing([running.number for running in trials])
+        if problem := problem_of_timing(timing):
+            raise HyperlaxError(f"the backend returned {problem}.")
         if "lane_segments" not in timing:
             return timing
         kept = sum(len(running.shown) for running in trials)

@@ -56,7 +56,6 @@ def run_study(
     make_backend: MakeBackend = local_backend,
     observers: Sequence[Observer] = (),
     retry_failed: bool = False,
-    stop: Stop | None = None,
 ) -> int:
     """Run a search or a sweep, or resume the one in `resume_from`, until it has `n_trials` finished trials.
 
@@ -66,7 +65,6 @@ def run_study(
       make_backend: Makes what trains, called once everything else is checked.
       observers: Are told how the study goes, and are closed at the end.
       retry_failed: Whether to begin by letting failed trials wait to be run again.
-      stop: Set when the study has to end at the next segment; signals set it too.
 
     Raises:
       UsageError: Before anything is written, for what cannot run.
@@ -75,7 +73,7 @@ def run_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_search(arguments, recipe.space)
     directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
-    run = SearchRun(arguments, recipe, directory, make_backend, observers, stop)
+    run = SearchRun(arguments, recipe, directory, make_backend, observers)
     run.retry_failed = retry_failed
     return run.resume() if resume_from else run.start()
 
@@ -128,14 +126,11 @@ class SearchRun:
         directory: StudyDirectory,
         make_backend: MakeBackend,
         observers: Sequence[Observer],
-        stop: Stop | None = None,
     ):
         self.arguments, self.recipe, self.directory = arguments, recipe, directory
         self.observers, self._make_backend = observers, make_backend
         self.checkpoints = CheckpointManager(directory.checkpoints, self.checkpoint_seconds)
-        self.limits = Limits(
-            stop or Stop(), getattr(arguments, "timeout", None), getattr(arguments, "max_failure_rate", 1.0)
-        )
+        self.limits = Limits(Stop(), getattr(arguments, "timeout", None), getattr(arguments, "max_failure_rate", 1.0))
         self.survived: dict[int, int] = {}
         self._settled = 0
 

@@ -51,7 +51,6 @@ def run_study(
     make_backend: MakeBackend = local_backend,
     observers: Sequence[Observer] = (),
     retry_failed: bool = False,
-    stop: Stop | None = None,
 ) -> int:
     """Run a search or a sweep, or resume the one in `resume_from`, until it has `n_trials` finished trials.
 
@@ -61,7 +60,6 @@ def run_study(
       make_backend: Makes what trains, called once everything else is checked.
       observers: Are told how the study goes, and are closed at the end.
       retry_failed: Whether to begin by letting failed trials wait to be run again.
-      stop: Set when the study has to end at the next segment; signals set it too.
 
     Raises:
       UsageError: Before anything is written, for what cannot run.
@@ -70,7 +68,7 @@ def run_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(arguments, recipe.space)
     directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
-    limits = Limits(stop or Stop(), arguments.timeout, arguments.max_failure_rate)
+    limits = Limits(Stop(), arguments.timeout, arguments.max_failure_rate)
     equipment = Equipment(make_backend, observers, limits, arguments.checkpoint_seconds, retry_failed)
     run = _SearchRun(arguments, recipe, directory, equipment)
     return run.resume() if resume_from else run.start()

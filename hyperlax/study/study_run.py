@@ -16,7 +16,6 @@ from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import canonical
 from hyperlax.errors import OptionError
-from hyperlax.output import printing_to_whoever_listens
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.schedulers.base import Scheduler
@@ -28,6 +27,7 @@ from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, Training, tell
 from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
+from hyperlax.study.reporters import ignoring_broken_output
 from hyperlax.study.state import StudyState
 from hyperlax.study.stopping import stopping_on_signals
 from hyperlax.study.training import MakeBackend, reference_returns
@@ -105,7 +105,7 @@ class StudyRun(ABC):
             for observer in self.observers:
                 stack.callback(observer.close)
             stack.enter_context(stopping_on_signals(self.limits.stop))
-            stack.enter_context(printing_to_whoever_listens())
+            stack.enter_context(ignoring_broken_output())
             state.describe(
                 {
                     "recipe": self.recipe.name,

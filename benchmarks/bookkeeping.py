@@ -48,10 +48,6 @@ class TrivialBackend:
         self.packing: dict[str, object] = {}
         self._batch: list[Trial] = []
 
-    def capacity(self) -> int:
-        """Return the number of lanes."""
-        return LANES
-
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Return batches of LANES trials."""
         batches = tuple(HparamBatch(tuple(trials[i : i + LANES])) for i in range(0, len(trials), LANES))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hyperlax.algorithms.padding import Padding
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.backends.base import EngineConfig
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.backends.lanes import LanesBackend
@@ -31,7 +31,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
     """
     device.prepare_jax(config.compilation_cache)
     base, space, environment, run_length = config.base, config.space, config.environment, config.run_length
-    Segments.of(run_length, Workload(base, space, environment, run_length).longest_iteration())
+    Segments.of(run_length, AlgorithmTask(base, space, environment, run_length).longest_iteration())
     slots = device.slot_devices()[: 1 if config.kind == "population" else None]
     costs = device.costs_of_device(config.compilation_cache)
     paddings = _stored_paddings(config.chosen) if config.chosen else None
@@ -39,11 +39,11 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
     if paddings is None:
         paddings = choose_paddings(base, space, environment, budget, config.packing, costs)
     known = [trial.algorithm for trial in config.trials]
-    workload = Workload(base, space, environment, run_length, paddings, known)
+    task = AlgorithmTask(base, space, environment, run_length, paddings, known)
     registry = Registry(
         budget.lanes,
         config.num_seeds,
-        lanes_of=_lanes_of(config, workload, budget),
+        lanes_of=_lanes_of(config, task, budget),
         lanes_before=_lanes_before(config),
         room=device.room_for_a_program if config.trials or not config.lanes else None,
         refills=config.kind == "refilled",
@@ -65,8 +65,8 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         "checkpoints": checkpoints,
     }
     if config.kind == "closed":
-        return ClosedBatches(workload, registry, configs=config.configs, **parts)
-    return OpenLanes(workload, registry, may_shrink=config.kind == "refilled", **parts)
+        return ClosedBatches(task, registry, configs=config.configs, **parts)
+    return OpenLanes(task, registry, may_shrink=config.kind == "refilled", **parts)
 
 
 def _budget(config: EngineConfig, slots: list[Any], costs: Any) -> Budget:
@@ -92,11 +92,11 @@ def _lanes_before(config: EngineConfig) -> Mapping[str, int]:
     return config.chosen["lanes"]
 
 
-def _lanes_of(config: EngineConfig, workload: Workload, budget: Budget) -> Callable[[Any], int]:
+def _lanes_of(config: EngineConfig, task: AlgorithmTask, budget: Budget) -> Callable[[Any], int]:
     if config.trials:
-        counted = Counter(map(workload.program, config.trials))
+        counted = Counter(map(task.program, config.trials))
         return lambda program: -(-counted[program] // budget.slots)
-    share = shares(workload, config.base, config.space)
+    share = shares(task, config.base, config.space)
     return lambda program: budget.lanes_for(share.get(program, 0.0))
 
 

@@ -99,12 +99,12 @@ def test_an_output_on_a_full_disk_is_logged_once_and_a_reader_who_left_is_not(ca
 SEARCH = """
 import sys
 from hyperlax import cli
+from hyperlax.analysis import pages
 from hyperlax.study import run as runs
 from tests.fake_backend import FakeBackend
 run = runs.run_study
-runs.run_study = lambda arguments, recipe, where, **more: run(
-    arguments, recipe, where, FakeBackend(fail={fail}), lambda record, directory: None, **more
-)
+runs.run_study = lambda *given, **more: run(*given, make_backend=FakeBackend(fail={fail}).bind, **more)
+pages.write_pages = lambda record, directory: None
 words = "optuna-hp-search --algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 12 --num-seeds 2"
 words += " --total-timesteps 500 --num-evaluations 5 --no-default-trial --output-root"
 sys.exit(cli.main([*words.split(), {root!r}, *{more!r}]))

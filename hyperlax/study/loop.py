@@ -31,8 +31,10 @@ from hyperlax.study.manifest import Manifest
 from hyperlax.study.pool import Background
 from hyperlax.study.pooled import PooledTraining, rule_of
 from hyperlax.study.progress import Progress
+from hyperlax.study.projection import finished_trials
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.state import finished_trials, is_pooled, lanes_of, open_state
+from hyperlax.study.simulated_schedule import is_pooled, lanes_of
+from hyperlax.study.state import open_state
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.summary import print_end
 from hyperlax.study.super_batches import SuperBatches

@@ -23,8 +23,9 @@ from hyperlax.study.directory import StudyDirectory, check_writable, only_one_pr
 from hyperlax.study.findings import Analyse
 from hyperlax.study.journal import Journal
 from hyperlax.study.launcher import write_pages
+from hyperlax.study.projection import unrecorded_trials
 from hyperlax.study.refusals import ending_on_refusal, run_again
-from hyperlax.study.state import open_state, unrecorded_trials
+from hyperlax.study.state import open_state
 from hyperlax.study.summary import print_best
 
 INVALIDATED = "invalidated"

@@ -12,7 +12,7 @@ from hyperlax.metrics import ReferenceReturns
 from hyperlax.pooling import Pools
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.state import is_pooled
+from hyperlax.study.simulated_schedule import is_pooled
 from hyperlax.trial import Runner, Trial
 
 

@@ -1,10 +1,10 @@
-"""What a trial costs beside its training: asking, telling and writing, against `study.optimize` of plain Optuna on SQLite.
+"""Bookkeeping cost of a trial (ask, tell, write files) against plain Optuna's `study.optimize` on SQLite.
 
     python benchmarks/bookkeeping.py
 
-A study of 1,000 trials of a trivial objective by NSGA-II with a population of 50, through the launcher, with every file but the
-pages of the analysis; and the same sampler and objective in Optuna's own loop. Prints one line a side, and the ratio. With
-`--trials 1016 --pages`, the cost of the last super-batch is that of a study with 1,000 finished trials, pages and all.
+Runs 1,000 trials of a trivial objective by NSGA-II with a population of 50: once through the launcher, which writes every file
+except the analysis pages, and once with the same sampler and objective in Optuna's own loop. Prints one line per side and their
+ratio. With `--trials 1016 --pages`, the last super-batch costs what it does in a study with 1,000 finished trials, pages included.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SPACE = {
 
 
 class TrivialRunner:
-    """Trains nothing: a trial's return is a sum of its hyperparameters."""
+    """A runner without training: a trial's return is a sum of its hyperparameters."""
 
     lanes, slots, device = LANES, 1, "none"
     packing: dict[str, object]
@@ -49,7 +49,7 @@ class TrivialRunner:
         raise NotImplementedError("nothing is pruned here")
 
     def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
-        """Batches of LANES trials."""
+        """Return batches of LANES trials."""
         batches = tuple(HparamBatch(tuple(trials[i : i + LANES])) for i in range(0, len(trials), LANES))
         return Plan(batches, 1, 1, None)
 
@@ -61,14 +61,14 @@ class TrivialRunner:
         report: Callable[[int], None],
         checkpoint: Checkpoint | None = None,
     ) -> BatchResult:
-        """Two evaluations a trial."""
+        """Return two evaluations per trial."""
         outcomes = tuple(_outcome(trial) for trial in batch.trials)
         report(100 * len(batch.trials))
         return BatchResult(outcomes, {"steps": 100 * len(batch.trials)})
 
 
 def value(gamma: float, tau: float, actor_lr: float, q_lr: float) -> float:
-    """The objective."""
+    """Return the objective."""
     return -1000.0 + 100.0 * gamma + tau + actor_lr + q_lr
 
 
@@ -81,7 +81,7 @@ def _outcome(trial: Trial) -> Outcome:
 
 
 def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
-    """Seconds of a whole study, and of each of its super-batches."""
+    """Return the seconds of a whole study and of each of its super-batches."""
     length = RunLength(100, 1, 1)
     config = ExperimentConfig(SAC(), dict.fromkeys(("quick", "default", "long"), length))
     recipe = Recipe("trivial", Path("trivial.py"), config, dict(SPACE))
@@ -132,7 +132,7 @@ def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
 
 
 def plain_optuna(root: Path, trials: int) -> float:
-    """Seconds of the same study in Optuna's own loop."""
+    """Return the seconds of the same study in Optuna's own loop."""
     study = optuna.create_study(
         direction="maximize",
         storage=f"sqlite:///{root / 'plain.db'}",
@@ -149,7 +149,7 @@ def plain_optuna(root: Path, trials: int) -> float:
 
 
 def main() -> None:
-    """Run both sides and print them."""
+    """Run both sides and print their times."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--pages", action="store_true")

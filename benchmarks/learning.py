@@ -1,11 +1,11 @@
-"""What the shipped recipes learn with their defaults, and what a small study finds.
+"""Returns of the shipped recipes with their defaults, and of the winner of a small study.
 
     python benchmarks/learning.py                 # every task: 5 seeds, deterministic evaluation over 32 episodes
     python benchmarks/learning.py --task sac:gymnax.pendulum:20000
-    python benchmarks/learning.py --study         # 32 trials of SAC Pendulum by TPE, the best one confirmed
+    python benchmarks/learning.py --study         # 32 trials of SAC Pendulum by TPE, with the best one confirmed
 
-A task's score is the mean return at its last evaluation, over seeds and episodes. The confirmation trains the best trial of the
-study again under another study seed, so on seeds and episodes that the search never saw. Exits with 1 if a mark is missed.
+A task's score is the mean return at its last evaluation, over seeds and episodes. The confirmation retrains the study's best trial
+under another study seed, that is on seeds and episodes that the search never used. Exits with 1 if a mark is missed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hyperlax.trial import Outcome, Trial
 
 @dataclass(frozen=True)
 class Task:
-    """A recipe on an environment for a budget, and the mean return that it should reach."""
+    """A recipe on an environment with a budget, and the mean return that it should reach."""
 
     recipe: str
     environment: str
@@ -51,7 +51,7 @@ CONFIRMATION_SEED = 1_000_003
 
 
 def train(config: AlgorithmConfig, task: Task, *, seed: int, seeds: int, episodes: int) -> Outcome:
-    """One trial, alone in its program."""
+    """Train one trial alone in its program."""
     runner = make_runner(
         RunnerTask(
             base=config,
@@ -69,7 +69,7 @@ def train(config: AlgorithmConfig, task: Task, *, seed: int, seeds: int, episode
 
 
 def show(label: str, outcome: Outcome, mark: float) -> bool:
-    """Print one row of the table; whether the mark was reached."""
+    """Print one row of the table and return whether the mark was reached."""
     if outcome.state != "COMPLETE":
         print(f"| {label} | {outcome.state}: {outcome.reason} | | {mark:g} | no |", flush=True)
         return False
@@ -81,7 +81,7 @@ def show(label: str, outcome: Outcome, mark: float) -> bool:
 
 
 def run_tasks(tasks: list[Task], seed: int, seeds: int) -> bool:
-    """Every task with its recipe's defaults."""
+    """Train every task with its recipe's defaults."""
     print(
         f"| recipe, environment, steps | mean over {seeds} seeds | each seed | mark | reached |\n|---|---|---|---|---|"
     )
@@ -97,7 +97,7 @@ def run_tasks(tasks: list[Task], seed: int, seeds: int) -> bool:
 
 
 def run_confirmed_study(seed: int, trials: int) -> bool:
-    """A study as a user runs it, and its best trial once more on 3 fresh seeds and 256 fresh episodes."""
+    """Run a study as a user does, then retrain its best trial on 3 new seeds and 256 new episodes."""
     with tempfile.TemporaryDirectory() as root:
         status = hyperlax(
             [
@@ -118,7 +118,7 @@ def run_confirmed_study(seed: int, trials: int) -> bool:
 
 
 def parse_task(text: str) -> Task:
-    """recipe:environment:steps, e.g. sac:gymnax.pendulum:20000; the mark is that of the table, if it is there."""
+    """Parse recipe:environment:steps, e.g. sac:gymnax.pendulum:20000; the mark comes from the table if it has one."""
     name, environment, steps = text.split(":")
     name = name if name.endswith("_mlp") else f"{name}_mlp"
     marks = {(task.recipe, task.environment, task.steps): task.mark for task in TASKS}
@@ -127,9 +127,9 @@ def parse_task(text: str) -> Task:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", action="append", type=parse_task, help="recipe:environment:steps, repeated")
+    parser.add_argument("--task", action="append", type=parse_task, help="recipe:environment:steps; repeat for several")
     parser.add_argument("--seed", type=int, default=0, help="study seed (default 0)")
-    parser.add_argument("--num-seeds", type=int, default=5, help="seeds a task (default 5)")
+    parser.add_argument("--num-seeds", type=int, default=5, help="seeds per task (default 5)")
     parser.add_argument("--study", action="store_true", help="run the study and its confirmation instead")
     parser.add_argument("--n-trials", type=int, default=32, help="trials of the study (default 32)")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Functions with known optima and known fronts, in which every variable lies in [0, 1]."""
+"""Test functions with known optima or fronts. Every variable lies in [0, 1]."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ P = 1e-4 * np.array(
 
 @dataclass(frozen=True)
 class Problem:
-    """values: float64[dimensions] in [0, 1] -> objectives, all minimized. least: the optimum of a single objective.
+    """A minimization problem.
 
-    reference: of the hypervolume, for several.
+    Args:
+        values: float64[dimensions] in [0, 1] -> objectives, all minimized.
+        least: optimum, for a single objective.
+        reference: reference point of the hypervolume, for several objectives.
     """
 
     name: str
@@ -36,12 +39,12 @@ class Problem:
 
 
 def hartmann6(x: np.ndarray) -> tuple[float, ...]:
-    """Surjanovic and Bingham, Virtual Library of Simulation Experiments; minimum -3.32237."""
+    """Hartmann-6 (Surjanovic and Bingham, Virtual Library of Simulation Experiments); minimum -3.32237."""
     return (float(-(ALPHA * np.exp(-(A * (x - P) ** 2).sum(axis=1))).sum()),)
 
 
 def levy6(x: np.ndarray) -> tuple[float, ...]:
-    """On [-10, 10]^6; minimum 0 (the same library)."""
+    """Levy on [-10, 10]^6 (same library); minimum 0."""
     w = 1 + (20 * x - 10 - 1) / 4
     inner = ((w[:-1] - 1) ** 2 * (1 + 10 * np.sin(np.pi * w[:-1] + 1) ** 2)).sum()
     last = (w[-1] - 1) ** 2 * (1 + np.sin(2 * np.pi * w[-1]) ** 2)
@@ -49,25 +52,25 @@ def levy6(x: np.ndarray) -> tuple[float, ...]:
 
 
 def zdt1(x: np.ndarray) -> tuple[float, ...]:
-    """Zitzler, Deb and Thiele, 2000; front f2 = 1 - sqrt(f1)."""
+    """ZDT1 (Zitzler, Deb and Thiele, 2000); front f2 = 1 - sqrt(f1)."""
     g = 1 + 9 * x[1:].mean()
     return float(x[0]), float(g * (1 - np.sqrt(x[0] / g)))
 
 
 def zdt2(x: np.ndarray) -> tuple[float, ...]:
-    """Front f2 = 1 - f1^2."""
+    """ZDT2 (same paper); front f2 = 1 - f1^2."""
     g = 1 + 9 * x[1:].mean()
     return float(x[0]), float(g * (1 - (x[0] / g) ** 2))
 
 
 def zdt3(x: np.ndarray) -> tuple[float, ...]:
-    """A front in five pieces."""
+    """ZDT3 (same paper); a front in five pieces."""
     g = 1 + 9 * x[1:].mean()
     return float(x[0]), float(g * (1 - np.sqrt(x[0] / g) - x[0] / g * np.sin(10 * np.pi * x[0])))
 
 
 def dtlz2(x: np.ndarray) -> tuple[float, ...]:
-    """Deb, Thiele, Laumanns and Zitzler, 2002, two objectives; front: the quarter of the unit circle."""
+    """DTLZ2 with two objectives (Deb, Thiele, Laumanns and Zitzler, 2002); front: a quarter of the unit circle."""
     g, angle = ((x[1:] - 0.5) ** 2).sum(), x[0] * np.pi / 2
     return float((1 + g) * np.cos(angle)), float((1 + g) * np.sin(angle))
 

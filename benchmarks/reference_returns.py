@@ -1,9 +1,9 @@
-"""Measures the reference returns of the shipped environments: a uniformly random policy's, and some scripted policies'.
+"""Reference returns of the shipped environments: of a uniformly random policy, and of some scripted policies.
 
-    python benchmarks/reference_returns.py                       # every environment's lo, as a table
+    python benchmarks/reference_returns.py                       # table of every environment's lo
     python benchmarks/reference_returns.py --env gymnax.pendulum --episodes 4096
-    python benchmarks/reference_returns.py --check               # exit 1 if a lo of the catalog is off by 4 standard errors
-    python benchmarks/reference_returns.py --scripted            # the hi that are a scripted policy's
+    python benchmarks/reference_returns.py --check               # exit 1 if a lo in the catalog is off by 4 standard errors
+    python benchmarks/reference_returns.py --scripted            # the hi values that come from a scripted policy
 
 The values of `hyperlax/envs/catalog.py` come from `--episodes 4096 --seed 0` (lo) and `--scripted --episodes 4096 --seed 0` (hi).
 """
@@ -28,15 +28,15 @@ from hyperlax import envs
 from hyperlax.envs import Discrete, Environment
 
 Policy = Callable[[jax.Array, Any], jax.Array]
-"""(key, state) -> action of one environment; a scripted policy may look at the state."""
+"""(key, state) -> action in one environment. A scripted policy may read the state."""
 
 STANDARD_ERRORS = 4.0
 ROUNDING = 5e-3
-"""Allowed on top, relative to a mean beyond 1: the catalog rounds to three digits, and a mean of rare rewards hides its error."""
+"""Extra tolerance, relative for means above 1: the catalog rounds to three digits, and rare rewards hide the error of a mean."""
 
 
 class Measured(NamedTuple):
-    """Mean return over `episodes`, its standard error, and the seconds it took, compilation included."""
+    """Mean return over `episodes`, its standard error, and the seconds it took, including compilation."""
 
     mean: float
     error: float
@@ -45,7 +45,7 @@ class Measured(NamedTuple):
 
 
 def random_policy(environment: Environment) -> Policy:
-    """Uniform over the actions, or over the box between their bounds."""
+    """Return a policy that is uniform over the actions, or over the box between their bounds."""
     space = environment.action
     if isinstance(space, Discrete):
         return lambda key, state: jax.random.randint(key, (), 0, space.n)
@@ -54,19 +54,19 @@ def random_policy(environment: Environment) -> Policy:
 
 
 def still(key: jax.Array, state: Any) -> jax.Array:
-    """Pong: leave the paddle where it is; the first ball comes straight, and straight it returns."""
+    """Pong: leave the paddle where it is. The first ball arrives straight and bounces back straight."""
     return jnp.int32(0)
 
 
 def swim_to_goal(key: jax.Array, state: Any) -> jax.Array:
-    """Swimmer: accelerate along the curve that brakes to a stop at the goal; blind to the urchins."""
+    """Swimmer: accelerate towards the goal so as to stop there, ignoring the urchins."""
     return _brake_to(state.goal_xy - state.xy, state.xy_vel)
 
 
 def reach_goal(key: jax.Array, state: Any) -> jax.Array:
-    """Reacher: turn both joints to the nearer of the two arm positions that reach the goal, or point at it beyond reach.
+    """Reacher: turn both joints to the nearer of the two arm positions that reach the goal, or point at it if out of reach.
 
-    The hand is the sum of two unit vectors at absolute angles, so both lie arccos(d / 2) beside the goal's direction.
+    The hand is the sum of two unit vectors at absolute angles, so both lie arccos(d / 2) to either side of the goal's direction.
     """
     distance = jnp.clip(jnp.linalg.norm(state.goal_xy), 0.0, 2.0)
     direction = jnp.arctan2(state.goal_xy[1], state.goal_xy[0])
@@ -79,7 +79,7 @@ def reach_goal(key: jax.Array, state: Any) -> jax.Array:
 
 
 def _brake_to(distance: jax.Array, velocity: jax.Array) -> jax.Array:
-    """Acceleration in [-1, 1] that follows velocity = sign(d) sqrt(2 |d|): the fastest way to stop at distance 0."""
+    """Return the acceleration in [-1, 1] that tracks velocity = sign(d) sqrt(2 |d|), the fastest way to stop at distance 0."""
     wanted = jnp.sign(distance) * jnp.minimum(jnp.sqrt(1.8 * jnp.abs(distance)), 4.0 * jnp.abs(distance))
     return jnp.clip((wanted - velocity) / 0.05, -1.0, 1.0)
 
@@ -92,7 +92,7 @@ SCRIPTED: dict[str, Policy] = {
 
 
 def episode_returns(environment: Environment, policy: Policy, key: jax.Array, episodes: int) -> jax.Array:
-    """float32[episodes]: the undiscounted return of one episode in each of `episodes` environments side by side."""
+    """Return float32[episodes], the undiscounted return of one episode in each of `episodes` parallel environments."""
 
     def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         key, states, running, returns = carry
@@ -109,7 +109,7 @@ def episode_returns(environment: Environment, policy: Policy, key: jax.Array, ep
 
 
 def measure(environment: Environment, policy: Policy, episodes: int, seed: int) -> Measured:
-    """Mean return of `policy` over fresh episodes."""
+    """Measure the mean return of `policy` over new episodes."""
     began = time.perf_counter()
     run = jax.jit(lambda key: episode_returns(environment, policy, key, episodes))
     returns = np.asarray(run(jax.random.key(seed)), np.float64)
@@ -118,7 +118,7 @@ def measure(environment: Environment, policy: Policy, episodes: int, seed: int) 
 
 
 def agrees(measured: Measured, catalog: float) -> bool:
-    """Whether the catalog's value is within four standard errors of the measured one, rounding allowed."""
+    """Return whether the catalog's value is within four standard errors of the measured one, plus rounding."""
     return abs(measured.mean - catalog) <= STANDARD_ERRORS * measured.error + ROUNDING * max(1.0, abs(measured.mean))
 
 
@@ -128,7 +128,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--episodes", type=int, default=1000, help="episodes per environment, 2 or more")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scripted", action="store_true", help="measure the scripted policies and compare with hi")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a value of the catalog disagrees")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a value in the catalog disagrees")
     arguments = parser.parse_args(argv)
     if arguments.episodes < 2:
         parser.error(f"--episodes must be 2 or more to have a standard error, got {arguments.episodes}")
@@ -136,7 +136,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the table; the exit status."""
+    """Print the table and return the exit status."""
     arguments = parse(argv)
     names = [envs.canonical(name) for name in arguments.env or (SCRIPTED if arguments.scripted else envs.names())]
     print(f"{'environment':34}{'mean':>12}{'std. error':>12}{'catalog':>12}{'episodes':>10}{'seconds':>9}")

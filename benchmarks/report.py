@@ -1,11 +1,11 @@
-"""How long the report of a large study takes to write, and how large it is.
+"""Time and size of the report of a large study.
 
     python -m benchmarks.report                    500 trials, ten hyperparameters, 11 evaluations on 3 seeds; 1, 2 and 3 objectives
     python -m benchmarks.report --trials 2000
 
-From the repository's root. The study is made up (`tests/made_up_studies.py`), its batches are on disk. Timed are the report and
-all pages that a finished super-batch has written: plots, tables, report; the best of three, after one that imports what it
-needs. Importances are those of Optuna, as a study computes them before it writes. Prints rows for benchmarks/README.md.
+Run it from the repository's root. The study is synthetic (`tests/made_up_studies.py`), with its batches on disk. Times the report,
+and all pages that are written after a super-batch (plots, tables, report): the best of three runs, after one that does the
+imports. Importances are Optuna's, which a study computes before it writes the pages. Prints rows for benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REPEATS = 3
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """The fastest of some calls, after one that is not timed."""
+    """Return the fastest of REPEATS calls, after one that is not timed."""
     work()
     found = []
     for _ in range(REPEATS):
@@ -42,7 +42,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def distribution(entry: dict[str, Any]) -> BaseDistribution:
-    """Optuna's form of an entry of a search space."""
+    """Return an entry of a search space as Optuna's distribution."""
     if entry["type"] == "Categorical":
         return CategoricalDistribution([str(value) for value in entry["values"]])
     low, high = entry["domain"]
@@ -52,7 +52,7 @@ def distribution(entry: dict[str, Any]) -> BaseDistribution:
 
 
 def optunas_trials(record: StudyRecord) -> list[optuna.trial.FrozenTrial]:
-    """The COMPLETE trials of a study as Optuna knows them."""
+    """Return the COMPLETE trials of a study as Optuna's trials."""
     distributions = {name: distribution(entry) for name, entry in record.space.items()}
     categorical = {name for name, entry in record.space.items() if entry["type"] == "Categorical"}
     return [

@@ -1,10 +1,10 @@
-"""How training scales with the number of lanes on one device: steps/s and memory of PPO CartPole and SAC Pendulum.
+"""Scaling with the number of lanes on one device: steps/s and memory of PPO CartPole and SAC Pendulum.
 
-    python benchmarks/scaling.py                          1 to 4,096 lanes, as far as the memory goes
+    python benchmarks/scaling.py                          1 to 4,096 lanes, as far as memory allows
     python benchmarks/scaling.py --lanes 1 4 16 --plot scaling.html
 
-The shipped configurations, the same in every lane, without evaluations; each program is compiled and run once before it is timed.
-Rows are printed as they are measured, for benchmarks/README.md. Nothing else should run.
+Every lane trains the same shipped configuration, without evaluations. Each program is compiled and run once before it is timed.
+Prints rows for benchmarks/README.md as they are measured. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from hyperlax.trial import Trial
 TASKS = {"PPO CartPole": ("ppo_mlp", "gymnax.cartpole"), "SAC Pendulum": ("sac_mlp", "gymnax.pendulum")}
 LANES = [1, 4, 16, 64, 256, 1024, 4096]
 SECONDS = 5.0
-"""A measurement lasts about so long: that many iterations of the training are run as one call."""
+"""Approximate duration of a measurement; its training iterations run as one call."""
 
 
 def measure(recipe_name: str, environment: str, lanes: int) -> tuple[float, float, int]:
-    """Environment steps/s over all lanes, seconds of compiling, bytes that the compiled program needs."""
+    """Return environment steps/s over all lanes, seconds of compilation, and bytes that the compiled program needs."""
     recipe = load(recipe_name)
     workload = Workload(recipe.config.algorithm, {}, environment, RunLength(100_000, 10, 1))
     trial = Trial(0, recipe.config.algorithm)

@@ -1,12 +1,12 @@
-"""How well studies search, and what pruning, populations and confirmation are worth.
+"""Quality of the search, and the gain from pruning, populations and confirmation.
 
-    python benchmarks/search.py width             # one trial at a time equals Optuna; regret at widths 1, 4, 16, 64
-    python benchmarks/search.py fronts            # hypervolume of several objectives against Optuna's NSGA-II
-    python benchmarks/search.py pruning           # with refilled lanes against fixed batches: PPO CartPole, SAC Pendulum
+    python benchmarks/search.py width             # width 1 equals plain Optuna; regret at widths 1, 4, 16, 64
+    python benchmarks/search.py fronts            # hypervolume with several objectives against Optuna's NSGA-II
+    python benchmarks/search.py pruning           # refilled lanes against fixed batches: PPO CartPole, SAC Pendulum
     python benchmarks/search.py population        # PBT against random search at equal steps: PPO Pendulum
-    python benchmarks/search.py confirmed         # seconds to a policy of 475 on CartPole that is confirmed on new seeds
+    python benchmarks/search.py confirmed         # seconds to a CartPole policy of 475, confirmed on new seeds
 
-`--repetitions N` of each; both sides of a row have the same seeds. Prints rows of Markdown.
+`--repetitions N` sets the number of seeds; both sides of a row use the same ones. Prints Markdown rows.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def point(params: dict[str, float]) -> np.ndarray:
 
 
 def ours(problem: Problem, sampler: str, width: int, trials: int, seed: int) -> list[FrozenTrial]:
-    """What a study of these super-batches would try, with the values that came of it."""
+    """Return the trials of a study with super-batches of `width`."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = space_of(problem)
     objectives = len(problem.reference) or 1
@@ -70,7 +70,7 @@ def ours(problem: Problem, sampler: str, width: int, trials: int, seed: int) -> 
 
 
 def optunas(problem: Problem, sampler: optuna.samplers.BaseSampler, trials: int) -> list[FrozenTrial]:
-    """What plain Optuna tries, one after another."""
+    """Return the trials of plain Optuna, one after another."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = space_of(problem)
     directions = [optuna.study.StudyDirection.MINIMIZE] * (len(problem.reference) or 1)
@@ -82,12 +82,12 @@ def optunas(problem: Problem, sampler: optuna.samplers.BaseSampler, trials: int)
 
 
 def regret(problem: Problem, sampler: str, width: int, seed: int) -> float:
-    """Of the best of TRIALS trials."""
+    """Return the regret of the best of TRIALS trials."""
     return min(trial.values[0] for trial in ours(problem, sampler, width, TRIALS, seed)) - problem.least
 
 
 def is_plain_optuna(problem: Problem, seed: int) -> bool:
-    """Whether one trial at a time gives Optuna's own parameters and values to the bit."""
+    """Return whether width 1 gives bit-identical parameters and values to Optuna."""
     theirs = optunas(problem, optuna.samplers.TPESampler(seed=seed), TRIALS)
     return [(t.params, t.values) for t in ours(problem, "tpe", 1, TRIALS, seed)] == [
         (t.params, t.values) for t in theirs
@@ -95,7 +95,7 @@ def is_plain_optuna(problem: Problem, seed: int) -> bool:
 
 
 def volumes(problem: Problem, seed: int) -> tuple[float, float]:
-    """Hypervolumes of ours and of Optuna's NSGA-II after as many trials."""
+    """Return the hypervolumes of Hyperlax and of Optuna's NSGA-II after equally many trials."""
     trials = POPULATION * GENERATIONS
     plain = optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
     found = ours(problem, "nsgaii", POPULATION, trials, seed), optunas(problem, plain, trials)
@@ -104,7 +104,7 @@ def volumes(problem: Problem, seed: int) -> tuple[float, float]:
 
 
 def width(repetitions: int) -> None:
-    """Equality at width 1, then a row a problem and width, and wins against random search of the same seed."""
+    """Check equality at width 1, then print a row per problem and width with wins against random search of the same seed."""
     with ProcessPoolExecutor() as processes:
         print(
             f"| median regret after {TRIALS} trials | width | 95 % interval | better than random |\n|---|---|---|---|"
@@ -127,7 +127,7 @@ def width(repetitions: int) -> None:
 
 
 def fronts(repetitions: int) -> None:
-    """A row a problem: our hypervolume by Optuna's, of paired seeds."""
+    """Print a row per problem: the hypervolume divided by Optuna's, over paired seeds."""
     trials = POPULATION * GENERATIONS
     print(
         f"| NSGA-II, {trials} trials, population {POPULATION} | ours / Optuna's hypervolume | 95 % interval |\n|---|---|---|"
@@ -141,7 +141,7 @@ def fronts(repetitions: int) -> None:
 
 
 def interval(values: Sequence[float], statistic: Callable[..., object]) -> tuple[float, float]:
-    """95 %, by percentile bootstrap."""
+    """Return the 95 % interval by percentile bootstrap."""
     if len(set(values)) == 1:
         return values[0], values[0]
     found = bootstrap(
@@ -152,7 +152,7 @@ def interval(values: Sequence[float], statistic: Callable[..., object]) -> tuple
 
 @dataclass(frozen=True)
 class Search:
-    """A recipe on an environment, and how long and in how many segments its trials train."""
+    """A recipe on an environment, with the steps and segments of its trials."""
 
     recipe: str
     environment: str
@@ -168,7 +168,7 @@ SEARCHES = (
 
 
 def pruning(repetitions: int, searches: Sequence[Search] = SEARCHES) -> None:
-    """A row a task and pruner, with a warm cache: wall seconds, calls of the device, confirmed return of the winner."""
+    """Print a row per task and pruner, with a warm cache: wall seconds, device calls, confirmed return of the winner."""
     print(
         "| 64 trials | pruner | wall seconds | train calls | confirmed winner | standard error | each |\n"
         "|---|---|---|---|---|---|---|"
@@ -188,7 +188,7 @@ def pruning(repetitions: int, searches: Sequence[Search] = SEARCHES) -> None:
 
 
 def run_search(search: Search, pruner: str, seed: int, trials: int = 64) -> tuple[float, float, float]:
-    """Seconds of one study, its calls of `train`, and its winner's mean return on 5 new seeds."""
+    """Return the seconds of one study, its calls of `train`, and its winner's mean return on 5 new seeds."""
     with tempfile.TemporaryDirectory() as root:
         words = f"optuna-hp-search --algo-and-network-config {search.recipe} --env-config {search.environment}"
         words += (
@@ -206,7 +206,7 @@ def run_search(search: Search, pruner: str, seed: int, trials: int = 64) -> tupl
 
 
 def population(repetitions: int) -> None:
-    """Final return of PBT's best member against the best of a random search, both replayed on 5 new seeds."""
+    """Print the final return of PBT's best member and of the best random trial, both on 5 new seeds."""
     print("| PPO Pendulum, 16 x 300,000 steps | mean of the best, on new seeds | each |\n|---|---|---|")
     for name, run in (("pbt", run_pbt), ("random search", run_random)):
         found = [run(seed) for seed in range(repetitions)]
@@ -242,7 +242,7 @@ WAYS = (
 
 
 def confirmed(repetitions: int) -> None:
-    """A row a way, with a warm cache: wall seconds of a search and the confirmation of its winner; how often that reaches 475."""
+    """Print a row per mode, with a warm cache: wall seconds of search and confirmation, and how often the winner reaches 475."""
     print(
         "| 32 PPO trials on CartPole, 100,000 steps | seconds | confirmed winners of 475 | means |\n|---|---|---|---|"
     )
@@ -267,14 +267,14 @@ def run_confirmed(flags: str, seed: int, trials: int = 32) -> tuple[float, float
 
 
 def confirmed_mean(path: Path, name: str) -> float:
-    """Of the winner's new seeds; the recipe's own configuration where that is the winner."""
+    """Return the mean over the winner's new seeds; the winner may be the recipe's default configuration."""
     header, *rows = (line.split(",") for line in path.read_text().splitlines())
     (winner,) = {row[0] for row in rows} - {"default"} or {"default"}
     return float(np.mean([float(row[header.index(name)]) for row in rows if row[0] == winner]))
 
 
 def column(path: Path, name: str) -> float:
-    """Of the only row of a CSV file."""
+    """Return a column of a CSV file with one row."""
     header, row = (line.split(",") for line in path.read_text().splitlines()[:2])
     return float(row[header.index(name)])
 
@@ -296,7 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--repetitions", type=int)
-    parser.add_argument("--recipe", choices=[search.recipe for search in SEARCHES], help="of pruning, by default both")
+    parser.add_argument("--recipe", choices=[search.recipe for search in SEARCHES], help="for pruning (default: both)")
     given = parser.parse_args()
     run, usual = PARTS[given.part]
     if given.recipe:

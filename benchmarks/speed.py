@@ -1,14 +1,14 @@
-"""How fast lanes are: against an Optuna loop that compiles every trial, and against trials one after another.
+"""Speed of lanes against an Optuna loop that compiles every trial, and against trials one after another.
 
-    python benchmarks/speed.py study        16 PPO CartPole trials, process start included, cold and warm cache
-    python benchmarks/speed.py sequence     16 trials already compiled: lanes on every core, against one after another
+    python benchmarks/speed.py study        16 PPO CartPole trials including process start, cold and warm cache
+    python benchmarks/speed.py sequence     16 trials, already compiled: lanes on every core, against one after another
     python benchmarks/speed.py steady       steps/s of lanes on every core, against one agent alone
     python benchmarks/speed.py second       compilations of a study's second super-batch
     python benchmarks/speed.py packing      16 trials of mixed architectures: --packing auto, pad and split, cold cache
     python benchmarks/speed.py structural   16 trials of mixed epochs, minibatches and batch sizes: one program, against one per
                                             structure
 
-Both sides of a comparison run in one call, on the same trials; ratios are printed as rows of a table. Nothing else should run.
+Both sides of a comparison run in one call, on the same trials. Prints Markdown rows. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ MIXED = """
 
 
 def suggested(recipe: Recipe, count: int = TRIALS) -> list[Trial]:
-    """The first trials of a study of this recipe."""
+    """Return the first trials of a study of this recipe."""
     space = SearchSpace(recipe.space)
     asked = OptunaSampler(space, "random", ("maximize",), 0, count).suggest(0, count, lambda start: [])
     base = recipe.config.algorithm
@@ -78,7 +78,7 @@ def suggested(recipe: Recipe, count: int = TRIALS) -> list[Trial]:
 
 
 def search(recipe: Path, root: Path, cache: Path, steps: int, *more: str) -> float:
-    """Seconds of a whole `optuna-hp-search`, in a process of its own."""
+    """Return the seconds of a whole `optuna-hp-search` in its own process."""
     words = f"-m hyperlax.cli optuna-hp-search --env-config gymnax.cartpole --n-trials {TRIALS} --sampler random"
     words += f" --total-timesteps {steps} --num-evaluations {EVALUATIONS} --num-eval-episodes {EPISODES}"
     command = [
@@ -96,12 +96,12 @@ def search(recipe: Path, root: Path, cache: Path, steps: int, *more: str) -> flo
 
 
 def compiled_programs(root: Path) -> int:
-    """Programs that the batches below a directory compiled."""
+    """Return how many programs the batches below a directory compiled."""
     return sum(json.loads(path.read_text())["programs_compiled"] for path in root.rglob("timing.json"))
 
 
 def compiled_each(recipe: Recipe, steps: int, count: int) -> float:
-    """Seconds a trial where each is compiled anew and trained alone: an Optuna loop's body, without its bookkeeping."""
+    """Return the seconds per trial if each is compiled and trained alone: an Optuna loop without its bookkeeping."""
     device.prepare_jax(compilation_cache=False)
     began = time.perf_counter()
     for trial in suggested(recipe)[:count]:
@@ -116,7 +116,7 @@ def run(runner: LaneRunner, batch: HparamBatch) -> None:
 
 
 def compiled_already(recipe: Recipe, environment: str, steps: int, lanes: int, slots: int) -> float:
-    """Seconds for all trials through compiled programs, evaluations included."""
+    """Return the seconds for all trials in already compiled programs, including evaluations."""
     device.prepare_jax(compilation_cache=True)
     space = {name: found for name, found in recipe.space.items() if ".network." not in name}
     trials = suggested(Recipe(recipe.name, recipe.path, recipe.config, space))
@@ -170,7 +170,7 @@ def packing(steps: int) -> None:
 
 
 def steady_state() -> None:
-    """The shipped PPO configuration, the same for every lane: what lanes and cores alone give."""
+    """Print steps/s with the shipped PPO configuration in every lane: the gain from lanes and cores alone."""
     device.prepare_jax(compilation_cache=True)
     recipe, slots = load("ppo_mlp"), device.slot_devices()
     steps, rates = 200_000, []
@@ -191,7 +191,7 @@ def steady_state() -> None:
 
 
 def second() -> None:
-    """Two super-batches of mixed architectures, epochs and minibatches, with an empty cache."""
+    """Print the compilations of two super-batches of mixed architectures, epochs and minibatches, with an empty cache."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "study"
         more = ("--optuna-study-batch-size", "8", "--num-eval-episodes", "4")
@@ -218,7 +218,7 @@ STRUCTURES = {
 
 
 def structural(name: str, environment: str, steps: int) -> None:
-    """Epochs x minibatches of PPO, or epochs x batch sizes of SAC: nothing is cached on either side."""
+    """Time epochs x minibatches of PPO, or epochs x batch sizes of SAC, with nothing cached on either side."""
     device.prepare_jax(compilation_cache=False)
     recipe, length, space = load(name), RunLength(steps, EVALUATIONS, EPISODES), STRUCTURES[name]
     trials = suggested(Recipe(recipe.name, recipe.path, recipe.config, space))

@@ -85,7 +85,7 @@ class StudyArguments:
         """By what trials are pruned, name -> direction: the objectives; of trials equal in a single one, who learnt sooner."""
         if len(self.objectives) > 1 or TIE_BREAKER in self.objectives:
             return self.objectives
-        return {**self.objectives, TIE_BREAKER: METRICS[TIE_BREAKER]}
+        return {**self.objectives, TIE_BREAKER: METRICS[TIE_BREAKER].direction}
 
     def to_json(self) -> dict[str, Any]:
         """What `study.json` keeps under `arguments`."""
@@ -174,7 +174,7 @@ def default_arguments(flags: SearchFlags | SweepFlags, recipe: Recipe) -> StudyA
 
     environment = required(flags.env_config, "--env-config", "an environment such as gymnax.pendulum")
     names = flags.objective_names or ("peak_performance",)
-    directions = tuple(METRICS.get(name, "maximize") for name in names)
+    directions = tuple(METRICS[name].direction if name in METRICS else "maximize" for name in names)
     return StudyArguments(
         algo_and_network_config=recipe.name,
         env_config=environment,

@@ -1,4 +1,4 @@
-"""The fields of an algorithm's configuration by their dotted names: what each accepts, and setting them.
+"""Fields of an algorithm's configuration by dotted name: their legal values, and setting them.
 
 >>> from hyperlax.hyperparams import SAC
 >>> apply(SAC(), {"algorithm.hyperparam.gamma": 0.98}, "--set").hyperparam.gamma
@@ -25,13 +25,13 @@ SMALLEST_FLOAT, LARGEST_FLOAT = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and fl
 
 @dataclass(frozen=True)
 class Field:
-    """What one dotted name accepts. type: "float", "int", "bool", "str" (an activation) or "sizes" (of layers)."""
+    """A field by its legal values. type: "float", "int", "bool", "str" (an activation) or "sizes" (of layers)."""
 
     type: str
     rule: Rule | None
 
     def problem(self, value: Any) -> str | None:
-        """Why a value is not legal, as `needs ..., got ...`; None if it is legal."""
+        """Return why a value is not legal, as `needs ..., got ...`; None if it is legal."""
         if self._accepts(value):
             return None
         if self.type == "float" and isinstance(value, float) and 0 < abs(value) < SMALLEST_FLOAT:
@@ -39,13 +39,13 @@ class Field:
         return f"needs {self.wanted()}, got {value!r}"
 
     def convert(self, value: Any) -> Any:
-        """A legal value in the form that the configuration keeps."""
+        """Return a legal value in the form that the configuration keeps."""
         if self.type == "float":
             return float(value)
         return tuple(value) if self.type == "sizes" else value
 
     def wanted(self) -> str:
-        """The legal values in words."""
+        """Return the legal values in words."""
         if self.type == "bool":
             return "true or false"
         if self.type == "str":
@@ -89,25 +89,25 @@ class Field:
 
 
 def algorithm_name(config: AlgorithmConfig) -> str:
-    """`ppo`, `sac` or `dqn`."""
+    """Return `ppo`, `sac` or `dqn`."""
     return type(config).__name__.lower()
 
 
 def dotted(config: AlgorithmConfig) -> dict[str, Any]:
-    """Dotted name -> value of every field, in the order of the classes; layer sizes as a list."""
+    """Return dotted name -> value of every field, in the order of the classes; layer sizes as a list."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value, _ in _leaves(config, PREFIX)}
 
 
 def fields_of(config: AlgorithmConfig) -> dict[str, Field]:
-    """Dotted name -> what it accepts."""
+    """Return dotted name -> field."""
     return {name: field for name, _, field in _leaves(config, PREFIX)}
 
 
 def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> AlgorithmConfig:
-    """The configuration with these values set.
+    """Return the configuration with these values set.
 
-    An int given to a float field is converted; nothing else is. UsageError, beginning with `where`, for a name that is
-    no field, a value that its field does not accept, and values that do not go together.
+    An int given to a float field is converted; nothing else is. UsageError, beginning with `where`, for an unknown name, a value
+    that its field does not accept, and values that do not fit together.
     """
     known = fields_of(config)
     for name, value in values.items():
@@ -121,7 +121,7 @@ def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> Alg
 
 
 def filled(config: AlgorithmConfig, values: Mapping[str, Any]) -> AlgorithmConfig:
-    """The configuration with these values of its fields set, legal or not."""
+    """Return the configuration with these values set, legal or not."""
     known = fields_of(config)
     for name, value in values.items():
         config = _set(config, name.split(".")[1:], known[name].convert(value))
@@ -129,7 +129,7 @@ def filled(config: AlgorithmConfig, values: Mapping[str, Any]) -> AlgorithmConfi
 
 
 def check_name(name: str, known: Iterable[str], where: str) -> None:
-    """Refuse a name that is no field, with the nearest that is."""
+    """Refuse an unknown name, and suggest the nearest known one."""
     known = list(known)
     if name in known:
         return
@@ -154,7 +154,7 @@ def check_distribution(name: str, field: Field, distribution: Distribution, wher
 
 
 def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], where: str) -> None:
-    """Refuse values that are legal alone and not together, for any combination that the space can produce.
+    """Refuse values that are legal alone but not together, for any combination that the space can produce.
 
     PPO: the steps of a rollout, total_num_envs * rollout_length, must divide into num_minibatches.
     """
@@ -184,14 +184,14 @@ def _check_kind(name: str, field: Field, distribution: Numeric, where: str) -> N
 
 
 def written(distribution: Distribution) -> str:
-    """A distribution as a recipe writes it."""
+    """Return a distribution as a recipe writes it."""
     arguments = dict(distribution.to_json())
     kind = arguments.pop("type")
     return f"{kind}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
 
 
 def candidates(fixed: int, distribution: Distribution | None) -> Iterable[int]:
-    """The values an integer field can have: those of its distribution, else the one it is fixed at."""
+    """Return the values that an integer field can have: those of its distribution, else the fixed one."""
     if distribution is None:
         return [fixed]
     if isinstance(distribution, Categorical):
@@ -202,7 +202,7 @@ def candidates(fixed: int, distribution: Distribution | None) -> Iterable[int]:
 
 
 def _residues(values: Iterable[int], modulus: int) -> list[int]:
-    """Values that between them leave every remainder that the given ones leave: enough to test divisibility."""
+    """Return values with the same remainders as the given ones: enough to test divisibility."""
     if isinstance(values, range):
         return list(values[:modulus])
     return list({value % modulus: value for value in values}.values())
@@ -227,7 +227,7 @@ def _set(node: Any, path: list[str], value: Any) -> Any:
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    """The known name most like this one, which may lack its prefix."""
+    """Return the known name most like this one, which may lack its prefix."""
     last = name.rsplit(".", 1)[-1]
     same = [candidate for candidate in known if candidate.rsplit(".", 1)[-1] == last]
     if same:

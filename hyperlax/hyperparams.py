@@ -1,4 +1,4 @@
-"""What each algorithm lets a recipe set and search: every field once, with its kind and its legal range.
+"""Hyperparameters of each algorithm, to set and search in a recipe: every field once, with its kind and its legal range.
 
 A field is *traced* (one scalar per lane of a compiled program: lanes of one batch may differ) or *static* (part of the
 program's structure: trials that differ in it run in different programs). `network` architectures are *padded*: lanes differ
@@ -16,7 +16,7 @@ ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "elu")
 
 @dataclass(frozen=True)
 class Rule:
-    """What one field accepts: `low <= value <= high`, of the field's own type, traced or static."""
+    """The legal values of a field: `low <= value <= high`. kind: "traced" or "static"."""
 
     kind: str
     low: float
@@ -25,12 +25,12 @@ class Rule:
 
 
 def traced(default: Any, low: float = -INFINITY, high: float = INFINITY, *, above: float | None = None) -> Any:
-    """A field that may differ from lane to lane of one program. `above` is an excluded lower bound."""
+    """Declare a field that may differ from lane to lane of one program. `above` is an excluded lower bound."""
     return field(default=default, metadata={"rule": _rule("traced", low, high, above)})
 
 
 def static(default: Any, low: float = -INFINITY, high: float = INFINITY) -> Any:
-    """A field with one compiled program per value."""
+    """Declare a field with one compiled program per value."""
     return field(default=default, metadata={"rule": _rule("static", low, high, None)})
 
 
@@ -39,7 +39,7 @@ def _rule(kind: str, low: float, high: float, above: float | None) -> Rule:
 
 
 def rules(bag: type) -> dict[str, Rule]:
-    """Field name -> rule, of a hyperparameter class."""
+    """Return field name -> rule of a hyperparameter class."""
     return {f.name: f.metadata["rule"] for f in fields(bag)}
 
 
@@ -53,7 +53,7 @@ class PPOHyperparams:
     gae_lambda: float = traced(0.95, 0, 1)
     clip_eps: float = traced(0.2, above=0)
     ent_coef: float = traced(0.0, 0)
-    vf_coef: float = traced(0.5, 0)  # the value network has an optimizer of its own: this acts through max_grad_norm
+    vf_coef: float = traced(0.5, 0)  # the value network has its own optimizer: this acts through max_grad_norm
     max_grad_norm: float = traced(0.5, above=0)
     standardize_advantages: bool = traced(True)
     decay_learning_rates: bool = traced(False)
@@ -111,7 +111,7 @@ class DQNHyperparams:
 
 @dataclass(frozen=True)
 class Torso:
-    """A multilayer perceptron: the widths of its hidden layers, what follows each, and layer norm before it or not."""
+    """A multilayer perceptron: the widths of its hidden layers, the activation after each, and whether layer norm precedes it."""
 
     layer_sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"

@@ -1,4 +1,4 @@
-"""A learning curve becomes the numbers that Optuna optimizes. Numpy only.
+"""Metrics: the numbers that a learning curve becomes and Optuna optimizes. Numpy only.
 
 A trial's evaluations give r_1 ... r_K at environment steps t_1 < ... < t_K, the budget. r_k is an aggregate over seeds, by
 default the mean, of each seed's mean return over its episodes. The point before any training, t_0, stays in the curve and enters
@@ -23,28 +23,13 @@ Direction = Literal["minimize", "maximize"]
 
 DIRECTIONS: tuple[Direction, ...] = ("minimize", "maximize")
 
-METRICS: dict[str, Direction] = {
-    "peak_performance": "maximize",
-    "final_performance": "maximize",
-    "normalized_auc": "maximize",
-    "stability_score": "maximize",
-    "seed_spread": "minimize",
-    "steps_to_threshold": "minimize",
-    "num_parameters": "minimize",
-    "train_seconds": "minimize",
-}
-"""Every metric and the direction that is better, in the order in which files and reports list them."""
-
-PER_SEED = ("peak_performance", "final_performance", "normalized_auc", "stability_score", "steps_to_threshold")
-"""The metrics that a single seed has too."""
-
 SOLVED_FRACTION = 0.9
 """`steps_to_threshold` waits for this part of the way from `lo` to `hi`."""
 
 
 @dataclass(frozen=True)
 class ReferenceReturns:
-    """What an environment's returns mean: `lo` a random policy's, `hi` a solved task's, `source` where both are from."""
+    """The scale of an environment's returns: `lo` of a random policy, `hi` of a solved task. source: where both come from."""
 
     lo: float
     hi: float
@@ -58,15 +43,175 @@ class ReferenceReturns:
             )
 
 
+@dataclass(frozen=True)
+class Training:
+    """Inputs of a metric.
+
+    Args:
+      steps: float64[K], environment steps of one seed at each evaluation, without the point before training.
+      curve: float64[K], r_1 ... r_K.
+      returns: float64[K, seeds], each seed's mean return over its episodes.
+      budget: Environment steps that each seed may take.
+      reference: The environment's reference returns.
+      num_parameters: Trainable scalars of the policy network that acts.
+      train_seconds: The trial's share of its batch's training time.
+    """
+
+    steps: np.ndarray
+    curve: np.ndarray
+    returns: np.ndarray
+    budget: int
+    reference: ReferenceReturns
+    num_parameters: int = 0
+    train_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how a training went.
+
+    Args:
+      direction: Which values are better: "maximize" or "minimize".
+      unit: In words; empty where the name says it.
+      definition: One line for the user.
+      compute: Computes it.
+      per_seed: Whether a single seed has it too: then `compute` reads the curve alone, and not `returns`.
+    """
+
+    direction: Direction
+    unit: str
+    definition: str
+    compute: Callable[[Training], float]
+    per_seed: bool = False
+
+
+def peak_performance(curve: np.ndarray) -> float:
+    """Return max_k r_k of float64[K]."""
+    return float(curve.max())
+
+
+def final_performance(curve: np.ndarray) -> float:
+    """Return the mean of the last max(1, ceil(K / 10)) points of float64[K]."""
+    return float(curve[-_final_points(len(curve)) :].mean())
+
+
+def _normalized_auc(training: Training) -> float:
+    """Return the area under c_k = clip((r_k - lo) / (hi - lo), 0, 1), divided by t_K - t_1: in [0, 1].
+
+    The points are clipped first, then joined by straight lines (trapezoids). A single point spans no width; its c_1 is
+    the limit of shrinking the interval, and is returned.
+    """
+    steps, reference = training.steps, training.reference
+    height = np.clip((training.curve - reference.lo) / (reference.hi - reference.lo), 0.0, 1.0)
+    if len(height) == 1:
+        return float(height[0])
+    widths = np.diff(steps)
+    area = np.sum(widths * (height[:-1] + height[1:]) / 2.0)
+    return float(area / (steps[-1] - steps[0]))
+
+
+def _stability_score(training: Training) -> float:
+    """Return 1 - clip((peak - final) / max(peak - lo, 1e-9), 0, 1): 1 keeps its peak, 0 falls back to a random policy.
+
+    A curve that never rises above `lo` scores 1 only if it ends at its peak.
+    """
+    peak, final = peak_performance(training.curve), final_performance(training.curve)
+    lost = (peak - final) / max(peak - training.reference.lo, 1e-9)
+    return float(1.0 - np.clip(lost, 0.0, 1.0))
+
+
+def _seed_spread(training: Training) -> float:
+    """Return the population standard deviation (ddof 0) over seeds of each seed's own final performance; 0 for one seed."""
+    per_seed = training.returns[-_final_points(len(training.returns)) :].mean(axis=0)
+    return float(per_seed.std())
+
+
+def _steps_to_threshold(training: Training) -> float:
+    """Return the first environment step at which r reaches lo + 0.9 (hi - lo), on straight lines between t_1 ... t_K.
+
+    t_1 if r_1 is already there; the budget if r never is, or only in the part of the last rollout that goes past it.
+    """
+    steps, curve, budget, reference = training.steps, training.curve, training.budget, training.reference
+    threshold = reference.lo + SOLVED_FRACTION * (reference.hi - reference.lo)
+    reached = np.flatnonzero(curve >= threshold)
+    if len(reached) == 0:
+        return float(budget)
+    first = int(reached[0])
+    if first == 0:
+        return float(min(steps[0], budget))
+    before, after = curve[first - 1], curve[first]
+    part = (threshold - before) / (after - before)
+    return float(min(steps[first - 1] + part * (steps[first] - steps[first - 1]), budget))
+
+
+METRICS: dict[str, Metric] = {
+    "peak_performance": Metric(
+        "maximize",
+        "mean return",
+        "highest mean return of any evaluation",
+        lambda training: peak_performance(training.curve),
+        per_seed=True,
+    ),
+    "final_performance": Metric(
+        "maximize",
+        "mean return",
+        "mean of the last tenth of the evaluations",
+        lambda training: final_performance(training.curve),
+        per_seed=True,
+    ),
+    "normalized_auc": Metric(
+        "maximize",
+        "0 to 1",
+        "area under the curve, 0 a random policy's return and 1 a solved task's",
+        _normalized_auc,
+        per_seed=True,
+    ),
+    "stability_score": Metric(
+        "maximize",
+        "0 to 1",
+        "1 if the curve ends at its peak, 0 if it falls back to a random policy",
+        _stability_score,
+        per_seed=True,
+    ),
+    "seed_spread": Metric(
+        "minimize",
+        "return",
+        "standard deviation of final performance over seeds",
+        _seed_spread,
+    ),
+    "steps_to_threshold": Metric(
+        "minimize",
+        "environment steps",
+        "steps until 90 % of the way from random to solved; the budget if never",
+        _steps_to_threshold,
+        per_seed=True,
+    ),
+    "num_parameters": Metric(
+        "minimize",
+        "scalars of the policy",
+        "trainable scalars of the policy network that acts",
+        lambda training: float(training.num_parameters),
+    ),
+    "train_seconds": Metric(
+        "minimize",
+        "",
+        "the trial's share of its batch's training time",
+        lambda training: float(training.train_seconds),
+    ),
+}
+"""Every metric, in the order in which files and reports list them. To add one, add its row: results written before have it as not
+known."""
+
+
 def aggregated(returns: np.ndarray, aggregate: str) -> np.ndarray:
-    """r_k, float64[K], of the seeds' mean returns float64[K, seeds] by an aggregate of `AGGREGATES`."""
+    """Return r_k, float64[K]: the seeds' mean returns, float64[K, seeds], combined by an aggregate of `AGGREGATES`."""
     return AGGREGATES[aggregate](returns)
 
 
 def interquartile_mean(returns: np.ndarray) -> np.ndarray:
-    """Mean over seeds without the floor(seeds / 4) lowest and as many highest, float64[K] of float64[K, seeds].
+    """Return the mean over seeds without the floor(seeds / 4) lowest and as many highest, float64[K] of float64[K, seeds].
 
-    Of fewer than four seeds their mean. Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical
+    With fewer than four seeds, their mean. Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical
     Precipice".
     """
     cut = returns.shape[1] // 4
@@ -79,23 +224,19 @@ AGGREGATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "iqm": interquartile_mean,
     "worst": lambda returns: returns.min(axis=1),
 }
-"""What of the seeds' returns may be the trial's: name -> function of float64[K, seeds]. The worst is the lowest return."""
+"""How to combine the returns of a trial's seeds: name -> function of float64[K, seeds]. "worst" is the lowest return."""
 
 
 def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mean") -> dict[str, float]:
-    """Every metric of `METRICS`, in its order. aggregate: of `AGGREGATES`.
+    """Return every metric of `METRICS`, in its order. aggregate: of `AGGREGATES`.
 
     Raises ValueError for an outcome that is not COMPLETE, a curve without a point after training, steps that do not
     increase, or anything that is not finite: such a trial has failed and has no metrics.
     """
     steps, returns = _trained_points(outcome)
-    found = {
-        **of_curve(steps, aggregated(returns, aggregate), outcome.curve.budget, reference),
-        "seed_spread": seed_spread(returns),
-        "num_parameters": float(outcome.num_parameters),
-        "train_seconds": float(outcome.train_seconds),
-    }
-    metrics = {name: found[name] for name in METRICS}
+    parts = steps, aggregated(returns, aggregate), returns, outcome.curve.budget, reference
+    training = Training(*parts, outcome.num_parameters, outcome.train_seconds)
+    metrics = {name: metric.compute(training) for name, metric in METRICS.items()}
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise ValueError(f"trial {outcome.number}: {name} is {value}; a trial without finite metrics is a FAIL.")
@@ -103,74 +244,9 @@ def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mea
 
 
 def of_curve(steps: np.ndarray, curve: np.ndarray, budget: int, reference: ReferenceReturns) -> dict[str, float]:
-    """The metrics of `PER_SEED` of one curve: steps float64[K] and returns float64[K], without the point before training."""
-    peak, final = peak_performance(curve), final_performance(curve)
-    return {
-        "peak_performance": peak,
-        "final_performance": final,
-        "normalized_auc": normalized_auc(steps, curve, reference),
-        "stability_score": stability_score(peak, final, reference),
-        "steps_to_threshold": steps_to_threshold(steps, curve, budget, reference),
-    }
-
-
-def peak_performance(curve: np.ndarray) -> float:
-    """max_k r_k of float64[K]."""
-    return float(curve.max())
-
-
-def final_performance(curve: np.ndarray) -> float:
-    """Mean of the last max(1, ceil(K / 10)) points of float64[K]."""
-    return float(curve[-_final_points(len(curve)) :].mean())
-
-
-def normalized_auc(steps: np.ndarray, curve: np.ndarray, reference: ReferenceReturns) -> float:
-    """Area under c_k = clip((r_k - lo) / (hi - lo), 0, 1), divided by t_K - t_1: in [0, 1].
-
-    The points are clipped first, then joined by straight lines (trapezoids). A single point spans no width; its c_1 is
-    the limit of shrinking the interval, and is returned.
-    """
-    height = np.clip((curve - reference.lo) / (reference.hi - reference.lo), 0.0, 1.0)
-    if len(height) == 1:
-        return float(height[0])
-    widths = np.diff(steps)
-    area = np.sum(widths * (height[:-1] + height[1:]) / 2.0)
-    return float(area / (steps[-1] - steps[0]))
-
-
-def stability_score(peak: float, final: float, reference: ReferenceReturns) -> float:
-    """1 - clip((peak - final) / max(peak - lo, 1e-9), 0, 1): 1 keeps its peak, 0 falls back to a random policy.
-
-    A curve that never rises above `lo` scores 1 only if it ends at its peak.
-    """
-    lost = (peak - final) / max(peak - reference.lo, 1e-9)
-    return float(1.0 - np.clip(lost, 0.0, 1.0))
-
-
-def seed_spread(returns: np.ndarray) -> float:
-    """Population standard deviation (ddof 0) over seeds of each seed's own final performance, float64[K, seeds].
-
-    One seed has no spread: 0.
-    """
-    per_seed = returns[-_final_points(len(returns)) :].mean(axis=0)
-    return float(per_seed.std())
-
-
-def steps_to_threshold(steps: np.ndarray, curve: np.ndarray, budget: int, reference: ReferenceReturns) -> float:
-    """First environment step at which r reaches lo + 0.9 (hi - lo), on straight lines between t_1 ... t_K.
-
-    t_1 if r_1 is already there; the budget if r never is, or only in the part of the last rollout that goes past it.
-    """
-    threshold = reference.lo + SOLVED_FRACTION * (reference.hi - reference.lo)
-    reached = np.flatnonzero(curve >= threshold)
-    if len(reached) == 0:
-        return float(budget)
-    first = int(reached[0])
-    if first == 0:
-        return float(min(steps[0], budget))
-    before, after = curve[first - 1], curve[first]
-    part = (threshold - before) / (after - before)
-    return float(min(steps[first - 1] + part * (steps[first] - steps[first - 1]), budget))
+    """Return the metrics that a single seed has, of its steps float64[K] and returns float64[K] after training began."""
+    training = Training(steps, curve, curve[:, None], budget, reference)
+    return {name: metric.compute(training) for name, metric in METRICS.items() if metric.per_seed}
 
 
 def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
@@ -190,12 +266,12 @@ def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
         raise UsageError(
             f"{len(names)} --objective-names ({', '.join(names)}) but {len(directions)} --objective-directions "
             f"({', '.join(directions)}). Give one direction per objective, e.g. "
-            f"--objective-directions {' '.join(METRICS[name] for name in names)}."
+            f"--objective-directions {' '.join(METRICS[name].direction for name in names)}."
         )
 
 
 def _trained_points(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
-    """Steps float64[K] and returns float64[K, seeds] of the points after t_0, checked."""
+    """Return steps float64[K] and returns float64[K, seeds] of the points after t_0. ValueError if they have no metrics."""
     where = f"trial {outcome.number}"
     if outcome.state != "COMPLETE":
         raise ValueError(f"{where} is {outcome.state} ({outcome.reason}); only COMPLETE trials have metrics.")
@@ -213,7 +289,7 @@ def _trained_points(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _final_points(count: int) -> int:
-    """max(1, ceil(K / 10)) in integers."""
+    """Return max(1, ceil(K / 10)) in integers."""
     return max(1, -(-count // 10))
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hyperlax.argument_checks import at_least, check_run, required
 from hyperlax.arguments import SingleArguments, arguments_from_json
 from hyperlax.errors import UsageError
+from hyperlax.schedulers.registry import EXPLORERS
 
 if TYPE_CHECKING:
     from hyperlax.pbt_flags import PopulationFlags, ReplayFlags
     from hyperlax.recipe import Recipe
     from hyperlax.study.pbt_schedule import Schedule
 
-EXPLORERS = ("perturb", "resample", "pb2")
 OBJECTIVE = "final_performance"
 MAY_CHANGE_ON_RESUME = ("log_level",)
 

@@ -7,14 +7,14 @@ import math
 
 from hyperlax.arguments import StudyArguments, flag_of
 from hyperlax.errors import UsageError
+from hyperlax.schedulers.registry import PRUNERS
 
-PRUNERS = ("none", "asha", "median", "percentile", "hyperband")
 SEED_SCHEDULES = ("fixed", "racing")
 
 
 def check_pruning(arguments: StudyArguments) -> None:
     """UsageError for a pruner or a race over seeds that there is not, or that can do nothing in this study."""
-    _one_of(arguments.pruner, PRUNERS, "pruner")
+    _one_of(arguments.pruner, tuple(PRUNERS), "pruner")
     _one_of(arguments.seed_schedule, SEED_SCHEDULES, "seed_schedule")
     for name, least in (("pruner_min_segments", 1), ("pruner_reduction_factor", 2)):
         if getattr(arguments, name) < least:

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Changes = Mapping[str, Distribution | None]
-"""Of a search space, by dotted name: what is searched instead or besides, None for what is no longer searched."""
+"""Changes to a search space, by dotted name: the new distribution, None for a field that is not searched any more."""
 
 RUN_LENGTHS = ("quick", "default", "long")
 _PACKAGE = Path(__file__).parent
@@ -45,7 +45,7 @@ _COUNTER = itertools.count()
 
 @dataclass(frozen=True)
 class RunLength:
-    """How long a trial trains, in environment steps of one seed, and how often it is evaluated on how many episodes."""
+    """The length of a training: environment steps of one seed, number of evaluations, and episodes of each."""
 
     total_timesteps: int
     num_evaluations: int
@@ -65,7 +65,7 @@ class RunLength:
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """What a recipe trains where its space searches nothing. run_lengths has the keys quick, default and long."""
+    """The configuration of fields that are not searched. run_lengths has the keys quick, default and long."""
 
     algorithm: AlgorithmConfig
     run_lengths: Mapping[str, RunLength]
@@ -75,7 +75,7 @@ class ExperimentConfig:
 class Recipe:
     """A recipe that was read and checked: every name of `space` is a field, every value it can produce is legal.
 
-    changes: what of `space` the recipe's file does not say; see `searching`.
+    changes: how `space` differs from the recipe's file; see `searching`.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Recipe:
 def load(name_or_path: str) -> Recipe:
     """Read and check `recipes/NAME.py` of the working directory, else the shipped one; or a path that ends in `.py`.
 
-    UsageError naming file and field for anything in it that cannot be run.
+    UsageError, which names file and field, for anything in it that cannot be run.
     """
     path = _find(name_or_path)
     where = _shown(path)
@@ -101,9 +101,9 @@ def load(name_or_path: str) -> Recipe:
 
 
 def searching(recipe: Recipe, changes: Changes, where: str) -> Recipe:
-    """The recipe with another search space. What the recipe says itself is no change.
+    """Return the recipe with another search space. What the recipe says itself does not count as a change.
 
-    UsageError, beginning with `where`, for a name that is no field, and for what its field does not accept, alone or together.
+    UsageError, beginning with `where`, for an unknown name, and for values that its field does not accept, alone or together.
     """
     known, space = fields_of(recipe.config.algorithm), dict(recipe.space)
     real: dict[str, Distribution | None] = {}
@@ -122,18 +122,18 @@ def searching(recipe: Recipe, changes: Changes, where: str) -> Recipe:
 
 
 def available() -> list[str]:
-    """The names that `load` finds from the working directory."""
+    """Return the names that `load` finds from the working directory."""
     found = {path.stem for folder in _folders() for path in folder.glob("*.py") if not path.stem.startswith("_")}
     return sorted(found)
 
 
 def _written(distribution: Distribution | None) -> str | None:
-    """As text, in which 1 and True differ."""
+    """Return a distribution as text, in which 1 and True differ."""
     return None if distribution is None else json.dumps(distribution.to_json())
 
 
 def _folders() -> list[Path]:
-    """Where names are looked up, first match wins. A wheel carries the shipped recipes inside the package."""
+    """Return where names are looked up; the first match wins. A wheel carries the shipped recipes inside the package."""
     installed = _PACKAGE / "shipped" / "recipes"
     return [Path("recipes"), installed if installed.is_dir() else _PACKAGE.parent / "recipes"]
 
@@ -155,14 +155,14 @@ def _find(name_or_path: str) -> Path:
 
 
 def _shown(path: Path) -> str:
-    """The path as a reader of an error looks for it: from the working directory where it lies below that."""
+    """Return the path relative to the working directory if it lies below it, else in full."""
     here = Path.cwd()
     full = path.resolve()
     return str(full.relative_to(here)) if full.is_relative_to(here) else str(full)
 
 
 def _run(path: Path, where: str) -> types.ModuleType:
-    """The recipe's module. Compiled from source each time: cached bytecode can miss an edit of the same second."""
+    """Return the recipe's module, compiled from source each time: cached bytecode can miss an edit of the same second."""
     module = types.ModuleType(f"hyperlax_recipe_{path.stem}_{next(_COUNTER)}")
     module.__file__ = str(path.resolve())
     sys.modules[module.__name__] = module  # dataclasses look their module up there
@@ -186,7 +186,7 @@ def _call(module: types.ModuleType, name: str, path: Path, where: str) -> Any:
 
 
 def _checked_config(config: Any, where: str) -> ExperimentConfig:
-    """The configuration with its numbers in the types of their fields."""
+    """Return the configuration with its numbers in the types of their fields."""
     if not isinstance(config, ExperimentConfig):
         raise UsageError(f"{where}: get_base_config() must return an ExperimentConfig, got {type(config).__name__}.")
     if not isinstance(config.algorithm, (PPO, SAC, DQN)):

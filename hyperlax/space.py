@@ -1,4 +1,4 @@
-"""Distributions that a recipe can give to a hyperparameter, each refusing at construction what it cannot mean.
+"""Distributions that a recipe can give to a hyperparameter. Each checks its arguments at construction.
 
 >>> LogUniform(domain=(1e-4, 1e-2)).contains(1e-3)
 True
@@ -21,27 +21,27 @@ _TO_FIX_IT = "To fix the value instead, set it in get_base_config() and drop the
 
 @dataclass(frozen=True)
 class Distribution:
-    """What a searched hyperparameter may be."""
+    """The values of a searched hyperparameter."""
 
     def contains(self, value: Any) -> bool:
-        """Whether the distribution can produce this value; True and False are no numbers."""
+        """Return whether the distribution can produce this value; True and False are not numbers."""
         raise NotImplementedError
 
     def size(self) -> int | None:
-        """How many values it holds, None if they cannot be counted."""
+        """Return the number of values, None if there are infinitely many."""
         raise NotImplementedError
 
     def is_finite(self) -> bool:
         return self.size() is not None
 
     def to_json(self) -> dict[str, Any]:
-        """`{"type": ..., ...}` with what the recipe wrote; `from_json` reads it back."""
+        """Return `{"type": ..., ...}` with the recipe's arguments; `from_json` reads it."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Numeric(Distribution):
-    """A distribution between two bounds, both of which it can produce."""
+    """A distribution between two bounds, both included."""
 
     domain: tuple[float, float]
 
@@ -66,7 +66,7 @@ class Numeric(Distribution):
         object.__setattr__(self, "domain", (kind(low), kind(high)))
 
     def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest value it can produce; integers for the discrete ones."""
+        """Return the lowest and the highest value; integers for the discrete distributions."""
         return self.domain
 
     def contains(self, value: Any) -> bool:
@@ -88,7 +88,7 @@ class UniformContinuous(Numeric):
 
 @dataclass(frozen=True)
 class LogUniform(Numeric):
-    """Any float between the bounds, its logarithm uniform: for what spans orders of magnitude. Both are positive."""
+    """Any float between the bounds, its logarithm uniform: for values that span orders of magnitude. The bounds are positive."""
 
     logarithmic = True
 
@@ -109,7 +109,7 @@ class LogUniformDiscrete(Numeric):
 
 
 MOST_STEPS = 1e12
-"""Of a grid: more are too fine for float64, which has 16 digits."""
+"""Steps of a grid: more are too fine for float64, which has 16 digits."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class Categorical(Distribution):
         return True
 
     def place(self, value: Any) -> int:
-        """Which of the choices a value is; ValueError if it is none."""
+        """Return the index of a value among the choices; ValueError if it is not one of them."""
         return [_identity(choice) for choice in self.values].index(_identity(value))
 
     def size(self) -> int | None:
@@ -207,7 +207,7 @@ DISTRIBUTIONS: dict[str, type[Distribution]] = {
 
 
 def from_json(text: dict[str, Any]) -> Distribution:
-    """The distribution that `to_json` wrote. UsageError if it is none."""
+    """Return the distribution that `to_json` wrote. UsageError if it is not one."""
     arguments = dict(text)
     kind = arguments.pop("type", None)
     if kind not in DISTRIBUTIONS:
@@ -245,7 +245,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _identity(value: Any) -> Any:
-    """A hashable key: equal for choices that mean the same ([64, 64] and (64, 64), 1 and 1.0, not 1 and True)."""
+    """Return a hashable key, equal for choices that mean the same ([64, 64] and (64, 64), 1 and 1.0, not 1 and True)."""
     if isinstance(value, (list, tuple)):
         return ("list", *(_identity(item) for item in value))
     if isinstance(value, bool):
@@ -265,7 +265,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """numpy's scalars and arrays as the Python values they stand for: only those survive a journey through a database."""
+    """Return numpy scalars and arrays as Python values: a database keeps only those."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value.tolist() if type(value).__module__ == "numpy" else value

@@ -1,15 +1,15 @@
 """DQN with a multilayer perceptron, for discrete actions.
 
 Deep Q-learning (Mnih et al., 2015, https://doi.org/10.1038/nature14236) with double Q-learning (van Hasselt et al.,
-2016, https://arxiv.org/abs/1509.06461) as a flag, and a target network that follows slowly instead of being copied at
-times. The defaults suit classic control: several environments, one gradient update per four environment steps.
+2016, https://arxiv.org/abs/1509.06461) as a flag and a target network that is updated by a moving average instead of
+periodic copies. The defaults suit classic control: several environments, one gradient update per four environment steps.
 
     hyperlax optuna-hp-search --algo-and-network-config dqn_mlp --env-config gymnax.cartpole --n-trials 32
 
-To change what is searched, copy this file to recipes/ of the directory you work in and edit it there. total_num_envs and
-rollout_length may be searched too, at one compiled program per value.
+To change the search, copy this file to recipes/ in your working directory and edit the copy. total_num_envs and
+rollout_length can be searched too, at the cost of one compiled program per value.
 
-Measured, mean of 5 seeds with the defaults below: CartPole 479 at 100,000 steps. Layer norm is what makes it steady over seeds.
+Measured with the defaults below, mean of 5 seeds: CartPole 479 at 100,000 steps. Layer norm is what keeps seeds consistent.
 Command and commit: benchmarks/README.md (`python benchmarks/learning.py`).
 """
 
@@ -22,7 +22,7 @@ ACTIVATIONS = ["tanh", "relu", "silu"]
 
 
 def get_base_config() -> ExperimentConfig:
-    """What a trial trains with where the space below says nothing."""
+    """Return the values of every field that the search space below leaves out."""
     return ExperimentConfig(
         algorithm=DQN(
             hyperparam=DQNHyperparams(
@@ -57,7 +57,7 @@ def get_base_config() -> ExperimentConfig:
 
 
 def get_base_hyperparam_distributions() -> dict[str, Distribution]:
-    """What a study searches: any field of the configuration can be given a distribution, or none."""
+    """Return the search space: a distribution for any field of the configuration, by its dotted name."""
     return {
         "algorithm.hyperparam.critic_lr": LogUniform(domain=(3e-4, 3e-3)),
         "algorithm.hyperparam.gamma": UniformContinuous(domain=(0.96, 0.995)),

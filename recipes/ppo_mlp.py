@@ -2,14 +2,14 @@
 
 Proximal policy optimization (Schulman et al., 2017, https://arxiv.org/abs/1707.06347) with generalized advantage
 estimation. Policy and value are separate networks. The defaults suit classic control: short rollouts of several
-environments, several passes over each, a learning rate that decays over the budget.
+environments, several epochs over each, learning rates that decay over the budget.
 
     hyperlax optuna-hp-search --algo-and-network-config ppo_mlp --env-config gymnax.cartpole --n-trials 16
 
-To change what is searched, copy this file to recipes/ of the directory you work in and edit it there. total_num_envs and
-rollout_length may be searched too, at one compiled program per value.
+To change the search, copy this file to recipes/ in your working directory and edit the copy. total_num_envs and
+rollout_length can be searched too, at the cost of one compiled program per value.
 
-Measured, mean of 5 seeds with the defaults below: CartPole 500 at 250,000 steps, Pendulum -174 at 500,000, Acrobot -82 at 100,000.
+Measured with the defaults below, mean of 5 seeds: CartPole 500 at 250,000 steps, Pendulum -174 at 500,000, Acrobot -82 at 100,000.
 Command and commit: benchmarks/README.md (`python benchmarks/learning.py`).
 """
 
@@ -22,7 +22,7 @@ ACTIVATIONS = ["tanh", "relu", "silu"]
 
 
 def get_base_config() -> ExperimentConfig:
-    """What a trial trains with where the space below says nothing."""
+    """Return the values of every field that the search space below leaves out."""
     return ExperimentConfig(
         algorithm=PPO(
             hyperparam=PPOHyperparams(
@@ -56,7 +56,7 @@ def get_base_config() -> ExperimentConfig:
 
 
 def get_base_hyperparam_distributions() -> dict[str, Distribution]:
-    """What a study searches: any field of the configuration can be given a distribution, or none."""
+    """Return the search space: a distribution for any field of the configuration, by its dotted name."""
     return {
         "algorithm.hyperparam.actor_lr": LogUniform(domain=(2e-4, 3e-3)),
         "algorithm.hyperparam.critic_lr": LogUniform(domain=(5e-4, 1e-2)),

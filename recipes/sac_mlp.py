@@ -6,11 +6,11 @@ the paper's.
 
     hyperlax optuna-hp-search --algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 32
 
-To change what is searched, copy this file to recipes/ of the directory you work in and edit it there. total_num_envs and
-rollout_length may be searched too, at one compiled program per value.
+To change the search, copy this file to recipes/ in your working directory and edit the copy. total_num_envs and
+rollout_length can be searched too, at the cost of one compiled program per value.
 
-Measured, mean of 5 seeds with the defaults below: Pendulum -151 at 20,000 steps; the best of 32 trials, trained
-again on fresh seeds, -151. Command and commit: benchmarks/README.md (`python benchmarks/learning.py`, and with `--study`).
+Measured with the defaults below, mean of 5 seeds: Pendulum -151 at 20,000 steps; the best of 32 trials, retrained
+on new seeds, -151. Command and commit: benchmarks/README.md (`python benchmarks/learning.py`, and with `--study`).
 """
 
 from hyperlax.hyperparams import SAC, ActorCriticNetworks, Network, SACHyperparams, Torso
@@ -22,7 +22,7 @@ ACTIVATIONS = ["tanh", "relu", "silu"]
 
 
 def get_base_config() -> ExperimentConfig:
-    """What a trial trains with where the space below says nothing."""
+    """Return the values of every field that the search space below leaves out."""
     return ExperimentConfig(
         algorithm=SAC(
             hyperparam=SACHyperparams(
@@ -57,7 +57,7 @@ def get_base_config() -> ExperimentConfig:
 
 
 def get_base_hyperparam_distributions() -> dict[str, Distribution]:
-    """What a study searches: any field of the configuration can be given a distribution, or none."""
+    """Return the search space: a distribution for any field of the configuration, by its dotted name."""
     return {
         "algorithm.hyperparam.actor_lr": LogUniform(domain=(2e-4, 5e-3)),
         "algorithm.hyperparam.q_lr": LogUniform(domain=(2e-4, 5e-3)),

@@ -130,7 +130,9 @@ def test_batches_of_another_seed_are_not_taken_for_this_studys(tmp_path, stopped
     (case.directory / "optuna_study.db.backup").unlink()
     for batch in other.directory.glob("*/samples/*"):
         shutil.copytree(batch, case.directory / batch.relative_to(other.directory), dirs_exist_ok=True)
-    with pytest.raises(HyperlaxError, match=r"trial 0 was trained with algorithm\..+ asked for .+ Put back the study's own"):
+    with pytest.raises(
+        HyperlaxError, match=r"trial 0 was trained with algorithm\..+ asked for .+ Put back the study's own"
+    ):
         case.repair()
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from hyperlax.envs.deferral import deferring
+from hyperlax.envs.gymnax_suite import deferring
 
 NAME = "deferred_for_this_test"
 

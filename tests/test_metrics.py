@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hyperlax.errors import UsageError
-from hyperlax.metrics import METRICS, ReferenceReturns, aggregated, check_objectives, compute
+from hyperlax.metrics import METRICS, Metric, ReferenceReturns, aggregated, check_objectives, compute, of_curve
+from hyperlax.study.batch_files import read_ends
+from hyperlax.study.launcher import write_pages
 from hyperlax.trial import Curve, Outcome
+from tests.desk import ROOT, rows
+from tests.study_cases import Case
 
 ZERO_TO_HUNDRED = ReferenceReturns(lo=0.0, hi=100.0, source="by hand")
 
@@ -255,3 +260,50 @@ def test_metrics_are_those_of_the_aggregated_curve(aggregate, peak, final):
 @pytest.mark.parametrize("aggregate", ["mean", "median", "iqm", "worst"])
 def test_one_seed_is_its_own_aggregate(aggregate):
     assert compute(outcome([0, 10, 30]), ZERO_TO_HUNDRED, aggregate) == metrics([0, 10, 30])
+
+
+def test_the_readme_lists_the_table():
+    better = {"maximize": "high", "minimize": "low"}
+    wanted = [f"| `{name}` | {metric.definition} | {better[metric.direction]} |" for name, metric in METRICS.items()]
+    assert "\n".join(wanted) in (ROOT / "README.md").read_text()
+
+
+def test_a_single_seed_has_the_metrics_that_read_the_curve_alone():
+    points = [10.0, 50.0, 40.0]
+    every = metrics([0.0, *points])
+    found = of_curve(np.array([100.0, 200.0, 300.0]), np.array(points), 300, ZERO_TO_HUNDRED)
+    assert found == {name: every[name] for name, metric in METRICS.items() if metric.per_seed}
+    assert set(every) - set(found) == {"seed_spread", "num_parameters", "train_seconds"}
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Adds a metric: one row."""
+
+    def add():
+        row = Metric(
+            "maximize", "points", "how often a curve was evaluated", lambda training: float(len(training.curve))
+        )
+        monkeypatch.setitem(METRICS, "evaluations", row)
+
+    return add
+
+
+def test_a_metric_is_added_by_a_row(toy):
+    toy()
+    assert metrics([0, 10, 20, 30])["evaluations"] == 3.0
+    check_objectives(["evaluations"], ["maximize"])
+
+
+def test_a_study_that_was_begun_before_a_metric_existed_has_it_as_not_known(tmp_path: Path, toy):
+    case = Case(tmp_path, n_trials=6, optuna_study_batch_size=3, analyse=write_pages)
+    assert case.start(n_trials=3) == 0
+    toy()
+    assert case.resume() == 0
+    trials = rows(case.directory / "trials.csv")
+    assert [row["evaluations"] for row in trials] == ["", "", "", "5.0", "5.0", "5.0"]
+    assert all(row["peak_performance"] for row in trials)
+    first, second = sorted(case.directory.glob("*/samples/batch_*"))
+    assert not any("evaluations" in end.metrics for end in read_ends(first))
+    assert all(end.metrics["evaluations"] == 5.0 for end in read_ends(second))
+    assert "evaluations (points)" in (case.directory / "report.html").read_text()

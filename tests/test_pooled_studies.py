@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 
-from hyperlax.engine.pruning import Rule, Standings
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns, compute
 from hyperlax.recipe import apply
+from hyperlax.schedulers.base import Shown, Stop
+from hyperlax.schedulers.registry import PRUNERS, PruningOptions
 from hyperlax.study import endings
 from hyperlax.study.batch_files import DamagedBatch
 from hyperlax.study.state import StudyState
@@ -31,21 +33,18 @@ REFERENCE = ReferenceReturns(-1200.0, -200.0, "test")
 
 
 def fates(case: Case, seeds: int = 2) -> list[tuple[str, int]]:
-    """State and last segment of every trial, had they been trained whole and one after another."""
-    standings = Standings(Rule("asha", 5, 1, 2), ["maximize"])
-    found = []
+    """State and last segment of every trial, had all been trained whole."""
+    shown = {}
     for record in case.pages[-1][0].trials:
-        standings.expect(record.number)
         curve = curve_of(Trial(record.number, algorithm(case, record.number)), seeds)
+        peaks = []
         for segment in range(1, 6):
             columns: dict[str, Any] = {name: vars(curve)[name][: segment + 1] for name in ("steps", *MEASURED)}
             whole = Outcome(record.number, "COMPLETE", "", replace(curve, **columns), 1, 0.0)
-            standings.report(record.number, [compute(whole, REFERENCE)["peak_performance"]])
-        verdict = standings.settle().get(record.number)
-        found.append(("PRUNED", verdict.segment) if verdict else ("COMPLETE", 5))
-        if not verdict:
-            standings.end(record.number)
-    return found
+            peaks.append([compute(whole, REFERENCE)["peak_performance"]])
+        shown[record.number] = Shown(np.array(peaks), False)
+    decisions = PRUNERS["asha"].make(PruningOptions(["maximize"], 1, 5, 1, 2)).decide(shown)
+    return [("PRUNED", found.segment) if isinstance(found, Stop) else ("COMPLETE", 5) for found in decisions.values()]
 
 
 def algorithm(case: Case, number: int) -> AlgorithmConfig:

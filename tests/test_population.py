@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperlax.engine.population import (
-    EXPLORE,
-    Generation,
-    Selection,
-    exploit,
-    neighbour,
-    perturb,
-    quantile_size,
-    resample,
-    stream,
-)
+from hyperlax.schedulers.base import Continue, CopyFrom, Shown, Stop
+from hyperlax.schedulers.explore import Params, neighbour, perturb, resample, stream
+from hyperlax.schedulers.pbt import EXPLORE, PopulationBasedTraining, PopulationOptions, exploit, quantile_size
+from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.space import (
     Categorical,
     Distribution,
@@ -59,7 +53,7 @@ def test_the_worst_quantile_copies_from_the_best_and_the_rest_keep_themselves(sc
 
 
 @given(SCORES, QUANTILES, SEEDS)
-def test_nobody_goes_on_from_what_is_not_finite(scores, quantile, seed):
+def test_nobody_continues_from_what_is_not_finite(scores, quantile, seed):
     values = np.array(scores)
     assert np.isfinite(values[exploit(values, quantile, stream(seed))]).all()
 
@@ -72,11 +66,6 @@ def test_every_one_of_the_best_is_copied_in_time():
     scores = np.arange(16.0)
     copied = {int(m) for seed in range(50) for m in exploit(scores, 0.25, stream(seed))[:4]}
     assert copied == {12, 13, 14, 15}
-
-
-def test_a_population_without_a_finite_score_has_nobody_to_go_on_from():
-    with pytest.raises(ValueError, match="no member has a finite score"):
-        exploit(np.array([np.nan, np.inf]), 0.5, stream(0))
 
 
 @pytest.mark.parametrize(("members", "quantile", "size"), [(16, 0.25, 4), (5, 0.25, 2), (2, 0.25, 1), (3, 0.5, 1)])
@@ -116,60 +105,117 @@ def test_a_move_is_a_fifth_of_a_logarithmic_value_a_tenth_of_a_linear_range_or_o
     assert found == [pytest.approx(down), pytest.approx(up)] if isinstance(value, float) else found == [down, up]
 
 
-def generation(scores: list[float]) -> Generation:
-    params: list[dict[str, Any]] = Selection(SPACE, "perturb", 0.25, 1).begin(len(scores))
-    return Generation(params, np.arange(len(scores)), np.array(scores))
+def population(explore: str = "perturb", seed: int = 1, recorded=None, quantile: float = 0.25, members: int = 8):
+    options = PopulationOptions(SPACE, members, intervals=10, quantile=quantile, seed=seed)
+    return PopulationBasedTraining(options, EXPLORERS[explore].explore, recorded)
+
+
+def scored(*intervals: Sequence[float]) -> dict[int, Shown]:
+    """Trials that scored these returns, interval after interval."""
+    scores = [score for interval in intervals for score in interval]
+    return {number: Shown(np.array([[score]]), False) for number, score in enumerate(scores)}
+
+
+def copies(decisions: Mapping[int, Any]) -> tuple[list[int], list[Params]]:
+    """Sources and params of the members of the next interval."""
+    return [decision.source for decision in decisions.values()], [
+        dict(decision.params) for decision in decisions.values()
+    ]
+
+
+RISING = [float(member) for member in range(8)]
 
 
 @pytest.mark.parametrize("explore", ["perturb", "resample"])
 def test_only_copies_change_and_the_same_seed_and_scores_change_them_alike(explore):
-    past = [generation([float(member) for member in range(8)])]
-    source, params = Selection(SPACE, explore, 0.25, 1).go_on(past)
-    again = Selection(SPACE, explore, 0.25, 1).go_on(past)
-    other = Selection(SPACE, explore, 0.25, 2).go_on(past)
-    assert (source.tolist(), params) == (again[0].tolist(), again[1])
-    assert params[2:] == past[0].params[2:]
-    assert all(params[copy] != past[0].params[source[copy]] for copy in (0, 1))
+    scheduler = population(explore)
+    source, params = copies(scheduler.decide(scored(RISING)))
+    assert (source, params) == copies(population(explore).decide(scored(RISING)))
+    assert params[2:] == scheduler.first()[2:]
+    assert all(params[copy] != scheduler.first()[source[copy]] for copy in (0, 1))
     assert params[0] != params[1]
-    assert params[:2] != other[1][:2]
+    assert params[:2] != copies(population(explore, seed=2).decide(scored(RISING)))[1][:2]
 
 
-def test_a_copy_goes_on_from_the_values_of_whom_it_copied():
-    past = [generation([float(member) for member in range(8)])]
-    source, params = Selection(SPACE, "perturb", 0.25, 1).go_on(past)
+def test_a_copy_continues_from_the_values_of_whom_it_copied():
+    scheduler = population()
+    source, params = copies(scheduler.decide(scored(RISING)))
     for copy in (0, 1):
         assert source[copy] in (6, 7)
-        of_the_copied = past[0].params[source[copy]]
-        assert params[copy] == perturb(SPACE, of_the_copied, stream(1, EXPLORE, 1, copy))
-        assert params[copy] != perturb(SPACE, past[0].params[copy], stream(1, EXPLORE, 1, copy))
+        copied = scheduler.first()[source[copy]]
+        assert params[copy] == perturb(SPACE, copied, stream(1, EXPLORE, 1, copy))
+        assert params[copy] != perturb(SPACE, scheduler.first()[copy], stream(1, EXPLORE, 1, copy))
 
 
 def test_two_intervals_explore_differently_from_the_same_scores():
-    past = [generation([float(member) for member in range(8)])]
-    one, two = (Selection(SPACE, "resample", 0.25, 1).go_on(past * count) for count in (1, 2))
-    assert one[1][:2] != two[1][:2]
+    one, two = (population("resample").decide(scored(*[RISING] * count)) for count in (1, 2))
+    assert list(one) == list(range(8)) and list(two) == list(range(8, 16))
+    assert copies(one)[1][:2] != copies(two)[1][:2]
+
+
+def test_members_wait_until_all_of_their_interval_have_ended_it():
+    scheduler, whole = population(), scored(RISING, RISING)
+    assert scheduler.decide({}) == {}
+    assert all(scheduler.decide({n: whole[n] for n in range(count)}) == {} for count in (1, 7, 9, 15))
+    assert scheduler.decide({**whole, 9: Shown(np.empty((0, 1)), False)}) == {}
+
+
+INTERVALS = st.lists(st.lists(st.sampled_from([0.0, 1.0, 2.0, np.nan]), min_size=4, max_size=4), min_size=1, max_size=4)
+
+
+@given(INTERVALS, st.sampled_from(["perturb", "resample"]))
+def test_decisions_do_not_depend_on_what_was_decided_before(intervals, explore):
+    """Asked after every interval, in one call at the end, or with what is recorded: the same."""
+    asked_often, recorded = population(explore, members=4), {}
+    for count in range(1, len(intervals) + 1):
+        shown = scored(*intervals[:count])
+        found = asked_often.decide(shown)
+        assert found == population(explore, members=4).decide(shown)
+        assert found == population(explore, recorded=recorded, members=4).decide(shown)
+        if not all(isinstance(decision, CopyFrom) for decision in found.values()):
+            return
+        recorded |= {number + 4: decision for number, decision in found.items()}
+
+
+def test_how_trials_began_is_taken_as_recorded():
+    mine = {"lr": 1e-3, "gamma": 0.95, "epochs": 5, "batch": 7, "scale": 0.3, "flag": True, "one": "only"}
+    recorded = {member: CopyFrom(member, mine) for member in range(8)}
+    _, params = copies(population(recorded=recorded).decide(scored(RISING)))
+    assert params[2:] == [mine] * 6
+
+
+def test_a_failed_member_is_replaced_and_a_population_of_failed_ones_stops():
+    shown = scored([np.nan] * 7 + [1.0])
+    shown[3] = Shown(np.empty((0, 1)), True)
+    assert copies(population().decide(shown))[0] == [7] * 8
+    decisions = population().decide(scored([np.nan] * 8))
+    assert decisions == {member: Stop(1, "every member failed in interval 0") for member in range(8)}
+
+
+def test_nobody_copies_after_the_last_interval():
+    assert population().decide(scored(*[RISING] * 10)) == {number: Continue(1) for number in range(72, 80)}
 
 
 def test_pb2_goes_where_the_return_rose_and_keeps_to_the_domains():
     pytest.importorskip("sklearn")
-    draw, past = stream(7), []
-    scores = np.zeros(8)
+    random, recorded, scores, shown = stream(7), {}, np.zeros(8), []
     for interval in range(6):
-        params = [resample(SPACE, draw) for _ in range(8)]
+        params = [resample(SPACE, random) for _ in range(8)]
         if interval:
             scores = scores + [10.0 * (own["gamma"] > 0.98) for own in params]
-        past.append(Generation(params, np.arange(8), scores))
-    selection = Selection(SPACE, "pb2", 0.5, 1)
-    source, params = selection.go_on(past)
-    copies = [member for member in range(8) if source[member] != member]
-    assert len(copies) == 4
+        before = 8 * max(interval - 1, 0)
+        recorded |= {8 * interval + member: CopyFrom(before + member, own) for member, own in enumerate(params)}
+        shown.append(scores)
+    source, params = copies(population("pb2", recorded=recorded, quantile=0.5).decide(scored(*shown)))
+    replaced = [member for member in range(8) if source[member] != 40 + member]
+    assert len(replaced) == 4
     assert all(SPACE[name].contains(value) for own in params for name, value in own.items())
-    assert np.mean([params[member]["gamma"] > 0.97 for member in copies]) > 0.5  # by chance 0.3
-    assert len({params[member]["gamma"] for member in copies}) == 4
-    assert params == selection.go_on(past)[1]
+    assert np.mean([params[member]["gamma"] > 0.97 for member in replaced]) > 0.5  # by chance 0.3
+    assert len({params[member]["gamma"] for member in replaced}) == 4
+    assert params == copies(population("pb2", recorded=recorded, quantile=0.5).decide(scored(*shown)))[1]
 
 
-def test_pb2_without_two_intervals_draws_anew():
+def test_pb2_without_two_intervals_samples():
     pytest.importorskip("sklearn")
-    _, params = Selection(SPACE, "pb2", 0.25, 1).go_on([generation([float(m) for m in range(8)])])
+    _, params = copies(population("pb2").decide(scored(RISING)))
     assert all(SPACE[name].contains(value) for own in params for name, value in own.items())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,109 +13,203 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperlax.engine.pruning import (
-    Rule,
-    Standings,
-    Verdict,
-    count_better,
-    crowding_distances,
-    non_dominated_ranks,
-)
+from hyperlax.pareto import crowding_distances, non_dominated_ranks
+from hyperlax.schedulers.base import Continue, Decision, Shown, Stop
+from hyperlax.schedulers.pruning import Hyperband, NoPruning, Percentile, Rule, SuccessiveHalving, count_better
+from hyperlax.schedulers.racing import Racing
+from hyperlax.schedulers.registry import PRUNERS, PrunerRow, PruningOptions
 from hyperlax.study.simulated_schedule import TrialProgress, simulate_schedule
 
+UP = ["maximize"]
+Curves = Sequence[Any]
 
-def judged(rule: Rule, curves: list[list[float]], directions: tuple[str, ...] = ("maximize",)) -> list[Verdict | None]:
-    """The verdicts of trials that are trained whole, one after another."""
-    standings, found = Standings(rule, directions), []
-    for trial, curve in enumerate(curves):
-        standings.expect(trial)
-        for value in curve:
-            standings.report(trial, [value] if len(directions) == 1 else value)  # type: ignore[arg-type]
-        verdict = standings.settle().get(trial)
-        found.append(verdict)
-        if verdict is None:
-            standings.end(trial)
+
+def shown(curves: Curves) -> dict[int, Shown]:
+    """What trials have shown: a row of values a segment. None has ended."""
+    return {number: Shown(rows(curve), False) for number, curve in enumerate(curves)}
+
+
+def rows(curve: Any) -> np.ndarray:
+    return np.array([np.atleast_1d(values) for values in curve], np.float64) if len(curve) else np.empty((0, 1))
+
+
+def stops(name: str, curves: Curves, options: PruningOptions) -> list[int | None]:
+    """The segment after which each trial stops, None for those that continue."""
+    decisions = PRUNERS[name].make(options).decide(shown(curves))
+    stopped = {number: decision.segment for number, decision in decisions.items() if isinstance(decision, Stop)}
+    return [stopped.get(number) for number in range(len(curves))]
+
+
+def one_by_one(name: str, curves: Curves, options: PruningOptions) -> list[tuple[int, int, int] | None]:
+    """Segment, better and rivals where each trial stops, by the definition: trials judged in order, each against all before it."""
+    rule = RULES[name](options)
+    signs = np.array([1.0 if direction == "maximize" else -1.0 for direction in options.directions])
+    lived: list[np.ndarray] = []
+    found: list[tuple[int, int, int] | None] = []
+    for number, curve in enumerate(curves):
+        own = signs * rows(curve)
+        rivals = [values for other, values in enumerate(lived) if rule.group(other) == rule.group(number)]
+        stop = None
+        for segment in range(1, min(len(own), options.segments * options.seeds - 1) + 1):
+            if not rule.judges(number, segment):
+                continue
+            carried = [values[:segment] for values in rivals if len(values) >= segment or rule.carries(segment)]
+            there = np.array([values[-1] for values in carried if len(values)]).reshape(-1, len(signs))
+            better = count_better(own[segment - 1], there, options.objectives)
+            if not rule.keeps(segment, better, len(there)):
+                stop = segment, better, len(there)
+                break
+        lived.append(own[: stop[0]] if stop else own)
+        found.append(stop)
     return found
 
 
+RULES: Mapping[str, Any] = {
+    "none": lambda options: raced(NoPruning(), options),
+    "asha": lambda options: raced(SuccessiveHalving(options.min_segments, options.reduction_factor), options),
+    "median": lambda options: raced(Percentile(options.min_segments, 0.5), options),
+    "percentile": lambda options: raced(Percentile(options.min_segments, options.percentile / 100), options),
+    "hyperband": lambda options: raced(
+        Hyperband(options.min_segments, options.reduction_factor, options.segments), options
+    ),
+}
+
+
+def raced(rule: Rule, options: PruningOptions) -> Rule:
+    return Racing(rule, options.segments, options.reduction_factor)
+
+
+def test_every_choice_of_pruner_has_a_row_with_its_help() -> None:
+    assert list(PRUNERS) == ["none", "asha", "median", "percentile", "hyperband"] == list(RULES)
+    assert all(row.help.endswith(".") for row in PRUNERS.values())
+
+
+def test_a_scheduler_is_added_by_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Impatient:
+        def decide(self, shown: Mapping[int, Shown]) -> dict[int, Decision]:
+            return {number: Stop(1, "impatient") for number, trial in shown.items() if not trial.has_ended}
+
+    monkeypatch.setitem(PRUNERS, "impatient", PrunerRow("Stop everything.", lambda options: Impatient()))
+    assert stops("impatient", [[1.0, 2.0]], PruningOptions(UP, 1, 5)) == [1]
+
+
 @pytest.mark.parametrize(
-    ("name", "segments"),
-    [("none", []), ("asha", [2, 6]), ("median", [2, 3, 4, 5, 6, 7, 8, 9]), ("percentile", [2, 3, 4, 5, 6, 7, 8, 9])],
+    ("rule", "segments"),
+    [(NoPruning(), []), (SuccessiveHalving(2, 3), [2, 6]), (Percentile(2, 0.5), [2, 3, 4, 5, 6, 7, 8, 9])],
 )
-def test_trials_are_judged_at_the_rungs_of_their_rule(name: str, segments: list[int]) -> None:
-    rule = Rule(name, 10, min_segments=2, reduction_factor=3)
-    assert [segment for segment in range(1, 11) if rule.judges(0, segment)] == segments
+def test_trials_are_judged_at_the_rungs_of_their_rule(rule: Rule, segments: list[int]) -> None:
+    assert [segment for segment in range(1, 10) if rule.judges(0, segment)] == segments
 
 
 def test_hyperband_gives_every_bracket_its_share_and_its_first_rung() -> None:
-    rule = Rule("hyperband", 27, min_segments=1, reduction_factor=3)
-    brackets = [rule.bracket(trial) for trial in range(17)]
+    rule = Hyperband(1, 3, 27)
+    brackets = [rule.group(trial) for trial in range(17)]
     assert [brackets.count(bracket) for bracket in range(3)] == [9, 5, 3]
     for trial in range(17):
-        rungs = [segment for segment in range(1, 28) if rule.judges(trial, segment)]
-        assert rungs == [3**power for power in range(rule.bracket(trial), 3)]
+        rungs = [segment for segment in range(1, 27) if rule.judges(trial, segment)]
+        assert rungs == [3**power for power in range(rule.group(trial), 3)]
+
+
+def test_a_race_judges_at_the_end_of_every_seed_but_the_last() -> None:
+    options = PruningOptions(UP, 1, segments=2, reduction_factor=2, seeds=3)
+    curves = [[5, 5, 1, 1, 1, 1], [6, 6, 0, 0, 6, 6], [4, 4], [7, 7, 0, 2, 0, 0]]
+    assert stops("none", curves, options) == [None, 4, 2, None]
 
 
 def test_asha_keeps_one_in_reduction_factor_and_always_the_best_so_far() -> None:
-    rule = Rule("asha", 3, min_segments=1, reduction_factor=3)
-    values = [3.0, 2.0, 4.0, 1.0, 3.5, 3.9]
-    verdicts = judged(rule, [[value] * 3 for value in values])
-    assert [verdict is None for verdict in verdicts] == [True, False, True, False, False, True]
-    assert verdicts[1] == Verdict(1, 1, 1)
-    assert verdicts[4] == Verdict(1, 1, 4)
-    assert Verdict(1, 1, 4).sentence(3) == "pruned after segment 1 of 3: 1 of 4 earlier trials were better"
+    options = PruningOptions(UP, 1, segments=3, min_segments=1, reduction_factor=3)
+    curves = [[value] * 3 for value in [3.0, 2.0, 4.0, 1.0, 3.5, 3.9]]
+    assert stops("asha", curves, options) == [None, 1, None, 1, 1, None]
+    decisions = PRUNERS["asha"].make(options).decide(shown(curves))
+    assert decisions[0] == Continue(3)
+    assert decisions[4] == Stop(1, "pruned after segment 1 of 3: 1 of 4 earlier trials were better")
 
 
 def test_the_median_is_that_of_all_earlier_trials_by_the_last_that_they_showed() -> None:
-    rule = Rule("median", 3, min_segments=1)
+    options = PruningOptions(UP, 1, segments=3, min_segments=1)
     below, above = [0.0] * 3, [10.0] * 3
     curves = [below, above, below, above, below, [5.0, 0.0, 0.0], [-1.0] * 3, [0.5, 0.5, 20.0]]
-    verdicts = judged(rule, curves)
-    assert all(verdict is None for verdict in verdicts[:5])
-    assert verdicts[5] is None
-    assert verdicts[6] == Verdict(1, 6, 6)
-    assert verdicts[7] is None
+    assert stops("median", curves, options) == [None] * 6 + [1, None]
+    assert one_by_one("median", curves, options)[6] == (1, 6, 6)
 
 
 def test_percentile_keeps_that_share() -> None:
-    rule = Rule("percentile", 2, min_segments=1, percentile=25.0)
-    verdicts = judged(rule, [[float(value)] * 2 for value in (8, 7, 6, 5, 4, 7.5, 7.2)])
-    assert [verdict is None for verdict in verdicts] == [True] * 5 + [True, False]
+    options = PruningOptions(UP, 1, segments=2, min_segments=1, percentile=25.0)
+    curves = [[float(value)] * 2 for value in (8, 7, 6, 5, 4, 7.5, 7.2)]
+    assert stops("percentile", curves, options) == [None] * 6 + [1]
 
 
 def test_minimized_objectives_are_the_other_way_round() -> None:
-    rule = Rule("asha", 4, min_segments=1, reduction_factor=2)
+    up, down = (PruningOptions([way], 1, 4, min_segments=1, reduction_factor=2) for way in ("maximize", "minimize"))
     curves = [[value] * 4 for value in (3.0, 2.0, 4.0, 1.0)]
-    up, down = judged(rule, curves), judged(rule, [[-v for v in curve] for curve in curves], ("minimize",))
-    assert up == down and None in up and any(up)
+    found = stops("asha", curves, up)
+    assert found == stops("asha", [[-v for v in curve] for curve in curves], down)
+    assert None in found and any(found)
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(["asha", "median", "percentile", "hyperband"]))
-def test_who_is_pruned_does_not_depend_on_when_values_come(seed: int, name: str) -> None:
+def test_a_trial_that_failed_is_judged_by_what_it_showed_before_and_then_waited_for_no_longer() -> None:
+    options = PruningOptions(UP, 1, segments=3, min_segments=1, reduction_factor=2)
+    pruner = PRUNERS["asha"].make(options)
+    assert pruner.decide(shown([[5.0, math.nan], [6.0, 6.0, 6.0]])) == {0: Continue(1), 1: Continue(3)}
+    assert stops("asha", [[5.0], [4.0, math.nan]], options) == [None, 1]
+    assert stops("asha", [[5.0, math.nan], [6.0, 6.0, 6.0], [4.0]], options) == [None, None, 1]
+
+
+def test_a_trial_that_restarts_is_judged_again_and_the_others_keep_what_was_settled() -> None:
+    options = PruningOptions(UP, 1, segments=3, min_segments=1, reduction_factor=2)
+    pruner = PRUNERS["asha"].make(options)
+    pruner.decide(shown([[5.0, 5.0], [6.0, 6.0]]))
+    assert pruner.decide(shown([[], [6.0, 6.0]])) == {1: Continue(2)}
+    assert pruner.decide(shown([[5.0], [6.0, 6.0]])) == {0: Continue(1), 1: Continue(2)}
+
+
+def made_up_study(draw: random.Random) -> tuple[str, list[np.ndarray], PruningOptions]:
+    """A pruner, its options, and the curves of trials had they been trained whole; a nan row ends those that fail."""
+    segments, seeds = draw.randint(1, 6), draw.randint(1, 3)
+    ways = [draw.choice(["maximize", "minimize"]) for _ in range(2)]
+    numbers = draw.randint(1, 2), draw.randint(2, 3), draw.uniform(10, 90)
+    curves = []
+    for _ in range(draw.randint(1, 14)):
+        lasts = draw.choice([segments * seeds, draw.randint(0, segments * seeds)])
+        curve = [[float(draw.randrange(6)) for _ in ways] for _ in range(lasts)]
+        curves.append(np.array(curve + [[math.nan] * 2] * (lasts < segments * seeds)))
+    return draw.choice(list(PRUNERS)), curves, PruningOptions(ways, draw.randint(1, 2), segments, *numbers, seeds)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 2**32 - 1))
+def test_decisions_do_not_depend_on_when_values_come(seed: int) -> None:
+    """Shown a few segments at a time in any order, trials get the decisions of one call at the end, and of the definition."""
     draw = random.Random(seed)
-    curves = [[draw.randrange(6) / 1.0 for _ in range(6)] for _ in range(14)]
-    rule = Rule(name, 6, min_segments=1, reduction_factor=2)
-    wanted = judged(rule, curves)
-    standings, found = Standings(rule, ["maximize"]), dict[int, Verdict]()
-    for trial in range(len(curves)):
-        standings.expect(trial)
-    left = {trial: list(curve) for trial, curve in enumerate(curves)}
-    while left:
-        trial = draw.choice(list(left))
-        standings.report(trial, [left[trial].pop(0)])
-        found |= standings.settle()
-        for other in list(left):
-            if other in found:
-                del left[other]
-        if trial in left and not left[trial]:
-            del left[trial]
-    for _ in curves:
-        found |= standings.settle()
-        for trial in range(len(curves)):
-            if trial not in found and standings.lasted(trial) == 6 and not standings.has_ended(trial):
-                standings.end(trial)
-    assert [found.get(trial) for trial in range(len(curves))] == wanted
+    name, curves, options = made_up_study(draw)
+    wanted = [stop and stop[0] for stop in one_by_one(name, [c[~np.isnan(c[:, 0])] for c in curves], options)]
+    pruner, seen = PRUNERS[name].make(options), dict[int, Shown]()
+    found: list[int | None] = [None] * len(curves)
+    while len(seen) < len(curves) or not all(trial.has_ended for trial in seen.values()):
+        if len(seen) < len(curves):
+            seen[len(seen)] = Shown(np.empty((0, 2)), False)
+        for number in draw.sample(list(seen), min(2, len(seen))):
+            if not seen[number].has_ended:
+                seen[number] = Shown(curves[number][: len(seen[number].values) + draw.randint(0, 3)], False)
+        decisions = pruner.decide(seen)
+        assert decisions == PRUNERS[name].make(options).decide(seen)
+        end_those_that_are_settled(seen, decisions, curves, found)
+    assert found == wanted
+    assert found == stops(name, curves, options)
+
+
+def end_those_that_are_settled(
+    seen: dict[int, Shown], decisions: dict[int, Decision], curves: Sequence[np.ndarray], found: list[int | None]
+) -> None:
+    """End trials as a study does: the stopped at once, others when all that they have shown is settled."""
+    for number, trial in seen.items():
+        decision, whole = decisions.get(number), curves[number]
+        settled = decision.segment if isinstance(decision, Continue) else 0
+        if isinstance(decision, Stop):
+            found[number] = decision.segment
+            seen[number] = Shown(whole[: decision.segment], True)
+        elif not trial.has_ended and len(trial.values) == len(whole) and settled == sum(~np.isnan(whole[:, 0])):
+            seen[number] = Shown(whole[:settled], True)
 
 
 @settings(deadline=None, max_examples=40)
@@ -142,14 +238,11 @@ def test_of_one_rank_the_more_crowded_stands_behind() -> None:
     assert count_better(np.array([0.0, 0.0]), rivals, 2) == 4
 
 
-def test_of_equal_objectives_the_one_that_learnt_sooner_stands_before() -> None:
-    """And of those equal in both none does: where nobody has learnt anything, everybody goes on."""
-    standings = Standings(Rule("asha", 3, min_segments=1, reduction_factor=2), ["minimize", "maximize"], objectives=1)
-    shown = [[5.0, 0.2], [5.0, 0.2], [5.0, 0.1], [5.0, 0.3], [6.0, 0.9], [4.0, 0.0]]
-    for trial, row in enumerate(shown):
-        standings.expect(trial)
-        standings.report(trial, row)
-    assert list(standings.settle()) == [2, 4]
+def test_of_equal_objectives_the_one_that_learnt_sooner_ranks_above() -> None:
+    """And of those equal in both none does: where nobody has learnt anything, every trial continues."""
+    options = PruningOptions(["minimize", "maximize"], 1, segments=3, min_segments=1, reduction_factor=2)
+    curves = [[row] for row in ([5.0, 0.2], [5.0, 0.2], [5.0, 0.1], [5.0, 0.3], [6.0, 0.9], [4.0, 0.0])]
+    assert stops("asha", curves, options) == [None, None, 1, None, 1, None]
 
 
 def test_what_is_not_known_decides_nothing() -> None:

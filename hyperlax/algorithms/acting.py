@@ -1,4 +1,4 @@
-"""What acts, taken out of a training state and cut to its own size."""
+"""The policy of a training state, cut to its own size."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from hyperlax.networks.masked import LAYER_NORM_EPSILON
 
 
 class Acting(NamedTuple):
-    """The part of a training state that acts: the parameters of a masked network, and what it normalizes observations by."""
+    """The part of a training state that acts: the parameters of a masked network and the statistics that normalize observations."""
 
     network: Any
     statistics: ObservationStatistics
 
 
 def acting_torso(config: AlgorithmConfig) -> Torso:
-    """The torso of the network that acts."""
+    """Return the torso of the network that acts."""
     network: Any = config.network
     return (network.critic_network if isinstance(config, DQN) else network.actor_network).pre_torso
 
 
 def policy_of(config: AlgorithmConfig, environment: Environment, acting: Acting) -> Policy:
-    """The policy of a lane's padded arrays, numpy [seeds, ...], without what is dead in them.
+    """Return the policy in a lane's padded arrays, numpy [seeds, ...], without their dead entries.
 
-    It acts as an evaluation does: greedily, or by the mean; a DQN without its evaluation_epsilon.
+    It acts as in an evaluation: greedily, or by the mean; a DQN without its evaluation_epsilon.
     """
     torso, parameters = acting_torso(config), acting.network["params"]
     arrays: dict[str, np.ndarray] = {}

@@ -2,7 +2,7 @@
 
 Mnih et al., "Human-level control through deep reinforcement learning", 2015 (Nature 518); van Hasselt et al., "Deep
 Reinforcement Learning with Double Q-learning", 2016 (arXiv:1509.06461). The target network follows by Polyak averaging
-(Lillicrap et al., 2016); tau = 1 is no target network.
+(Lillicrap et al., 2016); tau = 1 means no target network.
 
 Shapes: T rollout_length, E total_num_envs, B total_batch_size, A actions; one seed of one lane, which the engine vmaps.
 """
@@ -34,7 +34,7 @@ ADAM = Adam(epsilon=1e-8)
 
 
 class Learner(NamedTuple):
-    """Everything that a gradient update changes."""
+    """All that a gradient update changes."""
 
     q: Any
     target: Any
@@ -42,7 +42,7 @@ class Learner(NamedTuple):
 
 
 def exploration(steps: Array, lane: Lane) -> Array:
-    """Epsilon: from 1 to training_epsilon, linear over exploration_fraction of the budget, then constant."""
+    """Return epsilon: from 1 to training_epsilon, linear over exploration_fraction of the budget, then constant."""
     final = lane.hyperparam.training_epsilon
     span = lane.hyperparam.exploration_fraction * lane.total_timesteps
     progress = jnp.where(span > 0, jnp.clip(steps / jnp.where(span > 0, span, 1.0), 0.0, 1.0), 1.0)
@@ -52,7 +52,7 @@ def exploration(steps: Array, lane: Lane) -> Array:
 def td_target(
     reward: Array, continues: Array, next_target_q: Array, next_online_q: Array, gamma: Array, double: Array
 ) -> Array:
-    """r + gamma Q_target(s', a'), a' the best action by the online network if `double`, else by the target network.
+    """Return r + gamma Q_target(s', a'), where a' is the best action by the online network if `double`, else by the target network.
 
     reward, continues [B]; next_*_q [B, A]. (Mnih et al.: the loss of eq. 1 of Methods; van Hasselt et al.: eq. 4.)
     """
@@ -61,7 +61,7 @@ def td_target(
 
 
 def huber(error: Array, delta: Array) -> Array:
-    """1/2 e^2 up to |e| = delta, linear beyond (Huber, 1964); delta = 0 stands for no bound: 1/2 e^2 everywhere."""
+    """Return 1/2 e^2 up to |e| = delta, linear beyond (Huber, 1964); with delta = 0, 1/2 e^2 everywhere."""
     size = jnp.abs(error)
     inside = jnp.where(delta > 0, jnp.minimum(size, delta), size)
     return 0.5 * inside**2 + delta * (size - inside)
@@ -86,7 +86,7 @@ class Shape:
 
     @property
     def actions(self) -> int:
-        """How many actions there are."""
+        """Number of actions."""
         assert isinstance(self.environment.action, Discrete)
         return self.environment.action.n
 
@@ -95,27 +95,27 @@ class Shape:
         return MaskedMLP(self.critic_network, self.actions, lecun_normal(), lecun_normal())
 
     def work(self, epochs: float) -> float:
-        """Multiplications of one `step` of one seed, about: a gradient costs three forward passes."""
+        """Estimate the multiplications of one `step` of one seed. A gradient costs three forward passes."""
         q = self.q_network.multiplications(self.environment.observation_size)
         return self.steps_per_iteration * q + epochs * (self.batch_rows * (2 + 3) * q + ADAM.WORK * q)
 
     def init(self, key: Array, lane: Lane) -> State:
-        """Fresh parameters, environments and an empty replay buffer."""
+        """Return the state before training: initial parameters, reset environments and an empty replay buffer."""
         q_key, reset_key, train_key = jax.random.split(key, 3)
         observation = jnp.zeros((1, self.environment.observation_size))
         q = self.q_network.init(q_key, observation, lane.networks["critic_network"])
         return off_policy.begin(self, train_key, reset_key, Learner(q, q, ADAM.init(q)), 1)
 
     def renew(self, old: State, fresh: State) -> State:
-        """The state of a lane that a new trial takes over."""
+        """Return the state of a lane that a new trial takes over."""
         return off_policy.renew(old, fresh)
 
     def rekey(self, state: State, key: Array) -> State:
-        """The same state, whose random numbers follow from `key` from here on."""
+        """Return the state with another key, from which all later random numbers follow."""
         return state._replace(key=key)
 
-    def step(self, state: State, lane: Lane, tick: Array) -> State:
-        """One iteration: a rollout, with random actions while a step is part of the warm-up, then gradient updates."""
+    def step(self, state: State, lane: Lane, iteration: Array) -> State:
+        """Run one iteration: a rollout, with random actions while a step is part of the warm-up, then gradient updates."""
 
         def draw(key: Array, extent: tuple[int, int]) -> tuple[Array, Array]:
             return exploration_draws(key, (*extent, self.actions))
@@ -128,16 +128,16 @@ class Shape:
             return action, action.astype(jnp.float32)[:, None]
 
         def learn(state: State, learner: Learner, key: Array) -> Learner:
-            return update(self, learner, state, lane, tick, key)
+            return update(self, learner, state, lane, iteration, key)
 
-        return off_policy.iterate(self, state, lane, tick, draw=draw, choose=choose, update=learn)
+        return off_policy.iterate(self, state, lane, iteration, draw=draw, choose=choose, update=learn)
 
     def acting(self, state: State) -> Acting:
-        """The Q-network."""
+        """Return the parameters of the Q-network and its statistics."""
         return Acting(state.learner.q, state.statistics)
 
     def evaluate(self, state: State, lane: Lane, key: Array) -> Evaluation:
-        """Play whole episodes greedily, but for a part evaluation_epsilon of random actions."""
+        """Play whole episodes greedily, except for a share evaluation_epsilon of random actions."""
 
         def act(observation: Array, key: Array) -> Array:
             q = q_values(self, state.learner.q, state.statistics, lane, observation)
@@ -147,18 +147,18 @@ class Shape:
 
 
 def exploration_draws(key: Array, extent: tuple[int, ...]) -> tuple[Array, Array]:
-    """A uniform number and a random action for each of `extent` = [..., A]: float32[...], int32[...]."""
+    """Sample a uniform number and a random action for each of `extent` = [..., A]: float32[...], int32[...]."""
     coin_key, action_key = jax.random.split(key)
     return jax.random.uniform(coin_key, extent[:-1]), jax.random.randint(action_key, extent[:-1], 0, extent[-1])
 
 
 def epsilon_greedy(q: Array, epsilon: Array, coin: Array, random_action: Array) -> Array:
-    """The best of float32[..., A], or where the coin falls below epsilon the random action: int32[...]."""
+    """Return the best of float32[..., A], or the random action where the coin falls below epsilon: int32[...]."""
     return jnp.where(coin < epsilon, random_action, jnp.argmax(q, axis=-1))
 
 
 def q_values(shape: Shape, q: Any, statistics: ObservationStatistics, lane: Lane, observation: Array) -> Array:
-    """float32[..., obs] -> float32[..., A]."""
+    """Return the values of all actions: float32[..., obs] -> float32[..., A]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
     return output(shape.q_network, q, seen, lane.networks["critic_network"])
 
@@ -166,7 +166,7 @@ def q_values(shape: Shape, q: Any, statistics: ObservationStatistics, lane: Lane
 def td_loss(
     shape: Shape, q: Any, target: Any, statistics: ObservationStatistics, lane: Lane, batch: Transition
 ) -> Array:
-    """mean Huber(target - Q(s, a)) over the lane's own B of the batch's rows."""
+    """Return mean Huber(target - Q(s, a)) over the lane's own B of the batch's rows."""
     next_target_q = q_values(shape, target, statistics, lane, batch.next_observation)
     next_online_q = q_values(shape, q, statistics, lane, batch.next_observation)
     goal = td_target(
@@ -183,10 +183,10 @@ def td_loss(
     return off_policy.batch_mean(loss, lane.hyperparam.total_batch_size)
 
 
-def update(shape: Shape, learner: Learner, state: State, lane: Lane, tick: Array, key: Array) -> Learner:
-    """One gradient update of the Q-network, and of its target after it."""
+def update(shape: Shape, learner: Learner, state: State, lane: Lane, iteration: Array, key: Array) -> Learner:
+    """Update the Q-network by one gradient step, then its target."""
     hyperparam = lane.hyperparam
-    rows = replay.sample(state.replay, key, shape.batch_rows, shape.steps_per_iteration, tick)
+    rows = replay.sample(state.replay, key, shape.batch_rows, shape.steps_per_iteration, iteration)
     batch = replay.unpack(rows, shape.environment.observation_size, 1)
     gradient = jax.grad(lambda q: td_loss(shape, q, learner.target, state.statistics, lane, batch))(learner.q)
     scale = jnp.where(hyperparam.decay_learning_rates, remaining(state.steps, lane), 1.0)

@@ -1,4 +1,4 @@
-"""How good a policy is: whole episodes, side by side, that training never sees."""
+"""Evaluation of a policy on whole episodes, side by side, that training never sees."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Evaluation(NamedTuple):
     min: Array  # float32[]
     max: Array  # float32[]
     length: Array  # float32[], mean steps an episode
-    finite: Array  # bool[], no nan and no inf in the returns or in what is trained
+    finite: Array  # bool[], no nan and no inf in the returns and in the trained parameters
 
 
 def all_finite(tree: Any) -> Array:
-    """bool[]: every number of the tree's floating leaves is finite."""
+    """Return bool[], whether every number in the tree's floating-point leaves is finite."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
@@ -32,27 +32,29 @@ def all_finite(tree: Any) -> Array:
 def evaluate(
     environment: Environment, act: Callable[[Array, Array], Array], key: Array, episodes: int, trained: Any
 ) -> Evaluation:
-    """Play `episodes` episodes at once, each until its first end.
+    """Play episodes at once, each until its first end.
 
-    act: (observations float32[episodes, obs], key) -> actions [episodes, ...].
-    trained: parameters to check for nan and inf.
+    Args:
+      act: (observations float32[episodes, obs], key) -> actions [episodes, ...].
+      episodes: Number of episodes.
+      trained: Parameters to check for nan and inf.
     """
     reset_key, play_key = jax.random.split(key)
     state, observation = jax.vmap(environment.reset)(jax.random.split(reset_key, episodes))
 
     def playing(carry: tuple) -> Array:
-        tick, _, _, alive, _, _ = carry
-        return (tick < environment.max_episode_steps) & jnp.any(alive)
+        time, _, _, alive, _, _ = carry
+        return (time < environment.max_episode_steps) & jnp.any(alive)
 
     def play(carry: tuple) -> tuple:
-        tick, state, observation, alive, total, length = carry
-        act_key, step_key = jax.random.split(jax.random.fold_in(play_key, tick))
+        time, state, observation, alive, total, length = carry
+        act_key, step_key = jax.random.split(jax.random.fold_in(play_key, time))
         action = act(observation, act_key)
         state, step = jax.vmap(environment.step)(jax.random.split(step_key, episodes), state, action)
         total = total + jnp.where(alive, step.reward, 0.0)
         length = length + alive
         alive = alive & ~(step.terminated | step.truncated)
-        return tick + 1, state, step.observation, alive, total, length
+        return time + 1, state, step.observation, alive, total, length
 
     start = (
         jnp.int32(0),

@@ -1,4 +1,4 @@
-"""What one lane brings to a compiled program: its hyperparameters, its architectures and its budget.
+"""Lanes as an algorithm sees them: the hyperparameters, architectures and budget that one lane brings to a compiled program.
 
 The hyperparameter classes become JAX pytrees here: traced fields are leaves (one scalar a lane), static fields are part of
 the tree's structure. An algorithm therefore reads `lane.hyperparam.gamma` and gets its lane's own.
@@ -37,7 +37,7 @@ class Lane(NamedTuple):
 
 
 def as_scalars(hyperparam: Hyperparams) -> Hyperparams:
-    """The same hyperparameters with every traced field as a numpy scalar of one fixed type: float32, int32 or bool."""
+    """Return the hyperparameters with every traced field as a numpy scalar of one fixed type: float32, int32 or bool."""
     types: dict[type, Any] = {bool: np.bool_, int: np.int32, float: np.float32}
     traced = [f for f in dataclasses.fields(hyperparam) if f.metadata["rule"].kind == "traced"]
     return dataclasses.replace(
@@ -46,5 +46,5 @@ def as_scalars(hyperparam: Hyperparams) -> Hyperparams:
 
 
 def remaining(steps: Array, lane: Lane) -> Array:
-    """The part of the budget that is left after `steps` environment steps, from 1 to 0."""
+    """Return the share of the budget that is left after `steps` environment steps, from 1 to 0."""
     return jax.numpy.clip(1.0 - steps / lane.total_timesteps, 0.0, 1.0)

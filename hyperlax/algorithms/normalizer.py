@@ -20,7 +20,7 @@ class ObservationStatistics(NamedTuple):
 
 
 def fresh(observation_size: int) -> ObservationStatistics:
-    """Statistics of nothing yet."""
+    """Return the statistics before any observation."""
     return ObservationStatistics(jnp.zeros(observation_size), jnp.ones(observation_size), jnp.int32(0))
 
 

@@ -1,4 +1,4 @@
-"""The part that algorithms with a replay buffer share: collect a rollout, store it, and past the warm-up learn from the store.
+"""Training with a replay buffer: collect a rollout, store it, and after the warm-up learn from stored transitions.
 
 Shapes: T rollout_length, E total_num_envs; one seed of one lane.
 """
@@ -20,11 +20,11 @@ from hyperlax.envs import Environment
 
 
 class State(NamedTuple):
-    """All that training one seed of one lane carries from iteration to iteration."""
+    """Training state of one seed of one lane between iterations."""
 
     key: Array
     steps: Array  # int32[], environment steps done
-    learner: Any  # everything that a gradient update changes
+    learner: Any  # all that a gradient update changes
     replay: Replay
     statistics: ObservationStatistics
     environment: Any  # [E, ...]
@@ -32,7 +32,7 @@ class State(NamedTuple):
 
 
 class OffPolicyShape(Protocol):
-    """What these functions ask of a program."""
+    """The sizes of a program that these functions read."""
 
     @property
     def environment(self) -> Environment: ...
@@ -45,17 +45,17 @@ class OffPolicyShape(Protocol):
 
 
 Choose = Callable[[Array, Any, Array], tuple[Array, Array]]
-"""(observations float32[E, obs], this step's draws [E, ...], int32[] steps that each environment has behind it) ->
+"""(observations float32[E, obs], this step's random numbers [E, ...], int32[] steps that each environment has done) ->
 (actions for the environment [E, ...], the same as they are stored float32[E, action])."""
 
 
 def batch_mean(x: Array, size: Array | int) -> Array:
-    """The mean over a lane's own batch: the first `size` of float32[..., rows]."""
+    """Return the mean over a lane's own batch, the first `size` of float32[..., rows]."""
     return jnp.sum(jnp.where(jnp.arange(x.shape[-1]) < size, x, 0.0), axis=-1) / size
 
 
 def begin(shape: OffPolicyShape, key: Array, reset_key: Array, learner: Any, action_size: int) -> State:
-    """Fresh environments and an empty replay buffer around a fresh learner."""
+    """Return the state before training: a learner, reset environments and an empty replay buffer."""
     environment, observation = jax.vmap(shape.environment.reset)(jax.random.split(reset_key, shape.total_num_envs))
     size = shape.environment.observation_size
     ring = replay.ring_length(shape.replay_capacity, shape.total_num_envs * shape.rollout_length)
@@ -71,7 +71,7 @@ def begin(shape: OffPolicyShape, key: Array, reset_key: Array, learner: Any, act
 
 
 def renew(old: State, fresh: State) -> State:
-    """The state of a lane that a new trial takes over; the old rows stay where they are, out of its reach."""
+    """Return the state of a lane that a new trial takes over. The old rows stay where they are, out of its reach."""
     return fresh._replace(replay=Replay(old.replay.rows, fresh.replay.size))
 
 
@@ -79,17 +79,20 @@ def iterate(
     shape: OffPolicyShape,
     state: State,
     lane: Lane,
-    tick: Array,
+    iteration: Array,
     *,
     draw: Callable[[Array, tuple[int, int]], Any],
     choose: Choose,
     update: Callable[[State, Any, Array], Any],
 ) -> State:
-    """One iteration: T steps in E environments into the replay buffer, then `epochs` updates of the learner.
+    """Run one iteration: T steps in E environments into the replay buffer, then `epochs` updates of the learner.
 
-    draw: (key, (T, E)) -> random numbers for acting, [T, E, ...]. update: (state, learner, key) -> learner; it sees the
-    state as of this iteration. While steps done are fewer than the warm-up's the number of updates is 0. It is the lane's
-    own loop bound: under vmap a lane that is done keeps its learner, and the buffer is only read.
+    The number of updates is 0 during the warm-up. It is the lane's own loop bound: under vmap a lane that is done keeps its
+    learner, and the buffer is only read.
+
+    Args:
+      draw: (key, (T, E)) -> random numbers for acting, [T, E, ...].
+      update: (state, learner, key) -> learner; it sees the state as of this iteration.
     """
     key, collect_key, update_key = jax.random.split(state.key, 3)
     state, transitions = _collect(shape, state, collect_key, draw, choose)
@@ -97,7 +100,7 @@ def iterate(
     state = state._replace(
         key=key,
         steps=state.steps + rows.shape[0],
-        replay=replay.write(state.replay, rows, tick, lane.hyperparam.total_buffer_size),
+        replay=replay.write(state.replay, rows, iteration, lane.hyperparam.total_buffer_size),
         statistics=normalizer.observe(state.statistics, transitions.observation),
     )
     warm = state.steps // shape.total_num_envs >= lane.hyperparam.warmup_rollout_length
@@ -112,7 +115,7 @@ def iterate(
 def _collect(
     shape: OffPolicyShape, state: State, key: Array, draw: Callable[[Array, tuple[int, int]], Any], choose: Choose
 ) -> tuple[State, Transition]:
-    """The state after the rollout, and its transitions [T * E, ...], oldest first."""
+    """Return the state after the rollout, and its transitions [T * E, ...], oldest first."""
     draw_key, step_key = jax.random.split(key)
     extent = (shape.rollout_length, shape.total_num_envs)
     number = state.steps // shape.total_num_envs + jnp.arange(shape.rollout_length)

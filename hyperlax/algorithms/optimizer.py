@@ -1,4 +1,4 @@
-"""How parameters move: Adam, whose step size and gradient bound are scalars of the lane, and target tracking."""
+"""Updates of parameters: Adam, whose step size and gradient bound are scalars of the lane, and target tracking."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ P = TypeVar("P")
 
 
 class Adam:
-    """Adam (Kingma & Ba, 2015) behind a bound on the gradient's global norm.
+    """Adam (Kingma & Ba, 2015) with a bound on the gradient's global norm.
 
-    WORK: what a step costs per parameter, in multiplications of a network; memory traffic is most of it.
+    WORK: cost of a step per parameter, in multiplications of a network; memory traffic is most of it.
     """
 
     WORK = 10
@@ -29,7 +29,7 @@ class Adam:
     def descend(
         self, params: P, gradient: P, state: optax.OptState, learning_rate: Array | float, max_grad_norm: Array | float
     ) -> tuple[P, optax.OptState]:
-        """One step: the gradient is scaled down to `max_grad_norm` if its global norm exceeds it."""
+        """Take one step. The gradient is scaled down to `max_grad_norm` if its global norm exceeds it."""
         norm = optax.tree.norm(gradient)
         factor = jnp.minimum(1.0, max_grad_norm / jnp.maximum(norm, 1e-12))
         clipped = jax.tree.map(lambda g: g * factor, gradient)
@@ -38,5 +38,5 @@ class Adam:
 
 
 def track(target: Any, online: Any, tau: Array | float) -> Any:
-    """Polyak averaging: (1 - tau) target + tau online."""
+    """Return the Polyak average (1 - tau) target + tau online."""
     return jax.tree.map(lambda t, o: (1.0 - tau) * t + tau * o, target, online)

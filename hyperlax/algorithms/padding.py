@@ -1,4 +1,4 @@
-"""How large a program is: the sizes that its lanes stay below, and which trials fit in."""
+"""Sizes of a program: padded so that every lane fits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyperlax.networks.architecture import TorsoShape, torso_shape
 
 @dataclass(frozen=True)
 class Structure:
-    """What of one or several trials decides how large a program has to be.
+    """The parts of one or several trials that decide how large a program has to be.
 
     torsos: network name -> the torsos asked for, without repetition. minibatches, batch_sizes: the numbers asked for, empty
     where the algorithm has none.
@@ -35,7 +35,7 @@ class Structure:
 class Padding:
     """The sizes of a program.
 
-    networks: network name -> the torso that holds every lane's. minibatches: the numbers of minibatches that lanes may have.
+    networks: network name -> the torso that every lane's fits into. minibatches: the numbers of minibatches that lanes may have.
     batch_rows: the largest batch, 0 where the algorithm has none.
     """
 
@@ -44,7 +44,7 @@ class Padding:
     batch_rows: int
 
     def holds(self, structure: Structure) -> bool:
-        """Whether every trial of the structure fits."""
+        """Return whether every trial of the structure fits."""
         return (
             all(
                 _fits(torso, shape)
@@ -56,7 +56,7 @@ class Padding:
         )
 
     def fields(self) -> dict[str, Any]:
-        """The fields of an algorithm's `Shape` that it decides."""
+        """Return the fields of an algorithm's `Shape` that it decides, by name."""
         chunks = math.lcm(*self.minibatches)
         return {
             **dict(self.networks),
@@ -66,7 +66,7 @@ class Padding:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads back."""
+        """Return what `from_json` reads."""
         return {
             "networks": {
                 name: {"widths": shape.widths, "activations": shape.activations, "layer_norms": shape.layer_norms}
@@ -78,7 +78,7 @@ class Padding:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Padding:
-        """What `to_json` gave, after a journey through JSON."""
+        """Return the padding that `to_json` wrote."""
         networks = tuple(
             (name, TorsoShape(tuple(shape["widths"]), tuple(shape["activations"]), tuple(shape["layer_norms"])))
             for name, shape in stored["networks"].items()
@@ -87,7 +87,7 @@ class Padding:
 
 
 def structure_of(config: AlgorithmConfig) -> Structure:
-    """One trial's structure."""
+    """Return the structure of one trial."""
     hyperparam, network = config.hyperparam, config.network
     return Structure(
         tuple((name, frozenset([value.pre_torso])) for name, value in vars(network).items()),
@@ -97,7 +97,7 @@ def structure_of(config: AlgorithmConfig) -> Structure:
 
 
 def padding_of(structure: Structure) -> Padding:
-    """The smallest program that holds every trial of the structure."""
+    """Return the sizes of the smallest program into which every trial of the structure fits."""
     networks = tuple((name, torso_shape(sorted(torsos, key=repr))) for name, torsos in structure.torsos)
     return Padding(networks, tuple(sorted(structure.minibatches)), max(structure.batch_sizes, default=0))
 

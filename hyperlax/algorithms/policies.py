@@ -1,4 +1,4 @@
-"""What a network's output means as an action: distributions over discrete and continuous action spaces."""
+"""Distributions over discrete and continuous actions, given a network's output."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ LOG_2PI = 1.8378770664093453
 
 
 def categorical_log_prob(logits: Array, action: Array) -> Array:
-    """log p(action): logits float32[..., actions], action int32[...] -> float32[...]."""
+    """Return log p(action): logits float32[..., actions], action int32[...] -> float32[...]."""
     return jnp.take_along_axis(jax.nn.log_softmax(logits), action[..., None], axis=-1)[..., 0]
 
 
 def categorical_entropy(logits: Array) -> Array:
-    """-sum p log p: float32[..., actions] -> float32[...]."""
+    """Return -sum p log p: float32[..., actions] -> float32[...]."""
     log_p = jax.nn.log_softmax(logits)
     return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
 
 def gaussian_log_prob(mean: Array, log_std: Array, x: Array) -> Array:
-    """log N(x; mean, std) summed over the last axis: float32[..., action] -> float32[...]."""
+    """Return log N(x; mean, std) summed over the last axis: float32[..., action] -> float32[...]."""
     z = (x - mean) * jnp.exp(-log_std)
     return jnp.sum(-0.5 * (z**2 + LOG_2PI) - log_std, axis=-1)
 
 
 def gaussian_entropy(log_std: Array) -> Array:
-    """Entropy of a diagonal normal: float32[..., action] -> float32[...]."""
+    """Return the entropy of a diagonal normal: float32[..., action] -> float32[...]."""
     return jnp.sum(log_std + 0.5 * (1.0 + LOG_2PI), axis=-1)
 
 
@@ -47,12 +47,12 @@ class Bounds(NamedTuple):
         return cls((high + low) / 2, (high - low) / 2)
 
     def scale(self, unit: Array) -> Array:
-        """From [-1, 1] to the environment's box."""
+        """Map [-1, 1] to the environment's box."""
         return self.middle + self.half * unit
 
 
 def squashed_log_prob(mean: Array, log_std: Array, raw: Array, half: Array) -> Array:
-    """Density of a = middle + half * tanh(raw), raw ~ N(mean, std), in the units of a.
+    """Return the log density of a = middle + half * tanh(raw), raw ~ N(mean, std), in the units of a.
 
     log N(raw) - sum log(half (1 - tanh^2 raw)), Haarnoja et al. (2018b), eq. 26, with the rescaling's Jacobian; 1 - tanh^2 is
     written 4 / (e^x + e^-x)^2 in logarithms, which does not underflow.

@@ -1,4 +1,4 @@
-"""What a search space can ask of a program: the largest sizes, the whole structure, and a sample of it."""
+"""Bounds of a search space: the largest sizes and the whole structure that its trials can ask for, and a sample of them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ STRUCTURAL = ("total_num_envs", "rollout_length", "epochs", "num_minibatches", "
 
 
 def structure_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution]) -> Structure:
-    """All that trials of this space can ask for."""
+    """Return the structure of all trials that this space can produce."""
     torsos = tuple((name, frozenset(_possible_torsos(base, space, name))) for name in vars(base.network))
     return Structure(torsos, _possible_values(base, space, "num_minibatches"), frozenset(_largest_batch(base, space)))
 
 
 def sample_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution], size: int) -> list[AlgorithmConfig]:
-    """Configurations that differ in what shapes a program and in what makes it work, drawn as random search would.
+    """Return configurations that differ in what decides a program's sizes and cost, sampled as by random search.
 
-    The same in every process: a study's programs follow from it.
+    They are the same in every process: a study's programs follow from them.
     """
     draw = random.Random(0)
     searched = {
@@ -43,7 +43,7 @@ def sample_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution], si
 
 
 def with_any_activation(structure: Structure, whole: Structure) -> Structure:
-    """The same layer sizes with every activation and layer norm that the space has: one program may as well hold them all."""
+    """Return the same layer sizes with every activation and layer norm of the space: one program can hold all of them."""
 
     def widened(own: frozenset[Torso], all_of_them: frozenset[Torso]) -> frozenset[Torso]:
         sizes = {torso.layer_sizes for torso in own}
@@ -54,7 +54,7 @@ def with_any_activation(structure: Structure, whole: Structure) -> Structure:
 
 
 def largest(base: AlgorithmConfig, space: Mapping[str, Distribution], field: str) -> int:
-    """The largest value an integer hyperparameter can take; 0 if the algorithm has none of that name."""
+    """Return the largest value that an integer hyperparameter can take; 0 if the algorithm has none of that name."""
     if field not in rules(type(base.hyperparam)):
         return 0
     distribution: Any = space.get(HYPERPARAM + field)

@@ -40,7 +40,7 @@ class Policy(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that training one seed of one lane carries from iteration to iteration."""
+    """Training state of one seed of one lane between iterations."""
 
     key: Array
     steps: Array  # int32[], environment steps done
@@ -54,7 +54,7 @@ class State(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """What the policy saw and did: [T, E, ...]."""
+    """Observations and actions of the policy, and what followed: [T, E, ...]."""
 
     observation: Array
     action: Array
@@ -66,7 +66,7 @@ class Rollout(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What the loss looks at: [n, ...]."""
+    """Transitions as the loss reads them: [n, ...]."""
 
     observation: Array
     action: Array
@@ -78,10 +78,10 @@ class Sample(NamedTuple):
 def generalized_advantages(
     reward: Array, value: Array, next_value: Array, terminated: Array, truncated: Array, gamma: Array, gae_lambda: Array
 ) -> Array:
-    """A_t = delta_t + gamma lambda (1 - done_t) A_t+1, delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t).
+    """Return A_t = delta_t + gamma lambda (1 - done_t) A_t+1, delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t).
 
-    All [T, E]; next_value is the value of the observation that the transition led to, also where the episode ended there: a
-    truncated episode is bootstrapped, a terminated one is worth nothing more (GAE, eq. 16).
+    All [T, E]. next_value is the value of the observation that the transition led to, also where the episode ended there: a
+    truncated episode is bootstrapped, a terminated one has no further value (GAE, eq. 16).
     """
     delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
     decay = gamma * gae_lambda * (1.0 - (terminated | truncated))
@@ -94,9 +94,9 @@ def generalized_advantages(
 
 
 def standardize(advantage: Array, pieces: Array | Literal[1] = 1) -> Array:
-    """Zero mean and unit standard deviation over every minibatch: float32[chunks, n], `pieces` chunks to the minibatch.
+    """Return advantages with zero mean and unit standard deviation over every minibatch: float32[chunks, n].
 
-    pieces: 1, or int32[] that divides `chunks`.
+    pieces: Chunks of a minibatch: 1, or int32[] that divides `chunks`.
     """
     minibatch = jnp.arange(advantage.shape[0]) // pieces
     mates = (minibatch[:, None] == minibatch[None, :]) / pieces
@@ -110,13 +110,13 @@ def standardize(advantage: Array, pieces: Array | Literal[1] = 1) -> Array:
 
 
 def surrogate_loss(log_prob: Array, old_log_prob: Array, advantage: Array, clip_eps: Array) -> Array:
-    """-mean min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) (PPO, eq. 7), over [n]."""
+    """Return -mean min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) (PPO, eq. 7), over [n]."""
     ratio = jnp.exp(log_prob - old_log_prob)
     return -jnp.mean(jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip_eps, 1 + clip_eps) * advantage))
 
 
 def value_loss(value: Array, target: Array) -> Array:
-    """mean (V - V_target)^2 (PPO, eq. 9), over [n]."""
+    """Return mean (V - V_target)^2 (PPO, eq. 9), over [n]."""
     return jnp.mean((value - target) ** 2)
 
 
@@ -124,7 +124,7 @@ def value_loss(value: Array, target: Array) -> Array:
 class Shape:
     """One compiled PPO program.
 
-    chunks: equal parts of an epoch, of which a minibatch takes a whole number in every lane. alike: it takes one in every lane.
+    chunks: equal parts of an epoch; a minibatch consists of a whole number of them in every lane. alike: of one in every lane.
     """
 
     environment: Environment
@@ -152,14 +152,14 @@ class Shape:
         return MaskedMLP(self.critic_network, 1, orthogonal(2**0.5), orthogonal(1.0))
 
     def work(self, epochs: float) -> float:
-        """Multiplications of one `step` of one seed, about: a gradient costs three forward passes."""
+        """Estimate the multiplications of one `step` of one seed. A gradient costs three forward passes."""
         size = self.environment.observation_size
         policy, value = self.policy_network.multiplications(size), self.value_network.multiplications(size)
         rows, updates = self.steps_per_iteration, epochs * self.chunks
         return rows * (policy + 2 * value + 3 * epochs * (policy + value)) + updates * ADAM.WORK * (policy + value)
 
     def init(self, key: Array, lane: Lane) -> State:
-        """Fresh parameters and environments."""
+        """Return the state before training: initial parameters and reset environments."""
         policy_key, value_key, reset_key, train_key = jax.random.split(key, 4)
         environment, observation = jax.vmap(self.environment.reset)(jax.random.split(reset_key, self.total_num_envs))
         space = self.environment.action
@@ -179,15 +179,15 @@ class Shape:
         )
 
     def renew(self, old: State, fresh: State) -> State:
-        """The state of a lane that a new trial takes over: nothing of the old one is kept."""
+        """Return the state of a lane that a new trial takes over; nothing of the old one is kept."""
         return fresh
 
     def rekey(self, state: State, key: Array) -> State:
-        """The same state, whose random numbers follow from `key` from here on."""
+        """Return the state with another key, from which all later random numbers follow."""
         return state._replace(key=key)
 
-    def step(self, state: State, lane: Lane, tick: Array) -> State:
-        """One iteration: collect a rollout, estimate advantages, descend for some epochs over it."""
+    def step(self, state: State, lane: Lane, iteration: Array) -> State:
+        """Run one iteration: collect a rollout, estimate advantages, descend over it for some epochs."""
         key, collect_key, update_key = jax.random.split(state.key, 3)
         state, rollout = collect(self, state, lane, collect_key)
         samples = estimate(self, state, lane, rollout)
@@ -200,7 +200,7 @@ class Shape:
         )
 
     def acting(self, state: State) -> Acting:
-        """The policy's network."""
+        """Return the parameters of the policy's network and its statistics."""
         return Acting(state.policy.network, state.statistics)
 
     def evaluate(self, state: State, lane: Lane, key: Array) -> Evaluation:
@@ -220,19 +220,19 @@ class Shape:
 def policy_output(
     shape: Shape, policy: Policy, statistics: ObservationStatistics, lane: Lane, observation: Array
 ) -> Array:
-    """Logits or means: float32[..., obs] -> float32[..., action]."""
+    """Return logits or means: float32[..., obs] -> float32[..., action]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
     return output(shape.policy_network, policy.network, seen, lane.networks["actor_network"])
 
 
 def value_of(shape: Shape, value: Any, statistics: ObservationStatistics, lane: Lane, observation: Array) -> Array:
-    """float32[..., obs] -> float32[...]."""
+    """Return the values of observations: float32[..., obs] -> float32[...]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
     return output(shape.value_network, value, seen, lane.networks["critic_network"])[..., 0]
 
 
 def log_prob_and_entropy(shape: Shape, policy: Policy, out: Array, action: Array) -> tuple[Array, Array]:
-    """Both float32[...], of actions as the policy drew them (unclipped if continuous)."""
+    """Return both, float32[...], for actions as the policy sampled them (unclipped if continuous)."""
     if shape.is_discrete:
         return policies.categorical_log_prob(out, action), policies.categorical_entropy(out)
     entropy = jnp.broadcast_to(policies.gaussian_entropy(policy.log_std), out.shape[:-1])
@@ -240,7 +240,7 @@ def log_prob_and_entropy(shape: Shape, policy: Policy, out: Array, action: Array
 
 
 def to_environment(shape: Shape, action: Array) -> Array:
-    """A drawn action in the environment's units: continuous ones are cut to [-1, 1] and rescaled to its box."""
+    """Return an action in the environment's units: continuous ones are clipped to [-1, 1] and rescaled to its box."""
     space = shape.environment.action
     if isinstance(space, Discrete):
         return action
@@ -273,7 +273,7 @@ def collect(shape: Shape, state: State, lane: Lane, key: Array) -> tuple[State, 
 
 
 def estimate(shape: Shape, state: State, lane: Lane, rollout: Rollout) -> Sample:
-    """Advantages and value targets of a rollout, flattened to [T * E, ...]."""
+    """Estimate advantages and value targets of a rollout. Return its transitions, flattened to [T * E, ...]."""
     value = value_of(shape, state.value, state.statistics, lane, rollout.observation)
     next_value = value_of(shape, state.value, state.statistics, lane, rollout.final_observation)
     advantage = generalized_advantages(
@@ -290,7 +290,7 @@ def estimate(shape: Shape, state: State, lane: Lane, rollout: Rollout) -> Sample
 
 
 def policy_loss(shape: Shape, policy: Policy, state: State, lane: Lane, sample: Sample) -> Array:
-    """The clipped surrogate less the entropy bonus (PPO, eq. 9)."""
+    """Return the clipped surrogate minus the entropy bonus (PPO, eq. 9)."""
     out = policy_output(shape, policy, state.statistics, lane, sample.observation)
     log_prob, entropy = log_prob_and_entropy(shape, policy, out, sample.action)
     surrogate = surrogate_loss(log_prob, sample.log_prob, sample.advantage, lane.hyperparam.clip_eps)
@@ -298,7 +298,7 @@ def policy_loss(shape: Shape, policy: Policy, state: State, lane: Lane, sample: 
 
 
 class Learner(NamedTuple):
-    """Everything that an epoch changes; the gradients are those of a minibatch's chunks so far."""
+    """All that an epoch changes; the gradients are those of a minibatch's chunks so far."""
 
     policy: Policy
     value: Any
@@ -309,10 +309,10 @@ class Learner(NamedTuple):
 
 
 def update(shape: Shape, state: State, lane: Lane, samples: Sample, key: Array) -> State:
-    """Some epochs over the rollout, each over a new partition into minibatches.
+    """Update policy and value over the rollout for some epochs, each with a new partition into minibatches.
 
-    The epochs are the lane's own loop bound: under vmap a lane that is done keeps its whole carry. A minibatch goes chunk by
-    chunk, so lanes that cut the epoch into different numbers of minibatches do equal work and share one loop over the chunks:
+    The number of epochs is the lane's own loop bound: under vmap a lane that is done keeps its whole carry. A minibatch is
+    processed chunk by chunk, so lanes with different numbers of minibatches do equal work and share one loop over the chunks:
     a lane adds up its chunks' gradients and descends where its minibatch ends.
     """
     pieces = 1 if shape.alike else shape.chunks // lane.hyperparam.num_minibatches

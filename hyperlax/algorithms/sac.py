@@ -33,7 +33,7 @@ LOG_STD_RANGE = (-20.0, 2.0)  # of the reference implementation, github.com/rail
 
 
 class Learner(NamedTuple):
-    """Everything that a gradient update changes."""
+    """All that a gradient update changes."""
 
     policy: Any
     critics: Any  # leading axis 2: the twins
@@ -47,7 +47,7 @@ class Learner(NamedTuple):
 def soft_target(
     reward: Array, continues: Array, next_q: Array, next_log_prob: Array, gamma: Array, alpha: Array
 ) -> Array:
-    """r + gamma (min_i Q_i(s', a') - alpha log pi(a'|s')), with no second term after a termination (eqs. 2, 3).
+    """Return r + gamma (min_i Q_i(s', a') - alpha log pi(a'|s')), without the second term after a termination (eqs. 2, 3).
 
     reward, continues, next_log_prob [B]; next_q [2, B].
     """
@@ -55,17 +55,17 @@ def soft_target(
 
 
 def critic_loss(q: Array, target: Array, size: Array | int) -> Array:
-    """Sum over the twins of mean 1/2 (Q - target)^2 (eq. 5): q [2, rows], target [rows], of which B = size count."""
+    """Return the twins' sum of mean 1/2 (Q - target)^2 (eq. 5): q [2, rows], target [rows], of which the first B = size count."""
     return 0.5 * jnp.sum(batch_mean((q - target) ** 2, size))
 
 
 def policy_loss(log_prob: Array, q: Array, alpha: Array, size: Array | int) -> Array:
-    """mean alpha log pi - min_i Q_i (eq. 7): log_prob [rows], q [2, rows], of which B = size count."""
+    """Return mean alpha log pi - min_i Q_i (eq. 7): log_prob [rows], q [2, rows], of which the first B = size count."""
     return batch_mean(alpha * log_prob - jnp.min(q, axis=0), size)
 
 
 def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: Array, size: Array | int) -> Array:
-    """mean -alpha (log pi + target entropy) (eq. 18), in log alpha: log_prob [rows], of which B = size count."""
+    """Return mean -alpha (log pi + target entropy) (eq. 18), in log alpha: log_prob [rows], of which the first B = size count."""
     return -jnp.exp(log_alpha) * batch_mean(log_prob + target_entropy, size)
 
 
@@ -107,7 +107,10 @@ class Shape:
         return MaskedMLP(self.critic_network, 1, lecun_normal(), lecun_normal())
 
     def work(self, epochs: float) -> float:
-        """Multiplications of one `step` of one seed, about: a gradient costs three forward passes, one past a network two."""
+        """Estimate the multiplications of one `step` of one seed.
+
+        A gradient costs three forward passes; one that only passes through a network costs two.
+        """
         size = self.environment.observation_size
         policy = self.policy_network.multiplications(size)
         twins = 2 * self.q_network.multiplications(size + self.action_size)
@@ -115,7 +118,7 @@ class Shape:
         return self.steps_per_iteration * policy + epochs * update
 
     def init(self, key: Array, lane: Lane) -> State:
-        """Fresh parameters, environments and an empty replay buffer."""
+        """Return the state before training: initial parameters, reset environments and an empty replay buffer."""
         policy_key, critic_key, reset_key, train_key = jax.random.split(key, 4)
         observation = jnp.zeros((1, self.environment.observation_size))
         pair = jnp.zeros((1, self.environment.observation_size + self.action_size))
@@ -136,15 +139,15 @@ class Shape:
         return off_policy.begin(self, train_key, reset_key, learner, self.action_size)
 
     def renew(self, old: State, fresh: State) -> State:
-        """The state of a lane that a new trial takes over."""
+        """Return the state of a lane that a new trial takes over."""
         return off_policy.renew(old, fresh)
 
     def rekey(self, state: State, key: Array) -> State:
-        """The same state, whose random numbers follow from `key` from here on."""
+        """Return the state with another key, from which all later random numbers follow."""
         return state._replace(key=key)
 
-    def step(self, state: State, lane: Lane, tick: Array) -> State:
-        """One iteration: a rollout, with uniform actions while a step is part of the warm-up, then gradient updates."""
+    def step(self, state: State, lane: Lane, iteration: Array) -> State:
+        """Run one iteration: a rollout, with uniform actions while a step is part of the warm-up, then gradient updates."""
         bounds = self.bounds
 
         def draw(key: Array, extent: tuple[int, int]) -> tuple[Array, Array]:
@@ -159,12 +162,12 @@ class Shape:
             return bounds.scale(action), action
 
         def learn(state: State, learner: Learner, key: Array) -> Learner:
-            return update(self, learner, state, lane, tick, key)
+            return update(self, learner, state, lane, iteration, key)
 
-        return off_policy.iterate(self, state, lane, tick, draw=draw, choose=choose, update=learn)
+        return off_policy.iterate(self, state, lane, iteration, draw=draw, choose=choose, update=learn)
 
     def acting(self, state: State) -> Acting:
-        """The policy's network, whose first outputs are the mean."""
+        """Return the parameters of the policy's network, whose first outputs are the mean, and its statistics."""
         return Acting(state.learner.policy, state.statistics)
 
     def evaluate(self, state: State, lane: Lane, key: Array) -> Evaluation:
@@ -182,7 +185,7 @@ class Shape:
 def policy_output(
     shape: Shape, policy: Any, statistics: ObservationStatistics, lane: Lane, observation: Array
 ) -> tuple[Array, Array]:
-    """Mean and log standard deviation before squashing: float32[..., obs] -> float32[..., action] twice."""
+    """Return mean and log standard deviation before squashing: float32[..., obs] -> float32[..., action] twice."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
     out = output(shape.policy_network, policy, seen, lane.networks["actor_network"])
     mean, log_std = jnp.split(out, 2, axis=-1)
@@ -192,7 +195,7 @@ def policy_output(
 def draw_action(
     shape: Shape, policy: Any, statistics: ObservationStatistics, lane: Lane, observation: Array, noise: Array
 ) -> tuple[Array, Array]:
-    """A reparametrized action in [-1, 1], float32[..., action], and its log-density in the environment's units [...]."""
+    """Return a reparametrized action in [-1, 1], float32[..., action], and its log density in the environment's units [...]."""
     mean, log_std = policy_output(shape, policy, statistics, lane, observation)
     raw = mean + jnp.exp(log_std) * noise
     return jnp.tanh(raw), policies.squashed_log_prob(mean, log_std, raw, shape.bounds.half)
@@ -201,17 +204,17 @@ def draw_action(
 def q_values(
     shape: Shape, critics: Any, statistics: ObservationStatistics, lane: Lane, observation: Array, action: Array
 ) -> Array:
-    """Both twins' values of [n] pairs: float32[2, n]."""
+    """Return both twins' values of [n] pairs: float32[2, n]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
     pair = jnp.concatenate([seen, action], axis=-1)
     return jax.vmap(lambda q: output(shape.q_network, q, pair, lane.networks["critic_network"])[..., 0])(critics)
 
 
-def update(shape: Shape, learner: Learner, state: State, lane: Lane, tick: Array, key: Array) -> Learner:
-    """One gradient update of critics, policy and temperature, in this order, and of the targets after them."""
+def update(shape: Shape, learner: Learner, state: State, lane: Lane, iteration: Array, key: Array) -> Learner:
+    """Update critics, policy and temperature, in this order, by one gradient step each, then the targets."""
     hyperparam = lane.hyperparam
     sample_key, next_key, current_key = jax.random.split(key, 3)
-    rows = replay.sample(state.replay, sample_key, shape.batch_rows, shape.steps_per_iteration, tick)
+    rows = replay.sample(state.replay, sample_key, shape.batch_rows, shape.steps_per_iteration, iteration)
     batch = replay.unpack(rows, shape.environment.observation_size, shape.action_size)
     size, extent = hyperparam.total_batch_size, (shape.batch_rows, shape.action_size)
     alpha = jnp.exp(learner.log_alpha)

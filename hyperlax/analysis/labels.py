@@ -6,22 +6,14 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-UNITS = {
-    "peak_performance": "mean return",
-    "final_performance": "mean return",
-    "normalized_auc": "0 to 1",
-    "stability_score": "0 to 1",
-    "seed_spread": "return",
-    "steps_to_threshold": "environment steps",
-    "num_parameters": "scalars of the policy",
-}
+from hyperlax.metrics import METRICS
 
 AGGREGATE_WORDS = {"mean": "mean", "median": "median", "iqm": "interquartile mean", "worst": "lowest"}
 
 
 def with_unit(metric: str) -> str:
     """`peak_performance` as `peak performance (mean return)`."""
-    unit = UNITS.get(metric)
+    unit = METRICS[metric].unit if metric in METRICS else ""
     words = metric.replace("_", " ")
     return f"{words} ({unit})" if unit else words
 

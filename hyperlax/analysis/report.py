@@ -98,7 +98,8 @@ def _winner(record: StudyRecord, trial: TrialRecord) -> str:
     ]
     own = record.is_the_recipes_own(trial) and not record.lineage
     metrics = [
-        [with_unit(name), trial.metrics.get(name), "high" if METRICS[name] == "maximize" else "low"] for name in METRICS
+        [with_unit(name), trial.metrics.get(name), "high" if METRICS[name].direction == "maximize" else "low"]
+        for name in METRICS
     ]
     return section(
         f"The winner: trial {trial.number}",

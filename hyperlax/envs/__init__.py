@@ -1,4 +1,4 @@
-"""Environments by name. Importing this package starts neither jax nor gymnax; `make` does."""
+"""Environments by name. Importing this package imports neither jax nor gymnax; `make` does."""
 
 from hyperlax.envs.protocol import Continuous, Discrete, Environment, Step
 from hyperlax.envs.registry import action_kind, canonical, is_known, make, names, register, slug, unaliased

@@ -1,4 +1,4 @@
-"""The shipped environments as data: what acts in them and what their returns mean. No jax.
+"""The shipped environments as data: the kind of their actions and their reference returns. No jax.
 
 `lo` is the mean return of uniformly random actions, measured by `benchmarks/reference_returns.py --episodes 4096 --seed 0`.
 `hi` is a solved task's return, undiscounted. `source` says where each is from, and calls `hi`

@@ -1,4 +1,4 @@
-"""Whether a user's own environment is what `hyperlax.envs.protocol` asks for. It is traced once; nothing is compiled."""
+"""Checks that a user's environment conforms to `hyperlax.envs.protocol`. It is traced once; nothing is compiled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hyperlax.metrics import ReferenceReturns
 
 
 def check(environment: Environment) -> None:
-    """UsageError for facts of the wrong kind, and for a reset or a step that raises or returns what no algorithm can use."""
+    """Raise UsageError for facts of the wrong kind, and for a reset or step that raises or returns what no algorithm can use."""
     where = f"environment `{environment.name}`"
     _check_facts(environment, where)
     key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
@@ -44,7 +44,7 @@ def _check_facts(environment: Environment, where: str) -> None:
 
 
 def _check_episode(environment: Environment, key: jax.Array, action: jax.Array, where: str) -> jax.Array:
-    """Reset and make a step, as one environment of many."""
+    """Check a reset and a step, as one environment of many."""
     size = environment.observation_size
     why = f": observation_size is {size}"
     returned = _called(lambda: environment.reset(key), f"{where}: reset")
@@ -86,7 +86,7 @@ def _check_state(state: Any, where: str) -> None:
 
 
 def _check_same_state(before: Any, after: Any, where: str) -> None:
-    """A loop carries the state: what a step returns has to be what it was given."""
+    """Check that a step returns a state like the one it was given: a loop carries it."""
     was, now = (jax.tree.structure(state) for state in (before, after))
     if was != now:
         raise UsageError(
@@ -114,13 +114,13 @@ def _is_array(value: Any) -> bool:
 
 
 def _becomes(old: Any, new: Any) -> bool:
-    """Whether a loop takes the one type for the other: a Python number has the type of what it is computed with."""
+    """Return whether a loop accepts one type for the other: a Python number takes the type of what it is computed with."""
     weak = getattr(old, "weak_type", False)
     return old.dtype == new.dtype or (weak and jnp.promote_types(old.dtype, new.dtype) == new.dtype)
 
 
 def _shown(value: Any) -> str:
-    """An array as its type and shape, a tuple as its entries, anything else as Python writes it."""
+    """Write an array as its type and shape, a tuple as its entries, anything else as Python does."""
     if isinstance(value, (tuple, list)):
         name = type(value).__name__ if hasattr(value, "_fields") else ""
         return f"{name}({', '.join(map(_shown, value))})"

@@ -8,8 +8,12 @@ their bounds: not every gymnax environment does so itself.
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -17,9 +21,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperlax.envs.catalog import CATALOG
-from hyperlax.envs.deferral import deferring
 from hyperlax.envs.protocol import Continuous, Discrete, Environment, Step
 from hyperlax.metrics import ReferenceReturns
+
+
+@contextmanager
+def deferring(*names: str) -> Iterator[None]:
+    """Import these modules lazily inside the block: each is loaded when one of its attributes is first read.
+
+    After the block `import` finds the real modules again. Modules that were loaded before it are left alone.
+    """
+    deferred = {name: _Deferred(name) for name in names if name not in sys.modules}
+    sys.modules.update(deferred)
+    try:
+        yield
+    finally:
+        for name, module in deferred.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+class _Deferred(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
 
 with deferring("seaborn", "matplotlib.pyplot"):  # gymnax only renders with them
     import gymnax
@@ -27,14 +54,14 @@ with deferring("seaborn", "matplotlib.pyplot"):  # gymnax only renders with them
 
 
 def make(name: str) -> Environment:
-    """The environment that the catalog lists under `name`, with gymnax's default parameters."""
+    """Return the environment that the catalog lists under `name`, with gymnax's default parameters."""
     entry = CATALOG[name]
     env, params = gymnax.make(entry.gymnax_id)
     return adapt(name, env, params, entry.reference)
 
 
 def adapt(name: str, env: Any, params: Any, reference: ReferenceReturns) -> Environment:
-    """Any gymnax environment, one's own or with other parameters, as an environment of the protocol."""
+    """Return any gymnax environment, also your own or one with other parameters, as an environment of the protocol."""
     observation_shape, state_shape = jax.eval_shape(lambda key: env.reset(key, params), jax.random.key(0))
     flatten, observation_size = _flattener(env.observation_space(params), observation_shape)
     action_space = _action_space(env.action_space(params))
@@ -68,7 +95,7 @@ def adapt(name: str, env: Any, params: Any, reference: ReferenceReturns) -> Envi
 
 
 def _flattener(space: Any, shape: jax.ShapeDtypeStruct) -> tuple[Callable[[Any], jax.Array], int]:
-    """How to flatten an observation, and its size then."""
+    """Return a function that flattens an observation, and the size of its result."""
     if isinstance(space, spaces.Discrete):
         return lambda observation: jax.nn.one_hot(observation, space.n, dtype=jnp.float32), space.n
     return lambda observation: jnp.ravel(observation).astype(jnp.float32), math.prod(shape.shape)
@@ -90,7 +117,7 @@ def _action_preparer(space: Discrete | Continuous) -> Callable[[jax.Array], jax.
 
 
 def _like(wanted: Any, state: Any) -> Any:
-    """`state` with the shapes and types of `wanted`, none of them weak: what `lax.scan` needs of a carry."""
+    """Return `state` with the shapes and types of `wanted`, none of them weak, as `lax.scan` needs of a carry."""
 
     def leaf(want: jax.ShapeDtypeStruct, have: Any) -> jax.Array:
         return jax.lax.convert_element_type(jnp.reshape(have, want.shape), want.dtype)

@@ -32,10 +32,15 @@ class ProbeState(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe:
-    """steps: length of an episode; ends: how it ends.
+    """A probe.
 
-    observe: state -> the one number that is seen. reward: (state before the step, action as a float) -> float32[].
-    lo, hi: a random policy's and the best policy's return, by the definition.
+    Args:
+      lo, hi: Returns of a random policy and of the best one, by the definition.
+      reward: (state before the step, action as a float) -> float32[].
+      observe: state -> the observation, float32[].
+      steps: Length of an episode.
+      truncates: Whether an episode is truncated at its end; otherwise it terminates.
+      bounds: Of the continuous action.
     """
 
     lo: float
@@ -148,7 +153,7 @@ _PROBES: dict[str, Callable[[], Probe]] = {
 
 
 def make(name: str) -> Environment:
-    """The probe of that name."""
+    """Return the probe of that name."""
     kind = PROBES[name]
     stem = name.removeprefix("probe.")
     probe = _PROBES.get(stem) or _PROBES[stem.removesuffix(f"_{kind}")]
@@ -192,6 +197,6 @@ def _environment(name: str, probe: Probe, *, discrete: bool) -> Environment:
 
 
 def _number(action: jax.Array, bounds: Continuous | None) -> jax.Array:
-    """The action as float32[], clipped to its bounds where it has any."""
+    """Return the action as float32[], clipped to its bounds if it has any."""
     number = jnp.reshape(action, ()).astype(jnp.float32)
     return number if bounds is None else jnp.clip(number, bounds.low[0], bounds.high[0])

@@ -1,4 +1,4 @@
-"""What an environment is: two pure functions over one episode's state, and the facts an algorithm needs to act in it.
+"""The environment protocol: two pure functions over one episode's state, and the facts an algorithm needs to act in it.
 
 Nothing here has a batch axis; callers `vmap`. An environment resets itself: when an episode ends, the state and the
 `observation` that `step` returns are already the next episode's, and `final_observation` is where the last one ended. Bootstrap
@@ -44,7 +44,7 @@ class Discrete:
 
 @dataclass(frozen=True)
 class Continuous:
-    """Actions float32[len(low)], each in [low, high]; what lies outside is clipped by the environment."""
+    """Actions float32[len(low)], each in [low, high]; the environment clips others."""
 
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -69,12 +69,13 @@ class Continuous:
 class Environment:
     """An environment; equal only to itself, so it can be a static argument of a compiled program.
 
-    name: "<suite>.<name>".
-    observation_size: length of the flat float32 observation.
-    max_episode_steps: no episode is longer.
-    reset: key -> (state, observation).
-    step: (key, state, action) -> (state, Step).
-    reference: returns of a random policy and of a solved task.
+    Args:
+      name: "<suite>.<name>".
+      observation_size: Length of the flat float32 observation.
+      max_episode_steps: Steps of the longest episode.
+      reset: key -> (state, observation).
+      step: (key, state, action) -> (state, Step).
+      reference: Returns of a random policy and of a solved task.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""From a name to an environment. Everything but `make` works without jax."""
+"""The registry of environments. Everything but `make` works without jax."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _lock = threading.RLock()
 
 
 def names() -> list[str]:
-    """The shipped environments, then those that were registered. The probes, which are for tests, are not listed."""
+    """Return the shipped environments, then the registered ones, without the probes, which are for tests."""
     return [*CATALOG, *_factories]
 
 
 def unaliased(name: str) -> str:
-    """The one name of an environment of gymnax by whichever of its names; any other name as it is, known or not."""
+    """Return the canonical name of an environment of gymnax; any other name as it is, known or not."""
     return ALIASES.get(name, name)
 
 
 def is_known(name: str) -> bool:
-    """Whether `make` has an environment of that name. A user's own is known once its recipe has been loaded."""
+    """Return whether `make` has an environment of that name. A user's own is known once its recipe has been loaded."""
     name = unaliased(name)
     return name in CATALOG or name in PROBES or name in _factories
 
 
 def canonical(name: str) -> str:
-    """The one name of an environment that may have several: "gymnax.Pendulum-v1" -> "gymnax.pendulum".
+    """Return the canonical name of an environment that may have several: "gymnax.Pendulum-v1" -> "gymnax.pendulum".
 
     Raises UsageError for a name that is unknown, with the nearest ones, or known but not available, with the reason.
     """
@@ -52,7 +52,7 @@ def canonical(name: str) -> str:
 
 
 def make(name: str) -> Environment:
-    """The environment of that name; the same object every time, by whichever of its names.
+    """Return the environment of that name, the same object every time.
 
     Raises UsageError as `canonical` does, and for a user's own that its factory cannot make or the protocol does not allow.
     """
@@ -64,7 +64,7 @@ def make(name: str) -> Environment:
 
 
 def register(name: str, factory: Callable[[], Environment]) -> None:
-    """Make one's own environment known under "<suite>.<name>"; `factory` is called once, when it is first made.
+    """Register an environment under "<suite>.<name>"; `factory` is called once, when it is first made.
 
     Registering the same name again replaces it, so that a recipe which registers may be loaded twice.
 
@@ -85,12 +85,12 @@ def register(name: str, factory: Callable[[], Environment]) -> None:
 
 
 def slug(name: str) -> str:
-    """The environment's name in paths: "gymnax.Pendulum-v1" -> "gymnax_pendulum". Raises UsageError as `canonical` does."""
+    """Return the environment's name in paths: "gymnax.Pendulum-v1" -> "gymnax_pendulum". Raises UsageError as `canonical` does."""
     return canonical(name).replace(".", "_")
 
 
 def action_kind(name: str) -> ActionKind:
-    """ "discrete" or "continuous"; makes the environment only if it is a user's own."""
+    """Return "discrete" or "continuous". Makes the environment only if it is a user's own."""
     name = canonical(name)
     if name in CATALOG:
         return CATALOG[name].action
@@ -108,7 +108,7 @@ def _build(name: str) -> Environment:
 
 
 def _own(name: str, factory: Callable[[], Environment]) -> Environment:
-    """A user's environment, checked. UsageError, in one line, for whatever is wrong with it."""
+    """Make and check a user's environment. UsageError, in one line, for anything wrong with it."""
     try:
         environment = factory()
     except UsageError as error:

@@ -13,7 +13,7 @@ from hyperlax.hyperparams import Torso
 
 
 class Architecture(NamedTuple):
-    """One lane's torso. Dead layers, those past its depth, have width 0."""
+    """The torso of one lane. Dead layers, those past its depth, have width 0."""
 
     widths: Array  # int32[layers], live units of each padded layer
     depth: Array  # int32[], live layers
@@ -23,7 +23,7 @@ class Architecture(NamedTuple):
 
 @dataclass(frozen=True)
 class TorsoShape:
-    """A program's torso: every lane's fits inside.
+    """The torso of a program: every lane's fits inside.
 
     widths: padded units per layer. activations, layer_norms: the values that any lane may ask for; where there is only one,
     nothing is dispatched.
@@ -35,10 +35,10 @@ class TorsoShape:
 
 
 def torso_shape(torsos: Sequence[Torso]) -> TorsoShape:
-    """The smallest program that holds every one of `torsos`.
+    """Return the smallest padded torso that each of `torsos` fits into.
 
-    A lane that is less deep carries its last layer's output through the dead ones, so from the shallowest lane's last layer
-    on all layers are equally wide.
+    A shallower lane carries its last layer's output through the dead ones, so all layers are equally wide from the shallowest
+    lane's last layer on.
     """
     depths = [len(torso.layer_sizes) for torso in torsos]
     deepest, shallowest = max(depths), min(depths)
@@ -52,7 +52,7 @@ def torso_shape(torsos: Sequence[Torso]) -> TorsoShape:
 
 
 def architecture(torso: Torso, shape: TorsoShape) -> Architecture:
-    """A lane's numbers, as numpy scalars and arrays."""
+    """Return a lane's architecture as numpy scalars and arrays."""
     dead = len(shape.widths) - len(torso.layer_sizes)
     return Architecture(
         widths=np.asarray([*torso.layer_sizes, *[0] * dead], np.int32),  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def architecture(torso: Torso, shape: TorsoShape) -> Architecture:
 
 
 def count_parameters(torso: Torso, inputs: int, outputs: int) -> int:
-    """Trainable scalars of the exact-size network: torso, layer norm's scale and bias, and a dense head."""
+    """Return the number of trainable scalars of the exact-size network: torso, layer norm's scale and bias, and a dense head."""
     total = 0
     for width in torso.layer_sizes:
         total += inputs * width + width + (2 * width if torso.use_layer_norm else 0)

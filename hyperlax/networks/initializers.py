@@ -1,7 +1,7 @@
 """Initial weights of a padded layer: those of the exact-size layer in the live corner, zeros elsewhere.
 
 Legend: a layer is `[rows, columns]` = `[inputs, outputs]` padded, of which `[live_rows, live_columns]` are the lane's own.
-Rows are drawn from a key of their own, so that a wider layer begins with the draws of a narrower one; this needs
+Each row is sampled from its own key, so that a wider layer begins with the samples of a narrower one; this needs
 `jax_threefry_partitionable`, which the engine pins.
 """
 
@@ -15,7 +15,7 @@ from jax import Array
 
 
 class Initializer(Protocol):
-    """float32[rows, columns], zero outside the live corner."""
+    """A function that samples float32[rows, columns], zero outside the live corner."""
 
     def __call__(self, key: Array, rows: int, columns: int, live_rows: Array, live_columns: Array) -> Array: ...
 
@@ -29,7 +29,7 @@ def _live(rows: int, columns: int, live_rows: Array, live_columns: Array) -> Arr
 
 
 def lecun_normal() -> Initializer:
-    """Normal of variance 1/live_rows, cut at two standard deviations (LeCun et al., 1998; as in flax)."""
+    """Return an initializer: normal of variance 1/live_rows, cut at two standard deviations (LeCun et al., 1998; as in flax)."""
     cut_std = 0.87962566103423978
 
     def init(key: Array, rows: int, columns: int, live_rows: Array, live_columns: Array) -> Array:
@@ -41,7 +41,7 @@ def lecun_normal() -> Initializer:
 
 
 def orthogonal(gain: float) -> Initializer:
-    """A random orthogonal matrix times `gain` (Saxe et al., 2014): orthonormal columns if tall, rows if wide."""
+    """Return an initializer: a random matrix of orthonormal columns if tall, else rows, times `gain` (Saxe et al., 2014)."""
 
     def init(key: Array, rows: int, columns: int, live_rows: Array, live_columns: Array) -> Array:
         draws = _rows_of(lambda k: jax.random.normal(k, (columns,)), key, rows)
@@ -54,7 +54,7 @@ def orthogonal(gain: float) -> Initializer:
 
 
 def _as_tall(matrix: Array, is_tall: Array) -> Array:
-    """The live block or its transpose, whichever has no more columns than rows: `[max(shape), min(shape)]`."""
+    """Return the live block or its transpose, whichever has at most as many columns as rows: `[max(shape), min(shape)]`."""
     rows, columns = matrix.shape
     long, short = max(rows, columns), min(rows, columns)
     embed = jnp.zeros((long, short), matrix.dtype)
@@ -69,7 +69,7 @@ def _from_tall(q: Array, rows: int, columns: int, is_tall: Array) -> Array:
 
 
 def orthonormal_columns(matrix: Array) -> Array:
-    """Gram-Schmidt, each column made orthogonal to its predecessors twice (Giraud et al., 2005: twice is enough).
+    """Orthonormalize by Gram-Schmidt, each column against its predecessors twice (Giraud et al., 2005: twice is enough).
 
     For a Gaussian matrix `[n, m]`, n >= m, this is the Q of the QR decomposition with positive diagonal, so uniform over
     orthonormal frames (Mezzadri, 2007). Zero rows and columns stay zero, which a padded layer needs and a library QR does

@@ -1,6 +1,6 @@
 """A multilayer perceptron whose lanes differ in width, depth, activation and layer norm, each equal to its exact-size self.
 
-Only the initial weights are masked. Every activation here maps 0 to 0, so a dead unit puts out 0, gets gradient 0, and stays
+Only the initial weights are masked. Every activation here maps 0 to 0, so a dead unit has output 0 and gradient 0, and stays
 dead under any optimizer that maps gradient 0 to update 0 (SGD, Adam, global-norm clipping).
 """
 
@@ -29,7 +29,7 @@ LAYER_NORM_EPSILON = 1e-6
 
 
 def output(network: nn.Module, params: Any, x: Array, lane: Architecture) -> Array:
-    """`network.apply`, whose declared type has to allow for mutable collections."""
+    """Return `network.apply(...)` as an array: its declared type allows for mutable collections."""
     return network.apply(params, x, lane)  # pyright: ignore[reportReturnType]
 
 
@@ -63,7 +63,7 @@ class MaskedLayerNorm(nn.Module):
 
 
 class MaskedTorso(nn.Module):
-    """Dense, layer norm where the lane has it, activation; as many layers as the lane is deep."""
+    """Layers of dense, layer norm if the lane has it, and activation; as many as the lane is deep."""
 
     shape: TorsoShape
     initializer: Initializer
@@ -100,7 +100,7 @@ class MaskedMLP(nn.Module):
     head_initializer: Initializer
 
     def multiplications(self, inputs: int) -> int:
-        """Of one forward pass of one row, at the padded sizes; about as many weights there are."""
+        """Return the multiplications of one forward pass of one row at the padded sizes; about the number of weights."""
         sizes = [inputs, *self.shape.widths, self.outputs]
         return sum(a * b for a, b in itertools.pairwise(sizes))
 

@@ -11,10 +11,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Shown:
-    """What a trial has shown so far.
+    """The results of a trial so far.
 
-    values: float64[segments, columns], at the end of every segment the values that decide: the objectives, then the tie-breaker.
-    nan marks a trial that failed. has_ended: it will show nothing more.
+    Args:
+      values: float64[segments, columns], the values that decide at the end of every segment: the objectives, then the tie-breaker.
+        A last row that begins with nan marks a trial that failed in that segment.
+      has_ended: Whether the trial has its outcome. It is taken as it is and nothing is decided about it. A trial that is done or
+        has failed, but waits to be judged by what it has shown, has not ended.
     """
 
     values: np.ndarray
@@ -23,14 +26,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class Continue:
-    """The trial goes on; `segment` and all before it are settled."""
+    """Decision that a trial continues: `segment`, counted from 1, and all before it are settled; later ones still wait."""
 
     segment: int
 
 
 @dataclass(frozen=True)
 class Stop:
-    """The trial is pruned after `segment`; what it showed later does not count. reason: one line for the user."""
+    """Decision that a trial stops after `segment`, counted from 1. Later results do not count. reason: one line for the user."""
 
     segment: int
     reason: str
@@ -38,7 +41,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class CopyFrom:
-    """The trial's training ends here; its successor continues from the state of trial `source` under `params`."""
+    """Decision that a trial ends here: its successor continues from the state of trial `source` under `params`."""
 
     source: int
     params: Mapping[str, Any]

@@ -25,7 +25,6 @@ from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Ou
 
 CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
 INTERMEDIATE = "intermediate.csv"
-SUMMARY = ("trial", "state", "reason", *METRICS, "seconds", "steps")
 STAYS = ("trial", "state", *Stay._fields)
 UNKNOWN_AFTER_AN_ERROR = (
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second",
@@ -98,7 +97,7 @@ def write_tables(
     write_csv(directory / "curves.csv", CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
     write_csv(
         directory / "summary.csv",
-        SUMMARY,
+        ("trial", "state", "reason", *METRICS, "seconds", "steps"),
         (_summary_row(end, outcome) for end, outcome in zip(ends, result.outcomes, strict=True)),
     )
     write_json(directory / "timing.json", result.timing)
@@ -141,10 +140,14 @@ def judge(
         return TrialEnd(trial.number, "FAIL", reason(cause, _first_infinite(outcome.curve)), {})
 
 
-def read_ends(directory: Path) -> list[TrialEnd]:
-    """How the trials of a complete batch ended, to the last bit as `write_batch` said. Raises DamagedBatch."""
+def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialEnd]:
+    """Return how the trials of a complete batch ended, to the last bit as `write_batch` said.
+
+    needed: the metrics that have to be there; others are not known if the batch was written before they existed. Raises
+    DamagedBatch.
+    """
     path = directory / "summary.csv"
-    rows = _read_rows(path, ("state", "reason", *METRICS))
+    rows = _read_rows(path, ("state", "reason", *needed))
     ends = [_read_end(path, number, row) for number, row in rows.items()]
     with _blaming(directory / SUCCESS):
         prunes = INTERMEDIATE in (directory / SUCCESS).read_text(encoding="utf-8")
@@ -255,7 +258,7 @@ def _blaming(path: Path) -> Iterator[None]:
 def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialEnd:
     if row["state"] not in STATES:
         raise DamagedBatch(path, f"{path}: trial {number} has state {row['state']!r}, none of {', '.join(STATES)}.")
-    metrics = METRICS if row["state"] == "COMPLETE" else ()
+    metrics = [name for name in METRICS if name in row] if row["state"] == "COMPLETE" else []
     for name in metrics:
         if not _is_finite(row[name]):
             raise DamagedBatch(path, f"{path}: trial {number} has {name} {row[name]!r}, no finite number.")

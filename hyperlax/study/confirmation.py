@@ -15,7 +15,7 @@ from hyperlax.errors import UsageError
 from hyperlax.fields import filled
 from hyperlax.files import cell, read_csv
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.metrics import METRICS, PER_SEED, ReferenceReturns, of_curve
+from hyperlax.metrics import METRICS, ReferenceReturns, of_curve
 from hyperlax.recipe import apply, dotted
 from hyperlax.study.batch_files import read_ends, read_hyperparams
 from hyperlax.study.directory import BATCH, SUCCESS, StudyDirectory
@@ -81,8 +81,8 @@ def confirmation_of(record: StudyRecord, base: AlgorithmConfig) -> Confirmation 
     if not results:
         return None
     leading = next(iter(record.objectives))
-    metric = leading if leading in PER_SEED else "final_performance"
-    direction = record.objectives[leading] if metric == leading else METRICS[metric]
+    metric = leading if METRICS[leading].per_seed else "final_performance"
+    direction = record.objectives[leading] if metric == leading else METRICS[metric].direction
     budget = record.arguments["total_timesteps"]
     found = [_confirmed(c, results.get(c.trial.number), metric, budget, record.reference) for c in wanted]
     return Confirmation(metric, direction, leading, seeds, found)
@@ -150,7 +150,7 @@ def _confirmed(
         state, reason = result.state, result.reason
     if result is not None and state == "COMPLETE":
         each = [of_curve(result.steps, curve, budget, reference) for curve in result.returns.T]
-        per_seed = {name: [values[name] for values in each] for name in PER_SEED}
+        per_seed = {name: [values[name] for values in each] for name in each[0]}
     return Confirmed(
         trial=configuration.trial.number if configuration.chosen else None,
         is_default=configuration.is_default,

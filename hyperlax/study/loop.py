@@ -13,7 +13,6 @@ from optuna.trial import TrialState
 
 from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
-from hyperlax.engine.pruning import Standings
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.files import write_text
@@ -29,7 +28,7 @@ from hyperlax.study.failures import Failures
 from hyperlax.study.findings import Analyse
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.pool import Background
-from hyperlax.study.pooled import PooledTraining, rule_of
+from hyperlax.study.pooled import PooledTraining, Standings, pruner_of
 from hyperlax.study.progress import Progress
 from hyperlax.study.projection import finished_trials
 from hyperlax.study.record import StudyRecord
@@ -84,11 +83,7 @@ class StudyLoop:
         self._background = Background()
         self._checkpoints = Checkpoints(directory.checkpoints, arguments.checkpoint_seconds)
         self._settled = 0
-        self._standings = (
-            Standings(rule_of(arguments), list(arguments.judged.values()), len(arguments.objectives))
-            if is_pooled(arguments)
-            else None
-        )
+        self._standings = Standings(pruner_of(arguments)) if is_pooled(arguments) else None
 
     def run(self, runner: Callable[[], StudyRunner]) -> int:
         """Run what is missing and say how it ended, with the exit status. `runner` is called only if anything is missing."""

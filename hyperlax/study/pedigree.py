@@ -9,8 +9,10 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.engine.population import Generation, Params, ranking
 from hyperlax.samplers.distributions import SearchSpace
+from hyperlax.schedulers.base import CopyFrom, Shown
+from hyperlax.schedulers.explore import Params
+from hyperlax.schedulers.pbt import Generation, ranking
 from hyperlax.study.record import Lineage
 from hyperlax.study.state import StudyState
 
@@ -55,6 +57,19 @@ class Pedigree:
         trials, width = self._state.trials(), self._members
         told = sum(trial.state.is_finished() for trial in trials) // width
         return [self._generation(trials[first : first + width]) for first in range(0, told * width, width)]
+
+    def began(self) -> dict[int, CopyFrom]:
+        """How every recorded trial began, by number."""
+        found = {}
+        for trial in self._state.trials():
+            parent = trial.user_attrs[PARENT]
+            found[trial.number] = CopyFrom(trial.number if parent is None else parent, self._space.decode(trial.params))
+        return found
+
+    def shown(self) -> dict[int, Shown]:
+        """What every trial that is told scored, by number."""
+        trials = told_intervals(self._state.trials(), self._members)
+        return {trial.number: Shown(np.array([[score_of(trial)]]), True) for trial in trials}
 
     def _generation(self, trials: Sequence[FrozenTrial]) -> Generation:
         parents = [trial.user_attrs[PARENT] for trial in trials]

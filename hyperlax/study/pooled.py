@@ -7,14 +7,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from optuna.trial import FrozenTrial
 
 from hyperlax.arguments import StudyArguments
 from hyperlax.checkpoints import Checkpoints
-from hyperlax.engine.pruning import Rule, Standings, Verdict
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns, compute
 from hyperlax.pooling import OPEN, SUMMED, Advance, Dropped, Pools
+from hyperlax.schedulers.base import Continue, Decision, Scheduler, Shown, Stop
+from hyperlax.schedulers.registry import PRUNERS, PruningOptions
 from hyperlax.study.batch_files import failed_batch
 from hyperlax.study.course import Course, first_points, legal
 from hyperlax.study.endings import Endings
@@ -26,16 +28,68 @@ from hyperlax.trial import NOT_FINITE, BatchResult, Curve, HparamBatch, Outcome
 log = logging.getLogger(__name__)
 
 
-def rule_of(arguments: StudyArguments) -> Rule:
-    """By which trials of a study are pruned."""
-    return Rule(
-        arguments.pruner,
+def pruner_of(arguments: StudyArguments) -> Scheduler:
+    """Make the scheduler of a study."""
+    options = PruningOptions(
+        list(arguments.judged.values()),
+        len(arguments.objectives),
         arguments.num_evaluations,
         arguments.pruner_min_segments,
         arguments.pruner_reduction_factor,
         arguments.pruner_percentile,
-        arguments.num_seeds if arguments.seed_schedule == "racing" else 1,
+        seeds_in_turn(arguments),
     )
+    return PRUNERS[arguments.pruner].make(options)
+
+
+def seeds_in_turn(arguments: StudyArguments) -> int:
+    """Return how many training runs of a trial follow one another."""
+    return arguments.num_seeds if arguments.seed_schedule == "racing" else 1
+
+
+class Standings:
+    """What the trials of a study have shown so far, and what a scheduler decided about them."""
+
+    def __init__(self, scheduler: Scheduler):
+        self._scheduler = scheduler
+        self._shown: dict[int, Shown] = {}
+        self._decided: dict[int, Decision] = {}
+
+    def expect(self, trial: int) -> None:
+        """Add a trial that has shown nothing yet, or restart one."""
+        self._shown[trial] = Shown(np.empty((0, 0)), False)
+        self._decided.pop(trial, None)
+
+    def report(self, trial: int, values: Sequence[float]) -> None:
+        """Add what a trial shows at the end of its next segment."""
+        before, row = self._shown[trial].values, np.array([values], np.float64)
+        self._shown[trial] = Shown(np.vstack([before, row]) if len(before) else row, False)
+
+    def end(self, trial: int, segments: int | None = None) -> None:
+        """Note that a trial shows nothing more. segments: that count, by default all."""
+        self._shown[trial] = Shown(self._shown[trial].values[:segments], True)
+
+    def lasted(self, trial: int) -> int:
+        """Return how many segments of a trial are settled."""
+        if self._shown[trial].has_ended:
+            return len(self._shown[trial].values)
+        decision = self._decided.get(trial)
+        return decision.segment if isinstance(decision, Continue | Stop) else 0
+
+    def has_ended(self, trial: int) -> bool:
+        return self._shown[trial].has_ended
+
+    def is_settled(self, trial: int) -> bool:
+        """Return whether nothing that a trial has shown waits for a decision."""
+        return self.lasted(trial) == len(self._shown[trial].values)
+
+    def settle(self) -> dict[int, Stop]:
+        """Decide all that can be decided by now. Return the trials that stop, which have ended by that."""
+        self._decided = self._scheduler.decide(self._shown)
+        stopped = {number: stop for number, stop in self._decided.items() if isinstance(stop, Stop)}
+        for number, stop in stopped.items():
+            self.end(number, stop.segment)
+        return stopped
 
 
 class PooledTraining:
@@ -64,7 +118,8 @@ class PooledTraining:
         self._state, self._endings = state, endings
         self._standings, self._pools, self._checkpoints = standings, pools, checkpoints
         self._progress, self._lanes, self._asked, self._changed = progress, lanes, asked, changed
-        self._rule, self._judged = standings.rule, list(arguments.judged)
+        self._segments, self._in_turn = arguments.num_evaluations, seeds_in_turn(arguments)
+        self._judged = list(arguments.judged)
         self._courses: dict[int, Course] = {}
         self._waiting: list[int] = []
         self._ended: list[tuple[Course, Outcome]] = []
@@ -157,7 +212,7 @@ class PooledTraining:
         return self._arguments.n_trials - begun
 
     def _is_to_repeat(self, course: Course) -> bool:
-        is_over = course.has_failed or len(course.done) == self._rule.seeds
+        is_over = course.has_failed or len(course.done) == self._in_turn
         return not is_over and self._standings.is_settled(course.trial.number)
 
     def _take(self, advance: Advance) -> None:
@@ -170,18 +225,18 @@ class PooledTraining:
         if advance.fault_step is not None:
             course.has_failed = True
             self._leave(course)
-        elif advance.segments == self._rule.segments:
+        elif advance.segments == self._segments:
             course.done.append(advance.curve)
             course.policies += [advance.policy] if advance.policy else []
             self._leave(course)
 
     def _before(self, advance: Advance) -> int:
         """Segments of the repetitions before the present one."""
-        return advance.repetition * self._rule.segments
+        return advance.repetition * self._segments
 
     def _values(self, course: Course, advance: Advance, segment: int) -> list[float]:
         """By what it is judged after a segment of the present repetition; in the midst of a later one, those of the ones before."""
-        if advance.repetition and segment < self._rule.segments:
+        if advance.repetition and segment < self._segments:
             return course.shown[-1]
         together = Course(course.trial, done=[*course.done, first_points(advance.curve, segment + 1)], latest=advance)
         metrics = compute(
@@ -191,25 +246,22 @@ class PooledTraining:
 
     def _settle(self) -> None:
         """End those that are pruned, and those that have failed or are complete and have no verdict to fear."""
-        for number, verdict in self._standings.settle().items():
+        for number, stop in self._standings.settle().items():
             course = self._courses[number]
-            del course.shown[verdict.segment :]
-            self._end(course, course.outcome("PRUNED", self._reason(verdict), self._until(course, verdict)))
+            del course.shown[stop.segment :]
+            self._end(course, course.outcome("PRUNED", stop.reason, self._until(course, stop)))
         for course in list(self._courses.values()):
             if not self._standings.is_settled(course.trial.number) or course.latest is None:
                 continue
             if course.has_failed:
                 curve = course.latest.curve
                 self._end(course, course.outcome("FAIL", NOT_FINITE, curve))
-            elif len(course.done) == self._rule.seeds:
+            elif len(course.done) == self._in_turn:
                 self._end(course, course.outcome("COMPLETE", "", course.curve()))
 
-    def _until(self, course: Course, verdict: Verdict) -> Curve:
+    def _until(self, course: Course, stop: Stop) -> Curve:
         """The curve of a trial until it was pruned."""
-        return course.curve(verdict.segment + 1 if verdict.segment < self._rule.segments else None)
-
-    def _reason(self, verdict: Verdict) -> str:
-        return verdict.sentence(self._rule.segments * self._rule.seeds)
+        return course.curve(stop.segment + 1 if stop.segment < self._segments else None)
 
     def _end(self, course: Course, outcome: Outcome) -> None:
         if not self._standings.has_ended(course.trial.number):

@@ -11,7 +11,7 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from hyperlax.agent import save_agent
 from hyperlax.checkpoints import Checkpoint, Head
-from hyperlax.engine.population import Measured, Point, Population, Selection, ranking
+from hyperlax.engine.population import Measured, Point, Population
 from hyperlax.envs import canonical
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import write_json
@@ -31,6 +31,9 @@ from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import FixedSampler
+from hyperlax.schedulers.base import CopyFrom
+from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions, ranking
+from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.study import findings
 from hyperlax.study.agents import about_recipe, about_training, agent_path
 from hyperlax.study.batch_files import TrialEnd, judge_all, write_batch
@@ -69,7 +72,6 @@ class PopulationLoop:
         self._directory, self._manifest = directory, manifest
         self._make, self._analyse = make, analyse
         self._reference = ReferenceReturns(**manifest.reference)
-        self._selection = selection_of(arguments, recipe)
         self._checkpoint = Checkpoint(directory.checkpoints / CHECKPOINT, 0.0)
         self._schedule_file = directory.root / SCHEDULE_FILE
         self._stop = Stop()
@@ -132,10 +134,13 @@ class PopulationLoop:
         if not self._pedigree.trials(interval):
             size = self._arguments.population_size
             if interval == 0:
-                source, params = np.arange(size), self._selection.begin(size)
+                source, params = list(range(size)), scheduler_of(self._arguments, self._recipe).first()
             else:
-                source, params = self._selection.go_on(self._pedigree.history()[:interval])
-            self._pedigree.record(interval, source.tolist(), params)
+                scheduler = scheduler_of(self._arguments, self._recipe, self._pedigree.began())
+                decisions = scheduler.decide(self._pedigree.shown()).values()
+                copies = [decision for decision in decisions if isinstance(decision, CopyFrom)]
+                source, params = [copy.source % size for copy in copies], [dict(copy.params) for copy in copies]
+            self._pedigree.record(interval, source, params)
         frozen = self._pedigree.trials(interval)
         self._state.start(trial.number for trial in frozen)
         return [self._state.trial(trial) for trial in frozen]
@@ -277,9 +282,14 @@ class PopulationLoop:
         self._analyse(replace(findings.record_of(*parts), lineage=lineage))
 
 
-def selection_of(arguments: PopulationArguments, recipe: Recipe) -> Selection:
-    """The rule of a run. recipe: its space is what is explored."""
-    return Selection(recipe.space, arguments.explore, arguments.quantile, arguments.seed)
+def scheduler_of(
+    arguments: PopulationArguments, recipe: Recipe, recorded: Mapping[int, CopyFrom] | None = None
+) -> PopulationBasedTraining:
+    """Make the scheduler of a run. recipe: its space is explored. recorded: how trials began."""
+    options = PopulationOptions(
+        recipe.space, arguments.population_size, arguments.num_intervals, arguments.quantile, arguments.seed
+    )
+    return PopulationBasedTraining(options, EXPLORERS[arguments.explore].explore, recorded)
 
 
 def resume_command(root: Path) -> str:

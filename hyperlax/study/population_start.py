@@ -12,7 +12,6 @@ from pathlib import Path
 import optuna
 
 from hyperlax.arguments import flag_of
-from hyperlax.engine.pb2 import is_continuous
 from hyperlax.engine.population import Population
 from hyperlax.envs import canonical, slug
 from hyperlax.errors import HyperlaxError, UsageError
@@ -20,11 +19,12 @@ from hyperlax.fields import filled
 from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.population import explored, make_members
 from hyperlax.recipe import Recipe, RunLength, dotted
+from hyperlax.schedulers.pb2 import is_continuous
 from hyperlax.space import Distribution
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running
 from hyperlax.study.manifest import Manifest, installed_versions, space_to_json
-from hyperlax.study.population import PopulationLoop, resume_command, selection_of
+from hyperlax.study.population import PopulationLoop, resume_command, scheduler_of
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
 from hyperlax.study.training import reference_returns
@@ -65,7 +65,7 @@ def run_population(
 def make_population(arguments: PopulationArguments, recipe: Recipe) -> Population:
     """The engine's members of a run. Raises UsageError for what the engine cannot run."""
     base = recipe.config.algorithm
-    params = selection_of(arguments, recipe).begin(arguments.population_size)
+    params = scheduler_of(arguments, recipe).first()
     return make_members(
         base,
         recipe.space,

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.constraints import violations
+from hyperlax.constraints import parse_constraint, violations
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
 from hyperlax.files import cell
@@ -41,6 +41,7 @@ class Projection:
         self._database, self._journal, self._directory = database, journal, directory
         self._space, self._base = space, base
         self._objectives, self._constraints = objectives, constraints
+        self._needed = {*objectives, *(parse_constraint(text).metric for text in constraints)}
 
     def refuse_older_copy(self) -> None:
         """HyperlaxError if a trial has ended on disk that the database does not even have."""
@@ -71,7 +72,7 @@ class Projection:
         self.apply_changes()
         recorded = 0
         for path in dict.fromkeys(self._unrecorded().values()):
-            ends, name = read_ends(path), self._directory.name(path)
+            ends, name = read_ends(path, self._needed), self._directory.name(path)
             self._check_hyperparams(path)
             open_trials = {trial.number for trial in self._database.trials() if not trial.state.is_finished()}
             counting = [e for e in ends if e.number in open_trials and (e.number, name) not in self._journal.retried]

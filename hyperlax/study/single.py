@@ -79,7 +79,7 @@ def run_single(
             study_name=directory.name,
             recipe=recipe.name,
             environment=canonical(arguments.env_config),
-            objectives={LEADING: METRICS[LEADING]},
+            objectives={LEADING: METRICS[LEADING].direction},
             arguments=arguments.to_json(),
             command="",
             versions=installed_versions(),

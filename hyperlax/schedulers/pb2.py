@@ -1,8 +1,8 @@
-"""Population-based bandits: where a copy goes on is where a Gaussian process expects most.
+"""Population-based bandits: a copy continues where a Gaussian process expects the largest gain.
 
 Parker-Holder et al., "Provably Efficient Online Hyperparameter Optimization with Population-Based Bandits", 2020
 (arXiv:2002.02518). The process maps (interval t, hyperparameters x) to the change of return over the interval, with the kernel
-k_SE(x, x') (1 - epsilon)^(|t - t'| / 2): a squared exponential that forgets. A copy takes the x of greatest upper confidence
+k_SE(x, x') (1 - epsilon)^(|t - t'| / 2): a squared exponential that forgets. A copy takes the x with the greatest upper confidence
 bound; copies of the same interval enter the variance of the next one as points whose values are not known yet. The only importer
 of scikit-learn.
 """
@@ -17,42 +17,43 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.engine.population import Generation, Params, drawn
+from hyperlax.schedulers.explore import Params, resample
+from hyperlax.schedulers.pbt import Generation
 from hyperlax.space import Distribution, LogUniform, Numeric, UniformContinuous
 
 CANDIDATES = 1000
 """Random points among which the bound is maximized."""
 NEWEST = 1000
-"""Data that the process sees: its cost grows with the third power."""
+"""Changes of return that the process sees, the latest ones: its cost grows with the third power."""
 WIDE = 1e6
 """A length scale beyond which a coordinate does not count."""
 
 
 def is_continuous(distribution: Distribution) -> bool:
-    """Whether the process takes it; the others are drawn anew."""
+    """Return whether the process models a hyperparameter; the others are sampled."""
     return isinstance(distribution, (LogUniform, UniformContinuous))
 
 
 def suggest(
     space: Mapping[str, Distribution],
     history: Sequence[Generation],
-    origins: Mapping[int, Params],
+    copied: Mapping[int, Params],
     streams: Mapping[int, np.random.Generator],
 ) -> dict[int, Params]:
-    """Member -> hyperparameters, of the members that copy. origins: what each has copied; its random numbers are `streams`.
+    """Return the hyperparameters of the members in `copied`, which copied those.
 
-    Without any change of return to learn from, which takes two intervals, everything is drawn anew.
+    Without any change of return to learn from, which takes two intervals, every hyperparameter is sampled.
     """
     names = [name for name in sorted(space) if is_continuous(space[name])]
     times, points, changes = _data(space, names, history)
     now, pending = len(history), np.zeros((0, len(names)))
     process = _fitted(_with_time(times, points), changes) if len(changes) else None
     found = {}
-    for member in sorted(origins):
-        draw = streams[member]
-        params = {name: drawn(space[name], draw) for name in sorted(space)}
+    for member in sorted(copied):
+        random = streams[member]
+        params = resample(space, random)
         if process is not None:
-            candidates = draw.random((CANDIDATES, len(names)))
+            candidates = random.random((CANDIDATES, len(names)))
             chosen = candidates[_best(process, now, pending, candidates)]
             pending = np.vstack([pending, chosen])
             params |= {name: _value(space[name], place) for name, place in zip(names, chosen, strict=True)}
@@ -63,7 +64,10 @@ def suggest(
 def _data(
     space: Mapping[str, Distribution], names: Sequence[str], history: Sequence[Generation]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """int[n], float64[n, d] in the unit cube and float64[n]: every interval after the first, of members that did not fail."""
+    """Return the intervals, int[n], points in the unit cube, float64[n, d], and changes of return, float64[n].
+
+    Of every interval after the first, and of members that did not fail.
+    """
     rows = [
         (interval, [_place(space[name], after.params[member][name]) for name in names], change)
         for interval, (before, after) in enumerate(itertools.pairwise(history), start=1)
@@ -75,7 +79,7 @@ def _data(
 
 
 def _best(process: Any, now: int, pending: np.ndarray, candidates: np.ndarray) -> int:
-    """Which candidate has the greatest upper confidence bound, whose width is that of the authors' implementation."""
+    """Return the index of the candidate with the greatest upper confidence bound, as wide as in the authors' implementation."""
     asked, data = _with_time(np.full(len(candidates), now), candidates), process.X_train_
     known = np.vstack([data, _with_time(np.full(len(pending), now), pending)])
     imagined = _process(process.kernel_, None).fit(known, np.zeros(len(known)))  # the variance does not see the values
@@ -85,7 +89,7 @@ def _best(process: Any, now: int, pending: np.ndarray, candidates: np.ndarray) -
 
 
 def _fitted(points: np.ndarray, changes: np.ndarray) -> Any:
-    """A process whose length scales, forgetting and noise are those of greatest likelihood; changes standardized."""
+    """Fit a process whose length scales, forgetting and noise maximize the likelihood of the standardized changes."""
     from sklearn.gaussian_process.kernels import RBF, Matern, WhiteKernel  # pyright: ignore[reportMissingImports]
 
     dimensions = points.shape[1] - 1
@@ -94,14 +98,14 @@ def _fitted(points: np.ndarray, changes: np.ndarray) -> Any:
     spread = changes.std()
     standardized = (changes - changes.mean()) / (spread if spread > 0 else 1.0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a length scale that ends at its bound
+        warnings.simplefilter("ignore")  # a length scale may end at its bound
         return _process(over_space * over_time + WhiteKernel(0.1, (1e-3, 1.0)), "fmin_l_bfgs_b").fit(
             points, standardized
         )
 
 
 def _process(kernel: Any, optimizer: Any) -> Any:
-    """optimizer: of the kernel's parameters; None keeps them, which scikit-learn's annotations forget."""
+    """Make a process. optimizer: fits the kernel's parameters; None, which scikit-learn's annotations forget, keeps them."""
     from sklearn.gaussian_process import GaussianProcessRegressor  # pyright: ignore[reportMissingImports]
 
     return GaussianProcessRegressor(kernel, optimizer=optimizer, alpha=1e-8)
@@ -112,7 +116,7 @@ def _with_time(times: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _place(distribution: Distribution, value: float) -> float:
-    """Where a value is in its domain, from 0 to 1, by its logarithm where that is uniform."""
+    """Return the place of a value in its domain, from 0 to 1, by its logarithm where that is uniform."""
     assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
     if distribution.logarithmic:
@@ -121,7 +125,7 @@ def _place(distribution: Distribution, value: float) -> float:
 
 
 def _value(distribution: Distribution, place: float) -> float:
-    """The inverse of `_place`."""
+    """Return the value at a place: the inverse of `_place`."""
     assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
     value = low * (high / low) ** place if distribution.logarithmic else low + place * (high - low)

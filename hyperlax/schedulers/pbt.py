@@ -1,0 +1,179 @@
+"""Population-based training: after each interval the worst members continue from copies of the best, with other hyperparameters.
+
+Jaderberg et al., "Population Based Training of Neural Networks", 2017 (arXiv:1711.09846): exploit by truncation selection,
+explore by perturbing or resampling. A member keeps its hyperparameters until it is replaced.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Shown, Stop
+from hyperlax.schedulers.explore import Params, perturb, resample, stream
+from hyperlax.space import Distribution
+
+INITIAL, EXPLOIT, EXPLORE = 0, 1, 2
+"""Uses of random numbers: the second number of their `stream`, after the seed."""
+
+
+class Generation(NamedTuple):
+    """A population over one interval.
+
+    params: of each member. source: int[members], the member of the interval before that each continues from; in the first
+    interval the member itself. scores: float64[members], the return at the interval's end; nan for a member that failed.
+    """
+
+    params: list[Params]
+    source: np.ndarray
+    scores: np.ndarray
+
+
+Explore = Callable[
+    [Mapping[str, Distribution], Sequence[Generation], Mapping[int, Params], Mapping[int, np.random.Generator]],
+    dict[int, Params],
+]
+"""space, past intervals, params that were copied by member, random numbers by member -> the new params of those members."""
+
+
+def perturb_copies(
+    space: Mapping[str, Distribution],
+    history: Sequence[Generation],
+    copied: Mapping[int, Params],
+    streams: Mapping[int, np.random.Generator],
+) -> dict[int, Params]:
+    """Move the hyperparameters of copies a little."""
+    return {member: perturb(space, params, streams[member]) for member, params in copied.items()}
+
+
+def resample_copies(
+    space: Mapping[str, Distribution],
+    history: Sequence[Generation],
+    copied: Mapping[int, Params],
+    streams: Mapping[int, np.random.Generator],
+) -> dict[int, Params]:
+    """Sample the hyperparameters of copies."""
+    return {member: resample(space, streams[member]) for member in copied}
+
+
+@dataclass(frozen=True)
+class PopulationOptions:
+    """Options of population-based training.
+
+    quantile: the share of members that is replaced, and the share that they copy from.
+    """
+
+    space: Mapping[str, Distribution]
+    members: int
+    intervals: int
+    quantile: float
+    seed: int
+
+
+class PopulationBasedTraining:
+    """A scheduler of generations. Trial interval x members + member is a member over one interval.
+
+    The decision about a trial says how its successor, the trial `members` numbers later, begins.
+
+    Args:
+      options: The population.
+      explore: Changes the hyperparameters of copies.
+      recorded: How trials began, by number, where that was decided before; all others follow from the seed.
+    """
+
+    def __init__(self, options: PopulationOptions, explore: Explore, recorded: Mapping[int, CopyFrom] | None = None):
+        self._options, self._explore = options, explore
+        self._began: dict[int, CopyFrom] = dict(recorded or {})
+
+    def first(self) -> list[Params]:
+        """Return the hyperparameters of the first interval, by member."""
+        space, seed = self._options.space, self._options.seed
+        return [resample(space, stream(seed, INITIAL, member)) for member in range(self._options.members)]
+
+    def decide(self, shown: Mapping[int, Shown]) -> dict[int, Decision]:
+        """Return a decision for every member of the last interval once all of them have ended it.
+
+        A trial's last value in the first column is its score. CopyFrom for each; Continue where this was the last interval; Stop
+        where no member has a finite score.
+        """
+        members, interval = self._options.members, (len(shown) - 1) // self._options.members
+        trials = range(interval * members, (interval + 1) * members)
+        if not shown or not all(_is_over(shown.get(number)) for number in trials):
+            return {}
+        if not np.isfinite([_score(shown[number]) for number in trials]).any():
+            reason = f"every member failed in interval {interval}"
+            return {number: Stop(len(shown[number].values), reason) for number in trials}
+        if interval + 1 == self._options.intervals:
+            return {number: Continue(len(shown[number].values)) for number in trials}
+        self._begin_until(interval + 1, shown)
+        return {number: self._began[number + members] for number in trials}
+
+    def _begin_until(self, last: int, shown: Mapping[int, Shown]) -> None:
+        """Decide how the trials of every interval up to `last` begin."""
+        members = self._options.members
+        for member, params in enumerate(self.first()):
+            self._began.setdefault(member, CopyFrom(member, params))
+        for interval in range(1, last + 1):
+            if (interval + 1) * members - 1 in self._began:
+                continue
+            history = [self._generation(past, shown) for past in range(interval)]
+            for member, (source, params) in enumerate(zip(*self._next(history), strict=True)):
+                origin = (interval - 1) * members + int(source)
+                self._began[interval * members + member] = CopyFrom(origin, params)
+
+    def _generation(self, interval: int, shown: Mapping[int, Shown]) -> Generation:
+        members = self._options.members
+        numbers = range(interval * members, (interval + 1) * members)
+        began = [self._began[number] for number in numbers]
+        scores = np.array([_score(shown[number]) for number in numbers])
+        return Generation(
+            [dict(own.params) for own in began], np.array([own.source % members for own in began]), scores
+        )
+
+    def _next(self, history: Sequence[Generation]) -> tuple[np.ndarray, list[Params]]:
+        """Return source and hyperparameters of each member for the interval after `history`."""
+        options, last, interval = self._options, history[-1], len(history)
+        source = exploit(last.scores, options.quantile, stream(options.seed, EXPLOIT, interval))
+        params = [dict(last.params[origin]) for origin in source]
+        copies = [member for member, origin in enumerate(source) if member != origin]
+        streams = {member: stream(options.seed, EXPLORE, interval, member) for member in copies}
+        changed = self._explore(options.space, history, {m: params[m] for m in copies}, streams) if copies else {}
+        return source, [changed.get(member, own) for member, own in enumerate(params)]
+
+
+def ranking(scores: np.ndarray) -> np.ndarray:
+    """Return int[members], the members best first: ties by number, those without a finite score last."""
+    return np.argsort(np.where(np.isfinite(scores), -scores, np.inf), kind="stable")
+
+
+def quantile_size(members: int, quantile: float) -> int:
+    """Return the number of members in a quantile: rounded up, at most half of them."""
+    return min(math.ceil(quantile * members - 1e-9), members // 2)
+
+
+def exploit(scores: np.ndarray, quantile: float, random: np.random.Generator) -> np.ndarray:
+    """Return int[members], the member that each continues from.
+
+    Each of the worst quantile continues from a random one of the best, the rest from themselves. Every member without a finite
+    score is replaced, and none is copied. At least one score has to be finite.
+    """
+    members, finite = len(scores), int(np.isfinite(scores).sum())
+    width, order = quantile_size(members, quantile), ranking(scores)
+    best, replaced = order[: min(width, finite)], order[members - max(width, members - finite) :]
+    source = np.arange(members)
+    for member in sorted(replaced):
+        source[member] = best[random.integers(len(best))]
+    return source
+
+
+def _is_over(trial: Shown | None) -> bool:
+    return trial is not None and (trial.has_ended or len(trial.values) > 0)
+
+
+def _score(trial: Shown) -> float:
+    """Return the return at the end of a trial's interval; nan if it failed."""
+    return float(trial.values[-1, 0]) if len(trial.values) else math.nan

@@ -1,0 +1,247 @@
+"""Pruning: a trial stops early if it does badly at the end of a segment, compared with the trials numbered below it.
+
+A trial's fate follows from learning curves and trial numbers alone: not from the number of lanes, the order in which trials end
+or interruptions. The first trial has no rivals and always continues.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hyperlax.pareto import crowding_distances, non_dominated_ranks
+from hyperlax.schedulers.base import Continue, Decision, Shown, Stop
+
+MIN_RIVALS = 5
+"""With fewer rivals the median says nothing: as Optuna's `n_startup_trials`."""
+
+
+class Rule(Protocol):
+    """When a trial is compared with earlier ones, and how many continue. Segments count from 1."""
+
+    def judges(self, trial: int, segment: int) -> bool:
+        """Return whether the trial may be pruned after this segment, which is not its last."""
+        ...
+
+    def group(self, trial: int) -> int:
+        """Return the group of the trial: only trials of the same group are rivals."""
+        ...
+
+    def keeps(self, segment: int, better: int, rivals: int) -> bool:
+        """Return whether a trial continues after this segment if `better` of its `rivals` are better."""
+        ...
+
+    def carries(self, segment: int) -> bool:
+        """Return whether trials that ended before this segment are rivals too, by the last values they showed."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoPruning:
+    """A rule by which no trial stops."""
+
+    def judges(self, trial: int, segment: int) -> bool:
+        return False
+
+    def group(self, trial: int) -> int:
+        return 0
+
+    def keeps(self, segment: int, better: int, rivals: int) -> bool:
+        return True
+
+    def carries(self, segment: int) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class SuccessiveHalving:
+    """Successive halving: the best 1/reduction_factor continue past each rung, min_segments x reduction_factor^i segments.
+
+    ASHA in its stopping form: Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020.
+    """
+
+    min_segments: int
+    reduction_factor: int
+
+    def judges(self, trial: int, segment: int) -> bool:
+        return self._is_rung(segment, self.min_segments)
+
+    def group(self, trial: int) -> int:
+        return 0
+
+    def keeps(self, segment: int, better: int, rivals: int) -> bool:
+        return better < max(1, (rivals + 1) // self.reduction_factor)
+
+    def carries(self, segment: int) -> bool:
+        return False
+
+    def _is_rung(self, segment: int, first: int) -> bool:
+        rung = first
+        while rung < segment:
+            rung *= self.reduction_factor
+        return rung == segment
+
+
+@dataclass(frozen=True)
+class Hyperband(SuccessiveHalving):
+    """Successive halving in brackets that begin at different rungs. Li et al., "Hyperband", 2018.
+
+    Bracket b of B begins after min_segments x factor^b segments. Of every period of trials it takes
+    ceil(B factor^s / (s + 1)), where s = B - 1 - b, as in Hyperband's table. segments: of a whole training run.
+    """
+
+    segments: int
+
+    def judges(self, trial: int, segment: int) -> bool:
+        return self._is_rung(segment, self.min_segments * self.reduction_factor ** self.group(trial))
+
+    def group(self, trial: int) -> int:
+        shares = self._shares()
+        place = trial % sum(shares)
+        return next(b for b in range(len(shares)) if place < sum(shares[: b + 1]))
+
+    def _shares(self) -> list[int]:
+        brackets, rung = 1, self.min_segments * self.reduction_factor
+        while rung < self.segments:
+            brackets, rung = brackets + 1, rung * self.reduction_factor
+        return [math.ceil(brackets * self.reduction_factor**later / (later + 1)) for later in reversed(range(brackets))]
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """Percentile rule: a trial continues while it is among the best `share` of all earlier ones; compared after every segment.
+
+    After the median stopping rule of Golovin et al., "Google Vizier", 2017, with the last value that each earlier trial showed by
+    then in place of running averages.
+    """
+
+    min_segments: int
+    share: float
+
+    def judges(self, trial: int, segment: int) -> bool:
+        return segment >= self.min_segments
+
+    def group(self, trial: int) -> int:
+        return 0
+
+    def keeps(self, segment: int, better: int, rivals: int) -> bool:
+        return rivals < MIN_RIVALS or better < math.ceil((rivals + 1) * self.share)
+
+    def carries(self, segment: int) -> bool:
+        return True
+
+
+class Pruner:
+    """A scheduler that stops trials by a rule.
+
+    A trial's values at a segment are compared once every rival has reached that segment or ended before it. The first objectives
+    decide; the columns after a single objective break ties.
+
+    Args:
+      rule: Decides when trials are compared and how many continue.
+      segments: Segments of a trial that nothing stops, over all of its training runs.
+      directions: "minimize" or "maximize", for each column of `Shown.values`.
+      objectives: Number of columns that are objectives, the first ones.
+    """
+
+    def __init__(self, rule: Rule, segments: int, directions: Sequence[str], objectives: int):
+        self._rule, self._segments, self._objectives = rule, segments, objectives
+        self._signs = np.array([1.0 if direction == "maximize" else -1.0 for direction in directions])
+        self._settled: dict[int, int] = {}
+        self._stopped: dict[int, Stop] = {}
+
+    def decide(self, shown: Mapping[int, Shown]) -> dict[int, Decision]:
+        """Return Continue or Stop for every trial that has settled segments and has not ended. Others wait.
+
+        A trial that has ended is taken as it is. One whose last row of values is nan has failed there: what it showed before is
+        still judged.
+        """
+        shown = dict(sorted(shown.items()))
+        running = [number for number, trial in shown.items() if not trial.has_ended]
+        self._forget(shown)
+        for number in running:
+            self._settle(number, shown)
+        settled: dict[int, Decision] = {n: Continue(self._settled[n]) for n in running if self._settled.get(n)}
+        return settled | {n: self._stopped[n] for n in running if n in self._stopped}
+
+    def _forget(self, shown: Mapping[int, Shown]) -> None:
+        """Forget what was decided about trials that have ended or have restarted."""
+        for number in list(self._settled):
+            trial = shown.get(number)
+            if trial is None or trial.has_ended or _length(trial) < self._settled[number]:
+                del self._settled[number]
+                self._stopped.pop(number, None)
+
+    def _settle(self, number: int, shown: Mapping[int, Shown]) -> None:
+        """Judge a trial segment by segment, up to the first that cannot be judged yet."""
+        while number not in self._stopped and self._settled.get(number, 0) < _length(shown[number]):
+            segment = self._settled.get(number, 0) + 1
+            if segment < self._segments and self._rule.judges(number, segment):
+                rivals = self._rivals(number, shown)
+                if not all(self._is_known(rival, segment, shown) for rival in rivals):
+                    return
+                if stop := self._judge(number, segment, rivals, shown):
+                    self._stopped[number] = stop
+            self._settled[number] = segment
+
+    def _rivals(self, number: int, shown: Mapping[int, Shown]) -> list[int]:
+        group = self._rule.group(number)
+        return [other for other in shown if other < number and self._rule.group(other) == group]
+
+    def _is_known(self, rival: int, segment: int, shown: Mapping[int, Shown]) -> bool:
+        """Return whether it is known what a rival shows at a segment: it survived until there, or has ended before."""
+        trial, settled, length = shown[rival], self._settled.get(rival, 0), _length(shown[rival])
+        if trial.has_ended or rival in self._stopped or (_has_failed(trial) and settled == length):
+            return True
+        return settled >= segment - 1 and length >= segment
+
+    def _judge(self, number: int, segment: int, rivals: Sequence[int], shown: Mapping[int, Shown]) -> Stop | None:
+        own, curves = shown[number].values[segment - 1], [self._values(rival, shown) for rival in rivals]
+        if self._rule.carries(segment):
+            rows = [values[min(segment, len(values)) - 1] for values in curves if len(values)]
+        else:
+            rows = [values[segment - 1] for values in curves if len(values) >= segment]
+        others = np.array(rows, np.float64).reshape(len(rows), len(self._signs))
+        better = count_better(self._signs * own, self._signs * others, self._objectives)
+        if self._rule.keeps(segment, better, len(rows)):
+            return None
+        place = f"pruned after segment {segment} of {self._segments}"
+        return Stop(segment, f"{place}: {better} of {len(rows)} earlier trials were better")
+
+    def _values(self, number: int, shown: Mapping[int, Shown]) -> np.ndarray:
+        """Return float64[segments, columns], the values of a trial that count."""
+        stop = self._stopped.get(number)
+        return shown[number].values[: stop.segment if stop else _length(shown[number])]
+
+
+def count_better(own: np.ndarray, rivals: np.ndarray, objectives: int) -> int:
+    """Return how many rivals, float64[n, columns], rank above `own`, float64[columns]. Larger is better.
+
+    With one objective these are the rivals that are larger in the first column in which they differ. With several, which are all
+    columns, these are the rivals of a lower non-dominated rank, and of the same rank those with a larger crowding distance (Deb et
+    al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002).
+
+    >>> count_better(np.array([3.0, 0.5]), np.array([[1.0, 0.9], [3.0, 0.4], [3.0, 0.6], [4.0, 0.1]]), objectives=1)
+    2
+    """
+    if objectives == 1:
+        first = (rivals != own).argmax(axis=1)
+        return int((rivals[np.arange(len(rivals)), first] > own[first]).sum())
+    everyone = np.vstack([own, rivals])
+    ranks = non_dominated_ranks(everyone)
+    front = np.flatnonzero(ranks == ranks[0])
+    crowding = crowding_distances(everyone[front])
+    return int((ranks < ranks[0]).sum() + (crowding[1:] > crowding[0]).sum())
+
+
+def _has_failed(trial: Shown) -> bool:
+    return len(trial.values) > 0 and bool(np.isnan(trial.values[-1, 0]))
+
+
+def _length(trial: Shown) -> int:
+    """Return the number of segments that a trial has finished without failing."""
+    return len(trial.values) - _has_failed(trial)

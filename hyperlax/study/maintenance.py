@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
-import optuna
-from optuna.trial import TrialState
-
 from hyperlax.arguments import StudyArguments
 from hyperlax.errors import UsageError
 from hyperlax.files import replacing
@@ -40,7 +37,6 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
     batch that is damaged too; HyperlaxError if a batch is another study's. The damaged database stays in place until the new
     one is whole.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_search(arguments, recipe.space)
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
@@ -81,7 +77,6 @@ def invalidate(
     Metrics stay with the trials, their batches on disk. Samplers take the trials for failed from the next super-batch on.
     UsageError before anything is changed, for a directory without a study or a trial that does not exist.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not trials:
         raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
     directory, objectives = StudyDirectory(root), arguments.objectives
@@ -99,7 +94,7 @@ def invalidate(
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its record is kept.")
             for work in findings.prepare(analyse, arguments, recipe, manifest, directory, state):
                 work()
-            if any(trial.state == TrialState.COMPLETE for trial in state.trials()):
+            if any(trial.state.name == "COMPLETE" for trial in state.trials()):
                 print_best(state, objectives)
             else:
                 print("No trial is left in the ranking.")

@@ -20,9 +20,10 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hyperlax.analysis import write_study_pages
+from hyperlax.analysis.pages import write_study_pages
 from hyperlax.analysis.plots import draw_all
 from hyperlax.analysis.report import report
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.importances import importances
 from hyperlax.study.record import StudyRecord
 from tests.made_up_studies import large_study
@@ -78,7 +79,7 @@ def main() -> None:
             record = large_study(root, trials, objectives)
             known = optunas_trials(record)
             shares = seconds(lambda: importances(known, record.objectives))  # noqa: B023
-            alone = seconds(lambda: report(record, draw_all(record)))  # noqa: B023
+            alone = seconds(lambda: report(StudyData(record), draw_all(StudyData(record))))  # noqa: B023
             pages = seconds(lambda: write_study_pages(record))  # noqa: B023
             size = (root / "report.html").stat().st_size / 1e6
         print(

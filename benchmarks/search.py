@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import bootstrap
 
 from benchmarks.problems import SEVERAL, SINGLE, Problem
-from hyperlax.analysis.hypervolume import hypervolume
+from hyperlax.pareto import hypervolume
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.optuna import OptunaSampler
 from hyperlax.space import UniformContinuous
@@ -99,7 +99,7 @@ def volumes(problem: Problem, seed: int) -> tuple[float, float]:
     trials = POPULATION * GENERATIONS
     plain = optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
     found = ours(problem, "nsgaii", POPULATION, trials, seed), optunas(problem, plain, trials)
-    one, other = (hypervolume(np.array([t.values for t in side]), np.array(problem.reference)) for side in found)
+    one, other = (hypervolume(-np.array([t.values for t in side]), -np.array(problem.reference)) for side in found)
     return one, other
 
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from hyperlax.agent import Agent
     from hyperlax.analysis.curves import LearningCurve
-    from hyperlax.analysis.plots import Plot
     from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
 
 INTERRUPTED = (130, 143)
@@ -160,7 +159,7 @@ class Study:
 
     def report(self) -> Path:
         """Write `report.html` and the plots again, as of now; where it is."""
-        from hyperlax.analysis import write_study_pages
+        from hyperlax.analysis.pages import write_study_pages
 
         self.refresh()
         write_study_pages(self.record)
@@ -175,54 +174,55 @@ class Plots:
 
     def history(self) -> go.Figure:
         """Each COMPLETE trial's value, and the best until then."""
-        return self._draw("optimization_history")
+        return self.draw("optimization_history")
 
     def importances(self) -> go.Figure:
         """How much of the objective's variation each hyperparameter explains."""
-        return self._draw("param_importances")
+        return self.draw("param_importances")
 
     def learning_curves(self) -> go.Figure:
         """The ten best trials, with the spread of their seeds."""
-        return self._draw("learning_curves")
+        return self.draw("learning_curves")
 
     def parallel_coordinate(self) -> go.Figure:
         """A line a COMPLETE trial."""
-        return self._draw("parallel_coordinate")
+        return self.draw("parallel_coordinate")
 
     def slice(self) -> go.Figure:
         """Each hyperparameter on its own against the objective."""
-        return self._draw("slice")
+        return self.draw("slice")
 
     def contour(self) -> go.Figure:
         """The two most important hyperparameters together."""
-        return self._draw("contour")
+        return self.draw("contour")
 
     def timeline(self) -> go.Figure:
         """What each lane trained when."""
-        return self._draw("timeline")
+        return self.draw("timeline")
 
     def pareto_front(self) -> go.Figure:
         """The trials of several objectives."""
-        return self._draw("pareto_front")
+        return self.draw("pareto_front")
 
     def hypervolume(self) -> go.Figure:
         """What the trials so far of several objectives dominate."""
-        return self._draw("hypervolume_history")
+        return self.draw("hypervolume_history")
 
     def confirmation(self) -> go.Figure:
         """The best on new seeds."""
-        return self._draw("confirmation")
+        return self.draw("confirmation")
 
-    def _draw(self, name: str) -> go.Figure:
-        from hyperlax.analysis.plots import CONFIRMATION, HYPERVOLUME, PARETO, PLOTS
+    def draw(self, name: str) -> go.Figure:
+        """Draw any plot of the report by its file's name, e.g. `pbt_lineage`."""
+        from hyperlax.analysis.plots import PLOTS
+        from hyperlax.analysis.study_data import StudyData
 
-        record = self._study.record
-        plots: dict[str, Plot] = {plot.name: plot for plot in (PARETO, HYPERVOLUME, CONFIRMATION, *PLOTS)}
-        if name in (PARETO.name, HYPERVOLUME.name) and len(record.objectives) == 1:
-            raise HyperlaxError(f"{record.directory}: has one objective, so no Pareto front.")
-        if name == CONFIRMATION.name and record.confirmation is None:
-            raise HyperlaxError(f"{record.directory}: nothing is confirmed. Search with confirm_top.")
-        return plots[name].draw(record)
+        record, plots = self._study.record, {plot.name: plot for plot in PLOTS}
+        if name not in plots:
+            raise HyperlaxError(f"There is no plot {name!r}. There are {', '.join(plots)}.")
+        if not plots[name].applies(record):
+            raise HyperlaxError(f"{record.directory}: {plots[name].otherwise}")
+        return plots[name].draw(StudyData(record))
 
 
 def _flags(arguments: dict[str, Any], recipe: str | None, environment: str | None) -> SearchFlags:

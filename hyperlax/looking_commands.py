@@ -122,7 +122,7 @@ def watch(flags: WatchFlags) -> int:
 
 def report(flags: ReportFlags) -> int:
     """The pages at the study's root."""
-    from hyperlax.analysis import write_study_pages
+    from hyperlax.analysis.pages import write_study_pages
     from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.directory import StudyDirectory, check_writable
     from hyperlax.study.opened import open_study, with_confirmation

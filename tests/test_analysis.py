@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hyperlax.analysis import write_study_pages
+from hyperlax.analysis.pages import write_study_pages
 from hyperlax.files import read_csv
 from hyperlax.metrics import METRICS
 from hyperlax.study.ranking import pareto_front, ranked, winners

@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
-from hyperlax.analysis import write_analysis, write_study_pages
-from hyperlax.analysis.curves import read_curves, total_cost
-from hyperlax.analysis.hypervolume import hypervolume
+from hyperlax.analysis import plots, study_data
+from hyperlax.analysis.curves import read_curves
 from hyperlax.analysis.labels import short_names
-from hyperlax.analysis.plots import draw_all
-from hyperlax.analysis.plots.contour import contour, surface
-from hyperlax.analysis.plots.coordinates import coordinate
+from hyperlax.analysis.pages import write_study_pages
+from hyperlax.analysis.plots import contour, draw_all
+from hyperlax.analysis.plots.axes import coordinate
+from hyperlax.analysis.plots.base import SERIES, Plot
+from hyperlax.analysis.study_data import StudyData
+from hyperlax.api import Plots
+from hyperlax.files import read_csv
+from hyperlax.pareto import hypervolume
+from hyperlax.study.record import Lineage
 from tests.made_up_studies import ARGUMENTS, CRITIC_SIZES, SIZES, SPACE, study
 
 pytestmark = pytest.mark.timeout(120)
@@ -46,7 +54,7 @@ def test_one_objective_has_no_pareto_plot(tmp_path):
 
 def test_a_super_batch_shares_the_one_plotly_script(tmp_path):
     into = tmp_path / "optuna_exec_batch_0000" / "analysis"
-    write_analysis(study(tmp_path, [1.0, 2.0]), into)
+    write_study_pages(study(tmp_path, [1.0, 2.0]), into)
     assert sorted(path.name for path in into.iterdir()) == sorted(
         ["best_optuna_params.json", "trials.csv", *(f"{name}.html" for name in ALL_PLOTS)]
     )
@@ -58,7 +66,7 @@ def test_a_super_batch_shares_the_one_plotly_script(tmp_path):
 
 def test_failed_trials_are_in_no_plot(tmp_path):
     record = study(tmp_path, [1.0, 2.0, 3.0], failed={1})
-    drawings = {drawn.plot.name: json.loads(drawn.figure)["data"] for drawn in draw_all(record)}
+    drawings = {drawn.name: json.loads(drawn.figure)["data"] for drawn in draw_all(StudyData(record))}
     assert all(trace["x"] == [0, 2] for trace in drawings["optimization_history"])
     assert all(len(trace["y"]) == 2 for trace in drawings["slice"])
     assert all(len(axis["values"]) == 2 for axis in drawings["parallel_coordinate"][0]["dimensions"])
@@ -68,14 +76,16 @@ def test_failed_trials_are_in_no_plot(tmp_path):
 def test_the_best_so_far_follows_the_direction(tmp_path):
     objectives = {"peak_performance": "maximize", "seed_spread": "minimize"}
     record = study(tmp_path, [[1, 5], [3, 7], [2, 4]], objectives)
-    traces = {drawn.plot.name: json.loads(drawn.figure)["data"] for drawn in draw_all(record)}["optimization_history"]
+    traces = {drawn.name: json.loads(drawn.figure)["data"] for drawn in draw_all(StudyData(record))}[
+        "optimization_history"
+    ]
     lines = [trace["y"] for trace in traces if trace["mode"] == "lines"]
     assert lines == [[1, 3, 3], [5, 5, 4]]
 
 
 def test_learning_curves_show_the_ten_best_as_means_over_seeds(tmp_path):
     record = study(tmp_path, np.arange(14.0))
-    traces = json.loads(draw_all(record)[0].figure)["data"]
+    traces = json.loads(draw_all(StudyData(record))[0].figure)["data"]
     means = {trace["name"]: trace["y"] for trace in traces if trace.get("name", "").startswith("trial ")}
     assert sorted(means) == sorted(f"trial {number}: {number}" for number in range(4, 14))
     curve = read_curves([record.trials[13]])[13]
@@ -86,14 +96,14 @@ def test_learning_curves_show_the_ten_best_as_means_over_seeds(tmp_path):
 def test_learning_curves_show_the_aggregate_that_the_study_asked_for_and_say_so(tmp_path):
     record = replace(study(tmp_path, np.arange(2.0)), arguments={**ARGUMENTS, "aggregate": "worst"})
     write_study_pages(record)
-    traces = json.loads(draw_all(record)[0].figure)["data"]
+    traces = json.loads(draw_all(StudyData(record))[0].figure)["data"]
     (line,) = (trace["y"] for trace in traces if trace.get("name", "").startswith("trial 1: "))
     assert line == read_curves([record.trials[1]])[1].returns.min(axis=1).tolist()
     assert "Line: lowest over seeds." in (tmp_path / "report.html").read_text()
 
 
 def test_the_cost_is_the_sum_over_batches(tmp_path):
-    cost = total_cost(study(tmp_path, np.arange(9.0)))
+    cost = StudyData(study(tmp_path, np.arange(9.0))).cost
     assert (cost.batches, cost.steps, cost.compile_seconds, cost.wall_seconds) == (3, 720000, 10.5, 18.75)
     assert cost.duration == 5.5
     assert cost.steps_per_train_second == 720000 / 6
@@ -116,7 +126,7 @@ def test_logarithmic_axes_lie_in_powers_of_ten():
 def test_a_choice_that_is_a_list_has_its_own_place():
     axis = coordinate("sizes", "sizes", SPACE[SIZES])
     assert [axis.position(value) for value in SPACE[SIZES]["values"]] == [0.0, 1.0, 2.0]
-    with pytest.raises(ValueError, match="none of its choices"):
+    with pytest.raises(ValueError, match="not one of its choices"):
         axis.position([1, 2])
 
 
@@ -140,16 +150,18 @@ def test_the_hypervolume_is_the_share_of_a_grid_that_points_dominate(objectives)
     rng = np.random.default_rng(objectives)
     points = rng.integers(0, 7, size=(9, objectives)) / 6
     cells = np.stack(np.meshgrid(*[(np.arange(6) + 0.5) / 6] * objectives), axis=-1).reshape(-1, objectives)
-    below = np.all(points[None] <= cells[:, None], axis=2)
+    below = np.all(points[None] >= cells[:, None], axis=2)
     dominated = np.mean(np.any(below, axis=1))
-    assert hypervolume(points, np.ones(objectives)) == pytest.approx(dominated)
-    assert hypervolume(points + 2, np.ones(objectives)) == 0.0
+    assert hypervolume(points, np.zeros(objectives)) == pytest.approx(dominated)
+    assert hypervolume(points - 2, np.zeros(objectives)) == 0.0
 
 
 def test_the_hypervolume_history_rises_to_that_of_the_front(tmp_path):
     objectives = {"peak_performance": "maximize", "num_parameters": "minimize"}
     record = study(tmp_path, [[1, 5], [0, 9], [4, 7], [2, 1], [3, 8]], objectives, failed={4})
-    (trace,) = {drawn.plot.name: json.loads(drawn.figure)["data"] for drawn in draw_all(record)}["hypervolume_history"]
+    (trace,) = {drawn.name: json.loads(drawn.figure)["data"] for drawn in draw_all(StudyData(record))}[
+        "hypervolume_history"
+    ]
     box = (4 - 0) * (9 - 1)
     assert trace["x"] == [0, 1, 2, 3]
     assert trace["y"] == pytest.approx([1 * 4 / box, 1 * 4 / box, (4 * 2 + 1 * 2) / box, (4 * 2 + 2 * 6) / box])
@@ -159,7 +171,7 @@ def test_the_contour_is_over_the_two_most_important_hyperparameters(tmp_path):
     record = study(tmp_path, np.arange(12.0), failed={3})
     shares = dict.fromkeys(SPACE, 0.02) | {SIZES: 0.5, "algorithm.hyperparam.actor_lr": 0.4}
     record = replace(record, importances={"peak_performance": shares})
-    figure: Any = contour(record)
+    figure: Any = contour.PLOT.draw(StudyData(record))
     areas, points = figure.data
     complete = [trial for trial in record.trials if trial.state == "COMPLETE"]
     assert list(points.y) == pytest.approx([np.log10(t.params["algorithm.hyperparam.actor_lr"]) for t in complete])
@@ -170,7 +182,7 @@ def test_the_contour_is_over_the_two_most_important_hyperparameters(tmp_path):
 def test_an_area_of_the_contour_is_a_mean_of_the_trials_near_it():
     rate, kind = (coordinate(name, name, SPACE[name]) for name in (RATE, ACTIVATION))
     positions, values = np.array([[-6.0, -2.0, -2.0], [0.0, 0.0, 1.0]]), np.array([1.0, 5.0, 9.0])
-    areas = surface((rate, kind), positions, values)
+    areas = contour.surface((rate, kind), positions, values)
     assert areas.shape == (2, 40)
     known = areas[np.isfinite(areas)]
     assert known.min() >= 1.0 and known.max() <= 9.0
@@ -181,10 +193,51 @@ def test_an_area_of_the_contour_is_a_mean_of_the_trials_near_it():
 def test_where_no_trial_is_near_the_contour_is_empty():
     axes = (coordinate(RATE, "lr", SPACE[RATE]), coordinate(GAMMA, "gamma", SPACE[GAMMA]))
     positions = np.stack([np.full(500, -5.9), np.linspace(0.9, 0.999, 500)])
-    areas = surface(axes, positions, np.ones(500))
+    areas = contour.surface(axes, positions, np.ones(500))
     assert np.all(areas[:, :2] == 1.0) and np.all(np.isnan(areas[:, 20:]))
 
 
 def test_without_importances_there_is_no_contour_but_words(tmp_path):
-    drawings = {drawn.plot.name: drawn for drawn in draw_all(replace(study(tmp_path, [1.0, 2.0]), importances={}))}
+    drawings = {
+        drawn.name: drawn for drawn in draw_all(StudyData(replace(study(tmp_path, [1.0, 2.0]), importances={})))
+    }
     assert "two most important hyperparameters are not known" in drawings["contour"].words
+
+
+@pytest.fixture
+def toy():
+    def figure(study: StudyData) -> go.Figure:
+        return go.Figure(go.Bar(y=[len(study.record.trials)]))
+
+    plot = Plot("toy", "A toy", "How many trials there are.", figure, applies=lambda record: record.lineage is None)
+    plots.PLOTS.append(plot)
+    yield plot
+    plots.PLOTS.remove(plot)
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_plot_is_one_row_that_every_page_and_python_read(tmp_path):
+    record = study(tmp_path, [1.0, 2.0])
+    into = tmp_path / "optuna_exec_batch_0000" / "analysis"
+    write_study_pages(record, into)
+    for path in (tmp_path / "report.html", tmp_path / "analysis_plots" / "toy.html", into / "toy.html"):
+        page = path.read_text()
+        assert (
+            "A toy" in page and "How many trials there are." in page and '"y":[2],"type":"bar"' in page.replace(" ", "")
+        )
+    drawn: Any = Plots(SimpleNamespace(record=record)).draw("toy")  # pyright: ignore[reportArgumentType]
+    assert drawn.data[0].y == (2,) and drawn.layout.template.layout.colorway == tuple(SERIES)
+    write_study_pages(replace(record, lineage=Lineage(2, {}, None, "")))
+    assert not (tmp_path / "analysis_plots" / "toy.html").exists()
+
+
+def test_every_file_of_plots_is_in_the_registry():
+    files = {path.stem for path in Path(plots.__file__).parent.glob("*.py")} - {"__init__", "base", "axes"}
+    assert [plot.name for plot in plots.PLOTS if plot.name not in files] == [] and len(plots.PLOTS) == len(files)
+
+
+def test_the_timeline_of_a_batch_is_read_once(tmp_path, monkeypatch):
+    record, read = study(tmp_path, np.arange(8.0)), []
+    monkeypatch.setattr(study_data, "read_csv", lambda path: read.append(path) or read_csv(path))
+    write_study_pages(record, tmp_path / "optuna_exec_batch_0000" / "analysis")
+    assert len(read) == len(set(read)) == 2

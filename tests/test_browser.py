@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hyperlax.analysis import write_study_pages
+from hyperlax.analysis.pages import write_study_pages
 from tests.made_up_studies import study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

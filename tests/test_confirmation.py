@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hyperlax.analysis import write_study_pages
-from hyperlax.analysis.best import write_best
-from hyperlax.analysis.tables import write_confirmation
+from hyperlax.analysis.pages import write_study_pages
+from hyperlax.analysis.tables import write_best, write_confirmation
 from hyperlax.envs.catalog import CATALOG
 from hyperlax.files import read_csv
 from hyperlax.metrics import compute
 from hyperlax.recipe import apply
 from hyperlax.study.confirmation import NOT_A_TRIAL
 from hyperlax.study.record import Confirmation, Confirmed
-from hyperlax.study.verdict import difference_interval, in_full, in_short, mean_interval
+from hyperlax.study.statistics import difference_interval, in_full, in_short, mean_interval
 from hyperlax.trial import MEASURED, Curve, Outcome, Trial
 from tests.fake_runner import FakeRunner
 from tests.study_cases import FINITE, Case, recipe_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hyperlax.analysis.labels import number
+from hyperlax.analysis.labels import format_number
 from hyperlax.analysis.terminal import BLOCKS, study_text, trial_text
 from hyperlax.files import write_csv
 from hyperlax.study.record import StudyRecord
@@ -56,7 +56,7 @@ def test_peak_and_final_of_a_seed_are_the_metrics_own(tmp_path):
     _, rows = seeds_of(study_of(tmp_path, returns))
     for seed, (label, untrained, peak, final, _) in enumerate(rows):
         assert (label, untrained) == (str(seed), "900")
-        assert (peak, final) == (number(returns[1, seed]), number(returns[-2:, seed].mean()))
+        assert (peak, final) == (format_number(returns[1, seed]), format_number(returns[-2:, seed].mean()))
 
 
 def test_the_scale_of_a_trial_is_that_of_all_its_seeds(tmp_path):
@@ -71,7 +71,7 @@ def test_a_seed_that_ended_early_has_its_own_peak_and_final(tmp_path):
     returns[11:, 1], returns[1:, 2] = np.nan, np.nan
     heading, rows = seeds_of(study_of(tmp_path, returns))
     assert heading.startswith("0 to 100, ")
-    assert rows[1][2:4] == [number(returns[10, 1])] * 2
+    assert rows[1][2:4] == [format_number(returns[10, 1])] * 2
     assert len(rows[1][-1]) == 11 and rows[2] == ["2", "0", BLOCKS[0]]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hyperlax.analysis.best import BEST_FILE, PARETO_FILE, write_best
+from hyperlax.analysis.tables import BEST_FILE, PARETO_FILE, write_best
 from hyperlax.trial import BatchResult
 from tests.desk import finished_study, hyperlax, optuna_trials, search, study_of
 from tests.fake_runner import FakeRunner

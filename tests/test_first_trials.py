@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hyperlax.analysis import write_study_pages
-from hyperlax.analysis.best import write_best
+from hyperlax.analysis.pages import write_study_pages
+from hyperlax.analysis.tables import write_best
 from hyperlax.constraints import parse_constraint, violations
 from hyperlax.errors import UsageError
 from hyperlax.recipe import dotted

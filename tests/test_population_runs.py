@@ -17,7 +17,7 @@ import optuna
 import pytest
 from safetensors.numpy import load_file
 
-from hyperlax.analysis import write_study_pages
+from hyperlax.analysis.pages import write_study_pages
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.pbt_arguments import PopulationArguments, checked

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hyperlax.analysis import write_study_pages
-from hyperlax.analysis.certainty import how_sure
-from hyperlax.analysis.curves import total_cost
+from hyperlax.analysis.certainty import how_certain
+from hyperlax.analysis.pages import write_study_pages
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.files import write_json
 from hyperlax.study.batch_files import UNKNOWN_AFTER_AN_ERROR
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord
@@ -74,16 +74,16 @@ def test_that_the_recipes_own_configuration_wins_is_said(tmp_path):
     record = study(tmp_path, [3.0, 20.0, 1.0])
     for winner, is_said in ((1, True), (0, False)):
         write_study_pages(replace(record, base={**record.trials[winner].params, "algorithm.hyperparam.fixed": 3}))
-        assert ("the recipe&#x27;s own configuration" in (tmp_path / "report.html").read_text()) == is_said
+        assert ("the recipe&#39;s own configuration" in (tmp_path / "report.html").read_text()) == is_said
 
 
 def words(record: Any) -> str:
-    return " ".join(how_sure(record)[0])
+    return " ".join(how_certain(record)[0])
 
 
 def test_without_confirmation_the_winner_is_said_to_be_lucky_in_part(tmp_path):
     record = study(tmp_path, [3.0, 1.0, 20.0, 4.0], failed={3})
-    said, command = how_sure(replace(record, arguments={**ARGUMENTS, "num_seeds": 1}))
+    said, command = how_certain(replace(record, arguments={**ARGUMENTS, "num_seeds": 1}))
     assert said[0].startswith("It is the best of 3 trials on one seed. ")
     assert "probably too good" in said[0] and said[1] == "Next comes trial 0 with 3."
     assert command == f"hyperlax optuna-hp-search --resume-from {tmp_path} --confirm-top 3"
@@ -95,11 +95,11 @@ def test_without_confirmation_the_winner_is_said_to_be_lucky_in_part(tmp_path):
 def test_what_finds_out_more_follows_from_what_a_study_is_and_not_from_the_command_that_made_it(tmp_path):
     record = study(tmp_path, [3.0, 1.0, 20.0])
     of_a_file = replace(record, command="hyperlax run-study my_optuna_studies/study.yaml")
-    said, command = how_sure(of_a_file)
+    said, command = how_certain(of_a_file)
     assert said[-1].endswith("This finds out:")
     assert command == f"hyperlax optuna-hp-search --resume-from {tmp_path} --confirm-top 3"
     for own in ({"sampling_method": "sobol"}, {"population_size": 4}):
-        said, command = how_sure(replace(record, arguments={**ARGUMENTS, **own}))
+        said, command = how_certain(replace(record, arguments={**ARGUMENTS, **own}))
         assert command == "" and "This finds out" not in " ".join(said)
 
 
@@ -116,18 +116,18 @@ def test_a_confirmed_winner_is_said_to_be_what_new_seeds_say(tmp_path):
     confirmed = Confirmed(trial=2, is_default=False, claimed=20.0, state="COMPLETE", reason="", per_seed=seeds)
     confirmation = Confirmation("peak_performance", "maximize", "peak_performance", 3, [confirmed])
     record = replace(study(tmp_path, [3.0, 1.0, 20.0]), confirmation=confirmation)
-    said, command = how_sure(record)
+    said, command = how_certain(record)
     assert said[0].startswith("On 3 new seeds trial 2 is confirmed: mean peak_performance 11")
     assert said[0].endswith("the search had claimed 20.") and command == ""
 
 
 def test_a_front_is_said_to_be_lucky_in_part_and_the_number_of_parameters_is_not(tmp_path):
     objectives = {"peak_performance": "maximize", "num_parameters": "minimize"}
-    said, _ = how_sure(study(tmp_path / "two", [[1, 5], [2, 9]], objectives))
+    said, _ = how_certain(study(tmp_path / "two", [[1, 5], [2, 9]], objectives))
     assert said[0].startswith("The front is that of 2 trials on 3 seeds.") and not any(
         "Next comes" in one for one in said
     )
-    assert how_sure(study(tmp_path / "one", [5.0, 9.0], {"num_parameters": "minimize"})) == ([], "")
+    assert how_certain(study(tmp_path / "one", [5.0, 9.0], {"num_parameters": "minimize"})) == ([], "")
 
 
 def test_the_report_says_how_long_it_took_and_what_was_spent_on_what(tmp_path):
@@ -135,7 +135,7 @@ def test_the_report_says_how_long_it_took_and_what_was_spent_on_what(tmp_path):
     _, _, section = (tmp_path / "report.html").read_text().partition("<h2>Cost</h2>")
     rows = re.findall(r"<tr><td[^>]*>(.*?)</td><td[^>]*>(.*?)</td></tr>", section.partition("</section>")[0])
     cost = dict(rows)
-    assert cost["from the first lane&#x27;s start to the last one&#x27;s end (s)"] == "5.5"
+    assert cost["from the first lane&#39;s start to the last one&#39;s end (s)"] == "5.5"
     assert (cost["compiling (s)"], cost["training (s)"], cost["evaluating (s)"]) == ("10.5", "6", "1.5")
 
 
@@ -161,7 +161,7 @@ def test_what_no_batch_knows_of_the_cost_is_left_empty(tmp_path):
     assert "18.75" in section and "without 3 batches that broke" in section
     tiles = page.partition('<div class="tiles">')[2].partition("<section>")[0]
     assert "training second" not in tiles and "environment steps" not in tiles
-    cost = total_cost(record)
+    cost = StudyData(record).cost
     assert (cost.steps, cost.train_seconds, cost.steps_per_train_second, cost.broken) == (None, None, None, 3)
 
 
@@ -170,7 +170,7 @@ def test_what_some_batches_know_of_the_cost_is_summed_without_the_others(tmp_pat
     break_batches(record, 1)
     write_study_pages(record)
     assert "without 1 batch that broke" in cost_of(tmp_path)
-    cost = total_cost(record)
+    cost = StudyData(record).cost
     assert (cost.steps, cost.train_seconds, cost.steps_per_train_second, cost.broken) == (480000, 4.0, 120000.0, 1)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from hyperlax.analysis.plots import draw_all
-from hyperlax.analysis.plots.timeline import timeline
-from hyperlax.analysis.timeline import timeline_of
+from hyperlax.analysis.plots.timeline import PLOT
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.checkpoints import Checkpoints
 from hyperlax.engine import batch as batches
 from hyperlax.engine import pool
@@ -131,7 +131,7 @@ def test_processes_follow_one_another_on_the_axis(tmp_path: Path) -> None:
     first, second = sorted({trial.batch_directory for trial in record.trials if trial.batch_directory})
     write_timeline(first, record.trials[:4], [Stay(0, 0, lane, 2000.0, 7.0, 9.5) for lane in range(4)])
     write_timeline(second, record.trials[4:], [Stay(1, 0, lane, 1000.0, 100.0, 104.0) for lane in range(4)])
-    found = timeline_of(record)
+    found = StudyData(record).timeline
     assert found.starts == [0.0, 4.0] and found.unknown == 0 and found.seconds == 6.5
     assert [(bar.trial, bar.began, bar.ended) for bar in found.bars] == [
         *((number, 0.0, 4.0) for number in range(4, 8)),
@@ -140,7 +140,7 @@ def test_processes_follow_one_another_on_the_axis(tmp_path: Path) -> None:
 
 
 def test_the_plot_has_a_row_a_lane_and_a_bar_a_stay(tmp_path: Path) -> None:
-    figure: Any = timeline(study(tmp_path, np.arange(10.0), failed={5}))
+    figure: Any = PLOT.draw(StudyData(study(tmp_path, np.arange(10.0), failed={5})))
     bars = {trace.name: trace for trace in figure.data}
     assert set(bars) == {"COMPLETE", "FAIL"}
     assert len(bars["COMPLETE"].y) == 9 and list(bars["FAIL"].text) == ["5"]
@@ -154,17 +154,17 @@ def test_batches_that_do_not_say_when_they_trained_are_counted(tmp_path: Path) -
     record = study(tmp_path, np.arange(8.0))
     paths = sorted(tmp_path.rglob(TIMELINE))
     paths[0].unlink()
-    found = timeline_of(record)
+    found = StudyData(record).timeline
     assert found.unknown == 1 and found.seconds is None and {bar.trial for bar in found.bars} == {4, 5, 6, 7}
-    assert "without 1 batch whose" in str(timeline(record).to_json())
+    assert "without 1 batch whose" in str(PLOT.draw(StudyData(record)).to_json())
     paths[1].unlink()
-    (drawn,) = (drawn for drawn in draw_all(record) if drawn.plot.name == "timeline")
+    (drawn,) = (drawn for drawn in draw_all(StudyData(record)) if drawn.name == "timeline")
     assert "No batch says when its trials trained" in drawn.words
 
 
 def test_a_damaged_timeline_costs_its_plot_alone(tmp_path: Path) -> None:
     record = study(tmp_path, np.arange(8.0))
     next(tmp_path.rglob(TIMELINE)).write_text("trial,state\n0,COMPLETE\n")
-    drawings = {drawn.plot.name: drawn for drawn in draw_all(record)}
+    drawings = {drawn.name: drawn for drawn in draw_all(StudyData(record))}
     assert drawings["timeline"].error.endswith("timeline.csv: is damaged (lacks 'slot').")
     assert all(json.loads(drawn.figure) for name, drawn in drawings.items() if name != "timeline")

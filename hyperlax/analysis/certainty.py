@@ -1,4 +1,4 @@
-"""How sure the winner is, in sentences: what is known of it on new seeds, otherwise why its value is probably too good."""
+"""How certain the winner is, in sentences: what is known of it on new seeds, otherwise why its value is probably too good."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from hyperlax.analysis.labels import number
+from hyperlax.analysis.labels import format_number
 from hyperlax.study.ranking import complete_trials, ranked
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.verdict import best_confirmed, in_short
+from hyperlax.study.statistics import best_confirmed, in_short
 
-EXACT = ("num_parameters",)
+_EXACT = ("num_parameters",)
 """Objectives without luck."""
-RETURNS = ("peak_performance", "final_performance")
+_RETURNS = ("peak_performance", "final_performance")
 """Objectives that `seed_spread` can be compared with."""
 
 
-def how_sure(record: StudyRecord) -> tuple[list[str], str]:
-    """Sentences about the winner or the Pareto front, which there has to be, and the shell command that finds out more.
+def how_certain(record: StudyRecord) -> tuple[list[str], str]:
+    """Return sentences about the winner or the Pareto front, which there has to be, and the shell command that finds out more.
 
     No sentence for objectives in which there is no luck; the command is "" where nothing is left to find out, or where the study
     was made by a command that cannot.
     """
-    if all(name in EXACT for name in record.objectives):
+    if all(name in _EXACT for name in record.objectives):
         return [], ""
     if record.confirmation and best_confirmed(record.confirmation):
         return in_short(record.confirmation), ""
@@ -36,7 +36,7 @@ def how_sure(record: StudyRecord) -> tuple[list[str], str]:
 
 
 def _can_be_confirmed(arguments: Mapping[str, Any]) -> bool:
-    """Whether they are a search's, from flags or from a file, and not a sweep's or a population's."""
+    """Return whether they are a search's, from flags or from a file, and not a sweep's or a population's."""
     return arguments.get("sampling_method") is None and "population_size" not in arguments
 
 
@@ -56,20 +56,20 @@ def _of_luck(record: StudyRecord) -> str:
 
 
 def _of_rivals(record: StudyRecord) -> list[str]:
-    """Who comes next, and how many others the spread over seeds does not tell from the best."""
+    """Name the next best, and count the trials that the spread over seeds does not tell from the best."""
     best, *others = ranked(record)
     if not others:
         return []
     ((name, _),) = record.objectives.items()
     equal = sum(trial.values[name] == best.values[name] for trial in others)
     also = f"has the very same value, as have {equal - 1} more" if equal > 1 else "has the very same value"
-    value = number(others[0].values[name])
+    value = format_number(others[0].values[name])
     sentences = [f"Trial {others[0].number} {also}." if equal else f"Next comes trial {others[0].number} with {value}."]
     spread = best.metrics.get("seed_spread")
-    if record.arguments["num_seeds"] > 1 and name in RETURNS and spread is not None:
+    if record.arguments["num_seeds"] > 1 and name in _RETURNS and spread is not None:
         close = sum(abs(best.values[name] - trial.values[name]) <= spread for trial in others)
         sentences.append(
-            f"The final performance of its seeds has a standard deviation of {number(spread)}; trials that came as close to it as "
-            f"that: {close} of {len(others)}."
+            f"The final performance of its seeds has a standard deviation of {format_number(spread)}; trials that came as close "
+            f"to it as that: {close} of {len(others)}."
         )
     return sentences

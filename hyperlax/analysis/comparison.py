@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
-from hyperlax.analysis.curves import read_curves, total_cost
-from hyperlax.analysis.document import caption, escape, figure_on_page, page, section, table
+from hyperlax.analysis.curves import MissingFile, readable_curves
+from hyperlax.analysis.html import render
 from hyperlax.analysis.labels import with_unit
-from hyperlax.analysis.lost import LostFile
-from hyperlax.analysis.plots.style import SERIES, finish, plain
+from hyperlax.analysis.plots.base import SERIES, Drawing, plain, styled
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.errors import UsageError
 from hyperlax.metrics import aggregated
 from hyperlax.study.ranking import feasible_trials, ranked
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.verdict import Interval, best_confirmed, mean_interval
+from hyperlax.study.statistics import Interval, best_confirmed, mean_interval
+
+_HEADER = ["study", "recipe", "environment", "state", "trials", "best", "trial", "confirmed", "95 % from", "95 % to"]
+_HEADER += ["environment steps", "training (s)"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Compared:
 
 
 def comparison(studies: Sequence[Compared]) -> str:
-    """The whole page; it needs no network and no file beside it.
+    """Return the whole page; it needs no network and no file beside it.
 
     Raises:
       UsageError: the studies differ in their first objective or its direction.
@@ -42,25 +44,30 @@ def comparison(studies: Sequence[Compared]) -> str:
     environments = sorted({one.record.environment for one in studies})
     if len(environments) > 1:
         goal += f" They are on different environments: {', '.join(environments)}."
-    body = [
-        f'<header><h1>{len(studies)} studies</h1><p class="soft">{escape(goal)}</p></header>',
-        _table(studies, leading),
-        section(
+    drawings = [
+        _drawing(
             "Best so far",
-            caption("The best value of the trials until then. A study that rises early found its settings early."),
-            figure_on_page(_history(studies, leading, direction), 620),
+            "The best value of the trials until then. A study that rises early found its settings early.",
+            _history(studies, leading, direction),
         ),
-        section(
+        _drawing(
             "What the best learned",
-            caption("The learning curve of each study's best trial: its seeds' aggregate."),
-            figure_on_page(_curves(studies), 620),
+            "The learning curve of each study's best trial: its seeds' aggregate.",
+            _curves(studies),
         ),
     ]
-    return page("Studies compared - Hyperlax", "\n".join(body), f"<script>{get_plotlyjs()}</script>")
+    rows = [_row(one, leading) for one in studies]
+    return render(
+        "comparison.html.j2", "Studies compared - Hyperlax", goal=goal, header=_HEADER, rows=rows, drawings=drawings
+    )
+
+
+def _drawing(title: str, caption: str, figure: go.Figure) -> Drawing:
+    return Drawing("", title, caption, 620, figure=str(styled(figure).to_json()))
 
 
 def names_of(directories: Sequence[str]) -> list[str]:
-    """The parts of paths in which they differ.
+    """Return the parts of paths in which they differ.
 
     >>> names_of(["a/ppo_mlp/gymnax_cartpole", "b/ppo_mlp/gymnax_cartpole", "b/sac_mlp/gymnax_cartpole"])
     ['a/ppo_mlp', 'b/ppo_mlp', 'b/sac_mlp']
@@ -84,16 +91,6 @@ def _common_objective(studies: Sequence[Compared]) -> tuple[str, str]:
     return first[0]
 
 
-def _table(studies: Sequence[Compared], leading: str) -> str:
-    header = ["study", "recipe", "environment", "state", "trials", "best", "trial", "confirmed", "95 % from", "95 % to"]
-    header += ["environment steps", "training (s)"]
-    words = (
-        "Confirmed: the mean of the best on seeds that its search never saw, with its bootstrap interval, where asked for. "
-        "It is the fairer number: the best of many trials is partly luck."
-    )
-    return section("Results", caption(words), table(header, [_row(one, leading) for one in studies]))
-
-
 def _row(one: Compared, leading: str) -> list[Any]:
     record, best = one.record, ranked(one.record)[:1]
     finished = sum(trial.state != "RUNNING" for trial in record.trials)
@@ -102,8 +99,8 @@ def _row(one: Compared, leading: str) -> list[Any]:
     interval = _confirmed(record)
     row += [interval.estimate, interval.low, interval.high] if interval else [None] * 3
     try:
-        cost = total_cost(record)
-    except LostFile:
+        cost = StudyData(record).cost
+    except MissingFile:
         return [*row, None, None]
     return [*row, cost.steps, cost.train_seconds]
 
@@ -123,27 +120,23 @@ def _history(studies: Sequence[Compared], leading: str, direction: str) -> go.Fi
         figure.add_scatter(x=numbers, y=best.tolist(), **_line(place, one.name, "until trial %{x}", "hv"))
     figure.update_xaxes(title_text="trial number")
     figure.update_yaxes(title_text=with_unit(leading))
-    return finish(figure, height=440)
+    return figure.update_layout(height=440)
 
 
 def _curves(studies: Sequence[Compared]) -> go.Figure:
     figure = go.Figure()
     for place, one in enumerate(studies):
-        for trial in ranked(one.record)[:1]:
-            try:
-                curve = read_curves([trial])[trial.number]
-            except LostFile:
-                continue
+        for trial, curve in readable_curves(ranked(one.record)[:1]).items():
             line = aggregated(curve.returns, one.record.arguments["aggregate"]).tolist()
-            name = f"{one.name}, trial {trial.number}"
+            name = f"{one.name}, trial {trial}"
             figure.add_scatter(x=curve.steps.tolist(), y=line, **_line(place, name, "%{x} steps", "linear"))
     figure.update_xaxes(title_text="environment steps of one seed", tickformat="~s")
     figure.update_yaxes(title_text="mean return of the evaluation")
-    return finish(figure, height=440)
+    return figure.update_layout(height=440)
 
 
 def _line(place: int, name: str, where: str, shape: str) -> dict[str, Any]:
-    """How the line of a study looks in every plot."""
+    """Return how the line of a study looks in every plot."""
     return {
         "mode": "lines",
         "name": plain(name),

@@ -1,67 +1,48 @@
-"""Learning curves and costs, read back from the files of the batches."""
+"""Learning curves, read back from the files of the batches, and what to do about files that are missing or damaged."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+import csv
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from hyperlax.analysis.lost import LostFile, reading
-from hyperlax.analysis.timeline import timeline_of
+from hyperlax.errors import HyperlaxError
 from hyperlax.files import read_csv
-from hyperlax.reading import fits
-from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.record import TrialRecord
 
-SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
-"""What of a batch's `timing.json` a study's cost is the sum of."""
+_log = logging.getLogger(__name__)
+
+
+class MissingFile(HyperlaxError):
+    """A batch's file cannot be read: which one, and why. What the database holds of the batch is still valid."""
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """steps: int64[points], environment steps; returns: float64[points, seeds], mean return of each seed."""
+    """A trial's evaluations. steps: int64[points], environment steps; returns: float64[points, seeds], mean return of each seed."""
 
     steps: np.ndarray
     returns: np.ndarray
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Sums over the batches on disk that know what they cost, None where none does; memory is the largest of any batch.
-
-    broken: batches that raised: of those only the time from start to end is known. duration: seconds in which the study trained,
-    side by side counted once; None where the batches do not say when they trained.
-    """
-
-    batches: int
-    broken: int
-    compile_seconds: float | None
-    train_seconds: float | None
-    evaluate_seconds: float | None
-    wall_seconds: float | None
-    steps: int | None
-    peak_memory_bytes: int | None
-    duration: float | None
-
-    @property
-    def steps_per_train_second(self) -> float | None:
-        """Environment steps per second of training; None where nothing is known to have been trained."""
-        return self.steps / self.train_seconds if self.steps is not None and self.train_seconds else None
-
-
 def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
-    """Trial number -> its curve from `curves.csv`; each file is read once.
+    """Return trial number -> its curve from `curves.csv`. Each file is read once.
 
     Raises:
-      LostFile: a file is gone or damaged, or there is nothing of a trial on disk, as of one that failed at once.
+      MissingFile: a file is gone or damaged, or nothing of a trial is on disk, e.g. because it failed at once.
     """
     wanted: dict[Path, list[int]] = {}
     for trial in trials:
         if trial.batch_directory is None:
-            raise LostFile(f"trial {trial.number} is {trial.state} but has no batch directory to read its curve from.")
+            raise MissingFile(
+                f"trial {trial.number} is {trial.state} but has no batch directory to read its curve from."
+            )
         wanted.setdefault(trial.batch_directory / "curves.csv", []).append(trial.number)
     curves: dict[int, LearningCurve] = {}
     for path, numbers in wanted.items():
@@ -70,38 +51,40 @@ def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
             own = {number: [row for row in rows if row["trial"] == str(number)] for number in numbers}
             lost = [number for number in numbers if not own[number]]
             if lost:
-                raise LostFile(f"{path}: holds nothing of trial {lost[0]}.")
+                raise MissingFile(f"{path}: holds nothing of trial {lost[0]}.")
             curves |= {number: _curve(own[number]) for number in numbers}
     return curves
 
 
-def total_cost(record: StudyRecord) -> Cost:
-    """The cost of every batch that a trial of the study belongs to, from its `timing.json`.
-
-    Raises:
-      LostFile: one is gone or damaged.
-    """
-    directories = sorted({trial.batch_directory for trial in record.trials if trial.batch_directory})
-    timings = [_timing(directory / "timing.json") for directory in directories]
-    memory = [timing["peak_memory_bytes"] for timing in timings if timing["peak_memory_bytes"] is not None]
-    return Cost(
-        batches=len(timings),
-        broken=sum(timing["train_seconds"] is None for timing in timings),
-        **{name: _known_sum(timings, name) for name in SUMMED},
-        peak_memory_bytes=max(memory) if memory else None,
-        duration=timeline_of(record).seconds,
-    )
+def readable_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
+    """Return the curves of those trials whose files can be read."""
+    curves: dict[int, LearningCurve] = {}
+    for trial in trials:
+        try:
+            curves |= read_curves([trial])
+        except MissingFile:
+            continue
+    return curves
 
 
-def _timing(path: Path) -> dict[str, Any]:
-    """What is summed of a `timing.json`, null as None. LostFile if it does not hold that."""
-    with reading(path):
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        known = {name: stored[name] for name in (*SUMMED, "peak_memory_bytes")}
-        for name, value in known.items():
-            if not fits(value, float | None):
-                raise ValueError(f"`{name}` is {value!r}")
-        return known
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise MissingFile if the block cannot read `path`, or fails on its content."""
+    try:
+        yield
+    except OSError as error:
+        raise MissingFile(f"{path}: {error.strerror}.") from error
+    except KeyError as error:
+        raise MissingFile(f"{path}: is damaged (lacks {error}).") from error
+    except (ValueError, TypeError, RecursionError, csv.Error) as error:
+        why = " ".join(str(error).split()).removeprefix(f"{path}, ").removesuffix(".")
+        raise MissingFile(f"{path}: is damaged ({why}).") from error
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Log a warning the first time in a process: pages are written again after every super-batch."""
+    _log.warning("%s", text)
 
 
 def _curve(rows: list[dict[str, str]]) -> LearningCurve:
@@ -111,9 +94,3 @@ def _curve(rows: list[dict[str, str]]) -> LearningCurve:
     for row in rows:
         returns[steps.index(int(row["step"])), seeds.index(int(row["seed"]))] = float(row["mean"])
     return LearningCurve(steps=np.array(steps), returns=returns)
-
-
-def _known_sum(timings: Sequence[Mapping[str, Any]], key: str) -> Any:
-    """The sum over the batches that know it, one that raised having null; None where there are batches and none knows it."""
-    known = [timing[key] for timing in timings if timing[key] is not None]
-    return sum(known) if known or not timings else None

@@ -12,15 +12,15 @@ from hyperlax.files import cell, cut, replacing, write_json
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 EXTENSIONS = {"csv": "csv", "json": "json", "parquet": "parquet", "optuna-journal": "journal.log"}
-LONGEST_STEM = 200
+_LONGEST_STEM = 200
 """Bytes of a study's name in that of its export."""
-_NO_FILE_NAME = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
-"""Letters that some system's file names cannot hold."""
+_NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
+"""Characters that some system's file names cannot hold."""
 
 
 def default_path(record: StudyRecord, kind: str) -> str:
-    """Where an export goes if nothing else is said: into the working directory, whatever the study's name."""
-    return f"{cut(_NO_FILE_NAME.sub('_', record.study_name), LONGEST_STEM)}.{EXTENSIONS[kind]}"
+    """Return where an export goes by default: into the working directory, whatever the study's name."""
+    return f"{cut(_NOT_IN_FILE_NAMES.sub('_', record.study_name), _LONGEST_STEM)}.{EXTENSIONS[kind]}"
 
 
 def write_export(record: StudyRecord, kind: str, path: Path) -> None:
@@ -65,5 +65,5 @@ def _write_parquet(record: StudyRecord, path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Lists as their JSON text, as in `trials.csv`: a column has one type."""
+    """Write lists as their JSON text, as in `trials.csv`: a column has one type."""
     return cell(value) if isinstance(value, list) else value

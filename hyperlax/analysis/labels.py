@@ -12,14 +12,14 @@ AGGREGATE_WORDS = {"mean": "mean", "median": "median", "iqm": "interquartile mea
 
 
 def with_unit(metric: str) -> str:
-    """`peak_performance` as `peak performance (mean return)`."""
+    """Return `peak_performance` as `peak performance (mean return)`."""
     unit = METRICS[metric].unit if metric in METRICS else ""
     words = metric.replace("_", " ")
     return f"{words} ({unit})" if unit else words
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
-    """Dotted name -> the last word of it, with the words before it that tell it from others that end alike.
+    """Return dotted name -> its last word, after the words that tell it from others with the same last word.
 
     >>> short_names(["algorithm.hyperparam.gamma"])
     {'algorithm.hyperparam.gamma': 'gamma'}
@@ -41,10 +41,10 @@ def _distinct(name: str, group: list[str]) -> str:
     return ".".join([word for word in words if word not in shared] + [last])
 
 
-def number(value: float) -> str:
-    """At most six significant digits; whole numbers whole, with a comma between thousands.
+def format_number(value: float) -> str:
+    """Write a number with at most six significant digits; whole numbers whole, with commas between thousands.
 
-    >>> number(0.00012345678), number(100000), number(-151.25)
+    >>> format_number(0.00012345678), format_number(100000), format_number(-151.25)
     ('0.000123457', '100,000', '-151.25')
     """
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
@@ -52,29 +52,29 @@ def number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def value_text(value: Any) -> str:
-    """A hyperparameter's value: text as it is, numbers by `number`, lists as JSON.
+def format_value(value: Any) -> str:
+    """Write a hyperparameter's value: text as it is, numbers by `format_number`, lists as JSON.
 
-    >>> value_text([64, 64]), value_text("tanh"), value_text(True), value_text(0.5)
+    >>> format_value([64, 64]), format_value("tanh"), format_value(True), format_value(0.5)
     ('[64, 64]', 'tanh', 'True', '0.5')
     """
     if isinstance(value, (str, bool)):
         return str(value)
     if isinstance(value, (int, float)):
-        return number(value)
+        return format_number(value)
     return json.dumps(value)
 
 
-def distribution_text(distribution: dict[str, Any]) -> str:
-    """A searched range in words, e.g. `1e-06 to 0.01, log`."""
+def format_distribution(distribution: dict[str, Any]) -> str:
+    """Write a searched range in words, e.g. `1e-06 to 0.01, log`."""
     if distribution["type"] == "Categorical":
-        return " | ".join(value_text(value) for value in distribution["values"])
+        return " | ".join(format_value(value) for value in distribution["values"])
     low, high = distribution["domain"]
-    notes = [f"{value_text(low)} to {value_text(high)}"]
+    notes = [f"{format_value(low)} to {format_value(high)}"]
     if distribution["type"].startswith("Log"):
         notes.append("log")
     if distribution["type"].endswith("Discrete"):
         notes.append("whole numbers")
     if "q" in distribution:
-        notes.append(f"in steps of {value_text(distribution['q'])}")
+        notes.append(f"in steps of {format_value(distribution['q'])}")
     return ", ".join(notes)

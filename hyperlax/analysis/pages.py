@@ -1,96 +1,82 @@
-"""Writes what a study found: into each super-batch's own directory, and at the study's root."""
+"""Writes what a study found: at the study's root, and as of each super-batch."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hyperlax.analysis.best import write_best
-from hyperlax.analysis.tables import write_confirmation, write_trials
+from plotly.offline import get_plotlyjs
+
+from hyperlax.analysis.html import render
+from hyperlax.analysis.plots import PLOTS, draw_all, learning_curves
+from hyperlax.analysis.plots.base import Drawing
+from hyperlax.analysis.report import report
+from hyperlax.analysis.study_data import StudyData
+from hyperlax.analysis.tables import write_best, write_confirmation, write_trials
 from hyperlax.files import write_text
 from hyperlax.study.record import StudyRecord
-
-if TYPE_CHECKING:
-    from hyperlax.analysis.plots import Drawing
 
 PLOTS_DIRECTORY = "analysis_plots"
 PLOTLY_FILE = "plotly.min.js"
 
 
-def write_analysis(record: StudyRecord, into: Path) -> None:
-    """Write the best trial or Pareto front, every plot and `trials.csv` into a directory; the last says that all is there.
+def write_study_pages(record: StudyRecord, super_batch: Path | None = None) -> None:
+    """Write `analysis_plots/`, `trials.csv`, `confirmation.csv`, the best and `report.html` at the study's root.
 
-    The plots share the study's one plotly.js in `analysis_plots/`, by a relative path.
-
-    Raises:
-      NotADirectoryError: `analysis_plots` is a file.
-    """
-    from hyperlax.analysis.plots import draw_all
-
-    _check_plots(record.directory / PLOTS_DIRECTORY)
-    write_best(record, into)
-    _write_plots(record, draw_all(record), into)
-    write_trials(record, into / "trials.csv")
-
-
-def write_study_pages(record: StudyRecord) -> None:
-    """Write `analysis_plots/`, `trials.csv`, the best trial or Pareto front, and `report.html` at the study's root.
-
-    What is known of the best on new seeds too, in `confirmation.csv` and a plot.
+    Args:
+      record: The study as it is to be shown.
+      super_batch: Also write the best, the plots and, last, `trials.csv` into this directory, which is then complete.
 
     Raises:
       NotADirectoryError: `analysis_plots` is a file; nothing is written.
     """
-    from hyperlax.analysis.plots import CONFIRMATION, draw, draw_all
-    from hyperlax.analysis.report import report
-
-    plots = record.directory / PLOTS_DIRECTORY
-    _check_plots(plots)
-    drawings = draw_all(record)
-    write_best(record, record.directory)
-    write_trials(record, record.directory / "trials.csv")
-    write_confirmation(record.confirmation, record.directory / "confirmation.csv")
-    confirmed = draw(CONFIRMATION, record) if record.confirmation else None
-    if confirmed is None:
-        (plots / f"{CONFIRMATION.name}.html").unlink(missing_ok=True)
-    _write_plots(record, [*drawings, *([confirmed] if confirmed else [])], plots)
-    write_text(record.directory / "report.html", report(record, drawings, confirmed))
-
-
-def _check_plots(path: Path) -> None:
-    """NotADirectoryError if something else is where the directory of the plots belongs."""
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "is a file where a directory belongs", str(path))
+    root, plots = record.directory, record.directory / PLOTS_DIRECTORY
+    if plots.exists() and not plots.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is a file where a directory belongs", str(plots))
+    study = StudyData(record)
+    drawings = draw_all(study)
+    if super_batch is not None:
+        at_root_only = {plot.name for plot in PLOTS if not plot.of_super_batches}
+        write_best(record, super_batch)
+        _write_plots(record, (drawing for drawing in drawings if drawing.name not in at_root_only), super_batch)
+        write_trials(record, super_batch / "trials.csv")
+    write_best(record, root)
+    write_trials(record, root / "trials.csv")
+    write_confirmation(record.confirmation, root / "confirmation.csv")
+    for name in {plot.name for plot in PLOTS} - {drawing.name for drawing in drawings}:
+        (plots / f"{name}.html").unlink(missing_ok=True)
+    _write_plots(record, drawings, plots)
+    write_text(root / "report.html", report(study, drawings))
 
 
-def _write_plots(record: StudyRecord, drawings: list[Drawing], into: Path) -> None:
-    from hyperlax.analysis import document
+def write_learning_curve(record: StudyRecord, path: Path) -> None:
+    """Write the learning curve of the one trial of `record` as a page that works offline, plotly.js included."""
+    caption = "Line: {aggregate} over seeds. Band: lowest to highest seed."
+    plot = replace(learning_curves.PLOT, title="Learning curve", caption=caption, min_width=0)
+    drawing = plot.drawing(StudyData(record))
+    if drawing.words:
+        drawing = replace(drawing, words=f"The training failed: {record.trials[0].reason}")
+    write_text(path, _plot_page(record, drawing))
 
+
+def _write_plots(record: StudyRecord, drawings: Iterable[Drawing], into: Path) -> None:
+    """Write a page a plot. All share the study's one plotly.js, by a relative path."""
     source = _share_plotly(record.directory / PLOTS_DIRECTORY / PLOTLY_FILE)
     relative = Path(os.path.relpath(source, into)).as_posix()
-    script = f'<script src="{document.escape(relative)}"></script>'
-    for drawn in drawings:
-        heading = f"<h1>{document.escape(drawn.plot.title)}</h1>"
-        study = document.caption(f"{record.study_name}: {record.recipe} on {record.environment}")
-        body = (
-            heading
-            + study
-            + "<section>"
-            + document.caption(drawn.plot.caption)
-            + document.drawing(drawn)
-            + "</section>"
-        )
-        write_text(
-            into / f"{drawn.plot.name}.html", document.page(f"{drawn.plot.title} - {record.study_name}", body, script)
-        )
+    for drawing in drawings:
+        write_text(into / f"{drawing.name}.html", _plot_page(record, drawing, relative))
+
+
+def _plot_page(record: StudyRecord, drawing: Drawing, plotly_path: str = "") -> str:
+    title = f"{drawing.title} - {record.study_name}"
+    return render("plot.html.j2", title, plotly_path, drawing=drawing, record=record)
 
 
 def _share_plotly(path: Path) -> Path:
     """Make sure that `path` is the plotly.js of the plotly that drew the figures, and write it only if it is not."""
-    from plotly.offline import get_plotlyjs
-
     source = get_plotlyjs()
     if not path.exists() or path.stat().st_size != len(source.encode("utf-8")):
         write_text(path, source)

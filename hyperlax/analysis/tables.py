@@ -1,14 +1,68 @@
-"""`trials.csv`: a row a trial of the whole study. `confirmation.csv`: a row a seed of those that were confirmed."""
+"""What a study found, for other programs: the best trial or Pareto front, `trials.csv`, `confirmation.csv`."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
-from hyperlax.files import write_csv
+from hyperlax.files import write_csv, write_json
 from hyperlax.metrics import METRICS
+from hyperlax.study.ranking import winners
 from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
-from hyperlax.study.verdict import complete
+from hyperlax.study.statistics import complete
+
+BEST_FILE = "best_optuna_params.json"
+PARETO_FILE = "pareto_front_params.json"
+
+_RERUN_ARGUMENTS = ("total_timesteps", "num_evaluations", "num_eval_episodes", "num_seeds", "seed", "aggregate")
+
+
+def write_best(record: StudyRecord, into: Path) -> None:
+    """Write `best_optuna_params.json` or `pareto_front_params.json` into a directory.
+
+    Where no trial can win there is no file, and one of an earlier run is removed.
+    """
+    path, trials = into / best_file(record), winners(record)
+    if not trials:
+        path.unlink(missing_ok=True)
+        return
+    entries = [_entry(record, trial, path) for trial in trials]
+    write_json(path, entries if len(record.objectives) > 1 else entries[0])
+
+
+def best_file(record: StudyRecord) -> str:
+    """Return the name of the file with a study's best."""
+    return PARETO_FILE if len(record.objectives) > 1 else BEST_FILE
+
+
+def _entry(record: StudyRecord, trial: TrialRecord, path: Path) -> dict[str, Any]:
+    """Return one trial in the form of the best file at `path`."""
+    return {
+        "trial": trial.number,
+        "values": {name: trial.values[name] for name in record.objectives},
+        "params": trial.params,
+        "metrics": trial.metrics,
+        "command": rerun_command(record, trial, path),
+    }
+
+
+def rerun_command(record: StudyRecord, trial: TrialRecord, path: Path) -> str:
+    """Return the shell command that trains a trial again from the best file at `path`; of a population, the best path to its end.
+
+    Raises KeyError when the study's arguments lack a run length or a seed.
+    """
+    if record.lineage:
+        return record.lineage.replay
+    words = ["hyperlax", "run-single-hp"]
+    words += ["--algo-and-network-config", str(record.arguments.get("algo_and_network_config", record.recipe))]
+    words += ["--env-config", str(record.arguments.get("env_config", record.environment))]
+    words += ["--params", str(path)]
+    if len(record.objectives) > 1:
+        words += ["--trial", str(trial.number)]
+    for name in _RERUN_ARGUMENTS:
+        words += [f"--{name.replace('_', '-')}", str(record.arguments[name])]
+    return shlex.join(words)
 
 
 def write_trials(record: StudyRecord, path: Path) -> None:
@@ -21,7 +75,7 @@ def write_trials(record: StudyRecord, path: Path) -> None:
 
 
 def trial_rows(record: StudyRecord) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows of `write_trials`."""
+    """Return the header and rows of `write_trials`."""
     params = searched_names(record)
     header = ["trial", "state", "reason", "exec_batch", "batch"]
     header += [f"objective.{name}" for name in record.objectives] + list(METRICS) + params
@@ -49,7 +103,7 @@ def write_confirmation(confirmation: Confirmation | None, path: Path) -> None:
 
 
 def searched_names(record: StudyRecord) -> list[str]:
-    """The search space's dotted names in its order, then any other name that a trial carries."""
+    """Return the search space's dotted names in its order, then any other name that a trial carries."""
     names = dict.fromkeys(record.space)
     for trial in record.trials:
         names.update(dict.fromkeys(trial.params))

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hyperlax.analysis.curves import LearningCurve, read_curves
-from hyperlax.analysis.labels import number, short_names, value_text
-from hyperlax.analysis.lost import LostFile
+from hyperlax.analysis.curves import readable_curves
+from hyperlax.analysis.labels import format_number, format_value, short_names
 from hyperlax.metrics import METRICS, aggregated, final_performance, peak_performance
 from hyperlax.study.ranking import complete_trials, pareto_front, ranked, winners
 from hyperlax.study.record import StudyRecord, TrialRecord
@@ -21,7 +20,7 @@ PLAIN = "_.-~=+*#"
 
 
 def sparkline(values: ArrayLike, low: float, high: float, blocks: str = BLOCKS) -> str:
-    """A character a value, by its place between `low` and `high`; a space for what is not finite.
+    """Return a character a value, by its place between `low` and `high`; a space for what is not finite.
 
     >>> sparkline([0.0, 5.0, 10.0], 0.0, 10.0)
     '▁▅█'
@@ -31,7 +30,7 @@ def sparkline(values: ArrayLike, low: float, high: float, blocks: str = BLOCKS) 
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[str] = ()) -> str:
-    """A table in columns as wide as their widest cell; those named in `right` end at the same place.
+    """Return a table in columns as wide as their widest cell; those named in `right` end at the same place.
 
     >>> print(aligned(["trial", "state"], [["7", "FAIL"]], right=["trial"]))
     trial  state
@@ -51,18 +50,18 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterabl
 
 
 def best_in_words(record: StudyRecord) -> str:
-    """The best trial and its value, or how large the Pareto front is."""
+    """Name the best trial and its value, or the size of the Pareto front."""
     best = winners(record)
     if not best:
         return "no trial can win" if complete_trials(record) else "nothing yet"
     if len(record.objectives) > 1:
         return f"Pareto front of {len(best)}"
     leading = next(iter(record.objectives))
-    return f"{leading} {number(best[0].values[leading])} (trial {best[0].number})"
+    return f"{leading} {format_number(best[0].values[leading])} (trial {best[0].number})"
 
 
 def counts(record: StudyRecord, total: int) -> str:
-    """Finished trials of all, in words, and how many of them were of no use."""
+    """Count the finished trials of all, and those of them that were pruned or failed."""
     states = Counter(trial.state for trial in record.trials)
     finished = states.total() - states["RUNNING"]
     lost = [f"{states[state]} {words}" for state, words in (("PRUNED", "pruned"), ("FAIL", "failed")) if states[state]]
@@ -70,7 +69,7 @@ def counts(record: StudyRecord, total: int) -> str:
 
 
 def study_text(record: StudyRecord, state: str, total: int, top: int) -> str:
-    """A study: what it is, how far it is, and its `top` best trials with their curves, one scale for all."""
+    """Describe a study: what it is, how far it is, and its `top` best trials with their curves, one scale for all."""
     goals = ", ".join(f"{direction} {name}" for name, direction in record.objectives.items())
     head = [
         f"{record.study_name}: {record.recipe} on {record.environment}",
@@ -81,33 +80,33 @@ def study_text(record: StudyRecord, state: str, total: int, top: int) -> str:
     if not best:
         return "\n".join(head)
     aggregate = record.arguments["aggregate"]
-    lines = {trial: aggregated(curve.returns, aggregate) for trial, curve in _curves(best).items()}
+    lines = {trial: aggregated(curve.returns, aggregate) for trial, curve in readable_curves(best).items()}
     low, high = _range(lines.values())
     names = list(record.objectives)
     rows = [
         [
             str(trial.number),
-            *(number(trial.values[name]) for name in names),
+            *(format_number(trial.values[name]) for name in names),
             sparkline(lines[trial.number], low, high, _blocks())
             if trial.number in lines
             else "files are gone or damaged",
         ]
         for trial in best
     ]
-    scale = f"learning curve, {number(low)} to {number(high)}" if lines else "learning curve"
+    scale = f"learning curve, {format_number(low)} to {format_number(high)}" if lines else "learning curve"
     return "\n".join([*head, "", aligned(["trial", *names, scale], rows, right=["trial", *names])])
 
 
 def trial_text(record: StudyRecord, trial: TrialRecord) -> str:
-    """One trial: how it ended, its metrics, what was searched, and its curve by seed."""
+    """Describe a trial: how it ended, its metrics, what was searched, and its curve by seed."""
     parts = [
         f"Trial {trial.number} of {record.study_name}: {trial.state}{f' ({trial.reason})' if trial.reason else ''}"
     ]
     if trial.metrics:
-        rows = [[name, number(trial.metrics[name])] for name in METRICS if name in trial.metrics]
+        rows = [[name, format_number(trial.metrics[name])] for name in METRICS if name in trial.metrics]
         parts.append(aligned(["metric", "value"], rows, right=["value"]))
     short = short_names(trial.params)
-    rows = [[short[name], value_text(value)] for name, value in trial.params.items()]
+    rows = [[short[name], format_value(value)] for name, value in trial.params.items()]
     if rows:
         parts.append(aligned(["hyperparameter", "value"], rows))
     if trial.batch_directory is not None:
@@ -116,13 +115,13 @@ def trial_text(record: StudyRecord, trial: TrialRecord) -> str:
 
 
 def _by_seed(trial: TrialRecord) -> list[str]:
-    curves = _curves([trial])
+    curves = readable_curves([trial])
     if trial.number not in curves:
         return ["The files of its batch are gone, damaged, or hold nothing of it."]
     curve = curves[trial.number]
     low, high = _range(curve.returns.T)
     rows = [
-        [str(seed), number(column[0]), *_peak_and_final(column), sparkline(column, low, high, _blocks())]
+        [str(seed), format_number(column[0]), *_peak_and_final(column), sparkline(column, low, high, _blocks())]
         for seed, column in enumerate(curve.returns.T)
     ]
     header = [
@@ -130,37 +129,30 @@ def _by_seed(trial: TrialRecord) -> list[str]:
         "untrained",
         "peak",
         "final",
-        f"{number(low)} to {number(high)}, {number(int(curve.steps[-1]))} steps",
+        f"{format_number(low)} to {format_number(high)}, {format_number(int(curve.steps[-1]))} steps",
     ]
     return [aligned(header, rows, right=header[:-1])]
 
 
 def _peak_and_final(column: np.ndarray) -> list[str]:
-    """The metrics of a seed's evaluations after training began, as far as they are finite; empty where there is none."""
+    """Return the metrics of a seed's evaluations after training began, as far as they are finite; empty where there is none."""
     trained = column[1:][np.isfinite(column[1:])]
-    return [number(peak_performance(trained)), number(final_performance(trained))] if len(trained) else ["", ""]
-
-
-def _curves(trials: Sequence[TrialRecord]) -> dict[int, LearningCurve]:
-    """Those that can be read: a trial that failed at once has none."""
-    curves: dict[int, LearningCurve] = {}
-    for trial in trials:
-        try:
-            curves |= read_curves([trial])
-        except LostFile:
-            continue
-    return curves
+    return (
+        [format_number(peak_performance(trained)), format_number(final_performance(trained))]
+        if len(trained)
+        else ["", ""]
+    )
 
 
 def _range(lines: Iterable[np.ndarray]) -> tuple[float, float]:
-    """Of everything finite that is drawn."""
+    """Return the lowest and highest of all finite values."""
     together = np.concatenate([np.zeros(0), *lines])
     finite = together[np.isfinite(together)]
     return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
 
 
 def _blocks() -> str:
-    """Blocks where the output has letters for them."""
+    """Return blocks if the output can encode them."""
     try:
         BLOCKS.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:

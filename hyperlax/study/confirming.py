@@ -22,9 +22,9 @@ from hyperlax.study.progress import Progress
 from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.results import problem_of
+from hyperlax.study.statistics import in_short
 from hyperlax.study.stopping import Stop
 from hyperlax.study.training import StudyRunner
-from hyperlax.study.verdict import in_short
 from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
 
 log = logging.getLogger(__name__)

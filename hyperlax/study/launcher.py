@@ -140,11 +140,10 @@ def _ending_on_refusal(directory: StudyDirectory) -> AbstractContextManager[None
 
 
 def write_pages(record: StudyRecord, directory: Path) -> None:
-    """The analysis of `hyperlax.analysis`. It stands above this package, so it is imported only when a study gets there."""
-    from hyperlax.analysis import write_analysis, write_study_pages
+    """Write the pages. `hyperlax.analysis` stands above this package, so it is imported only when a study gets there."""
+    from hyperlax.analysis.pages import write_study_pages
 
-    write_analysis(record, directory)
-    write_study_pages(record)
+    write_study_pages(record, directory)
     keep_only_the_best(record)
 
 

@@ -164,6 +164,6 @@ def _ending(directory: StudyDirectory, arguments: PopulationArguments) -> Iterat
 
 
 def _write_pages(record: StudyRecord) -> None:
-    from hyperlax.analysis import write_study_pages
+    from hyperlax.analysis.pages import write_study_pages
 
     write_study_pages(record)

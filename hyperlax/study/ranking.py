@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from hyperlax.errors import UsageError
+from hyperlax.pareto import non_dominated
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 
 def complete_trials(record: StudyRecord) -> list[TrialRecord]:
-    """The COMPLETE trials by number; failed and pruned ones never win and are never plotted."""
+    """Return the COMPLETE trials by number; failed and pruned ones never win and are never plotted."""
     return sorted((trial for trial in record.trials if trial.state == "COMPLETE"), key=lambda trial: trial.number)
 
 
 def feasible_trials(record: StudyRecord) -> list[TrialRecord]:
-    """The COMPLETE trials that satisfy the study's constraints, by number: those that can win."""
+    """Return the COMPLETE trials that satisfy the study's constraints, by number: those that can win."""
     return [trial for trial in complete_trials(record) if trial.feasible]
 
 
 def ranked(record: StudyRecord) -> list[TrialRecord]:
-    """The trials that can win, best first by the first objective; the lower number first where they tie."""
+    """Return the trials that can win, best first by the first objective; the lower number first where they tie."""
     trials = feasible_trials(record)
-    losses = _losses(record, trials)[:, 0]
-    return [trials[index] for index in np.argsort(losses, kind="stable")]
+    leading = scores(record, trials)[:, 0]
+    return [trials[index] for index in np.argsort(-leading, kind="stable")]
 
 
 def winners(record: StudyRecord) -> list[TrialRecord]:
-    """The best trial for one objective, the Pareto front by number for several; empty where no trial can win."""
+    """Return the best trial for one objective, the Pareto front by number for several; empty where no trial can win."""
     return ranked(record)[:1] if len(record.objectives) == 1 else pareto_front(record)
 
 
 def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
-    """The one trial that is best. UsageError, naming who asked, while none can win, or where a Pareto front has several."""
+    """Return the one trial that is best. UsageError, naming who asked, while none can win, or where a Pareto front has several."""
     best = winners(record)
     if not best:
         raise UsageError(f"{asked_by} {record.directory}: no trial can win yet. Choose one with --trial.")
@@ -44,23 +47,17 @@ def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
 
 
 def pareto_front(record: StudyRecord) -> list[TrialRecord]:
-    """The trials that can win and that no other one dominates: at least as good everywhere, and better somewhere. By number."""
+    """Return the trials that can win and that no other one dominates, by number."""
     trials = feasible_trials(record)
-    losses = _losses(record, trials)
-    front = []
-    for trial, own in zip(trials, losses, strict=True):
-        dominated = np.any(np.all(losses <= own, axis=1) & np.any(losses < own, axis=1))
-        if not dominated:
-            front.append(trial)
-    return front
+    return list(itertools.compress(trials, non_dominated(scores(record, trials))))
 
 
-def _losses(record: StudyRecord, trials: list[TrialRecord]) -> np.ndarray:
-    """float64[trials, objectives], lower is better. ValueError for a COMPLETE trial whose value is not finite."""
-    signs = np.array([1.0 if direction == "minimize" else -1.0 for direction in record.objectives.values()])
+def scores(record: StudyRecord, trials: list[TrialRecord]) -> np.ndarray:
+    """Return float64[trials, objectives], larger is better. ValueError for a COMPLETE trial whose value is not finite."""
+    signs = np.array([-1.0 if direction == "minimize" else 1.0 for direction in record.objectives.values()])
     rows = [[trial.values[name] for name in record.objectives] for trial in trials]
-    losses = signs * np.array(rows, dtype=np.float64).reshape(len(trials), len(signs))
-    for trial, row in zip(trials, losses, strict=True):
+    found = signs * np.array(rows, dtype=np.float64).reshape(len(trials), len(signs))
+    for trial, row in zip(trials, found, strict=True):
         if not np.all(np.isfinite(row)):
             raise ValueError(f"trial {trial.number} is COMPLETE with values {trial.values}; it should be a FAIL.")
-    return losses
+    return found

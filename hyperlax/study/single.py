@@ -48,7 +48,7 @@ def run_single(
     runs for what cannot. runner: what trains, by default the engine. kind: what the directory is named after. beside: name ->
     content of further JSON files.
     """
-    from hyperlax.analysis.single import write_learning_curve
+    from hyperlax.analysis.pages import write_learning_curve
 
     runner = runner or runner_of_single(arguments, algorithm)
     reference = reference_returns(arguments.env_config)

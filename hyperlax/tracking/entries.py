@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.analysis.best import BEST_FILE, PARETO_FILE
-from hyperlax.analysis.curves import LearningCurve, read_curves
-from hyperlax.analysis.lost import LostFile
+from hyperlax.analysis.curves import LearningCurve, MissingFile, read_curves
 from hyperlax.analysis.pages import PLOTLY_FILE, PLOTS_DIRECTORY
+from hyperlax.analysis.tables import BEST_FILE, PARETO_FILE
 from hyperlax.analysis.terminal import best_in_words, counts
 from hyperlax.arguments import StudyArguments
 from hyperlax.files import cell
@@ -24,7 +23,7 @@ from hyperlax.resumed_arguments import MAY_CHANGE_ON_RESUME
 from hyperlax.study.directory import SUCCESS
 from hyperlax.study.ranking import winners
 from hyperlax.study.record import StudyRecord, TrialRecord
-from hyperlax.study.verdict import best_confirmed, in_short
+from hyperlax.study.statistics import best_confirmed, in_short
 
 LONGEST_TAG, LONGEST_PARAM = 5000, 6000
 """Letters that MLflow keeps of a tag's and of a parameter's value."""
@@ -153,7 +152,7 @@ def in_chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 def _curves(trials: Sequence[TrialRecord]) -> Mapping[int, LearningCurve]:
     try:
         return read_curves(trials)
-    except (LostFile, ValueError, KeyError, csv.Error):  # gone, damaged, or of a trial that failed at once
+    except (MissingFile, ValueError, KeyError, csv.Error):  # gone, damaged, or of a trial that failed at once
         return {}
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from hyperlax.analysis.labels import number, with_unit
-from hyperlax.analysis.plots.nothing import NothingToShow
-from hyperlax.analysis.plots.style import ACCENT, MUTED, POINT, finish
-from hyperlax.study.record import Confirmation, Confirmed, StudyRecord
-from hyperlax.study.verdict import complete, mean_interval
+from hyperlax.analysis.labels import format_number, with_unit
+from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, POINT, NothingToShow, Plot
+from hyperlax.analysis.study_data import StudyData
+from hyperlax.study.record import Confirmation, Confirmed
+from hyperlax.study.statistics import complete, mean_interval
 
 
-def confirmation_plot(record: StudyRecord) -> go.Figure:
-    """A row per configuration: its seeds, their mean with its interval, and what the search had claimed."""
+def _figure(study: StudyData) -> go.Figure:
+    """Draw a row per configuration: its seeds, their mean with its interval, and what the search had claimed."""
+    record = study.record
     confirmation = record.confirmation
     shown = complete(confirmation) if confirmation else []
     if confirmation is None or not shown:
@@ -23,8 +24,8 @@ def confirmation_plot(record: StudyRecord) -> go.Figure:
     _add_claims(figure, shown)
     figure.update_xaxes(title_text=with_unit(confirmation.metric))
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=[_row(ours) for ours in shown][::-1])
-    figure.update_layout(hovermode="closest", legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0})
-    return finish(figure, height=150 + 48 * len(shown))
+    figure.update_layout(hovermode="closest", legend=LEGEND_ON_TOP)
+    return figure.update_layout(height=150 + 48 * len(shown))
 
 
 def _add_seeds(figure: go.Figure, confirmation: Confirmation, shown: list[Confirmed]) -> None:
@@ -37,7 +38,7 @@ def _add_seeds(figure: go.Figure, confirmation: Confirmation, shown: list[Confir
         mode="markers",
         name="a new seed",
         marker={"color": POINT, "size": 7, "opacity": 0.45},
-        hovertext=[f"{row}, seed {seed}: {number(value)}" for row, seed, value in points],
+        hovertext=[f"{row}, seed {seed}: {format_number(value)}" for row, seed, value in points],
         hoverinfo="text",
     )
 
@@ -57,7 +58,9 @@ def _add_means(figure: go.Figure, confirmation: Confirmation, shown: list[Confir
         mode="markers",
         name="mean of the new seeds, 95 %",
         marker={"color": ACCENT, "size": 12},
-        hovertext=[f"{_row(ours)}: {number(mean.estimate)} {mean}" for ours, mean in zip(shown, means, strict=True)],
+        hovertext=[
+            f"{_row(ours)}: {format_number(mean.estimate)} {mean}" for ours, mean in zip(shown, means, strict=True)
+        ],
         hoverinfo="text",
     )
 
@@ -70,10 +73,23 @@ def _add_claims(figure: go.Figure, shown: list[Confirmed]) -> None:
         mode="markers",
         name="claimed by the search",
         marker={"color": MUTED, "size": 11, "symbol": "diamond-open", "line": {"width": 2.5}},
-        hovertext=[f"{row}: the search claimed {number(claimed)}" for row, claimed in claims],
+        hovertext=[f"{row}: the search claimed {format_number(claimed)}" for row, claimed in claims],
         hoverinfo="text",
     )
 
 
 def _row(ours: Confirmed) -> str:
     return "default" if ours.trial is None else f"trial {ours.trial}"
+
+
+PLOT = Plot(
+    "confirmation",
+    "Confirmation on new seeds",
+    "Small points: seeds that the search never saw. Large points: their mean, with its 95 % bootstrap interval. "
+    "Diamonds: what the search had claimed.",
+    _figure,
+    applies=lambda record: record.confirmation is not None,
+    otherwise="nothing is confirmed. Search with confirm_top.",
+    min_width=620,
+    of_super_batches=False,
+)

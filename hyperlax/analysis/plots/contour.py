@@ -8,24 +8,24 @@ import numpy as np
 import plotly.graph_objects as go
 
 from hyperlax.analysis.labels import short_names, with_unit
-from hyperlax.analysis.plots.coordinates import Coordinate, coordinate
-from hyperlax.analysis.plots.hover import hover_texts
-from hyperlax.analysis.plots.nothing import NothingToShow
-from hyperlax.analysis.plots.style import SCALE, finish
+from hyperlax.analysis.plots.axes import Coordinate, coordinate
+from hyperlax.analysis.plots.base import SCALE, NothingToShow, Plot, hover_texts
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.ranking import complete_trials
-from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 
-CELLS = 40
+_CELLS = 40
 """Along an axis of numbers; along one of choices each choice is a cell."""
-FAR = 2.5
+_FAR = 2.5
 """Bandwidths from the nearest trial at which a cell stays empty."""
 
 
-def contour(record: StudyRecord) -> go.Figure:
-    """The first objective over the two most important hyperparameters: trials as points, around them what trials nearby reached.
+def _figure(study: StudyData) -> go.Figure:
+    """Draw the first objective over the two most important hyperparameters: trials, and around them what trials nearby reached.
 
     The areas are a heat map without smoothing, which a browser draws at once.
     """
+    record = study.record
     trials, (leading, direction) = complete_trials(record), next(iter(record.objectives.items()))
     shares = record.importances.get(leading, {})
     if len(shares) < 2:
@@ -39,47 +39,41 @@ def contour(record: StudyRecord) -> go.Figure:
         for name in sorted(shares, key=lambda name: shares[name], reverse=True)[:2]
     )
     x, y = ([axis.position(trial.params[axis.name]) for trial in trials] for axis in (across, up))
-    values = [trial.values[leading] for trial in trials]
-    areas = surface((across, up), np.array([x, y]), np.array(values))
-    low, high = min(values), max(values)
-    colors: dict[str, Any] = {"colorscale": SCALE, "reversescale": direction == "minimize"}
-    title = {"text": with_unit(leading).replace(" (", "<br>("), "side": "right"}
-    figure = go.Figure()
-    figure.add_heatmap(
-        x=_edges(across).tolist(),
-        y=_edges(up).tolist(),
-        z=[[None if np.isnan(value) else float(f"{value:.6g}") for value in row] for row in areas],
-        zmin=low,
-        zmax=high,
+    values = np.array([trial.values[leading] for trial in trials])
+    colors = {"colorscale": SCALE, "reversescale": direction == "minimize"}
+    areas = _areas((across, up), np.array([x, y]), values, leading, colors)
+    figure = go.Figure([areas, _points(x, y, values, hover_texts(record, trials), colors)])
+    figure.update_xaxes(**_axis(across))
+    figure.update_yaxes(**_axis(up))
+    return figure.update_layout(height=520)
+
+
+def _areas(
+    axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray, leading: str, colors: dict[str, Any]
+) -> go.Heatmap:
+    means = surface(axes, positions, values)
+    return go.Heatmap(
+        x=_edges(axes[0]).tolist(),
+        y=_edges(axes[1]).tolist(),
+        z=[[None if np.isnan(value) else float(f"{value:.6g}") for value in row] for row in means],
+        zmin=values.min(),
+        zmax=values.max(),
         zsmooth=False,
         opacity=0.6,
         hoverinfo="skip",
-        colorbar={"title": title, "thickness": 12},
+        colorbar={"title": {"text": with_unit(leading).replace(" (", "<br>("), "side": "right"}, "thickness": 12},
         **colors,
     )
-    figure.add_scatter(
-        x=x,
-        y=y,
-        mode="markers",
-        marker={
-            "color": values,
-            "cmin": low,
-            "cmax": high,
-            "size": 8,
-            "line": {"width": 1, "color": "#ffffff"},
-            **colors,
-        },
-        hovertext=hover_texts(record, trials),
-        hoverinfo="text",
-        showlegend=False,
-    )
-    figure.update_xaxes(**_axis(across))
-    figure.update_yaxes(**_axis(up))
-    return finish(figure, height=520)
+
+
+def _points(x: list[float], y: list[float], values: np.ndarray, texts: list[str], colors: dict[str, Any]) -> go.Scatter:
+    line = {"width": 1, "color": "#ffffff"}
+    marker = {"color": values.tolist(), "cmin": values.min(), "cmax": values.max(), "size": 8, "line": line, **colors}
+    return go.Scatter(x=x, y=y, mode="markers", marker=marker, hovertext=texts, hoverinfo="text", showlegend=False)
 
 
 def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """float64[cells up, cells across]: the mean of the trials' values, those nearby counting most; nan where none is near.
+    """Return float64[cells up, cells across]: the mean of the trials' values, those nearby counting most; nan where none is near.
 
     positions: float64[2, trials], across and up; values: float64[trials]. Normal weights, so the mean lies between the lowest and
     the highest value (Nadaraya, 1964; Watson, 1964); the bandwidth follows Scott's rule (1992) for trials spread evenly over both
@@ -93,11 +87,11 @@ def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: 
     nearest = squared.min(axis=2, keepdims=True)
     weights = np.exp((nearest - squared) / 2)
     means = (weights * values).sum(axis=2) / weights.sum(axis=2)
-    return np.where(nearest[:, :, 0] <= FAR**2, means, np.nan)
+    return np.where(nearest[:, :, 0] <= _FAR**2, means, np.nan)
 
 
 def _distances(axis: Coordinate, positions: np.ndarray) -> np.ndarray:
-    """float64[cells, trials], in lengths of the axis."""
+    """Return float64[cells, trials], in lengths of the axis."""
     edges = _edges(axis)
     centers = (edges[1:] + edges[:-1]) / 2
     apart = np.abs(centers[:, None] - positions[None, :])
@@ -105,11 +99,11 @@ def _distances(axis: Coordinate, positions: np.ndarray) -> np.ndarray:
 
 
 def _edges(axis: Coordinate) -> np.ndarray:
-    """float64[cells + 1]: the ends of the cells."""
+    """Return float64[cells + 1]: the ends of the cells."""
     low, high = axis.range()
     if low == high:
         low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, (len(axis.choices) or CELLS) + 1)
+    return np.linspace(low, high, (len(axis.choices) or _CELLS) + 1)
 
 
 def _axis(axis: Coordinate) -> dict[str, Any]:
@@ -120,3 +114,12 @@ def _axis(axis: Coordinate) -> dict[str, Any]:
     if ticks := axis.ticks():
         settings["tickvals"], settings["ticktext"] = ticks
     return settings
+
+
+PLOT = Plot(
+    "contour",
+    "The two most important hyperparameters",
+    "Each point is a COMPLETE trial. The areas around them are a weighted mean of the trials nearby, an estimate; where no "
+    "trial is near they are empty. Hover for a trial's hyperparameters.",
+    _figure,
+)

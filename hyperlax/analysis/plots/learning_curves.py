@@ -5,23 +5,24 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from hyperlax.analysis.curves import LearningCurve, read_curves
-from hyperlax.analysis.labels import number
-from hyperlax.analysis.plots.nothing import NothingToShow
-from hyperlax.analysis.plots.style import MUTED, SERIES, finish
+from hyperlax.analysis.labels import format_number
+from hyperlax.analysis.plots.base import MUTED, SERIES, NothingToShow, Plot
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.metrics import aggregated
 from hyperlax.study.ranking import complete_trials, ranked, winners
-from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.record import TrialRecord
 
-SHOWN = 10
+_SHOWN = 10
 
 
-def learning_curves(record: StudyRecord) -> go.Figure:
-    """The ten best trials by the first objective, of several objectives those of the Pareto front first.
+def _figure(study: StudyData) -> go.Figure:
+    """Draw the ten best trials by the first objective, of several objectives those of the Pareto front first.
 
     A line is the seeds' aggregate, in a band from the lowest seed to the highest.
     """
+    record = study.record
     front = {trial.number for trial in winners(record)}
-    trials = sorted(ranked(record), key=lambda trial: trial.number not in front)[:SHOWN]
+    trials = sorted(ranked(record), key=lambda trial: trial.number not in front)[:_SHOWN]
     if not trials:
         raise NothingToShow(
             f"No trial {'satisfies the constraints' if complete_trials(record) else 'is COMPLETE'} yet."
@@ -38,7 +39,7 @@ def learning_curves(record: StudyRecord) -> go.Figure:
     figure.update_xaxes(title_text="environment steps of one seed", tickformat="~s")
     figure.update_yaxes(title_text="mean return of the evaluation")
     figure.update_layout(hovermode="closest", legend={"title": {"text": leading.replace("_", " ")}})
-    return finish(figure, height=520)
+    return figure.update_layout(height=520)
 
 
 def _add(figure: go.Figure, trial: TrialRecord, curve: LearningCurve, rank: int, leading: str, aggregate: str) -> None:
@@ -62,7 +63,7 @@ def _add(figure: go.Figure, trial: TrialRecord, curve: LearningCurve, rank: int,
         x=steps,
         y=line,
         mode="lines",
-        name=f"{name}: {number(trial.values[leading])}",
+        name=f"{name}: {format_number(trial.values[leading])}",
         line={"color": color, "width": 3 if rank == 0 else 1.6},
         legendgroup=group,
         legendrank=rank,
@@ -71,7 +72,7 @@ def _add(figure: go.Figure, trial: TrialRecord, curve: LearningCurve, rank: int,
 
 
 def _add_reference(figure: go.Figure, name: str, value: float, end: int) -> None:
-    label = f"{name}: {number(value)}"
+    label = f"{name}: {format_number(value)}"
     figure.add_scatter(
         x=[0, end],
         y=[value, value],
@@ -86,3 +87,13 @@ def _add_reference(figure: go.Figure, name: str, value: float, end: int) -> None
 def _faint(color: str, opacity: float) -> str:
     red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
+
+
+PLOT = Plot(
+    "learning_curves",
+    "Learning curves",
+    "The ten best trials by the first objective, a Pareto front before the others. Line: {aggregate} over seeds. "
+    "Band: lowest to highest seed.",
+    _figure,
+    min_width=680,
+)

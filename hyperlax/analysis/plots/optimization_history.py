@@ -7,15 +7,14 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hyperlax.analysis.labels import with_unit
-from hyperlax.analysis.plots.hover import hover_texts
-from hyperlax.analysis.plots.nothing import NothingToShow
-from hyperlax.analysis.plots.style import ACCENT, POINT, finish
+from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, POINT, NothingToShow, Plot, hover_texts
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.ranking import complete_trials
-from hyperlax.study.record import StudyRecord
 
 
-def optimization_history(record: StudyRecord) -> go.Figure:
-    """Value over trial number, a row per objective."""
+def _figure(study: StudyData) -> go.Figure:
+    """Draw value over trial number, a row per objective."""
+    record = study.record
     trials = complete_trials(record)
     if not trials:
         raise NothingToShow("No trial is COMPLETE yet.")
@@ -52,5 +51,13 @@ def optimization_history(record: StudyRecord) -> go.Figure:
         )
         figure.update_yaxes(title_text=with_unit(name), row=row, col=1)
     figure.update_xaxes(title_text="trial number", row=len(objectives), col=1)
-    figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0})
-    return finish(figure, height=120 + 320 * len(objectives))
+    figure.update_layout(legend=LEGEND_ON_TOP)
+    return figure.update_layout(height=120 + 320 * len(objectives))
+
+
+PLOT = Plot(
+    "optimization_history",
+    "Optimization history",
+    "Each COMPLETE trial's value, and the best value found up to it.",
+    _figure,
+)

@@ -7,15 +7,16 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hyperlax.analysis.labels import short_names
-from hyperlax.analysis.plots.coordinates import Coordinate, coordinate
-from hyperlax.analysis.plots.nothing import NothingToShow
-from hyperlax.analysis.plots.style import SCALE, finish
+from hyperlax.analysis.plots.axes import Coordinate, coordinate
+from hyperlax.analysis.plots.base import SCALE, NothingToShow, Plot
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.ranking import complete_trials
-from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.record import TrialRecord
 
 
-def parallel_coordinate(record: StudyRecord) -> go.Figure:
-    """Objectives first, then the search space; colored by the first objective, the best brightest."""
+def _figure(study: StudyData) -> go.Figure:
+    """Draw the objectives first, then the search space; colored by the first objective, the best brightest."""
+    record = study.record
     trials = complete_trials(record)
     if not trials:
         raise NothingToShow("No trial is COMPLETE yet.")
@@ -40,8 +41,7 @@ def parallel_coordinate(record: StudyRecord) -> go.Figure:
             },
         )
     )
-    finish(figure, height=560)
-    return figure.update_layout(margin={"l": 60, "r": 40, "t": 130, "b": 30})
+    return figure.update_layout(height=560, margin={"l": 60, "r": 40, "t": 130, "b": 30})
 
 
 def _objective(name: str, trials: list[TrialRecord]) -> dict[str, Any]:
@@ -61,3 +61,12 @@ def _parameter(axis: Coordinate, trials: list[TrialRecord]) -> dict[str, Any]:
     if ticks:
         dimension["tickvals"], dimension["ticktext"] = ticks
     return dimension
+
+
+PLOT = Plot(
+    "parallel_coordinate",
+    "Parallel coordinates",
+    "Each line is a COMPLETE trial. Drag along an axis to keep only the lines that cross there.",
+    _figure,
+    min_width=1000,
+)

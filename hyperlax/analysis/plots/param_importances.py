@@ -6,14 +6,15 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hyperlax.analysis.labels import short_names
-from hyperlax.analysis.plots.nothing import NothingToShow
-from hyperlax.analysis.plots.style import POINT, finish, plain
+from hyperlax.analysis.plots.base import POINT, NothingToShow, Plot, plain
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.ranking import complete_trials
-from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 
 
-def param_importances(record: StudyRecord) -> go.Figure:
-    """Bars, longest on top, a row per objective that has importances."""
+def _figure(study: StudyData) -> go.Figure:
+    """Draw bars, longest on top, a row per objective that has importances."""
+    record = study.record
     shown = {name: record.importances[name] for name in record.objectives if record.importances.get(name)}
     if not shown:
         raise NothingToShow(
@@ -44,4 +45,12 @@ def param_importances(record: StudyRecord) -> go.Figure:
         )
     figure.update_xaxes(title_text="importance (shares sum to 1)", row=len(shown), col=1)
     figure.update_yaxes(showgrid=False)
-    return finish(figure, height=130 + sum(40 + 28 * len(shares) for shares in shown.values()))
+    return figure.update_layout(height=130 + sum(40 + 28 * len(shares) for shares in shown.values()))
+
+
+PLOT = Plot(
+    "param_importances",
+    "Hyperparameter importances",
+    "How much of the objective's variation each searched hyperparameter explains. Rough below some 50 trials.",
+    _figure,
+)

@@ -8,15 +8,15 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hyperlax.analysis.labels import with_unit
-from hyperlax.analysis.plots.hover import hover_texts
-from hyperlax.analysis.plots.nothing import NothingToShow
-from hyperlax.analysis.plots.style import ACCENT, MUTED, finish
+from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, NothingToShow, Plot, hover_texts
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.ranking import complete_trials, pareto_front
 from hyperlax.study.record import StudyRecord, TrialRecord
 
 
-def pareto_plot(record: StudyRecord) -> go.Figure:
-    """Each pair of objectives: the front highlighted, the other trials gray. Two objectives are joined by a staircase."""
+def _figure(study: StudyData) -> go.Figure:
+    """Draw each pair of objectives: the front highlighted, the other trials gray. Two objectives are joined by a staircase."""
+    record = study.record
     trials = complete_trials(record)
     if not trials:
         raise NothingToShow("No trial is COMPLETE yet.")
@@ -38,8 +38,8 @@ def pareto_plot(record: StudyRecord) -> go.Figure:
         _add(figure, record, front, across, up, cell, {"color": ACCENT, "size": 11}, "Pareto front", first)
         figure.update_xaxes(title_text=_goal(record, across), row=row, col=column)
         figure.update_yaxes(title_text=_goal(record, up), row=row, col=column)
-    figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0})
-    return finish(figure, height=120 + 420 * rows)
+    figure.update_layout(legend=LEGEND_ON_TOP)
+    return figure.update_layout(height=120 + 420 * rows)
 
 
 def _add(
@@ -85,3 +85,13 @@ def _add_staircase(figure: go.Figure, record: StudyRecord, front: list[TrialReco
 
 def _goal(record: StudyRecord, name: str) -> str:
     return f"{with_unit(name)}, {record.objectives[name]}"
+
+
+PLOT = Plot(
+    "pareto_front",
+    "Pareto front",
+    "No trial is better than a highlighted one in every objective. Hover for its hyperparameters.",
+    _figure,
+    applies=lambda record: len(record.objectives) > 1 and record.lineage is None,
+    otherwise="has one objective, so no Pareto front.",
+)

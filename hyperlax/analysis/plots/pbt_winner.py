@@ -6,13 +6,13 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hyperlax.analysis.labels import short_names, with_unit
-from hyperlax.analysis.plots.nothing import NothingToShow
-from hyperlax.analysis.plots.style import ACCENT, POINT, finish, plain
-from hyperlax.study.record import StudyRecord
+from hyperlax.analysis.plots.base import ACCENT, POINT, NothingToShow, Plot, plain
+from hyperlax.analysis.study_data import StudyData
 
 
-def pbt_winner(record: StudyRecord) -> go.Figure:
-    """The return and every explored hyperparameter over the intervals that lead to the best at the end, a row each."""
+def _figure(study: StudyData) -> go.Figure:
+    """Draw the return and every explored hyperparameter over the intervals that lead to the best at the end, a row each."""
+    record = study.record
     lineage = record.lineage
     if lineage is None or lineage.final is None:
         raise NothingToShow("No interval is complete yet.")
@@ -42,4 +42,14 @@ def pbt_winner(record: StudyRecord) -> go.Figure:
         figure.update_yaxes(title_text=plain(short[name]), type=kind, row=row, col=1)
     figure.update_xaxes(title_text="interval", row=1 + len(record.space), col=1)
     figure.update_layout(showlegend=False)
-    return finish(figure, height=100 + 130 * (1 + len(record.space)))
+    return figure.update_layout(height=100 + 130 * (1 + len(record.space)))
+
+
+PLOT = Plot(
+    "pbt_winner",
+    "The schedule that won",
+    "What the best member at the end, and those it descends from, trained with in each interval.",
+    _figure,
+    applies=lambda record: record.lineage is not None,
+    otherwise="is not a population.",
+)

@@ -9,17 +9,17 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hyperlax.analysis.labels import short_names, with_unit
-from hyperlax.analysis.plots.coordinates import Coordinate, coordinate
-from hyperlax.analysis.plots.nothing import NothingToShow
-from hyperlax.analysis.plots.style import SCALE, finish
+from hyperlax.analysis.plots.axes import Coordinate, coordinate
+from hyperlax.analysis.plots.base import SCALE, NothingToShow, Plot
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.ranking import complete_trials
-from hyperlax.study.record import StudyRecord
 
-COLUMNS = 4
+_COLUMNS = 4
 
 
-def slice_plot(record: StudyRecord) -> go.Figure:
-    """A cell per hyperparameter and objective, later trials brighter; log and category axes as in the search space."""
+def _figure(study: StudyData) -> go.Figure:
+    """Draw a cell per hyperparameter and objective, later trials brighter; log and category axes as in the search space."""
+    record = study.record
     trials = complete_trials(record)
     if not trials:
         raise NothingToShow("No trial is COMPLETE yet.")
@@ -27,7 +27,7 @@ def slice_plot(record: StudyRecord) -> go.Figure:
         raise NothingToShow("The recipe searches no hyperparameter.")
     short = short_names(record.space)
     axes = [coordinate(name, short[name], distribution) for name, distribution in record.space.items()]
-    columns = min(COLUMNS, len(axes))
+    columns = min(_COLUMNS, len(axes))
     band = math.ceil(len(axes) / columns)
     rows = band * len(record.objectives)
     blank = [""] * (band * columns - len(axes))
@@ -53,9 +53,7 @@ def slice_plot(record: StudyRecord) -> go.Figure:
             else:
                 figure.update_yaxes(showticklabels=False, row=row, col=column)
     figure.update_annotations(font_size=13)
-    figure.update_layout(coloraxis=_colors())
-    finish(figure, height=170 + 270 * rows)
-    return figure.update_layout(margin={"t": 110})
+    return figure.update_layout(coloraxis=_colors(), height=170 + 270 * rows, margin={"t": 110})
 
 
 def _points(numbers: list[int]) -> dict[str, Any]:
@@ -87,3 +85,12 @@ def _colors() -> dict[str, Any]:
         "thickness": 10,
     }
     return {"colorscale": SCALE, "colorbar": {"title": title, **place}}
+
+
+PLOT = Plot(
+    "slice",
+    "Slices",
+    "Each hyperparameter on its own against the objective; brighter points are later trials.",
+    _figure,
+    min_width=900,
+)

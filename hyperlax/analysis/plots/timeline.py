@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from hyperlax.analysis.labels import number
-from hyperlax.analysis.plots.nothing import NothingToShow
-from hyperlax.analysis.plots.style import ACCENT, MUTED, POINT, finish
-from hyperlax.analysis.timeline import Bar, Timeline, timeline_of
-from hyperlax.study.record import StudyRecord
+from hyperlax.analysis.labels import format_number
+from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, POINT, NothingToShow, Plot
+from hyperlax.analysis.study_data import Bar, StudyData, Timeline
 
-COLORS = {"COMPLETE": POINT, "PRUNED": MUTED, "FAIL": ACCENT}
-MOST_WITH_NUMBERS = 120
+_COLORS = {"COMPLETE": POINT, "PRUNED": MUTED, "FAIL": ACCENT}
+_MOST_WITH_NUMBERS = 120
 """Bars up to which each shows the number of its trial; of more they would be too narrow."""
-MOST_LABELS = 48
+_MOST_LABELS = 48
 
 
-def timeline(record: StudyRecord) -> go.Figure:
-    """A row a lane, a bar a trial from where it entered to its last evaluation there, colored by how it ended."""
-    if record.lineage:
+def _figure(study: StudyData) -> go.Figure:
+    """Draw a row a lane, a bar a trial from where it entered to its last evaluation there, colored by how it ended."""
+    if study.record.lineage:
         raise NothingToShow("All members train from the first interval to the last; the lineage shows them.")
-    found = timeline_of(record)
+    found = study.timeline
     if not found.bars:
         raise NothingToShow(
             "No batch says when its trials trained: the times were not noted when it was trained, or its file is gone."
@@ -28,12 +26,12 @@ def timeline(record: StudyRecord) -> go.Figure:
     lanes = sorted({_lane(bar) for bar in found.bars})
     place = {lane: index for index, lane in enumerate(lanes)}
     figure = go.Figure()
-    for state, color in COLORS.items():
+    for state, color in _COLORS.items():
         if own := [bar for bar in found.bars if bar.state == state]:
-            _add(figure, own, place, state, color, with_numbers=len(found.bars) <= MOST_WITH_NUMBERS)
+            _add(figure, own, place, state, color, with_numbers=len(found.bars) <= _MOST_WITH_NUMBERS)
     for start in found.starts[1:]:
         figure.add_vline(x=start, line={"color": MUTED, "dash": "dot", "width": 1.5})
-    every = -(-len(lanes) // MOST_LABELS)
+    every = -(-len(lanes) // _MOST_LABELS)
     several = {"slot": len({bar.slot for bar in found.bars}) > 1, "pool": any(bar.pool for bar in found.bars)}
     figure.update_yaxes(
         tickvals=list(range(0, len(lanes), every)),
@@ -45,9 +43,9 @@ def timeline(record: StudyRecord) -> go.Figure:
     figure.update_layout(
         barmode="overlay",
         hovermode="closest",
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
+        legend=LEGEND_ON_TOP,
     )
-    return finish(figure, height=150 + max(90, min(26 * len(lanes), 720)))
+    return figure.update_layout(height=150 + max(90, min(26 * len(lanes), 720)))
 
 
 def _add(
@@ -86,7 +84,7 @@ def _name(lane: tuple[int, int, int], several: dict[str, bool]) -> str:
 
 def _text(bar: Bar) -> str:
     where = _name(_lane(bar), {"slot": True, "pool": bar.pool > 0})
-    times = f"{number(round(bar.began, 1))} s to {number(round(bar.ended, 1))} s"
+    times = f"{format_number(round(bar.began, 1))} s to {format_number(round(bar.ended, 1))} s"
     return f"<b>trial {bar.trial}</b>: {bar.state}<br>{where}<br>{times}"
 
 
@@ -97,3 +95,13 @@ def _axis_title(found: Timeline) -> str:
     if found.unknown:
         title += f"<br>without {found.unknown} batch{'' if found.unknown == 1 else 'es'} whose times are not known"
     return title
+
+
+PLOT = Plot(
+    "timeline",
+    "Timeline of lanes",
+    "A row a lane of the compiled programs; a bar a trial in it, until its last evaluation there. Where a row is empty, its "
+    "lane waited: for a program, for other lanes or for trials. Dotted: another process continued.",
+    _figure,
+    min_width=680,
+)

@@ -7,13 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from hyperlax.analysis.labels import value_text
-from hyperlax.analysis.plots.style import plain
+from hyperlax.analysis.labels import format_value
+from hyperlax.analysis.plots.base import plain
 
 
 @dataclass(frozen=True)
 class Coordinate:
-    """name: dotted; label: short; logarithmic: positions are log10; choices: JSON text of each category, in order."""
+    """An axis. name: dotted; label: short; logarithmic: positions are log10; choices: JSON text of each category, in order."""
 
     name: str
     label: str
@@ -23,16 +23,16 @@ class Coordinate:
     choice_labels: tuple[str, ...]
 
     def position(self, value: Any) -> float:
-        """Where a value lies on the axis. ValueError for a choice that is not one of the axis'."""
+        """Return where a value lies on the axis. ValueError for a choice that is not one of the axis'."""
         if self.choices:
             text = json.dumps(value)
             if text not in self.choices:
-                raise ValueError(f"{self.name}: {text} is none of its choices {', '.join(self.choices)}.")
+                raise ValueError(f"{self.name}: {text} is not one of its choices {', '.join(self.choices)}.")
             return float(self.choices.index(text))
         return math.log10(value) if self.logarithmic else float(value)
 
     def ticks(self) -> tuple[list[float], list[str]] | None:
-        """Tick positions and texts for categories and log axes; None leaves them to plotly."""
+        """Return tick positions and texts for categories and log axes; None leaves them to plotly."""
         if self.choices:
             return list(map(float, range(len(self.choices)))), list(self.choice_labels)
         if not self.logarithmic:
@@ -41,31 +41,31 @@ class Coordinate:
         return [math.log10(value) for value in values], [_short(value) for value in values]
 
     def range(self) -> list[float]:
-        """The axis' ends, with half a place around categories."""
+        """Return the axis' ends, with half a place around categories."""
         if self.choices:
             return [-0.5, len(self.choices) - 0.5]
         return [self.position(self.domain[0]), self.position(self.domain[1])]
 
 
 def coordinate(name: str, label: str, distribution: dict[str, Any]) -> Coordinate:
-    """The axis of one entry of the search space."""
+    """Return the axis of one entry of the search space."""
     if distribution["type"] == "Categorical":
         choices = tuple(json.dumps(value) for value in distribution["values"])
-        labels = tuple(plain(value_text(value)) for value in distribution["values"])
+        labels = tuple(plain(format_value(value)) for value in distribution["values"])
         return Coordinate(name, plain(label), False, (0.0, float(len(choices) - 1)), choices, labels)
     low, high = distribution["domain"]
     return Coordinate(name, plain(label), distribution["type"].startswith("Log"), (low, high), (), ())
 
 
 def _short(value: float) -> str:
-    """At most three digits, in the shorter of `0.001` and `1e-5`."""
+    """Write at most three digits, in the shorter of `0.001` and `1e-5`."""
     plain_form, mantissa = f"{value:.3g}", f"{value:.2e}".split("e")
     power_form = f"{float(mantissa[0]):g}e{int(mantissa[1])}"
     return power_form if len(power_form) < len(plain_form) else plain_form
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Both ends and the powers of ten between them, at most about seven, none closer to an end than a tenth of the axis."""
+    """Return both ends and the powers of ten between them, at most about seven, none closer to an end than a tenth of the axis."""
     start, end = math.log10(low), math.log10(high)
     margin = (end - start) / 10
     decades = [power for power in range(math.ceil(start), math.floor(end) + 1) if start + margin < power < end - margin]

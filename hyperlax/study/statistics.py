@@ -1,4 +1,4 @@
-"""Which winner is real: means on new seeds, how sure they are, and that in sentences."""
+"""How certain a confirmed winner is: means on new seeds with their intervals, and what follows from them in sentences."""
 
 from __future__ import annotations
 
@@ -30,50 +30,50 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean over seeds with its percentile bootstrap interval. Equal values have an interval of no width."""
+    """Return the mean over seeds with its percentile bootstrap interval. Equal values have an interval of no width."""
     return _bootstrap([np.asarray(values)], lambda sample, axis: np.mean(sample, axis=axis))
 
 
 def difference_interval(values: Sequence[float], others: Sequence[float]) -> Interval:
-    """The first mean minus the second, with its percentile bootstrap interval; the two are resampled by themselves."""
+    """Return the first mean minus the second, with its percentile bootstrap interval; the two are resampled by themselves."""
     samples = [np.asarray(values), np.asarray(others)]
     return _bootstrap(samples, lambda ours, theirs, axis: np.mean(ours, axis=axis) - np.mean(theirs, axis=axis))
 
 
 def complete(confirmation: Confirmation) -> list[Confirmed]:
-    """The configurations that ended well."""
+    """Return the configurations that ended well."""
     return [configuration for configuration in confirmation.configurations if configuration.state == "COMPLETE"]
 
 
 def best_confirmed(confirmation: Confirmation) -> Confirmed | None:
-    """Of the search's best the one with the best mean on the new seeds, the first where several have it."""
+    """Return of the search's best the one with the best mean on the new seeds, the first where several have it."""
     sign = _sign(confirmation)
     ours = [configuration for configuration in complete(confirmation) if configuration.trial is not None]
     return max(ours, key=lambda ours: sign * np.mean(ours.per_seed[confirmation.metric]), default=None)
 
 
 def default_of(confirmation: Confirmation) -> Confirmed | None:
-    """The recipe's own configuration, if it ended well."""
+    """Return the recipe's own configuration, if it ended well."""
     return next((configuration for configuration in complete(confirmation) if configuration.is_default), None)
 
 
 def in_short(confirmation: Confirmation) -> list[str]:
-    """The best on the new seeds, whether it is better than the default configuration, and what failed: a line each."""
+    """Return sentences: the best on the new seeds, whether it is better than the default configuration, and what failed."""
     best = best_confirmed(confirmation)
     lines = [] if best is None else [_naming(confirmation, best), _comparing(confirmation, best)]
     return [line for line in [*lines, *_incomplete(confirmation)] if line]
 
 
 def in_full(confirmation: Confirmation) -> list[str]:
-    """As `in_short`, with a sentence about every configuration."""
+    """Return sentences as `in_short`, with a sentence about every configuration."""
     best = best_confirmed(confirmation)
     first = [] if best is None else [_naming(confirmation, best)]
     each = [_comparing(confirmation, ours) for ours in complete(confirmation) if ours.trial is not None]
     return [line for line in [*first, *each, *_incomplete(confirmation)] if line]
 
 
-def instead_of(confirmation: Confirmation) -> str:
-    """Why the metric is another than the first objective; empty where it is not."""
+def _instead_of(confirmation: Confirmation) -> str:
+    """Say why the metric is another than the first objective; empty where it is not."""
     if confirmation.metric == confirmation.leading:
         return ""
     return f"A single seed has no {confirmation.leading}; {confirmation.metric} is compared instead."
@@ -86,11 +86,11 @@ def _naming(confirmation: Confirmation, best: Confirmed) -> str:
     rank = rank if len(ours) > 1 else f"{best.words} is confirmed"
     claimed = "" if best.claimed is None else f"; the search had claimed {best.claimed:.6g}"
     words = f"On {confirmation.seeds} new seeds {rank}: mean {confirmation.metric} {mean.estimate:.6g} {mean}{claimed}."
-    return f"{words} {instead_of(confirmation)}".strip()
+    return f"{words} {_instead_of(confirmation)}".strip()
 
 
 def _level_with(confirmation: Confirmation, best: Confirmed, ours: Sequence[Confirmed]) -> str:
-    """Those of the search's best whose mean is the same."""
+    """Name those of the search's best whose mean is the same."""
     mean = np.mean(best.per_seed[confirmation.metric])
     level = [
         other.words for other in ours if other is not best and np.mean(other.per_seed[confirmation.metric]) == mean
@@ -99,7 +99,7 @@ def _level_with(confirmation: Confirmation, best: Confirmed, ours: Sequence[Conf
 
 
 def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:
-    """Whether a configuration is better than the default one; empty where that is not known."""
+    """Say whether a configuration is better than the default one; empty where that is not known."""
     default = default_of(confirmation)
     if ours.is_default:
         return f"{_capital(ours.words)} is the default configuration."

@@ -1,0 +1,107 @@
+"""HTML pages from the templates beside this file. Each works offline: style, script and data are part of the page."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from plotly.offline import get_plotlyjs
+
+from hyperlax.analysis.labels import format_number, format_value, with_unit
+from hyperlax.analysis.plots.base import template
+
+_LONG_COLUMNS = {"reason": "reason", "which": "reason", "hyperparameter": "long", "searched": "long", "metric": "long"}
+"""Header -> class of the columns whose text may wrap."""
+_LONG_LIST = 32
+"""Length from which on a list of numbers is worth sharing between plots."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A table's cell that shows a number and leads to a file beside the page."""
+
+    value: float
+    href: str
+
+
+@dataclass
+class Shared:
+    """What several plots of a page show of the same trials, each once: texts on hover, and long lists of numbers as JSON."""
+
+    texts: dict[str, int] = field(default_factory=dict)
+    lists: dict[str, int] = field(default_factory=dict)
+
+    def lean(self, figure: str) -> str:
+        """Return a figure's JSON with its texts and long lists moved here, and seven digits of each number."""
+        content = json.loads(figure)
+        for trace in content["data"]:
+            if isinstance(trace.get("hovertext"), list):
+                trace["hovertext"] = [self.texts.setdefault(text, len(self.texts)) for text in trace["hovertext"]]
+        return _dense(self._shared(content))
+
+    def as_json(self) -> str:
+        """Return everything for the page's script; `<br>` of a text as a line's end, since it is escaped."""
+        texts = json.dumps([text.replace("<br>", "\n") for text in self.texts])
+        return f'{{"texts":{texts},"lists":[{",".join(self.lists)}]}}'
+
+    def _shared(self, value: Any) -> Any:
+        if isinstance(value, float):
+            return float(f"{value:.7g}")
+        if isinstance(value, dict):
+            return {name: self._shared(entry) for name, entry in value.items()}
+        if not isinstance(value, list):
+            return value
+        rounded = [self._shared(entry) for entry in value]
+        if len(rounded) < _LONG_LIST or any(type(entry) not in (int, float) for entry in rounded):
+            return rounded
+        return {"shared": self.lists.setdefault(_dense(rounded), len(self.lists))}
+
+
+def render(name: str, title: str, plotly_path: str = "", **content: Any) -> str:
+    """Return the page that a template gives. plotly_path: where plotly.js is beside it; by default it is in the page."""
+    page = _environment().get_template(name)
+    return page.render(title=title, plotly_path=plotly_path, shared=Shared(), **content)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hyperlax.analysis"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "long_columns": _LONG_COLUMNS,
+        "plotly_source": lambda: Markup(get_plotlyjs()),
+        "templates": lambda: json.dumps({"light": template(dark=False), "dark": template(dark=True)}),
+    }
+    environment.filters |= {
+        "breakable": _breakable,
+        "format_number": format_number,
+        "format_value": format_value,
+        "has_numbers": lambda rows, column: any(_is_number(row[column]) for row in rows),
+        "in_script": lambda text: Markup(text.replace("<", "\\u003c")),
+        "with_unit": with_unit,
+    }
+    environment.tests |= {"link": lambda value: isinstance(value, Link), "numeric": _is_number}
+    return environment
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, Link)) and not isinstance(value, bool)
+
+
+def _breakable(text: str) -> Markup:
+    """Escape a text, and let a dotted name break after its dots where a narrow column needs it."""
+    return Markup(re.sub(r"(?<=[a-z_])\.(?=[a-z_])", ".<wbr>", str(escape(text))))
+
+
+def _dense(content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"))

@@ -1,0 +1,146 @@
+"""A plot as a row of the registry, and what the plots share: style, axis titles, texts on hover."""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import plotly.graph_objects as go
+
+from hyperlax.analysis.curves import MissingFile, warn_once
+from hyperlax.analysis.labels import AGGREGATE_WORDS, format_number, format_value, short_names
+from hyperlax.analysis.study_data import StudyData
+from hyperlax.errors import HyperlaxError
+from hyperlax.study.record import StudyRecord, TrialRecord
+
+_log = logging.getLogger(__name__)
+
+ACCENT = "#e4572e"
+POINT = "#3d7de0"
+MUTED = "#98a0b0"
+SERIES = ["#e4572e", "#3d7de0", "#2a9d72", "#b0722a", "#8e5bd0", "#d1477f", "#1f9db5", "#7d8b2f", "#6b7280", "#c79a1b"]
+SCALE = [[0.0, "#3b4cc0"], [0.35, "#3d8fd1"], [0.65, "#35b28c"], [1.0, "#f0b429"]]
+LEGEND_ON_TOP = {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0}
+
+
+class NothingToShow(HyperlaxError):
+    """There is no data for a plot yet; the message takes the plot's place."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A plot on a page: exactly one of `figure` (plotly's JSON), `words` (nothing to show) and `error` is not empty."""
+
+    name: str
+    title: str
+    caption: str
+    min_width: int
+    figure: str = ""
+    words: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot of a study.
+
+    Args:
+      name: Of its file, without `.html`.
+      title: Heading.
+      caption: How to read it. {aggregate} stands for how the returns of a trial's seeds are combined.
+      figure: Draws it. Raises NothingToShow where there is no data yet.
+      applies: Whether a study has such a plot at all.
+      otherwise: Why a study to which it does not apply has none.
+      min_width: Pixels below which the page scrolls.
+      of_super_batches: Whether it is also written as of each super-batch.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Callable[[StudyData], go.Figure]
+    applies: Callable[[StudyRecord], bool] = lambda record: True
+    otherwise: str = ""
+    min_width: int = 520
+    of_super_batches: bool = True
+
+    def draw(self, study: StudyData) -> go.Figure:
+        """Return the figure in Hyperlax's style, that of a light page."""
+        return styled(self.figure(study))
+
+    def drawing(self, study: StudyData) -> Drawing:
+        """Draw for a page. A plot that fails costs no other: its error takes its place, and is logged."""
+        aggregate = AGGREGATE_WORDS[study.record.arguments["aggregate"]]
+        frame = (self.name, self.title, self.caption.format(aggregate=aggregate), self.min_width)
+        try:
+            return Drawing(*frame, figure=str(self.draw(study).to_json()))
+        except NothingToShow as nothing:
+            return Drawing(*frame, words=str(nothing))
+        except MissingFile as missing:
+            warn_once(f"{self.name} could not be drawn: {missing}")
+            return Drawing(*frame, error=str(missing))
+        except Exception as error:
+            _log.exception("%s could not be drawn", self.name)
+            return Drawing(*frame, error=f"{type(error).__name__}: {error}")
+
+
+def styled(figure: go.Figure) -> go.Figure:
+    """Give a figure the light template. `update_layout` would validate it again for each figure, for ten times as long."""
+    figure.layout.template = _template()  # pyright: ignore[reportAttributeAccessIssue]
+    return figure
+
+
+def template(dark: bool) -> dict[str, Any]:
+    """Return what differs between a light and a dark page; the page's script picks one before it draws."""
+    ink, grid, card = ("#d9deea", "#30384a", "#1b2130") if dark else ("#232936", "#e4e7ee", "#ffffff")
+    axis = {
+        "gridcolor": grid,
+        "linecolor": grid,
+        "zeroline": False,
+        "showline": True,
+        "ticks": "outside",
+        "tickcolor": grid,
+        "automargin": True,
+        "title": {"standoff": 10},
+    }
+    return {
+        "layout": {
+            "font": {"color": ink, "size": 13, "family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "colorway": SERIES,
+            "xaxis": axis,
+            "yaxis": axis,
+            "hoverlabel": {"bgcolor": card, "bordercolor": grid, "font": {"color": ink}, "align": "left"},
+            "legend": {"bgcolor": "rgba(0,0,0,0)"},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": ink},
+            "margin": {"l": 70, "r": 24, "t": 40, "b": 60},
+        }
+    }
+
+
+def plain(text: str) -> str:
+    """Escape text for plotly, which reads tags such as <b> in labels."""
+    return html.escape(text, quote=False)
+
+
+def hover_texts(record: StudyRecord, trials: list[TrialRecord]) -> list[str]:
+    """Return for each trial its number, objectives and searched hyperparameters, shown when the mouse is on its point."""
+    short = short_names(record.space)
+    return [_hover_text(record, trial, short) for trial in trials]
+
+
+def _hover_text(record: StudyRecord, trial: TrialRecord, short: dict[str, str]) -> str:
+    lines = [f"<b>trial {trial.number}</b>"]
+    lines += [f"{plain(name)}: <b>{format_number(trial.values[name])}</b>" for name in record.objectives]
+    lines += [f"{plain(short.get(name, name))}: {plain(format_value(value))}" for name, value in trial.params.items()]
+    return "<br>".join(lines)
+
+
+@cache
+def _template() -> go.layout.Template:
+    return go.layout.Template(template(dark=False))

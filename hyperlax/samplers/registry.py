@@ -12,7 +12,7 @@ from hyperlax.samplers.base import derive_seed
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-LARGEST_GRID = 100_000
+_LARGEST_GRID = 100_000
 """Configurations that Optuna's grid lays out in memory, all of them at once."""
 
 
@@ -44,40 +44,26 @@ class SamplerRow:
     package: str | None = None
 
 
-def _tpe(space: Any, seed: int, super_batch: int) -> BaseSampler:
-    """Multivariate for one objective, per parameter for several, with the constant liar: trials in flight count as bad ones."""
-    from optuna.samplers import TPESampler
+def _optuna(kind: str, **options: Any) -> Callable[[Any, int, int], BaseSampler]:
+    """Return a function that makes a sampler of Optuna's from its seed and these options."""
 
-    return TPESampler(seed=seed)
+    def make(space: Any, seed: int, super_batch: int) -> BaseSampler:
+        import optuna
 
+        return getattr(optuna.samplers, kind)(seed=seed, **options)
 
-def _nsgaii(space: Any, seed: int, super_batch: int) -> BaseSampler:
-    """Breeds a generation per super-batch."""
-    from optuna.samplers import NSGAIISampler
-
-    return NSGAIISampler(population_size=super_batch, seed=seed)
+    return make
 
 
-def _nsgaiii(space: Any, seed: int, super_batch: int) -> BaseSampler:
-    from optuna.exceptions import ExperimentalWarning
-    from optuna.samplers import NSGAIIISampler
+def _genetic(kind: str) -> Callable[[Any, int, int], BaseSampler]:
+    """Return a function that makes a genetic sampler of Optuna's, which breeds a generation per super-batch."""
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return NSGAIIISampler(population_size=super_batch, seed=seed)
+    def make(space: Any, seed: int, super_batch: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NSGA-III is experimental
+            return _optuna(kind, population_size=super_batch)(space, seed, super_batch)
 
-
-def _cmaes(space: Any, seed: int, super_batch: int) -> BaseSampler:
-    from optuna.samplers import CmaEsSampler
-
-    return CmaEsSampler(seed=seed, warn_independent_sampling=False)
-
-
-def _gp(space: Any, seed: int, super_batch: int) -> BaseSampler:
-    """Integrates over trials in flight, so that one super-batch does not propose the same point twice."""
-    from optuna.samplers import GPSampler
-
-    return GPSampler(seed=seed, warn_independent_sampling=False)
+    return make
 
 
 def _qmc(space: Any, seed: int, super_batch: int) -> BaseSampler:
@@ -86,38 +72,47 @@ def _qmc(space: Any, seed: int, super_batch: int) -> BaseSampler:
     return SobolByNumber(space.optuna, seed=derive_seed(seed))
 
 
-def _random(space: Any, seed: int, super_batch: int) -> BaseSampler:
-    from optuna.samplers import RandomSampler
-
-    return RandomSampler(seed=seed)
-
-
 def _grid(space: Any, seed: int, super_batch: int) -> BaseSampler:
     from optuna.samplers import GridSampler
 
     return GridSampler(space.values(), seed=seed)
 
 
+_QUIET = {"warn_independent_sampling": False}
+# TPE is multivariate for one objective, per parameter for several, and takes trials in flight for bad ones; GP integrates over
+# them. So one super-batch does not propose the same point twice.
 SAMPLERS = {
-    "tpe": SamplerRow("Tree-structured Parzen estimator; a good default.", _tpe, heeds_constraints=True),
+    "tpe": SamplerRow(
+        "Tree-structured Parzen estimator; a good default.", _optuna("TPESampler"), heeds_constraints=True
+    ),
     "nsgaii": SamplerRow(
-        "Genetic algorithm for several objectives.", _nsgaii, heeds_constraints=True, smallest_super_batch=2
+        "Genetic algorithm for several objectives.",
+        _genetic("NSGAIISampler"),
+        heeds_constraints=True,
+        smallest_super_batch=2,
     ),
     "nsgaiii": SamplerRow(
-        "Genetic algorithm for many objectives.", _nsgaiii, heeds_constraints=True, smallest_super_batch=2
+        "Genetic algorithm for many objectives.",
+        _genetic("NSGAIIISampler"),
+        heeds_constraints=True,
+        smallest_super_batch=2,
     ),
     "cmaes": SamplerRow(
-        "Evolution strategy over numbers.", _cmaes, several_objectives=False, fewest_numbers=2, package="cmaes"
+        "Evolution strategy over numbers.",
+        _optuna("CmaEsSampler", **_QUIET),
+        several_objectives=False,
+        fewest_numbers=2,
+        package="cmaes",
     ),
     "gp": SamplerRow(
         "Bayesian optimization with a Gaussian process; slow, for few trials.",
-        _gp,
+        _optuna("GPSampler", **_QUIET),
         heeds_constraints=True,
         several_objectives=False,
         package="torch",
     ),
     "qmc": SamplerRow("A Sobol sequence: points spread evenly.", _qmc, learns=False),
-    "random": SamplerRow("Independent draws.", _random, learns=False),
-    "grid": SamplerRow("Every configuration of a finite space once.", _grid, learns=False, largest_grid=LARGEST_GRID),
+    "random": SamplerRow("Independent draws.", _optuna("RandomSampler"), learns=False),
+    "grid": SamplerRow("Every configuration of a finite space once.", _grid, learns=False, largest_grid=_LARGEST_GRID),
 }
 """Name -> row, in the order in which help and messages name them."""

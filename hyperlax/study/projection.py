@@ -10,10 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.constraints import parse_constraint, violations
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.fields import filled
 from hyperlax.files import cell
-from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.recipe import apply, dotted
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams, trials_of
 from hyperlax.study.database import FinishedTrial, StudyDatabase, read_recorded
@@ -22,11 +19,7 @@ from hyperlax.study.journal import Journal
 
 
 class Projection:
-    """The database of one study as what follows from its journal and its batches.
-
-    Args:
-      base: The recipe's configuration, which suggested values are filled into.
-    """
+    """The database of one study as what follows from its journal and its batches."""
 
     def __init__(
         self,
@@ -34,13 +27,11 @@ class Projection:
         journal: Journal,
         directory: StudyDirectory,
         space: SearchSpace,
-        base: AlgorithmConfig,
         objectives: Sequence[str],
         constraints: Sequence[str],
     ):
         self._database, self._journal, self._directory = database, journal, directory
-        self._space, self._base = space, base
-        self._objectives, self._constraints = objectives, constraints
+        self._space, self._objectives, self._constraints = space, objectives, constraints
         self._needed = {*objectives, *(parse_constraint(text).metric for text in constraints)}
 
     def refuse_older_copy(self) -> None:
@@ -121,16 +112,14 @@ class Projection:
     def _check_hyperparams(self, path: Path) -> None:
         """HyperlaxError if a batch trained other configurations than were asked."""
         asked = self._journal.asked
-        for number, row in read_hyperparams(path, list(dotted(self._base))).items():
+        for number, row in read_hyperparams(path, list(self._space.optuna)).items():
             if number >= len(asked):
                 raise HyperlaxError(
                     f"{path}: holds trial {number}, which {self._journal.path} does not have. Put back the journal that "
                     "Hyperlax wrote; a batch of another study has to go."
                 )
-            algorithm = filled(self._base, self._space.decode(asked[number].params))
-            as_asked, as_trained = dotted(algorithm), _as_trained(algorithm)
-            for name, value in as_asked.items():
-                if row[name] not in (cell(value), cell(as_trained[name])):
+            for name, value in self._space.decode(asked[number].params).items():
+                if not _is_cell(row[name], value):
                     raise HyperlaxError(
                         f"{path / 'hyperparams.csv'}: trial {number} was trained with {name} = {row[name]}, "
                         f"{self._journal.path} asked for {cell(value)}. Put back the study's own batch and journal."
@@ -163,10 +152,6 @@ def batch_of(trial: FrozenTrial) -> str:
     return trial.user_attrs.get("batch", "")
 
 
-def _as_trained(algorithm: AlgorithmConfig) -> dict[str, Any]:
-    """Return the values as their fields keep them when they are trained; as they are if a field refuses one."""
-    asked = dotted(algorithm)
-    try:
-        return dotted(apply(algorithm, asked, "refused"))
-    except UsageError:
-        return asked
+def _is_cell(text: str, value: Any) -> bool:
+    """Return whether a cell of a batch has this value, which is a float there if its field takes one."""
+    return text == cell(value) or (isinstance(value, int) and text == cell(float(value)))

@@ -67,8 +67,7 @@ class StudyState:
         self._objectives, self._constraints = tuple(objectives), tuple(constraints)
         self._schedule = schedule
         self._journal = Journal(directory.journal, is_dry)
-        parts = (database, self._journal, directory, space, base)
-        self._projection = Projection(*parts, self._objectives, self._constraints)
+        self._projection = Projection(database, self._journal, directory, space, self._objectives, self._constraints)
 
     def close(self) -> None:
         """Let go of the database."""

@@ -2,7 +2,7 @@
 
     python benchmarks/bookkeeping.py
 
-Runs 1,000 trials of a trivial objective by NSGA-II with a population of 50: once through the launcher, which writes every file
+Runs 1,000 trials of a trivial objective by NSGA-II with a population of 50: once through `run_study`, which writes every file
 except the analysis pages, and once with the same sampler and objective in Optuna's own loop. Prints one line per side and their
 ratio. With `--trials 1016 --pages`, the last super-batch costs what it does in a study with 1,000 finished trials, pages included.
 """
@@ -13,19 +13,21 @@ import argparse
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import optuna
 
+from hyperlax.analysis.pages import write_pages
 from hyperlax.arguments import StudyArguments
-from hyperlax.checkpoints import Checkpoint, Head
+from hyperlax.backends.base import Evicted
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import LogUniform, UniformContinuous
-from hyperlax.study.launcher import run_study, write_pages
-from hyperlax.trial import BatchResult, Curve, HparamBatch, Outcome, Plan, Trial
+from hyperlax.study.observer import Pages
+from hyperlax.study.run import run_study
+from hyperlax.trial import Curve, HparamBatch, Plan, SegmentResult, Trial
 
 POPULATION, LANES = 50, 8
 SPACE = {
@@ -36,35 +38,58 @@ SPACE = {
 }
 
 
-class TrivialRunner:
-    """A runner without training: a trial's return is a sum of its hyperparameters."""
+class TrivialBackend:
+    """A backend without training: a trial's return is a sum of its hyperparameters."""
 
     lanes, slots, device = LANES, 1, "none"
-    packing: dict[str, object]
+    occupied = preparing = 0
 
     def __init__(self) -> None:
-        self.packing = {}
+        self.packing: dict[str, object] = {}
+        self._batch: list[Trial] = []
 
-    def pools(self, repetitions):
-        raise NotImplementedError("nothing is pruned here")
+    def capacity(self) -> int:
+        """Return the number of lanes."""
+        return LANES
 
-    def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
+    def plan(self, trials: Sequence[Trial]) -> Plan:
         """Return batches of LANES trials."""
         batches = tuple(HparamBatch(tuple(trials[i : i + LANES])) for i in range(0, len(trials), LANES))
         return Plan(batches, 1, 1, None)
 
-    def run(
-        self,
-        batch: HparamBatch,
-        *,
-        should_stop: Callable[[], bool],
-        report: Callable[[int], None],
-        checkpoint: Checkpoint | None = None,
-    ) -> BatchResult:
+    def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = 0) -> list[int]:
+        """Take a batch."""
+        self._batch = list(trials)
+        return [trial.number for trial in trials]
+
+    def begin(self) -> None:
+        """Do nothing in the background."""
+
+    def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         """Return two evaluations per trial."""
-        outcomes = tuple(_outcome(trial) for trial in batch.trials)
-        report(100 * len(batch.trials))
-        return BatchResult(outcomes, {"steps": 100 * len(batch.trials)})
+        batch, self._batch = self._batch, []
+        return [_result(trial) for trial in batch], []
+
+    def copy(self, source: int, into: Trial) -> None:
+        """Refuse: nothing is copied here."""
+        raise NotImplementedError
+
+    def leave(self, number: int) -> None:
+        """Do nothing."""
+
+    def save(self) -> None:
+        """Do nothing."""
+
+    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> list[SegmentResult]:
+        """Return nothing."""
+        return []
+
+    def timing(self, numbers: Collection[int]) -> dict[str, object]:
+        """Return the steps."""
+        return {"steps": 100 * len(numbers)}
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def value(gamma: float, tau: float, actor_lr: float, q_lr: float) -> float:
@@ -72,12 +97,12 @@ def value(gamma: float, tau: float, actor_lr: float, q_lr: float) -> float:
     return -1000.0 + 100.0 * gamma + tau + actor_lr + q_lr
 
 
-def _outcome(trial: Trial) -> Outcome:
+def _result(trial: Trial) -> SegmentResult:
     own = vars(trial.algorithm.hyperparam)
     last = value(*(own[name] for name in ("gamma", "tau", "actor_lr", "q_lr")))
     mean = np.array([[-1200.0], [last]])
     curve = Curve(np.array([0, 100]), mean, np.zeros_like(mean), mean, mean, np.ones_like(mean), 1, 100)
-    return Outcome(trial.number, "COMPLETE", "", curve, 1, 0.0)
+    return SegmentResult(trial.number, 0, 1, curve, None, True, None, 1, 0.0)
 
 
 def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
@@ -122,12 +147,12 @@ def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
     )
     ends = [time.perf_counter()]
 
-    def analyse(record, directory):
+    def write(record, directory):
         if pages:
             write_pages(record, directory)
         ends.append(time.perf_counter())
 
-    run_study(arguments, recipe, None, TrivialRunner(), analyse)
+    run_study(arguments, recipe, make_backend=lambda *made_for: TrivialBackend(), observers=[Pages(write)])
     return ends[-1] - ends[0], [b - a for a, b in itertools.pairwise(ends)]
 
 

@@ -19,14 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import training
 from hyperlax import recipe
+from hyperlax.backends.base import EngineConfig
+from hyperlax.backends.local import make_backend
 from hyperlax.cli import main as hyperlax
 from hyperlax.envs import slug
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import RunLength
-from hyperlax.runner import Task as RunnerTask
-from hyperlax.runner import make_runner
-from hyperlax.trial import Outcome, Trial
+from hyperlax.trial import SegmentResult, Trial
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ STUDY = Task("sac_mlp", "gymnax.pendulum", 20_000, -160)
 CONFIRMATION_SEED = 1_000_003
 
 
-def train(config: AlgorithmConfig, task: Task, *, seed: int, seeds: int, episodes: int) -> Outcome:
+def train(config: AlgorithmConfig, task: Task, *, seed: int, seeds: int, episodes: int) -> SegmentResult:
     """Train one trial alone in its program."""
-    runner = make_runner(
-        RunnerTask(
+    backend = make_backend(
+        EngineConfig(
             base=config,
             space={},
             environment=task.environment,
@@ -64,14 +65,13 @@ def train(config: AlgorithmConfig, task: Task, *, seed: int, seeds: int, episode
             super_batch=1,
         )
     )
-    (batch,) = runner.plan([Trial(0, config)]).batches
-    return runner.run(batch, should_stop=lambda: False, report=lambda steps: None).outcomes[0]
+    return training.train(backend, [Trial(0, config)])[0]
 
 
-def show(label: str, outcome: Outcome, mark: float) -> bool:
+def show(label: str, outcome: SegmentResult, mark: float) -> bool:
     """Print one row of the table and return whether the mark was reached."""
-    if outcome.state != "COMPLETE":
-        print(f"| {label} | {outcome.state}: {outcome.reason} | | {mark:g} | no |", flush=True)
+    if outcome.fault_step is not None:
+        print(f"| {label} | not finite at step {outcome.fault_step} | | {mark:g} | no |", flush=True)
         return False
     final = outcome.curve.mean[-1]
     reached = bool(final.mean() >= mark)

@@ -21,23 +21,24 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import optuna
 
+from benchmarks.training import train
 from hyperlax.algorithms.workload import Workload
+from hyperlax.backends.closed import ClosedBatches
 from hyperlax.engine import device
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.runner import LaneRunner
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, RunLength, apply, load
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.optuna import OptunaSampler
 from hyperlax.space import Categorical, Distribution, LogUniform
-from hyperlax.trial import HparamBatch, Trial
+from hyperlax.trial import Trial
 
 TRIALS, LANES, EVALUATIONS, EPISODES = 16, 4, 10, 16
 TRACED = """
@@ -106,13 +107,12 @@ def compiled_each(recipe: Recipe, steps: int, count: int) -> float:
     began = time.perf_counter()
     for trial in suggested(recipe)[:count]:
         alone = Workload(trial.algorithm, {}, "gymnax.cartpole", RunLength(steps, EVALUATIONS, EPISODES))
-        runner = LaneRunner(alone, Registry(1, 1), seed=0, slot_devices=device.slot_devices()[:1])
-        run(runner, HparamBatch((trial,)))
+        train(batches(alone, 1, device.slot_devices()[:1]), [trial])
     return (time.perf_counter() - began) / count
 
 
-def run(runner: LaneRunner, batch: HparamBatch) -> None:
-    runner.run(batch, should_stop=lambda: False, report=lambda steps: None)
+def batches(workload: Workload, lanes: int, slots: list[Any], registry: Registry | None = None) -> ClosedBatches:
+    return ClosedBatches(workload, registry or Registry(lanes, 1), seed=0, slot_devices=slots)
 
 
 def compiled_already(recipe: Recipe, environment: str, steps: int, lanes: int, slots: int) -> float:
@@ -121,12 +121,10 @@ def compiled_already(recipe: Recipe, environment: str, steps: int, lanes: int, s
     space = {name: found for name, found in recipe.space.items() if ".network." not in name}
     trials = suggested(Recipe(recipe.name, recipe.path, recipe.config, space))
     load_ = Workload(recipe.config.algorithm, space, environment, RunLength(steps, EVALUATIONS, EPISODES))
-    runner = LaneRunner(load_, Registry(lanes, 1), seed=0, slot_devices=device.slot_devices()[:slots])
-    batches = runner.plan(trials).batches
-    run(runner, HparamBatch(tuple(trials[:lanes])))
+    registry, devices = Registry(lanes, 1), device.slot_devices()[:slots]
+    train(batches(load_, lanes, devices, registry), trials[:lanes])
     began = time.perf_counter()
-    with ThreadPoolExecutor(slots) as threads:
-        list(threads.map(lambda batch: run(runner, batch), batches))
+    train(batches(load_, lanes, devices, registry), trials)
     return time.perf_counter() - began
 
 
@@ -176,16 +174,12 @@ def steady_state() -> None:
     steps, rates = 200_000, []
     for lanes, cores in ((1, 1), (LANES, len(slots))):
         workload = Workload(recipe.config.algorithm, {}, "gymnax.cartpole", RunLength(steps, 1, 1))
-        runner = LaneRunner(workload, Registry(lanes, 1), seed=0, slot_devices=slots[:cores])
-        batches = [
-            HparamBatch(tuple(Trial(lanes * i + lane, recipe.config.algorithm) for lane in range(lanes)))
-            for i in range(2 * cores)
-        ]
-        run(runner, batches[0])
+        registry = Registry(lanes, 1)
+        trials = [Trial(number, recipe.config.algorithm) for number in range(2 * cores * lanes)]
+        train(batches(workload, lanes, slots[:cores], registry), trials[:lanes])
         began = time.perf_counter()
-        with ThreadPoolExecutor(cores) as threads:
-            list(threads.map(lambda batch: run(runner, batch), batches))  # noqa: B023
-        rates.append(steps * lanes * len(batches) / (time.perf_counter() - began))
+        train(batches(workload, lanes, slots[:cores], registry), trials)
+        rates.append(steps * len(trials) / (time.perf_counter() - began))
     print(f"| one agent | {rates[0]:,.0f} steps/s | |")
     print(f"| {LANES} lanes x {len(slots)} slots | {rates[1]:,.0f} steps/s | {rates[1] / rates[0]:.2f}x |", flush=True)
 
@@ -224,30 +218,23 @@ def structural(name: str, environment: str, steps: int) -> None:
     trials = suggested(Recipe(recipe.name, recipe.path, recipe.config, space))
     slots = device.slot_devices()
 
-    def train(key_of: Callable[[Trial], Any], runner_of: Callable[[Trial], LaneRunner]) -> tuple[float, int]:
-        began, groups = time.perf_counter(), {}
-        for trial in trials:
-            groups.setdefault(key_of(trial), []).append(trial)
-        jobs = []
-        for group in groups.values():
-            runner = runner_of(group[0])
-            jobs += [(runner, batch) for batch in runner.plan(group).batches]
-        with ThreadPoolExecutor(len(slots)) as threads:
-            list(threads.map(lambda job: run(*job), jobs))
-        return time.perf_counter() - began, len(groups)
-
-    def runner(base: AlgorithmConfig, space: Mapping[str, Distribution]) -> LaneRunner:
-        workload = Workload(base, space, environment, length)
-        return LaneRunner(workload, Registry(LANES, 1), seed=0, slot_devices=slots)
+    def backend(base: AlgorithmConfig, space: Mapping[str, Distribution], some: list[Any]) -> ClosedBatches:
+        return batches(Workload(base, space, environment, length), LANES, some)
 
     def structure(trial: Trial) -> tuple[int, ...]:
         own = vars(trial.algorithm.hyperparam)
         return tuple(own[part] for part in ("epochs", "num_minibatches", "total_batch_size") if part in own)
 
-    one, programs = train(lambda trial: None, lambda trial: runner(recipe.config.algorithm, space))
-    each, structures = train(structure, lambda trial: runner(trial.algorithm, {}))
-    print(f"| {name} {steps}, one program per structure | {structures} | {each:.0f} s | |")
-    print(f"| {name} {steps}, hyperlax | {programs} | {one:.0f} s | {each / one:.1f}x |", flush=True)
+    began, groups = time.perf_counter(), {}
+    train(backend(recipe.config.algorithm, space, slots), trials)
+    one, began = time.perf_counter() - began, time.perf_counter()
+    for trial in trials:
+        groups.setdefault(structure(trial), []).append(trial)
+    with ThreadPoolExecutor(len(slots)) as threads:
+        list(threads.map(lambda group: train(backend(group[0].algorithm, {}, slots[:1]), group), groups.values()))
+    each = time.perf_counter() - began
+    print(f"| {name} {steps}, one program per structure | {len(groups)} | {each:.0f} s | |")
+    print(f"| {name} {steps}, hyperlax | 1 | {one:.0f} s | {each / one:.1f}x |", flush=True)
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +89,7 @@ def search(flags: SearchFlags) -> tuple[int, Path]:
 
     where = directory or study_directory(arguments, recipe).root
     if flags.plan_only:
-        from hyperlax.study.planning import print_plan
+        from hyperlax.study.run import print_plan
 
         return print_plan(arguments, recipe, directory), where
     return _run(flags, arguments, recipe, directory), where
@@ -106,7 +105,7 @@ def run_study_files(flags: RunStudyFlags) -> int:
         log_from(study.arguments.log_level, flags.quiet)
         if not flags.plan_only:
             return _run(flags, study.arguments, study.recipe, None)
-        from hyperlax.study.planning import print_plan
+        from hyperlax.study.run import print_plan
 
         return print_plan(study.arguments, study.recipe, None)
 
@@ -171,9 +170,10 @@ def invalidate(flags: InvalidateFlags) -> int:
 
     directory = named_directory(flags.directory, "invalidate")
     arguments, recipe = _study_in(directory, "invalidate")
+    from hyperlax.analysis.pages import write_pages
     from hyperlax.study.maintenance import invalidate as invalidate_trials
 
-    return invalidate_trials(arguments, recipe, directory, flags.trials, flags.reason)
+    return invalidate_trials(arguments, recipe, directory, flags.trials, flags.reason, write_pages)
 
 
 def completion(flags: CompletionFlags) -> int:
@@ -251,17 +251,29 @@ def _study_in(directory: Path, asked_by: str) -> tuple[StudyArguments, Recipe]:
 
 def _run(flags: SearchFlags | SweepFlags, arguments: StudyArguments, recipe: Recipe, directory: Path | None) -> int:
     """A study to its end, shown as the flags say; `directory` of one that goes on. Returns the exit status."""
+    from hyperlax.analysis.pages import write_pages
     from hyperlax.study.directory import study_directory
-    from hyperlax.study.launcher import run_study
+    from hyperlax.study.observer import Pages
+    from hyperlax.study.progress import Progress, ProgressLine
+    from hyperlax.study.run import run_study
     from hyperlax.study.shown import Silent, in_json
+    from hyperlax.study.stopping import Stop
+    from hyperlax.study.tracking import Tracking
     from hyperlax.tracking import tracker_of
 
     where = directory or study_directory(arguments, recipe).root
     tracker = tracker_of(flags, arguments.study_name, where, is_new=directory is None)
-    run = partial(run_study, arguments, recipe, directory, retry_failed=flags.retry_failed, tracker=tracker)
+
+    stop = Stop()
+
+    def run(show: Callable[..., Progress]) -> int:
+        tracking = Tracking(tracker, where, stop)
+        observers = [ProgressLine(show), Pages(tracking.after(write_pages)), tracking]
+        return run_study(arguments, recipe, directory, observers=observers, retry_failed=flags.retry_failed, stop=stop)
+
     if flags.json:
-        return in_json(lambda show: run(show=show), where)
-    return run(show=Silent) if flags.quiet else run()
+        return in_json(run, where)
+    return run(Silent if flags.quiet else Progress)
 
 
 def _check_output(flags: SearchFlags) -> None:

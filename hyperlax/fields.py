@@ -18,8 +18,8 @@ from hyperlax.hyperparams import ACTIVATIONS, AlgorithmConfig, Rule
 from hyperlax.space import Categorical, Distribution, Numeric
 
 PREFIX = "algorithm"
-LARGEST_INTEGER = 2**31 - 1  # integers are int32 on the device
-WIDEST_LAYER = 65_536
+_LARGEST_INTEGER = 2**31 - 1  # integers are int32 on the device
+_WIDEST_LAYER = 65_536
 SMALLEST_FLOAT, LARGEST_FLOAT = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and floats normal float32
 
 
@@ -51,7 +51,7 @@ class Field:
         if self.type == "str":
             return f"one of {', '.join(ACTIVATIONS)}"
         if self.type == "sizes":
-            return f"a non-empty list of layer widths, each a whole number from 1 to {WIDEST_LAYER}"
+            return f"a non-empty list of layer widths, each a whole number from 1 to {_WIDEST_LAYER}"
         return ("a whole number" if self.type == "int" else "a finite number") + self._range()
 
     def _range(self) -> str:
@@ -59,7 +59,7 @@ class Field:
             return ""
         low, high = self.rule.low, self.rule.high
         if self.type == "int":
-            high = min(high, LARGEST_INTEGER)
+            high = min(high, _LARGEST_INTEGER)
         if math.isinf(low) and math.isinf(high):
             return ""
         if math.isinf(high):
@@ -78,7 +78,7 @@ class Field:
         return self._within(value)
 
     def _within(self, value: float) -> bool:
-        if not abs(value) <= LARGEST_FLOAT or (self.type == "int" and value > LARGEST_INTEGER):
+        if not abs(value) <= LARGEST_FLOAT or (self.type == "int" and value > _LARGEST_INTEGER):
             return False
         if self.type == "float" and value and not SMALLEST_FLOAT <= abs(value) <= LARGEST_FLOAT:
             return False
@@ -240,7 +240,7 @@ def _nearest(name: str, known: list[str]) -> str | None:
 
 
 def _is_width(value: Any) -> bool:
-    return _is_int(value) and 1 <= value <= WIDEST_LAYER
+    return _is_int(value) and 1 <= value <= _WIDEST_LAYER
 
 
 def _is_int(value: Any) -> bool:

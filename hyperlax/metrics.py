@@ -23,7 +23,7 @@ Direction = Literal["minimize", "maximize"]
 
 DIRECTIONS: tuple[Direction, ...] = ("minimize", "maximize")
 
-SOLVED_FRACTION = 0.9
+_SOLVED_FRACTION = 0.9
 """`steps_to_threshold` waits for this part of the way from `lo` to `hi`."""
 
 
@@ -132,7 +132,7 @@ def _steps_to_threshold(training: Training) -> float:
     t_1 if r_1 is already there; the budget if r never is, or only in the part of the last rollout that goes past it.
     """
     steps, curve, budget, reference = training.steps, training.curve, training.budget, training.reference
-    threshold = reference.lo + SOLVED_FRACTION * (reference.hi - reference.lo)
+    threshold = reference.lo + _SOLVED_FRACTION * (reference.hi - reference.lo)
     reached = np.flatnonzero(curve >= threshold)
     if len(reached) == 0:
         return float(budget)
@@ -208,7 +208,7 @@ def aggregated(returns: np.ndarray, aggregate: str) -> np.ndarray:
     return AGGREGATES[aggregate](returns)
 
 
-def interquartile_mean(returns: np.ndarray) -> np.ndarray:
+def _interquartile_mean(returns: np.ndarray) -> np.ndarray:
     """Return the mean over seeds without the floor(seeds / 4) lowest and as many highest, float64[K] of float64[K, seeds].
 
     With fewer than four seeds, their mean. Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical
@@ -221,7 +221,7 @@ def interquartile_mean(returns: np.ndarray) -> np.ndarray:
 AGGREGATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mean": lambda returns: returns.mean(axis=1),
     "median": lambda returns: np.median(returns, axis=1),
-    "iqm": interquartile_mean,
+    "iqm": _interquartile_mean,
     "worst": lambda returns: returns.min(axis=1),
 }
 """How to combine the returns of a trial's seeds: name -> function of float64[K, seeds]. "worst" is the lowest return."""

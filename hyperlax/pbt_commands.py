@@ -28,9 +28,11 @@ def pbt(flags: PopulationFlags) -> int:
         arguments = resolve_resumed(flags, stored, recipe)
     check_acts(recipe, arguments.env_config)
     log_from(arguments.log_level)
-    from hyperlax.study.population_start import run_population
+    from hyperlax.analysis.pages import write_pages
+    from hyperlax.study.observer import Pages
+    from hyperlax.study.population_run import run_population
 
-    return run_population(arguments, recipe, directory)
+    return run_population(arguments, recipe, directory, observers=[Pages(write_pages)])
 
 
 def pbt_replay(flags: ReplayFlags) -> int:
@@ -39,7 +41,7 @@ def pbt_replay(flags: ReplayFlags) -> int:
     from hyperlax.pbt_arguments import resolve_replay
     from hyperlax.recipe import load
     from hyperlax.study.pbt_schedule import read_schedule
-    from hyperlax.study.schedule_replay import path_of_recipe, replay
+    from hyperlax.study.single import path_of_recipe, replay
 
     schedule = read_schedule(Path(flags.schedule))
     arguments = resolve_replay(flags, schedule)

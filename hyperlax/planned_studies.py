@@ -21,7 +21,7 @@ from hyperlax.recipe import Recipe, load, searching
 from hyperlax.sampler_checks import check_search
 from hyperlax.space_entries import changes_of
 from hyperlax.study.directory import refuse_running, study_directory
-from hyperlax.study.launcher import refuse_existing
+from hyperlax.study.run import refuse_existing
 from hyperlax.study_files import StudyFile, read_study_file
 
 INTERRUPTED = (130, 143)

@@ -108,7 +108,7 @@ class LogUniformDiscrete(Numeric):
     logarithmic = True
 
 
-MOST_STEPS = 1e12
+_MOST_STEPS = 1e12
 """Steps of a grid: more are too fine for float64, which has 16 digits."""
 
 
@@ -126,7 +126,7 @@ class QUniform(Numeric):
                 f"QUniform needs a step q > 0, got q={self.q!r}. For a range without steps, use UniformContinuous."
             )
         object.__setattr__(self, "q", float(self.q))
-        if (high - low) / self.q > MOST_STEPS:
+        if (high - low) / self.q > _MOST_STEPS:
             raise UsageError(
                 f"QUniform needs steps that a float can tell apart, got low={low}, high={high}, q={self.q}. "
                 "For so fine a grid, use UniformContinuous."

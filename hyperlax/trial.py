@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hyperlax.agent import Policy
-from hyperlax.checkpoints import Checkpoint, Head
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.stays import Stay
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")
 """How a trial can end."""
 
 NOT_FINITE = "parameters or returns are not finite"
 """Why a trial fails whose lane shows nan or inf."""
+
+TIMELINE = "timeline.csv"
+"""The file of a batch with a row for each `LaneInterval` of its trials."""
 
 MEASURED = ("mean", "std", "min", "max", "length")
 """The columns of a curve: of the returns of an evaluation's episodes, and their mean length."""
@@ -94,6 +94,52 @@ class Curve:
     budget: int
 
 
+class LaneInterval(NamedTuple):
+    """A trial's time in a lane.
+
+    slot: its index. pool: of the groups of lanes that a slot has at once, 0 where that is one. lane: its index in the group.
+    process: when the process began to count, in seconds since 1970. began, ended: seconds since then.
+    """
+
+    slot: int
+    pool: int
+    lane: int
+    process: float
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """Where a trial stands after a segment, the training between two evaluations.
+
+    Args:
+      number: The trial.
+      repetition: The first of the trial's seeds that trains now; above 0 only where seeds train one after another.
+      segments: Segments of this repetition that are done. A trial that was copied counts its own only.
+      curve: This repetition so far, of a copied trial from where its source stood. It ends before the first evaluation that was
+        not finite.
+      fault_step: Environment steps of one seed at that evaluation; None while all were finite.
+      fault: Why the trial fails there.
+      is_done: Whether this repetition has ended: the budget is spent, or, where trials train in closed batches, its batch ended.
+      lane, num_parameters, train_seconds, intervals: As in `Outcome`, since the trial entered.
+      policy: What the trial became, at the end of its training; None before.
+    """
+
+    number: int
+    repetition: int
+    segments: int
+    curve: Curve
+    fault_step: int | None
+    is_done: bool
+    lane: int | None
+    num_parameters: int
+    train_seconds: float
+    policy: Policy | None = None
+    intervals: tuple[LaneInterval, ...] = ()
+    fault: str = NOT_FINITE
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One trial's end.
@@ -103,7 +149,7 @@ class Outcome:
     num_parameters: trainable scalars of the policy network that acts.
     train_seconds: this trial's share of its batch's training time.
     lane: of the program, where it trained; fault_step: environment steps of one seed at the evaluation that saw it fail. None
-    where nobody knows them. stays: in lanes, in the order of time; empty where nobody knows them.
+    where nobody knows them. intervals: in lanes, in the order of time; empty where nobody knows them.
     policy: what it became, at the end of a training that is COMPLETE; None where nobody kept it.
     """
 
@@ -115,7 +161,7 @@ class Outcome:
     train_seconds: float
     lane: int | None = None
     fault_step: int | None = None
-    stays: tuple[Stay, ...] = ()
+    intervals: tuple[LaneInterval, ...] = ()
     policy: Policy | None = None
 
 
@@ -129,29 +175,3 @@ class BatchResult:
 
 class Interrupted(Exception):
     """A batch stopped between two segments because it was asked to; none of its trials has an outcome."""
-
-
-class Runner(Protocol):
-    """Trains hparam batches. `run` may be called from `slots` threads at once."""
-
-    slots: int
-
-    def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
-        """Partition trials into batches that can each share a program; a saved batch that can go on stays as it is."""
-        ...
-
-    def run(
-        self,
-        batch: HparamBatch,
-        *,
-        should_stop: Callable[[], bool],
-        report: Callable[[int], None],
-        checkpoint: Checkpoint | None = None,
-    ) -> BatchResult:
-        """Train a batch to its end, from where `checkpoint` left it.
-
-        `report` receives 0 when the program is ready. After every segment it receives the environment steps done in it, over
-        all trials and seeds of the batch, and `should_stop` is asked; if it says yes, the batch is saved and `Interrupted`
-        raised. It is also saved when that is due.
-        """
-        ...

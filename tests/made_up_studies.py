@@ -8,8 +8,8 @@ import numpy as np
 
 from hyperlax.files import write_csv, write_json
 from hyperlax.metrics import METRICS, ReferenceReturns
-from hyperlax.stays import TIMELINE, Stay
 from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.trial import TIMELINE, LaneInterval
 
 SIZES = "algorithm.network.actor_network.pre_torso.layer_sizes"
 CRITIC_SIZES = "algorithm.network.critic_network.pre_torso.layer_sizes"
@@ -97,13 +97,13 @@ def write_batches(trials, rng):
         timing = {"compile_seconds": 3.5, "train_seconds": 2.0, "evaluate_seconds": 0.5, "wall_seconds": 6.25}
         write_json(directory / "timing.json", timing | {"steps": 240000, "peak_memory_bytes": None})
         began = 3.5 + 3.0 * (place // 2)
-        stays = [Stay(place % 2, 0, lane, 1.7e9, began, began + 2.5) for lane in range(len(mates))]
-        write_timeline(directory, mates, stays)
+        intervals = [LaneInterval(place % 2, 0, lane, 1.7e9, began, began + 2.5) for lane in range(len(mates))]
+        write_timeline(directory, mates, intervals)
 
 
-def write_timeline(directory, trials, stays):
-    rows = [[trial.number, trial.state, *stay] for trial, stay in zip(trials, stays, strict=True)]
-    write_csv(directory / TIMELINE, ["trial", "state", *Stay._fields], rows)
+def write_timeline(directory, trials, intervals):
+    rows = [[trial.number, trial.state, *interval] for trial, interval in zip(trials, intervals, strict=True)]
+    write_csv(directory / TIMELINE, ["trial", "state", *LaneInterval._fields], rows)
 
 
 def large_study(directory, trials=500, objectives=1):

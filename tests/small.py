@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperlax.algorithms.workload import Workload
-from hyperlax.engine.batch import Assignment
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Program
+from hyperlax.engine.session import stacked
 from hyperlax.hyperparams import (
     DQN,
     PPO,
@@ -124,23 +124,18 @@ def with_values(case: str, values: dict[str, Any]) -> Any:
 
 
 def train(
-    case: str, trials: list[Trial], *, segments: tuple[int, ...] = (2, 2), widest: int = WIDEST, tick: int = 0
+    case: str, trials: list[Trial], *, segments: tuple[int, ...] = (2, 2), widest: int = WIDEST, iteration: int = 0
 ) -> dict[int, tuple[Any, list[Any]]]:
     """Train up to LANES trials side by side; per trial number its final state and its scores, [seeds, ...] numpy trees."""
     load, lanes_program = workload(case, widest), program(case, widest)
-    assignment = Assignment(
-        lanes_program,
-        tuple(trials),
-        tuple(load.lane(trial) for trial in trials),
-        tuple(load.num_parameters(trial) for trial in trials),
-    )
-    hypers = assignment.hypers()
+    filled = [*trials, *[trials[0]] * (LANES - len(trials))]
+    hypers = stacked(lanes_program, [load.lane(trial) for trial in filled])
     episode_keys = evaluation_keys(SEED, SEEDS)
-    lanes = lanes_program.start(training_keys(SEED, assignment.numbers(), SEEDS), hypers)
+    lanes = lanes_program.start(training_keys(SEED, [trial.number for trial in filled], SEEDS), hypers)
     scores = []
     for iterations in segments:
-        lanes, score = lanes_program.advance(lanes, hypers, episode_keys, tick, iterations)
-        tick += iterations
+        lanes, score = lanes_program.advance(lanes, hypers, episode_keys, iteration, iterations)
+        iteration += iterations
         scores.append(to_numpy(score))
     state = to_numpy(lanes)
     return {

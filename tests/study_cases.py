@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import optuna
 
 from hyperlax.arguments import StudyArguments
+from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import slug
 from hyperlax.files import write_text
 from hyperlax.hyperparams import SAC
@@ -24,14 +26,14 @@ from hyperlax.space import (
     UniformContinuous,
     UniformDiscrete,
 )
-from hyperlax.study.findings import Analyse
-from hyperlax.study.launcher import run_study
 from hyperlax.study.maintenance import invalidate, repair
-from hyperlax.study.planning import print_plan
+from hyperlax.study.observer import Observer, Pages
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.tracking import Tracker
-from hyperlax.study.training import StudyRunner, runner_of_confirmation
-from tests.fake_runner import FakeRunner
+from hyperlax.study.run import print_plan, run_study
+from hyperlax.study.stopping import Stop
+from hyperlax.study.tracking import Tracker, Tracking
+from hyperlax.study.training import local_backend
+from tests.fake_backend import FakeBackend
 
 MIXED: dict[str, Distribution] = {
     "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-5, 1e-2)),
@@ -111,11 +113,16 @@ def killing(function: Callable[..., Any], at: int) -> Callable[..., Any]:
     return wrapped
 
 
+def making(backend: Any) -> Callable[[EngineConfig, CheckpointManager | None], Backend]:
+    """Give a fake backend to whoever makes one; any other as it is."""
+    return backend.bind if isinstance(backend, FakeBackend) else lambda config, checkpoints: backend
+
+
 class Case:
     """One study in one directory, started and resumed. pages: the records that the analysis got, with their directories.
 
-    recipe: by default SAC with the search space. analyse: what makes pages, by default nothing but notes that it was called.
-    confirmer: makes the runner of the confirmation. tracker: follows every run of it from now on.
+    recipe: by default SAC with the search space. write_pages: what makes pages, by default nothing but notes that it was called.
+    confirmer: makes the backend of the confirmation. tracker: follows every run of it from now on. observers: told as well.
     """
 
     def __init__(
@@ -123,16 +130,18 @@ class Case:
         root: Path,
         space: dict[str, Distribution] | None = None,
         recipe: Recipe | None = None,
-        analyse: Analyse | None = None,
-        confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
+        write_pages: Callable[[StudyRecord, Any], None] | None = None,
+        confirmer: Callable[..., Backend] = local_backend,
         tracker: Tracker | None = None,
+        observers: Sequence[Observer] = (),
         **arguments: Any,
     ):
         self.root = root
         self.space = recipe.space if recipe else space or MIXED
         self.given_recipe = recipe
         self.arguments = arguments
-        self.analyse = analyse or self._keep
+        self.write_pages = write_pages or self._keep
+        self.observers = observers
         self.confirmer = confirmer
         self.tracker = tracker
         self.directory = root / self.recipe.name / slug(arguments.get("env_config", "gymnax.pendulum"))
@@ -142,25 +151,26 @@ class Case:
     def recipe(self) -> Recipe:
         return self.given_recipe or recipe_of(self.space)
 
-    def start(self, runner: StudyRunner | None = None, **changes: Any) -> int:
-        return self._run(None, runner, changes)
+    def start(self, backend: Backend | None = None, **changes: Any) -> int:
+        return self._run(None, backend, changes)
 
-    def resume(self, runner: StudyRunner | None = None, retry_failed: bool = False, **changes: Any) -> int:
-        return self._run(self.directory, runner, changes, retry_failed)
+    def resume(self, backend: Backend | None = None, retry_failed: bool = False, **changes: Any) -> int:
+        return self._run(self.directory, backend, changes, retry_failed)
 
     def invalidate(self, *trials: int, reason: str | None = None) -> int:
         """`hyperlax invalidate`."""
         arguments = arguments_of(self.root, **self.arguments)
-        return invalidate(arguments, self.recipe, self.directory, trials, reason, self.analyse)
+        return invalidate(arguments, self.recipe, self.directory, trials, reason, self.write_pages)
 
     def repair(self) -> int:
         """`hyperlax repair`."""
         return repair(arguments_of(self.root, **self.arguments), self.recipe, self.directory)
 
-    def plan(self, resume: bool = False, runner: StudyRunner | None = None) -> int:
+    def plan(self, resume: bool = False, backend: Backend | None = None) -> int:
         """`--plan-only`."""
         arguments = arguments_of(self.root, **self.arguments)
-        return print_plan(arguments, self.recipe, self.directory if resume else None, runner or FakeRunner())
+        make = making(backend or FakeBackend())
+        return print_plan(arguments, self.recipe, self.directory if resume else None, make)
 
     def study(self) -> optuna.Study:
         """As plain Optuna sees it."""
@@ -187,9 +197,22 @@ class Case:
         write_text(directory / "trials.csv", "")
 
     def _run(
-        self, resume_from: Path | None, runner: StudyRunner | None, changes: dict[str, Any], retry_failed: bool = False
+        self, resume_from: Path | None, backend: Backend | None, changes: dict[str, Any], retry_failed: bool = False
     ) -> int:
         arguments = arguments_of(self.root, **{**self.arguments, **changes})
-        runner = runner or FakeRunner()
-        parts = (runner, self.analyse, retry_failed, self.confirmer)
-        return run_study(arguments, self.recipe, resume_from, *parts, tracker=self.tracker)
+        make, stop = making(backend or FakeBackend()), Stop()
+
+        def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+            return (self.confirmer if config.is_confirmation else make)(config, checkpoints)
+
+        tracking = Tracking(self.tracker, self.directory, stop)
+        observers = [*self.observers, Pages(tracking.after(self.write_pages)), tracking]
+        return run_study(
+            arguments,
+            self.recipe,
+            resume_from,
+            make_backend=make_backend,
+            observers=observers,
+            retry_failed=retry_failed,
+            stop=stop,
+        )

@@ -16,16 +16,17 @@ import pytest
 import hyperlax
 from hyperlax.agent import Agent, Policy, act, joined, load_agent, save_agent
 from hyperlax.algorithms.evaluation import evaluate
+from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main
 from hyperlax.engine.keys import evaluation_keys
 from hyperlax.errors import UsageError
 from hyperlax.networks.masked import ACTIVATION_FUNCTIONS
 from hyperlax.playing import evaluate_agent
 from hyperlax.study.agents import keep_only_the_best
-from hyperlax.study.launcher import write_pages
 from hyperlax.study.opened import open_study
+from hyperlax.trial import SegmentResult
 from tests import small
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend, Lane
 from tests.small import CASES, RUN_LENGTH, SEED, SEEDS, train, workload
 from tests.study_cases import Case
 from tests.test_lane_laws import mixed
@@ -39,7 +40,7 @@ def test_a_policy_at_its_own_size_earns_what_its_lane_was_evaluated_at(case):
     shape = load.program(trials[0])
     for number, (state, scores) in train(case, trials).items():
         trial = next(trial for trial in trials if trial.number == number)
-        policy = load.policy(trial, shape.acting(state))
+        policy = load.policy(trial, shape.policy_params(state))
         widths = [array.shape[2] for name, array in policy.arrays.items() if re.fullmatch(r"dense_\d.kernel", name)]
         assert tuple(widths) == tuple(_acting(trial).layer_sizes)
         for seed in range(SEEDS):
@@ -190,16 +191,12 @@ def test_seeds_that_trained_one_after_another_are_put_together():
     assert np.array_equal(both.arrays["head.kernel"][1:], other.arrays["head.kernel"])
 
 
-class Keeping(FakeRunner):
-    """A runner whose trials become something."""
+class Keeping(FakeBackend):
+    """A backend whose trials become something."""
 
-    def run(self, batch: Any, **more: Any) -> Any:
-        result = super().run(batch, **more)
-        outcomes = tuple(
-            replace(outcome, policy=made_up()) if outcome.state == "COMPLETE" else outcome
-            for outcome in result.outcomes
-        )
-        return replace(result, outcomes=outcomes)
+    def _trial_result(self, lane: Lane) -> SegmentResult:
+        result = super()._trial_result(lane)
+        return replace(result, policy=made_up()) if result.is_done and result.fault_step is None else result
 
 
 def kept(case: Case) -> list[int]:
@@ -211,7 +208,7 @@ def kept(case: Case) -> list[int]:
 
 
 def test_the_best_trials_agent_is_kept_also_where_the_study_goes_on(tmp_path):
-    case = Case(tmp_path, analyse=write_pages, n_trials=6)
+    case = Case(tmp_path, write_pages=write_pages, n_trials=6)
     assert case.start(Keeping(fail={2: "loss is nan"})) == 0
     assert kept(case) == [case.study().best_trial.number]
     assert case.resume(Keeping(), n_trials=16) == 0
@@ -224,7 +221,7 @@ def test_the_best_trials_agent_is_kept_also_where_the_study_goes_on(tmp_path):
 
 @pytest.mark.parametrize(("save", "numbers"), [("all", [0, 1, 3, 4, 5]), ("none", [])])
 def test_all_agents_are_kept_or_none(tmp_path, save, numbers):
-    case = Case(tmp_path, analyse=write_pages, n_trials=6, save_agents=save)
+    case = Case(tmp_path, write_pages=write_pages, n_trials=6, save_agents=save)
     assert case.start(Keeping(fail={2: "loss is nan"})) == 0
     assert kept(case) == numbers
 
@@ -248,7 +245,7 @@ def test_what_is_to_be_confirmed_keeps_its_agents(tmp_path):
 
 
 def test_the_agents_of_a_front_are_kept(tmp_path):
-    case = Case(tmp_path / "front", analyse=write_pages, n_trials=8, **TWO)
+    case = Case(tmp_path / "front", write_pages=write_pages, n_trials=8, **TWO)
     assert case.start(Keeping()) == 0
     assert kept(case) == sorted(trial.number for trial in case.study().best_trials)
 
@@ -257,11 +254,10 @@ def test_a_trial_whose_metrics_are_not_finite_leaves_no_agent_and_costs_its_mate
     class Broken(Keeping):
         """Says that trial 1 is COMPLETE, and its last return is nan."""
 
-        def run(self, batch: Any, **more: Any) -> Any:
-            result = super().run(batch, **more)
-            for outcome in result.outcomes:
-                if outcome.number == 1:
-                    outcome.curve.mean[-1] = np.nan
+        def _trial_result(self, lane: Lane) -> SegmentResult:
+            result = super()._trial_result(lane)
+            if lane.number == 1:
+                result.curve.mean[-1] = np.nan
             return result
 
     case = Case(tmp_path, n_trials=4, save_agents="all")
@@ -271,7 +267,7 @@ def test_a_trial_whose_metrics_are_not_finite_leaves_no_agent_and_costs_its_mate
 
 
 def test_the_agent_of_an_invalidated_trial_is_not_kept(tmp_path):
-    case = Case(tmp_path, analyse=write_pages, n_trials=6)
+    case = Case(tmp_path, write_pages=write_pages, n_trials=6)
     assert case.start(Keeping()) == 0
     best = case.study().best_trial.number
     assert case.invalidate(best) == 0
@@ -291,7 +287,7 @@ def test_agents_are_there_before_their_batch_counts_as_complete(tmp_path, monkey
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    case = Case(tmp_path_factory.mktemp("agents"), analyse=write_pages, n_trials=6)
+    case = Case(tmp_path_factory.mktemp("agents"), write_pages=write_pages, n_trials=6)
     assert case.start(Keeping()) == 0
     return case
 

@@ -140,7 +140,7 @@ def test_normalization_standardizes_cuts_at_ten_deviations_and_can_be_off() -> N
 def test_a_lane_samples_exactly_its_newest_rows(rollout: int, program_capacity: int, data: st.DataObject) -> None:
     capacity = data.draw(st.integers(1, program_capacity + 9), label="the lane's own capacity")
     writes = data.draw(st.integers(1, 9), label="rollouts written")
-    tick = data.draw(st.integers(0, 20), label="the program's clock at the first")
+    iteration = data.draw(st.integers(0, 20), label="the program's clock at the first")
     ring = replay.ring_length(program_capacity, rollout)
     held: deque[int] = deque(maxlen=min(capacity, ring))
     predecessor = replay.empty(ring, 1, 1).rows - 1.0
@@ -149,17 +149,17 @@ def test_a_lane_samples_exactly_its_newest_rows(rollout: int, program_capacity: 
         rows = np.arange(number * rollout, (number + 1) * rollout)
         held.extend(rows.tolist())
         packed = jnp.broadcast_to(jnp.asarray(rows, jnp.float32)[:, None], (rollout, buffer.rows.shape[1]))
-        buffer = replay.write(buffer, packed, jnp.int32(tick + number), jnp.int32(capacity))
-    drawn = replay.sample(buffer, jax.random.key(tick), 400, rollout, jnp.int32(tick + writes - 1))
+        buffer = replay.write(buffer, packed, jnp.int32(iteration + number), jnp.int32(capacity))
+    drawn = replay.sample(buffer, jax.random.key(iteration), 400, rollout, jnp.int32(iteration + writes - 1))
     assert set(np.asarray(drawn)[:, 0].astype(int).tolist()) == set(held)
     assert buffer.size == len(held)
 
 
 def test_samples_are_uniform_over_a_lanes_rows() -> None:
     buffer = replay.empty(8, 1, 1)
-    for tick in range(3):
-        rows = jnp.broadcast_to(jnp.arange(4.0 * tick, 4.0 * tick + 4)[:, None], (4, buffer.rows.shape[1]))
-        buffer = replay.write(buffer, rows, jnp.int32(tick), jnp.int32(5))
+    for iteration in range(3):
+        rows = jnp.broadcast_to(jnp.arange(4.0 * iteration, 4.0 * iteration + 4)[:, None], (4, buffer.rows.shape[1]))
+        buffer = replay.write(buffer, rows, jnp.int32(iteration), jnp.int32(5))
     drawn = np.asarray(replay.sample(buffer, jax.random.key(1), 5000, 4, jnp.int32(2)))[:, 0].astype(int)
     assert np.bincount(drawn, minlength=12)[7:] / 5000 == pytest.approx(np.full(5, 0.2), abs=0.03)
 

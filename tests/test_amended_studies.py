@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.study.batch_files import trials_of
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.timeout(120)
 def failed_alone(root: Path, **arguments: Any) -> Case:
     """A study of 16 trials of which 3 and 12 failed, each alone in its batch."""
     case = Case(root, **{"n_trials": 16, **arguments})
-    assert case.start(FakeRunner(raises={3: ValueError("boom"), 12: ValueError("boom")})) == 0
+    assert case.start(FakeBackend(raises={3: ValueError("boom"), 12: ValueError("boom")})) == 0
     return case
 
 
 def interrupted_retry(case: Case, before: int) -> None:
     """Begin to run the failed trials again, and stop before that one."""
-    assert case.resume(FakeRunner(raises={before: KeyboardInterrupt()}), retry_failed=True) == 130
+    assert case.resume(FakeBackend(raises={before: KeyboardInterrupt()}), retry_failed=True) == 130
 
 
 def batch_of(case: Case, trial: int) -> Path:
@@ -47,9 +47,9 @@ def without_database(case: Case) -> None:
 def test_the_batch_that_a_trial_failed_in_is_not_needed_once_it_is_run_again(tmp_path):
     case = failed_alone(tmp_path / "failed")
     failed = batch_of(case, 3)
-    assert trials_of(failed) == [3] and case.resume(FakeRunner(), retry_failed=True) == 0
+    assert trials_of(failed) == [3] and case.resume(FakeBackend(), retry_failed=True) == 0
     (failed / "summary.csv").unlink()
-    runner = FakeRunner()
+    runner = FakeBackend()
     assert case.resume(runner) == 0 and runner.trained == []
     assert case.told() == whole(tmp_path / "whole")
 
@@ -58,7 +58,7 @@ def test_no_batch_gets_the_name_of_one_that_is_gone(tmp_path):
     case = failed_alone(tmp_path)
     failed = batch_of(case, 3)
     shutil.rmtree(failed)
-    assert case.resume(FakeRunner(), retry_failed=True) == 0
+    assert case.resume(FakeBackend(), retry_failed=True) == 0
     assert batch_of(case, 3) != failed and not failed.exists()
     told = case.told()
     without_database(case)
@@ -79,7 +79,7 @@ def test_a_database_that_is_lost_while_trials_wait_to_be_run_again_is_repaired(t
         in capsys.readouterr().out
     )
     assert [trial[2] for trial in case.told()] == [trial[2] for trial in told]
-    assert case.resume(FakeRunner()) == 0 and set(case.states()) == {"COMPLETE"}
+    assert case.resume(FakeBackend()) == 0 and set(case.states()) == {"COMPLETE"}
 
 
 def test_trials_that_wait_to_be_run_again_are_not_counted_as_finished(tmp_path):
@@ -93,11 +93,11 @@ def test_trials_that_wait_to_be_run_again_are_not_counted_as_finished(tmp_path):
 
 def test_a_failure_that_another_program_told_can_be_run_again(tmp_path):
     case = Case(tmp_path / "told", n_trials=16)
-    assert case.start(FakeRunner(raises={3: KeyboardInterrupt()})) == 130
+    assert case.start(FakeBackend(raises={3: KeyboardInterrupt()})) == 130
     study = case.study()
     study._storage.set_trial_state_values(study.trials[3]._trial_id, TrialState.RUNNING)
     study.tell(3, state=TrialState.FAIL)
-    runner = FakeRunner()
+    runner = FakeBackend()
     assert case.resume(runner, retry_failed=True) == 0
     assert 3 in runner.trained and case.told() == whole(tmp_path / "whole")
 
@@ -120,7 +120,7 @@ def test_the_pages_of_every_super_batch_that_knew_a_failure_are_written_again(tm
     case.pages.clear()
     if not at_once:
         interrupted_retry(case, 12)
-    assert case.resume(FakeRunner(), retry_failed=at_once) == 0
+    assert case.resume(FakeBackend(), retry_failed=at_once) == 0
     last = {directory.parent.name: record for record, directory in case.pages}
     assert sorted(last) == ["optuna_exec_batch_0000", "optuna_exec_batch_0001"]
     assert {trial.state for record in last.values() for trial in record.trials} == {"COMPLETE"}
@@ -150,7 +150,7 @@ def test_success_txt_of_a_batch_that_was_told_is_not_read(tmp_path, content):
     assert case.start() == 0
     told = case.told()
     (batch_of(case, 0) / "success.txt").write_bytes(content)
-    assert case.resume() == 0 and case.resume(FakeRunner(), n_trials=18) == 0
+    assert case.resume() == 0 and case.resume(FakeBackend(), n_trials=18) == 0
     assert case.told()[:16] == told
 
 
@@ -179,7 +179,7 @@ def test_a_database_that_lacks_trials_of_the_batches_is_brought_up_to_date_by_a_
     assert case.start() == 0
     database = case.directory / "optuna_study.db"
     older = database.read_bytes()
-    assert case.resume(FakeRunner(), n_trials=16) == 0
+    assert case.resume(FakeBackend(), n_trials=16) == 0
     told = case.told()
     database.write_bytes(older)
     with pytest.raises(HyperlaxError, match=r"holds trial 8, which .+ does not know\. .+`hyperlax repair "):

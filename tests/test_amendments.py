@@ -12,7 +12,7 @@ import pytest
 
 from hyperlax.errors import UsageError
 from hyperlax.study.database import StudyDatabase
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -23,7 +23,7 @@ FAILING = {3: "boom", 12: "boom"}
 def failed_study(root: Path, **arguments: Any) -> Case:
     """A finished study of which two trials failed."""
     case = Case(root, **{"n_trials": 16, **arguments})
-    assert case.start(FakeRunner(fail=FAILING)) == 0
+    assert case.start(FakeBackend(fail=FAILING)) == 0
     return case
 
 
@@ -46,7 +46,7 @@ def digests(case: Case) -> dict[Path, str]:
 
 
 def test_failed_trials_are_run_again_under_their_numbers_and_parameters_and_no_others(tmp_path):
-    case, runner = failed_study(tmp_path / "failed"), FakeRunner()
+    case, runner = failed_study(tmp_path / "failed"), FakeBackend()
     before = digests(case)
     assert case.resume(runner, retry_failed=True) == 0
     assert runner.trained == [3, 12]
@@ -56,17 +56,17 @@ def test_failed_trials_are_run_again_under_their_numbers_and_parameters_and_no_o
 
 def test_a_trial_that_fails_again_stays_fail_and_may_be_run_again(tmp_path):
     case = failed_study(tmp_path)
-    assert case.resume(FakeRunner(fail={3: "again"}), retry_failed=True) == 0
+    assert case.resume(FakeBackend(fail={3: "again"}), retry_failed=True) == 0
     assert [t.number for t in case.study().trials if t.state.name == "FAIL"] == [3]
     assert "again" in case.study().trials[3].user_attrs["reason"]
-    runner = FakeRunner()
+    runner = FakeBackend()
     assert case.resume(runner) == 0 and runner.trained == []
     assert case.resume(runner, retry_failed=True) == 0 and runner.trained == [3]
     assert set(case.states()) == {"COMPLETE"}
 
 
 def test_a_study_without_failures_has_nothing_to_run_again(tmp_path, caplog):
-    case, runner = whole_study(tmp_path), FakeRunner()
+    case, runner = whole_study(tmp_path), FakeBackend()
     caplog.set_level("INFO")
     assert case.resume(runner, retry_failed=True) == 0
     assert runner.trained == [] and "No trial is run again: none has failed by itself." in caplog.messages
@@ -76,7 +76,7 @@ def test_a_study_without_failures_has_nothing_to_run_again(tmp_path, caplog):
 @pytest.mark.parametrize("moment", ["before the database", "in training", "before it is told"])
 def test_a_retry_that_is_cut_off_goes_on_with_the_next_resume(tmp_path, moment, monkeypatch):
     case = failed_study(tmp_path / "failed")
-    runner = FakeRunner()
+    runner = FakeBackend()
 
     def die(database: StudyDatabase, of: Any) -> None:
         if of:
@@ -84,11 +84,11 @@ def test_a_retry_that_is_cut_off_goes_on_with_the_next_resume(tmp_path, moment, 
 
     with monkeypatch.context() as patch:
         if moment == "in training":
-            assert case.resume(FakeRunner(raises={3: KeyboardInterrupt()}), retry_failed=True) == 130
+            assert case.resume(FakeBackend(raises={3: KeyboardInterrupt()}), retry_failed=True) == 130
         else:
             patch.setattr(StudyDatabase, "requeue_failed" if moment == "before the database" else "finish", die)
             with pytest.raises(RuntimeError, match="killed"):
-                case.resume(FakeRunner(), retry_failed=True)
+                case.resume(FakeBackend(), retry_failed=True)
     assert case.resume(runner) == 0
     assert runner.trained == ([12] if moment == "before it is told" else [3, 12])
     assert case.told() == whole_study(tmp_path / "whole").told()
@@ -97,19 +97,19 @@ def test_a_retry_that_is_cut_off_goes_on_with_the_next_resume(tmp_path, moment, 
 @pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "random", "qmc"])
 def test_what_was_suggested_from_a_failure_stays_and_its_super_batch_is_continued_from_the_same(tmp_path, sampler):
     whole = Case(tmp_path / "whole", n_trials=24, sampler=sampler)
-    assert whole.start(FakeRunner(fail=FAILING)) == 0
+    assert whole.start(FakeBackend(fail=FAILING)) == 0
     case = failed_study(tmp_path / "failed", n_trials=20, sampler=sampler)
-    assert case.resume(FakeRunner(), retry_failed=True) == 0
-    assert case.resume(FakeRunner(), n_trials=24) == 0
+    assert case.resume(FakeBackend(), retry_failed=True) == 0
+    assert case.resume(FakeBackend(), n_trials=24) == 0
     assert [t.params for t in case.study().trials] == [t.params for t in whole.study().trials]
     assert set(case.states()) == {"COMPLETE"}
 
 
 def test_the_next_super_batch_knows_what_the_retry_gave(tmp_path):
     cases = [failed_study(tmp_path / name, n_trials=24, sampler="tpe") for name in ("failed", "retried")]
-    assert cases[1].resume(FakeRunner(), retry_failed=True) == 0
+    assert cases[1].resume(FakeBackend(), retry_failed=True) == 0
     for case in cases:
-        assert case.resume(FakeRunner(), n_trials=32) == 0
+        assert case.resume(FakeBackend(), n_trials=32) == 0
     failed, retried = ([t.params for t in case.study().trials] for case in cases)
     assert failed[:24] == retried[:24] and failed[24:] != retried[24:]
 
@@ -117,7 +117,7 @@ def test_the_next_super_batch_knows_what_the_retry_gave(tmp_path):
 def test_the_pages_after_a_retry_are_those_of_the_whole_study(tmp_path):
     case = failed_study(tmp_path)
     case.pages.clear()
-    assert case.resume(FakeRunner(), retry_failed=True) == 0
+    assert case.resume(FakeBackend(), retry_failed=True) == 0
     record, directory = case.pages[-1]
     assert len(record.trials) == 16 and directory.parent.name == "optuna_exec_batch_0001"
     assert {trial.state for trial in record.trials} == {"COMPLETE"}
@@ -126,9 +126,9 @@ def test_the_pages_after_a_retry_are_those_of_the_whole_study(tmp_path):
 @pytest.mark.parametrize("lost", ["database", "database and backup"])
 def test_a_repair_keeps_retries_and_invalidations(tmp_path, lost):
     case = failed_study(tmp_path, sampler="tpe")
-    assert case.resume(FakeRunner(), retry_failed=True) == 0
+    assert case.resume(FakeBackend(), retry_failed=True) == 0
     assert case.invalidate(5, reason="the seed was chosen") == 0
-    assert case.resume(FakeRunner(), n_trials=24) == 0
+    assert case.resume(FakeBackend(), n_trials=24) == 0
     before = case.told()
     (case.directory / "optuna_study.db").unlink()
     if lost != "database":
@@ -172,7 +172,7 @@ def test_invalidating_a_trial_twice_is_no_fault(tmp_path, capsys):
 def test_an_invalidated_trial_stays_out_and_is_no_failure(tmp_path):
     case = whole_study(tmp_path, max_failure_rate=0.0)
     assert case.invalidate(0, 5, 5) == 0
-    runner = FakeRunner()
+    runner = FakeBackend()
     assert case.resume(runner, retry_failed=True, n_trials=18) == 0
     assert runner.trained == [16, 17]
     assert [t.number for t in case.study().trials if t.state.name == "FAIL"] == [0, 5]
@@ -194,10 +194,10 @@ def test_a_super_batch_that_was_begun_before_an_invalidation_is_continued_as_it_
     case = whole_study(tmp_path / "part", n_trials=20, sampler=sampler)
     by_value = sorted(case.study().trials[:16], key=lambda trial: trial.values[0])
     assert case.invalidate(*(trial.number for trial in by_value[-4:])) == 0
-    assert case.resume(FakeRunner(), n_trials=24) == 0
+    assert case.resume(FakeBackend(), n_trials=24) == 0
     assert [t.params for t in case.study().trials] == [t.params for t in whole.study().trials]
     for other in (whole, case):
-        assert other.resume(FakeRunner(), n_trials=32) == 0
+        assert other.resume(FakeBackend(), n_trials=32) == 0
     assert [t.params for t in case.study().trials[24:]] != [t.params for t in whole.study().trials[24:]]
 
 
@@ -222,7 +222,7 @@ def test_what_cannot_be_invalidated_is_refused_and_nothing_is_changed(tmp_path, 
 def test_the_journal_says_what_was_amended(tmp_path):
     case = failed_study(tmp_path)
     batches = {trial.number: trial.user_attrs["batch"] for trial in case.study().trials}
-    assert case.resume(FakeRunner(), retry_failed=True) == 0
+    assert case.resume(FakeBackend(), retry_failed=True) == 0
     assert case.invalidate(7) == 0
     assert changes(case) == [
         {"event": "retried", "trials": [[3, batches[3]], [12, batches[12]]]},

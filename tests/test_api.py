@@ -13,8 +13,8 @@ import pytest
 import hyperlax
 from hyperlax.api import _flags
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.study import launcher
-from tests.fake_runner import FakeRunner
+from hyperlax.study import run as runs
+from tests.fake_backend import FakeBackend, train_with_fakes
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -24,18 +24,13 @@ pytestmark = pytest.mark.timeout(120)
 def case(tmp_path_factory):
     """12 trials, of which trial 5 has failed."""
     case = Case(tmp_path_factory.mktemp("studies"), n_trials=12)
-    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    assert case.start(FakeBackend(fail={5: "loss is nan"})) == 0
     return case
 
 
 def test_a_search_is_the_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = launcher.run_study
-    monkeypatch.setattr(
-        launcher,
-        "run_study",
-        lambda arguments, recipe, where, **more: run(arguments, recipe, where, FakeRunner(), **more),
-    )
+    train_with_fakes(monkeypatch)
     length: dict[str, Any] = {
         "num_seeds": 2,
         "total_timesteps": 500,
@@ -54,7 +49,7 @@ def test_a_search_is_the_commands(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("status", "error"), [(1, HyperlaxError), (130, KeyboardInterrupt), (143, KeyboardInterrupt)])
 def test_a_search_that_does_not_end_well_raises(tmp_path, monkeypatch, status, error):
-    monkeypatch.setattr(launcher, "run_study", lambda *given, **more: status)
+    monkeypatch.setattr(runs, "run_study", lambda *given, **more: status)
     with pytest.raises(error):
         hyperlax.search("sac_mlp", "gymnax.pendulum", output_root=tmp_path)
 

@@ -16,7 +16,7 @@ import pytest
 from hyperlax import cli, commands
 from hyperlax.output import Heard
 from tests.desk import ROOT
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -60,7 +60,7 @@ def test_a_study_whose_reader_has_left_ends_as_any(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(sys, "stdout", Left())
         assert case.start() == 0
-    told, runner = case.told(), FakeRunner()
+    told, runner = case.told(), FakeBackend()
     assert case.states() == ["COMPLETE"] * 12
     assert case.resume(runner) == 0
     assert runner.trained == [] and case.told() == told
@@ -82,7 +82,7 @@ def test_a_terminal_that_goes_away_takes_no_study_with_it(tmp_path, monkeypatch)
 
     case = Case(tmp_path)
     monkeypatch.setattr(sys, "stderr", Gone(errno.EIO))
-    assert case.start(FakeRunner(fail={2: "loss is nan"})) == 0
+    assert case.start(FakeBackend(fail={2: "loss is nan"})) == 0
     assert case.states().count("COMPLETE") == 11
 
 
@@ -98,11 +98,11 @@ def test_an_output_on_a_full_disk_is_logged_once_and_a_reader_who_left_is_not(ca
 SEARCH = """
 import sys
 from hyperlax import cli
-from hyperlax.study import launcher
-from tests.fake_runner import FakeRunner
-run = launcher.run_study
-launcher.run_study = lambda arguments, recipe, where, **more: run(
-    arguments, recipe, where, FakeRunner(fail={fail}), lambda record, directory: None, **more
+from hyperlax.study import run as runs
+from tests.fake_backend import FakeBackend
+run = runs.run_study
+runs.run_study = lambda arguments, recipe, where, **more: run(
+    arguments, recipe, where, FakeBackend(fail={fail}), lambda record, directory: None, **more
 )
 words = "optuna-hp-search --algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 12 --num-seeds 2"
 words += " --total-timesteps 500 --num-evaluations 5 --no-default-trial --output-root"
@@ -149,7 +149,7 @@ def test_a_search_whose_output_is_on_a_full_disk_says_so_and_ends_as_any(tmp_pat
 
 
 def test_a_path_that_the_terminal_cannot_show_is_printed_in_numbers(tmp_path, monkeypatch):
-    case = Case(tmp_path / "ü", n_trials=3, analyse=_report)
+    case = Case(tmp_path / "ü", n_trials=3, write_pages=_report)
     output = io.BytesIO()
     kind, _ = commands.COMMANDS["optuna-hp-search"]
     monkeypatch.setitem(commands.COMMANDS, "optuna-hp-search", (kind, lambda flags: case.start()))

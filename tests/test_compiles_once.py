@@ -15,7 +15,6 @@ import jax
 import pytest
 
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.runner import LaneRunner
 from hyperlax.trial import HparamBatch, Trial
 from tests import toy
 from tests.small import LANES, SEED, SEEDS, WIDEST, changed, with_values, workload
@@ -33,7 +32,7 @@ jax.monitoring.register_event_listener(lambda event, **_: events.update([event])
 prepare_jax(compilation_cache=sys.argv[1] == "cached")
 assert str(cache_directory()) == os.environ["HYPERLAX_CACHE_DIR"]
 from tests import toy
-outcome = toy.run(toy.runner(), toy.batch(toy.trial(0))).outcomes[0]
+outcome = toy.run(toy.backend(), toy.batch(toy.trial(0))).outcomes[0]
 print(json.dumps({
     "hits": events["/jax/compilation_cache/cache_hits"],
     "misses": events["/jax/compilation_cache/cache_misses"],
@@ -69,24 +68,22 @@ def second_batch_compiles_nothing(first: Callable[[], Any], second: Callable[[],
 
 
 def test_the_second_batch_of_a_toy_compiles_nothing_even_if_it_is_shorter() -> None:
-    lane_runner = toy.runner(lanes=3, slots=2)
+    backend = toy.backend(lanes=3, slots=2)
     second_batch_compiles_nothing(
-        lambda: toy.run(lane_runner, toy.batch(toy.trial(0, 0.1), toy.trial(1, 0.2), toy.trial(2, 0.3))),
-        lambda: toy.run(lane_runner, toy.batch(toy.trial(3, 0.4), toy.trial(4, 0.5))),
+        lambda: toy.run(backend, toy.batch(toy.trial(0, 0.1), toy.trial(1, 0.2), toy.trial(2, 0.3))),
+        lambda: toy.run(backend, toy.batch(toy.trial(3, 0.4), toy.trial(4, 0.5))),
     )
 
 
 def test_the_second_batch_of_ppo_compiles_nothing_though_every_hyperparameter_and_network_differs() -> None:
     case = "ppo_discrete"
-    lane_runner = LaneRunner(
-        workload(case, WIDEST), Registry(LANES, SEEDS), seed=SEED, slot_devices=jax.local_devices()[:1]
-    )
+    backend = toy.batches(workload(case, WIDEST), Registry(LANES, SEEDS), seed=SEED)
     prefix = "algorithm.network.actor_network.pre_torso."
     other = with_values(case, {prefix + "layer_sizes": [8], prefix + "activation": "elu"})
     fast = changed(case, gamma=0.5, epochs=5, normalize_observations=True, decay_learning_rates=True, actor_lr=1.0)
     second_batch_compiles_nothing(
-        lambda: toy.run(lane_runner, HparamBatch((Trial(0, changed(case)), Trial(1, changed(case))))),
-        lambda: toy.run(lane_runner, HparamBatch((Trial(2, fast), Trial(3, other)))),
+        lambda: toy.run(backend, HparamBatch((Trial(0, changed(case)), Trial(1, changed(case))))),
+        lambda: toy.run(backend, HparamBatch((Trial(2, fast), Trial(3, other)))),
     )
 
 

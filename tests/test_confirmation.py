@@ -13,6 +13,7 @@ import pytest
 
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.analysis.tables import write_best, write_confirmation
+from hyperlax.backends.base import EngineConfig
 from hyperlax.envs.catalog import CATALOG
 from hyperlax.files import read_csv
 from hyperlax.metrics import compute
@@ -20,8 +21,8 @@ from hyperlax.recipe import apply
 from hyperlax.study.confirmation import NOT_A_TRIAL
 from hyperlax.study.record import Confirmation, Confirmed
 from hyperlax.study.statistics import difference_interval, in_full, in_short, mean_interval
-from hyperlax.trial import MEASURED, Curve, Outcome, Trial
-from tests.fake_runner import FakeRunner
+from hyperlax.trial import MEASURED, Curve, Outcome, SegmentResult
+from tests.fake_backend import FakeBackend, Lane
 from tests.study_cases import FINITE, Case, recipe_of
 
 pytestmark = pytest.mark.timeout(120)
@@ -29,31 +30,33 @@ SEEDS = 4
 PENDULUM = CATALOG["gymnax.pendulum"].reference
 
 
-class OnNewSeeds(FakeRunner):
+class OnNewSeeds(FakeBackend):
     """Every seed learns a little less than the fake search said, each by another amount."""
 
-    def _outcome(self, trial: Trial, lane: int) -> Outcome:
-        outcome = super()._outcome(trial, lane)
-        lost = np.random.default_rng(trial.number).uniform(5, 60, self.num_seeds)
-        return replace(outcome, curve=replace(outcome.curve, mean=outcome.curve.mean - lost))
+    def _trial_result(self, lane: Lane) -> SegmentResult:
+        result = super()._trial_result(lane)
+        lost = np.random.default_rng(lane.number).uniform(5, 60, self.config.num_seeds)
+        return replace(result, curve=replace(result.curve, mean=result.curve.mean - lost))
 
 
 @dataclass
 class Confirmer:
-    """Makes the runner of a confirmation, and keeps what it was made for and what it trained."""
+    """Makes the backend of a confirmation, and keeps what it was made for and what it trained."""
 
     faults: dict[str, Any] = field(default_factory=dict)
     made_for: list[list[int]] = field(default_factory=list)
-    runners: list[OnNewSeeds] = field(default_factory=list)
+    backends: list[OnNewSeeds] = field(default_factory=list)
 
-    def __call__(self, arguments: Any, recipe: Any, packing: Any, trials: list[Trial]) -> OnNewSeeds:
-        self.made_for.append([trial.number for trial in trials])
-        self.runners.append(OnNewSeeds(lanes=2, num_seeds=arguments.confirm_seeds, **self.faults))
-        return self.runners[-1]
+    def __call__(self, config: EngineConfig, checkpoints: Any) -> OnNewSeeds:
+        self.made_for.append([trial.number for trial in config.trials])
+        backend = OnNewSeeds(lanes=2, **self.faults)
+        self.backends.append(backend)
+        backend.bind(config, checkpoints)
+        return backend
 
     @property
     def trained(self) -> list[int]:
-        return [number for runner in self.runners for number in runner.trained]
+        return [number for backend in self.backends for number in backend.trained]
 
 
 def case_of(path: Path, **arguments: Any) -> tuple[Case, Confirmer]:
@@ -162,10 +165,10 @@ def test_an_interrupted_confirmation_exits_130_and_goes_on_with_what_is_left(tmp
     undisturbed.start()
 
     def stop_after_one(*arguments: Any) -> OnNewSeeds:
-        runner = confirmer(*arguments)
-        runner.raises = {max(number for number in confirmer.made_for[-1] if number != NOT_A_TRIAL): KeyboardInterrupt()}
-        runner.lanes = 1
-        return runner
+        backend = confirmer(*arguments)
+        last = max(number for number in confirmer.made_for[-1] if number != NOT_A_TRIAL)
+        backend.raises, backend.lanes = {last: KeyboardInterrupt()}, 1
+        return backend
 
     case.confirmer = stop_after_one
     assert case.start() == 130

@@ -25,7 +25,7 @@ from hyperlax.study import dashboard
 from hyperlax.study.dashboard import reading_only
 from hyperlax.study.directory import only_one_process
 from tests.desk import ROOT
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -36,7 +36,7 @@ BROWSER = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
 def case(tmp_path_factory) -> Case:
     """12 trials, of which trial 5 has failed, in a directory with unusual letters."""
     case = Case(tmp_path_factory.mktemp("some studies: 50%"), n_trials=12)
-    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    assert case.start(FakeBackend(fail={5: "loss is nan"})) == 0
     return case
 
 

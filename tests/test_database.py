@@ -13,7 +13,7 @@ import pytest
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import read_csv
 from hyperlax.study import database
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -44,7 +44,7 @@ def stopped(tmp_path_factory):
     whole = Case(tmp_path_factory.mktemp("whole"), n_trials=16, sampler="tpe")
     assert whole.start() == 0
     case = Case(tmp_path_factory.mktemp("stopped"), n_trials=16, sampler="tpe")
-    assert case.start(FakeRunner(raises={12: KeyboardInterrupt()})) == 130
+    assert case.start(FakeBackend(raises={12: KeyboardInterrupt()})) == 130
     return case, whole.told()
 
 
@@ -72,7 +72,7 @@ def test_a_damaged_database_is_refused_and_repaired_and_nothing_is_lost(tmp_path
     assert (kept.read_bytes() if kept.exists() else None) == damaged
     restored = (8, finished - 8, "optuna_study.db.backup") if backup else (0, finished, "no backup")
     assert f"Restored {restored[0]} finished trials from {restored[2]} and {restored[1]} from the batches" in said
-    runner = FakeRunner()
+    runner = FakeBackend()
     assert case.resume(runner) == 0
     assert len(runner.trained) == 16 - finished
     assert case.told() == whole
@@ -125,7 +125,7 @@ def test_a_second_damage_keeps_the_first_file(tmp_path, stopped):
 def test_batches_of_another_seed_are_not_taken_for_this_studys(tmp_path, stopped):
     case = copy_of(stopped[0], tmp_path)
     other = Case(tmp_path / "other", n_trials=16, sampler="tpe", seed=99)
-    assert other.start(FakeRunner(raises={12: KeyboardInterrupt()})) == 130
+    assert other.start(FakeBackend(raises={12: KeyboardInterrupt()})) == 130
     (case.directory / "optuna_study.db").unlink()
     (case.directory / "optuna_study.db.backup").unlink()
     for batch in other.directory.glob("*/samples/*"):
@@ -149,7 +149,7 @@ def without_its_first_batch(tmp_path: Path, sampler: str) -> Case:
 def test_a_batch_that_is_gone_is_trained_again_and_what_was_suggested_from_it_stays(tmp_path, sampler):
     whole = Case(tmp_path / "whole", n_trials=16, sampler=sampler)
     assert whole.start() == 0
-    case, runner = without_its_first_batch(tmp_path / "torn", sampler), FakeRunner()
+    case, runner = without_its_first_batch(tmp_path / "torn", sampler), FakeBackend()
     assert case.repair() == 0 and case.resume(runner) == 0
     assert sorted(runner.trained) == [0, 1, 2]
     assert case.told() == whole.told()

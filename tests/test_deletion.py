@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from hyperlax.analysis.pages import write_pages
 from hyperlax.analysis.plots import PLOTS
 from hyperlax.cli import main
 from hyperlax.study import deletion
-from hyperlax.study.launcher import write_pages
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.faults.disk import Disk, writing_to
 from tests.faults.test_forbidden import as_a_user
 from tests.study_cases import Case
@@ -81,8 +81,8 @@ def test_each_alone_stays_and_is_named(directory, capsys, name):
 
 
 def test_a_study_with_everything_leaves_nothing(tmp_path):
-    case, _ = case_of(tmp_path, analyse=write_pages, checkpoint_seconds=0.0)
-    assert case.start(FakeRunner(saves=True)) == 0
+    case, _ = case_of(tmp_path, write_pages=write_pages, checkpoint_seconds=0.0)
+    assert case.start(FakeBackend(saves=True)) == 0
     assert case.invalidate(2, reason="reward was wrong") == 0
     (case.directory / "optuna_study.db").write_bytes(b"no database" * 1000)
     assert case.repair() == 0 and case.resume() == 0
@@ -93,7 +93,7 @@ def test_a_study_with_everything_leaves_nothing(tmp_path):
 
 def test_a_front_and_a_population_leave_nothing(tmp_path):
     objectives = {"objective_names": ("peak_performance", "num_parameters"), "objective_directions": ("maximize",) * 2}
-    case, run = Case(tmp_path / "front", analyse=write_pages, n_trials=2, **objectives), Run(tmp_path)
+    case, run = Case(tmp_path / "front", write_pages=write_pages, n_trials=2, **objectives), Run(tmp_path)
     assert case.start() == 0 and run.start() == 0
     for directory in (case.directory, run.directory):
         assert main(["report", str(directory)]) == 0

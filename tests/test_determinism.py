@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import random
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +14,8 @@ from typing import Any
 import pytest
 
 from hyperlax.analysis.tables import BEST_FILE, PARETO_FILE, write_best
-from hyperlax.trial import BatchResult
 from tests.desk import finished_study, hyperlax, optuna_trials, search, study_of
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(300)
@@ -32,18 +30,15 @@ SAMPLERS: dict[str, dict[str, Any]] = {
 }
 
 
-class Irregular(FakeRunner):
-    """Its batches take random short times, so that on several slots they end in any order."""
+class Irregular(FakeBackend):
+    """Its batches take random times, so that on several slots they end in any order."""
 
     def __init__(self, slots: int, seed: int):
         super().__init__(lanes=2, slots=slots)
         self.draw = random.Random(seed)
 
-    def run(self, *args: Any, **kwargs: Any) -> BatchResult:
-        with self.lock:
-            seconds = self.draw.uniform(0.0, 0.03)
-        time.sleep(seconds)
-        return super().run(*args, **kwargs)
+    def _first_batch(self) -> int:
+        return self.draw.choice(sorted({lane.group for lane in self.in_lanes.values()}))
 
 
 def curves(directory: Path) -> dict[int, list[list[str]]]:
@@ -72,7 +67,7 @@ def test_a_study_is_the_same_on_any_number_of_slots_in_whatever_order_its_batche
     seen, orders = [], set()
     for slots in (1, 2, 3):
         case = Case(tmp_path / str(slots), sampler=sampler, n_trials=16, **SAMPLERS[sampler])
-        case.analyse = lambda record, directory: write_best(record, record.directory)
+        case.write_pages = lambda record, directory: write_best(record, record.directory)
         runner = Irregular(slots, seed=slots)
         assert case.start(runner) == 0
         orders.add(tuple(runner.trained))

@@ -7,10 +7,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +16,10 @@ import pytest
 from hyperlax import playing
 from hyperlax.agent import Policy, save_agent
 from hyperlax.cli import main
-from hyperlax.study import dashboard, launcher, planning, population_start, schedule_replay, single
+from hyperlax.study import dashboard
 from hyperlax.study.agents import agent_path
 from tests.desk import ROOT
-from tests.fake_population import FakePopulation
-from tests.fake_runner import POINTS, STEPS_PER_POINT, FakeRunner
+from tests.fake_backend import train_with_fakes
 from tests.test_docs import PAGES, commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -45,36 +42,11 @@ LINES = [
 ]
 
 
-def short(run: Callable[..., int]) -> Callable[..., int]:
-    """`run_study` as long as the fake's trials are."""
-
-    def run_short(arguments: Any, recipe: Any, where: Any, **more: Any) -> int:
-        arguments = replace(arguments, total_timesteps=POINTS * STEPS_PER_POINT, num_evaluations=POINTS)
-        seeds = arguments.num_seeds
-        runner = FakeRunner(num_seeds=seeds, racing=arguments.seed_schedule == "racing")
-        confirmer = lambda *given: FakeRunner(num_seeds=arguments.confirm_seeds)  # noqa: E731
-        return run(arguments, recipe, where, runner, confirmer=confirmer, **more)
-
-    return run_short
-
-
 @pytest.fixture(scope="module")
 def faked() -> Iterator[pytest.MonkeyPatch]:
     """Nothing is trained, filmed or served; a question is answered with yes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launcher, "run_study", short(launcher.run_study))
-        patch.setattr(planning, "runner_of_study", lambda *given: FakeRunner())
-        patch.setattr(single, "runner_of_single", lambda arguments, _: FakeRunner(num_seeds=arguments.num_seeds))
-        patch.setattr(
-            schedule_replay, "runner_of_schedule", lambda arguments, *rest: FakeRunner(num_seeds=arguments.num_seeds)
-        )
-        patch.setattr(
-            population_start,
-            "make_population",
-            lambda arguments, _: FakePopulation(
-                arguments.population_size, arguments.num_intervals, arguments.num_seeds
-            ),
-        )
+        train_with_fakes(patch)
         patch.setattr(playing, "film", lambda agent, environment, seed, path: (path.write_bytes(b"GIF") and 1, 1.0))
         patch.setattr(dashboard, "serve", lambda *given: 0)
         patch.setattr("builtins.input", lambda question: "y")

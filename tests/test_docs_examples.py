@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hyperlax.envs import make, registry
-from hyperlax.study import launcher
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import train_with_fakes
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,9 +32,8 @@ def test_an_environment_of_ones_own_is_what_the_protocol_asks_for(monkeypatch, n
 @pytest.fixture
 def notebook(tmp_path, monkeypatch):
     """An empty working directory, in which a search is trained by a fake."""
-    run = launcher.run_study
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launcher, "run_study", partial(run, runner=FakeRunner(num_seeds=1)))
+    train_with_fakes(monkeypatch)
 
 
 @pytest.mark.usefixtures("notebook")

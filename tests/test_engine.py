@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperlax.engine.batch import Schedule, schedule_of
-from hyperlax.engine.compilation import NoRoom, Preparation
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import Program
-from hyperlax.engine.plan import batches_of, makespan
+from hyperlax.engine.lanes import NoRoom, Preparation, Program
+from hyperlax.engine.packing import batches_of, makespan
+from hyperlax.engine.segments import Segments
 from hyperlax.errors import UsageError
 from hyperlax.recipe import RunLength
 from hyperlax.trial import Trial
@@ -63,8 +62,8 @@ def test_every_lane_and_seed_equals_the_algorithm_alone_in_a_plain_loop() -> Non
         for seed in range(SEEDS):
             own = {"rate": RATES[index], "spread": 1.0}
             state: Any = Descent().init(keys(number)[0, seed], own)
-            for tick in (7, 8, 9):
-                state = Descent().step(state, own, jnp.int32(tick))
+            for iteration in (7, 8, 9):
+                state = Descent().step(state, own, jnp.int32(iteration))
             np.testing.assert_allclose(lanes.x[index, seed], state.x, rtol=1e-5, atol=1e-6)
             assert lanes.scrap[index, seed] == state.scrap == 10
 
@@ -206,7 +205,7 @@ def test_a_refusal_says_what_is_needed_and_how_many_lanes_fit() -> None:
 def test_a_schedule_is_the_fewest_iterations_that_reach_the_budget_in_nearly_equal_parts(
     total: int, segments: int, per_iteration: int
 ) -> None:
-    schedule = Schedule(total, segments, per_iteration)
+    schedule = Segments(total, segments, per_iteration)
     iterations, steps = schedule.iterations(), schedule.steps()
     assert len(iterations) == segments
     assert (sum(iterations) - 1) * per_iteration < total <= sum(iterations) * per_iteration
@@ -216,16 +215,16 @@ def test_a_schedule_is_the_fewest_iterations_that_reach_the_budget_in_nearly_equ
 
 
 def test_a_schedule_by_hand() -> None:
-    assert Schedule(20, 3, 2).iterations() == [3, 3, 4]
-    assert Schedule(20, 3, 2).steps() == [0, 6, 12, 20]
-    assert Schedule(21, 1, 2).steps() == [0, 22]
+    assert Segments(20, 3, 2).iterations() == [3, 3, 4]
+    assert Segments(20, 3, 2).steps() == [0, 6, 12, 20]
+    assert Segments(21, 1, 2).steps() == [0, 22]
 
 
 def test_a_budget_with_fewer_rollouts_than_evaluations_is_refused_with_the_budget_that_would_do() -> None:
     with pytest.raises(UsageError, match=r"100 steps holds 4 rollouts of 32 steps.*at least 160"):
-        schedule_of(RunLength(total_timesteps=100, num_evaluations=5, num_eval_episodes=1), 32)
+        Segments.of(RunLength(total_timesteps=100, num_evaluations=5, num_eval_episodes=1), 32)
     enough = RunLength(total_timesteps=160, num_evaluations=5, num_eval_episodes=1)
-    assert schedule_of(enough, 32).iterations() == [1] * 5
+    assert Segments.of(enough, 32).iterations() == [1] * 5
 
 
 def config_of(trial: Trial) -> dict[str, Any]:

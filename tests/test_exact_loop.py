@@ -131,11 +131,11 @@ class Loop:
 
     def __call__(self, state: Any, lane: Any, seed: int, segments: tuple[int, ...]) -> tuple[Any, list[float]]:
         """The state after all segments, and the mean return after each."""
-        means, tick = [], 0
+        means, iteration = [], 0
         for iterations in segments:
             for _ in range(iterations):
-                state = self.step(state, lane, np.int32(tick))
-                tick += 1
+                state = self.step(state, lane, np.int32(iteration))
+                iteration += 1
             means.append(float(self.evaluate(state, lane, evaluation_keys(SEED, SEEDS)[seed]).mean))
         return state, means
 

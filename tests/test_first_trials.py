@@ -14,7 +14,7 @@ from hyperlax.constraints import parse_constraint, violations
 from hyperlax.errors import UsageError
 from hyperlax.recipe import dotted
 from hyperlax.space import Categorical, UniformContinuous, UniformDiscrete
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, MIXED, Case, recipe_of
 
 pytestmark = pytest.mark.timeout(120)
@@ -51,7 +51,7 @@ def test_a_study_begins_with_the_recipe_and_what_is_enqueued_also_after_an_inter
     wanted = [BASE, {**BASE, GAMMA: 0.75}, {**BASE, EPOCHS: 2, LAYERS: [64, 64]}]
     assert [params(whole, number) for number in range(3)] == wanted
     assert params(whole, 3) not in wanted
-    assert parts.start(FakeRunner(raises={5: KeyboardInterrupt()})) == 130
+    assert parts.start(FakeBackend(raises={5: KeyboardInterrupt()})) == 130
     file.unlink()
     assert parts.resume() == 0 and parts.told() == whole.told()
     for path in parts.directory.glob("optuna_study.db*"):
@@ -148,10 +148,10 @@ def test_a_constraint_is_a_metric_a_sense_and_a_number():
 
 @pytest.mark.parametrize("more", [{}, {**TWO, "sampler": "nsgaii"}, {"sampler": "tpe"}], ids=str)
 def test_a_trial_that_misses_a_constraint_is_complete_and_never_the_best(tmp_path, more, capsys):
-    """`FakeRunner` has num_parameters 100 + number % 7."""
+    """`FakeBackend` has num_parameters 100 + number % 7."""
     case = Case(tmp_path / "all", constraints=("num_parameters <= 102",), n_trials=24, **more)
-    case.analyse = lambda record, directory: write_best(record, record.directory)
-    assert case.start(FakeRunner(fail={1: "diverged"})) == 0
+    case.write_pages = lambda record, directory: write_best(record, record.directory)
+    assert case.start(FakeBackend(fail={1: "diverged"})) == 0
     trials = case.study().trials
     feasible = [trial for trial in trials if trial.state.name == "COMPLETE" and trial.number % 7 <= 2]
     for trial in trials:
@@ -168,7 +168,7 @@ def test_a_trial_that_misses_a_constraint_is_complete_and_never_the_best(tmp_pat
 
 def test_where_no_trial_satisfies_the_constraints_that_is_said(tmp_path, capsys, caplog):
     case = Case(tmp_path, constraints=("num_parameters <= 3",), n_trials=8)
-    case.analyse = lambda record, directory: write_study_pages(record)
+    case.write_pages = lambda record, directory: write_study_pages(record)
     with caplog.at_level(logging.INFO, "hyperlax"):
         assert case.start() == 0
     assert "random does not heed constraints" in caplog.text

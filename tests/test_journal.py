@@ -13,7 +13,7 @@ import pytest
 from hyperlax.errors import UsageError
 from hyperlax.samplers.registry import SAMPLERS, SamplerRow
 from hyperlax.space import UniformContinuous
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -31,7 +31,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Case:
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A study that was interrupted in its second super-batch."""
     case = Case(tmp_path_factory.mktemp("stopped"), **ASKED)
-    assert case.start(FakeRunner(raises={12: KeyboardInterrupt()})) == 130
+    assert case.start(FakeBackend(raises={12: KeyboardInterrupt()})) == 130
     return case
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,10 +13,10 @@ from hypothesis import strategies as st
 from hyperlax.algorithms.padding import padding_of, structure_of
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.runner import LaneRunner
 from hyperlax.hyperparams import rules
 from hyperlax.recipe import RunLength
 from hyperlax.trial import Trial
+from tests import toy
 from tests.small import (
     BASES,
     CASES,
@@ -123,7 +122,7 @@ def test_a_lane_does_not_depend_on_its_place_nor_on_the_programs_clock(case: str
     trials = mixed(case)
     there = train(case, trials)
     moved = train(case, trials[::-1])
-    late = train(case, trials, tick=5)
+    late = train(case, trials, iteration=5)
     for trial in trials:
         assert same_bits(there[trial.number], moved[trial.number])
         assert same_bits(there[trial.number][1], late[trial.number][1])
@@ -154,13 +153,11 @@ def test_changing_one_hyperparameter_in_one_lane_changes_that_lane_alone(case: s
 def test_changing_one_static_hyperparameter_in_one_trial_changes_that_trial_alone(case: str, field: str) -> None:
     length = RunLength(total_timesteps=128, num_evaluations=2, num_eval_episodes=2)
     load = Workload(BASES[case], {}, ENVIRONMENTS[case], length)
-    runner = LaneRunner(load, Registry(3, 1), seed=SEED, slot_devices=jax.local_devices()[:1])
+    backend = toy.batches(load, Registry(3, 1), seed=SEED)
 
     def curves(middle: Any) -> dict[int, Any]:
         trials = [Trial(0, BASES[case]), Trial(1, middle), Trial(2, BASES[case])]
-        results = [
-            runner.run(b, should_stop=lambda: False, report=lambda steps: None) for b in runner.plan(trials).batches
-        ]
+        results = toy.finish(backend, trials)
         return {outcome.number: outcome.curve for result in results for outcome in result.outcomes}
 
     base, mixed_in = curves(BASES[case]), curves(changed(case, **{field: OTHER_VALUES[field]}))
@@ -228,10 +225,8 @@ def test_padded_split_or_mixed_a_trial_has_the_same_curve(case: str) -> None:
     curves = []
     for paddings in (None, [], [some]):
         load = Workload(BASES[case], space, ENVIRONMENTS[case], RUN_LENGTH, paddings)
-        runner = LaneRunner(load, Registry(2, 1), seed=SEED, slot_devices=jax.local_devices()[:1])
-        results = [
-            runner.run(b, should_stop=lambda: False, report=lambda steps: None) for b in runner.plan(trials).batches
-        ]
+        backend = toy.batches(load, Registry(2, 1), seed=SEED)
+        results = toy.finish(backend, trials)
         curves.append({outcome.number: outcome.curve.mean for result in results for outcome in result.outcomes})
     for other in curves[1:]:
         for number, mean in curves[0].items():

@@ -22,7 +22,7 @@ from hyperlax.errors import UsageError
 from hyperlax.files import read_csv
 from hyperlax.study.directory import only_one_process
 from hyperlax.study.opened import open_study
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 from tests.test_population_runs import Run
 
@@ -34,7 +34,7 @@ LONG = "x" * 300
 def case(tmp_path_factory):
     """12 trials, of which trial 5 has failed."""
     case = Case(tmp_path_factory.mktemp("studies"), n_trials=12)
-    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    assert case.start(FakeBackend(fail={5: "loss is nan"})) == 0
     return case
 
 

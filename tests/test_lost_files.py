@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import hyperlax
+from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError
-from hyperlax.study.launcher import write_pages
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -21,7 +21,7 @@ PAGES = ("optimization_history", "param_importances", "parallel_coordinate", "sl
 @pytest.fixture
 def case(tmp_path: Path) -> Case:
     """A finished study with its pages."""
-    case = Case(tmp_path, analyse=write_pages)
+    case = Case(tmp_path, write_pages=write_pages)
     assert case.start() == 0
     return case
 
@@ -34,7 +34,7 @@ def test_files_that_are_gone_are_named_in_a_line_each_and_the_rest_is_drawn(case
     before = {page: read(case, f"analysis_plots/{page}.html") for page in PAGES}
     told, table, best = case.told(), read(case, "trials.csv"), read(case, "best_optuna_params.json")
     shutil.rmtree(case.directory / "optuna_exec_batch_0000")
-    runner = FakeRunner()
+    runner = FakeBackend()
     assert case.resume(runner) == 0 and runner.trained == []
     samples = case.directory / "optuna_exec_batch_0000" / "samples"
     warnings = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hyperlax.analysis.pages import write_pages
 from hyperlax.errors import UsageError
 from hyperlax.metrics import METRICS, Metric, ReferenceReturns, aggregated, check_objectives, compute, of_curve
 from hyperlax.study.batch_files import read_ends
-from hyperlax.study.launcher import write_pages
 from hyperlax.trial import Curve, Outcome
 from tests.desk import ROOT, rows
 from tests.study_cases import Case

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from hyperlax.analysis.curves import read_curves
-from hyperlax.study.launcher import write_pages
+from hyperlax.analysis.pages import write_pages
 from hyperlax.study.tracking import Tracker
 from hyperlax.tracking.place import PLACE_FILE
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.mlflow_store import Seen, tracked, tracker, with_trials
 from tests.study_cases import Case
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def test_a_study_is_a_run_and_its_trials_are_runs_under_it(store, tmp_path):
-    case = tracked(store, "whole", tmp_path, analyse=write_pages)
-    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    case = tracked(store, "whole", tmp_path, write_pages=write_pages)
+    assert case.start(FakeBackend(fail={5: "loss is nan"})) == 0
     seen, trials = Seen(store, "whole"), case.study().trials
     assert seen.parent.info.status == "FINISHED" and seen.parent.info.run_name == "test_study"
     assert seen.numbers == list(range(12))
@@ -69,7 +69,7 @@ def test_a_learning_curve_is_that_of_the_files_and_a_batch_has_its_times(store, 
 
 def test_a_study_that_goes_on_keeps_its_run(store, tmp_path):
     case = tracked(store, "resumed", tmp_path, n_trials=16)
-    assert case.start(FakeRunner(raises={11: KeyboardInterrupt()})) == 130
+    assert case.start(FakeBackend(raises={11: KeyboardInterrupt()})) == 130
     before = Seen(store, "resumed")
     assert before.parent.info.status == "KILLED" and 8 < len(before.numbers) < 16
     case.tracker = tracker(store, "resumed", case.directory)
@@ -86,10 +86,10 @@ def test_a_study_that_goes_on_keeps_its_run(store, tmp_path):
 
 def test_a_study_that_was_not_tracked_can_be_from_then_on(store, tmp_path):
     case = Case(tmp_path, n_trials=12)
-    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    assert case.start(FakeBackend(fail={5: "loss is nan"})) == 0
     assert not (case.directory / PLACE_FILE).exists()
     case.tracker = tracker(store, "late", case.directory)
-    runner = FakeRunner()
+    runner = FakeBackend()
     assert case.resume(runner) == 0 and runner.trained == []
     assert Seen(store, "late").numbers == list(range(12))
     case.tracker = None
@@ -102,7 +102,7 @@ def test_a_study_that_was_not_tracked_can_be_from_then_on(store, tmp_path):
 
 def test_a_trial_that_ends_otherwise_has_a_new_run(store, tmp_path):
     case = tracked(store, "amended", tmp_path, n_trials=8)
-    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    assert case.start(FakeBackend(fail={5: "loss is nan"})) == 0
     before, best = Seen(store, "amended"), case.study().best_trial.number
     assert case.invalidate(best, reason="reward was wrong") == 0
     case.tracker = tracker(store, "amended", case.directory)

@@ -25,14 +25,13 @@ import jax
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine.device import prepare_jax
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.runner import LaneRunner
 from hyperlax.trial import HparamBatch, Trial
-from tests import small
+from tests import small, toy
 prepare_jax(compilation_cache=True)
 workload = Workload(small.BASES["ppo_discrete"], {}, "gymnax.cartpole", small.RUN_LENGTH)
-runner = LaneRunner(workload, Registry(8, 2), seed=0, slot_devices=jax.local_devices()[:1])
+backend = toy.batches(workload, Registry(8, 2), seed=0)
 batch = HparamBatch(tuple(Trial(n, small.changed("ppo_discrete", epochs=n + 1)) for n in range(8)))
-result = runner.run(batch, should_stop=lambda: False, report=lambda steps: None)
+result = toy.run(backend, batch)
 assert len(result.outcomes) == 8
 print(*(outcome.state for outcome in result.outcomes))
 """

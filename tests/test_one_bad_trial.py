@@ -15,7 +15,6 @@ import pytest
 from hyperlax import envs
 from hyperlax.algorithms.workload import Workload
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.runner import LaneRunner
 from hyperlax.envs import Continuous, Environment, Step
 from hyperlax.files import cell, read_csv
 from hyperlax.metrics import ReferenceReturns
@@ -24,7 +23,7 @@ from hyperlax.space import Categorical, Distribution, UniformContinuous
 from hyperlax.study.reasons import cause_of, reason_of
 from hyperlax.trial import HparamBatch, Trial
 from tests import toy
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.small import BASES, RUN_LENGTH, SEED, SEEDS
 from tests.study_cases import Case
 from tests.toy import run
@@ -60,7 +59,7 @@ def assert_said_once_everywhere(case: Case, number: int, reason: str, log: Any) 
 
 def test_the_reason_names_lane_step_and_hyperparameters_in_the_database_the_files_and_one_line(tmp_path, caplog):
     case = Case(tmp_path)
-    runner = FakeRunner(fail={1: "loss is nan"}, infinite={5}, raises={9: ValueError("the tank is\n empty")}, lanes=3)
+    runner = FakeBackend(fail={1: "loss is nan"}, infinite={5}, raises={9: ValueError("the tank is\n empty")}, lanes=3)
     assert case.start(runner) == 0
     assert [number for number, state in enumerate(case.states()) if state == "FAIL"] == [1, 5, 9]
     wanted = {
@@ -103,7 +102,7 @@ class Mute(Exception):
 def test_a_message_that_is_not_utf8_is_kept_escaped_and_one_that_raises_is_left_out(tmp_path, caplog):
     case = Case(tmp_path)
     raises: dict[int, BaseException] = {1: ValueError("file \udcff"), 5: Mute()}
-    assert case.start(FakeRunner(raises=raises, fail={9: "file \udcff"})) == 0
+    assert case.start(FakeBackend(raises=raises, fail={9: "file \udcff"})) == 0
     assert [number for number, state in enumerate(case.states()) if state == "FAIL"] == [1, 5, 9]
     wanted = {
         1: f"ValueError: file \\udcff (lane 0; {values_of(case, 1)})",
@@ -162,11 +161,8 @@ def test_exploding_parameters_and_infinite_rewards_fail_alone_and_their_mates_ar
     lengths: dict[str, Any] = vars(RUN_LENGTH)
     recipe = Recipe("ppo_test", Path("ppo_test.py"), config, space)
     case = Case(tmp_path, recipe=recipe, env_config="lab.walk", n_trials=8, **lengths)
-    engine = LaneRunner(
-        Workload(base, {}, "lab.walk", RUN_LENGTH),
-        Registry(3, SEEDS), seed=SEED, slot_devices=jax.local_devices()[:1],
-    )  # fmt: skip
-    assert case.start(engine) == 0
+    engines = [toy.batches(Workload(base, {}, "lab.walk", RUN_LENGTH), Registry(3, SEEDS), seed=SEED) for _ in range(2)]
+    assert case.start(engines[0]) == 0
     asked = {trial.number: case.pages[-1][0].trials[trial.number].params for trial in case.study().trials}
     assert sorted(params[LR] for n, params in asked.items() if case.states()[n] == "FAIL") == [
         *[STRAIGHT_ON] * 2,
@@ -175,7 +171,7 @@ def test_exploding_parameters_and_infinite_rewards_fail_alone_and_their_mates_ar
     for path in batches(case):
         numbers = [int(row["trial"]) for row in read_csv(path / "summary.csv")]
         sane = {n: {LR: min(asked[n][LR], SLOW[-1]), GAMMA: asked[n][GAMMA]} for n in numbers}
-        undisturbed = run(engine, HparamBatch(tuple(Trial(n, apply(base, sane[n], "")) for n in numbers)))
+        undisturbed = run(engines[1], HparamBatch(tuple(Trial(n, apply(base, sane[n], "")) for n in numbers)))
         for lane, (number, outcome) in enumerate(zip(numbers, undisturbed.outcomes, strict=True)):
             written = [row["mean"] for row in read_csv(path / "curves.csv") if row["trial"] == str(number)]
             if asked[number][LR] in SLOW:
@@ -190,10 +186,10 @@ def test_exploding_parameters_and_infinite_rewards_fail_alone_and_their_mates_ar
 class Faulty(toy.Descent):
     """A program of 3 dimensions cannot be traced; any raises from Python when x leaves the world, beyond 1000."""
 
-    def step(self, state: toy.State, lane: Any, tick: jax.Array) -> toy.State:
+    def step(self, state: toy.State, lane: Any, iteration: jax.Array) -> toy.State:
         if self.dimensions == 3:
             raise TypeError("three is no dimension")
-        state = super().step(state, lane, tick)
+        state = super().step(state, lane, iteration)
         shape = jax.ShapeDtypeStruct(state.x.shape, state.x.dtype)
         return state._replace(x=jax.pure_callback(_refuse_the_outside, shape, state.x, vmap_method="expand_dims"))
 
@@ -218,9 +214,7 @@ class FaultyDescents(toy.Descents):
 def test_what_raises_at_one_value_fails_the_trials_of_that_value_only(tmp_path, caplog):
     epochs = "algorithm.hyperparam.epochs"
     case = Case(tmp_path, {LR: Categorical(values=[0.1, 0.2, 1e6]), epochs: Categorical(values=[2, 3])}, n_trials=6)
-    engine = LaneRunner(
-        FaultyDescents(RunLength(20, 3, 4)), Registry(3, 2), seed=3, slot_devices=jax.local_devices()[:1]
-    )
+    engine = toy.batches(FaultyDescents(RunLength(20, 3, 4)), Registry(3, 2), seed=3)
     assert case.start(engine, max_failure_rate=1.0) == 0
     for trial in case.study().trials:
         rate, dimensions = (case.pages[-1][0].trials[trial.number].params[name] for name in (LR, epochs))
@@ -240,7 +234,7 @@ def test_what_raises_at_one_value_fails_the_trials_of_that_value_only(tmp_path, 
 def test_a_value_that_its_own_field_refuses_is_that_trials_fail_and_the_study_goes_on(tmp_path, caplog):
     scale = "algorithm.hyperparam.target_entropy_scale"
     case = Case(tmp_path, {scale: UniformContinuous(domain=(0.0, 2e-38))}, n_trials=8)
-    runner = FakeRunner()
+    runner = FakeBackend()
     assert case.start(runner, max_failure_rate=1.0) == 0
     values = [trial.params[scale] for trial in case.study().trials]
     refused = [number for number, value in enumerate(values) if value < 2.0**-126]

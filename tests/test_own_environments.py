@@ -7,21 +7,20 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import hyperlax
 from hyperlax.agent import ABOUT, Policy
+from hyperlax.analysis.pages import write_pages
 from hyperlax.arguments import SingleArguments
 from hyperlax.cli import main
 from hyperlax.envs import registry
 from hyperlax.recipe import load
-from hyperlax.study.launcher import write_pages
 from hyperlax.study.single import run_single
-from hyperlax.trial import BatchResult
-from tests.fake_runner import FakeRunner
+from hyperlax.trial import SegmentResult
+from tests.fake_backend import FakeBackend, Lane
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(300)
@@ -43,12 +42,11 @@ def policy_of_tanks() -> Policy:
     return Policy(description, arrays)
 
 
-class InTanks(FakeRunner):
-    """A runner whose trials become a policy."""
+class InTanks(FakeBackend):
+    """A backend whose trials become a policy."""
 
-    def run(self, batch: Any, **more: Any) -> BatchResult:
-        result = super().run(batch, **more)
-        return replace(result, outcomes=tuple(replace(one, policy=policy_of_tanks()) for one in result.outcomes))
+    def _trial_result(self, lane: Lane) -> SegmentResult:
+        return replace(super()._trial_result(lane), policy=policy_of_tanks())
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,12 +61,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tanks")
     recipe = load(str(shutil.copy(TANKS, root / "tanks.py")))
     with pytest.MonkeyPatch.context() as patch:
-        case = Case(root, recipe=recipe, analyse=write_pages, env_config="lab.tanks", n_trials=4)
+        case = Case(root, recipe=recipe, write_pages=write_pages, env_config="lab.tanks", n_trials=4)
         assert case.start(InTanks()) == 0
         arguments = SingleArguments(
             str(root / "tanks.py"), "lab.tanks", None, None, (), str(root), "INFO", 0, 2, "mean", 500, 5, 4, False
         )
-        assert run_single(arguments, recipe, recipe.config.algorithm, InTanks()) == 0
+        assert run_single(arguments, recipe, recipe.config.algorithm, InTanks().bind) == 0
         forget(patch)
     return root
 

@@ -16,12 +16,12 @@ from scipy.stats import binom
 from hyperlax.algorithms.padding import Padding, padding_of, structure_of
 from hyperlax.algorithms.possible import sample_of_space, structure_of_space
 from hyperlax.algorithms.workload import Workload
+from hyperlax.backends.programs import Budget, choose_paddings, expected_batches, shares
 from hyperlax.engine import calibration, device
 from hyperlax.engine.calibration import CANDIDATES, choose
 from hyperlax.engine.costs import Costs, Load, Run
 from hyperlax.engine.packing import Group, pack
 from hyperlax.hyperparams import PPO, SAC
-from hyperlax.programs import Budget, choose_paddings, expected_batches, shares
 from hyperlax.recipe import RunLength
 from hyperlax.space import Categorical, LogUniformDiscrete, UniformDiscrete
 from hyperlax.trial import Trial
@@ -147,8 +147,8 @@ def test_a_trial_runs_in_the_cheapest_program_that_holds_it() -> None:
     workload = Workload(PPO(), SPACE, "gymnax.cartpole", RunLength(10_000, 5, 4), paddings)
     for number, config in enumerate(sample_of_space(PPO(), SPACE, 30)):
         shape = workload.program(Trial(number, config))
-        fitting = [workload.shape(config, p).work(1) for p in paddings if p.holds(structure_of(config))]
-        assert shape.work(1) == min(fitting)
+        fitting = [workload.shape(config, p).flops(1) for p in paddings if p.holds(structure_of(config))]
+        assert shape.flops(1) == min(fitting)
     assert sum(shares(workload, PPO(), SPACE).values()) == pytest.approx(1)
 
 
@@ -169,7 +169,7 @@ def test_costs_are_fitted_to_what_was_measured_and_to_guesses_where_nothing_was(
         costs.learn_run(run(Load(runs, 1024, work), 0.002 + runs * (1024 * 3e-6 + work * 4e-10)))
     for load in (Load(2, 1024, 5e7), Load(8, 1024, 2e8)):
         assert costs.iteration_seconds("kind", load) == pytest.approx(
-            0.002 + load.runs * (1024 * 3e-6 + load.work * 4e-10), rel=0.1
+            0.002 + load.runs * (1024 * 3e-6 + load.flops * 4e-10), rel=0.1
         )
     assert costs.iteration_seconds("other", Load(8, 1024, 1e6)) == guessed
 

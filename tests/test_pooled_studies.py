@@ -18,12 +18,12 @@ from hyperlax.metrics import ReferenceReturns, compute
 from hyperlax.recipe import apply
 from hyperlax.schedulers.base import Shown, Stop
 from hyperlax.schedulers.registry import PRUNERS, PruningOptions
-from hyperlax.study import endings
+from hyperlax.study import trials
 from hyperlax.study.batch_files import DamagedBatch
 from hyperlax.study.state import StudyState
 from hyperlax.trial import MEASURED, Outcome, Trial
 from tests.desk import rows
-from tests.fake_runner import FakeRunner, curve_of
+from tests.fake_backend import FakeBackend, curve_of
 from tests.study_cases import Case, Killed, killing
 
 ASHA: dict[str, Any] = {
@@ -58,7 +58,7 @@ def met(case: Case) -> list[tuple[str, int]]:
 @pytest.mark.parametrize(("lanes", "slots"), [(1, 1), (3, 1), (3, 2), (8, 1)])
 def test_who_is_pruned_does_not_hang_on_the_lanes(tmp_path: Path, lanes: int, slots: int) -> None:
     case = Case(tmp_path, **{**ASHA, "runner_hparam_batch_size": "auto"})
-    assert case.start(FakeRunner(lanes=lanes, slots=slots, packing={"slots": slots})) == 0
+    assert case.start(FakeBackend(lanes=lanes, slots=slots, packing={"slots": slots})) == 0
     assert met(case) == fates(case)
     assert {"PRUNED", "COMPLETE"} == set(case.states())
 
@@ -95,14 +95,14 @@ def test_an_interrupted_study_ends_as_one_that_was_left_alone(tmp_path: Path, sa
         assert case.states().count("WAITING") == 0
 
 
-def stopping_after(segments: int) -> FakeRunner:
+def stopping_after(segments: int) -> FakeBackend:
     """A runner that interrupts the study after so many segments, as Ctrl-C does."""
 
     def after(count: int) -> None:
         if count == segments:
             signal.raise_signal(signal.SIGINT)
 
-    return FakeRunner(after_segment=after)
+    return FakeBackend(after_segment=after)
 
 
 def test_a_study_that_dies_at_any_write_ends_as_one_that_was_left_alone(
@@ -112,7 +112,7 @@ def test_a_study_that_dies_at_any_write_ends_as_one_that_was_left_alone(
     whole = Case(tmp_path / "whole", **short)
     whole.start()
     for place, (owner, function, at) in enumerate(
-        [(endings, "write_batch", 0), (endings, "write_batch", 4), (StudyState, "record", 2)]
+        [(trials, "write_batch", 0), (trials, "write_batch", 4), (StudyState, "record", 2)]
     ):
         case = Case(tmp_path / str(place), **short, checkpoint_seconds=0.0)
         with monkeypatch.context() as patch:
@@ -143,7 +143,7 @@ def test_several_objectives_prune_by_rank_and_crowding(tmp_path: Path) -> None:
 def test_a_failing_trial_is_one_failing_trial(tmp_path: Path) -> None:
     case, whole = Case(tmp_path / "some", **ASHA), Case(tmp_path / "none", **ASHA)
     whole.start()
-    assert case.start(FakeRunner(fail={0: "nan"}, raises={9: ValueError("nine")})) == 0
+    assert case.start(FakeBackend(fail={0: "nan"}, raises={9: ValueError("nine")})) == 0
     failed = {t.number: t.user_attrs["reason"] for t in case.study().trials if t.state.name == "FAIL"}
     assert failed.keys() == {0, 9}
     assert "not finite" in failed[0] and failed[9].startswith("ValueError: nine")
@@ -153,7 +153,7 @@ def test_a_failing_trial_is_one_failing_trial(tmp_path: Path) -> None:
 def test_seeds_race(tmp_path: Path) -> None:
     racing = {**ASHA, "pruner": "none", "seed_schedule": "racing", "num_seeds": 3}
     case = Case(tmp_path, **racing)
-    assert case.start(FakeRunner(racing=True)) == 0
+    assert case.start(FakeBackend()) == 0
     lasted = [length for _, length in met(case)]
     assert set(lasted) == {5, 10, 15}
     assert [state for state, _ in met(case)] == ["COMPLETE" if length == 15 else "PRUNED" for length in lasted]
@@ -165,14 +165,9 @@ def test_seeds_race(tmp_path: Path) -> None:
         ]
         assert {int(row["seed"]) for row in curve} == set(range(lasted[trial.number] // 5))
     again = Case(tmp_path / "again", **racing, checkpoint_seconds=0.0)
-    assert again.start(replaced(stopping_after(8))) == 130
-    assert again.resume(FakeRunner(racing=True)) == 0
+    assert again.start(stopping_after(8)) == 130
+    assert again.resume(FakeBackend()) == 0
     assert again.told() == case.told()
-
-
-def replaced(runner: FakeRunner) -> FakeRunner:
-    runner.racing = True
-    return runner
 
 
 def test_the_exec_batch_closes_with_its_last_trial(tmp_path: Path) -> None:
@@ -183,7 +178,7 @@ def test_the_exec_batch_closes_with_its_last_trial(tmp_path: Path) -> None:
 
 def test_lanes_stay_full_until_the_queue_is_empty(tmp_path: Path) -> None:
     case = Case(tmp_path, **{**ASHA, "runner_hparam_batch_size": 4, "n_trials": 24})
-    case.start(FakeRunner(lanes=4))
+    case.start(FakeBackend(lanes=4))
     paths = case.directory.glob("optuna_exec_batch_*/samples/*/timing.json")
     timings = [json.loads(path.read_text()) for path in paths]
     assert all(0 < timing["useful_share"] <= 1 for timing in timings)
@@ -196,8 +191,8 @@ def test_lanes_stay_full_until_the_queue_is_empty(tmp_path: Path) -> None:
 def test_more_trials_follow_whatever_was_changed_of_the_earlier_ones(tmp_path: Path, sampler: str) -> None:
     """Other lanes, trials run again and trials invalidated: what was asked from then on disk holds, and a repair finds it."""
     case = Case(tmp_path, **{**ASHA, "sampler": sampler, "n_trials": 16})
-    assert case.start(FakeRunner(fail={0: "nan"}, raises={3: ValueError("three")}), max_failure_rate=1.0) == 0
-    assert case.resume(FakeRunner(lanes=6), runner_hparam_batch_size=6, n_trials=17) == 0
+    assert case.start(FakeBackend(fail={0: "nan"}, raises={3: ValueError("three")}), max_failure_rate=1.0) == 0
+    assert case.resume(FakeBackend(lanes=6), runner_hparam_batch_size=6, n_trials=17) == 0
     assert case.resume(retry_failed=True, n_trials=17) == 0
     complete = [number for number, state in enumerate(case.states()) if state == "COMPLETE"]
     case.invalidate(*complete[:2])

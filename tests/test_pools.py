@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 
 from hyperlax.algorithms.workload import Workload
-from hyperlax.checkpoints import Checkpoints
-from hyperlax.engine.pool import Pool
-from hyperlax.engine.pools import LanePools
+from hyperlax.backends.open import OpenLanes
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.runner import LaneRunner
-from hyperlax.pooling import Advance
+from hyperlax.engine.session import LaneSession
 from hyperlax.recipe import RunLength
-from hyperlax.trial import Trial
+from hyperlax.trial import SegmentResult, Trial
 from tests import small, toy
 
 pytestmark = pytest.mark.timeout(300)
@@ -28,26 +26,32 @@ UNEVEN = RunLength(total_timesteps=35, num_evaluations=4, num_eval_episodes=4)
 LASTS = {0: 4, 1: 1, 2: 3, 3: 4, 4: 2, 5: 4, 6: 1, 7: 4}
 
 
-def pooled(workload: Any, lanes: int, slots: int = 1, seeds: int = 2, repetitions: int | None = None) -> LanePools:
-    registry = Registry(lanes, seeds, refills=True)
-    devices = jax.local_devices()[:1] * slots
-    return LanePools(workload, registry, devices, seed=toy.SEED, repetitions=repetitions or seeds)
+def pooled(
+    task: Any,
+    lanes: int,
+    slots: int = 1,
+    seeds: int = 2,
+    repetitions: int | None = None,
+    saves: CheckpointManager | None = None,
+) -> OpenLanes:
+    registry, devices = Registry(lanes, seeds, refills=True), jax.local_devices()[:1] * slots
+    return OpenLanes(
+        task, registry, seed=toy.SEED, slot_devices=devices, repetitions=repetitions or seeds, checkpoints=saves
+    )
 
 
-def finish(pools: LanePools, trials: Sequence[Trial], saves: Checkpoints | None = None) -> dict[int, Advance]:
+def finish(pools: OpenLanes, trials: Sequence[Trial]) -> dict[int, SegmentResult]:
     """Refill free lanes in order of number until every trial has done as many segments as LASTS says; how it stood then."""
     waiting, ended = list(trials), {}
     for _ in range(40):
-        while waiting and pools.enter(waiting[0]):
+        while waiting and pools.enter(waiting[:1]):
             waiting.pop(0)
         if not pools.occupied:
             break
-        for advance in pools.advance()[0]:
-            if advance.segments == LASTS[advance.number]:
-                ended[advance.number] = advance
-                pools.leave(advance.number)
-        if saves:
-            pools.save(saves)
+        for shown in pools.advance()[0]:
+            if shown.segments == LASTS[shown.number]:
+                ended[shown.number] = shown
+                pools.leave(shown.number)
     assert not waiting and pools.occupied == 0
     return ended
 
@@ -63,10 +67,10 @@ def prefix(curve: Any, points: int) -> Any:
 @pytest.mark.parametrize("lanes", [3, 1])
 def test_a_curve_is_the_same_bits_in_a_refilled_lane(lanes: int) -> None:
     workload = toy.Descents(UNEVEN)
-    runner = LaneRunner(workload, Registry(lanes, 2), seed=toy.SEED, slot_devices=jax.local_devices()[:1])
+    closed = toy.batches(workload, Registry(lanes, 2))
     ended = finish(pooled(workload, lanes), trials())
     for trial in trials():
-        (outcome,) = toy.run(runner, toy.batch(trial)).outcomes
+        (outcome,) = toy.run(closed, toy.batch(trial)).outcomes
         assert toy.same_curves(ended[trial.number].curve, prefix(outcome.curve, LASTS[trial.number] + 1))
         assert ended[trial.number].num_parameters == outcome.num_parameters
         ours, theirs = ended[trial.number].policy, outcome.policy
@@ -84,11 +88,12 @@ def test_pools_of_several_programs_and_slots_train_as_one_does() -> None:
 
 def test_lanes_that_were_saved_go_on_to_the_same_bits(tmp_path: Path) -> None:
     whole = finish(pooled(toy.Descents(UNEVEN), 3, 2), trials())
-    pools, checkpoints = pooled(toy.Descents(UNEVEN), 3, 2), Checkpoints(tmp_path, 0)
+    checkpoints = CheckpointManager(tmp_path, 0)
+    pools = pooled(toy.Descents(UNEVEN), 3, 2, saves=checkpoints)
     by_number = {trial.number: trial for trial in trials()}
     waiting, done = list(trials()), set()
 
-    def take(advances: Sequence[Advance]) -> None:
+    def take(advances: Sequence[SegmentResult]) -> None:
         """Compare, and let those go that are done, also where a segment has ended that nobody was told of."""
         for advance in advances:
             points = min(advance.segments, LASTS[advance.number]) + 1
@@ -98,15 +103,15 @@ def test_lanes_that_were_saved_go_on_to_the_same_bits(tmp_path: Path) -> None:
                 pools.leave(advance.number)
 
     for _ in range(80):
-        while waiting and pools.enter(waiting[0]):
+        while waiting and pools.enter(waiting[:1]):
             waiting.pop(0)
         if not pools.occupied:
             break
         take(pools.advance()[0])
-        pools.save(checkpoints)
-        pools = pooled(toy.Descents(UNEVEN), 3, 2)
+        pools.save()
+        pools = pooled(toy.Descents(UNEVEN), 3, 2, saves=checkpoints)
         unfinished = by_number.keys() - done - {trial.number for trial in waiting}
-        restored = pools.restore(checkpoints, by_number, unfinished)
+        restored = pools.restore(by_number, unfinished)
         assert {advance.number for advance in restored} == unfinished
         take(restored)
     assert done == by_number.keys()
@@ -114,22 +119,22 @@ def test_lanes_that_were_saved_go_on_to_the_same_bits(tmp_path: Path) -> None:
 
 def test_pools_do_not_wait_for_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who leaves a pool that trains shows nothing more, and the lane is free after its segment."""
-    pools, may_go_on, advance = pooled(toy.Descents(UNEVEN), 1, 2), threading.Event(), Pool.advance
+    pools, may_go_on, advance = pooled(toy.Descents(UNEVEN), 1, 2), threading.Event(), LaneSession.advance
 
-    def slow(pool: Pool) -> list[Advance]:
-        if [trial.number for trial in pool.trials] == [0]:
+    def slow(session: LaneSession) -> list[SegmentResult]:
+        if [trial.number for trial in session.trials] == [0]:
             assert may_go_on.wait(60)
-        return advance(pool)
+        return advance(session)
 
-    monkeypatch.setattr(Pool, "advance", slow)
+    monkeypatch.setattr(LaneSession, "advance", slow)
     first, second, third = trials(3)
-    assert pools.enter(first) and pools.enter(second) and not pools.enter(third)
+    assert pools.enter([first, second, third]) == [0, 1]
     for segment in (1, 2):
         assert [(told.number, told.segments) for told in pools.advance()[0]] == [(1, segment)]
     pools.leave(0)
     pools.leave(1)
     assert pools.occupied == 1
-    assert pools.enter(third)
+    assert pools.enter([third])
     may_go_on.set()
     told = [found.number for _ in range(3) for found in pools.advance()[0]]
     assert 0 not in told and 2 in told
@@ -137,17 +142,17 @@ def test_pools_do_not_wait_for_one_another(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_pool_that_breaks_loses_only_those_that_did_not_leave_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    pools, may_go_on, advance = pooled(toy.Descents(UNEVEN), 2, 2), threading.Event(), Pool.advance
+    pools, may_go_on, advance = pooled(toy.Descents(UNEVEN), 2, 2), threading.Event(), LaneSession.advance
 
-    def breaking(pool: Pool) -> list[Advance]:
-        if 0 in [trial.number for trial in pool.trials]:
+    def breaking(session: LaneSession) -> list[SegmentResult]:
+        if 0 in [trial.number for trial in session.trials]:
             assert may_go_on.wait(60)
             raise RuntimeError("broken")
-        return advance(pool)
+        return advance(session)
 
-    monkeypatch.setattr(Pool, "advance", breaking)
-    assert all(pools.enter(trial) for trial in trials(4))
-    mates = {trial.number for place in pools._places for trial in place.pool.trials if place.slot == 0} - {0}
+    monkeypatch.setattr(LaneSession, "advance", breaking)
+    assert pools.enter(trials(4)) == [0, 1, 2, 3]
+    mates = {number for pool in pools._used for number in pool.numbers if pool.slot == 0} - {0}
     pools.advance()
     pools.leave(0)
     may_go_on.set()
@@ -156,21 +161,22 @@ def test_a_pool_that_breaks_loses_only_those_that_did_not_leave_it(monkeypatch: 
 
 
 def test_a_trial_that_was_saved_with_other_hyperparameters_begins_anew(tmp_path: Path, caplog: Any) -> None:
-    pools, checkpoints = pooled(toy.Descents(UNEVEN), 3), Checkpoints(tmp_path, 0)
-    pools.enter(toy.trial(0, rate=0.1))
+    saves = CheckpointManager(tmp_path, 0)
+    pools = pooled(toy.Descents(UNEVEN), 3, saves=saves)
+    pools.enter([toy.trial(0, rate=0.1)])
     pools.advance()
-    pools.save(checkpoints)
-    assert not pooled(toy.Descents(UNEVEN), 3).restore(checkpoints, {0: toy.trial(0, rate=0.2)}, {0})
-    assert "Trials 0 begin anew: they were saved with hyperparameters" in caplog.text
+    pools.save()
+    assert not pooled(toy.Descents(UNEVEN), 3, saves=saves).restore({0: toy.trial(0, rate=0.2)}, {0})
+    assert "Trial 0 restarts from the beginning: saved with hyperparameters" in caplog.text
 
 
 def test_repetitions_one_after_another_train_the_seeds_of_a_trial() -> None:
     together = pooled(toy.Descents(UNEVEN), 1, seeds=3)
-    together.enter(toy.trial(5))
+    together.enter([toy.trial(5)])
     ((whole, *_),) = (together.advance()[0] for _ in range(1))
     for seed in range(3):
         alone = pooled(toy.Descents(UNEVEN), 1, seeds=1, repetitions=3)
-        alone.enter(toy.trial(5), repetition=seed)
+        alone.enter([toy.trial(5)], repetition=seed)
         ((advance, *_),) = (alone.advance()[0] for _ in range(1))
         assert advance.repetition == seed
         assert advance.curve.mean[1, 0] == pytest.approx(whole.curve.mean[1, seed], rel=1e-5)
@@ -179,7 +185,7 @@ def test_repetitions_one_after_another_train_the_seeds_of_a_trial() -> None:
 def test_what_it_has_cost_counts_the_lanes_that_nobody_used() -> None:
     pools = pooled(toy.Descents(UNEVEN), 3)
     finish(pools, trials(3))
-    timing = pools.timing()
+    timing = pools.timing(range(3))
     assert timing["lane_segments"] == 3 * 4
     assert timing["lanes"] == 3
     assert timing["steps"] == 2 * sum({1: 8, 3: 26, 4: 36}[LASTS[number]] for number in range(3))
@@ -193,15 +199,15 @@ def test_real_trials_are_the_same_bits_in_refilled_lanes(case: str) -> None:
     asked = [Trial(n, small.changed(case, gamma=0.9 + 0.01 * n, epochs=1 + n % 3)) for n in range(5)]
     lasts = {0: 3, 1: 1, 2: 2, 3: 3, 4: 3}
     pools = pooled(uneven, small.LANES, seeds=small.SEEDS)
-    runner = LaneRunner(uneven, Registry(small.LANES, small.SEEDS), seed=toy.SEED, slot_devices=jax.local_devices()[:1])
+    closed = toy.batches(uneven, Registry(small.LANES, small.SEEDS))
     waiting, seen = list(asked), 0
     while waiting or pools.occupied:
-        while waiting and pools.enter(waiting[0]):
+        while waiting and pools.enter(waiting[:1]):
             waiting.pop(0)
         for advance in pools.advance()[0]:
             if advance.segments == lasts[advance.number]:
                 pools.leave(advance.number)
-                (outcome,) = toy.run(runner, toy.batch(asked[advance.number])).outcomes
+                (outcome,) = toy.run(closed, toy.batch(asked[advance.number])).outcomes
                 assert toy.same_curves(advance.curve, prefix(outcome.curve, advance.segments + 1))
                 seen += 1
     assert seen == 5

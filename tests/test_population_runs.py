@@ -21,18 +21,18 @@ from hyperlax.analysis.pages import write_study_pages
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.pbt_arguments import PopulationArguments, checked
-from hyperlax.population import explored
 from hyperlax.recipe import apply, dotted
 from hyperlax.resumed_arguments import read_stored
 from hyperlax.space import Categorical, LogUniform
-from hyperlax.study import findings
-from hyperlax.study import population as loop
+from hyperlax.study import agents, live, population
 from hyperlax.study.agents import find_agent
+from hyperlax.study.observer import Pages
 from hyperlax.study.opened import open_study
 from hyperlax.study.pbt_schedule import changing, configurations, read_schedule
-from hyperlax.study.population_start import run_population
+from hyperlax.study.population_run import explored, run_population
 from hyperlax.study.record import StudyRecord
-from tests.fake_population import STEPS_PER_INTERVAL, FakePopulation
+from hyperlax.study.state import StudyState
+from tests.fake_backend import STEPS_PER_INTERVAL, FakeBackend
 from tests.study_cases import MIXED, Killed, killing, recipe_of
 from tests.test_cli_output import Left
 
@@ -48,7 +48,7 @@ class Run:
         self.root, self.changes, self.pages = root, changes, list[StudyRecord]()
         self.directory = root / "sac_test" / "gymnax_pendulum"
         self.recipe = recipe_of(MIXED)
-        self.members = FakePopulation(MEMBERS, INTERVALS)
+        self.members = FakeBackend()
 
     @property
     def arguments(self) -> PopulationArguments:
@@ -77,11 +77,12 @@ class Run:
         return self._run(self.directory, fake)
 
     def _run(self, resume_from: Path | None, fake: dict[str, Any]) -> int:
-        def make(arguments: PopulationArguments, recipe: Any) -> FakePopulation:
-            self.members = FakePopulation(arguments.population_size, arguments.num_intervals, **fake)
-            return self.members
+        def make(config: Any, checkpoints: Any) -> FakeBackend:
+            self.members = FakeBackend(**fake)
+            return self.members.bind(config, checkpoints)
 
-        return run_population(self.arguments, self.recipe, resume_from, make, self.pages.append)
+        pages = Pages(lambda record, directory: self.pages.append(record))
+        return run_population(self.arguments, self.recipe, resume_from, make_backend=make, observers=[pages])
 
     def study(self) -> optuna.Study:
         storage = f"sqlite:///{self.directory / 'optuna_study.db'}"
@@ -101,7 +102,7 @@ class Run:
 def _no_importances():
     """They take most of a run's time, and are tested where studies are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(findings, "importances", lambda trials, objectives: {})
+        patch.setattr(live, "importances", lambda trials, objectives: {})
         yield
 
 
@@ -188,12 +189,12 @@ def test_the_agent_that_is_kept_is_the_best_members_at_the_end(whole):
 )
 def test_a_run_that_is_killed_and_goes_on_equals_one_that_was_not(whole, tmp_path, monkeypatch, function, at):
     owner = {
-        "advance": (FakePopulation, "advance"),
-        "save": (loop.Checkpoint, "save"),
-        "write_batch": (loop, "write_batch"),
-        "tell": (loop.StudyState, "record"),
-        "save_agent": (loop, "save_agent"),
-        "record": (loop.Pedigree, "record"),
+        "advance": (FakeBackend, "advance"),
+        "save": (FakeBackend, "save"),
+        "write_batch": (population, "write_batch"),
+        "tell": (StudyState, "record"),
+        "save_agent": (agents, "save_agent"),
+        "record": (StudyState, "append"),
     }[function]
     run = Run(tmp_path)
     with monkeypatch.context() as patch:
@@ -211,7 +212,7 @@ def test_a_run_that_is_killed_and_goes_on_equals_one_that_was_not(whole, tmp_pat
 def test_a_run_goes_on_from_the_last_interval_that_was_saved(tmp_path):
     run = Run(tmp_path)
     with pytest.raises(Killed):
-        run.start(after=lambda interval: kill() if interval == 2 else None)
+        run.start(after_interval=lambda interval: kill() if interval == 2 else None)
     assert run.resume() == 0
     assert run.members.trained == [2, 3]
     assert run.resume() == 0  # nothing is left: the pages are made again
@@ -224,7 +225,9 @@ def kill() -> None:
 
 def test_ctrl_c_ends_the_interval_saves_and_names_the_command(whole, tmp_path, capsys):
     run = Run(tmp_path)
-    assert run.start(after=lambda interval: os.kill(os.getpid(), signal.SIGINT) if interval == 1 else None) == 130
+    assert (
+        run.start(after_interval=lambda interval: os.kill(os.getpid(), signal.SIGINT) if interval == 1 else None) == 130
+    )
     assert f"hyperlax pbt --resume-from {run.directory}" in capsys.readouterr().out
     assert len(run.pages[-1].trials) == 2 * MEMBERS
     assert run.resume() == 0
@@ -243,8 +246,8 @@ def test_a_run_that_nobody_reads_goes_on_to_its_end(whole, tmp_path, monkeypatch
 def test_without_its_saved_state_a_run_trains_again_and_must_come_out_the_same(whole, tmp_path):
     run = Run(tmp_path)
     with pytest.raises(Killed):
-        run.start(after=lambda interval: kill() if interval == 2 else None)
-    (run.directory / "checkpoints" / "population.npz").unlink()
+        run.start(after_interval=lambda interval: kill() if interval == 2 else None)
+    shutil.rmtree(run.directory / "checkpoints")
     assert run.resume() == 0
     assert run.members.trained == [0, 1, 2, 3]
     assert run.told() == whole.told()
@@ -253,7 +256,7 @@ def test_without_its_saved_state_a_run_trains_again_and_must_come_out_the_same(w
 def test_another_machine_whose_results_differ_is_refused(tmp_path):
     run = Run(tmp_path)
     with pytest.raises(Killed):
-        run.start(after=lambda interval: kill() if interval == 2 else None)
+        run.start(after_interval=lambda interval: kill() if interval == 2 else None)
     with pytest.raises(HyperlaxError, match="interval 0 comes out otherwise"):
         run.resume(machine="another", fail=frozenset({(0, 0)}))
 

@@ -14,9 +14,9 @@ import pytest
 
 from hyperlax.algorithms import dqn, ppo, sac
 from hyperlax.algorithms.workload import Workload
-from hyperlax.engine.batch import Assignment
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Program
+from hyperlax.engine.session import stacked
 from hyperlax.envs import action_kind
 from hyperlax.envs.catalog import PROBES
 from hyperlax.envs.probes import LIMIT
@@ -97,7 +97,7 @@ def learn(algorithm: str, probe: str) -> tuple[Any, Any, Any, Any]:
     workload = Workload(trials[0].algorithm, {}, probe, RunLength(STEPS, 1, 8))
     shape = workload.program(trials[0])
     program = Program(shape, len(trials), 1, jax.local_devices()[0])
-    hypers = Assignment(program, trials, tuple(workload.lane(trial) for trial in trials), (0, 0)).hypers()
+    hypers = stacked(program, [workload.lane(trial) for trial in trials])
     lanes = program.start(training_keys(3, (0, 1), 1), hypers)
     lanes, scores = program.advance(lanes, hypers, evaluation_keys(3, 1), 0, STEPS // shape.steps_per_iteration)
     return shape, lanes, hypers, np.asarray(scores.mean)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from hyperlax.study.progress import AtWork, Progress, clock
+from tests.fake_backend import FakeBackend
 from tests.fake_pools import FakePools
-from tests.fake_runner import FakeRunner
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -150,7 +150,7 @@ def test_a_batch_that_breaks_is_at_work_no_more():
     assert "lane" not in progress.line() and "preparing" not in progress.line()
 
 
-def lines_of(case: Case, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> str:
+def lines_of(case: Case, runner: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a study draws on a terminal."""
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
@@ -161,20 +161,20 @@ def lines_of(case: Case, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_study_shows_its_lanes_while_batches_train(tmp_path: Path, monkeypatch):
-    drawn = lines_of(Case(tmp_path), FakeRunner(after_batch=lambda count: time.sleep(0.1)), monkeypatch)
+    drawn = lines_of(Case(tmp_path), FakeBackend(after_batch=lambda count: time.sleep(0.1)), monkeypatch)
     assert "  3 lanes  " in drawn and "  2 lanes  " in drawn
 
 
 def test_a_study_that_prunes_shows_its_lanes_while_a_segment_trains(tmp_path: Path, monkeypatch):
     case = Case(tmp_path, pruner="asha", pruner_min_segments=1)
-    drawn = lines_of(case, FakeRunner(after_segment=lambda count: time.sleep(0.1)), monkeypatch)
+    drawn = lines_of(case, FakeBackend(after_segment=lambda count: time.sleep(0.1)), monkeypatch)
     assert "  3/3 lanes  " in drawn
 
 
 def test_a_study_that_prunes_says_that_programs_are_being_prepared(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(FakePools, "preparing", property(lambda pools: pools.occupied))
     case = Case(tmp_path, pruner="asha", pruner_min_segments=1)
-    drawn = lines_of(case, FakeRunner(after_segment=lambda count: time.sleep(0.1)), monkeypatch)
+    drawn = lines_of(case, FakeBackend(after_segment=lambda count: time.sleep(0.1)), monkeypatch)
     assert "preparing programs" in drawn and "lanes" not in drawn
 
 

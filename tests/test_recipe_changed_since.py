@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 import hyperlax
+from hyperlax.analysis.pages import write_pages
 from hyperlax.arguments import SingleArguments
 from hyperlax.cli import main
 from hyperlax.envs import registry
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, dotted, load
-from hyperlax.study.launcher import write_pages
 from tests.study_cases import Case
 from tests.test_confirmation import SEEDS, Confirmer
 from tests.test_own_environments import forget
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Study:
     config, space = load(str(path)).config, load(str(path)).space
     recipe = Recipe("mine", path, config, {name: space[name] for name in list(space)[:3]})
     given: dict[str, Any] = {"algo_and_network_config": "mine.py", "confirm_top": 2, "confirm_seeds": SEEDS}
-    case = Case(root / "studies", recipe=recipe, analyse=write_pages, confirmer=Confirmer(), n_trials=6, **given)
+    case = Case(root / "studies", recipe=recipe, write_pages=write_pages, confirmer=Confirmer(), n_trials=6, **given)
     assert case.start() == 0
     return Study(case.directory, path, dotted(config.algorithm), case.study().best_trial.params)
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from hyperlax import playing
+from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import replacing
-from hyperlax.study.launcher import write_pages
 from tests.faults.disk import Disk, writing_to
 from tests.faults.test_forbidden import as_a_user
 from tests.study_cases import Case
@@ -30,7 +30,7 @@ FORMATS = ("csv", "json", "optuna-journal")
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    case = Case(tmp_path_factory.mktemp("studies"), analyse=write_pages, n_trials=3)
+    case = Case(tmp_path_factory.mktemp("studies"), write_pages=write_pages, n_trials=3)
     assert case.start(Keeping()) == 0
     return case.directory
 
@@ -120,7 +120,7 @@ def test_a_report_whose_plots_have_no_directory_says_so_and_writes_nothing(study
 
 
 def test_a_study_whose_plots_have_no_directory_ends_with_the_line_that_goes_on(tmp_path):
-    case = Case(tmp_path, analyse=write_pages, n_trials=2)
+    case = Case(tmp_path, write_pages=write_pages, n_trials=2)
     assert case.start(timeout=1e-9) == 0
     shutil.rmtree(case.directory / "analysis_plots", ignore_errors=True)
     (case.directory / "analysis_plots").write_text("mine")

@@ -16,7 +16,7 @@ from hyperlax.commands import COMMANDS
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.parsing import parse
 from hyperlax.planned_studies import planned_studies
-from hyperlax.study import launcher
+from hyperlax.study import run as runs
 from tests.desk import ROOT
 
 pytestmark = pytest.mark.timeout(240)
@@ -38,7 +38,7 @@ class Several:
         self.begun: list[str] = []
         for name in "abc":
             Path(f"{name}.yaml").write_text(f"{BASE}study_name: {name}\noutput_root: out/{name}\n")
-        monkeypatch.setattr(launcher, "run_study", self._run)
+        monkeypatch.setattr(runs, "run_study", self._run)
 
     def _run(self, arguments: Any, *rest: Any, **more: Any) -> int:
         self.begun.append(arguments.study_name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from hyperlax.algorithms.evaluation import evaluate
-from hyperlax.engine import runner as engine_runner
-from hyperlax.engine.compilation import Compilation, Preparation
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.keys import evaluation_keys, training_keys
-from hyperlax.engine.lanes import Program
+from hyperlax.engine.lanes import Compilation, NoRoom, Preparation, Program
+from hyperlax.engine.session import LaneSession
 from hyperlax.envs import Discrete, Environment, Step
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import RunLength
-from hyperlax.trial import HparamBatch, Interrupted, Outcome
-from tests.toy import RUN_LENGTH, SEED, Descent, batch, hypers, run, runner, same_curves, trial
+from hyperlax.trial import HparamBatch, Outcome
+from tests.toy import RUN_LENGTH, SEED, Descent, backend, batch, finish, hypers, run, same_curves, trial
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -30,11 +30,9 @@ STEPS = [0, 6, 12, 20]
 
 
 def outcomes_of(lanes: int, slots: int, order: int = 1) -> dict[int, Outcome]:
-    """Seven trials of one program and two of another, through as many threads as there are slots."""
-    lane_runner = runner(lanes, slots)
+    """Seven trials of one program and two of another, on as many slots."""
     trials = [*[trial(n, rate) for n, rate in enumerate(RATES)], trial(7, dimensions=2), trial(8, dimensions=2)]
-    with ThreadPoolExecutor(slots) as threads:
-        results = list(threads.map(lambda b: run(lane_runner, b), lane_runner.plan(trials[::order]).batches))
+    results = finish(backend(lanes, slots), trials[::order])
     assert sum(result.timing["compile_seconds"] > 0 for result in results) == 2
     return {outcome.number: outcome for result in results for outcome in result.outcomes}
 
@@ -54,7 +52,7 @@ def test_outcomes_hardly_depend_on_the_number_of_lanes() -> None:
 
 
 def test_a_complete_outcome_carries_its_trial_its_whole_curve_and_its_size() -> None:
-    result = run(runner(), batch(trial(4, 0.3), trial(6, 0.9)))
+    result = run(backend(), batch(trial(4, 0.3), trial(6, 0.9)))
     assert [outcome.number for outcome in result.outcomes] == [4, 6]
     for outcome in result.outcomes:
         assert (outcome.state, outcome.reason, outcome.num_parameters) == ("COMPLETE", "", 3)
@@ -67,9 +65,9 @@ def test_a_complete_outcome_carries_its_trial_its_whole_curve_and_its_size() -> 
 
 
 def test_idle_lanes_cost_nothing_in_results_or_in_the_count_of_steps() -> None:
-    lane_runner = runner()
-    full = run(lane_runner, batch(trial(0, 0.1), trial(1, 0.2), trial(2, 0.3)))
-    short = run(lane_runner, batch(trial(1, 0.2)))
+    closed = backend()
+    full = run(closed, batch(trial(0, 0.1), trial(1, 0.2), trial(2, 0.3)))
+    short = run(closed, batch(trial(1, 0.2)))
     assert len(short.outcomes) == 1
     assert same_curves(short.outcomes[0].curve, full.outcomes[1].curve)
     assert (short.timing["steps"], full.timing["steps"]) == (20 * 2, 20 * 2 * 3)
@@ -86,9 +84,9 @@ def test_idle_lanes_cost_nothing_in_results_or_in_the_count_of_steps() -> None:
 def test_a_lane_that_stops_being_finite_fails_at_that_step_and_its_mates_do_not_notice(
     rate: float, spread: float, point: int
 ) -> None:
-    lane_runner = runner()
-    sound = run(lane_runner, batch(trial(0, 0.1), trial(1, 0.2), trial(2, 0.3)))
-    mixed = run(lane_runner, batch(trial(0, 0.1), trial(1, rate, spread=spread), trial(2, 0.3)))
+    closed = backend()
+    sound = run(closed, batch(trial(0, 0.1), trial(1, 0.2), trial(2, 0.3)))
+    mixed = run(closed, batch(trial(0, 0.1), trial(1, rate, spread=spread), trial(2, 0.3)))
     failed = mixed.outcomes[1]
     assert failed.state == "FAIL"
     assert failed.reason == "parameters or returns are not finite"
@@ -102,48 +100,54 @@ def test_a_lane_that_stops_being_finite_fails_at_that_step_and_its_mates_do_not_
 
 
 def test_a_return_that_overflows_is_a_fault_though_every_parameter_is_finite() -> None:
-    failed = run(runner(), batch(trial(0, 0.1, spread=1e25))).outcomes[0]
+    failed = run(backend(), batch(trial(0, 0.1, spread=1e25))).outcomes[0]
     assert failed.state == "FAIL"
     assert failed.fault_step == 0
 
 
 def test_a_batch_without_a_sound_lane_ends_early() -> None:
-    reports: list[int] = []
-    lane_runner = runner()
-    result = lane_runner.run(
-        batch(trial(0, 1e5, spread=1e10), trial(1, 1e5, spread=1e10)), should_stop=lambda: False, report=reports.append
-    )
+    told: list[Any] = []
+    faulty = batch(trial(0, 1e5, spread=1e10), trial(1, 1e5, spread=1e10))
+    result = run(backend(), faulty, on_segment=told.append)
     assert [outcome.state for outcome in result.outcomes] == ["FAIL", "FAIL"]
-    assert reports == [0, 6 * 2 * 2]
+    assert [[shown.segments for shown in shown_together] for shown_together in told] == [[1, 1]]
     assert result.timing["steps"] == 6 * 2 * 2
 
 
-def test_that_the_program_is_ready_and_after_every_segment_the_steps_of_all_trials_and_seeds_are_reported() -> None:
-    reports: list[int] = []
-    runner().run(batch(trial(0), trial(1)), should_stop=lambda: False, report=reports.append)
-    assert reports == [0, *(steps * 2 * 2 for steps in np.diff(STEPS))]
+def test_after_every_segment_each_trial_is_told_and_it_is_done_with_its_batch() -> None:
+    told: list[Any] = []
+    run(backend(), batch(trial(0), trial(1, 1e5)), on_segment=told.extend)
+    assert [(shown.number, shown.segments, shown.is_done) for shown in told] == [
+        (number, segment, segment == 3) for segment in (1, 2, 3) for number in (0, 1)
+    ]
+    assert [shown.curve.steps.tolist() for shown in told[::2]] == [STEPS[:2], STEPS[:3], STEPS]
+    assert [shown.fault_step for shown in told[1::2]] == [None, STEPS[2], STEPS[2]]
 
 
-def test_a_batch_that_is_told_to_stop_stops_after_its_segment_and_gives_its_slot_back() -> None:
-    lane_runner, reports = runner(), []
-    with pytest.raises(Interrupted):
-        lane_runner.run(batch(trial(0)), should_stop=lambda: len(reports) == 3, report=reports.append)
-    assert reports == [0, 12, 12]
-    fresh, resumed = run(runner(), batch(trial(0))), run(lane_runner, batch(trial(0)))
-    assert same_curves(resumed.outcomes[0].curve, fresh.outcomes[0].curve)
+def test_batches_that_are_saved_stop_after_their_segment_and_no_more_start(tmp_path: Path) -> None:
+    saved = CheckpointManager(tmp_path, 1e9)
+    closed = backend(lanes=1, checkpoints=saved)
+    closed.enter([trial(0), trial(1)])
+    closed.begin()
+    closed.save()
+    told, _ = closed.advance()
+    assert [shown.number for shown in told] == [0] * len(told) and (told[-1].is_done or len(saved.batches()) == 1)
+    assert closed.advance() == ([], []) and closed.occupied == 0
 
 
-def test_a_batch_that_breaks_gives_its_slot_back() -> None:
-    lane_runner = runner()
-    with pytest.raises(ZeroDivisionError):
-        lane_runner.run(batch(trial(0)), should_stop=lambda: bool(1 // 0), report=lambda steps: None)
-    assert run(lane_runner, batch(trial(0))).outcomes[0].state == "COMPLETE"
+def test_a_batch_that_breaks_gives_its_slot_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = backend()
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(LaneSession, "advance", lambda session: 1 // 0)
+        run(closed, batch(trial(0)))
+    assert closed.occupied == 0
+    assert run(closed, batch(trial(0))).outcomes[0].state == "COMPLETE"
 
 
 def test_a_budget_that_is_too_small_is_refused_before_anything_is_compiled() -> None:
-    lane_runner = runner(run_length=RunLength(total_timesteps=4, num_evaluations=3, num_eval_episodes=1))
+    closed = backend(run_length=RunLength(total_timesteps=4, num_evaluations=3, num_eval_episodes=1))
     with pytest.raises(UsageError, match="too few for 3 evaluations"):
-        run(lane_runner, HparamBatch((trial(0),)))
+        run(closed, HparamBatch((trial(0),)))
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
@@ -170,69 +174,78 @@ def test_returns_and_parameters_that_are_not_finite_are_seen_by_the_evaluation_o
 def out_of_memory_above(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
     """Let every program of more than `most` lanes fail as a device without memory does; the lanes that were tried."""
     tried: list[int] = []
-    train = engine_runner.train_batch
+    start = LaneSession.start
 
-    def limited(assignment: Any, *args: Any, **kwargs: Any) -> Any:
-        tried.append(assignment.program.lanes)
-        if assignment.program.lanes > most:
+    def limited(session: LaneSession) -> None:
+        if session.watch.segments == 0:
+            tried.append(session.program.lanes)
+        if session.program.lanes > most:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
-        return train(assignment, *args, **kwargs)
+        start(session)
 
-    monkeypatch.setattr(engine_runner, "train_batch", limited)
+    monkeypatch.setattr(LaneSession, "start", limited)
     return tried
 
 
 def test_without_the_memory_a_program_gets_half_the_lanes_and_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = {outcome.number: outcome for outcome in run(runner(lanes=1), batch(trial(4, 0.3))).outcomes}
-    tried, lane_runner = out_of_memory_above(monkeypatch, 1), runner(lanes=4)
-    result = run(lane_runner, batch(trial(4, 0.3)))
+    expected = {outcome.number: outcome for outcome in run(backend(lanes=1), batch(trial(4, 0.3))).outcomes}
+    tried, closed = out_of_memory_above(monkeypatch, 1), backend(lanes=4)
+    result = run(closed, batch(trial(4, 0.3)))
     assert tried == [4, 2, 1] and result.timing["lanes"] == 1
     assert same_curves(result.outcomes[0].curve, expected[4].curve)
-    run(lane_runner, batch(trial(5, 0.3)))
+    run(closed, batch(trial(5, 0.3)))
     assert tried[3:] == [1]
-    assert [len(b.trials) for b in lane_runner.plan([trial(n) for n in range(3)]).batches] == [1, 1, 1]
+    assert [len(b.trials) for b in closed.plan([trial(n) for n in range(3)]).batches] == [1, 1, 1]
 
 
 def test_a_batch_that_no_longer_fits_its_program_is_left_to_be_halved(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried, lane_runner = out_of_memory_above(monkeypatch, 2), runner(lanes=4)
+    tried, closed = out_of_memory_above(monkeypatch, 2), backend(lanes=4)
     for first in (0, 4):
         with pytest.raises(MemoryError, match="no memory for more than 2 trials at once"):
-            run(lane_runner, batch(*(trial(first + n) for n in range(4))))
-    halves = [run(lane_runner, batch(trial(n), trial(n + 1))) for n in (0, 2)]
+            run(closed, batch(*(trial(first + n) for n in range(4))))
+    halves = [run(closed, batch(trial(n), trial(n + 1))) for n in (0, 2)]
     assert tried == [4, 2, 2] and [len(half.outcomes) for half in halves] == [2, 2]
 
 
 def test_a_program_gets_as_many_lanes_as_the_compiled_one_says_fit() -> None:
     large = batch(trial(4, 0.3, dimensions=1000))
-    whole = run(runner(lanes=8), large)
+    whole = run(backend(lanes=8), large)
     needed = program_bytes(8)
-    lane_runner = runner(lanes=8, room=lambda device: needed * 7 // 16)
-    result = run(lane_runner, large)
+    closed = backend(lanes=8, room=lambda device: needed * 7 // 16)
+    result = run(closed, large)
     assert whole.timing["lanes"] == 8 and result.timing["lanes"] == 3
     np.testing.assert_allclose(result.outcomes[0].curve.mean, whole.outcomes[0].curve.mean, rtol=1e-5)
 
 
-def test_a_batchs_times_count_the_programs_that_did_not_fit() -> None:
-    result = run(runner(), batch(trial(0)))
-    compiled, loaded = (Preparation(3.0, [Compilation("train", 2.0, cached)]) for cached in (False, True))
-    timing = engine_runner._with_refused(result, [compiled, loaded]).timing
-    assert timing["programs_compiled"] == result.timing["programs_compiled"] + 1
-    assert timing["compile_seconds"] == result.timing["compile_seconds"] + 6.0
-    assert timing["wall_seconds"] == result.timing["wall_seconds"] + 6.0
+def test_a_batchs_times_count_the_programs_that_did_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [Preparation(3.0, [Compilation("train", 2.0, cached)]) for cached in (False, True)]
+    prepare = LaneSession.prepare
+
+    def limited(session: LaneSession) -> Preparation:
+        if made:
+            raise NoRoom(2, 1, session.program.lanes, made.pop())
+        prepare(session)
+        session.watch.preparation = Preparation(0.0, [])
+        return session.watch.preparation
+
+    monkeypatch.setattr(LaneSession, "prepare", limited)
+    timing = run(backend(lanes=4), batch(trial(0))).timing
+    assert (timing["programs_compiled"], timing["compile_seconds"], timing["lanes"]) == (1, 6.0, 1)
+    assert timing["wall_seconds"] > 6.0
 
 
 def test_a_study_that_goes_on_gives_its_programs_the_lanes_they_had_whatever_is_free_now() -> None:
     large = batch(trial(4, 0.3, dimensions=1000))
     needed = program_bytes(8)
     for room, lanes in ((lambda device: needed // 3, 2), (lambda device: None, 8)):
-        lane_runner = runner(lanes=8, room=room)
-        run(lane_runner, large)
-        stored = json.loads(json.dumps(lane_runner.packing))["lanes"]
+        closed = backend(lanes=8, room=room)
+        run(closed, large)
+        stored = json.loads(json.dumps(closed.packing))["lanes"]
         assert list(stored.values()) == [lanes]
         for other_room in (None, lambda device: 1):
-            resumed = runner(lanes=8, room=other_room, lanes_before=stored)
+            resumed = backend(lanes=8, room=other_room, lanes_before=stored)
             assert run(resumed, large).timing["lanes"] == lanes
-            assert resumed.packing == lane_runner.packing
+            assert resumed.packing == closed.packing
 
 
 def program_bytes(lanes: int) -> int:
@@ -245,22 +258,22 @@ def program_bytes(lanes: int) -> int:
 
 def test_without_the_memory_for_one_lane_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     out_of_memory_above(monkeypatch, 0)
-    lane_runner = runner(lanes=2)
+    closed = backend(lanes=2)
     with pytest.raises(
         MemoryError, match="no memory for one trial: RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes"
     ):
-        run(lane_runner, batch(trial(0)))
+        run(closed, batch(trial(0)))
 
 
 def test_a_plan_counts_programs_and_predicts_what_the_slots_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyperlax.engine.runner.training_seconds", lambda *_: 1.0)
-    monkeypatch.setattr("hyperlax.engine.runner.making_seconds", lambda *_: 10.0)
-    lane_runner = runner(lanes=2, slots=2)
+    monkeypatch.setattr("hyperlax.backends.lanes.training_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("hyperlax.backends.lanes.making_seconds", lambda *_: 10.0)
+    closed = backend(lanes=2, slots=2)
     trials = [*[trial(n) for n in range(5)], trial(5, dimensions=2)]
-    plan = lane_runner.plan(trials)
+    plan = closed.plan(trials)
     assert (len(plan.batches), plan.programs, plan.known) == (4, 2, 0)
     assert plan.sentence().startswith("6 trials -> 2 programs (0 known), 4 batches; predicted ")
-    run(lane_runner, plan.batches[0])
-    later = lane_runner.plan(trials)
+    run(closed, plan.batches[0])
+    later = closed.plan(trials)
     assert (later.programs, later.known) == (2, 1)
     assert (plan.seconds, later.seconds) == (13.0, 12.0)

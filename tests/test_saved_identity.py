@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from hyperlax.checkpoints import Checkpoints
-from hyperlax.engine.runner import LaneRunner
+from hyperlax.backends.closed import ClosedBatches
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.recipe import RunLength
 from hyperlax.trial import BatchResult, HparamBatch
 from tests.test_checkpoints import BATCH, same, trained
-from tests.toy import batch, run, runner, trial
+from tests.toy import backend, batch, run, trial
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -24,37 +24,43 @@ ALIKE = batch(*[trial(number, 0.3) for number in (4, 9, 2)])
 
 
 @pytest.fixture(scope="module")
-def shared() -> LaneRunner:
+def shared() -> ClosedBatches:
     """One runner, so that its program is loaded once."""
-    return runner()
+    return backend()
 
 
-def saved_after_a_segment(lane_runner: LaneRunner, hparam_batch: HparamBatch, directory: Path) -> Checkpoints:
-    saved = Checkpoints(directory, 1e9)
-    assert trained(lane_runner, hparam_batch, saved, stop_after=1) is None
+def saved_after_a_segment(closed: ClosedBatches, hparam_batch: HparamBatch, directory: Path) -> CheckpointManager:
+    saved = CheckpointManager(directory, 1e9)
+    assert trained(closed, hparam_batch, saved, stop_after=1) is None
     return saved
 
 
-def gone_on(lane_runner: LaneRunner, hparam_batch: HparamBatch, saved: Checkpoints) -> tuple[BatchResult, int]:
+def with_saved(closed: ClosedBatches, saved: CheckpointManager) -> ClosedBatches:
+    closed._checkpoints = saved
+    return closed
+
+
+def gone_on(closed: ClosedBatches, hparam_batch: HparamBatch, saved: CheckpointManager) -> tuple[BatchResult, int]:
     """The batch's result, trained from what was saved as far as that goes on; and the segments that took."""
-    reports: list[int] = []
-    checkpoint = saved.of(hparam_batch.numbers)
-    result = lane_runner.run(hparam_batch, should_stop=lambda: False, report=reports.append, checkpoint=checkpoint)
-    return result, sum(steps > 0 for steps in reports)
+    told: list[Any] = []
+    result = run(closed, hparam_batch, saved, on_segment=told.extend)
+    return result, len({shown.segments for shown in told})
 
 
 @pytest.mark.parametrize("name", [*MACHINE, *STUDY, *KNOWN_WHEN_LOWERED])
 def test_what_was_saved_with_another_value_begins_anew_and_says_which(
-    name: str, shared: LaneRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
-    file = saved.of(BATCH.numbers)
+    file = saved.file(BATCH.numbers)
     loaded = file.load()
     assert loaded is not None and name in loaded[0].identity
     file.save(replace(loaded[0], identity={**loaded[0].identity, name: "another"}), loaded[1])
-    said = f"Trials 4, 9, 2 begin anew: they were saved with {name} another, now it is {loaded[0].identity[name]}."
+    said = (
+        f"Trials 4, 9, 2 restart from the beginning: saved with {name} another, now it is {loaded[0].identity[name]}."
+    )
     if name not in KNOWN_WHEN_LOWERED:
-        planned = shared.plan([trial(0), *BATCH.trials], saved.heads()).batches
+        planned = with_saved(shared, saved).plan([trial(0), *BATCH.trials]).batches
         assert caplog.messages == [said] and BATCH.numbers not in [made.numbers for made in planned]
         caplog.clear()
     result, segments = gone_on(shared, BATCH, saved)
@@ -62,7 +68,7 @@ def test_what_was_saved_with_another_value_begins_anew_and_says_which(
     assert same(result, run(shared, BATCH))
 
 
-def test_what_was_saved_with_the_same_values_goes_on(shared: LaneRunner, tmp_path: Path) -> None:
+def test_what_was_saved_with_the_same_values_goes_on(shared: ClosedBatches, tmp_path: Path) -> None:
     result, segments = gone_on(shared, BATCH, saved_after_a_segment(shared, BATCH, tmp_path))
     assert segments == 2 and same(result, run(shared, BATCH))
 
@@ -70,7 +76,7 @@ def test_what_was_saved_with_the_same_values_goes_on(shared: LaneRunner, tmp_pat
 @pytest.mark.parametrize(
     ("name", "patched", "by"),
     [
-        ("hyperlax", "hyperlax.engine.device.__version__", "0"),
+        ("hyperlax", "hyperlax.engine.device.VERSION", "0"),
         ("jax", "jax.__version__", "0"),
         ("jaxlib", "hyperlax.engine.device.version", lambda package: "0"),
         ("device", "hyperlax.engine.device._processor", lambda: "a new one"),
@@ -82,23 +88,23 @@ def test_another_version_machine_or_seed_is_told_apart(
     name: str,
     patched: str,
     by: Any,
-    shared: LaneRunner,
+    shared: ClosedBatches,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
     monkeypatch.setattr(patched, by)
-    runner().plan(BATCH.trials, saved.heads())
-    assert f"Trials 4, 9, 2 begin anew: they were saved with {name} " in caplog.text
+    with_saved(backend(), saved).plan(BATCH.trials)
+    assert f"Trials 4, 9, 2 restart from the beginning: saved with {name} " in caplog.text
 
 
 def test_other_flags_of_the_compiler_are_told_apart(
-    shared: LaneRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
     monkeypatch.setenv("XLA_FLAGS", "--xla_none")
-    shared.plan(BATCH.trials, saved.heads())
+    with_saved(shared, saved).plan(BATCH.trials)
     assert "now it is --xla_none." in caplog.text
 
 
@@ -112,24 +118,24 @@ def test_other_flags_of_the_compiler_are_told_apart(
     ],
 )
 def test_another_number_of_seeds_or_run_length_is_told_apart(
-    name: str, values: dict[str, Any], shared: LaneRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, values: dict[str, Any], shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
-    runner(**values).plan(BATCH.trials, saved.heads())
-    assert f"Trials 4, 9, 2 begin anew: they were saved with {name} " in caplog.text
+    with_saved(backend(**values), saved).plan(BATCH.trials)
+    assert f"Trials 4, 9, 2 restart from the beginning: saved with {name} " in caplog.text
 
 
 def test_another_shape_of_one_trial_is_told_apart(
-    shared: LaneRunner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
-    shared.plan([*BATCH.trials[:2], trial(2, 0.1, dimensions=2)], saved.heads())
-    assert "Trials 4, 9, 2 begin anew: they were saved with program " in caplog.text
+    with_saved(shared, saved).plan([*BATCH.trials[:2], trial(2, 0.1, dimensions=2)])
+    assert "Trials 4, 9, 2 restart from the beginning: saved with program " in caplog.text
 
 
 @pytest.mark.parametrize("numbers", [(4, 2, 9), (4, 9, 3), (4, 9)], ids=["order", "one other", "fewer"])
 def test_trials_in_another_order_and_other_trials_do_not_go_on_from_it(
-    numbers: tuple[int, ...], shared: LaneRunner, tmp_path: Path
+    numbers: tuple[int, ...], shared: ClosedBatches, tmp_path: Path
 ) -> None:
     saved = saved_after_a_segment(shared, ALIKE, tmp_path)
     other = batch(*[trial(number, 0.3) for number in numbers])

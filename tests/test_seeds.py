@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from hyperlax import runner
+from hyperlax.backends import local
 from hyperlax.engine.keys import CONFIRMATION, SEARCH, Stream, evaluation_keys, training_keys
-from hyperlax.study.training import runner_of_confirmation, runner_of_study
+from hyperlax.study.training import confirmation_config, search_config
 from hyperlax.trial import Trial
 from tests.small import BASES, SEEDS, same_bits, train
 from tests.study_cases import MIXED, arguments_of, recipe_of
@@ -57,9 +57,9 @@ def test_the_same_seed_of_a_trial_is_equal_to_the_bit_in_another_lane():
     assert same_bits(train(CASE, trials)[4], train(CASE, trials[::-1])[4])
 
 
-def test_a_confirmation_is_made_with_a_stream_of_its_own(monkeypatch):
-    made = []
-    monkeypatch.setattr(runner, "make_runner", made.append)
-    runner_of_confirmation(arguments_of(Path()), recipe_of(MIXED), {}, [])
-    runner_of_study(arguments_of(Path()), recipe_of(MIXED), None)
-    assert [task.stream for task in made] == [CONFIRMATION, SEARCH]
+def test_a_confirmation_is_made_with_a_stream_of_its_own():
+    arguments, recipe = arguments_of(Path()), recipe_of(MIXED)
+    search = local.make_backend(search_config(arguments, recipe, None))
+    trial = Trial(0, recipe.config.algorithm)
+    confirmation = local.make_backend(confirmation_config(arguments, recipe, search.packing, [trial]))
+    assert (search.stream, confirmation.stream) == (SEARCH, CONFIRMATION)

@@ -10,9 +10,9 @@ import pytest
 
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.study import launcher
+from hyperlax.study import run as runs
 from tests.desk import ROOT
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import train_with_fakes
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -20,13 +20,7 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture
 def search(tmp_path, monkeypatch):
     """Runs a search of 8 trials without jax, with more flags."""
-    run = launcher.run_study
-
-    def fake(arguments: Any, recipe: Any, where: Any, **more: Any) -> int:
-        runner = FakeRunner(fail={5: "loss is nan"}, lanes=2)
-        return run(arguments, recipe, where, runner, lambda record, directory: None, **more)
-
-    monkeypatch.setattr(launcher, "run_study", fake)
+    train_with_fakes(monkeypatch, pages=False, fail={5: "loss is nan"}, lanes=2)
     words = [
         "optuna-hp-search",
         "--algo-and-network-config",
@@ -77,7 +71,7 @@ def test_the_last_json_line_is_the_end_also_of_a_run_that_raises(search, tmp_pat
     def broken(*parts: Any) -> None:
         raise error
 
-    monkeypatch.setattr("hyperlax.study.endings.write_batch", broken)
+    monkeypatch.setattr("hyperlax.study.trials.write_batch", broken)
     if isinstance(error, ValueError) and not isinstance(error, UsageError):
         with pytest.raises(ValueError, match="a bug"):
             search("--json")
@@ -98,7 +92,7 @@ def test_an_interrupt_while_a_search_starts_is_the_end(search, capsys, monkeypat
     def interrupted(*parts: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launcher, "study_directory", interrupted)
+    monkeypatch.setattr(runs, "study_directory", interrupted)
     assert search("--json") == 130
     said = capsys.readouterr()
     assert [(event["event"], event["exit"]) for event in events_of(said.out)] == [("end", 130)]

@@ -13,7 +13,7 @@ from hyperlax.metrics import METRICS, compute
 from hyperlax.recipe import apply, dotted
 from hyperlax.study.training import reference_returns
 from hyperlax.trial import Curve, Outcome
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, MIXED, Case, arguments_of, recipe_of
 
 pytestmark = pytest.mark.timeout(120)
@@ -143,7 +143,7 @@ def test_a_study_over_an_existing_one_is_refused_with_the_command_that_resumes_i
 
 def test_a_failed_trial_is_a_fail_with_its_reason_and_never_wins(tmp_path):
     case = Case(tmp_path)
-    runner = FakeRunner(fail={1: "loss is nan at step 300"}, infinite={4})
+    runner = FakeBackend(fail={1: "loss is nan at step 300"}, infinite={4})
     assert case.start(runner) == 0
     trials = case.study().trials
     assert trials[1].state.name == trials[4].state.name == "FAIL"
@@ -159,7 +159,7 @@ def test_a_failed_trial_is_a_fail_with_its_reason_and_never_wins(tmp_path):
 def test_a_batch_that_raises_is_halved_until_the_trial_at_fault_is_alone(tmp_path, caplog):
     case, sound = Case(tmp_path / "faulty"), Case(tmp_path / "sound")
     assert sound.start() == 0
-    runner = FakeRunner(raises={4: RuntimeError("division by zero\nin step")})
+    runner = FakeBackend(raises={4: RuntimeError("division by zero\nin step")})
     assert case.start(runner) == 0
     assert [number for number, state in enumerate(case.states()) if state == "FAIL"] == [4]
     assert sorted(runner.trained) == [number for number in range(12) if number != 4]
@@ -176,7 +176,7 @@ def test_a_batch_that_raises_is_halved_until_the_trial_at_fault_is_alone(tmp_pat
 
 
 def test_lanes_that_a_program_comes_to_have_are_in_study_json_as_soon_as_its_batch_ends(tmp_path):
-    case, runner, seen = Case(tmp_path), FakeRunner(packing={"shrunk": {}}), []
+    case, runner, seen = Case(tmp_path), FakeBackend(packing={"shrunk": {}}), []
 
     def after_batch(count: int) -> None:
         seen.append(json.loads((case.directory / "study.json").read_text())["packing"])
@@ -190,7 +190,7 @@ def test_lanes_that_a_program_comes_to_have_are_in_study_json_as_soon_as_its_bat
 
 def test_a_study_whose_every_trial_failed_exits_with_1(tmp_path, capsys):
     case = Case(tmp_path, n_trials=4)
-    assert case.start(FakeRunner(fail=dict.fromkeys(range(4), "diverged"))) == 1
+    assert case.start(FakeBackend(fail=dict.fromkeys(range(4), "diverged"))) == 1
     assert "Every trial failed" in capsys.readouterr().out
 
 
@@ -206,8 +206,8 @@ def test_a_finite_space_is_searched_without_repeats_and_then_the_study_ends(tmp_
 
 def test_slots_train_side_by_side_without_changing_anything(tmp_path):
     one, two = Case(tmp_path / "one"), Case(tmp_path / "two")
-    one.start(FakeRunner(slots=1))
-    two.start(FakeRunner(slots=2, lanes=2))
+    one.start(FakeBackend(slots=1))
+    two.start(FakeBackend(slots=2, lanes=2))
     assert one.told() == two.told()
 
 

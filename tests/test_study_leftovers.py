@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from hyperlax.checkpoints import Checkpoints, Head
-from hyperlax.study import endings
-from hyperlax.trial import BatchResult, HparamBatch, Plan, Trial
-from tests.fake_runner import FakeRunner
+from hyperlax.backends.base import Evicted
+from hyperlax.engine.checkpoint import CheckpointManager
+from hyperlax.study import trials
+from hyperlax.trial import Plan, SegmentResult, Trial
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Killed, killing
 
 pytestmark = pytest.mark.timeout(120)
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.timeout(120)
 
 def saved(case: Case) -> list[tuple[int, ...]]:
     """The trials of every batch that lies in the study's `checkpoints/`."""
-    return [head.trials for head in Checkpoints(case.directory / "checkpoints", 60).heads()]
+    return [head.trials for head in CheckpointManager(case.directory / "checkpoints", 60).batches()]
 
 
 def test_a_batch_that_is_finished_is_saved_no_more(tmp_path: Path) -> None:
     case = Case(tmp_path, n_trials=6)
     seen: list[list[tuple[int, ...]]] = []
-    assert case.start(FakeRunner(saves=True, after_batch=lambda count: seen.append(saved(case)))) == 0
+    assert case.start(FakeBackend(saves=True, after_batch=lambda count: seen.append(saved(case)))) == 0
     assert seen == [[(0, 1, 2)], [(3, 4, 5)]]
     assert not (case.directory / "checkpoints").exists()
 
@@ -36,10 +36,10 @@ def test_what_was_saved_of_a_batch_that_broke_is_gone_before_its_halves_start(
     clock = {"now": 0.0}
     monkeypatch.setattr("time.monotonic", lambda: clock["now"])
 
-    class Slow(FakeRunner):
-        def run(self, batch: HparamBatch, **more: Any) -> BatchResult:
+    class Slow(FakeBackend):
+        def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
             clock["now"] += 10
-            return super().run(batch, **more)
+            return super().advance()
 
     case = Case(tmp_path)
     assert case.start(Slow(saves=True, raises={1: MemoryError("full")}), timeout=5.0) == 0
@@ -52,9 +52,9 @@ def test_a_batch_that_was_told_when_its_study_died_is_forgotten_by_the_next_star
 ) -> None:
     case, after_the_first_batch = Case(tmp_path), 1
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "forget", killing(Checkpoints.forget, after_the_first_batch))
+        patch.setattr(CheckpointManager, "forget", killing(CheckpointManager.forget, after_the_first_batch))
         with pytest.raises(Killed):
-            case.start(FakeRunner(saves=True))
+            case.start(FakeBackend(saves=True))
     assert case.states()[:3] == ["COMPLETE"] * 3 and saved(case) == [(0, 1, 2)]
     assert case.resume(timeout=1e-9) == 0
     assert saved(case) == []
@@ -63,17 +63,17 @@ def test_a_batch_that_was_told_when_its_study_died_is_forgotten_by_the_next_star
 
 def test_what_was_saved_in_another_composition_is_gone_when_its_trials_begin_anew(tmp_path: Path) -> None:
     case, stop = Case(tmp_path), KeyboardInterrupt()
-    assert case.start(FakeRunner(saves=True, slots=2, raises={0: stop, 3: stop})) == 130
+    assert case.start(FakeBackend(saves=True, slots=2, raises={0: stop, 3: stop})) == 130
     assert saved(case) == [(0, 1, 2), (3, 4, 5)]
-    assert case.resume(FakeRunner(lanes=2, raises={2: stop})) == 130
+    assert case.resume(FakeBackend(lanes=2, raises={2: stop})) == 130
     assert case.states()[:4] == ["COMPLETE"] * 2 + ["WAITING"] * 2
     assert saved(case) == []
 
 
 def test_what_was_saved_in_the_same_composition_is_there_when_its_batch_starts_again(tmp_path: Path) -> None:
     case, stop = Case(tmp_path), KeyboardInterrupt()
-    assert case.start(FakeRunner(saves=True, slots=2, raises={0: stop, 3: stop})) == 130
-    assert case.resume(FakeRunner(raises={3: stop})) == 130
+    assert case.start(FakeBackend(saves=True, slots=2, raises={0: stop, 3: stop})) == 130
+    assert case.resume(FakeBackend(raises={3: stop})) == 130
     assert case.states()[:6] == ["COMPLETE"] * 3 + ["WAITING"] * 3
     assert saved(case) == [(3, 4, 5)]
 
@@ -81,14 +81,15 @@ def test_what_was_saved_in_the_same_composition_is_there_when_its_batch_starts_a
 def test_a_plan_knows_what_is_saved(tmp_path: Path) -> None:
     planned: list[list[tuple[int, ...]]] = []
 
-    class Planner(FakeRunner):
-        def plan(self, trials: Sequence[Trial], saved: Sequence[Head] = ()) -> Plan:
-            planned.append([head.trials for head in saved])
-            return super().plan(trials, saved)
+    class Planner(FakeBackend):
+        def plan(self, trials: Sequence[Trial]) -> Plan:
+            assert self.checkpoints is not None
+            planned.append([metadata.trials for metadata in self.checkpoints.batches()])
+            return super().plan(trials)
 
     case = Case(tmp_path)
-    assert case.start(FakeRunner(saves=True, raises={0: KeyboardInterrupt()})) == 130
-    assert case.plan(resume=True, runner=Planner()) == 0
+    assert case.start(FakeBackend(saves=True, raises={0: KeyboardInterrupt()})) == 130
+    assert case.plan(resume=True, backend=Planner()) == 0
     assert planned == [saved(case)] == [[(0, 1, 2)]]
 
 
@@ -97,7 +98,7 @@ def test_what_ran_when_a_study_died_waits_again_though_nothing_is_run_after_that
 ) -> None:
     case = Case(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(endings, "write_batch", killing(endings.write_batch, 1))
+        patch.setattr(trials, "write_batch", killing(trials.write_batch, 1))
         with pytest.raises(Killed):
             case.start()
     assert case.states() == ["COMPLETE"] * 3 + ["RUNNING"] * 3 + ["WAITING"] * 2

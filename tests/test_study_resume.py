@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from hyperlax.analysis.pages import write_pages
 from hyperlax.files import read_csv
-from hyperlax.study import batch_files, database, endings
+from hyperlax.study import batch_files, database, trials
 from hyperlax.study.database import StudyDatabase
-from hyperlax.study.launcher import write_pages
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Killed, killing
 
 pytestmark = pytest.mark.timeout(240)
@@ -45,7 +45,7 @@ def test_a_study_in_two_parts_equals_one_in_one(tmp_path, uninterrupted, sampler
     case = Case(tmp_path / "parts", **arguments)
     assert case.start(n_trials=middle) == 0
     assert len(case.study().trials) == middle
-    assert case.resume(FakeRunner(lanes=2), n_trials=32) == 0
+    assert case.resume(FakeBackend(lanes=2), n_trials=32) == 0
     assert case.told() == whole
     params = [tuple(trial[2].items()) for trial in case.told()]
     assert len(set(params)) == 32
@@ -54,9 +54,9 @@ def test_a_study_in_two_parts_equals_one_in_one(tmp_path, uninterrupted, sampler
 def test_failures_do_not_part_a_resumed_study_from_an_uninterrupted_one(tmp_path):
     fail: dict[int, str] = dict.fromkeys((0, 3, 9, 17, 18), "diverged")
     whole, case = (Case(tmp_path / name, sampler="nsgaii", **TWO) for name in ("whole", "parts"))
-    whole.start(FakeRunner(fail=fail), n_trials=32)
-    case.start(FakeRunner(fail=fail), n_trials=11)
-    case.resume(FakeRunner(fail=fail), n_trials=32)
+    whole.start(FakeBackend(fail=fail), n_trials=32)
+    case.start(FakeBackend(fail=fail), n_trials=11)
+    case.resume(FakeBackend(fail=fail), n_trials=32)
     assert case.told() == whole.told()
 
 
@@ -64,7 +64,7 @@ def test_failures_do_not_part_a_resumed_study_from_an_uninterrupted_one(tmp_path
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (endings, "write_batch"),
+        (trials, "write_batch"),
         (batch_files, "write_json"),
         (batch_files, "mark_complete"),
         (StudyDatabase, "start"),
@@ -80,7 +80,7 @@ def test_after_dying_anywhere_a_resume_gives_what_an_uninterrupted_study_gives(
         patch.setattr(owner, name, killing(getattr(owner, name), at))
         with pytest.raises(Killed):
             case.start()
-    trained = FakeRunner()
+    trained = FakeBackend()
     assert case.resume(trained) == 0
     assert case.told() == whole
     assert len(trained.trained) == len(set(trained.trained))
@@ -120,10 +120,10 @@ def test_a_process_killed_with_sigkill_leaves_a_study_that_resumes(tmp_path, uni
     whole = uninterrupted(sampler="tpe")
     case = Case(tmp_path / "killed", sampler="tpe")
     script = (
-        "import os, signal, sys; from pathlib import Path; from tests.fake_runner import FakeRunner\n"
+        "import os, signal, sys; from pathlib import Path; from tests.fake_backend import FakeBackend\n"
         "from tests.study_cases import Case\n"
         "die = lambda count: os.kill(os.getpid(), signal.SIGKILL) if count == 3 else None\n"
-        "Case(Path(sys.argv[1]), sampler='tpe').start(FakeRunner(slots=2, after_batch=die))\n"
+        "Case(Path(sys.argv[1]), sampler='tpe').start(FakeBackend(slots=2, after_batch=die))\n"
     )
     ended = subprocess.run([sys.executable, "-c", script, str(case.root)], timeout=120, check=False)
     assert ended.returncode == -9
@@ -138,7 +138,7 @@ def test_batches_that_are_on_disk_are_told_and_not_run_again(tmp_path, monkeypat
         with pytest.raises(Killed):
             case.start()
     assert case.states()[:3] == ["RUNNING"] * 3
-    runner = FakeRunner()
+    runner = FakeBackend()
     case.resume(runner)
     assert sorted(runner.trained) == list(range(3, 12))
     assert set(case.states()) == {"COMPLETE"}
@@ -164,7 +164,7 @@ def test_plan_only_counts_what_is_on_disk_and_leaves_the_study_as_it_is(tmp_path
 def test_an_interrupt_returns_130_keeps_what_is_finished_and_resumes(tmp_path, uninterrupted, capsys):
     whole = uninterrupted()
     case = Case(tmp_path / "interrupted")
-    assert case.start(FakeRunner(raises={4: KeyboardInterrupt()})) == 130
+    assert case.start(FakeBackend(raises={4: KeyboardInterrupt()})) == 130
     assert case.states() == ["COMPLETE"] * 3 + ["WAITING"] * 5
     assert f"--resume-from {case.directory}" in capsys.readouterr().out
     assert case.pages == []
@@ -185,7 +185,7 @@ def test_out_of_time_in_a_super_batch_leaves_its_other_trials_waiting(tmp_path, 
     case = Case(tmp_path)
     clock = {"now": 0.0}
     monkeypatch.setattr("time.monotonic", lambda: clock["now"])
-    late = FakeRunner(after_batch=lambda count: clock.update(now=clock["now"] + 10))
+    late = FakeBackend(after_batch=lambda count: clock.update(now=clock["now"] + 10))
     assert case.start(late, timeout=15.0) == 0
     assert case.states() == ["COMPLETE"] * 6 + ["WAITING"] * 2
 
@@ -193,7 +193,7 @@ def test_out_of_time_in_a_super_batch_leaves_its_other_trials_waiting(tmp_path, 
 def test_a_complete_study_is_not_run_again_and_its_pages_are_renewed(tmp_path):
     case = Case(tmp_path)
     case.start()
-    before, runner = case.told(), FakeRunner()
+    before, runner = case.told(), FakeBackend()
     case.pages.clear()
     assert case.resume(runner) == 0
     assert runner.trained == [] and case.told() == before
@@ -202,7 +202,7 @@ def test_a_complete_study_is_not_run_again_and_its_pages_are_renewed(tmp_path):
 
 def test_fewer_trials_than_were_asked_run_the_lowest_numbers_first(tmp_path):
     case = Case(tmp_path)
-    case.start(FakeRunner(raises={0: KeyboardInterrupt()}))
+    case.start(FakeBackend(raises={0: KeyboardInterrupt()}))
     assert case.resume(n_trials=5) == 0
     assert case.states() == ["COMPLETE"] * 5 + ["WAITING"] * 3
 
@@ -219,7 +219,7 @@ def test_a_study_goes_on_from_another_directory(tmp_path, uninterrupted):
 
 @pytest.mark.parametrize("pruner", ["none", "asha"])
 def test_a_super_batch_that_is_filled_up_has_its_pages_renewed(tmp_path, pruner):
-    case = Case(tmp_path, n_trials=4, optuna_study_batch_size=8, pruner=pruner, analyse=write_pages)
+    case = Case(tmp_path, n_trials=4, optuna_study_batch_size=8, pruner=pruner, write_pages=write_pages)
     assert case.start() == 0
     assert case.resume(n_trials=6) == 0
     assert len(read_csv(case.directory / "trials.csv")) == 6

@@ -2,22 +2,24 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
 from hyperlax.arguments import SingleArguments
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
+from hyperlax.study.progress import ProgressLine
 from hyperlax.study.single import run_single
 from hyperlax.study.stopping import Stop, stopping_on_signals
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import MIXED, Case, recipe_of
 
 pytestmark = pytest.mark.timeout(120)
 
 
 def test_without_a_terminal_each_batch_is_a_line(tmp_path, capsys):
-    Case(tmp_path).start()
+    Case(tmp_path, observers=[ProgressLine()]).start()
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines] == ["3/12", "6/12", "8/12", "11/12", "12/12"]
     assert "\x1b" not in "".join(lines)
@@ -53,7 +55,7 @@ def test_the_first_signal_to_a_study_that_ends_for_another_reason_is_no_second_o
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_a_batch_trains_ends_the_study_at_its_next_segment(tmp_path, capsys, number, status):
     case = Case(tmp_path)
-    runner = FakeRunner(after_batch=lambda count: os.kill(os.getpid(), number) if count == 2 else None)
+    runner = FakeBackend(after_batch=lambda count: os.kill(os.getpid(), number) if count == 2 else None)
     assert case.start(runner) == status
     assert case.states() == ["COMPLETE"] * 6 + ["WAITING"] * 2
     assert "Interrupted with 6 trials to go. To go on:\n  hyperlax optuna-hp-search" in capsys.readouterr().out
@@ -61,7 +63,7 @@ def test_a_signal_while_a_batch_trains_ends_the_study_at_its_next_segment(tmp_pa
 
 def test_a_study_that_mostly_fails_gives_up_and_goes_on_when_told_to(tmp_path, capsys):
     case, fail = Case(tmp_path, n_trials=24), dict.fromkeys(range(2, 24), "loss is nan at step 300")
-    assert case.start(FakeRunner(fail=fail)) == 1
+    assert case.start(FakeBackend(fail=fail)) == 1
     assert case.states() == ["COMPLETE"] * 2 + ["FAIL"] * 6
     words = (
         "6 of 8 trials failed, more than --max-failure-rate 0.5 allows; of 6 the reason is: loss is nan at step 300."
@@ -76,7 +78,7 @@ def test_a_study_that_mostly_fails_gives_up_and_goes_on_when_told_to(tmp_path, c
 
 def test_a_study_whose_last_trials_fail_ends_with_the_sentence_and_exit_1(tmp_path, capsys):
     case = Case(tmp_path, n_trials=8)
-    assert case.start(FakeRunner(fail=dict.fromkeys(range(2, 8), "loss is nan"))) == 1
+    assert case.start(FakeBackend(fail=dict.fromkeys(range(2, 8), "loss is nan"))) == 1
     said = capsys.readouterr().out
     assert said.endswith(
         "6 of 8 trials failed, more than --max-failure-rate 0.5 allows; of 6 the reason is: loss is nan.\n"
@@ -87,19 +89,19 @@ def test_a_study_whose_last_trials_fail_ends_with_the_sentence_and_exit_1(tmp_pa
 
 def test_seven_failures_are_no_rate(tmp_path):
     case = Case(tmp_path, n_trials=7)
-    assert case.start(FakeRunner(fail=dict.fromkeys(range(6), "diverged"))) == 0
+    assert case.start(FakeBackend(fail=dict.fromkeys(range(6), "diverged"))) == 0
 
 
-def single(tmp_path, runner):
+def single(tmp_path, backend):
     arguments = SingleArguments(
         "sac_test", "gymnax.pendulum", None, None, (), str(tmp_path), "INFO", 0, 2, "mean", 500, 5, 4, False
     )
-    return run_single(arguments, recipe_of(MIXED), SAC(), runner)
+    return run_single(arguments, recipe_of(MIXED), SAC(), backend.bind)
 
 
 def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, capsys):
-    assert single(tmp_path, FakeRunner()) == 0
-    assert single(tmp_path, FakeRunner()) == 0
+    assert single(tmp_path, FakeBackend()) == 0
+    assert single(tmp_path, FakeBackend()) == 0
     parent = tmp_path / "sac_test" / "gymnax_pendulum"
     assert sorted(path.name for path in parent.iterdir()) == ["single_0000", "single_0001"]
     files = {path.name for path in (parent / "single_0001").iterdir()}
@@ -111,21 +113,24 @@ def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, cap
 
 
 def test_a_single_training_that_fails_exits_with_1_and_the_reason(tmp_path, capsys):
-    assert single(tmp_path, FakeRunner(fail={0: "loss is nan"})) == 1
+    assert single(tmp_path, FakeBackend(fail={0: "loss is nan"})) == 1
     assert "The training failed: loss is nan (lane 0, step 500)\n" in capsys.readouterr().out
     assert "loss is nan" in next(tmp_path.rglob("learning_curve.html")).read_text()[:20000]
 
 
 @pytest.mark.parametrize(
-    ("runner", "reason"),
+    ("backend", "reason"),
     [
-        (FakeRunner(raises={0: ValueError("the tank is\n empty")}), "ValueError: the tank is empty (lane 0)"),
-        (FakeRunner(gives={0: lambda result: None}), "the runner returned None; a BatchResult is needed (lane 0)"),
+        (FakeBackend(raises={0: ValueError("the tank is\n empty")}), "ValueError: the tank is empty (lane 0)"),
+        (
+            FakeBackend(gives={0: lambda result: replace(result, curve=None)}),
+            "the backend returned the curve None; a Curve is needed (lane 0)",
+        ),
     ],
     ids=["raises", "gives nothing"],
 )
-def test_a_single_training_that_breaks_leaves_its_files_too(tmp_path, capsys, runner, reason):
-    assert single(tmp_path, runner) == 1
+def test_a_single_training_that_breaks_leaves_its_files_too(tmp_path, capsys, backend, reason):
+    assert single(tmp_path, backend) == 1
     directory = tmp_path / "sac_test" / "gymnax_pendulum" / "single_0000"
     assert capsys.readouterr().out == f"The training failed: {reason}\nIts files: {directory}\n"
     (row,) = read_csv(directory / "summary.csv")

@@ -19,11 +19,11 @@ from hyperlax.recipe import dotted, load
 from hyperlax.resumed_arguments import load_recipe_of, read_stored
 from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete
 from hyperlax.space_entries import changes_of
-from hyperlax.study import launcher, single
+from hyperlax.study import single
 from hyperlax.study_files import KEYS, read_study_file
 from hyperlax.study_yaml import in_full
 from tests.desk import ROOT
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import train_with_fakes
 from tests.study_cases import MIXED, arguments_of, recipe_of
 from tests.test_bad_input import refused, table
 
@@ -56,12 +56,7 @@ def _elsewhere(tmp_path, monkeypatch):
 @pytest.fixture
 def trained(monkeypatch):
     """Studies are trained by a fake, and make no pages."""
-    run_study = launcher.run_study
-
-    def run(*given: Any, **more: Any) -> int:
-        return run_study(*given, **more, runner=FakeRunner(), analyse=lambda record, directory: None)
-
-    monkeypatch.setattr(launcher, "run_study", run)
+    train_with_fakes(monkeypatch, pages=False)
 
 
 def planned(text: str, *words: str, base: str = BASE) -> PlannedStudy:

@@ -6,7 +6,6 @@ import json
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,10 +15,9 @@ from hyperlax.fields import dotted
 from hyperlax.files import read_csv
 from hyperlax.recipe import load
 from hyperlax.samplers.fixed import draw, stored
-from hyperlax.study import launcher
 from hyperlax.sweep_arguments import resolve_sweep
 from hyperlax.sweep_flags import SweepFlags
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend, train_with_fakes
 from tests.study_cases import MIXED, Case, Killed, recipe_of
 
 LENGTH = "--num-seeds 2 --total-timesteps 500 --num-evaluations 5 --num-eval-episodes 4"
@@ -30,10 +28,10 @@ GAMMA, ENVS = "algorithm.hyperparam.gamma", "algorithm.hyperparam.total_num_envs
 
 
 @pytest.fixture
-def runner(tmp_path, monkeypatch):
+def fakes(tmp_path, monkeypatch):
     """What the commands train with, in a working directory of their own; pages are left out."""
     monkeypatch.chdir(tmp_path)
-    return training_with_a_fake(monkeypatch)
+    return train_with_fakes(monkeypatch, pages=False)
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +40,9 @@ def finished(tmp_path_factory):
     desk = tmp_path_factory.mktemp("desk")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(desk)
-        training_with_a_fake(patch)
+        train_with_fakes(patch, pages=False)
         assert cli.main([*SWEEP, "--num-samples", "3", "--sampling-method", "random"]) == 0
     return desk
-
-
-def training_with_a_fake(monkeypatch: pytest.MonkeyPatch) -> FakeRunner:
-    runner, run_study = FakeRunner(), launcher.run_study
-
-    def run(*given: Any, **more: Any) -> int:
-        return run_study(*given, **more, runner=runner, analyse=lambda record, directory: None)
-
-    monkeypatch.setattr(launcher, "run_study", run)
-    return runner
 
 
 def trained(directory: Path = DIRECTORY) -> list[dict[str, str]]:
@@ -72,7 +60,7 @@ def case_of(root: Path) -> Case:
     return Case(root, recipe=stored(recipe, directory / "samples.csv"), sampler="presampled", sampling_method="random")
 
 
-def test_a_sweep_trains_what_generate_draws_with_the_same_arguments(runner):
+def test_a_sweep_trains_what_generate_draws_with_the_same_arguments(fakes):
     drawn = ["--num-samples", "5", "--seed", "2"]
     assert cli.main([*SWEEP, *drawn, "--hparam-batch-size", "4"]) == 0
     assert cli.main(["generate-hp-samples", *SWEEP[1:3], *drawn]) == 0
@@ -87,7 +75,7 @@ def test_the_analysis_follows_64_trials_or_four_hparam_batches(samples, lanes, t
     assert resolve_sweep(flags, recipe_of(MIXED), 0).optuna_study_batch_size == together
 
 
-def test_a_sweep_trains_every_row_of_its_file_whatever_the_recipe_searches(runner):
+def test_a_sweep_trains_every_row_of_its_file_whatever_the_recipe_searches(fakes):
     Path("mine.csv").write_text(f"trial,{GAMMA},{ENVS}\n7,0.2,3\n8,0.2,3\n3,0.99,5\n")
     assert cli.main([*SWEEP, "--load-hyperparams", "mine.csv"]) == 0
     rows = trained()
@@ -106,9 +94,9 @@ def test_an_interrupted_sweep_ends_as_an_uninterrupted_one(tmp_path):
     whole, parts = case_of(tmp_path / "whole"), case_of(tmp_path / "parts")
     assert whole.start() == 0
     with pytest.raises(Killed):
-        parts.start(FakeRunner(after_batch=kill))
+        parts.start(FakeBackend(after_batch=kill))
     assert "COMPLETE" in parts.states() and "RUNNING" in parts.states()
-    runner = FakeRunner(lanes=2)
+    runner = FakeBackend(lanes=2)
     assert parts.resume(runner) == 0
     assert parts.told() == whole.told() and len(runner.trained) < 12
     rows = [dotted(row) for row in stored(recipe_of(MIXED), whole.directory / "samples.csv").samples]
@@ -118,7 +106,7 @@ def test_an_interrupted_sweep_ends_as_an_uninterrupted_one(tmp_path):
     assert [len(record.trials) for record, _ in whole.pages] == [8, 12]
 
 
-def test_a_sweeps_database_is_repaired_and_its_trials_are_invalidated(finished, runner, capsys):
+def test_a_sweeps_database_is_repaired_and_its_trials_are_invalidated(finished, fakes, capsys):
     shutil.copytree(finished / DIRECTORY, DIRECTORY)
     for name in ("optuna_study.db", "optuna_study.db.backup"):
         (DIRECTORY / name).unlink()
@@ -126,10 +114,12 @@ def test_a_sweeps_database_is_repaired_and_its_trials_are_invalidated(finished, 
     assert "Restored 0 finished trials from no backup and 3 from the batches; 0 wait" in capsys.readouterr().out
     assert cli.main(["invalidate", str(DIRECTORY), "1"]) == 0
     assert cli.main(RESUME) == 0
-    assert "3 trials finished: 2 COMPLETE, 1 FAIL" in capsys.readouterr().out and not runner.trained
+    assert "3 trials finished: 2 COMPLETE, 1 FAIL" in capsys.readouterr().out and not any(
+        fake.trained for fake in fakes
+    )
 
 
-def test_study_json_says_how_to_have_the_sweep_again(finished, runner):
+def test_study_json_says_how_to_have_the_sweep_again(finished, fakes):
     written = json.loads((finished / DIRECTORY / "study.json").read_text())
     assert written["arguments"]["sampling_method"] == "random"
     words = shlex.split(written["command"])
@@ -138,7 +128,7 @@ def test_study_json_says_how_to_have_the_sweep_again(finished, runner):
     assert trained() == trained(finished / DIRECTORY)
 
 
-def test_each_command_says_which_one_goes_on(finished, runner, monkeypatch, capsys):
+def test_each_command_says_which_one_goes_on(finished, fakes, monkeypatch, capsys):
     search = ["optuna-hp-search", *SWEEP[1:], "--n-trials", "1", "--output-root", "studies"]
     assert cli.main(search) == 0
     assert cli.main(["sweep-hp-samples", "--resume-from", "studies/sac_mlp/gymnax_pendulum"]) == 2
@@ -167,7 +157,7 @@ def test_a_resume_that_contradicts_the_sweep_is_refused(finished, monkeypatch, c
     assert words in capsys.readouterr().err
 
 
-def test_other_samples_than_the_sweep_began_with_are_refused(finished, runner, capsys):
+def test_other_samples_than_the_sweep_began_with_are_refused(finished, fakes, capsys):
     shutil.copytree(finished / DIRECTORY, DIRECTORY)
     configurations = samples.read(DIRECTORY / "samples.csv", load("sac_mlp").config.algorithm)
     samples.write(DIRECTORY / "samples.csv", configurations[::-1])
@@ -192,20 +182,20 @@ def test_other_samples_than_the_sweep_began_with_are_refused(finished, runner, c
         (["--retry-failed"], "--retry-failed goes on with a sweep"),
     ],
 )
-def test_what_cannot_run_is_refused_before_anything_is_written(runner, capsys, more, words):
+def test_what_cannot_run_is_refused_before_anything_is_written(fakes, capsys, more, words):
     Path("mine.csv").write_text(f"{GAMMA}\n0.9\n2\n")
     assert cli.main([*SWEEP, *more]) == 2
     assert words in capsys.readouterr().err
-    assert not DIRECTORY.exists() and not runner.trained
+    assert not DIRECTORY.exists() and not any(fake.trained for fake in fakes)
 
 
-def test_a_row_that_is_the_recipes_own_configuration_trains(runner):
+def test_a_row_that_is_the_recipes_own_configuration_trains(fakes):
     Path("mine.csv").write_text("trial\n0\n")
     assert cli.main([*SWEEP, "--load-hyperparams", "mine.csv"]) == 0
-    assert runner.trained == [0]
+    assert [fake.trained for fake in fakes] == [[0]]
 
 
-def test_rows_that_no_program_can_hold_together_are_refused(runner, capsys):
+def test_rows_that_no_program_can_hold_together_are_refused(fakes, capsys):
     names = [f"algorithm.hyperparam.{name}" for name in ("total_num_envs", "rollout_length", "num_minibatches")]
     Path("mine.csv").write_text(f"{','.join(names)}\n3,2,3\n4,2,2\n")
     words = [word.replace("sac_mlp", "ppo_mlp").replace("pendulum", "cartpole") for word in SWEEP]

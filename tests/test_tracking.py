@@ -14,7 +14,7 @@ from hyperlax.study import tracking as tracking_module
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.stopping import Stop
 from hyperlax.study.tracking import Tracking
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.study_cases import Case, Killed
 
@@ -55,7 +55,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_tracker_follows_every_super_batch_and_the_end(tmp_path):
     tracker = Notes()
     case = Case(tmp_path, tracker=tracker, n_trials=12)
-    assert case.start(FakeRunner(fail={5: "loss is nan"})) == 0
+    assert case.start(FakeBackend(fail={5: "loss is nan"})) == 0
     assert len(finished(tracker.followed[0])) < 12 and tracker.followed[-1] == case.pages[-1][0]
     ((last, status),) = tracker.ended
     assert status == 0 and last == case.pages[-1][0] and len(finished(last)) == 12
@@ -81,7 +81,7 @@ def test_it_sees_only_what_the_study_has_committed(tmp_path):
 def test_an_interrupted_study_ends_with_the_trials_of_its_open_super_batch(tmp_path):
     tracker = Notes()
     case = Case(tmp_path, tracker=tracker, n_trials=16)
-    assert case.start(FakeRunner(raises={11: KeyboardInterrupt()})) == 130
+    assert case.start(FakeBackend(raises={11: KeyboardInterrupt()})) == 130
     ((last, status),) = tracker.ended
     assert status == 130 and finished(last) == [n for n, state in enumerate(case.states()) if state == "COMPLETE"]
     assert len(finished(last)) > 8
@@ -123,7 +123,7 @@ def test_a_fault_is_told_again_only_after_something_else(tmp_path, caplog):
         for _ in range(4):
             tracking.follow(lambda: record)
             assert asked.acquire(timeout=60)
-        tracking.end(lambda: record, 0)
+        tracking.study_ended(lambda: record, 0)
     said = warnings(caplog)
     assert len(said) == 2 and said[0] == said[1]
     assert "ValueError: no such thing. The study is not affected." in said[0]
@@ -144,7 +144,7 @@ def test_the_end_waits_for_a_tracker_only_so_long(tmp_path, caplog, monkeypatch,
         monkeypatch.setattr(tracking_module, "LONGEST_SECONDS", 0.3)
     record, began = study(tmp_path, [3.0]), time.monotonic()
     with caplog.at_level(logging.WARNING), closing(Tracking(Hangs(), tmp_path, stop)) as tracking:
-        tracking.end(lambda: record, 0)
+        tracking.study_ended(lambda: record, 0)
     assert time.monotonic() - began < 30
     (said,) = warnings(caplog)
     assert said.startswith(
@@ -162,7 +162,7 @@ def test_a_slow_tracker_is_not_waited_for_and_gets_only_the_newest(tmp_path):
             super().follow(record)
 
     tracker = Slow()
-    runner = FakeRunner(after_batch=lambda count: go_on.set() if count == 10 else None)
+    runner = FakeBackend(after_batch=lambda count: go_on.set() if count == 10 else None)
     assert Case(tmp_path, tracker=tracker, n_trials=32).start(runner) == 0
     counts = [len(finished(record)) for record in tracker.followed]
     assert counts[0] <= 8 and counts == sorted(counts) and len(counts) < 5
@@ -172,6 +172,6 @@ def test_a_slow_tracker_is_not_waited_for_and_gets_only_the_newest(tmp_path):
 def test_a_study_that_breaks_off_is_ended_as_failed(tmp_path):
     tracker = Notes()
     with pytest.raises(Killed):
-        Case(tmp_path, tracker=tracker, n_trials=16).start(FakeRunner(raises={11: Killed()}))
+        Case(tmp_path, tracker=tracker, n_trials=16).start(FakeBackend(raises={11: Killed()}))
     ((_, status),) = tracker.ended
     assert status == 1

@@ -11,7 +11,7 @@ import pytest
 
 from hyperlax import cli, tracking
 from hyperlax.errors import UsageError
-from hyperlax.study import launcher
+from hyperlax.study import run as runs
 from hyperlax.tracking import place as places
 from hyperlax.tracking.place import PLACE_FILE, place_of
 
@@ -141,7 +141,7 @@ def test_a_file_may_be_named_like_a_password(installed, name):
 def test_what_can_be_no_database_is_refused_and_not_waited_for(installed, monkeypatch, capsys, uri, why):
     (installed / "mf").mkdir()
     monkeypatch.setattr(tracking, "_import_mlflow", lambda: None)
-    monkeypatch.setattr(launcher, "run_study", lambda *args, **more: 0)
+    monkeypatch.setattr(runs, "run_study", lambda *args, **more: 0)
     assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-uri", uri]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(f"^hyperlax: --tracking-uri {re.escape(uri)}: {why}", line)
@@ -177,10 +177,10 @@ def test_without_mlflow_nothing_runs(tmp_path, monkeypatch, capsys):
 def test_the_flags_reach_the_study(installed, monkeypatch):
     given: list[Any] = []
     monkeypatch.setattr(tracking, "_import_mlflow", lambda: None)
-    monkeypatch.setattr(launcher, "run_study", lambda *args, **more: given.append(more["tracker"]) or 0)
+    monkeypatch.setattr(runs, "run_study", lambda *args, **more: given.append(more["observers"][-1]) or 0)
     assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-experiment", "pendulum"]) == 0
     assert cli.main(SEARCH) == 0
     sweep = ["sweep-hp-samples", *SEARCH[1:], "--num-samples", "4", "--track", "mlflow"]
     assert cli.main(sweep) == 0
-    assert [tracker and tracker.name for tracker in given] == ["MLflow", None, "MLflow"]
+    assert [following._tracker and following._tracker.name for following in given] == ["MLflow", None, "MLflow"]
     assert list(installed.iterdir()) == [], "a tracker writes nothing before the study runs"

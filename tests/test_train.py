@@ -10,8 +10,8 @@ import pytest
 import hyperlax
 from hyperlax.cli import main
 from hyperlax.recipe import dotted
-from hyperlax.study import launcher, single
-from tests.fake_runner import FakeRunner
+from hyperlax.study import single
+from tests.fake_backend import train_with_fakes
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -21,12 +21,7 @@ def study(tmp_path_factory):
     """12 trials of SAC's recipe."""
     root = tmp_path_factory.mktemp("studies")
     with pytest.MonkeyPatch.context() as patch:
-        run = launcher.run_study
-
-        def fake(arguments: Any, recipe: Any, where: Any, **more: Any) -> int:
-            return run(arguments, recipe, where, FakeRunner(), **more)
-
-        patch.setattr(launcher, "run_study", fake)
+        train_with_fakes(patch)
         length: dict[str, Any] = {"num_seeds": 2, "total_timesteps": 500, "num_evaluations": 5, "seed": 3}
         return hyperlax.search("sac_mlp", "gymnax.pendulum", n_trials=12, output_root=root, **length)
 

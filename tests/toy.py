@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,11 +13,12 @@ import numpy as np
 from jax import Array
 
 from hyperlax.agent import Policy
+from hyperlax.backends.closed import ClosedBatches
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.costs import Costs
 from hyperlax.engine.registry import Registry
-from hyperlax.engine.runner import LaneRunner
 from hyperlax.recipe import RunLength
-from hyperlax.trial import HparamBatch, Trial
+from hyperlax.trial import NOT_FINITE, BatchResult, HparamBatch, Interrupted, Outcome, SegmentResult, Trial
 
 RUN_LENGTH = RunLength(total_timesteps=20, num_evaluations=3, num_eval_episodes=4)
 SEED = 5
@@ -43,29 +46,29 @@ class Descent:
     dimensions: int = 3
     steps_per_iteration: int = 2
 
-    def work(self, effort: float) -> float:
-        return effort * self.dimensions
+    def flops(self, num_updates: float) -> float:
+        return num_updates * self.dimensions
 
     def init(self, key: Array, lane: Any) -> State:
         draw, key = jax.random.split(key)
         return State(key, lane["spread"] * jax.random.normal(draw, (self.dimensions,)), jnp.int32(0))
 
-    def step(self, state: State, lane: Any, tick: Array) -> State:
+    def step(self, state: State, lane: Any, iteration: Array) -> State:
         key, draw = jax.random.split(state.key)
         noise = 0.1 * jax.random.normal(draw, (self.dimensions,))
-        return State(key, state.x - lane["rate"] * (state.x + noise), tick + 1)
+        return State(key, state.x - lane["rate"] * (state.x + noise), iteration + 1)
 
     def evaluate(self, state: State, lane: Any, key: Array) -> Scores:
         score = -jnp.sum(state.x**2)
         return Scores(score, jnp.std(state.x), score, score, jax.random.uniform(key), jnp.isfinite(score))
 
-    def renew(self, old: State, fresh: State) -> State:
+    def reset(self, old: State, fresh: State) -> State:
         return fresh._replace(scrap=old.scrap)
 
-    def rekey(self, state: State, key: Array) -> State:
+    def with_key(self, state: State, key: Array) -> State:
         return state._replace(key=key)
 
-    def acting(self, state: State) -> Array:
+    def policy_params(self, state: State) -> Array:
         return state.x
 
 
@@ -81,7 +84,7 @@ class Descents:
     run_length: RunLength = RUN_LENGTH
     kind: str = "descent"
 
-    def effort(self, trial: Trial) -> float:
+    def num_updates(self, trial: Trial) -> float:
         return 1.0
 
     def program(self, trial: Trial) -> Descent:
@@ -108,23 +111,99 @@ def batch(*trials: Trial) -> HparamBatch:
     return HparamBatch(trials)
 
 
-def runner(
+class Batches(ClosedBatches):
+    """Closed batches that can be told to stop after so many segments of a run."""
+
+    stop_after: int | None = None
+
+    def _batch(self, *args: Any) -> Any:
+        made, asked, stop_after = super()._batch(*args), itertools.count(1), self.stop_after
+        if stop_after is not None:
+            made.should_stop = lambda: next(asked) >= stop_after
+        return made
+
+
+def backend(
     lanes: int = 3,
     slots: int = 1,
     seeds: int = 2,
     run_length: RunLength = RUN_LENGTH,
     costs: Costs | None = None,
+    checkpoints: CheckpointManager | None = None,
     **registry: Any,
-) -> LaneRunner:
+) -> Batches:
     """Over the descents, and whatever else a Registry takes."""
-    devices = jax.local_devices()[:1] * slots
-    return LaneRunner(
-        Descents(run_length), Registry(lanes, seeds, **registry), seed=SEED, slot_devices=devices, costs=costs
+    return batches(Descents(run_length), Registry(lanes, seeds, **registry), slots, costs, checkpoints)
+
+
+def batches(
+    task: Any,
+    registry: Registry,
+    slots: int = 1,
+    costs: Costs | None = None,
+    checkpoints: CheckpointManager | None = None,
+    seed: int | None = None,
+) -> Batches:
+    """Over any task."""
+    devices, seed = jax.local_devices()[:1] * slots, SEED if seed is None else seed
+    return Batches(task, registry, seed=seed, slot_devices=devices, costs=costs, checkpoints=checkpoints)
+
+
+def run(
+    closed: ClosedBatches,
+    hparam_batch: HparamBatch,
+    checkpoints: CheckpointManager | None = None,
+    stop_after: int | None = None,
+    on_segment: Callable[[list[SegmentResult]], None] = lambda results: None,
+) -> BatchResult:
+    """Train one batch. What it raises is raised; Interrupted if it stopped after so many segments."""
+    closed._checkpoints = checkpoints or closed._checkpoints
+    if isinstance(closed, Batches):
+        closed.stop_after = stop_after
+    closed.enter(hparam_batch.trials, group=1)
+    while True:
+        results, evicted = closed.advance()
+        for eviction in evicted:
+            assert eviction.error is not None
+            raise eviction.error
+        if not results:
+            raise Interrupted
+        on_segment(results)
+        ended = {result.number: result for result in results if result.is_done}
+        if len(ended) == len(hparam_batch.trials):
+            outcomes = tuple(outcome_of(ended[number]) for number in hparam_batch.numbers)
+            return BatchResult(outcomes, closed.timing(hparam_batch.numbers))
+
+
+def finish(closed: ClosedBatches, trials: Sequence[Trial]) -> list[BatchResult]:
+    """Train trials in the batches of their plan, as many at once as there are slots."""
+    plan = closed.plan(trials)
+    closed.enter(trials)
+    ended: dict[int, SegmentResult] = {}
+    while len(ended) < len(trials):
+        results, evicted = closed.advance()
+        assert results and not evicted
+        ended |= {result.number: result for result in results if result.is_done}
+    return [
+        BatchResult(tuple(outcome_of(ended[number]) for number in own.numbers), closed.timing(own.numbers))
+        for own in plan.batches
+    ]
+
+
+def outcome_of(result: SegmentResult) -> Outcome:
+    """The end of a trial that nobody stopped."""
+    return Outcome(
+        number=result.number,
+        state="COMPLETE" if result.fault_step is None else "FAIL",
+        reason="" if result.fault_step is None else NOT_FINITE,
+        curve=result.curve,
+        num_parameters=result.num_parameters,
+        train_seconds=result.train_seconds,
+        lane=result.lane,
+        fault_step=result.fault_step,
+        intervals=result.intervals,
+        policy=result.policy,
     )
-
-
-def run(lane_runner: LaneRunner, hparam_batch: HparamBatch) -> Any:
-    return lane_runner.run(hparam_batch, should_stop=lambda: False, report=lambda steps: None)
 
 
 def same_curves(one: Any, other: Any) -> bool:

@@ -94,7 +94,7 @@ class Shape:
     def q_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, self.actions, lecun_normal(), lecun_normal())
 
-    def work(self, epochs: float) -> float:
+    def flops(self, epochs: float) -> float:
         """Estimate the multiplications of one `step` of one seed. A gradient costs three forward passes."""
         q = self.q_network.multiplications(self.environment.observation_size)
         return self.steps_per_iteration * q + epochs * (self.batch_rows * (2 + 3) * q + ADAM.WORK * q)
@@ -106,11 +106,11 @@ class Shape:
         q = self.q_network.init(q_key, observation, lane.networks["critic_network"])
         return off_policy.begin(self, train_key, reset_key, Learner(q, q, ADAM.init(q)), 1)
 
-    def renew(self, old: State, fresh: State) -> State:
+    def reset(self, old: State, fresh: State) -> State:
         """Return the state of a lane that a new trial takes over."""
-        return off_policy.renew(old, fresh)
+        return off_policy.reset(old, fresh)
 
-    def rekey(self, state: State, key: Array) -> State:
+    def with_key(self, state: State, key: Array) -> State:
         """Return the state with another key, from which all later random numbers follow."""
         return state._replace(key=key)
 
@@ -132,7 +132,7 @@ class Shape:
 
         return off_policy.iterate(self, state, lane, iteration, draw=draw, choose=choose, update=learn)
 
-    def acting(self, state: State) -> Acting:
+    def policy_params(self, state: State) -> Acting:
         """Return the parameters of the Q-network and its statistics."""
         return Acting(state.learner.q, state.statistics)
 
@@ -163,7 +163,7 @@ def q_values(shape: Shape, q: Any, statistics: ObservationStatistics, lane: Lane
     return output(shape.q_network, q, seen, lane.networks["critic_network"])
 
 
-def td_loss(
+def _td_loss(
     shape: Shape, q: Any, target: Any, statistics: ObservationStatistics, lane: Lane, batch: Transition
 ) -> Array:
     """Return mean Huber(target - Q(s, a)) over the lane's own B of the batch's rows."""
@@ -188,7 +188,7 @@ def update(shape: Shape, learner: Learner, state: State, lane: Lane, iteration: 
     hyperparam = lane.hyperparam
     rows = replay.sample(state.replay, key, shape.batch_rows, shape.steps_per_iteration, iteration)
     batch = replay.unpack(rows, shape.environment.observation_size, 1)
-    gradient = jax.grad(lambda q: td_loss(shape, q, learner.target, state.statistics, lane, batch))(learner.q)
+    gradient = jax.grad(lambda q: _td_loss(shape, q, learner.target, state.statistics, lane, batch))(learner.q)
     scale = jnp.where(hyperparam.decay_learning_rates, remaining(state.steps, lane), 1.0)
     q, optimizer = ADAM.descend(
         learner.q, gradient, learner.optimizer, scale * hyperparam.critic_lr, hyperparam.max_grad_norm

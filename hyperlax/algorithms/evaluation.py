@@ -23,7 +23,7 @@ class Evaluation(NamedTuple):
     finite: Array  # bool[], no nan and no inf in the returns and in the trained parameters
 
 
-def all_finite(tree: Any) -> Array:
+def _all_finite(tree: Any) -> Array:
     """Return bool[], whether every number in the tree's floating-point leaves is finite."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
@@ -71,5 +71,5 @@ def evaluate(
         min=jnp.min(total),
         max=jnp.max(total),
         length=jnp.mean(length.astype(jnp.float32)),
-        finite=all_finite((total, trained)),
+        finite=_all_finite((total, trained)),
     )

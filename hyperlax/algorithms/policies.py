@@ -10,7 +10,7 @@ from jax import Array
 
 from hyperlax.envs import Continuous
 
-LOG_2PI = 1.8378770664093453
+_LOG_2PI = 1.8378770664093453
 
 
 def categorical_log_prob(logits: Array, action: Array) -> Array:
@@ -27,12 +27,12 @@ def categorical_entropy(logits: Array) -> Array:
 def gaussian_log_prob(mean: Array, log_std: Array, x: Array) -> Array:
     """Return log N(x; mean, std) summed over the last axis: float32[..., action] -> float32[...]."""
     z = (x - mean) * jnp.exp(-log_std)
-    return jnp.sum(-0.5 * (z**2 + LOG_2PI) - log_std, axis=-1)
+    return jnp.sum(-0.5 * (z**2 + _LOG_2PI) - log_std, axis=-1)
 
 
 def gaussian_entropy(log_std: Array) -> Array:
     """Return the entropy of a diagonal normal: float32[..., action] -> float32[...]."""
-    return jnp.sum(log_std + 0.5 * (1.0 + LOG_2PI), axis=-1)
+    return jnp.sum(log_std + 0.5 * (1.0 + _LOG_2PI), axis=-1)
 
 
 class Bounds(NamedTuple):

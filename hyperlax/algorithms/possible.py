@@ -16,7 +16,7 @@ from hyperlax.recipe import apply
 from hyperlax.space import Categorical, Distribution, Numeric
 
 HYPERPARAM, NETWORK = "algorithm.hyperparam.", "algorithm.network."
-STRUCTURAL = ("total_num_envs", "rollout_length", "epochs", "num_minibatches", "total_batch_size")
+_STRUCTURAL = ("total_num_envs", "rollout_length", "epochs", "num_minibatches", "total_batch_size")
 
 
 def structure_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution]) -> Structure:
@@ -34,7 +34,7 @@ def sample_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution], si
     searched = {
         name: distribution
         for name, distribution in sorted(space.items())
-        if name.startswith(NETWORK) or name.removeprefix(HYPERPARAM) in STRUCTURAL
+        if name.startswith(NETWORK) or name.removeprefix(HYPERPARAM) in _STRUCTURAL
     }
     return [
         apply(base, {name: _draw(distribution, draw) for name, distribution in searched.items()}, "search space")

@@ -53,7 +53,7 @@ class State(NamedTuple):
     observation: Array  # float32[E, obs]
 
 
-class Rollout(NamedTuple):
+class _Rollout(NamedTuple):
     """Observations and actions of the policy, and what followed: [T, E, ...]."""
 
     observation: Array
@@ -151,7 +151,7 @@ class Shape:
     def value_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, 1, orthogonal(2**0.5), orthogonal(1.0))
 
-    def work(self, epochs: float) -> float:
+    def flops(self, epochs: float) -> float:
         """Estimate the multiplications of one `step` of one seed. A gradient costs three forward passes."""
         size = self.environment.observation_size
         policy, value = self.policy_network.multiplications(size), self.value_network.multiplications(size)
@@ -178,11 +178,11 @@ class Shape:
             observation=observation,
         )
 
-    def renew(self, old: State, fresh: State) -> State:
+    def reset(self, old: State, fresh: State) -> State:
         """Return the state of a lane that a new trial takes over; nothing of the old one is kept."""
         return fresh
 
-    def rekey(self, state: State, key: Array) -> State:
+    def with_key(self, state: State, key: Array) -> State:
         """Return the state with another key, from which all later random numbers follow."""
         return state._replace(key=key)
 
@@ -199,7 +199,7 @@ class Shape:
             statistics=normalizer.observe(state.statistics, seen),
         )
 
-    def acting(self, state: State) -> Acting:
+    def policy_params(self, state: State) -> Acting:
         """Return the parameters of the policy's network and its statistics."""
         return Acting(state.policy.network, state.statistics)
 
@@ -208,7 +208,7 @@ class Shape:
 
         def act(observation: Array, key: Array) -> Array:
             out = policy_output(self, state.policy, state.statistics, lane, observation)
-            return to_environment(self, jnp.argmax(out, axis=-1) if self.is_discrete else out)
+            return _to_environment(self, jnp.argmax(out, axis=-1) if self.is_discrete else out)
 
         return evaluate(self.environment, act, key, self.num_eval_episodes, (state.policy, state.value))
 
@@ -231,7 +231,7 @@ def value_of(shape: Shape, value: Any, statistics: ObservationStatistics, lane: 
     return output(shape.value_network, value, seen, lane.networks["critic_network"])[..., 0]
 
 
-def log_prob_and_entropy(shape: Shape, policy: Policy, out: Array, action: Array) -> tuple[Array, Array]:
+def _log_prob_and_entropy(shape: Shape, policy: Policy, out: Array, action: Array) -> tuple[Array, Array]:
     """Return both, float32[...], for actions as the policy sampled them (unclipped if continuous)."""
     if shape.is_discrete:
         return policies.categorical_log_prob(out, action), policies.categorical_entropy(out)
@@ -239,7 +239,7 @@ def log_prob_and_entropy(shape: Shape, policy: Policy, out: Array, action: Array
     return policies.gaussian_log_prob(out, policy.log_std, action), entropy
 
 
-def to_environment(shape: Shape, action: Array) -> Array:
+def _to_environment(shape: Shape, action: Array) -> Array:
     """Return an action in the environment's units: continuous ones are clipped to [-1, 1] and rescaled to its box."""
     space = shape.environment.action
     if isinstance(space, Discrete):
@@ -247,7 +247,7 @@ def to_environment(shape: Shape, action: Array) -> Array:
     return policies.Bounds.of(space).scale(jnp.clip(action, -1.0, 1.0))
 
 
-def collect(shape: Shape, state: State, lane: Lane, key: Array) -> tuple[State, Rollout]:
+def collect(shape: Shape, state: State, lane: Lane, key: Array) -> tuple[State, _Rollout]:
     """Follow the policy for T steps in each of the E environments."""
     noise_key, step_key = jax.random.split(key)
     extent = (shape.rollout_length, shape.total_num_envs)
@@ -255,14 +255,14 @@ def collect(shape: Shape, state: State, lane: Lane, key: Array) -> tuple[State, 
     draw = jax.random.gumbel if shape.is_discrete else jax.random.normal
     noise = draw(noise_key, (*extent, outputs))
 
-    def act(carry: tuple[Any, Array], at: tuple[Array, Array]) -> tuple[tuple[Any, Array], Rollout]:
+    def act(carry: tuple[Any, Array], at: tuple[Array, Array]) -> tuple[tuple[Any, Array], _Rollout]:
         environment, observation = carry
         noise, keys = at
         out = policy_output(shape, state.policy, state.statistics, lane, observation)
         action = jnp.argmax(out + noise, axis=-1) if shape.is_discrete else out + jnp.exp(state.policy.log_std) * noise
-        log_prob, _ = log_prob_and_entropy(shape, state.policy, out, action)
-        environment, step = jax.vmap(shape.environment.step)(keys, environment, to_environment(shape, action))
-        seen = Rollout(
+        log_prob, _ = _log_prob_and_entropy(shape, state.policy, out, action)
+        environment, step = jax.vmap(shape.environment.step)(keys, environment, _to_environment(shape, action))
+        seen = _Rollout(
             observation, action, log_prob, step.reward, step.terminated, step.truncated, step.final_observation
         )
         return (environment, step.observation), seen
@@ -272,7 +272,7 @@ def collect(shape: Shape, state: State, lane: Lane, key: Array) -> tuple[State, 
     return state._replace(environment=environment, observation=observation), rollout
 
 
-def estimate(shape: Shape, state: State, lane: Lane, rollout: Rollout) -> Sample:
+def estimate(shape: Shape, state: State, lane: Lane, rollout: _Rollout) -> Sample:
     """Estimate advantages and value targets of a rollout. Return its transitions, flattened to [T * E, ...]."""
     value = value_of(shape, state.value, state.statistics, lane, rollout.observation)
     next_value = value_of(shape, state.value, state.statistics, lane, rollout.final_observation)
@@ -292,7 +292,7 @@ def estimate(shape: Shape, state: State, lane: Lane, rollout: Rollout) -> Sample
 def policy_loss(shape: Shape, policy: Policy, state: State, lane: Lane, sample: Sample) -> Array:
     """Return the clipped surrogate minus the entropy bonus (PPO, eq. 9)."""
     out = policy_output(shape, policy, state.statistics, lane, sample.observation)
-    log_prob, entropy = log_prob_and_entropy(shape, policy, out, sample.action)
+    log_prob, entropy = _log_prob_and_entropy(shape, policy, out, sample.action)
     surrogate = surrogate_loss(log_prob, sample.log_prob, sample.advantage, lane.hyperparam.clip_eps)
     return surrogate - lane.hyperparam.ent_coef * jnp.mean(entropy)
 

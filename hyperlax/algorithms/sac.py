@@ -29,7 +29,7 @@ from hyperlax.networks.initializers import lecun_normal
 from hyperlax.networks.masked import MaskedMLP, output
 
 ADAM = Adam(epsilon=1e-8)
-LOG_STD_RANGE = (-20.0, 2.0)  # of the reference implementation, github.com/rail-berkeley/softlearning
+_LOG_STD_RANGE = (-20.0, 2.0)  # of the reference implementation, github.com/rail-berkeley/softlearning
 
 
 class Learner(NamedTuple):
@@ -106,7 +106,7 @@ class Shape:
     def q_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, 1, lecun_normal(), lecun_normal())
 
-    def work(self, epochs: float) -> float:
+    def flops(self, epochs: float) -> float:
         """Estimate the multiplications of one `step` of one seed.
 
         A gradient costs three forward passes; one that only passes through a network costs two.
@@ -138,11 +138,11 @@ class Shape:
         )
         return off_policy.begin(self, train_key, reset_key, learner, self.action_size)
 
-    def renew(self, old: State, fresh: State) -> State:
+    def reset(self, old: State, fresh: State) -> State:
         """Return the state of a lane that a new trial takes over."""
-        return off_policy.renew(old, fresh)
+        return off_policy.reset(old, fresh)
 
-    def rekey(self, state: State, key: Array) -> State:
+    def with_key(self, state: State, key: Array) -> State:
         """Return the state with another key, from which all later random numbers follow."""
         return state._replace(key=key)
 
@@ -157,7 +157,7 @@ class Shape:
 
         def choose(observation: Array, draws: tuple[Array, Array], number: Array) -> tuple[Array, Array]:
             noise, uniform = draws
-            drawn, _ = draw_action(self, state.learner.policy, state.statistics, lane, observation, noise)
+            drawn, _ = _draw_action(self, state.learner.policy, state.statistics, lane, observation, noise)
             action = jnp.where(number < lane.hyperparam.warmup_rollout_length, uniform, drawn)
             return bounds.scale(action), action
 
@@ -166,7 +166,7 @@ class Shape:
 
         return off_policy.iterate(self, state, lane, iteration, draw=draw, choose=choose, update=learn)
 
-    def acting(self, state: State) -> Acting:
+    def policy_params(self, state: State) -> Acting:
         """Return the parameters of the policy's network, whose first outputs are the mean, and its statistics."""
         return Acting(state.learner.policy, state.statistics)
 
@@ -189,10 +189,10 @@ def policy_output(
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
     out = output(shape.policy_network, policy, seen, lane.networks["actor_network"])
     mean, log_std = jnp.split(out, 2, axis=-1)
-    return mean, jnp.clip(log_std, *LOG_STD_RANGE)
+    return mean, jnp.clip(log_std, *_LOG_STD_RANGE)
 
 
-def draw_action(
+def _draw_action(
     shape: Shape, policy: Any, statistics: ObservationStatistics, lane: Lane, observation: Array, noise: Array
 ) -> tuple[Array, Array]:
     """Return a reparametrized action in [-1, 1], float32[..., action], and its log density in the environment's units [...]."""
@@ -223,7 +223,7 @@ def update(shape: Shape, learner: Learner, state: State, lane: Lane, iteration: 
         return q_values(shape, critics, state.statistics, lane, observation, action)
 
     def draw(policy: Any, observation: Array, key: Array) -> tuple[Array, Array]:
-        return draw_action(shape, policy, state.statistics, lane, observation, jax.random.normal(key, extent))
+        return _draw_action(shape, policy, state.statistics, lane, observation, jax.random.normal(key, extent))
 
     next_action, next_log_prob = draw(learner.policy, batch.next_observation, next_key)
     next_q = q(learner.targets, batch.next_observation, next_action)

@@ -55,7 +55,7 @@ class Workload:
         self._longest_iteration = largest(base, space, "total_num_envs") * largest(base, space, "rollout_length")
         if paddings is None:
             paddings = [padding_of(structure_of_space(base, space))]
-        self._paddings = sorted(paddings, key=lambda padding: self.shape(base, padding).work(1.0))
+        self._paddings = sorted(paddings, key=lambda padding: self.shape(base, padding).flops(1.0))
 
     def shape(self, config: AlgorithmConfig, padding: Padding) -> Any:
         """The program of a configuration's static hyperparameters at these sizes."""
@@ -83,7 +83,7 @@ class Workload:
         budget: Any = np.float32(self.run_length.total_timesteps)
         return Lane(as_scalars(config.hyperparam), networks, budget)
 
-    def effort(self, trial: Trial) -> float:
+    def num_updates(self, trial: Trial) -> float:
         """The trial's `epochs`."""
         return float(trial.algorithm.hyperparam.epochs)
 

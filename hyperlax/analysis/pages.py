@@ -17,10 +17,18 @@ from hyperlax.analysis.report import report
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.analysis.tables import write_best, write_confirmation, write_trials
 from hyperlax.files import write_text
+from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.record import StudyRecord
 
 PLOTS_DIRECTORY = "analysis_plots"
 PLOTLY_FILE = "plotly.min.js"
+
+
+def write_pages(record: StudyRecord, super_batch: Path | None = None) -> None:
+    """Write the pages of a study as it trains, and keep the agents of its best trials only. See `write_study_pages`."""
+    write_study_pages(record, super_batch)
+    if record.lineage is None:
+        keep_only_the_best(record)
 
 
 def write_study_pages(record: StudyRecord, super_batch: Path | None = None) -> None:

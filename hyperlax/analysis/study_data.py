@@ -12,8 +12,8 @@ from typing import Any
 from hyperlax.analysis.curves import reading
 from hyperlax.files import read_csv
 from hyperlax.reading import fits
-from hyperlax.stays import TIMELINE
 from hyperlax.study.record import StudyRecord
+from hyperlax.trial import TIMELINE
 
 _SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
 """Entries of a batch's `timing.json` that are summed over the study."""

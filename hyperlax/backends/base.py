@@ -4,42 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from hyperlax.agent import Policy
-from hyperlax.stays import Stay
-from hyperlax.trial import Curve, Plan, Trial
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.recipe import RunLength
+from hyperlax.space import Distribution
+from hyperlax.trial import Plan, SegmentResult, Trial
 
 SHARED = 0
 """The group of trials that may share lanes with any others."""
 
 
 @dataclass(frozen=True)
-class SegmentResult:
-    """Where a trial stands after a segment, the training between two evaluations.
+class EngineConfig:
+    """What a backend is made for.
 
     Args:
-      number: The trial.
-      repetition: The first of the trial's seeds that trains now; above 0 only where seeds train one after another.
-      segments: Segments of this repetition that are done.
-      curve: This repetition so far. It ends before the first evaluation that was not finite.
-      fault_step: Environment steps of one seed at that evaluation; None while all were finite.
-      is_done: Whether this repetition has ended: the budget is spent, or, where trials train in closed batches, its batch ended.
-      lane, num_parameters, train_seconds, stays: As in `Outcome`, since the trial entered.
-      policy: What the trial became, at the end of its training; None before.
+      num_seeds: Seeds that a lane trains at once.
+      lanes: The most trials that a compiled call trains at once; None chooses from the device and `super_batch`.
+      packing: "auto", "pad" or "split".
+      chosen: The `Backend.packing` of a study that is resumed: its programs and, unless others are asked for now, their lanes stay
+        what they were, and so do its results to the bit.
+      kind: "closed": trials train to their end in batches. "refilled": they wait for a decision after every segment, and others
+        take their lanes. "population": they wait, too, and are replaced by copies, in one program on one device.
+      repetitions: Seeds of a trial, `num_seeds` at once; by default as many.
+      trials: All that will be trained, where that is known beforehand: every program is then given lanes for its own of them,
+        spread over the slots.
+      configs: One a segment, under which the only trial trains; for replays.
+      is_confirmation: Whether random numbers are others than those of the search.
     """
 
-    number: int
-    repetition: int
-    segments: int
-    curve: Curve
-    fault_step: int | None
-    is_done: bool
-    lane: int | None
-    num_parameters: int
-    train_seconds: float
-    policy: Policy | None = None
-    stays: tuple[Stay, ...] = ()
+    base: AlgorithmConfig
+    space: Mapping[str, Distribution]
+    environment: str
+    run_length: RunLength
+    seed: int
+    num_seeds: int
+    num_trials: int
+    super_batch: int
+    lanes: int | None = None
+    packing: str = "auto"
+    chosen: Mapping[str, Any] | None = None
+    compilation_cache: bool = True
+    kind: Literal["closed", "refilled", "population"] = "closed"
+    repetitions: int | None = None
+    trials: Sequence[Trial] = ()
+    configs: Sequence[AlgorithmConfig] = ()
+    is_confirmation: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the engine can train."""
+"""What the engine asks of whoever knows what is trained."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Hashable
 from typing import Any, Protocol
 
 from jax import Array
+
+from hyperlax.agent import Policy
+from hyperlax.recipe import RunLength
+from hyperlax.trial import Trial
 
 
 class Algorithm(Hashable, Protocol):
@@ -17,29 +21,60 @@ class Algorithm(Hashable, Protocol):
         ...
 
     def init(self, key: Array, lane: Any) -> Any:
-        """The state before training."""
+        """Return the state before training."""
         ...
 
-    def step(self, state: Any, lane: Any, tick: Array) -> Any:
-        """One iteration of training. `tick` int32[] counts the program's iterations, the same in all lanes."""
+    def step(self, state: Any, lane: Any, iteration: Array) -> Any:
+        """Train one iteration. `iteration` int32[] counts the program's iterations, the same in all lanes."""
         ...
 
-    def work(self, effort: float) -> float:
-        """Multiplications of one `step` of one seed, about, where the lane makes `effort` turns of its inner loop."""
+    def flops(self, num_updates: float) -> float:
+        """Return the multiplications of one `step` of one seed, about. num_updates: turns of the lane's inner loop."""
         ...
 
     def evaluate(self, state: Any, lane: Any, key: Array) -> Any:
-        """Scores: a tuple of arrays, one of them `finite` bool[]."""
+        """Return scores: a tuple of arrays, one of them `finite` bool[]."""
         ...
 
-    def acting(self, state: Any) -> Any:
-        """The part of a state that acts."""
+    def policy_params(self, state: Any) -> Any:
+        """Return the part of a state that acts."""
         ...
 
-    def renew(self, old: Any, fresh: Any) -> Any:
-        """The state of a lane that another trial left and a new one enters: `fresh`, but for memory worth keeping."""
+    def reset(self, old: Any, fresh: Any) -> Any:
+        """Return the state of a lane that one trial left and another enters: `fresh`, except for memory worth keeping."""
         ...
 
-    def rekey(self, state: Any, key: Array) -> Any:
-        """The same state, whose random numbers follow from `key` from here on."""
+    def with_key(self, state: Any, key: Array) -> Any:
+        """Return the same state, whose random numbers follow from `key` from here on."""
+        ...
+
+
+class TrainingTask(Protocol):
+    """The way from a trial to a program and a lane of it."""
+
+    run_length: RunLength
+
+    @property
+    def kind(self) -> str:
+        """What is trained, for the memory of costs: an algorithm and an environment."""
+        ...
+
+    def program(self, trial: Trial) -> Algorithm:
+        """Return the algorithm to compile, equal for trials that can share a program."""
+        ...
+
+    def lane(self, trial: Trial) -> Any:
+        """Return the trial's own numbers, a tree of numpy scalars and arrays of one structure for all trials of a program."""
+        ...
+
+    def num_updates(self, trial: Trial) -> float:
+        """Return how many turns of the inner loop the trial asks for. A batch makes as many as its longest trial."""
+        ...
+
+    def num_parameters(self, trial: Trial) -> int:
+        """Return how many trainable scalars act."""
+        ...
+
+    def policy(self, trial: Trial, acting: Any) -> Policy:
+        """Return the policy of the trial's lane, of `Program.policy_params`: its arrays have the leading axis [seeds]."""
         ...

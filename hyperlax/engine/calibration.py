@@ -29,7 +29,7 @@ SIZE, WIDTH, ROWS, STEPS, UPDATES, ITERATIONS = 4, 64, 8, 32, 4, 12
 
 
 def lanes_per_slot(slots: list[Any]) -> int | None:
-    """The fewest lanes of a program that come within `SLACK` of the most training a second, all slots busy.
+    """Return the fewest lanes of a program that come within `SLACK` of the most training per second, all slots busy.
 
     Takes about 5 s. The candidates take turns of equal work, and each one's best turn counts. None if other work on the machine
     disturbed so many turns that nothing can be said.
@@ -52,7 +52,7 @@ def lanes_per_slot(slots: list[Any]) -> int | None:
 
 
 def choose(seconds: Mapping[int, Sequence[float]]) -> int | None:
-    """seconds: lanes -> what its turns took. The fewest lanes within `SLACK` of the quickest; None if turns were disturbed."""
+    """Return the fewest lanes within `SLACK` of the fastest; None if turns were disturbed. seconds: lanes -> its turns."""
     if any(statistics.median(turns) > NOISE * min(turns) for turns in seconds.values()):
         return None
     quickest = min(map(min, seconds.values()))

@@ -1,6 +1,6 @@
 """What compiling and running cost on this machine: measured by every batch, kept between studies beside the compiled programs.
 
-The model of one iteration of a batch is  latency + runs (seconds_per_step steps + seconds_per_work work),  where `runs` is
+The model of one iteration of a batch is  latency + runs (seconds_per_step steps + seconds_per_flop flops),  where `runs` is
 lanes x seeds. Its three numbers are fitted to what was measured, drawn to the guesses below while little was.
 """
 
@@ -30,18 +30,18 @@ LARGEST = 1e18
 """Above any number of steps, multiplications or seconds that a batch can have had."""
 GUESSES = {"cpu": (1e-3, 2e-6, 1e-10), "other": (5e-3, 1e-9, 1e-12)}
 """latency, seconds per step, seconds per multiplication, where nothing was measured: `cpu` as two cores of a server ran PPO,
-`other` is no measurement at all."""
+`other` is not measured at all."""
 GUESSED_COMPILE, GUESSED_LOAD, GUESSED_EPISODE = 15.0, 1.0, 1e-4
 TRUST = 0.01
 """Weight of a guess against one measurement."""
 
 
 class Load(NamedTuple):
-    """One iteration of a batch. runs: lanes x seeds; steps and work: of one of them."""
+    """One iteration of a batch. runs: lanes x seeds; steps and flops: of one of them."""
 
     runs: int
     steps: int
-    work: float
+    flops: float
 
 
 @dataclass(frozen=True)
@@ -65,31 +65,31 @@ class Costs:
         self._fits: dict[str, np.ndarray] = {}
 
     def iteration_seconds(self, kind: str, load: Load) -> float:
-        """Of one iteration of a batch."""
+        """Return the seconds of one iteration of a batch."""
         with self._lock:
             if kind not in self._fits:
                 self._fits[kind] = _fit(self._of(kind, "runs"), self._guess)
             return float(_features(load) @ self._fits[kind])
 
     def episode_seconds(self, kind: str) -> float:
-        """Of one evaluation episode of one seed of one lane."""
+        """Return the seconds of one evaluation episode of one seed of one lane."""
         return self._typical(kind, "episodes", GUESSED_EPISODE)
 
     def compile_seconds(self, kind: str) -> float:
-        """Of a program that was never compiled here."""
+        """Return the seconds for a program that was never compiled here."""
         return self._typical(kind, "compiles", GUESSED_COMPILE)
 
     def load_seconds(self, kind: str) -> float:
-        """Of a program that is in the persistent cache."""
+        """Return the seconds for a program that is in the persistent cache."""
         return self._typical(kind, "loads", GUESSED_LOAD)
 
     def knows(self, program: str) -> bool:
-        """Whether a program by this fingerprint was compiled on this machine with its cache on."""
+        """Return whether a program with this fingerprint was compiled on this machine with its cache on."""
         with self._lock:
             return program in self._memory.get("programs", ())
 
     def lanes_per_slot(self, slots: int, measure: Callable[[], int | None]) -> int | None:
-        """The lanes that a core makes use of when so many are busy; `measure` is called until it has an answer."""
+        """Return the lanes that a core can use while `slots` are busy. `measure` is called until it has an answer."""
         with self._lock:
             known = self._memory.get("lanes_per_slot", {}).get(str(slots))
         found = known or measure()
@@ -164,19 +164,19 @@ class Costs:
 
 
 def training_seconds(costs: Costs, kind: str, load: Load, run_length: RunLength) -> float:
-    """Predicted for one batch: training to the budget, and every evaluation."""
+    """Return the predicted seconds of one batch: training to the budget, and every evaluation."""
     iterations = -(-run_length.total_timesteps // load.steps)
     episodes = (run_length.num_evaluations + 1) * load.runs * run_length.num_eval_episodes
     return iterations * costs.iteration_seconds(kind, load) + episodes * costs.episode_seconds(kind)
 
 
 def making_seconds(costs: Costs, kind: str, name: str) -> float:
-    """Predicted until a program that is not in this process is executable: loaded where it is on disk, else compiled."""
+    """Return the predicted seconds until a program is executable: loaded if it is on disk, else compiled."""
     return costs.load_seconds(kind) if costs.knows(name) else costs.compile_seconds(kind)
 
 
 def fingerprint(*parts: Any) -> str:
-    """A name for a program, the same in every process: of the texts of what it was made from."""
+    """Return a name for a program, the same in every process, from the texts of its parts."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
@@ -212,7 +212,7 @@ def _append(memory: dict[str, Any], what: str, value: Any) -> None:
 
 
 def _features(load: Load) -> np.ndarray:
-    return np.array([1.0, load.runs * load.steps, load.runs * load.work])
+    return np.array([1.0, load.runs * load.steps, load.runs * load.flops])
 
 
 def _fit(runs: list[Any], guess: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 
-from hyperlax import __version__
 from hyperlax.engine import calibration
 from hyperlax.engine.costs import FILE, Costs, fingerprint
 from hyperlax.engine.keys import pin_generator
@@ -21,13 +20,15 @@ from hyperlax.xla import require_safe_scheduler
 
 log = logging.getLogger(__name__)
 
+VERSION = version("hyperlax")
+
 CACHE_VARIABLE = "HYPERLAX_CACHE_DIR"
 UNMEASURED_LANES = 4
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "std::bad_alloc")
 
 
 def cache_directory() -> Path:
-    """`$HYPERLAX_CACHE_DIR`, else `hyperlax/` in the user's cache directory."""
+    """Return `$HYPERLAX_CACHE_DIR`, else `hyperlax/` in the user's cache directory."""
     chosen = os.environ.get(CACHE_VARIABLE)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(chosen) if chosen else Path(base) / "hyperlax" / "programs"
@@ -49,16 +50,16 @@ def prepare_jax(compilation_cache: bool) -> None:
 
 
 def program_name(algorithm: Any, lanes: int, seeds: int) -> str:
-    """The fingerprint of a program: what it computes, for how many, with which jax and which flags."""
-    versions = (__version__, jax.__version__)
+    """Return the fingerprint of a program: what it computes, for how many, with which jax and which flags."""
+    versions = (VERSION, jax.__version__)
     return fingerprint(algorithm, lanes, seeds, *versions, os.environ.get("XLA_FLAGS", ""))
 
 
 def identity() -> dict[str, Any]:
-    """All of this machine that decides the bits of a program's results, by name."""
+    """Return all of this machine that decides the bits of a program's results, by name."""
     first = jax.local_devices()[0]
     return {
-        "hyperlax": __version__,
+        "hyperlax": VERSION,
         "jax": jax.__version__,
         "jaxlib": version("jaxlib"),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
@@ -78,29 +79,29 @@ def _processor() -> str:
 
 
 def costs_of_device(compilation_cache: bool) -> Costs:
-    """The memory of costs beside the compiled programs, or none on disk where there are none."""
+    """Return the memory of costs beside the compiled programs; without a cache it is not kept on disk."""
     first = jax.local_devices()[0]
     return Costs(first.device_kind, first.platform, cache_directory() / FILE if compilation_cache else None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that the device, or the machine, has no memory left."""
+    """Return whether an exception says that the device, or the machine, has no memory left."""
     return isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY)
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Return how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def slot_devices() -> list[Any]:
-    """The device of every slot: on CPU the one device once per core, otherwise every local device once."""
+    """Return the device of every slot: on CPU the one device once per core, otherwise every local device once."""
     devices = jax.local_devices()
     return devices * cores() if devices[0].platform == "cpu" else devices
 
 
 def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs) -> int:
-    """Lanes for `--runner-hparam-batch-size auto`: a super-batch spread over all slots, before memory is considered.
+    """Return the lanes for `--runner-hparam-batch-size auto`: a super-batch spread over all slots, before memory is considered.
 
     On a CPU at most as many as a core makes use of, each of `seeds` runs, which is measured once and remembered with the costs.
     """
@@ -114,13 +115,13 @@ def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs
 
 
 def room_for_a_program(device: Any) -> int | None:
-    """Bytes that a program may take on a device now: on a CPU a core's share of the machine's memory. None if nobody knows."""
+    """Return the bytes that a program may take on a device now, on a CPU a core's share of the memory. None if not known."""
     free = free_bytes(device)
     return free // cores() if free is not None and device.platform == "cpu" else free
 
 
 def free_bytes(device: Any) -> int | None:
-    """Memory that can still be taken: of the device where it says so, of this machine for a CPU, else None."""
+    """Return the bytes that are free: of the device if it tells, of this machine for a CPU, else None."""
     if device.platform == "cpu":
         known = [free for free in (_available_bytes(), _bytes_below_the_limit()) if free is not None]
         return min(known, default=None)
@@ -149,7 +150,7 @@ def _bytes_below_the_limit() -> int | None:
 
 
 def peak_memory_bytes(device: Any) -> int:
-    """Most bytes in use so far: on the device where it keeps count, else of this whole process."""
+    """Return the most bytes in use so far: of the device if it keeps count, else of this process."""
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics and "peak_bytes_in_use" in statistics:
         return int(statistics["peak_bytes_in_use"])

@@ -21,22 +21,22 @@ class Stream(NamedTuple):
 SEARCH = Stream(0, 1)
 CONFIRMATION = Stream(2, 3)
 CONTINUATION = 4
-"""Of training that goes on from a copy of another trial's state."""
+"""Of training that continues from a copy of another trial's state."""
 
 
 def pin_generator() -> None:
-    """Counter-based threefry, whose draws of a wider array begin with those of a narrower one; padding relies on it."""
+    """Use counter-based threefry, whose draws of a wider array begin with those of a narrower one; padding relies on it."""
     jax.config.update("jax_threefry_partitionable", True)
     jax.config.update("jax_default_prng_impl", "threefry2x32")
 
 
 def training_keys(study_seed: int, numbers: Sequence[int], seeds: int, stream: Stream = SEARCH) -> Array:
-    """[len(numbers), seeds]: the key of trial `number`, repetition `seed`."""
+    """Return [len(numbers), seeds]: the key of trial `number`, repetition `seed`."""
     return _keys_of_trials(study_seed, stream.training, jnp.asarray(numbers, jnp.uint32), seeds)
 
 
 def continuation_keys(study_seed: int, numbers: Sequence[int], seeds: int) -> Array:
-    """[len(numbers), seeds]: with which trial `number` goes on where it copies another's state."""
+    """Return [len(numbers), seeds]: the keys with which trial `number` continues from a copy of another's state."""
     return _keys_of_trials(study_seed, CONTINUATION, jnp.asarray(numbers, jnp.uint32), seeds)
 
 
@@ -52,7 +52,7 @@ def _keys_of_trials(study_seed: int, purpose: int, numbers: Array, seeds: int) -
 
 
 def evaluation_keys(study_seed: int, seeds: int, stream: Stream = SEARCH) -> Array:
-    """[seeds]: the episodes on which every trial of the study is evaluated, at every evaluation."""
+    """Return [seeds]: the episodes on which every trial of the study is evaluated, at every evaluation."""
     return _evaluation_keys(study_seed, seeds, stream.evaluation)
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,54 @@ import numpy as np
 from jax import Array
 
 from hyperlax.engine.algorithm import Algorithm
-from hyperlax.engine.compilation import Compilation, NoRoom, Preparation, cache_hits
 
 QUICK_COMPILE: Any = {"xla_backend_optimization_level": 1}
 """For what runs once or seldom. LLVM unrolls the many small loops of random draws at its default level: `start` of PPO then
 takes several times as long to compile and runs no faster."""
+
+
+class Compilation(NamedTuple):
+    """One verb made executable. seconds: after tracing; cached: it was loaded from the persistent cache, not compiled."""
+
+    verb: str
+    seconds: float
+    cached: bool
+
+
+class Preparation(NamedTuple):
+    """What it took to make a program executable. seconds: from start to end, of verbs made side by side."""
+
+    seconds: float
+    compilations: list[Compilation]
+
+    @property
+    def cached(self) -> bool:
+        """Whether nothing had to be compiled."""
+        return all(compilation.cached for compilation in self.compilations)
+
+
+class _CacheHits(threading.local):
+    """How often the calling thread has found a program in the persistent cache: JAX tells in the thread that compiles."""
+
+    count = 0
+
+    def listen(self, event: str, **_: Any) -> None:
+        self.count += event == "/jax/compilation_cache/cache_hits"
+
+
+_cache_hits = _CacheHits()
+jax.monitoring.register_event_listener(_cache_hits.listen)
+
+
+class NoRoom(MemoryError):
+    """A program needs more memory than there is.
+
+    lanes: how many of its lanes would fit, about. preparation: what compiling it took.
+    """
+
+    def __init__(self, needed: int, room: int, lanes: int, preparation: Preparation):
+        super().__init__(f"{lanes} lanes need {needed / 2**20:,.0f} MiB, {room / 2**20:,.0f} MiB are free")
+        self.lanes, self.preparation = lanes * room // needed, preparation
 
 
 @dataclass
@@ -55,7 +98,7 @@ class Program:
         return {"start", "train", "evaluate"} <= self._compiled.keys()
 
     def prepare(self, keys: Array, hypers: Any, episode_keys: Array) -> Preparation:
-        """Compile `start`, `train` and `evaluate` where that is still to do, two at a time; what this very call made.
+        """Compile `start`, `train` and `evaluate` if they are not yet, two at a time. Return what this very call made.
 
         Raises:
           NoRoom: by the compiler's own account several lanes need more memory than `room`. One lane is tried all the same.
@@ -66,11 +109,11 @@ class Program:
             if self.is_ready:
                 return Preparation(0.0, [])
             began, before = time.perf_counter(), len(self.compilations)
-            start, tick = self._trace("start", keys, hypers), jax.ShapeDtypeStruct((), jnp.int32)
+            start, iteration = self._trace("start", keys, hypers), jax.ShapeDtypeStruct((), jnp.int32)
             lanes = self._like = start.out_info
 
             def train() -> None:
-                self._compile("train", self._trace("train", lanes, hypers, tick, tick))
+                self._compile("train", self._trace("train", lanes, hypers, iteration, iteration))
 
             def start_and_evaluate() -> None:
                 self._compile("start", start)
@@ -93,29 +136,29 @@ class Program:
         """Initialise all lanes. keys [lanes, seeds]; hypers [lanes]."""
         return self._call("start", keys, hypers)
 
-    def train(self, lanes: Any, hypers: Any, tick: int, iterations: int) -> Any:
-        """Some iterations of training for all lanes; the first is the program's `tick`th."""
-        return self._call("train", lanes, hypers, *self.place((np.int32(tick), np.int32(iterations))))
+    def train(self, lanes: Any, hypers: Any, iteration: int, iterations: int) -> Any:
+        """Train all lanes for some iterations; the first is the program's `iteration`th."""
+        return self._call("train", lanes, hypers, *self.place((np.int32(iteration), np.int32(iterations))))
 
     def evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
-        """Scores of all lanes, [lanes, seeds] each. keys [seeds]: all lanes meet the same episodes."""
+        """Return the scores of all lanes, [lanes, seeds] each. keys [seeds]: all lanes meet the same episodes."""
         return self._call("evaluate", lanes, hypers, keys)
 
-    def acting(self, lanes: Any) -> Any:
-        """What acts, as numpy [lanes, seeds, ...]. Nothing is compiled for it."""
-        return jax.tree.map(np.asarray, self.algorithm.acting(lanes))
+    def policy_params(self, lanes: Any) -> Any:
+        """Return what acts, as numpy [lanes, seeds, ...]. Nothing is compiled for it."""
+        return jax.tree.map(np.asarray, self.algorithm.policy_params(lanes))
 
     def code(self) -> str:
-        """A digest of what `start`, `train` and `evaluate` compute, the environment included. Only after `prepare`."""
+        """Return a digest of what `start`, `train` and `evaluate` compute, the environment included. Only after `prepare`."""
         texts = [self._texts[verb] for verb in ("start", "train", "evaluate")]
         return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
     def save(self, lanes: Any) -> list[np.ndarray]:
-        """The training state as plain arrays, which `restore` takes."""
+        """Return the training state as plain arrays, which `restore` takes."""
         return [np.asarray(jax.random.key_data(x) if _is_key(x) else x) for x in jax.tree.leaves(lanes)]
 
     def restore(self, arrays: Sequence[np.ndarray]) -> Any:
-        """A training state that a program equal to this one saved, on this one's device. Only after `prepare`."""
+        """Return the training state that an equal program saved, on this one's device. Only after `prepare`."""
         like, structure = jax.tree.flatten(self._like)
         leaves = [
             jax.random.wrap_key_data(jnp.asarray(array)) if _is_key(x) else array
@@ -123,40 +166,40 @@ class Program:
         ]
         return self.place(jax.tree.unflatten(structure, leaves))
 
-    def advance(self, lanes: Any, hypers: Any, keys: Array, tick: int, iterations: int) -> tuple[Any, Any]:
-        """One segment: train, then evaluate."""
-        lanes = self.train(lanes, hypers, tick, iterations)
+    def advance(self, lanes: Any, hypers: Any, keys: Array, iteration: int, iterations: int) -> tuple[Any, Any]:
+        """Train, then evaluate."""
+        lanes = self.train(lanes, hypers, iteration, iterations)
         return lanes, self.evaluate(lanes, hypers, keys)
 
     def reorder(self, lanes: Any, source: Array) -> Any:
-        """Lane i continues from what lane source[i] was. source int32[lanes]."""
+        """Let lane i continue from what lane source[i] was. source int32[lanes]."""
         return self._call("reorder", lanes, source)
 
     def branch(self, lanes: Any, source: Array, keys: Array) -> Any:
-        """`reorder` in which a copy parts from its source: it goes on with its own of keys [lanes, seeds].
+        """Reorder; a copy continues with its own of keys [lanes, seeds].
 
         A lane that continues from itself keeps its random numbers.
         """
         return self._call("branch", lanes, source, keys)
 
     def refill(self, lanes: Any, which: Array, fresh: Any) -> Any:
-        """Where `which` bool[lanes] is true, put what `start` has made; the other lanes go on untouched."""
+        """Put what `start` made where `which` bool[lanes] is true; the other lanes stay untouched."""
         return self._call("refill", lanes, which, fresh)
 
     def memory_bytes(self) -> int:
-        """Arguments, results and temporaries of the largest verb compiled so far."""
+        """Return the bytes of arguments, results and temporaries of the largest verb compiled so far."""
         return max((_total_bytes(executable) for executable in self._compiled.values()), default=0)
 
     def place(self, tree: Any) -> Any:
-        """The same arrays on the program's device."""
+        """Return the same arrays on the program's device."""
         return jax.device_put(tree, self.device)
 
     def _init(self, keys: Array, hypers: Any) -> Any:
         return _over_lanes(self.algorithm.init, (0, None), (0, 0))(keys, hypers)
 
-    def _train(self, lanes: Any, hypers: Any, tick: Array, iterations: Array) -> Any:
+    def _train(self, lanes: Any, hypers: Any, iteration: Array, iterations: Array) -> Any:
         step = _over_lanes(self.algorithm.step, (0, None, None), (0, 0, None))
-        return jax.lax.fori_loop(0, iterations, lambda i, state: step(state, hypers, tick + i), lanes)
+        return jax.lax.fori_loop(0, iterations, lambda i, state: step(state, hypers, iteration + i), lanes)
 
     def _evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
         return _over_lanes(self.algorithm.evaluate, (0, None, 0), (0, 0, None))(lanes, hypers, keys)
@@ -166,13 +209,13 @@ class Program:
 
     def _branch(self, lanes: Any, source: Array, keys: Array) -> Any:
         taken = self._reorder(lanes, source)
-        rekeyed = _over_lanes(self.algorithm.rekey, (0, 0), (0, 0))(taken, keys)
+        own = _over_lanes(self.algorithm.with_key, (0, 0), (0, 0))(taken, keys)
         copied = source != jnp.arange(self.lanes)
-        return jax.tree.map(lambda new, old: _where(copied, new, old), rekeyed, taken)
+        return jax.tree.map(lambda new, old: _where(copied, new, old), own, taken)
 
     def _refill(self, lanes: Any, which: Array, fresh: Any) -> Any:
-        renewed = self.algorithm.renew(lanes, fresh)
-        return jax.tree.map(lambda new, old: _where(which, new, old), renewed, lanes)
+        entered = self.algorithm.reset(lanes, fresh)
+        return jax.tree.map(lambda new, old: _where(which, new, old), entered, lanes)
 
     def _call(self, verb: str, *arguments: Any) -> Any:
         if verb not in self._compiled:
@@ -188,12 +231,12 @@ class Program:
     def _compile(self, verb: str, traced: Any) -> None:
         if verb in self._compiled:
             return
-        began, hits = time.perf_counter(), cache_hits.count
+        began, hits = time.perf_counter(), _cache_hits.count
         options = None if verb == "train" else QUICK_COMPILE
         with jax.default_device(self.device):
             lowered = traced.lower()
             executable = lowered.compile(compiler_options=options)
-        self.compilations.append(Compilation(verb, time.perf_counter() - began, cache_hits.count > hits))
+        self.compilations.append(Compilation(verb, time.perf_counter() - began, _cache_hits.count > hits))
         self._texts[verb] = hashlib.sha256(lowered.as_text().encode()).hexdigest()
         self._compiled[verb] = executable
 
@@ -211,7 +254,7 @@ class Program:
 
 
 def of_lane(tree: Any, lane: int) -> Any:
-    """What one lane has of arrays [lanes, ...]."""
+    """Return what one lane has of arrays [lanes, ...]."""
     return jax.tree.map(lambda x: x[lane], tree)
 
 

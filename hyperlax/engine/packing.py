@@ -1,6 +1,7 @@
-"""Which trials should share a program: merging groups of them while that saves predicted time.
+"""Which trials share a program, and which of them a batch.
 
-Two groups merged compile once instead of twice, and then each computes at the larger's size.
+Groups of trials are merged while that saves predicted time: two groups merged compile once instead of twice, and then each computes
+at the larger's size.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from hyperlax.trial import HparamBatch, Trial
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,42 @@ class Group:
 
 
 def pack(groups: Sequence[Group], cost: Callable[[Group], float]) -> list[Group]:
-    """The cheapest grouping that merging finds: pair by pair from `groups`, all in one, or none merged at all.
+    """Return the cheapest grouping that merging finds: pair by pair from `groups`, all in one, or none merged at all.
 
     cost: predicted seconds of one group over the whole study. Ties go to fewer programs.
     """
     whole = functools.reduce(operator.or_, groups)
     candidates = [[whole], _merged(list(groups), cost), list(groups)]
     return min(candidates, key=lambda candidate: (sum(map(cost, candidate)), len(candidate)))
+
+
+def batches_of(
+    trials: Sequence[Trial],
+    program: Callable[[Trial], Hashable],
+    lanes: Callable[[Hashable], int],
+    num_updates: Callable[[Trial], float],
+) -> list[HparamBatch]:
+    """Return batches of trials with equal `program`, at most `lanes(program)` in each.
+
+    A batch takes as long as its longest trial, so trials with similar `num_updates` are batched together, the longest first. Within
+    a batch they stand in order of number.
+    """
+    groups: dict[Hashable, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(program(trial), []).append(trial)
+    return [
+        HparamBatch(tuple(sorted(together, key=lambda trial: trial.number)))
+        for key, group in groups.items()
+        for together in _cut(sorted(group, key=lambda trial: (-num_updates(trial), trial.number)), lanes(key))
+    ]
+
+
+def makespan(durations: Sequence[float], slots: int) -> float:
+    """Return when the last of some jobs ends, if each starts in turn on the slot that is free first."""
+    ends = [0.0] * slots
+    for duration in durations:
+        ends[ends.index(min(ends))] += duration
+    return max(ends)
 
 
 def _merged(groups: list[Group], cost: Callable[[Group], float]) -> list[Group]:
@@ -51,3 +83,7 @@ def _merged(groups: list[Group], cost: Callable[[Group], float]) -> list[Group]:
         both, together = merged[a, b]
         costs[both] = together
     return list(costs)
+
+
+def _cut(trials: list[Trial], lanes: int) -> list[list[Trial]]:
+    return [trials[start : start + lanes] for start in range(0, len(trials), lanes)]

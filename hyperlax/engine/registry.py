@@ -1,4 +1,4 @@
-"""The programs of a runner: which there are, and how many lanes each is given."""
+"""The compiled programs of a backend, and how many lanes each is given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Registry:
-    """Safe to use from several threads at once.
+    """The compiled programs of a backend. Safe to use from several threads at once.
 
     lanes: the most lanes of any program. lanes_of: how many each is given, at first. lanes_before: fingerprint of a program -> the
     lanes it has run with, which it is given without asking. room: bytes that a program may take on a device, where it is to be
@@ -40,7 +40,7 @@ class Registry:
         self._lock = threading.Lock()
 
     def lanes_of(self, algorithm: Any) -> int:
-        """How many lanes a program has by now."""
+        """Return how many lanes a program has by now."""
         with self._lock:
             if algorithm not in self._lanes:
                 first = min(self.lanes, self._first_lanes(algorithm))
@@ -48,7 +48,7 @@ class Registry:
             return self._lanes[algorithm]
 
     def program(self, algorithm: Algorithm, slot: Any, lanes: int) -> Program:
-        """The program on a slot's device, made where there is none yet."""
+        """Return the program on a slot's device, made if there is none yet."""
         with self._lock:
             key = (algorithm, slot, lanes)
             if key not in self._programs:
@@ -57,22 +57,22 @@ class Registry:
             return self._programs[key]
 
     def is_ready(self, algorithm: Hashable) -> bool:
-        """Whether the program is compiled in this process."""
+        """Return whether the program is compiled in this process."""
         with self._lock:
             return any(known == algorithm and program.is_ready for (known, *_), program in self._programs.items())
 
     def settle(self, algorithm: Any, lanes: int) -> None:
-        """The program has run with so many lanes."""
+        """Note that the program has run with this many lanes."""
         with self._lock:
             self._settled[fingerprint(algorithm)] = lanes
 
     def settled(self) -> dict[str, int]:
-        """How many lanes each program has run with, by its fingerprint."""
+        """Return how many lanes each program has run with, by its fingerprint."""
         with self._lock:
             return dict(self._settled)
 
     def shrink(self, algorithm: Hashable, lanes: int, fewer: int) -> None:
-        """Give the program `fewer` than `lanes`, and forget the larger one, unless another slot did so already."""
+        """Give the program `fewer` than `lanes`, and drop the larger one, unless another slot did so already."""
         with self._lock:
             if self._lanes[algorithm] == lanes:
                 self._lanes[algorithm] = fewer

@@ -112,8 +112,6 @@ CATALOG: dict[str, Entry] = {
 }  # fmt: skip
 """Every environment of the gymnax suite, in gymnax's order."""
 
-ACTION_KINDS: dict[str, ActionKind] = {name: entry.action for name, entry in CATALOG.items()}
-
 UNAVAILABLE: dict[str, str] = {
     "gymnax.mnist_bandit": "its images are a download that gymnax 1.0 does not ship. `gymnax.simple_bandit` is the bandit "
     "without images.",

@@ -22,16 +22,16 @@ from hyperlax.metrics import ReferenceReturns
 LIMIT = 5
 """Steps in an episode of the probes that run into a limit."""
 
-ASYMMETRIC = Continuous(low=(-1.0,), high=(3.0,))
+_ASYMMETRIC = Continuous(low=(-1.0,), high=(3.0,))
 
 
-class ProbeState(NamedTuple):
+class _ProbeState(NamedTuple):
     time: jax.Array  # int32[], steps taken in this episode
     sign: jax.Array  # float32[], -1 or 1, drawn at reset
 
 
 @dataclass(frozen=True)
-class Probe:
+class _Probe:
     """A probe.
 
     Args:
@@ -45,76 +45,76 @@ class Probe:
 
     lo: float
     hi: float
-    reward: Callable[[ProbeState, jax.Array], jax.Array]
-    observe: Callable[[ProbeState], jax.Array] = lambda state: jnp.float32(1.0)
+    reward: Callable[[_ProbeState, jax.Array], jax.Array]
+    observe: Callable[[_ProbeState], jax.Array] = lambda state: jnp.float32(1.0)
     steps: int = 1
     truncates: bool = False
     bounds: Continuous = field(default=Continuous(low=(-1.0,), high=(1.0,)))
 
 
-def constant_reward() -> Probe:
+def _constant_reward() -> _Probe:
     """One step, reward 1, one observation. Right: value 1. Fails when the value is not learned at all."""
-    return Probe(0.0, 1.0, lambda state, action: jnp.float32(1.0))
+    return _Probe(0.0, 1.0, lambda state, action: jnp.float32(1.0))
 
 
-def observation_reward() -> Probe:
+def _observation_reward() -> _Probe:
     """One step; the observation is -1 or 1 by a fair coin, and the reward equals it. Right: value(o) = o.
 
     Fails when the value does not see the observation.
     """
-    return Probe(0.0, 1.0, lambda state, action: state.sign, observe=lambda state: state.sign)
+    return _Probe(0.0, 1.0, lambda state, action: state.sign, observe=lambda state: state.sign)
 
 
-def delayed_reward() -> Probe:
+def _delayed_reward() -> _Probe:
     """Two steps, observed as 0 then 1; reward 0 then 1. Right: value(0) = gamma, value(1) = 1. Fails when discounting is wrong."""
-    return Probe(0.0, 1.0, lambda state, action: _seconds(state), observe=_seconds, steps=2)
+    return _Probe(0.0, 1.0, lambda state, action: _seconds(state), observe=_seconds, steps=2)
 
 
-def _seconds(state: ProbeState) -> jax.Array:
+def _seconds(state: _ProbeState) -> jax.Array:
     return state.time.astype(jnp.float32)
 
 
-def action_reward_discrete() -> Probe:
+def _action_reward_discrete() -> _Probe:
     """One step; reward 1 for action 1, else 0. Right: action 1, value 1. Fails when the policy is not improved."""
-    return Probe(0.5, 1.0, lambda state, action: action)
+    return _Probe(0.5, 1.0, lambda state, action: action)
 
 
-def action_reward_continuous() -> Probe:
+def _action_reward_continuous() -> _Probe:
     """One step; reward -(a - 2)^2, a in [-1, 3]. Right: a = 2, value 0. Fails when the policy is not improved or not rescaled."""
-    return Probe(-7.0 / 3.0, 0.0, lambda state, action: -((action - 2.0) ** 2), bounds=ASYMMETRIC)
+    return _Probe(-7.0 / 3.0, 0.0, lambda state, action: -((action - 2.0) ** 2), bounds=_ASYMMETRIC)
 
 
-def observation_action_reward_discrete() -> Probe:
+def _observation_action_reward_discrete() -> _Probe:
     """One step; the observation is -1 or 1; reward 1 for action 1 at 1 and action 0 at -1, else -1. Right: that, value 1.
 
     Fails when observations and actions of a batch are not kept together.
     """
-    return Probe(0.0, 1.0, lambda state, action: state.sign * (2.0 * action - 1.0), observe=lambda state: state.sign)
+    return _Probe(0.0, 1.0, lambda state, action: state.sign * (2.0 * action - 1.0), observe=lambda state: state.sign)
 
 
-def observation_action_reward_continuous() -> Probe:
+def _observation_action_reward_continuous() -> _Probe:
     """One step; the observation o is -1 or 1; reward -(a - 1 - o)^2, a in [-1, 3]. Right: a = 0 at -1 and 2 at 1, value 0."""
-    return Probe(
+    return _Probe(
         -7.0 / 3.0, 0.0, lambda state, action: -((action - 1.0 - state.sign) ** 2),
-        observe=lambda state: state.sign, bounds=ASYMMETRIC,
+        observe=lambda state: state.sign, bounds=_ASYMMETRIC,
     )  # fmt: skip
 
 
-def truncation() -> Probe:
+def _truncation() -> _Probe:
     """Reward 1 a step, one observation, truncated after 5 steps. Right: value 1 / (1 - gamma), as if it never ended.
 
     Fails when a truncation is taken for a termination.
     """
-    return Probe(0.0, float(LIMIT), lambda state, action: jnp.float32(1.0), steps=LIMIT, truncates=True)
+    return _Probe(0.0, float(LIMIT), lambda state, action: jnp.float32(1.0), steps=LIMIT, truncates=True)
 
 
-def final_observation() -> Probe:
+def _final_observation() -> _Probe:
     """The sign s of an episode is its one observation and the reward of each of its 5 steps; then truncated.
 
     Right: value(s) = s / (1 - gamma). Bootstrapping from the next episode's first observation, whose sign is another coin,
     gives s (1 - gamma^5) / (1 - gamma) on average. Fails when the final observation is not the one used.
     """
-    return Probe(
+    return _Probe(
         0.0,
         float(LIMIT),
         lambda state, action: state.sign,
@@ -124,12 +124,12 @@ def final_observation() -> Probe:
     )
 
 
-def termination() -> Probe:
+def _termination() -> _Probe:
     """Reward 1 a step, terminated after 5 steps, observed as t / 5. Right: value(t / 5) = (1 - gamma^(5 - t)) / (1 - gamma).
 
     Fails when value flows through a termination.
     """
-    return Probe(
+    return _Probe(
         0.0,
         float(LIMIT),
         lambda state, action: jnp.float32(1.0),
@@ -138,17 +138,17 @@ def termination() -> Probe:
     )
 
 
-_PROBES: dict[str, Callable[[], Probe]] = {
-    "constant_reward": constant_reward,
-    "observation_reward": observation_reward,
-    "delayed_reward": delayed_reward,
-    "action_reward_discrete": action_reward_discrete,
-    "action_reward_continuous": action_reward_continuous,
-    "observation_action_reward_discrete": observation_action_reward_discrete,
-    "observation_action_reward_continuous": observation_action_reward_continuous,
-    "truncation": truncation,
-    "final_observation": final_observation,
-    "termination": termination,
+_PROBES: dict[str, Callable[[], _Probe]] = {
+    "constant_reward": _constant_reward,
+    "observation_reward": _observation_reward,
+    "delayed_reward": _delayed_reward,
+    "action_reward_discrete": _action_reward_discrete,
+    "action_reward_continuous": _action_reward_continuous,
+    "observation_action_reward_discrete": _observation_action_reward_discrete,
+    "observation_action_reward_continuous": _observation_action_reward_continuous,
+    "truncation": _truncation,
+    "final_observation": _final_observation,
+    "termination": _termination,
 }
 
 
@@ -160,19 +160,19 @@ def make(name: str) -> Environment:
     return _environment(name, probe(), discrete=kind == "discrete")
 
 
-def _environment(name: str, probe: Probe, *, discrete: bool) -> Environment:
-    def observe(state: ProbeState) -> jax.Array:
+def _environment(name: str, probe: _Probe, *, discrete: bool) -> Environment:
+    def observe(state: _ProbeState) -> jax.Array:
         return jnp.reshape(probe.observe(state), (1,))
 
-    def start(key: jax.Array) -> ProbeState:
-        return ProbeState(jnp.int32(0), jax.random.rademacher(key, (), jnp.float32))
+    def start(key: jax.Array) -> _ProbeState:
+        return _ProbeState(jnp.int32(0), jax.random.rademacher(key, (), jnp.float32))
 
-    def reset(key: jax.Array) -> tuple[ProbeState, jax.Array]:
+    def reset(key: jax.Array) -> tuple[_ProbeState, jax.Array]:
         state = start(key)
         return state, observe(state)
 
-    def step(key: jax.Array, state: ProbeState, action: jax.Array) -> tuple[ProbeState, Step]:
-        moved = ProbeState(state.time + jnp.int32(1), state.sign)
+    def step(key: jax.Array, state: _ProbeState, action: jax.Array) -> tuple[_ProbeState, Step]:
+        moved = _ProbeState(state.time + jnp.int32(1), state.sign)
         ended = moved.time == probe.steps
         after = jax.tree.map(lambda fresh, old: jnp.where(ended, fresh, old), start(key), moved)
         return after, Step(

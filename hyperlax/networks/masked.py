@@ -33,7 +33,7 @@ def output(network: nn.Module, params: Any, x: Array, lane: Architecture) -> Arr
     return network.apply(params, x, lane)  # pyright: ignore[reportReturnType]
 
 
-class MaskedDense(nn.Module):
+class _MaskedDense(nn.Module):
     """`x @ kernel + bias`; x is float32[..., inputs]. The bias starts at 0."""
 
     features: int
@@ -46,7 +46,7 @@ class MaskedDense(nn.Module):
         return x @ kernel + bias
 
 
-class MaskedLayerNorm(nn.Module):
+class _MaskedLayerNorm(nn.Module):
     """Layer normalization (Ba et al., 2016) over the first `live` features; the others stay 0."""
 
     @nn.compact
@@ -62,7 +62,7 @@ class MaskedLayerNorm(nn.Module):
         return centered * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * scale + bias
 
 
-class MaskedTorso(nn.Module):
+class _MaskedTorso(nn.Module):
     """Layers of dense, layer norm if the lane has it, and activation; as many as the lane is deep."""
 
     shape: TorsoShape
@@ -72,7 +72,7 @@ class MaskedTorso(nn.Module):
     def __call__(self, x: Array, lane: Architecture) -> Array:
         live = jnp.asarray(x.shape[-1])
         for layer, width in enumerate(self.shape.widths):
-            y = MaskedDense(width, self.initializer, name=f"dense_{layer}")(x, live, lane.widths[layer])
+            y = _MaskedDense(width, self.initializer, name=f"dense_{layer}")(x, live, lane.widths[layer])
             y = self._normalize(y, lane, layer)
             y = self._activate(y, lane)
             alive = layer < lane.depth
@@ -83,7 +83,7 @@ class MaskedTorso(nn.Module):
     def _normalize(self, x: Array, lane: Architecture, layer: int) -> Array:
         if self.shape.layer_norms == (False,):
             return x
-        normalized = MaskedLayerNorm(name=f"norm_{layer}")(x, lane.widths[layer])
+        normalized = _MaskedLayerNorm(name=f"norm_{layer}")(x, lane.widths[layer])
         return normalized if self.shape.layer_norms == (True,) else jnp.where(lane.layer_norm, normalized, x)
 
     def _activate(self, x: Array, lane: Architecture) -> Array:
@@ -106,7 +106,7 @@ class MaskedMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, lane: Architecture) -> Array:
-        x = MaskedTorso(self.shape, self.torso_initializer, name="torso")(x, lane)
+        x = _MaskedTorso(self.shape, self.torso_initializer, name="torso")(x, lane)
         last_width = lane.widths[lane.depth - 1]
-        head = MaskedDense(self.outputs, self.head_initializer, name="head")
+        head = _MaskedDense(self.outputs, self.head_initializer, name="head")
         return head(x, last_width, jnp.asarray(self.outputs))

@@ -11,12 +11,12 @@ import numpy as np
 
 from hyperlax.space import Categorical, Distribution, Numeric, QUniform
 
-FACTORS = (0.8, 1.2)
+_FACTORS = (0.8, 1.2)
 """Down and up, for values that span orders of magnitude (Jaderberg et al., appendix A)."""
-STEP = 0.1
+_STEP = 0.1
 """Down or up, as a share of a linear range: a fifth of its middle, as the factors are of a value. The factors would carry a
 discount factor past both ends of any range worth searching."""
-RESAMPLED = 0.25
+_RESAMPLED = 0.25
 """Probability that a perturbation samples a hyperparameter instead of moving it."""
 
 Params = dict[str, Any]
@@ -34,10 +34,10 @@ def resample(space: Mapping[str, Distribution], random: np.random.Generator) -> 
 
 
 def perturb(space: Mapping[str, Distribution], params: Params, random: np.random.Generator) -> Params:
-    """Move every hyperparameter a little, up or down; sample it with probability `RESAMPLED`."""
+    """Move every hyperparameter a little, up or down; sample it with probability `_RESAMPLED`."""
     moved: Params = {}
     for name in sorted(space):
-        is_sampled, up = random.random() < RESAMPLED, bool(random.random() < 0.5)
+        is_sampled, up = random.random() < _RESAMPLED, bool(random.random() < 0.5)
         moved[name] = sample(space[name], random) if is_sampled else neighbour(space[name], params[name], up)
     return moved
 
@@ -64,17 +64,17 @@ def neighbour(distribution: Distribution, value: Any, up: bool) -> Any:
     """
     sign = 1 if up else -1
     if isinstance(distribution, Numeric) and distribution.logarithmic:
-        moved = value * FACTORS[up]
+        moved = value * _FACTORS[up]
         if distribution.integral:
             moved = max(moved, value + 1) if up else min(moved, value - 1)
         return _within(distribution, moved)
     size = distribution.size()
     if size is not None:
-        steps = 1 if isinstance(distribution, Categorical) else max(1, round(STEP * (size - 1)))
+        steps = 1 if isinstance(distribution, Categorical) else max(1, round(_STEP * (size - 1)))
         return _value_at(distribution, min(max(_place(distribution, value) + sign * steps, 0), size - 1))
     assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
-    return _within(distribution, value + sign * STEP * (high - low))
+    return _within(distribution, value + sign * _STEP * (high - low))
 
 
 def _within(distribution: Numeric, value: float) -> Any:

@@ -21,11 +21,11 @@ from hyperlax.schedulers.explore import Params, resample
 from hyperlax.schedulers.pbt import Generation
 from hyperlax.space import Distribution, LogUniform, Numeric, UniformContinuous
 
-CANDIDATES = 1000
+_CANDIDATES = 1000
 """Random points among which the bound is maximized."""
-NEWEST = 1000
+_NEWEST = 1000
 """Changes of return that the process sees, the latest ones: its cost grows with the third power."""
-WIDE = 1e6
+_WIDE = 1e6
 """A length scale beyond which a coordinate does not count."""
 
 
@@ -53,7 +53,7 @@ def suggest(
         random = streams[member]
         params = resample(space, random)
         if process is not None:
-            candidates = random.random((CANDIDATES, len(names)))
+            candidates = random.random((_CANDIDATES, len(names)))
             chosen = candidates[_best(process, now, pending, candidates)]
             pending = np.vstack([pending, chosen])
             params |= {name: _value(space[name], place) for name, place in zip(names, chosen, strict=True)}
@@ -73,7 +73,7 @@ def _data(
         for interval, (before, after) in enumerate(itertools.pairwise(history), start=1)
         for member, change in enumerate(after.scores - before.scores[after.source])
         if math.isfinite(change)
-    ][-NEWEST:]
+    ][-_NEWEST:]
     times, points, changes = ([row[column] for row in rows] for column in range(3))
     return np.array(times), np.array(points).reshape(len(rows), len(names)), np.array(changes)
 
@@ -93,8 +93,8 @@ def _fitted(points: np.ndarray, changes: np.ndarray) -> Any:
     from sklearn.gaussian_process.kernels import RBF, Matern, WhiteKernel  # pyright: ignore[reportMissingImports]
 
     dimensions = points.shape[1] - 1
-    over_space = RBF([1.0] * dimensions + [WIDE], [(0.1, 10.0)] * dimensions + [(WIDE, 1.001 * WIDE)])
-    over_time = Matern([WIDE] * dimensions + [10.0], [(WIDE, 1.001 * WIDE)] * dimensions + [(1.0, 1e3)], nu=0.5)
+    over_space = RBF([1.0] * dimensions + [_WIDE], [(0.1, 10.0)] * dimensions + [(_WIDE, 1.001 * _WIDE)])
+    over_time = Matern([_WIDE] * dimensions + [10.0], [(_WIDE, 1.001 * _WIDE)] * dimensions + [(1.0, 1e3)], nu=0.5)
     spread = changes.std()
     standardized = (changes - changes.mean()) / (spread if spread > 0 else 1.0)
     with warnings.catch_warnings():

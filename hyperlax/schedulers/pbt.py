@@ -17,7 +17,7 @@ from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Shown, Stop
 from hyperlax.schedulers.explore import Params, perturb, resample, stream
 from hyperlax.space import Distribution
 
-INITIAL, EXPLOIT, EXPLORE = 0, 1, 2
+_INITIAL, _EXPLOIT, EXPLORE = 0, 1, 2
 """Uses of random numbers: the second number of their `stream`, after the seed."""
 
 
@@ -92,7 +92,7 @@ class PopulationBasedTraining:
     def first(self) -> list[Params]:
         """Return the hyperparameters of the first interval, by member."""
         space, seed = self._options.space, self._options.seed
-        return [resample(space, stream(seed, INITIAL, member)) for member in range(self._options.members)]
+        return [resample(space, stream(seed, _INITIAL, member)) for member in range(self._options.members)]
 
     def decide(self, shown: Mapping[int, Shown]) -> dict[int, Decision]:
         """Return a decision for every member of the last interval once all of them have ended it.
@@ -137,7 +137,7 @@ class PopulationBasedTraining:
     def _next(self, history: Sequence[Generation]) -> tuple[np.ndarray, list[Params]]:
         """Return source and hyperparameters of each member for the interval after `history`."""
         options, last, interval = self._options, history[-1], len(history)
-        source = exploit(last.scores, options.quantile, stream(options.seed, EXPLOIT, interval))
+        source = exploit(last.scores, options.quantile, stream(options.seed, _EXPLOIT, interval))
         params = [dict(last.params[origin]) for origin in source]
         copies = [member for member, origin in enumerate(source) if member != origin]
         streams = {member: stream(options.seed, EXPLORE, interval, member) for member in copies}

@@ -16,7 +16,7 @@ import numpy as np
 from hyperlax.pareto import crowding_distances, non_dominated_ranks
 from hyperlax.schedulers.base import Continue, Decision, Shown, Stop
 
-MIN_RIVALS = 5
+_MIN_RIVALS = 5
 """With fewer rivals the median says nothing: as Optuna's `n_startup_trials`."""
 
 
@@ -129,7 +129,7 @@ class Percentile:
         return 0
 
     def keeps(self, segment: int, better: int, rivals: int) -> bool:
-        return rivals < MIN_RIVALS or better < math.ceil((rivals + 1) * self.share)
+        return rivals < _MIN_RIVALS or better < math.ceil((rivals + 1) * self.share)
 
     def carries(self, segment: int) -> bool:
         return True

@@ -18,14 +18,15 @@ from hyperlax.errors import UsageError
 from hyperlax.files import escaped, read_csv, write_csv, write_json, write_text
 from hyperlax.metrics import METRICS, ReferenceReturns, compute
 from hyperlax.recipe import dotted
-from hyperlax.stays import TIMELINE, Stay
 from hyperlax.study.directory import SUCCESS
 from hyperlax.study.reasons import reason_of
-from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Outcome, Trial
+from hyperlax.trial import MEASURED, STATES, TIMELINE, BatchResult, Curve, HparamBatch, LaneInterval, Outcome, Trial
 
 CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
 INTERMEDIATE = "intermediate.csv"
-STAYS = ("trial", "state", *Stay._fields)
+Rows = Mapping[int, Sequence[Sequence[float]]]
+"""Trial -> the values that a scheduler decided by, a row a segment."""
+STAYS = ("trial", "state", *LaneInterval._fields)
 UNKNOWN_AFTER_AN_ERROR = (
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second",
     "peak_memory_bytes", "lanes", "useful_lane_segments", "predicted_seconds",
@@ -56,43 +57,64 @@ class TrialEnd:
     intermediate: tuple[tuple[float, ...], ...] = ()
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How outcomes become results.
+
+    Args:
+      reference: The environment's reference returns.
+      searched: The names of the study's search space.
+      aggregate: How to combine the returns of a trial's seeds, of `hyperlax.metrics.AGGREGATES`.
+    """
+
+    reference: ReferenceReturns
+    searched: Collection[str] = ()
+    aggregate: str = "mean"
+
+    def metrics(self, outcome: Outcome) -> dict[str, float]:
+        """Return the metrics of a COMPLETE outcome. Raises ValueError where they are not finite."""
+        return compute(outcome, self.reference, self.aggregate)
+
+    def ends(self, batch: HparamBatch, result: BatchResult, shown: Rows | None = None) -> list[TrialEnd]:
+        """Return how the trials of a batch ended. shown: trial -> what the scheduler saw of it, where there is one."""
+        pairs = zip(batch.trials, result.outcomes, strict=True)
+        ends = [self._end(trial, outcome) for trial, outcome in pairs]
+        if shown is None:
+            return ends
+        return [replace(end, intermediate=tuple(map(tuple, shown[end.number]))) for end in ends]
+
+    def _end(self, trial: Trial, outcome: Outcome) -> TrialEnd:
+        """Return an outcome with its metrics: a FAIL with the reason where those cannot be computed."""
+        if outcome.state == "PRUNED":
+            return TrialEnd(trial.number, outcome.state, outcome.reason, {})
+        if outcome.state != "COMPLETE":
+            return TrialEnd(trial.number, "FAIL", self._reason(trial, outcome, outcome.reason, outcome.fault_step), {})
+        try:
+            return TrialEnd(trial.number, outcome.state, "", self.metrics(outcome))
+        except ValueError as error:
+            cause = str(error).removeprefix(f"trial {outcome.number}: ")
+            return TrialEnd(
+                trial.number, "FAIL", self._reason(trial, outcome, cause, _first_infinite(outcome.curve)), {}
+            )
+
+    def _reason(self, trial: Trial, outcome: Outcome, cause: str, step: int | None) -> str:
+        asked = dotted(trial.algorithm)
+        return reason_of(cause, lane=outcome.lane, step=step, searched={name: asked[name] for name in self.searched})
+
+
 def write_batch(
-    directory: Path,
-    batch: HparamBatch,
-    result: BatchResult,
-    reference: ReferenceReturns,
-    searched: Collection[str],
-    aggregate: str,
-    judged: Sequence[str] = (),
-    intermediate: Mapping[int, Sequence[Sequence[float]]] | None = None,
-) -> list[TrialEnd]:
-    """Write a batch, `success.txt` last, and say how its trials ended.
-
-    searched: the names of the study's search space. aggregate: of `hyperlax.metrics.AGGREGATES`. intermediate: of a study that
-    prunes, trial -> by what, of these names, it was `judged` at the end of every segment.
-    """
-    ends = write_tables(directory, batch, result, reference, searched, aggregate)
+    directory: Path, batch: HparamBatch, result: BatchResult, ends: Sequence[TrialEnd], columns: Sequence[str] = ()
+) -> None:
+    """Write a batch, `success.txt` last. columns: the metrics in the trials' intermediate values, where a scheduler saw them."""
+    write_tables(directory, batch, result, ends)
     write_csv(directory / TIMELINE, STAYS, _stay_rows(ends, result.outcomes))
-    if intermediate is not None:
-        ends = [replace(end, intermediate=tuple(map(tuple, intermediate[end.number]))) for end in ends]
-        write_csv(directory / INTERMEDIATE, ("trial", "segment", "of", *judged), _intermediate_rows(ends))
-    mark_complete(directory, ends, "" if intermediate is None else f", with {INTERMEDIATE}")
-    return ends
+    if columns:
+        write_csv(directory / INTERMEDIATE, ("trial", "segment", "of", *columns), _intermediate_rows(ends))
+    mark_complete(directory, ends, f", with {INTERMEDIATE}" if columns else "")
 
 
-def write_tables(
-    directory: Path,
-    batch: HparamBatch,
-    result: BatchResult,
-    reference: ReferenceReturns,
-    searched: Collection[str],
-    aggregate: str,
-) -> list[TrialEnd]:
-    """Write what a batch gave and say how its trials ended.
-
-    A trial that claims to be COMPLETE without finite metrics is a FAIL from here on.
-    """
-    ends = judge_all(batch, result, reference, searched, aggregate)
+def write_tables(directory: Path, batch: HparamBatch, result: BatchResult, ends: Sequence[TrialEnd]) -> None:
+    """Write what a batch gave, as tables and `timing.json`."""
     write_hyperparams(directory / "hyperparams.csv", batch)
     write_csv(directory / "curves.csv", CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
     write_csv(
@@ -101,43 +123,12 @@ def write_tables(
         (_summary_row(end, outcome) for end, outcome in zip(ends, result.outcomes, strict=True)),
     )
     write_json(directory / "timing.json", result.timing)
-    return ends
 
 
-def mark_complete(directory: Path, ends: list[TrialEnd], more: str = "") -> None:
+def mark_complete(directory: Path, ends: Sequence[TrialEnd], more: str = "") -> None:
     """Write `success.txt`: from now on this batch is never run again. more: what else belongs to it, in words without numbers."""
     numbers = ", ".join(str(end.number) for end in ends)
     write_text(directory / SUCCESS, f"trials {numbers}: complete and on disk{more}\n")
-
-
-def judge_all(
-    batch: HparamBatch, result: BatchResult, reference: ReferenceReturns, searched: Collection[str], aggregate: str
-) -> list[TrialEnd]:
-    """How the trials of a batch ended."""
-    return [
-        judge(outcome, trial, reference, searched, aggregate)
-        for trial, outcome in zip(batch.trials, result.outcomes, strict=True)
-    ]
-
-
-def judge(
-    outcome: Outcome, trial: Trial, reference: ReferenceReturns, searched: Collection[str], aggregate: str
-) -> TrialEnd:
-    """An outcome with its metrics, a FAIL with the reason where those cannot be computed."""
-
-    def reason(cause: str, step: int | None) -> str:
-        asked = dotted(trial.algorithm)
-        return reason_of(cause, lane=outcome.lane, step=step, searched={name: asked[name] for name in searched})
-
-    if outcome.state == "PRUNED":
-        return TrialEnd(trial.number, outcome.state, outcome.reason, {})
-    if outcome.state != "COMPLETE":
-        return TrialEnd(trial.number, outcome.state, reason(outcome.reason, outcome.fault_step), {})
-    try:
-        return TrialEnd(trial.number, outcome.state, "", compute(outcome, reference, aggregate))
-    except ValueError as error:
-        cause = str(error).removeprefix(f"trial {outcome.number}: ")
-        return TrialEnd(trial.number, "FAIL", reason(cause, _first_infinite(outcome.curve)), {})
 
 
 def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialEnd]:
@@ -195,8 +186,8 @@ def _curve_rows(outcome: Outcome) -> Iterator[list[Any]]:
 def _stay_rows(ends: Sequence[TrialEnd], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
     """A row a trial and lane that it was in, times to the millisecond."""
     for end, outcome in zip(ends, outcomes, strict=True):
-        for stay in outcome.stays:
-            yield [end.number, end.state, *stay[:4], round(stay.began, 3), round(stay.ended, 3)]
+        for interval in outcome.intervals:
+            yield [end.number, end.state, *interval[:4], round(interval.began, 3), round(interval.ended, 3)]
 
 
 def _intermediate_rows(ends: Sequence[TrialEnd]) -> Iterator[list[Any]]:

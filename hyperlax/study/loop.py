@@ -1,275 +1,445 @@
-"""The one loop of a study: suggest, record, train, write, tell, analyze; super-batch by super-batch."""
+"""The one loop of everything that trains: ask for trials, train, decide, record; until nothing is left or it has to stop.
+
+Searches, sweeps, populations, confirmations and single runs differ in what the loop is given: where trials come from and results
+go (`Trials`), where they train (`Backend`), which of them continue (`Scheduler`) and who is told (`Observer`).
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import replace
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
-from optuna.trial import TrialState
+import numpy as np
 
-from hyperlax.arguments import StudyArguments
-from hyperlax.checkpoints import Checkpoints
-from hyperlax.envs import canonical
-from hyperlax.errors import UsageError
-from hyperlax.files import write_text
-from hyperlax.metrics import ReferenceReturns
-from hyperlax.output import printing_to_whoever_listens
-from hyperlax.recipe import Recipe
-from hyperlax.study import database, findings
-from hyperlax.study.confirming import Confirming
-from hyperlax.study.database import is_feasible
-from hyperlax.study.directory import StudyDirectory
-from hyperlax.study.endings import Endings
-from hyperlax.study.failures import Failures
-from hyperlax.study.findings import Analyse
-from hyperlax.study.manifest import Manifest
-from hyperlax.study.pool import Background
-from hyperlax.study.pooled import PooledTraining, Standings, pruner_of
-from hyperlax.study.progress import Progress
-from hyperlax.study.projection import finished_trials
-from hyperlax.study.record import StudyRecord
-from hyperlax.study.simulated_schedule import is_pooled, lanes_of
-from hyperlax.study.state import open_state
-from hyperlax.study.stopping import Stop, stopping_on_signals
-from hyperlax.study.summary import print_end
-from hyperlax.study.super_batches import SuperBatches
-from hyperlax.study.tracking import Tracker, Tracking
-from hyperlax.study.training import StudyRunner, runner_of_confirmation
-from hyperlax.study_yaml import in_full
+from hyperlax.backends.base import SHARED, Backend, Evicted
+from hyperlax.engine.checkpoint import LARGEST_SHARE
+from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Scheduler, Shown, Stop
+from hyperlax.study.batch_files import Rows, Scoring, TrialEnd, failed_batch
+from hyperlax.study.limits import Limits
+from hyperlax.study.observer import Observer, tell
+from hyperlax.study.reasons import cause_of_error
+from hyperlax.study.results import problem_of, problem_of_timing
+from hyperlax.study.running import RunningTrial, validate
+from hyperlax.trial import BatchResult, HparamBatch, Outcome, SegmentResult, Trial
 
 log = logging.getLogger(__name__)
 
 
-class StudyLoop:
-    """A study while it runs. deadline: of `time.monotonic`, after which no hparam batch starts.
+class Resumed(NamedTuple):
+    """Where training continues.
 
-    retry_failed: begin by letting failed trials wait to be run again. confirmer: gives the runner of the confirmation. show: makes
-    what shows how far it is. tracker: follows the study elsewhere, None where nothing does.
+    shown: every trial so far. restored: the trials that the backend has put back into lanes, with where they stand. waiting: those
+    that wait for a lane. left: trials that may still begin, the waiting ones among them.
     """
+
+    shown: dict[int, Shown]
+    restored: list[tuple[Trial, SegmentResult]]
+    waiting: list[Trial]
+    left: int
+
+
+class Trials(Protocol):
+    """Where the loop's trials come from, and where their results go.
+
+    survived: Trial -> segments after which it was not stopped. The loop keeps it up to date for whoever asks for trials.
+    """
+
+    survived: dict[int, int]
+
+    def resume(self, backend: Backend) -> Resumed:
+        """Return where training continues, after having the backend restore what it saved."""
+        ...
+
+    def ask(self) -> list[Trial]:
+        """Return the next trials to train, of one super-batch; empty if there are none for now."""
+        ...
+
+    def start(self, numbers: Collection[int]) -> None:
+        """Note that trials train."""
+        ...
+
+    def requeue(self, numbers: Collection[int]) -> None:
+        """Note that trials wait again."""
+        ...
+
+    def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
+        """Return the successors of trials that ended by `CopyFrom`, each after the trial that it continues from."""
+        ...
+
+    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialEnd]:
+        """Record how trials of one super-batch ended: their files first."""
+        ...
+
+    def super_batch(self, number: int) -> int:
+        """Return the super-batch of a trial."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How trials train.
+
+    Args:
+      scoring: Makes metrics of outcomes.
+      seeds: Of a trial.
+      repetitions: How often a trial trains, one repetition after another; above 1 where seeds race.
+      columns: The metrics that the scheduler decides by.
+      refills: Whether trials enter and leave lanes one by one. Otherwise they train in closed batches, and a super-batch is asked
+        for once the one before has ended.
+      lanes: The most trials in lanes at once, where lanes are refilled.
+      checkpoint_seconds: Between two saves of refilled lanes; 0 saves whenever something has advanced. Closed batches are saved by
+        their backend.
+      fatal: Errors of a program that end the run. After any other its trials are tried again, until the one at fault fails.
+    """
+
+    scoring: Scoring
+    seeds: int
+    repetitions: int = 1
+    columns: tuple[str, ...] = ()
+    refills: bool = False
+    lanes: int = 1
+    checkpoint_seconds: float = 60.0
+    fatal: tuple[type[Exception], ...] = ()
+
+
+class Loop:
+    """A training of trials while it runs. scheduler: None where every trial trains to its end."""
 
     def __init__(
         self,
-        arguments: StudyArguments,
-        recipe: Recipe,
-        directory: StudyDirectory,
-        manifest: Manifest,
-        analyse: Analyse,
-        deadline: float,
-        retry_failed: bool = False,
-        confirmer: Callable[..., StudyRunner] = runner_of_confirmation,
-        show: Callable[..., Progress] = Progress,
-        tracker: Tracker | None = None,
+        trials: Trials,
+        backend: Backend,
+        scheduler: Scheduler | None,
+        settings: Settings,
+        limits: Limits,
+        observers: Sequence[Observer],
     ):
-        self._arguments = arguments
-        self._recipe = recipe
-        self._directory = directory
-        self._manifest = manifest
-        self._stop = Stop()
-        self._tracking = Tracking(tracker, directory.root, self._stop)
-        self._analyse = self._tracking.after(analyse)
-        self._deadline = deadline
-        self._retry_failed = retry_failed
-        self._confirmer, self._show = confirmer, show
-        self._environment = canonical(arguments.env_config)
-        self._reference = ReferenceReturns(**manifest.reference)
-        self._objectives = arguments.objectives
-        self._width = arguments.optuna_study_batch_size
-        self._failures = Failures(arguments.max_failure_rate)
-        self._exhausted = False
-        self._background = Background()
-        self._checkpoints = Checkpoints(directory.checkpoints, arguments.checkpoint_seconds)
-        self._settled = 0
-        self._standings = Standings(pruner_of(arguments)) if is_pooled(arguments) else None
+        self._trials, self._backend, self._scheduler = trials, backend, scheduler
+        self._settings, self._limits, self._observers = settings, limits, observers
+        self._running: dict[int, RunningTrial] = {}
+        self._waiting: list[tuple[int, ...]] = []
+        self._shown: dict[int, Shown] = {}
+        self._copies: dict[int, CopyFrom] = {}
+        self._ended: list[tuple[RunningTrial, Outcome]] = []
+        self._groups, self._left = SHARED, 0
+        self._save_at = time.monotonic() + settings.checkpoint_seconds
+        self._useful, self._lane_segments = 0, 0
 
-    def run(self, runner: Callable[[], StudyRunner]) -> int:
-        """Run what is missing and say how it ended, with the exit status. `runner` is called only if anything is missing."""
-        self._directory.check_database(self._arguments.study_name)
-        self._refuse_fewer_trials()
-        self._manifest.write(self._directory.manifest)
-        if not self._arguments.is_sweep:
-            write_text(self._directory.file, in_full(self._arguments, self._recipe))
-        survived = self._standings.lasted if self._standings else None
-        self._state = open_state(self._arguments, self._recipe, self._directory, self._manifest, survived=survived)
-        with (
-            closing(self._state),
-            closing(self._tracking),
-            closing(self._background),
-            stopping_on_signals(self._stop),
-            printing_to_whoever_listens(),
-        ):
-            self._state.describe(
-                {
-                    "recipe": self._recipe.name,
-                    "environment": self._environment,
-                    "versions": self._manifest.versions,
-                    "search_space": self._manifest.space,
-                }
-            )
-            self._state.discard_incomplete()
-            self._state.load()
-            if self._retry_failed:
-                self._retry()
-            finished = [trial for trial in self._state.trials() if trial.state.is_finished()]
-            self._checkpoints.forget([trial.number for trial in finished])
-            self._settled = findings.settled_trials(self._state, self._width)
-            for trial in (trial for trial in finished if not self._state.is_invalidated(trial.number)):
-                self._failures.count(trial.state.name, trial.user_attrs.get("reason", ""))
-            self._write_analysis()
-            self._tracking.follow(self._record)
-            if self._state.finished() < self._arguments.n_trials:
-                self._train(runner())
-            self._background.wait()
-            self._checkpoints.tidy()
-            status = print_end(
-                self._state,
-                self._directory,
-                self._objectives,
-                total=self._arguments.n_trials,
-                interrupted=self._stop.exit_status if self._stop.is_set() else None,
-                given_up=self._failures.sentence() if self._failures.too_many else None,
-                exhausted=self._exhausted,
-                saved=self._checkpoints.saved_trials(),
-            )
-            status = status or self._confirm()
-            self._tracking.end(self._record, status)
-            return status
+    def run(self) -> None:
+        """Train until every trial has ended, no more may start, or it has to stop. What is in lanes then is saved."""
+        try:
+            self._resume()
+            while not self._limits.stop.is_set():
+                if not self._settings.refills:
+                    self._record()
+                self._fill()
+                self._backend.begin()
+                self._record()
+                if not any(trial.is_in_lane for trial in self._running.values()):
+                    break
+                self._advance()
+                self._decide()
+                if self._settings.refills and time.monotonic() >= self._save_at:
+                    self._save()
+        except KeyboardInterrupt:
+            self._limits.stop.set()
+        self._finish()
 
-    def _confirm(self) -> int:
-        """Train the best again on new seeds, where that is asked for and the study has all of its trials. The exit status."""
-        is_whole = self._exhausted or self._state.finished() >= self._arguments.n_trials
-        if not self._arguments.confirm_top or not is_whole:
-            return 0
+    def _finish(self) -> None:
+        """Save what is in lanes; closed batches stop at the next segment, and those that end there are recorded."""
+        self._record()
+        self._save()
+        if not self._settings.refills:
+            self._advance()
+            self._decide()
+            self._record()
+        self._trials.requeue(list(self._running))
 
-        def write_pages() -> None:
-            self._write_analysis()
-            self._background.wait()
+    def _resume(self) -> None:
+        """Continue with what was saved, and let the rest wait."""
+        self._shown, restored, waiting, self._left = self._trials.resume(self._backend)
+        self._admit(waiting)
+        for trial, result in restored:
+            if result.number not in self._running:
+                self._running[result.number] = RunningTrial(trial)
+            self._waiting = [numbers for numbers in self._waiting if result.number not in numbers]
+            self._running[result.number].enter()
+            self._useful -= result.segments
+            self._trials.start([result.number])
+            self._note(result, is_new=False)
+        self._decide()
 
-        make_runner = partial(self._confirmer, self._arguments, self._recipe, self._manifest.packing)
-        parts = (self._arguments, self._recipe, self._directory, make_runner, self._stop, self._deadline)
-        confirming = Confirming(*parts, self._show)
-        return confirming.run(self._record, write_pages, self._retry_failed)
+    def _admit(self, trials: Sequence[Trial]) -> None:
+        """Let trials wait for lanes, in the batches that the backend plans. One whose values a field refuses fails."""
+        sound = []
+        for trial in trials:
+            running = self._running[trial.number] = RunningTrial(trial)
+            self._show(running)
+            try:
+                running.trial = validate(trial)
+                sound.append(running.trial)
+            except UsageError as error:
+                self._fail(running, str(error))
+        if self._settings.refills:
+            self._waiting = sorted([*self._waiting, *((trial.number,) for trial in sound)])
+        elif sound:
+            plan = self._backend.plan(sound)
+            log.info("%s", plan.sentence())
+            self._waiting += [batch.numbers for batch in plan.batches]
 
-    def _record(self) -> StudyRecord:
-        """The study as of now."""
-        parts = (self._arguments, self._recipe, self._manifest, self._directory, self._state)
-        return findings.record_of(*parts, self._state.trials())
-
-    def _refuse_fewer_trials(self) -> None:
-        """UsageError if the study is to end with fewer finished trials than it holds, in the database or on disk."""
-        finished = finished_trials(self._directory, self._arguments.study_name)
-        if self._arguments.n_trials < len(finished):
-            raise UsageError(
-                f"--n-trials {self._arguments.n_trials}: the study already holds {len(finished)} finished trials. Give "
-                f"{len(finished)} to have its results as they are, more to go on."
-            )
-
-    def _train(self, runner: StudyRunner) -> None:
-        """Until enough trials are finished or something says stop."""
-        self._note(runner)
-        with self._new_progress() as progress:
-            self._endings = Endings(
-                self._arguments,
-                self._recipe,
-                self._directory.root,
-                self._reference,
-                self._state,
-                self._failures,
-                progress,
-            )
-            if self._standings:
-                self._train_pooled(self._standings, runner, progress)
-            else:
-                self._train_super_batches(runner, progress)
-
-    def _train_super_batches(self, runner: StudyRunner, progress: Progress) -> None:
-        """Super-batch after super-batch, each in batches that train to their end."""
-        training = SuperBatches(
-            self._arguments,
-            runner,
-            state=self._state,
-            endings=self._endings,
-            checkpoints=self._checkpoints,
-            progress=progress,
-            stop=self._stop,
-            ended=lambda: self._note(runner),
-        )
-        while self._may_start():
-            asked = self._state.ask(self._arguments.n_trials)
-            if not asked:
-                self._exhausted = self._state.finished() < self._arguments.n_trials
+    def _fill(self) -> None:
+        """Put trials into free lanes: successors, next repetitions, those that wait; and ask for more while there is room."""
+        self._copy()
+        for running in self._running.values():
+            is_due = running.done and not running.is_in_lane and not running.has_failed and running.is_settled
+            if is_due and self._limits.may_start() and self._enter([running], len(running.done)):
+                running.enter()
+        while self._limits.may_start():
+            self._enter_waiting()
+            if self._waiting or not self._has_room() or self._is_closed():
                 return
-            self._back_up()
-            training.run(asked, self._may_start)
-            self._trials_ended(runner)
+            self._record()
+            if not (asked := self._trials.ask()):
+                return
+            self._admit(asked)
 
-    def _train_pooled(self, standings: Standings, runner: StudyRunner, progress: Progress) -> None:
-        """All super-batches in lanes that are refilled."""
-        with closing(runner.pools(self._arguments.num_seeds)) as pools:
-            training = PooledTraining(
-                self._arguments,
-                self._reference,
-                state=self._state,
-                endings=self._endings,
-                standings=standings,
-                pools=pools,
-                checkpoints=self._checkpoints,
-                progress=progress,
-                lanes=lanes_of(self._manifest, self._width),
-                asked=self._back_up,
-                changed=lambda: self._trials_ended(runner),
+    def _copy(self) -> None:
+        """Replace the trials that have ended by copies."""
+        if not self._copies:
+            return
+        self._record()
+        copies, self._copies = self._copies, {}
+        for source, trial in self._trials.succeed(copies):
+            running = self._running[trial.number] = RunningTrial(validate(trial))
+            self._show(running)
+            self._backend.copy(source, running.trial)
+            self._started([running])
+
+    def _enter_waiting(self) -> None:
+        for numbers in list(self._waiting):
+            if not self._has_room():
+                return
+            group = [self._running[number] for number in numbers]
+            if not self._settings.refills and group[0].group == SHARED:
+                self._set_group(group)
+            if self._enter(group, 0):
+                self._waiting.remove(numbers)
+                self._started(group)
+
+    def _enter(self, group: Sequence[RunningTrial], repetition: int) -> bool:
+        return bool(self._backend.enter([one.trial for one in group], repetition, group[0].group))
+
+    def _started(self, group: Sequence[RunningTrial]) -> None:
+        numbers = [running.number for running in group]
+        for running in group:
+            running.enter()
+            self._running[running.number] = self._running.pop(running.number)  # in the order of lanes
+        self._trials.start(numbers)
+        tell(self._observers, lambda observer: observer.trials_started(numbers))
+
+    def _set_group(self, group: Sequence[RunningTrial]) -> None:
+        """Give trials a group of their own."""
+        self._groups += 1
+        for running in group:
+            running.group = self._groups
+
+    def _has_room(self) -> bool:
+        """Return whether another trial, or closed batch, may enter."""
+        if not self._settings.refills:
+            return len({one.group for one in self._running.values() if one.is_in_lane}) < self._backend.slots
+        begun = len(self._running) - len(self._waiting) + len(self._ended)
+        return begun < self._left and self._backend.occupied < self._settings.lanes
+
+    def _is_closed(self) -> bool:
+        """Return whether the current super-batch has to end before the next is asked for."""
+        return not self._settings.refills and bool(self._running)
+
+    def _advance(self) -> None:
+        """Train on, and note what trials have shown."""
+        results, evicted = self._backend.advance()
+        steps = sum(self._note(result) for result in results)
+        tell(self._observers, lambda observer: observer.steps_done(steps))
+        for some in evicted:
+            self._readmit(some)
+
+    def _note(self, result: SegmentResult, is_new: bool = True) -> int:
+        """Note what a trial has shown. Returns the environment steps that it has done since."""
+        running = self._running_of(result)
+        if problem := problem_of(result, self._settings.seeds // self._settings.repetitions):
+            self._leave(running)
+            self._fail(running, f"the backend returned {problem}")
+            return 0
+        steps = running.note(result)
+        if self._scheduler:
+            self._score(running, result)
+        if not result.is_done and (result.fault_step is None or not self._settings.refills):
+            return steps if is_new else 0
+        running.has_failed = result.fault_step is not None
+        if not running.has_failed:
+            running.end_repetition()
+        self._leave(running)
+        return steps if is_new else 0
+
+    def _running_of(self, result: Any) -> RunningTrial:
+        """Return the trial that a result is about. HyperlaxError if it is about no trial in a lane."""
+        number = result.number if isinstance(result, SegmentResult) else None
+        running = self._running.get(number) if isinstance(number, int) else None
+        if running is None or not running.is_in_lane:
+            raise HyperlaxError(
+                f"the backend returned {result!r:.200}; a SegmentResult of a trial in a lane is needed."
             )
-            training.run(self._stop.is_set, self._may_start)
-        self._exhausted = self._may_start() and self._state.finished() < self._arguments.n_trials
+        return running
 
-    def _trials_ended(self, runner: StudyRunner) -> None:
-        """Analyse when super-batches are complete that were not, or that had fewer trials."""
-        self._note(runner)
-        settled = findings.settled_trials(self._state, self._width)
-        if settled > self._settled:
-            self._settled = settled
-            self._write_analysis()
+    def _score(self, running: RunningTrial, result: SegmentResult) -> None:
+        """Note by what the scheduler decides about a trial. In the middle of a later repetition that is as after the one before."""
+        before, columns = running.segments_before(), self._settings.columns
+        for segment in range(len(running.shown) - before + 1, len(result.curve.steps)):
+            if result.repetition and segment < len(running.done[0].steps) - 1:
+                running.shown.append(running.shown[-1])
+                continue
+            metrics = self._settings.scoring.metrics(running.so_far(segment))
+            running.shown.append([metrics[name] for name in columns])
+        self._show(running, is_failed=result.fault_step is not None)
 
-    def _back_up(self) -> None:
-        database.back_up(self._directory.database, self._directory.backup)
+    def _show(self, running: RunningTrial, is_failed: bool = False) -> None:
+        """Show a trial to the scheduler. A last row of nan says that it has failed."""
+        rows = [*running.shown, [np.nan] * len(self._settings.columns)] if is_failed else running.shown
+        self._shown[running.number] = Shown(_matrix(rows, len(self._settings.columns)), has_ended=False)
 
-    def _retry(self) -> None:
-        again = self._state.retry_failed()
-        if again:
-            log.info("Run again: trials %s.", ", ".join(map(str, again)))
+    def _decide(self) -> None:
+        """End the trials that are stopped or copied, and those that are complete or have failed and wait for no decision."""
+        if self._scheduler:
+            for number, decision in self._scheduler.decide(self._shown).items():
+                self._apply(number, decision)
+        for running in list(self._running.values()):
+            if running.latest is None or (self._scheduler and not running.is_settled):
+                continue
+            if running.has_failed:
+                self._end(running, "FAIL")
+            elif len(running.done) == self._settings.repetitions:
+                self._end(running, "COMPLETE")
+
+    def _apply(self, number: int, decision: Decision) -> None:
+        if isinstance(decision, CopyFrom):
+            self._copies[number] = decision
+        running = self._running.get(number)
+        if running is None:
+            return
+        if isinstance(decision, Continue):
+            running.settled = self._trials.survived[number] = decision.segment
+        elif isinstance(decision, CopyFrom) or decision.segment > len(running.shown):
+            self._end(running, "FAIL" if running.has_failed else "COMPLETE", keeps_lane=isinstance(decision, CopyFrom))
         else:
-            log.info("No trial is run again: none has failed by itself.")
+            del running.shown[decision.segment :]
+            self._end(running, "PRUNED", decision)
 
-    def _note(self, runner: StudyRunner) -> None:
-        """Keep study.json saying what the runner is, and how many lanes its programs have come to have."""
-        manifest = replace(self._manifest, lanes=runner.lanes, device=runner.device, packing=runner.packing)
-        if manifest != self._manifest:
-            self._manifest = manifest
-            manifest.write(self._directory.manifest)
+    def _end(self, running: RunningTrial, state: str, stop: Stop | None = None, keeps_lane: bool = False) -> None:
+        """Let a trial end. keeps_lane: copies replace it there."""
+        assert running.latest is not None
+        if stop:
+            outcome = running.outcome(state, stop.reason, running.curve_until(stop.segment))
+        elif state == "FAIL":
+            outcome = running.outcome(state, running.latest.fault, running.latest.curve)
+        else:
+            outcome = running.outcome(state, "", running.curve())
+        if running.is_in_lane and not keeps_lane:
+            self._leave(running)
+        self._forget(running)
+        self._ended.append((running, outcome))
 
-    def _new_progress(self) -> Progress:
-        name, direction = next(iter(self._objectives.items()))
-        progress = self._show(self._arguments.n_trials, name, direction)
-        for trial in self._state.trials():
-            if trial.state.is_finished():
-                wins = trial.state == TrialState.COMPLETE and is_feasible(trial)
-                progress.finished(trial.number, trial.state.name, trial.values[0] if wins else None)
-        if self._standings is None:
-            missing = self._arguments.n_trials - self._state.finished()
-            progress.expect(missing * self._arguments.num_seeds * self._arguments.total_timesteps)
-        return progress
+    def _leave(self, running: RunningTrial) -> None:
+        if self._settings.refills:
+            self._backend.leave(running.number)
+        running.leave()
 
-    def _may_start(self) -> bool:
-        return not self._stop.is_set() and not self._failures.too_many and time.monotonic() < self._deadline
+    def _forget(self, running: RunningTrial) -> None:
+        del self._running[running.number]
+        self._shown[running.number] = Shown(_matrix(running.shown, len(self._settings.columns)), has_ended=True)
 
-    def _write_analysis(self) -> None:
-        """The analysis as of the last finished super-batch, and those that are missing; training does not wait for it."""
-        self._background.wait()
-        for number in range(findings.finished_super_batches(self._state, self._width)):
-            self._directory.close_super_batch(number)
-        parts = (self._arguments, self._recipe, self._manifest, self._directory, self._state)
-        for work in findings.prepare(self._analyse, *parts):
-            self._background.start(work)
+    def _fail(self, running: RunningTrial, cause: str, error: Exception | None = None) -> None:
+        """Record the failure of a trial that has no outcome."""
+        seconds = time.monotonic() - running.began if running.is_in_lane else 0.0
+        self._forget(running)
+        batch = HparamBatch((running.trial,))
+        self._record_batch([running], failed_batch(batch, cause, self._settings.seeds, seconds, error))
+
+    def _readmit(self, evicted: Evicted) -> None:
+        """Let trials that lost their lanes restart: after an error in two halves, so that in the end the one at fault is alone."""
+        trials, error = [self._running[number] for number in evicted.numbers], evicted.error
+        if isinstance(error, self._settings.fatal):
+            raise error
+        if error and len(trials) == 1:
+            self._fail(trials[0], cause_of_error(error), error)
+            return
+        self._trials.requeue(evicted.numbers)
+        middle = len(trials) // 2 if error else len(trials)
+        for half in (trials[:middle], trials[middle:]):
+            self._set_group(half)
+            for running in half:
+                running.restart(running.group if error else SHARED)
+                self._trials.survived.pop(running.number, None)
+                self._show(running)
+        if error:
+            numbers = ", ".join(map(str, evicted.numbers))
+            log.warning(
+                "Batch of trials %s failed (%s); retrying it as two smaller batches.", numbers, cause_of_error(error)
+            )
+        if self._settings.refills:
+            self._waiting = sorted([*self._waiting, *((number,) for number in evicted.numbers)])
+        elif error:
+            self._waiting[:0] = [evicted.numbers[:middle], evicted.numbers[middle:]]
+        else:
+            self._waiting[:0] = [batch.numbers for batch in self._backend.plan([one.trial for one in trials]).batches]
+
+    def _record(self) -> None:
+        """Record the trials that have ended, those of a batch together; where lanes are refilled, those of a super-batch."""
+        ended, self._ended = self._ended, []
+        batches: dict[tuple[int, int], list[tuple[RunningTrial, Outcome]]] = {}
+        for running, outcome in ended:
+            place = self._trials.super_batch(running.number), 0 if self._settings.refills else running.group
+            batches.setdefault(place, []).append((running, outcome))
+        for _, some in sorted(batches.items()):
+            if self._settings.refills:
+                some.sort(key=lambda pair: pair[0].number)
+            trials = [running for running, _ in some]
+            self._record_batch(trials, BatchResult(tuple(outcome for _, outcome in some), self._timing(trials)))
+
+    def _record_batch(self, trials: Sequence[RunningTrial], result: BatchResult) -> None:
+        batch = HparamBatch(tuple(running.trial for running in trials))
+        ends = self._trials.record(batch, result, {running.number: running.shown for running in trials})
+        self._left -= len(ends)
+        if not self._settings.refills:
+            for number in batch.numbers:
+                self._backend.leave(number)
+        for end in ends:
+            self._limits.count(end.state, end.reason)
+        tell(self._observers, lambda observer: observer.trials_ended(ends))
+
+    def _timing(self, trials: Sequence[RunningTrial]) -> dict[str, Any]:
+        """Return what the trials cost. Of refilled lanes also the share of their segments, since the start, that was of use."""
+        timing = self._backend.timing([running.number for running in trials])
+        if problem := problem_of_timing(timing):
+            raise HyperlaxError(f"the backend returned {problem}.")
+        if "lane_segments" not in timing:
+            return timing
+        kept = sum(len(running.shown) for running in trials)
+        self._useful, self._lane_segments = self._useful + kept, self._lane_segments + timing["lane_segments"]
+        useful = self._useful + sum(len(running.shown) for running in self._running.values())
+        share = useful / self._lane_segments if self._lane_segments else 0.0
+        return {**timing, "useful_lane_segments": kept, "useful_share": share}
+
+    def _save(self) -> None:
+        """Save what is in lanes. After a slow save the next one waits longer."""
+        began, least = time.monotonic(), self._settings.checkpoint_seconds
+        self._backend.save()
+        now = time.monotonic()
+        self._save_at = now + (least and max(least, (now - began) / LARGEST_SHARE))
+
+
+def _matrix(rows: Sequence[Sequence[float]], columns: int) -> np.ndarray:
+    """Return float64[segments, columns]."""
+    return np.array(rows, np.float64).reshape(len(rows), columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from hyperlax.errors import UsageError
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
 from hyperlax.sampler_checks import check_search
-from hyperlax.study import database, findings
+from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
-from hyperlax.study.findings import Analyse
 from hyperlax.study.journal import Journal
-from hyperlax.study.launcher import write_pages
+from hyperlax.study.live import LiveStudy
 from hyperlax.study.projection import unrecorded_trials
+from hyperlax.study.record import StudyRecord
 from hyperlax.study.refusals import ending_on_refusal, run_again
 from hyperlax.study.state import open_state
 from hyperlax.study.summary import print_best
@@ -70,7 +70,7 @@ def invalidate(
     root: Path,
     trials: Sequence[int],
     reason: str | None,
-    analyse: Analyse = write_pages,
+    write_pages: Callable[[StudyRecord, Path], None],
 ) -> int:
     """Make COMPLETE trials FAIL, say which, write the analysis again. Returns 0.
 
@@ -92,8 +92,9 @@ def invalidate(
             for trial in state.invalidate(trials, text):
                 values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its record is kept.")
-            for work in findings.prepare(analyse, arguments, recipe, manifest, directory, state):
-                work()
+            live = LiveStudy(arguments, recipe, directory, manifest, state)
+            for record, where in live.analyses():
+                write_pages(record, where)
             if any(trial.state.name == "COMPLETE" for trial in state.trials()):
                 print_best(state, objectives)
             else:

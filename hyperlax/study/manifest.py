@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from hyperlax.arguments import SWITCHES, StudyArguments, flag_of
+from hyperlax.backends.base import Backend
 from hyperlax.errors import UsageError
 from hyperlax.files import write_json
 from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
+from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.reading import DAMAGED, fits, read_json
 from hyperlax.recipe import Changes, Recipe, apply, dotted
 from hyperlax.resumed_arguments import SEARCH, SWEEP, going_on
@@ -52,16 +54,13 @@ class Manifest:
 
 
 def describe(
-    arguments: StudyArguments,
+    arguments: StudyArguments | PopulationArguments,
     recipe: Recipe,
     reference: ReferenceReturns,
-    *,
     first_trials: list[dict[str, Any]],
-    device: str,
-    lanes: int,
-    packing: Mapping[str, Any],
+    backend: Backend,
 ) -> Manifest:
-    """The manifest of a study that begins now."""
+    """Return the manifest of a study that begins now."""
     return Manifest(
         arguments=arguments.to_json(),
         command=search_command(arguments, recipe, study_directory(arguments, recipe)),
@@ -75,10 +74,10 @@ def describe(
         space=space_to_json(recipe.space),
         first_trials=first_trials,
         versions=installed_versions(),
-        device=device,
+        device=backend.device,
         reference=vars(reference).copy(),
-        lanes=lanes,
-        packing=packing,
+        lanes=backend.lanes,
+        packing=backend.packing,
     )
 
 
@@ -156,8 +155,10 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def search_command(arguments: StudyArguments, recipe: Recipe, directory: StudyDirectory) -> str:
-    """The command line that gives this study from nothing: every argument written out, or its file where the space is its own."""
+def search_command(arguments: StudyArguments | PopulationArguments, recipe: Recipe, directory: StudyDirectory) -> str:
+    """Return the command line that begins this study: every argument written out, or its file where the space is its own."""
+    if isinstance(arguments, PopulationArguments):
+        return _population_command(arguments)
     if recipe.changes:
         return shlex.join(["hyperlax", "run-study", str(directory.file)])
     words = ["hyperlax", SWEEP if arguments.is_sweep else SEARCH]
@@ -174,18 +175,32 @@ def search_command(arguments: StudyArguments, recipe: Recipe, directory: StudyDi
 
 
 def resume_command(directory: Path) -> str:
-    """The command line that goes on with the study in a directory."""
-    return going_on(directory, SWEEP if _is_sweep(directory / "study.json") else SEARCH)
+    """Return the command line that resumes the study in a directory."""
+    return going_on(directory, _command_of(directory / "study.json"))
 
 
-def _is_sweep(path: Path) -> bool:
-    """Whether study.json is a sweep's. One that cannot be read is taken for a search's: whoever resumes it is told."""
+def _command_of(path: Path) -> str:
+    """Return the command that began a study. One whose study.json cannot be read counts as a search: its resume says so."""
     try:
         stored = read_json(path)
     except UsageError:
-        return False
+        return SEARCH
     arguments = stored.get("arguments") if isinstance(stored, dict) else None
-    return isinstance(arguments, dict) and arguments.get("sampling_method") is not None
+    if not isinstance(arguments, dict):
+        return SEARCH
+    if "population_size" in arguments:
+        return "pbt"
+    return SEARCH if arguments.get("sampling_method") is None else SWEEP
+
+
+def _population_command(arguments: PopulationArguments) -> str:
+    words = ["hyperlax", "pbt"]
+    for name, value in arguments.to_json().items():
+        if isinstance(value, bool):
+            words += [] if value else [flag_of(name)]
+        else:
+            words += [flag_of(name), str(value)]
+    return shlex.join(words)
 
 
 def _same_entries(stored: Mapping[str, Any], now: Mapping[str, Any], where: str, advice: str) -> None:

@@ -22,8 +22,7 @@ from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import StudyDirectory, holder_of
 from hyperlax.study.importances import importances
-from hyperlax.study.pbt_schedule import SCHEDULE_FILE, replay_command
-from hyperlax.study.pedigree import lineage_of, told_intervals
+from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.state import trial_record
 
@@ -73,8 +72,8 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
             trials = opened.trials()
     lineage = None
     if isinstance(arguments, PopulationArguments):
-        trials = told_intervals(trials, arguments.population_size)
-        lineage = lineage_of(trials, arguments.population_size, replay_command(root / SCHEDULE_FILE))
+        trials = finished_intervals(trials, arguments.population_size)
+        lineage = lineage_of(trials, arguments.population_size, root)
     record = StudyRecord(
         directory=root,
         study_name=arguments.study_name,

@@ -1,315 +1,194 @@
-"""The loop of population-based training: decide, record, train an interval, save, write, tell; until the budget is spent.
+"""The trials of population-based training: each is a member over one interval, and continues as the next one.
 
-A run is a study in which a trial is a member over one interval. What is decided follows from the seed and from what was told, so
-it is read from the database where it is recorded and decided again where it is not. The members' state is saved before an interval
-is told: whatever is lost after that is made again from it, to the bit.
+Trial interval x members + member is a member over an interval. How a trial begins follows from the seed and from what was recorded
+before, so it is read from the database where it is recorded, and decided again where it is not. The backend saves the members
+before an interval is recorded. Whatever is lost after that is trained again, to the bit.
 """
 
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial
 
-from hyperlax.agent import save_agent
-from hyperlax.checkpoints import Checkpoint, Head
-from hyperlax.engine.population import Measured, Point, Population
-from hyperlax.envs import canonical
+from hyperlax.backends.base import Backend
 from hyperlax.errors import HyperlaxError
-from hyperlax.files import write_json
-from hyperlax.metrics import ReferenceReturns
-from hyperlax.output import heard, printing_to_whoever_listens
+from hyperlax.output import heard
 from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
-from hyperlax.recipe import Recipe
 from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.samplers.fixed import FixedSampler
-from hyperlax.schedulers.base import CopyFrom
-from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions, ranking
-from hyperlax.schedulers.registry import EXPLORERS
-from hyperlax.study import findings
-from hyperlax.study.agents import about_recipe, about_training, agent_path
-from hyperlax.study.batch_files import TrialEnd, judge_all, write_batch
-from hyperlax.study.database import StudyDatabase
-from hyperlax.study.directory import StudyDirectory
-from hyperlax.study.generation_files import outcome_of
-from hyperlax.study.manifest import Manifest
-from hyperlax.study.pbt_schedule import SCHEDULE_FILE, describe_schedule, replay_command
-from hyperlax.study.pedigree import Pedigree
+from hyperlax.schedulers.base import CopyFrom, Shown
+from hyperlax.study.agents import about_recipe, write_agents
+from hyperlax.study.batch_files import Rows, TrialEnd, write_batch
+from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, score_of
+from hyperlax.study.live import LiveStudy
+from hyperlax.study.loop import Resumed
 from hyperlax.study.progress import clock
-from hyperlax.study.record import StudyRecord
-from hyperlax.study.state import StudyState
-from hyperlax.study.stopping import Stop, stopping_on_signals
-from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
+from hyperlax.trial import BatchResult, HparamBatch, Trial
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = "population.npz"
 PAGES_SECONDS = 60.0
 """Between two writings of the pages while members train."""
 
 
-class PopulationLoop:
-    """A run while it lasts. make: the members, called only if anything is left to train."""
+class PopulationTrials:
+    """The trials of a population. first: gives the hyperparameters of the first interval. changed: called when pages are due."""
 
-    def __init__(
-        self,
-        arguments: PopulationArguments,
-        recipe: Recipe,
-        directory: StudyDirectory,
-        manifest: Manifest,
-        make: Callable[[], Population],
-        analyse: Callable[[StudyRecord], None],
-    ):
-        self._arguments, self._recipe = arguments, recipe
-        self._directory, self._manifest = directory, manifest
-        self._make, self._analyse = make, analyse
-        self._reference = ReferenceReturns(**manifest.reference)
-        self._checkpoint = Checkpoint(directory.checkpoints / CHECKPOINT, 0.0)
-        self._schedule_file = directory.root / SCHEDULE_FILE
-        self._stop = Stop()
-        self._watched = heard(sys.stderr)
-        self._best = -np.inf
-        self._began = self._drawn = time.monotonic()
+    def __init__(self, live: LiveStudy, first: Callable[[], list[dict[str, Any]]], changed: Callable[[], None]):
+        assert isinstance(live.arguments, PopulationArguments)
+        self._live, self._state, self._arguments = live, live.state, live.arguments
+        self.survived: dict[int, int] = {}
+        self._first, self._changed = first, changed
+        self._space = SearchSpace(live.recipe.space)
+        self._members, self._intervals = self._arguments.population_size, self._arguments.num_intervals
+        self._lines = _Lines(self._arguments)
 
-    def run(self) -> int:
-        """Train what is missing and say how it ended, with the exit status."""
-        arguments = self._arguments
-        self._directory.check_database(arguments.study_name, is_population=True)
-        self._manifest.write(self._directory.manifest)
-        database = StudyDatabase(self._directory.database, arguments.study_name, arguments.objectives)
-        space = SearchSpace(self._recipe.space)
-        sampler = FixedSampler(space, (), arguments.population_size)
-        self._state = StudyState(database, self._directory, space, sampler, self._recipe.config.algorithm, (OBJECTIVE,))
-        with closing(self._state), stopping_on_signals(self._stop), printing_to_whoever_listens():
-            self._state.describe(
-                {
-                    "recipe": self._recipe.name,
-                    "environment": canonical(arguments.env_config),
-                    "versions": self._manifest.versions,
-                    "search_space": self._manifest.space,
-                }
+    def recorded(self) -> dict[int, CopyFrom]:
+        """Return how the recorded trials began."""
+        return {
+            trial.number: CopyFrom(trial.number if parent is None else parent, self._space.decode(trial.params))
+            for trial in self._state.trials()
+            for parent in [trial.user_attrs[PARENT]]
+        }
+
+    def resume(self, backend: Backend) -> Resumed:
+        """Return where training continues: after the interval that was saved last, or from the beginning."""
+        frozen = self._state.trials()
+        trials = {trial.number: self._state.trial(trial) for trial in frozen}
+        restored = [(trials[result.number], result) for result in backend.restore(trials, trials.keys())]
+        begin = min((result.number for _, result in restored), default=0)
+        shown = {trial.number: Shown(np.array([[score_of(trial)]]), True) for trial in frozen[:begin]}
+        self._lines.begin(begin // self._members, [score_of(trial) for trial in frozen[:begin]])
+        if restored:
+            log.info("The members continue from step %d.", max(result.curve.steps[-1] for _, result in restored))
+        elif any(trial.state.is_finished() for trial in frozen):
+            log.warning(
+                "The members train again from the beginning; what is recorded of them has to come out the same."
             )
-            self._state.discard_incomplete()
-            self._state.load()
-            self._pedigree = Pedigree(self._state, space, arguments.population_size)
-            if not self._is_over():
-                self._train()
-            return self._end()
+        self._asked = bool(restored)
+        return Resumed(shown, restored, [], self._members * self._intervals - begin)
 
-    def _train(self) -> None:
-        """Interval after interval, from the last that was saved."""
-        members = self._make()
-        interval, before, cost = self._restored(members)
-        self._best = max((_highest(past.scores) for past in self._pedigree.history()), default=-np.inf)
-        self._began, began_at = time.monotonic(), interval
-        while interval < self._arguments.num_intervals and not self._stop.is_set() and not self._has_failed():
-            trials = self._decide(interval)
-            source = self._pedigree.source(interval)
-            point, timing = members.advance(interval, trials, source.tolist())
-            measured = Measured(point, _summed(cost, timing))
-            inherited = {name: values[source] for name, values in before.items()}
-            self._save(members, interval, inherited, measured)
-            self._finish(members, interval, inherited, measured)
-            self._say(interval, source, measured, interval + 1 - began_at)
-            interval, before, cost = interval + 1, point, {}
+    def ask(self) -> list[Trial]:
+        """Return the trials of the first interval, once."""
+        if self._asked:
+            return []
+        self._asked = True
+        if not self._state.trials():
+            self._insert(0, {member: CopyFrom(member, params) for member, params in enumerate(self._first())})
+        return [self._state.trial(trial) for trial in self._state.trials()[: self._members]]
 
-    def _is_over(self) -> bool:
-        return self._pedigree.finished() >= self._arguments.num_intervals or self._has_failed()
+    def start(self, numbers: Collection[int]) -> None:
+        """Note that members train."""
+        self._state.start(numbers)
 
-    def _has_failed(self) -> bool:
-        """Whether nobody is left to go on from."""
-        finished = self._pedigree.finished()
-        return finished > 0 and not np.isfinite(self._pedigree.scores(finished - 1)).any()
+    def requeue(self, numbers: Collection[int]) -> None:
+        """Do nothing: an interval that did not end is trained again from the one before."""
 
-    def _decide(self, interval: int) -> list[Trial]:
-        """The trials of an interval, which are recorded by now and RUNNING."""
-        if not self._pedigree.trials(interval):
-            size = self._arguments.population_size
-            if interval == 0:
-                source, params = list(range(size)), scheduler_of(self._arguments, self._recipe).first()
-            else:
-                scheduler = scheduler_of(self._arguments, self._recipe, self._pedigree.began())
-                decisions = scheduler.decide(self._pedigree.shown()).values()
-                copies = [decision for decision in decisions if isinstance(decision, CopyFrom)]
-                source, params = [copy.source % size for copy in copies], [dict(copy.params) for copy in copies]
-            self._pedigree.record(interval, source, params)
-        frozen = self._pedigree.trials(interval)
-        self._state.start(trial.number for trial in frozen)
-        return [self._state.trial(trial) for trial in frozen]
+    def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
+        """Return the successors of an interval's trials, which are recorded by now."""
+        first = min(copies) + self._members
+        if len(self._state.trials()) <= first:
+            self._insert(first, {number + self._members: copy for number, copy in sorted(copies.items())})
+        trials = self._state.trials()
+        self._lines.copies = sum(copy.source != number for number, copy in copies.items())
+        return [
+            (copy.source, self._state.trial(trials[number + self._members])) for number, copy in sorted(copies.items())
+        ]
 
-    def _restored(self, members: Population) -> tuple[int, Point, dict[str, Any]]:
-        """The interval to train next, the evaluation that it begins with, and what that cost if it was made now."""
-        found = self._checkpoint.load()
-        if found is None or not found[0].goes_on(members.identity()):
-            if self._pedigree.finished():
-                log.warning(
-                    "The members train again from the beginning; what is told of them has to come out the same."
-                )
-            begun = members.begin()
-            return 0, begun.point, begun.timing
-        head, arrays = found
-        members.restore(arrays)
-        done = head.segments - 1
-        measured = Measured(_named("after", arrays), {**head.timing, "predicted_seconds": None})
-        self._decide(done)
-        self._finish(members, done, _named("before", arrays), measured)
-        log.info("The members go on from step %d.", members.steps[head.segments])
-        return head.segments, measured.point, {}
-
-    def _save(self, members: Population, interval: int, before: Point, measured: Measured) -> None:
-        """The members as they are at the end of an interval, and all that is to be told of it."""
-        numbers = tuple(trial.number for trial in self._pedigree.trials(interval))
-        timing = {name: float(value) for name, value in measured.timing.items() if value is not None}
-        points = {f"before_{name}": values for name, values in before.items()}
-        points |= {f"after_{name}": values for name, values in measured.point.items()}
-        head = Head(numbers, members.identity(), interval + 1, timing)
-        self._checkpoint.save(head, {**points, **members.save()})
-
-    def _finish(self, members: Population, interval: int, before: Point, measured: Measured) -> None:
-        """Write an interval's files, then tell Optuna. What is told already has to be the same."""
-        arguments = self._arguments
-        trials = [self._state.trial(frozen) for frozen in self._pedigree.trials(interval)]
-        steps = members.steps[interval], members.steps[interval + 1]
-        outcomes = tuple(
-            outcome_of(trial, member, before, measured, steps, members.num_parameters(), arguments)
-            for member, trial in enumerate(trials)
-        )
-        if interval < self._pedigree.finished():
-            self._compare(interval, trials, outcomes)
-            return
-        if interval + 1 == arguments.num_intervals:
-            self._write_agent(members, trials, outcomes)
+    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialEnd]:
+        """Write an interval's files, then the database. What is recorded already has to be the same."""
+        interval, live = self.super_batch(batch.numbers[0]), self._live
+        ends = live.scoring.ends(batch, result)
+        before = [self._state.trials()[number] for number in batch.numbers]
+        if before[0].state.is_finished():
+            self._compare(interval, ends, before)
+            return ends
+        if interval + 1 == self._intervals:
+            best = max(ends, key=lambda end: (_score(end), -end.number))
+            about = {"study": self._arguments.study_name, **about_recipe(live.recipe)}
+            write_agents(live.directory.root, about, batch, result, [best.number] if best.state == "COMPLETE" else [])
         path = self._state.new_batch(interval)
-        batch = HparamBatch(tuple(trials))
-        ends = write_batch(
-            path,
-            batch,
-            BatchResult(outcomes, measured.timing),
-            self._reference,
-            self._recipe.space,
-            arguments.aggregate,
-        )
+        write_batch(path, batch, result, ends)
         self._state.record(ends, path)
         for end in ends:
             if end.state == "FAIL":
-                log.warning("member %d: %s. It is replaced.", end.number % arguments.population_size, end.reason)
+                log.warning("member %d: %s. It is replaced.", end.number % self._members, end.reason)
+        self._lines.write(interval, ends, result.timing.get("steps_per_second"))
+        if self._lines.are_pages_due():
+            self._changed()
+        return ends
 
-    def _write_agent(self, members: Population, trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> None:
-        """The policy of the best member at the end, before its batch is complete: nothing is trained after that."""
-        best = int(ranking(self._scores(trials, outcomes))[0])
-        if outcomes[best].state == "COMPLETE":
-            about = {"study": self._arguments.study_name, **about_recipe(self._recipe)}
-            about |= about_training(trials[best], outcomes[best])
-            save_agent(agent_path(self._directory.root, trials[best].number), members.policy(best), about)
+    def super_batch(self, number: int) -> int:
+        """Return the interval of a trial."""
+        return number // self._members
 
-    def _compare(self, interval: int, trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> None:
-        now = self._scores(trials, outcomes)
-        if not np.array_equal(now, self._pedigree.scores(interval), equal_nan=True):
+    def _insert(self, first: int, began: Mapping[int, CopyFrom]) -> None:
+        """Add the trials of an interval to the study."""
+        interval, attributes = first // self._members, []
+        for number, copy in began.items():
+            parent = copy.source if interval else None
+            member = number % self._members
+            attributes.append({MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval})
+        self._state.append([self._encoded(dict(copy.params)) for copy in began.values()], attributes)
+
+    def _encoded(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Return values of a recipe as Optuna keeps them."""
+        encoded = dict(params)
+        for name, distribution in self._space.optuna.items():
+            if isinstance(distribution, CategoricalDistribution):
+                same = (choice for choice in distribution.choices if self._space.means(name, choice, params[name]))
+                encoded[name] = next(same)
+        return encoded
+
+    def _compare(self, interval: int, ends: Sequence[TrialEnd], before: Sequence[FrozenTrial]) -> None:
+        now = np.array([_score(end) if end.state == "COMPLETE" else np.nan for end in ends])
+        if not np.array_equal(now, [score_of(trial) for trial in before], equal_nan=True):
             raise HyperlaxError(
-                f"{self._directory.root}: interval {interval} comes out otherwise than it did: the saved state is lost, and this "
-                "machine or its packages are not those that the run began on. Begin anew with another --output-root."
+                f"{self._live.directory.root}: interval {interval} comes out otherwise than it did: the saved state is lost, and "
+                "this machine or its packages are not those that the run began on. Start again with another --output-root."
             )
 
-    def _scores(self, trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> np.ndarray:
-        batch, result = HparamBatch(tuple(trials)), BatchResult(tuple(outcomes), {})
-        ends = judge_all(batch, result, self._reference, self._recipe.space, self._arguments.aggregate)
-        return np.array([_score(end) for end in ends])
 
-    def _say(self, interval: int, source: np.ndarray, measured: Measured, done: int) -> None:
-        """One line an interval, and the pages now and then."""
-        scores, total = self._pedigree.scores(interval), self._arguments.num_intervals
-        self._best = max(self._best, _highest(scores))
-        finite, now = scores[np.isfinite(scores)], time.monotonic()
+class _Lines:
+    """A line on standard error for every interval."""
+
+    def __init__(self, arguments: PopulationArguments):
+        self._total, self._stream = arguments.num_intervals, heard(sys.stderr)
+        self.copies = 0
+
+    def begin(self, interval: int, scores: Sequence[float]) -> None:
+        """Note with which interval this process begins, and what the members scored before."""
+        self._first, self._best = interval, max((score for score in scores if np.isfinite(score)), default=-np.inf)
+        self._began = self._pages = time.monotonic()
+
+    def write(self, interval: int, ends: Sequence[TrialEnd], speed: float | None) -> None:
+        """Write the line of an interval."""
+        finite = [_score(end) for end in ends if end.state == "COMPLETE"]
+        self._best = max([self._best, *finite])
+        left = (time.monotonic() - self._began) / (interval + 1 - self._first) * (self._total - interval - 1)
         parts = [
-            f"interval {interval + 1}/{total}",
+            f"interval {interval + 1}/{self._total}",
             f"best so far {self._best:.6g}",
-            f"median {np.median(finite):.6g}" if len(finite) else "every member failed",
-            f"{int((source != np.arange(len(source))).sum())} copies",
-            f"{measured.timing['steps_per_second']:,.0f} steps/s",
-            f"{clock((now - self._began) / done * (total - interval - 1))} left",
+            f"median {np.median(finite):.6g}" if finite else "every member failed",
+            f"{self.copies} copies",
+            f"{speed or 0:,.0f} steps/s",
+            f"{clock(left)} left",
         ]
-        print("  ".join(parts), file=self._watched, flush=True)
-        if now - self._drawn > PAGES_SECONDS:
-            self._write_pages()
-            self._drawn = time.monotonic()
+        print("  ".join(parts), file=self._stream, flush=True)
 
-    def _end(self) -> int:
-        """Pages and schedule of what there is, what to do next, and the exit status."""
-        finished, total = self._pedigree.finished(), self._arguments.num_intervals
-        best = self._pedigree.best_at_the_end()
-        if finished == total and best is not None:
-            self._write_schedule(best)
-        if finished:
-            self._write_pages()
-            print(f"Report: {self._directory.report}")
-        if self._has_failed():
-            print(
-                f"Every member failed in interval {finished - 1}; the reasons are in {self._directory.root / 'trials.csv'}."
-            )
-            return 1
-        if finished < total:
-            command = resume_command(self._directory.root)
-            print(f"Interrupted after {finished} of {total} intervals, the members are saved. To go on:\n  {command}")
-            return self._stop.exit_status
-        assert best is not None
-        size, value = (
-            self._arguments.population_size,
-            self._pedigree.scores(total - 1)[best % self._arguments.population_size],
-        )
-        print(f"Best at the end: member {best % size} (trial {best}), return {value:.6g}.")
-        print(f"Train fresh agents along its schedule:\n  {replay_command(self._schedule_file)}")
-        return 0
-
-    def _write_schedule(self, best: int) -> None:
-        """`pbt_schedule.json` of the trials that lead to the best."""
-        path = self._pedigree.lineage("").path(best)
-        trials = self._state.trials()
-        records = [self._state.record_of(trials[number]) for number in path]
-        write_json(self._schedule_file, describe_schedule(self._arguments, self._recipe, records))
-
-    def _write_pages(self) -> None:
-        told = self._state.trials()[: self._pedigree.finished() * self._arguments.population_size]
-        parts = (self._arguments, self._recipe, self._manifest, self._directory, self._state, told)
-        lineage = self._pedigree.lineage(replay_command(self._schedule_file))
-        self._analyse(replace(findings.record_of(*parts), lineage=lineage))
-
-
-def scheduler_of(
-    arguments: PopulationArguments, recipe: Recipe, recorded: Mapping[int, CopyFrom] | None = None
-) -> PopulationBasedTraining:
-    """Make the scheduler of a run. recipe: its space is explored. recorded: how trials began."""
-    options = PopulationOptions(
-        recipe.space, arguments.population_size, arguments.num_intervals, arguments.quantile, arguments.seed
-    )
-    return PopulationBasedTraining(options, EXPLORERS[arguments.explore].explore, recorded)
-
-
-def resume_command(root: Path) -> str:
-    return shlex.join(["hyperlax", "pbt", "--resume-from", str(root)])
-
-
-def _named(prefix: str, arrays: dict[str, np.ndarray]) -> Point:
-    start = f"{prefix}_"
-    return {name.removeprefix(start): values for name, values in arrays.items() if name.startswith(start)}
-
-
-def _summed(before: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
-    """What an interval cost, with what the beginning before it did."""
-    added = ("programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds")
-    return {name: value + before.get(name, 0) if name in added else value for name, value in timing.items()}
-
-
-def _highest(scores: np.ndarray) -> float:
-    return scores[np.isfinite(scores)].max(initial=-np.inf)
+    def are_pages_due(self) -> bool:
+        """Return whether it is time to write the pages again."""
+        is_due = time.monotonic() - self._pages > PAGES_SECONDS
+        if is_due:
+            self._pages = time.monotonic()
+        return is_due
 
 
 def _score(end: TrialEnd) -> float:
-    return end.metrics[OBJECTIVE] if end.state == "COMPLETE" else np.nan
+    return end.metrics[OBJECTIVE] if end.state == "COMPLETE" else -np.inf

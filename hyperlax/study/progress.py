@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
+from hyperlax.constraints import are_satisfied
 from hyperlax.output import heard
+from hyperlax.study.batch_files import TrialEnd
+from hyperlax.study.observer import Observer, Training
+from hyperlax.study.record import StudyRecord
 
 _CLEAR = "\r\x1b[K"
 _TICK_SECONDS = 0.5
@@ -204,6 +208,55 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class ProgressLine(Observer):
+    """An observer that has a `Progress` follow the search, then the confirmation. show: makes it."""
+
+    def __init__(self, show: Callable[..., Progress] = Progress):
+        self._show, self._progress = show, None
+
+    def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
+        self._record = snapshot()
+
+    def training_started(self, training: Training) -> None:
+        record, is_search = self._record, training.task == "search"
+        self._leading, direction = next(iter(record.objectives.items()))
+        named = {} if is_search else {"task": training.task}
+        progress = self._progress = self._show(training.total, self._leading, direction, **named)
+        for trial in record.trials if is_search else ():
+            if trial.state != "RUNNING":
+                wins = trial.state == "COMPLETE" and trial.feasible
+                progress.finished(trial.number, trial.state, trial.values[self._leading] if wins else None)
+        if training.steps is not None:
+            progress.expect(training.steps)
+        backend = training.backend
+
+        def at_work() -> AtWork:
+            preparing = backend.preparing
+            return AtWork(max(0, backend.occupied - preparing), preparing, training.lanes)
+
+        progress.ask(at_work)
+        self._constraints = record.arguments.get("constraints", []) if is_search else None
+        progress.__enter__()
+
+    def steps_done(self, steps: int) -> None:
+        if self._progress:
+            self._progress.stepped(steps)
+
+    def trials_ended(self, ends: list[TrialEnd]) -> None:
+        if not self._progress:
+            return
+        for end in ends:
+            own = self._constraints
+            wins = end.state == "COMPLETE" and own is not None and are_satisfied(own, end.metrics)
+            self._progress.finished(end.number, end.state, end.metrics[self._leading] if wins else None)
+        self._progress.batch_ended()
+
+    def training_ended(self) -> None:
+        progress, self._progress = self._progress, None
+        if progress:
+            progress.__exit__(None, None, None)
 
 
 @dataclass(eq=False)

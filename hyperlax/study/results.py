@@ -1,4 +1,4 @@
-"""Whether what a runner returned for a batch is what `hyperlax.trial.BatchResult` promises."""
+"""Checks of what a backend returns: each result has to be what `SegmentResult` promises."""
 
 from __future__ import annotations
 
@@ -9,57 +9,42 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.files import escaped, json_text
-from hyperlax.stays import Stay
 from hyperlax.study.reasons import cause_of_error
-from hyperlax.trial import MEASURED, STATES, BatchResult, Curve, HparamBatch, Outcome
+from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult
 
 
-def problem_of(batch: HparamBatch, result: Any, seeds: int) -> str | None:
-    """What was returned and what is needed instead; None for a sound result. What raises when it is looked at is not sound."""
+def problem_of(result: SegmentResult, seeds: int) -> str | None:
+    """Return what was found and what is needed instead; None for a sound result. What cannot be read is not sound."""
     try:
-        problem = next(_problems(batch, result, seeds), None)
+        return next(_problems(result, seeds), None)
     except Exception as error:
-        problem = f"what cannot be read: {cause_of_error(error)}"
-    return problem and f"the runner returned {problem}"
+        return f"a result that cannot be read: {cause_of_error(error)}"
 
 
-def _problems(batch: HparamBatch, result: Any, seeds: int) -> Iterator[str]:
-    if not isinstance(result, BatchResult):
-        yield f"{_shown(result)}; a BatchResult is needed"
-        return
-    outcomes, wanted = result.outcomes, list(batch.numbers)
-    if not isinstance(outcomes, (tuple, list)) or not all(isinstance(outcome, Outcome) for outcome in outcomes):
-        yield f"the outcomes {_shown(outcomes)}; a tuple of Outcomes is needed"
-        return
-    numbers = [outcome.number for outcome in outcomes]
-    if not all(map(_is_whole, numbers)) or numbers != wanted:
-        yield f"outcomes of {_numbers(numbers)}; those of {_numbers(wanted)} are needed, in this order"
-    for outcome in outcomes:
-        yield from (f"for trial {outcome.number} {problem}" for problem in _problems_of_outcome(outcome, seeds))
-    yield from _problems_of_timing(result.timing)
+def problem_of_timing(timing: Any) -> str | None:
+    """Return what is wrong with the timing of a batch, None if it can be written as JSON."""
+    if not isinstance(timing, dict):
+        return f"the timing {_shown(timing)}; a dictionary is needed"
+    for name, value in timing.items():
+        try:
+            json_text({name: value}).encode()
+        except (TypeError, ValueError):
+            return f"the timing {_shown(name)}: {_shown(value)}, which JSON has no form for"
+    return None
 
 
-def _problems_of_outcome(outcome: Outcome, seeds: int) -> Iterator[str]:
-    if not isinstance(outcome.state, str) or outcome.state not in STATES:
-        yield f"the state {_shown(outcome.state)}; {', '.join(STATES[:-1])} or {STATES[-1]} is needed"
-    if not isinstance(outcome.reason, str) or bool(outcome.reason.strip()) != (outcome.state != "COMPLETE"):
-        needed = "none" if outcome.state == "COMPLETE" else "a text"
-        yield f"the state {outcome.state} with the reason {_shown(outcome.reason)}; {needed} is needed"
-    for name, is_sound, words in _NUMBERS:
-        if not is_sound(value := getattr(outcome, name)):
+def _problems(result: SegmentResult, seeds: int) -> Iterator[str]:
+    for name, is_sound, words in _FIELDS:
+        if not is_sound(value := getattr(result, name)):
             yield f"the {name} {_shown(value)}; {words} is needed"
-    if outcome.policy is not None and not isinstance(outcome.policy, Policy):
-        yield f"the policy {_shown(outcome.policy)}; a Policy or None is needed"
-    if not isinstance(outcome.stays, tuple) or not all(isinstance(stay, Stay) for stay in outcome.stays):
-        yield f"the stays {_shown(outcome.stays)}; a tuple of Stays is needed"
-    if isinstance(outcome.curve, Curve):
-        yield from _problems_of_curve(outcome.curve, seeds)
+    if isinstance(result.curve, Curve):
+        yield from _problems_of_curve(result.curve, seeds)
     else:
-        yield f"the curve {_shown(outcome.curve)}; a Curve is needed"
+        yield f"the curve {_shown(result.curve)}; a Curve is needed"
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether a value is a whole number that int64 holds; True and False are none."""
+    """Return whether a value is an integer that int64 holds. True and False are not."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         return False
     return -(2**63) <= int(value) < 2**63
@@ -73,12 +58,22 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (float, np.floating)) or _is_whole(value)
 
 
-WHOLE = "a whole number of at most 64 bits"
-_NUMBERS = (
+def _are_intervals(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, LaneInterval) for one in value)
+
+
+WHOLE = "an integer of at most 64 bits"
+_FIELDS = (
+    ("repetition", _is_whole, WHOLE),
+    ("segments", _is_whole, WHOLE),
+    ("is_done", lambda value: isinstance(value, bool), "True or False"),
+    ("fault", lambda value: isinstance(value, str) and bool(value.strip()), "a text"),
     ("num_parameters", _is_whole, WHOLE),
     ("train_seconds", _is_number, "a number of at most 64 bits"),
     ("lane", _is_whole_or_none, f"{WHOLE} or None"),
     ("fault_step", _is_whole_or_none, f"{WHOLE} or None"),
+    ("policy", lambda value: value is None or isinstance(value, Policy), "a Policy or None"),
+    ("intervals", lambda value: _are_intervals(value), "a tuple of LaneIntervals"),
 )
 
 
@@ -96,25 +91,14 @@ def _problems_of_curve(curve: Curve, seeds: int) -> Iterator[str]:
 
 
 def _kind(value: Any) -> str:
-    """An array's kind of numbers and its dimensions: "f2"; "" for anything else."""
+    """Return an array's kind of numbers and its dimensions, e.g. "f2"; "" for anything else."""
     if not isinstance(value, np.ndarray):
         return ""
     return f"{'iu' if value.dtype.kind in 'iu' else value.dtype.kind}{value.ndim}"
 
 
-def _problems_of_timing(timing: Any) -> Iterator[str]:
-    if not isinstance(timing, dict):
-        yield f"the timing {_shown(timing)}; a dictionary is needed"
-        return
-    for name, value in timing.items():
-        try:
-            json_text({name: value}).encode()
-        except (TypeError, ValueError):
-            yield f"the timing {_shown(name)}: {_shown(value)}, which JSON has no form for"
-
-
 def _shown(value: Any) -> str:
-    """A value in a few words."""
+    """Return a value in a few words."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{list(value.shape)}"
     try:
@@ -122,9 +106,3 @@ def _shown(value: Any) -> str:
     except Exception as error:
         return f"an object of type {type(value).__name__} whose repr raises {cause_of_error(error)}"
     return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def _numbers(numbers: list[Any]) -> str:
-    if not numbers:
-        return "no trial"
-    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(map(_shown, numbers))}"

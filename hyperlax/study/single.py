@@ -1,33 +1,36 @@
-"""`run-single-hp`: one configuration, trained without a study."""
+"""`run-single-hp` and `pbt-replay`: one configuration, or a schedule of them, trained without a study."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hyperlax.agent import save_agent
 from hyperlax.arguments import SingleArguments
+from hyperlax.backends.base import Backend
 from hyperlax.envs import canonical, slug
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import write_json
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
-from hyperlax.study.batch_files import TrialEnd, failed_batch, mark_complete, write_tables
+from hyperlax.study.batch_files import Scoring, TrialEnd, mark_complete, write_tables
 from hyperlax.study.directory import make_directory
+from hyperlax.study.limits import Limits
+from hyperlax.study.loop import Loop, Settings
 from hyperlax.study.manifest import installed_versions
-from hyperlax.study.reasons import cause_of_error
+from hyperlax.study.pbt_schedule import SCHEDULE_FILE, Schedule, changing, configurations
 from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.study.refusals import ending_on_refusal
-from hyperlax.study.results import problem_of
 from hyperlax.study.stopping import Stop, stopping_on_signals
-from hyperlax.study.training import SingleRunner, reference_returns, runner_of_single
-from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
+from hyperlax.study.training import MakeBackend, local_backend, reference_returns, single_config
+from hyperlax.study.trials import FixedTrials
+from hyperlax.trial import BatchResult, HparamBatch, Trial
 
 log = logging.getLogger(__name__)
 
@@ -35,85 +38,122 @@ LEADING = "peak_performance"
 
 
 def run_single(
-    arguments: SingleArguments,
-    recipe: Recipe,
-    algorithm: AlgorithmConfig,
-    runner: SingleRunner | None = None,
-    kind: str = "single",
-    beside: Mapping[str, Any] | None = None,
+    arguments: SingleArguments, recipe: Recipe, algorithm: AlgorithmConfig, make_backend: MakeBackend = local_backend
 ) -> int:
     """Train one configuration, write its files, print its metrics. Returns the exit status.
 
     0: done. 1: the training failed, the reason is printed. 130 or 143: interrupted, nothing is written. UsageError before anything
-    runs for what cannot. runner: what trains, by default the engine. kind: what the directory is named after. beside: name ->
-    content of further JSON files.
+    runs for what cannot.
     """
-    from hyperlax.analysis.pages import write_learning_curve
+    backend = make_backend(single_config(arguments, algorithm), None)
+    return _run(arguments, recipe, algorithm, backend, "single", {})
 
-    runner = runner or runner_of_single(arguments, algorithm)
-    reference = reference_returns(arguments.env_config)
+
+def replay(arguments: SingleArguments, recipe: Recipe, schedule: Schedule) -> int:
+    """Train `num_seeds` agents from scratch along a schedule, write their files, print their metrics. Returns the exit status.
+
+    arguments: `params` names the schedule's file. UsageError, before anything runs, for a schedule that cannot be followed.
+    """
+    from hyperlax.backends.local import make_backend as make_local_backend
+
+    where = str(arguments.params)
+    configs = configurations(schedule, recipe.config.algorithm, where)
+    config = replace(single_config(arguments, configs[0]), space=changing(configs), lanes=1, configs=configs)
+    backend = make_local_backend(config)
+    _check_steps(schedule, backend.steps(Trial(0, config.base)), where)
+    beside = {SCHEDULE_FILE: {**vars(schedule), "schedule": list(schedule.schedule)}}
+    return _run(arguments, recipe, config.base, backend, "replay", beside)
+
+
+def path_of_recipe(schedule: Schedule) -> str:
+    """Return the recipe that a run began with, by its name if its file is gone."""
+    return schedule.recipe if Path(schedule.recipe).is_file() else schedule.algo_and_network_config
+
+
+def _run(
+    arguments: SingleArguments,
+    recipe: Recipe,
+    algorithm: AlgorithmConfig,
+    backend: Backend,
+    kind: str,
+    beside: Mapping[str, Any],
+) -> int:
+    """Train a configuration. kind: what the directory is named after. beside: name -> content of further JSON files."""
+    scoring = Scoring(reference_returns(arguments.env_config), aggregate=arguments.aggregate)
     parent = Path(arguments.output_root) / recipe.name / slug(arguments.env_config)
     with _ending_on_refusal(parent):
         make_directory(parent)
-    plan = runner.plan([Trial(0, algorithm)])
-    (batch,) = plan.batches
-    log.info("%s", plan.sentence())
-    stop = Stop()
-    with stopping_on_signals(stop):
+    found: list[tuple[HparamBatch, BatchResult, TrialEnd]] = []
+
+    def keep(batch: HparamBatch, result: BatchResult) -> list[TrialEnd]:
+        (end,) = scoring.ends(batch, result)
+        found.append((batch, result, end))
+        return [end]
+
+    limits = Limits(Stop())
+    settings = Settings(scoring, arguments.num_seeds, fatal=(MemoryError, HyperlaxError))
+    with closing(backend), stopping_on_signals(limits.stop):
         try:
-            result = _trained(runner, batch, arguments.num_seeds, stop)
-        except Interrupted:
-            print("Interrupted; nothing is written.")
-            return stop.exit_status
+            Loop(FixedTrials([Trial(0, algorithm)], keep), backend, None, settings, limits, ()).run()
+        except MemoryError as short:
+            raise HyperlaxError(f"{short}. Make networks, batches, replay or --num-seeds smaller.") from short
+    if not found:
+        print("Interrupted; nothing is written.")
+        return limits.stop.exit_status
+    ((batch, result, end),) = found
     with _ending_on_refusal(parent):
         directory = new_directory(parent, kind)
-        for name, content in (beside or {}).items():
+        for name, content in beside.items():
             write_json(directory / name, content)
-        (outcome,) = result.outcomes
-        if outcome.policy is not None:
-            about = {**about_recipe(recipe), **about_training(batch.trials[0], outcome)}
-            save_agent(directory / "agent", outcome.policy, about)
-        (end,) = ends = write_tables(directory, batch, result, reference, searched=(), aggregate=arguments.aggregate)
-        record = StudyRecord(
-            directory=directory,
-            study_name=directory.name,
-            recipe=recipe.name,
-            environment=canonical(arguments.env_config),
-            objectives={LEADING: METRICS[LEADING].direction},
-            arguments=arguments.to_json(),
-            command="",
-            versions=installed_versions(),
-            device=runner.device,
-            space={},
-            reference=reference,
-            trials=[_record(end, algorithm, directory)],
-            importances={},
-        )
-        write_learning_curve(record, directory / "learning_curve.html")
-        mark_complete(directory, ends)
+        _write(directory, arguments, recipe, backend.device, batch, result, end, scoring)
     return _print_end(end, directory)
 
 
-def _trained(runner: SingleRunner, batch: HparamBatch, seeds: int, stop: Stop) -> BatchResult:
-    """What the runner gives. Where it raises, or gives what is no result, the training has failed.
+def _check_steps(schedule: Schedule, steps: Sequence[int], where: str) -> None:
+    """Raise UsageError unless the steps of a schedule are the ends of the segments of its replay."""
+    for entry, start, end in zip(schedule.schedule, steps[:-1], steps[1:], strict=True):
+        if (entry.get("from_step"), entry.get("to_step")) != (start, end):
+            raise UsageError(
+                f"{where}: interval {entry['interval']} goes from step {entry.get('from_step')} to {entry.get('to_step')}; in a "
+                f"budget of {schedule.total_timesteps} steps and {len(schedule.schedule)} intervals it is {start} to {end}."
+            )
 
-    Raises:
-      Interrupted: the training was stopped.
-      HyperlaxError: it cannot run here, or not with the memory there is.
-    """
-    began, error = time.monotonic(), None
-    try:
-        result = runner.run(batch, should_stop=stop.is_set, report=lambda steps: None)
-        cause = problem_of(batch, result, seeds)
-        if cause is None:
-            return result
-    except (Interrupted, HyperlaxError):
-        raise
-    except MemoryError as short:
-        raise HyperlaxError(f"{short}. Make networks, batches, replay or --num-seeds smaller.") from short
-    except Exception as raised:
-        error, cause = raised, cause_of_error(raised)
-    return failed_batch(batch, cause, seeds, time.monotonic() - began, error)
+
+def _write(
+    directory: Path,
+    arguments: SingleArguments,
+    recipe: Recipe,
+    device: str,
+    batch: HparamBatch,
+    result: BatchResult,
+    end: TrialEnd,
+    scoring: Scoring,
+) -> None:
+    """Write the agent, the tables and the learning curve; `success.txt` last."""
+    from hyperlax.analysis.pages import write_learning_curve
+
+    (trial,), (outcome,) = batch.trials, result.outcomes
+    if outcome.policy is not None:
+        about = {**about_recipe(recipe), **about_training(trial, outcome)}
+        save_agent(directory / "agent", outcome.policy, about)
+    write_tables(directory, batch, result, [end])
+    record = StudyRecord(
+        directory=directory,
+        study_name=directory.name,
+        recipe=recipe.name,
+        environment=canonical(arguments.env_config),
+        objectives={LEADING: METRICS[LEADING].direction},
+        arguments=arguments.to_json(),
+        command="",
+        versions=installed_versions(),
+        device=device,
+        space={},
+        reference=scoring.reference,
+        trials=[_record(end, trial.algorithm, directory)],
+        importances={},
+    )
+    write_learning_curve(record, directory / "learning_curve.html")
+    mark_complete(directory, [end])
 
 
 def new_directory(parent: Path, kind: str) -> Path:

@@ -12,8 +12,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
-from hyperlax.study.findings import Analyse
 from hyperlax.study.manifest import resume_command
+from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Tracker(Protocol):
         ...
 
 
-class Tracking:
+class Tracking(Observer):
     """Has a tracker follow a study in a thread of its own: neither its faults nor its waiting cost a trial. Close it when done.
 
     tracker: None where the study is not tracked. root: the study's directory. stop: set when the study shall end; where that is
@@ -56,12 +56,12 @@ class Tracking:
         self._last: StudyRecord | None = None
         self._said = ""
 
-    def after(self, analyse: Analyse) -> Analyse:
+    def after(self, analyse: Callable[[StudyRecord, Path | None], None]) -> Callable[[StudyRecord, Path | None], None]:
         """The analysis, with the tracker following whenever its pages are written."""
         if self._tracker is None:
             return analyse
 
-        def both(record: StudyRecord, directory: Path) -> None:
+        def both(record: StudyRecord, directory: Path | None) -> None:
             analyse(record, directory)
             self.follow(lambda: record)
 
@@ -75,10 +75,14 @@ class Tracking:
         self._newest.append(self._last)
         self._begin(partial(self._catch_up, self._tracker))
 
-    def end(self, look: Callable[[], StudyRecord], status: int) -> None:
+    def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
+        """Have the tracker catch up with the study as it begins."""
+        self.follow(snapshot)
+
+    def study_ended(self, snapshot: Callable[[], StudyRecord], status: int) -> None:
         """Have the tracker catch up with a study that ends with this exit status, and wait for it."""
         if self._tracker is not None:
-            record, self._last = look(), None
+            record, self._last = snapshot(), None
             self._finish(self._tracker, record, status)
 
     def close(self) -> None:

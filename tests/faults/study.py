@@ -1,4 +1,4 @@
-"""A study as a process of its own, for the harness to kill: the toy runner, but real files, a real database and real pages."""
+"""A study as a process of its own, for the harness to kill: a fake backend, but real files, a real database and real pages."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hyperlax.study.launcher import run_study
-from hyperlax.trial import BatchResult
-from tests.fake_runner import FakeRunner
+from hyperlax.analysis.pages import write_pages
+from hyperlax.backends.base import Evicted
+from hyperlax.study.observer import Pages
+from hyperlax.study.run import run_study
+from hyperlax.trial import SegmentResult
+from tests.fake_backend import FakeBackend
 from tests.study_cases import MIXED, Case, arguments_of, recipe_of
 
 ARGUMENTS: dict[str, Any] = {"n_trials": 16, "sampler": "tpe", "optuna_study_batch_size": 8}
 IMPORTED_ONCE = [__name__, "hyperlax.analysis.pages", "alembic.command", "optuna.importance", "plotly.graph_objects"]
 
 
-class Slow(FakeRunner):
+class Slow(FakeBackend):
     """Takes long enough to be killed in the middle of it."""
 
-    def run(self, *args: Any, **kwargs: Any) -> BatchResult:
+    def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         time.sleep(0.05)
-        return super().run(*args, **kwargs)
+        return super().advance()
 
 
 def run_toy(root: Path, patience: float) -> tuple[int, str]:
-    """Start or resume a study of the toy runner, and kill it after so many seconds; its exit code and its errors.
+    """Start or resume a study of the fake, and kill it after so many seconds; its exit code and its errors.
 
     It is forked from a process that has imported all it needs: to kill an import shows nothing.
     """
@@ -48,4 +51,5 @@ def _start_or_resume(root: Path, errors: Path) -> None:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     case = Case(root, **ARGUMENTS)
     resume_from = case.directory if (case.directory / "study.json").exists() else None
-    sys.exit(run_study(arguments_of(case.root, **ARGUMENTS), recipe_of(MIXED), resume_from, Slow()))
+    arguments, pages = arguments_of(case.root, **ARGUMENTS), Pages(write_pages)
+    sys.exit(run_study(arguments, recipe_of(MIXED), resume_from, make_backend=Slow().bind, observers=[pages]))

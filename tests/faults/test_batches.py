@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from hyperlax.analysis.pages import write_pages
 from hyperlax.errors import UsageError
 from hyperlax.study.database import StudyDatabase
-from hyperlax.study.launcher import write_pages
 from hyperlax.study.maintenance import repair
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.faults.disk import refuse_each_write
 from tests.study_cases import Case, Killed, arguments_of, recipe_of
 
@@ -115,7 +115,7 @@ def check_words(refused: UsageError, path: Path, finding: str) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_batch_that_is_told_is_not_needed(tmp_path, whole, damage):
-    case, runner = copy_of(whole, tmp_path), FakeRunner()
+    case, runner = copy_of(whole, tmp_path), FakeBackend()
     DAMAGES[damage][0](last_batch(case) / "summary.csv")
     assert case.resume(runner) == 0
     assert runner.trained == [] and case.told() == whole.told()
@@ -131,21 +131,21 @@ def test_a_damaged_batch_that_is_not_told_is_refused_and_run_again_without_its_s
         check_words(refused.value, last_batch(case) / "summary.csv", finding)
     assert case.states()[:3] == ["COMPLETE"] * 3
     (last_batch(case) / "success.txt").unlink()
-    runner = FakeRunner()
+    runner = FakeBackend()
     assert case.resume(runner) == 0
     assert runner.trained == [3, 4, 5] and case.told() == whole.told()
 
 
 def test_a_study_whose_told_batch_is_gone_goes_on_with_its_pages(tmp_path, whole):
     case = copy_of(whole, tmp_path)
-    case.analyse = write_pages
+    case.write_pages = write_pages
     shutil.rmtree(last_batch(case))
     assert case.resume(n_trials=7) == 0
     assert case.told()[:6] == whole.told() and (case.directory / "report.html").exists()
 
 
 def test_a_batch_that_lost_its_success_and_was_told_is_not_told_twice(tmp_path, whole):
-    case, runner = copy_of(whole, tmp_path), FakeRunner()
+    case, runner = copy_of(whole, tmp_path), FakeBackend()
     (last_batch(case) / "success.txt").unlink()
     assert case.resume(runner) == 0
     assert runner.trained == [] and case.told() == whole.told()
@@ -170,7 +170,7 @@ def test_a_repair_that_needs_a_damaged_batch_changes_nothing_and_works_once_it_i
 
 
 def test_a_repair_without_the_success_of_a_damaged_batch_leaves_its_trials_to_be_run_again(tmp_path, whole):
-    case, runner = copy_of(whole, tmp_path), FakeRunner()
+    case, runner = copy_of(whole, tmp_path), FakeBackend()
     (case.directory / "optuna_study.db").unlink()
     (case.directory / "optuna_study.db.backup").unlink()
     (last_batch(case) / "summary.csv").unlink()

@@ -14,10 +14,10 @@ import optuna
 import pytest
 
 from hyperlax import cli, commands
+from hyperlax.analysis.pages import write_pages
 from hyperlax.errors import HyperlaxError
-from hyperlax.study.launcher import write_pages
 from hyperlax.study.manifest import resume_command
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.faults.disk import Disk, check_refusal, files, pages_at_most, refuse_each_write, writing_to
 from tests.study_cases import Case
 from tests.test_study_terminal import single
@@ -58,7 +58,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def case_that_is_whole(root: Path, n_trials: int) -> Case:
     case = Case(root, **{**SMALL, "n_trials": n_trials})
-    assert case.start(FakeRunner(lanes=1)) == 0
+    assert case.start(FakeBackend(lanes=1)) == 0
     return case
 
 
@@ -72,9 +72,9 @@ def go_on(case: Case, refused: HyperlaxError) -> int:
     if (case.directory / "study.json").exists():
         words = "The study ends here; all that is complete is kept. Free some space, then go on:\n  "
         assert str(refused).endswith(words + resume_command(case.directory))
-        return case.resume(FakeRunner(lanes=1))
+        return case.resume(FakeBackend(lanes=1))
     assert str(refused).endswith("No trial has run. Free some space, then run the command again.")
-    return case.start(FakeRunner(lanes=1))
+    return case.start(FakeBackend(lanes=1))
 
 
 def test_whatever_write_before_the_first_trial_finds_no_room_going_on_ends_it_as_if_nothing_had_been(tmp_path, half):
@@ -85,7 +85,7 @@ def test_whatever_write_before_the_first_trial_finds_no_room_going_on_ends_it_as
         return Case(tmp_path / str(number), **half.arguments)
 
     def start(case: Case) -> int:
-        return case.start(FakeRunner(lanes=1), timeout=1e-9)
+        return case.start(FakeBackend(lanes=1), timeout=1e-9)
 
     assert refuse_each_write(new, start, go_on, check) >= FIRST_WRITES
 
@@ -98,7 +98,7 @@ def test_whatever_write_of_a_trial_finds_no_room_going_on_ends_it_as_if_nothing_
         shutil.copytree(half.root, tmp_path / str(number))
         return Case(tmp_path / str(number), **SMALL)
 
-    assert refuse_each_write(copy, lambda case: case.resume(FakeRunner(lanes=1)), go_on, check) >= NEXT_WRITES
+    assert refuse_each_write(copy, lambda case: case.resume(FakeBackend(lanes=1)), go_on, check) >= NEXT_WRITES
 
 
 @pytest.mark.parametrize("command", [pytest.param("--retry-failed", marks=pytest.mark.slow), "invalidate"])
@@ -106,12 +106,12 @@ def test_whatever_write_of_an_amendment_finds_no_room_giving_the_command_again_d
     def run(case: Case) -> int:
         if command == "invalidate":
             return case.invalidate(0)
-        return case.resume(FakeRunner(lanes=1), retry_failed=True)
+        return case.resume(FakeBackend(lanes=1), retry_failed=True)
 
     fail = {0: "boom"} if command == "--retry-failed" else {}
     begun, expected = (Case(tmp_path / name, **SMALL) for name in ("begun", "expected"))
     for case in (begun, expected):
-        assert case.start(FakeRunner(lanes=1, fail=fail)) == 0
+        assert case.start(FakeBackend(lanes=1, fail=fail)) == 0
     assert run(expected) == 0
     ended = []
     for refuses in itertools.count(1):
@@ -142,7 +142,7 @@ def test_when_sqlite_itself_finds_the_disk_full_a_study_ends_in_a_sentence_and_g
 @pytest.mark.parametrize("page", ["report.html", "trials.csv"])
 def test_a_page_that_finds_no_room_ends_the_study_and_is_there_after_going_on(tmp_path, page):
     whole, case = (Case(tmp_path / name, n_trials=3) for name in ("whole", "full"))
-    whole.analyse = case.analyse = write_pages
+    whole.write_pages = case.write_pages = write_pages
     assert whole.start() == 0
     with writing_to(Disk(refuses=page)), pytest.raises(HyperlaxError, match=rf"{page}: No space left") as refused:
         case.start()
@@ -154,13 +154,13 @@ def test_a_page_that_finds_no_room_ends_the_study_and_is_there_after_going_on(tm
 def test_an_analysis_that_found_no_room_while_later_trials_ran_is_written_when_the_study_goes_on(tmp_path, whole):
     case, analysis = Case(tmp_path / "full", **SMALL), "optuna_exec_batch_0000/analysis"
     with writing_to(Disk(refuses=analysis)), pytest.raises(HyperlaxError, match=analysis) as refused:
-        case.start(FakeRunner(lanes=1))
+        case.start(FakeBackend(lanes=1))
     assert case.states() == ["COMPLETE"] * 2
     assert go_on(case, refused.value) == 0 and files(case) == files(whole)
 
 
 def test_other_slots_stop_when_a_write_finds_no_room(tmp_path):
-    runner = FakeRunner(lanes=1, slots=2)
+    runner = FakeBackend(lanes=1, slots=2)
     case = Case(tmp_path, n_trials=8, optuna_study_batch_size=8, runner_hparam_batch_size=1)
     with writing_to(Disk(refuses="summary.csv")), pytest.raises(HyperlaxError, match="summary.csv: No space left"):
         case.start(runner)
@@ -171,13 +171,13 @@ def test_what_is_told_before_the_disk_is_full_is_never_run_again(tmp_path):
     case = Case(tmp_path, n_trials=3, optuna_study_batch_size=1)
     with writing_to(Disk(refuses="optuna_exec_batch_0002")), pytest.raises(HyperlaxError):
         case.start()
-    runner = FakeRunner()
+    runner = FakeBackend()
     assert case.resume(runner) == 0 and runner.trained == [2]
 
 
 def test_the_command_says_it_in_one_sentence_and_exits_with_1(tmp_path, monkeypatch, capsys):
     def start(flags: object) -> int:
-        return Case(tmp_path, **SMALL).start(FakeRunner(lanes=1))
+        return Case(tmp_path, **SMALL).start(FakeBackend(lanes=1))
 
     kind, _ = commands.COMMANDS["optuna-hp-search"]
     monkeypatch.setitem(commands.COMMANDS, "optuna-hp-search", (kind, start))
@@ -193,11 +193,11 @@ def test_the_command_says_it_in_one_sentence_and_exits_with_1(tmp_path, monkeypa
 
 def test_a_single_training_that_finds_no_room_says_so(tmp_path):
     with writing_to(Disk(refuses="curves.csv")), pytest.raises(HyperlaxError) as refused:
-        single(tmp_path, FakeRunner())
+        single(tmp_path, FakeBackend())
     path = tmp_path / "sac_test" / "gymnax_pendulum" / "single_0000" / "curves.csv"
     words = "No space left on device. The training is not kept. Free some space, then run the command again."
     assert str(refused.value) == f"{path}: {words}"
-    assert single(tmp_path, FakeRunner()) == 0
+    assert single(tmp_path, FakeBackend()) == 0
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), sqlite3.IntegrityError("a bug")])
@@ -206,9 +206,9 @@ def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch, error):
         raise error
 
     case = Case(tmp_path, **SMALL)
-    monkeypatch.setattr("hyperlax.study.endings.write_batch", raise_it)
+    monkeypatch.setattr("hyperlax.study.trials.write_batch", raise_it)
     with pytest.raises(type(error), match="a bug"):
-        case.start(FakeRunner(lanes=1))
+        case.start(FakeBackend(lanes=1))
 
 
 def test_sql_that_is_wrong_keeps_its_traceback(tmp_path, monkeypatch):
@@ -217,4 +217,4 @@ def test_sql_that_is_wrong_keeps_its_traceback(tmp_path, monkeypatch):
         "hyperlax.study.database.StudyDatabase.start", lambda self, numbers: self._update("no = 1", [(0,)])
     )
     with pytest.raises(sqlite3.OperationalError, match="no such column"):
-        case.start(FakeRunner(lanes=1))
+        case.start(FakeBackend(lanes=1))

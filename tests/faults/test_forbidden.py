@@ -14,7 +14,7 @@ import pytest
 
 from hyperlax.errors import UsageError
 from hyperlax.resumed_arguments import read_stored
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.skipif(
@@ -65,7 +65,7 @@ def case(root: Path) -> Case:
 
 
 def test_a_resume_in_a_directory_that_cannot_be_written_is_refused(case):
-    before, runner = case.told(), FakeRunner()
+    before, runner = case.told(), FakeBackend()
     case.directory.chmod(0o555)
     with as_a_user(), pytest.raises(UsageError) as refused:
         case.resume(runner, n_trials=6)
@@ -75,7 +75,7 @@ def test_a_resume_in_a_directory_that_cannot_be_written_is_refused(case):
 
 
 def test_a_resume_with_a_database_that_cannot_be_written_is_refused(case):
-    before, runner, path = case.told(), FakeRunner(), case.directory / "optuna_study.db"
+    before, runner, path = case.told(), FakeBackend(), case.directory / "optuna_study.db"
     path.chmod(0o444)
     with as_a_user(), pytest.raises(UsageError) as refused:
         case.resume(runner, n_trials=6)
@@ -123,7 +123,7 @@ def test_a_new_study_where_nothing_can_be_written_is_refused_and_leaves_nothing(
     directory = (fresh.root, fresh.directory.parent, fresh.directory)[depth]
     directory.mkdir(parents=True)
     directory.chmod(0o555)
-    runner = FakeRunner()
+    runner = FakeBackend()
     with as_a_user(), pytest.raises(UsageError, match=r"\(Permission denied\)\. (Choose|Make)"):
         fresh.start(runner)
     assert runner.trained == [] and list(directory.iterdir()) == []
@@ -138,7 +138,7 @@ def test_a_file_system_that_is_read_only_is_refused(case, monkeypatch, command):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
         return real(path, flags, *args, **kwargs)
 
-    fresh, runner = Case(case.root / "fresh"), FakeRunner()
+    fresh, runner = Case(case.root / "fresh"), FakeBackend()
     monkeypatch.setattr(os, "open", read_only)
     with pytest.raises(UsageError, match=r"cannot be opened for writing \(Read-only file system\)\."):
         fresh.start(runner) if command == "start" else case.resume(runner, n_trials=6)

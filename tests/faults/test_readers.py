@@ -16,7 +16,7 @@ import pytest
 
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.study import database
-from tests.fake_runner import FakeRunner
+from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(240)
@@ -41,7 +41,7 @@ print(reads, most)
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Case:
     case = Case(tmp_path_factory.mktemp("whole"), **SMALL)
-    assert case.start(FakeRunner(lanes=1)) == 0
+    assert case.start(FakeBackend(lanes=1)) == 0
     return case
 
 
@@ -69,9 +69,9 @@ def held(path: Path, begin: str) -> Iterator[sqlite3.Connection]:
 
 def test_a_process_that_reads_all_trials_all_the_time_changes_nothing(tmp_path, whole):
     case = Case(tmp_path / "read", **SMALL)
-    assert case.start(FakeRunner(lanes=1), n_trials=1) == 0
+    assert case.start(FakeBackend(lanes=1), n_trials=1) == 0
     with reading(case.directory / "optuna_study.db", tmp_path / "done") as process:
-        runner = FakeRunner(lanes=1, after_batch=lambda count: time.sleep(0.1))
+        runner = FakeBackend(lanes=1, after_batch=lambda count: time.sleep(0.1))
         assert case.resume(runner, n_trials=24) == 0
         (tmp_path / "done").touch()
         said, errors = process.communicate(timeout=60)
@@ -83,11 +83,11 @@ def test_a_process_that_reads_all_trials_all_the_time_changes_nothing(tmp_path, 
 
 def test_a_reader_that_stays_longer_than_python_would_wait_is_waited_for(tmp_path, whole):
     case = Case(tmp_path / "held", **SMALL)
-    assert case.start(FakeRunner(lanes=1), n_trials=8) == 0
+    assert case.start(FakeBackend(lanes=1), n_trials=8) == 0
     began = time.monotonic()
     with held(case.directory / "optuna_study.db", "BEGIN") as reader:
         threading.Timer(PYTHONS_OWN_PATIENCE + 1, reader.rollback).start()
-        assert case.resume(FakeRunner(lanes=1)) == 0
+        assert case.resume(FakeBackend(lanes=1)) == 0
     assert time.monotonic() - began > PYTHONS_OWN_PATIENCE
     assert case.told() == whole.told()
 
@@ -97,13 +97,13 @@ def test_a_lock_that_outlasts_all_patience_ends_the_study_in_a_sentence_and_it_g
     tmp_path, monkeypatch, whole, begin
 ):
     case = Case(tmp_path / "held", **SMALL)
-    assert case.start(FakeRunner(lanes=1), n_trials=8) == 0
+    assert case.start(FakeBackend(lanes=1), n_trials=8) == 0
     path = case.directory / "optuna_study.db"
     with monkeypatch.context() as patch, held(path, begin):
         patch.setattr(database, "PATIENCE", 0.2)
         words = rf"{path}: database is locked\. The study ends here; .+ Close the program that holds it, then go on:"
         with pytest.raises(HyperlaxError, match=words) as refused:
-            case.resume(FakeRunner(lanes=1))
+            case.resume(FakeBackend(lanes=1))
     assert not isinstance(refused.value, UsageError)
-    assert case.resume(FakeRunner(lanes=1)) == 0
+    assert case.resume(FakeBackend(lanes=1)) == 0
     assert case.told() == whole.told()

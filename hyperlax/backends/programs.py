@@ -41,7 +41,7 @@ class Budget:
     spread: bool
 
     def lanes_for(self, share: float) -> int:
-        """Lanes of a program that a part of all trials needs."""
+        """Return the lanes of a program that a share of all trials needs."""
         expected = share * self.super_batch / (self.slots if self.spread else 1)
         return max(1, min(self.lanes, math.ceil(expected - 1e-9)))
 
@@ -54,7 +54,7 @@ def choose_paddings(
     packing: str,
     costs: Costs,
 ) -> list[Padding]:
-    """The paddings of a study's programs: of one for all ("pad"), none at all ("split": exact programs), or the cheapest mix.
+    """Return the paddings of a study's programs: one for all ("pad"), none ("split": exact programs), or the cheapest mix.
 
     The largest holds everything that the space can ask for.
     """
@@ -75,13 +75,13 @@ def choose_paddings(
 
     chosen = pack(groups, cost)
     paddings = [padding_of(group.structure) for group in chosen]
-    largest = max(range(len(paddings)), key=lambda i: probe.shape(base, paddings[i]).work(1.0))
+    largest = max(range(len(paddings)), key=lambda i: probe.shape(base, paddings[i]).flops(1.0))
     paddings[largest] = padding_of(chosen[largest].structure | whole)
     return paddings
 
 
 def shares(workload: Workload, base: AlgorithmConfig, space: Mapping[str, Distribution]) -> Mapping[Any, float]:
-    """Program -> the part of all trials that run in it, of those that a sample of the space needs."""
+    """Return for each program that a sample of the space needs the share of all trials that run in it."""
     sample = sample_of_space(base, space, SAMPLE)
     counted = Counter(workload.program(Trial(0, config)) for config in sample)
     return {program: count / SAMPLE for program, count in counted.items()}
@@ -95,24 +95,24 @@ def _predicted(probe: Workload, group: Group, budget: Budget, costs: Costs) -> f
     padding = padding_of(group.structure)
     programs: dict[Any, list[float]] = {}
     for config in group.members:
-        programs.setdefault(probe.shape(config, padding), []).append(probe.effort(Trial(0, config)))
+        programs.setdefault(probe.shape(config, padding), []).append(probe.num_updates(Trial(0, config)))
     compiling = training = 0.0
-    for program, efforts in programs.items():
-        share = len(efforts) / SAMPLE
+    for program, updates in programs.items():
+        share = len(updates) / SAMPLE
         lanes = budget.lanes_for(share)
         name = device.program_name(program, lanes, budget.num_seeds)
         compiling += (1 - (1 - share) ** budget.num_trials) * making_seconds(costs, probe.kind, name)
         load = Load(lanes * budget.num_seeds, program.steps_per_iteration, 0.0)
         training += sum(
-            weight * training_seconds(costs, probe.kind, load._replace(work=program.work(effort)), budget.run_length)
-            for effort, weight in _efforts_of_batches(efforts, expected_batches(budget.super_batch, share, lanes))
+            weight * training_seconds(costs, probe.kind, load._replace(flops=program.flops(most)), budget.run_length)
+            for most, weight in _updates_of_batches(updates, expected_batches(budget.super_batch, share, lanes))
         )
     return compiling + budget.num_trials / budget.super_batch * training / budget.slots
 
 
 @functools.cache
 def expected_batches(trials: int, share: float, lanes: int) -> float:
-    """How many batches of `lanes` hold those of some trials that need a program, each of which does by chance `share`.
+    """Return how many batches of `lanes` hold the trials that need a program, if each does with probability `share`.
 
     The mean of ceil(k / lanes) over the binomial distribution of k, which is the sum of P(k > i lanes) over all i.
 
@@ -130,11 +130,11 @@ def _binomial(n: int, k: int, p: float) -> float:
     return math.exp(log)
 
 
-def _efforts_of_batches(efforts: Sequence[float], batches: float) -> list[tuple[float, float]]:
-    """The effort of each batch of a super-batch: that of its most laborious trial, trials of like effort together.
+def _updates_of_batches(updates: Sequence[float], batches: float) -> list[tuple[float, float]]:
+    """Return the `num_updates` of each batch of a super-batch, that of its longest trial, and its weight.
 
     The weights add up to `batches`, which need not be whole.
     """
     count = max(1, math.ceil(batches - 1e-9))
-    ranked = sorted(efforts, reverse=True)
+    ranked = sorted(updates, reverse=True)
     return [(ranked[len(ranked) * i // count], batches / count) for i in range(count)]

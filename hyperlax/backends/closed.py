@@ -1,0 +1,234 @@
+"""Closed batches: the trials of a batch enter together, train on without waiting for anybody, and end together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hyperlax.backends.base import SHARED, Evicted
+from hyperlax.backends.lanes import Lanes, LanesBackend
+from hyperlax.engine import device
+from hyperlax.engine.checkpoint import CheckpointFile
+from hyperlax.engine.lanes import NoRoom, Preparation
+from hyperlax.engine.session import LaneSession
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Batch(Lanes):
+    """A batch on its way through a slot. refused: what compiling programs took that did not fit."""
+
+    session: LaneSession | None = None
+    trials: tuple[Trial, ...] = ()
+    lanes: int = 0
+    checkpoint: CheckpointFile | None = None
+    should_stop: Callable[[], bool] = lambda: False
+    refused: list[Preparation] = field(default_factory=list)
+    timing: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(trial.number for trial in self.trials)
+
+
+class ClosedBatches(LanesBackend):
+    """A backend whose trials train to their end by themselves, one batch a slot at a time.
+
+    A batch is saved at the ends of segments when that is due. One that raised is evicted. Where memory was short its program gets
+    fewer lanes, and if the batch still fits it starts again by itself.
+    """
+
+    def __init__(self, *args: Any, configs: Sequence[AlgorithmConfig] = (), **kwargs: Any):
+        """See `LanesBackend`. configs: one a segment, under which the only trial trains whatever its own says; for replays."""
+        super().__init__(*args, **kwargs)
+        self._configs = tuple(configs)
+        self._queue: list[_Batch] = []
+        self._urgent = 0
+        self._plan: tuple[Sequence[Trial], Plan] = ((), Plan((), 0, 0, None))
+        self._ended: dict[int, _Batch] = {}
+        self._stop = threading.Event()
+
+    def capacity(self) -> int:
+        """Return the lanes of the slots that no batch uses or waits for."""
+        return self.lanes * max(0, self.slots - len(self._used) - len(self._queue))
+
+    def plan(self, trials: Sequence[Trial]) -> Plan:
+        """Partition trials into batches; see `LanesBackend`."""
+        plan = super().plan(trials)
+        self._plan = (tuple(trials), plan)
+        return plan
+
+    def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
+        """Let trials wait for a slot. Return the numbers of all of them.
+
+        Those of the shared group wait as the batches of `plan`, behind all others; those of another group are one batch, which
+        comes first.
+        """
+        if group == SHARED:
+            planned, plan = self._plan
+            batches = plan.batches if planned == tuple(trials) else self.plan(trials).batches
+            self._queue += [self._batch(batch.trials, group) for batch in batches]
+        else:
+            self._queue.insert(self._urgent, self._batch(tuple(trials), group))
+            self._urgent += 1
+        return [trial.number for trial in trials]
+
+    def begin(self) -> None:
+        """Start waiting batches on free slots."""
+        while self._queue and len(self._used) < self.slots and not self._stop.is_set():
+            batch, self._urgent = self._queue.pop(0), max(0, self._urgent - 1)
+            used = {other.slot for other in self._used}
+            batch.slot = next(slot for slot in range(self.slots) if slot not in used)
+            if self._checkpoints:
+                self._checkpoints.prune(batch.numbers)
+                batch.checkpoint = self._checkpoints.file(batch.numbers)
+            self._used.append(batch)
+            self._start(batch)
+
+    def copy(self, source: int, into: Trial) -> None:
+        """Raise: nothing is decided about the trials of closed batches."""
+        raise NotImplementedError("trials of closed batches cannot be copied")
+
+    def leave(self, number: int) -> None:
+        """Let go of a trial: it waits no more, no more is heard of it, and nothing of it stays saved."""
+        for batch in [batch for batch in self._queue if number in batch.numbers]:
+            batch.trials = tuple(trial for trial in batch.trials if trial.number != number)
+            if not batch.trials:
+                self._queue.remove(batch)
+        for batch in self._used:
+            if number in batch.numbers:
+                batch.leaving.add(number)
+        self._ended.pop(number, None)
+        self._forget([number])
+
+    def save(self) -> None:
+        """Stop every batch at its next segment, and save it there. No more start. `advance` tells what ended meanwhile."""
+        self._stop.set()
+        self._wait()
+
+    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
+        """Return nothing: a saved batch continues as soon as `plan` has it start again."""
+        return ()
+
+    def timing(self, numbers: Collection[int]) -> dict[str, Any]:
+        """Return what the batch of these trials has cost."""
+        return self._ended[next(iter(numbers))].timing
+
+    def close(self) -> None:
+        """Let go of the threads, which stop at the next segment."""
+        self._stop.set()
+        super().close()
+
+    def _batch(self, trials: tuple[Trial, ...], group: int) -> _Batch:
+        algorithm, lanes = self._needs(HparamBatch(trials))
+        return _Batch(algorithm, 0, group, trials=trials, lanes=lanes, should_stop=self._stop.is_set)
+
+    def _occupied(self, lanes: _Batch) -> int:
+        return len(lanes.trials)
+
+    def _train(self, lanes: _Batch) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
+        batch = lanes
+        algorithm, batch.lanes = self._needs(HparamBatch(batch.trials))
+        if batch.lanes < len(batch.trials):
+            raise MemoryError(f"no memory for more than {batch.lanes} trials at once")
+        predicted = self._predicted_training(HparamBatch(batch.trials))
+        predicted += self._predicted_making(algorithm, batch.lanes)
+        session = batch.session = self._session(algorithm, batch.slot, batch.lanes)
+        self._prepare_batch(batch, session)
+        is_over = False
+        while not is_over:
+            if self._configs:
+                session.reconfigure(Trial(batch.trials[0].number, self._configs[session.watch.segments]))
+            results = session.advance()
+            is_over = session.is_over
+            if is_over:
+                self._registry.settle(algorithm, batch.lanes)
+                if not self._configs:
+                    self._learn_run(session, batch.trials)
+                batch.timing = self._timing(batch, session, results, predicted)
+            stop = not is_over and (batch.should_stop() or batch.leaving >= set(batch.numbers))
+            if batch.checkpoint and not is_over and (stop or batch.checkpoint.is_due()):
+                batch.checkpoint.save(*session.save())
+            yield [replace(result, is_done=is_over) for result in results], is_over or stop
+            if stop:
+                return
+
+    def _prepare_batch(self, batch: _Batch, session: LaneSession) -> None:
+        """Put the trials into lanes, as they were saved if that can continue here."""
+        for trial in batch.trials:
+            session.enter(trial)
+        self._prepare(session)
+        found = batch.checkpoint.load() if batch.checkpoint else None
+        if (
+            found is None
+            or found[0].trials != batch.numbers
+            or not found[0].is_compatible(session.identity(batch.trials))
+        ):
+            return
+        for number in batch.numbers:
+            session.leave(number)
+        session.restore(*found, {trial.number: trial for trial in batch.trials})
+        session.watch.resume(found[0])
+        step = session.segments.steps()[session.watch.segments]
+        log.info("Trials %s continue from step %d.", ", ".join(map(str, batch.numbers)), step)
+
+    def _timing(
+        self, batch: _Batch, session: LaneSession, results: Sequence[SegmentResult], predicted: float
+    ) -> dict[str, Any]:
+        """What the batch has cost, the programs included that were compiled before its own and did not fit."""
+        watch, refused = session.watch, sum(made.seconds for made in batch.refused)
+        steps = session.segments.steps()[watch.segments] * len(batch.trials) * session.program.seeds
+        timing = watch.timing()
+        return {
+            **timing,
+            "programs_compiled": timing["programs_compiled"] + sum(not made.cached for made in batch.refused),
+            "compile_seconds": timing["compile_seconds"] + refused,
+            "wall_seconds": timing["wall_seconds"] + refused,
+            "steps": steps,
+            "steps_per_second": steps / (watch.train + watch.evaluate),
+            "peak_memory_bytes": device.peak_memory_bytes(self._devices[batch.slot]),
+            "lanes": batch.lanes,
+            "useful_lane_segments": sum(max(len(result.curve.steps) - 1, 0) for result in results),
+            "predicted_seconds": predicted,
+        }
+
+    def _take(self, event: Any) -> Sequence[SegmentResult]:
+        batch: _Batch = event.lanes
+        if event.is_last:
+            self._used.remove(batch)
+            batch.session = None
+            if batch.timing:
+                self._ended |= dict.fromkeys(batch.numbers, batch)
+        return [result for result in event.results if result.number not in batch.leaving]
+
+    def _drop(self, lanes: _Batch, error: Exception) -> Sequence[Evicted]:
+        self._used.remove(lanes)
+        final = self._error_of(lanes, error)
+        if final is None:
+            self._queue.insert(0, lanes)
+            return []
+        self._forget(lanes.numbers)
+        return [Evicted(tuple(number for number in lanes.numbers if number not in lanes.leaving), final)]
+
+    def _forget(self, numbers: Collection[int]) -> None:
+        """Remove what was saved of these trials."""
+        if self._checkpoints:
+            self._checkpoints.forget(numbers)
+
+    def _error_of(self, batch: _Batch, error: Exception) -> Exception | None:
+        """What a batch that broke has raised; None where it can start again with fewer lanes, since memory was short."""
+        had_lanes, batch.session, batch.is_broken = batch.session is not None, None, False
+        if had_lanes and self._shrink(batch.algorithm, batch.lanes, error):
+            batch.refused += [error.preparation] if isinstance(error, NoRoom) else []
+            return None
+        if had_lanes and device.is_out_of_memory(error):
+            short = MemoryError(f"no memory for one trial: {' '.join(str(error).split())}")
+            short.__cause__ = error
+            return short
+        return error

@@ -1,0 +1,301 @@
+"""Trials in lanes of compiled JAX programs on this machine: what is common to closed batches and to lanes that are refilled.
+
+All that the caller sees happens in its thread. A thread a slot does nothing but train the sessions it is given, and tells the
+caller's thread what they showed, through a queue.
+"""
+
+from __future__ import annotations
+
+import queue
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from hyperlax.backends.base import SHARED, Evicted
+from hyperlax.engine import device
+from hyperlax.engine.algorithm import TrainingTask
+from hyperlax.engine.checkpoint import CheckpointManager, Metadata
+from hyperlax.engine.costs import Costs, Load, Run, making_seconds, training_seconds
+from hyperlax.engine.keys import SEARCH, Stream
+from hyperlax.engine.lanes import NoRoom
+from hyperlax.engine.packing import batches_of, makespan
+from hyperlax.engine.registry import Registry
+from hyperlax.engine.segments import Segments
+from hyperlax.engine.session import LaneSession, identity_of
+from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
+
+
+@dataclass(eq=False)
+class Lanes:
+    """The lanes of a program on a slot.
+
+    training: what its thread does now. is_broken: that raised. leaving: trials that nobody wants to hear of.
+    """
+
+    algorithm: Any
+    slot: int
+    group: int
+    training: Future[None] | None = None
+    is_broken: bool = False
+    leaving: set[int] = field(default_factory=set)
+
+
+class _Event(NamedTuple):
+    """The end of a segment. is_last: the thread has let go of the lanes."""
+
+    lanes: Any
+    results: Sequence[SegmentResult]
+    error: BaseException | None
+    is_last: bool
+
+
+class LanesBackend(ABC):
+    """A `hyperlax.backends.base.Backend` over the lanes of compiled programs. See its two kinds in the modules beside this."""
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        registry: Registry,
+        *,
+        seed: int,
+        slot_devices: Sequence[Any],
+        costs: Costs | None = None,
+        packing: Mapping[str, Any] | None = None,
+        stream: Stream = SEARCH,
+        repetitions: int | None = None,
+        checkpoints: CheckpointManager | None = None,
+    ):
+        """Make a backend without trials.
+
+        Args:
+          registry: Its programs.
+          costs: What earlier runs cost on this machine.
+          packing: How the programs were chosen.
+          stream: The random numbers of training and evaluation.
+          repetitions: Seeds of a trial, of which a program trains as many at once as it has.
+          checkpoints: Where trials are saved in the middle of their training; None saves nothing.
+        """
+        first = slot_devices[0]
+        self.lanes, self.slots = registry.lanes, len(slot_devices)
+        self.device = f"{first.device_kind} ({first.platform}), {self.slots} slots"
+        self._task, self._registry, self._packing = task, registry, dict(packing or {})
+        self._seed, self.stream, self._repetitions = seed, stream, repetitions
+        self._costs = costs or Costs(first.device_kind, first.platform, None)
+        self._devices, self._checkpoints = list(slot_devices), checkpoints
+        self._used: list[Any] = []
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(self.slots, thread_name_prefix="slot")
+
+    @property
+    def packing(self) -> dict[str, Any]:
+        """How the programs were chosen, and under "lanes" how many each has run with, by its fingerprint."""
+        return {**self._packing, "lanes": self._registry.settled()}
+
+    @property
+    def occupied(self) -> int:
+        """Lanes that hold a trial."""
+        return sum(self._occupied(lanes) for lanes in tuple(self._used))
+
+    @property
+    def preparing(self) -> int:
+        """Lanes that hold a trial whose program is still being compiled."""
+        sessions = [(lanes, lanes.session) for lanes in tuple(self._used)]
+        return sum(self._occupied(lanes) for lanes, s in sessions if s is None or not s.program.is_ready)
+
+    @abstractmethod
+    def capacity(self) -> int:
+        """Return how many trials are worth entering at once."""
+
+    @abstractmethod
+    def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
+        """Give trials lanes. Return the numbers of those that got one."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Start in the background what `advance` will wait for."""
+
+    @abstractmethod
+    def copy(self, source: int, into: Trial) -> None:
+        """Let a new trial continue from the state of another."""
+
+    @abstractmethod
+    def leave(self, number: int) -> None:
+        """Free the lane of a trial."""
+
+    @abstractmethod
+    def save(self) -> None:
+        """Save what is in lanes, between two segments."""
+
+    @abstractmethod
+    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
+        """Put back what was saved of the unfinished trials, and return where they stand."""
+
+    @abstractmethod
+    def timing(self, numbers: Collection[int]) -> dict[str, Any]:
+        """Return what trials that ended together have cost."""
+
+    def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
+        """Block until at least one trial has something to tell, and return what each such trial showed, by number.
+
+        Return nothing if nothing trains.
+        """
+        results: list[SegmentResult] = []
+        evicted: list[Evicted] = []
+        while True:
+            self.begin()
+            happened = list(self._happened())
+            for event in happened:
+                if event.is_last:
+                    event.lanes.training = None
+                if event.error is None:
+                    results += self._take(event)
+                elif isinstance(event.error, Exception):
+                    evicted += self._drop(event.lanes, event.error)
+                else:
+                    raise event.error
+            if not happened or any(event.error is None for event in happened) or evicted:
+                numbered = [eviction for eviction in evicted if eviction.numbers]
+                return sorted(results, key=lambda result: result.number), numbered
+
+    def plan(self, trials: Sequence[Trial]) -> Plan:
+        """Partition trials into batches that can each share a program, the longest first.
+
+        Before them come the saved batches that can continue to the same bits; of others the reason is logged.
+        """
+        saved = list(self._saved(trials))
+        taken = {number for batch, _ in saved for number in batch.numbers}
+        rest = [trial for trial in trials if trial.number not in taken]
+        batches = batches_of(rest, self._task.program, self._registry.lanes_of, self._task.num_updates)
+        expected = [(self._predicted_training(batch), batch) for batch in batches]
+        expected.sort(key=lambda pair: -pair[0])
+        whole = self._task.run_length.num_evaluations
+        continued = [
+            (self._predicted_training(batch) * (1 - metadata.segments / whole), batch) for batch, metadata in saved
+        ]
+        durations, made = [], set[Any]()
+        for seconds, batch in (ordered := [*continued, *expected]):
+            program, lanes = self._needs(batch)
+            durations.append(seconds + (0.0 if program in made else self._predicted_making(program, lanes)))
+            made.add(program)
+        known = sum(map(self._is_known, made))
+        return Plan(tuple(batch for _, batch in ordered), len(made), known, makespan(durations, self.slots))
+
+    def steps(self, trial: Trial) -> list[int]:
+        """Return the environment steps of one seed at each evaluation of a trial, the one before training included."""
+        return Segments.of(self._task.run_length, self._task.program(trial).steps_per_iteration).steps()
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.shutdown()
+
+    @abstractmethod
+    def _occupied(self, lanes: Any) -> int:
+        """Return how many lanes hold a trial."""
+
+    @abstractmethod
+    def _train(self, lanes: Any) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
+        """Train in the slot's thread; what the trials show after each segment, and whether it is the last."""
+
+    @abstractmethod
+    def _take(self, event: _Event) -> Sequence[SegmentResult]:
+        """Note the end of a segment; what the caller hears of it."""
+
+    @abstractmethod
+    def _drop(self, lanes: Any, error: Exception) -> Sequence[Evicted]:
+        """Let go of lanes whose program raised; what the caller hears of it."""
+
+    def _happened(self) -> Iterator[_Event]:
+        """Wait for an event, unless none can come, and give all there are."""
+        if self._events.empty() and not any(lanes.training for lanes in self._used):
+            return
+        yield self._events.get()
+        while not self._events.empty():
+            yield self._events.get()
+
+    def _start(self, lanes: Lanes) -> None:
+        lanes.training = self._threads.submit(self._work, lanes)
+
+    def _work(self, lanes: Lanes) -> None:
+        try:
+            for results, is_last in self._train(lanes):
+                self._events.put(_Event(lanes, results, None, is_last))
+        except BaseException as error:
+            lanes.is_broken = True
+            self._events.put(_Event(lanes, (), error, True))
+
+    def _wait(self) -> None:
+        wait([lanes.training for lanes in self._used if lanes.training is not None])
+
+    def _session(self, algorithm: Any, slot: int, lanes: int, index: int = 0) -> LaneSession:
+        return LaneSession(
+            self._task,
+            self._registry.program(algorithm, self._devices[slot], lanes),
+            seed=self._seed,
+            repetitions=self._repetitions,
+            stream=self.stream,
+            place=(slot, index),
+        )
+
+    def _prepare(self, session: LaneSession) -> None:
+        """Make a session's program executable, and remember what that took."""
+        made, program = session.prepare(), session.program
+        if made.compilations:
+            name = self._name(program.algorithm, program.lanes)
+            self._costs.learn_program(self._task.kind, name, made.seconds, made.cached)
+
+    def _shrink(self, algorithm: Any, lanes: int, error: Exception) -> bool:
+        """Give a program that ran out of memory fewer lanes: as many as fit, or half. Return whether it can have fewer."""
+        traceback.clear_frames(error.__traceback__)  # they hold the arrays that filled the memory
+        if not device.is_out_of_memory(error) or lanes == 1:
+            return False
+        self._registry.shrink(algorithm, lanes, max(1, error.lanes) if isinstance(error, NoRoom) else lanes // 2)
+        return True
+
+    def _saved(self, trials: Sequence[Trial]) -> Iterator[tuple[HparamBatch, Metadata]]:
+        """The saved batches of these trials that can continue."""
+        by_number = {trial.number: trial for trial in trials}
+        for metadata in self._checkpoints.batches() if self._checkpoints else ():
+            if not set(metadata.trials) <= by_number.keys():
+                continue
+            batch = HparamBatch(tuple(by_number[number] for number in metadata.trials))
+            parts = (*self._needs(batch), self._registry.num_seeds, self._seed, self.stream)
+            if metadata.is_compatible(identity_of(self._task, batch.trials, *parts)):
+                yield batch, metadata
+
+    def _needs(self, batch: HparamBatch) -> tuple[Any, int]:
+        """The program of a batch and its lanes."""
+        program = self._task.program(batch.trials[0])
+        return program, self._registry.lanes_of(program)
+
+    def _learn_run(self, session: LaneSession, trials: Sequence[Trial]) -> None:
+        """Remember what a batch cost."""
+        program, watch = session.program, session.watch
+        iterations = session.segments.end(watch.segments)
+        episodes = (watch.segments + 1) * program.lanes * program.seeds * self._task.run_length.num_eval_episodes
+        load = self._load(program.algorithm, program.lanes, trials)
+        self._costs.learn_run(Run(self._task.kind, load, watch.train / iterations, watch.evaluate / episodes))
+
+    def _load(self, algorithm: Any, lanes: int, trials: Sequence[Trial]) -> Load:
+        flops = algorithm.flops(max(map(self._task.num_updates, trials)))
+        return Load(lanes * self._registry.num_seeds, algorithm.steps_per_iteration, flops)
+
+    def _predicted_training(self, batch: HparamBatch) -> float:
+        load = self._load(*self._needs(batch), batch.trials)
+        return training_seconds(self._costs, self._task.kind, load, self._task.run_length)
+
+    def _predicted_making(self, algorithm: Any, lanes: int) -> float:
+        if self._registry.is_ready(algorithm):
+            return 0.0
+        return making_seconds(self._costs, self._task.kind, self._name(algorithm, lanes))
+
+    def _name(self, algorithm: Any, lanes: int) -> str:
+        return device.program_name(algorithm, lanes, self._registry.num_seeds)
+
+    def _is_known(self, algorithm: Any) -> bool:
+        """Whether the program needs no compiling: it is in this process, or in the persistent cache."""
+        return self._registry.is_ready(algorithm) or self._costs.knows(
+            self._name(algorithm, self._registry.lanes_of(algorithm))
+        )

@@ -1,0 +1,112 @@
+"""Making a backend for a recipe on an environment: its programs, their lanes and slots, on this machine's devices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hyperlax.algorithms.padding import Padding
+from hyperlax.algorithms.workload import Workload
+from hyperlax.backends.base import EngineConfig
+from hyperlax.backends.closed import ClosedBatches
+from hyperlax.backends.lanes import LanesBackend
+from hyperlax.backends.open import OpenLanes
+from hyperlax.backends.programs import Budget, choose_paddings, shares
+from hyperlax.engine import device
+from hyperlax.engine.checkpoint import CheckpointManager
+from hyperlax.engine.keys import CONFIRMATION, SEARCH
+from hyperlax.engine.registry import Registry
+from hyperlax.engine.segments import Segments
+from hyperlax.errors import UsageError
+from hyperlax.reading import DAMAGED, fits
+
+
+def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = None) -> LanesBackend:
+    """Return a backend on this machine's devices. checkpoints: where it saves trials in the middle of their training.
+
+    Raises:
+      UsageError: the algorithm cannot act in the environment; the budget is smaller than the evaluations need, for some
+        choice of the search space; jax was started so that it would hang.
+    """
+    device.prepare_jax(config.compilation_cache)
+    base, space, environment, run_length = config.base, config.space, config.environment, config.run_length
+    Segments.of(run_length, Workload(base, space, environment, run_length).longest_iteration())
+    slots = device.slot_devices()[: 1 if config.kind == "population" else None]
+    costs = device.costs_of_device(config.compilation_cache)
+    paddings = _stored_paddings(config.chosen) if config.chosen else None
+    budget = _budget(config, slots, costs)
+    if paddings is None:
+        paddings = choose_paddings(base, space, environment, budget, config.packing, costs)
+    known = [trial.algorithm for trial in config.trials]
+    workload = Workload(base, space, environment, run_length, paddings, known)
+    registry = Registry(
+        budget.lanes,
+        config.num_seeds,
+        lanes_of=_lanes_of(config, workload, budget),
+        lanes_before=_lanes_before(config),
+        room=device.room_for_a_program if config.trials or not config.lanes else None,
+        refills=config.kind == "refilled",
+    )
+    packing = {
+        "super_batch": budget.super_batch,
+        "slots": budget.slots,
+        "automatic_lanes": budget.lanes if config.lanes is None else None,
+        "paddings": [padding.to_json() for padding in paddings],
+        "asked_lanes": config.lanes,
+    }
+    parts: dict[str, Any] = {
+        "seed": config.seed,
+        "slot_devices": slots,
+        "costs": costs,
+        "packing": packing,
+        "stream": CONFIRMATION if config.is_confirmation else SEARCH,
+        "repetitions": config.repetitions,
+        "checkpoints": checkpoints,
+    }
+    if config.kind == "closed":
+        return ClosedBatches(workload, registry, configs=config.configs, **parts)
+    return OpenLanes(workload, registry, may_shrink=config.kind == "refilled", **parts)
+
+
+def _budget(config: EngineConfig, slots: list[Any], costs: Any) -> Budget:
+    """What will run. The stored choices of a study that is resumed hold."""
+    chosen = config.chosen or {"super_batch": config.super_batch, "slots": len(slots)}
+    lanes = config.lanes or (len(config.trials) if config.trials else chosen.get("automatic_lanes"))
+    lanes = lanes or device.automatic_lanes(chosen["super_batch"], config.num_seeds, slots, costs)
+    return Budget(
+        config.run_length,
+        config.num_trials,
+        chosen["super_batch"],
+        config.num_seeds,
+        chosen["slots"],
+        lanes,
+        spread=config.lanes is None,
+    )
+
+
+def _lanes_before(config: EngineConfig) -> Mapping[str, int]:
+    """The lanes that programs have run with, which hold if none are known better."""
+    if config.trials or not config.chosen or config.chosen["asked_lanes"] != config.lanes:
+        return {}
+    return config.chosen["lanes"]
+
+
+def _lanes_of(config: EngineConfig, workload: Workload, budget: Budget) -> Callable[[Any], int]:
+    if config.trials:
+        counted = Counter(map(workload.program, config.trials))
+        return lambda program: -(-counted[program] // budget.slots)
+    share = shares(workload, config.base, config.space)
+    return lambda program: budget.lanes_for(share.get(program, 0.0))
+
+
+def _stored_paddings(chosen: Mapping[str, Any]) -> list[Padding]:
+    """The paddings that study.json keeps. UsageError if anything under `packing` is not what was written there."""
+    optional = dict.fromkeys(("automatic_lanes", "asked_lanes"), int | None)
+    numbers = {"super_batch": int, "slots": int, **optional, "lanes": dict[str, int]}
+    try:
+        if not all(fits(chosen[name], kind) for name, kind in numbers.items()):
+            raise TypeError(f"one of {', '.join(numbers)}")
+        return [Padding.from_json(padding) for padding in chosen["paddings"]]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UsageError(f"study.json: `packing` is not what Hyperlax writes there ({error}). {DAMAGED}") from error

@@ -1,0 +1,245 @@
+"""Open lanes: trials wait for a decision after every segment, leave, are replaced by others, or continue as copies."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hyperlax.backends.base import SHARED, Evicted
+from hyperlax.backends.lanes import Lanes, LanesBackend
+from hyperlax.engine import device
+from hyperlax.engine.checkpoint import Metadata, log_restart
+from hyperlax.engine.lanes import NoRoom
+from hyperlax.engine.session import LaneSession
+from hyperlax.trial import SegmentResult, Trial
+
+_SUMMED = (
+    "programs_compiled",
+    "compile_seconds",
+    "train_seconds",
+    "evaluate_seconds",
+    "wall_seconds",
+    "steps",
+    "lane_segments",
+)
+"""What of a `timing.json` adds up."""
+
+
+@dataclass(eq=False, kw_only=True)
+class _Pool(Lanes):
+    """A session and for whom it is. copies: with which it continues, source and trial each."""
+
+    session: LaneSession
+    copies: list[tuple[int, Trial]] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The trials in its lanes, from the next segment on."""
+        return [trial.number for trial in ([trial for _, trial in self.copies] or self.session.trials)]
+
+
+class OpenLanes(LanesBackend):
+    """A backend whose trials wait for a decision after every segment.
+
+    A program has at most one session a slot for trials of the shared group, and one in all for those of any other. As many train
+    at once as there are slots, and none waits for another: a slow one would let the others idle.
+    """
+
+    def __init__(self, *args: Any, may_shrink: bool = True, **kwargs: Any):
+        """See `LanesBackend`. may_shrink: a program whose memory is short gets fewer lanes. Those of a population
+        cannot: it is lost.
+        """
+        super().__init__(*args, **kwargs)
+        self._may_shrink = may_shrink
+        self._spent: Counter[str] = Counter()
+        self._told: dict[str, float] = dict.fromkeys(_SUMMED, 0)
+        self._began = time.perf_counter()
+
+    def capacity(self) -> int:
+        """Return how many lanes all slots have, less those that hold a trial."""
+        return max(0, self.lanes * self.slots - self.occupied)
+
+    def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
+        """Let trials begin with the next segment where most lanes are free. Return the numbers of those that got a lane."""
+        return [trial.number for trial in trials if self._enter(trial, repetition, group)]
+
+    def leave(self, number: int) -> None:
+        """Free the lane of a trial, once the segment under way there has ended."""
+        pool = self._pool_of(number)
+        if pool.training is not None:
+            pool.leaving.add(number)
+            return
+        pool.session.leave(number)
+        if pool.group != SHARED and not pool.session.trials:
+            self._close(pool)
+
+    def copy(self, source: int, into: Trial) -> None:
+        """Let a new trial continue from the state of trial `source`, from the next segment on.
+
+        All copies between two segments replace the trials that were in lanes: the first continues in lane 0, and so on by number.
+        """
+        pool = next(p for p in self._used if any(trial.number == source for trial in p.session.trials))
+        pool.copies.append((source, into))
+        pool.copies.sort(key=lambda pair: pair[1].number)
+
+    def begin(self) -> None:
+        """Let every session that has trials train a segment in the background."""
+        for pool in self._used:
+            if pool.training is None and pool.numbers:
+                self._start(pool)
+
+    def save(self) -> None:
+        """Save all lanes at the ends of their segments, in place of what was saved.
+
+        What was saved last of a population stays: its last interval may still have to be recorded.
+        """
+        self._wait()
+        sound = [pool for pool in self._used if pool.session.begun and not pool.is_broken]
+        if self._checkpoints and (sound or self._may_shrink):
+            self._checkpoints.save_pools([pool.session.save() for pool in sound])
+
+    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
+        """Continue from what was saved with the unfinished ones of its trials, and return where they stand.
+
+        Only before anything entered. trials: all that may have been in lanes then, by number.
+        """
+        standings: list[SegmentResult] = []
+        restored: set[int] = set()
+        for metadata, arrays in self._checkpoints.pools() if self._checkpoints else ():
+            wanted = [number for number in metadata.trials if number in unfinished and number not in restored]
+            if not wanted or not set(metadata.trials) <= trials.keys():
+                continue
+            pool = self._restored([trials[number] for number in metadata.trials], wanted, metadata, arrays)
+            if pool is not None:
+                standings += pool.session.standings()
+                restored |= set(wanted)
+        return sorted(standings, key=lambda result: result.number)
+
+    def timing(self, numbers: Collection[int]) -> dict[str, Any]:
+        """Return what all of it has cost since the last call, by the names of `timing.json`.
+
+        lane_segments: segments of all lanes, whether a trial was in them or not.
+        """
+        now = self.spent()
+        spent = {name: now[name] - self._told[name] for name in _SUMMED}
+        self._told = now
+        seconds = spent["train_seconds"] + spent["evaluate_seconds"]
+        return {
+            **spent,
+            "steps_per_second": spent["steps"] / seconds if seconds else 0.0,
+            "peak_memory_bytes": device.peak_memory_bytes(self._devices[0]),
+            "lanes": sum(pool.session.program.lanes for pool in self._used if pool.group == SHARED),
+            "predicted_seconds": None,
+        }
+
+    def spent(self) -> dict[str, float]:
+        """Return what all of it has cost in this process."""
+        total = self._spent.copy()
+        for pool in self._used:
+            total.update(_spent(pool.session))
+        return {**{name: total[name] for name in _SUMMED}, "wall_seconds": time.perf_counter() - self._began}
+
+    def _enter(self, trial: Trial, repetition: int, group: int) -> bool:
+        algorithm = self._task.program(trial)
+        pools = [p for p in self._used if p.training is None and (p.algorithm, p.group) == (algorithm, group)]
+        best = max(pools, key=_free, default=None)
+        slot = self._slot_to_open(algorithm, group, best if best and _free(best) else None)
+        if slot is not None:
+            best = self._open(algorithm, slot, group)
+        if best is None or not _free(best):
+            return False
+        best.session.enter(trial, repetition)
+        return True
+
+    def _slot_to_open(self, algorithm: Any, group: int, best: _Pool | None) -> int | None:
+        """Where a new session is better than the `best` there is: on a slot without one, if that has trials already."""
+        used = [pool.slot for pool in self._used if (pool.algorithm, pool.group) == (algorithm, group)]
+        if group != SHARED:
+            return None if used else 0
+        unused = [slot for slot in range(self.slots) if slot not in used]
+        return unused[0] if unused and (best is None or best.session.trials) else None
+
+    def _open(self, algorithm: Any, slot: int, group: int) -> _Pool:
+        for idle in [pool for pool in self._used if pool.algorithm != algorithm and not pool.session.trials]:
+            self._close(idle)
+        taken = {pool.session.place[1] for pool in self._used if pool.slot == slot}
+        index = next(index for index in itertools.count() if index not in taken)
+        session = self._session(algorithm, slot, self._registry.lanes_of(algorithm), index)
+        pool = _Pool(algorithm, slot, group, session=session)
+        self._used.append(pool)
+        return pool
+
+    def _close(self, pool: _Pool) -> None:
+        self._spent.update(_spent(pool.session))
+        self._used.remove(pool)
+
+    def _pool_of(self, number: int) -> _Pool:
+        return next(pool for pool in self._used if number in pool.numbers)
+
+    def _occupied(self, lanes: _Pool) -> int:
+        return len(lanes.numbers)
+
+    def _train(self, lanes: _Pool) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
+        session = lanes.session
+        if lanes.copies:
+            session.branch(lanes.copies)
+            lanes.copies = []
+        self._prepare(session)
+        results = session.advance()
+        self._registry.settle(lanes.algorithm, session.program.lanes)
+        yield results, True
+
+    def _take(self, event: Any) -> Sequence[SegmentResult]:
+        pool: _Pool = event.lanes
+        leaving, pool.leaving = pool.leaving, set()
+        for number in leaving:
+            self.leave(number)
+        return [result for result in event.results if result.number not in leaving]
+
+    def _drop(self, lanes: _Pool, error: Exception) -> Sequence[Evicted]:
+        """Close a session that broke. Where its memory was short, its trials restart in a program of fewer lanes."""
+        numbers = tuple(sorted(set(lanes.numbers) - lanes.leaving))
+        size = lanes.session.program.lanes
+        self._close(lanes)
+        if isinstance(error, NoRoom):
+            made = error.preparation
+            self._spent.update({"programs_compiled": int(not made.cached), "compile_seconds": made.seconds})
+        if not self._may_shrink and device.is_out_of_memory(error):
+            memory = MemoryError(f"no memory for {size} trials at once")
+            memory.__cause__ = error
+            return [Evicted(numbers, memory)]
+        return [Evicted(numbers, None if self._shrink(lanes.algorithm, size, error) else error)]
+
+    def _restored(
+        self, trials: Sequence[Trial], wanted: Sequence[int], metadata: Metadata, arrays: Mapping[str, Any]
+    ) -> _Pool | None:
+        """The pool that was saved with these trials, with the wanted ones in lanes; None, which is logged, where it cannot."""
+        algorithm = self._task.program(trials[0])
+        used = Counter(pool.slot for pool in self._used if pool.algorithm == algorithm)
+        pool = self._open(algorithm, min(range(self.slots), key=lambda slot: used[slot]), SHARED)
+        try:
+            pool.session.prepare(trials[0])
+            if metadata.is_compatible(pool.session.identity(trials)):
+                known = {trial.number: trial for trial in trials if trial.number in wanted}
+                pool.session.restore(metadata, arrays, known)
+                return pool
+            self._close(pool)
+        except Exception as error:
+            self._drop(pool, error)
+            log_restart(wanted, f"restoring raised {' '.join(str(error).split()) or type(error).__name__}")
+        return None
+
+
+def _free(pool: _Pool) -> int:
+    return pool.session.program.lanes - len(pool.numbers)
+
+
+def _spent(session: LaneSession) -> dict[str, float]:
+    """What a session has cost, to be summed over sessions."""
+    timing = session.watch.timing()
+    del timing["wall_seconds"]
+    return {**timing, "steps": session.steps, "lane_segments": session.watch.segments * session.program.lanes}

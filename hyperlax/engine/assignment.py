@@ -1,0 +1,133 @@
+"""A trial in a lane: what it has shown there, and when it was there. Numpy only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hyperlax.agent import Policy
+from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult, Trial
+
+SCORES = (*MEASURED, "finite")
+
+PROCESS = round(time.time(), 3)
+"""When this process began to count its seconds, in seconds since 1970."""
+_ZERO = time.perf_counter()
+
+
+@dataclass
+class LaneAssignment:
+    """A trial in a lane.
+
+    Args:
+      hypers: The trial's tree of numpy scalars.
+      repetition: The first of its seeds that it trains there.
+      entered: The session's clock at the start of its training, or of the training that it was copied from.
+      first: The segment of the budget at which it began; above 0 for a copy.
+      points: Its evaluations, [seeds] each.
+      policy: What it became, after its last segment.
+    """
+
+    trial: Trial
+    hypers: Any
+    num_parameters: int
+    repetition: int = 0
+    entered: int = 0
+    first: int = 0
+    points: list[dict[str, np.ndarray]] = field(default_factory=list)
+    train_seconds: float = 0.0
+    intervals: tuple[LaneInterval, ...] = ()
+    policy: Policy | None = None
+
+    @property
+    def segments(self) -> int:
+        """Segments that are done here."""
+        return len(self.points) - 1
+
+    @property
+    def reached(self) -> int:
+        """Segments of the budget that are done, those before it was copied included."""
+        return self.first + self.segments
+
+    @property
+    def fault(self) -> int | None:
+        """The first evaluation at which a seed was not finite."""
+        return next((i for i, point in enumerate(self.points) if not point["finite"].all()), None)
+
+    def stay(self, place: tuple[int, int], lane: int, began: float, ended: float) -> None:
+        """Note a time in a lane. place: a `LaneInterval`'s slot and pool."""
+        self.intervals = _extended(self.intervals, LaneInterval(*place, lane, PROCESS, began, ended))
+
+    def result(self, lane: int, steps: Sequence[int], episodes: int, budget: int) -> SegmentResult:
+        """Return where the trial stands. steps: environment steps of one seed at each evaluation of a whole training."""
+        fault, own = self.fault, steps[self.first :]
+        points = self.points[:fault]
+        seeds = len(self.points[0]["finite"])
+        columns = {
+            name: np.array([point[name] for point in points], np.float64).reshape(len(points), seeds)
+            for name in MEASURED
+        }
+        return SegmentResult(
+            number=self.trial.number,
+            repetition=self.repetition,
+            segments=self.segments,
+            curve=Curve(np.asarray(own[: len(points)], np.int64), episodes=episodes, budget=budget, **columns),
+            fault_step=None if fault is None else own[fault],
+            is_done=self.reached == len(steps) - 1,
+            lane=lane,
+            num_parameters=self.num_parameters,
+            train_seconds=self.train_seconds,
+            policy=self.policy,
+            intervals=self.intervals,
+        )
+
+    def save(self) -> dict[str, np.ndarray]:
+        """Return what `restore` takes."""
+        return {
+            "place": np.array([self.repetition, self.entered, self.first], np.int64),
+            "train_seconds": np.array(self.train_seconds),
+            "intervals": intervals_to_array(self.intervals),
+            **{name: np.stack([point[name] for point in self.points]) for name in SCORES},
+        }
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from what was saved."""
+        self.repetition, self.entered, self.first = (int(entry) for entry in arrays["place"])
+        self.train_seconds = float(arrays["train_seconds"])
+        self.intervals = intervals_from_array(arrays["intervals"])
+        columns = [arrays[name] for name in SCORES]
+        self.points = [dict(zip(SCORES, point, strict=True)) for point in zip(*columns, strict=True)]
+
+
+def seconds() -> float:
+    """Return the seconds since this process began to count; never less than before, whatever happens to the clock on the wall."""
+    return time.perf_counter() - _ZERO
+
+
+def intervals_to_array(intervals: Sequence[LaneInterval]) -> np.ndarray:
+    """Return float64[intervals, 6], which `intervals_from_array` takes."""
+    return np.array(intervals, np.float64).reshape(-1, len(LaneInterval._fields))
+
+
+def intervals_from_array(array: np.ndarray) -> tuple[LaneInterval, ...]:
+    """Return what `intervals_to_array` took."""
+    rows = array.tolist()
+    return tuple(LaneInterval(int(slot), int(pool), int(lane), *times) for slot, pool, lane, *times in rows)
+
+
+def _extended(intervals: tuple[LaneInterval, ...], interval: LaneInterval) -> tuple[LaneInterval, ...]:
+    """Return them with one more. If that continues the last one in its lane and process, the last one gets longer instead.
+
+    >>> first = LaneInterval(0, 0, 3, 100.0, 1.0, 2.0)
+    >>> [(interval.began, interval.ended) for interval in _extended((first,), first._replace(began=2.0, ended=5.0))]
+    [(1.0, 5.0)]
+    >>> [(interval.lane, interval.ended) for interval in _extended((first,), first._replace(lane=4))]
+    [(3, 2.0), (4, 2.0)]
+    """
+    if intervals and intervals[-1][:4] == interval[:4]:
+        return (*intervals[:-1], intervals[-1]._replace(ended=interval.ended))
+    return (*intervals, interval)

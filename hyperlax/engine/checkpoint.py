@@ -1,0 +1,217 @@
+"""Sessions saved in the middle of their training: one file each, of arrays and their metadata in JSON. Numpy only.
+
+A file is numpy's `.npz` without pickles, whose checksums tell a damaged one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from hyperlax.files import replacing
+from hyperlax.reading import fits
+
+log = logging.getLogger(__name__)
+
+METADATA, ARRAYS = "metadata", "arrays"
+LARGEST_SHARE = 0.1
+"""Of the time that may go into saving: after a slow save the next one waits longer."""
+_BATCH = re.compile(r"trial_\d+\.npz")
+_POOL = re.compile(r"pool_\d+\.npz")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The description of a saved session.
+
+    trials: their numbers in the order of the lanes. identity: by name, all that must be equal for training to continue to the same
+    bits. segments: how many are done. timing: what its `timing.json` would say so far.
+    """
+
+    trials: tuple[int, ...]
+    identity: dict[str, Any]
+    segments: int
+    timing: dict[str, float]
+
+    def is_compatible(self, identity: Mapping[str, Any]) -> bool:
+        """Return whether what has this identity now continues to the same bits; why not is logged."""
+        differing = [name for name in identity if identity[name] != self.identity.get(name)]
+        if differing:
+            name, was, now = differing[0], self.identity.get(differing[0]), identity[differing[0]]
+            log_restart(self.trials, f"saved with {name} {was}, now it is {now}")
+        return not differing
+
+
+def log_restart(trials: Sequence[int], why: str) -> None:
+    """Log that trials restart from the beginning although they were saved."""
+    plural = "" if len(trials) == 1 else "s"
+    verb = "restarts" if len(trials) == 1 else "restart"
+    log.warning("Trial%s %s %s from the beginning: %s.", plural, ", ".join(map(str, trials)), verb, why)
+
+
+class CheckpointFile:
+    """The file of one session. seconds: the least time between two saves; 0 saves whenever there is something to save."""
+
+    def __init__(self, path: Path, seconds: float):
+        self._path, self._timer = path, _Timer(seconds)
+
+    def is_due(self) -> bool:
+        """Return whether it is time to save again."""
+        return self._timer.is_due()
+
+    def load(self) -> tuple[Metadata, dict[str, np.ndarray]] | None:
+        """Return what was last saved; None if nothing was, or if it cannot be read, which is logged."""
+        if not self._path.exists():
+            return None
+        with _logging_damage(self._path), np.load(self._path, allow_pickle=False) as stored:
+            metadata, names = _metadata(stored)
+            return metadata, {name: stored[name] for name in names}
+        return None
+
+    def save(self, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
+        """Replace what was saved, atomically. If the disk refuses, that is logged, and training continues."""
+        with self._timer.saving():
+            _write(self._path, metadata, arrays)
+
+
+class CheckpointManager:
+    """The saved sessions of one study. seconds: see `CheckpointFile`.
+
+    A batch of trials that train to their end has a file of its own. Lanes that are refilled are saved all together.
+    """
+
+    def __init__(self, directory: Path, seconds: float):
+        self._directory, self._seconds, self._timer = directory, seconds, _Timer(seconds)
+
+    def file(self, trials: Sequence[int]) -> CheckpointFile:
+        """Return the file of a batch of these trials, which exists or not."""
+        return CheckpointFile(self._directory / f"trial_{trials[0]:05d}.npz", self._seconds)
+
+    def batches(self) -> list[Metadata]:
+        """Return the metadata of every saved batch, by first trial; one that cannot be read is logged."""
+        return _read_all(self._paths("trial", _BATCH))
+
+    def pools(self) -> Iterator[tuple[Metadata, dict[str, np.ndarray]]]:
+        """Return what was saved of the lanes that are refilled; a file that cannot be read is logged."""
+        for path in self._paths("pool", _POOL):
+            found = CheckpointFile(path, self._seconds).load()
+            if found is not None:
+                yield found
+
+    def is_due(self) -> bool:
+        """Return whether it is time to save the lanes that are refilled again."""
+        return self._timer.is_due()
+
+    def save_pools(self, states: Sequence[tuple[Metadata, Mapping[str, np.ndarray]]]) -> None:
+        """Replace what was saved of the lanes that are refilled, one file after another."""
+        with self._timer.saving():
+            for index, (metadata, arrays) in enumerate(states):
+                _write(self._directory / f"pool_{index:03d}.npz", metadata, arrays)
+            for path in self._paths("pool", _POOL)[len(states) :]:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+    def saved_trials(self) -> int:
+        """Return how many trials are saved in the middle of their training."""
+        paths = [*self._paths("trial", _BATCH), *self._paths("pool", _POOL)]
+        return sum(len(metadata.trials) for metadata in _read_all(paths))
+
+    def prune(self, trials: tuple[int, ...]) -> None:
+        """Remove what was saved of these trials in batches of other composition."""
+        self._remove(trials, but=trials)
+
+    def forget(self, trials: Collection[int]) -> None:
+        """Remove every saved batch that holds any of these trials."""
+        self._remove(trials, but=())
+
+    def tidy(self) -> None:
+        """Remove the directory if nothing is saved. Not while anything trains: a save may be about to use it."""
+        with contextlib.suppress(OSError):  # not there, or not empty
+            self._directory.rmdir()
+
+    def _remove(self, trials: Collection[int], but: tuple[int, ...]) -> None:
+        for path in self._paths("trial", _BATCH):
+            held: tuple[int, ...] = (int(path.stem.removeprefix("trial_")),)
+            with contextlib.suppress(Exception):
+                held = _read(path).trials
+            if held != but and not set(held).isdisjoint(trials):
+                path.unlink(missing_ok=True)
+
+    def _paths(self, kind: str, name: re.Pattern[str]) -> list[Path]:
+        return sorted(path for path in self._directory.glob(f"{kind}_*.npz") if name.fullmatch(path.name))
+
+
+def _write(path: Path, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replace a file, atomically. If the disk refuses, that is logged."""
+    described = json.dumps({**asdict(metadata), ARRAYS: list(arrays)})
+    named: dict[str, Any] = {METADATA: np.frombuffer(described.encode(), np.uint8), **arrays}
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **named)
+    except OSError as error:
+        log.warning("%s cannot be written (%s): training continues.", path, error.strerror)
+
+
+class _Timer:
+    """The time of the next save."""
+
+    def __init__(self, seconds: float):
+        self._seconds, self._due = seconds, time.monotonic() + seconds
+
+    def is_due(self) -> bool:
+        return time.monotonic() >= self._due
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        now = time.monotonic()
+        self._due = now + (self._seconds and max(self._seconds, (now - began) / LARGEST_SHARE))
+
+
+def _read_all(paths: Sequence[Path]) -> list[Metadata]:
+    found = []
+    for path in paths:
+        with _logging_damage(path):
+            found.append(_read(path))
+    return found
+
+
+def _read(path: Path) -> Metadata:
+    with np.load(path, allow_pickle=False) as stored:
+        return _metadata(stored)[0]
+
+
+def _metadata(stored: Mapping[str, np.ndarray]) -> tuple[Metadata, list[str]]:
+    """Return the metadata of an open file, and the names of the arrays saved with it. Raises anything if it has none."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(stored[METADATA].tobytes()).items()
+    }
+    names = values.pop(ARRAYS)
+    metadata = Metadata(**values)
+    hints = get_type_hints(Metadata)
+    wrong = [name for name, value in values.items() if not fits(value, hints[name])]
+    if wrong or not metadata.trials:
+        raise ValueError(f"its {', '.join(wrong) or 'trials'} cannot be")
+    return metadata, list(names)
+
+
+@contextlib.contextmanager
+def _logging_damage(path: Path) -> Iterator[None]:
+    """Log whatever a file raises that is not as it was written."""
+    try:
+        yield
+    except Exception as error:
+        log.warning(
+            "%s cannot be read (%s): its trials restart from the beginning.", path, " ".join(str(error).split())
+        )

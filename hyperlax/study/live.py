@@ -1,0 +1,112 @@
+"""A study that this process runs or changes: its parts together, and what others are shown of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from hyperlax.arguments import StudyArguments
+from hyperlax.backends.base import Backend
+from hyperlax.envs import canonical
+from hyperlax.metrics import ReferenceReturns
+from hyperlax.pbt_arguments import PopulationArguments
+from hyperlax.recipe import Recipe
+from hyperlax.study.batch_files import Scoring
+from hyperlax.study.confirmation import confirmation_of
+from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.importances import importances
+from hyperlax.study.lineage import finished_intervals, lineage_of
+from hyperlax.study.manifest import Manifest
+from hyperlax.study.record import Lineage, StudyRecord
+from hyperlax.study.state import StudyState
+
+
+@dataclass
+class LiveStudy:
+    """A study, held by one process. manifest: what study.json says by now."""
+
+    arguments: StudyArguments | PopulationArguments
+    recipe: Recipe
+    directory: StudyDirectory
+    manifest: Manifest
+    state: StudyState
+
+    @property
+    def width(self) -> int:
+        """Trials of a super-batch."""
+        own = self.arguments
+        return own.population_size if isinstance(own, PopulationArguments) else own.optuna_study_batch_size
+
+    @property
+    def scoring(self) -> Scoring:
+        """How its outcomes become results."""
+        reference = ReferenceReturns(**self.manifest.reference)
+        return Scoring(reference, self.recipe.space.keys(), self.arguments.aggregate)
+
+    def snapshot(self) -> StudyRecord:
+        """Return the study as of now."""
+        return self._as_of(self.state.trials())
+
+    def lineage(self) -> Lineage:
+        """Return how the trials of a population follow one another."""
+        return lineage_of(finished_intervals(self.state.trials(), self.width), self.width, self.directory.root)
+
+    def note_backend(self, backend: Backend) -> None:
+        """Keep study.json up to date about the device and the programs."""
+        manifest = replace(self.manifest, lanes=backend.lanes, device=backend.device, packing=backend.packing)
+        if manifest != self.manifest:
+            self.manifest = manifest
+            manifest.write(self.directory.manifest)
+
+    def settled(self) -> int:
+        """Return how many trials the finished super-batches have. The last one may be filled up when a study continues."""
+        return min(self._finished_super_batches() * self.width, len(self.state.trials()))
+
+    def analyses(self) -> Iterator[tuple[StudyRecord, Path]]:
+        """Yield what is to be analyzed, and where to: the last super-batch that was ever finished, after missing ones before it.
+
+        The analysis of a super-batch knows nothing of later trials. Where trials are run again, the last one shows them as running.
+        """
+        finished = self._finished_super_batches()
+        for number in range(finished):
+            self.directory.close_super_batch(number)
+        last = max(finished, self.directory.analysed()) - 1
+        for number in range(last + 1):
+            if number == last or (number < finished and not self.directory.has_analysis(number)):
+                yield self._as_of(self.state.trials()[: (number + 1) * self.width]), self.directory.analysis(number)
+
+    def _finished_super_batches(self) -> int:
+        """Return how many super-batches there are before the first that has an unfinished trial."""
+        trials = self.state.trials()
+        unfinished = [trial.number for trial in trials if not trial.state.is_finished()]
+        return unfinished[0] // self.width if unfinished else -(-len(trials) // self.width)
+
+    def _as_of(self, trials: Sequence[FrozenTrial]) -> StudyRecord:
+        """Return the study as of some trials, the first ones."""
+        lineage = None
+        if isinstance(self.arguments, PopulationArguments):
+            trials = finished_intervals(trials, self.width)
+            lineage = lineage_of(trials, self.width, self.directory.root)
+        record = StudyRecord(
+            directory=self.directory.root,
+            study_name=self.arguments.study_name,
+            recipe=self.recipe.name,
+            environment=canonical(self.arguments.env_config),
+            objectives=self.arguments.objectives,
+            arguments=self.manifest.arguments,
+            command=self.manifest.command,
+            versions=self.manifest.versions,
+            device=self.manifest.device,
+            space=self.manifest.space,
+            reference=ReferenceReturns(**self.manifest.reference),
+            trials=[self.state.record_of(trial) for trial in trials],
+            importances=importances(trials, self.arguments.objectives),
+            lineage=lineage,
+            base=self.manifest.recipe["config"],
+        )
+        if not self.arguments.confirm_top:
+            return record
+        return replace(record, confirmation=confirmation_of(record, self.recipe.config.algorithm))

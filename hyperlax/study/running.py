@@ -1,0 +1,146 @@
+"""A trial while it trains: what it has shown so far, and the outcome that follows."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hyperlax.agent import Policy, joined
+from hyperlax.backends.base import SHARED
+from hyperlax.recipe import apply, dotted
+from hyperlax.trial import MEASURED, Curve, LaneInterval, Outcome, SegmentResult, Trial
+
+
+def validate(trial: Trial) -> Trial:
+    """Return the trial with its values as the recipe's fields keep them. Raises UsageError if a field refuses one."""
+    return Trial(trial.number, apply(trial.algorithm, dotted(trial.algorithm), "refused"))
+
+
+@dataclass
+class RunningTrial:
+    """A trial that waits for a lane or is in one.
+
+    Args:
+      group: The trials that it shares lanes with, as in `Backend.enter`.
+      done: The curves of its repetitions that are complete.
+      policies: What those repetitions became, where that is known.
+      latest: Where it stands, None before its first segment.
+      shown: By what the scheduler decides, a row a segment.
+      settled: Segments that the scheduler has decided about.
+      seconds_before, intervals_before: Of lanes that it has left.
+      began: When it entered, in seconds of `time.monotonic`.
+    """
+
+    trial: Trial
+    group: int = SHARED
+    done: list[Curve] = field(default_factory=list)
+    policies: list[Policy] = field(default_factory=list)
+    latest: SegmentResult | None = None
+    is_in_lane: bool = False
+    has_failed: bool = False
+    shown: list[list[float]] = field(default_factory=list)
+    settled: int = 0
+    seconds_before: float = 0.0
+    intervals_before: tuple[LaneInterval, ...] = ()
+    began: float = 0.0
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the scheduler has decided about everything that it has shown."""
+        return self.settled >= len(self.shown)
+
+    @property
+    def intervals(self) -> tuple[LaneInterval, ...]:
+        """Every lane that it was in, until now."""
+        now = self.latest.intervals if self.is_in_lane and self.latest else ()
+        return self.intervals_before + tuple(interval for interval in now if interval not in self.intervals_before)
+
+    def enter(self) -> None:
+        """Note that it has a lane."""
+        self.is_in_lane, self.began = True, time.monotonic()
+
+    def leave(self) -> None:
+        """Note that it has no lane any more."""
+        if self.latest is not None and self.is_in_lane:
+            self.intervals_before, self.seconds_before = self.intervals, self.seconds_before + self.latest.train_seconds
+        self.is_in_lane = False
+
+    def restart(self, group: int) -> None:
+        """Forget everything but the trial and the lanes that it was in."""
+        self.intervals_before = self.intervals
+        self.group, self.done, self.policies, self.latest, self.shown = group, [], [], None, []
+        self.settled, self.seconds_before = 0, 0.0
+        self.is_in_lane = self.has_failed = False
+
+    def note(self, result: SegmentResult) -> int:
+        """Note where it stands. Returns the environment steps that it has done since, over its seeds."""
+        before = self.latest if self.latest and self.latest.repetition == result.repetition else None
+        self.latest = result
+        steps = _last_step(result) - (_last_step(before) if before else 0)
+        return max(0, steps) * result.curve.mean.shape[1]
+
+    def end_repetition(self) -> None:
+        """Keep the curve and the policy of the repetition that has just ended."""
+        assert self.latest is not None
+        self.done.append(self.latest.curve)
+        self.policies += [self.latest.policy] if self.latest.policy else []
+
+    def segments_before(self) -> int:
+        """Return the number of segments of the repetitions before the current one."""
+        assert self.latest is not None
+        return sum(len(curve.steps) - 1 for curve in self.done[: self.latest.repetition])
+
+    def curve_until(self, segment: int) -> Curve:
+        """Return its curve up to a segment of the first repetition, or of all that are complete by a later one."""
+        first = self.done[0] if self.done else self._curve_now()
+        return first_points(first, segment + 1) if segment < len(first.steps) - 1 or not self.done else self.curve()
+
+    def curve(self) -> Curve:
+        """Return the curves of its complete repetitions side by side, or of the current one where none is complete."""
+        if not self.done:
+            return self._curve_now()
+        first = self.done[0]
+        columns = {name: np.concatenate([getattr(curve, name) for curve in self.done], axis=1) for name in MEASURED}
+        return Curve(steps=first.steps, episodes=first.episodes, budget=first.budget, **columns)
+
+    def outcome(self, state: str, reason: str, curve: Curve) -> Outcome:
+        """Return its outcome."""
+        assert self.latest is not None
+        return Outcome(
+            number=self.number,
+            state=state,
+            reason=reason,
+            curve=curve,
+            num_parameters=self.latest.num_parameters,
+            train_seconds=self.seconds_before + (self.latest.train_seconds if self.is_in_lane else 0.0),
+            lane=self.latest.lane,
+            fault_step=self.latest.fault_step,
+            policy=joined(self.policies) if state == "COMPLETE" and self.policies else None,
+            intervals=self.intervals,
+        )
+
+    def so_far(self, segment: int) -> Outcome:
+        """Return the outcome it would have, had it ended after this segment of the current repetition."""
+        until = first_points(self._curve_now(), segment + 1)
+        together = RunningTrial(self.trial, done=[*self.done, until], latest=self.latest)
+        return together.outcome("COMPLETE", "", together.curve())
+
+    def _curve_now(self) -> Curve:
+        assert self.latest is not None
+        return self.latest.curve
+
+
+def first_points(curve: Curve, points: int) -> Curve:
+    """Return the first points of a curve."""
+    columns = {name: getattr(curve, name)[:points] for name in ("steps", *MEASURED)}
+    return Curve(episodes=curve.episodes, budget=curve.budget, **columns)
+
+
+def _last_step(result: SegmentResult) -> int:
+    return int(result.curve.steps[-1]) if len(result.curve.steps) else 0

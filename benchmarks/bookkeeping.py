@@ -20,8 +20,8 @@ import numpy as np
 import optuna
 
 from hyperlax.analysis.pages import write_pages
-from hyperlax.arguments import StudyArguments
 from hyperlax.backends.base import Evicted
+from hyperlax.config.options import SearchOptions
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import LogUniform, UniformContinuous
@@ -47,10 +47,6 @@ class TrivialBackend:
     def __init__(self) -> None:
         self.packing: dict[str, object] = {}
         self._batch: list[Trial] = []
-
-    def capacity(self) -> int:
-        """Return the number of lanes."""
-        return LANES
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Return batches of LANES trials."""
@@ -110,7 +106,7 @@ def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
     length = RunLength(100, 1, 1)
     config = ExperimentConfig(SAC(), dict.fromkeys(("quick", "default", "long"), length))
     recipe = Recipe("trivial", Path("trivial.py"), config, dict(SPACE))
-    arguments = StudyArguments(
+    arguments = SearchOptions(
         algo_and_network_config="trivial",
         env_config="gymnax.pendulum",
         study_name="trivial",

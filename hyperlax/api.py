@@ -20,14 +20,17 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING
 from functools import cached_property
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-from hyperlax.errors import HyperlaxError
-from hyperlax.flags import SearchFlags
+from hyperlax.config.option import HIDDEN, Given, Option, options_of
+from hyperlax.config.options import SearchOptions
+from hyperlax.errors import HyperlaxError, OptionError, UsageError
 
 if TYPE_CHECKING:
     import pandas
@@ -40,20 +43,23 @@ if TYPE_CHECKING:
 INTERRUPTED = (130, 143)
 
 
-def search(recipe: str | None = None, environment: str | None = None, **arguments: Any) -> Study:
-    """Run `optuna-hp-search` to its end and give the study.
+def search(recipe: str | None = None, environment: str | None = None, **options: Any) -> Study:
+    """Run `optuna-hp-search` to its end and return the study.
 
-    recipe: a name or the path of a .py file. environment: e.g. "gymnax.pendulum". arguments: the command's flags with underscores,
-    e.g. `n_trials=32`, `objective_names=["peak_performance", "num_parameters"]`; with `resume_from=DIR` neither of the first two.
+        Args:
+          recipe: A name or the path of a .py file.
+          environment: E.g. "gymnax.pendulum". With `resume_from=DIR`, leave out recipe and environment.
+    {options}
 
-    Raises:
-      TypeError: there is no such argument.
-      UsageError: refused before anything ran.
-      HyperlaxError: too many trials failed. KeyboardInterrupt: it was interrupted; `resume_from` goes on.
+        Raises:
+          TypeError: there is no such option.
+          UsageError: refused before anything ran.
+          HyperlaxError: too many trials failed. KeyboardInterrupt: it was interrupted; `resume_from` continues.
     """
-    from hyperlax.commands import search as run
+    from hyperlax.studies import search as run
 
-    status, directory = run(_flags(arguments, recipe, environment))
+    with _told():
+        status, directory = run(_given({"recipe": recipe, "environment": environment, **options}))
     if status in INTERRUPTED:
         raise KeyboardInterrupt
     if status:
@@ -225,32 +231,65 @@ class Plots:
         return plots[name].draw(StudyData(record))
 
 
-def _flags(arguments: dict[str, Any], recipe: str | None, environment: str | None) -> SearchFlags:
-    """As the command line would give them. UsageError for a value of another type."""
-    known = {field.name for field in fields(SearchFlags)} - {
-        "plan_only",
-        "json",
-        "algo_and_network_config",
-        "env_config",
-    }
-    unknown = sorted(arguments.keys() - known)
-    if unknown:
-        raise TypeError(f"search() has no argument {unknown[0]!r}. There are {', '.join(sorted(known))}.")
-    from hyperlax.study_files import typed
-    from hyperlax.yaml_file import Entry
+_NAMES = {"algo_and_network_config": "recipe", "env_config": "environment"}
+_PYTHON: dict[str, Option] = {
+    _NAMES.get(name, option.key if option.is_switched_off else name): option
+    for name, option in options_of(SearchOptions).items()
+    if not option.has(HIDDEN) and name not in ("plan_only", "json")
+}
+"""Keyword of `search` -> the option."""
+_KEYWORDS = {option.name: keyword for keyword, option in _PYTHON.items()}
 
-    hints = get_type_hints(SearchFlags)
-    names = {"algo_and_network_config": "recipe", "env_config": "environment"}
-    given = {
-        name: typed(names.get(name, name), Entry("search()", _plain(value)), hints[name])
-        for name, value in {"algo_and_network_config": recipe, "env_config": environment, **arguments}.items()
-        if value is not None
-    }
-    return SearchFlags(**given)
+
+def _document(function: Any) -> None:
+    """Write out the signature and the arguments of `search`, so that a notebook completes them."""
+    more = [option for keyword, option in _PYTHON.items() if keyword not in ("recipe", "environment")]
+    own = list(signature(function).parameters.values())[:2]
+    written = [
+        Parameter(_KEYWORDS[o.name], Parameter.KEYWORD_ONLY, default=_default(o), annotation=o.type) for o in more
+    ]
+    function.__signature__ = Signature([*own, *written], return_annotation="Study")
+    lines = [f"      {_KEYWORDS[option.name]}: {option.help} ({option.default_text})" for option in more]
+    function.__doc__ = (function.__doc__ or "").replace("{options}", "\n".join(lines))
+
+
+def _default(option: Option) -> Any:
+    """Return an option's default in Python, None where it is settled later."""
+    return None if option.default is MISSING else False if option.type is bool else option.default
+
+
+_document(search)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Have a refusal name the keyword that it is about."""
+    try:
+        yield
+    except OptionError as error:
+        raise UsageError(f"search(): {error.told(lambda name: _KEYWORDS.get(name, name))}") from error
+
+
+def _given(keywords: dict[str, Any]) -> Given:
+    """Return what was given, by option. TypeError for an unknown keyword, OptionError for a value of another type."""
+    unknown = sorted(keywords.keys() - _PYTHON.keys())
+    if unknown:
+        raise TypeError(f"search() has no argument {unknown[0]!r}. There are {', '.join(sorted(_PYTHON))}.")
+    given = {}
+    for keyword, value in keywords.items():
+        option = _PYTHON[keyword]
+        if value is None:
+            continue
+        read = option.read(_plain(value))
+        if option.type is not bool:
+            given[option.name] = read
+        elif read:
+            given[option.name] = not option.is_switched_off
+    return given
 
 
 def _plain(value: Any) -> Any:
-    """A value as a file would hold it: sequences are lists, paths text, numpy's numbers Python's."""
+    """Return a value as a file would hold it: sequences are lists, paths text, numpy's numbers Python's."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Sequence) and not isinstance(value, str):

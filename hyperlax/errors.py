@@ -1,4 +1,10 @@
-"""The two ways a command can fail that are not bugs."""
+"""The ways a command can fail that are not bugs, and the nearest name for one that does not exist."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from string import Formatter
 
 
 class HyperlaxError(Exception):
@@ -11,3 +17,59 @@ class UsageError(HyperlaxError, ValueError):
     """Bad input, found before anything ran: where, what was found, what would work. Exits with 2."""
 
     exit_code = 2
+
+
+def flag(name: str) -> str:
+    """Return an option's flag, unless its command spells it otherwise."""
+    return "--" + name.replace("_", "-")
+
+
+class SpelledError(UsageError):
+    """An error about things that have other names elsewhere, such as options and distributions.
+
+    Args:
+      spell: Gives the names for the error as text; `told` takes others.
+      problem: What was found and what would work. {name} stands for such a name, {0}, {1}, ... for `values`.
+    """
+
+    def __init__(self, spell: Callable[[str], str], problem: str, *values: object):
+        self._problem, self._values = problem, values
+        super().__init__(self.told(spell))
+
+    def told(self, spell: Callable[[str], str]) -> str:
+        """Return the message with every name spelled so."""
+        return Formatter().vformat(self._problem, self._values, _Spelled(spell))
+
+
+class OptionError(SpelledError):
+    """A value of an option that cannot run. As text it speaks of flags; `told` speaks as the place does where it was given."""
+
+    def __init__(self, option: str, problem: str, *values: object):
+        self.option = option
+        super().__init__(flag, problem, *values)
+
+    @property
+    def mentioned(self) -> list[str]:
+        """The options that the message is about: `option`, then the others that it names, in its order."""
+        names = [name for _, name, _, _ in Formatter().parse(self._problem) if name and not name.isdecimal()]
+        return list(dict.fromkeys((self.option, *names)))
+
+
+class _Spelled(dict[str, str]):
+    def __init__(self, spell: Callable[[str], str]):
+        super().__init__()
+        self._spell = spell
+
+    def __missing__(self, name: str) -> str:
+        return self._spell(name)
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name that is most like this one, None where none is."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> str:
+    """Return the sentence that proposes the nearest names, with a space after it; nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
+    return f"Did you mean {' or '.join(f'`{match}`' for match in near)}? " if near else ""

@@ -9,15 +9,25 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, nearest
 from hyperlax.hyperparams import ACTIVATIONS, AlgorithmConfig, Rule
-from hyperlax.space import Categorical, Distribution, Numeric
+from hyperlax.space import Categorical, Distribution, DistributionError, Numeric
 
 PREFIX = "algorithm"
+
+
+class TogetherError(UsageError):
+    """Values that are legal alone and not together. names: their dotted names."""
+
+    def __init__(self, where: str, names: Sequence[str], problem: str):
+        self.names, self.problem = names, problem
+        super().__init__(f"{where}: {problem}")
+
+
 _LARGEST_INTEGER = 2**31 - 1  # integers are int32 on the device
 _WIDEST_LAYER = 65_536
 SMALLEST_FLOAT, LARGEST_FLOAT = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and floats normal float32
@@ -138,19 +148,22 @@ def check_name(name: str, known: Iterable[str], where: str) -> None:
     raise UsageError(f"{where}: no hyperparameter named `{name}`. {hint}")
 
 
-def check_distribution(name: str, field: Field, distribution: Distribution, where: str) -> None:
-    """Refuse a distribution that can produce a value which its field does not accept."""
+def check_distribution(
+    name: str, field: Field, distribution: Distribution, where: str, write: Callable[[Distribution], str] | None = None
+) -> None:
+    """Refuse a distribution that can produce a value which its field does not accept. write: shows it, by default as a recipe."""
+    write = write or written
     if isinstance(distribution, Categorical):
         produced = list(distribution.values)
     elif isinstance(distribution, Numeric):
-        _check_kind(name, field, distribution, where)
+        _check_kind(name, field, distribution, where, write)
         produced = list(distribution.bounds())
     else:
         raise UsageError(f"{where}: {name}: {type(distribution).__name__} is no distribution of hyperlax.space.")
     for value in produced:
         problem = field.problem(value)
         if problem:
-            raise UsageError(f"{where}: {name} {problem} from {written(distribution)}.")
+            raise DistributionError("{0}: {1} {2} from {3}.", where, name, problem, write(distribution))
 
 
 def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], where: str) -> None:
@@ -167,20 +180,23 @@ def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], w
         for steps_of_env in _residues(rollout, parts):
             for count in _residues(envs, parts):
                 if count * steps_of_env % parts:
-                    raise UsageError(
-                        f"{where}: total_num_envs * rollout_length must be a multiple of num_minibatches, got "
+                    raise TogetherError(
+                        where,
+                        names,
+                        "total_num_envs * rollout_length must be a multiple of num_minibatches, got "
                         f"total_num_envs={count}, rollout_length={steps_of_env}, num_minibatches={parts}. "
-                        "Choose values of which every combination divides, powers of two for instance."
+                        "Choose values of which every combination divides, powers of two for instance.",
                     )
 
 
-def _check_kind(name: str, field: Field, distribution: Numeric, where: str) -> None:
+def _check_kind(
+    name: str, field: Field, distribution: Numeric, where: str, write: Callable[[Distribution], str]
+) -> None:
     if field.type in ("float", "int") and (field.type == "float" or distribution.integral):
         return
-    hint = {"int": "UniformDiscrete or Categorical(values=[...])", "bool": "Categorical(values=[False, True])"}.get(
-        field.type, "Categorical(values=[...])"
-    )
-    raise UsageError(f"{where}: {name} needs {field.wanted()}, got {written(distribution)}. Use {hint}.")
+    hint = {"int": "{UniformDiscrete} or {Categorical()}", "bool": "{booleans}"}.get(field.type, "{Categorical()}")
+    problem = f"{{0}}: {{1}} needs {{2}}, got {{3}}. Use {hint}."
+    raise DistributionError(problem, where, name, field.wanted(), write(distribution))
 
 
 def written(distribution: Distribution) -> str:
@@ -233,10 +249,10 @@ def _nearest(name: str, known: list[str]) -> str | None:
     if same:
         return max(same, key=lambda candidate: difflib.SequenceMatcher(None, candidate, name).ratio())
     if "." in name:
-        return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.8)), None)
+        return nearest(name, known, cutoff=0.8)
     shorts = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(known)}
-    near = difflib.get_close_matches(last, shorts, n=1, cutoff=0.6)
-    return shorts[near[0]] if near else None
+    near = nearest(last, shorts)
+    return shorts[near] if near else None
 
 
 def _is_width(value: Any) -> bool:

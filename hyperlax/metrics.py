@@ -8,7 +8,6 @@ trials be compared.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,10 @@ from typing import Literal
 
 import numpy as np
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError, did_you_mean
 from hyperlax.trial import Outcome
 
 Direction = Literal["minimize", "maximize"]
-
-DIRECTIONS: tuple[Direction, ...] = ("minimize", "maximize")
 
 _SOLVED_FRACTION = 0.9
 """`steps_to_threshold` waits for this part of the way from `lo` to `hi`."""
@@ -250,23 +247,27 @@ def of_curve(steps: np.ndarray, curve: np.ndarray, budget: int, reference: Refer
 
 
 def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
-    """Raise UsageError unless every name is a metric, none repeats, and each has one direction."""
+    """Raise OptionError unless every name is a metric, none repeats, and each has one direction."""
     if not names:
-        raise UsageError(f"--objective-names is empty. Metrics: {', '.join(METRICS)}.")
+        raise OptionError("objective_names", "{objective_names} is empty. Metrics: {0}.", ", ".join(METRICS))
     for name in names:
         if name not in METRICS:
-            raise UsageError(_unknown_metric(name))
+            problem = "{objective_names}: no metric named `{0}`. {1}Metrics: {2}."
+            raise OptionError("objective_names", problem, name, did_you_mean(name, METRICS), ", ".join(METRICS))
     repeated = sorted({name for name in names if list(names).count(name) > 1})
     if repeated:
-        raise UsageError(f"--objective-names: `{repeated[0]}` is given more than once. Give each objective once.")
-    for direction in directions:
-        if direction not in DIRECTIONS:
-            raise UsageError(f"--objective-directions: `{direction}` is no direction. Use minimize or maximize.")
+        problem = "{objective_names}: `{0}` is given more than once. Give each objective once."
+        raise OptionError("objective_names", problem, repeated[0])
     if len(names) != len(directions):
-        raise UsageError(
-            f"{len(names)} --objective-names ({', '.join(names)}) but {len(directions)} --objective-directions "
-            f"({', '.join(directions)}). Give one direction per objective, e.g. "
-            f"--objective-directions {' '.join(METRICS[name].direction for name in names)}."
+        raise OptionError(
+            "objective_directions",
+            "{0} {objective_names} ({1}) but {2} {objective_directions} ({3}). Give one direction per objective, e.g. "
+            "{objective_directions} {4}.",
+            len(names),
+            ", ".join(names),
+            len(directions),
+            ", ".join(directions),
+            " ".join(METRICS[name].direction for name in names),
         )
 
 
@@ -291,9 +292,3 @@ def _trained_points(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
 def _final_points(count: int) -> int:
     """Return max(1, ceil(K / 10)) in integers."""
     return max(1, -(-count // 10))
-
-
-def _unknown_metric(name: str) -> str:
-    nearest = difflib.get_close_matches(name, METRICS, n=1)
-    hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
-    return f"--objective-names: no metric named `{name}`.{hint} Metrics: {', '.join(METRICS)}."

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import sys
@@ -16,8 +15,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hyperlax.blame import blamed
-from hyperlax.errors import UsageError
+from hyperlax.config.recipe_errors import located
+from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.fields import algorithm_name, apply, check_distribution, check_name, check_together, dotted, fields_of
 from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
 from hyperlax.space import DISTRIBUTIONS, Distribution
@@ -146,8 +145,7 @@ def _find(name_or_path: str) -> Path:
         return path
     if name_or_path in available():
         return next(path for folder in _folders() if (path := folder / f"{name_or_path}.py").is_file())
-    near = difflib.get_close_matches(name_or_path, available(), n=1)
-    hint = f"Did you mean `{near[0]}`? " if near else ""
+    hint = did_you_mean(name_or_path, available())
     raise UsageError(
         f"No recipe named `{name_or_path}` in ./recipes or among those shipped. {hint}"
         f"There are {', '.join(available())}; a path to a .py file works too."
@@ -167,7 +165,7 @@ def _run(path: Path, where: str) -> types.ModuleType:
     module.__file__ = str(path.resolve())
     sys.modules[module.__name__] = module  # dataclasses look their module up there
     try:
-        with blamed(path, where):
+        with located(path, where):
             exec(compile(path.read_bytes(), module.__file__, "exec"), module.__dict__)  # noqa: S102 - a recipe is code
     except UsageError:
         del sys.modules[module.__name__]
@@ -181,7 +179,7 @@ def _call(module: types.ModuleType, name: str, path: Path, where: str) -> Any:
         raise UsageError(
             f"{where}: defines no function {name}(). A recipe needs both it and its sibling; see recipes/."
         )
-    with blamed(path, where):
+    with located(path, where):
         return function()
 
 

@@ -14,9 +14,28 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import SpelledError, UsageError
 
-_TO_FIX_IT = "To fix the value instead, set it in get_base_config() and drop the entry."
+_IN_RECIPE = {
+    "fixed": "set it in get_base_config() and drop the entry",
+    "booleans": "Categorical(values=[False, True])",
+}
+
+
+def in_recipe(name: str) -> str:
+    """Return how a recipe spells what a `DistributionError` names; `Kind()` is a call of it."""
+    if name in _IN_RECIPE:
+        return _IN_RECIPE[name]
+    kind, is_call, _ = name.partition("()")
+    arguments = "values=[...]" if kind == "Categorical" else "domain=(low, high)"
+    return f"{kind}({arguments})" if is_call else kind
+
+
+class DistributionError(SpelledError):
+    """A distribution that cannot be. As text it speaks as a recipe does."""
+
+    def __init__(self, problem: str, *values: object):
+        super().__init__(in_recipe, problem, *values)
 
 
 @dataclass(frozen=True)
@@ -56,12 +75,14 @@ class Numeric(Distribution):
             _check_bound(name, end, bound, self.integral)
         if not low < high:
             rule = "0 < low < high" if self.logarithmic else "low < high"
-            hint = _TO_FIX_IT if low == high else "Swap the two."
-            raise UsageError(f"{name} needs {rule}, got low={low}, high={high}. {hint}")
+            hint = "To fix the value instead, {fixed}." if low == high else "Swap the two."
+            raise DistributionError(f"{{{name}}} needs {rule}, got low={{0}}, high={{1}}. {hint}", low, high)
         if self.logarithmic and low <= 0:
             linear = "UniformDiscrete" if self.integral else "UniformContinuous"
-            raise UsageError(
-                f"{name} needs 0 < low < high, got low={low}, high={high}. For a range that touches zero, use {linear}."
+            raise DistributionError(
+                f"{{{name}}} needs 0 < low < high, got low={{0}}, high={{1}}. For a range that touches zero, use {{{linear}}}.",
+                low,
+                high,
             )
         object.__setattr__(self, "domain", (kind(low), kind(high)))
 
@@ -122,21 +143,30 @@ class QUniform(Numeric):
         super().__post_init__()
         low, high = self.domain
         if not _is_number(self.q) or not self.q > 0:
-            raise UsageError(
-                f"QUniform needs a step q > 0, got q={self.q!r}. For a range without steps, use UniformContinuous."
+            raise DistributionError(
+                "{QUniform} needs a step q > 0, got q={0!r}. For a range without steps, use {UniformContinuous}.",
+                self.q,
             )
         object.__setattr__(self, "q", float(self.q))
         if (high - low) / self.q > _MOST_STEPS:
-            raise UsageError(
-                f"QUniform needs steps that a float can tell apart, got low={low}, high={high}, q={self.q}. "
-                "For so fine a grid, use UniformContinuous."
+            raise DistributionError(
+                "{QUniform} needs steps that a float can tell apart, got low={0}, high={1}, q={2}. "
+                "For so fine a grid, use {UniformContinuous}.",
+                low,
+                high,
+                self.q,
             )
         steps, rest = divmod(Decimal(str(high)) - Decimal(str(low)), Decimal(str(self.q)))
         if rest:
             reached = Decimal(str(low)) + steps * Decimal(str(self.q))
-            raise UsageError(
-                f"QUniform needs high - low to be a multiple of q, got low={low}, high={high}, q={self.q}. "
-                f"The nearest high that works: {reached + Decimal(str(self.q))}" + (f" or {reached}." if steps else ".")
+            raise DistributionError(
+                "{QUniform} needs high - low to be a multiple of q, got low={0}, high={1}, q={2}. "
+                "The nearest high that works: {3}" + (" or {4}." if steps else "."),
+                low,
+                high,
+                self.q,
+                reached + Decimal(str(self.q)),
+                reached,
             )
 
     def contains(self, value: Any) -> bool:
@@ -164,20 +194,22 @@ class Categorical(Distribution):
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", _plain(self.values))
         if isinstance(self.values, str) or not isinstance(self.values, Sequence):
-            raise UsageError(
-                f"Categorical needs a list of values, got {self.values!r}. Write Categorical(values=[...])."
+            raise DistributionError(
+                "{Categorical} needs a list of values, got {0!r}. Write {Categorical()}.", self.values
             )
         if not self.values:
-            raise UsageError(
-                "Categorical needs at least one value, got an empty list. Name the choices, or drop the entry."
+            raise DistributionError(
+                "{Categorical} needs at least one value, got an empty list. Name the choices, or drop the entry."
             )
         seen: dict[Any, Any] = {}
         for value in self.values:
             key = _identity(value)
             if key in seen:
-                raise UsageError(
-                    f"Categorical needs different values, got {seen[key]!r} and {value!r}, which are the same choice. "
-                    "Drop one of the two."
+                raise DistributionError(
+                    "{Categorical} needs different values, got {0!r} and {1!r}, which are the same choice. "
+                    "Drop one of the two.",
+                    seen[key],
+                    value,
                 )
             seen[key] = value
         object.__setattr__(self, "values", tuple(_as_lists(value) for value in self.values))
@@ -220,20 +252,18 @@ def from_json(text: dict[str, Any]) -> Distribution:
 
 def _pair(name: str, domain: Any) -> tuple[Any, Any]:
     if not isinstance(domain, (tuple, list)) or len(domain) != 2:
-        raise UsageError(f"{name} needs a domain of two numbers, got {domain!r}. Write {name}(domain=(low, high)).")
+        raise DistributionError(f"{{{name}}} needs a domain of two numbers, got {{0!r}}. Write {{{name}()}}.", domain)
     return domain[0], domain[1]
 
 
 def _check_bound(name: str, end: str, bound: Any, integral: bool) -> None:
     if not _is_number(bound):
-        raise UsageError(
-            f"{name} needs finite numbers as bounds, got {end}={bound!r}. Write {name}(domain=(low, high))."
-        )
+        problem = f"{{{name}}} needs finite numbers as bounds, got {end}={{0!r}}. Write {{{name}()}}."
+        raise DistributionError(problem, bound)
     if integral and not _is_integer(bound):
-        raise UsageError(
-            f"{name} needs whole numbers as bounds, got {end}={bound!r}. "
-            f"For fractions, use {'LogUniform' if name == 'LogUniformDiscrete' else 'UniformContinuous'}."
-        )
+        other = "LogUniform" if name == "LogUniformDiscrete" else "UniformContinuous"
+        problem = f"{{{name}}} needs whole numbers as bounds, got {end}={{0!r}}. For fractions, use {{{other}}}."
+        raise DistributionError(problem, bound)
 
 
 def _is_integer(value: Any) -> bool:
@@ -254,9 +284,10 @@ def _identity(value: Any) -> Any:
         return ("str", value)
     if _is_number(value):
         return ("number", value)
-    raise UsageError(
-        f"Categorical needs numbers, strings, bools or lists of those as values, got {value!r}. "
-        "Leave it out, or write it as one of them."
+    raise DistributionError(
+        "{Categorical} needs numbers, strings, bools or lists of those as values, got {0!r}. "
+        "Leave it out, or write it as one of them.",
+        value,
     )
 
 

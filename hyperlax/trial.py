@@ -171,7 +171,3 @@ class BatchResult:
 
     outcomes: tuple[Outcome, ...]
     timing: dict[str, Any]
-
-
-class Interrupted(Exception):
-    """A batch stopped between two segments because it was asked to; none of its trials has an outcome."""

@@ -91,9 +91,6 @@ class FakeBackend:
     def preparing(self) -> int:
         return 0
 
-    def capacity(self) -> int:
-        return max(0, self.lanes * self.slots - self.occupied)
-
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """As many batches of `lanes` trials as it takes."""
         batches = tuple(HparamBatch(tuple(trials[i : i + self.lanes])) for i in range(0, len(trials), self.lanes))

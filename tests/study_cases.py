@@ -10,8 +10,8 @@ from typing import Any
 
 import optuna
 
-from hyperlax.arguments import StudyArguments
 from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.config.options import SearchOptions, SweepOptions
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import slug
 from hyperlax.files import write_text
@@ -57,41 +57,25 @@ def recipe_of(space: dict[str, Distribution]) -> Recipe:
     return Recipe("sac_test", Path("recipes/sac_test.py"), config, space)
 
 
-def arguments_of(root: Path, **changes: Any) -> StudyArguments:
+def arguments_of(root: Path, **changes: Any) -> SearchOptions:
     """A study of 12 trials by random search, super-batches of 8; `changes` wins."""
-    arguments = StudyArguments(
+    kind = SweepOptions if "sampling_method" in changes else SearchOptions
+    arguments = kind(
         algo_and_network_config="sac_test",
         env_config="gymnax.pendulum",
         study_name="test_study",
         n_trials=12,
-        objective_names=("peak_performance",),
         objective_directions=("maximize",),
         sampler="random",
         default_trial=False,
-        enqueue=None,
-        constraints=(),
-        pruner="none",
-        pruner_min_segments=3,
-        pruner_reduction_factor=3,
-        pruner_percentile=25.0,
         optuna_study_batch_size=8,
         runner_hparam_batch_size=3,
-        packing="auto",
         output_root=str(root),
-        log_level="INFO",
         seed=3,
         num_seeds=2,
-        aggregate="mean",
-        seed_schedule="fixed",
         total_timesteps=500,
         num_evaluations=5,
         num_eval_episodes=4,
-        confirm_top=0,
-        confirm_seeds=10,
-        timeout=None,
-        save_agents="best",
-        max_failure_rate=0.5,
-        checkpoint_seconds=60.0,
         compilation_cache=False,
     )
     return replace(arguments, **changes)
@@ -114,7 +98,9 @@ def killing(function: Callable[..., Any], at: int) -> Callable[..., Any]:
 
 
 def making(backend: Any) -> Callable[[EngineConfig, CheckpointManager | None], Backend]:
-    """Give a fake backend to whoever makes one; any other as it is."""
+    """Give a fake backend to whoever makes one; any other as it is, or what a class makes."""
+    if isinstance(backend, type):
+        return backend
     return backend.bind if isinstance(backend, FakeBackend) else lambda config, checkpoints: backend
 
 
@@ -151,10 +137,10 @@ class Case:
     def recipe(self) -> Recipe:
         return self.given_recipe or recipe_of(self.space)
 
-    def start(self, backend: Backend | None = None, **changes: Any) -> int:
+    def start(self, backend: Backend | type | None = None, **changes: Any) -> int:
         return self._run(None, backend, changes)
 
-    def resume(self, backend: Backend | None = None, retry_failed: bool = False, **changes: Any) -> int:
+    def resume(self, backend: Backend | type | None = None, retry_failed: bool = False, **changes: Any) -> int:
         return self._run(self.directory, backend, changes, retry_failed)
 
     def invalidate(self, *trials: int, reason: str | None = None) -> int:
@@ -197,7 +183,11 @@ class Case:
         write_text(directory / "trials.csv", "")
 
     def _run(
-        self, resume_from: Path | None, backend: Backend | None, changes: dict[str, Any], retry_failed: bool = False
+        self,
+        resume_from: Path | None,
+        backend: Backend | type | None,
+        changes: dict[str, Any],
+        retry_failed: bool = False,
     ) -> int:
         arguments = arguments_of(self.root, **{**self.arguments, **changes})
         make, stop = making(backend or FakeBackend()), Stop()

@@ -18,10 +18,10 @@ from hyperlax.agent import Agent, Policy, act, joined, load_agent, save_agent
 from hyperlax.algorithms.evaluation import evaluate
 from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main
+from hyperlax.cli.playing import evaluate_agent
 from hyperlax.engine.keys import evaluation_keys
 from hyperlax.errors import UsageError
 from hyperlax.networks.masked import ACTIVATION_FUNCTIONS
-from hyperlax.playing import evaluate_agent
 from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.opened import open_study
 from hyperlax.trial import SegmentResult

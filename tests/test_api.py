@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from typing import Any
@@ -11,7 +12,7 @@ import plotly.graph_objects as go
 import pytest
 
 import hyperlax
-from hyperlax.api import _flags
+from hyperlax.api import _given
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.study import run as runs
 from tests.fake_backend import FakeBackend, train_with_fakes
@@ -57,7 +58,7 @@ def test_a_search_that_does_not_end_well_raises(tmp_path, monkeypatch, status, e
 def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
     with pytest.raises(TypeError, match="no argument 'n_trails'. There are aggregate"):
         hyperlax.search("sac_mlp", "gymnax.pendulum", n_trails=4)
-    with pytest.raises(UsageError, match="--sampler"):
+    with pytest.raises(UsageError, match="sampler needs one of .* Did you mean `tpe`"):
         hyperlax.search("sac_mlp", "gymnax.pendulum", sampler="tpee", output_root=tmp_path)
     with pytest.raises(UsageError, match="holds no study.json"):
         hyperlax.open_study(tmp_path)
@@ -66,10 +67,10 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"n_trials": "8"}, 'search(): n_trials needs a whole number, got "8".'),
-        ({"n_trials": 4.5}, "search(): n_trials needs a whole number, got 4.5."),
-        ({"n_trials": True}, "search(): n_trials needs a whole number, got true."),
-        ({"objective_names": 3}, "search(): objective_names needs a text or a list of texts, got 3."),
+        ({"n_trials": "8"}, 'search(): n_trials needs a whole number of at least 1, got "8".'),
+        ({"n_trials": 4.5}, "search(): n_trials needs a whole number of at least 1, got 4.5."),
+        ({"n_trials": True}, "search(): n_trials needs a whole number of at least 1, got true."),
+        ({"objective_names": 3}, "search(): objective_names needs a text or a list of texts, got 3. Put it in quotes."),
         ({"quiet": 1}, "search(): quiet needs true or false, got 1."),
         ({"environment": 3}, "search(): environment needs a text, got 3. Put it in quotes."),
     ],
@@ -82,8 +83,16 @@ def test_a_value_of_another_type_is_refused(tmp_path, arguments, said):
 
 
 def test_a_text_is_a_list_of_one_and_numpys_numbers_are_numbers():
-    flags = _flags({"objective_names": "num_parameters", "n_trials": np.int64(4), "timeout": np.float32(2)}, "a", "b")
-    assert (flags.objective_names, flags.n_trials, flags.timeout) == (("num_parameters",), 4, 2.0)
+    given = _given({"objective_names": "num_parameters", "n_trials": np.int64(4), "timeout": np.float32(2)})
+    assert given == {"objective_names": ("num_parameters",), "n_trials": 4, "timeout": 2.0}
+
+
+def test_the_signature_is_written_out():
+    parameters = inspect.signature(hyperlax.search).parameters
+    assert list(parameters)[:2] == ["recipe", "environment"]
+    assert (parameters["n_trials"].default, parameters["sampler"].default) == (100, "tpe")
+    assert parameters["no_default_trial"].default is False
+    assert "n_trials: Total number of finished trials. (default: 100)" in (hyperlax.search.__doc__ or "")
 
 
 def test_trials_are_a_table(case):

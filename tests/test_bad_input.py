@@ -80,7 +80,7 @@ def test_an_unknown_environment_is_refused_with_the_nearest_and_the_list(capsys,
 @pytest.mark.parametrize("root", ["", " "])
 def test_an_empty_output_root_is_refused(capsys, root):
     said = refused([*WORDS["SEARCH"].split(), "--output-root", root], capsys)
-    assert said == "--output-root is empty. Name a directory, or leave the flag out."
+    assert said == "--output-root is empty. Name a directory, or leave it out."
 
 
 def said_of_recipe(text: str, capsys: Any) -> str:

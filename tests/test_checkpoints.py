@@ -15,9 +15,9 @@ from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.engine.lanes import Program
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.session import LaneSession
-from hyperlax.trial import BatchResult, HparamBatch, Interrupted, Trial
+from hyperlax.trial import BatchResult, HparamBatch, Trial
 from tests import small
-from tests.toy import Descent, backend, batch, batches, run, same_curves, trial
+from tests.toy import Descent, Interrupted, backend, batch, batches, run, same_curves, trial
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyperlax import __version__, cli
-from hyperlax.commands import COMMANDS
+from hyperlax.cli.commands import COMMANDS
 from hyperlax.errors import HyperlaxError
 
 ROOT = Path(__file__).parent.parent
@@ -148,7 +148,7 @@ def test_a_resume_needs_no_other_argument(calls):
     Path("study").mkdir()
     Path("study/study.json").write_text(json.dumps({"arguments": calls[0][0].to_json()}))
     assert cli.main(["optuna-hp-search", "--resume-from", "study"]) == 0
-    assert calls[1][0] == calls[0][0] and calls[1][2] == Path("study")
+    assert calls[1][0].to_json() == calls[0][0].to_json() and calls[1][2] == Path("study")
 
 
 def test_every_flag_of_a_single_run_reaches_it(calls):

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from hyperlax import cli, commands
+from hyperlax import cli
+from hyperlax.cli import commands
 from hyperlax.output import Heard
 from tests.desk import ROOT
 from tests.fake_backend import FakeBackend

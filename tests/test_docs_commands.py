@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hyperlax import playing
 from hyperlax.agent import Policy, save_agent
-from hyperlax.cli import main
+from hyperlax.cli import main, playing
 from hyperlax.study import dashboard
 from hyperlax.study.agents import agent_path
 from tests.desk import ROOT

@@ -10,7 +10,7 @@ import pytest
 
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.analysis.tables import write_best
-from hyperlax.constraints import parse_constraint, violations
+from hyperlax.config.constraints import parse_constraint, violations
 from hyperlax.errors import UsageError
 from hyperlax.recipe import dotted
 from hyperlax.space import Categorical, UniformContinuous, UniformDiscrete
@@ -171,7 +171,7 @@ def test_where_no_trial_satisfies_the_constraints_that_is_said(tmp_path, capsys,
     case.write_pages = lambda record, directory: write_study_pages(record)
     with caplog.at_level(logging.INFO, "hyperlax"):
         assert case.start() == 0
-    assert "random does not heed constraints" in caplog.text
+    assert "random does not use constraints" in caplog.text
     said = capsys.readouterr()
     assert "No trial satisfies the constraints, so none is the best." in said.out and "best peak" not in said.err
     assert not (case.directory / "best_optuna_params.json").exists()

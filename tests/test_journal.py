@@ -139,7 +139,9 @@ def test_a_sampler_of_a_row_of_its_own_runs_a_study(tmp_path: Path, monkeypatch:
             value = (best + distribution.high) / 2 * (1 - 1e-3 * (trial.number % 8))
             return distribution.to_external_repr(max(distribution.low, value))
 
-    monkeypatch.setitem(SAMPLERS, "upward", SamplerRow("Halfway up.", lambda space, seed, super_batch: Upward()))
+    monkeypatch.setitem(
+        SAMPLERS, "upward", SamplerRow("upward", "Halfway up.", lambda space, seed, super_batch: Upward())
+    )
     space: Any = {"algorithm.hyperparam.gamma": UniformContinuous(domain=(0.9, 0.999))}
     whole, parts = (Case(tmp_path / name, space, n_trials=16, sampler="upward") for name in ("whole", "parts"))
     assert whole.start() == 0

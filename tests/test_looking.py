@@ -127,7 +127,7 @@ def test_a_study_is_watched_until_nobody_runs_it(case, capsys, monkeypatch):
         if len(looks) == 3:
             holding.close()
 
-    monkeypatch.setattr("hyperlax.looking_commands.time.sleep", look)
+    monkeypatch.setattr("hyperlax.cli.inspecting.time.sleep", look)
     holding = ExitStack()
     holding.enter_context(only_one_process(case.directory))
     capsys.readouterr()
@@ -143,10 +143,10 @@ def test_a_study_is_watched_until_nobody_runs_it(case, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["watch", "{study}", "--seconds", "0"], "--seconds must be from 0.1 to 3600, got 0."),
+        (["watch", "{study}", "--seconds", "0"], "--seconds needs a number from 0.1 to 3600, got 0."),
         (["watch", "{nowhere}"], "is not a directory"),
         (["show", "{study}", "99"], "there is no such trial. Its trials are 0 to 11."),
-        (["show", "{study}", "--top", "0"], "--top must be at least 1, got 0."),
+        (["show", "{study}", "--top", "0"], "--top needs a whole number of at least 1, got 0."),
         (["show", "{nowhere}"], "is not a directory. Give the directory of a study"),
         (["list", "{nowhere}"], "is not a directory"),
         (["export", "{study}", "--output", "{nowhere}/trials.csv"], "is not a directory. Make it"),

@@ -14,8 +14,8 @@ import pytest
 import hyperlax
 from hyperlax.agent import ABOUT, Policy
 from hyperlax.analysis.pages import write_pages
-from hyperlax.arguments import SingleArguments
 from hyperlax.cli import main
+from hyperlax.config.options import SingleOptions
 from hyperlax.envs import registry
 from hyperlax.recipe import load
 from hyperlax.study.single import run_single
@@ -63,8 +63,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         case = Case(root, recipe=recipe, write_pages=write_pages, env_config="lab.tanks", n_trials=4)
         assert case.start(InTanks()) == 0
-        arguments = SingleArguments(
-            str(root / "tanks.py"), "lab.tanks", None, None, (), str(root), "INFO", 0, 2, "mean", 500, 5, 4, False
+        arguments = SingleOptions(
+            algo_and_network_config=str(root / "tanks.py"),
+            env_config="lab.tanks",
+            output_root=str(root),
+            num_seeds=2,
+            total_timesteps=500,
+            num_evaluations=5,
+            num_eval_episodes=4,
+            compilation_cache=False,
         )
         assert run_single(arguments, recipe, recipe.config.algorithm, InTanks().bind) == 0
         forget(patch)

@@ -18,11 +18,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from hyperlax.analysis.pages import write_study_pages
+from hyperlax.config.checks import checked
+from hyperlax.config.options import PbtOptions
+from hyperlax.config.stored import read_stored
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
-from hyperlax.pbt_arguments import PopulationArguments, checked
 from hyperlax.recipe import apply, dotted
-from hyperlax.resumed_arguments import read_stored
 from hyperlax.space import Categorical, LogUniform
 from hyperlax.study import agents, live, population
 from hyperlax.study.agents import find_agent
@@ -51,8 +52,8 @@ class Run:
         self.members = FakeBackend()
 
     @property
-    def arguments(self) -> PopulationArguments:
-        arguments = PopulationArguments(
+    def arguments(self) -> PbtOptions:
+        arguments = PbtOptions(
             algo_and_network_config="sac_test",
             env_config="gymnax.pendulum",
             population_size=MEMBERS,
@@ -361,9 +362,9 @@ def test_a_search_and_a_population_do_not_go_on_with_each_other(whole):
     with pytest.raises(UsageError, match="holds a population"):
         read_stored(whole.directory, "--resume-from")
     with pytest.raises(UsageError, match="is of no population"):
-        PopulationArguments.from_json({"n_trials": 3}, "study.json")
+        PbtOptions.from_json({"n_trials": 3}, "study.json")
     stored = whole.arguments.to_json()
-    assert PopulationArguments.from_json(stored, "study.json") == whole.arguments
+    assert PbtOptions.from_json(stored, "study.json") == whole.arguments
 
 
 def test_a_file_that_is_no_schedule_is_refused(whole, tmp_path):

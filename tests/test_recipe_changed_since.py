@@ -13,8 +13,8 @@ import pytest
 
 import hyperlax
 from hyperlax.analysis.pages import write_pages
-from hyperlax.arguments import SingleArguments
 from hyperlax.cli import main
+from hyperlax.config.options import SingleOptions
 from hyperlax.envs import registry
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, dotted, load
@@ -119,9 +119,9 @@ def test_a_base_value_that_its_field_does_not_accept_is_refused_by_name(study, c
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[SingleArguments, Recipe, AlgorithmConfig]]:
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[SingleOptions, Recipe, AlgorithmConfig]]:
     """What is handed to the training, instead of training it."""
-    calls: list[tuple[SingleArguments, Recipe, AlgorithmConfig]] = []
+    calls: list[tuple[SingleOptions, Recipe, AlgorithmConfig]] = []
 
     def note(*given: Any) -> int:
         calls.append(given)  # type: ignore[arg-type]

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from hyperlax import playing
 from hyperlax.analysis.pages import write_pages
-from hyperlax.cli import main
+from hyperlax.cli import main, playing
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import replacing
 from tests.faults.disk import Disk, writing_to

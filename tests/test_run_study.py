@@ -12,17 +12,16 @@ from typing import Any
 import pytest
 
 from hyperlax import cli
-from hyperlax.commands import COMMANDS
+from hyperlax.cli.commands import KINDS
+from hyperlax.cli.parsing import parse
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.parsing import parse
-from hyperlax.planned_studies import planned_studies
+from hyperlax.studies import planned_studies
 from hyperlax.study import run as runs
 from tests.desk import ROOT
 
 pytestmark = pytest.mark.timeout(240)
 BASE = "algo_and_network_config: sac_mlp\nenv_config: gymnax.pendulum\n"
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
-KINDS = {name: kind for name, (kind, _) in COMMANDS.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +105,7 @@ def test_a_reader_who_has_left_ends_none_of_several_studies(several, monkeypatch
 def test_all_files_are_checked_before_the_first_one_runs(several, capsys):
     Path("c.yaml").write_text(BASE + "n_trials: none\n")
     assert cli.main(["run-study", *FILES]) == 2
-    assert capsys.readouterr().err == 'hyperlax: c.yaml:3: n_trials needs a whole number, got "none".\n'
+    assert capsys.readouterr().err == 'hyperlax: c.yaml:3: n_trials needs a whole number of at least 1, got "none".\n'
     assert several.begun == []
 
 
@@ -122,10 +121,10 @@ def test_the_shipped_studies_are_several():
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_shipped_study_can_run_and_says_what_came_of_it(path):
-    (study,) = planned_studies([str(path)], parse(KINDS, ["run-study", "x"]).search)
-    assert study.arguments.study_name == path.stem == Path(study.arguments.output_root).name
+    (study,) = planned_studies([str(path)], {})
+    assert study.options.study_name == path.stem == Path(study.options.output_root).name
     header = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
     assert header and all(word in header[0] for word in ("2 cores", "jax", "commit", "trials", "est"))
     commands = re.findall(r"^# {5}(hyperlax .*)$", header[0], flags=re.MULTILINE)
     assert commands == [f"hyperlax run-study studies/{path.name}"]
-    assert parse(KINDS, shlex.split(commands[0])[1:]).files
+    assert parse(KINDS, shlex.split(commands[0])[1:])[1]["files"]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hyperlax import cli, samples
+from hyperlax import cli
+from hyperlax.config import samples
 from hyperlax.errors import UsageError
 from hyperlax.fields import apply, dotted
 from hyperlax.hyperparams import PPO, SAC
@@ -160,7 +161,7 @@ def test_generate_writes_a_file_and_replaces_none_unless_told_to(tmp_path, monke
     assert json.loads('"' + written.splitlines()[1].split(",")[0] + '"') == "0"
     for words in ([*GENERATE, "--seed", "1"], [*GENERATE, "--output", "."]):
         assert cli.main(words) == 2
-    assert "sac_mlp_samples.csv: is there already" in capsys.readouterr().err
+    assert "sac_mlp_samples.csv: exists already" in capsys.readouterr().err
     assert Path("sac_mlp_samples.csv").read_text() == written
     assert cli.main([*GENERATE, "--seed", "1", "--force"]) == 0
     assert Path("sac_mlp_samples.csv").read_text() != written

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hyperlax.arguments import SingleArguments
+from hyperlax.config.options import SingleOptions
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
 from hyperlax.study.progress import ProgressLine
@@ -93,8 +93,15 @@ def test_seven_failures_are_no_rate(tmp_path):
 
 
 def single(tmp_path, backend):
-    arguments = SingleArguments(
-        "sac_test", "gymnax.pendulum", None, None, (), str(tmp_path), "INFO", 0, 2, "mean", 500, 5, 4, False
+    arguments = SingleOptions(
+        algo_and_network_config="sac_test",
+        env_config="gymnax.pendulum",
+        output_root=str(tmp_path),
+        num_seeds=2,
+        total_timesteps=500,
+        num_evaluations=5,
+        num_eval_episodes=4,
+        compilation_cache=False,
     )
     return run_single(arguments, recipe_of(MIXED), SAC(), backend.bind)
 

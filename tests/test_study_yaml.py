@@ -11,17 +11,16 @@ import optuna
 import pytest
 
 from hyperlax import cli
-from hyperlax.commands import COMMANDS
+from hyperlax.cli.commands import KINDS
+from hyperlax.cli.parsing import parse
+from hyperlax.config.space_entries import changes_of
+from hyperlax.config.stored import load_recipe_of, read_stored
+from hyperlax.config.study_file import KEYS, in_full, read_study_file
 from hyperlax.errors import UsageError
-from hyperlax.parsing import parse
-from hyperlax.planned_studies import PlannedStudy, planned_studies
 from hyperlax.recipe import dotted, load
-from hyperlax.resumed_arguments import load_recipe_of, read_stored
 from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete
-from hyperlax.space_entries import changes_of
+from hyperlax.studies import PlannedStudy, planned_studies
 from hyperlax.study import single
-from hyperlax.study_files import KEYS, read_study_file
-from hyperlax.study_yaml import in_full
 from tests.desk import ROOT
 from tests.fake_backend import train_with_fakes
 from tests.study_cases import MIXED, arguments_of, recipe_of
@@ -45,7 +44,6 @@ space:
 LR, TAU, GAMMA, BATCH = (f"algorithm.hyperparam.{name}" for name in ("actor_lr", "tau", "gamma", "total_batch_size"))
 DIRECTORY = Path("my_optuna_studies/sac_mlp/gymnax_pendulum")
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
-KINDS = {name: kind for name, (kind, _) in COMMANDS.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +60,8 @@ def trained(monkeypatch):
 def planned(text: str, *words: str, base: str = BASE) -> PlannedStudy:
     """What a file and words of the command line come to."""
     Path("s.yaml").write_text(base + text, encoding="utf-8")
-    flags = parse(KINDS, ["run-study", "s.yaml", *words])
-    (study,) = planned_studies(flags.files, flags.search)
+    _, given = parse(KINDS, ["run-study", *words])
+    (study,) = planned_studies(["s.yaml"], given)
     return study
 
 
@@ -155,8 +153,8 @@ SAID: dict[str, Any] = {
 
 def test_every_flag_can_be_said_by_a_file():
     Path("first.json").write_text('[{"algorithm.hyperparam.gamma": 0.95}]')
-    arguments = planned("\n".join(f"{name}: {json.dumps(value)}" for name, value in SAID.items())).arguments
-    assert {name: getattr(arguments, name) for name in SAID} == SAID
+    options = planned("\n".join(f"{name}: {json.dumps(value)}" for name, value in SAID.items())).options
+    assert {name: getattr(options, name) for name in SAID} == SAID
     text = """
 study_name: sac_pendulum
 n_trials: 9
@@ -175,14 +173,14 @@ no_compilation_cache: true
 run_length_modifier: long
 seed: 5
 """
-    arguments = planned(text).arguments
-    assert (arguments.study_name, arguments.n_trials, arguments.seed) == ("sac_pendulum", 9, 5)
-    assert arguments.objectives == {"peak_performance": "maximize", "num_parameters": "minimize"}
-    assert (arguments.sampler, arguments.default_trial, arguments.compilation_cache) == ("nsgaii", False, False)
-    assert arguments.constraints == ("num_parameters <= 20000",)
-    assert (arguments.pruner, arguments.pruner_percentile, arguments.timeout) == ("percentile", 30.0, 60.0)
-    assert (arguments.runner_hparam_batch_size, arguments.total_timesteps) == (4, 100_000)
-    assert planned("runner_hparam_batch_size: auto").arguments.runner_hparam_batch_size == "auto"
+    options = planned(text).options
+    assert (options.study_name, options.n_trials, options.seed) == ("sac_pendulum", 9, 5)
+    assert options.objectives == {"peak_performance": "maximize", "num_parameters": "minimize"}
+    assert (options.sampler, options.default_trial, options.compilation_cache) == ("nsgaii", False, False)
+    assert options.constraints == ("num_parameters <= 20000",)
+    assert (options.pruner, options.pruner_percentile, options.timeout) == ("percentile", 30.0, 60.0)
+    assert (options.runner_hparam_batch_size, options.total_timesteps) == (4, 100_000)
+    assert planned("runner_hparam_batch_size: auto").options.runner_hparam_batch_size == "auto"
     said = {line.partition(":")[0].replace("-", "_") for line in (BASE + text).splitlines() if line}
     assert SAID.keys() | said == KEYS.keys()
 
@@ -215,13 +213,13 @@ seed: 5
     ],
 )
 def test_command_line_over_file_over_preset_over_recipe(text, words, name, value):
-    assert getattr(planned(text, *words.split()).arguments, name) == value
+    assert getattr(planned(text, *words.split()).options, name) == value
 
 
 def test_directions_belong_to_the_names_beside_them():
     text = "objective_names: [peak_performance, num_parameters]\nobjective_directions: [minimize, maximize]"
-    assert planned(text).arguments.objectives == {"peak_performance": "minimize", "num_parameters": "maximize"}
-    assert planned(text, "--objective-names", "num_parameters").arguments.objectives == {"num_parameters": "minimize"}
+    assert planned(text).options.objectives == {"peak_performance": "minimize", "num_parameters": "maximize"}
+    assert planned(text, "--objective-names", "num_parameters").options.objectives == {"num_parameters": "minimize"}
 
 
 def test_a_recipe_and_an_environment_of_the_command_line_win():
@@ -241,7 +239,7 @@ def test_the_space_of_a_file_takes_the_place_of_the_recipes():
 
 
 def test_what_the_recipe_says_itself_is_no_change():
-    own = in_full(planned("").arguments, load("sac_mlp"))
+    own = in_full(planned("").options, load("sac_mlp"))
     assert planned(own, base="").recipe.changes == {}
 
 
@@ -260,8 +258,8 @@ def test_every_distribution_reads_back_as_it_was_written():
 def test_texts_that_look_like_something_else_read_back_as_texts():
     arguments = arguments_of(Path("out"), study_name="1e-5", output_root="yes", enqueue="null")
     Path("s.yaml").write_text(in_full(arguments, recipe_of(MIXED)), encoding="utf-8")
-    flags = read_study_file("s.yaml").flags
-    assert (flags.study_name, flags.output_root, flags.enqueue) == ("1e-5", "yes", "null")
+    given = read_study_file("s.yaml").given
+    assert [given[name] for name in ("study_name", "output_root", "enqueue")] == ["1e-5", "yes", "null"]
 
 
 @pytest.mark.usefixtures("trained")
@@ -319,7 +317,7 @@ def test_a_study_that_is_there_is_refused_with_the_command_that_goes_on(capsys):
     capsys.readouterr()
     assert cli.main(["run-study", "s.yaml"]) == 2
     assert capsys.readouterr().err == (
-        f"hyperlax: s.yaml: {DIRECTORY} already holds a study. To go on with it:\n"
+        f"hyperlax: s.yaml: {DIRECTORY} already holds a study. To continue it:\n"
         f"  hyperlax optuna-hp-search --resume-from {DIRECTORY}\nFor a new one, choose another output_root.\n"
     )
 
@@ -346,5 +344,5 @@ def test_the_example_of_the_documentation_can_run():
         r"```yaml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text(encoding="utf-8"), flags=re.DOTALL
     )
     study = planned(text, base="")
-    assert (study.arguments.n_trials, study.arguments.pruner) == (40, "asha")
+    assert (study.options.n_trials, study.options.pruner) == (40, "asha")
     assert TAU not in study.recipe.space

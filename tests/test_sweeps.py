@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from hyperlax import cli, samples
+from hyperlax import cli
+from hyperlax.config import samples
+from hyperlax.config.options import SweepOptions
+from hyperlax.config.settling import settled
 from hyperlax.envs import slug
 from hyperlax.fields import dotted
 from hyperlax.files import read_csv
 from hyperlax.recipe import load
 from hyperlax.samplers.fixed import draw, stored
-from hyperlax.sweep_arguments import resolve_sweep
-from hyperlax.sweep_flags import SweepFlags
 from tests.fake_backend import FakeBackend, train_with_fakes
 from tests.study_cases import MIXED, Case, Killed, recipe_of
 
@@ -71,8 +72,9 @@ def test_a_sweep_trains_what_generate_draws_with_the_same_arguments(fakes):
     ("samples", "lanes", "together"), [(9, "auto", 9), (200, "auto", 64), (200, 8, 64), (200, 32, 128), (200, 64, 200)]
 )
 def test_the_analysis_follows_64_trials_or_four_hparam_batches(samples, lanes, together):
-    flags = SweepFlags("sac_mlp", "gymnax.pendulum", num_samples=samples, hparam_batch_size=lanes)
-    assert resolve_sweep(flags, recipe_of(MIXED), 0).optuna_study_batch_size == together
+    given = {"env_config": "gymnax.pendulum", "n_trials": samples, "runner_hparam_batch_size": lanes}
+    given = {name: value for name, value in given.items() if value is not None}
+    assert settled(SweepOptions, [given], recipe_of(MIXED)).optuna_study_batch_size == together
 
 
 def test_a_sweep_trains_every_row_of_its_file_whatever_the_recipe_searches(fakes):
@@ -144,10 +146,13 @@ def test_each_command_says_which_one_goes_on(finished, fakes, monkeypatch, capsy
     [
         (["--num-samples", "4"], "--num-samples: study has 3, given 4"),
         (["--load-hyperparams", "other.csv"], "--load-hyperparams: study has None"),
-        (["--hparam-batch-size", "9"], "--hparam-batch-size needs a whole number from 1 to 3"),
+        (
+            ["--hparam-batch-size", "9"],
+            "--hparam-batch-size 9 is more than the 3 trials that this sweep asks together. Use 1 to 3",
+        ),
         (
             ["--seed", "5"],
-            "only --timeout, --max-failure-rate, --checkpoint-seconds, --log-level, --hparam-batch-size may",
+            "only --log-level, --hparam-batch-size, --timeout, --max-failure-rate, --checkpoint-seconds may",
         ),
     ],
 )
@@ -177,9 +182,9 @@ def test_other_samples_than_the_sweep_began_with_are_refused(finished, fakes, ca
         (["--load-hyperparams", "mine.csv"], "mine.csv, line 3: algorithm.hyperparam.gamma needs"),
         (["--load-hyperparams", "none.csv"], "none.csv: cannot be read"),
         (["--num-samples", "0"], "--num-samples needs a whole number of at least 1, got 0"),
-        (["--num-samples", "8", "--hparam-batch-size", "9"], "--hparam-batch-size needs a whole number from 1 to 8"),
+        (["--num-samples", "8", "--hparam-batch-size", "9"], "--hparam-batch-size 9 is more than the 8 trials"),
         (["--sampling-method", "grid"], "grid needs values that can be counted"),
-        (["--retry-failed"], "--retry-failed goes on with a sweep"),
+        (["--retry-failed"], "--retry-failed continues a study: give --resume-from DIR"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(fakes, capsys, more, words):

@@ -18,7 +18,7 @@ from hyperlax.engine import assignment
 from hyperlax.engine.assignment import PROCESS, intervals_from_array, intervals_to_array
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.files import read_csv
-from hyperlax.trial import TIMELINE, HparamBatch, Interrupted, LaneInterval
+from hyperlax.trial import TIMELINE, HparamBatch, LaneInterval
 from tests import toy
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study, write_timeline
@@ -51,7 +51,7 @@ def test_the_trials_of_a_batch_are_side_by_side_in_its_lanes() -> None:
 
 def test_a_batch_that_another_process_went_on_with_was_in_its_lanes_twice(tmp_path: Path, monkeypatch: Any) -> None:
     saved, batch = CheckpointManager(tmp_path, 1e9), toy.batch(toy.trial(4), toy.trial(9))
-    with pytest.raises(Interrupted):
+    with pytest.raises(toy.Interrupted):
         train(batch, saved, stop=True)
     monkeypatch.setattr(assignment, "PROCESS", PROCESS + 1000)
     result = train(batch, saved, stop=False)

@@ -18,7 +18,7 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.costs import Costs
 from hyperlax.engine.registry import Registry
 from hyperlax.recipe import RunLength
-from hyperlax.trial import NOT_FINITE, BatchResult, HparamBatch, Interrupted, Outcome, SegmentResult, Trial
+from hyperlax.trial import NOT_FINITE, BatchResult, HparamBatch, Outcome, SegmentResult, Trial
 
 RUN_LENGTH = RunLength(total_timesteps=20, num_evaluations=3, num_eval_episodes=4)
 SEED = 5
@@ -109,6 +109,10 @@ def trial(number: int, rate: float = 0.1, **config: float) -> Trial:
 
 def batch(*trials: Trial) -> HparamBatch:
     return HparamBatch(trials)
+
+
+class Interrupted(Exception):
+    """A batch stopped between two segments because it was asked to."""
 
 
 class Batches(ClosedBatches):

@@ -88,10 +88,6 @@ class Backend(Protocol):
         """Lanes that hold a trial whose program is still being compiled."""
         ...
 
-    def capacity(self) -> int:
-        """Return how many trials are worth entering at once."""
-        ...
-
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Partition trials into hparam batches, the saved ones first, and predict what they cost. Nothing is entered."""
         ...

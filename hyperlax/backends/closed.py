@@ -54,10 +54,6 @@ class ClosedBatches(LanesBackend):
         self._ended: dict[int, _Batch] = {}
         self._stop = threading.Event()
 
-    def capacity(self) -> int:
-        """Return the lanes of the slots that no batch uses or waits for."""
-        return self.lanes * max(0, self.slots - len(self._used) - len(self._queue))
-
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Partition trials into batches; see `LanesBackend`."""
         plan = super().plan(trials)

@@ -106,10 +106,6 @@ class LanesBackend(ABC):
         return sum(self._occupied(lanes) for lanes, s in sessions if s is None or not s.program.is_ready)
 
     @abstractmethod
-    def capacity(self) -> int:
-        """Return how many trials are worth entering at once."""
-
-    @abstractmethod
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
         """Give trials lanes. Return the numbers of those that got one."""
 

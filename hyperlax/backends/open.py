@@ -59,10 +59,6 @@ class OpenLanes(LanesBackend):
         self._told: dict[str, float] = dict.fromkeys(_SUMMED, 0)
         self._began = time.perf_counter()
 
-    def capacity(self) -> int:
-        """Return how many lanes all slots have, less those that hold a trial."""
-        return max(0, self.lanes * self.slots - self.occupied)
-
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
         """Let trials begin with the next segment where most lanes are free. Return the numbers of those that got a lane."""
         return [trial.number for trial in trials if self._enter(trial, repetition, group)]

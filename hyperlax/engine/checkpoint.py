@@ -23,8 +23,8 @@ from hyperlax.reading import fits
 log = logging.getLogger(__name__)
 
 METADATA, ARRAYS = "metadata", "arrays"
-LARGEST_SHARE = 0.1
-"""Of the time that may go into saving: after a slow save the next one waits longer."""
+_LARGEST_SHARE = 0.1
+"""Of the time that may go into saving."""
 _BATCH = re.compile(r"trial_\d+\.npz")
 _POOL = re.compile(r"pool_\d+\.npz")
 
@@ -62,7 +62,7 @@ class CheckpointFile:
     """The file of one session. seconds: the least time between two saves; 0 saves whenever there is something to save."""
 
     def __init__(self, path: Path, seconds: float):
-        self._path, self._timer = path, _Timer(seconds)
+        self._path, self._timer = path, SaveTimer(seconds)
 
     def is_due(self) -> bool:
         """Return whether it is time to save again."""
@@ -90,7 +90,7 @@ class CheckpointManager:
     """
 
     def __init__(self, directory: Path, seconds: float):
-        self._directory, self._seconds, self._timer = directory, seconds, _Timer(seconds)
+        self._directory, self._seconds = directory, seconds
 
     def file(self, trials: Sequence[int]) -> CheckpointFile:
         """Return the file of a batch of these trials, which exists or not."""
@@ -107,18 +107,13 @@ class CheckpointManager:
             if found is not None:
                 yield found
 
-    def is_due(self) -> bool:
-        """Return whether it is time to save the lanes that are refilled again."""
-        return self._timer.is_due()
-
     def save_pools(self, states: Sequence[tuple[Metadata, Mapping[str, np.ndarray]]]) -> None:
         """Replace what was saved of the lanes that are refilled, one file after another."""
-        with self._timer.saving():
-            for index, (metadata, arrays) in enumerate(states):
-                _write(self._directory / f"pool_{index:03d}.npz", metadata, arrays)
-            for path in self._paths("pool", _POOL)[len(states) :]:
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
+        for index, (metadata, arrays) in enumerate(states):
+            _write(self._directory / f"pool_{index:03d}.npz", metadata, arrays)
+        for path in self._paths("pool", _POOL)[len(states) :]:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def saved_trials(self) -> int:
         """Return how many trials are saved in the middle of their training."""
@@ -161,21 +156,23 @@ def _write(path: Path, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> 
         log.warning("%s cannot be written (%s): training continues.", path, error.strerror)
 
 
-class _Timer:
-    """The time of the next save."""
+class SaveTimer:
+    """The time of the next save. seconds: the least between two; after a slow save the next one waits longer."""
 
     def __init__(self, seconds: float):
         self._seconds, self._due = seconds, time.monotonic() + seconds
 
     def is_due(self) -> bool:
+        """Return whether it is time to save again."""
         return time.monotonic() >= self._due
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
+        """Time a save, and set the time of the next one."""
         began = time.monotonic()
         yield
         now = time.monotonic()
-        self._due = now + (self._seconds and max(self._seconds, (now - began) / LARGEST_SHARE))
+        self._due = now + (self._seconds and max(self._seconds, (now - began) / _LARGEST_SHARE))
 
 
 def _read_all(paths: Sequence[Path]) -> list[Metadata]:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hyperlax.blame import raised
+from hyperlax.config.recipe_errors import in_one_line
 from hyperlax.envs.protocol import Continuous, Discrete, Environment, Step
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
@@ -67,7 +67,7 @@ def _called(function: Callable[[], Any], where: str) -> Any:
     try:
         return function()
     except Exception as error:
-        raise UsageError(f"{where} raised {raised(error)}.") from error
+        raise UsageError(f"{where} raised {in_one_line(error)}.") from error
 
 
 def _pair(returned: Any, second: type, where: str, needed: str) -> tuple[Any, Any]:

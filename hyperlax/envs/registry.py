@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import threading
 from collections.abc import Callable
 
-from hyperlax.blame import raised
+from hyperlax.config.recipe_errors import in_one_line
 from hyperlax.envs.catalog import ALIASES, CATALOG, PROBES, UNAVAILABLE, ActionKind
 from hyperlax.envs.protocol import Continuous, Environment
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, did_you_mean
 
 _NAME = re.compile(r"[a-z][a-z0-9]*\.[a-z][a-z0-9_]*")
 
@@ -46,9 +45,8 @@ def canonical(name: str) -> str:
         raise UsageError(f"environment `{name}` is not available: {UNAVAILABLE[name]}")
     if is_known(name):
         return name
-    near = difflib.get_close_matches(name, [*names(), *PROBES, *ALIASES], n=3, cutoff=0.5)
-    nearest = f" Did you mean {' or '.join(f'`{match}`' for match in near)}?" if near else ""
-    raise UsageError(f"no environment named `{name}`.{nearest} There are: {', '.join(names())}.")
+    hint = did_you_mean(name, [*names(), *PROBES, *ALIASES], count=3, cutoff=0.5)
+    raise UsageError(f"no environment named `{name}`. {hint}There are: {', '.join(names())}.")
 
 
 def make(name: str) -> Environment:
@@ -114,7 +112,7 @@ def _own(name: str, factory: Callable[[], Environment]) -> Environment:
     except UsageError as error:
         raise UsageError(f"environment `{name}`: {error}") from error
     except Exception as error:
-        raise UsageError(f"environment `{name}`: its factory raised {raised(error)}.") from error
+        raise UsageError(f"environment `{name}`: its factory raised {in_one_line(error)}.") from error
     if not isinstance(environment, Environment):
         raise UsageError(f"environment `{name}`: its factory returned {environment!r}; an Environment is needed.")
     if environment.name != name:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperlax import samples
+from hyperlax.config import samples
 from hyperlax.errors import UsageError
 from hyperlax.fields import Field, apply, check_together, dotted, fields_of
 from hyperlax.hyperparams import AlgorithmConfig

@@ -21,6 +21,7 @@ class SamplerRow:
     """A choice of --sampler.
 
     Args:
+      name: As `--sampler` takes it.
       help: One line.
       make: Returns Optuna's sampler before the first trial, from the search space (`distributions.SearchSpace`), the seed and the
         number of trials in a super-batch.
@@ -33,6 +34,7 @@ class SamplerRow:
       package: What it imports besides Optuna; the extra of `hyperlax[...]` has the sampler's name.
     """
 
+    name: str
     help: str
     make: Callable[[Any, int, int], BaseSampler]
     learns: bool = True
@@ -81,38 +83,43 @@ def _grid(space: Any, seed: int, super_batch: int) -> BaseSampler:
 _QUIET = {"warn_independent_sampling": False}
 # TPE is multivariate for one objective, per parameter for several, and takes trials in flight for bad ones; GP integrates over
 # them. So one super-batch does not propose the same point twice.
-SAMPLERS = {
-    "tpe": SamplerRow(
-        "Tree-structured Parzen estimator; a good default.", _optuna("TPESampler"), heeds_constraints=True
+_ROWS = (
+    SamplerRow(
+        "tpe", "Tree-structured Parzen estimator; a good default.", _optuna("TPESampler"), heeds_constraints=True
     ),
-    "nsgaii": SamplerRow(
+    SamplerRow(
+        "nsgaii",
         "Genetic algorithm for several objectives.",
         _genetic("NSGAIISampler"),
         heeds_constraints=True,
         smallest_super_batch=2,
     ),
-    "nsgaiii": SamplerRow(
+    SamplerRow(
+        "nsgaiii",
         "Genetic algorithm for many objectives.",
         _genetic("NSGAIIISampler"),
         heeds_constraints=True,
         smallest_super_batch=2,
     ),
-    "cmaes": SamplerRow(
+    SamplerRow(
+        "cmaes",
         "Evolution strategy over numbers.",
         _optuna("CmaEsSampler", **_QUIET),
         several_objectives=False,
         fewest_numbers=2,
         package="cmaes",
     ),
-    "gp": SamplerRow(
+    SamplerRow(
+        "gp",
         "Bayesian optimization with a Gaussian process; slow, for few trials.",
         _optuna("GPSampler", **_QUIET),
         heeds_constraints=True,
         several_objectives=False,
         package="torch",
     ),
-    "qmc": SamplerRow("A Sobol sequence: points spread evenly.", _qmc, learns=False),
-    "random": SamplerRow("Independent draws.", _optuna("RandomSampler"), learns=False),
-    "grid": SamplerRow("Every configuration of a finite space once.", _grid, learns=False, largest_grid=_LARGEST_GRID),
-}
+    SamplerRow("qmc", "A Sobol sequence: points spread evenly.", _qmc, learns=False),
+    SamplerRow("random", "Independent draws.", _optuna("RandomSampler"), learns=False),
+    SamplerRow("grid", "Every configuration of a finite space once.", _grid, learns=False, largest_grid=_LARGEST_GRID),
+)
+SAMPLERS = {row.name: row for row in _ROWS}
 """Name -> row, in the order in which help and messages name them."""

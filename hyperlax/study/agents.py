@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
+from hyperlax.envs.recipes import registered
 from hyperlax.errors import UsageError
 from hyperlax.files import is_too_long
-from hyperlax.own_environments import registered
 from hyperlax.reading import read_json
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.ranking import ranked, the_best, winners

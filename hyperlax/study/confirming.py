@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.options import SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.study.batch_files import TrialEnd, write_batch
 from hyperlax.study.confirmation import Configuration, configurations, names, read_results
@@ -31,7 +31,7 @@ class Confirming:
     """A confirmation while it runs. It is trained on `confirm_seeds` seeds that the search never saw, and has no database."""
 
     def __init__(self, live: LiveStudy, limits: Limits, make_backend: MakeBackend, observers: Sequence[Observer]):
-        assert isinstance(live.arguments, StudyArguments)
+        assert isinstance(live.arguments, SearchOptions)
         self._live, self._arguments, self._observers = live, live.arguments, observers
         self._limits, self._make_backend = limits, make_backend
         self._seeds, self._root = self._arguments.confirm_seeds, live.directory.confirmation

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from hyperlax.config.stored import read_arguments
 from hyperlax.errors import UsageError
-from hyperlax.resumed_arguments import read_arguments
 from hyperlax.study.directory import LOCK, TEMPORARY, only_one_process
 from hyperlax.study.refusals import ending_on_refusal, run_again
 

@@ -13,11 +13,10 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.envs import slug
 from hyperlax.errors import UsageError
 from hyperlax.files import naming, write_text
-from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study.refusals import FULL, refusing_what_is_forbidden
@@ -132,7 +131,7 @@ class StudyDirectory:
         )
 
 
-def study_directory(arguments: StudyArguments | PopulationArguments, recipe: Recipe) -> StudyDirectory:
+def study_directory(arguments: SearchOptions | PbtOptions, recipe: Recipe) -> StudyDirectory:
     """Where a new study goes."""
     return StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
 

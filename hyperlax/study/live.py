@@ -8,11 +8,10 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from hyperlax.arguments import StudyArguments
 from hyperlax.backends.base import Backend
+from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.envs import canonical
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import Scoring
 from hyperlax.study.confirmation import confirmation_of
@@ -28,7 +27,7 @@ from hyperlax.study.state import StudyState
 class LiveStudy:
     """A study, held by one process. manifest: what study.json says by now."""
 
-    arguments: StudyArguments | PopulationArguments
+    arguments: SearchOptions | PbtOptions
     recipe: Recipe
     directory: StudyDirectory
     manifest: Manifest
@@ -38,7 +37,7 @@ class LiveStudy:
     def width(self) -> int:
         """Trials of a super-batch."""
         own = self.arguments
-        return own.population_size if isinstance(own, PopulationArguments) else own.optuna_study_batch_size
+        return own.population_size if isinstance(own, PbtOptions) else own.optuna_study_batch_size
 
     @property
     def scoring(self) -> Scoring:
@@ -87,7 +86,7 @@ class LiveStudy:
     def _as_of(self, trials: Sequence[FrozenTrial]) -> StudyRecord:
         """Return the study as of some trials, the first ones."""
         lineage = None
-        if isinstance(self.arguments, PopulationArguments):
+        if isinstance(self.arguments, PbtOptions):
             trials = finished_intervals(trials, self.width)
             lineage = lineage_of(trials, self.width, self.directory.root)
         record = StudyRecord(

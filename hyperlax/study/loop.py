@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hyperlax.backends.base import SHARED, Backend, Evicted
-from hyperlax.engine.checkpoint import LARGEST_SHARE
+from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Scheduler, Shown, Stop
 from hyperlax.study.batch_files import Rows, Scoring, TrialEnd, failed_batch
@@ -126,7 +126,7 @@ class Loop:
         self._copies: dict[int, CopyFrom] = {}
         self._ended: list[tuple[RunningTrial, Outcome]] = []
         self._groups, self._left = SHARED, 0
-        self._save_at = time.monotonic() + settings.checkpoint_seconds
+        self._timer = SaveTimer(settings.checkpoint_seconds)
         self._useful, self._lane_segments = 0, 0
 
     def run(self) -> None:
@@ -143,7 +143,7 @@ class Loop:
                     break
                 self._advance()
                 self._decide()
-                if self._settings.refills and time.monotonic() >= self._save_at:
+                if self._settings.refills and self._timer.is_due():
                     self._save()
         except KeyboardInterrupt:
             self._limits.stop.set()
@@ -434,10 +434,8 @@ class Loop:
 
     def _save(self) -> None:
         """Save what is in lanes. After a slow save the next one waits longer."""
-        began, least = time.monotonic(), self._settings.checkpoint_seconds
-        self._backend.save()
-        now = time.monotonic()
-        self._save_at = now + (least and max(least, (now - began) / LARGEST_SHARE))
+        with self._timer.saving():
+            self._backend.save()
 
 
 def _matrix(rows: Sequence[Sequence[float]], columns: int) -> np.ndarray:

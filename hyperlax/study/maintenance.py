@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.checks import check_space
+from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
-from hyperlax.sampler_checks import check_search
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
@@ -30,14 +30,14 @@ _COMPANIONS = ("-journal", "-wal", "-shm")
 """SQLite's files beside a database; one left beside another database would be taken for its own."""
 
 
-def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
+def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
     """Replay journal and batches into a new database, keep the damaged one, and say what was restored. Returns 0.
 
     Trials whose batch is not on disk are trained again by the next resume. UsageError for a directory without a study, or for a
     batch that is damaged too; HyperlaxError if a batch is another study's. The damaged database stays in place until the new
     one is whole.
     """
-    check_search(arguments, recipe.space)
+    check_space(arguments, recipe.space)
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
     with _ending_on_refusal(directory), only_one_process(root):
@@ -65,7 +65,7 @@ def repair(arguments: StudyArguments, recipe: Recipe, root: Path) -> int:
 
 
 def invalidate(
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     recipe: Recipe,
     root: Path,
     trials: Sequence[int],

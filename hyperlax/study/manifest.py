@@ -11,20 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from hyperlax.arguments import SWITCHES, StudyArguments, flag_of
 from hyperlax.backends.base import Backend
+from hyperlax.config.option import command_line
+from hyperlax.config.options import PbtOptions, SearchOptions
+from hyperlax.config.stored import SEARCH, SWEEP, resume_words
 from hyperlax.errors import UsageError
 from hyperlax.files import write_json
 from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.reading import DAMAGED, fits, read_json
 from hyperlax.recipe import Changes, Recipe, apply, dotted
-from hyperlax.resumed_arguments import SEARCH, SWEEP, going_on
 from hyperlax.samplers.fixed import digest_of
 from hyperlax.space import Distribution
 from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
-from hyperlax.sweep_arguments import left_out_of_sweep, sweep_flag_of
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class Manifest:
 
 
 def describe(
-    arguments: StudyArguments | PopulationArguments,
+    arguments: SearchOptions | PbtOptions,
     recipe: Recipe,
     reference: ReferenceReturns,
     first_trials: list[dict[str, Any]],
@@ -155,28 +154,19 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def search_command(arguments: StudyArguments | PopulationArguments, recipe: Recipe, directory: StudyDirectory) -> str:
+def search_command(arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """Return the command line that begins this study: every argument written out, or its file where the space is its own."""
-    if isinstance(arguments, PopulationArguments):
-        return _population_command(arguments)
+    if isinstance(arguments, PbtOptions):
+        return shlex.join(["hyperlax", "pbt", *command_line(arguments)])
     if recipe.changes:
         return shlex.join(["hyperlax", "run-study", str(directory.file)])
-    words = ["hyperlax", SWEEP if arguments.is_sweep else SEARCH]
-    flag = sweep_flag_of if arguments.is_sweep else flag_of
-    left_out = left_out_of_sweep(arguments) if arguments.is_sweep else ()
-    for name, value in arguments.to_json().items():
-        if value is None or name in left_out:
-            continue
-        if name in SWITCHES:
-            words += [] if value else [flag(name)]
-        elif value != []:
-            words += [flag(name), *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return shlex.join(words)
+    left_out = ("n_trials", "sampling_method") if arguments.load_hyperparams else ()
+    return shlex.join(["hyperlax", SWEEP if arguments.is_sweep else SEARCH, *command_line(arguments, left_out)])
 
 
 def resume_command(directory: Path) -> str:
     """Return the command line that resumes the study in a directory."""
-    return going_on(directory, _command_of(directory / "study.json"))
+    return resume_words(directory, _command_of(directory / "study.json"))
 
 
 def _command_of(path: Path) -> str:
@@ -191,16 +181,6 @@ def _command_of(path: Path) -> str:
     if "population_size" in arguments:
         return "pbt"
     return SEARCH if arguments.get("sampling_method") is None else SWEEP
-
-
-def _population_command(arguments: PopulationArguments) -> str:
-    words = ["hyperlax", "pbt"]
-    for name, value in arguments.to_json().items():
-        if isinstance(value, bool):
-            words += [] if value else [flag_of(name)]
-        else:
-            words += [flag_of(name), str(value)]
-    return shlex.join(words)
 
 
 def _same_entries(stored: Mapping[str, Any], now: Mapping[str, Any], where: str, advice: str) -> None:

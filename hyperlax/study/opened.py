@@ -9,12 +9,11 @@ from pathlib import Path
 
 import optuna
 
-from hyperlax.arguments import RUN_LENGTH, StudyArguments
+from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
+from hyperlax.config.stored import read_arguments
 from hyperlax.envs import unaliased
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
-from hyperlax.resumed_arguments import read_arguments
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import from_json
 from hyperlax.study import database, manifest
@@ -63,7 +62,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
     directory, arguments = StudyDirectory(root), _arguments(root, asked_by)
     stored = manifest.content_of(directory.manifest)
     space = SearchSpace({name: from_json(text) for name, text in stored.space.items()})
-    directory.check_database(arguments.study_name, isinstance(arguments, PopulationArguments))
+    directory.check_database(arguments.study_name, isinstance(arguments, PbtOptions))
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
@@ -71,7 +70,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         with closing(StudyDatabase(copy, arguments.study_name, arguments.objectives)) as opened:
             trials = opened.trials()
     lineage = None
-    if isinstance(arguments, PopulationArguments):
+    if isinstance(arguments, PbtOptions):
         trials = finished_intervals(trials, arguments.population_size)
         lineage = lineage_of(trials, arguments.population_size, root)
     record = StudyRecord(
@@ -123,15 +122,15 @@ def recipe_as_it_was(record: StudyRecord) -> Recipe:
     return Recipe(record.recipe, Path(str(stored.recipe.get("path"))), config, space)
 
 
-def _arguments(root: Path, asked_by: str) -> StudyArguments | PopulationArguments:
+def _arguments(root: Path, asked_by: str) -> SearchOptions | PbtOptions:
     stored = read_arguments(root, asked_by)
-    kind = PopulationArguments if "population_size" in stored else StudyArguments
+    kind = PbtOptions if "population_size" in stored else SearchOptions
     return kind.from_json(stored, str(root / "study.json"))
 
 
-def _total(arguments: StudyArguments | PopulationArguments, space: SearchSpace) -> int:
+def _total(arguments: SearchOptions | PbtOptions, space: SearchSpace) -> int:
     """A search suggests no configuration twice, so a finite space ends it; the samples of a sweep may repeat."""
-    if isinstance(arguments, PopulationArguments):
+    if isinstance(arguments, PbtOptions):
         return arguments.population_size * arguments.num_intervals
     size = None if arguments.is_sweep else space.size()
     return arguments.n_trials if size is None else min(arguments.n_trials, size)

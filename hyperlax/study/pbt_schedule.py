@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from hyperlax.config.options import OBJECTIVE, PbtOptions
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
 from hyperlax.reading import fits, read_json
 from hyperlax.recipe import Recipe, apply, dotted
 from hyperlax.space import Categorical, Distribution
@@ -43,7 +43,7 @@ class Schedule:
     schedule: tuple[dict[str, Any], ...]
 
 
-def describe_schedule(arguments: PopulationArguments, recipe: Recipe, path: Sequence[TrialRecord]) -> dict[str, Any]:
+def describe_schedule(arguments: PbtOptions, recipe: Recipe, path: Sequence[TrialRecord]) -> dict[str, Any]:
     """The file's content. path: the trials of every interval that lead to the best at the end, which is the last."""
     entries = []
     for interval, trial in enumerate(path):

@@ -18,9 +18,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend
+from hyperlax.config.options import OBJECTIVE, PbtOptions
 from hyperlax.errors import HyperlaxError
 from hyperlax.output import heard
-from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study.agents import about_recipe, write_agents
@@ -41,7 +41,7 @@ class PopulationTrials:
     """The trials of a population. first: gives the hyperparameters of the first interval. changed: called when pages are due."""
 
     def __init__(self, live: LiveStudy, first: Callable[[], list[dict[str, Any]]], changed: Callable[[], None]):
-        assert isinstance(live.arguments, PopulationArguments)
+        assert isinstance(live.arguments, PbtOptions)
         self._live, self._state, self._arguments = live, live.state, live.arguments
         self.survived: dict[int, int] = {}
         self._first, self._changed = first, changed
@@ -158,7 +158,7 @@ class PopulationTrials:
 class _Lines:
     """A line on standard error for every interval."""
 
-    def __init__(self, arguments: PopulationArguments):
+    def __init__(self, arguments: PbtOptions):
         self._total, self._stream = arguments.num_intervals, heard(sys.stderr)
         self.copies = 0
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import optuna
 
 from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.config.options import OBJECTIVE, PbtOptions
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import PREFIX, check_together
 from hyperlax.files import write_json
 from hyperlax.hyperparams import rules
-from hyperlax.pbt_arguments import OBJECTIVE, PopulationArguments
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import FixedSampler
@@ -44,7 +44,7 @@ on."""
 
 
 def run_population(
-    arguments: PopulationArguments,
+    arguments: PbtOptions,
     recipe: Recipe,
     resume_from: Path | None = None,
     *,
@@ -77,8 +77,8 @@ class PopulationRun(SearchRun):
     """A population while this process trains it."""
 
     @property
-    def _own(self) -> PopulationArguments:
-        assert isinstance(self.arguments, PopulationArguments)
+    def _own(self) -> PbtOptions:
+        assert isinstance(self.arguments, PbtOptions)
         return self.arguments
 
     @property

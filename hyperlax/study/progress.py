@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
-from hyperlax.constraints import are_satisfied
+from hyperlax.config.constraints import are_satisfied
 from hyperlax.output import heard
 from hyperlax.study.batch_files import TrialEnd
 from hyperlax.study.observer import Observer, Training

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.constraints import parse_constraint, violations
+from hyperlax.config.constraints import parse_constraint, violations
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import cell
 from hyperlax.samplers.distributions import SearchSpace

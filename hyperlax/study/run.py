@@ -12,18 +12,18 @@ from pathlib import Path
 
 import optuna
 
-from hyperlax import samples
-from hyperlax.arguments import StudyArguments
 from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.config import samples
+from hyperlax.config.checks import check_space, note_constraints
+from hyperlax.config.first_trials import first_trials
+from hyperlax.config.options import PbtOptions, SearchOptions
+from hyperlax.config.study_file import in_full
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import canonical
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import write_text
-from hyperlax.first_trials import first_trials
 from hyperlax.output import printing_to_whoever_listens
-from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import Recipe
-from hyperlax.sampler_checks import check_search, note_constraints
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.schedulers.base import Scheduler
 from hyperlax.schedulers.registry import PRUNERS, PruningOptions
@@ -36,22 +36,21 @@ from hyperlax.study.live import LiveStudy
 from hyperlax.study.loop import Loop, Settings, Trials
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, Training, tell
+from hyperlax.study.projection import finished_trials
 from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
 from hyperlax.study.running import validate
-from hyperlax.study.projection import finished_trials
 from hyperlax.study.simulated_schedule import is_pooled, lanes_of
 from hyperlax.study.state import StudyState, open_state
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.summary import print_end
 from hyperlax.study.training import MakeBackend, local_backend, reference_returns, search_config
 from hyperlax.study.trials import StudyTrials
-from hyperlax.study_yaml import in_full
 
 log = logging.getLogger(__name__)
 
 
 def run_study(
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     recipe: Recipe,
     resume_from: Path | None = None,
     *,
@@ -75,7 +74,7 @@ def run_study(
       HyperlaxError: The system refuses to write; with the command that resumes the study.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    check_search(arguments, recipe.space)
+    check_space(arguments, recipe.space)
     directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
     run = SearchRun(arguments, recipe, directory, make_backend, observers, stop)
     run.retry_failed = retry_failed
@@ -83,14 +82,14 @@ def run_study(
 
 
 def print_plan(
-    arguments: StudyArguments, recipe: Recipe, resume_from: Path | None, make_backend: MakeBackend = local_backend
+    arguments: SearchOptions, recipe: Recipe, resume_from: Path | None, make_backend: MakeBackend = local_backend
 ) -> int:
     """Print the plan of the next super-batch in one line, and leave the study as it is.
 
     Returns 0; UsageError for what cannot run.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    check_search(arguments, recipe.space)
+    check_space(arguments, recipe.space)
     if resume_from is None:
         directory, stored = study_directory(arguments, recipe), None
         refuse_existing(directory)
@@ -125,7 +124,7 @@ class SearchRun:
 
     def __init__(
         self,
-        arguments: StudyArguments | PopulationArguments,
+        arguments: SearchOptions | PbtOptions,
         recipe: Recipe,
         directory: StudyDirectory,
         make_backend: MakeBackend,
@@ -154,7 +153,7 @@ class SearchRun:
         backend = self.make_backend(None)
         reference = reference_returns(self.arguments.env_config)
         manifest = manifests.describe(self.arguments, self.recipe, reference, first_trials=first, backend=backend)
-        if isinstance(self.arguments, StudyArguments):
+        if isinstance(self.arguments, SearchOptions):
             note_constraints(self.arguments)
         with self._held():
             refuse_existing(self.directory)
@@ -179,7 +178,7 @@ class SearchRun:
     def _run(self, manifest: Manifest, make_backend: Callable[[], Backend]) -> int:
         """Run what is missing, and say how it ended."""
         arguments, directory = self.arguments, self.directory
-        directory.check_database(arguments.study_name, isinstance(arguments, PopulationArguments))
+        directory.check_database(arguments.study_name, isinstance(arguments, PbtOptions))
         self.refuse_fewer_trials()
         manifest.write(directory.manifest)
         self.write_study_file()
@@ -239,8 +238,8 @@ class SearchRun:
     # What a population does otherwise.
 
     @property
-    def _search(self) -> StudyArguments:
-        assert isinstance(self.arguments, StudyArguments)
+    def _search(self) -> SearchOptions:
+        assert isinstance(self.arguments, SearchOptions)
         return self.arguments
 
     def first_trials(self) -> list[dict[str, object]]:
@@ -381,7 +380,9 @@ def refuse_existing(directory: StudyDirectory) -> None:
     with refusing_what_is_forbidden(directory.root):
         exists = directory.holds_a_study()
     if exists:
-        raise UsageError(
-            f"{directory.root} already holds a study. To go on with it:\n"
-            f"  {manifests.resume_command(directory.root)}\nFor a new one, choose another --output-root."
+        raise OptionError(
+            "output_root",
+            "{0} already holds a study. To continue it:\n  {1}\nFor a new one, choose another {output_root}.",
+            directory.root,
+            manifests.resume_command(directory.root),
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.options import SearchOptions
 from hyperlax.study.manifest import Manifest
 
 
@@ -44,7 +44,7 @@ class SimulatedSchedule:
 
     @classmethod
     def of(
-        cls, arguments: StudyArguments, manifest: Manifest, survived: Callable[[int], int] | None
+        cls, arguments: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None
     ) -> SimulatedSchedule:
         """Return that of a study. survived: by default trials that have not ended survive to their last segment."""
         width, longest = arguments.optuna_study_batch_size, arguments.num_evaluations * arguments.num_seeds
@@ -101,7 +101,7 @@ def simulate_schedule(
                 return
 
 
-def is_pooled(arguments: StudyArguments) -> bool:
+def is_pooled(arguments: SearchOptions) -> bool:
     """Return whether trials end at different times in a study, so that their lanes are refilled."""
     return arguments.pruner != "none" or arguments.seed_schedule == "racing"
 

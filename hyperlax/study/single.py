@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.agent import save_agent
-from hyperlax.arguments import SingleArguments
 from hyperlax.backends.base import Backend
+from hyperlax.config.options import SingleOptions
 from hyperlax.envs import canonical, slug
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import write_json
@@ -38,7 +38,7 @@ LEADING = "peak_performance"
 
 
 def run_single(
-    arguments: SingleArguments, recipe: Recipe, algorithm: AlgorithmConfig, make_backend: MakeBackend = local_backend
+    arguments: SingleOptions, recipe: Recipe, algorithm: AlgorithmConfig, make_backend: MakeBackend = local_backend
 ) -> int:
     """Train one configuration, write its files, print its metrics. Returns the exit status.
 
@@ -49,7 +49,7 @@ def run_single(
     return _run(arguments, recipe, algorithm, backend, "single", {})
 
 
-def replay(arguments: SingleArguments, recipe: Recipe, schedule: Schedule) -> int:
+def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule) -> int:
     """Train `num_seeds` agents from scratch along a schedule, write their files, print their metrics. Returns the exit status.
 
     arguments: `params` names the schedule's file. UsageError, before anything runs, for a schedule that cannot be followed.
@@ -71,7 +71,7 @@ def path_of_recipe(schedule: Schedule) -> str:
 
 
 def _run(
-    arguments: SingleArguments,
+    arguments: SingleOptions,
     recipe: Recipe,
     algorithm: AlgorithmConfig,
     backend: Backend,
@@ -121,7 +121,7 @@ def _check_steps(schedule: Schedule, steps: Sequence[int], where: str) -> None:
 
 def _write(
     directory: Path,
-    arguments: SingleArguments,
+    arguments: SingleOptions,
     recipe: Recipe,
     device: str,
     batch: HparamBatch,

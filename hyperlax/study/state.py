@@ -14,10 +14,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.first_trials import first_trials
+from hyperlax.config.options import SearchOptions
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
-from hyperlax.first_trials import first_trials
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
@@ -271,7 +271,7 @@ class StudyState:
 
 
 def open_state(
-    arguments: StudyArguments,
+    arguments: SearchOptions,
     recipe: Recipe,
     directory: StudyDirectory,
     manifest: Manifest | None,
@@ -305,7 +305,7 @@ def open_state(
     )
 
 
-def _make_sampler(arguments: StudyArguments, recipe: Recipe, manifest: Manifest | None) -> Sampler:
+def _make_sampler(arguments: SearchOptions, recipe: Recipe, manifest: Manifest | None) -> Sampler:
     """Return the sampler of a search, or of a sweep if the recipe is `Presampled`."""
     space = SearchSpace(recipe.space)
     if isinstance(recipe, Presampled):

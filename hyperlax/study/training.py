@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hyperlax.arguments import SingleArguments, StudyArguments
 from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import canonical
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.pbt_arguments import PopulationArguments
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.simulated_schedule import is_pooled
@@ -28,7 +27,7 @@ def local_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -
     return make_backend(config, checkpoints)
 
 
-def search_config(arguments: StudyArguments, recipe: Recipe, stored: Manifest | None) -> EngineConfig:
+def search_config(arguments: SearchOptions, recipe: Recipe, stored: Manifest | None) -> EngineConfig:
     """Return what the backend of a search is made for. stored: of a study that is resumed."""
     racing, refills = arguments.seed_schedule == "racing", is_pooled(arguments)
     return EngineConfig(
@@ -50,7 +49,7 @@ def search_config(arguments: StudyArguments, recipe: Recipe, stored: Manifest | 
 
 
 def confirmation_config(
-    arguments: StudyArguments, recipe: Recipe, packing: Mapping[str, Any], trials: Sequence[Trial]
+    arguments: SearchOptions, recipe: Recipe, packing: Mapping[str, Any], trials: Sequence[Trial]
 ) -> EngineConfig:
     """Return what the backend of a confirmation is made for: the study's programs and budget, other seeds."""
     return EngineConfig(
@@ -71,7 +70,7 @@ def confirmation_config(
     )
 
 
-def single_config(arguments: SingleArguments, algorithm: AlgorithmConfig) -> EngineConfig:
+def single_config(arguments: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:
     """Return what the backend of one configuration is made for."""
     return EngineConfig(
         base=algorithm,
@@ -87,7 +86,7 @@ def single_config(arguments: SingleArguments, algorithm: AlgorithmConfig) -> Eng
     )
 
 
-def population_config(arguments: PopulationArguments, recipe: Recipe) -> EngineConfig:
+def population_config(arguments: PbtOptions, recipe: Recipe) -> EngineConfig:
     """Return what the backend of a population is made for."""
     members = arguments.population_size
     return EngineConfig(
@@ -106,7 +105,7 @@ def population_config(arguments: PopulationArguments, recipe: Recipe) -> EngineC
     )
 
 
-def run_length(arguments: StudyArguments | SingleArguments | PopulationArguments) -> RunLength:
+def run_length(arguments: SearchOptions | SingleOptions | PbtOptions) -> RunLength:
     return RunLength(arguments.total_timesteps, arguments.num_evaluations, arguments.num_eval_episodes)
 
 
@@ -119,5 +118,5 @@ def reference_returns(environment: str) -> ReferenceReturns:
     return CATALOG[name].reference if name in CATALOG else make(name).reference
 
 
-def _lanes(arguments: StudyArguments) -> int | None:
+def _lanes(arguments: SearchOptions) -> int | None:
     return None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size

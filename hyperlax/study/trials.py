@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from hyperlax.arguments import StudyArguments
 from hyperlax.backends.base import Backend
+from hyperlax.config.options import SearchOptions
 from hyperlax.errors import HyperlaxError
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study import database
@@ -30,7 +30,7 @@ class StudyTrials:
     """
 
     def __init__(self, live: LiveStudy, settings: Settings, survived: dict[int, int], changed: Callable[[], None]):
-        assert isinstance(live.arguments, StudyArguments)
+        assert isinstance(live.arguments, SearchOptions)
         self._live, self._arguments, self._state = live, live.arguments, live.state
         self._settings, self._changed, self.survived = settings, changed, survived
 

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING
 from hyperlax.tracking.place import place_of
 
 if TYPE_CHECKING:
-    from hyperlax.flags import SearchFlags
+    from hyperlax.config.options import SearchOptions
     from hyperlax.study.tracking import Tracker
-    from hyperlax.sweep_flags import SweepFlags
 
 
-def tracker_of(flags: SearchFlags | SweepFlags, study_name: str, root: Path, is_new: bool) -> Tracker | None:
+def tracker_of(options: SearchOptions, root: Path, is_new: bool) -> Tracker | None:
     """What tracks the study in a directory, None where nothing does; nothing is written yet.
 
     UsageError for what cannot be tracked so, or if a package that it needs is not installed.
     """
-    place = place_of(flags.track, flags.tracking_uri, flags.tracking_experiment, study_name, root, is_new)
+    place = place_of(options.track, options.tracking_uri, options.tracking_experiment, options.study_name, root, is_new)
     if place is None:
         return None
     from hyperlax.tracking.mlflow_tracker import MlflowTracker

@@ -17,9 +17,9 @@ from hyperlax.analysis.curves import LearningCurve, MissingFile, read_curves
 from hyperlax.analysis.pages import PLOTLY_FILE, PLOTS_DIRECTORY
 from hyperlax.analysis.tables import BEST_FILE, PARETO_FILE
 from hyperlax.analysis.terminal import best_in_words, counts
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.option import MAY_CHANGE, options_of
+from hyperlax.config.options import SearchOptions
 from hyperlax.files import cell
-from hyperlax.resumed_arguments import MAY_CHANGE_ON_RESUME
 from hyperlax.study.directory import SUCCESS
 from hyperlax.study.ranking import winners
 from hyperlax.study.record import StudyRecord, TrialRecord
@@ -102,7 +102,11 @@ def with_curves(trials: Iterable[TrialRecord]) -> Iterator[tuple[TrialRecord, Le
 
 def study_params(record: StudyRecord) -> dict[str, str]:
     """The arguments that cannot change in a study: MLflow's parameters cannot either."""
-    fixed = {f: record.arguments.get(f) for f in StudyArguments.__dataclass_fields__ if f not in MAY_CHANGE_ON_RESUME}
+    fixed = {
+        f: record.arguments.get(f)
+        for f, option in options_of(SearchOptions).items()
+        if option.is_kept and not option.has(MAY_CHANGE)
+    }
     return {name: _text(value) for name, value in fixed.items() if value not in (None, [])}
 
 

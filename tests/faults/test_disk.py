@@ -13,8 +13,9 @@ from typing import Any
 import optuna
 import pytest
 
-from hyperlax import cli, commands
+from hyperlax import cli
 from hyperlax.analysis.pages import write_pages
+from hyperlax.cli import commands
 from hyperlax.errors import HyperlaxError
 from hyperlax.study.manifest import resume_command
 from tests.fake_backend import FakeBackend

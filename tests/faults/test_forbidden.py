@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from hyperlax.config.stored import read_stored
 from hyperlax.errors import UsageError
-from hyperlax.resumed_arguments import read_stored
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 

@@ -2,19 +2,29 @@
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import MISSING, asdict, replace
 from pathlib import Path
 
 import pytest
 
-from hyperlax.arguments import StudyArguments, resolve
-from hyperlax.errors import UsageError
-from hyperlax.flags import SearchFlags
+from hyperlax.cli.parsing import parse
+from hyperlax.config.checks import checked
+from hyperlax.config.option import HIDDEN, command_line, flags_of, options_of
+from hyperlax.config.options import (
+    AGGREGATES,
+    PbtOptions,
+    SearchOptions,
+    SingleOptions,
+    SweepOptions,
+    TrainOptions,
+)
+from hyperlax.config.settling import resumed, settled
+from hyperlax.config.single import configured
+from hyperlax.config.stored import read_stored
+from hyperlax.errors import OptionError, UsageError
+from hyperlax.metrics import AGGREGATES as FUNCTIONS
 from hyperlax.recipe import dotted, load
-from hyperlax.resumed_arguments import read_stored, resolve_resumed
 from hyperlax.samplers.registry import SAMPLERS
-from hyperlax.single_arguments import configured, resolve_single
-from hyperlax.single_flags import SingleFlags
 
 RECIPE = load("sac_mlp")
 GAMMA = "algorithm.hyperparam.gamma"
@@ -26,12 +36,19 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def given(**flags):
-    return SearchFlags(algo_and_network_config="sac_mlp", env_config="gymnax.pendulum", **flags)
+GIVEN = {"algo_and_network_config": "sac_mlp", "env_config": "gymnax.pendulum"}
 
 
-def resolved(**flags):
-    return resolve(given(**flags), RECIPE)
+def read(given, kind: type = SearchOptions):
+    return {name: options_of(kind)[name].read(value) for name, value in given.items()}
+
+
+def resolved(**given):
+    return checked(settled(SearchOptions, [read({**GIVEN, **given})], RECIPE))
+
+
+def continued(stored, **given):
+    return checked(resumed(stored, read(given), RECIPE))
 
 
 def refused(message, **flags):
@@ -39,43 +56,51 @@ def refused(message, **flags):
         resolved(**flags)
 
 
-def test_what_is_not_given_has_a_default():
+def test_recipe_environment_and_objectives_settle_what_has_no_default():
     length = RECIPE.config.run_lengths["default"]
-    assert resolved() == StudyArguments(
+    assert resolved() == SearchOptions(
         algo_and_network_config="sac_mlp",
         env_config="gymnax.pendulum",
         study_name="sac_mlp_gymnax_pendulum",
-        n_trials=100,
-        objective_names=("peak_performance",),
         objective_directions=("maximize",),
-        sampler="tpe",
-        default_trial=True,
-        enqueue=None,
-        constraints=(),
-        pruner="none",
-        pruner_min_segments=3,
-        pruner_reduction_factor=3,
-        pruner_percentile=25.0,
-        optuna_study_batch_size=16,
-        runner_hparam_batch_size="auto",
-        packing="auto",
-        output_root="my_optuna_studies",
-        log_level="INFO",
-        seed=0,
-        num_seeds=1,
-        aggregate="mean",
-        seed_schedule="fixed",
         total_timesteps=length.total_timesteps,
         num_evaluations=length.num_evaluations,
         num_eval_episodes=length.num_eval_episodes,
-        confirm_top=0,
-        confirm_seeds=10,
-        timeout=None,
-        save_agents="best",
-        max_failure_rate=0.5,
-        checkpoint_seconds=60.0,
-        compilation_cache=True,
     )
+
+
+def test_every_declaration_is_whole():
+    """A help without a default of its own hand, a default that the option accepts, and a type that can be read."""
+    for kind in (SearchOptions, SweepOptions, SingleOptions, TrainOptions, PbtOptions):
+        for option in options_of(kind).values():
+            assert option.has(HIDDEN) or (option.help.endswith(".") or option.help.endswith("..."))
+            assert "default" not in option.help or "environments" not in option.help
+            if option.default is not MISSING and not option.has(HIDDEN):
+                assert option.read(option.default) == option.default
+    assert tuple(FUNCTIONS) == AGGREGATES
+
+
+@pytest.mark.parametrize("kind", [SearchOptions, SweepOptions, SingleOptions, PbtOptions])
+def test_a_printed_command_line_gives_the_same_options(kind):
+    options = settled(kind, [read(GIVEN, kind), {"seed": 5, "compilation_cache": False}], RECIPE)
+    _, given = parse({"x": kind}, ["x", *command_line(options)])
+    assert settled(kind, [given], RECIPE) == options
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "value"),
+    [
+        ("n_trials", "100_000", 100_000),
+        ("n_trials", "1e5", 100_000),
+        ("n_trials", "4.0", 4),
+        ("timeout", "60", 60.0),
+        ("log_level", "warning", "WARNING"),
+        ("runner_hparam_batch_size", "auto", "auto"),
+    ],
+)
+def test_a_value_may_be_written_in_several_ways(name, written, value):
+    found = options_of(SearchOptions)[name].read_words([written])
+    assert found == value and type(found) is type(value)
 
 
 def test_directions_default_to_what_is_better_for_each_metric():
@@ -94,16 +119,16 @@ def test_a_run_length_names_three_flags_and_an_explicit_one_wins():
 
 
 def test_json_reads_back_as_the_same_arguments():
-    for arguments in (resolved(), resolved(timeout=1.5, runner_hparam_batch_size=4, no_compilation_cache=True)):
-        assert StudyArguments.from_json(json.loads(json.dumps(arguments.to_json())), "study.json") == arguments
+    for arguments in (resolved(), resolved(timeout=1.5, runner_hparam_batch_size=4, compilation_cache=False)):
+        assert SearchOptions.from_json(json.loads(json.dumps(arguments.to_json())), "study.json") == arguments
 
 
 def test_json_of_another_version_is_refused():
     stored = resolved().to_json()
     with pytest.raises(UsageError, match="study.json: lacks argument seed"):
-        StudyArguments.from_json({name: value for name, value in stored.items() if name != "seed"}, "study.json")
+        SearchOptions.from_json({name: value for name, value in stored.items() if name != "seed"}, "study.json")
     with pytest.raises(UsageError, match="study.json: has the unknown argument colour"):
-        StudyArguments.from_json({**stored, "colour": "red"}, "study.json")
+        SearchOptions.from_json({**stored, "colour": "red"}, "study.json")
 
 
 @pytest.mark.parametrize(
@@ -111,29 +136,35 @@ def test_json_of_another_version_is_refused():
     [
         ({"n_trials": 0}, "--n-trials needs a whole number of at least 1, got 0."),
         ({"optuna_study_batch_size": 0}, "--optuna-study-batch-size needs a whole number of at least 1"),
-        ({"runner_hparam_batch_size": 0}, "--runner-hparam-batch-size needs a whole number of at least 1"),
+        (
+            {"runner_hparam_batch_size": 0},
+            "--runner-hparam-batch-size needs a whole number of at least 1 or auto, got 0.",
+        ),
         ({"runner_hparam_batch_size": 17}, "--runner-hparam-batch-size 17 is more than the 16 trials"),
-        ({"seed": -1}, "--seed needs a whole number of at least 0, got -1."),
-        ({"seed": 2**31}, "--seed needs a number from 0 to 2147483647"),
-        ({"num_seeds": 0}, "--num-seeds needs a whole number of at least 1"),
+        ({"seed": -1}, "--seed needs a whole number from 0 to 2147483647, got -1."),
+        ({"seed": 2**31}, "--seed needs a whole number from 0 to 2147483647"),
+        ({"num_seeds": 0}, "--num-seeds needs a whole number from 1"),
         ({"timeout": 0.0}, "--timeout needs seconds above 0, got 0.0."),
         ({"timeout": float("nan")}, "--timeout needs seconds above 0"),
-        ({"total_timesteps": 0}, "--total-timesteps needs a whole number of at least 1"),
+        ({"total_timesteps": 0}, "--total-timesteps needs a whole number from 1"),
         ({"total_timesteps": 5}, "--total-timesteps 5 is less than one step for each of --num-evaluations 10."),
-        ({"num_evaluations": 0}, "--num-evaluations needs a whole number of at least 1"),
-        ({"num_eval_episodes": 0}, "--num-eval-episodes needs a whole number of at least 1"),
+        ({"num_evaluations": 0}, "--num-evaluations needs a whole number from 1"),
+        ({"num_eval_episodes": 0}, "--num-eval-episodes needs a whole number from 1"),
         (
             {"sampler": "tpee"},
-            "--sampler: no sampler named `tpee`. Did you mean tpe? There are ",
+            '--sampler needs one of tpe, nsgaii, nsgaiii, cmaes, gp, qmc, random, grid, got "tpee". Did you mean `tpe`?',
         ),
         (
             {"sampler": "cmaes", "objective_names": ("peak_performance", "num_parameters")},
             "--sampler cmaes optimizes one objective, got 2",
         ),
         ({"sampler": "nsgaiii", "optuna_study_batch_size": 1}, "--optuna-study-batch-size needs at least 2, got 1."),
-        ({"constraints": ("num_parameters <= 1e999",)}, "'1e999' is no finite number."),
+        (
+            {"constraints": ("num_parameters <= 1e999",)},
+            "'1e999' is not a finite number; use for example num_parameters <= 20000.",
+        ),
         ({"sampler": "nsgaii", "optuna_study_batch_size": 1}, "--optuna-study-batch-size needs at least 2, got 1."),
-        ({"log_level": "LOUD"}, "--log-level: no level named 'LOUD'. Use DEBUG, INFO, WARNING, ERROR."),
+        ({"log_level": "LOUD"}, '--log-level needs one of DEBUG, INFO, WARNING, ERROR, got "LOUD".'),
         ({"study_name": " "}, "--study-name is empty"),
         ({"objective_names": ("peak",)}, "peak_performance"),
         ({"objective_names": ()}, "--objective-names is empty"),
@@ -154,34 +185,34 @@ def test_every_sampler_but_cmaes_and_gp_takes_several_objectives():
 
 def test_an_environment_is_required_and_must_exist():
     with pytest.raises(UsageError, match="--env-config is required"):
-        resolve(SearchFlags(algo_and_network_config="sac_mlp"), RECIPE)
+        settled(SearchOptions, [{}], RECIPE)
     with pytest.raises(UsageError, match=re.escape("gymnax.pendulum")):
-        resolve(SearchFlags(algo_and_network_config="sac_mlp", env_config="gymnax.pendulm"), RECIPE)
+        settled(SearchOptions, [{"env_config": "gymnax.pendulm"}], RECIPE)
 
 
 def test_a_resume_without_arguments_has_those_of_the_study_but_for_the_time_limit_of_one_run():
-    stored = resolved(n_trials=7, seed=3, no_compilation_cache=True, timeout=60.0)
-    assert resolve_resumed(SearchFlags(), stored, RECIPE) == replace(stored, timeout=None)
+    stored = resolved(n_trials=7, seed=3, compilation_cache=False, timeout=60.0)
+    assert continued(stored) == replace(stored, timeout=None)
 
 
 def test_a_resume_may_change_four_arguments():
     changed = {"n_trials": 9, "timeout": 5.0, "log_level": "ERROR", "runner_hparam_batch_size": 2}
     stored = resolved()
-    assert resolve_resumed(SearchFlags(**changed), stored, RECIPE) == replace(stored, **changed)
+    assert continued(stored, **changed) == replace(stored, **changed)
 
 
 def test_a_resume_that_repeats_the_arguments_of_its_study_agrees():
     stored = resolved(run_length_modifier="quick", objective_names=("peak_performance", "seed_spread"))
-    again = given(run_length_modifier="quick", objective_names=("peak_performance", "seed_spread"))
-    assert resolve_resumed(again, stored, RECIPE) == stored
-    by_other_names = SearchFlags(env_config="gymnax.Pendulum-v1", output_root=str(Path("my_optuna_studies").absolute()))
-    assert resolve_resumed(by_other_names, stored, RECIPE) == stored
+    again = {"run_length_modifier": "quick", "objective_names": ("peak_performance", "seed_spread")}
+    assert continued(stored, **GIVEN, **again) == stored
+    elsewhere = str(Path("my_optuna_studies").absolute())
+    assert continued(stored, env_config="gymnax.Pendulum-v1", output_root=elsewhere) == stored
 
 
 def test_a_resume_that_contradicts_its_study_is_refused_with_all_that_differs():
-    with pytest.raises(UsageError) as caught:
-        resolve_resumed(SearchFlags(seed=4, sampler="qmc", n_trials=50, no_compilation_cache=True), resolved(), RECIPE)
-    message = str(caught.value)
+    with pytest.raises(OptionError) as caught:
+        continued(resolved(), seed=4, sampler="qmc", n_trials=50, compilation_cache=False)
+    message = caught.value.told(flags_of(SearchOptions))
     assert "--seed: study has 0, given 4" in message
     assert "--sampler: study has tpe, given qmc" in message
     assert "--no-compilation-cache: " in message
@@ -189,15 +220,15 @@ def test_a_resume_that_contradicts_its_study_is_refused_with_all_that_differs():
 
 
 def test_a_run_length_on_resume_is_compared_with_the_three_flags():
-    with pytest.raises(UsageError) as caught:
-        resolve_resumed(SearchFlags(run_length_modifier="quick"), resolved(), RECIPE)
+    with pytest.raises(OptionError) as caught:
+        continued(resolved(), run_length_modifier="quick")
     assert "--total-timesteps: study has 20000, given 4000" in str(caught.value)
     assert "--num-evaluations" not in str(caught.value)
 
 
 def test_a_resume_is_checked_too():
     with pytest.raises(UsageError, match="--n-trials needs"):
-        resolve_resumed(SearchFlags(n_trials=0), resolved(), RECIPE)
+        continued(resolved(), n_trials=0)
 
 
 def test_the_arguments_of_a_study_are_read_from_its_directory():
@@ -217,15 +248,14 @@ def test_the_arguments_of_a_study_are_read_from_its_directory():
     assert read_stored(directory, "--resume-from") == resolved()
 
 
-def single(**flags):
-    """The arguments and the dotted configuration of run-single-hp."""
-    flags = SingleFlags(algo_and_network_config="sac_mlp", env_config="gymnax.pendulum", **flags)
-    arguments = resolve_single(flags, RECIPE)
-    return arguments, dotted(configured(arguments, RECIPE))
+def single(**given):
+    """Return the options and the dotted configuration of run-single-hp."""
+    options = checked(settled(SingleOptions, [read({**GIVEN, **given}, SingleOptions)], RECIPE))
+    return options, dotted(configured(options, RECIPE))
 
 
 def test_a_single_run_has_the_defaults_of_its_recipe():
-    arguments, values = single(num_seeds=5, total_timesteps=100, no_compilation_cache=True)
+    arguments, values = single(num_seeds=5, total_timesteps=100, compilation_cache=False)
     assert values == dotted(RECIPE.config.algorithm)
     assert (arguments.num_seeds, arguments.seed, arguments.compilation_cache) == (5, 0, False)
     assert asdict(arguments)["total_timesteps"] == 100

@@ -1,4 +1,4 @@
-"""Saying which line of a user's recipe, and which entry of its search space, an exception comes from."""
+"""Which line of a user's recipe, and which entry of its search space, an exception comes from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyperlax.errors import UsageError
 
 
 @contextmanager
-def blamed(path: Path, where: str) -> Iterator[None]:
+def located(path: Path, where: str) -> Iterator[None]:
     """Turn whatever the recipe's own code raises into a UsageError with file, line and, where there is one, field."""
     try:
         yield
@@ -29,8 +29,8 @@ def blamed(path: Path, where: str) -> Iterator[None]:
         raise UsageError(": ".join(part for part in (place, entry, message) if part)) from error
 
 
-def raised(error: BaseException) -> str:
-    """An exception in one line: its type, the first line of its message, and where a user's own code was when it came."""
+def in_one_line(error: BaseException) -> str:
+    """Return an exception in one line: its type, the first line of its message, and where a user's own code was when it came."""
     message = next(iter(str(error).strip().splitlines()), "").removesuffix(".")
     frames = [frame for frame in extract_tb(error.__traceback__) if _is_users(frame.filename)]
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
@@ -38,12 +38,12 @@ def raised(error: BaseException) -> str:
 
 
 def _is_users(file: str) -> bool:
-    """Whether code is neither Hyperlax's nor of an installed package."""
-    return "site-packages" not in file and not Path(file).is_relative_to(Path(__file__).parent)
+    """Return whether code is neither Hyperlax's nor of an installed package."""
+    return "site-packages" not in file and not Path(file).is_relative_to(Path(__file__).parents[1])
 
 
 def _positions(traceback: TracebackType | None, file: str) -> list[tuple[int, int]]:
-    """Line and column of each call in `file` that the traceback passes, innermost first."""
+    """Return line and column of each call in `file` that the traceback passes, innermost first."""
     found = []
     while traceback is not None:
         code = traceback.tb_frame.f_code
@@ -55,7 +55,7 @@ def _positions(traceback: TracebackType | None, file: str) -> list[tuple[int, in
 
 
 def _entry(path: Path, position: tuple[int, int]) -> str | None:
-    """The string key of the innermost dictionary entry whose value is at this position of the source."""
+    """Return the string key of the innermost dictionary entry whose value is at this position of the source."""
     found = None
     for node in ast.walk(ast.parse(path.read_bytes())):
         if not isinstance(node, ast.Dict):

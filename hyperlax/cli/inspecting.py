@@ -1,4 +1,4 @@
-"""The commands that look at studies. Only what `--help` needs is imported here, see `hyperlax.commands`."""
+"""The commands that look at studies, each with its options. Only what `--help` needs is imported at the top."""
 
 from __future__ import annotations
 
@@ -6,34 +6,82 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from hyperlax.config.option import POSITIONAL, By, Given, Metavar, Range, completed
 from hyperlax.errors import UsageError
-from hyperlax.looking_flags import (
-    CompareFlags,
-    DashboardFlags,
-    DeleteFlags,
-    ExportFlags,
-    ListFlags,
-    ReportFlags,
-    ShowFlags,
-    WatchFlags,
-)
 
 CLEAR = "\x1b[H\x1b[2J"
 """To an empty terminal, from its upper left corner."""
-
-
 OF_MLFLOW = ("mlartifacts", "mlruns")
 """Directories in which MLflow keeps copies of a study's files."""
 
 
-def list_studies(flags: ListFlags) -> int:
+Directory = Annotated[str, "The study's directory.", POSITIONAL, Metavar("DIR")]
+Top = Annotated[int, "How many of the best are shown.", Range(1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """List the studies below a directory: how far each is, and its best."""
+
+    root: Annotated[str, "Where to look.", POSITIONAL, Metavar("ROOT")] = "my_optuna_studies"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """Show a study's best trials with their learning curves, or all about one trial."""
+
+    directory: Directory
+    trial: Annotated[int | None, "Its number.", POSITIONAL, Metavar("TRIAL"), By("the best ones")] = None
+    top: Top = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchOptions:
+    """Follow a study that another process runs, until that ends."""
+
+    directory: Directory
+    top: Top = 10
+    seconds: Annotated[float, "Seconds between two looks.", Range(0.1, 3600), Metavar("SECONDS")] = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Write a study's report and plots again, as of now; also of one that runs, or that another machine made."""
+
+    directory: Directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Put studies side by side on one page: their best, confirmed on new seeds where that is known, and their curves."""
+
+    directories: Annotated[tuple[str, ...], "The studies' directories.", POSITIONAL, Metavar("DIR DIR [DIR ...]")]
+    output: Annotated[str, "The page.", Metavar("FILE")] = "comparison.html"
+    force: Annotated[bool, "Replace FILE.", By("it must not exist")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DashboardOptions:
+    """Serve optuna-dashboard on a study's database, for a browser; also while the study runs."""
+
+    directory: Directory
+    host: Annotated[str, "The address that it listens at.", Metavar("HOST"), By("127.0.0.1, this machine alone")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, "The port; 0 takes a free one.", Range(0, 65535)] = 8080
+
+
+def list_studies(given: Given) -> int:
     """A line a study below a directory. 1 if one of them cannot be read, which is said; the others are listed."""
     from hyperlax.analysis.terminal import aligned, best_in_words, counts
     from hyperlax.study.opened import open_study
 
-    root = _root_of_studies(flags.root)
+    options = completed(ListOptions, given)
+    root = _root_of_studies(options.root)
     rows, damaged = [], []
     for manifest in sorted(_manifests(root)):
         try:
@@ -75,40 +123,38 @@ def _manifests(root: Path) -> Iterator[Path]:
             yield Path(directory) / "study.json"
 
 
-def show(flags: ShowFlags) -> int:
+def show(given: Given) -> int:
     """A study, or one of its trials."""
     from hyperlax.analysis.terminal import study_text, trial_text
-    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.config.stored import named_directory
     from hyperlax.study.opened import open_study
 
-    _check_top(flags.top)
-    opened = open_study(named_directory(flags.directory, "show"), "show")
+    options = completed(ShowOptions, given)
+    opened = open_study(named_directory(options.directory, "show"), "show")
     record = opened.record
-    if flags.trial is None:
-        print(study_text(record, opened.state, opened.total, flags.top))
+    if options.trial is None:
+        print(study_text(record, opened.state, opened.total, options.top))
         return 0
     trials = {trial.number: trial for trial in record.trials}
-    if flags.trial not in trials:
+    if options.trial not in trials:
         there = f"0 to {max(trials)}" if trials else "none yet"
-        raise UsageError(f"show {flags.directory} {flags.trial}: there is no such trial. Its trials are {there}.")
-    print(trial_text(record, trials[flags.trial]))
+        raise UsageError(f"show {options.directory} {options.trial}: there is no such trial. Its trials are {there}.")
+    print(trial_text(record, trials[options.trial]))
     return 0
 
 
-def watch(flags: WatchFlags) -> int:
+def watch(given: Given) -> int:
     """What `show` says of a study, again and again on a terminal, else a line where something changed; until nobody runs it."""
     from hyperlax.analysis.terminal import best_in_words, counts, study_text
-    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.config.stored import named_directory
     from hyperlax.study.opened import open_study
 
-    _check_top(flags.top)
-    if not 0.1 <= flags.seconds <= 3600:
-        raise UsageError(f"--seconds must be from 0.1 to 3600, got {flags.seconds:g}.")
-    directory, said = named_directory(flags.directory, "watch"), ""
+    options = completed(WatchOptions, given)
+    directory, said = named_directory(options.directory, "watch"), ""
     while True:
         opened = open_study(directory, "watch")
         if sys.stdout.isatty():
-            text = study_text(opened.record, opened.state, opened.total, flags.top)
+            text = study_text(opened.record, opened.state, opened.total, options.top)
             print(f"{CLEAR}{text}", flush=True)
         else:
             line = f"{counts(opened.record, opened.total)}  best: {best_in_words(opened.record)}  {opened.state}"
@@ -117,18 +163,19 @@ def watch(flags: WatchFlags) -> int:
             said = line
         if not opened.is_running:
             return 0
-        time.sleep(flags.seconds)
+        time.sleep(options.seconds)
 
 
-def report(flags: ReportFlags) -> int:
+def report(given: Given) -> int:
     """The pages at the study's root."""
     from hyperlax.analysis.pages import write_study_pages
-    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.config.stored import named_directory
     from hyperlax.study.directory import StudyDirectory, check_writable
     from hyperlax.study.opened import open_study, with_confirmation
     from hyperlax.study.refusals import ending_on_refusal, run_again
 
-    directory = StudyDirectory(named_directory(flags.directory, "report"))
+    options = completed(ReportOptions, given)
+    directory = StudyDirectory(named_directory(options.directory, "report"))
     with ending_on_refusal(directory.database, run_again):
         opened = open_study(directory.root, "report", with_importances=True)
         check_writable(directory)
@@ -137,20 +184,21 @@ def report(flags: ReportFlags) -> int:
     return 0
 
 
-def compare(flags: CompareFlags) -> int:
+def compare(given: Given) -> int:
     """A page about several studies."""
     from hyperlax.analysis.comparison import Compared, comparison, names_of
+    from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file, write_text
-    from hyperlax.resumed_arguments import named_directory
     from hyperlax.study.opened import open_study, with_confirmation
     from hyperlax.study.refusals import writing
 
-    directories = [named_directory(directory, "compare") for directory in flags.directories]
-    _check_different(flags.directories)
-    with writing(Path(flags.output)):
-        path = new_file(flags.output, replaces=flags.force)
+    options = completed(CompareOptions, given)
+    directories = [named_directory(directory, "compare") for directory in options.directories]
+    _check_different(options.directories)
+    with writing(Path(options.output)):
+        path = new_file(options.output, replaces=options.force)
     opened = [open_study(directory, "compare") for directory in directories]
-    names = names_of(flags.directories)
+    names = names_of(options.directories)
     studies = [
         Compared(name, with_confirmation(one.record), one.state) for name, one in zip(names, opened, strict=True)
     ]
@@ -161,44 +209,13 @@ def compare(flags: CompareFlags) -> int:
     return 0
 
 
-def export(flags: ExportFlags) -> int:
-    """The trials in a file."""
-    from hyperlax.analysis.export import default_path, write_export
-    from hyperlax.files import new_file
-    from hyperlax.resumed_arguments import named_directory
-    from hyperlax.study.opened import open_study
-    from hyperlax.study.refusals import writing
-
-    directory = named_directory(flags.directory, "export")
-    record = open_study(directory, "export").record
-    given = default_path(record, flags.format) if flags.output is None else flags.output
-    path = Path(given)
-    with writing(path):
-        new_file(given)
-        if flags.format == "optuna-journal":
-            from hyperlax.study.export import write_journal
-
-            write_journal(directory, path, record.study_name)
-        else:
-            write_export(record, flags.format, path)
-    print(f"Written: {path}")
-    return 0
-
-
-def delete(flags: DeleteFlags) -> int:
-    """The files of a study."""
-    from hyperlax.resumed_arguments import named_directory
-    from hyperlax.study.deletion import delete as remove
-
-    return remove(named_directory(flags.directory, "delete"), flags.yes)
-
-
-def dashboard(flags: DashboardFlags) -> int:
+def dashboard(given: Given) -> int:
     """A study in a browser, until Ctrl-C."""
-    from hyperlax.resumed_arguments import named_directory
+    from hyperlax.config.stored import named_directory
     from hyperlax.study.dashboard import serve
 
-    return serve(named_directory(flags.directory, "dashboard"), flags.host, flags.port)
+    options = completed(DashboardOptions, given)
+    return serve(named_directory(options.directory, "dashboard"), options.host, options.port)
 
 
 def _check_different(directories: Sequence[str]) -> None:
@@ -211,8 +228,3 @@ def _check_different(directories: Sequence[str]) -> None:
     for directory in directories:
         if first.pop(Path(directory).resolve(), None) is None:
             raise UsageError(f"compare {directory}: this study is named more than once. Name each once.")
-
-
-def _check_top(top: int) -> None:
-    if top < 1:
-        raise UsageError(f"--top must be at least 1, got {top}.")

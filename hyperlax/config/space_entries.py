@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from hyperlax.errors import UsageError
+from hyperlax.config.option import exponent, shown
+from hyperlax.config.yaml_file import Entry
+from hyperlax.errors import UsageError, did_you_mean, nearest
 from hyperlax.fields import Field, check_distribution, check_name, fields_of
 from hyperlax.recipe import Changes, Recipe
 from hyperlax.space import (
     Categorical,
     Distribution,
+    DistributionError,
     LogUniform,
     LogUniformDiscrete,
     Numeric,
@@ -20,7 +21,6 @@ from hyperlax.space import (
     UniformContinuous,
     UniformDiscrete,
 )
-from hyperlax.yaml_file import Entry, shown
 
 TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
     "uniform": (UniformContinuous, ("low", "high")),
@@ -30,32 +30,22 @@ TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
     "choice": (Categorical, ("values",)),
 }
 """Name in a file -> what it is, and what belongs to it; randint may have `log` besides."""
-_EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
-_OUR_WORDS = {
-    r" Write \w+\(domain=\(low, high\)\)\.": "",
-    r"set it in get_base_config\(\) and drop the entry": "write it alone",
-    r"domain=\[(\S+), (\S+)\]": r"low=\1, high=\2",
-    r"Categorical(\(values=\[\.\.\.\]\))?": "choice",
-    r"\bLogUniformDiscrete\b": "randint with log",
-    r"\bUniformDiscrete\b": "randint",
-    r"\bUniformContinuous\b": "uniform",
-    r"\bLogUniform\b": "loguniform",
-    r"\bQUniform\b": "quniform",
-}
-"""What a recipe's author is told -> what the author of a file is told."""
+
+
+_IN_FILE = {"fixed": "write it alone", "booleans": "{type: choice, values: [false, true]}"}
 
 
 def changes_of(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Recipe) -> Changes:
-    """What a file's `space` changes in the recipe's. params: its short names. UsageError, naming file and line."""
+    """Return what a file's `space` changes in the recipe's. params: its short names. UsageError, naming file and line."""
     known = fields_of(recipe.config.algorithm)
     whole = {short: _whole(short, entry, known) for short, entry in params.items()}
     changes: dict[str, Distribution | None] = {}
     for short, entry in space.items():
         name = whole.get(short, short)
         if name not in known:
-            near = difflib.get_close_matches(short, whole, n=1)
+            near = nearest(short, whole)
             if near:
-                raise UsageError(f"{entry.where}: no `{short}` among params. Did you mean `{near[0]}`?")
+                raise UsageError(f"{entry.where}: no `{short}` among params. Did you mean `{near}`?")
             check_name(name, known, entry.where)
         if name in changes:
             raise UsageError(f"{entry.where}: {name} is there already, by its other name. Keep one of the two.")
@@ -68,7 +58,7 @@ def changes_of(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: 
 
 
 def distribution_of(entry: Entry, name: str, field: Field) -> Distribution:
-    """The distribution that an entry says; a value alone is the only choice. UsageError, naming file and line."""
+    """Return the distribution that an entry says; a value alone is the only choice. UsageError, naming file and line."""
     arguments = entry.value if isinstance(entry.value, dict) else _alone(entry)
     kind, wanted = _type(arguments, entry, name)
     given = {key: one for key, one in arguments.items() if key != "type"}
@@ -82,17 +72,18 @@ def distribution_of(entry: Entry, name: str, field: Field) -> Distribution:
         if key not in given:
             raise UsageError(f"{entry.where}: {name} needs `{key}`; its type has {', '.join(wanted)}.")
     try:
-        distribution = _made(kind, given, name, field)
-        check_distribution(name, field, distribution, entry.where)
-    except UsageError as error:
-        words = str(error).removeprefix(f"{entry.where}: ")
-        said = words if name in words else f"{name}: {words}"
-        raise UsageError(f"{entry.where}: {in_our_words(said)}") from error
+        distribution = _made(kind, given, field)
+    except DistributionError as error:
+        raise UsageError(f"{entry.where}: {name}: {error.told(_spelled)}") from error
+    try:
+        check_distribution(name, field, distribution, entry.where, _written)
+    except DistributionError as error:
+        raise UsageError(error.told(_spelled)) from error
     return distribution
 
 
 def entry_of(distribution: Distribution) -> dict[str, Any]:
-    """A distribution as a file writes it."""
+    """Return a distribution as a file writes it."""
     if isinstance(distribution, Categorical):
         return {"type": "choice", "values": distribution.to_json()["values"]}
     assert isinstance(distribution, Numeric)
@@ -104,24 +95,27 @@ def entry_of(distribution: Distribution) -> dict[str, Any]:
     return {"type": word, "low": low, "high": high, **rest}
 
 
-def number(value: Any) -> Any:
-    """1e-3 as the number that YAML 1.1 does not see in it; anything else as it is."""
-    return float(value.replace("_", "")) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+def _spelled(name: str) -> str:
+    """Return how a file spells what a `DistributionError` names; `Kind()` is an entry of it."""
+    if name in _IN_FILE:
+        return _IN_FILE[name]
+    kind, is_entry, _ = name.partition("()")
+    log = ", log: true" if kind == "LogUniformDiscrete" else ""
+    words = {of.__name__: word for word, (of, _) in TYPES.items()} | {"LogUniformDiscrete": "randint"}
+    word = words[kind]
+    if not is_entry or kind == "Categorical":
+        return word + (" with log" if log else "")
+    return f"{{type: {word}, {', '.join(f'{key}: ...' for key in TYPES[word][1])}{log}}}"
 
 
-def in_our_words(words: str) -> str:
-    """What is said about a recipe's distribution, said of a file's.
-
-    >>> in_our_words("UniformDiscrete needs low < high, got low=3, high=3. Use UniformContinuous.")
-    'randint needs low < high, got low=3, high=3. Use uniform.'
-    """
-    for pattern, ours in _OUR_WORDS.items():
-        words = re.sub(pattern, ours, words)
-    return words
+def _written(distribution: Distribution) -> str:
+    """Return a distribution as a sentence about a file shows it."""
+    entry = entry_of(distribution)
+    return f"{entry.pop('type')}({', '.join(f'{key}={value}' for key, value in entry.items())})"
 
 
 def _whole(short: str, entry: Entry, known: Mapping[str, Field]) -> str:
-    """The dotted name behind a short one."""
+    """Return the dotted name behind a short one."""
     if not isinstance(entry.value, str):
         raise UsageError(f"{entry.where}: {short} needs a hyperparameter's dotted name, e.g. {next(iter(known))}.")
     check_name(entry.value, known, entry.where)
@@ -142,28 +136,27 @@ def _type(arguments: Mapping[str, Entry], entry: Entry, name: str) -> tuple[type
         raise UsageError(f"{entry.where}: {name} needs a `type`. {there_are}")
     given = arguments["type"]
     if not isinstance(given.value, str) or given.value not in TYPES:
-        near = difflib.get_close_matches(str(given.value), TYPES, n=1)
-        hint = f"Did you mean `{near[0]}`? " if near else ""
+        hint = did_you_mean(str(given.value), TYPES)
         raise UsageError(f"{given.where}: {name}: no type {shown(given.value)}. {hint}{there_are}")
     return TYPES[given.value]
 
 
-def _made(kind: type[Distribution], given: Mapping[str, Entry], name: str, field: Field) -> Distribution:
-    """The distribution of its entries, all of which are there."""
+def _made(kind: type[Distribution], given: Mapping[str, Entry], field: Field) -> Distribution:
+    """Return the distribution of its entries, all of which are there."""
     if kind is Categorical:
         values = given["values"].value
         if not isinstance(values, list):
-            raise UsageError(f"choice needs a list as `values`, got {shown(values)}. Write values: [...].")
-        return Categorical(values=[number(value) for value in values] if field.type == "float" else values)
+            raise DistributionError("choice needs a list as `values`, got {0}. Write values: [...].", shown(values))
+        return Categorical(values=[exponent(value) for value in values] if field.type == "float" else values)
     numbers = {}
     for key in ("low", "high", "q"):
         if key in given:
-            numbers[key] = number(given[key].value)
+            numbers[key] = exponent(given[key].value)
             if not isinstance(numbers[key], (int, float)) or isinstance(numbers[key], bool):
-                raise UsageError(f"`{key}` needs a number, got {shown(given[key].value)}.")
+                raise DistributionError("`{0}` needs a number, got {1}.", key, shown(given[key].value))
     log = given["log"].value if "log" in given else False
     if not isinstance(log, bool):
-        raise UsageError(f"`log` needs true or false, got {shown(log)}.")
+        raise DistributionError("`log` needs true or false, got {0}.", shown(log))
     domain = (numbers["low"], numbers["high"])
     if issubclass(kind, QUniform):
         return kind(domain=domain, q=numbers["q"])

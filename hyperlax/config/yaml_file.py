@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -54,13 +53,6 @@ def read_entries(path: str, rename: Callable[[str], str]) -> dict[str, Entry]:
         raise UsageError(f"{path}:{mark.line + 1 if mark else 1}: is not valid YAML ({said}).") from error
     except RecursionError as error:
         raise UsageError(f"{path}: is nested too deeply, or refers to itself.") from error
-
-
-def shown(value: Any) -> str:
-    """A value of a file as the file writes it."""
-    if isinstance(value, dict):
-        return "a mapping"
-    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _text(path: str) -> str:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_what_is_closed()
     _escape_what_cannot_be_encoded()
     try:
-        return _obey(argv)
+        return _run(argv)
     except HyperlaxError as error:
         _say(str(error))
         return error.exit_code
@@ -39,16 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         _flush(sys.stderr)
 
 
-def _obey(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str] | None) -> int:
     """Run a command and write out what it printed."""
     words = sys.argv[1:] if argv is None else argv
     try:
         _refuse_other_encodings(words)
         if list(words) == ["--version"]:
             return _tell_version()
-        from hyperlax.commands import STUDIES, obey
+        from hyperlax.cli.commands import STUDIES, run
 
-        status = obey(words)
+        status = run(words)
     except (HyperlaxError, KeyboardInterrupt):
         _flush(sys.stdout)
         raise
@@ -126,7 +126,3 @@ def _refuse_other_encodings(words: Sequence[str]) -> None:
             word.encode()
         except UnicodeEncodeError as error:
             raise UsageError(f"the argument {word!r} is not UTF-8. Give it in UTF-8.") from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

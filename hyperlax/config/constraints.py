@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, did_you_mean
 from hyperlax.metrics import METRICS
 
 
@@ -26,40 +25,41 @@ class Constraint:
     bound: float
 
     def violation(self, metrics: Mapping[str, float]) -> float:
-        """By how much a trial misses it; at most 0 where it does not, as `constraints_func` of Optuna has it."""
+        """Return by how much a trial misses it; at most 0 where it does not, as `constraints_func` of Optuna has it."""
         over = metrics[self.metric] - self.bound
         return over if self.sense == "<=" else -over
 
 
 def parse_constraint(text: str) -> Constraint:
-    """A constraint from `METRIC <= NUMBER` or `METRIC >= NUMBER`. UsageError for anything else."""
+    """Return the constraint that `METRIC <= NUMBER` or `METRIC >= NUMBER` says. OptionError for anything else."""
     found = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
     if not found:
-        raise UsageError(
-            f"--constraint needs 'METRIC <= NUMBER' or 'METRIC >= NUMBER', got {text!r}. Quote it, e.g. "
-            "--constraint 'num_parameters <= 20000'."
+        raise OptionError(
+            "constraints",
+            "{constraints} needs 'METRIC <= NUMBER' or 'METRIC >= NUMBER', got {0!r}. Quote it, e.g. "
+            "{constraints} 'num_parameters <= 20000'.",
+            text,
         )
     metric, sense, number = found.groups()
     if metric not in METRICS:
-        near = difflib.get_close_matches(metric, METRICS, n=1)
-        hint = f" Did you mean `{near[0]}`?" if near else ""
-        raise UsageError(f"--constraint: no metric named `{metric}`.{hint} Metrics: {', '.join(METRICS)}.")
+        hint = did_you_mean(metric, METRICS)
+        problem = "{constraints}: no metric named `{0}`. {1}Metrics: {2}."
+        raise OptionError("constraints", problem, metric, hint, ", ".join(METRICS))
     try:
         bound = float(number)
     except ValueError:
         bound = math.nan
     if not math.isfinite(bound):
-        raise UsageError(
-            f"--constraint {text!r}: {number!r} is no finite number. Write one, e.g. {metric} {sense} 20000."
-        )
+        problem = "{constraints} {0!r}: {1!r} is not a finite number; use for example {2} {3} 20000."
+        raise OptionError("constraints", problem, text, number, metric, sense)
     return Constraint(metric, "<=" if sense == "<=" else ">=", bound)
 
 
 def are_satisfied(constraints: Sequence[str], metrics: Mapping[str, float]) -> bool:
-    """Whether a COMPLETE trial with these metrics can be the best."""
+    """Return whether a COMPLETE trial with these metrics can be the best."""
     return all(violation <= 0 for violation in violations(constraints, metrics))
 
 
 def violations(constraints: Sequence[str], metrics: Mapping[str, float]) -> list[float]:
-    """A number per constraint, each at most 0 for a trial that satisfies all of them."""
+    """Return a number per constraint, each at most 0 for a trial that satisfies all of them."""
     return [parse_constraint(text).violation(metrics) for text in constraints]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperlax.arguments import StudyArguments
+from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.fields import check_name, dotted, written
 from hyperlax.reading import read_json
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Values = dict[str, Any]
 
 
-def first_trials(arguments: StudyArguments, recipe: Recipe) -> list[Values]:
+def first_trials(arguments: SearchOptions, recipe: Recipe) -> list[Values]:
     """Searched dotted name -> value, lists as lists, of trials 0, 1, ... of a study that begins now, no configuration twice.
 
     The recipe's own is left out, and that is logged, where the space does not contain it. UsageError for a file that cannot be

@@ -1,0 +1,5 @@
+"""The `hyperlax` command."""
+
+from hyperlax.cli.edge import main
+
+__all__ = ["main"]

@@ -1,0 +1,7 @@
+"""`python -m hyperlax.cli`."""
+
+import sys
+
+from hyperlax.cli.edge import main
+
+sys.exit(main())

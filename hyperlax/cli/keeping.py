@@ -1,0 +1,180 @@
+"""The commands that keep studies in order or use what came of them. Only what `--help` needs is imported at the top."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from hyperlax.cli.inspecting import Directory
+from hyperlax.config.option import POSITIONAL, By, Given, Metavar, OneOf, Range, completed
+from hyperlax.config.options import COUNT, LARGEST, TrialNumber
+from hyperlax.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write a study's trials for another program to read."""
+
+    directory: Directory
+    format: Annotated[str, "The file's format.", OneOf(("csv", "json", "parquet", "optuna-journal"))] = "csv"
+    output: Annotated[
+        str | None,
+        "The file; it must not exist.",
+        Metavar("FILE"),
+        By("<study name>.<format> in the working directory"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteOptions:
+    """Delete a study: what Hyperlax wrote into its directory, and nothing else."""
+
+    directory: Directory
+    yes: Annotated[bool, "Do not ask.", By("it asks")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairOptions:
+    """Build the damaged or lost database of a study again, from its backup and the batches on disk."""
+
+    directory: Directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvalidateOptions:
+    """Take trials out of a study's ranking, keeping their record, and choose the best again."""
+
+    directory: Directory
+    trials: Annotated[tuple[int, ...], "Numbers of COMPLETE trials.", POSITIONAL, Metavar("TRIAL [TRIAL ...]")]
+    reason: Annotated[str | None, "Why; kept with each of them.", By("the reason is just `invalidated`")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayOptions:
+    """Watch a trained agent: its return over new episodes, and one of them as an animated GIF."""
+
+    path: Annotated[
+        str,
+        "The directory of a study or of a single run, or an agent's .safetensors file.",
+        POSITIONAL,
+        Metavar("PATH"),
+    ]
+    trial: Annotated[TrialNumber, "Of a study, another of its trials.", By("the best")] = None
+    training_seed: Annotated[int | None, "Which of the trial's seeds.", By("the one with the best return")] = None
+    episodes: Annotated[int, "How many it plays.", COUNT] = 100
+    seed: Annotated[int, "The episodes' beginnings follow from it.", Range(0, LARGEST)] = 0
+    gif: Annotated[
+        str | None,
+        "The film; gymnax's classic-control environments can be drawn.",
+        Metavar("FILE"),
+        By("<agent>.gif beside the agent, if one can be made"),
+    ] = None
+    no_gif: Annotated[bool, "Make no film.", By("one if it can be made")] = False
+
+
+def export(given: Given) -> int:
+    """The trials in a file."""
+    from hyperlax.analysis.export import default_path, write_export
+    from hyperlax.config.stored import named_directory
+    from hyperlax.files import new_file
+    from hyperlax.study.opened import open_study
+    from hyperlax.study.refusals import writing
+
+    options = completed(ExportOptions, given)
+    directory = named_directory(options.directory, "export")
+    record = open_study(directory, "export").record
+    name = default_path(record, options.format) if options.output is None else options.output
+    path = Path(name)
+    with writing(path):
+        new_file(name)
+        if options.format == "optuna-journal":
+            from hyperlax.study.export import write_journal
+
+            write_journal(directory, path, record.study_name)
+        else:
+            write_export(record, options.format, path)
+    print(f"Written: {path}")
+    return 0
+
+
+def delete(given: Given) -> int:
+    """The files of a study."""
+    from hyperlax.config.stored import named_directory
+    from hyperlax.study.deletion import delete as remove
+
+    options = completed(DeleteOptions, given)
+    return remove(named_directory(options.directory, "delete"), options.yes)
+
+
+def repair(given: Given) -> int:
+    """Build a study's database again."""
+    from hyperlax.config.stored import named_directory
+    from hyperlax.studies import study_in
+    from hyperlax.study.maintenance import repair as repair_study
+
+    directory = named_directory(completed(RepairOptions, given).directory, "repair")
+    options, recipe = study_in(directory, "repair")
+    return repair_study(options, recipe, directory)
+
+
+def invalidate(given: Given) -> int:
+    """Take trials out of a study's ranking."""
+    from hyperlax.analysis.pages import write_pages
+    from hyperlax.config.stored import named_directory
+    from hyperlax.studies import study_in
+    from hyperlax.study.maintenance import invalidate as invalidate_trials
+
+    options = completed(InvalidateOptions, given)
+    directory = named_directory(options.directory, "invalidate")
+    study, recipe = study_in(directory, "invalidate")
+    return invalidate_trials(study, recipe, directory, options.trials, options.reason, write_pages)
+
+
+def play(given: Given) -> int:
+    """Evaluate a trained agent, and film it."""
+    from hyperlax.agent import load_agent
+    from hyperlax.config.stored import named_directory
+    from hyperlax.files import new_file
+    from hyperlax.study.agents import environment_of, find_agent
+    from hyperlax.study.refusals import ending_on_refusal, writing
+
+    options = completed(PlayOptions, given)
+    if options.gif is not None and options.no_gif:
+        raise UsageError("--gif names a film, and --no-gif makes none. Leave one of them out.")
+    where = named_directory(options.path, "play")
+    path = find_agent(where, options.trial, "play")
+    agent = load_agent(path, options.training_seed)
+    name = environment_of(agent.about, where)
+    wanted = path.with_name(path.name + ".gif") if options.gif is None else Path(options.gif)
+    if options.gif is not None:
+        with writing(wanted):
+            new_file(options.gif, flag="--gif")
+    from hyperlax.cli.playing import can_film, evaluate_agent, film
+    from hyperlax.engine.device import prepare_jax
+    from hyperlax.envs import make
+
+    why = None if options.no_gif else can_film(name)
+    if why and options.gif is not None:
+        raise UsageError(f"--gif {options.gif}: {why}.")
+    prepare_jax(compilation_cache=True)
+    environment = make(name)
+    if environment.observation_size != agent.about["observation_size"]:
+        raise UsageError(
+            f"{name} shows {environment.observation_size} numbers, and the agent in {path} was trained to see "
+            f"{agent.about['observation_size']}. It cannot play there."
+        )
+    found = evaluate_agent(agent, environment, options.episodes, options.seed)
+    trial = agent.about["trial"]
+    print(
+        f"{name}, trial {trial}, training seed {agent.seed}: mean return {found.mean:.6g} over {options.episodes} episodes "
+        f"(from {found.min:.6g} to {found.max:.6g}, standard deviation {found.std:.3g}), {found.length:.6g} steps on average."
+    )
+    if why:
+        print(f"No film: {why}.")
+    elif not options.no_gif:
+        elsewhere = "Name another file with --gif, or make no film with --no-gif."
+        with ending_on_refusal(wanted, lambda refusal: elsewhere):
+            steps, total = film(agent, environment, options.seed, wanted)
+        print(f"Film: {wanted}, one episode of {steps} steps, return {total:.6g}.")
+    return 0

@@ -1,0 +1,150 @@
+"""From the words of a command line to the options that they give. tyro reads the words and writes the help; what cannot be read
+is one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
+from typing import Annotated, Any
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from hyperlax.config.option import HIDDEN, MAY_CHANGE, POSITIONAL, REPEATED, Given, Option, flags_of, options_of
+from hyperlax.errors import OptionError, UsageError, did_you_mean
+
+DESCRIPTION = "Trains many reinforcement-learning configurations at once, as lanes of one compiled JAX program."
+
+
+def parse(commands: Mapping[str, type], words: Sequence[str]) -> tuple[str, Given]:
+    """Return the command that was asked for and the options that it was given. `--help` prints and raises SystemExit(0).
+
+    Raises:
+      UsageError: there is no such command or option, or a value is not of its kind.
+    """
+    if words and words[0] in ("-h", "--help"):
+        print(_overview(commands))
+        raise SystemExit(0)
+    known = f"There are {', '.join(commands)}. See hyperlax --help."
+    if not words:
+        raise UsageError(f"a command is needed. {known}")
+    command, *rest = words
+    if command not in commands:
+        raise UsageError(f"no command {command}. {did_you_mean(command, commands)}{known}")
+    kind = commands[command]
+    try:
+        return command, _given(command, kind, rest)
+    except OptionError as error:
+        raise UsageError(error.told(flags_of(kind))) from error
+
+
+def typed_options(kind: type) -> dict[str, Option]:
+    """Return the options of a command that can be typed."""
+    return {name: option for name, option in options_of(kind).items() if not option.has(HIDDEN)}
+
+
+def _given(command: str, kind: type, words: Sequence[str]) -> Given:
+    options, see = typed_options(kind), f"See hyperlax {command} --help."
+    _check_values(options, words)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            found, unknown = tyro.cli(
+                _parsed_kind(kind), prog=f"hyperlax {command}", args=list(words), return_unknown_args=True
+            )
+    except SystemExit as end:
+        if end.code:
+            raise UsageError(f"hyperlax {command}: its options cannot be read. {see}") from end
+        raise
+    if unknown:
+        word, flags = unknown[0], [option.flag for option in options.values()]
+        if word.startswith("-"):
+            raise UsageError(f"{command} has no option {word}. {did_you_mean(word, flags)}{see}")
+        raise UsageError(f"nothing takes {word}. {see}")
+    return {
+        name: option.read_words(typed)
+        for name, option in options.items()
+        if (typed := _typed(option, getattr(found, name))) is not None
+    }
+
+
+def _typed(option: Option, value: Any) -> Sequence[str] | None:
+    """Return the words that were typed for an option, None where it was not given."""
+    if option.type is bool:
+        return () if value else None
+    if option.has(POSITIONAL) or option.has(REPEATED):
+        return [word for word in value or () if isinstance(word, str)] or None
+    if value == []:
+        raise OptionError(option.name, f"{{{option.name}}} needs a value.")
+    return value
+
+
+def _check_values(options: Mapping[str, Option], words: Sequence[str]) -> None:
+    """Refuse an option without its value, and a switch with one."""
+    by_flag = {option.flag: option for option in options.values() if not option.has(POSITIONAL)}
+    for word, after in zip_longest(words, words[1:]):
+        spelled, equals, value = word.partition("=")
+        option = by_flag.get(spelled.replace("_", "-"))
+        if option is None:
+            continue
+        if option.type is bool and equals:
+            raise OptionError(option.name, f"{{{option.name}}} takes no value, got {{0}}.", value)
+        if option.type is not bool and not equals and (after is None or after.partition("=")[0] in by_flag):
+            raise OptionError(option.name, f"{{{option.name}}} needs a value.")
+
+
+def _parsed_kind(kind: type) -> type:
+    """Return a class for tyro whose fields hold the words that were typed, None where none were."""
+    options = typed_options(kind)
+    flags = ", ".join(option.flag for option in options.values() if option.has(MAY_CHANGE))
+    fields = [
+        (
+            name,
+            Annotated[_parsed_type(option), *_details(option, option.help.replace("options that may change", flags))],
+            dataclasses.field(default=False if option.type is bool else () if option.has(REPEATED) else None),
+        )
+        for name, option in options.items()
+    ]
+    made = dataclasses.make_dataclass(kind.__name__, fields, frozen=True, kw_only=True)
+    made.__doc__ = kind.__doc__
+    return made
+
+
+def _parsed_type(option: Option) -> Any:
+    return bool if option.type is bool else tuple[str, ...] if option.has(REPEATED) else Any
+
+
+def _details(option: Option, text: str) -> list[Any]:
+    """Return what tyro is told of an option: its name, its help, and that its words are taken as they are."""
+    name = None if option.has(POSITIONAL) else option.key.replace("_", "-")
+    metavar = None if option.type is bool else option.metavar
+    told: list[Any] = [
+        tyro.conf.arg(name=name, metavar=metavar, help=text, help_behavior_hint=f"({option.default_text})")
+    ]
+    if option.has(POSITIONAL):
+        told.append(tyro.conf.Positional)
+    if option.type is bool:
+        told.append(tyro.conf.FlagCreatePairsOff)
+    elif option.has(REPEATED):
+        told.append(tyro.conf.UseAppendAction)
+    else:
+        told.append(_AS_TYPED(nargs="*" if option.is_list else 1, metavar=option.metavar))
+    return told
+
+
+_AS_TYPED = partial(
+    PrimitiveConstructorSpec,
+    instance_from_str=lambda words: words,
+    is_instance=lambda value: True,
+    str_from_instance=lambda value: list(value or ()),
+)
+
+
+def _overview(commands: Mapping[str, type]) -> str:
+    width = max(map(len, commands)) + 2
+    lines = [f"  {name:{width}}{(kind.__doc__ or '').splitlines()[0]}" for name, kind in commands.items()]
+    usage = "usage: hyperlax COMMAND [OPTION ...]"
+    return "\n".join((usage, "", DESCRIPTION, "", "commands:", *lines, "", "See hyperlax COMMAND --help."))

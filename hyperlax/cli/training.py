@@ -1,0 +1,189 @@
+"""The commands that train. Only what `--help` needs is imported at the top, see `hyperlax.cli.commands`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyperlax.config.option import Given, completed
+from hyperlax.config.options import (
+    GenerateOptions,
+    PbtOptions,
+    ReplayOptions,
+    SingleOptions,
+)
+from hyperlax.errors import OptionError, UsageError
+
+if TYPE_CHECKING:
+    from hyperlax.recipe import Recipe
+
+
+def optuna_hp_search(given: Given) -> int:
+    """Start a study, or continue the one of --resume-from."""
+    from hyperlax.studies import search
+
+    return search(given)[0]
+
+
+def sweep_hp_samples(given: Given) -> int:
+    """Start a sweep, or continue the one of --resume-from."""
+    from hyperlax.studies import sweep
+
+    return sweep(given)[0]
+
+
+def run_study(given: Given) -> int:
+    """Run the studies of files, or print their plans, one after another."""
+    from hyperlax.studies import run_files
+
+    rest = {name: value for name, value in given.items() if name != "files"}
+    return run_files(given.get("files", ()), rest)
+
+
+def generate_hp_samples(given: Given) -> int:
+    """Draw configurations into a file."""
+    from hyperlax.config import samples
+    from hyperlax.config.checks import check_searched
+    from hyperlax.samplers.fixed import draw
+    from hyperlax.studies import load_recipe
+    from hyperlax.study.refusals import writing
+
+    recipe = load_recipe(given)
+    options = completed(GenerateOptions, {"output": f"{recipe.name}_samples.csv", **given})
+    if not options.output:
+        raise OptionError("output", "{output} is required: a file.")
+    path = Path(options.output)
+    if path.is_dir():
+        raise OptionError("output", "{output} {0}: is a directory. Name a file.", path)
+    if path.exists() and not options.force:
+        raise OptionError("output", "{0}: exists already. Give {force} to replace it, or another {output}.", path)
+    check_searched(recipe.path, recipe.space)
+    drawn = draw(recipe, options.sampling_method, options.n_trials, options.seed)
+    with writing(path):
+        samples.write(path, drawn)
+    print(f"{len(drawn)} configurations of {recipe.name} ({options.sampling_method}): {path}")
+    return 0
+
+
+def run_single_hp(given: Given) -> int:
+    """Train one configuration."""
+    from hyperlax.config.settling import settled
+    from hyperlax.studies import load_recipe
+
+    recipe = load_recipe(given)
+    return _run_single(settled(SingleOptions, [given], recipe), recipe)
+
+
+def train(given: Given) -> int:
+    """Train a study's winner, or another of its trials, once more: as the study did where nothing else is given.
+
+    Its recipe is loaded only for an environment of the user's own: study.json keeps the rest of it.
+    """
+    from hyperlax.config.options import RUN_LENGTH
+    from hyperlax.config.settling import settled
+    from hyperlax.config.stored import named_directory
+    from hyperlax.study.opened import open_study, recipe_as_it_was
+    from hyperlax.study.ranking import the_best
+
+    if "from_" not in given:
+        raise OptionError("from_", "{from_} is required: the study's directory.")
+    directory = named_directory(given["from_"], "--from")
+    record = open_study(directory, "--from").record
+    if record.lineage:
+        raise UsageError(
+            f"--from {directory}: holds a population. Train along its schedule:\n  {record.lineage.replay}"
+        )
+    number = given.get("trial")
+    trial = the_best(record, "--from") if number is None else record.trial(number)
+    recipe = recipe_as_it_was(record)
+    as_then = {name: record.arguments[name] for name in ("seed", "num_seeds", "aggregate", *RUN_LENGTH)}
+    again = {
+        **as_then,
+        **{name: value for name, value in given.items() if name not in ("from_", "trial")},
+        "algo_and_network_config": str(recipe.path),
+        "env_config": _environment(given.get("env_config"), record.environment, recipe.path, f"--from {directory}"),
+        "assignments": tuple(f"{name}={json.dumps(value)}" for name, value in trial.params.items()),
+    }
+    return _run_single(settled(SingleOptions, [again], recipe), recipe)
+
+
+def pbt(given: Given) -> int:
+    """Train a population, or continue the one of --resume-from."""
+    from hyperlax.analysis.pages import write_pages
+    from hyperlax.config.checks import checked
+    from hyperlax.config.settling import resumed, settled
+    from hyperlax.config.stored import load_recipe_of, named_directory, read_arguments
+    from hyperlax.envs.recipes import check_acts
+    from hyperlax.studies import load_recipe, log_from
+    from hyperlax.study.observer import Pages
+    from hyperlax.study.population_run import run_population
+
+    directory = None
+    if "resume_from" in given:
+        directory = named_directory(given["resume_from"], "--resume-from")
+        kept = read_arguments(directory, "--resume-from")
+        stored = PbtOptions.from_json(kept, str(directory / "study.json"))
+        recipe = load_recipe_of(directory, stored)
+        options = checked(resumed(stored, given, recipe))
+    else:
+        recipe = load_recipe(given)
+        options = checked(settled(PbtOptions, [given], recipe))
+    check_acts(recipe, options.env_config)
+    log_from(options.log_level)
+    return run_population(options, recipe, directory, observers=[Pages(write_pages)])
+
+
+def pbt_replay(given: Given) -> int:
+    """Train fresh agents along a schedule that `pbt` wrote."""
+    from hyperlax.config.checks import checked
+    from hyperlax.envs.recipes import check_acts
+    from hyperlax.recipe import load
+    from hyperlax.studies import log_from
+    from hyperlax.study.pbt_schedule import read_schedule
+    from hyperlax.study.single import path_of_recipe, replay
+
+    if "schedule" not in given:
+        raise OptionError("schedule", "{schedule} is required: the run's pbt_schedule.json.")
+    schedule = read_schedule(Path(given["schedule"]))
+    as_then = {
+        "params": given["schedule"],
+        "algo_and_network_config": schedule.algo_and_network_config,
+        "env_config": schedule.env_config,
+        "seed": schedule.seed + 1,
+        "total_timesteps": schedule.total_timesteps,
+        "num_evaluations": len(schedule.schedule),
+        "num_eval_episodes": schedule.num_eval_episodes,
+    }
+    options = checked(ReplayOptions(**{**as_then, **given}))
+    recipe = load(path_of_recipe(schedule))
+    check_acts(recipe, options.env_config)
+    log_from(options.log_level)
+    return replay(options, recipe, schedule)
+
+
+def _run_single(options: SingleOptions, recipe: Recipe) -> int:
+    from hyperlax.config.checks import checked
+    from hyperlax.config.single import configured
+    from hyperlax.envs.recipes import check_acts
+    from hyperlax.studies import log_from
+    from hyperlax.study.single import run_single
+
+    checked(options)
+    check_acts(recipe, options.env_config)
+    algorithm = configured(options, recipe)
+    log_from(options.log_level)
+    return run_single(options, recipe, algorithm)
+
+
+def _environment(given: str | None, of_study: str, recipe: Path, where: str) -> str:
+    """Return the environment to train in: the study's, or another that its recipe may register. UsageError as `registered`."""
+    from hyperlax.envs import is_known
+    from hyperlax.envs.recipes import registered
+    from hyperlax.recipe import load
+
+    if given is None:
+        return registered(of_study, str(recipe), where)
+    if not is_known(given) and recipe.is_file():
+        load(str(recipe))
+    return given

@@ -1,0 +1,254 @@
+"""Refuses options that cannot run together, before anything does. What a single option accepts stands beside it."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from hyperlax.config.constraints import parse_constraint
+from hyperlax.config.option import options_of
+from hyperlax.config.options import PbtOptions, RunOptions, SearchOptions
+from hyperlax.errors import OptionError, UsageError
+from hyperlax.metrics import check_objectives
+from hyperlax.samplers.registry import SAMPLERS, SamplerRow
+from hyperlax.space import Categorical, Distribution
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=RunOptions)
+
+
+def checked(options: R) -> R:
+    """Return the same options. OptionError for those that cannot run, alone or together."""
+    for name, option in options_of(type(options)).items():
+        option.read(getattr(options, name))
+    length = "num_intervals" if isinstance(options, PbtOptions) else "num_evaluations"
+    if options.total_timesteps < getattr(options, length):
+        raise OptionError(
+            "total_timesteps",
+            f"{{total_timesteps}} {{0}} is less than one step for each of {{{length}}} {{1}}. "
+            "Raise the first or lower the second.",
+            options.total_timesteps,
+            getattr(options, length),
+        )
+    _check_output_root(options.output_root)
+    if isinstance(options, SearchOptions):
+        _check_search(options)
+    if isinstance(options, PbtOptions) and options.explore == "pb2" and not _is_installed("sklearn"):
+        raise OptionError(
+            "explore",
+            '{explore} pb2 needs scikit-learn, which is not installed: pip install "hyperlax[pb2]". Or use perturb.',
+        )
+    return options
+
+
+def check_space(options: SearchOptions, space: Mapping[str, Distribution]) -> None:
+    """OptionError if the study's sampler cannot search this space, or the package that it needs is not installed."""
+    entry = SAMPLERS.get(options.sampler)
+    if entry is None:
+        return
+    if entry.fewest_numbers:
+        _check_numbers(entry, space)
+    if entry.largest_grid is not None:
+        _check_grid(entry, entry.largest_grid, space)
+    if entry.package and not _is_installed(entry.package):
+        problem = '{sampler} {0} needs the package {1}: pip install "hyperlax[{0}]"'
+        raise OptionError("sampler", problem, entry.name, entry.package)
+
+
+def check_searched(recipe_path: Path, space: Mapping[str, Distribution]) -> None:
+    """Refuse a recipe with nothing to draw."""
+    if not space:
+        raise UsageError(
+            f"{recipe_path}: get_base_hyperparam_distributions() is empty, there is nothing to search. "
+            "Add an entry, or train its defaults with run-single-hp."
+        )
+
+
+def note_constraints(options: SearchOptions) -> None:
+    """Log that the sampler does not use the constraints, where that is so."""
+    heeding = [entry.name for entry in SAMPLERS.values() if entry.heeds_constraints]
+    if options.constraints and options.sampler not in heeding:
+        log.info(
+            "%s does not use constraints: they only keep trials from being the best. %s do.",
+            options.sampler,
+            ", ".join(heeding),
+        )
+
+
+def _check_search(options: SearchOptions) -> None:
+    if not options.study_name.strip():
+        raise OptionError("study_name", "{study_name} is empty. Name the study, or leave it out.")
+    if not options.study_name.isprintable():
+        problem = "{study_name} {0!r} has characters that cannot be printed. Leave them out."
+        raise OptionError("study_name", problem, options.study_name)
+    check_objectives(options.objective_names, options.objective_directions)
+    _check_batches(options)
+    if options.is_sweep:
+        return
+    for text in options.constraints:
+        parse_constraint(text)
+    _check_sampler(options)
+    _check_pruning(options)
+
+
+def _check_batches(options: SearchOptions) -> None:
+    together, lanes = options.optuna_study_batch_size, options.runner_hparam_batch_size
+    if lanes == "auto" or lanes <= together:
+        return
+    more = "{runner_hparam_batch_size} {0} is more than the {1} trials "
+    if options.is_sweep:
+        problem = f"{more}that this sweep asks together. Use 1 to {{1}}, or auto."
+    else:
+        problem = f"{more}of {{optuna_study_batch_size}}. Lower the first, raise the second, or use auto."
+    raise OptionError("runner_hparam_batch_size", problem, lanes, together)
+
+
+def _check_sampler(options: SearchOptions) -> None:
+    entry, objectives = SAMPLERS[options.sampler], options.objective_names
+    if not entry.several_objectives and len(objectives) > 1:
+        raise OptionError(
+            "sampler",
+            "{sampler} {0} optimizes one objective, got {1} ({2}). For several, use {3}.",
+            entry.name,
+            len(objectives),
+            ", ".join(objectives),
+            _others(lambda other: other.several_objectives),
+        )
+    if options.optuna_study_batch_size < entry.smallest_super_batch:
+        raise OptionError(
+            "sampler",
+            "{sampler} {0} crosses the trials of one super-batch: {optuna_study_batch_size} needs at least {1}, got {2}. "
+            "For one trial at a time, use tpe.",
+            entry.name,
+            entry.smallest_super_batch,
+            options.optuna_study_batch_size,
+        )
+
+
+def _check_pruning(options: SearchOptions) -> None:
+    if options.pruner != "none" and options.pruner_min_segments >= options.num_evaluations:
+        raise OptionError(
+            "pruner",
+            "{pruner} {0}: every trial keeps {1} of its {2} evaluations, so none is ever pruned. Raise {num_evaluations}, or "
+            "lower {pruner_min_segments}.",
+            options.pruner,
+            options.pruner_min_segments,
+            options.num_evaluations,
+        )
+    is_race = options.seed_schedule == "racing"
+    if is_race and options.num_seeds < 2:
+        raise OptionError(
+            "seed_schedule", "{seed_schedule} racing needs at least 2 seeds to race over. Raise {num_seeds}."
+        )
+    if options.pruner == "none" and not is_race:
+        return
+    for option, what, texts in (
+        ("objective_names", "an objective", options.objective_names),
+        ("constraints", "a constraint", options.constraints),
+    ):
+        if any("train_seconds" in text for text in texts):
+            raise OptionError(
+                option,
+                f"train_seconds cannot be {what} of trials that are pruned or raced: it is a share of lanes that come and go. "
+                f"Leave it out of {{{option}}}, or prune nothing.",
+            )
+
+
+def _check_output_root(given: str) -> None:
+    if not given.strip():
+        raise OptionError("output_root", "{output_root} is empty. Name a directory, or leave it out.")
+    root = Path(given)
+    try:
+        existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+    except OSError as error:
+        text = given if len(given) <= 60 else f"{given[:60]}..."
+        other = "a shorter name" if error.errno == errno.ENAMETOOLONG else "another directory"
+        raise OptionError("output_root", "{output_root} {0}: {1}. Choose {2}.", text, error.strerror, other) from error
+    if not existing.is_dir():
+        problem = "{output_root} {0}: {1} is a file. Choose a directory; it is created if it does not exist."
+        raise OptionError("output_root", problem, root, existing)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        problem = "{output_root} {0}: {1} cannot be written to. Choose another directory."
+        raise OptionError("output_root", problem, root, existing)
+
+
+def _check_numbers(entry: SamplerRow, space: Mapping[str, Distribution]) -> None:
+    """CMA-ES adapts a normal distribution over numbers, of two dimensions at least. A single choice is a fixed value."""
+    searched = {name: distribution for name, distribution in space.items() if distribution.size() != 1}
+    choices = _named(searched, lambda distribution: isinstance(distribution, Categorical))
+    if choices:
+        raise OptionError(
+            "sampler",
+            "{sampler} {0} searches numbers only, and {1} Categorical. Give {2} a range or a fixed value in the recipe, or "
+            "use {3}.",
+            entry.name,
+            _names(choices),
+            _them(choices),
+            _others(_takes_any_space),
+        )
+    if len(searched) < entry.fewest_numbers:
+        raise OptionError(
+            "sampler",
+            "{sampler} {0} needs at least {1} hyperparameters to search, the recipe has {2}. Use {3}.",
+            entry.name,
+            entry.fewest_numbers,
+            len(searched),
+            _others(_takes_any_space),
+        )
+
+
+def _check_grid(entry: SamplerRow, largest: int, space: Mapping[str, Distribution]) -> None:
+    continuous = _named(space, lambda distribution: not distribution.is_finite())
+    if continuous:
+        raise OptionError(
+            "sampler",
+            "{sampler} {0} needs a finite space, and {1} continuous. Give {2} QUniform, UniformDiscrete or Categorical in the "
+            "recipe, or use {3}.",
+            entry.name,
+            _names(continuous),
+            _them(continuous),
+            _others(_takes_any_space),
+        )
+    size = math.prod(distribution.size() or 1 for distribution in space.values())
+    if size > largest:
+        raise OptionError(
+            "sampler",
+            "{sampler} {0} lays out at most {1} configurations, the recipe's space has {2}. Give it fewer values, or use {3}.",
+            entry.name,
+            largest,
+            size,
+            _others(_takes_any_space),
+        )
+
+
+def _takes_any_space(entry: SamplerRow) -> bool:
+    return not entry.fewest_numbers and entry.largest_grid is None
+
+
+def _named(space: Mapping[str, Distribution], holds: Callable[[Distribution], bool]) -> list[str]:
+    return [name for name, distribution in space.items() if holds(distribution)]
+
+
+def _names(names: Sequence[str]) -> str:
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'}"
+
+
+def _them(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
+
+
+def _others(would_do: Callable[[SamplerRow], bool]) -> str:
+    """Return the samplers that would do, in words."""
+    names = [entry.name for entry in SAMPLERS.values() if would_do(entry)]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

@@ -1,0 +1,366 @@
+"""Options as the fields of a dataclass declare them: one declaration gives the flag, its help, its checks and its key in a file.
+
+>>> @dataclass(frozen=True, kw_only=True)
+... class Example:
+...     n_trials: Annotated[int, "Total number of finished trials.", Range(1), MAY_CHANGE] = 100
+>>> option = options_of(Example)["n_trials"]
+>>> option.flag, option.read(1e2), option.wanted()
+('--n-trials', 100, 'a whole number of at least 1')
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from enum import Enum, auto
+from functools import cache
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from hyperlax.errors import OptionError, UsageError, did_you_mean
+from hyperlax.reading import DAMAGED
+
+T = TypeVar("T")
+Given = Mapping[str, Any]
+"""Option -> its value, of those that somebody gave."""
+
+
+class Mark(Enum):
+    """What is special about an option.
+
+    MAY_CHANGE: a resume may change it. THIS_RUN: it belongs to one run and says nothing about the study. SHORTHAND: it stands
+    for other options, which are kept. HIDDEN: it has no flag. POSITIONAL: it is given without a name. REPEATED: a flag with one
+    value that may be given several times.
+    """
+
+    MAY_CHANGE = auto()
+    THIS_RUN = auto()
+    SHORTHAND = auto()
+    HIDDEN = auto()
+    POSITIONAL = auto()
+    REPEATED = auto()
+
+
+MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED = Mark
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, both allowed unless `above` or `below`. note: a sentence that follows a refusal."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+    unit: str = "a number"
+    note: str = ""
+
+    def holds(self, value: float) -> bool:
+        """Return whether a number is within; no infinite one is."""
+        over = value > self.low if self.above else value >= self.low
+        under = value < self.high if self.below else value <= self.high
+        return math.isfinite(value) and over and under
+
+    def words(self) -> str:
+        """Return the bounds as they follow the unit."""
+        if not (self.above or self.below) and math.isfinite(self.low) and math.isfinite(self.high):
+            return f" from {self.low:g} to {self.high:.10g}"
+        low = "" if self.low == -math.inf else f" {'above' if self.above else 'of at least'} {self.low:g}"
+        high = "" if self.high == math.inf else f" {'below' if self.below else 'at most'} {self.high:.10g}"
+        return low + (" and" if low and high else "") + high
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The words that an option takes. fold: gives their spelling of a word in another case."""
+
+    words: tuple[str, ...]
+    fold: Callable[[str], str] = str
+
+
+@dataclass(frozen=True)
+class Offered:
+    """Words that a shell completes, and that are checked elsewhere. words: lists them."""
+
+    words: Callable[[], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """Another name on the command line and in files."""
+
+    word: str
+
+
+@dataclass(frozen=True)
+class Metavar:
+    """What the help shows for the value."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class By:
+    """What gives the default, in the words of the help."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a command.
+
+    type: int, float, str or bool, of each entry where `is_list`. words: what else it may be, such as auto. default: MISSING where
+    it must be given, or is settled by the recipe and other options.
+    """
+
+    name: str
+    type: Any
+    is_list: bool
+    words: tuple[str, ...]
+    is_optional: bool
+    default: Any
+    marks: tuple[Any, ...]
+
+    def mark(self, kind: type[T]) -> T | None:
+        """Return the last mark of a kind, that of the most derived class."""
+        return next((mark for mark in reversed(self.marks) if isinstance(mark, kind)), None)
+
+    def has(self, mark: Mark) -> bool:
+        return mark in self.marks
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether study.json has it."""
+        return not (self.has(THIS_RUN) or self.has(SHORTHAND))
+
+    @property
+    def help(self) -> str:
+        return self.mark(str) or ""
+
+    @property
+    def is_switched_off(self) -> bool:
+        """Whether it is on unless its flag turns it off."""
+        return self.type is bool and self.default is True
+
+    @property
+    def key(self) -> str:
+        """Its name in a file and in Python: as its flag, with underscores."""
+        spelled = self.mark(Spelled)
+        return spelled.word if spelled else f"no_{self.name}" if self.is_switched_off else self.name
+
+    @property
+    def flag(self) -> str:
+        return self.metavar.split()[0] if self.has(POSITIONAL) else "--" + self.key.replace("_", "-")
+
+    @property
+    def metavar(self) -> str:
+        if given := self.mark(Metavar):
+            return given.text
+        if choices := self.mark(OneOf):
+            return "{" + ",".join(choices.words) + "}"
+        name = {int: "INT", float: "NUMBER", str: "TEXT", bool: ""}[self.type]
+        return "|".join((name, *self.words))
+
+    @property
+    def default_text(self) -> str:
+        """The default as the help shows it."""
+        if by := self.mark(By):
+            return f"default: {by.text}"
+        if self.default is MISSING:
+            return "required"
+        if self.default is None or self.default == ():
+            return "default: none"
+        value = self.default
+        return f"default: {f'{value:g}' if isinstance(value, float) else self.in_words(value)}"
+
+    def offered(self) -> tuple[str, ...]:
+        """Return the words that can be completed."""
+        choices, offered = self.mark(OneOf), self.mark(Offered)
+        return choices.words if choices else tuple(offered.words()) if offered else self.words
+
+    def in_words(self, value: Any) -> str:
+        """Return a value as a sentence shows it."""
+        if self.type is bool:
+            return f"{'' if value else 'no '}{self.name.replace('_', ' ')}"
+        return " ".join(value) if isinstance(value, tuple) else str(value)
+
+    def wanted(self) -> str:
+        """Return what it accepts, in words."""
+        if choices := self.mark(OneOf):
+            return f"one of {', '.join(choices.words)}"
+        if self.is_list:
+            return "whole numbers" if self.type is int else "a text or a list of texts"
+        limits = self.mark(Range)
+        names = {
+            int: "a whole number",
+            float: limits.unit if limits else "a number",
+            str: "a text",
+            bool: "true or false",
+        }
+        return " or ".join((names[self.type] + (limits.words() if limits else ""), *self.words))
+
+    def read_words(self, words: Sequence[str]) -> Any:
+        """Return the value that words of a command line stand for. OptionError for what it does not accept."""
+        if self.type is bool:
+            return self.default is not True
+        values = [_number(word) if self.type in (int, float) else word for word in words]
+        return self.read(values if self.is_list else values[0])
+
+    def read(self, value: Any) -> Any:
+        """Return a value of a file or of Python as the option keeps it. OptionError for what it does not accept."""
+        if self.is_list:
+            several = value if isinstance(value, (list, tuple)) else [value]
+            return tuple(map(self._read_one, several))
+        if value is None and self.is_optional:
+            return None
+        return self._read_one(value)
+
+    def _read_one(self, value: Any) -> Any:
+        if isinstance(value, str) and value in self.words:
+            return value
+        choices, limits = self.mark(OneOf), self.mark(Range)
+        found = self._as_type(value)
+        if found is None:
+            raise self.refusal(value, self._advice(value))
+        if choices:
+            found = choices.fold(str(found))
+            if found not in choices.words:
+                raise self.refusal(value, did_you_mean(found, choices.words).strip())
+        if limits and not limits.holds(float(found)):
+            raise self.refusal(value, limits.note)
+        return found
+
+    def _as_type(self, value: Any) -> Any:
+        """Return a value in the option's type, None if it is of another one."""
+        if self.type in (int, float):
+            value = exponent(value)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                return None
+            if self.type is int:
+                return int(value) if value == value // 1 else None
+            return float(value) if abs(value) <= sys.float_info.max else math.inf if value == value else math.nan
+        return value if isinstance(value, self.type) else None
+
+    def _advice(self, value: Any) -> str:
+        is_plain = not isinstance(value, (str, list, tuple, dict, NoneType))
+        return "Put it in quotes." if self.type is str and is_plain and not self.mark(OneOf) else ""
+
+    def refusal(self, value: Any, advice: str = "") -> OptionError:
+        """Return the error for a value that it does not accept."""
+        problem = f"{{{self.name}}} needs {{0}}, got {{1}}.{{2}}"
+        return OptionError(self.name, problem, self.wanted(), shown(value), f" {advice}" if advice else "")
+
+
+@cache
+def options_of(kind: type) -> Mapping[str, Option]:
+    """Return the options that a dataclass declares, by name, in its order."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {f.name: _option(f.name, hints[f.name], f.default) for f in fields(kind)}
+
+
+def flags_of(kind: type) -> Callable[[str], str]:
+    """Return how a command spells the names of options."""
+    known = options_of(kind)
+    return lambda name: known[name].flag if name in known else "--" + name.replace("_", "-")
+
+
+def keys_of(kind: type) -> Callable[[str], str]:
+    """Return how a file, and Python, spell the names of options."""
+    known = options_of(kind)
+    return lambda name: known[name].key if name in known else name
+
+
+def completed(kind: type[T], given: Given) -> T:
+    """Return the options of a command with defaults for what is not given. OptionError for what has none."""
+    for name, option in options_of(kind).items():
+        if option.default is MISSING and name not in given:
+            raise OptionError(name, f"{{{name}}} is required. {{0}}", option.help)
+    return kind(**given)
+
+
+def to_json(options: Any) -> dict[str, Any]:
+    """Return the options that say what was run, as JSON keeps them."""
+    stored = {n: getattr(options, n) for n, option in options_of(type(options)).items() if option.is_kept}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in stored.items()}
+
+
+def from_json(kind: type[T], stored: Mapping[str, Any], where: str) -> T:
+    """Return what `to_json` wrote. UsageError, beginning with `where`, for anything else."""
+    known = {name: option for name, option in options_of(kind).items() if option.is_kept}
+    for wrong, what in ((known.keys() - stored.keys(), "lacks"), (stored.keys() - known.keys(), "has the unknown")):
+        if wrong:
+            raise UsageError(
+                f"{where}: {what} argument {', '.join(sorted(wrong))}. "
+                "It was written by another version of Hyperlax; resume it with that one."
+            )
+    values = {}
+    for name, value in stored.items():
+        try:
+            values[name] = known[name].read(value)
+        except OptionError as error:
+            raise UsageError(f"{where}: the argument {name} is {value!r}, which it cannot be. {DAMAGED}") from error
+    return kind(**values)
+
+
+def command_line(options: Any, left_out: Collection[str] = ()) -> list[str]:
+    """Return the words of a command line that give these options, every one written out but those left out."""
+    words = []
+    for name, option in options_of(type(options)).items():
+        value = getattr(options, name)
+        if (
+            name in left_out
+            or not option.is_kept
+            or option.has(HIDDEN)
+            or option.has(POSITIONAL)
+            or value in (None, ())
+        ):
+            continue
+        if option.type is bool:
+            words += [] if value == option.default else [option.flag]
+        else:
+            words += [option.flag, *(map(str, value) if option.is_list else [str(value)])]
+    return words
+
+
+def shown(value: Any) -> str:
+    """Return a value as a file writes it."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    try:
+        return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        return repr(value)
+
+
+_EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
+_WHOLE = re.compile(r"[-+]?[0-9](_?[0-9])*")
+
+
+def exponent(value: Any) -> Any:
+    """Return 1e-3 as the number that YAML 1.1 does not see in it, anything else as it is."""
+    return float(value.replace("_", "")) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
+def _number(word: str) -> Any:
+    """Return the number that a word is, or the word."""
+    try:
+        return int(word) if _WHOLE.fullmatch(word) else float(word)
+    except ValueError:
+        return word
+
+
+def _option(name: str, hint: Any, default: Any) -> Option:
+    declared, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    kinds = [kind for kind in get_args(declared) or (declared,) if get_origin(declared) is not tuple] or [declared]
+    words = tuple(word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind))
+    (main,) = (kind for kind in kinds if kind is not NoneType and get_origin(kind) is not Literal)
+    is_list = get_origin(main) is tuple
+    kind = get_args(main)[0] if is_list else main
+    return Option(name, kind, is_list, words, NoneType in kinds, default, tuple(cast(Any, marks)))

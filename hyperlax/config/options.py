@@ -1,0 +1,480 @@
+"""The options of every command that trains: declared once, settled by the recipe, checked, and agreed with on a resume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from hyperlax.config.option import (
+    HIDDEN,
+    MAY_CHANGE,
+    POSITIONAL,
+    REPEATED,
+    SHORTHAND,
+    THIS_RUN,
+    By,
+    Given,
+    Metavar,
+    Offered,
+    OneOf,
+    Range,
+    Spelled,
+    from_json,
+    to_json,
+)
+from hyperlax.errors import UsageError
+from hyperlax.samplers.registry import SAMPLERS
+
+if TYPE_CHECKING:
+    pass
+
+TIE_BREAKER = "normalized_auc"
+RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
+LARGEST = 2**31 - 1
+SAMPLING_METHODS = ("qmc", "random", "grid", "file")
+PRUNERS = ("none", "asha", "median", "percentile", "hyperband")
+EXPLORERS = ("perturb", "resample", "pb2")
+AGGREGATES = ("mean", "median", "iqm", "worst")
+COUNT = Range(1, LARGEST)
+OBJECTIVE = "final_performance"
+"""What a population is ranked by."""
+SUPER_BATCH, BATCHES_OF_ONE = 64, 4
+"""A sweep's super-batch holds 64 trials, or 4 hparam batches if that is more: the analysis follows each."""
+
+
+def _recipes() -> list[str]:
+    from hyperlax.recipe import available
+
+    return available()
+
+
+def _environments() -> list[str]:
+    from hyperlax.envs.catalog import CATALOG
+
+    return list(CATALOG)
+
+
+def _metrics() -> list[str]:
+    from hyperlax.metrics import METRICS
+
+    return list(METRICS)
+
+
+NumEvaluations = Annotated[int, "Evaluations, evenly spaced over training.", COUNT, By("by --run-length-modifier")]
+TrialNumber = Annotated[int | None, Range(0)]
+SamplingMethod = Annotated[
+    str,
+    "How configurations are drawn: a scrambled Sobol sequence (qmc), at random, all combinations of a finite space (grid), or "
+    "read from --load-hyperparams (file). Of a grid larger than --num-samples, evenly spread combinations are taken.",
+    OneOf(SAMPLING_METHODS),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What every training has: a recipe in an environment, seeds, a length, a place for the results."""
+
+    algo_and_network_config: Annotated[
+        str,
+        "Recipe: its name (recipes/NAME.py of the working directory first, then those shipped: ppo_mlp, sac_mlp, dqn_mlp) or the "
+        "path of a .py file.",
+        Metavar("RECIPE"),
+        Offered(_recipes),
+    ]
+    env_config: Annotated[
+        str, "Environment, e.g. gymnax.pendulum or gymnax.Pendulum-v1.", Metavar("SUITE.NAME"), Offered(_environments)
+    ]
+    seed: Annotated[int, "Every random number follows from it.", Range(0, LARGEST)] = 0
+    num_seeds: Annotated[int, "Training runs per configuration, combined by --aggregate.", COUNT] = 1
+    aggregate: Annotated[str, "How to combine the returns of a trial's seeds.", OneOf(AGGREGATES)] = "mean"
+    total_timesteps: Annotated[int, "Environment steps that each seed trains.", COUNT, By("by --run-length-modifier")]
+    num_eval_episodes: Annotated[int, "Episodes of each evaluation.", COUNT, By("by --run-length-modifier")]
+    run_length_modifier: Annotated[
+        str | None,
+        "The recipe's preset for --total-timesteps, evaluations and --num-eval-episodes; a flag given explicitly wins.",
+        OneOf(("quick", "default", "long")),
+        SHORTHAND,
+        By("default"),
+    ] = None
+    output_root: Annotated[str, "The results go to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_optuna_studies"
+    log_level: Annotated[
+        str, "What is printed while it runs.", OneOf(("DEBUG", "INFO", "WARNING", "ERROR"), str.upper), MAY_CHANGE
+    ] = "INFO"
+    compilation_cache: Annotated[bool, "Do not keep compiled programs on disk for later runs.", By("they are kept")] = (
+        True
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `study.json` keeps under `arguments`."""
+        return to_json(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(RunOptions):
+    """Search hyperparameters with Optuna, training many trials at once."""
+
+    num_evaluations: NumEvaluations
+    study_name: Annotated[str, "Name of the study in its database.", Metavar("NAME"), By("<recipe>_<environment>")]
+    n_trials: Annotated[int, "Total number of finished trials.", Range(1), MAY_CHANGE] = 100
+    objective_names: Annotated[
+        tuple[str, ...], "Metrics to optimize.", Metavar("NAME [NAME ...]"), Offered(_metrics)
+    ] = ("peak_performance",)
+    objective_directions: Annotated[
+        tuple[str, ...],
+        "minimize or maximize, one per objective.",
+        OneOf(("minimize", "maximize")),
+        Metavar("DIRECTION [DIRECTION ...]"),
+        By("what is better for each"),
+    ]
+    sampler: Annotated[str, "Who suggests the trials.", OneOf(tuple(SAMPLERS))] = "tpe"
+    default_trial: Annotated[
+        bool,
+        "Do not begin with the recipe's own configuration as trial 0.",
+        By("trial 0 is the recipe's, where the space contains it"),
+    ] = True
+    enqueue: Annotated[
+        str | None, "Begin with the configurations of this JSON file, in its order.", Metavar("FILE")
+    ] = None
+    constraints: Annotated[
+        tuple[str, ...],
+        "What a trial has to satisfy to be the best, e.g. 'num_parameters <= 20000'; used by tpe, nsgaii, nsgaiii and gp.",
+        Metavar("'METRIC <= NUMBER' [...]"),
+        Spelled("constraint"),
+    ] = ()
+    pruner: Annotated[
+        str, "Stops trials that do badly at an evaluation; their lanes go to the next ones.", OneOf(PRUNERS)
+    ] = "none"
+    pruner_min_segments: Annotated[int, "Evaluations before a trial may be pruned.", Range(1)] = 3
+    pruner_reduction_factor: Annotated[
+        int, "Reduction factor: the best 1/INT of trials continue past each rung (asha, hyperband).", Range(2)
+    ] = 3
+    pruner_percentile: Annotated[
+        float,
+        "The best of this share continue at each evaluation (percentile).",
+        Range(0, 100, above=True, below=True),
+        Metavar("PERCENT"),
+    ] = 25.0
+    optuna_study_batch_size: Annotated[
+        int, "Trials asked from the sampler together. Wider is faster and searches less well.", Range(1)
+    ] = 16
+    runner_hparam_batch_size: Annotated[
+        int | Literal["auto"],
+        "Trials that share one compiled call; auto sizes it for the machine.",
+        Range(1),
+        MAY_CHANGE,
+    ] = "auto"
+    packing: Annotated[
+        str,
+        "How trials of different size share programs: one that holds all (pad), one per size (split), or what is predicted to "
+        "take least time.",
+        OneOf(("auto", "pad", "split")),
+    ] = "auto"
+    plan_only: Annotated[
+        bool, "Print what the next super-batch would run, and stop; the study is left as it is.", THIS_RUN, By("run it")
+    ] = False
+    resume_from: Annotated[
+        str | None,
+        "Continue the study of this directory. What is not given is read from its study.json; what is given must agree with "
+        "that, except options that may change.",
+        Metavar("DIR"),
+        THIS_RUN,
+        By("start a new study"),
+    ] = None
+    seed_schedule: Annotated[
+        str,
+        "Train all seeds of a trial at once, or one after another while the trial is among the better ones.",
+        OneOf(("fixed", "racing")),
+    ] = "fixed"
+    confirm_top: Annotated[
+        int,
+        "After the search, train this many of the best and the recipe's own configuration again on new seeds.",
+        Range(0),
+        MAY_CHANGE,
+    ] = 0
+    confirm_seeds: Annotated[
+        int,
+        "New seeds of --confirm-top.",
+        Range(2, LARGEST, note="One seed gives no interval."),
+        MAY_CHANGE,
+    ] = 10
+    save_agents: Annotated[
+        str,
+        "Whose trained policies are kept in the study's `agents` directory, see `hyperlax play`.",
+        OneOf(("best", "all", "none")),
+        MAY_CHANGE,
+    ] = "best"
+    timeout: Annotated[
+        float | None,
+        "Start no further hparam batch after this time; holds for this run alone.",
+        Range(0, above=True, unit="seconds", note="Leave it out for no limit."),
+        Metavar("SECONDS"),
+        MAY_CHANGE,
+        By("no limit"),
+    ] = None
+    max_failure_rate: Annotated[
+        float,
+        "Give up when more than this share of at least 8 finished trials failed.",
+        Range(0, 1, unit="a share", note="1 never gives up."),
+        Metavar("SHARE"),
+        MAY_CHANGE,
+    ] = 0.5
+    retry_failed: Annotated[
+        bool,
+        "With --resume-from: run failed trials again, under their own numbers and parameters.",
+        THIS_RUN,
+        By("they stay FAIL"),
+    ] = False
+    checkpoint_seconds: Annotated[
+        float,
+        "Minimum seconds between checkpoints; 0 saves at every evaluation.",
+        Range(0, unit="seconds", note="0 saves at every evaluation."),
+        Metavar("SECONDS"),
+        MAY_CHANGE,
+    ] = 60.0
+    track: Annotated[
+        str | None,
+        "Write the study to MLflow as well, a run with one under it for each trial; none leaves that out this time.",
+        OneOf(("none", "mlflow")),
+        THIS_RUN,
+        By("none; a study that was tracked stays so"),
+    ] = None
+    tracking_uri: Annotated[
+        str | None,
+        "MLflow's store or server: sqlite:///FILE, http://HOST:PORT, ...",
+        Metavar("URI"),
+        THIS_RUN,
+        By("MLFLOW_TRACKING_URI, else sqlite:///mlflow.db"),
+    ] = None
+    tracking_experiment: Annotated[
+        str | None,
+        "The experiment in MLflow; it is created if it does not exist.",
+        Metavar("NAME"),
+        THIS_RUN,
+        By("the study's name"),
+    ] = None
+    quiet: Annotated[
+        bool,
+        "Print no progress, only warnings and how it ended.",
+        THIS_RUN,
+        By("one line that is rewritten, or a line per batch"),
+    ] = False
+    json: Annotated[
+        bool,
+        "Write one JSON object per line to standard output, everything else to standard error.",
+        THIS_RUN,
+        By("text"),
+    ] = False
+    sampling_method: Annotated[str | None, HIDDEN] = None
+    load_hyperparams: Annotated[str | None, HIDDEN] = None
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether its trials were sampled before the first of them trained; `sampling_method` says how."""
+        return self.sampling_method is not None
+
+    @property
+    def objectives(self) -> dict[str, str]:
+        """Name -> "minimize" or "maximize"."""
+        return dict(zip(self.objective_names, self.objective_directions, strict=True))
+
+    @property
+    def judged(self) -> dict[str, str]:
+        """By what trials are pruned, name -> direction: the objectives; of trials equal in a single one, who learnt sooner."""
+        if len(self.objectives) > 1 or TIE_BREAKER in self.objectives:
+            return self.objectives
+        return {**self.objectives, TIE_BREAKER: "maximize"}
+
+    @staticmethod
+    def from_json(stored: Given, where: str) -> SearchOptions:
+        """Return the options of a search or a sweep that `to_json` wrote. UsageError, beginning with `where`, for others."""
+        is_sweep = stored.get("sampling_method") is not None
+        return from_json(SweepOptions if is_sweep else SearchOptions, stored, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(SearchOptions):
+    """Train configurations that are drawn before the first of them trains, many at once."""
+
+    n_trials: Annotated[int, "Configurations to draw.", Range(1), Spelled("num_samples")] = 64
+    sampling_method: Annotated[SamplingMethod, By("qmc")] = "qmc"
+    load_hyperparams: Annotated[
+        str | None,
+        "Train the configurations of this CSV instead, of generate-hp-samples or a study's hyperparams.csv; fields without a "
+        "column have the recipe's values.",
+        Metavar("FILE"),
+        By("draw --num-samples"),
+    ] = None
+    runner_hparam_batch_size: Annotated[
+        int | Literal["auto"],
+        "Trials that share one compiled call; auto sizes it for the machine.",
+        Range(1),
+        MAY_CHANGE,
+        Spelled("hparam_batch_size"),
+    ] = "auto"
+    output_root: Annotated[str, "The sweep goes to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_sweeps"
+    aggregate: Annotated[str, OneOf(AGGREGATES), HIDDEN] = "mean"
+    sampler: Annotated[str, HIDDEN] = "presampled"
+    default_trial: Annotated[bool, HIDDEN] = False
+    enqueue: Annotated[str | None, HIDDEN] = None
+    constraints: Annotated[tuple[str, ...], HIDDEN] = ()
+    pruner: Annotated[str, HIDDEN] = "none"
+    pruner_min_segments: Annotated[int, HIDDEN] = 3
+    pruner_reduction_factor: Annotated[int, HIDDEN] = 3
+    pruner_percentile: Annotated[float, HIDDEN] = 25.0
+    optuna_study_batch_size: Annotated[int, HIDDEN] = SUPER_BATCH
+    plan_only: Annotated[bool, HIDDEN, THIS_RUN] = False
+    seed_schedule: Annotated[str, HIDDEN] = "fixed"
+    confirm_top: Annotated[int, HIDDEN] = 0
+    confirm_seeds: Annotated[int, HIDDEN] = 10
+    save_agents: Annotated[str, HIDDEN] = "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStudyOptions(SearchOptions):
+    """Run the studies that YAML files describe, one after another. A flag wins over a file, a file over a default."""
+
+    files: Annotated[tuple[str, ...], "Studies as YAML.", POSITIONAL, THIS_RUN, Metavar("FILE [FILE ...]")]
+    resume_from: Annotated[str | None, HIDDEN, THIS_RUN] = None
+    retry_failed: Annotated[bool, HIDDEN, THIS_RUN] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """Draw configurations from a recipe's search space into a CSV file, without training them."""
+
+    algo_and_network_config: Annotated[str, "A recipe, by name or path.", Metavar("RECIPE"), Offered(_recipes)]
+    n_trials: Annotated[int, "Configurations to draw.", Range(1), Spelled("num_samples")] = 64
+    sampling_method: Annotated[SamplingMethod, OneOf(SAMPLING_METHODS[:-1])] = "qmc"
+    seed: Annotated[int, "The draw follows from it; grid needs none.", Range(0, LARGEST)] = 0
+    output: Annotated[str | None, "The file.", Metavar("FILE"), By("<recipe>_samples.csv")] = None
+    force: Annotated[bool, "Replace FILE if it exists.", By("it is refused")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleOptions(RunOptions):
+    """Train one configuration: the recipe's defaults, a trial that a study found, or values of your own."""
+
+    num_evaluations: NumEvaluations
+    params: Annotated[
+        str | None,
+        "Hyperparameters of a study: its best_optuna_params.json or pareto_front_params.json.",
+        Metavar("FILE"),
+        By("the recipe's"),
+    ] = None
+    trial: Annotated[TrialNumber, "Which trial of FILE, where it holds several.", By("the only one")] = None
+    assignments: Annotated[
+        tuple[str, ...],
+        "Set one hyperparameter, e.g. algorithm.hyperparam.gamma=0.98; wins over --params. May be repeated.",
+        REPEATED,
+        Spelled("set"),
+        Metavar("NAME=VALUE"),
+    ] = ()
+    output_root: Annotated[str, "The run goes to a directory under DIR.", Metavar("DIR")] = "my_single_runs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(SingleOptions):
+    """Train the winner of a study again: longer, on more seeds, or elsewhere; what is not given is as in the study."""
+
+    from_: Annotated[str, "The study's directory.", THIS_RUN, Spelled("from"), Metavar("DIR")]
+    trial: Annotated[TrialNumber, "Another of its trials.", By("the best")] = None
+    algo_and_network_config: Annotated[str, HIDDEN]
+    params: Annotated[str | None, HIDDEN] = None
+    assignments: Annotated[tuple[str, ...], HIDDEN] = ()
+    run_length_modifier: Annotated[str | None, HIDDEN, SHORTHAND] = None
+    env_config: Annotated[str, "Another environment.", Metavar("SUITE.NAME"), Offered(_environments), By("the study's")]
+    seed: Annotated[int, "Every random number follows from it.", Range(0, LARGEST), By("the study's")] = 0
+    num_seeds: Annotated[int, "Training runs, side by side.", COUNT, By("the study's")] = 1
+    aggregate: Annotated[str, "How to combine the returns of the seeds.", OneOf(AGGREGATES), By("the study's")] = "mean"
+    total_timesteps: Annotated[int, "Environment steps that each seed trains.", COUNT, By("the study's")]
+    num_evaluations: Annotated[NumEvaluations, By("the study's")]
+    num_eval_episodes: Annotated[int, "Episodes of each evaluation.", COUNT, By("the study's")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions(SingleOptions):
+    """Train fresh agents that follow the hyperparameter schedule which won a `pbt` run."""
+
+    schedule: Annotated[str, "The run's pbt_schedule.json.", POSITIONAL, THIS_RUN, Metavar("FILE")]
+    params: Annotated[str | None, HIDDEN] = None
+    algo_and_network_config: Annotated[str, HIDDEN]
+    env_config: Annotated[str, HIDDEN]
+    total_timesteps: Annotated[int, HIDDEN]
+    num_evaluations: Annotated[int, HIDDEN]
+    trial: Annotated[int | None, HIDDEN] = None
+    assignments: Annotated[tuple[str, ...], HIDDEN] = ()
+    run_length_modifier: Annotated[str | None, HIDDEN, SHORTHAND] = None
+    seed: Annotated[
+        int,
+        "Every random number follows from it.",
+        Range(0, LARGEST),
+        By("the run's seed + 1, so that no episode of its selection is met again"),
+    ] = 0
+    num_seeds: Annotated[int, "Agents to train.", COUNT] = 5
+    num_eval_episodes: Annotated[int, "Episodes of each evaluation.", COUNT, By("the run's")]
+    output_root: Annotated[str, "The replay goes to a directory under DIR.", Metavar("DIR")] = "my_pbt_replays"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PbtOptions(RunOptions):
+    """Train a population that copies its best members and changes their hyperparameters while they learn."""
+
+    population_size: Annotated[int, "Members, all of them lanes of one compiled program.", Range(2)] = 16
+    num_intervals: Annotated[
+        int,
+        "Parts of the training; after each the members are evaluated and the worst copy the best.",
+        Range(2, LARGEST),
+        By("the evaluations of --run-length-modifier"),
+    ]
+    explore: Annotated[
+        str,
+        "How a copy's hyperparameters change: a little, drawn again, or where a Gaussian process expects most.",
+        OneOf(EXPLORERS),
+    ] = "perturb"
+    quantile: Annotated[
+        float,
+        "The worst SHARE of the members copy from the best SHARE.",
+        Range(0, 0.5, above=True, unit="a share", note="No member may be among the worst and the best at once."),
+        Metavar("SHARE"),
+    ] = 0.25
+    output_root: Annotated[str, "The run goes to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_pbt_runs"
+    resume_from: Annotated[
+        str | None,
+        "Continue the run of this directory. What is not given is read from its study.json; what is given must agree with that, "
+        "except --log-level.",
+        Metavar("DIR"),
+        THIS_RUN,
+        By("start a new run"),
+    ] = None
+
+    @property
+    def num_evaluations(self) -> int:
+        """One at the end of every interval."""
+        return self.num_intervals
+
+    @property
+    def study_name(self) -> str:
+        """The name of the Optuna study that keeps the run."""
+        from hyperlax.envs import slug
+
+        return f"{Path(self.algo_and_network_config).stem}_{slug(self.env_config)}_pbt"
+
+    @property
+    def confirm_top(self) -> int:
+        """A population has no confirmation."""
+        return 0
+
+    @property
+    def objectives(self) -> dict[str, str]:
+        """The return at an interval's end: a trial's curve has no other."""
+        return {OBJECTIVE: "maximize"}
+
+    @staticmethod
+    def from_json(stored: Given, where: str) -> PbtOptions:
+        """Return what `to_json` wrote. UsageError, beginning with `where`, for anything else."""
+        if "population_size" not in stored:
+            raise UsageError(
+                f"{where}: holds no population. Continue the study with hyperlax optuna-hp-search --resume-from."
+            )
+        return from_json(PbtOptions, stored, where)

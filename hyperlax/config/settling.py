@@ -1,0 +1,114 @@
+"""From what several layers say to the options of a run: a new one's, and one's that continues.
+
+Layers are default < preset < file < command line. Some defaults are settled here: the run length by the recipe, directions by the
+objectives, the study's name by recipe and environment, a sweep's super-batch by its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hyperlax.config.option import MAY_CHANGE, Given, options_of
+from hyperlax.config.options import (
+    BATCHES_OF_ONE,
+    SUPER_BATCH,
+    PbtOptions,
+    RunOptions,
+    SearchOptions,
+    SweepOptions,
+)
+from hyperlax.envs import slug
+from hyperlax.errors import OptionError
+from hyperlax.metrics import METRICS
+from hyperlax.recipe import Recipe
+
+R = TypeVar("R", bound=RunOptions)
+
+
+def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
+    """Return the options of a new run of which several say something, the last one winning. OptionError without an environment.
+
+    The recipe settles the run length, the objectives their directions, recipe and environment the study's name.
+    """
+    given: dict[str, Any] = {}
+    for layer in layers:
+        own = expanded(kind, layer, recipe)
+        if "objective_names" in own:
+            given.pop("objective_directions", None)
+        given |= own
+    known = options_of(kind)
+    later = {"algo_and_network_config": recipe.name, **_run_length(kind, recipe, "default")}
+    if not given.get("env_config"):
+        raise OptionError("env_config", "{env_config} is required: an environment such as gymnax.pendulum.")
+    if issubclass(kind, SearchOptions):
+        names = given.get("objective_names", known["objective_names"].default)
+        later["objective_directions"] = tuple(
+            METRICS[name].direction if name in METRICS else "maximize" for name in names
+        )
+        later["study_name"] = f"{recipe.name}_{slug(given['env_config'])}"
+    if issubclass(kind, SweepOptions):
+        lanes = given.get("runner_hparam_batch_size", "auto")
+        widest = SUPER_BATCH if lanes == "auto" else max(SUPER_BATCH, BATCHES_OF_ONE * lanes)
+        later["optuna_study_batch_size"] = min(given.get("n_trials", known["n_trials"].default), widest)
+    return kind(**{**{name: value for name, value in later.items() if name in known}, **given})
+
+
+def resumed(stored: R, layer: Given, recipe: Recipe) -> R:
+    """Return the options of a run that continues: the stored ones, with those that may change as given now.
+
+    A timeout is that of one invocation: none is remembered. OptionError, with all that differs, if others contradict the run.
+    """
+    known = options_of(type(stored))
+    given = expanded(type(stored), layer, recipe)
+    free = [name for name, option in known.items() if option.has(MAY_CHANGE)]
+    parts: list[str] = []
+    values: list[str] = []
+    first = ""
+    for name, value in given.items():
+        before = getattr(stored, name)
+        if name in free or not known[name].is_kept or _same(name, before, value):
+            continue
+        parts.append(f"{{{name}}}: study has {{{len(values)}}}, given {{{len(values) + 1}}}")
+        values += [known[name].in_words(before), known[name].in_words(value)]
+        first = first or name
+    if parts:
+        raise OptionError(
+            first,
+            "The study that is resumed has other options:\n  " + "\n  ".join(parts) + "\n"
+            f"Leave them out to continue with the study's; only {', '.join(f'{{{name}}}' for name in free)} may change. "
+            "For a new study, choose another {output_root}.",
+            *values,
+        )
+    forgotten = {"timeout": None} if "timeout" in known else {}
+    now = {name: value for name, value in given.items() if name in free or not known[name].is_kept}
+    return replace(stored, **{**forgotten, **now})
+
+
+def expanded(kind: type, layer: Given, recipe: Recipe) -> dict[str, Any]:
+    """Return what a layer gives, a run length's name as the numbers that it stands for, files by their whole paths."""
+    given = dict(layer)
+    if modifier := given.get("run_length_modifier"):
+        given = {**_run_length(kind, recipe, modifier), **given}
+    if given.get("algo_and_network_config", "").endswith(".py"):
+        given["algo_and_network_config"] = str(Path(given["algo_and_network_config"]).resolve())
+    if given.get("load_hyperparams"):
+        given["load_hyperparams"] = str(Path(given["load_hyperparams"]).resolve())
+    return given
+
+
+def _run_length(kind: type, recipe: Recipe, modifier: str) -> dict[str, int]:
+    length = asdict(recipe.config.run_lengths[modifier])
+    if issubclass(kind, PbtOptions):
+        length["num_intervals"] = length.pop("num_evaluations")
+    return length
+
+
+def _same(name: str, stored: Any, given: Any) -> bool:
+    if name == "env_config":
+        return slug(stored) == slug(given)
+    if name in ("output_root", "load_hyperparams") and stored is not None:
+        return Path(stored).resolve() == Path(given).resolve()
+    return stored == given

@@ -1,0 +1,97 @@
+"""A study on disk, as far as a command needs it before it reads the rest: its options and its recipe."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from hyperlax.config.options import PbtOptions, SearchOptions
+from hyperlax.errors import UsageError
+from hyperlax.files import is_too_long
+from hyperlax.reading import DAMAGED, read_json
+from hyperlax.recipe import Recipe, load, searching
+from hyperlax.space import from_json
+
+SEARCH, SWEEP = "optuna-hp-search", "sweep-hp-samples"
+"""The commands that start studies, each resuming its own."""
+
+
+def resume_words(directory: Path, command: str) -> str:
+    """Return the command line that continues the study in a directory."""
+    return shlex.join(["hyperlax", command, "--resume-from", str(directory)])
+
+
+def check_command(directory: Path, stored: SearchOptions, command: str) -> None:
+    """UsageError, with the command line that continues it, for a study that another command started."""
+    started = SWEEP if stored.is_sweep else SEARCH
+    if command != started:
+        raise UsageError(
+            f"--resume-from {directory}: {started} started this study. To continue it:\n  {resume_words(directory, started)}"
+        )
+
+
+def named_directory(given: str, asked_by: str) -> Path:
+    """Return the directory of a study, as typed. UsageError for an empty name, which `Path` takes for the working directory."""
+    if not given.strip():
+        raise _no_study(f"{asked_by} {given!r}", "is not a directory")
+    return Path(given)
+
+
+def read_stored(directory: Path, asked_by: str) -> SearchOptions:
+    """Return the options of the study in a directory, from its `study.json`. UsageError, naming who asked, if there is none."""
+    stored = read_arguments(directory, asked_by)
+    if "population_size" in stored:
+        raise UsageError(f"{asked_by} {directory}: holds a population. Continue it with hyperlax pbt --resume-from.")
+    return SearchOptions.from_json(stored, str(directory / "study.json"))
+
+
+def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
+    """Return what a directory's `study.json` keeps under `arguments`. UsageError, naming who asked, if there is none."""
+    path = directory / "study.json"
+    if is_too_long(path):
+        raise _no_study(f"{asked_by} {directory}", "is longer than the system takes")
+    _refuse_hidden(path)
+    if not path.is_file():
+        found = "holds no study.json" if directory.is_dir() else "is not a directory"
+        raise _no_study(f"{asked_by} {directory}", found)
+    stored = read_json(path)
+    if not isinstance(stored, dict) or not isinstance(stored.get("arguments"), dict):
+        raise UsageError(f"{path}: has no `arguments`. It was not written by Hyperlax.")
+    return stored["arguments"]
+
+
+def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recipe:
+    """Return the recipe that a study started with, searching what the study searches. UsageError if it cannot be loaded.
+
+    Its file is the one that the study started with, wherever it is resumed from; where that is gone, its name is looked up.
+    """
+    path = directory / "study.json"
+    kept = read_json(path).get("recipe")
+    kept = kept if isinstance(kept, dict) else {}
+    found = kept.get("changes", {})
+    if not isinstance(found, dict) or not all(text is None or isinstance(text, dict) for text in found.values()):
+        raise UsageError(f"{path}: `changes` is not what Hyperlax writes there. {DAMAGED}")
+    try:
+        changes = {name: None if text is None else from_json(text) for name, text in found.items()}
+    except UsageError as error:
+        raise UsageError(f"{path}: {error} {DAMAGED}") from error
+    file = kept.get("path")
+    there = file if isinstance(file, str) and Path(file).is_file() else stored.algo_and_network_config
+    return searching(load(there), changes, str(path))
+
+
+def _no_study(given: str, found: str) -> UsageError:
+    return UsageError(
+        f"{given}: {found}. Give the directory of a study, such as my_optuna_studies/sac_mlp/gymnax_pendulum."
+    )
+
+
+def _refuse_hidden(path: Path) -> None:
+    """UsageError if the system does not let this process see whether a file is there."""
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (OSError, ValueError):
+        return

@@ -1,0 +1,56 @@
+"""Which environments a recipe can act in, and which its own file registers. Needs no jax."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hyperlax.envs import action_kind, canonical, is_known
+from hyperlax.errors import UsageError
+from hyperlax.recipe import Recipe, available, load
+
+
+def check_acts(recipe: Recipe, environment: str) -> None:
+    """Refuse an environment whose actions the recipe's algorithm cannot take, naming the recipes that can."""
+    kind = action_kind(environment)
+    algorithm = recipe.config.algorithm
+    if kind in algorithm.action_kinds:
+        return
+    able = [name for name in available() if _takes(name, kind)]
+    advice = f"Recipes that can: {', '.join(able)}." if able else "No recipe here can."
+    raise UsageError(
+        f"{recipe.name}: {type(algorithm).__name__} takes {' or '.join(algorithm.action_kinds)} actions only, those of "
+        f"{environment} are {kind}. {advice}"
+    )
+
+
+def registered(name: str, recipe: str | None, where: str) -> str:
+    """Return the one name of an environment; a user's own is registered by its recipe in a process that has not loaded it.
+
+    Args:
+      recipe: The recipe's path, None where it is not known.
+      where: Begins the message of an error.
+
+    Raises:
+      UsageError: The recipe's file is gone, cannot be loaded or does not register the environment.
+    """
+    if is_known(name):
+        return canonical(name)
+    own = f"{where}: environment `{name}` is one of your own"
+    if recipe is None:
+        raise UsageError(f"{own}, and which recipe registers it was not kept. Give the study's directory.")
+    if not Path(recipe).is_file():
+        raise UsageError(f"{own}, and {recipe}, which registered it, is gone. Put that file back.")
+    load(recipe)
+    if not is_known(name):
+        raise UsageError(
+            f"{own}, and {recipe}, which registered it, no longer does. Put back the file that registers it."
+        )
+    return canonical(name)
+
+
+def _takes(name: str, kind: str) -> bool:
+    """Return whether a recipe by name takes such actions; one that cannot be read is no advice."""
+    try:
+        return kind in load(name).config.algorithm.action_kinds
+    except UsageError:
+        return False

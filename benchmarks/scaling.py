@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import plotly.graph_objects as go
 
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine import device
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Program
@@ -34,7 +34,7 @@ SECONDS = 5.0
 def measure(recipe_name: str, environment: str, lanes: int) -> tuple[float, float, int]:
     """Return environment steps/s over all lanes, seconds of compilation, and bytes that the compiled program needs."""
     recipe = load(recipe_name)
-    workload = Workload(recipe.config.algorithm, {}, environment, RunLength(100_000, 10, 1))
+    workload = AlgorithmTask(recipe.config.algorithm, {}, environment, RunLength(100_000, 10, 1))
     trial = Trial(0, recipe.config.algorithm)
     algorithm: Any = workload.program(trial)
     program = Program(algorithm, lanes, 1, jax.local_devices()[0])

@@ -29,7 +29,7 @@ from typing import Any
 import optuna
 
 from benchmarks.training import train
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.engine import device
 from hyperlax.engine.registry import Registry
@@ -106,12 +106,12 @@ def compiled_each(recipe: Recipe, steps: int, count: int) -> float:
     device.prepare_jax(compilation_cache=False)
     began = time.perf_counter()
     for trial in suggested(recipe)[:count]:
-        alone = Workload(trial.algorithm, {}, "gymnax.cartpole", RunLength(steps, EVALUATIONS, EPISODES))
+        alone = AlgorithmTask(trial.algorithm, {}, "gymnax.cartpole", RunLength(steps, EVALUATIONS, EPISODES))
         train(batches(alone, 1, device.slot_devices()[:1]), [trial])
     return (time.perf_counter() - began) / count
 
 
-def batches(workload: Workload, lanes: int, slots: list[Any], registry: Registry | None = None) -> ClosedBatches:
+def batches(workload: AlgorithmTask, lanes: int, slots: list[Any], registry: Registry | None = None) -> ClosedBatches:
     return ClosedBatches(workload, registry or Registry(lanes, 1), seed=0, slot_devices=slots)
 
 
@@ -120,7 +120,7 @@ def compiled_already(recipe: Recipe, environment: str, steps: int, lanes: int, s
     device.prepare_jax(compilation_cache=True)
     space = {name: found for name, found in recipe.space.items() if ".network." not in name}
     trials = suggested(Recipe(recipe.name, recipe.path, recipe.config, space))
-    load_ = Workload(recipe.config.algorithm, space, environment, RunLength(steps, EVALUATIONS, EPISODES))
+    load_ = AlgorithmTask(recipe.config.algorithm, space, environment, RunLength(steps, EVALUATIONS, EPISODES))
     registry, devices = Registry(lanes, 1), device.slot_devices()[:slots]
     train(batches(load_, lanes, devices, registry), trials[:lanes])
     began = time.perf_counter()
@@ -173,7 +173,7 @@ def steady_state() -> None:
     recipe, slots = load("ppo_mlp"), device.slot_devices()
     steps, rates = 200_000, []
     for lanes, cores in ((1, 1), (LANES, len(slots))):
-        workload = Workload(recipe.config.algorithm, {}, "gymnax.cartpole", RunLength(steps, 1, 1))
+        workload = AlgorithmTask(recipe.config.algorithm, {}, "gymnax.cartpole", RunLength(steps, 1, 1))
         registry = Registry(lanes, 1)
         trials = [Trial(number, recipe.config.algorithm) for number in range(2 * cores * lanes)]
         train(batches(workload, lanes, slots[:cores], registry), trials[:lanes])
@@ -219,7 +219,7 @@ def structural(name: str, environment: str, steps: int) -> None:
     slots = device.slot_devices()
 
     def backend(base: AlgorithmConfig, space: Mapping[str, Distribution], some: list[Any]) -> ClosedBatches:
-        return batches(Workload(base, space, environment, length), LANES, some)
+        return batches(AlgorithmTask(base, space, environment, length), LANES, some)
 
     def structure(trial: Trial) -> tuple[int, ...]:
         own = vars(trial.algorithm.hyperparam)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperlax.config.option import HIDDEN, Given, Option, options_of
 from hyperlax.config.options import SearchOptions
-from hyperlax.errors import HyperlaxError, OptionError, UsageError
+from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError
 
 if TYPE_CHECKING:
     import pandas
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from hyperlax.agent import Agent
     from hyperlax.analysis.curves import LearningCurve
     from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
-
-INTERRUPTED = (130, 143)
 
 
 def search(recipe: str | None = None, environment: str | None = None, **options: Any) -> Study:
@@ -60,7 +58,7 @@ def search(recipe: str | None = None, environment: str | None = None, **options:
 
     with _told():
         status, directory = run(_given({"recipe": recipe, "environment": environment, **options}))
-    if status in INTERRUPTED:
+    if status in STOPPED:
         raise KeyboardInterrupt
     if status:
         raise HyperlaxError(f"{directory}: the search failed; what it printed says why.")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Program
 from hyperlax.engine.session import stacked
@@ -95,14 +95,14 @@ def structural_space(base: Any) -> dict[str, Categorical]:
 
 
 @lru_cache
-def workload(case: str, widest: int) -> Workload:
+def workload(case: str, widest: int) -> AlgorithmTask:
     """The workload of a case whose networks are padded to `widest` units, its batches and minibatches to STRUCTURE's largest."""
     base = BASES[case]
     space = structural_space(base)
     for name in space:
         if name.endswith("layer_sizes"):
             space[name] = Categorical(values=[[6, 4], [8], [3, widest, 5]])
-    return Workload(base, space, ENVIRONMENTS[case], RUN_LENGTH)
+    return AlgorithmTask(base, space, ENVIRONMENTS[case], RUN_LENGTH)
 
 
 @lru_cache

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from hyperlax.algorithms import dqn, ppo, sac
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.envs import Discrete, Environment, make
 from hyperlax.hyperparams import Network, Torso
@@ -145,7 +145,7 @@ def plain_loop(case: str, trial: Trial, seed: int, segments: tuple[int, ...]) ->
 
     The argument is how far the initial weights are off, relative to themselves.
     """
-    load = Workload(trial.algorithm, {}, ENVIRONMENTS[case], RUN_LENGTH)
+    load = AlgorithmTask(trial.algorithm, {}, ENVIRONMENTS[case], RUN_LENGTH)
     padded: Any = load.program(trial)
     fields = {field.name: getattr(padded, field.name) for field in dataclasses.fields(padded)}
     shape = EXACT[type(padded)](**fields)
@@ -194,7 +194,7 @@ def random_trials(draw: st.DrawFn, case: str) -> tuple[list[Trial], Trial]:
 def apart(case: str, trials: list[Trial], trial: Trial, seed: int, exact: Trained) -> tuple[float, float]:
     """The distance of a trial among its mates from its exact-size loop."""
     state, scores = train(case, trials)[trial.number]
-    shape: Any = Workload(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trial)
+    shape: Any = AlgorithmTask(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trial)
     own = cropped(jax.tree.map(lambda x: x[seed], state), shape, torsos_of(trial))
     return distance((own, [float(score.mean[seed]) for score in scores]), exact)
 
@@ -250,7 +250,7 @@ def test_wider_padding_changes_nothing(case: str) -> None:
     """Lanes of the narrow program are witnesses against loops of one lane each that is padded further."""
     trials, seed, wide = mixed(case), 1, workload(case, WIDER)
     narrow, shape = train(case, trials), wide.program(trials[0])
-    own: Any = Workload(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trials[0])
+    own: Any = AlgorithmTask(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trials[0])
     init, loop = jax.jit(shape.init), Loop(shape)
     for trial in trials:
         assert wide.program(trial) == shape
@@ -267,7 +267,7 @@ def test_wider_padding_changes_nothing(case: str) -> None:
 def test_wider_padding_of_all_lanes_changes_nothing(case: str) -> None:
     trials = mixed(case)
     narrow, wide = train(case, trials), train(case, trials, widest=WIDER)
-    shape: Any = Workload(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trials[0])
+    shape: Any = AlgorithmTask(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trials[0])
     for trial in trials:
         left, right = (cropped(result[trial.number][0], shape, torsos_of(trial)) for result in (narrow, wide))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), left, right)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperlax.algorithms.padding import padding_of, structure_of
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine.registry import Registry
 from hyperlax.hyperparams import rules
 from hyperlax.recipe import RunLength
@@ -152,7 +152,7 @@ def test_changing_one_hyperparameter_in_one_lane_changes_that_lane_alone(case: s
 @pytest.mark.parametrize(("case", "field"), STATIC, ids=[f"{case}-{field}" for case, field in STATIC])
 def test_changing_one_static_hyperparameter_in_one_trial_changes_that_trial_alone(case: str, field: str) -> None:
     length = RunLength(total_timesteps=128, num_evaluations=2, num_eval_episodes=2)
-    load = Workload(BASES[case], {}, ENVIRONMENTS[case], length)
+    load = AlgorithmTask(BASES[case], {}, ENVIRONMENTS[case], length)
     backend = toy.batches(load, Registry(3, 1), seed=SEED)
 
     def curves(middle: Any) -> dict[int, Any]:
@@ -224,7 +224,7 @@ def test_padded_split_or_mixed_a_trial_has_the_same_curve(case: str) -> None:
     some = padding_of(structure_of(trials[0].algorithm) | structure_of(trials[1].algorithm))
     curves = []
     for paddings in (None, [], [some]):
-        load = Workload(BASES[case], space, ENVIRONMENTS[case], RUN_LENGTH, paddings)
+        load = AlgorithmTask(BASES[case], space, ENVIRONMENTS[case], RUN_LENGTH, paddings)
         backend = toy.batches(load, Registry(2, 1), seed=SEED)
         results = toy.finish(backend, trials)
         curves.append({outcome.number: outcome.curve.mean for result in results for outcome in result.outcomes})

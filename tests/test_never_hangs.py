@@ -22,13 +22,13 @@ SHOW_FLAGS = "import os, hyperlax; print(os.environ.get('XLA_FLAGS'))"
 TRAIN_EIGHT_LANES = """
 import hyperlax
 import jax
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine.device import prepare_jax
 from hyperlax.engine.registry import Registry
 from hyperlax.trial import HparamBatch, Trial
 from tests import small, toy
 prepare_jax(compilation_cache=True)
-workload = Workload(small.BASES["ppo_discrete"], {}, "gymnax.cartpole", small.RUN_LENGTH)
+workload = AlgorithmTask(small.BASES["ppo_discrete"], {}, "gymnax.cartpole", small.RUN_LENGTH)
 backend = toy.batches(workload, Registry(8, 2), seed=0)
 batch = HparamBatch(tuple(Trial(n, small.changed("ppo_discrete", epochs=n + 1)) for n in range(8)))
 result = toy.run(backend, batch)

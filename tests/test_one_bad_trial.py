@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hyperlax import envs
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine.registry import Registry
 from hyperlax.envs import Continuous, Environment, Step
 from hyperlax.files import cell, read_csv
@@ -161,7 +161,9 @@ def test_exploding_parameters_and_infinite_rewards_fail_alone_and_their_mates_ar
     lengths: dict[str, Any] = vars(RUN_LENGTH)
     recipe = Recipe("ppo_test", Path("ppo_test.py"), config, space)
     case = Case(tmp_path, recipe=recipe, env_config="lab.walk", n_trials=8, **lengths)
-    engines = [toy.batches(Workload(base, {}, "lab.walk", RUN_LENGTH), Registry(3, SEEDS), seed=SEED) for _ in range(2)]
+    engines = [
+        toy.batches(AlgorithmTask(base, {}, "lab.walk", RUN_LENGTH), Registry(3, SEEDS), seed=SEED) for _ in range(2)
+    ]
     assert case.start(engines[0]) == 0
     asked = {trial.number: case.pages[-1][0].trials[trial.number].params for trial in case.study().trials}
     assert sorted(params[LR] for n, params in asked.items() if case.states()[n] == "FAIL") == [

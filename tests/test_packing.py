@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from hyperlax.algorithms.padding import Padding, padding_of, structure_of
-from hyperlax.algorithms.possible import sample_of_space, structure_of_space
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.padding import Padding, padding_of, sample_of_space, structure_of, structure_of_space
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.backends.programs import Budget, choose_paddings, expected_batches, shares
 from hyperlax.engine import calibration, device
 from hyperlax.engine.calibration import CANDIDATES, choose
@@ -144,7 +143,7 @@ def test_few_long_trials_of_many_sizes_get_programs_of_their_own() -> None:
 
 def test_a_trial_runs_in_the_cheapest_program_that_holds_it() -> None:
     paddings = chosen("auto", steps=5_000_000, compile_seconds=15)
-    workload = Workload(PPO(), SPACE, "gymnax.cartpole", RunLength(10_000, 5, 4), paddings)
+    workload = AlgorithmTask(PPO(), SPACE, "gymnax.cartpole", RunLength(10_000, 5, 4), paddings)
     for number, config in enumerate(sample_of_space(PPO(), SPACE, 30)):
         shape = workload.program(Trial(number, config))
         fitting = [workload.shape(config, p).flops(1) for p in paddings if p.holds(structure_of(config))]

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.backends.open import OpenLanes
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.registry import Registry
@@ -193,8 +193,8 @@ def test_what_it_has_cost_counts_the_lanes_that_nobody_used() -> None:
 
 @pytest.mark.parametrize("case", ["sac", "ppo_discrete"])
 def test_real_trials_are_the_same_bits_in_refilled_lanes(case: str) -> None:
-    load: Workload = small.workload(case, small.WIDEST)
-    uneven = Workload.__new__(Workload)
+    load: AlgorithmTask = small.workload(case, small.WIDEST)
+    uneven = AlgorithmTask.__new__(AlgorithmTask)
     uneven.__dict__.update(load.__dict__, run_length=RunLength(56, 3, 2))
     asked = [Trial(n, small.changed(case, gamma=0.9 + 0.01 * n, epochs=1 + n % 3)) for n in range(5)]
     lasts = {0: 3, 1: 1, 2: 2, 3: 3, 4: 3}

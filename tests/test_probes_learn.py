@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hyperlax.algorithms import dqn, ppo, sac
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Program
 from hyperlax.engine.session import stacked
@@ -94,7 +94,7 @@ def right_values(stem: str, gamma: float) -> dict[float, float]:
 def learn(algorithm: str, probe: str) -> tuple[Any, Any, Any, Any]:
     """The program's shape, the lanes as trained, their own numbers, and the returns at the end, [lanes, seeds]."""
     trials = tuple(Trial(number, configuration(algorithm, probe, gamma)) for number, gamma in enumerate(GAMMAS))
-    workload = Workload(trials[0].algorithm, {}, probe, RunLength(STEPS, 1, 8))
+    workload = AlgorithmTask(trials[0].algorithm, {}, probe, RunLength(STEPS, 1, 8))
     shape = workload.program(trials[0])
     program = Program(shape, len(trials), 1, jax.local_devices()[0])
     hypers = stacked(program, [workload.lane(trial) for trial in trials])

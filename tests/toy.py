@@ -98,8 +98,8 @@ class Descents:
     def num_parameters(self, trial: Trial) -> int:
         return self.program(trial).dimensions
 
-    def policy(self, trial: Trial, acting: Any) -> Policy:
-        return Policy({}, {"x": acting})
+    def policy(self, trial: Trial, params: Any) -> Policy:
+        return Policy({}, {"x": params})
 
 
 def trial(number: int, rate: float = 0.1, **config: float) -> Trial:

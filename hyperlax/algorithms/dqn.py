@@ -18,9 +18,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from hyperlax.algorithms import normalizer, off_policy, replay
-from hyperlax.algorithms.acting import Acting
 from hyperlax.algorithms.evaluation import Evaluation, evaluate
-from hyperlax.algorithms.lane import Lane, remaining
+from hyperlax.algorithms.lane import Lane, PolicyParams, remaining
 from hyperlax.algorithms.normalizer import ObservationStatistics
 from hyperlax.algorithms.off_policy import State
 from hyperlax.algorithms.optimizer import Adam, track
@@ -132,9 +131,9 @@ class Shape:
 
         return off_policy.iterate(self, state, lane, iteration, draw=draw, choose=choose, update=learn)
 
-    def policy_params(self, state: State) -> Acting:
+    def policy_params(self, state: State) -> PolicyParams:
         """Return the parameters of the Q-network and its statistics."""
-        return Acting(state.learner.q, state.statistics)
+        return PolicyParams(state.learner.q, state.statistics)
 
     def evaluate(self, state: State, lane: Lane, key: Array) -> Evaluation:
         """Play whole episodes greedily, except for a share evaluation_epsilon of random actions."""

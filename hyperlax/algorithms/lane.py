@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from hyperlax.algorithms.normalizer import ObservationStatistics
 from hyperlax.hyperparams import DQNHyperparams, PPOHyperparams, SACHyperparams, rules
 from hyperlax.networks.architecture import Architecture
 
@@ -34,6 +35,13 @@ class Lane(NamedTuple):
     hyperparam: Any  # a hyperparameter class whose traced fields are arrays: float32[], int32[] or bool[]
     networks: Mapping[str, Architecture]  # "actor_network", "critic_network"
     total_timesteps: Array  # float32[], the budget, over which schedules fall
+
+
+class PolicyParams(NamedTuple):
+    """The part of a training state that acts: the parameters of a masked network and the statistics that normalize observations."""
+
+    network: Any
+    statistics: ObservationStatistics
 
 
 def as_scalars(hyperparam: Hyperparams) -> Hyperparams:

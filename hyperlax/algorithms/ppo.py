@@ -19,9 +19,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from hyperlax.algorithms import normalizer, policies
-from hyperlax.algorithms.acting import Acting
 from hyperlax.algorithms.evaluation import Evaluation, evaluate
-from hyperlax.algorithms.lane import Lane, remaining
+from hyperlax.algorithms.lane import Lane, PolicyParams, remaining
 from hyperlax.algorithms.normalizer import ObservationStatistics
 from hyperlax.algorithms.optimizer import Adam
 from hyperlax.envs import Discrete, Environment
@@ -199,9 +198,9 @@ class Shape:
             statistics=normalizer.observe(state.statistics, seen),
         )
 
-    def policy_params(self, state: State) -> Acting:
+    def policy_params(self, state: State) -> PolicyParams:
         """Return the parameters of the policy's network and its statistics."""
-        return Acting(state.policy.network, state.statistics)
+        return PolicyParams(state.policy.network, state.statistics)
 
     def evaluate(self, state: State, lane: Lane, key: Array) -> Evaluation:
         """Play whole episodes with the most likely action."""

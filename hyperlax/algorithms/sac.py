@@ -17,9 +17,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from hyperlax.algorithms import normalizer, off_policy, policies, replay
-from hyperlax.algorithms.acting import Acting
 from hyperlax.algorithms.evaluation import Evaluation, evaluate
-from hyperlax.algorithms.lane import Lane
+from hyperlax.algorithms.lane import Lane, PolicyParams
 from hyperlax.algorithms.normalizer import ObservationStatistics
 from hyperlax.algorithms.off_policy import State, batch_mean
 from hyperlax.algorithms.optimizer import Adam, track
@@ -166,9 +165,9 @@ class Shape:
 
         return off_policy.iterate(self, state, lane, iteration, draw=draw, choose=choose, update=learn)
 
-    def policy_params(self, state: State) -> Acting:
+    def policy_params(self, state: State) -> PolicyParams:
         """Return the parameters of the policy's network, whose first outputs are the mean, and its statistics."""
-        return Acting(state.learner.policy, state.statistics)
+        return PolicyParams(state.learner.policy, state.statistics)
 
     def evaluate(self, state: State, lane: Lane, key: Array) -> Evaluation:
         """Play whole episodes with the squashed mean action."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from hyperlax.algorithms.padding import Padding
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.backends.base import EngineConfig
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.backends.lanes import LanesBackend
@@ -18,8 +18,34 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.keys import CONFIRMATION, SEARCH
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.segments import Segments
-from hyperlax.errors import UsageError
-from hyperlax.reading import DAMAGED, fits
+from hyperlax.files import convert
+
+
+class _Shape(TypedDict):
+    """What study.json keeps of `TorsoShape`."""
+
+    widths: list[int]
+    activations: list[str]
+    layer_norms: list[bool]
+
+
+class _Padding(TypedDict):
+    """What study.json keeps of `Padding`."""
+
+    networks: dict[str, _Shape]
+    minibatches: list[int]
+    batch_rows: int
+
+
+class _Packing(TypedDict):
+    """What study.json keeps under `packing`."""
+
+    super_batch: int
+    slots: int
+    automatic_lanes: int | None
+    asked_lanes: int | None
+    lanes: dict[str, int]
+    paddings: list[_Padding]
 
 
 def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = None) -> LanesBackend:
@@ -31,7 +57,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
     """
     device.prepare_jax(config.compilation_cache)
     base, space, environment, run_length = config.base, config.space, config.environment, config.run_length
-    Segments.of(run_length, Workload(base, space, environment, run_length).longest_iteration())
+    Segments.of(run_length, AlgorithmTask(base, space, environment, run_length).longest_iteration())
     slots = device.slot_devices()[: 1 if config.kind == "population" else None]
     costs = device.costs_of_device(config.compilation_cache)
     paddings = _stored_paddings(config.chosen) if config.chosen else None
@@ -39,11 +65,11 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
     if paddings is None:
         paddings = choose_paddings(base, space, environment, budget, config.packing, costs)
     known = [trial.algorithm for trial in config.trials]
-    workload = Workload(base, space, environment, run_length, paddings, known)
+    task = AlgorithmTask(base, space, environment, run_length, paddings, known)
     registry = Registry(
         budget.lanes,
         config.num_seeds,
-        lanes_of=_lanes_of(config, workload, budget),
+        lanes_of=_lanes_of(config, task, budget),
         lanes_before=_lanes_before(config),
         room=device.room_for_a_program if config.trials or not config.lanes else None,
         refills=config.kind == "refilled",
@@ -65,8 +91,8 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         "checkpoints": checkpoints,
     }
     if config.kind == "closed":
-        return ClosedBatches(workload, registry, configs=config.configs, **parts)
-    return OpenLanes(workload, registry, may_shrink=config.kind == "refilled", **parts)
+        return ClosedBatches(task, registry, configs=config.configs, **parts)
+    return OpenLanes(task, registry, may_shrink=config.kind == "refilled", **parts)
 
 
 def _budget(config: EngineConfig, slots: list[Any], costs: Any) -> Budget:
@@ -92,21 +118,14 @@ def _lanes_before(config: EngineConfig) -> Mapping[str, int]:
     return config.chosen["lanes"]
 
 
-def _lanes_of(config: EngineConfig, workload: Workload, budget: Budget) -> Callable[[Any], int]:
+def _lanes_of(config: EngineConfig, task: AlgorithmTask, budget: Budget) -> Callable[[Any], int]:
     if config.trials:
-        counted = Counter(map(workload.program, config.trials))
+        counted = Counter(map(task.program, config.trials))
         return lambda program: -(-counted[program] // budget.slots)
-    share = shares(workload, config.base, config.space)
+    share = shares(task, config.base, config.space)
     return lambda program: budget.lanes_for(share.get(program, 0.0))
 
 
 def _stored_paddings(chosen: Mapping[str, Any]) -> list[Padding]:
-    """The paddings that study.json keeps. UsageError if anything under `packing` is not what was written there."""
-    optional = dict.fromkeys(("automatic_lanes", "asked_lanes"), int | None)
-    numbers = {"super_batch": int, "slots": int, **optional, "lanes": dict[str, int]}
-    try:
-        if not all(fits(chosen[name], kind) for name, kind in numbers.items()):
-            raise TypeError(f"one of {', '.join(numbers)}")
-        return [Padding.from_json(padding) for padding in chosen["paddings"]]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UsageError(f"study.json: `packing` is not what Hyperlax writes there ({error}). {DAMAGED}") from error
+    """Return the paddings that study.json keeps. UsageError if anything under `packing` is not what was written there."""
+    return [Padding.from_json(padding) for padding in convert(chosen, _Packing, "study.json: `packing`")["paddings"]]

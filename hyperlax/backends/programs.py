@@ -14,9 +14,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyperlax.algorithms.padding import Padding, padding_of, structure_of
-from hyperlax.algorithms.possible import sample_of_space, structure_of_space, with_any_activation
-from hyperlax.algorithms.workload import Workload
+from hyperlax.algorithms.padding import (
+    Padding,
+    padding_of,
+    sample_of_space,
+    structure_of,
+    structure_of_space,
+    with_any_activation,
+)
+from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine import device
 from hyperlax.engine.costs import Costs, Load, making_seconds, training_seconds
 from hyperlax.engine.packing import Group, pack
@@ -63,7 +69,7 @@ def choose_paddings(
         return [padding_of(whole)]
     if packing == "split":
         return []
-    probe = Workload(base, space, environment, budget.run_length)
+    probe = AlgorithmTask(base, space, environment, budget.run_length)
     sample = sample_of_space(base, space, SAMPLE)
     members: dict[Any, list[AlgorithmConfig]] = {}
     for config in sample:
@@ -80,14 +86,14 @@ def choose_paddings(
     return paddings
 
 
-def shares(workload: Workload, base: AlgorithmConfig, space: Mapping[str, Distribution]) -> Mapping[Any, float]:
+def shares(task: AlgorithmTask, base: AlgorithmConfig, space: Mapping[str, Distribution]) -> Mapping[Any, float]:
     """Return for each program that a sample of the space needs the share of all trials that run in it."""
     sample = sample_of_space(base, space, SAMPLE)
-    counted = Counter(workload.program(Trial(0, config)) for config in sample)
+    counted = Counter(task.program(Trial(0, config)) for config in sample)
     return {program: count / SAMPLE for program, count in counted.items()}
 
 
-def _predicted(probe: Workload, group: Group, budget: Budget, costs: Costs) -> float:
+def _predicted(probe: AlgorithmTask, group: Group, budget: Budget, costs: Costs) -> float:
     """Seconds of the whole study that trials of a group may be expected to take.
 
     A program is compiled if any trial needs it. Two compilations side by side take about as long as one by one.

@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from hyperlax.errors import HyperlaxError, UsageError
-
-FAILED, INTERRUPTED = 1, 130
+from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

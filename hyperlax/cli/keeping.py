@@ -100,11 +100,13 @@ def export(given: Given) -> int:
 
 def delete(given: Given) -> int:
     """The files of a study."""
+    from hyperlax.analysis.plots import PLOTS
     from hyperlax.config.stored import named_directory
     from hyperlax.study.deletion import delete as remove
 
     options = completed(DeleteOptions, given)
-    return remove(named_directory(options.directory, "delete"), options.yes)
+    pages = [f"{plot.name}.html" for plot in PLOTS]
+    return remove(named_directory(options.directory, "delete"), options.yes, pages)
 
 
 def repair(given: Given) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.fields import check_name, dotted, written
-from hyperlax.reading import read_json
+from hyperlax.files import decode
 from hyperlax.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def _is_contained(base: Mapping[str, Any], recipe: Recipe) -> bool:
 
 
 def _read(file: str, base: Mapping[str, Any], recipe: Recipe) -> list[Values]:
-    found = read_json(Path(file))
+    found = decode(Path(file), object)
     entries = found if isinstance(found, list) else [found]
     if not entries:
         raise UsageError(f"--enqueue {file}: holds no configuration. Write a list of {{name: value}}.")

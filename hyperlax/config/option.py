@@ -22,7 +22,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from hyperlax.errors import OptionError, UsageError, did_you_mean
-from hyperlax.reading import DAMAGED
+from hyperlax.files import PUT_BACK
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
@@ -303,7 +303,7 @@ def from_json(kind: type[T], stored: Mapping[str, Any], where: str) -> T:
         try:
             values[name] = known[name].read(value)
         except OptionError as error:
-            raise UsageError(f"{where}: the argument {name} is {value!r}, which it cannot be. {DAMAGED}") from error
+            raise UsageError(f"{where}: the argument {name} is {value!r}, which it cannot be. {PUT_BACK}") from error
     return kind(**values)
 
 

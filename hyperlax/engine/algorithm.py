@@ -75,6 +75,6 @@ class TrainingTask(Protocol):
         """Return how many trainable scalars act."""
         ...
 
-    def policy(self, trial: Trial, acting: Any) -> Policy:
+    def policy(self, trial: Trial, params: Any) -> Policy:
         """Return the policy of the trial's lane, of `Program.policy_params`: its arrays have the leading axis [seeds]."""
         ...

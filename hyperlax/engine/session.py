@@ -211,10 +211,10 @@ class LaneSession:
             self.steps += iterations * self.segments.steps_per_iteration * self.program.seeds
             if self._is_done(assignment) and assignment.fault is None:
                 ending.append(lane)
-        acting = self.program.policy_params(self._state) if ending else None
+        params = self.program.policy_params(self._state) if ending else None
         for lane in ending:
             assignment = self._lanes[lane]
-            assignment.policy = self._task.policy(assignment.trial, of_lane(acting, lane))
+            assignment.policy = self._task.policy(assignment.trial, of_lane(params, lane))
 
     def _score(self, lanes: list[int], state: Any, hypers: Any) -> None:
         found = self.watch.time("evaluate", lambda: self.program.evaluate(state, hypers, self._episode_keys))

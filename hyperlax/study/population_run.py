@@ -25,11 +25,11 @@ from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions
 from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.space import Distribution
 from hyperlax.study.database import StudyDatabase
-from hyperlax.study.directory import StudyDirectory, study_directory
+from hyperlax.study.directory import SCHEDULE, StudyDirectory, study_directory
 from hyperlax.study.loop import Settings, Trials
 from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, Training, tell
-from hyperlax.study.pbt_schedule import SCHEDULE_FILE, describe_schedule, replay_command
+from hyperlax.study.pbt_schedule import describe_schedule, replay_command
 from hyperlax.study.population import PopulationTrials
 from hyperlax.study.run import SearchRun
 from hyperlax.study.state import StudyState
@@ -145,7 +145,7 @@ class PopulationRun(SearchRun):
         """Write pages and schedule, print what to do next, and return the exit status."""
         finished, total, size = self._finished(), self._own.num_intervals, self._own.population_size
         lineage = self.live.lineage()
-        schedule = self.directory.root / SCHEDULE_FILE
+        schedule = self.directory.root / SCHEDULE
         if finished == total and lineage.final is not None:
             self._write_schedule(schedule, lineage.path(lineage.final))
         if finished:

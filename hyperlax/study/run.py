@@ -22,7 +22,6 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import canonical
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import write_text
-from hyperlax.output import printing_to_whoever_listens
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.schedulers.base import Scheduler
@@ -38,6 +37,7 @@ from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, Training, tell
 from hyperlax.study.projection import finished_trials
 from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
+from hyperlax.study.reporters import ignoring_broken_output
 from hyperlax.study.running import validate
 from hyperlax.study.simulated_schedule import is_pooled, lanes_of
 from hyperlax.study.state import StudyState, open_state
@@ -57,7 +57,6 @@ def run_study(
     make_backend: MakeBackend = local_backend,
     observers: Sequence[Observer] = (),
     retry_failed: bool = False,
-    stop: Stop | None = None,
 ) -> int:
     """Run a search or a sweep, or resume the one in `resume_from`, until it has `n_trials` finished trials.
 
@@ -67,7 +66,6 @@ def run_study(
       make_backend: Makes what trains, called once everything else is checked.
       observers: Are told how the study goes, and are closed at the end.
       retry_failed: Whether to begin by letting failed trials wait to be run again.
-      stop: Set when the study has to end at the next segment; signals set it too.
 
     Raises:
       UsageError: Before anything is written, for what cannot run.
@@ -76,7 +74,7 @@ def run_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(arguments, recipe.space)
     directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
-    run = SearchRun(arguments, recipe, directory, make_backend, observers, stop)
+    run = SearchRun(arguments, recipe, directory, make_backend, observers)
     run.retry_failed = retry_failed
     return run.resume() if resume_from else run.start()
 
@@ -129,14 +127,11 @@ class SearchRun:
         directory: StudyDirectory,
         make_backend: MakeBackend,
         observers: Sequence[Observer],
-        stop: Stop | None = None,
     ):
         self.arguments, self.recipe, self.directory = arguments, recipe, directory
         self.observers, self._make_backend = observers, make_backend
         self.checkpoints = CheckpointManager(directory.checkpoints, self.checkpoint_seconds)
-        self.limits = Limits(
-            stop or Stop(), getattr(arguments, "timeout", None), getattr(arguments, "max_failure_rate", 1.0)
-        )
+        self.limits = Limits(Stop(), getattr(arguments, "timeout", None), getattr(arguments, "max_failure_rate", 1.0))
         self.survived: dict[int, int] = {}
         self._settled = 0
 
@@ -187,7 +182,7 @@ class SearchRun:
             for observer in self.observers:
                 stack.callback(observer.close)
             stack.enter_context(stopping_on_signals(self.limits.stop))
-            stack.enter_context(printing_to_whoever_listens())
+            stack.enter_context(ignoring_broken_output())
             state.describe(
                 {
                     "recipe": self.recipe.name,

@@ -1,0 +1,161 @@
+"""Programs of the algorithms: from a trial's configuration to its program, its lane there, and the policy that it becomes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hyperlax import envs
+from hyperlax.agent import Policy
+from hyperlax.algorithms import dqn, normalizer, ppo, sac
+from hyperlax.algorithms.lane import Lane, PolicyParams, as_scalars
+from hyperlax.algorithms.padding import Padding, largest, padding_of, structure_of, structure_of_space
+from hyperlax.envs import Discrete, Environment
+from hyperlax.errors import UsageError
+from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig, Torso
+from hyperlax.networks.architecture import architecture, count_parameters
+from hyperlax.networks.masked import LAYER_NORM_EPSILON
+from hyperlax.recipe import RunLength
+from hyperlax.space import Distribution
+from hyperlax.trial import Trial
+
+_SHAPES: dict[type, Any] = {PPO: ppo.Shape, SAC: sac.Shape, DQN: dqn.Shape}
+
+
+class AlgorithmTask:
+    """The training task of one recipe on one environment with one budget, the same for all trials of a study.
+
+    A trial runs in the cheapest program that it fits into; one that fits into none, in a program of its exact size. Trials with the
+    same static hyperparameters and padding share a program, in every super-batch. Replay rings are as long as the longest of the
+    space in every program.
+
+    Args:
+      base: The recipe's own configuration.
+      space: The search space.
+      environment: Its name.
+      run_length: The budget of a trial.
+      paddings: The sizes of the programs; None for one program into which every trial of the space fits.
+      others: Configurations that are trained too, though the space may not contain them.
+    """
+
+    def __init__(
+        self,
+        base: AlgorithmConfig,
+        space: Mapping[str, Distribution],
+        environment: str,
+        run_length: RunLength,
+        paddings: Sequence[Padding] | None = None,
+        others: Sequence[AlgorithmConfig] = (),
+    ):
+        self.environment = envs.make(environment)
+        self.run_length = run_length
+        self.kind = f"{type(base).__name__} {self.environment.name}"
+        actions = "discrete" if isinstance(self.environment.action, Discrete) else "continuous"
+        if actions not in base.action_kinds:
+            raise UsageError(f"{type(base).__name__} cannot act in {environment}, whose actions are {actions}.")
+        buffers = [getattr(config.hyperparam, "total_buffer_size", 0) for config in others]
+        self._capacity = min(max(largest(base, space, "total_buffer_size"), *buffers, 0), run_length.total_timesteps)
+        self._longest_iteration = largest(base, space, "total_num_envs") * largest(base, space, "rollout_length")
+        if paddings is None:
+            paddings = [padding_of(structure_of_space(base, space))]
+        self._paddings = sorted(paddings, key=lambda padding: self.shape(base, padding).flops(1.0))
+
+    def shape(self, config: AlgorithmConfig, padding: Padding) -> Any:
+        """Return the program of a configuration's static hyperparameters at these sizes."""
+        shape = _SHAPES[type(config)]
+        known = {
+            **vars(config.hyperparam),
+            **padding.fields(),
+            "environment": self.environment,
+            "replay_capacity": self._capacity,
+            "num_eval_episodes": self.run_length.num_eval_episodes,
+        }
+        return shape(**{field.name: known[field.name] for field in dataclasses.fields(shape)})
+
+    def program(self, trial: Trial) -> Any:
+        """Return the `Shape` of the program that this trial needs, equal for trials that can share one."""
+        return self.shape(trial.algorithm, self._padding(trial))
+
+    def lane(self, trial: Trial) -> Lane:
+        """Return the trial's own numbers: a tree of numpy scalars and small arrays."""
+        config: Any = trial.algorithm
+        networks = {
+            name: architecture(getattr(config.network, name).pre_torso, shape)
+            for name, shape in self._padding(trial).networks
+        }
+        budget: Any = np.float32(self.run_length.total_timesteps)
+        return Lane(as_scalars(config.hyperparam), networks, budget)
+
+    def num_updates(self, trial: Trial) -> float:
+        """Return the trial's `epochs`."""
+        return float(trial.algorithm.hyperparam.epochs)
+
+    def longest_iteration(self) -> int:
+        """Return the environment steps of one seed in the longest iteration that any trial may have."""
+        return self._longest_iteration
+
+    def num_parameters(self, trial: Trial) -> int:
+        """Return the trainable scalars of the policy network that acts, at the trial's own size."""
+        config, action = trial.algorithm, self.environment.action
+        actions = action.n if isinstance(action, Discrete) else len(action.low)
+        outputs = 2 * actions if isinstance(config, SAC) else actions
+        state_independent_std = actions if isinstance(config, PPO) and not isinstance(action, Discrete) else 0
+        return (
+            count_parameters(_policy_torso(config), self.environment.observation_size, outputs) + state_independent_std
+        )
+
+    def policy(self, trial: Trial, params: PolicyParams) -> Policy:
+        """Return the policy of the trial's lane, at the trial's own size. params: numpy [seeds, ...]."""
+        return _policy(trial.algorithm, self.environment, params)
+
+    def _padding(self, trial: Trial) -> Padding:
+        structure = structure_of(trial.algorithm)
+        fitting = (padding for padding in self._paddings if padding.holds(structure))
+        return next(fitting, None) or padding_of(structure)
+
+
+def _policy_torso(config: AlgorithmConfig) -> Torso:
+    """Return the torso of the network that acts."""
+    network: Any = config.network
+    return (network.critic_network if isinstance(config, DQN) else network.actor_network).pre_torso
+
+
+def _policy(config: AlgorithmConfig, environment: Environment, params: PolicyParams) -> Policy:
+    """Return the policy in a lane's padded arrays, numpy [seeds, ...], without their dead entries.
+
+    It acts as in an evaluation: greedily, or by the mean; a DQN without its evaluation_epsilon.
+    """
+    torso, parameters = _policy_torso(config), params.network["params"]
+    arrays: dict[str, np.ndarray] = {}
+    live = environment.observation_size
+    for layer, width in enumerate(torso.layer_sizes):
+        dense = parameters["torso"][f"dense_{layer}"]
+        arrays[f"dense_{layer}.kernel"] = dense["kernel"][:, :live, :width]
+        arrays[f"dense_{layer}.bias"] = dense["bias"][:, :width]
+        if torso.use_layer_norm:
+            norm = parameters["torso"][f"norm_{layer}"]
+            arrays |= {f"norm_{layer}.{name}": norm[name][:, :width] for name in ("scale", "bias")}
+        live = width
+    action = environment.action
+    outputs = action.n if isinstance(action, Discrete) else action.size
+    arrays["head.kernel"] = parameters["head"]["kernel"][:, :live, :outputs]
+    arrays["head.bias"] = parameters["head"]["bias"][:, :outputs]
+    hyperparam: Any = config.hyperparam
+    if hyperparam.normalize_observations:
+        arrays["observation.mean"] = np.asarray(params.statistics.mean)
+        arrays["observation.variance"] = np.asarray(params.statistics.variance)
+    description = {
+        "algorithm": type(config).__name__,
+        "environment": environment.name,
+        "observation_size": environment.observation_size,
+        "action": {"n": action.n} if isinstance(action, Discrete) else {"low": action.low, "high": action.high},
+        "activation": torso.activation,
+        "output": "argmax" if isinstance(action, Discrete) else "clip" if isinstance(config, PPO) else "tanh",
+        "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "observation_clip": normalizer.CLIP,
+        "observation_epsilon": normalizer.EPSILON,
+    }
+    return Policy(description, {name: np.array(array, np.float32) for name, array in arrays.items()})

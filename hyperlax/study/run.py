@@ -35,10 +35,12 @@ from hyperlax.study.live import LiveStudy
 from hyperlax.study.loop import Loop, Settings, Trials
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, Training, tell
+from hyperlax.study.projection import finished_trials
 from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
 from hyperlax.study.reporters import ignoring_broken_output
 from hyperlax.study.running import validate
-from hyperlax.study.state import StudyState, finished_trials, is_pooled, lanes_of, open_state
+from hyperlax.study.simulated_schedule import is_pooled, lanes_of
+from hyperlax.study.state import StudyState, open_state
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.summary import print_end
 from hyperlax.study.training import MakeBackend, local_backend, reference_returns, search_config

@@ -231,7 +231,7 @@ def _planned(file: StudyFile, given: Given) -> PlannedStudy:
     """Return the study of a file, checked."""
     from hyperlax.config.first_trials import first_trials
     from hyperlax.study.directory import refuse_running, study_directory
-    from hyperlax.study.run import refuse_existing
+    from hyperlax.study.study_run import refuse_existing
 
     with _told(file, given, "algo_and_network_config"):
         recipe = load_recipe({**file.given, **given})

@@ -26,9 +26,9 @@ from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import Rows, TrialEnd, write_batch
 from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, score_of
 from hyperlax.study.live import LiveStudy
-from hyperlax.study.loop import Resumed
 from hyperlax.study.progress import clock
 from hyperlax.study.reporters import safe
+from hyperlax.study.trials import Resumed
 from hyperlax.trial import BatchResult, HparamBatch, Trial
 
 log = logging.getLogger(__name__)

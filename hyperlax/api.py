@@ -66,12 +66,12 @@ def search(recipe: str | None = None, environment: str | None = None, **options:
 
 
 def open_study(directory: str | Path) -> Study:
-    """The study, or population, in a directory. UsageError if there is none."""
+    """Open the study, or population, in a directory. UsageError if there is none."""
     return Study(Path(directory))
 
 
 def load_agent(path: str | Path, trial: int | None = None, seed: int | None = None) -> Agent:
-    """A trained policy: `agent(observation)` gives the action, also for a batch of observations. Nothing but numpy acts in it.
+    """Load a trained policy: `agent(observation)` gives the action, also for a batch of observations. Nothing but numpy acts in it.
 
     path: a .safetensors file, or the directory of a study or of a single run. trial: of a study, by default its best. seed: of
     the trial's, by default the one with the best return. UsageError if there is no such agent.
@@ -83,7 +83,7 @@ def load_agent(path: str | Path, trial: int | None = None, seed: int | None = No
 
 
 class Study:
-    """A study as its directory holds it when it is first asked for anything; `refresh` looks again."""
+    """A study as its directory holds it when it is opened; `refresh` reads it again."""
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -145,7 +145,7 @@ class Study:
         return self.record.confirmation
 
     def curve(self, trial: int) -> LearningCurve:
-        """The learning curve of a trial. HyperlaxError if there is no such trial, or nothing of it on disk."""
+        """Return the learning curve of a trial. HyperlaxError if the study does not have it, or nothing of it is on disk."""
         from hyperlax.analysis.curves import read_curves
 
         record = next((one for one in self._opened.record.trials if one.number == trial), None)

@@ -25,7 +25,7 @@ from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import apply, dotted
 from hyperlax.space import Categorical, LogUniform
-from hyperlax.study import agents, live, population
+from hyperlax.study import agents, opened, population
 from hyperlax.study.agents import find_agent
 from hyperlax.study.observer import Pages
 from hyperlax.study.opened import open_study
@@ -103,7 +103,7 @@ class Run:
 def _no_importances():
     """They take most of a run's time, and are tested where studies are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live, "importances", lambda trials, objectives: {})
+        patch.setattr(opened, "importances", lambda trials, objectives: {})
         yield
 
 
@@ -328,7 +328,7 @@ def test_only_what_can_change_while_weights_are_kept_is_explored(tmp_path):
         ({"quantile": 0.6}, "--quantile needs a share above 0 and at most 0.5, got 0.6"),
         ({"explore": "walk"}, '--explore needs one of perturb, resample, pb2, got "walk".'),
         ({"total_timesteps": 3}, "--total-timesteps 3 is less than one step for each of --num-intervals 4"),
-        ({"seed": -1}, "--seed needs a whole number from 0 to 2147483647"),
+        ({"seed": -1}, "--seed needs a whole number from 0 to 2147483647, got -1"),
     ],
 )
 def test_arguments_that_cannot_run_are_refused(tmp_path, changes, words):

@@ -74,7 +74,7 @@ class PlayOptions:
 
 
 def export(given: Given) -> int:
-    """The trials in a file."""
+    """Write the trials to a file."""
     from hyperlax.analysis.export import default_path, write_export
     from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file
@@ -99,7 +99,7 @@ def export(given: Given) -> int:
 
 
 def delete(given: Given) -> int:
-    """The files of a study."""
+    """Delete the files of a study."""
     from hyperlax.analysis.plots import PLOTS
     from hyperlax.config.stored import named_directory
     from hyperlax.study.deletion import delete as remove

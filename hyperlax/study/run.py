@@ -30,10 +30,12 @@ from hyperlax.study.directory import StudyDirectory, study_directory
 from hyperlax.study.limits import Limits
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, Training, tell
+from hyperlax.study.projection import finished_trials
 from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.running import validate
 from hyperlax.study.search_trials import SearchTrials
-from hyperlax.study.state import StudyState, finished_trials, is_pooled, lanes_of, open_state
+from hyperlax.study.simulated_schedule import is_pooled, lanes_of
+from hyperlax.study.state import StudyState, open_state
 from hyperlax.study.stopping import Stop
 from hyperlax.study.study_run import Equipment, StudyRun, refuse_existing
 from hyperlax.study.summary import print_end

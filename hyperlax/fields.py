@@ -15,7 +15,7 @@ from typing import Any
 
 from hyperlax.errors import UsageError, nearest
 from hyperlax.hyperparams import ACTIVATIONS, AlgorithmConfig, Rule
-from hyperlax.space import Categorical, Distribution, DistributionError, Numeric
+from hyperlax.space import DISTRIBUTIONS, Categorical, Distribution, DistributionError, Numeric
 
 PREFIX = "algorithm"
 
@@ -154,7 +154,8 @@ def check_distribution(
         _check_kind(name, field, distribution, where, write)
         produced = list(distribution.bounds())
     else:
-        raise UsageError(f"{where}: {name}: {type(distribution).__name__} is no distribution of hyperlax.space.")
+        found = type(distribution).__name__
+        raise UsageError(f"{where}: {name} needs a distribution ({', '.join(DISTRIBUTIONS)}), got a {found}.")
     for value in produced:
         problem = field.problem(value)
         if problem:

@@ -195,7 +195,7 @@ def _checked_config(config: Any, where: str) -> ExperimentConfig:
         length = config.run_lengths.get(key) if isinstance(config.run_lengths, Mapping) else None
         if not isinstance(length, RunLength):
             raise UsageError(
-                f"{where}: run_lengths needs a RunLength for each of {', '.join(RUN_LENGTHS)}; {key} is none."
+                f"{where}: run_lengths needs a RunLength for each of {', '.join(RUN_LENGTHS)}, got {length!r} for {key}."
             )
     return ExperimentConfig(apply(config.algorithm, dotted(config.algorithm), where), config.run_lengths)
 

@@ -229,7 +229,7 @@ def test_a_recipe_without_its_functions_is_refused(folder):
 
 def test_run_lengths_are_checked(folder):
     edit(folder, ('"quick"', '"fast"'))
-    refused("run_lengths needs a RunLength for each of quick, default, long; quick is none")
+    refused("run_lengths needs a RunLength for each of quick, default, long, got None for quick")
     edit(folder, ("total_timesteps=4_000", "total_timesteps=0"))
     refused("RunLength needs total_timesteps to be a whole number of at least 1, got 0")
     with pytest.raises(UsageError, match="at least one step per evaluation"):

@@ -102,7 +102,7 @@ def list_studies(given: Given) -> int:
 
 
 def _root_of_studies(given: str) -> Path:
-    """A directory, as typed. UsageError if it is none; `Path` takes an empty name for the working directory."""
+    """Return a directory, as typed. UsageError if it is not one; `Path` takes an empty name for the working directory."""
     from hyperlax.files import is_too_long
 
     root, advice = Path(given), "Give the --output-root of studies."

@@ -24,7 +24,7 @@ FRAMES_A_SECOND = 25
 
 
 def evaluate_agent(agent: Agent, environment: Environment, episodes: int, seed: int) -> Evaluation:
-    """Undiscounted returns over so many episodes, whose beginnings follow from the seed."""
+    """Return the undiscounted returns of some episodes, which begin as the seed decides."""
     arrays = {name: jnp.asarray(array) for name, array in agent.arrays.items()}
 
     def play(key: jax.Array) -> Evaluation:

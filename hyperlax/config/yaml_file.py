@@ -34,9 +34,9 @@ class Entry:
 
 
 def read_entries(path: str, rename: Callable[[str], str]) -> dict[str, Entry]:
-    """The entries of the mapping that a file holds, in its order. rename: the one spelling of a name that has several.
+    """Return the entries of the mapping that a file holds, in its order. rename: the one spelling of a name that has several.
 
-    UsageError, naming file and line, for what cannot be read, is no mapping, or has a name twice.
+    UsageError, naming file and line, if it cannot be read, is not a mapping, or has a name twice.
     """
     text = _text(path)
     try:
@@ -69,7 +69,7 @@ def _entries(node: yaml.MappingNode, path: str, rename: Callable[[str], str] = s
     for key, value in node.value:
         where = f"{path}:{key.start_mark.line + 1}"
         if not isinstance(key, yaml.ScalarNode):
-            raise UsageError(f"{where}: a name is text, no list and no mapping.")
+            raise UsageError(f"{where}: a name is a text, not a list or a mapping.")
         if key.value == "<<":
             raise UsageError(f"{where}: `<<` is not read here. Write the entries out.")
         name = rename(key.value)
@@ -101,7 +101,7 @@ def _items(nodes: Iterable[yaml.Node], path: str) -> list[Any]:
     for node in nodes:
         if isinstance(node, yaml.MappingNode):
             where = f"{path}:{node.start_mark.line + 1}"
-            raise UsageError(f"{where}: a list holds numbers, texts, true, false or lists, and no mapping.")
+            raise UsageError(f"{where}: a list holds numbers, texts, true, false or lists, not a mapping.")
         found.append(_value(node, path))
     return found
 

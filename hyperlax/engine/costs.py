@@ -159,7 +159,7 @@ class Costs:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             return {device: _checked(memory) for device, memory in content[LAYOUT].items()}
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            log.warning("%s cannot be read (%r): costs are measured anew.", self._path, error)
+            log.warning("%s cannot be read (%r): costs are measured again.", self._path, error)
             return {}
 
 

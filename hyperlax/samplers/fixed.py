@@ -39,7 +39,7 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 MOST_LISTED = 16
 """Different whole numbers up to which a column's values are choices: each may need a program of its own."""
 ORDERS_OF_MAGNITUDE = 100
-"""A column of positive numbers whose largest is so many times its smallest is logarithmic."""
+"""A column of positive numbers whose largest is at least this many times its smallest is logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class FixedSampler:
         return [Suggestion(self.space.encode(dotted(row)), {}) for row in self.rows[start : start + count]]
 
     def state(self) -> None:
-        """Return None: there is no state."""
+        """Return None: nothing has to be kept."""
 
 
 def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) -> Presampled:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.errors import UsageError
-from hyperlax.files import replacing, write_json
-from hyperlax.reading import DAMAGED, read_json
+from hyperlax.files import PUT_BACK, decode, replacing, write_json
 
 FORMAT = "hyperlax agent 1"
 ARRAYS, ABOUT = ".safetensors", ".json"
@@ -118,19 +117,19 @@ def load_agent(path: Path, seed: int | None = None) -> Agent:
     from safetensors.numpy import load
 
     file, description = agent_files(path.with_suffix("") if path.suffix in (ARRAYS, ABOUT) else path)
-    about = read_json(description)
-    if not isinstance(about, dict) or about.get("format") != FORMAT or not all(name in about for name in _NEEDED):
-        raise UsageError(f"{description}: does not describe an agent. {DAMAGED}")
+    about = decode(description, dict[str, Any])
+    if about.get("format") != FORMAT or not all(name in about for name in _NEEDED):
+        raise UsageError(f"{description}: does not describe an agent. {PUT_BACK}")
     try:
         arrays = load(file.read_bytes())
     except OSError as error:
         raise UsageError(f"{file}: cannot be read ({error.strerror}).") from error
     except SafetensorError as error:
-        raise UsageError(f"{file}: is not a safetensors file ({error}). {DAMAGED}") from error
+        raise UsageError(f"{file}: is not a safetensors file ({error}). {PUT_BACK}") from error
     if "head.kernel" not in arrays:
-        raise UsageError(f"{file}: holds no policy. {DAMAGED}")
+        raise UsageError(f"{file}: holds no policy. {PUT_BACK}")
     if not _fit(about, arrays):
-        raise UsageError(f"{description}: does not describe the agent in {file.name}. {DAMAGED}")
+        raise UsageError(f"{description}: does not describe the agent in {file.name}. {PUT_BACK}")
     seeds = len(arrays["head.kernel"])
     chosen = about["seed"] if seed is None else seed
     if not isinstance(chosen, int) or not 0 <= chosen < seeds:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperlax.config.option import HIDDEN, Given, Option, options_of
 from hyperlax.config.options import SearchOptions
-from hyperlax.errors import HyperlaxError, OptionError, UsageError
+from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError
 
 if TYPE_CHECKING:
     import pandas
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from hyperlax.agent import Agent
     from hyperlax.analysis.curves import LearningCurve
     from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
-
-INTERRUPTED = (130, 143)
 
 
 def search(recipe: str | None = None, environment: str | None = None, **options: Any) -> Study:
@@ -60,7 +58,7 @@ def search(recipe: str | None = None, environment: str | None = None, **options:
 
     with _told():
         status, directory = run(_given({"recipe": recipe, "environment": environment, **options}))
-    if status in INTERRUPTED:
+    if status in STOPPED:
         raise KeyboardInterrupt
     if status:
         raise HyperlaxError(f"{directory}: the search failed; what it printed says why.")
@@ -68,12 +66,12 @@ def search(recipe: str | None = None, environment: str | None = None, **options:
 
 
 def open_study(directory: str | Path) -> Study:
-    """Return the study, or population, in a directory. UsageError if it holds neither."""
+    """Open the study, or population, in a directory. UsageError if there is none."""
     return Study(Path(directory))
 
 
 def load_agent(path: str | Path, trial: int | None = None, seed: int | None = None) -> Agent:
-    """Return a trained policy: `agent(observation)` gives the action, also for a batch of observations. It needs numpy only.
+    """Load a trained policy: `agent(observation)` gives the action, also for a batch of observations. Nothing but numpy acts in it.
 
     path: a .safetensors file, or the directory of a study or of a single run. trial: of a study, by default its best. seed: of
     the trial's, by default the one with the best return. UsageError if the agent does not exist.
@@ -85,7 +83,7 @@ def load_agent(path: str | Path, trial: int | None = None, seed: int | None = No
 
 
 class Study:
-    """A study as its directory holds it when it is first asked for anything; `refresh` looks again."""
+    """A study as its directory holds it when it is opened; `refresh` reads it again."""
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -147,7 +145,7 @@ class Study:
         return self.record.confirmation
 
     def curve(self, trial: int) -> LearningCurve:
-        """Return the learning curve of a trial. HyperlaxError if the trial does not exist, or nothing of it is on disk."""
+        """Return the learning curve of a trial. HyperlaxError if the study does not have it, or nothing of it is on disk."""
         from hyperlax.analysis.curves import read_curves
 
         record = next((one for one in self._opened.record.trials if one.number == trial), None)

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and numbers that read back exactly.
+"""Files that are either whole or not there, numbers that read back exactly, and JSON read into types.
 
 Every write goes to a temporary name in the same directory, is flushed to disk and renamed: after `kill -9` or on a full disk a
 reader finds the old file or the new one, never half of one.
@@ -15,12 +15,17 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
+import msgspec
 import numpy as np
 
 from hyperlax.errors import UsageError
 
+T = TypeVar("T")
+
+PUT_BACK = "It was changed or damaged; put back the file that Hyperlax wrote."
+"""The fix for a file that only Hyperlax writes."""
 MOST_OF_A_NAME = 100
 """Bytes of it in that of its temporary file, to whose name Optuna adds 48 for a lock."""
 
@@ -116,6 +121,47 @@ def write_json(path: Path, value: Any) -> None:
 def json_text(value: Any) -> str:
     """A value as `write_json` writes it, with the same errors."""
     return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_plain) + "\n"
+
+
+def decode(path: Path, kind: type[T], fix: str = PUT_BACK) -> T:
+    """Read a JSON file into a type, for example a dataclass or `dict[str, int]`.
+
+    Args:
+      path: The file; it may begin with a byte order mark.
+      kind: What the file must hold. `object` takes every JSON.
+      fix: What a user does about a file that holds something else, in a sentence.
+
+    Raises:
+      UsageError: It cannot be read, is not JSON (NaN and Infinity are not), or is not of this type.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: cannot be read as JSON: {error}.") from error
+    return convert(value, kind, str(path), fix)
+
+
+def convert(value: Any, kind: type[T], where: str, fix: str = PUT_BACK) -> T:
+    """Return a value that was read from JSON as a type. Whole numbers serve as floats; nothing else is converted.
+
+    Raises:
+      UsageError: Beginning with `where`, if it is not of this type.
+
+    >>> convert([1, 2], tuple[float, ...], "study.json")
+    (1.0, 2.0)
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{where}: cannot be read ({error}). {fix}") from error
+    except RecursionError as error:
+        raise UsageError(f"{where}: cannot be read (nested too deeply). {fix}") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

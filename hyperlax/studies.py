@@ -26,15 +26,13 @@ from hyperlax.config.stored import (
     read_stored,
 )
 from hyperlax.envs.recipes import check_acts
-from hyperlax.errors import HyperlaxError, OptionError, UsageError
+from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError
 from hyperlax.fields import TogetherError
-from hyperlax.output import heard
 from hyperlax.recipe import Recipe, available, load, searching
+from hyperlax.study.reporters import safe
 
 if TYPE_CHECKING:
     from hyperlax.config.study_file import StudyFile
-
-INTERRUPTED = (130, 143)
 
 
 @dataclass(frozen=True)
@@ -127,12 +125,12 @@ def in_turn(studies: Sequence[PlannedStudy], run: Callable[[PlannedStudy], int],
     stream: where the last line goes, which says of several studies which ended how.
     """
     ended: dict[str, int] = {}
-    stream = heard(stream)
+    stream = safe(stream)
     for number, study in enumerate(studies, start=1):
         if len(studies) > 1:
             print(f"Study {number} of {len(studies)}: {study.file}, in {study.directory}.", file=stream, flush=True)
         ended[study.file] = _status(study, run)
-        if ended[study.file] in INTERRUPTED:
+        if ended[study.file] in STOPPED:
             break
     if len(studies) > 1:
         print(_summary([study.file for study in studies], ended), file=stream)
@@ -212,33 +210,28 @@ def _run(study: PlannedStudy) -> int:
 
         return print_plan(options, study.recipe, directory)
     from hyperlax.analysis.pages import write_pages
-    from hyperlax.study.observer import Pages
-    from hyperlax.study.progress import Progress, ProgressLine
+    from hyperlax.study.observer import Observer, Pages
+    from hyperlax.study.reporters import reporter, run_in_json
     from hyperlax.study.run import run_study
-    from hyperlax.study.shown import Silent, in_json
-    from hyperlax.study.stopping import Stop
-    from hyperlax.study.tracking import Tracking
-    from hyperlax.tracking import tracker_of
+    from hyperlax.tracking.mlflow import mlflow_observers
 
-    tracker, stop = tracker_of(options, study.directory, study.is_new), Stop()
+    place = (options.track, options.tracking_uri, options.tracking_experiment, options.study_name)
+    tracking = mlflow_observers(*place, study.directory, is_new=study.is_new)
 
-    def run(show: Callable[..., Progress]) -> int:
-        tracking = Tracking(tracker, study.directory, stop)
-        observers = [ProgressLine(show), Pages(tracking.after(write_pages)), tracking]
-        return run_study(
-            options, study.recipe, directory, observers=observers, retry_failed=options.retry_failed, stop=stop
-        )
+    def run(*shown: Observer) -> int:
+        observers = [*shown, Pages(write_pages), *tracking]
+        return run_study(options, study.recipe, directory, observers=observers, retry_failed=options.retry_failed)
 
     if options.json:
-        return in_json(run, study.directory)
-    return run(Silent if options.quiet else Progress)
+        return run_in_json(run, study.directory)
+    return run() if options.quiet else run(reporter())
 
 
 def _planned(file: StudyFile, given: Given) -> PlannedStudy:
     """Return the study of a file, checked."""
     from hyperlax.config.first_trials import first_trials
     from hyperlax.study.directory import refuse_running, study_directory
-    from hyperlax.study.run import refuse_existing
+    from hyperlax.study.study_run import refuse_existing
 
     with _told(file, given, "algo_and_network_config"):
         recipe = load_recipe({**file.given, **given})
@@ -290,7 +283,7 @@ def _status(study: PlannedStudy, run: Callable[[PlannedStudy], int]) -> int:
     try:
         return run(study)
     except HyperlaxError as error:
-        print(f"hyperlax: {study.file}: {error}", file=heard(sys.stderr))
+        print(f"hyperlax: {study.file}: {error}", file=safe(sys.stderr))
         return error.exit_code
 
 
@@ -302,8 +295,8 @@ def _summary(files: Sequence[str], ended: dict[str, int]) -> str:
     """
     words = {
         "Ended without an error": [file for file, status in ended.items() if status == 0],
-        "Failed": [file for file, status in ended.items() if status not in (0, *INTERRUPTED)],
-        "Interrupted": [file for file, status in ended.items() if status in INTERRUPTED],
+        "Failed": [file for file, status in ended.items() if status not in (0, *STOPPED)],
+        "Interrupted": [file for file, status in ended.items() if status in STOPPED],
         "Not begun": [file for file in files if file not in ended],
     }
     return " ".join(f"{how}: {', '.join(which)}." for how, which in words.items() if which)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.study.record import StudyRecord
-from hyperlax.tracking.mlflow_tracker import MlflowTracker
+from hyperlax.tracking.mlflow import MlflowWriter
 from hyperlax.tracking.place import place_of
 from tests.study_cases import Case
 
@@ -53,10 +53,10 @@ class Seen:
         }
 
 
-def tracker(store: str, experiment: str, root: Path, is_new: bool = False) -> MlflowTracker:
+def tracker(store: str, experiment: str, root: Path, is_new: bool = False) -> MlflowWriter:
     place = place_of("mlflow", store, experiment, "test_study", root, is_new)
     assert place is not None
-    return MlflowTracker(place)
+    return MlflowWriter(place)
 
 
 def tracked(store: str, experiment: str, path: Path, **arguments: Any) -> Case:

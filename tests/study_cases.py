@@ -29,10 +29,10 @@ from hyperlax.space import (
 from hyperlax.study.maintenance import invalidate, repair
 from hyperlax.study.observer import Observer, Pages
 from hyperlax.study.record import StudyRecord
+from hyperlax.study.reporters import reporter
 from hyperlax.study.run import print_plan, run_study
-from hyperlax.study.stopping import Stop
-from hyperlax.study.tracking import Tracker, Tracking
 from hyperlax.study.training import local_backend
+from hyperlax.tracking.mlflow import MlflowObserver, Writer
 from tests.fake_backend import FakeBackend
 
 MIXED: dict[str, Distribution] = {
@@ -108,7 +108,7 @@ class Case:
     """One study in one directory, started and resumed. pages: the records that the analysis got, with their directories.
 
     recipe: by default SAC with the search space. write_pages: what makes pages, by default nothing but notes that it was called.
-    confirmer: makes the backend of the confirmation. tracker: follows every run of it from now on. observers: told as well.
+    confirmer: makes the backend of the confirmation. tracker: writes every run of it from now on. observers: told as well.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Case:
         recipe: Recipe | None = None,
         write_pages: Callable[[StudyRecord, Any], None] | None = None,
         confirmer: Callable[..., Backend] = local_backend,
-        tracker: Tracker | None = None,
+        tracker: Writer | None = None,
         observers: Sequence[Observer] = (),
         **arguments: Any,
     ):
@@ -190,13 +190,13 @@ class Case:
         retry_failed: bool = False,
     ) -> int:
         arguments = arguments_of(self.root, **{**self.arguments, **changes})
-        make, stop = making(backend or FakeBackend()), Stop()
+        make = making(backend or FakeBackend())
 
         def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
             return (self.confirmer if config.is_confirmation else make)(config, checkpoints)
 
-        tracking = Tracking(self.tracker, self.directory, stop)
-        observers = [*self.observers, Pages(tracking.after(self.write_pages)), tracking]
+        tracking = [MlflowObserver(self.tracker)] if self.tracker else []
+        observers = [reporter(), *self.observers, Pages(self.write_pages), *tracking]
         return run_study(
             arguments,
             self.recipe,
@@ -204,5 +204,4 @@ class Case:
             make_backend=make_backend,
             observers=observers,
             retry_failed=retry_failed,
-            stop=stop,
         )

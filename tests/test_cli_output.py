@@ -15,7 +15,7 @@ import pytest
 
 from hyperlax import cli
 from hyperlax.cli import commands
-from hyperlax.output import Heard
+from hyperlax.study.reporters import SafeStream
 from tests.desk import ROOT
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
@@ -88,23 +88,20 @@ def test_a_terminal_that_goes_away_takes_no_study_with_it(tmp_path, monkeypatch)
 
 
 def test_an_output_on_a_full_disk_is_logged_once_and_a_reader_who_left_is_not(caplog):
-    for stream in (Heard(Left()), Heard(Left(errno.ENOSPC))):
+    for stream in (SafeStream(Left()), SafeStream(Left(errno.ENOSPC))):
         print("a", file=stream, flush=True)
         print("b", file=stream, flush=True)
     assert [record.getMessage() for record in caplog.records] == [
-        "The output cannot be written (No space left on device). The run goes on without it."
+        "The output cannot be written (No space left on device). The run continues without it."
     ]
 
 
 SEARCH = """
 import sys
+import pytest
 from hyperlax import cli
-from hyperlax.study import run as runs
-from tests.fake_backend import FakeBackend
-run = runs.run_study
-runs.run_study = lambda arguments, recipe, where, **more: run(
-    arguments, recipe, where, FakeBackend(fail={fail}), lambda record, directory: None, **more
-)
+from tests.fake_backend import train_with_fakes
+train_with_fakes(pytest.MonkeyPatch(), pages=False, fail={fail})
 words = "optuna-hp-search --algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 12 --num-seeds 2"
 words += " --total-timesteps 500 --num-evaluations 5 --no-default-trial --output-root"
 sys.exit(cli.main([*words.split(), {root!r}, *{more!r}]))

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyperlax.analysis.pages import write_pages
-from hyperlax.analysis.plots import PLOTS
 from hyperlax.cli import main
-from hyperlax.study import deletion
 from tests.fake_backend import FakeBackend
 from tests.faults.disk import Disk, writing_to
 from tests.faults.test_forbidden import as_a_user
@@ -99,10 +97,6 @@ def test_a_front_and_a_population_leave_nothing(tmp_path):
         assert main(["report", str(directory)]) == 0
         assert main(["delete", str(directory), "--yes"]) == 0
         assert not directory.exists()
-
-
-def test_every_plot_is_known():
-    assert sorted(plot.name for plot in PLOTS) == sorted(deletion.PLOTS)
 
 
 def test_the_content_of_a_link_inside_stays(directory, tmp_path):

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from hyperlax.analysis.tables import BEST_FILE, PARETO_FILE, write_best
+from hyperlax.analysis.tables import write_best
+from hyperlax.study.directory import BEST_FILE, PARETO_FILE
 from tests.desk import finished_study, hyperlax, optuna_trials, search, study_of
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from hyperlax import files
-from hyperlax.files import read_csv, write_csv, write_json, write_text
+from hyperlax.errors import UsageError
+from hyperlax.files import decode, read_csv, write_csv, write_json, write_text
 
 
 def test_every_float_reads_back_exactly(tmp_path):
@@ -79,3 +81,42 @@ def test_a_file_is_on_disk_before_it_has_its_name_and_its_name_before_the_write_
     path = tmp_path / "a.txt"
     write_text(path, "text")
     assert done == [path.stat().st_ino, "renamed", tmp_path.stat().st_ino]
+
+
+@dataclass(frozen=True)
+class Saved:
+    name: str
+    sizes: tuple[int, ...]
+    rate: float | None = None
+
+
+def test_json_is_read_into_a_type(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('\ufeff{"name": "a", "sizes": [64, 32], "rate": 1, "more": true}\n\n')
+    assert decode(path, Saved) == Saved("a", (64, 32), 1.0)
+    assert decode(path, dict[str, object])["sizes"] == [64, 32]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read (No such file or directory)."),
+        ("", "cannot be read as JSON: Expecting value: line 1 column 1 (char 0)."),
+        ('{"name": NaN}', "cannot be read as JSON: NaN is not a number of JSON."),
+        ("[" * 100_000, "cannot be read as JSON: maximum recursion depth exceeded"),
+        ("1" * 5000, "cannot be read as JSON: Exceeds the limit"),
+        ("[]", "cannot be read (Expected `object`, got `array`). Put it back."),
+        ('{"name": "a"}', "cannot be read (Object missing required field `sizes`). Put it back."),
+        (
+            '{"name": "a", "sizes": [true]}',
+            "cannot be read (Expected `int`, got `bool` - at `$.sizes[0]`). Put it back.",
+        ),
+    ],
+)
+def test_a_damaged_json_file_is_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "a.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError) as refused:
+        decode(path, Saved, "Put it back.")
+    assert str(refused.value).startswith(f"{path}: {message}") and "\n" not in str(refused.value)

@@ -11,8 +11,8 @@ import pytest
 
 from hyperlax.analysis.curves import read_curves
 from hyperlax.analysis.pages import write_pages
-from hyperlax.study.tracking import Tracker
-from hyperlax.tracking.place import PLACE_FILE
+from hyperlax.study.directory import TRACKING
+from hyperlax.tracking.mlflow import Writer
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.mlflow_store import Seen, tracked, tracker, with_trials
@@ -87,7 +87,7 @@ def test_a_study_that_goes_on_keeps_its_run(store, tmp_path):
 def test_a_study_that_was_not_tracked_can_be_from_then_on(store, tmp_path):
     case = Case(tmp_path, n_trials=12)
     assert case.start(FakeBackend(fail={5: "loss is nan"})) == 0
-    assert not (case.directory / PLACE_FILE).exists()
+    assert not (case.directory / TRACKING).exists()
     case.tracker = tracker(store, "late", case.directory)
     runner = FakeBackend()
     assert case.resume(runner) == 0 and runner.trained == []
@@ -162,7 +162,7 @@ def test_several_objectives_and_pruned_trials(store, tmp_path):
 def test_the_database_is_the_one_that_was_asked_for(store, tmp_path):
     path = Path(store.removeprefix("sqlite:///"))
     record = with_trials(study(tmp_path / "study", [3.0]))
-    follower: Tracker = tracker(store, "beside", record.directory)
+    follower: Writer = tracker(store, "beside", record.directory)
     follower.end(record, 0)
     with closing(sqlite3.connect(path)) as connection:
         ((location,),) = connection.execute("SELECT artifact_location FROM experiments WHERE name = 'beside'")

@@ -14,10 +14,11 @@ import pytest
 import sqlalchemy
 
 from hyperlax.errors import HyperlaxError
+from hyperlax.study.directory import TRACKING
 from hyperlax.study.record import StudyRecord
-from hyperlax.tracking import mlflow_tracker
-from hyperlax.tracking.mlflow_tracker import MlflowTracker
-from hyperlax.tracking.place import PLACE_FILE, Place, place_of
+from hyperlax.tracking import mlflow
+from hyperlax.tracking.mlflow import MlflowWriter
+from hyperlax.tracking.place import Place, place_of
 from tests.made_up_studies import study
 from tests.mlflow_store import Seen, tracked, tracker, with_trials
 from tests.study_cases import Case, Killed
@@ -49,18 +50,18 @@ class Dying:
 
 def deaths(store: str, record: StudyRecord, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, bool]]:
     """Experiments in which a process died at each of its calls in turn, and whether it did the call that it died at."""
-    connect = mlflow_tracker._connect
+    connect = mlflow._connect
     for is_done in (False, True):
         for at in range(1000):
             name, survived = f"died {at} {is_done}", False
-            monkeypatch.setattr(mlflow_tracker, "_connect", lambda p, a=at, d=is_done: Dying(connect(p), a, d))
-            record.directory.joinpath(PLACE_FILE).unlink(missing_ok=True)
+            monkeypatch.setattr(mlflow, "_connect", lambda p, a=at, d=is_done: Dying(connect(p), a, d))
+            record.directory.joinpath(TRACKING).unlink(missing_ok=True)
             try:
                 tracker(store, name, record.directory).end(record, 0)
                 survived = True
             except Killed:
                 pass
-            monkeypatch.setattr(mlflow_tracker, "_connect", connect)
+            monkeypatch.setattr(mlflow, "_connect", connect)
             yield name, survived
             if survived:
                 break
@@ -91,7 +92,7 @@ def test_points_whose_writer_died_are_not_written_again(store, tmp_path, monkeyp
     """It dies at its first tags, after the study's points, or at the end of its first trial, after the trial's."""
     uri, name = store if kind == "sqlite" else str(tmp_path / "mlruns"), f"once {written}"
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    record, connect = with_trials(study(tmp_path / "study", [3.0, 1.0])), mlflow_tracker._connect
+    record, connect = with_trials(study(tmp_path / "study", [3.0, 1.0])), mlflow._connect
 
     class DiesAfterPoints(Dying):
         def __getattr__(self, method: str) -> Any:
@@ -105,7 +106,7 @@ def test_points_whose_writer_died_are_not_written_again(store, tmp_path, monkeyp
             return instead[1] if method == instead[0] else getattr(self._client, method)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(mlflow_tracker, "_connect", lambda place: DiesAfterPoints(connect(place), 0, False))
+        patch.setattr(mlflow, "_connect", lambda place: DiesAfterPoints(connect(place), 0, False))
         tracker(uri, name, record.directory).end(record, 0)
     tracker(uri, name, record.directory).end(record, 0)
     tracker(uri, f"sound {written}", record.directory, is_new=True).end(record, 0)
@@ -116,7 +117,7 @@ def test_points_whose_writer_died_are_not_written_again(store, tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_a_fault_costs_nothing_and_what_it_left_out_is_written_later(store, tmp_path, monkeypatch, caplog):
-    connect, calls = mlflow_tracker._connect, iter(range(10_000))
+    connect, calls = mlflow._connect, iter(range(10_000))
 
     class Faulty(Dying):
         def __getattr__(self, name: str) -> Any:
@@ -127,13 +128,13 @@ def test_a_fault_costs_nothing_and_what_it_left_out_is_written_later(store, tmp_
     quiet = Case(tmp_path / "quiet", n_trials=24)
     assert quiet.start() == 0
     case = tracked(store, "faulty", tmp_path / "tracked", n_trials=24)
-    monkeypatch.setattr(mlflow_tracker, "_connect", lambda place: Faulty(connect(place), 0, False))
+    monkeypatch.setattr(mlflow, "_connect", lambda place: Faulty(connect(place), 0, False))
     with caplog.at_level(logging.WARNING):
         assert case.start() == 0
     assert case.told() == quiet.told()
     assert "MLflow could not be written: ConnectionError: the server is away." in caplog.text
     assert f"--resume-from {case.directory}" in caplog.text
-    monkeypatch.setattr(mlflow_tracker, "_connect", connect)
+    monkeypatch.setattr(mlflow, "_connect", connect)
     assert case.resume() == 0
     seen = Seen(store, "faulty")
     assert seen.numbers == list(range(24)) and seen.parent.info.status == "FINISHED"
@@ -177,13 +178,13 @@ def test_an_address_that_is_no_store_does_not_take_the_place_of_a_good_one(store
     path.write_bytes(b"this is no database" * 100)
     case = tracked(store, "kept", tmp_path / "studies", n_trials=4)
     assert case.start() == 0
-    before = (case.directory / PLACE_FILE).read_bytes()
+    before = (case.directory / TRACKING).read_bytes()
     case.tracker = tracker(f"sqlite:///{path}", "elsewhere", case.directory)
     assert case.resume(n_trials=8) == 0
-    assert (case.directory / PLACE_FILE).read_bytes() == before
+    assert (case.directory / TRACKING).read_bytes() == before
     place = place_of(None, None, None, "test_study", case.directory, False)
     assert place is not None
-    case.tracker = MlflowTracker(place)
+    case.tracker = MlflowWriter(place)
     assert case.resume(n_trials=8) == 0
     assert Seen(store, "kept").numbers == list(range(8))
 
@@ -193,14 +194,14 @@ def test_a_study_that_dies_as_its_parent_run_is_made_in_another_store_has_one_th
     store, tmp_path, monkeypatch, is_done
 ):
     """Of its calls the second makes the experiment, the fourth the run."""
-    record, connect, name = with_trials(study(tmp_path, [3.0, 1.0])), mlflow_tracker._connect, f"moved {is_done}"
+    record, connect, name = with_trials(study(tmp_path, [3.0, 1.0])), mlflow._connect, f"moved {is_done}"
     tracker(store, name, record.directory, is_new=True).end(record, 0)
-    before = (record.directory / PLACE_FILE).read_bytes()
+    before = (record.directory / TRACKING).read_bytes()
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(mlflow_tracker, "_connect", lambda place: Dying(connect(place), 3, is_done))
+        patch.setattr(mlflow, "_connect", lambda place: Dying(connect(place), 3, is_done))
         tracker(store, f"{name} there", record.directory).end(record, 0)
     assert len(Seen(store, f"{name} there").parents) == is_done
-    assert (record.directory / PLACE_FILE).read_bytes() == before
+    assert (record.directory / TRACKING).read_bytes() == before
     tracker(store, f"{name} there", record.directory).end(record, 0)
     seen = Seen(store, f"{name} there")
     assert seen.parent.info.status == "FINISHED" and seen.numbers == [0, 1]
@@ -215,12 +216,12 @@ def test_a_fault_shows_no_password(tmp_path, monkeypatch):
         raise ConnectionError(f"API request to {place.uri}/api failed")
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000")
-    monkeypatch.setattr(mlflow_tracker, "_connect", unreachable)
+    monkeypatch.setattr(mlflow, "_connect", unreachable)
     record = study(tmp_path, [3.0])
     place = place_of("mlflow", None, None, "test_study", record.directory, True)
     assert place is not None
     with pytest.raises(HyperlaxError) as raised:
-        MlflowTracker(place).follow(record)
+        MlflowWriter(place).follow(record)
     assert str(raised.value) == "API request to http://me:***@host:5000/api failed"
     assert raised.value.__suppress_context__
 

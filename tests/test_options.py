@@ -12,6 +12,8 @@ from hyperlax.config.checks import checked
 from hyperlax.config.option import HIDDEN, command_line, flags_of, options_of
 from hyperlax.config.options import (
     AGGREGATES,
+    EXPLORERS,
+    PRUNERS,
     PbtOptions,
     SearchOptions,
     SingleOptions,
@@ -25,6 +27,7 @@ from hyperlax.errors import OptionError, UsageError
 from hyperlax.metrics import AGGREGATES as FUNCTIONS
 from hyperlax.recipe import dotted, load
 from hyperlax.samplers.registry import SAMPLERS
+from hyperlax.schedulers import registry
 
 RECIPE = load("sac_mlp")
 GAMMA = "algorithm.hyperparam.gamma"
@@ -74,10 +77,9 @@ def test_every_declaration_is_whole():
     for kind in (SearchOptions, SweepOptions, SingleOptions, TrainOptions, PbtOptions):
         for option in options_of(kind).values():
             assert option.has(HIDDEN) or (option.help.endswith(".") or option.help.endswith("..."))
-            assert "default" not in option.help or "environments" not in option.help
             if option.default is not MISSING and not option.has(HIDDEN):
                 assert option.read(option.default) == option.default
-    assert tuple(FUNCTIONS) == AGGREGATES
+    assert (tuple(FUNCTIONS), tuple(registry.PRUNERS), tuple(registry.EXPLORERS)) == (AGGREGATES, PRUNERS, EXPLORERS)
 
 
 @pytest.mark.parametrize("kind", [SearchOptions, SweepOptions, SingleOptions, PbtOptions])

@@ -324,11 +324,11 @@ def test_only_what_can_change_while_weights_are_kept_is_explored(tmp_path):
     ("changes", "words"),
     [
         ({"population_size": 1}, "--population-size needs a whole number of at least 2, got 1"),
-        ({"num_intervals": 1}, "--num-intervals needs a whole number of at least 2, got 1"),
+        ({"num_intervals": 1}, "--num-intervals needs a whole number from 2 to 2147483647, got 1"),
         ({"quantile": 0.6}, "--quantile needs a share above 0 and at most 0.5, got 0.6"),
-        ({"explore": "walk"}, "--explore: nothing named 'walk'. Use perturb, resample, pb2."),
+        ({"explore": "walk"}, '--explore needs one of perturb, resample, pb2, got "walk".'),
         ({"total_timesteps": 3}, "--total-timesteps 3 is less than one step for each of --num-intervals 4"),
-        ({"seed": -1}, "--seed needs a whole number of at least 0"),
+        ({"seed": -1}, "--seed needs a whole number from 0 to 2147483647, got -1"),
     ],
 )
 def test_arguments_that_cannot_run_are_refused(tmp_path, changes, words):
@@ -361,7 +361,7 @@ def test_a_second_run_in_the_same_place_is_refused_with_the_command_that_goes_on
 def test_a_search_and_a_population_do_not_go_on_with_each_other(whole):
     with pytest.raises(UsageError, match="holds a population"):
         read_stored(whole.directory, "--resume-from")
-    with pytest.raises(UsageError, match="is of no population"):
+    with pytest.raises(UsageError, match="holds no population"):
         PbtOptions.from_json({"n_trials": 3}, "study.json")
     stored = whole.arguments.to_json()
     assert PbtOptions.from_json(stored, "study.json") == whole.arguments
@@ -371,14 +371,14 @@ def test_a_file_that_is_no_schedule_is_refused(whole, tmp_path):
     path = tmp_path / "pbt_schedule.json"
     stored = json.loads((whole.directory / "pbt_schedule.json").read_text())
     path.write_text(json.dumps({**stored, "schedule": []}))
-    with pytest.raises(UsageError, match="`schedule` is not what Hyperlax writes there"):
+    with pytest.raises(UsageError, match=r"`array` of length >= 1"):
         read_schedule(path)
     stored["schedule"][1]["hyperparams"][ACTOR_LR] = -1
     path.write_text(json.dumps(stored))
     with pytest.raises(UsageError, match="interval 1: algorithm.hyperparam.actor_lr needs"):
         configurations(read_schedule(path), SAC(), str(path))
     path.write_text("{}")
-    with pytest.raises(UsageError, match="lacks algo_and_network_config"):
+    with pytest.raises(UsageError, match="missing required field `algo_and_network_config`"):
         read_schedule(path)
 
 

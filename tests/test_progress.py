@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import threading
 import time
-from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import pytest
 
-from hyperlax.study.progress import AtWork, Progress, clock
+from hyperlax.study.batch_files import TrialEnd
+from hyperlax.study.observer import Training
+from hyperlax.study.progress import Progress, clock
+from hyperlax.study.reporters import LineReporter, TerminalReporter, reporter
 from tests.fake_backend import FakeBackend
-from tests.fake_pools import FakePools
+from tests.made_up_studies import study
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -25,136 +31,208 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_line_counts_trials_failures_and_the_best_so_far():
-    progress = Progress(10, "final_performance", "minimize", io.StringIO())
-    progress.finished(0, "COMPLETE", 3.0)
-    progress.finished(1, "FAIL", None)
-    progress.finished(2, "COMPLETE", -1.5)
-    assert progress.line().startswith("3/10 trials  best final_performance -1.5 (trial 2)  1 failed")
+P = TypeVar("P", bound=Progress)
+OBJECTIVE = "peak_performance"
+CLEAR, UP_AND_CLEAR, HIDES_THE_CURSOR = "\x1b[2K", "\x1b[1A\x1b[2K", "\x1b[?25l"
 
 
-def test_the_time_left_follows_from_steps_where_their_number_is_known(monkeypatch):
-    """Not from trials: those that share a batch end together. And preparing programs is no part of either rate."""
-    now = [0.0]
-    monkeypatch.setattr("hyperlax.study.progress.time.monotonic", lambda: now[0])
-    with Progress(4, "peak_performance", "maximize", io.StringIO()) as progress:
-        progress.expect(4_000)
-        now[0] = 20.0
-        progress.stepped(400)
-        now[0] = 30.0
-        progress.stepped(400)
-        assert progress.line() == "0/4 trials  40 steps/s  0:30  1:20 left"
-        for number in range(4):
-            progress.finished(number, "COMPLETE", 1.0)
-        assert "left" not in progress.line()
+def end(number: int, state: str = "COMPLETE", value: float | None = None, objective: str = OBJECTIVE) -> TrialEnd:
+    return TrialEnd(number, state, "", {} if value is None else {objective: value})
 
 
-def test_where_trials_may_be_pruned_the_time_left_follows_from_trials(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("hyperlax.study.progress.time.monotonic", lambda: now[0])
-    with Progress(4, "peak_performance", "maximize", io.StringIO()) as progress:
-        progress.stepped(100)
-        now[0] = 30.0
-        progress.finished(0, "PRUNED", None)
-        assert progress.line().endswith("0:30  1:30 left")
+def training(total: int, steps: int | None = None, lanes: int | None = None, at_work: tuple[int, int] = (0, 0)) -> Any:
+    """at_work: lanes that hold a trial, and those of them whose program is being prepared."""
+    return Training(
+        "search", total, steps, lanes, cast(Any, SimpleNamespace(occupied=at_work[0], preparing=at_work[1]))
+    )
 
 
-def test_on_a_terminal_one_line_is_rewritten_and_logs_go_above_it():
-    terminal = Terminal()
-    with Progress(10, "peak_performance", "maximize", terminal) as progress:
-        progress.draw()
-        logging.getLogger("hyperlax.test").warning("trial 4: diverged")
-        progress.batch_ended()
-        progress.draw()
-    assert "\n" in terminal.getvalue() and terminal.getvalue().count("\n") == 1
-    assert "\r\x1b[Ktrial 4: diverged\n\r\x1b[K0/10 trials" in terminal.getvalue()
-
-
-def test_preparing_programs_is_no_part_of_the_steps_per_second(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("hyperlax.study.progress.time.monotonic", lambda: now[0])
-    progress = Progress(4, "peak_performance", "maximize", io.StringIO())
-    with progress.batch(2) as report:
-        now[0] = 60.0
-        report(0)
-        assert progress.steps_per_second() is None
-        now[0] = 61.0
-        report(500)
-        now[0] = 62.0
-        report(500)
-        assert progress.steps_per_second() == 500
-
-
-@pytest.fixture
-def ordinary(monkeypatch) -> Progress:
-    """A line with everything in it, after 83 seconds."""
-    now = [0.0]
-    monkeypatch.setattr("hyperlax.study.progress.time.monotonic", lambda: now[0])
-    progress = Progress(100, "peak_performance", "maximize", Terminal())
-    progress.expect(1_000_000)
-    progress.stepped(0)
-    now[0] = 83.0
-    for number, (state, value) in enumerate([("COMPLETE", 499.123), ("FAIL", None), ("PRUNED", None)]):
-        progress.finished(number, state, value)
-    progress.ask(lambda: AtWork(3, 1, 8))
-    progress.stepped(200_000)
+def begun(progress: P, what: Training, objective: str = OBJECTIVE, direction: str = "maximize") -> P:
+    """Told of a study without trials, and of a training."""
+    record: Any = SimpleNamespace(objectives={objective: direction}, arguments={}, trials=[])
+    progress.study_started(lambda: record)
+    progress.training_started(what)
     return progress
 
 
-def test_all_that_there_is_to_say_is_on_one_line(ordinary):
-    assert ordinary.line() == (
-        "3/100 trials  best peak_performance 499.123 (trial 0)  1 pruned  1 failed  3/8 lanes  2,410 steps/s  "
-        "preparing programs  1:23  5:32 left"
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, to be set."""
+    times = [0.0]
+    monkeypatch.setattr("hyperlax.study.progress.time.monotonic", lambda: times[0])
+    return times
+
+
+def test_the_line_counts_trials_failures_and_the_best_so_far():
+    progress = begun(Progress(), training(10), "final_performance", "minimize")
+    ends = [("COMPLETE", 3.0), ("FAIL", None), ("COMPLETE", -1.5)]
+    progress.trials_ended([end(n, state, value, "final_performance") for n, (state, value) in enumerate(ends)])
+    assert progress.line().startswith("3/10 trials  best final_performance -1.5 (trial 2)  1 failed")
+
+
+def test_a_study_that_is_resumed_counts_what_it_holds_and_its_best(tmp_path):
+    record = study(tmp_path, [3.0, 1.0, 20.0, 4.0], failed={1})
+    progress = Progress()
+    progress.study_started(lambda: record)
+    progress.training_started(training(10))
+    assert progress.line().startswith(f"4/10 trials  best {next(iter(record.objectives))} 20 (trial 2)  1 failed")
+    progress.training_started(replace(training(3), task="confirmation"))
+    progress.trials_ended([end(2, value=99.0)])
+    assert progress.line().startswith("1/3 trials") and "best" not in progress.line()
+
+
+def test_a_trial_that_violates_a_constraint_is_never_the_best():
+    progress = Progress()
+    record: Any = SimpleNamespace(
+        objectives={OBJECTIVE: "maximize"}, arguments={"constraints": ["num_parameters <= 10"]}, trials=[]
     )
+    progress.study_started(lambda: record)
+    progress.training_started(training(4))
+    metrics = [{OBJECTIVE: 5.0, "num_parameters": 20.0}, {OBJECTIVE: 3.0, "num_parameters": 10.0}]
+    progress.trials_ended([TrialEnd(number, "COMPLETE", "", some) for number, some in enumerate(metrics)])
+    assert "best peak_performance 3 (trial 1)" in progress.line()
+
+
+def test_the_time_left_follows_from_steps_where_their_number_is_known(now):
+    """Not from trials: those that share a batch end together. And preparing programs is no part of either rate."""
+    progress = begun(Progress(), training(4, steps=4_000))
+    now[0] = 20.0
+    progress.steps_done(400)
+    now[0] = 30.0
+    progress.steps_done(400)
+    assert progress.line() == "0/4 trials  40 steps/s  0:30  1:20 left"
+    progress.trials_ended([end(number, value=1.0) for number in range(4)])
+    assert "left" not in progress.line()
+
+
+def test_where_trials_may_be_pruned_the_time_left_follows_from_trials(now):
+    progress = begun(Progress(), training(4))
+    progress.steps_done(100)
+    now[0] = 30.0
+    progress.trials_ended([end(0, "PRUNED")])
+    assert progress.line().endswith("0:30  1:30 left")
+
+
+def test_preparing_programs_is_no_part_of_the_steps_per_second(now):
+    progress = begun(Progress(), training(4))
+    now[0] = 60.0
+    progress.steps_done(0)
+    assert progress.pace.steps_per_second() is None
+    now[0] = 61.0
+    progress.steps_done(500)
+    now[0] = 62.0
+    progress.steps_done(500)
+    assert progress.pace.steps_per_second() == 500
+
+
+@pytest.mark.parametrize(
+    ("at_work", "said", "not_said"),
+    [
+        ((3, 3), ["preparing programs"], ["lane", "steps/s"]),
+        ((3, 0), ["3 lanes", "steps/s"], ["preparing"]),
+        ((4, 1), ["3 lanes", "steps/s  preparing programs"], []),
+        ((1, 0), ["1 lane  "], ["lanes"]),
+        ((0, 0), ["steps/s"], ["lane", "preparing"]),
+    ],
+)
+def test_the_line_says_which_lanes_train_and_whether_programs_are_prepared(now, at_work, said, not_said):
+    progress = begun(Progress(), training(8, at_work=at_work))
+    progress.steps_done(0)
+    now[0] = 1.0
+    progress.steps_done(100)
+    assert all(words in progress.line() for words in said), progress.line()
+    assert not any(words in progress.line() for words in not_said), progress.line()
+
+
+def test_of_equal_trials_the_lowest_number_is_the_best_whichever_ended_first():
+    progress = begun(Progress(), training(3))
+    progress.trials_ended([end(number, value=value) for number, value in ((2, 5.0), (1, 5.0), (0, 4.0))])
+    assert "best peak_performance 5 (trial 1)" in progress.line()
 
 
 @pytest.mark.parametrize(
     ("columns", "line"),
     [
         (
-            110,
+            None,
+            "3/100 trials  best peak_performance 499.123 (trial 0)  1 pruned  1 failed  3/8 lanes  2,410 steps/s  "
+            "preparing programs  1:23  5:32 left",
+        ),
+        (
+            109,
             "3/100 trials  best 499.123 (trial 0)  1 failed  3/8 lanes  2,410 steps/s  preparing programs  5:32 left",
         ),
-        (80, "3/100 trials  best 499.123 (trial 0)  1 failed  preparing programs  5:32 left"),
-        (48, "3/100 trials  best 499.123 (trial 0)  5:32 left"),
-        (7, "3/100 "),
+        (79, "3/100 trials  best 499.123 (trial 0)  1 failed  preparing programs  5:32 left"),
+        (47, "3/100 trials  best 499.123 (trial 0)  5:32 left"),
+        (6, "3/100 "),
     ],
 )
-def test_a_narrow_terminal_is_shown_the_most_important(ordinary, monkeypatch, columns, line):
-    monkeypatch.setenv("COLUMNS", str(columns))
-    ordinary.draw()
-    assert ordinary._stream.getvalue() == f"\r\x1b[K{line}" and len(line) < columns
+def test_a_narrow_terminal_is_shown_the_most_important(now, columns, line):
+    progress = begun(Progress(), training(100, 1_000_000, 8, (4, 1)))
+    progress.steps_done(0)
+    now[0] = 83.0
+    ends = [("COMPLETE", 499.123), ("FAIL", None), ("PRUNED", None)]
+    progress.trials_ended([end(number, state, value) for number, (state, value) in enumerate(ends)])
+    progress.steps_done(200_000)
+    assert progress.line(columns) == line
 
 
-def test_a_program_is_being_prepared_until_a_batch_trains_and_again_for_the_next():
-    progress = Progress(8, "peak_performance", "maximize", io.StringIO())
-    with progress.batch(3) as first:
-        assert "preparing programs" in progress.line() and "lane" not in progress.line()
-        first(0)
-        assert "3 lanes" in progress.line() and "preparing" not in progress.line()
-        first(100)
-        with progress.batch(1) as second:
-            assert "3 lanes" in progress.line() and "steps/s  preparing programs" in progress.line()
-            second(0)
-            assert "4 lanes" in progress.line() and "preparing" not in progress.line()
-        assert "3 lanes" in progress.line()
-    with progress.batch(2):
-        assert "preparing programs" in progress.line() and "steps/s" not in progress.line()
-    assert "lane" not in progress.line() and "steps/s" in progress.line() and "preparing" not in progress.line()
+def test_on_a_terminal_one_line_is_redrawn_and_logs_go_above_it(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    with closing(begun(TerminalReporter(terminal), training(10))) as progress:
+        logging.getLogger("hyperlax.test").warning("trial 4: diverged, at a [place] " + "x" * 100)
+        progress.trials_ended([end(0, value=1.0)])
+    drawn = [line.rsplit("\r", 1)[-1].removeprefix(CLEAR) for line in terminal.getvalue().split("\n")]
+    assert drawn[0] == "trial 4: diverged, at a [place] " + "x" * 100
+    assert "0/10 trials" in terminal.getvalue() and drawn[1].startswith("1/10 trials") and drawn[-1] == UP_AND_CLEAR
+    assert all(len(line) < 80 for line in re.split(r"[\r\n]|\x1b\[\dK", terminal.getvalue()) if "trials  " in line)
+    assert HIDES_THE_CURSOR not in terminal.getvalue()
 
 
-def test_a_batch_that_breaks_is_at_work_no_more():
-    progress = Progress(8, "peak_performance", "maximize", io.StringIO())
-    with pytest.raises(ZeroDivisionError), progress.batch(3) as report:
-        report(1 // 0)
-    assert "lane" not in progress.line() and "preparing" not in progress.line()
+def test_threads_that_draw_and_log_do_not_wait_for_each_other(monkeypatch):
+    monkeypatch.setattr("hyperlax.study.reporters.REDRAWS_PER_SECOND", 1000.0)
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal, is_over = Terminal(), threading.Event()
+
+    def log() -> None:
+        while not is_over.is_set():
+            logging.getLogger("hyperlax.test").warning("said")
+
+    with closing(begun(TerminalReporter(terminal), training(10))):
+        threads = [threading.Thread(target=log, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        is_over.set()
+        for thread in threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in threads)
+    *logged, _, _ = terminal.getvalue().split("\n")
+    assert logged and all(line.endswith("said") for line in logged)
+
+
+def test_elsewhere_each_batch_is_a_line():
+    output = io.StringIO()
+    with closing(begun(LineReporter(output), training(2))) as progress:
+        progress.trials_ended([end(0, value=1.0)])
+        progress.trials_ended([end(1, value=2.0)])
+    first, second = output.getvalue().splitlines()
+    assert first.startswith("1/2 trials  best peak_performance 1 (trial 0)") and second.startswith("2/2 trials")
+
+
+@pytest.mark.parametrize(("term", "kind"), [("xterm", TerminalReporter), ("dumb", LineReporter)])
+def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch, term, kind):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setenv("TERM", term)
+    assert type(reporter()) is kind
 
 
 def lines_of(case: Case, runner: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a study draws on a terminal."""
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setattr("hyperlax.study.progress._TICK_SECONDS", 0.01)
+    monkeypatch.setattr("hyperlax.study.reporters.REDRAWS_PER_SECOND", 100.0)
     monkeypatch.setenv("COLUMNS", "200")
     assert case.start(runner) == 0
     return terminal.getvalue()
@@ -172,42 +250,11 @@ def test_a_study_that_prunes_shows_its_lanes_while_a_segment_trains(tmp_path: Pa
 
 
 def test_a_study_that_prunes_says_that_programs_are_being_prepared(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(FakePools, "preparing", property(lambda pools: pools.occupied))
+    monkeypatch.setattr(FakeBackend, "preparing", property(lambda backend: backend.occupied))
     case = Case(tmp_path, pruner="asha", pruner_min_segments=1)
     drawn = lines_of(case, FakeBackend(after_segment=lambda count: time.sleep(0.1)), monkeypatch)
     assert "preparing programs" in drawn and "lanes" not in drawn
 
 
-def test_threads_that_draw_and_log_do_not_wait_for_each_other():
-    terminal, is_over = Terminal(), threading.Event()
-
-    def until_over(work: Callable[[], Any]) -> threading.Thread:
-        def loop() -> None:
-            while not is_over.is_set():
-                work()
-
-        thread = threading.Thread(target=loop, daemon=True)
-        thread.start()
-        return thread
-
-    with Progress(10, "peak_performance", "maximize", terminal) as progress:
-        logger = logging.getLogger("hyperlax.test")
-        threads = [until_over(progress.draw), until_over(lambda: logger.warning("said"))]
-        time.sleep(0.3)
-        is_over.set()
-        for thread in threads:
-            thread.join(10)
-        assert not any(thread.is_alive() for thread in threads)
-    shown = [line.removeprefix("\r\x1b[K") for line in terminal.getvalue().split("\n")[:-1]]
-    assert all(line.endswith("\x1b[Ksaid") for line in shown)
-
-
 def test_times_read_as_hours_minutes_and_seconds():
     assert [clock(seconds) for seconds in (3, 125.9, 3723)] == ["0:03", "2:05", "1:02:03"]
-
-
-def test_of_equal_trials_the_lowest_number_is_the_best_whichever_ended_first():
-    progress = Progress(3, "return", "maximize", io.StringIO())
-    for number, value in ((2, 5.0), (1, 5.0), (0, 4.0)):
-        progress.finished(number, "COMPLETE", value)
-    assert "best return 5 (trial 1)" in progress.line()

@@ -14,7 +14,7 @@ from scipy.stats import qmc
 from hyperlax.samplers.base import derive_seed
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.optuna import OptunaSampler
-from hyperlax.samplers.registry import SAMPLERS, SamplerEntry
+from hyperlax.samplers.registry import SAMPLERS, SamplerRow
 from hyperlax.space import Categorical, LogUniform, QUniform, UniformContinuous, UniformDiscrete
 from tests.study_cases import FINITE, MIXED
 
@@ -207,7 +207,7 @@ def test_a_sampler_that_keeps_repeating_itself_is_overruled_by_chance(monkeypatc
         def sample_independent(self, study, trial, param_name, param_distribution):
             return param_distribution.to_external_repr(vars(param_distribution)["low"])
 
-    monkeypatch.setitem(SAMPLERS, "random", SamplerEntry("random", lambda *args: Stuck(), learns=False))
+    monkeypatch.setitem(SAMPLERS, "random", SamplerRow("random", "Stuck.", lambda *args: Stuck(), learns=False))
     asker = questioner(space, "random")
     asked = asker.suggest(0, 8, below([]))
     assert len({asker.space.identity(suggestion.params) for suggestion in asked}) == 8

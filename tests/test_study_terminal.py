@@ -9,7 +9,6 @@ import pytest
 from hyperlax.config.options import SingleOptions
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
-from hyperlax.study.progress import ProgressLine
 from hyperlax.study.single import run_single
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from tests.fake_backend import FakeBackend
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def test_without_a_terminal_each_batch_is_a_line(tmp_path, capsys):
-    Case(tmp_path, observers=[ProgressLine()]).start()
+    Case(tmp_path).start()
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines] == ["3/12", "6/12", "8/12", "11/12", "12/12"]
     assert "\x1b" not in "".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from contextlib import closing
@@ -10,10 +11,10 @@ from contextlib import closing
 import optuna
 import pytest
 
-from hyperlax.study import tracking as tracking_module
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.stopping import Stop
-from hyperlax.study.tracking import Tracking
+from hyperlax.study.stopping import Stop, stopping_on_signals
+from hyperlax.tracking import mlflow
+from hyperlax.tracking.mlflow import MlflowObserver
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.study_cases import Case, Killed
@@ -22,9 +23,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 class Notes:
-    """A tracker that notes what it gets. faults: what the next calls raise, one a call; None for no fault."""
-
-    name = "Notes"
+    """A writer that notes what it gets. faults: what the next calls raise, one a call; None for no fault."""
 
     def __init__(self, *faults: Exception | None):
         self.faults = list(faults)
@@ -49,7 +48,7 @@ def finished(record: StudyRecord) -> list[int]:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "hyperlax.study.tracking"]
+    return [record.getMessage() for record in caplog.records if record.name == "hyperlax.tracking.mlflow"]
 
 
 def test_a_tracker_follows_every_super_batch_and_the_end(tmp_path):
@@ -99,11 +98,11 @@ def test_a_tracker_that_raises_costs_no_trial_and_no_exit_status(tmp_path, caplo
     assert case.told() == quiet.told()
     first, last = warnings(caplog)
     assert first == (
-        "Notes could not be written: OSError: the server is away. The study is not affected. "
+        "MLflow could not be written: OSError: the server is away. The study is not affected. "
         "What is missing is written with the next super-batch."
     )
     assert last.endswith(
-        f"What is missing is written when it goes on: hyperlax optuna-hp-search --resume-from {case.directory}"
+        f"What is missing is written when the study is resumed: hyperlax optuna-hp-search --resume-from {case.directory}"
     )
 
 
@@ -118,10 +117,10 @@ def test_a_fault_is_told_again_only_after_something_else(tmp_path, caplog):
     record = study(tmp_path, [3.0])
     with (
         caplog.at_level(logging.WARNING),
-        closing(Tracking(Counts(fault, fault, None, fault), tmp_path, Stop())) as tracking,
+        closing(MlflowObserver(Counts(fault, fault, None, fault))) as tracking,
     ):
         for _ in range(4):
-            tracking.follow(lambda: record)
+            tracking.super_batch_ended(record, None)
             assert asked.acquire(timeout=60)
         tracking.study_ended(lambda: record, 0)
     said = warnings(caplog)
@@ -131,24 +130,24 @@ def test_a_fault_is_told_again_only_after_something_else(tmp_path, caplog):
 
 @pytest.mark.parametrize("why", ["too long", "interrupted"])
 def test_the_end_waits_for_a_tracker_only_so_long(tmp_path, caplog, monkeypatch, why):
-    stop, go_on = Stop(), threading.Event()
+    go_on = threading.Event()
 
     class Hangs(Notes):
         def end(self, record: StudyRecord, status: int) -> None:
             if why == "interrupted":
-                stop.set()
+                signal.raise_signal(signal.SIGINT)
             assert go_on.wait(60)
 
-    monkeypatch.setattr(tracking_module, "SILENT_SECONDS", 0.01)
+    monkeypatch.setattr(mlflow, "SILENT_SECONDS", 0.01)
     if why == "too long":
-        monkeypatch.setattr(tracking_module, "LONGEST_SECONDS", 0.3)
+        monkeypatch.setattr(mlflow, "LONGEST_SECONDS", 0.3)
     record, began = study(tmp_path, [3.0]), time.monotonic()
-    with caplog.at_level(logging.WARNING), closing(Tracking(Hangs(), tmp_path, stop)) as tracking:
+    with caplog.at_level(logging.WARNING), stopping_on_signals(Stop()), closing(MlflowObserver(Hangs())) as tracking:
         tracking.study_ended(lambda: record, 0)
     assert time.monotonic() - began < 30
     (said,) = warnings(caplog)
     assert said.startswith(
-        "Notes has not everything of the study yet. What is missing is written when it goes on: hyperlax"
+        "MLflow does not have everything of the study yet. What is missing is written when the study is resumed: hyperlax"
     )
     go_on.set()
 

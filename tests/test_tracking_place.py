@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from hyperlax import cli, tracking
+from hyperlax import cli
 from hyperlax.errors import UsageError
 from hyperlax.study import run as runs
+from hyperlax.study.directory import TRACKING
+from hyperlax.tracking import mlflow
 from hyperlax.tracking import place as places
-from hyperlax.tracking.place import PLACE_FILE, place_of
+from hyperlax.tracking.place import place_of
 
 pytestmark = pytest.mark.timeout(120)
 SEARCH = ["optuna-hp-search", "--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum"]
@@ -71,7 +73,7 @@ def test_a_study_that_goes_on_is_tracked_where_it_was(installed, monkeypatch):
 def test_a_new_study_keeps_its_place_over_what_another_left_and_one_that_goes_on_keeps_that_of_before(installed):
     for left in (None, "{", '{"uri": null, "experiment": "x", "study": "y"}'):
         if left is not None:
-            (installed / PLACE_FILE).write_text(left)
+            (installed / TRACKING).write_text(left)
         new = at(installed, uri="sqlite:///new.db")
         new.write_if_new()
         assert at(installed, track=None, is_new=False) == new
@@ -98,7 +100,7 @@ def test_a_password_is_not_kept(installed, monkeypatch, uri, shown):
     monkeypatch.setenv(places.VARIABLE, uri)
     place = at(installed)
     place.write()
-    assert "secret" not in (installed / PLACE_FILE).read_text() and place.shown == shown
+    assert "secret" not in (installed / TRACKING).read_text() and place.shown == shown
     assert place.hidden(f"API request to {uri} failed") == f"API request to {shown} failed"
     assert at(installed, track=None, is_new=False) == place
     monkeypatch.delenv(places.VARIABLE)
@@ -140,7 +142,7 @@ def test_a_file_may_be_named_like_a_password(installed, name):
 )
 def test_what_can_be_no_database_is_refused_and_not_waited_for(installed, monkeypatch, capsys, uri, why):
     (installed / "mf").mkdir()
-    monkeypatch.setattr(tracking, "_import_mlflow", lambda: None)
+    monkeypatch.setattr(mlflow, "import_module", lambda name: None)
     monkeypatch.setattr(runs, "run_study", lambda *args, **more: 0)
     assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-uri", uri]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -159,8 +161,8 @@ def test_a_study_whose_name_is_too_long_for_an_experiment_needs_one_of_its_own(i
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"uri": 3, "experiment": "x", "study": "y"}', '{"uri": null}'])
 def test_a_damaged_file_is_refused(installed, text):
-    (installed / PLACE_FILE).write_text(text)
-    with pytest.raises(UsageError, match=PLACE_FILE):
+    (installed / TRACKING).write_text(text)
+    with pytest.raises(UsageError, match=TRACKING):
         at(installed, track=None, is_new=False)
 
 
@@ -176,11 +178,12 @@ def test_without_mlflow_nothing_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_flags_reach_the_study(installed, monkeypatch):
     given: list[Any] = []
-    monkeypatch.setattr(tracking, "_import_mlflow", lambda: None)
-    monkeypatch.setattr(runs, "run_study", lambda *args, **more: given.append(more["observers"][-1]) or 0)
+    monkeypatch.setattr(mlflow, "import_module", lambda name: None)
+    monkeypatch.setattr(runs, "run_study", lambda *args, **more: given.append(more["observers"]) or 0)
     assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-experiment", "pendulum"]) == 0
     assert cli.main(SEARCH) == 0
     sweep = ["sweep-hp-samples", *SEARCH[1:], "--num-samples", "4", "--track", "mlflow"]
     assert cli.main(sweep) == 0
-    assert [following._tracker and following._tracker.name for following in given] == ["MLflow", None, "MLflow"]
+    tracked = [any(isinstance(observer, mlflow.MlflowObserver) for observer in observers) for observers in given]
+    assert tracked == [True, False, True]
     assert list(installed.iterdir()) == [], "a tracker writes nothing before the study runs"

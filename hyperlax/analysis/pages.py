@@ -18,10 +18,8 @@ from hyperlax.analysis.study_data import StudyData
 from hyperlax.analysis.tables import write_best, write_confirmation, write_trials
 from hyperlax.files import write_text
 from hyperlax.study.agents import keep_only_the_best
+from hyperlax.study.directory import PLOTLY_FILE, PLOTS_DIRECTORY, REPORT, TRIALS
 from hyperlax.study.record import StudyRecord
-
-PLOTS_DIRECTORY = "analysis_plots"
-PLOTLY_FILE = "plotly.min.js"
 
 
 def write_pages(record: StudyRecord, super_batch: Path | None = None) -> None:
@@ -50,14 +48,14 @@ def write_study_pages(record: StudyRecord, super_batch: Path | None = None) -> N
         at_root_only = {plot.name for plot in PLOTS if not plot.of_super_batches}
         write_best(record, super_batch)
         _write_plots(record, (drawing for drawing in drawings if drawing.name not in at_root_only), super_batch)
-        write_trials(record, super_batch / "trials.csv")
+        write_trials(record, super_batch / TRIALS)
     write_best(record, root)
-    write_trials(record, root / "trials.csv")
+    write_trials(record, root / TRIALS)
     write_confirmation(record.confirmation, root / "confirmation.csv")
     for name in {plot.name for plot in PLOTS} - {drawing.name for drawing in drawings}:
         (plots / f"{name}.html").unlink(missing_ok=True)
     _write_plots(record, drawings, plots)
-    write_text(root / "report.html", report(study, drawings))
+    write_text(root / REPORT, report(study, drawings))
 
 
 def write_learning_curve(record: StudyRecord, path: Path) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.analysis.curves import reading
-from hyperlax.files import read_csv
-from hyperlax.reading import fits
+from hyperlax.files import convert, read_csv
 from hyperlax.study.record import StudyRecord
 from hyperlax.trial import TIMELINE
 
@@ -137,10 +136,7 @@ def _timing(path: Path) -> dict[str, Any]:
     with reading(path):
         stored = json.loads(path.read_text(encoding="utf-8"))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
-        for name, value in known.items():
-            if not fits(value, float | None):
-                raise ValueError(f"`{name}` is {value!r}")
-        return known
+        return convert(known, dict[str, int | float | None], str(path))
 
 
 def _known_sum(timings: Sequence[Mapping[str, Any]], key: str) -> Any:

@@ -8,12 +8,10 @@ from typing import Any
 
 from hyperlax.files import write_csv, write_json
 from hyperlax.metrics import METRICS
+from hyperlax.study.directory import BEST_FILE, PARETO_FILE
 from hyperlax.study.ranking import winners
 from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
 from hyperlax.study.statistics import complete
-
-BEST_FILE = "best_optuna_params.json"
-PARETO_FILE = "pareto_front_params.json"
 
 _RERUN_ARGUMENTS = ("total_timesteps", "num_evaluations", "num_eval_episodes", "num_seeds", "seed", "aggregate")
 

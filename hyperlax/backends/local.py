@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from hyperlax.algorithms.padding import Padding
 from hyperlax.algorithms.program import AlgorithmTask
@@ -18,8 +18,34 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.keys import CONFIRMATION, SEARCH
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.segments import Segments
-from hyperlax.errors import UsageError
-from hyperlax.reading import DAMAGED, fits
+from hyperlax.files import convert
+
+
+class _Shape(TypedDict):
+    """What study.json keeps of `TorsoShape`."""
+
+    widths: list[int]
+    activations: list[str]
+    layer_norms: list[bool]
+
+
+class _Padding(TypedDict):
+    """What study.json keeps of `Padding`."""
+
+    networks: dict[str, _Shape]
+    minibatches: list[int]
+    batch_rows: int
+
+
+class _Packing(TypedDict):
+    """What study.json keeps under `packing`."""
+
+    super_batch: int
+    slots: int
+    automatic_lanes: int | None
+    asked_lanes: int | None
+    lanes: dict[str, int]
+    paddings: list[_Padding]
 
 
 def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = None) -> LanesBackend:
@@ -101,12 +127,5 @@ def _lanes_of(config: EngineConfig, task: AlgorithmTask, budget: Budget) -> Call
 
 
 def _stored_paddings(chosen: Mapping[str, Any]) -> list[Padding]:
-    """The paddings that study.json keeps. UsageError if anything under `packing` is not what was written there."""
-    optional = dict.fromkeys(("automatic_lanes", "asked_lanes"), int | None)
-    numbers = {"super_batch": int, "slots": int, **optional, "lanes": dict[str, int]}
-    try:
-        if not all(fits(chosen[name], kind) for name, kind in numbers.items()):
-            raise TypeError(f"one of {', '.join(numbers)}")
-        return [Padding.from_json(padding) for padding in chosen["paddings"]]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UsageError(f"study.json: `packing` is not what Hyperlax writes there ({error}). {DAMAGED}") from error
+    """Return the paddings that study.json keeps. UsageError if anything under `packing` is not what was written there."""
+    return [Padding.from_json(padding) for padding in convert(chosen, _Packing, "study.json: `packing`")["paddings"]]

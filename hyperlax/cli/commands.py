@@ -33,9 +33,9 @@ def run(words: Sequence[str]) -> int:
     try:
         if not given.get("json"):
             return function(given)
-        from hyperlax.study.shown import lines_apart
+        from hyperlax.study.reporters import json_on_stdout
 
-        with lines_apart():
+        with json_on_stdout():
             return function(given)
     except OptionError as error:
         raise UsageError(error.told(flags_of(kind))) from error

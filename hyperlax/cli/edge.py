@@ -1,4 +1,4 @@
-"""The `hyperlax` command: its words, its output and its exit status.
+"""The edge of the `hyperlax` command: its words, its output and its exit status.
 
 The commands are imported inside `main`, so that Ctrl-C is an interrupt while that takes its time, too.
 """
@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from hyperlax.errors import HyperlaxError, UsageError
-
-FAILED, INTERRUPTED = 1, 130
+from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +84,7 @@ def _write_out(is_study: bool = False) -> None:
 
 
 def _say(sentence: str) -> None:
-    """To whoever reads standard error."""
+    """Print a sentence to standard error."""
     with suppress(OSError):
         print(f"hyperlax: {sentence}", file=sys.stderr)
 
@@ -106,7 +104,7 @@ def _flush(stream: TextIO) -> OSError | None:
 
 
 def _open_what_is_closed() -> None:
-    """Python has None for a standard stream that was closed before it began: what goes there is dropped."""
+    """Open standard streams that were closed before Python began, which has None for them; what goes there is dropped."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

@@ -76,7 +76,7 @@ class DashboardOptions:
 
 
 def list_studies(given: Given) -> int:
-    """A line a study below a directory. 1 if one of them cannot be read, which is said; the others are listed."""
+    """List studies, a line each. Returns 1 if one of them cannot be read; the others are listed all the same."""
     from hyperlax.analysis.terminal import aligned, best_in_words, counts
     from hyperlax.study.opened import open_study
 
@@ -116,7 +116,7 @@ def _root_of_studies(given: str) -> Path:
 
 
 def _manifests(root: Path) -> Iterator[Path]:
-    """Every study.json below a directory, but not the copies that MLflow keeps, nor what is hidden."""
+    """Yield every study.json below a directory, but not the copies that MLflow keeps, nor what is hidden."""
     for directory, below, files in os.walk(root):
         below[:] = [name for name in below if name not in OF_MLFLOW and not name.startswith(".")]
         if "study.json" in files:
@@ -124,7 +124,7 @@ def _manifests(root: Path) -> Iterator[Path]:
 
 
 def show(given: Given) -> int:
-    """A study, or one of its trials."""
+    """Print a study, or one of its trials."""
     from hyperlax.analysis.terminal import study_text, trial_text
     from hyperlax.config.stored import named_directory
     from hyperlax.study.opened import open_study
@@ -144,7 +144,7 @@ def show(given: Given) -> int:
 
 
 def watch(given: Given) -> int:
-    """What `show` says of a study, again and again on a terminal, else a line where something changed; until nobody runs it."""
+    """Repeat on a terminal what `show` prints, else print a line for each change; until no process runs the study."""
     from hyperlax.analysis.terminal import best_in_words, counts, study_text
     from hyperlax.config.stored import named_directory
     from hyperlax.study.opened import open_study
@@ -167,7 +167,7 @@ def watch(given: Given) -> int:
 
 
 def report(given: Given) -> int:
-    """The pages at the study's root."""
+    """Write the pages at the study's root."""
     from hyperlax.analysis.pages import write_study_pages
     from hyperlax.config.stored import named_directory
     from hyperlax.study.directory import StudyDirectory, check_writable
@@ -185,7 +185,7 @@ def report(given: Given) -> int:
 
 
 def compare(given: Given) -> int:
-    """A page about several studies."""
+    """Write a page about several studies."""
     from hyperlax.analysis.comparison import Compared, comparison, names_of
     from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file, write_text
@@ -210,7 +210,7 @@ def compare(given: Given) -> int:
 
 
 def dashboard(given: Given) -> int:
-    """A study in a browser, until Ctrl-C."""
+    """Serve a study to a browser, until Ctrl-C."""
     from hyperlax.config.stored import named_directory
     from hyperlax.study.dashboard import serve
 

@@ -74,7 +74,7 @@ class PlayOptions:
 
 
 def export(given: Given) -> int:
-    """The trials in a file."""
+    """Write the trials to a file."""
     from hyperlax.analysis.export import default_path, write_export
     from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file
@@ -99,12 +99,14 @@ def export(given: Given) -> int:
 
 
 def delete(given: Given) -> int:
-    """The files of a study."""
+    """Delete the files of a study."""
+    from hyperlax.analysis.plots import PLOTS
     from hyperlax.config.stored import named_directory
     from hyperlax.study.deletion import delete as remove
 
     options = completed(DeleteOptions, given)
-    return remove(named_directory(options.directory, "delete"), options.yes)
+    pages = [f"{plot.name}.html" for plot in PLOTS]
+    return remove(named_directory(options.directory, "delete"), options.yes, pages)
 
 
 def repair(given: Given) -> int:

@@ -1,4 +1,4 @@
-"""An agent at work: evaluated over many episodes, and filmed in one where Gymnasium knows how to draw its environment."""
+"""A trained agent at work: evaluated over many episodes, and filmed in one where Gymnasium can draw its environment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FRAMES_A_SECOND = 25
 
 
 def evaluate_agent(agent: Agent, environment: Environment, episodes: int, seed: int) -> Evaluation:
-    """Return the undiscounted returns of some episodes, which begin as the seed decides."""
+    """Return undiscounted returns over `episodes` episodes, whose beginnings follow from the seed."""
     arrays = {name: jnp.asarray(array) for name, array in agent.arrays.items()}
 
     def play(key: jax.Array) -> Evaluation:
@@ -34,7 +34,7 @@ def evaluate_agent(agent: Agent, environment: Environment, episodes: int, seed: 
 
 
 def can_film(environment: str) -> str | None:
-    """Why no film can be made in an environment; None where one can."""
+    """Return why no film can be made in an environment; None where one can."""
     from gymnax.visualize.vis_gym import SUPPORTED_GYM_ENVS
 
     entry = CATALOG.get(environment)
@@ -60,7 +60,7 @@ def film(agent: Agent, environment: Environment, seed: int, path: Path) -> tuple
 
 
 def _episode(agent: Agent, environment: Environment, seed: int) -> tuple[Any, np.ndarray]:
-    """The states before each step of one episode, [steps, ...], and the rewards, float32[steps]."""
+    """Return the states before each step of one episode, [steps, ...], and the rewards, float32[steps]."""
     arrays = {name: jnp.asarray(array) for name, array in agent.arrays.items()}
     reset_key, *keys = jax.random.split(jax.random.key(seed), environment.max_episode_steps + 1)
 
@@ -78,7 +78,7 @@ def _episode(agent: Agent, environment: Environment, seed: int) -> tuple[Any, np
 
 
 def _frames(name: str, states: Any, steps: int) -> tuple[list[Any], float]:
-    """Pictures of states [steps, ...] by Gymnasium's own renderer, half its size, and how many of them make a second."""
+    """Return pictures of states [steps, ...] by Gymnasium's own renderer, half its size, and how many of them make a second."""
     for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
         os.environ.setdefault(driver, "dummy")  # pictures need neither a window nor a loudspeaker
     import gymnasium

@@ -16,7 +16,7 @@ from hyperlax.config.option import options_of
 from hyperlax.config.options import PbtOptions, RunOptions, SearchOptions
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.metrics import check_objectives
-from hyperlax.samplers.registry import SAMPLERS, SamplerEntry
+from hyperlax.samplers.registry import SAMPLERS, SamplerRow
 from hyperlax.space import Categorical, Distribution
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ def _check_output_root(given: str) -> None:
         raise OptionError("output_root", problem, root, existing)
 
 
-def _check_numbers(entry: SamplerEntry, space: Mapping[str, Distribution]) -> None:
+def _check_numbers(entry: SamplerRow, space: Mapping[str, Distribution]) -> None:
     """CMA-ES adapts a normal distribution over numbers, of two dimensions at least. A single choice is a fixed value."""
     searched = {name: distribution for name, distribution in space.items() if distribution.size() != 1}
     choices = _named(searched, lambda distribution: isinstance(distribution, Categorical))
@@ -204,7 +204,7 @@ def _check_numbers(entry: SamplerEntry, space: Mapping[str, Distribution]) -> No
         )
 
 
-def _check_grid(entry: SamplerEntry, largest: int, space: Mapping[str, Distribution]) -> None:
+def _check_grid(entry: SamplerRow, largest: int, space: Mapping[str, Distribution]) -> None:
     continuous = _named(space, lambda distribution: not distribution.is_finite())
     if continuous:
         raise OptionError(
@@ -228,7 +228,7 @@ def _check_grid(entry: SamplerEntry, largest: int, space: Mapping[str, Distribut
         )
 
 
-def _takes_any_space(entry: SamplerEntry) -> bool:
+def _takes_any_space(entry: SamplerRow) -> bool:
     return not entry.fewest_numbers and entry.largest_grid is None
 
 
@@ -244,7 +244,7 @@ def _them(names: Sequence[str]) -> str:
     return "it" if len(names) == 1 else "them"
 
 
-def _others(would_do: Callable[[SamplerEntry], bool]) -> str:
+def _others(would_do: Callable[[SamplerRow], bool]) -> str:
     """Return the samplers that would do, in words."""
     names = [entry.name for entry in SAMPLERS.values() if would_do(entry)]
     return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -12,7 +12,7 @@ from typing import Any
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.fields import check_name, dotted, written
-from hyperlax.reading import read_json
+from hyperlax.files import decode
 from hyperlax.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ Values = dict[str, Any]
 
 
 def first_trials(arguments: SearchOptions, recipe: Recipe) -> list[Values]:
-    """Searched dotted name -> value, lists as lists, of trials 0, 1, ... of a study that begins now, no configuration twice.
+    """Return searched dotted name -> value, lists as lists, of trials 0, 1, ... of a study that begins now, no configuration twice.
 
     The recipe's own is left out, and that is logged, where the space does not contain it. UsageError for a file that cannot be
     read, or with a value that the space does not contain, naming file, entry and name.
@@ -47,7 +47,7 @@ def _is_contained(base: Mapping[str, Any], recipe: Recipe) -> bool:
 
 
 def _read(file: str, base: Mapping[str, Any], recipe: Recipe) -> list[Values]:
-    found = read_json(Path(file))
+    found = decode(Path(file), object)
     entries = found if isinstance(found, list) else [found]
     if not entries:
         raise UsageError(f"--enqueue {file}: holds no configuration. Write a list of {{name: value}}.")
@@ -57,7 +57,7 @@ def _read(file: str, base: Mapping[str, Any], recipe: Recipe) -> list[Values]:
 
 
 def _configuration(entry: Any, where: str, base: Mapping[str, Any], recipe: Recipe) -> Values:
-    """An entry with the recipe's values for what it does not name."""
+    """Return an entry with the recipe's values for what it does not name."""
     values = entry.get("params", entry) if isinstance(entry, dict) else entry
     if not isinstance(values, dict):
         raise UsageError(f'{where} is {values!r}. Write {{name: value}}, e.g. {{"{next(iter(base))}": ...}}.')
@@ -77,6 +77,6 @@ def _configuration(entry: Any, where: str, base: Mapping[str, Any], recipe: Reci
 
 
 def _plain(value: Any, like: Any) -> Any:
-    """A whole number given for a float is that float, so that equal configurations are equal."""
+    """Return a whole number given for a float as that float, so that equal configurations are equal."""
     is_whole = isinstance(like, float) and type(value) is int and abs(value) < sys.float_info.max
     return float(value) if is_whole else value

@@ -22,7 +22,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from hyperlax.errors import OptionError, UsageError, did_you_mean
-from hyperlax.reading import DAMAGED
+from hyperlax.files import PUT_BACK
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
@@ -30,7 +30,7 @@ Given = Mapping[str, Any]
 
 
 class Mark(Enum):
-    """What is special about an option.
+    """Properties of an option.
 
     MAY_CHANGE: a resume may change it. THIS_RUN: it belongs to one run and says nothing about the study. SHORTHAND: it stands
     for other options, which are kept. HIDDEN: it has no flag. POSITIONAL: it is given without a name. REPEATED: a flag with one
@@ -98,14 +98,14 @@ class Spelled:
 
 @dataclass(frozen=True)
 class Metavar:
-    """What the help shows for the value."""
+    """The value as the help shows it."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class By:
-    """What gives the default, in the words of the help."""
+    """The origin of the default, for the help."""
 
     text: str
 
@@ -135,7 +135,7 @@ class Option:
 
     @property
     def is_kept(self) -> bool:
-        """Whether study.json has it."""
+        """True if study.json has it."""
         return not (self.has(THIS_RUN) or self.has(SHORTHAND))
 
     @property
@@ -144,7 +144,7 @@ class Option:
 
     @property
     def is_switched_off(self) -> bool:
-        """Whether it is on unless its flag turns it off."""
+        """True if it is on unless its flag turns it off."""
         return self.type is bool and self.default is True
 
     @property
@@ -303,7 +303,7 @@ def from_json(kind: type[T], stored: Mapping[str, Any], where: str) -> T:
         try:
             values[name] = known[name].read(value)
         except OptionError as error:
-            raise UsageError(f"{where}: the argument {name} is {value!r}, which it cannot be. {DAMAGED}") from error
+            raise UsageError(f"{where}: the argument {name} is {value!r}, which it cannot be. {PUT_BACK}") from error
     return kind(**values)
 
 

@@ -73,7 +73,7 @@ SamplingMethod = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What every training has: a recipe in an environment, seeds, a length, a place for the results."""
+    """The options of every training: a recipe in an environment, seeds, a length, a place for the results."""
 
     algo_and_network_config: Annotated[
         str,
@@ -270,7 +270,7 @@ class SearchOptions(RunOptions):
 
     @property
     def is_sweep(self) -> bool:
-        """Whether its trials were sampled before the first of them trained; `sampling_method` says how."""
+        """True if its trials were sampled before the first of them trained; `sampling_method` says how."""
         return self.sampling_method is not None
 
     @property

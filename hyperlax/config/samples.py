@@ -26,7 +26,7 @@ def write(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
 def read(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ...]:
     """Return the configurations of a file, in the order of its rows.
 
-    A hyperparameter without a column has its value of `base`; a column `trial` is ignored.
+    A field without a column has its value of `base`; a column `trial` is ignored.
 
     UsageError, naming file, line and column, for an unknown name, a value that its field does not accept, values that
     do not go together, and a file without a row.
@@ -55,13 +55,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not UTF-8. Save the CSV in UTF-8.") from error
+        raise UsageError(f"{path}: is not UTF-8, so it cannot be read as CSV.") from error
     except (ValueError, csv.Error) as error:
         raise UsageError(f"{path}: {str(error).removeprefix(str(path)).lstrip(':, ')}") from error
 
 
 def _value(text: str, kind: str) -> Any:
-    """Return the value of a cell for a field of this type, or the text itself if it has none, for the field to refuse."""
+    """Return the value of a cell for a field of this type; the text itself where it has none, for the field to refuse."""
     if kind == "str":
         return text
     if kind == "bool":

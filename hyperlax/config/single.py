@@ -9,8 +9,8 @@ from typing import Any
 
 from hyperlax.config.options import SingleOptions
 from hyperlax.errors import OptionError, UsageError
+from hyperlax.files import decode
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.reading import read_json
 from hyperlax.recipe import Recipe, apply
 
 
@@ -27,7 +27,7 @@ def configured(options: SingleOptions, recipe: Recipe) -> AlgorithmConfig:
 
 def _read_params(path: Path, trial: int | None) -> dict[str, Any]:
     """Return dotted name -> value of a trial in best_optuna_params.json (one) or pareto_front_params.json (a list)."""
-    found = read_json(path)
+    found: Any = decode(path, object)
     entries = found if isinstance(found, list) else [found]
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("params"), dict) or "trial" not in entry:

@@ -8,8 +8,7 @@ from typing import Any
 
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import UsageError
-from hyperlax.files import is_too_long
-from hyperlax.reading import DAMAGED, read_json
+from hyperlax.files import PUT_BACK, decode, is_too_long
 from hyperlax.recipe import Recipe, load, searching
 from hyperlax.space import from_json
 
@@ -55,7 +54,7 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
     if not path.is_file():
         found = "holds no study.json" if directory.is_dir() else "is not a directory"
         raise _no_study(f"{asked_by} {directory}", found)
-    stored = read_json(path)
+    stored = decode(path, object)
     if not isinstance(stored, dict) or not isinstance(stored.get("arguments"), dict):
         raise UsageError(f"{path}: has no `arguments`. It was not written by Hyperlax.")
     return stored["arguments"]
@@ -67,15 +66,16 @@ def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recip
     Its file is the one that the study started with, wherever it is resumed from; where that is gone, its name is looked up.
     """
     path = directory / "study.json"
-    kept = read_json(path).get("recipe")
+    stored_study: Any = decode(path, object)
+    kept = stored_study.get("recipe")
     kept = kept if isinstance(kept, dict) else {}
     found = kept.get("changes", {})
     if not isinstance(found, dict) or not all(text is None or isinstance(text, dict) for text in found.values()):
-        raise UsageError(f"{path}: `changes` is not what Hyperlax writes there. {DAMAGED}")
+        raise UsageError(f"{path}: `changes` is not what Hyperlax writes there. {PUT_BACK}")
     try:
         changes = {name: None if text is None else from_json(text) for name, text in found.items()}
     except UsageError as error:
-        raise UsageError(f"{path}: {error} {DAMAGED}") from error
+        raise UsageError(f"{path}: {error} {PUT_BACK}") from error
     file = kept.get("path")
     there = file if isinstance(file, str) and Path(file).is_file() else stored.algo_and_network_config
     return searching(load(there), changes, str(path))

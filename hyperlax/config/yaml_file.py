@@ -1,4 +1,4 @@
-"""YAML of which every entry knows its line, so that a mistake is told by file and line."""
+"""YAML whose entries know their lines, so that errors name file and line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Entry:
 def read_entries(path: str, rename: Callable[[str], str]) -> dict[str, Entry]:
     """Return the entries of the mapping that a file holds, in its order. rename: the one spelling of a name that has several.
 
-    UsageError, naming file and line, if it cannot be read, is not a mapping, or has a name twice.
+    UsageError, naming file and line, for what cannot be read, is not a mapping, or has a name twice.
     """
     text = _text(path)
     try:

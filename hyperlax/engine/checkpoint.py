@@ -13,12 +13,12 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 
-from hyperlax.files import replacing
-from hyperlax.reading import fits
+from hyperlax.files import convert, replacing
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Metadata:
     bits. segments: how many are done. timing: what its `timing.json` would say so far.
     """
 
-    trials: tuple[int, ...]
+    trials: Annotated[tuple[int, ...], Meta(min_length=1)]
     identity: dict[str, Any]
     segments: int
     timing: dict[str, float]
@@ -190,17 +190,9 @@ def _read(path: Path) -> Metadata:
 
 def _metadata(stored: Mapping[str, np.ndarray]) -> tuple[Metadata, list[str]]:
     """Return the metadata of an open file, and the names of the arrays saved with it. Raises anything if it has none."""
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in json.loads(stored[METADATA].tobytes()).items()
-    }
+    values = json.loads(stored[METADATA].tobytes())
     names = values.pop(ARRAYS)
-    metadata = Metadata(**values)
-    hints = get_type_hints(Metadata)
-    wrong = [name for name, value in values.items() if not fits(value, hints[name])]
-    if wrong or not metadata.trials:
-        raise ValueError(f"its {', '.join(wrong) or 'trials'} cannot be")
-    return metadata, list(names)
+    return convert(values, Metadata, "its metadata"), list(names)
 
 
 @contextlib.contextmanager

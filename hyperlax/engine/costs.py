@@ -7,18 +7,19 @@ lanes x seeds. Its three numbers are fitted to what was measured, drawn to the g
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import statistics
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 import numpy as np
+from msgspec import Meta
 
-from hyperlax.files import write_json
+from hyperlax.errors import UsageError
+from hyperlax.files import decode, write_json
 from hyperlax.recipe import RunLength
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,26 @@ GUESSES = {"cpu": (1e-3, 2e-6, 1e-10), "other": (5e-3, 1e-9, 1e-12)}
 GUESSED_COMPILE, GUESSED_LOAD, GUESSED_EPISODE = 15.0, 1.0, 1e-4
 TRUST = 0.01
 """Weight of a guess against one measurement."""
+
+
+_Measured = Annotated[float, Meta(ge=0, le=LARGEST)]
+
+
+class _Kind(TypedDict, total=False):
+    """What was measured of one kind of training. runs: those of `Load`, then seconds an iteration."""
+
+    runs: list[tuple[_Measured, _Measured, _Measured, _Measured]]
+    episodes: list[_Measured]
+    compiles: list[_Measured]
+    loads: list[_Measured]
+
+
+class _Memory(TypedDict, total=False):
+    """What was measured on one kind of device. programs: fingerprints of those in the persistent cache."""
+
+    kinds: dict[str, _Kind]
+    programs: list[str]
+    lanes_per_slot: dict[str, Annotated[int, Meta(ge=1)]]
 
 
 class Load(NamedTuple):
@@ -152,15 +173,16 @@ class Costs:
                 self._path = None
 
     def _read(self) -> dict[str, Any]:
-        """The file's content; a damaged one counts as none, since all in it can be measured again."""
+        """Return the file's content, {} for a damaged one: all in it can be measured again."""
         if self._path is None or not self._path.exists():
             return {}
         try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-            return {device: _checked(memory) for device, memory in content[LAYOUT].items()}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            log.warning("%s cannot be read (%r): costs are measured again.", self._path, error)
-            return {}
+            return decode(self._path, dict[str, dict[str, _Memory]], "Costs are measured again.")[LAYOUT]
+        except UsageError as error:
+            log.warning("%s", error)
+        except KeyError as error:
+            log.warning("%s: cannot be read (no %s). Costs are measured again.", self._path, error)
+        return {}
 
 
 def training_seconds(costs: Costs, kind: str, load: Load, run_length: RunLength) -> float:
@@ -178,33 +200,6 @@ def making_seconds(costs: Costs, kind: str, name: str) -> float:
 def fingerprint(*parts: Any) -> str:
     """Return a name for a program, the same in every process, from the texts of its parts."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
-
-
-def _checked(memory: Any) -> dict[str, Any]:
-    """What one device's memory holds, each number one that can have been measured.
-
-    ValueError, TypeError and their like for anything else.
-    """
-    kinds = {
-        kind: {
-            "runs": [[_measured(number) for number in (*Load(*run[:3]), run[3])] for run in of_kind.get("runs", [])],
-            **{what: [_measured(x) for x in of_kind.get(what, [])] for what in ("episodes", "compiles", "loads")},
-        }
-        for kind, of_kind in memory.get("kinds", {}).items()
-    }
-    return {
-        "kinds": kinds,
-        "programs": [str(name) for name in memory.get("programs", [])],
-        "lanes_per_slot": {
-            slots: int(_measured(lanes, least=1)) for slots, lanes in memory.get("lanes_per_slot", {}).items()
-        },
-    }
-
-
-def _measured(number: Any, least: float = 0.0) -> float:
-    if not least <= float(number) <= LARGEST:
-        raise ValueError(f"{number} was never measured")
-    return float(number)
 
 
 def _append(memory: dict[str, Any], what: str, value: Any) -> None:

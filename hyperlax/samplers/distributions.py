@@ -29,40 +29,40 @@ class SearchSpace:
         self.optuna = {name: to_optuna(distribution) for name, distribution in self._space.items()}
 
     def canonical(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The same parameters, steps of a QUniform as exact decimals."""
+        """Return the same parameters, steps of a QUniform as exact decimals."""
         return {name: _on_grid(self._space[name], params[name]) for name in self._space}
 
     def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that the recipe means, lists as lists."""
+        """Return the recipe's values, lists as lists."""
         return {name: _decode(self._space[name], params[name]) for name in self._space}
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters that `decode` makes these values of, which may hold more than the space's. ValueError for others."""
+        """Return the parameters that `decode` turns into these values, of which there may be more. ValueError for others."""
         return {name: _encode(distribution, values[name]) for name, distribution in self._space.items()}
 
     def values(self) -> dict[str, list[Any]]:
-        """Dotted name -> every value that Optuna keeps, of a finite space."""
+        """Return dotted name -> every value that Optuna keeps, of a finite space."""
         return {
             name: [_at(distribution, place) for place in range(distribution.size() or 0)]
             for name, distribution in self._space.items()
         }
 
     def means(self, name: str, kept: Any, value: Any) -> bool:
-        """Whether what Optuna keeps of one parameter stands for this value of the recipe."""
+        """Return whether what Optuna keeps of one parameter stands for this value of the recipe."""
         return Categorical([_decode(self._space[name], kept)]).contains(value)
 
     def identity(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """Equal for parameters that are the same configuration."""
+        """Return a key that is equal for parameters that are the same configuration."""
         return tuple(repr(value) for value in self.canonical(params).values())
 
     def size(self) -> int | None:
-        """How many configurations there are, None where anything is continuous."""
+        """Return how many configurations there are, None where anything is continuous."""
         sizes = [distribution.size() for distribution in self._space.values()]
         counted = [size for size in sizes if size is not None]
         return math.prod(counted) if len(counted) == len(sizes) else None
 
     def combination(self, index: int) -> dict[str, Any]:
-        """Configuration number `index` of a finite space, the last name varying fastest."""
+        """Return configuration number `index` of a finite space, the last name varying fastest."""
         params = {}
         for name, distribution in reversed(self._space.items()):
             index, place = divmod(index, distribution.size() or 1)
@@ -71,7 +71,7 @@ class SearchSpace:
 
 
 def to_optuna(distribution: Distribution) -> BaseDistribution:
-    """Optuna's distribution with the same values and the same law."""
+    """Return Optuna's distribution with the same values and the same law."""
     if isinstance(distribution, Categorical):
         return CategoricalDistribution(_encoded(distribution))
     assert isinstance(distribution, Numeric)
@@ -84,7 +84,7 @@ def to_optuna(distribution: Distribution) -> BaseDistribution:
 
 
 def _encoded(distribution: Categorical) -> list[Any]:
-    """The choices as Optuna keeps them: scalars as they are, lists as JSON text.
+    """Return the choices as Optuna keeps them: scalars as they are, lists as JSON text.
 
     Optuna finds a choice by `==`, and True == 1: where two choices would be taken for one, all become text.
     """
@@ -116,7 +116,7 @@ def _on_grid(distribution: Distribution, value: Any) -> Any:
 
 
 def _at(distribution: Distribution, place: int) -> Any:
-    """Value number `place` of a finite distribution, as Optuna keeps it."""
+    """Return value number `place` of a finite distribution, as Optuna keeps it."""
     if isinstance(distribution, Categorical):
         return _encoded(distribution)[place]
     assert isinstance(distribution, Numeric)

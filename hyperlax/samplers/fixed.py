@@ -1,4 +1,4 @@
-"""A study of which every trial is known before the first one trains: its space, and who suggests its trials.
+"""Studies whose trials are all known before the first one trains: their configurations, search space and sampler.
 
 The configurations are the study's `samples.csv`. Optuna needs a distribution for every parameter that it is told, and the engine
 the largest sizes that it will meet, so the space of a sweep is made of its samples.
@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import optuna
 
 from hyperlax.config import samples
 from hyperlax.errors import UsageError
@@ -35,16 +33,16 @@ from hyperlax.space import (
     UniformDiscrete,
 )
 
-GOLDEN = (math.sqrt(5) - 1) / 2
-MOST_LISTED = 16
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_MOST_LISTED = 16
 """Different whole numbers up to which a column's values are choices: each may need a program of its own."""
-ORDERS_OF_MAGNITUDE = 100
-"""A column of positive numbers whose largest is at least this many times its smallest is logarithmic."""
+_ORDERS_OF_MAGNITUDE = 100
+"""A column of positive numbers whose largest is so many times its smallest is logarithmic."""
 
 
 @dataclass(frozen=True)
 class Presampled(Recipe):
-    """A recipe of which these configurations are trained, trial by trial. Its space contains them all."""
+    """A recipe with the configurations to train, trial by trial. Its space contains them all."""
 
     samples: tuple[AlgorithmConfig, ...]
 
@@ -67,7 +65,7 @@ class FixedSampler:
 
 
 def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) -> Presampled:
-    """The recipe with these samples instead of a search. UsageError, beginning with `where`, for a space that cannot run."""
+    """Return the recipe with these samples instead of a search. UsageError, naming `where`, for a space that cannot run."""
     space = _space_of(recipe, rows)
     check_together(recipe.config.algorithm, space, where)
     return Presampled(recipe.name, recipe.path, recipe.config, space, rows)
@@ -79,19 +77,18 @@ def stored(recipe: Recipe, path: Path) -> Presampled:
 
 
 def digest_of(recipe: Recipe) -> str | None:
-    """SHA-256 of a sweep's configurations, for study.json; None for a recipe that is searched."""
+    """Return the SHA-256 of a sweep's configurations, for study.json; None for a recipe that is searched."""
     if not isinstance(recipe, Presampled):
         return None
     return hashlib.sha256(json.dumps([dotted(row) for row in recipe.samples]).encode()).hexdigest()
 
 
 def draw(recipe: Recipe, method: str, count: int, seed: int) -> tuple[AlgorithmConfig, ...]:
-    """Configurations by "qmc", "random" or "grid", all of them different; fewer than `count` where a grid has no more.
+    """Return configurations drawn by "qmc", "random" or "grid", all different; fewer than `count` if a grid has no more.
 
-    qmc and random draw what a search with that sampler would try in one super-batch. UsageError for a space that the method
-    cannot draw from, or not so often.
+    qmc and random draw what a search with that sampler would try in one super-batch. UsageError for a space from which the method
+    cannot draw that many.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = SearchSpace(recipe.space)
     if method == "grid":
         _check_finite(recipe)
@@ -106,12 +103,12 @@ def draw(recipe: Recipe, method: str, count: int, seed: int) -> tuple[AlgorithmC
 
 
 def spread(size: int, count: int) -> list[int]:
-    """`count` of the numbers 0 ... size - 1, increasing, one out of each of `count` stretches as long as the others.
+    """Return `count` of the numbers 0 ... size - 1, increasing, one out of each of `count` stretches of equal length.
 
-    Where in its stretch goes round by a Fibonacci lattice (Niederreiter, 1992, section 5.1): were it the same place everywhere,
-    the hyperparameters that vary fastest along the numbers would not vary at all.
+    The place within a stretch follows a Fibonacci lattice (Niederreiter, 1992, section 5.1): with the same place everywhere, the
+    hyperparameters that vary fastest along the numbers would not vary at all.
     """
-    step = max(1, round(count * GOLDEN))
+    step = max(1, round(count * _GOLDEN))
     while math.gcd(step, count) > 1:
         step += 1
     starts = [place * size // count for place in range(count + 1)]
@@ -141,7 +138,7 @@ def _check_room(recipe: Recipe, space: SearchSpace, count: int, method: str) -> 
 
 
 def _space_of(recipe: Recipe, rows: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
-    """A distribution for every field that is not the recipe's in all rows, in the recipe's order where it searches them."""
+    """Return a distribution for each field that differs from the recipe in any row, in the recipe's order where that has one."""
     base, known = dotted(recipe.config.algorithm), fields_of(recipe.config.algorithm)
     values = [dotted(row) for row in rows]
     columns = {name: [row[name] for row in values] for name in dict.fromkeys((*recipe.space, *known))}
@@ -153,15 +150,15 @@ def _space_of(recipe: Recipe, rows: Sequence[AlgorithmConfig]) -> dict[str, Dist
 
 
 def _distribution(field: Field, values: list[Any], declared: Distribution | None) -> Distribution:
-    """The recipe's where it has every value exactly; else a range of numbers, or the list of what there is."""
+    """Return the recipe's distribution if it has every value exactly; else a range of numbers, or the list of values."""
     if declared is not None and _produces(declared, values):
         return declared
     distinct = list({json.dumps(value): value for value in values}.values())
-    listed = 1 if field.type == "float" else MOST_LISTED
+    listed = 1 if field.type == "float" else _MOST_LISTED
     if field.type not in ("float", "int") or len(distinct) <= listed:
         return Categorical(values=distinct if field.type in ("str", "bool") else sorted(distinct))
     low, high = min(distinct), max(distinct)
-    logarithmic = low > 0 and (high >= ORDERS_OF_MAGNITUDE * low or _is_logarithmic(declared))
+    logarithmic = low > 0 and (high >= _ORDERS_OF_MAGNITUDE * low or _is_logarithmic(declared))
     if field.type == "float":
         return (LogUniform if logarithmic else UniformContinuous)(domain=(low, high))
     return (LogUniformDiscrete if logarithmic else UniformDiscrete)(domain=(low, high))

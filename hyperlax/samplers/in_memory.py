@@ -1,4 +1,4 @@
-"""The study in memory that a sampler is asked in, in place of the one in SQLite."""
+"""The study in memory in which a sampler is asked, instead of the one in SQLite."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class InMemoryStudy:
     """Trials as their sampler sees them: those that it was asked for, and what became of them.
 
     It may hold more trials than the study: a repetition that was asked again is there too, as a FAIL. So a trial of the study
-    has a place here. A trial stands as RUNNING until `tell` says otherwise, and is then what is told, with one exception:
+    has a place here. A trial is RUNNING until `tell` says otherwise, and is then what is told, with one exception:
     Optuna's samplers raise where a trial of a study with several objectives has intermediate values, which Optuna's own trials
     cannot have; those are left out. PRUNED trials of such a study then rank last of all for TPE, and NSGA-II and NSGA-III, which
     breed from COMPLETE trials alone, do not see them.
@@ -41,33 +41,33 @@ class InMemoryStudy:
         self._open()
 
     def ask(self, params: Mapping[str, Any] | None = None) -> FrozenTrial:
-        """The sampler's next trial; its `number` is its place. params: instead of what the sampler suggests, as if enqueued."""
+        """Return the sampler's next trial; its `number` is its place. params: of an enqueued trial."""
         if params is not None:
             self.study.enqueue_trial(dict(params))
         place = self.study.ask(self._space.optuna).number
         return self.study.get_trials(deepcopy=False)[place]
 
     def hold(self, trials: Sequence[FrozenTrial]) -> None:
-        """Be as if these had been asked for and told, each at the place of its index."""
-        held = [self._as_told(trial, trial) for trial in trials]
-        for trial in held:
+        """Take these trials as if they had been asked for and told, each at the place of its index."""
+        told = [self._as_told(trial, trial) for trial in trials]
+        for trial in told:
             trial.params = {**trial.params, **trial.system_attrs.get(ASKED, {})}
-        self._build_again(held)
+        self._rebuild(told)
 
     def refuse(self, place: int) -> None:
-        """The trial that was asked last is a repetition: it has failed, without the sampler being told of an end."""
+        """Fail the trial that was asked last, a repetition, without telling the sampler of an end."""
         self._storage.set_trial_state_values(self._id(place), TrialState.FAIL)
 
     def tell(self, told: Mapping[int, FrozenTrial]) -> None:
-        """What became of trials, by place. One whose parameters differ from the asked ones has those that are told."""
-        standing = self.study.get_trials(deepcopy=False)
-        wanted = {place: self._as_told(standing[place], trial) for place, trial in told.items()}
-        changed = {place: trial for place, trial in wanted.items() if not _same(standing[place], trial)}
-        if all(_goes_on(standing[place], trial) for place, trial in changed.items()):
+        """Set what became of trials, by place. One whose parameters differ from the asked ones gets those that are told."""
+        held = self.study.get_trials(deepcopy=False)
+        wanted = {place: self._as_told(held[place], trial) for place, trial in told.items()}
+        changed = {place: trial for place, trial in wanted.items() if not _same(held[place], trial)}
+        if all(_is_continuation(held[place], trial) for place, trial in changed.items()):
             for place, trial in changed.items():
-                self._bring_up(place, trial)
+                self._update(place, trial)
         else:
-            self._build_again([changed.get(place, trial) for place, trial in enumerate(standing)])
+            self._rebuild([changed.get(place, trial) for place, trial in enumerate(held)])
         self.study = optuna.load_study(study_name=_NAME, storage=self._storage, sampler=self._sampler)
 
     def _open(self) -> None:
@@ -76,8 +76,8 @@ class InMemoryStudy:
             study_name=_NAME, storage=self._storage, directions=self._directions, sampler=self._sampler
         )
 
-    def _build_again(self, trials: Sequence[FrozenTrial]) -> None:
-        """A new study with these trials at their places: what has finished cannot be changed in the old one."""
+    def _rebuild(self, trials: Sequence[FrozenTrial]) -> None:
+        """Make a new study with these trials at their places: finished trials cannot be changed in the old one."""
         self._open()
         self.study.add_trials(trials)
 
@@ -85,23 +85,23 @@ class InMemoryStudy:
         study = self._storage.get_study_id_from_name(_NAME)
         return self._storage.get_trial_id_from_study_id_trial_number(study, place)
 
-    def _as_told(self, standing: FrozenTrial, told: FrozenTrial) -> FrozenTrial:
-        """The trial of this study with the end, and where they differ the parameters, of the one that is told."""
-        trial = copy.copy(standing)
+    def _as_told(self, held: FrozenTrial, told: FrozenTrial) -> FrozenTrial:
+        """Return the trial of this study with the end, and where they differ the parameters, of the one that is told."""
+        trial = copy.copy(held)
         finished = told.state.is_finished()
         trial.state = told.state if finished else TrialState.RUNNING
         trial.values = told.values if told.state == TrialState.COMPLETE else None
         trial.datetime_start = trial.datetime_start or datetime.now()
         trial.datetime_complete = datetime.now() if finished else None
-        if self._space.identity(told.params) != self._space.identity(standing.params):
+        if self._space.identity(told.params) != self._space.identity(held.params):
             trial.params = dict(told.params)
         trial.intermediate_values = dict(told.intermediate_values) if len(self._directions) == 1 else {}
         constraints = {key: value for key, value in told.system_attrs.items() if key == CONSTRAINTS}
-        trial.system_attrs = {**standing.system_attrs, **constraints}
+        trial.system_attrs = {**held.system_attrs, **constraints}
         return trial
 
-    def _bring_up(self, place: int, trial: FrozenTrial) -> None:
-        """Bring a RUNNING trial to what it is by now."""
+    def _update(self, place: int, trial: FrozenTrial) -> None:
+        """Update a RUNNING trial in place."""
         identity = self._id(place)
         for step, value in trial.intermediate_values.items():
             self._storage.set_trial_intermediate_value(identity, step, value)
@@ -111,13 +111,13 @@ class InMemoryStudy:
             self._storage.set_trial_state_values(identity, trial.state, trial.values)
 
 
-def _goes_on(standing: FrozenTrial, trial: FrozenTrial) -> bool:
-    """Whether a trial has just gone further: one that is finished, or has other parameters, cannot become another in place."""
-    return not standing.state.is_finished() and standing.params == trial.params
+def _is_continuation(held: FrozenTrial, trial: FrozenTrial) -> bool:
+    """Return whether a trial can be updated in place: it has not finished, and its parameters are the same."""
+    return not held.state.is_finished() and held.params == trial.params
 
 
 def _same(one: FrozenTrial, other: FrozenTrial) -> bool:
-    """Whether a sampler sees no difference."""
+    """Return whether a sampler sees no difference."""
     return all(
         getattr(one, name) == getattr(other, name)
         for name in ("state", "values", "params", "intermediate_values", "system_attrs")

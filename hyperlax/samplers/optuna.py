@@ -52,6 +52,7 @@ class OptunaSampler:
         super_batch: int,
         first_trials: Sequence[Mapping[str, Any]] = (),
     ):
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space = space
         self.sampler = sampler
         self.directions = tuple(directions)

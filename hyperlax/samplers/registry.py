@@ -1,4 +1,4 @@
-"""Every sampler in one table: how it is made and what it can search. Importing this imports neither optuna nor jax."""
+"""The samplers: a row each. To add one, add its row. Importing this imports neither optuna nor jax."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from hyperlax.samplers.base import derive_seed
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-LARGEST_GRID = 100_000
+_LARGEST_GRID = 100_000
 """Configurations that Optuna's grid lays out in memory, all of them at once."""
 
 
 @dataclass(frozen=True)
-class SamplerEntry:
-    """A row of the table.
+class SamplerRow:
+    """A choice of --sampler.
 
     Args:
       name: As `--sampler` takes it.
+      help: One line.
       make: Returns Optuna's sampler before the first trial, from the search space (`distributions.SearchSpace`), the seed and the
         number of trials in a super-batch.
       learns: Whether suggestions follow from the results of earlier trials, not from the seed alone.
@@ -34,6 +35,7 @@ class SamplerEntry:
     """
 
     name: str
+    help: str
     make: Callable[[Any, int, int], BaseSampler]
     learns: bool = True
     heeds_constraints: bool = False
@@ -44,40 +46,26 @@ class SamplerEntry:
     package: str | None = None
 
 
-def _tpe(space: Any, seed: int, super_batch: int) -> BaseSampler:
-    """Multivariate for one objective, per parameter for several, with the constant liar: trials in flight count as bad ones."""
-    from optuna.samplers import TPESampler
+def _optuna(kind: str, **options: Any) -> Callable[[Any, int, int], BaseSampler]:
+    """Return a function that makes a sampler of Optuna's from its seed and these options."""
 
-    return TPESampler(seed=seed)
+    def make(space: Any, seed: int, super_batch: int) -> BaseSampler:
+        import optuna
 
+        return getattr(optuna.samplers, kind)(seed=seed, **options)
 
-def _nsgaii(space: Any, seed: int, super_batch: int) -> BaseSampler:
-    """Breeds a generation per super-batch."""
-    from optuna.samplers import NSGAIISampler
-
-    return NSGAIISampler(population_size=super_batch, seed=seed)
+    return make
 
 
-def _nsgaiii(space: Any, seed: int, super_batch: int) -> BaseSampler:
-    from optuna.exceptions import ExperimentalWarning
-    from optuna.samplers import NSGAIIISampler
+def _genetic(kind: str) -> Callable[[Any, int, int], BaseSampler]:
+    """Return a function that makes a genetic sampler of Optuna's, which breeds a generation per super-batch."""
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return NSGAIIISampler(population_size=super_batch, seed=seed)
+    def make(space: Any, seed: int, super_batch: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NSGA-III is experimental
+            return _optuna(kind, population_size=super_batch)(space, seed, super_batch)
 
-
-def _cmaes(space: Any, seed: int, super_batch: int) -> BaseSampler:
-    from optuna.samplers import CmaEsSampler
-
-    return CmaEsSampler(seed=seed, warn_independent_sampling=False)
-
-
-def _gp(space: Any, seed: int, super_batch: int) -> BaseSampler:
-    """Integrates over trials in flight, so that one super-batch does not propose the same point twice."""
-    from optuna.samplers import GPSampler
-
-    return GPSampler(seed=seed, warn_independent_sampling=False)
+    return make
 
 
 def _qmc(space: Any, seed: int, super_batch: int) -> BaseSampler:
@@ -86,27 +74,52 @@ def _qmc(space: Any, seed: int, super_batch: int) -> BaseSampler:
     return SobolByNumber(space.optuna, seed=derive_seed(seed))
 
 
-def _random(space: Any, seed: int, super_batch: int) -> BaseSampler:
-    from optuna.samplers import RandomSampler
-
-    return RandomSampler(seed=seed)
-
-
 def _grid(space: Any, seed: int, super_batch: int) -> BaseSampler:
     from optuna.samplers import GridSampler
 
     return GridSampler(space.values(), seed=seed)
 
 
+_QUIET = {"warn_independent_sampling": False}
+# TPE is multivariate for one objective, per parameter for several, and takes trials in flight for bad ones; GP integrates over
+# them. So one super-batch does not propose the same point twice.
 _ROWS = (
-    SamplerEntry("tpe", _tpe, heeds_constraints=True),
-    SamplerEntry("nsgaii", _nsgaii, heeds_constraints=True, smallest_super_batch=2),
-    SamplerEntry("nsgaiii", _nsgaiii, heeds_constraints=True, smallest_super_batch=2),
-    SamplerEntry("cmaes", _cmaes, several_objectives=False, fewest_numbers=2, package="cmaes"),
-    SamplerEntry("gp", _gp, heeds_constraints=True, several_objectives=False, package="torch"),
-    SamplerEntry("qmc", _qmc, learns=False),
-    SamplerEntry("random", _random, learns=False),
-    SamplerEntry("grid", _grid, learns=False, largest_grid=LARGEST_GRID),
+    SamplerRow(
+        "tpe", "Tree-structured Parzen estimator; a good default.", _optuna("TPESampler"), heeds_constraints=True
+    ),
+    SamplerRow(
+        "nsgaii",
+        "Genetic algorithm for several objectives.",
+        _genetic("NSGAIISampler"),
+        heeds_constraints=True,
+        smallest_super_batch=2,
+    ),
+    SamplerRow(
+        "nsgaiii",
+        "Genetic algorithm for many objectives.",
+        _genetic("NSGAIIISampler"),
+        heeds_constraints=True,
+        smallest_super_batch=2,
+    ),
+    SamplerRow(
+        "cmaes",
+        "Evolution strategy over numbers.",
+        _optuna("CmaEsSampler", **_QUIET),
+        several_objectives=False,
+        fewest_numbers=2,
+        package="cmaes",
+    ),
+    SamplerRow(
+        "gp",
+        "Bayesian optimization with a Gaussian process; slow, for few trials.",
+        _optuna("GPSampler", **_QUIET),
+        heeds_constraints=True,
+        several_objectives=False,
+        package="torch",
+    ),
+    SamplerRow("qmc", "A Sobol sequence: points spread evenly.", _qmc, learns=False),
+    SamplerRow("random", "Independent draws.", _optuna("RandomSampler"), learns=False),
+    SamplerRow("grid", "Every configuration of a finite space once.", _grid, learns=False, largest_grid=_LARGEST_GRID),
 )
 SAMPLERS = {row.name: row for row in _ROWS}
 """Name -> row, in the order in which help and messages name them."""

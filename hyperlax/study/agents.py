@@ -12,8 +12,9 @@ from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
 from hyperlax.envs.recipes import registered
 from hyperlax.errors import UsageError
 from hyperlax.files import is_too_long
-from hyperlax.reading import read_json
 from hyperlax.recipe import Recipe, dotted
+from hyperlax.study.directory import AGENTS, MANIFEST
+from hyperlax.study.manifest import content_of
 from hyperlax.study.ranking import ranked, the_best, winners
 from hyperlax.study.record import StudyRecord
 from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
@@ -24,7 +25,7 @@ _FILE = re.compile(rf"trial_(\d+)({re.escape(ARRAYS)}|{re.escape(ABOUT)})")
 
 def agent_path(directory: Path, number: int) -> Path:
     """Of a trial's agent below a study's directory, without suffix."""
-    return directory / "agents" / f"trial_{number:05d}"
+    return directory / AGENTS / f"trial_{number:05d}"
 
 
 def write_agents(
@@ -64,7 +65,7 @@ def keep_only_the_best(record: StudyRecord) -> None:
     if len(record.objectives) == 1:
         best = [*best, *ranked(record)[: record.arguments["confirm_top"]]]
     beaten = {trial.number for trial in record.trials if trial.state in ENDED} - {trial.number for trial in best}
-    for path in (record.directory / "agents").glob("trial_*"):
+    for path in (record.directory / AGENTS).glob("trial_*"):
         found = _FILE.fullmatch(path.name)
         if found and int(found[1]) in beaten:
             path.unlink(missing_ok=True)
@@ -83,12 +84,9 @@ def environment_of(about: Mapping[str, Any], given: Path) -> str:
 
 
 def _recipe_of_study(directory: Path) -> Any:
-    """What the study.json of a directory says of its recipe's path, None where there is none."""
-    if not (directory / "study.json").exists():
-        return None
-    stored = read_json(directory / "study.json")
-    recipe = stored.get("recipe") if isinstance(stored, dict) else None
-    return recipe.get("path") if isinstance(recipe, dict) else None
+    """Return the path of the recipe that the study.json of a directory names, None if there is none."""
+    path = directory / MANIFEST
+    return content_of(path).recipe.get("path") if path.exists() else None
 
 
 def find_agent(given: Path, number: int | None, asked_by: str) -> Path:

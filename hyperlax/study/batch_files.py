@@ -18,12 +18,18 @@ from hyperlax.errors import UsageError
 from hyperlax.files import escaped, read_csv, write_csv, write_json, write_text
 from hyperlax.metrics import METRICS, ReferenceReturns, compute
 from hyperlax.recipe import dotted
-from hyperlax.study.directory import SUCCESS
+from hyperlax.study.directory import (
+    CURVES_CSV,
+    HYPERPARAMS_CSV,
+    INTERMEDIATE_CSV,
+    SUCCESS,
+    SUMMARY_CSV,
+    TIMING_JSON,
+)
 from hyperlax.study.reasons import reason_of
 from hyperlax.trial import MEASURED, STATES, TIMELINE, BatchResult, Curve, HparamBatch, LaneInterval, Outcome, Trial
 
 CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
-INTERMEDIATE = "intermediate.csv"
 Rows = Mapping[int, Sequence[Sequence[float]]]
 """Trial -> the values that a scheduler decided by, a row a segment."""
 STAYS = ("trial", "state", *LaneInterval._fields)
@@ -109,20 +115,20 @@ def write_batch(
     write_tables(directory, batch, result, ends)
     write_csv(directory / TIMELINE, STAYS, _stay_rows(ends, result.outcomes))
     if columns:
-        write_csv(directory / INTERMEDIATE, ("trial", "segment", "of", *columns), _intermediate_rows(ends))
-    mark_complete(directory, ends, f", with {INTERMEDIATE}" if columns else "")
+        write_csv(directory / INTERMEDIATE_CSV, ("trial", "segment", "of", *columns), _intermediate_rows(ends))
+    mark_complete(directory, ends, f", with {INTERMEDIATE_CSV}" if columns else "")
 
 
 def write_tables(directory: Path, batch: HparamBatch, result: BatchResult, ends: Sequence[TrialEnd]) -> None:
     """Write what a batch gave, as tables and `timing.json`."""
-    write_hyperparams(directory / "hyperparams.csv", batch)
-    write_csv(directory / "curves.csv", CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
+    write_hyperparams(directory / HYPERPARAMS_CSV, batch)
+    write_csv(directory / CURVES_CSV, CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
     write_csv(
-        directory / "summary.csv",
+        directory / SUMMARY_CSV,
         ("trial", "state", "reason", *METRICS, "seconds", "steps"),
         (_summary_row(end, outcome) for end, outcome in zip(ends, result.outcomes, strict=True)),
     )
-    write_json(directory / "timing.json", result.timing)
+    write_json(directory / TIMING_JSON, result.timing)
 
 
 def mark_complete(directory: Path, ends: Sequence[TrialEnd], more: str = "") -> None:
@@ -137,17 +143,17 @@ def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialEnd]:
     needed: the metrics that have to be there; others are not known if the batch was written before they existed. Raises
     DamagedBatch.
     """
-    path = directory / "summary.csv"
+    path = directory / SUMMARY_CSV
     rows = _read_rows(path, ("state", "reason", *needed))
     ends = [_read_end(path, number, row) for number, row in rows.items()]
     with _blaming(directory / SUCCESS):
-        prunes = INTERMEDIATE in (directory / SUCCESS).read_text(encoding="utf-8")
-    return _with_intermediate(directory / INTERMEDIATE, ends) if prunes else ends
+        prunes = INTERMEDIATE_CSV in (directory / SUCCESS).read_text(encoding="utf-8")
+    return _with_intermediate(directory / INTERMEDIATE_CSV, ends) if prunes else ends
 
 
 def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
     """Trial number -> name -> cell, of a complete batch. Raises DamagedBatch, also if a name is no column."""
-    return _read_rows(directory / "hyperparams.csv", names)
+    return _read_rows(directory / HYPERPARAMS_CSV, names)
 
 
 def failed_batch(

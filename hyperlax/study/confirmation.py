@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hyperlax.errors import UsageError
 from hyperlax.fields import filled
-from hyperlax.files import cell, read_csv
+from hyperlax.files import cell, decode, read_csv
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS, ReferenceReturns, of_curve
 from hyperlax.recipe import apply, dotted
 from hyperlax.study.batch_files import read_ends, read_hyperparams
-from hyperlax.study.directory import BATCH, SUCCESS, StudyDirectory
+from hyperlax.study.directory import BATCH, CURVES_CSV, SUCCESS, TIMING_JSON, StudyDirectory
 from hyperlax.study.ranking import pareto_front, ranked
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord
 from hyperlax.trial import Trial
@@ -115,12 +115,12 @@ def names(configurations: Sequence[Configuration]) -> str:
 
 
 def _read_batch(path: Path, wanted: dict[int, Trial], seeds: int) -> dict[int, Result]:
-    if json.loads((path / "timing.json").read_text(encoding="utf-8"))["seeds"] != seeds:
+    if decode(path / TIMING_JSON, dict[str, Any])["seeds"] != seeds:
         return {}
     ends = {end.number: end for end in read_ends(path)}
     asked = {number: trial for number, trial in wanted.items() if number in ends}
     fields = list(dotted(next(iter(asked.values())).algorithm)) if asked else []
-    trained, curves = read_hyperparams(path, fields), read_csv(path / "curves.csv")
+    trained, curves = read_hyperparams(path, fields), read_csv(path / CURVES_CSV)
     results = {}
     for number, trial in asked.items():
         if all(trained[number][name] == cell(value) for name, value in dotted(trial.algorithm).items()):

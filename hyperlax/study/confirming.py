@@ -16,12 +16,12 @@ from hyperlax.study.confirmation import Configuration, configurations, names, re
 from hyperlax.study.directory import BATCH, SUCCESS
 from hyperlax.study.limits import Limits
 from hyperlax.study.live import LiveStudy
-from hyperlax.study.loop import Loop, Settings
+from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.observer import Observer, Training, tell
 from hyperlax.study.statistics import in_short
 from hyperlax.study.training import MakeBackend, confirmation_config
-from hyperlax.study.trials import FixedTrials
+from hyperlax.study.trials import FixedTrials, Settings
 from hyperlax.trial import BatchResult, HparamBatch
 
 log = logging.getLogger(__name__)

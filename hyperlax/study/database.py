@@ -70,6 +70,7 @@ class StudyDatabase:
 
         UsageError if the file, which `check` found sound, holds a study of that name with other directions.
         """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         directions = [StudyDirection[name.upper()] for name in objectives.values()]
         if not path.exists() or path.stat().st_size == 0:
             _create(path, study_name, directions)

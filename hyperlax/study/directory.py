@@ -1,4 +1,4 @@
-"""Where a study's files are, and which of its batches are complete."""
+"""Where a study's files are, what in its directory is its own, which batches are complete, and which process holds it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.envs import slug
@@ -20,19 +21,52 @@ from hyperlax.files import naming, write_text
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study.refusals import FULL, refusing_what_is_forbidden
+from hyperlax.trial import TIMELINE
 
 log = logging.getLogger(__name__)
 
-SUCCESS = "success.txt"
+MANIFEST, STUDY_FILE, DATABASE, REPORT = "study.json", "study.yaml", "optuna_study.db", "report.html"
+SAMPLES, JOURNAL, TRIALS, CONFIRMED = "samples.csv", "journal.jsonl", "trials.csv", "confirmation.csv"
+SCHEDULE, TRACKING = "pbt_schedule.json", "mlflow.json"
+BEST_FILE, PARETO_FILE = "best_optuna_params.json", "pareto_front_params.json"
 LOCK = ".lock"
-SAMPLES = "samples.csv"
+AGENTS, PLOTS_DIRECTORY, PLOTLY_FILE, CHECKPOINTS, CONFIRMATION, ANALYSIS = (
+    "agents", "analysis_plots", "plotly.min.js", "checkpoints", "confirmation", "analysis",
+)  # fmt: skip
+SUCCESS = "success.txt"
+HYPERPARAMS_CSV, CURVES_CSV, SUMMARY_CSV = "hyperparams.csv", "curves.csv", "summary.csv"
+INTERMEDIATE_CSV, TIMING_JSON = "intermediate.csv", "timing.json"
 TEMPORARY = re.compile(r"\.[^/]+\.\d+\.\d+\.tmp(-journal)?")
 """A name that `files.replacing` writes to first."""
 LOOK_SECONDS = 1.0
 """For so long a process that starts waits for those that only look whether one runs."""
-_WRITTEN_LAST = "trials.csv"
+_WRITTEN_LAST = TRIALS
 _EXEC_BATCH = re.compile(r"optuna_exec_batch_\d+")
 BATCH = re.compile(r"batch_\d+")
+
+
+def _one_of(*names: str) -> str:
+    return "|".join(map(re.escape, names))
+
+
+_EXEC = _EXEC_BATCH.pattern
+_OWN: dict[str, str] = {
+    "": _one_of(
+        MANIFEST, STUDY_FILE, REPORT, SAMPLES, JOURNAL, TRIALS, CONFIRMED, SCHEDULE, TRACKING, BEST_FILE, PARETO_FILE
+    )
+    + rf"|{re.escape(DATABASE)}(\.backup|\.damaged\d*)?(-journal|-wal|-shm)?",
+    AGENTS: r"trial_\d+\.(safetensors|json|gif)",
+    PLOTS_DIRECTORY: _one_of(PLOTLY_FILE),
+    rf"({CONFIRMATION}/)?{CHECKPOINTS}": r"((trial|pool)_\d+|population)\.npz",
+    CONFIRMATION: "",
+    _EXEC: _one_of(SUCCESS),
+    f"{_EXEC}/{ANALYSIS}": _one_of(TRIALS, BEST_FILE, PARETO_FILE),
+    f"{_EXEC}/samples": "",
+    f"({_EXEC}/samples|{CONFIRMATION})/{BATCH.pattern}": _one_of(
+        HYPERPARAMS_CSV, CURVES_CSV, SUMMARY_CSV, INTERMEDIATE_CSV, TIMELINE, TIMING_JSON, SUCCESS
+    ),
+}
+"""Of each directory that Hyperlax makes, the names of the files that it writes there, besides plots; as patterns."""
 
 
 class StudyDirectory:
@@ -40,15 +74,15 @@ class StudyDirectory:
 
     def __init__(self, root: Path):
         self.root = root
-        self.manifest = root / "study.json"
-        self.file = root / "study.yaml"
-        self.database = root / "optuna_study.db"
-        self.backup = root / "optuna_study.db.backup"
+        self.manifest = root / MANIFEST
+        self.file = root / STUDY_FILE
+        self.database = root / DATABASE
+        self.backup = root / f"{DATABASE}.backup"
         self.samples = root / SAMPLES
-        self.journal = root / "journal.jsonl"
-        self.checkpoints = root / "checkpoints"
-        self.confirmation = root / "confirmation"
-        self.report = root / "report.html"
+        self.journal = root / JOURNAL
+        self.checkpoints = root / CHECKPOINTS
+        self.confirmation = root / CONFIRMATION
+        self.report = root / REPORT
 
     def holds_a_study(self) -> bool:
         return self.manifest.exists() or self.database.exists()
@@ -69,7 +103,7 @@ class StudyDirectory:
         return self.root / f"optuna_exec_batch_{super_batch:04d}"
 
     def analysis(self, super_batch: int) -> Path:
-        return self.exec_batch(super_batch) / "analysis"
+        return self.exec_batch(super_batch) / ANALYSIS
 
     def close_super_batch(self, super_batch: int) -> None:
         """Mark a super-batch whose last trial has ended."""
@@ -123,12 +157,37 @@ class StudyDirectory:
             if TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
+    def own(self, directory: Path, plots: Collection[str]) -> tuple[list[Path], list[Path]]:
+        """Return the files and the directories that Hyperlax wrote in one of the study's own directories.
+
+        A link counts as a file, as does what a process that died while it wrote a file has left. plots: the names of their pages.
+        """
+        inside = "" if directory == self.root else directory.relative_to(self.root).as_posix()
+        names = next(names for pattern, names in _OWN.items() if re.fullmatch(pattern, inside))
+        files, directories = [], []
+        for path in sorted(directory.iterdir()):
+            is_own = _is_own_directory(path.relative_to(self.root).as_posix())
+            if path.is_dir() and not path.is_symlink():
+                directories += [path] if is_own else []
+            elif (
+                re.fullmatch(rf"{names}|{TEMPORARY.pattern}", path.name)
+                or (is_own and path.is_symlink())
+                or (path.name in plots and directory.name in (PLOTS_DIRECTORY, ANALYSIS))
+            ):
+                files.append(path)
+        return files, directories
+
     def _batches(self) -> list[Path]:
         """Batches by name; what else a user keeps there is none of this study's."""
         found = self.root.glob("optuna_exec_batch_*/samples/batch_*")
         return sorted(
             path for path in found if BATCH.fullmatch(path.name) and _EXEC_BATCH.fullmatch(path.parent.parent.name)
         )
+
+
+def _is_own_directory(name: str) -> bool:
+    """Return whether Hyperlax makes a directory of this name, which is its path below the study's."""
+    return any(re.fullmatch(pattern, name) for pattern in _OWN if pattern)
 
 
 def study_directory(arguments: SearchOptions | PbtOptions, recipe: Recipe) -> StudyDirectory:
@@ -157,76 +216,57 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def only_one_process(root: Path, is_named: bool = True) -> Iterator[None]:
-    """Hold the directory for this process. UsageError, naming the other one, if another does, or if nothing may be written.
+    """Hold the directory for this process.
 
-    The system lets go when a process dies, so what a dead one left is taken over. Where it cannot lock (some network file
-    systems), a process that the file names is believed while it lives on this machine. is_named: the file names this process, for
-    which the disk needs room.
+    The system lets go when a process dies, so the lock that a dead one left is taken over. Windows has no such lock.
+
+    Args:
+      root: The directory; it is made if it is missing.
+      is_named: Whether the lock's file names this process, for which the disk needs room.
+
+    Raises:
+      UsageError: Another process holds it, which is named, or nothing may be written there.
     """
     make_directory(root)
     if os.name == "nt":
         yield
         return
-    descriptor = _lock(root)
-    try:
+    with _locked(root) as file:
         if is_named:
             with naming(root / LOCK):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+                file.truncate(0)
+                os.pwrite(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
-        os.ftruncate(descriptor, 0)
-    finally:
-        os.close(descriptor)
+        file.truncate(0)
 
 
-def _lock(root: Path) -> int:
-    """The open file by which this process holds a directory. UsageError if another one does."""
-    until = time.monotonic() + LOOK_SECONDS
-    while True:
-        with refusing_what_is_forbidden(root / LOCK):
-            descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            holder = os.read(descriptor, 200).decode("utf-8", "replace").strip()
-            if _is_locked(descriptor, root, holder):
-                return descriptor
-            if time.monotonic() > until:
-                raise _held(root, holder)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        time.sleep(0.01)
+def _locked(root: Path) -> BinaryIO:
+    """Return the open file by which this process holds a directory. Those that only look are waited for.
 
-
-def _is_locked(descriptor: int, root: Path, holder: str) -> bool:
-    """Lock an open file. False if another try may do better: some process looks at it, or has just deleted it.
-
-    UsageError if another process runs the study: it alone keeps others from sharing the lock.
+    `flock` by hand and not a package for locks: those know only exclusive locks, and truncate the file with the holder's name.
     """
     import fcntl
 
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    path, until = root / LOCK, time.monotonic() + LOOK_SECONDS
+    while True:
+        refuse_running(root)
+        with refusing_what_is_forbidden(path):
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass  # a process that deleted the study removed the file that was opened here
         except BlockingIOError as error:
-            raise _held(root, holder) from error
-        return False
-    except OSError as error:
-        if _lives(holder):
-            raise _held(root, holder) from error
-        log.warning("%s cannot be locked (%s): take care that no other process runs this study.", root, error)
-        return True
-    return _is_there(descriptor, root / LOCK)
-
-
-def _is_there(descriptor: int, path: Path) -> bool:
-    """Whether a path still names an open file."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+            if time.monotonic() > until:
+                file.close()
+                raise _held(root, "") from error
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): take care that no other process runs this study.", root, error)
+            return file
+        file.close()
+        time.sleep(0.01)
 
 
 def refuse_running(root: Path) -> None:
@@ -236,7 +276,11 @@ def refuse_running(root: Path) -> None:
 
 
 def holder_of(root: Path) -> str | None:
-    """What a process that holds the directory says of itself, None if none does; nothing is written."""
+    """Return what a process that holds the directory says of itself, None if none does. Nothing is written.
+
+    Where the system cannot lock (some network file systems), a process that the file names is believed while it lives on this
+    machine.
+    """
     if os.name == "nt":
         return None
     import fcntl
@@ -251,7 +295,8 @@ def holder_of(root: Path) -> str | None:
         except BlockingIOError:
             return file.read().strip()
         except OSError:
-            return None
+            holder = file.read().strip()
+            return holder if _lives(holder) else None
     return None
 
 

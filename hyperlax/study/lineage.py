@@ -8,7 +8,8 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.study.pbt_schedule import SCHEDULE_FILE, replay_command
+from hyperlax.study.directory import SCHEDULE
+from hyperlax.study.pbt_schedule import replay_command
 from hyperlax.study.record import Lineage
 
 MEMBER, INTERVAL, PARENT = "member", "interval", "parent"
@@ -30,7 +31,7 @@ def lineage_of(trials: Sequence[FrozenTrial], members: int, root: Path) -> Linea
         default=None,
     )
     final = None if best is None or math.isnan(score_of(best)) else best.number
-    return Lineage(members, parents, final, replay_command(root / SCHEDULE_FILE))
+    return Lineage(members, parents, final, replay_command(root / SCHEDULE))
 
 
 def score_of(trial: FrozenTrial) -> float:

@@ -11,7 +11,6 @@ from optuna.trial import FrozenTrial
 from hyperlax.backends.base import Backend
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.envs import canonical
-from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import Scoring
 from hyperlax.study.confirmation import confirmation_of
@@ -42,7 +41,7 @@ class LiveStudy:
     @property
     def scoring(self) -> Scoring:
         """How its outcomes become results."""
-        reference = ReferenceReturns(**self.manifest.reference)
+        reference = self.manifest.reference
         return Scoring(reference, self.recipe.space.keys(), self.arguments.aggregate)
 
     def snapshot(self) -> StudyRecord:
@@ -100,7 +99,7 @@ class LiveStudy:
             versions=self.manifest.versions,
             device=self.manifest.device,
             space=self.manifest.space,
-            reference=ReferenceReturns(**self.manifest.reference),
+            reference=self.manifest.reference,
             trials=[self.state.record_of(trial) for trial in trials],
             importances=importances(trials, self.arguments.objectives),
             lineage=lineage,

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,92 +17,16 @@ from hyperlax.backends.base import SHARED, Backend, Evicted
 from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Scheduler, Shown, Stop
-from hyperlax.study.batch_files import Rows, Scoring, TrialEnd, failed_batch
 from hyperlax.study.limits import Limits
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reasons import cause_of_error
-from hyperlax.study.results import problem_of, problem_of_timing
+from hyperlax.study.recording import Recorder
+from hyperlax.study.results import problem_of
 from hyperlax.study.running import RunningTrial, validate
-from hyperlax.trial import BatchResult, HparamBatch, Outcome, SegmentResult, Trial
+from hyperlax.study.trials import Settings, Trials
+from hyperlax.trial import SegmentResult, Trial
 
 log = logging.getLogger(__name__)
-
-
-class Resumed(NamedTuple):
-    """Where training continues.
-
-    shown: every trial so far. restored: the trials that the backend has put back into lanes, with where they stand. waiting: those
-    that wait for a lane. left: trials that may still begin, the waiting ones among them.
-    """
-
-    shown: dict[int, Shown]
-    restored: list[tuple[Trial, SegmentResult]]
-    waiting: list[Trial]
-    left: int
-
-
-class Trials(Protocol):
-    """Where the loop's trials come from, and where their results go.
-
-    survived: Trial -> segments after which it was not stopped. The loop keeps it up to date for whoever asks for trials.
-    """
-
-    survived: dict[int, int]
-
-    def resume(self, backend: Backend) -> Resumed:
-        """Return where training continues, after having the backend restore what it saved."""
-        ...
-
-    def ask(self) -> list[Trial]:
-        """Return the next trials to train, of one super-batch; empty if there are none for now."""
-        ...
-
-    def start(self, numbers: Collection[int]) -> None:
-        """Note that trials train."""
-        ...
-
-    def requeue(self, numbers: Collection[int]) -> None:
-        """Note that trials wait again."""
-        ...
-
-    def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
-        """Return the successors of trials that ended by `CopyFrom`, each after the trial that it continues from."""
-        ...
-
-    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialEnd]:
-        """Record how trials of one super-batch ended: their files first."""
-        ...
-
-    def super_batch(self, number: int) -> int:
-        """Return the super-batch of a trial."""
-        ...
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How trials train.
-
-    Args:
-      scoring: Makes metrics of outcomes.
-      seeds: Of a trial.
-      repetitions: How often a trial trains, one repetition after another; above 1 where seeds race.
-      columns: The metrics that the scheduler decides by.
-      refills: Whether trials enter and leave lanes one by one. Otherwise they train in closed batches, and a super-batch is asked
-        for once the one before has ended.
-      lanes: The most trials in lanes at once, where lanes are refilled.
-      checkpoint_seconds: Between two saves of refilled lanes; 0 saves whenever something has advanced. Closed batches are saved by
-        their backend.
-      fatal: Errors of a program that end the run. After any other its trials are tried again, until the one at fault fails.
-    """
-
-    scoring: Scoring
-    seeds: int
-    repetitions: int = 1
-    columns: tuple[str, ...] = ()
-    refills: bool = False
-    lanes: int = 1
-    checkpoint_seconds: float = 60.0
-    fatal: tuple[type[Exception], ...] = ()
 
 
 class Loop:
@@ -124,29 +47,25 @@ class Loop:
         self._waiting: list[tuple[int, ...]] = []
         self._shown: dict[int, Shown] = {}
         self._copies: dict[int, CopyFrom] = {}
-        self._ended: list[tuple[RunningTrial, Outcome]] = []
         self._groups, self._left = SHARED, 0
         self._timer = SaveTimer(settings.checkpoint_seconds)
-        self._useful, self._lane_segments = 0, 0
+        self._recorder = Recorder(trials, backend, settings, limits, observers)
 
     def run(self) -> None:
         """Train until every trial has ended, no more may start, or it has to stop. What is in lanes then is saved."""
-        try:
-            self._resume()
-            while not self._limits.stop.is_set():
-                if not self._settings.refills:
-                    self._record()
-                self._fill()
-                self._backend.begin()
+        self._resume()
+        while not self._limits.stop.is_set():
+            if not self._settings.refills:
                 self._record()
-                if not any(trial.is_in_lane for trial in self._running.values()):
-                    break
-                self._advance()
-                self._decide()
-                if self._settings.refills and self._timer.is_due():
-                    self._save()
-        except KeyboardInterrupt:
-            self._limits.stop.set()
+            self._fill()
+            self._backend.begin()
+            self._record()
+            if not any(trial.is_in_lane for trial in self._running.values()):
+                break
+            self._advance()
+            self._decide()
+            if self._settings.refills and self._timer.is_due():
+                self._save()
         self._finish()
 
     def _finish(self) -> None:
@@ -168,7 +87,7 @@ class Loop:
                 self._running[result.number] = RunningTrial(trial)
             self._waiting = [numbers for numbers in self._waiting if result.number not in numbers]
             self._running[result.number].enter()
-            self._useful -= result.segments
+            self._recorder.useful_segments -= result.segments
             self._trials.start([result.number])
             self._note(result, is_new=False)
         self._decide()
@@ -251,7 +170,7 @@ class Loop:
         """Return whether another trial, or closed batch, may enter."""
         if not self._settings.refills:
             return len({one.group for one in self._running.values() if one.is_in_lane}) < self._backend.slots
-        begun = len(self._running) - len(self._waiting) + len(self._ended)
+        begun = len(self._running) - len(self._waiting) + self._recorder.count
         return begun < self._left and self._backend.occupied < self._settings.lanes
 
     def _is_closed(self) -> bool:
@@ -260,7 +179,11 @@ class Loop:
 
     def _advance(self) -> None:
         """Train on, and note what trials have shown."""
-        results, evicted = self._backend.advance()
+        try:
+            results, evicted = self._backend.advance()
+        except KeyboardInterrupt:
+            self._limits.stop.set()
+            return
         steps = sum(self._note(result) for result in results)
         tell(self._observers, lambda observer: observer.steps_done(steps))
         for some in evicted:
@@ -349,7 +272,7 @@ class Loop:
         if running.is_in_lane and not keeps_lane:
             self._leave(running)
         self._forget(running)
-        self._ended.append((running, outcome))
+        self._recorder.add(running, outcome)
 
     def _leave(self, running: RunningTrial) -> None:
         if self._settings.refills:
@@ -364,8 +287,7 @@ class Loop:
         """Record the failure of a trial that has no outcome."""
         seconds = time.monotonic() - running.began if running.is_in_lane else 0.0
         self._forget(running)
-        batch = HparamBatch((running.trial,))
-        self._record_batch([running], failed_batch(batch, cause, self._settings.seeds, seconds, error))
+        self._recorder.fail(running, cause, seconds, error)
 
     def _readmit(self, evicted: Evicted) -> None:
         """Let trials that lost their lanes restart: after an error in two halves, so that in the end the one at fault is alone."""
@@ -396,41 +318,7 @@ class Loop:
             self._waiting[:0] = [batch.numbers for batch in self._backend.plan([one.trial for one in trials]).batches]
 
     def _record(self) -> None:
-        """Record the trials that have ended, those of a batch together; where lanes are refilled, those of a super-batch."""
-        ended, self._ended = self._ended, []
-        batches: dict[tuple[int, int], list[tuple[RunningTrial, Outcome]]] = {}
-        for running, outcome in ended:
-            place = self._trials.super_batch(running.number), 0 if self._settings.refills else running.group
-            batches.setdefault(place, []).append((running, outcome))
-        for _, some in sorted(batches.items()):
-            if self._settings.refills:
-                some.sort(key=lambda pair: pair[0].number)
-            trials = [running for running, _ in some]
-            self._record_batch(trials, BatchResult(tuple(outcome for _, outcome in some), self._timing(trials)))
-
-    def _record_batch(self, trials: Sequence[RunningTrial], result: BatchResult) -> None:
-        batch = HparamBatch(tuple(running.trial for running in trials))
-        ends = self._trials.record(batch, result, {running.number: running.shown for running in trials})
-        self._left -= len(ends)
-        if not self._settings.refills:
-            for number in batch.numbers:
-                self._backend.leave(number)
-        for end in ends:
-            self._limits.count(end.state, end.reason)
-        tell(self._observers, lambda observer: observer.trials_ended(ends))
-
-    def _timing(self, trials: Sequence[RunningTrial]) -> dict[str, Any]:
-        """Return what the trials cost. Of refilled lanes also the share of their segments, since the start, that was of use."""
-        timing = self._backend.timing([running.number for running in trials])
-        if problem := problem_of_timing(timing):
-            raise HyperlaxError(f"the backend returned {problem}.")
-        if "lane_segments" not in timing:
-            return timing
-        kept = sum(len(running.shown) for running in trials)
-        self._useful, self._lane_segments = self._useful + kept, self._lane_segments + timing["lane_segments"]
-        useful = self._useful + sum(len(running.shown) for running in self._running.values())
-        share = useful / self._lane_segments if self._lane_segments else 0.0
-        return {**timing, "useful_lane_segments": kept, "useful_share": share}
+        self._recorder.flush(self._running.values())
 
     def _save(self) -> None:
         """Save what is in lanes. After a slow save the next one waits longer."""

@@ -9,9 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
-import optuna
-from optuna.trial import TrialState
-
 from hyperlax.config.checks import check_space
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
@@ -22,9 +19,10 @@ from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
 from hyperlax.study.journal import Journal
 from hyperlax.study.live import LiveStudy
+from hyperlax.study.projection import unrecorded_trials
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.refusals import ending_on_refusal, run_again
-from hyperlax.study.state import open_state, unrecorded_trials
+from hyperlax.study.state import open_state
 from hyperlax.study.summary import print_best
 
 INVALIDATED = "invalidated"
@@ -39,7 +37,6 @@ def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
     batch that is damaged too; HyperlaxError if a batch is another study's. The damaged database stays in place until the new
     one is whole.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(arguments, recipe.space)
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
@@ -80,7 +77,6 @@ def invalidate(
     Metrics stay with the trials, their batches on disk. Samplers take the trials for failed from the next super-batch on.
     UsageError before anything is changed, for a directory without a study or a trial that does not exist.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not trials:
         raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
     directory, objectives = StudyDirectory(root), arguments.objectives
@@ -99,7 +95,7 @@ def invalidate(
             live = LiveStudy(arguments, recipe, directory, manifest, state)
             for record, where in live.analyses():
                 write_pages(record, where)
-            if any(trial.state == TrialState.COMPLETE for trial in state.trials()):
+            if any(trial.state.name == "COMPLETE" for trial in state.trials()):
                 print_best(state, objectives)
             else:
                 print("No trial is left in the ranking.")

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypedDict
 
 from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.backends.base import Backend
@@ -17,10 +17,9 @@ from hyperlax.config.option import command_line
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import SEARCH, SWEEP, resume_words
 from hyperlax.errors import UsageError
-from hyperlax.files import write_json
+from hyperlax.files import PUT_BACK, convert, decode, write_json
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.reading import DAMAGED, fits, read_json
 from hyperlax.recipe import Changes, Recipe, apply, dotted
 from hyperlax.samplers.fixed import digest_of
 from hyperlax.space import Distribution
@@ -45,12 +44,18 @@ class Manifest:
     first_trials: list[dict[str, Any]]
     versions: dict[str, str]
     device: str
-    reference: dict[str, Any]
+    reference: ReferenceReturns
     lanes: int
     packing: Mapping[str, Any]
 
     def write(self, path: Path) -> None:
-        write_json(path, vars(self))
+        write_json(path, {**vars(self), "reference": vars(self.reference)})
+
+
+class _StoredRecipe(TypedDict):
+    """What every study.json says of its recipe."""
+
+    config: dict[str, Any]
 
 
 def describe(
@@ -75,7 +80,7 @@ def describe(
         first_trials=first_trials,
         versions=installed_versions(),
         device=backend.device,
-        reference=vars(reference).copy(),
+        reference=reference,
         lanes=backend.lanes,
         packing=backend.packing,
     )
@@ -89,7 +94,7 @@ def read(path: Path, recipe: Recipe) -> Manifest:
     stored = content_of(path)
     if stored.recipe.get("samples") != digest_of(recipe):
         raise UsageError(
-            f"{path.parent / SAMPLES}: holds other samples than those that the sweep began with. {DAMAGED}"
+            f"{path.parent / SAMPLES}: holds other samples than those that the sweep began with. {PUT_BACK}"
         )
     where = f"{recipe.path}: the study in {path.parent}"
     advice = "Put it back to resume, or choose another --output-root for a new study."
@@ -97,7 +102,7 @@ def read(path: Path, recipe: Recipe) -> Manifest:
     _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value", advice)
     for values in stored.first_trials:
         if values.keys() != recipe.space.keys() or not all(recipe.space[n].contains(values[n]) for n in values):
-            raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {DAMAGED}")
+            raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
     for package, version in installed_versions().items():
         if stored.versions.get(package) not in (None, version):
             log.warning("The study began with %s %s; it goes on with %s.", package, stored.versions[package], version)
@@ -105,19 +110,10 @@ def read(path: Path, recipe: Recipe) -> Manifest:
 
 
 def content_of(path: Path) -> Manifest:
-    """What a study.json holds, whatever recipe there is. UsageError if it is not whole."""
-    stored = read_json(path)
-    names = Manifest.__dataclass_fields__
-    missing = [name for name in names if not isinstance(stored, dict) or name not in stored]
-    if missing:
-        raise UsageError(f"{path}: lacks {', '.join(missing)}. It was written by another version of Hyperlax.")
-    hints = get_type_hints(Manifest)
-    wrong = [name for name in names if not fits(stored[name], hints[name])]
-    if not wrong and set(stored["reference"]) != set(ReferenceReturns.__dataclass_fields__):
-        wrong = ["reference"]
-    if wrong or "config" not in stored["recipe"]:
-        raise UsageError(f"{path}: `{(wrong or ['recipe'])[0]}` is not what Hyperlax writes there. {DAMAGED}")
-    return Manifest(**{name: stored[name] for name in names})
+    """Return what a study.json holds, whatever recipe there is. UsageError if it is not whole."""
+    stored = decode(path, Manifest)
+    convert(stored.recipe, _StoredRecipe, f"{path}: `recipe`")
+    return stored
 
 
 def base_of(stored: Manifest, path: Path) -> AlgorithmConfig:
@@ -132,7 +128,7 @@ def base_of(stored: Manifest, path: Path) -> AlgorithmConfig:
             return apply(make(), kept, where)
     raise UsageError(
         f"{where} holds the fields of no algorithm of this version of Hyperlax. If another version wrote it, use that one. "
-        f"Otherwise: {DAMAGED}"
+        f"Otherwise: {PUT_BACK}"
     )
 
 
@@ -173,11 +169,8 @@ def resume_command(directory: Path) -> str:
 def _command_of(path: Path) -> str:
     """Return the command that began a study. One whose study.json cannot be read counts as a search: its resume says so."""
     try:
-        stored = read_json(path)
+        arguments = content_of(path).arguments
     except UsageError:
-        return SEARCH
-    arguments = stored.get("arguments") if isinstance(stored, dict) else None
-    if not isinstance(arguments, dict):
         return SEARCH
     if "population_size" in arguments:
         return "pbt"

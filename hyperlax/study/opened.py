@@ -12,7 +12,6 @@ import optuna
 from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
 from hyperlax.config.stored import read_arguments
 from hyperlax.envs import unaliased
-from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import from_json
@@ -84,7 +83,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         versions=stored.versions,
         device=stored.device,
         space=stored.space,
-        reference=ReferenceReturns(**stored.reference),
+        reference=stored.reference,
         trials=[trial_record(trial, space, list(arguments.objectives), root) for trial in trials],
         importances=importances(trials, arguments.objectives) if with_importances else {},
         lineage=lineage,

@@ -6,19 +6,19 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from hyperlax.config.options import OBJECTIVE, PbtOptions
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
-from hyperlax.files import read_csv
+from hyperlax.files import decode, read_csv
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.reading import fits, read_json
 from hyperlax.recipe import Recipe, apply, dotted
 from hyperlax.space import Categorical, Distribution
+from hyperlax.study.directory import SCHEDULE
 from hyperlax.study.record import TrialRecord
-
-SCHEDULE_FILE = "pbt_schedule.json"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Schedule:
     trial: int
     final_return: float
     config: dict[str, Any]
-    schedule: tuple[dict[str, Any], ...]
+    schedule: Annotated[tuple[dict[str, Any], ...], Meta(min_length=1)]
 
 
 def describe_schedule(arguments: PbtOptions, recipe: Recipe, path: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -68,20 +68,8 @@ def describe_schedule(arguments: PbtOptions, recipe: Recipe, path: Sequence[Tria
 
 
 def read_schedule(path: Path) -> Schedule:
-    """A file's content. UsageError if it is none."""
-    stored = read_json(path)
-    hints = get_type_hints(Schedule)
-    missing = [name for name in hints if not isinstance(stored, dict) or name not in stored]
-    if missing:
-        raise UsageError(f"{path}: lacks {', '.join(missing)}. Give the {SCHEDULE_FILE} of a pbt run.")
-    values: dict[str, Any] = {
-        name: tuple(stored[name]) if isinstance(stored[name], list) else stored[name] for name in hints
-    }
-    wrong = [name for name, value in values.items() if not fits(value, hints[name])]
-    if wrong or not values["schedule"]:
-        name = (wrong or ["schedule"])[0]
-        raise UsageError(f"{path}: `{name}` is not what Hyperlax writes there.")
-    return Schedule(**values)
+    """Read a file. UsageError if it does not hold a schedule."""
+    return decode(path, Schedule, f"Give the {SCHEDULE} of a pbt run.")
 
 
 def configurations(schedule: Schedule, algorithm: AlgorithmConfig, where: str) -> list[AlgorithmConfig]:

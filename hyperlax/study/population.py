@@ -20,15 +20,15 @@ from optuna.trial import FrozenTrial
 from hyperlax.backends.base import Backend
 from hyperlax.config.options import OBJECTIVE, PbtOptions
 from hyperlax.errors import HyperlaxError
-from hyperlax.output import heard
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import Rows, TrialEnd, write_batch
 from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, score_of
 from hyperlax.study.live import LiveStudy
-from hyperlax.study.loop import Resumed
 from hyperlax.study.progress import clock
+from hyperlax.study.reporters import safe
+from hyperlax.study.trials import Resumed
 from hyperlax.trial import BatchResult, HparamBatch, Trial
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class _Lines:
     """A line on standard error for every interval."""
 
     def __init__(self, arguments: PbtOptions):
-        self._total, self._stream = arguments.num_intervals, heard(sys.stderr)
+        self._total, self._stream = arguments.num_intervals, safe(sys.stderr)
         self.copies = 0
 
     def begin(self, interval: int, scores: Sequence[float]) -> None:

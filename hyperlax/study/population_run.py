@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -25,18 +26,22 @@ from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions
 from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.space import Distribution
 from hyperlax.study.database import StudyDatabase
-from hyperlax.study.directory import StudyDirectory, study_directory
-from hyperlax.study.loop import Settings, Trials
+from hyperlax.study.directory import SCHEDULE, StudyDirectory, study_directory
+from hyperlax.study.limits import Limits
 from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, Training, tell
-from hyperlax.study.pbt_schedule import SCHEDULE_FILE, describe_schedule, replay_command
+from hyperlax.study.pbt_schedule import describe_schedule, replay_command
 from hyperlax.study.population import PopulationTrials
-from hyperlax.study.run import SearchRun
 from hyperlax.study.state import StudyState
+from hyperlax.study.stopping import Stop
+from hyperlax.study.study_run import Equipment, StudyRun
 from hyperlax.study.training import MakeBackend, local_backend, population_config
+from hyperlax.study.trials import Settings, Trials
 
 log = logging.getLogger(__name__)
 
+SAVE_ALWAYS = 0.0
+"""Seconds between two saves: members are saved after every interval, before it is recorded."""
 HYPERPARAM = f"{PREFIX}.hyperparam."
 UNCHANGEABLE = ("init_alpha", "warmup_rollout_length", "normalize_observations")
 """Traced, but useless while weights are kept: the first two act at the start only, the third is what the weights were learnt
@@ -69,24 +74,18 @@ def run_population(
             "Not explored, since they cannot change while weights are kept; at the recipe's value: %s.", ", ".join(kept)
         )
     directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
-    run = PopulationRun(arguments, recipe, directory, make_backend, observers)
+    run = _PopulationRun(arguments, recipe, directory, Equipment(make_backend, observers, Limits(Stop()), SAVE_ALWAYS))
     return run.resume() if resume_from else run.start()
 
 
-class PopulationRun(SearchRun):
+class _PopulationRun(StudyRun):
     """A population while this process trains it."""
 
-    @property
-    def _own(self) -> PbtOptions:
-        assert isinstance(self.arguments, PbtOptions)
-        return self.arguments
+    def __init__(self, arguments: PbtOptions, *parts: Any):
+        super().__init__(arguments, *parts)
+        self._own = arguments
 
-    @property
-    def checkpoint_seconds(self) -> float:
-        """Save after every interval, before it is recorded."""
-        return 0.0
-
-    def first_trials(self) -> list[dict[str, object]]:
+    def first_trials(self) -> list[dict[str, Any]]:
         """Return no trials: the scheduler samples the first interval."""
         return []
 
@@ -101,10 +100,10 @@ class PopulationRun(SearchRun):
         sampler = FixedSampler(space, (), own.population_size)
         return StudyState(database, self.directory, space, sampler, self.recipe.config.algorithm, (OBJECTIVE,))
 
-    def refuse_fewer_trials(self) -> None:
+    def check(self) -> None:
         """Do nothing: a population always has the same number of trials."""
 
-    def write_study_file(self) -> None:
+    def write_files(self) -> None:
         """Do nothing: a population has no study file."""
 
     def is_over(self) -> bool:
@@ -120,7 +119,7 @@ class PopulationRun(SearchRun):
             columns=(OBJECTIVE,),
             refills=True,
             lanes=own.population_size,
-            checkpoint_seconds=0.0,
+            checkpoint_seconds=SAVE_ALWAYS,
             fatal=(Exception,),
         )
 
@@ -138,14 +137,14 @@ class PopulationRun(SearchRun):
         total = self._own.population_size * self._own.num_intervals
         return Training("population", total, None, settings.lanes, backend)
 
-    def begin_pages(self) -> None:
+    def loaded(self) -> None:
         """Do nothing: the pages of a population are written as it trains, and at its end."""
 
     def finish(self) -> int:
         """Write pages and schedule, print what to do next, and return the exit status."""
         finished, total, size = self._finished(), self._own.num_intervals, self._own.population_size
         lineage = self.live.lineage()
-        schedule = self.directory.root / SCHEDULE_FILE
+        schedule = self.directory.root / SCHEDULE
         if finished == total and lineage.final is not None:
             self._write_schedule(schedule, lineage.path(lineage.final))
         if finished:

@@ -1,302 +1,169 @@
-"""How far a study is: one line on a terminal, rewritten in place; elsewhere one line for each batch that ends."""
+"""How far a study is: counted, and said in one line that fits a terminal. Reporters show it."""
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, NamedTuple, Self, TextIO
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from hyperlax.config.constraints import are_satisfied
-from hyperlax.output import heard
 from hyperlax.study.batch_files import TrialEnd
 from hyperlax.study.observer import Observer, Training
 from hyperlax.study.record import StudyRecord
 
-_CLEAR = "\r\x1b[K"
-_TICK_SECONDS = 0.5
-_LEAST_IMPORTANT_FIRST = ("objective", "elapsed", "pruned", "lanes", "rate", "preparing", "failed", "left", "best")
-"""What a line goes without where the terminal is too narrow."""
+_LEAST_IMPORTANT_FIRST = (
+    "objective", "elapsed", "pruned", "lanes", "rate", "preparing", "failed", "left", "best",
+)  # fmt: skip
+"""What a line goes without on a terminal that is too narrow."""
 
 
-class AtWork(NamedTuple):
-    """What runs now. training, preparing: lanes that train, and lanes that wait for their program; lanes: of so many, if known."""
+@dataclass
+class Tally:
+    """The trials of a search or of a confirmation so far. best: of the first objective, with its trial."""
 
-    training: int
-    preparing: int
-    lanes: int | None = None
+    done: int = 0
+    failed: int = 0
+    pruned: int = 0
+    best: tuple[float, int] | None = None
+
+    def count(self, state: str) -> None:
+        """Count a trial that has ended."""
+        self.done += 1
+        self.failed += state == "FAIL"
+        self.pruned += state == "PRUNED"
 
 
-class Progress:
-    """Counts trials and steps, and prints. `batch` and `stepped` may be called from any thread, the rest from one.
+@dataclass
+class Pace:
+    """The time and the steps of a training in this process. first: when the first program was ready, and the steps by then."""
 
-    total: finished trials that the study ends with. objective, direction: the first objective's. task: what the trials are for.
-    """
+    done_before: int
+    began: float = field(default_factory=lambda: time.monotonic())
+    steps: int = 0
+    first: tuple[float, int] | None = None
 
-    def __init__(
-        self, total: int, objective: str, direction: str, stream: TextIO | None = None, *, task: str = "search"
-    ):
-        self._total, self._task = total, task
-        self._objective = objective
+    def steps_per_second(self) -> float | None:
+        """Return the rate since the first program was ready; None before there are steps."""
+        if not self.steps or self.first is None:
+            return None
+        since, before = self.first
+        if self.steps == before or time.monotonic() <= since:
+            since, before = self.began, 0
+        seconds = time.monotonic() - since
+        return (self.steps - before) / seconds if seconds > 0 else None
+
+
+class Progress(Observer):
+    """Counts trials and steps. Shows nothing: see `hyperlax.study.reporters`."""
+
+    def __init__(self) -> None:
+        self.objective, self._sign, self._constraints = "", 1.0, ()
+        self.tally, self.pace = Tally(), Pace(0)
+        self.training: Training | None = None
+
+    def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
+        record = snapshot()
+        self.objective, direction = next(iter(record.objectives.items()))
         self._sign = 1.0 if direction == "maximize" else -1.0
-        self._stream = heard(stream or sys.stderr)
-        self._live = self._stream.isatty()
-        self._lock = threading.Lock()
-        self._steps = self._done = self._failed = self._pruned = self._done_before = 0
-        self._best: tuple[float, int] | None = None
-        self._began = time.monotonic()
-        self._expected: int | None = None
-        self._first_steps: tuple[float, int] | None = None
-        self._batches: list[_Batch] = []
-        self._at_work: Callable[[], AtWork] = self._of_batches
-        self._drawing = threading.RLock()
-        self._handler: _AroundTheLine | None = None
-        self._is_over, self._ticker = threading.Event(), threading.Thread(target=self._tick, daemon=True)
+        self._constraints = tuple(record.arguments.get("constraints", ()))
+        for trial in record.trials:
+            if trial.state != "RUNNING":
+                self.tally.count(trial.state)
+                if trial.state == "COMPLETE" and trial.feasible:
+                    self._compare(trial.number, trial.values[self.objective])
 
-    def __enter__(self) -> Self:
-        self._began = time.monotonic()
-        self._done_before = self._done
-        if self._live:
-            self._handler = _AroundTheLine(self._stream, self._drawing, self.draw)
-            self._ticker.start()
-        return self
+    def training_started(self, training: Training) -> None:
+        if training.task == "confirmation":
+            self.tally = Tally()
+        self.training, self.pace = training, Pace(self.tally.done)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._handler:
-            self._is_over.set()
-            self._ticker.join()
-            self._handler.remove()
-            self._stream.write(_CLEAR)
-            self._stream.flush()
+    def steps_done(self, steps: int) -> None:
+        self.pace.steps += steps
+        self.pace.first = self.pace.first or (time.monotonic(), self.pace.steps)
 
-    def expect(self, steps: int) -> None:
-        """So many environment steps are left to do, over all trials and seeds; where trials may be pruned nobody knows."""
-        self._expected = steps
+    def trials_ended(self, ends: list[TrialEnd]) -> None:
+        for end in ends:
+            self.tally.count(end.state)
+            if (value := self.value(end)) is not None:
+                self._compare(end.number, value)
 
-    def stepped(self, steps: int) -> None:
-        """Environment steps were done, over all trials and seeds of a batch."""
-        with self._lock:
-            self._steps += steps
-            if self._first_steps is None:
-                self._first_steps = time.monotonic(), self._steps
+    def training_ended(self) -> None:
+        self.training = None
 
-    @contextmanager
-    def batch(self, trials: int) -> Iterator[Callable[[int], None]]:
-        """Around the run of a batch: its `report` of `hyperlax.trial.Runner`. Until that is called its program is being made."""
-        batch = _Batch(trials)
+    @property
+    def task(self) -> str:
+        """What trains: "search" or "confirmation"."""
+        return self.training.task if self.training else "search"
 
-        def report(steps: int) -> None:
-            batch.is_training = True
-            self.stepped(steps)
-
-        with self._lock:
-            self._batches.append(batch)
-        try:
-            yield report
-        finally:
-            with self._lock:
-                self._batches.remove(batch)
-
-    def ask(self, at_work: Callable[[], AtWork]) -> None:
-        """Learn from `at_work` what runs now, instead of from batches. It is called from any thread."""
-        self._at_work = at_work
-
-    def finished(self, number: int, state: str, value: float | None) -> None:
-        """A trial has ended; value: the first objective's, None unless it can be the best."""
-        self._done += 1
-        self._failed += state == "FAIL"
-        self._pruned += state == "PRUNED"
-        if value is not None:
-            so_far = [(value, number)] if self._best is None else [self._best, (value, number)]
-            self._best = max(so_far, key=lambda best: (self._sign * best[0], -best[1]))
-
-    def batch_ended(self) -> None:
-        """Print a line where there is no terminal to keep one on."""
-        if not self._live:
-            self._stream.write(self.line() + "\n")
-            self._stream.flush()
-
-    def draw(self) -> None:
-        """Rewrite the line on a terminal."""
-        if self._live:
-            with self._drawing:
-                self._stream.write(_CLEAR + self.line(_columns(self._stream) - 1))
-                self._stream.flush()
+    def value(self, end: TrialEnd) -> float | None:
+        """Return the first objective of a trial; None unless it can be the best. Trials of a confirmation have none."""
+        if self.task == "confirmation" or end.state != "COMPLETE" or not are_satisfied(self._constraints, end.metrics):
+            return None
+        return end.metrics[self.objective]
 
     def line(self, width: int | None = None) -> str:
-        """Trials, best so far, failures, lanes, speed, time since the start and time left; of these what `width` has room for."""
+        """Return what there is to say in one line; of it what `width` has room for."""
         parts = self._parts()
         for name in _LEAST_IMPORTANT_FIRST:
             if width is None or len("  ".join(parts.values())) <= width:
                 break
             if name == "objective" and "best" in parts:
-                parts["best"] = parts["best"].replace(f" {self._objective}", "", 1)
+                parts["best"] = parts["best"].replace(f" {self.objective}", "", 1)
             parts.pop(name, None)
         return "  ".join(parts.values())[:width]
 
     def seconds_left(self) -> float | None:
-        """At the rate so far, None where nobody knows."""
-        elapsed = time.monotonic() - self._began
-        return self._seconds_left(elapsed) if self._done < self._total else None
+        """Return the time left: by steps since the first ones if it is known how many there will be, else by trials."""
+        tally, pace, training = self.tally, self.pace, self.training
+        if training is None or tally.done >= training.total:
+            return None
+        if training.steps is not None and pace.first is not None:
+            since, before = pace.first
+            done, seconds = pace.steps - before, time.monotonic() - since
+            return max(0, training.steps - pace.steps) / done * seconds if done > 0 else None
+        done = tally.done - pace.done_before
+        return (time.monotonic() - pace.began) / done * (training.total - tally.done) if done else None
+
+    def lanes(self) -> tuple[int, int]:
+        """Return how many lanes train, and how many wait for their program."""
+        if self.training is None:
+            return 0, 0
+        preparing = self.training.backend.preparing
+        return max(0, self.training.backend.occupied - preparing), preparing
+
+    def _compare(self, number: int, value: float) -> None:
+        so_far = [(value, number)] if self.tally.best is None else [self.tally.best, (value, number)]
+        self.tally.best = max(so_far, key=lambda best: (self._sign * best[0], -best[1]))
 
     def _parts(self) -> dict[str, str]:
-        """What the line says, by name and in order."""
-        elapsed = time.monotonic() - self._began
-        parts = {"trials": f"{self._done}/{self._total} trials"}
-        if self._best is not None:
-            parts["best"] = f"best {self._objective} {self._best[0]:.6g} (trial {self._best[1]})"
-        if self._pruned:
-            parts["pruned"] = f"{self._pruned} pruned"
-        if self._failed:
-            parts["failed"] = f"{self._failed} failed"
-        now = self._at_work()
-        if now.training:
-            of = "" if now.lanes is None else f"/{now.lanes}"
-            parts["lanes"] = f"{now.training}{of} lane{'s' if (now.lanes or now.training) > 1 else ''}"
-        rate = self.steps_per_second()
-        if rate is not None and (now.training or not now.preparing):
+        """Return what the line says, by name and in order."""
+        tally, total = self.tally, self.training.total if self.training else self.tally.done
+        parts = {"trials": f"{tally.done}/{total} trials"}
+        if tally.best is not None:
+            parts["best"] = f"best {self.objective} {tally.best[0]:.6g} (trial {tally.best[1]})"
+        if tally.pruned:
+            parts["pruned"] = f"{tally.pruned} pruned"
+        if tally.failed:
+            parts["failed"] = f"{tally.failed} failed"
+        training, preparing = self.lanes()
+        most = self.training.lanes if self.training else None
+        if training:
+            parts["lanes"] = (
+                f"{training}{'' if most is None else f'/{most}'} lane{'s' if (most or training) > 1 else ''}"
+            )
+        rate = self.pace.steps_per_second()
+        if rate is not None and (training or not preparing):
             parts["rate"] = f"{rate:,.0f} steps/s"
-        if now.preparing:
+        if preparing:
             parts["preparing"] = "preparing programs"
-        parts["elapsed"] = clock(elapsed)
-        left = self.seconds_left()
-        if left is not None:
+        parts["elapsed"] = clock(time.monotonic() - self.pace.began)
+        if (left := self.seconds_left()) is not None:
             parts["left"] = f"{clock(left)} left"
         return parts
 
-    def _of_batches(self) -> AtWork:
-        with self._lock:
-            training = sum(batch.trials for batch in self._batches if batch.is_training)
-            return AtWork(training, sum(batch.trials for batch in self._batches) - training)
-
-    def _tick(self) -> None:
-        while not self._is_over.wait(_TICK_SECONDS):
-            self.draw()
-
-    def steps_per_second(self) -> float | None:
-        """Since the first program was ready, or the first steps were done; None before there are any."""
-        if not self._steps or self._first_steps is None:
-            return None
-        since, before = self._first_steps
-        seconds = time.monotonic() - since
-        if self._steps == before or seconds <= 0:
-            since, before = self._began, 0
-            seconds = time.monotonic() - since
-        return (self._steps - before) / seconds if seconds > 0 else None
-
-    def _seconds_left(self, elapsed: float) -> float | None:
-        """By the steps since the first ones, where it is known how many there will be; else by the trials."""
-        if self._expected is not None and self._first_steps is not None:
-            since, before = self._first_steps
-            done, seconds = self._steps - before, time.monotonic() - since
-            return max(0, self._expected - self._steps) / done * seconds if done > 0 else None
-        done = self._done - self._done_before
-        return elapsed / done * (self._total - self._done) if done else None
-
 
 def clock(seconds: float) -> str:
-    """1:02:03, or 2:03 below an hour."""
+    """Return a time as 1:02:03, or as 2:03 below an hour."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-class ProgressLine(Observer):
-    """An observer that has a `Progress` follow the search, then the confirmation. show: makes it."""
-
-    def __init__(self, show: Callable[..., Progress] = Progress):
-        self._show, self._progress = show, None
-
-    def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
-        self._record = snapshot()
-
-    def training_started(self, training: Training) -> None:
-        record, is_search = self._record, training.task == "search"
-        self._leading, direction = next(iter(record.objectives.items()))
-        named = {} if is_search else {"task": training.task}
-        progress = self._progress = self._show(training.total, self._leading, direction, **named)
-        for trial in record.trials if is_search else ():
-            if trial.state != "RUNNING":
-                wins = trial.state == "COMPLETE" and trial.feasible
-                progress.finished(trial.number, trial.state, trial.values[self._leading] if wins else None)
-        if training.steps is not None:
-            progress.expect(training.steps)
-        backend = training.backend
-
-        def at_work() -> AtWork:
-            preparing = backend.preparing
-            return AtWork(max(0, backend.occupied - preparing), preparing, training.lanes)
-
-        progress.ask(at_work)
-        self._constraints = record.arguments.get("constraints", []) if is_search else None
-        progress.__enter__()
-
-    def steps_done(self, steps: int) -> None:
-        if self._progress:
-            self._progress.stepped(steps)
-
-    def trials_ended(self, ends: list[TrialEnd]) -> None:
-        if not self._progress:
-            return
-        for end in ends:
-            own = self._constraints
-            wins = end.state == "COMPLETE" and own is not None and are_satisfied(own, end.metrics)
-            self._progress.finished(end.number, end.state, end.metrics[self._leading] if wins else None)
-        self._progress.batch_ended()
-
-    def training_ended(self) -> None:
-        progress, self._progress = self._progress, None
-        if progress:
-            progress.__exit__(None, None, None)
-
-
-@dataclass(eq=False)
-class _Batch:
-    """One that runs. trials: how many lanes they take."""
-
-    trials: int
-    is_training: bool = False
-
-
-def _columns(stream: TextIO) -> int:
-    """How wide a terminal is."""
-    try:
-        own = os.get_terminal_size(stream.fileno()).columns
-    except OSError:
-        own = 0
-    return own or shutil.get_terminal_size().columns
-
-
-class _AroundTheLine(logging.Handler):
-    """Prints what Hyperlax logs above the progress line, instead of into it. lock: held by whoever writes to the stream."""
-
-    def __init__(self, stream: TextIO, lock: Any, redraw: Callable[[], None]):
-        self._lock_of_the_line = lock
-        super().__init__()
-        self._stream = stream
-        self._redraw = redraw
-        self._logger = logging.getLogger("hyperlax")
-        self._propagated = self._logger.propagate
-        self._logger.propagate = False
-        self._logger.addHandler(self)
-
-    def createLock(self) -> None:  # noqa: N802
-        """One lock for the line and the log: with two, a thread that draws and one that logs could wait for each other."""
-        self.lock = self._lock_of_the_line
-
-    def remove(self) -> None:
-        self._logger.removeHandler(self)
-        self._logger.propagate = self._propagated
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._stream.write(_CLEAR + self.format(record) + "\n")
-        self._redraw()

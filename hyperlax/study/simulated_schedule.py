@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hyperlax.config.options import SearchOptions
+from hyperlax.study.manifest import Manifest
+
 
 @dataclass(frozen=True)
 class TrialProgress:
@@ -38,6 +41,14 @@ class SimulatedSchedule:
     super_batch: int
     total: int
     survived: Callable[[int], int]
+
+    @classmethod
+    def of(
+        cls, arguments: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None
+    ) -> SimulatedSchedule:
+        """Return that of a study. survived: by default trials that have not ended survive to their last segment."""
+        width, longest = arguments.optuna_study_batch_size, arguments.num_evaluations * arguments.num_seeds
+        return cls(lanes_of(manifest, width), width, arguments.n_trials, survived or (lambda trial: longest))
 
     def ended(self, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
         """Return the trials that have ended when the one that begins with trial `start` is asked; None while not known.
@@ -88,3 +99,13 @@ def simulate_schedule(
                 running[trial] += 1
             else:
                 return
+
+
+def is_pooled(arguments: SearchOptions) -> bool:
+    """Return whether trials end at different times in a study, so that their lanes are refilled."""
+    return arguments.pruner != "none" or arguments.seed_schedule == "racing"
+
+
+def lanes_of(manifest: Manifest, super_batch: int) -> int:
+    """Return how many trials of a study are in lanes at once, at most."""
+    return min(super_batch, manifest.lanes * manifest.packing.get("slots", 1))

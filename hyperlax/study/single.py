@@ -20,16 +20,16 @@ from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
 from hyperlax.study.batch_files import Scoring, TrialEnd, mark_complete, write_tables
-from hyperlax.study.directory import make_directory
+from hyperlax.study.directory import SCHEDULE, make_directory
 from hyperlax.study.limits import Limits
-from hyperlax.study.loop import Loop, Settings
+from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
-from hyperlax.study.pbt_schedule import SCHEDULE_FILE, Schedule, changing, configurations
+from hyperlax.study.pbt_schedule import Schedule, changing, configurations
 from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.stopping import Stop, stopping_on_signals
 from hyperlax.study.training import MakeBackend, local_backend, reference_returns, single_config
-from hyperlax.study.trials import FixedTrials
+from hyperlax.study.trials import FixedTrials, Settings
 from hyperlax.trial import BatchResult, HparamBatch, Trial
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule) -> int:
     config = replace(single_config(arguments, configs[0]), space=changing(configs), lanes=1, configs=configs)
     backend = make_local_backend(config)
     _check_steps(schedule, backend.steps(Trial(0, config.base)), where)
-    beside = {SCHEDULE_FILE: {**vars(schedule), "schedule": list(schedule.schedule)}}
+    beside = {SCHEDULE: {**vars(schedule), "schedule": list(schedule.schedule)}}
     return _run(arguments, recipe, config.base, backend, "replay", beside)
 
 

@@ -14,26 +14,25 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.config.constraints import parse_constraint, violations
 from hyperlax.config.first_trials import first_trials
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
-from hyperlax.files import cell
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
-from hyperlax.recipe import Recipe, apply, dotted
+from hyperlax.recipe import Recipe
 from hyperlax.samplers.base import Sampler
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import FixedSampler, Presampled
 from hyperlax.samplers.optuna import OptunaSampler
-from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams, trials_of
-from hyperlax.study.database import FinishedTrial, StudyDatabase, is_feasible, read_recorded
+from hyperlax.study.batch_files import TrialEnd
+from hyperlax.study.database import StudyDatabase, is_feasible
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.journal import Asked, AskedTrial, Invalidated, Journal, Retried
 from hyperlax.study.manifest import Manifest
+from hyperlax.study.projection import Projection, batch_of
 from hyperlax.study.record import TrialRecord
-from hyperlax.study.simulated_schedule import SimulatedSchedule
+from hyperlax.study.simulated_schedule import SimulatedSchedule, is_pooled
 from hyperlax.trial import Trial
 
 
@@ -68,6 +67,7 @@ class StudyState:
         self._objectives, self._constraints = tuple(objectives), tuple(constraints)
         self._schedule = schedule
         self._journal = Journal(directory.journal, is_dry)
+        self._projection = Projection(database, self._journal, directory, space, self._objectives, self._constraints)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -96,41 +96,15 @@ class StudyState:
           DamagedBatch: A batch that the database does not have yet is not what was written.
           HyperlaxError: The database is an older copy, or a batch is another study's.
         """
-        known = len(self.trials())
-        for number, path in self._unrecorded().items():
-            if number >= known:
-                raise HyperlaxError(
-                    f"{path}: holds trial {number}, which {self._directory.database} does not know. If that is an older "
-                    f"copy, `hyperlax repair {self._directory.root}` brings it up to date; a batch of another study has to go."
-                )
-        self.replay()
+        self._projection.refuse_older_copy()
+        self._projection.replay()
 
     def replay(self) -> int:
-        """Bring any database, a new one or an older copy, in line with the journal and the batches on disk.
+        """Bring any database, a new one or an older copy, up to date. Return how many trials were recorded as ended.
 
-        Returns how many trials were recorded as ended. Raises as `load`, except for an older copy.
+        Raises as `load`, except for an older copy.
         """
-        known = len(self.trials())
-        if known > len(self._journal.asked):
-            raise UsageError(
-                f"{self._journal.path}: lacks trial {len(self._journal.asked)}, which {self._directory.database} has. "
-                "Put back the file that Hyperlax wrote."
-            )
-        if missing := self._journal.asked[known:]:
-            self._database.insert(missing, self._space.optuna)
-        self._apply_changes()
-        needed = {*self._objectives, *(parse_constraint(text).metric for text in self._constraints)}
-        recorded = 0
-        for path in dict.fromkeys(self._unrecorded().values()):
-            ends = read_ends(path, needed)
-            self._check_hyperparams(path)
-            unfinished = {trial.number for trial in self.trials() if not trial.state.is_finished()}
-            ends = [end for end in ends if end.number in unfinished and not self._is_retried(end.number, path)]
-            self.record(ends, path)
-            recorded += len(ends)
-        self._apply_changes()
-        self.requeue([trial.number for trial in self.trials() if trial.state == TrialState.RUNNING])
-        return recorded
+        return self._projection.replay()
 
     def ask(self, total: int) -> list[FrozenTrial]:
         """Return the trials to run next, all of one super-batch, asked and in the journal.
@@ -178,7 +152,7 @@ class StudyState:
 
     def record(self, ends: Iterable[TrialEnd], batch: Path) -> None:
         """Record how trials of a batch ended. Its files, which are the journal of that, are on disk by now."""
-        self._database.finish([self._finished_trial(end, self._directory.name(batch)) for end in ends])
+        self._projection.record(ends, batch)
 
     def retry_failed(self) -> list[int]:
         """Let every FAIL trial wait to be run again under its own number and parameters. Return their numbers.
@@ -187,7 +161,7 @@ class StudyState:
         """
         failed = [t for t in self.trials() if t.state == TrialState.FAIL and not self.is_invalidated(t.number)]
         if failed:
-            self._change(Retried([(trial.number, _batch_of(trial)) for trial in failed]), failed)
+            self._change(Retried([(trial.number, batch_of(trial)) for trial in failed]), failed)
         return [trial.number for trial in failed]
 
     def invalidate(self, numbers: Sequence[int], reason: str) -> list[FrozenTrial]:
@@ -290,63 +264,10 @@ class StudyState:
         """Add a change of these trials to the journal, then to the database; pages that know the old results are outdated."""
         self._directory.outdate_analyses(min(trial.number for trial in trials) // self._sampler.super_batch)
         self._journal.append(event)
-        self._apply_changes()
-
-    def _apply_changes(self) -> None:
-        """Bring the database in line with the changes of the journal, where it is not yet."""
-        journal, trials = self._journal, self.trials()
-        retried = [
-            t.number for t in trials if t.state == TrialState.FAIL and (t.number, _batch_of(t)) in journal.retried
-        ]
-        complete = {trial.number for trial in trials if trial.state == TrialState.COMPLETE}
-        invalid = {number: reason for number, reason in journal.invalidated.items() if number in complete}
-        if retried:
-            self._database.requeue_failed(retried)
-        if invalid:
-            self._database.invalidate(invalid)
-
-    def _finished_trial(self, end: TrialEnd, batch: str) -> FinishedTrial:
-        attributes: dict[str, Any] = {**end.metrics, "batch": batch}
-        if end.reason:
-            attributes["reason"] = end.reason
-        if end.intermediate and len(end.intermediate[0]) > 1:
-            attributes["intermediate"] = [list(values) for values in end.intermediate]
-        complete = end.state == TrialState.COMPLETE.name
-        return FinishedTrial(
-            end.number,
-            end.state,
-            values=[end.metrics[name] for name in self._objectives] if complete else [],
-            user_attrs=attributes,
-            constraints=violations(self._constraints, end.metrics) if complete and self._constraints else [],
-            intermediate=[shown[0] for shown in end.intermediate],
-        )
-
-    def _unrecorded(self) -> dict[int, Path]:
-        return unrecorded_trials(self._directory, set(map(_batch_of, self.trials())), self._journal)
-
-    def _is_retried(self, number: int, batch: Path) -> bool:
-        return (number, self._directory.name(batch)) in self._journal.retried
+        self._projection.apply_changes()
 
     def _named_batches(self) -> set[str]:
-        return set(map(_batch_of, self.trials())) | {batch for _, batch in self._journal.retried}
-
-    def _check_hyperparams(self, path: Path) -> None:
-        """HyperlaxError if a batch trained other configurations than were asked."""
-        asked = self._journal.asked
-        for number, row in read_hyperparams(path, list(dotted(self._base))).items():
-            if number >= len(asked):
-                raise HyperlaxError(
-                    f"{path}: holds trial {number}, which {self._journal.path} does not have. Put back the journal that "
-                    "Hyperlax wrote; a batch of another study has to go."
-                )
-            algorithm = filled(self._base, self._space.decode(asked[number].params))
-            as_asked, as_trained = dotted(algorithm), _as_trained(algorithm)
-            for name, value in as_asked.items():
-                if row[name] not in (cell(value), cell(as_trained[name])):
-                    raise HyperlaxError(
-                        f"{path / 'hyperparams.csv'}: trial {number} was trained with {name} = {row[name]}, "
-                        f"{self._journal.path} asked for {cell(value)}. Put back the study's own batch and journal."
-                    )
+        return set(map(batch_of, self.trials())) | {batch for _, batch in self._journal.retried}
 
 
 def open_state(
@@ -367,12 +288,9 @@ def open_state(
       database: Another file than the study's own.
       is_dry: Leave the journal on disk as it is.
     """
-    schedule, width = None, arguments.optuna_study_batch_size
+    schedule = None
     if is_pooled(arguments) and manifest:
-        longest = arguments.num_evaluations * arguments.num_seeds
-        schedule = SimulatedSchedule(
-            lanes_of(manifest, width), width, arguments.n_trials, survived or (lambda trial: longest)
-        )
+        schedule = SimulatedSchedule.of(arguments, manifest, survived)
     objectives = arguments.objectives
     return StudyState(
         StudyDatabase(database or directory.database, arguments.study_name, objectives),
@@ -403,37 +321,6 @@ def _make_sampler(arguments: SearchOptions, recipe: Recipe, manifest: Manifest |
     )
 
 
-def is_pooled(arguments: SearchOptions) -> bool:
-    """Return whether trials end at different times in a study, so that their lanes are refilled."""
-    return arguments.pruner != "none" or arguments.seed_schedule == "racing"
-
-
-def lanes_of(manifest: Manifest, super_batch: int) -> int:
-    """Return how many trials of a study are in lanes at once, at most."""
-    return min(super_batch, manifest.lanes * manifest.packing.get("slots", 1))
-
-
-def finished_trials(directory: StudyDirectory, study_name: str) -> set[int]:
-    """Return the trials that have ended, in the database, which `database.check` found sound, or on disk."""
-    recorded = read_recorded(directory.database, study_name)
-    return recorded.finished | set(unrecorded_trials(directory, recorded.batches, Journal(directory.journal)))
-
-
-def unrecorded_trials(directory: StudyDirectory, recorded: Collection[str], journal: Journal) -> dict[int, Path]:
-    """Return the trials that have ended in complete batches on disk that no trial of the database names, with their batches.
-
-    recorded: batches that trials name. Such a batch was recorded whole, and its files are not needed. Raises DamagedBatch.
-    """
-    batches = ((path, directory.name(path)) for path in directory.complete_batches())
-    return {
-        number: path
-        for path, name in batches
-        if name not in recorded
-        for number in trials_of(path)
-        if (number, name) not in journal.retried
-    }
-
-
 def trial_record(frozen: FrozenTrial, space: SearchSpace, objectives: Sequence[str], root: Path) -> TrialRecord:
     """Return a trial of the study whose directory is `root` as the plain data that the analysis reads."""
     attributes = frozen.user_attrs
@@ -461,20 +348,6 @@ def _next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> t
     first = pending[0] if pending else len(trials)
     start = first - first % super_batch
     return start, min(start + super_batch, len(trials) + missing - len(pending))
-
-
-def _batch_of(trial: FrozenTrial) -> str:
-    """Return the batch that a trial was recorded from; empty where it was not, or not by Hyperlax."""
-    return trial.user_attrs.get("batch", "")
-
-
-def _as_trained(algorithm: AlgorithmConfig) -> dict[str, Any]:
-    """Return the values as their fields keep them when they are trained; as they are if a field refuses one."""
-    asked = dotted(algorithm)
-    try:
-        return dotted(apply(algorithm, asked, "refused"))
-    except UsageError:
-        return asked
 
 
 def _as_failed(trial: FrozenTrial) -> FrozenTrial:

@@ -11,13 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-EXIT_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+from hyperlax.errors import INTERRUPTED, TERMINATED
+
+EXIT_STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 SAME_SIGNAL_SECONDS = 0.5
 STDERR = 2
+_taken = 0
+
+
+def signals_taken() -> int:
+    """Return how many signals this process has taken so far."""
+    return _taken
 
 
 class Stop(threading.Event):
-    """Set when a run shall end. exit_status: what the process then returns; since: when a signal set it, of `time.monotonic`."""
+    """An event that asks a run to end. exit_status: what the process then returns; since: when a signal set it (monotonic)."""
 
     exit_status = EXIT_STATUS[signal.SIGINT]
     since: float | None = None
@@ -25,16 +33,18 @@ class Stop(threading.Event):
 
 @contextmanager
 def stopping_on_signals(stop: Stop) -> Iterator[None]:
-    """The first signal sets `stop`. Outside the main thread there are no signals to take.
+    """Let the first signal set `stop`. Outside the main thread there are no signals to take.
 
     A second one loses what was trained since the last save and nothing else: files and transactions are whole or not there.
-    One that follows at once is the same: terminals, `timeout` and service managers signal a process and its group.
+    One that follows at once counts as the same: terminals, `timeout` and service managers signal a process and its group.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        global _taken
+        _taken += 1
         if stop.since is not None:
             if time.monotonic() - stop.since < SAME_SIGNAL_SECONDS:
                 return

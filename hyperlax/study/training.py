@@ -13,7 +13,7 @@ from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.state import is_pooled
+from hyperlax.study.simulated_schedule import is_pooled
 from hyperlax.trial import Trial
 
 MakeBackend = Callable[[EngineConfig, CheckpointManager | None], Backend]

@@ -1,96 +1,92 @@
-"""Where the loop's trials come from and where their results go: a study with its database, or a directory."""
+"""Where the loop's trials come from, where their results go, and how they train. Trials that are known beforehand."""
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-
-import numpy as np
-from optuna.trial import FrozenTrial
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from hyperlax.backends.base import Backend
-from hyperlax.config.options import SearchOptions
-from hyperlax.errors import HyperlaxError
 from hyperlax.schedulers.base import CopyFrom, Shown
-from hyperlax.study import database
-from hyperlax.study.agents import about_recipe, write_agents
-from hyperlax.study.batch_files import Rows, TrialEnd, write_batch
-from hyperlax.study.live import LiveStudy
-from hyperlax.study.loop import Resumed, Settings
-from hyperlax.trial import BatchResult, HparamBatch, Trial
-
-log = logging.getLogger(__name__)
+from hyperlax.study.batch_files import Rows, Scoring, TrialEnd
+from hyperlax.trial import BatchResult, HparamBatch, SegmentResult, Trial
 
 
-class StudyTrials:
-    """The trials of a search or a sweep.
+class Resumed(NamedTuple):
+    """Where training continues.
 
-    survived: see `Trials`. changed: called whenever trials are recorded.
+    shown: every trial so far. restored: the trials that the backend has put back into lanes, with where they stand. waiting: those
+    that wait for a lane. left: trials that may still begin, the waiting ones among them.
     """
 
-    def __init__(self, live: LiveStudy, settings: Settings, survived: dict[int, int], changed: Callable[[], None]):
-        assert isinstance(live.arguments, SearchOptions)
-        self._live, self._arguments, self._state = live, live.arguments, live.state
-        self._settings, self._changed, self.survived = settings, changed, survived
+    shown: dict[int, Shown]
+    restored: list[tuple[Trial, SegmentResult]]
+    waiting: list[Trial]
+    left: int
+
+
+class Trials(Protocol):
+    """Where the loop's trials come from, and where their results go.
+
+    survived: Trial -> segments after which it was not stopped. The loop keeps it up to date for whoever asks for trials.
+    """
+
+    survived: dict[int, int]
 
     def resume(self, backend: Backend) -> Resumed:
-        """Return where training continues. Of refilled lanes the backend restores what it saved of them."""
-        trials, total = self._state.trials(), self._arguments.n_trials
-        left = total - sum(trial.state.is_finished() for trial in trials)
-        if not self._settings.refills:
-            return Resumed({}, [], [], left)
-        columns = len(self._settings.columns)
-        shown = {trial.number: Shown(rows_of(trial, columns), trial.state.is_finished()) for trial in trials}
-        waiting = [self._state.trial(trial) for trial in trials if not trial.state.is_finished()]
-        may_begin = [trial.number for trial in waiting[: max(0, left)]]
-        restored = []
-        asked = {trial.number: self._state.trial(trial) for trial in trials}
-        for result in backend.restore(asked, may_begin):
-            if result.repetition:
-                backend.leave(result.number)  # what it showed in the repetitions before is not saved
-            else:
-                restored.append((asked[result.number], result))
-        return Resumed(shown, restored, waiting, left)
+        """Return where training continues, after having the backend restore what it saved."""
+        ...
 
     def ask(self) -> list[Trial]:
-        """Return the trials of the next super-batch. The database is backed up before they train."""
-        total = self._arguments.n_trials
-        asked = self._state.ask_more(total) if self._settings.refills else self._state.ask(total)
-        if asked:
-            database.back_up(self._live.directory.database, self._live.directory.backup)
-        return [self._state.trial(trial) for trial in asked]
+        """Return the next trials to train, of one super-batch; empty if there are none for now."""
+        ...
 
     def start(self, numbers: Collection[int]) -> None:
         """Note that trials train."""
-        self._state.start(numbers)
+        ...
 
     def requeue(self, numbers: Collection[int]) -> None:
         """Note that trials wait again."""
-        self._state.requeue(numbers)
+        ...
 
     def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
-        """Refuse copies: the trials of a search are suggested, not copied."""
-        raise HyperlaxError(f"the scheduler copies trial {min(copies)}: only the trials of a population can be copied.")
+        """Return the successors of trials that ended by `CopyFrom`, each after the trial that it continues from."""
+        ...
 
     def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialEnd]:
-        """Write a batch's agents and files, then the database; then say what failed."""
-        live, columns = self._live, self._settings.columns
-        ends = live.scoring.ends(batch, result, shown if columns else None)
-        path = self._state.new_batch(self.super_batch(batch.numbers[0]))
-        if self._arguments.save_agents != "none":
-            about = {"study": self._arguments.study_name, **about_recipe(live.recipe)}
-            complete = [end.number for end in ends if end.state == "COMPLETE"]
-            write_agents(live.directory.root, about, batch, result, complete)
-        write_batch(path, batch, result, ends, columns)
-        self._state.record(ends, path)
-        _log_failures(ends)
-        self._changed()
-        return ends
+        """Record how trials of one super-batch ended: their files first."""
+        ...
 
     def super_batch(self, number: int) -> int:
         """Return the super-batch of a trial."""
-        return number // self._live.width
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How trials train.
+
+    Args:
+      scoring: Makes metrics of outcomes.
+      seeds: Of a trial.
+      repetitions: How often a trial trains, one repetition after another; above 1 where seeds race.
+      columns: The metrics that the scheduler decides by.
+      refills: Whether trials enter and leave lanes one by one. Otherwise they train in closed batches, and a super-batch is asked
+        for once the one before has ended.
+      lanes: The most trials in lanes at once, where lanes are refilled.
+      checkpoint_seconds: Between two saves of refilled lanes; 0 saves whenever something has advanced. Closed batches are saved by
+        their backend.
+      fatal: Errors of a program that end the run. After any other its trials are tried again, until the one at fault fails.
+    """
+
+    scoring: Scoring
+    seeds: int
+    repetitions: int = 1
+    columns: tuple[str, ...] = ()
+    refills: bool = False
+    lanes: int = 1
+    checkpoint_seconds: float = 60.0
+    fatal: tuple[type[Exception], ...] = ()
 
 
 class FixedTrials:
@@ -128,21 +124,3 @@ class FixedTrials:
     def super_batch(self, number: int) -> int:
         """Return the one super-batch."""
         return 0
-
-
-def rows_of(trial: FrozenTrial, columns: int) -> np.ndarray:
-    """Return float64[segments, columns], what the scheduler saw of a trial that has ended; empty for any other."""
-    if not trial.state.is_finished():
-        return np.zeros((0, columns))
-    unknown = [math.nan] * (columns - 1)
-    values = trial.intermediate_values
-    rows = trial.user_attrs.get("intermediate", [[values[segment], *unknown] for segment in sorted(values)])
-    return np.array(rows, np.float64).reshape(len(rows), columns)
-
-
-def _log_failures(ends: Sequence[TrialEnd]) -> None:
-    mates = sum(end.state != "FAIL" for end in ends)
-    for end in ends:
-        if end.state == "FAIL":
-            rest = f"the other {mates} of its batch continue" if mates else "the study continues"
-            log.warning("trial %d: %s. Marked FAIL; %s.", end.number, end.reason, rest)

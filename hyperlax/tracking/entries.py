@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,23 @@ from typing import Any
 import numpy as np
 
 from hyperlax.analysis.curves import LearningCurve, MissingFile, read_curves
-from hyperlax.analysis.pages import PLOTLY_FILE, PLOTS_DIRECTORY
-from hyperlax.analysis.tables import BEST_FILE, PARETO_FILE
 from hyperlax.analysis.terminal import best_in_words, counts
 from hyperlax.config.option import MAY_CHANGE, options_of
 from hyperlax.config.options import SearchOptions
-from hyperlax.files import cell
-from hyperlax.study.directory import SUCCESS
+from hyperlax.errors import UsageError
+from hyperlax.files import cell, decode
+from hyperlax.study.directory import (
+    BEST_FILE,
+    CONFIRMED,
+    MANIFEST,
+    PARETO_FILE,
+    PLOTLY_FILE,
+    PLOTS_DIRECTORY,
+    REPORT,
+    SUCCESS,
+    TIMING_JSON,
+    TRIALS,
+)
 from hyperlax.study.ranking import winners
 from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.study.statistics import best_confirmed, in_short
@@ -32,7 +41,7 @@ STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 STATE, REASON, BATCH = "hyperlax.state", "hyperlax.reason", "hyperlax.batch"
 TRIAL, FEASIBLE = "hyperlax.trial", "hyperlax.feasible"
 DESCRIPTION = "mlflow.note.content"
-PAGES = ("report.html", "trials.csv", "study.json", "confirmation.csv", BEST_FILE, PARETO_FILE)
+PAGES = (REPORT, TRIALS, MANIFEST, CONFIRMED, BEST_FILE, PARETO_FILE)
 
 
 @dataclass(frozen=True)
@@ -172,15 +181,22 @@ def _curve_points(curve: LearningCurve | None) -> Iterator[Point]:
             yield Point(name, float(value), int(step))
 
 
+@dataclass(frozen=True)
+class _Timing:
+    """What is read of a batch's `timing.json`."""
+
+    wall_seconds: float | None
+
+
 def _times(batch: Path | None) -> tuple[int | None, int | None]:
     """When a batch began and ended, from its files: trials of a batch train together."""
     if batch is None:
         return None, None
     try:
         ended = int((batch / SUCCESS).stat().st_mtime * 1000)
-        seconds = json.loads((batch / "timing.json").read_text(encoding="utf-8"))["wall_seconds"]
+        seconds = decode(batch / TIMING_JSON, _Timing).wall_seconds
         return ended - int((seconds or 0.0) * 1000), ended
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, UsageError):
         return None, None
 
 

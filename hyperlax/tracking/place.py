@@ -10,14 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 from hyperlax.errors import UsageError
-from hyperlax.files import is_too_long, write_json
-from hyperlax.reading import DAMAGED, fits, read_json
+from hyperlax.files import decode, is_too_long, write_json
+from hyperlax.study.directory import TRACKING
 
-PLACE_FILE = "mlflow.json"
 VARIABLE = "MLFLOW_TRACKING_URI"
 STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
 LONGEST_EXPERIMENT = 500
@@ -26,6 +24,15 @@ _IN_FRONT = re.compile(r"[^:/]+://[^:/@]*:(.+)@")
 _IN_A_URL = re.compile(r"https?://[^:/@?#]*:(?!\d+(?:[/?#]|$))(.+)@")
 _SECRET_NAME = re.compile(r"pass(?!file)|pwd|secret|token|api_?key|credential", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"(pwd|password)\s*=", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What `mlflow.json` says. uri: of the store, None if it held a password; study: a tag that only the parent run has."""
+
+    uri: str | None
+    experiment: str
+    study: str
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,7 @@ class Place:
 
     def write(self) -> None:
         """Keep it in the study's directory; an address with a password is not kept."""
-        kept = None if _secrets(self.uri) else self.uri
-        write_json(self.path, {"uri": kept, "experiment": self.experiment, "study": self.study})
+        write_json(self.path, vars(_Kept(None if _secrets(self.uri) else self.uri, self.experiment, self.study)))
 
     def write_if_new(self) -> None:
         """Keep it if nothing of this study is kept yet: its parent run must be found again whenever the process dies.
@@ -62,7 +68,7 @@ class Place:
         Else what is kept has the same tag, and an address that may be the better one: `write` is for one that has answered.
         """
         with suppress(UsageError):
-            if _kept(self.path).get("study") == self.study:
+            if (kept := _kept(self.path)) and kept.study == self.study:
                 return
         self.write()
 
@@ -70,12 +76,12 @@ class Place:
 def place_of(
     track: str | None, uri: str | None, experiment: str | None, study_name: str, root: Path, is_new: bool
 ) -> Place | None:
-    """Where a study in `root` is tracked, None if it is not. What is not given is as it was before, if it goes on.
+    """Return where a study in `root` is tracked, None if it is not. What is not given is as before, if it is resumed.
 
     UsageError for what cannot be.
     """
-    path = root / PLACE_FILE
-    kept = {} if is_new else _kept(path)
+    path = root / TRACKING
+    kept = None if is_new else _kept(path)
     if (track or ("mlflow" if kept else "none")) == "none":
         for name, value in (("--tracking-uri", uri), ("--tracking-experiment", experiment)):
             if value is not None:
@@ -90,31 +96,22 @@ def place_of(
     if spec is None or spec.origin is None:
         leave = "" if track else ", or give --track none"
         raise UsageError(f'--track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"{leave}')
-    name = experiment or kept.get("experiment") or study_name
+    name = experiment or (kept.experiment if kept else study_name)
     if len(name) > LONGEST_EXPERIMENT:
         raise UsageError(
             f"--track mlflow names the experiment after the study, whose name has {len(name)} letters; MLflow takes "
             f"{LONGEST_EXPERIMENT}. Give a shorter name with --tracking-experiment."
         )
-    return Place(found, name, kept.get("study") or uuid.uuid4().hex, path)
+    return Place(found, name, kept.study if kept else uuid.uuid4().hex, path)
 
 
-def _kept(path: Path) -> dict[str, Any]:
-    """What an earlier process wrote, {} if none did. UsageError if it is not whole."""
-    if not path.exists():
-        return {}
-    stored = read_json(path)
-    kinds = {"uri": str | None, "experiment": str, "study": str}
-    if not isinstance(stored, dict) or stored.keys() != kinds.keys():
-        raise UsageError(f"{path}: needs {', '.join(kinds)} and nothing else. {DAMAGED}")
-    wrong = [name for name, kind in kinds.items() if not fits(stored[name], kind)]
-    if wrong:
-        raise UsageError(f"{path}: `{wrong[0]}` is not what Hyperlax writes there. {DAMAGED}")
-    return stored
+def _kept(path: Path) -> _Kept | None:
+    """Return what an earlier process wrote, None if none did. UsageError if it is damaged."""
+    return decode(path, _Kept) if path.exists() else None
 
 
-def _found_uri(given: str | None, kept: dict[str, Any]) -> str:
-    """The flag's address, else the variable's, else that of before, else MLflow's own default for the working directory."""
+def _found_uri(given: str | None, kept: _Kept | None) -> str:
+    """Return the flag's address, else the variable's, else that of before, else MLflow's default for the working directory."""
     if given is not None:
         if _secrets(given):
             raise UsageError(
@@ -123,9 +120,11 @@ def _found_uri(given: str | None, kept: dict[str, Any]) -> str:
         return _checked(given, "--tracking-uri")
     if os.environ.get(VARIABLE):
         return _checked(os.environ[VARIABLE], VARIABLE)
-    if kept and kept["uri"] is None:
+    if kept is None:
+        return _address_of(Path("mlflow.db").absolute())
+    if kept.uri is None:
         raise UsageError(f"the address of this study's MLflow holds a password and was not kept. Set {VARIABLE} again.")
-    return kept["uri"] if kept else _address_of(Path("mlflow.db").absolute())
+    return kept.uri
 
 
 def _checked(uri: str, where: str) -> str:

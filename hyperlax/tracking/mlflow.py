@@ -1,23 +1,31 @@
-"""A study in MLflow: a parent run, and under it a run a trial. The only user of mlflow.
+"""A study in MLflow: a parent run, and under it a run a trial. The only user of mlflow, and imports it only when it is used.
 
 Every run is found again by what is written on it, so that a process that died anywhere leaves nothing that the next one would
-write twice: the parent carries the study's tag from its first moment, a trial's run its number and how the trial ended, a run that
-was not ended is written once more into itself, and of points that may be there already MLflow is asked first.
+write twice. The parent carries the study's tag from its first moment, and a trial's run its number and how the trial ended. A run
+that was not ended is written again into itself. Before points are written that may be there already, MLflow is asked for them.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol
 
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import FAILED, STOPPED, HyperlaxError
+from hyperlax.study.manifest import resume_command
+from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
+from hyperlax.study.stopping import signals_taken
 from hyperlax.tracking.entries import (
     BATCH,
     REASON,
@@ -34,7 +42,7 @@ from hyperlax.tracking.entries import (
     trial_entry,
     with_curves,
 )
-from hyperlax.tracking.place import Place
+from hyperlax.tracking.place import Place, place_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
@@ -42,23 +50,135 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SILENT_SECONDS = 2.0
+"""How long a study waits at its end without saying so."""
+LONGEST_SECONDS = 300.0
+"""How long it waits at most: MLflow tries for an hour to reach a database that is away."""
+LONGEST_FAULT = 300
 STUDY = "hyperlax.study"
 PARENT = "mlflow.parentRunId"
-ENDED = {0: "FINISHED", 130: "KILLED", 143: "KILLED"}
+ENDED = {0: "FINISHED", **dict.fromkeys(STOPPED, "KILLED")}
 """A process's exit status -> that of the parent run; FAILED for any other."""
 MOST_TAGS, MOST_PARAMS, MOST_METRICS = 100, 100, 1000
-"""That MLflow takes in one call."""
+"""The most that MLflow takes in one call."""
 PAGE = 1000
 OF_THE_BEST = ("best.", "best_trial", "pareto_front", "confirmed")
-"""How the parent's tags begin that go when nothing is the best any more."""
+"""The beginnings of the parent's tags that are removed when no trial is the best any more."""
 STANDINGS = {"best_trial", "pareto_front", "confirmed", "hyperlax.trials"}
-"""Its tags whose change gives its metrics a new point."""
+"""The parent's tags whose change gives its metrics a new point."""
 
 
-class MlflowTracker:
-    """Tracks one study at a place. What MLflow raises passes, without the address's password; the next call then looks anew."""
+def mlflow_observers(
+    track: str | None, uri: str | None, experiment: str | None, study_name: str, root: Path, is_new: bool
+) -> list[Observer]:
+    """Return what tracks the study in a directory, [] if nothing does. Nothing is written yet.
 
-    name = "MLflow"
+    Args:
+      track, uri, experiment: The options `--track`, `--tracking-uri` and `--tracking-experiment`; None is as it was before.
+
+    Raises:
+      UsageError: The study cannot be tracked like this, or mlflow is not installed.
+    """
+    place = place_of(track, uri, experiment, study_name, root, is_new)
+    if place is None:
+        return []
+    # Here, while there is one thread: plotly takes a pandas that another thread is importing for a whole one.
+    import_module("pandas")
+    import_module("mlflow.entities")
+    return [MlflowObserver(MlflowWriter(place))]
+
+
+class Writer(Protocol):
+    """Writes a study somewhere else. What it raises is logged, and it is asked again later."""
+
+    def follow(self, record: StudyRecord) -> None:
+        """Write every trial that has ended and is not written yet, and how the study stands."""
+        ...
+
+    def end(self, record: StudyRecord, status: int) -> None:
+        """Do the same for the last time in this process, which ends with this exit status."""
+        ...
+
+
+class MlflowObserver(Observer):
+    """Has a study written to MLflow in a thread of its own: neither MLflow's faults nor its waiting cost a trial."""
+
+    def __init__(self, writer: Writer):
+        self._writer = writer
+        self._works: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._starting = threading.Lock()
+        self._newest: deque[StudyRecord] = deque(maxlen=1)
+        self._last: StudyRecord | None = None
+        self._said = ""
+
+    def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
+        self._follow(snapshot())
+
+    def super_batch_ended(self, record: StudyRecord, directory: Path | None) -> None:
+        self._follow(record)
+
+    def study_ended(self, snapshot: Callable[[], StudyRecord], status: int) -> None:
+        self._last = None
+        self._finish(snapshot(), status)
+
+    def close(self) -> None:
+        """Let go of the thread. A study that broke off is written as failed, as it was last seen."""
+        if self._last is not None:
+            self._finish(self._last, FAILED)
+        self._works.put(None)
+
+    def _follow(self, record: StudyRecord) -> None:
+        """Have the writer catch up with the study, without waiting. Of several records only the newest is written."""
+        self._last = record
+        self._newest.append(record)
+        self._begin(self._catch_up)
+
+    def _work(self) -> None:
+        while (work := self._works.get()) is not None:
+            work()
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        with self._starting:  # pages are written in a thread of their own
+            if self._thread.ident is None:
+                self._thread.start()
+        self._works.put(work)
+
+    def _catch_up(self) -> None:
+        if self._newest:
+            later = "What is missing is written with the next super-batch."
+            self._write(partial(self._writer.follow, self._newest.pop()), later)
+
+    def _finish(self, record: StudyRecord, status: int) -> None:
+        """Write for the last time, and wait until that is done, takes too long, or a signal asks to stop."""
+        done, signals = threading.Event(), signals_taken()
+        later = f"What is missing is written when the study is resumed: {resume_command(record.directory)}"
+        self._begin(partial(self._write, partial(self._writer.end, record, status), later))
+        self._begin(done.set)
+        if done.wait(SILENT_SECONDS):
+            return
+        log.info("Waiting for MLflow, %.0f seconds at most.", LONGEST_SECONDS)
+        until = time.monotonic() + LONGEST_SECONDS
+        while not done.wait(0.2):
+            if signals_taken() > signals or time.monotonic() > until or not self._thread.is_alive():
+                log.warning("MLflow does not have everything of the study yet. %s", later)
+                return
+
+    def _write(self, work: Callable[[], None], later: str) -> None:
+        """Do it, or say in one line why it could not be done. A fault that was the last one too is not told again."""
+        try:
+            work()
+            self._said = ""
+        except Exception as error:  # MLflow may raise anything, and none of it is the study's fault
+            log.debug("The fault in full:", exc_info=True)
+            fault = f"MLflow could not be written: {_in_one_line(error)} The study is not affected. {later}"
+            if fault != self._said:
+                log.warning("%s", fault)
+            self._said = fault
+
+
+class MlflowWriter:
+    """Writes one study to a place. What MLflow raises passes, without the address's password; the next call then looks again."""
 
     def __init__(self, place: Place):
         self._place = place
@@ -66,7 +186,7 @@ class MlflowTracker:
         self._is_announced = False
 
     def follow(self, record: StudyRecord) -> None:
-        """Write every trial that has ended and is not written yet, how the study stands, and its pages where they are new."""
+        """Write every trial that has ended and is not written yet, how the study stands, and its pages if they are new."""
         try:
             with self._hiding():
                 self._run = self._run or self._open(record)
@@ -76,7 +196,7 @@ class MlflowTracker:
             raise
 
     def end(self, record: StudyRecord, status: int) -> None:
-        """The same, and end the parent run."""
+        """Do the same, and end the parent run."""
         self.follow(record)
         assert self._run is not None
         with self._hiding():
@@ -104,6 +224,12 @@ class MlflowTracker:
             log.info("Tracked in MLflow, experiment %s. %s", self._place.experiment, _how_to_look(self._place))
             self._is_announced = True
         return run
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "it gave no reason"
+    shown = text if len(text) <= LONGEST_FAULT else f"{text[:LONGEST_FAULT]}..."
+    return f"{type(error).__name__}: {shown}" + ("" if shown.endswith(".") else ".")
 
 
 @dataclass

@@ -1,0 +1,157 @@
+"""Brings a study's database in line with the truth: the journal, and the batches that are complete on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from hyperlax.config.constraints import parse_constraint, violations
+from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.files import cell
+from hyperlax.samplers.distributions import SearchSpace
+from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams, trials_of
+from hyperlax.study.database import FinishedTrial, StudyDatabase, read_recorded
+from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.journal import Journal
+
+
+class Projection:
+    """The database of one study as what follows from its journal and its batches."""
+
+    def __init__(
+        self,
+        database: StudyDatabase,
+        journal: Journal,
+        directory: StudyDirectory,
+        space: SearchSpace,
+        objectives: Sequence[str],
+        constraints: Sequence[str],
+    ):
+        self._database, self._journal, self._directory = database, journal, directory
+        self._space, self._objectives, self._constraints = space, objectives, constraints
+        self._needed = {*objectives, *(parse_constraint(text).metric for text in constraints)}
+
+    def refuse_older_copy(self) -> None:
+        """HyperlaxError if a trial has ended on disk that the database does not even have."""
+        known = len(self._database.trials())
+        for number, path in self._unrecorded().items():
+            if number >= known:
+                raise HyperlaxError(
+                    f"{path}: holds trial {number}, which {self._directory.database} does not know. If that is an older "
+                    f"copy, `hyperlax repair {self._directory.root}` brings it up to date; a batch of another study has to go."
+                )
+
+    def replay(self) -> int:
+        """Bring any database up to date, a new one or an older copy. Return how many trials were recorded as ended.
+
+        Raises:
+          DamagedBatch: A batch that the database does not have yet is not what was written.
+          HyperlaxError: A batch is another study's.
+          UsageError: The journal lacks trials that the database has.
+        """
+        known, asked = len(self._database.trials()), self._journal.asked
+        if known > len(asked):
+            raise UsageError(
+                f"{self._journal.path}: lacks trial {len(asked)}, which {self._directory.database} has. "
+                "Put back the file that Hyperlax wrote."
+            )
+        if asked[known:]:
+            self._database.insert(asked[known:], self._space.optuna)
+        self.apply_changes()
+        recorded = 0
+        for path in dict.fromkeys(self._unrecorded().values()):
+            ends, name = read_ends(path, self._needed), self._directory.name(path)
+            self._check_hyperparams(path)
+            open_trials = {trial.number for trial in self._database.trials() if not trial.state.is_finished()}
+            counting = [e for e in ends if e.number in open_trials and (e.number, name) not in self._journal.retried]
+            self.record(counting, path)
+            recorded += len(counting)
+        self.apply_changes()
+        self._database.requeue([t.number for t in self._database.trials() if t.state == TrialState.RUNNING])
+        return recorded
+
+    def record(self, ends: Iterable[TrialEnd], batch: Path) -> None:
+        """Write how trials of a batch ended."""
+        self._database.finish([self._finished_trial(end, self._directory.name(batch)) for end in ends])
+
+    def apply_changes(self) -> None:
+        """Apply the changes by the user where the database does not have them yet."""
+        journal, trials = self._journal, self._database.trials()
+        retried = [
+            t.number for t in trials if t.state == TrialState.FAIL and (t.number, batch_of(t)) in journal.retried
+        ]
+        complete = {trial.number for trial in trials if trial.state == TrialState.COMPLETE}
+        invalid = {number: reason for number, reason in journal.invalidated.items() if number in complete}
+        if retried:
+            self._database.requeue_failed(retried)
+        if invalid:
+            self._database.invalidate(invalid)
+
+    def _finished_trial(self, end: TrialEnd, batch: str) -> FinishedTrial:
+        attributes: dict[str, Any] = {**end.metrics, "batch": batch}
+        if end.reason:
+            attributes["reason"] = end.reason
+        if end.intermediate and len(end.intermediate[0]) > 1:
+            attributes["intermediate"] = [list(values) for values in end.intermediate]
+        complete = end.state == TrialState.COMPLETE.name
+        return FinishedTrial(
+            end.number,
+            end.state,
+            values=[end.metrics[name] for name in self._objectives] if complete else [],
+            user_attrs=attributes,
+            constraints=violations(self._constraints, end.metrics) if complete and self._constraints else [],
+            intermediate=[shown[0] for shown in end.intermediate],
+        )
+
+    def _unrecorded(self) -> dict[int, Path]:
+        return unrecorded_trials(self._directory, set(map(batch_of, self._database.trials())), self._journal)
+
+    def _check_hyperparams(self, path: Path) -> None:
+        """HyperlaxError if a batch trained other configurations than were asked."""
+        asked = self._journal.asked
+        for number, row in read_hyperparams(path, list(self._space.optuna)).items():
+            if number >= len(asked):
+                raise HyperlaxError(
+                    f"{path}: holds trial {number}, which {self._journal.path} does not have. Put back the journal that "
+                    "Hyperlax wrote; a batch of another study has to go."
+                )
+            for name, value in self._space.decode(asked[number].params).items():
+                if not _is_cell(row[name], value):
+                    raise HyperlaxError(
+                        f"{path / 'hyperparams.csv'}: trial {number} was trained with {name} = {row[name]}, "
+                        f"{self._journal.path} asked for {cell(value)}. Put back the study's own batch and journal."
+                    )
+
+
+def unrecorded_trials(directory: StudyDirectory, recorded: Collection[str], journal: Journal) -> dict[int, Path]:
+    """Return the trials that have ended in complete batches on disk that no trial of the database names, with their batches.
+
+    recorded: batches that trials name. Such a batch was recorded whole, and its files are not needed. Raises DamagedBatch.
+    """
+    batches = ((path, directory.name(path)) for path in directory.complete_batches())
+    return {
+        number: path
+        for path, name in batches
+        if name not in recorded
+        for number in trials_of(path)
+        if (number, name) not in journal.retried
+    }
+
+
+def finished_trials(directory: StudyDirectory, study_name: str) -> set[int]:
+    """Return the trials that have ended, in the database, which `database.check` found sound, or on disk."""
+    recorded = read_recorded(directory.database, study_name)
+    return recorded.finished | set(unrecorded_trials(directory, recorded.batches, Journal(directory.journal)))
+
+
+def batch_of(trial: FrozenTrial) -> str:
+    """Return the batch that a trial was recorded from; empty where it was not, or not by Hyperlax."""
+    return trial.user_attrs.get("batch", "")
+
+
+def _is_cell(text: str, value: Any) -> bool:
+    """Return whether a cell of a batch has this value, which is a float there if its field takes one."""
+    return text == cell(value) or (isinstance(value, int) and text == cell(float(value)))

@@ -1,0 +1,249 @@
+"""Ways to show how far a study is: one line that is redrawn on a terminal, a line a batch elsewhere, or JSON lines for a program.
+
+What is written is for whoever watches. The study continues without them: a stream that cannot be written falls silent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError
+from hyperlax.study.batch_files import TrialEnd
+from hyperlax.study.observer import Training
+from hyperlax.study.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+
+log = logging.getLogger(__name__)
+
+REDRAWS_PER_SECOND = 2.0
+
+
+class SafeStream:
+    """A text stream that falls silent, instead of raising, once it cannot be written. A reader who left is not logged."""
+
+    def __init__(self, stream: TextIO):
+        self._stream, self._is_open = stream, True
+
+    def write(self, text: str) -> int:
+        """Write text, or drop it."""
+        self._do("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what was written, if anybody reads it."""
+        self._do("flush")
+
+    def _do(self, verb: str, *arguments: str) -> None:
+        if not self._is_open:
+            return
+        try:
+            getattr(self._stream, verb)(*arguments)
+        except OSError as error:
+            self._is_open = False
+            if not isinstance(error, BrokenPipeError):
+                log.warning("The output cannot be written (%s). The run continues without it.", error.strerror)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def safe(stream: TextIO) -> TextIO:
+    """Return the stream as a `SafeStream`."""
+    return stream if isinstance(stream, SafeStream) else cast(TextIO, SafeStream(stream))
+
+
+@contextmanager
+def ignoring_broken_output() -> Iterator[None]:
+    """Let nothing that the block prints end it."""
+    with redirect_stdout(safe(sys.stdout)):
+        yield
+
+
+def reporter() -> Progress:
+    """Return what shows progress on standard error: a redrawn line on a terminal that can redraw, else a line a batch."""
+    stream = sys.stderr
+    is_terminal = stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+    return TerminalReporter(stream) if is_terminal else LineReporter(stream)
+
+
+class LineReporter(Progress):
+    """Prints a line after each batch."""
+
+    def __init__(self, stream: TextIO):
+        super().__init__()
+        self._stream = safe(stream)
+
+    def trials_ended(self, ends: list[TrialEnd]) -> None:
+        super().trials_ended(ends)
+        self._stream.write(self.line() + "\n")
+        self._stream.flush()
+
+
+class TerminalReporter(Progress):
+    """Redraws one line on a terminal while a study trains; log messages go above it."""
+
+    def __init__(self, stream: TextIO):
+        super().__init__()
+        self._stream = safe(stream)
+        self._live: Live | None = None
+        self._handler: _AboveTheLine | None = None
+
+    def training_started(self, training: Training) -> None:
+        super().training_started(training)
+        from rich.live import Live
+
+        console = _console(self._stream)
+        self._live = Live(
+            console=console,
+            get_renderable=lambda: _one_line(self.line(console.width - 1)),
+            refresh_per_second=REDRAWS_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start(refresh=True)
+        self._handler = _AboveTheLine(console)
+
+    def training_ended(self) -> None:
+        if self._live and self._handler:
+            self._handler.remove()
+            self._live.stop()
+        self._live = self._handler = None
+        super().training_ended()
+
+    def close(self) -> None:
+        self.training_ended()
+
+
+class JsonReporter(Progress):
+    """Writes an object a line: `trial` for each that has ended in this run, `progress` after each batch.
+
+    A trial's `value` is that of the first objective, null unless it can be the best.
+    """
+
+    def __init__(self, stream: TextIO):
+        super().__init__()
+        self._stream = stream
+
+    def trials_ended(self, ends: list[TrialEnd]) -> None:
+        super().trials_ended(ends)
+        for end in ends:
+            write_event(self._stream, "trial", task=self.task, trial=end.number, state=end.state, value=self.value(end))
+        best, trial = self.tally.best or (None, None)
+        write_event(
+            self._stream,
+            "progress",
+            task=self.task,
+            finished=self.tally.done,
+            total=self.training.total if self.training else self.tally.done,
+            pruned=self.tally.pruned,
+            failed=self.tally.failed,
+            objective=self.objective,
+            best=best,
+            best_trial=trial,
+            seconds=round(time.monotonic() - self.pace.began, 3),
+            lanes=self.lanes()[0],
+            seconds_left=None if (left := self.seconds_left()) is None else round(left, 1),
+            steps_per_second=None if (rate := self.pace.steps_per_second()) is None else round(rate, 1),
+        )
+
+
+def write_event(stream: TextIO, event: str, **content: Any) -> None:
+    """Write one line of JSON."""
+    stream.write(json.dumps({"event": event, **content}) + "\n")
+    stream.flush()
+
+
+def run_in_json(run: Callable[[Progress], int], directory: Path) -> int:
+    """Run a study with JSON lines on standard output, everything else on standard error, and `end` as the last line.
+
+    What the run raises passes, after an `end` with the exit status that it means.
+    """
+    status = FAILED
+    with json_on_stdout() as stream:
+        try:
+            status = run(JsonReporter(stream))
+        except HyperlaxError as error:
+            status = error.exit_code
+            raise
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+            raise
+        finally:
+            write_event(stream, "end", exit=status, directory=str(directory))
+    return status
+
+
+@contextmanager
+def json_on_stdout() -> Iterator[TextIO]:
+    """Yield standard output for JSON lines. What else the block prints, a recipe as it is loaded, goes to standard error.
+
+    Inside another such block it is the same standard output.
+    """
+    if isinstance(sys.stdout, _Aside):
+        yield sys.stdout.lines
+        return
+    lines = safe(sys.stdout)
+    with redirect_stdout(cast(TextIO, _Aside(lines))):
+        yield lines
+
+
+class _Aside(SafeStream):
+    """Standard error in place of a standard output that is for JSON lines."""
+
+    def __init__(self, lines: TextIO):
+        super().__init__(sys.stderr)
+        self.lines = lines
+
+
+def _console(stream: TextIO) -> Console:
+    """Return a plain console on a terminal. It leaves the cursor: a process that is killed could not show it again."""
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        def show_cursor(self, show: bool = True) -> bool:
+            return False
+
+    return PlainConsole(file=stream, force_terminal=True, force_jupyter=False, color_system=None)
+
+
+def _one_line(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="crop")
+
+
+class _AboveTheLine(logging.Handler):
+    """Prints what Hyperlax logs above the line of a console, instead of into it."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self._console = console
+        self._logger = logging.getLogger("hyperlax")
+        self._propagated = self._logger.propagate
+        self._logger.propagate = False
+        self._logger.addHandler(self)
+
+    def createLock(self) -> None:  # noqa: N802
+        """Have no lock besides the console's: a thread that draws and one that logs could wait for each other."""
+        self.lock = None
+
+    def remove(self) -> None:
+        self._logger.removeHandler(self)
+        self._logger.propagate = self._propagated
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from rich.text import Text
+
+        self._console.print(Text(self.format(record)), soft_wrap=True)

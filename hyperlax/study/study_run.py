@@ -1,0 +1,234 @@
+"""A study of any kind while this process runs it: everything is checked here before anything is written."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.config import samples
+from hyperlax.config.options import PbtOptions, SearchOptions
+from hyperlax.engine.checkpoint import CheckpointManager
+from hyperlax.envs import canonical
+from hyperlax.errors import OptionError
+from hyperlax.recipe import Recipe
+from hyperlax.samplers.fixed import Presampled
+from hyperlax.schedulers.base import Scheduler
+from hyperlax.study import manifest as manifests
+from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running
+from hyperlax.study.limits import Limits
+from hyperlax.study.live import LiveStudy
+from hyperlax.study.loop import Loop
+from hyperlax.study.manifest import Manifest
+from hyperlax.study.observer import Observer, Training, tell
+from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
+from hyperlax.study.reporters import ignoring_broken_output
+from hyperlax.study.state import StudyState
+from hyperlax.study.stopping import stopping_on_signals
+from hyperlax.study.training import MakeBackend, reference_returns
+from hyperlax.study.trials import Settings, Trials
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What a study is run with.
+
+    Args:
+      make_backend: Makes what trains.
+      observers: Are told how the study goes.
+      limits: End it early.
+      checkpoint_seconds: Between two saves.
+      retry_failed: Whether to begin by letting failed trials wait to be run again.
+    """
+
+    make_backend: MakeBackend
+    observers: Sequence[Observer]
+    limits: Limits
+    checkpoint_seconds: float
+    retry_failed: bool = False
+
+
+class StudyRun(ABC):
+    """A study while this process runs it. What a search and a population do differently is abstract."""
+
+    def __init__(
+        self,
+        arguments: SearchOptions | PbtOptions,
+        recipe: Recipe,
+        directory: StudyDirectory,
+        equipment: Equipment,
+    ):
+        self.arguments, self.recipe, self.directory = arguments, recipe, directory
+        self.equipment, self.observers, self.limits = equipment, equipment.observers, equipment.limits
+        self.checkpoints = CheckpointManager(directory.checkpoints, equipment.checkpoint_seconds)
+
+    def start(self) -> int:
+        """Begin a new study. Returns the exit status."""
+        refuse_running(self.directory.root)
+        refuse_existing(self.directory)
+        first = self.first_trials()
+        backend = self._new_backend(None)
+        reference = reference_returns(self.arguments.env_config)
+        manifest = manifests.describe(self.arguments, self.recipe, reference, first_trials=first, backend=backend)
+        with self._held():
+            refuse_existing(self.directory)
+            check_writable(self.directory)
+            if isinstance(self.recipe, Presampled):
+                samples.write(self.directory.samples, self.recipe.samples)
+            return self._run(manifest, lambda: backend)
+
+    def resume(self) -> int:
+        """Continue the study in the directory. Returns the exit status."""
+        stored = manifests.read(self.directory.manifest, self.recipe)
+        command = manifests.search_command(self.arguments, self.recipe, self.directory)
+        manifest = replace(stored, arguments=self.arguments.to_json(), command=command)
+        with self._held():
+            check_writable(self.directory)
+            return self._run(manifest, lambda: self._new_backend(stored))
+
+    def _run(self, manifest: Manifest, make_backend: Callable[[], Backend]) -> int:
+        """Run what is missing, and say how it ended."""
+        arguments, directory = self.arguments, self.directory
+        directory.check_database(arguments.study_name, isinstance(arguments, PbtOptions))
+        self.check()
+        manifest.write(directory.manifest)
+        self.write_files()
+        with ExitStack() as stack:
+            state = stack.enter_context(closing(self.open_state(manifest)))
+            for observer in self.observers:
+                stack.callback(observer.close)
+            stack.enter_context(stopping_on_signals(self.limits.stop))
+            stack.enter_context(ignoring_broken_output())
+            state.describe(
+                {
+                    "recipe": self.recipe.name,
+                    "environment": canonical(arguments.env_config),
+                    "versions": manifest.versions,
+                    "search_space": manifest.space,
+                }
+            )
+            self.live = LiveStudy(arguments, self.recipe, directory, manifest, state)
+            self._load()
+            if not self.is_over():
+                self._train(make_backend())
+            status = self.finish()
+            tell(self.observers, lambda observer: observer.study_ended(self.live.snapshot, status))
+            return status
+
+    def _new_backend(self, stored: Manifest | None) -> Backend:
+        """Make what trains. A study that is resumed keeps the programs and lanes that were chosen for it."""
+        return self.equipment.make_backend(self.config(stored), self.checkpoints)
+
+    def _load(self) -> None:
+        """Bring the study up to date with what is on disk, and say how it stands."""
+        state = self.live.state
+        state.discard_incomplete()
+        state.load()
+        if self.equipment.retry_failed:
+            again = state.retry_failed()
+            numbers = ", ".join(map(str, again))
+            log.info(f"Run again: trials {numbers}." if again else "No trial is run again: none has failed by itself.")
+        finished = [trial for trial in state.trials() if trial.state.is_finished()]
+        self.checkpoints.forget([trial.number for trial in finished])
+        for trial in finished:
+            if not state.is_invalidated(trial.number):
+                self.limits.count(trial.state.name, trial.user_attrs.get("reason", ""))
+        self.loaded()
+        tell(self.observers, lambda observer: observer.study_started(self.live.snapshot))
+
+    def _train(self, backend: Backend) -> None:
+        """Train until enough trials are finished or something says stop."""
+        with closing(backend):
+            self.live.note_backend(backend)
+            settings = self.settings()
+            trials = self.trials(backend, settings)
+            loop = Loop(trials, backend, self.scheduler(trials), settings, self.limits, self.observers)
+            training = self.training(backend, settings)
+            tell(self.observers, lambda observer: observer.training_started(training))
+            try:
+                loop.run()
+            finally:
+                tell(self.observers, lambda observer: observer.training_ended())
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the directory. HyperlaxError if the system refuses to write, with the command that resumes the study."""
+
+        def what_next(refusal: Refusal) -> str:
+            if not os.path.exists(self.directory.manifest):
+                return f"No trial has run. {run_again(refusal)}"
+            return (
+                "The study ends here; all that is complete is kept. "
+                f"{refusal.remedy}, then go on:\n  {manifests.resume_command(self.directory.root)}"
+            )
+
+        with ending_on_refusal(self.directory.database, what_next), only_one_process(self.directory.root):
+            yield
+
+    @abstractmethod
+    def first_trials(self) -> list[dict[str, Any]]:
+        """Return the configurations that a new study begins with, before the sampler suggests any."""
+
+    @abstractmethod
+    def config(self, stored: Manifest | None) -> EngineConfig:
+        """Return what the backend is made for. stored: of a study that is resumed."""
+
+    @abstractmethod
+    def open_state(self, manifest: Manifest) -> StudyState:
+        """Open the study's state."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise UsageError for what the study in the directory does not allow."""
+
+    @abstractmethod
+    def write_files(self) -> None:
+        """Write what belongs beside `study.json`."""
+
+    @abstractmethod
+    def loaded(self) -> None:
+        """Have pages written that are missing, before anything trains."""
+
+    @abstractmethod
+    def is_over(self) -> bool:
+        """Return whether nothing is left to train."""
+
+    @abstractmethod
+    def settings(self) -> Settings:
+        """Return how trials train."""
+
+    @abstractmethod
+    def trials(self, backend: Backend, settings: Settings) -> Trials:
+        """Return where trials come from and results go."""
+
+    @abstractmethod
+    def scheduler(self, trials: Trials) -> Scheduler | None:
+        """Return who decides which trials continue, None if every trial trains to its end."""
+
+    @abstractmethod
+    def training(self, backend: Backend, settings: Settings) -> Training:
+        """Return what observers are told of the training."""
+
+    @abstractmethod
+    def finish(self) -> int:
+        """Print how the study ended, and return the exit status."""
+
+
+def refuse_existing(directory: StudyDirectory) -> None:
+    """Raise UsageError, with the command that resumes it, if there is a study already."""
+    with refusing_what_is_forbidden(directory.root):
+        exists = directory.holds_a_study()
+    if exists:
+        raise OptionError(
+            "output_root",
+            "{0} already holds a study. To continue it:\n  {1}\nFor a new one, choose another {output_root}.",
+            directory.root,
+            manifests.resume_command(directory.root),
+        )

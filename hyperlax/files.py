@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
-import numpy as np
 
 from hyperlax.errors import UsageError
 
@@ -202,7 +201,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def cell(value: Any) -> str:
     """A value as `write_csv` writes it."""
-    value = _plain(value) if isinstance(value, (np.generic, np.ndarray)) else value
+    value = _plain(value) if _is_numpy(value) else value
     if value is None:
         return ""
     if isinstance(value, str):
@@ -216,11 +215,14 @@ def cell(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     """A numpy value as Python's own: numpy's float64 writes itself as `np.float64(0.1)`."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
+    if _is_numpy(value):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no form in JSON: {value!r}")
+
+
+def _is_numpy(value: Any) -> bool:
+    """Return whether a value is a scalar or an array of numpy, which `--help` does not wait for."""
+    return type(value).__module__ == "numpy"
 
 
 def _sync_directory(directory: Path) -> None:

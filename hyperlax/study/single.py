@@ -34,10 +34,10 @@ from hyperlax.trial import BatchResult, HparamBatch, Trial
 
 log = logging.getLogger(__name__)
 
-LEADING = "peak_performance"
+_LEADING = "peak_performance"
 
 
-WriteCurve = Callable[[StudyRecord, Path], None]
+_WriteCurve = Callable[[StudyRecord, Path], None]
 """Writes the page of a learning curve."""
 
 
@@ -45,7 +45,7 @@ def run_single(
     arguments: SingleOptions,
     recipe: Recipe,
     algorithm: AlgorithmConfig,
-    write_curve: WriteCurve,
+    write_curve: _WriteCurve,
     make_backend: MakeBackend = local_backend,
 ) -> int:
     """Train one configuration, write its files, print its metrics. Returns the exit status.
@@ -57,7 +57,7 @@ def run_single(
     return _SingleRun(arguments, recipe, write_curve, "single").run(algorithm, backend)
 
 
-def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule, write_curve: WriteCurve) -> int:
+def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule, write_curve: _WriteCurve) -> int:
     """Train `num_seeds` agents from scratch along a schedule, write their files, print their metrics. Returns the exit status.
 
     arguments: `params` names the schedule's file. UsageError, before anything runs, for a schedule that cannot be followed.
@@ -84,7 +84,7 @@ class _SingleRun:
 
     arguments: SingleOptions
     recipe: Recipe
-    write_curve: WriteCurve
+    write_curve: _WriteCurve
     kind: str
     beside: Mapping[str, Any] = field(default_factory=dict)
 
@@ -114,7 +114,7 @@ class _SingleRun:
             return limits.stop.exit_status
         ((batch, result, end),) = found
         with _ending_on_refusal(parent):
-            directory = new_directory(parent, self.kind)
+            directory = _new_directory(parent, self.kind)
             self._write(directory, batch, result, end, backend.device)
         return _print_end(end, directory)
 
@@ -132,7 +132,7 @@ class _SingleRun:
             study_name=directory.name,
             recipe=self.recipe.name,
             environment=canonical(self.arguments.env_config),
-            objectives={LEADING: METRICS[LEADING].direction},
+            objectives={_LEADING: METRICS[_LEADING].direction},
             arguments=self.arguments.to_json(),
             command="",
             versions=installed_versions(),
@@ -156,7 +156,7 @@ def _check_steps(schedule: Schedule, steps: Sequence[int], where: str) -> None:
             )
 
 
-def new_directory(parent: Path, kind: str) -> Path:
+def _new_directory(parent: Path, kind: str) -> Path:
     """Make the next free `<kind>_NNNN`; two processes never get the same."""
     names = [path.name.removeprefix(f"{kind}_") for path in parent.glob(f"{kind}_*")]
     taken = [int(name) for name in names if name.isascii() and name.isdigit()]
@@ -183,7 +183,7 @@ def _record(end: TrialResult, algorithm: AlgorithmConfig, directory: Path) -> Tr
         state=end.state,
         reason=end.reason,
         params=dotted(algorithm),
-        values={LEADING: end.metrics[LEADING]} if end.metrics else {},
+        values={_LEADING: end.metrics[_LEADING]} if end.metrics else {},
         metrics=end.metrics,
         batch_directory=directory,
         exec_batch=None,

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -29,6 +29,19 @@ class Stop(threading.Event):
 
     exit_status = EXIT_STATUS[signal.SIGINT]
     since: float | None = None
+    _listener: Callable[[], None] | None = None
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Call the listener once the event is set, or now if it is. It replaces the one before."""
+        self._listener = listener
+        if self.is_set():
+            listener()
+
+    def set(self) -> None:
+        """Set the event and tell the listener."""
+        super().set()
+        if self._listener:
+            self._listener()
 
 
 @contextmanager

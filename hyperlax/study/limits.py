@@ -8,7 +8,7 @@ from collections import Counter
 from hyperlax.study.reasons import cause_of
 from hyperlax.study.stopping import Stop
 
-MIN_FINISHED = 8
+_MIN_FINISHED = 8
 """Finished trials below which no failure rate ends a study."""
 
 
@@ -46,7 +46,7 @@ class Limits:
 
     @property
     def too_many_failed(self) -> bool:
-        return self._finished >= MIN_FINISHED and self._causes.total() > self._rate * self._finished
+        return self._finished >= _MIN_FINISHED and self._causes.total() > self._rate * self._finished
 
     def sentence(self) -> str:
         """Return why too many trials failed, with the most frequent cause."""

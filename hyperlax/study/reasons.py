@@ -15,7 +15,7 @@ from typing import Any
 
 from hyperlax.files import cell, escaped
 
-LONGEST_CAUSE = 500
+_LONGEST_CAUSE = 500
 """Characters of a cause that are kept: exceptions can be pages long."""
 
 _WHERE = re.compile(r" \((?:lane |step |algorithm\.)[^()]*\)$")
@@ -26,7 +26,7 @@ def reason_of(cause: str, *, lane: int | None, step: int | None, searched: Mappi
     places = [f"{name} {number}" for name, number in (("lane", lane), ("step", step)) if number is not None]
     values = [f"{name}={cell(value)}" for name, value in searched.items()]
     where = "; ".join(", ".join(part) for part in (places, values) if part)
-    line = " ".join(escaped(cause).split())[:LONGEST_CAUSE].removesuffix(".")
+    line = " ".join(escaped(cause).split())[:_LONGEST_CAUSE].removesuffix(".")
     return f"{line} ({where})" if where else line
 
 

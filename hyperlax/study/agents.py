@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
+from hyperlax.config.option import shell_command
 from hyperlax.envs.recipes import registered
 from hyperlax.errors import UsageError
 from hyperlax.files import is_too_long
@@ -118,7 +118,7 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
                 f"{asked_by} {given}: the agent of trial {trial.number} is not kept. A population keeps that of its best member at "
                 f"the end of its training. To train one along its schedule:\n  {record.lineage.replay}"
             )
-        again = shlex.join(["hyperlax", "train", "--from", str(given), "--trial", str(trial.number)])
+        again = shell_command("train", "--from", given, "--trial", trial.number)
         raise UsageError(
             f"{asked_by} {given}: the agent of trial {trial.number}, which is {trial.state}, is not kept; --save-agents says "
             f"whose are. To train it again:\n  {again}"

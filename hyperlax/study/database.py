@@ -28,6 +28,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hyperlax.config.option import shell_command
 from hyperlax.errors import UsageError
 from hyperlax.files import replacing
 from hyperlax.samplers.in_memory import CONSTRAINTS
@@ -289,7 +290,7 @@ class Damaged(UsageError):
     def __init__(self, path: Path, why: str, advice: str | None = None):
         self.path, self.why = path, why
         self.finding = f"{path}: is damaged ({why})."
-        rebuild = f"`hyperlax repair {path.parent}` rebuilds it from its backup and the batches on disk."
+        rebuild = f"`{shell_command('repair', path.parent)}` rebuilds it from its backup and the batches on disk."
         super().__init__(f"{self.finding} {advice or rebuild}")
 
 

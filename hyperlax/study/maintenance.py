@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 from hyperlax.config.checks import check_space
+from hyperlax.config.option import shell_command
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.files import replacing
@@ -149,7 +149,7 @@ def _restore(backup: Path, to: Path, study_name: str) -> str:
 
 def _ending_on_refusal(directory: StudyDirectory) -> AbstractContextManager[None]:
     """HyperlaxError where the disk is full or a file cannot be read or written: a repair is done at its end or not at all."""
-    again = shlex.join(["hyperlax", "repair", str(directory.root)])
+    again = shell_command("repair", directory.root)
     return ending_on_refusal(
         directory.database, lambda refusal: f"Nothing is lost. {refusal.remedy}, then repair again:\n  {again}"
     )

@@ -5,16 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from hyperlax.backends.base import Backend
-from hyperlax.config.option import command_line
+from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.config.stored import SEARCH, SWEEP, resume_words
+from hyperlax.config.stored import SEARCH, SWEEP
 from hyperlax.errors import UsageError
 from hyperlax.files import PUT_BACK, convert, decode, write_json
 from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
@@ -153,16 +152,16 @@ def installed_versions() -> dict[str, str]:
 def search_command(arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """Return the command line that begins this study: every argument written out, or its file where the space is its own."""
     if isinstance(arguments, PbtOptions):
-        return shlex.join(["hyperlax", "pbt", *command_line(arguments)])
+        return shell_command("pbt", *command_line(arguments))
     if recipe.changes:
-        return shlex.join(["hyperlax", "run-study", str(directory.file)])
+        return shell_command("run-study", directory.file)
     left_out = ("n_trials", "sampling_method") if arguments.load_hyperparams else ()
-    return shlex.join(["hyperlax", SWEEP if arguments.is_sweep else SEARCH, *command_line(arguments, left_out)])
+    return shell_command(SWEEP if arguments.is_sweep else SEARCH, *command_line(arguments, left_out))
 
 
 def resume_command(directory: Path) -> str:
     """Return the command line that resumes the study in a directory."""
-    return resume_words(directory, _command_of(directory / "study.json"))
+    return shell_command(_command_of(directory / "study.json"), "--resume-from", directory)
 
 
 def _command_of(path: Path) -> str:

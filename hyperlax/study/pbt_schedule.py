@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from hyperlax.config.option import shell_command
 from hyperlax.config.options import OBJECTIVE, PbtOptions
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
@@ -95,5 +95,5 @@ def changing(configs: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
 
 
 def replay_command(schedule: Path) -> str:
-    """The command line that trains fresh agents along a schedule."""
-    return shlex.join(["hyperlax", "pbt-replay", str(schedule)])
+    """Return the command line that trains fresh agents along a schedule."""
+    return shell_command("pbt-replay", schedule)

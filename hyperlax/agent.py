@@ -1,4 +1,4 @@
-"""What a training leaves behind: a policy as plain arrays in a file, and what acts with it. Needs numpy and safetensors only."""
+"""A trained policy as plain arrays in a file, and the agent that acts with it. Needs numpy and safetensors only."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def joined(policies: Sequence[Policy]) -> Policy:
 
 
 def act(description: Mapping[str, Any], arrays: Mapping[str, Any], observation: Any, xp: Any = np) -> Any:
-    """What one seed's policy does where it sees float32[..., observation_size]: int[...], or float32[..., action] in its box.
+    """Return the actions of one seed's policy for float32[..., observation_size]: int[...], or float32[..., action] in its box.
 
     arrays: those of one seed, without the leading axis. xp: numpy, or jax.numpy.
     """
@@ -93,7 +93,7 @@ class Agent:
 
 
 def agent_files(path: Path) -> tuple[Path, Path]:
-    """Of an agent at a path without suffix: its arrays, and what describes them."""
+    """Return the two files of an agent at a path without suffix: its arrays and its description."""
     return path.with_name(path.name + ARRAYS), path.with_name(path.name + ABOUT)
 
 
@@ -109,9 +109,9 @@ def save_agent(path: Path, policy: Policy, about: Mapping[str, Any]) -> None:
 
 
 def load_agent(path: Path, seed: int | None = None) -> Agent:
-    """The agent in a .safetensors file and the .json beside it. seed: of the trial's, by default the one with the best return.
+    """Return the agent in a .safetensors file and the .json beside it. seed: of the trial's, by default the best one.
 
-    Raises UsageError if there is none, if a file is damaged, or without such a seed.
+    Raises UsageError if it does not exist, has no such seed, or is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -125,7 +125,7 @@ def load_agent(path: Path, seed: int | None = None) -> Agent:
     except OSError as error:
         raise UsageError(f"{file}: cannot be read ({error.strerror}).") from error
     except SafetensorError as error:
-        raise UsageError(f"{file}: is no safetensors file ({error}). {PUT_BACK}") from error
+        raise UsageError(f"{file}: is not a safetensors file ({error}). {PUT_BACK}") from error
     if "head.kernel" not in arrays:
         raise UsageError(f"{file}: holds no policy. {PUT_BACK}")
     if not _fit(about, arrays):
@@ -138,7 +138,7 @@ def load_agent(path: Path, seed: int | None = None) -> Agent:
 
 
 def _fit(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether a description has what `act` needs for these arrays."""
+    """Return whether a description has what `act` needs for these arrays."""
     first = arrays.get("dense_0.kernel", arrays["head.kernel"])
     action, outputs = about["action"], arrays["head.kernel"].shape[-1]
     needed = {

@@ -50,9 +50,9 @@ def search(recipe: str | None = None, environment: str | None = None, **options:
     {options}
 
         Raises:
-          TypeError: there is no such option.
-          UsageError: refused before anything ran.
-          HyperlaxError: too many trials failed. KeyboardInterrupt: it was interrupted; `resume_from` continues.
+          TypeError: An option does not exist.
+          UsageError: It was refused before anything ran.
+          HyperlaxError: Too many trials failed. KeyboardInterrupt: It was interrupted; `resume_from` continues.
     """
     from hyperlax.studies import search as run
 
@@ -74,7 +74,7 @@ def load_agent(path: str | Path, trial: int | None = None, seed: int | None = No
     """Load a trained policy: `agent(observation)` gives the action, also for a batch of observations. Nothing but numpy acts in it.
 
     path: a .safetensors file, or the directory of a study or of a single run. trial: of a study, by default its best. seed: of
-    the trial's, by default the one with the best return. UsageError if there is no such agent.
+    the trial's, by default the one with the best return. UsageError if the agent does not exist.
     """
     from hyperlax.agent import load_agent as load
     from hyperlax.study.agents import find_agent
@@ -114,7 +114,7 @@ class Study:
 
     @property
     def best(self) -> TrialRecord:
-        """The best trial. HyperlaxError where there is none yet, or where there are several objectives: see `pareto`."""
+        """The best trial. HyperlaxError if no trial can win yet, or for several objectives: see `pareto`."""
         if len(self._opened.record.objectives) > 1:
             raise HyperlaxError(f"{self.directory}: has several objectives, so no trial is the best. Use study.pareto.")
         best = self.pareto
@@ -141,7 +141,7 @@ class Study:
 
     @property
     def confirmation(self) -> Confirmation | None:
-        """The best on seeds that the search never saw, None where that was not asked for."""
+        """The best on seeds that the search never saw, None if that was not asked for."""
         return self.record.confirmation
 
     def curve(self, trial: int) -> LearningCurve:
@@ -171,7 +171,7 @@ class Study:
 
 
 class Plots:
-    """The plots of the report, each a `plotly.graph_objects.Figure`. NothingToShow, in words, where there is no data for one."""
+    """The plots of the report, each a `plotly.graph_objects.Figure`. NothingToShow, in words, if data is missing for one."""
 
     def __init__(self, study: Study):
         self._study = study
@@ -252,7 +252,7 @@ def _document(function: Any) -> None:
 
 
 def _default(option: Option) -> Any:
-    """Return an option's default in Python, None where it is settled later."""
+    """Return an option's default in Python, None if it is settled later."""
     return None if option.default is MISSING else False if option.type is bool else option.default
 
 

@@ -69,11 +69,11 @@ class _Spelled(dict[str, str]):
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the known name that is most like this one, None where none is."""
+    """Return the known name that is most like this one, or None if none is close."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> str:
-    """Return the sentence that proposes the nearest names, with a space after it; nothing where none is near."""
+    """Return the sentence that proposes the nearest names, with a space after it, or "" if none is close."""
     near = difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
     return f"Did you mean {' or '.join(f'`{match}`' for match in near)}? " if near else ""

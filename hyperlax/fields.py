@@ -15,7 +15,7 @@ from typing import Any
 
 from hyperlax.errors import UsageError, nearest
 from hyperlax.hyperparams import ACTIVATIONS, AlgorithmConfig, Rule
-from hyperlax.space import Categorical, Distribution, DistributionError, Numeric
+from hyperlax.space import DISTRIBUTIONS, Categorical, Distribution, DistributionError, Numeric
 
 PREFIX = "algorithm"
 
@@ -98,11 +98,6 @@ class Field:
         return above and value <= self.rule.high
 
 
-def algorithm_name(config: AlgorithmConfig) -> str:
-    """Return `ppo`, `sac` or `dqn`."""
-    return type(config).__name__.lower()
-
-
 def dotted(config: AlgorithmConfig) -> dict[str, Any]:
     """Return dotted name -> value of every field, in the order of the classes; layer sizes as a list."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value, _ in _leaves(config, PREFIX)}
@@ -159,7 +154,8 @@ def check_distribution(
         _check_kind(name, field, distribution, where, write)
         produced = list(distribution.bounds())
     else:
-        raise UsageError(f"{where}: {name}: {type(distribution).__name__} is no distribution of hyperlax.space.")
+        found = type(distribution).__name__
+        raise UsageError(f"{where}: {name} needs a distribution ({', '.join(DISTRIBUTIONS)}), got a {found}.")
     for value in produced:
         problem = field.problem(value)
         if problem:
@@ -169,12 +165,12 @@ def check_distribution(
 def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], where: str) -> None:
     """Refuse values that are legal alone but not together, for any combination that the space can produce.
 
-    PPO: the steps of a rollout, total_num_envs * rollout_length, must divide into num_minibatches.
+    The steps of a rollout, total_num_envs * rollout_length, must divide into num_minibatches, where the algorithm has those.
     """
-    if algorithm_name(config) != "ppo":
-        return
     names = [f"{PREFIX}.hyperparam.{name}" for name in ("total_num_envs", "rollout_length", "num_minibatches")]
     values = dotted(config)
+    if names[-1] not in values:
+        return
     envs, rollout, minibatches = (candidates(values[name], space.get(name)) for name in names)
     for parts in minibatches:
         for steps_of_env in _residues(rollout, parts):

@@ -141,7 +141,20 @@ class QNetworks:
 
 
 @dataclass(frozen=True)
-class PPO:
+class AlgorithmConfig:
+    """Configuration of an algorithm, which declares both fields with their own classes and defaults.
+
+    action_kinds: the actions that it can choose, "discrete" or "continuous" or both.
+    """
+
+    action_kinds: ClassVar[tuple[str, ...]]
+
+    hyperparam: Any = None
+    network: Any = None
+
+
+@dataclass(frozen=True)
+class PPO(AlgorithmConfig):
     """Configuration of PPO."""
 
     action_kinds: ClassVar[tuple[str, ...]] = ("discrete", "continuous")
@@ -151,7 +164,7 @@ class PPO:
 
 
 @dataclass(frozen=True)
-class SAC:
+class SAC(AlgorithmConfig):
     """Configuration of SAC."""
 
     action_kinds: ClassVar[tuple[str, ...]] = ("continuous",)
@@ -161,13 +174,10 @@ class SAC:
 
 
 @dataclass(frozen=True)
-class DQN:
+class DQN(AlgorithmConfig):
     """Configuration of DQN."""
 
     action_kinds: ClassVar[tuple[str, ...]] = ("discrete",)
 
     hyperparam: DQNHyperparams = DQNHyperparams()
     network: QNetworks = QNetworks()
-
-
-AlgorithmConfig = PPO | SAC | DQN

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.config.recipe_errors import located
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.fields import algorithm_name, apply, check_distribution, check_name, check_together, dotted, fields_of
-from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
+from hyperlax.fields import apply, check_distribution, check_name, check_together, dotted, fields_of
+from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.space import DISTRIBUTIONS, Distribution
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "ExperimentConfig",
     "Recipe",
     "RunLength",
-    "algorithm_name",
     "apply",
     "available",
     "dotted",
@@ -187,14 +187,15 @@ def _checked_config(config: Any, where: str) -> ExperimentConfig:
     """Return the configuration with its numbers in the types of their fields."""
     if not isinstance(config, ExperimentConfig):
         raise UsageError(f"{where}: get_base_config() must return an ExperimentConfig, got {type(config).__name__}.")
-    if not isinstance(config.algorithm, (PPO, SAC, DQN)):
-        raise UsageError(f"{where}: algorithm must be a PPO, SAC or DQN, got {type(config.algorithm).__name__}.")
+    if type(config.algorithm) not in ALGORITHMS:
+        known = ", ".join(algorithm.__name__ for algorithm in ALGORITHMS)
+        raise UsageError(f"{where}: algorithm must be one of {known}, got {type(config.algorithm).__name__}.")
     _check_shape(config.algorithm, type(config.algorithm)(), "algorithm", where)
     for key in RUN_LENGTHS:
         length = config.run_lengths.get(key) if isinstance(config.run_lengths, Mapping) else None
         if not isinstance(length, RunLength):
             raise UsageError(
-                f"{where}: run_lengths needs a RunLength for each of {', '.join(RUN_LENGTHS)}; {key} is none."
+                f"{where}: run_lengths needs a RunLength for each of {', '.join(RUN_LENGTHS)}, got {length!r} for {key}."
             )
     return ExperimentConfig(apply(config.algorithm, dotted(config.algorithm), where), config.run_lengths)
 

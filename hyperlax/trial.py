@@ -43,7 +43,7 @@ class HparamBatch:
         return tuple(trial.number for trial in self.trials)
 
     def halves(self) -> tuple[HparamBatch, HparamBatch]:
-        """What is run instead of a batch of several trials that broke, until the trial at fault is alone."""
+        """Return the two smaller batches to run instead of one that failed, until the trial at fault is alone."""
         middle = len(self.trials) // 2
         return HparamBatch(self.trials[:middle]), HparamBatch(self.trials[middle:])
 
@@ -53,7 +53,7 @@ class Plan:
     """Trials in hparam batches, and what is expected of them.
 
     batches: in the order in which they should start. programs: how many compiled programs they need; known: how many of these
-    need no compiling. seconds: predicted from start to end; None where the runner predicts nothing.
+    need no compiling. seconds: predicted from start to end; None if nothing is predicted.
     """
 
     batches: tuple[HparamBatch, ...]
@@ -81,7 +81,7 @@ class Curve:
     mean, std, min, max: float64[points, seeds], return over the episodes of one evaluation.
     length: float64[points, seeds], mean episode length in steps.
     episodes: episodes per evaluation and seed.
-    budget: the steps that were asked for; training goes on to the end of the rollout that reaches them.
+    budget: the steps that were asked for; training continues to the end of the rollout that reaches them.
     """
 
     steps: np.ndarray
@@ -111,7 +111,7 @@ class LaneInterval(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentResult:
-    """Where a trial stands after a segment, the training between two evaluations.
+    """State of a trial after a segment, the training between two evaluations.
 
     Args:
       number: The trial.

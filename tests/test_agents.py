@@ -28,7 +28,7 @@ from hyperlax.trial import SegmentResult
 from tests import small
 from tests.fake_backend import FakeBackend, Lane
 from tests.small import CASES, RUN_LENGTH, SEED, SEEDS, train, workload
-from tests.study_cases import Case
+from tests.study_cases import Case, Killed
 from tests.test_lane_laws import mixed
 
 pytestmark = pytest.mark.timeout(300)
@@ -173,7 +173,7 @@ def damaged(path: Path, how: str) -> None:
         ("no json", "one.json: cannot be read"),
         ("other json", "one.json: does not describe an agent"),
         ("no arrays", "one.safetensors: cannot be read"),
-        ("half of the arrays", "one.safetensors: is no safetensors file"),
+        ("half of the arrays", "one.safetensors: is not a safetensors file"),
         ("seed", "has the seeds 0 to 1, not 2"),
     ],
 )
@@ -276,11 +276,11 @@ def test_the_agent_of_an_invalidated_trial_is_not_kept(tmp_path):
 
 def test_agents_are_there_before_their_batch_counts_as_complete(tmp_path, monkeypatch):
     def dying(*given: Any) -> None:
-        raise KeyboardInterrupt
+        raise Killed
 
     monkeypatch.setattr("hyperlax.study.batch_files.mark_complete", dying)
     case = Case(tmp_path, n_trials=3)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         case.start(Keeping())
     assert kept(case)
 

@@ -25,7 +25,7 @@ from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import apply, dotted
 from hyperlax.space import Categorical, LogUniform
-from hyperlax.study import agents, live, population
+from hyperlax.study import agents, opened, population
 from hyperlax.study.agents import find_agent
 from hyperlax.study.observer import Pages
 from hyperlax.study.opened import open_study
@@ -103,7 +103,7 @@ class Run:
 def _no_importances():
     """They take most of a run's time, and are tested where studies are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live, "importances", lambda trials, objectives: {})
+        patch.setattr(opened, "importances", lambda trials, objectives: {})
         yield
 
 

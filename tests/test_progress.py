@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from hyperlax.study.batch_files import TrialEnd
+from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress, clock
 from hyperlax.study.reporters import LineReporter, TerminalReporter, reporter
@@ -36,8 +36,8 @@ OBJECTIVE = "peak_performance"
 CLEAR, UP_AND_CLEAR, HIDES_THE_CURSOR = "\x1b[2K", "\x1b[1A\x1b[2K", "\x1b[?25l"
 
 
-def end(number: int, state: str = "COMPLETE", value: float | None = None, objective: str = OBJECTIVE) -> TrialEnd:
-    return TrialEnd(number, state, "", {} if value is None else {objective: value})
+def end(number: int, state: str = "COMPLETE", value: float | None = None, objective: str = OBJECTIVE) -> TrialResult:
+    return TrialResult(number, state, "", {} if value is None else {objective: value})
 
 
 def training(total: int, steps: int | None = None, lanes: int | None = None, at_work: tuple[int, int] = (0, 0)) -> Any:
@@ -89,7 +89,7 @@ def test_a_trial_that_violates_a_constraint_is_never_the_best():
     progress.study_started(lambda: record)
     progress.training_started(training(4))
     metrics = [{OBJECTIVE: 5.0, "num_parameters": 20.0}, {OBJECTIVE: 3.0, "num_parameters": 10.0}]
-    progress.trials_ended([TrialEnd(number, "COMPLETE", "", some) for number, some in enumerate(metrics)])
+    progress.trials_ended([TrialResult(number, "COMPLETE", "", some) for number, some in enumerate(metrics)])
     assert "best peak_performance 3 (trial 1)" in progress.line()
 
 

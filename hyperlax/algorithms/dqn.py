@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,8 @@ from hyperlax.algorithms.off_policy import State
 from hyperlax.algorithms.optimizer import Adam, track
 from hyperlax.algorithms.replay import Transition
 from hyperlax.envs import Discrete, Environment
-from hyperlax.networks.architecture import TorsoShape
+from hyperlax.hyperparams import Torso
+from hyperlax.networks.architecture import TorsoShape, count_parameters
 from hyperlax.networks.initializers import lecun_normal
 from hyperlax.networks.masked import MaskedMLP, output
 
@@ -70,6 +71,8 @@ def huber(error: Array, delta: Array) -> Array:
 class Shape:
     """One compiled DQN program. batch_rows: the largest batch of any lane."""
 
+    policy_torso: ClassVar[str] = "critic_network"  # the network that acts
+
     environment: Environment
     critic_network: TorsoShape
     total_num_envs: int
@@ -92,6 +95,10 @@ class Shape:
     @cached_property
     def q_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, self.actions, lecun_normal(), lecun_normal())
+
+    def num_parameters(self, torso: Torso) -> int:
+        """Return the trainable scalars of a Q-network of this torso."""
+        return count_parameters(torso, self.environment.observation_size, self.actions)
 
     def flops(self, epochs: float) -> float:
         """Estimate the multiplications of one `step` of one seed. A gradient costs three forward passes."""

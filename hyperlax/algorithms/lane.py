@@ -7,26 +7,19 @@ the tree's structure. An algorithm therefore reads `lane.hyperparam.gamma` and g
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from jax import Array
 
 from hyperlax.algorithms.normalizer import ObservationStatistics
-from hyperlax.hyperparams import DQNHyperparams, PPOHyperparams, SACHyperparams, rules
+from hyperlax.hyperparams import rules
 from hyperlax.networks.architecture import Architecture
 
-Hyperparams = PPOHyperparams | SACHyperparams | DQNHyperparams
-
-for _bag in (PPOHyperparams, SACHyperparams, DQNHyperparams):
-    _kinds = {name: rule.kind for name, rule in rules(_bag).items()}
-    jax.tree_util.register_dataclass(
-        _bag,
-        data_fields=[name for name, kind in _kinds.items() if kind == "traced"],
-        meta_fields=[name for name, kind in _kinds.items() if kind == "static"],
-    )
+H = TypeVar("H")
 
 
 class Lane(NamedTuple):
@@ -44,12 +37,22 @@ class PolicyParams(NamedTuple):
     statistics: ObservationStatistics
 
 
-def as_scalars(hyperparam: Hyperparams) -> Hyperparams:
+def as_scalars(hyperparam: H) -> H:
     """Return the hyperparameters with every traced field as a numpy scalar of one fixed type: float32, int32 or bool."""
+    bag: Any = hyperparam
+    _register_as_pytree(type(bag))
     types: dict[type, Any] = {bool: np.bool_, int: np.int32, float: np.float32}
-    traced = [f for f in dataclasses.fields(hyperparam) if f.metadata["rule"].kind == "traced"]
-    return dataclasses.replace(
-        hyperparam, **{f.name: types[type(f.default)](getattr(hyperparam, f.name)) for f in traced}
+    traced = [f for f in dataclasses.fields(bag) if f.metadata["rule"].kind == "traced"]
+    return dataclasses.replace(bag, **{f.name: types[type(f.default)](getattr(bag, f.name)) for f in traced})
+
+
+@functools.cache
+def _register_as_pytree(bag: type) -> None:
+    kinds = {name: rule.kind for name, rule in rules(bag).items()}
+    jax.tree_util.register_dataclass(
+        bag,
+        data_fields=[name for name, kind in kinds.items() if kind == "traced"],
+        meta_fields=[name for name, kind in kinds.items() if kind == "static"],
     )
 
 

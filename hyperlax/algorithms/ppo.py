@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from hyperlax.algorithms.lane import Lane, PolicyParams, remaining
 from hyperlax.algorithms.normalizer import ObservationStatistics
 from hyperlax.algorithms.optimizer import Adam
 from hyperlax.envs import Discrete, Environment
-from hyperlax.networks.architecture import TorsoShape
+from hyperlax.hyperparams import Torso
+from hyperlax.networks.architecture import TorsoShape, count_parameters
 from hyperlax.networks.initializers import orthogonal
 from hyperlax.networks.masked import MaskedMLP, output
 
@@ -126,6 +127,9 @@ class Shape:
     chunks: equal parts of an epoch; a minibatch consists of a whole number of them in every lane. alike: of one in every lane.
     """
 
+    policy_torso: ClassVar[str] = "actor_network"  # the network that acts
+    continuous_output: ClassVar[str] = "clip"  # how its outputs are brought into [-1, 1]
+
     environment: Environment
     actor_network: TorsoShape
     critic_network: TorsoShape
@@ -149,6 +153,12 @@ class Shape:
     @cached_property
     def value_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, 1, orthogonal(2**0.5), orthogonal(1.0))
+
+    def num_parameters(self, torso: Torso) -> int:
+        """Return the trainable scalars of a policy of this torso: the network and, for continuous actions, the log deviations."""
+        outputs = self.policy_network.outputs
+        weights = count_parameters(torso, self.environment.observation_size, outputs)
+        return weights if self.is_discrete else weights + outputs
 
     def flops(self, epochs: float) -> float:
         """Estimate the multiplications of one `step` of one seed. A gradient costs three forward passes."""

@@ -10,19 +10,18 @@ import numpy as np
 
 from hyperlax import envs
 from hyperlax.agent import Policy
-from hyperlax.algorithms import dqn, normalizer, ppo, sac
+from hyperlax.algorithms import normalizer
 from hyperlax.algorithms.lane import Lane, PolicyParams, as_scalars
 from hyperlax.algorithms.padding import Padding, largest, padding_of, structure_of, structure_of_space
+from hyperlax.algorithms.registry import shape_class
 from hyperlax.envs import Discrete, Environment
 from hyperlax.errors import UsageError
-from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig, Torso
-from hyperlax.networks.architecture import architecture, count_parameters
+from hyperlax.hyperparams import AlgorithmConfig, Torso
+from hyperlax.networks.architecture import architecture
 from hyperlax.networks.masked import LAYER_NORM_EPSILON
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
 from hyperlax.trial import Trial
-
-_SHAPES: dict[type, Any] = {PPO: ppo.Shape, SAC: sac.Shape, DQN: dqn.Shape}
 
 
 class AlgorithmTask:
@@ -65,7 +64,7 @@ class AlgorithmTask:
 
     def shape(self, config: AlgorithmConfig, padding: Padding) -> Any:
         """Return the program of a configuration's static hyperparameters at these sizes."""
-        shape = _SHAPES[type(config)]
+        shape = shape_class(config)
         known = {
             **vars(config.hyperparam),
             **padding.fields(),
@@ -81,7 +80,7 @@ class AlgorithmTask:
 
     def lane(self, trial: Trial) -> Lane:
         """Return the trial's own numbers: a tree of numpy scalars and small arrays."""
-        config: Any = trial.algorithm
+        config = trial.algorithm
         networks = {
             name: architecture(getattr(config.network, name).pre_torso, shape)
             for name, shape in self._padding(trial).networks
@@ -99,13 +98,7 @@ class AlgorithmTask:
 
     def num_parameters(self, trial: Trial) -> int:
         """Return the trainable scalars of the policy network that acts, at the trial's own size."""
-        config, action = trial.algorithm, self.environment.action
-        actions = action.n if isinstance(action, Discrete) else len(action.low)
-        outputs = 2 * actions if isinstance(config, SAC) else actions
-        state_independent_std = actions if isinstance(config, PPO) and not isinstance(action, Discrete) else 0
-        return (
-            count_parameters(_policy_torso(config), self.environment.observation_size, outputs) + state_independent_std
-        )
+        return self.program(trial).num_parameters(_policy_torso(trial.algorithm))
 
     def policy(self, trial: Trial, params: PolicyParams) -> Policy:
         """Return the policy of the trial's lane, at the trial's own size. params: numpy [seeds, ...]."""
@@ -119,14 +112,13 @@ class AlgorithmTask:
 
 def _policy_torso(config: AlgorithmConfig) -> Torso:
     """Return the torso of the network that acts."""
-    network: Any = config.network
-    return (network.critic_network if isinstance(config, DQN) else network.actor_network).pre_torso
+    return getattr(config.network, shape_class(config).policy_torso).pre_torso
 
 
 def _policy(config: AlgorithmConfig, environment: Environment, params: PolicyParams) -> Policy:
     """Return the policy in a lane's padded arrays, numpy [seeds, ...], without their dead entries.
 
-    It acts as in an evaluation: greedily, or by the mean; a DQN without its evaluation_epsilon.
+    It acts greedily or by the mean, as in an evaluation, without the random actions that some algorithms take there.
     """
     torso, parameters = _policy_torso(config), params.network["params"]
     arrays: dict[str, np.ndarray] = {}
@@ -143,8 +135,7 @@ def _policy(config: AlgorithmConfig, environment: Environment, params: PolicyPar
     outputs = action.n if isinstance(action, Discrete) else action.size
     arrays["head.kernel"] = parameters["head"]["kernel"][:, :live, :outputs]
     arrays["head.bias"] = parameters["head"]["bias"][:, :outputs]
-    hyperparam: Any = config.hyperparam
-    if hyperparam.normalize_observations:
+    if config.hyperparam.normalize_observations:
         arrays["observation.mean"] = np.asarray(params.statistics.mean)
         arrays["observation.variance"] = np.asarray(params.statistics.variance)
     description = {
@@ -153,7 +144,7 @@ def _policy(config: AlgorithmConfig, environment: Environment, params: PolicyPar
         "observation_size": environment.observation_size,
         "action": {"n": action.n} if isinstance(action, Discrete) else {"low": action.low, "high": action.high},
         "activation": torso.activation,
-        "output": "argmax" if isinstance(action, Discrete) else "clip" if isinstance(config, PPO) else "tanh",
+        "output": "argmax" if isinstance(action, Discrete) else shape_class(config).continuous_output,
         "layer_norm_epsilon": LAYER_NORM_EPSILON,
         "observation_clip": normalizer.CLIP,
         "observation_epsilon": normalizer.EPSILON,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,8 @@ from hyperlax.algorithms.normalizer import ObservationStatistics
 from hyperlax.algorithms.off_policy import State, batch_mean
 from hyperlax.algorithms.optimizer import Adam, track
 from hyperlax.envs import Continuous, Environment
-from hyperlax.networks.architecture import TorsoShape
+from hyperlax.hyperparams import Torso
+from hyperlax.networks.architecture import TorsoShape, count_parameters
 from hyperlax.networks.initializers import lecun_normal
 from hyperlax.networks.masked import MaskedMLP, output
 
@@ -72,6 +73,9 @@ def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: Array, s
 class Shape:
     """One compiled SAC program. batch_rows: the largest batch of any lane."""
 
+    policy_torso: ClassVar[str] = "actor_network"  # the network that acts
+    continuous_output: ClassVar[str] = "tanh"  # how its outputs are brought into [-1, 1]
+
     environment: Environment
     actor_network: TorsoShape
     critic_network: TorsoShape
@@ -104,6 +108,10 @@ class Shape:
     @cached_property
     def q_network(self) -> MaskedMLP:
         return MaskedMLP(self.critic_network, 1, lecun_normal(), lecun_normal())
+
+    def num_parameters(self, torso: Torso) -> int:
+        """Return the trainable scalars of a policy of this torso, whose outputs are means and log deviations."""
+        return count_parameters(torso, self.environment.observation_size, self.policy_network.outputs)
 
     def flops(self, epochs: float) -> float:
         """Estimate the multiplications of one `step` of one seed.

@@ -20,7 +20,7 @@ _RETURNS = ("peak_performance", "final_performance")
 def how_certain(record: StudyRecord) -> tuple[list[str], str]:
     """Return sentences about the winner or the Pareto front, which there has to be, and the shell command that finds out more.
 
-    No sentence for objectives in which there is no luck; the command is "" where nothing is left to find out, or where the study
+    No sentence for objectives that do not depend on luck; the command is "" where nothing is left to find out, or where the study
     was made by a command that cannot.
     """
     if all(name in _EXACT for name in record.objectives):

@@ -19,7 +19,7 @@ _RERUN_ARGUMENTS = ("total_timesteps", "num_evaluations", "num_eval_episodes", "
 def write_best(record: StudyRecord, into: Path) -> None:
     """Write `best_optuna_params.json` or `pareto_front_params.json` into a directory.
 
-    Where no trial can win there is no file, and one of an earlier run is removed.
+    If no trial can win, no file is written, and one of an earlier run is removed.
     """
     path, trials = into / best_file(record), winners(record)
     if not trials:

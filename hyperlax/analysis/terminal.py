@@ -135,7 +135,7 @@ def _by_seed(trial: TrialRecord) -> list[str]:
 
 
 def _peak_and_final(column: np.ndarray) -> list[str]:
-    """Return the metrics of a seed's evaluations after training began, as far as they are finite; empty where there is none."""
+    """Return the metrics of a seed's evaluations after training began, as far as they are finite."""
     trained = column[1:][np.isfinite(column[1:])]
     return (
         [format_number(peak_performance(trained)), format_number(final_performance(trained))]

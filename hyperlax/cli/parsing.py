@@ -24,7 +24,7 @@ def parse(commands: Mapping[str, type], words: Sequence[str]) -> tuple[str, Give
     """Return the command that was asked for and the options that it was given. `--help` prints and raises SystemExit(0).
 
     Raises:
-      UsageError: there is no such command or option, or a value is not of its kind.
+      UsageError: The command or option does not exist, or a value is not of its kind.
     """
     if words and words[0] in ("-h", "--help"):
         print(_overview(commands))

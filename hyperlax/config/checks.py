@@ -1,4 +1,4 @@
-"""Refuses options that cannot run together, before anything does. What a single option accepts stands beside it."""
+"""Checks that options can run together. Each option declares by itself what it accepts."""
 
 from __future__ import annotations
 

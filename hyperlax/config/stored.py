@@ -32,7 +32,7 @@ def named_directory(given: str, asked_by: str) -> Path:
 
 
 def read_stored(directory: Path, asked_by: str) -> SearchOptions:
-    """Return the options of the study in a directory, from its `study.json`. UsageError, naming who asked, if there is none."""
+    """Return the options of the study in a directory, from its `study.json`. UsageError, naming who asked, if it is missing."""
     stored = read_arguments(directory, asked_by)
     if "population_size" in stored:
         raise UsageError(f"{asked_by} {directory}: holds a population. Continue it with hyperlax pbt --resume-from.")
@@ -40,7 +40,7 @@ def read_stored(directory: Path, asked_by: str) -> SearchOptions:
 
 
 def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
-    """Return what a directory's `study.json` keeps under `arguments`. UsageError, naming who asked, if there is none."""
+    """Return what a directory's `study.json` keeps under `arguments`. UsageError, naming who asked, if it is missing."""
     path = directory / "study.json"
     if is_too_long(path):
         raise _no_study(f"{asked_by} {directory}", "is longer than the system takes")

@@ -87,7 +87,7 @@ def _check_name(name: str, entry: Entry) -> None:
     if name in known:
         return
     if name in _OPTIONS and _OPTIONS[name].has(THIS_RUN):
-        raise UsageError(f"{entry.where}: {name} belongs to one run, so it goes on the command line. Drop the line.")
+        raise UsageError(f"{entry.where}: {name} belongs to one run. Give it on the command line and drop the line.")
     near = nearest(name, known)
     hint = f"Did you mean `{near}`?" if near else f"There are {', '.join(known)}."
     raise UsageError(f"{entry.where}: nothing named `{name}`. {hint}")

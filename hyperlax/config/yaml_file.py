@@ -69,7 +69,7 @@ def _entries(node: yaml.MappingNode, path: str, rename: Callable[[str], str] = s
     for key, value in node.value:
         where = f"{path}:{key.start_mark.line + 1}"
         if not isinstance(key, yaml.ScalarNode):
-            raise UsageError(f"{where}: a name is text, no list and no mapping.")
+            raise UsageError(f"{where}: a name is a text, not a list or a mapping.")
         if key.value == "<<":
             raise UsageError(f"{where}: `<<` is not read here. Write the entries out.")
         name = rename(key.value)
@@ -101,7 +101,7 @@ def _items(nodes: Iterable[yaml.Node], path: str) -> list[Any]:
     for node in nodes:
         if isinstance(node, yaml.MappingNode):
             where = f"{path}:{node.start_mark.line + 1}"
-            raise UsageError(f"{where}: a list holds numbers, texts, true, false or lists, and no mapping.")
+            raise UsageError(f"{where}: a list holds numbers, texts, true, false or lists, not a mapping.")
         found.append(_value(node, path))
     return found
 

@@ -37,7 +37,7 @@ class Algorithm(Hashable, Protocol):
         ...
 
     def policy_params(self, state: Any) -> Any:
-        """Return the part of a state that acts."""
+        """Return the part of a state that acts. It only selects: here the arrays have the leading axes of all lanes and seeds."""
         ...
 
     def reset(self, old: Any, fresh: Any) -> Any:

@@ -32,7 +32,7 @@ def lanes_per_slot(slots: list[Any]) -> int | None:
     """Return the fewest lanes of a program that come within `SLACK` of the most training per second, all slots busy.
 
     Takes about 5 s. The candidates take turns of equal work, and each one's best turn counts. None if other work on the machine
-    disturbed so many turns that nothing can be said.
+    disturbed too many turns for a result.
     """
     programs = {lanes: _compiled(lanes, slots[0]) for lanes in CANDIDATES}
     seconds: dict[int, list[float]] = {lanes: [] for lanes in CANDIDATES}

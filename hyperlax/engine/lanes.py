@@ -1,4 +1,4 @@
-"""Verbs over lanes. A lane is one slot of a compiled program; what is trained there is none of this module's business.
+"""Verbs over lanes. A lane is one slot of a compiled program; this module does not know what is trained there.
 
 Every array of the training state has leading axes `[lanes, seeds]`. The hyperparameters have a leading axis `[lanes]`: the seeds
 of a lane share them.

@@ -48,7 +48,7 @@ class Registry:
             return self._lanes[algorithm]
 
     def program(self, algorithm: Algorithm, slot: Any, lanes: int) -> Program:
-        """Return the program on a slot's device, made if there is none yet."""
+        """Return the program on a slot's device; make it first if needed."""
         with self._lock:
             key = (algorithm, slot, lanes)
             if key not in self._programs:

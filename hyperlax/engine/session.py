@@ -257,7 +257,7 @@ def identity_of(
     seed: int,
     stream: Stream,
 ) -> dict[str, Any]:
-    """Return all but the program's code that decides the bits of these trials in so many lanes and seeds. seed: the study's."""
+    """Return all that decides the bits of these trials, except the program's code. seed: the study's."""
     length = task.run_length
     own = [leaf.tobytes() for trial in trials for leaf in jax.tree.leaves(task.lane(trial))]
     return {

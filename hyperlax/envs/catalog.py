@@ -83,7 +83,7 @@ CATALOG: dict[str, Entry] = {
     ),
     "gymnax.simple_bandit": _discrete(
         "SimpleBandit-bsuite", 0.5, 1.0,
-        "derived, the best of 11 arms pays 1. gymnax draws the arms anew for each episode of one step and shows nothing of "
+        "derived, the best of 11 arms pays 1. gymnax draws new arms for each episode of one step and shows nothing of "
         "them, so every policy expects 0.5.",
     ),
     "gymnax.four_rooms": _discrete("FourRooms-misc", 0.451, 1.0, "derived, 1 at the goal, which ends the episode."),

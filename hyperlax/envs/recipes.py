@@ -27,7 +27,7 @@ def registered(name: str, recipe: str | None, where: str) -> str:
     """Return the one name of an environment; a user's own is registered by its recipe in a process that has not loaded it.
 
     Args:
-      recipe: The recipe's path, None where it is not known.
+      recipe: The recipe's path, None if it is not known.
       where: Begins the message of an error.
 
     Raises:
@@ -49,7 +49,7 @@ def registered(name: str, recipe: str | None, where: str) -> str:
 
 
 def _takes(name: str, kind: str) -> bool:
-    """Return whether a recipe by name takes such actions; one that cannot be read is no advice."""
+    """Return whether a recipe by name takes such actions; False for one that cannot be read."""
     try:
         return kind in load(name).config.algorithm.action_kinds
     except UsageError:

@@ -1,6 +1,6 @@
 """A recipe's search space in Optuna's terms, and Optuna's parameters back as the values that a recipe means.
 
-What Optuna keeps differs from what a recipe says in two places. A list is no choice that Optuna can store, so it becomes its JSON
+What Optuna keeps differs from what a recipe says in two places. Optuna cannot store a list as a choice, so it becomes its JSON
 text. A step of a `QUniform` is computed in binary floats, differently from sampler to sampler, so it is put back on
 low + i q in decimals: 0.3, not 0.30000000000000004.
 """
@@ -103,7 +103,7 @@ def _encode(distribution: Distribution, value: Any) -> Any:
     if isinstance(distribution, Categorical):
         return _encoded(distribution)[distribution.place(value)]
     if not distribution.contains(value):
-        raise ValueError(f"{value!r} is no value of {distribution}")
+        raise ValueError(f"{value!r} is not a value of {distribution}")
     assert isinstance(distribution, Numeric)
     return int(value) if distribution.integral else _on_grid(distribution, float(value))
 

@@ -61,7 +61,7 @@ class FixedSampler:
         return [Suggestion(self.space.encode(dotted(row)), {}) for row in self.rows[start : start + count]]
 
     def state(self) -> None:
-        """Return None: there is no state."""
+        """Return None: nothing has to be kept."""
 
 
 def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) -> Presampled:

@@ -50,7 +50,7 @@ class DamagedBatch(UsageError):
 
 
 @dataclass(frozen=True)
-class TrialEnd:
+class TrialResult:
     """What Optuna is told of a trial. reason: of `hyperlax.study.reasons`; metrics: all of them for COMPLETE, else empty.
 
     intermediate: of a study that prunes, by what it was judged at the end of every segment, the leading objective first.
@@ -81,7 +81,7 @@ class Scoring:
         """Return the metrics of a COMPLETE outcome. Raises ValueError where they are not finite."""
         return compute(outcome, self.reference, self.aggregate)
 
-    def ends(self, batch: HparamBatch, result: BatchResult, shown: Rows | None = None) -> list[TrialEnd]:
+    def ends(self, batch: HparamBatch, result: BatchResult, shown: Rows | None = None) -> list[TrialResult]:
         """Return how the trials of a batch ended. shown: trial -> what the scheduler saw of it, where there is one."""
         pairs = zip(batch.trials, result.outcomes, strict=True)
         ends = [self._end(trial, outcome) for trial, outcome in pairs]
@@ -89,17 +89,19 @@ class Scoring:
             return ends
         return [replace(end, intermediate=tuple(map(tuple, shown[end.number]))) for end in ends]
 
-    def _end(self, trial: Trial, outcome: Outcome) -> TrialEnd:
+    def _end(self, trial: Trial, outcome: Outcome) -> TrialResult:
         """Return an outcome with its metrics: a FAIL with the reason where those cannot be computed."""
         if outcome.state == "PRUNED":
-            return TrialEnd(trial.number, outcome.state, outcome.reason, {})
+            return TrialResult(trial.number, outcome.state, outcome.reason, {})
         if outcome.state != "COMPLETE":
-            return TrialEnd(trial.number, "FAIL", self._reason(trial, outcome, outcome.reason, outcome.fault_step), {})
+            return TrialResult(
+                trial.number, "FAIL", self._reason(trial, outcome, outcome.reason, outcome.fault_step), {}
+            )
         try:
-            return TrialEnd(trial.number, outcome.state, "", self.metrics(outcome))
+            return TrialResult(trial.number, outcome.state, "", self.metrics(outcome))
         except ValueError as error:
             cause = str(error).removeprefix(f"trial {outcome.number}: ")
-            return TrialEnd(
+            return TrialResult(
                 trial.number, "FAIL", self._reason(trial, outcome, cause, _first_infinite(outcome.curve)), {}
             )
 
@@ -109,7 +111,7 @@ class Scoring:
 
 
 def write_batch(
-    directory: Path, batch: HparamBatch, result: BatchResult, ends: Sequence[TrialEnd], columns: Sequence[str] = ()
+    directory: Path, batch: HparamBatch, result: BatchResult, ends: Sequence[TrialResult], columns: Sequence[str] = ()
 ) -> None:
     """Write a batch, `success.txt` last. columns: the metrics in the trials' intermediate values, where a scheduler saw them."""
     write_tables(directory, batch, result, ends)
@@ -119,7 +121,7 @@ def write_batch(
     mark_complete(directory, ends, f", with {INTERMEDIATE_CSV}" if columns else "")
 
 
-def write_tables(directory: Path, batch: HparamBatch, result: BatchResult, ends: Sequence[TrialEnd]) -> None:
+def write_tables(directory: Path, batch: HparamBatch, result: BatchResult, ends: Sequence[TrialResult]) -> None:
     """Write what a batch gave, as tables and `timing.json`."""
     write_hyperparams(directory / HYPERPARAMS_CSV, batch)
     write_csv(directory / CURVES_CSV, CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
@@ -131,13 +133,13 @@ def write_tables(directory: Path, batch: HparamBatch, result: BatchResult, ends:
     write_json(directory / TIMING_JSON, result.timing)
 
 
-def mark_complete(directory: Path, ends: Sequence[TrialEnd], more: str = "") -> None:
+def mark_complete(directory: Path, ends: Sequence[TrialResult], more: str = "") -> None:
     """Write `success.txt`: from now on this batch is never run again. more: what else belongs to it, in words without numbers."""
     numbers = ", ".join(str(end.number) for end in ends)
     write_text(directory / SUCCESS, f"trials {numbers}: complete and on disk{more}\n")
 
 
-def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialEnd]:
+def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialResult]:
     """Return how the trials of a complete batch ended, to the last bit as `write_batch` said.
 
     needed: the metrics that have to be there; others are not known if the batch was written before they existed. Raises
@@ -189,20 +191,20 @@ def _curve_rows(outcome: Outcome) -> Iterator[list[Any]]:
             yield [outcome.number, seed, int(step), *measured, curve.episodes]
 
 
-def _stay_rows(ends: Sequence[TrialEnd], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
+def _stay_rows(ends: Sequence[TrialResult], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
     """A row a trial and lane that it was in, times to the millisecond."""
     for end, outcome in zip(ends, outcomes, strict=True):
         for interval in outcome.intervals:
             yield [end.number, end.state, *interval[:4], round(interval.began, 3), round(interval.ended, 3)]
 
 
-def _intermediate_rows(ends: Sequence[TrialEnd]) -> Iterator[list[Any]]:
+def _intermediate_rows(ends: Sequence[TrialResult]) -> Iterator[list[Any]]:
     for end in ends:
         for segment, values in enumerate(end.intermediate, 1):
             yield [end.number, segment, len(end.intermediate), *values]
 
 
-def _summary_row(end: TrialEnd, outcome: Outcome) -> list[Any]:
+def _summary_row(end: TrialResult, outcome: Outcome) -> list[Any]:
     metrics = [end.metrics.get(name) for name in METRICS]
     steps = int(outcome.curve.steps[-1]) if len(outcome.curve.steps) else 0
     return [end.number, end.state, end.reason, *metrics, float(outcome.train_seconds), steps]
@@ -252,17 +254,17 @@ def _blaming(path: Path) -> Iterator[None]:
         raise DamagedBatch(path, f"{path}: {str(error).removeprefix(str(path)).lstrip(', ')}") from error
 
 
-def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialEnd:
+def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialResult:
     if row["state"] not in STATES:
         raise DamagedBatch(path, f"{path}: trial {number} has state {row['state']!r}, none of {', '.join(STATES)}.")
     metrics = [name for name in METRICS if name in row] if row["state"] == "COMPLETE" else []
     for name in metrics:
         if not _is_finite(row[name]):
             raise DamagedBatch(path, f"{path}: trial {number} has {name} {row[name]!r}, no finite number.")
-    return TrialEnd(number, row["state"], row["reason"], {name: float(row[name]) for name in metrics})
+    return TrialResult(number, row["state"], row["reason"], {name: float(row[name]) for name in metrics})
 
 
-def _with_intermediate(path: Path, ends: Sequence[TrialEnd]) -> list[TrialEnd]:
+def _with_intermediate(path: Path, ends: Sequence[TrialResult]) -> list[TrialResult]:
     """The ends with what they showed at every segment, each as many as the file itself says."""
     found: dict[int, list[tuple[float, ...]]] = {end.number: [] for end in ends}
     counted: dict[int, int] = {}

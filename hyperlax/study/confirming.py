@@ -11,7 +11,7 @@ from shutil import rmtree
 
 from hyperlax.config.options import SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.study.batch_files import TrialEnd, write_batch
+from hyperlax.study.batch_files import TrialResult, write_batch
 from hyperlax.study.confirmation import Configuration, configurations, names, read_results
 from hyperlax.study.directory import BATCH, SUCCESS
 from hyperlax.study.limits import Limits
@@ -64,9 +64,9 @@ class Confirming:
             return False
         log.info("Confirming %s on %d new seeds.", names(missing), self._seeds)
         self._discard_incomplete()
-        ended: list[TrialEnd] = []
+        ended: list[TrialResult] = []
 
-        def write(batch: HparamBatch, result: BatchResult) -> list[TrialEnd]:
+        def write(batch: HparamBatch, result: BatchResult) -> list[TrialResult]:
             ends = self._live.scoring.ends(batch, result)
             counted = replace(result, timing={**result.timing, "seeds": self._seeds})
             write_batch(self._next_batch(), batch, counted, ends)

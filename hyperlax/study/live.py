@@ -10,14 +10,13 @@ from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.envs import canonical
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import Scoring
 from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.directory import StudyDirectory
-from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.manifest import Manifest
+from hyperlax.study.opened import snapshot
 from hyperlax.study.record import Lineage, StudyRecord
 from hyperlax.study.state import StudyState
 
@@ -84,27 +83,7 @@ class LiveStudy:
 
     def _as_of(self, trials: Sequence[FrozenTrial]) -> StudyRecord:
         """Return the study as of some trials, the first ones."""
-        lineage = None
-        if isinstance(self.arguments, PbtOptions):
-            trials = finished_intervals(trials, self.width)
-            lineage = lineage_of(trials, self.width, self.directory.root)
-        record = StudyRecord(
-            directory=self.directory.root,
-            study_name=self.arguments.study_name,
-            recipe=self.recipe.name,
-            environment=canonical(self.arguments.env_config),
-            objectives=self.arguments.objectives,
-            arguments=self.manifest.arguments,
-            command=self.manifest.command,
-            versions=self.manifest.versions,
-            device=self.manifest.device,
-            space=self.manifest.space,
-            reference=self.manifest.reference,
-            trials=[self.state.record_of(trial) for trial in trials],
-            importances=importances(trials, self.arguments.objectives),
-            lineage=lineage,
-            base=self.manifest.recipe["config"],
-        )
+        record = snapshot(self.directory.root, self.arguments, self.manifest, trials)
         if not self.arguments.confirm_top:
             return record
         return replace(record, confirmation=confirmation_of(record, self.recipe.config.algorithm))

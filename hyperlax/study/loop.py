@@ -197,8 +197,12 @@ class Loop:
             self._fail(running, f"the backend returned {problem}")
             return 0
         steps = running.note(result)
-        if self._scheduler:
+        try:
             self._score(running, result)
+        except ValueError as error:
+            self._leave(running)
+            self._fail(running, str(error).removeprefix(f"trial {running.number}: "))
+            return steps
         if not result.is_done and (result.fault_step is None or not self._settings.refills):
             return steps if is_new else 0
         running.has_failed = result.fault_step is not None
@@ -218,7 +222,12 @@ class Loop:
         return running
 
     def _score(self, running: RunningTrial, result: SegmentResult) -> None:
-        """Note by what the scheduler decides about a trial. In the middle of a later repetition that is as after the one before."""
+        """Note by what the scheduler decides about a trial. In the middle of a later repetition that is as after the one before.
+
+        ValueError if a return is not finite.
+        """
+        if not self._scheduler:
+            return
         before, columns = running.segments_before(), self._settings.columns
         for segment in range(len(running.shown) - before + 1, len(result.curve.steps)):
             if result.repetition and segment < len(running.done[0].steps) - 1:
@@ -298,13 +307,13 @@ class Loop:
             self._fail(trials[0], cause_of_error(error), error)
             return
         self._trials.requeue(evicted.numbers)
-        middle = len(trials) // 2 if error else len(trials)
-        for half in (trials[:middle], trials[middle:]):
+        middle = len(trials) // 2
+        for half in (trials[:middle], trials[middle:]) if error else ():
             self._set_group(half)
-            for running in half:
-                running.restart(running.group if error else SHARED)
-                self._trials.survived.pop(running.number, None)
-                self._show(running)
+        for running in trials:
+            running.restart(running.group if error or self._settings.refills else SHARED)
+            self._trials.survived.pop(running.number, None)
+            self._show(running)
         if error:
             numbers = ", ".join(map(str, evicted.numbers))
             log.warning(

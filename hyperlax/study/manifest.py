@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.backends.base import Backend
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import SEARCH, SWEEP
 from hyperlax.errors import UsageError
 from hyperlax.files import PUT_BACK, convert, decode, write_json
-from hyperlax.hyperparams import DQN, PPO, SAC, AlgorithmConfig
+from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Changes, Recipe, apply, dotted
 from hyperlax.samplers.fixed import digest_of
@@ -121,9 +122,9 @@ def base_of(stored: Manifest, path: Path) -> AlgorithmConfig:
       UsageError: what is kept of it is not the fields of one algorithm, or holds a value that its field does not accept.
     """
     kept, where = stored.recipe["config"], f"{path}: `recipe.config`"
-    for algorithm in (PPO(), SAC(), DQN()):
-        if isinstance(kept, dict) and kept.keys() == dotted(algorithm).keys():
-            return apply(algorithm, kept, where)
+    for make in ALGORITHMS:
+        if isinstance(kept, dict) and kept.keys() == dotted(make()).keys():
+            return apply(make(), kept, where)
     raise UsageError(
         f"{where} holds the fields of no algorithm of this version of Hyperlax. If another version wrote it, use that one. "
         f"Otherwise: {PUT_BACK}"

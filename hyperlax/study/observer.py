@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperlax.backends.base import Backend
-from hyperlax.study.batch_files import TrialEnd
+from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.record import StudyRecord
 
 
@@ -49,7 +49,7 @@ class Observer:
     def steps_done(self, steps: int) -> None:
         """So many environment steps were done since the last call, over all trials and seeds."""
 
-    def trials_ended(self, ends: list[TrialEnd]) -> None:
+    def trials_ended(self, ends: list[TrialResult]) -> None:
         """Trials of one batch ended; their files and the database have them."""
 
     def training_ended(self) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
 from hyperlax.config.stored import read_arguments
@@ -68,11 +70,23 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
             database.back_up(directory.database, copy)
         with closing(StudyDatabase(copy, arguments.study_name, arguments.objectives)) as opened:
             trials = opened.trials()
-    lineage = None
+    record = snapshot(root, arguments, stored, trials, with_importances)
+    return Opened(record, _total(arguments, space), holder_of(root) is not None)
+
+
+def snapshot(
+    root: Path,
+    arguments: SearchOptions | PbtOptions,
+    stored: manifest.Manifest,
+    trials: Sequence[FrozenTrial],
+    with_importances: bool = True,
+) -> StudyRecord:
+    """Return the study in a directory as of some trials, the first ones. stored: what study.json says; confirmation is left out."""
+    space, lineage = SearchSpace({name: from_json(text) for name, text in stored.space.items()}), None
     if isinstance(arguments, PbtOptions):
         trials = finished_intervals(trials, arguments.population_size)
         lineage = lineage_of(trials, arguments.population_size, root)
-    record = StudyRecord(
+    return StudyRecord(
         directory=root,
         study_name=arguments.study_name,
         recipe=str(stored.recipe.get("name", arguments.algo_and_network_config)),
@@ -89,7 +103,6 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         lineage=lineage,
         base=stored.recipe.get("config", {}),
     )
-    return Opened(record, _total(arguments, space), holder_of(root) is not None)
 
 
 def with_confirmation(record: StudyRecord) -> StudyRecord:

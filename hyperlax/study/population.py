@@ -23,7 +23,7 @@ from hyperlax.errors import HyperlaxError
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study.agents import about_recipe, write_agents
-from hyperlax.study.batch_files import Rows, TrialEnd, write_batch
+from hyperlax.study.batch_files import Rows, TrialResult, write_batch
 from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, score_of
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.progress import clock
@@ -101,7 +101,7 @@ class PopulationTrials:
             (copy.source, self._state.trial(trials[number + self._members])) for number, copy in sorted(copies.items())
         ]
 
-    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialEnd]:
+    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
         """Write an interval's files, then the database. What is recorded already has to be the same."""
         interval, live = self.super_batch(batch.numbers[0]), self._live
         ends = live.scoring.ends(batch, result)
@@ -146,7 +146,7 @@ class PopulationTrials:
                 encoded[name] = next(same)
         return encoded
 
-    def _compare(self, interval: int, ends: Sequence[TrialEnd], before: Sequence[FrozenTrial]) -> None:
+    def _compare(self, interval: int, ends: Sequence[TrialResult], before: Sequence[FrozenTrial]) -> None:
         now = np.array([_score(end) if end.state == "COMPLETE" else np.nan for end in ends])
         if not np.array_equal(now, [score_of(trial) for trial in before], equal_nan=True):
             raise HyperlaxError(
@@ -167,7 +167,7 @@ class _Lines:
         self._first, self._best = interval, max((score for score in scores if np.isfinite(score)), default=-np.inf)
         self._began = self._pages = time.monotonic()
 
-    def write(self, interval: int, ends: Sequence[TrialEnd], speed: float | None) -> None:
+    def write(self, interval: int, ends: Sequence[TrialResult], speed: float | None) -> None:
         """Write the line of an interval."""
         finite = [_score(end) for end in ends if end.state == "COMPLETE"]
         self._best = max([self._best, *finite])
@@ -190,5 +190,5 @@ class _Lines:
         return is_due
 
 
-def _score(end: TrialEnd) -> float:
+def _score(end: TrialResult) -> float:
     return end.metrics[OBJECTIVE] if end.state == "COMPLETE" else -np.inf

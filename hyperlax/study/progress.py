@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hyperlax.config.constraints import are_satisfied
-from hyperlax.study.batch_files import TrialEnd
+from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.observer import Observer, Training
 from hyperlax.study.record import StudyRecord
 
@@ -81,7 +81,7 @@ class Progress(Observer):
         self.pace.steps += steps
         self.pace.first = self.pace.first or (time.monotonic(), self.pace.steps)
 
-    def trials_ended(self, ends: list[TrialEnd]) -> None:
+    def trials_ended(self, ends: list[TrialResult]) -> None:
         for end in ends:
             self.tally.count(end.state)
             if (value := self.value(end)) is not None:
@@ -95,7 +95,7 @@ class Progress(Observer):
         """What trains: "search" or "confirmation"."""
         return self.training.task if self.training else "search"
 
-    def value(self, end: TrialEnd) -> float | None:
+    def value(self, end: TrialResult) -> float | None:
         """Return the first objective of a trial; None unless it can be the best. Trials of a confirmation have none."""
         if self.task == "confirmation" or end.state != "COMPLETE" or not are_satisfied(self._constraints, end.metrics):
             return None

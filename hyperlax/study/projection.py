@@ -13,7 +13,7 @@ from hyperlax.config.option import shell_command
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import cell
 from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.study.batch_files import TrialEnd, read_ends, read_hyperparams, trials_of
+from hyperlax.study.batch_files import TrialResult, read_ends, read_hyperparams, trials_of
 from hyperlax.study.database import FinishedTrial, StudyDatabase, read_recorded
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.journal import Journal
@@ -75,7 +75,7 @@ class Projection:
         self._database.requeue([t.number for t in self._database.trials() if t.state == TrialState.RUNNING])
         return recorded
 
-    def record(self, ends: Iterable[TrialEnd], batch: Path) -> None:
+    def record(self, ends: Iterable[TrialResult], batch: Path) -> None:
         """Write how trials of a batch ended."""
         self._database.finish([self._finished_trial(end, self._directory.name(batch)) for end in ends])
 
@@ -92,7 +92,7 @@ class Projection:
         if invalid:
             self._database.invalidate(invalid)
 
-    def _finished_trial(self, end: TrialEnd, batch: str) -> FinishedTrial:
+    def _finished_trial(self, end: TrialResult, batch: str) -> FinishedTrial:
         attributes: dict[str, Any] = {**end.metrics, "batch": batch}
         if end.reason:
             attributes["reason"] = end.reason

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError
-from hyperlax.study.batch_files import TrialEnd
+from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress
 
@@ -84,7 +84,7 @@ class LineReporter(Progress):
         super().__init__()
         self._stream = safe(stream)
 
-    def trials_ended(self, ends: list[TrialEnd]) -> None:
+    def trials_ended(self, ends: list[TrialResult]) -> None:
         super().trials_ended(ends)
         self._stream.write(self.line() + "\n")
         self._stream.flush()
@@ -136,7 +136,7 @@ class JsonReporter(Progress):
         super().__init__()
         self._stream = stream
 
-    def trials_ended(self, ends: list[TrialEnd]) -> None:
+    def trials_ended(self, ends: list[TrialResult]) -> None:
         super().trials_ended(ends)
         for end in ends:
             write_event(self._stream, "trial", task=self.task, trial=end.number, state=end.state, value=self.value(end))

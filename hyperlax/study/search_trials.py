@@ -15,7 +15,7 @@ from hyperlax.errors import HyperlaxError
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study import database
 from hyperlax.study.agents import about_recipe, write_agents
-from hyperlax.study.batch_files import Rows, TrialEnd, write_batch
+from hyperlax.study.batch_files import Rows, TrialResult, write_batch
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.trials import Resumed, Settings
 from hyperlax.trial import BatchResult, HparamBatch, Trial
@@ -73,7 +73,7 @@ class SearchTrials:
         """Refuse copies: the trials of a search are suggested, not copied."""
         raise HyperlaxError(f"the scheduler copies trial {min(copies)}: only the trials of a population can be copied.")
 
-    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialEnd]:
+    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
         """Write a batch's agents and files, then the database; then say what failed."""
         live, columns = self._live, self._settings.columns
         ends = live.scoring.ends(batch, result, shown if columns else None)
@@ -103,7 +103,7 @@ def rows_of(trial: FrozenTrial, columns: int) -> np.ndarray:
     return np.array(rows, np.float64).reshape(len(rows), columns)
 
 
-def _log_failures(ends: Sequence[TrialEnd]) -> None:
+def _log_failures(ends: Sequence[TrialResult]) -> None:
     mates = sum(end.state != "FAIL" for end in ends)
     for end in ends:
         if end.state == "FAIL":

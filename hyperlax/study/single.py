@@ -19,7 +19,7 @@ from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
-from hyperlax.study.batch_files import Scoring, TrialEnd, mark_complete, write_tables
+from hyperlax.study.batch_files import Scoring, TrialResult, mark_complete, write_tables
 from hyperlax.study.directory import SCHEDULE, make_directory
 from hyperlax.study.limits import Limits
 from hyperlax.study.loop import Loop
@@ -83,9 +83,9 @@ def _run(
     parent = Path(arguments.output_root) / recipe.name / slug(arguments.env_config)
     with _ending_on_refusal(parent):
         make_directory(parent)
-    found: list[tuple[HparamBatch, BatchResult, TrialEnd]] = []
+    found: list[tuple[HparamBatch, BatchResult, TrialResult]] = []
 
-    def keep(batch: HparamBatch, result: BatchResult) -> list[TrialEnd]:
+    def keep(batch: HparamBatch, result: BatchResult) -> list[TrialResult]:
         (end,) = scoring.ends(batch, result)
         found.append((batch, result, end))
         return [end]
@@ -126,7 +126,7 @@ def _write(
     device: str,
     batch: HparamBatch,
     result: BatchResult,
-    end: TrialEnd,
+    end: TrialResult,
     scoring: Scoring,
 ) -> None:
     """Write the agent, the tables and the learning curve; `success.txt` last."""
@@ -177,7 +177,7 @@ def _ending_on_refusal(parent: Path) -> AbstractContextManager[None]:
     )
 
 
-def _record(end: TrialEnd, algorithm: AlgorithmConfig, directory: Path) -> TrialRecord:
+def _record(end: TrialResult, algorithm: AlgorithmConfig, directory: Path) -> TrialRecord:
     return TrialRecord(
         number=end.number,
         state=end.state,
@@ -190,7 +190,7 @@ def _record(end: TrialEnd, algorithm: AlgorithmConfig, directory: Path) -> Trial
     )
 
 
-def _print_end(end: TrialEnd, directory: Path) -> int:
+def _print_end(end: TrialResult, directory: Path) -> int:
     if end.state == "COMPLETE":
         for name, value in end.metrics.items():
             print(f"{name:<20} {value:.6g}")

@@ -25,7 +25,7 @@ from hyperlax.samplers.base import Sampler
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import FixedSampler, Presampled
 from hyperlax.samplers.optuna import OptunaSampler
-from hyperlax.study.batch_files import TrialEnd
+from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.database import StudyDatabase, is_feasible
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.journal import Asked, AskedTrial, Invalidated, Journal, Retried
@@ -150,7 +150,7 @@ class StudyState:
         """Set RUNNING trials to WAITING."""
         self._database.requeue(numbers)
 
-    def record(self, ends: Iterable[TrialEnd], batch: Path) -> None:
+    def record(self, ends: Iterable[TrialResult], batch: Path) -> None:
         """Record how trials of a batch ended. Its files, which are the journal of that, are on disk by now."""
         self._projection.record(ends, batch)
 

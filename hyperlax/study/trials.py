@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from hyperlax.backends.base import Backend
 from hyperlax.schedulers.base import CopyFrom, Shown
-from hyperlax.study.batch_files import Rows, Scoring, TrialEnd
+from hyperlax.study.batch_files import Rows, Scoring, TrialResult
 from hyperlax.trial import BatchResult, HparamBatch, SegmentResult, Trial
 
 
@@ -53,7 +53,7 @@ class Trials(Protocol):
         """Return the successors of trials that ended by `CopyFrom`, each after the trial that it continues from."""
         ...
 
-    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialEnd]:
+    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
         """Record how trials of one super-batch ended: their files first."""
         ...
 
@@ -95,7 +95,7 @@ class FixedTrials:
     write: writes the files of a batch and says how its trials ended.
     """
 
-    def __init__(self, trials: Sequence[Trial], write: Callable[[HparamBatch, BatchResult], list[TrialEnd]]):
+    def __init__(self, trials: Sequence[Trial], write: Callable[[HparamBatch, BatchResult], list[TrialResult]]):
         self._trials, self._write, self.survived = list(trials), write, dict[int, int]()
 
     def resume(self, backend: Backend) -> Resumed:
@@ -117,7 +117,7 @@ class FixedTrials:
         """Refuse copies: all trials are known."""
         raise NotImplementedError
 
-    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialEnd]:
+    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
         """Write a batch."""
         return self._write(batch, result)
 

@@ -28,7 +28,7 @@ LEGEND_ON_TOP = {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0}
 
 
 class NothingToShow(HyperlaxError):
-    """There is no data for a plot yet; the message takes the plot's place."""
+    """Missing data for a plot; the message takes the plot's place."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Plot:
       name: Of its file, without `.html`.
       title: Heading.
       caption: How to read it. {aggregate} stands for how the returns of a trial's seeds are combined.
-      figure: Draws it. Raises NothingToShow where there is no data yet.
+      figure: Draws it. Raises NothingToShow if data is missing.
       applies: Whether a study has such a plot at all.
       otherwise: Why a study to which it does not apply has none.
       min_width: Pixels below which the page scrolls.

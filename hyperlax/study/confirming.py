@@ -14,12 +14,12 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.study.batch_files import TrialResult, write_batch
 from hyperlax.study.confirmation import Configuration, configurations, names, read_results
 from hyperlax.study.directory import BATCH, SUCCESS
-from hyperlax.study.limits import Limits
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.observer import Observer, Training, tell
 from hyperlax.study.statistics import in_short
+from hyperlax.study.stopping import Limits
 from hyperlax.study.training import MakeBackend, confirmation_config
 from hyperlax.study.trials import FixedTrials, Settings
 from hyperlax.trial import BatchResult, HparamBatch

@@ -27,7 +27,6 @@ from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.confirming import Confirming
 from hyperlax.study.directory import StudyDirectory, study_directory
-from hyperlax.study.limits import Limits
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, Training, tell
 from hyperlax.study.projection import finished_trials
@@ -36,7 +35,7 @@ from hyperlax.study.running import validate
 from hyperlax.study.search_trials import SearchTrials
 from hyperlax.study.simulated_schedule import is_pooled, lanes_of
 from hyperlax.study.state import StudyState, open_state
-from hyperlax.study.stopping import Stop
+from hyperlax.study.stopping import Limits, Stop
 from hyperlax.study.study_run import Equipment, StudyRun, refuse_existing
 from hyperlax.study.summary import print_end
 from hyperlax.study.training import MakeBackend, local_backend, search_config

@@ -21,7 +21,6 @@ from hyperlax.samplers.fixed import Presampled
 from hyperlax.schedulers.base import Scheduler
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running
-from hyperlax.study.limits import Limits
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest
@@ -29,7 +28,7 @@ from hyperlax.study.observer import Observer, Training, tell
 from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
 from hyperlax.study.reporters import ignoring_broken_output
 from hyperlax.study.state import StudyState
-from hyperlax.study.stopping import stopping_on_signals
+from hyperlax.study.stopping import Limits, stopping_on_signals
 from hyperlax.study.training import MakeBackend, reference_returns
 from hyperlax.study.trials import Settings, Trials
 

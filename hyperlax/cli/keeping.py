@@ -78,18 +78,18 @@ def export(given: Given) -> int:
     from hyperlax.analysis.export import default_path, write_export
     from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file
-    from hyperlax.study.opened import open_study
     from hyperlax.study.refusals import writing
+    from hyperlax.study.view import load_study
 
     options = completed(ExportOptions, given)
     directory = named_directory(options.directory, "export")
-    record = open_study(directory, "export").record
+    record = load_study(directory, "export").record
     name = default_path(record, options.format) if options.output is None else options.output
     path = Path(name)
     with writing(path):
         new_file(name)
         if options.format == "optuna-journal":
-            from hyperlax.study.export import write_journal
+            from hyperlax.study.maintenance import write_journal
 
             write_journal(directory, path, record.study_name)
         else:

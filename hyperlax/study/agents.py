@@ -17,6 +17,7 @@ from hyperlax.study.directory import AGENTS, MANIFEST
 from hyperlax.study.manifest import content_of
 from hyperlax.study.ranking import ranked, the_best, winners
 from hyperlax.study.record import StudyRecord
+from hyperlax.study.view import load_study
 from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
 
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
@@ -102,9 +103,7 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
                 f"--trial {number}: {given} holds one agent. Leave --trial out, or give a study's directory."
             )
         return given.with_suffix("") if is_file else given / "agent"
-    from hyperlax.study.opened import open_study
-
-    record = open_study(given, asked_by).record
+    record = load_study(given, asked_by).record
     if number is not None:
         trial = record.trial(number)
     elif record.lineage and record.lineage.final is not None:

@@ -104,14 +104,6 @@ class StudyDatabase:
         """Return every trial by number. Not to be modified."""
         return self._study.get_trials(deepcopy=False)
 
-    def best_trials(self) -> list[FrozenTrial]:
-        """Return the best trial, of equal ones the first, or the Pareto front; of COMPLETE trials that satisfy the constraints."""
-        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE and is_feasible(trial)]
-        if len(self._objectives) > 1:
-            return self._study.best_trials
-        sign = -1.0 if "maximize" in self._objectives.values() else 1.0
-        return sorted(complete, key=lambda trial: (sign * trial.values[0], trial.number))[:1]
-
     def insert(self, trials: Iterable[AskedTrial], distributions: Mapping[str, BaseDistribution]) -> None:
         """Add WAITING trials under the next numbers, all of them or none."""
         texts = {name: distribution_to_json(distribution) for name, distribution in distributions.items()}

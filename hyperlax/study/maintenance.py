@@ -1,12 +1,16 @@
-"""`hyperlax repair` and `hyperlax invalidate`."""
+"""`hyperlax repair`, `hyperlax invalidate`, and the journal that `hyperlax export` writes."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
 
 from hyperlax.config.checks import check_space
 from hyperlax.config.option import shell_command
@@ -16,6 +20,7 @@ from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
+from hyperlax.study.database import url_of
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
 from hyperlax.study.journal import Journal
 from hyperlax.study.live import LiveStudy
@@ -96,10 +101,26 @@ def invalidate(
             for record, where in live.analyses():
                 write_pages(record, where)
             if any(trial.state.name == "COMPLETE" for trial in state.trials()):
-                print_best(state, objectives)
+                print_best(live.results())
             else:
                 print("No trial is left in the ranking.")
     return 0
+
+
+def write_journal(root: Path, path: Path, study_name: str) -> None:
+    """Copy the study in a directory, which `load_study` could read, into a new journal under the same name.
+
+    UsageError if it has no database yet.
+    """
+    directory = StudyDirectory(root)
+    if not directory.database.exists():
+        raise UsageError(f"export {root}: has no database yet. It is there as soon as the search has begun.")
+    with tempfile.TemporaryDirectory() as scratch, replacing(path) as temporary:
+        copy = Path(scratch) / directory.database.name
+        with ending_on_refusal(directory.database, run_again):
+            database.back_up(directory.database, copy)
+        journal = optuna.storages.JournalStorage(JournalFileBackend(str(temporary)))
+        optuna.copy_study(from_study_name=study_name, from_storage=url_of(copy), to_storage=journal)
 
 
 def _find_damage(directory: StudyDirectory, study_name: str) -> str | None:

@@ -27,9 +27,9 @@ from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.space import Distribution
 from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import SCHEDULE, StudyDirectory, study_directory
+from hyperlax.study.lineage import describe_schedule, replay_command
 from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, Training, tell
-from hyperlax.study.pbt_schedule import describe_schedule, replay_command
 from hyperlax.study.population import PopulationTrials
 from hyperlax.study.state import StudyState
 from hyperlax.study.stopping import Limits, Stop

@@ -207,9 +207,7 @@ class _SearchRun(StudyRun):
         own, state, limits = self._own, self.live.state, self.limits
         is_exhausted = limits.may_start() and state.finished() < own.n_trials
         status = print_end(
-            state,
-            self.directory,
-            own.objectives,
+            self.live.results(),
             total=own.n_trials,
             interrupted=limits.stop.exit_status if limits.stop.is_set() else None,
             given_up=limits.sentence() if limits.too_many_failed else None,

@@ -21,9 +21,9 @@ from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
 from hyperlax.study.batch_files import Scoring, TrialResult, mark_complete, write_tables
 from hyperlax.study.directory import SCHEDULE, make_directory
+from hyperlax.study.lineage import Schedule, changing, configurations
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
-from hyperlax.study.pbt_schedule import Schedule, changing, configurations
 from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.stopping import Limits, Stop, stopping_on_signals

@@ -171,12 +171,12 @@ def report(given: Given) -> int:
     from hyperlax.analysis.pages import write_study_pages
     from hyperlax.config.stored import named_directory
     from hyperlax.study.directory import StudyDirectory, check_writable
-    from hyperlax.study.refusals import ending_on_refusal, run_again
+    from hyperlax.study.io_errors import ending_on_io_error, run_again
     from hyperlax.study.view import load_study, with_confirmation
 
     options = completed(ReportOptions, given)
     directory = StudyDirectory(named_directory(options.directory, "report"))
-    with ending_on_refusal(directory.database, run_again):
+    with ending_on_io_error(directory.database, run_again):
         opened = load_study(directory.root, "report", with_importances=True)
         check_writable(directory)
         write_study_pages(with_confirmation(opened.record))
@@ -189,7 +189,7 @@ def compare(given: Given) -> int:
     from hyperlax.analysis.comparison import Compared, comparison, names_of
     from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file, write_text
-    from hyperlax.study.refusals import writing
+    from hyperlax.study.io_errors import writing
     from hyperlax.study.view import load_study, with_confirmation
 
     options = completed(CompareOptions, given)

@@ -47,7 +47,7 @@ def generate_hp_samples(given: Given) -> int:
     from hyperlax.config.checks import check_searched
     from hyperlax.samplers.fixed import draw
     from hyperlax.studies import load_recipe
-    from hyperlax.study.refusals import writing
+    from hyperlax.study.io_errors import writing
 
     recipe = load_recipe(given)
     options = completed(GenerateOptions, {"output": f"{recipe.name}_samples.csv", **given})

@@ -32,8 +32,8 @@ from hyperlax.config.option import shell_command
 from hyperlax.errors import UsageError
 from hyperlax.files import replacing
 from hyperlax.samplers.in_memory import CONSTRAINTS
+from hyperlax.study.io_errors import is_damage, primary_code, refusing_forbidden
 from hyperlax.study.journal import AskedTrial
-from hyperlax.study.refusals import is_damage, primary_code, refusing_what_is_forbidden
 
 SCHEMA = 12
 """`schema_version` of Optuna's tables that Hyperlax writes: Optuna 5."""
@@ -339,7 +339,7 @@ def check_writable(path: Path) -> None:
     if not path.exists():
         return
     try:
-        with refusing_what_is_forbidden(path), closing(_open(path)) as connection:
+        with refusing_forbidden(path), closing(_open(path)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             ((version,),) = connection.execute("PRAGMA user_version")
             connection.execute(
@@ -364,7 +364,7 @@ def back_up(path: Path, to: Path) -> None:
 def _content(path: Path) -> tuple[set[str], int | None, list[str]]:
     """Names of the tables, version of the layout and names of the studies, as far as they are there."""
     try:
-        with refusing_what_is_forbidden(path), closing(_open(path)) as connection:
+        with refusing_forbidden(path), closing(_open(path)) as connection:
             complaints = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
             if complaints != ["ok"]:
                 raise Damaged(path, complaints[0].splitlines()[-1])

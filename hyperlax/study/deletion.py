@@ -10,7 +10,7 @@ from pathlib import Path
 from hyperlax.config.stored import read_arguments
 from hyperlax.errors import UsageError
 from hyperlax.study.directory import LOCK, StudyDirectory, only_one_process
-from hyperlax.study.refusals import ending_on_refusal, run_again
+from hyperlax.study.io_errors import ending_on_io_error, run_again
 
 MOST_NAMED = 10
 """Names of what is kept, so that they stay on one line."""
@@ -30,7 +30,7 @@ def delete(given: Path, is_sure: bool, plots: Collection[str]) -> int:
     """
     read_arguments(given, "delete")
     root = given.resolve()
-    with ending_on_refusal(root, run_again):
+    with ending_on_io_error(root, run_again):
         with only_one_process(root, is_named=False):
             directory = StudyDirectory(root)
             found = sorted(_written(directory, root, plots), key=lambda path: path == directory.manifest)

@@ -22,11 +22,11 @@ from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.database import url_of
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
+from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.journal import Journal
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.projection import unrecorded_trials
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.refusals import ending_on_refusal, run_again
 from hyperlax.study.state import open_state
 from hyperlax.study.summary import print_best
 
@@ -45,7 +45,7 @@ def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
     check_space(arguments, recipe.space)
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
-    with _ending_on_refusal(directory), only_one_process(root):
+    with _ending_on_io_error(directory), only_one_process(root):
         finding = _find_damage(directory, arguments.study_name)
         if finding is None:
             print(f"{directory.database} is sound; nothing to repair.")
@@ -86,7 +86,7 @@ def invalidate(
         raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
     directory, objectives = StudyDirectory(root), arguments.objectives
     manifest = manifests.read(directory.manifest, recipe)
-    with ending_on_refusal(directory.database, run_again), only_one_process(root):
+    with ending_on_io_error(directory.database, run_again), only_one_process(root):
         check_writable(directory)
         directory.check_database(arguments.study_name)
         with closing(open_state(arguments, recipe, directory, manifest)) as state:
@@ -117,7 +117,7 @@ def write_journal(root: Path, path: Path, study_name: str) -> None:
         raise UsageError(f"export {root}: has no database yet. It is there as soon as the search has begun.")
     with tempfile.TemporaryDirectory() as scratch, replacing(path) as temporary:
         copy = Path(scratch) / directory.database.name
-        with ending_on_refusal(directory.database, run_again):
+        with ending_on_io_error(directory.database, run_again):
             database.back_up(directory.database, copy)
         journal = optuna.storages.JournalStorage(JournalFileBackend(str(temporary)))
         optuna.copy_study(from_study_name=study_name, from_storage=url_of(copy), to_storage=journal)
@@ -168,9 +168,9 @@ def _restore(backup: Path, to: Path, study_name: str) -> str:
     return backup.name
 
 
-def _ending_on_refusal(directory: StudyDirectory) -> AbstractContextManager[None]:
+def _ending_on_io_error(directory: StudyDirectory) -> AbstractContextManager[None]:
     """HyperlaxError where the disk is full or a file cannot be read or written: a repair is done at its end or not at all."""
     again = shell_command("repair", directory.root)
-    return ending_on_refusal(
-        directory.database, lambda refusal: f"Nothing is lost. {refusal.remedy}, then repair again:\n  {again}"
+    return ending_on_io_error(
+        directory.database, lambda problem: f"Nothing is lost. {problem.remedy}, then repair again:\n  {again}"
     )

@@ -21,11 +21,11 @@ from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
 from hyperlax.study.batch_files import Scoring, TrialResult, mark_complete, write_tables
 from hyperlax.study.directory import SCHEDULE, make_directory
+from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.lineage import Schedule, changing, configurations
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
 from hyperlax.study.record import StudyRecord, TrialRecord
-from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.stopping import Limits, Stop, stopping_on_signals
 from hyperlax.study.training import MakeBackend, local_backend, reference_returns, single_config
 from hyperlax.study.trials import FixedTrials, Settings
@@ -80,7 +80,7 @@ def _run(
     """Train a configuration. kind: what the directory is named after. beside: name -> content of further JSON files."""
     scoring = Scoring(reference_returns(arguments.env_config), aggregate=arguments.aggregate)
     parent = Path(arguments.output_root) / recipe.name / slug(arguments.env_config)
-    with _ending_on_refusal(parent):
+    with _ending_on_io_error(parent):
         make_directory(parent)
     found: list[tuple[HparamBatch, BatchResult, TrialResult]] = []
 
@@ -100,7 +100,7 @@ def _run(
         print("Interrupted; nothing is written.")
         return limits.stop.exit_status
     ((batch, result, end),) = found
-    with _ending_on_refusal(parent):
+    with _ending_on_io_error(parent):
         directory = new_directory(parent, kind)
         for name, content in beside.items():
             write_json(directory / name, content)
@@ -170,9 +170,9 @@ def new_directory(parent: Path, kind: str) -> Path:
             return path
 
 
-def _ending_on_refusal(parent: Path) -> AbstractContextManager[None]:
-    return ending_on_refusal(
-        parent, lambda refusal: f"The training is not kept. {refusal.remedy}, then run the command again."
+def _ending_on_io_error(parent: Path) -> AbstractContextManager[None]:
+    return ending_on_io_error(
+        parent, lambda problem: f"The training is not kept. {problem.remedy}, then run the command again."
     )
 
 

@@ -1,6 +1,6 @@
 """Why a trial failed, in one line: the cause, then in a parenthesis where it was and with which hyperparameters.
 
->>> reason = reason_of("returns are not finite", lane=2, step=4000, searched={"algorithm.hyperparam.gamma": 0.99})
+>>> reason = failure_reason("returns are not finite", lane=2, step=4000, searched={"algorithm.hyperparam.gamma": 0.99})
 >>> reason
 'returns are not finite (lane 2, step 4000; algorithm.hyperparam.gamma=0.99)'
 >>> cause_of(reason)
@@ -15,28 +15,28 @@ from typing import Any
 
 from hyperlax.files import cell, escaped
 
-LONGEST_CAUSE = 500
+_LONGEST_CAUSE = 500
 """Characters of a cause that are kept: exceptions can be pages long."""
 
 _WHERE = re.compile(r" \((?:lane |step |algorithm\.)[^()]*\)$")
 
 
-def reason_of(cause: str, *, lane: int | None, step: int | None, searched: Mapping[str, Any]) -> str:
-    """The line. lane, step: None where nobody knows them; searched: dotted name -> value, of the study's search space."""
+def failure_reason(cause: str, *, lane: int | None, step: int | None, searched: Mapping[str, Any]) -> str:
+    """Return the line. lane, step: None where nobody knows them; searched: dotted name -> value, of the study's search space."""
     places = [f"{name} {number}" for name, number in (("lane", lane), ("step", step)) if number is not None]
     values = [f"{name}={cell(value)}" for name, value in searched.items()]
     where = "; ".join(", ".join(part) for part in (places, values) if part)
-    line = " ".join(escaped(cause).split())[:LONGEST_CAUSE].removesuffix(".")
+    line = " ".join(escaped(cause).split())[:_LONGEST_CAUSE].removesuffix(".")
     return f"{line} ({where})" if where else line
 
 
 def cause_of(reason: str) -> str:
-    """The part of a reason that trials can have in common."""
+    """Return the part of a reason that trials can have in common."""
     return _WHERE.sub("", reason)
 
 
 def cause_of_error(error: BaseException) -> str:
-    """An exception as a cause: its type and its message in one line.
+    """Return an exception as a cause: its type and its message in one line.
 
     What a callback of a compiled program raises reaches us as a text with a traceback, whose last line is the exception. The
     message is left out where asking for it raises.

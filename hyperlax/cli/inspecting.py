@@ -15,12 +15,12 @@ from hyperlax.errors import UsageError
 
 CLEAR = "\x1b[H\x1b[2J"
 """To an empty terminal, from its upper left corner."""
-OF_MLFLOW = ("mlartifacts", "mlruns")
+_OF_MLFLOW = ("mlartifacts", "mlruns")
 """Directories in which MLflow keeps copies of a study's files."""
 
 
 Directory = Annotated[str, "The study's directory.", POSITIONAL, Metavar("DIR")]
-Top = Annotated[int, "How many of the best are shown.", Range(1)]
+_Top = Annotated[int, "How many of the best are shown.", Range(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class ShowOptions:
 
     directory: Directory
     trial: Annotated[int | None, "Its number.", POSITIONAL, Metavar("TRIAL"), By("the best ones")] = None
-    top: Top = 10
+    top: _Top = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class WatchOptions:
     """Follow a study that another process runs, until that ends."""
 
     directory: Directory
-    top: Top = 10
+    top: _Top = 10
     seconds: Annotated[float, "Seconds between two looks.", Range(0.1, 3600), Metavar("SECONDS")] = 2.0
 
 
@@ -118,7 +118,7 @@ def _root_of_studies(given: str) -> Path:
 def _manifests(root: Path) -> Iterator[Path]:
     """Yield every study.json below a directory, but not the copies that MLflow keeps, nor what is hidden."""
     for directory, below, files in os.walk(root):
-        below[:] = [name for name in below if name not in OF_MLFLOW and not name.startswith(".")]
+        below[:] = [name for name in below if name not in _OF_MLFLOW and not name.startswith(".")]
         if "study.json" in files:
             yield Path(directory) / "study.json"
 

@@ -29,10 +29,10 @@ from hyperlax.study.directory import (
 from hyperlax.study.failure_reason import failure_reason
 from hyperlax.trial import MEASURED, STATES, TIMELINE, BatchResult, Curve, HparamBatch, LaneInterval, Outcome, Trial
 
-CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
+_CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
 Rows = Mapping[int, Sequence[Sequence[float]]]
 """Trial -> the values that a scheduler decided by, a row a segment."""
-STAYS = ("trial", "state", *LaneInterval._fields)
+_STAYS = ("trial", "state", *LaneInterval._fields)
 UNKNOWN_AFTER_AN_ERROR = (
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second",
     "peak_memory_bytes", "lanes", "useful_lane_segments", "predicted_seconds",
@@ -117,7 +117,7 @@ def write_batch(
 ) -> None:
     """Write a batch, `success.txt` last. columns: the metrics in the trials' intermediate values, where a scheduler saw them."""
     write_tables(directory, batch, result, ends)
-    write_csv(directory / TIMELINE, STAYS, _stay_rows(ends, result.outcomes))
+    write_csv(directory / TIMELINE, _STAYS, _stay_rows(ends, result.outcomes))
     if columns:
         write_csv(directory / INTERMEDIATE_CSV, ("trial", "segment", "of", *columns), _intermediate_rows(ends))
     mark_complete(directory, ends, f", with {INTERMEDIATE_CSV}" if columns else "")
@@ -125,8 +125,8 @@ def write_batch(
 
 def write_tables(directory: Path, batch: HparamBatch, result: BatchResult, ends: Sequence[TrialResult]) -> None:
     """Write what a batch gave, as tables and `timing.json`."""
-    write_hyperparams(directory / HYPERPARAMS_CSV, batch)
-    write_csv(directory / CURVES_CSV, CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
+    _write_hyperparams(directory / HYPERPARAMS_CSV, batch)
+    write_csv(directory / CURVES_CSV, _CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
     write_csv(
         directory / SUMMARY_CSV,
         ("trial", "state", "reason", *METRICS, "seconds", "steps"),
@@ -178,7 +178,7 @@ def failed_batch(
     return BatchResult(outcomes, {**unknown, "wall_seconds": wall_seconds, "error": cause, "traceback": traceback})
 
 
-def write_hyperparams(path: Path, batch: HparamBatch) -> None:
+def _write_hyperparams(path: Path, batch: HparamBatch) -> None:
     """A row a trial: its number and every hyperparameter, the fixed ones too."""
     names = list(dotted(batch.trials[0].algorithm))
     write_csv(path, ("trial", *names), ([trial.number, *dotted(trial.algorithm).values()] for trial in batch.trials))

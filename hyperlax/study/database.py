@@ -3,7 +3,7 @@
 A trial is WAITING from the moment it is asked, RUNNING while its batch trains, then COMPLETE, PRUNED or FAIL. Its metrics are user
 attributes of their own names. Rows are written directly, many trials in one transaction: Optuna's own storage opens a transaction
 for each attribute of a trial, about 3 ms, and asking it takes 28 to 58 ms of CPU a trial. What the tables hold afterwards is the
-same. The layout is that of `SCHEMA`.
+same. The layout is that of `_SCHEMA`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hyperlax.samplers.in_memory import CONSTRAINTS
 from hyperlax.study.io_errors import is_damage, primary_code, refusing_forbidden
 from hyperlax.study.journal import AskedTrial
 
-SCHEMA = 12
+_SCHEMA = 12
 """`schema_version` of Optuna's tables that Hyperlax writes: Optuna 5."""
 PATIENCE = 60.0
 """Seconds to wait for a lock that another program holds: a reader holds one while it reads."""
@@ -300,9 +300,9 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
         raise UsageError(
             f"{path}: is no database of Optuna, it has the tables {', '.join(sorted(tables)[:5])}. {_ELSEWHERE}"
         )
-    if schema not in (None, SCHEMA):
+    if schema not in (None, _SCHEMA):
         raise UsageError(
-            f"{path}: its tables have layout {schema}, this version of Hyperlax writes layout {SCHEMA}. "
+            f"{path}: its tables have layout {schema}, this version of Hyperlax writes layout {_SCHEMA}. "
             "Use the versions of Hyperlax and Optuna that study.json names."
         )
     if studies and study_name not in studies:

@@ -30,7 +30,7 @@ from hyperlax.study.record import StudyRecord
 from hyperlax.study.state import open_state
 from hyperlax.study.summary import print_best
 
-INVALIDATED = "invalidated"
+_INVALIDATED = "invalidated"
 _COMPANIONS = ("-journal", "-wal", "-shm")
 """SQLite's files beside a database; one left beside another database would be taken for its own."""
 
@@ -91,7 +91,7 @@ def invalidate(
         directory.check_database(arguments.study_name)
         with closing(open_state(arguments, recipe, directory, manifest)) as state:
             state.load()
-            text = INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
+            text = _INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
             for number in sorted(set(filter(state.is_invalidated, trials))):
                 print(f"Trial {number} was out of the ranking before.")
             for trial in state.invalidate(trials, text):

@@ -26,7 +26,7 @@ from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("hyperlax", "jax", "jaxlib", "optuna", "flax", "gymnax", "numpy")
+_PACKAGES = ("hyperlax", "jax", "jaxlib", "optuna", "flax", "gymnax", "numpy")
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def describe(
             "path": str(recipe.path.resolve()),
             "config": dotted(recipe.config.algorithm),
             "samples": digest_of(recipe),
-            "changes": changes_to_json(recipe.changes),
+            "changes": _changes_to_json(recipe.changes),
         },
-        space=space_to_json(recipe.space),
+        space=_space_to_json(recipe.space),
         first_trials=first_trials,
         versions=installed_versions(),
         device=backend.device,
@@ -97,7 +97,7 @@ def read(path: Path, recipe: Recipe) -> Manifest:
         )
     where = f"{recipe.path}: the study in {path.parent}"
     advice = "Put it back to resume, or choose another --output-root for a new study."
-    _same_entries(stored.space, space_to_json(recipe.space), f"{where} searches", advice)
+    _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches", advice)
     _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value", advice)
     for values in stored.first_trials:
         if values.keys() != recipe.space.keys() or not all(recipe.space[n].contains(values[n]) for n in values):
@@ -131,18 +131,18 @@ def base_of(stored: Manifest, path: Path) -> AlgorithmConfig:
     )
 
 
-def space_to_json(space: Mapping[str, Distribution]) -> dict[str, Any]:
+def _space_to_json(space: Mapping[str, Distribution]) -> dict[str, Any]:
     return {name: distribution.to_json() for name, distribution in space.items()}
 
 
-def changes_to_json(changes: Changes) -> dict[str, Any]:
+def _changes_to_json(changes: Changes) -> dict[str, Any]:
     return {name: change and change.to_json() for name, change in changes.items()}
 
 
 def installed_versions() -> dict[str, str]:
     """Of Python and of what decides a study's numbers; a package that is not installed has no entry."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -99,7 +99,7 @@ class RunningTrial:
     def curve_until(self, segment: int) -> Curve:
         """Return its curve up to a segment of the first repetition, or of all that are complete by a later one."""
         first = self.done[0] if self.done else self._curve_now()
-        return first_points(first, segment + 1) if segment < len(first.steps) - 1 or not self.done else self.curve()
+        return _first_points(first, segment + 1) if segment < len(first.steps) - 1 or not self.done else self.curve()
 
     def curve(self) -> Curve:
         """Return the curves of its complete repetitions side by side, or of the current one where none is complete."""
@@ -127,7 +127,7 @@ class RunningTrial:
 
     def so_far(self, segment: int) -> Outcome:
         """Return the outcome it would have, had it ended after this segment of the current repetition."""
-        until = first_points(self._curve_now(), segment + 1)
+        until = _first_points(self._curve_now(), segment + 1)
         together = RunningTrial(self.trial, done=[*self.done, until], latest=self.latest)
         return together.outcome("COMPLETE", "", together.curve())
 
@@ -136,7 +136,7 @@ class RunningTrial:
         return self.latest.curve
 
 
-def first_points(curve: Curve, points: int) -> Curve:
+def _first_points(curve: Curve, points: int) -> Curve:
     """Return the first points of a curve."""
     columns = {name: getattr(curve, name)[:points] for name in ("steps", *MEASURED)}
     return Curve(episodes=curve.episodes, budget=curve.budget, **columns)

@@ -41,7 +41,7 @@ class SearchTrials:
         if not self._settings.refills:
             return Resumed({}, [], [], left)
         columns = len(self._settings.columns)
-        shown = {trial.number: Shown(rows_of(trial, columns), trial.state.is_finished()) for trial in trials}
+        shown = {trial.number: Shown(_rows_of(trial, columns), trial.state.is_finished()) for trial in trials}
         waiting = [self._state.trial(trial) for trial in trials if not trial.state.is_finished()]
         may_begin = [trial.number for trial in waiting[: max(0, left)]]
         restored = []
@@ -93,7 +93,7 @@ class SearchTrials:
         return number // self._live.width
 
 
-def rows_of(trial: FrozenTrial, columns: int) -> np.ndarray:
+def _rows_of(trial: FrozenTrial, columns: int) -> np.ndarray:
     """Return float64[segments, columns], what the scheduler saw of a trial that has ended; empty for any other."""
     if not trial.state.is_finished():
         return np.zeros((0, columns))

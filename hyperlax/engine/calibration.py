@@ -25,7 +25,7 @@ _SLACK = 1.05
 _NOISE = 1.5
 """A candidate whose typical turn takes this many times its best one was disturbed."""
 
-SIZE, _WIDTH, _ROWS, STEPS, _UPDATES, _ITERATIONS = 4, 64, 8, 32, 4, 12
+_SIZE, _WIDTH, _ROWS, _STEPS, _UPDATES, _ITERATIONS = 4, 64, 8, 32, 4, 12
 
 
 def lanes_per_slot(slots: list[Any]) -> int | None:
@@ -66,7 +66,7 @@ def _compiled(lanes: int, device: Any) -> tuple[Any, Array]:
 
 
 def _train(seed: Array) -> Any:
-    weights = [_spread(seed, SIZE, _WIDTH), _spread(seed, _WIDTH, _WIDTH), _spread(seed, _WIDTH, SIZE)]
+    weights = [_spread(seed, _SIZE, _WIDTH), _spread(seed, _WIDTH, _WIDTH), _spread(seed, _WIDTH, _SIZE)]
 
     def act(x: Array, _: None) -> tuple[Array, Array]:
         moved = jnp.sin(x + _network(weights, x))
@@ -74,8 +74,8 @@ def _train(seed: Array) -> Any:
 
     def iteration(carry: tuple[list[Array], Array], _: None) -> tuple[tuple[list[Array], Array], None]:
         weights, x = carry
-        x, seen = jax.lax.scan(act, x, None, STEPS)
-        rows = seen.reshape(-1, SIZE)
+        x, seen = jax.lax.scan(act, x, None, _STEPS)
+        rows = seen.reshape(-1, _SIZE)
 
         def descend(weights: list[Array], _: None) -> tuple[list[Array], None]:
             gradient = jax.grad(lambda w: jnp.mean((_network(w, rows) - rows) ** 2))(weights)
@@ -83,7 +83,7 @@ def _train(seed: Array) -> Any:
 
         return (jax.lax.scan(descend, weights, None, _UPDATES)[0], x), None
 
-    return jax.lax.scan(iteration, (weights, _spread(seed, _ROWS, SIZE)), None, _ITERATIONS)[0]
+    return jax.lax.scan(iteration, (weights, _spread(seed, _ROWS, _SIZE)), None, _ITERATIONS)[0]
 
 
 def _network(weights: list[Array], x: Array) -> Array:

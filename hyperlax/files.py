@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
-import numpy as np
 
 from hyperlax.errors import UsageError
 
@@ -202,7 +201,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def cell(value: Any) -> str:
     """A value as `write_csv` writes it."""
-    value = _plain(value) if isinstance(value, (np.generic, np.ndarray)) else value
+    value = _plain(value) if hasattr(value, "tolist") else value
     if value is None:
         return ""
     if isinstance(value, str):
@@ -215,10 +214,8 @@ def cell(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A numpy value as Python's own: numpy's float64 writes itself as `np.float64(0.1)`."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
+    """Return a numpy value as Python's own: numpy's float64 writes itself as `np.float64(0.1)`."""
+    if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no form in JSON: {value!r}")
 

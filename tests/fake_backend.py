@@ -138,6 +138,9 @@ class FakeBackend:
         elif self.checkpoints:
             self.checkpoints.forget([number])
 
+    def stop(self) -> None:
+        """Do nothing: a fake batch ends by itself."""
+
     def save(self) -> None:
         """Save what is in lanes; a closed batch has saved itself, and stops."""
         if self.config.kind == "closed":

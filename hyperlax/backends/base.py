@@ -119,6 +119,10 @@ class Backend(Protocol):
         """Free the lane of a trial once the segment under way there has ended; no more is heard of it."""
         ...
 
+    def stop(self) -> None:
+        """Ask closed batches to end at their next segment. Called where a signal is handled, so it only notes the wish."""
+        ...
+
     def save(self) -> None:
         """Save what is in lanes, between two segments. Segments under way are waited for."""
         ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -52,7 +51,7 @@ class ClosedBatches(LanesBackend):
         self._urgent = 0
         self._plan: tuple[Sequence[Trial], Plan] = ((), Plan((), 0, 0, None))
         self._ended: dict[int, _Batch] = {}
-        self._stop = threading.Event()
+        self._is_stopping = False
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Partition trials into batches; see `LanesBackend`."""
@@ -77,7 +76,7 @@ class ClosedBatches(LanesBackend):
 
     def begin(self) -> None:
         """Start waiting batches on free slots."""
-        while self._queue and len(self._used) < self.slots and not self._stop.is_set():
+        while self._queue and len(self._used) < self.slots and not self._is_stopping:
             batch, self._urgent = self._queue.pop(0), max(0, self._urgent - 1)
             used = {other.slot for other in self._used}
             batch.slot = next(slot for slot in range(self.slots) if slot not in used)
@@ -103,9 +102,13 @@ class ClosedBatches(LanesBackend):
         self._ended.pop(number, None)
         self._forget([number])
 
+    def stop(self) -> None:
+        """Have every batch end at its next segment, where it is saved."""
+        self._is_stopping = True
+
     def save(self) -> None:
         """Stop every batch at its next segment, and save it there. No more start. `advance` tells what ended meanwhile."""
-        self._stop.set()
+        self.stop()
         self._wait()
 
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
@@ -118,12 +121,12 @@ class ClosedBatches(LanesBackend):
 
     def close(self) -> None:
         """Let go of the threads, which stop at the next segment."""
-        self._stop.set()
+        self.stop()
         super().close()
 
     def _batch(self, trials: tuple[Trial, ...], group: int) -> _Batch:
         algorithm, lanes = self._needs(HparamBatch(trials))
-        return _Batch(algorithm, 0, group, trials=trials, lanes=lanes, should_stop=self._stop.is_set)
+        return _Batch(algorithm, 0, group, trials=trials, lanes=lanes, should_stop=lambda: self._is_stopping)
 
     def _occupied(self, lanes: _Batch) -> int:
         return len(lanes.trials)

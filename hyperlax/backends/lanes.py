@@ -121,6 +121,10 @@ class LanesBackend(ABC):
     def leave(self, number: int) -> None:
         """Free the lane of a trial."""
 
+    def stop(self) -> None:
+        """Note that the study has to end. Lanes that wait after every segment end there by themselves."""
+        return
+
     @abstractmethod
     def save(self) -> None:
         """Save what is in lanes, between two segments."""

@@ -32,7 +32,7 @@ from hyperlax.trial import MEASURED, STATES, TIMELINE, BatchResult, Curve, Hpara
 _CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
 Rows = Mapping[int, Sequence[Sequence[float]]]
 """Trial -> the values that a scheduler decided by, a row a segment."""
-_STAYS = ("trial", "state", *LaneInterval._fields)
+_INTERVALS = ("trial", "state", *LaneInterval._fields)
 UNKNOWN_AFTER_AN_ERROR = (
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second",
     "peak_memory_bytes", "lanes", "useful_lane_segments", "predicted_seconds",
@@ -117,7 +117,7 @@ def write_batch(
 ) -> None:
     """Write a batch, `success.txt` last. columns: the metrics in the trials' intermediate values, where a scheduler saw them."""
     write_tables(directory, batch, result, ends)
-    write_csv(directory / TIMELINE, _STAYS, _stay_rows(ends, result.outcomes))
+    write_csv(directory / TIMELINE, _INTERVALS, _interval_rows(ends, result.outcomes))
     if columns:
         write_csv(directory / INTERMEDIATE_CSV, ("trial", "segment", "of", *columns), _intermediate_rows(ends))
     mark_complete(directory, ends, f", with {INTERMEDIATE_CSV}" if columns else "")
@@ -193,8 +193,8 @@ def _curve_rows(outcome: Outcome) -> Iterator[list[Any]]:
             yield [outcome.number, seed, int(step), *measured, curve.episodes]
 
 
-def _stay_rows(ends: Sequence[TrialResult], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
-    """A row a trial and lane that it was in, times to the millisecond."""
+def _interval_rows(ends: Sequence[TrialResult], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
+    """Yield a row for each trial and lane that it was in, times to the millisecond."""
     for end, outcome in zip(ends, outcomes, strict=True):
         for interval in outcome.intervals:
             yield [end.number, end.state, *interval[:4], round(interval.began, 3), round(interval.ended, 3)]

@@ -40,7 +40,7 @@ class Configuration:
 
 
 @dataclass(frozen=True)
-class Result:
+class _Result:
     """How a configuration ended. steps: int64[K], returns: float64[K, seeds], both without the point before training."""
 
     state: str
@@ -88,13 +88,13 @@ def confirmation_of(record: StudyRecord, base: AlgorithmConfig) -> Confirmation 
     return Confirmation(metric, direction, leading, seeds, found)
 
 
-def read_results(directory: Path, trials: Iterable[Trial], seeds: int) -> dict[int, Result]:
+def read_results(directory: Path, trials: Iterable[Trial], seeds: int) -> dict[int, _Result]:
     """Trial number -> what the complete batches below a directory hold of it, as it is now and on so many seeds.
 
     A batch that is damaged is logged and counts for nothing.
     """
     wanted = {trial.number: trial for trial in trials}
-    results: dict[int, Result] = {}
+    results: dict[int, _Result] = {}
     for path in sorted(directory.glob("batch_*")):
         if not BATCH.fullmatch(path.name) or not (path / SUCCESS).exists():
             continue
@@ -114,7 +114,7 @@ def names(configurations: Sequence[Configuration]) -> str:
     return " and ".join(parts)
 
 
-def _read_batch(path: Path, wanted: dict[int, Trial], seeds: int) -> dict[int, Result]:
+def _read_batch(path: Path, wanted: dict[int, Trial], seeds: int) -> dict[int, _Result]:
     if decode(path / TIMING_JSON, dict[str, Any])["seeds"] != seeds:
         return {}
     ends = {end.number: end for end in read_ends(path)}
@@ -127,7 +127,7 @@ def _read_batch(path: Path, wanted: dict[int, Trial], seeds: int) -> dict[int, R
             rows = [row for row in curves if row["trial"] == str(number)]
             end = ends[number]
             steps, returns = _curve(rows, seeds) if end.state == "COMPLETE" else (np.zeros(0), np.zeros((0, seeds)))
-            results[number] = Result(end.state, end.reason, steps, returns)
+            results[number] = _Result(end.state, end.reason, steps, returns)
     return results
 
 
@@ -142,7 +142,7 @@ def _curve(rows: list[dict[str, str]], seeds: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _confirmed(
-    configuration: Configuration, result: Result | None, metric: str, budget: int, reference: ReferenceReturns
+    configuration: Configuration, result: _Result | None, metric: str, budget: int, reference: ReferenceReturns
 ) -> Confirmed:
     record = configuration.record
     state, reason, per_seed = "WAITING", "", {}

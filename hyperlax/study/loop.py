@@ -53,6 +53,7 @@ class Loop:
 
     def run(self) -> None:
         """Train until every trial has ended, no more may start, or it has to stop. What is in lanes then is saved."""
+        self._limits.stop.tell(self._backend.stop)
         self._resume()
         while not self._limits.stop.is_set():
             if not self._settings.refills:

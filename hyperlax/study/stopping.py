@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -36,6 +36,19 @@ class Stop(threading.Event):
 
     exit_status = _EXIT_STATUS[signal.SIGINT]
     since: float | None = None
+    _listener: Callable[[], None] | None = None
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Call the listener once the event is set, or now if it is. It replaces the one before."""
+        self._listener = listener
+        if self.is_set():
+            listener()
+
+    def set(self) -> None:
+        """Set the event and tell the listener."""
+        super().set()
+        if self._listener:
+            self._listener()
 
 
 @contextmanager

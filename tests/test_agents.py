@@ -305,7 +305,7 @@ def test_a_study_gives_its_best_agent(study):
         (["{study}", "--trial", "{beaten}"], "which is COMPLETE, is not kept"),
         (["{agent}", "--trial", "3"], "holds one agent"),
         (["{nowhere}"], "is not a directory"),
-        (["{study}", "--episodes", "0"], "--episodes needs a number from 1"),
+        (["{study}", "--episodes", "0"], "--episodes needs a whole number from 1 to 2147483647, got 0."),
         (["{study}", "--training-seed", "7"], "has the seeds 0 to 1, not 7"),
         (["{study}", "--gif", "{agent}"], "exists already"),
         (["{study}", "--gif", ""], "--gif '': names no file. Name one, or leave --gif out."),

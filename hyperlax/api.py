@@ -94,18 +94,17 @@ class Study:
 
     def refresh(self) -> None:
         """Read the directory again. UsageError if it holds no study."""
-        from hyperlax.study.opened import open_study as opened
+        from hyperlax.study.view import load_study
 
-        self._opened = opened(self.directory, "open_study")
+        self._opened = load_study(self.directory, "open_study")
         vars(self).pop("record", None)
 
     @cached_property
     def record(self) -> StudyRecord:
         """Everything that is known, importances and confirmation included."""
-        from hyperlax.study.opened import open_study as opened
-        from hyperlax.study.opened import with_confirmation
+        from hyperlax.study.view import load_study, with_confirmation
 
-        return with_confirmation(opened(self.directory, "open_study", with_importances=True).record)
+        return with_confirmation(load_study(self.directory, "open_study", with_importances=True).record)
 
     @property
     def state(self) -> str:

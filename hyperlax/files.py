@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 PUT_BACK = "It was changed or damaged; put back the file that Hyperlax wrote."
 """The fix for a file that only Hyperlax writes."""
-MOST_OF_A_NAME = 100
+_MOST_OF_A_NAME = 100
 """Bytes of it in that of its temporary file, to whose name Optuna adds 48 for a lock."""
 
 
@@ -85,7 +85,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Missing parent directories are made. An OSError of the block names `path`.
     """
-    temporary = path.with_name(f".{cut(path.name, MOST_OF_A_NAME)}.{os.getpid()}.{threading.get_ident()}.tmp")
+    temporary = path.with_name(f".{cut(path.name, _MOST_OF_A_NAME)}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with naming(path):
             path.parent.mkdir(parents=True, exist_ok=True)

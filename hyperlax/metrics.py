@@ -18,7 +18,7 @@ import numpy as np
 from hyperlax.errors import OptionError, UsageError, did_you_mean
 from hyperlax.trial import Outcome
 
-Direction = Literal["minimize", "maximize"]
+_Direction = Literal["minimize", "maximize"]
 
 _SOLVED_FRACTION = 0.9
 """`steps_to_threshold` waits for this part of the way from `lo` to `hi`."""
@@ -75,7 +75,7 @@ class Metric:
       per_seed: Whether a single seed has it too: then `compute` reads the curve alone, and not `returns`.
     """
 
-    direction: Direction
+    direction: _Direction
     unit: str
     definition: str
     compute: Callable[[Training], float]

@@ -63,7 +63,7 @@ def sweep(given: Given) -> tuple[int, Path]:
 def run_files(files: Sequence[str], given: Given) -> int:
     """Run the studies of files, or print their plans, one after another. Returns the worst exit status."""
     _check_flags(given)
-    return in_turn(planned_studies(files, given), _run, sys.stderr if given.get("json") else sys.stdout)
+    return _in_turn(planned_studies(files, given), _run, sys.stderr if given.get("json") else sys.stdout)
 
 
 def load_recipe(given: Given) -> Recipe:
@@ -119,7 +119,7 @@ def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
     return list(planned.values())
 
 
-def in_turn(studies: Sequence[PlannedStudy], run: Callable[[PlannedStudy], int], stream: TextIO) -> int:
+def _in_turn(studies: Sequence[PlannedStudy], run: Callable[[PlannedStudy], int], stream: TextIO) -> int:
     """Run studies one after another, whatever becomes of each, until one is interrupted. Returns the worst exit status.
 
     stream: where the last line goes, which says of several studies which ended how.

@@ -42,11 +42,6 @@ class HparamBatch:
         """The trials' numbers in the order of the lanes."""
         return tuple(trial.number for trial in self.trials)
 
-    def halves(self) -> tuple[HparamBatch, HparamBatch]:
-        """Return the two smaller batches to run instead of one that failed, until the trial at fault is alone."""
-        middle = len(self.trials) // 2
-        return HparamBatch(self.trials[:middle]), HparamBatch(self.trials[middle:])
-
 
 @dataclass(frozen=True)
 class Plan:

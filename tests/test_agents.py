@@ -23,7 +23,7 @@ from hyperlax.engine.keys import evaluation_keys
 from hyperlax.errors import UsageError
 from hyperlax.networks.masked import ACTIVATION_FUNCTIONS
 from hyperlax.study.agents import keep_only_the_best
-from hyperlax.study.opened import open_study
+from hyperlax.study.view import load_study
 from hyperlax.trial import SegmentResult
 from tests import small
 from tests.fake_backend import FakeBackend, Lane
@@ -237,7 +237,7 @@ def test_what_is_to_be_confirmed_keeps_its_agents(tmp_path):
     for name, objectives in (("one", {}), ("two", TWO)):
         case = Case(tmp_path / name, n_trials=8, save_agents="all", **objectives)
         assert case.start(Keeping()) == 0
-        record = open_study(case.directory, "a test").record
+        record = load_study(case.directory, "a test").record
         keep_only_the_best(replace(record, arguments={**record.arguments, "save_agents": "best", "confirm_top": 3}))
         order = [trial.number for trial in sorted(case.study().trials, key=lambda trial: -trial.values[0])]
         front = [trial.number for trial in case.study().best_trials]

@@ -12,8 +12,8 @@ import pytest
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
-from hyperlax.study.reasons import cause_of
-from hyperlax.study.results import problem_of, problem_of_timing
+from hyperlax.study.failure_reason import cause_of
+from hyperlax.study.result_checks import problem_of, problem_of_timing
 from hyperlax.trial import Curve, SegmentResult, Trial
 from tests.fake_backend import FakeBackend, curve_of
 from tests.study_cases import Case

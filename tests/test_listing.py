@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from hyperlax.cli import main
-from hyperlax.study.opened import open_study
+from hyperlax.study.view import load_study
 from tests.study_cases import FINITE, Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -42,10 +42,10 @@ def test_a_root_that_is_hidden_is_listed_where_it_is_named(case, tmp_path, capsy
 def test_a_study_whose_space_is_used_up_is_finished(tmp_path, more):
     case = Case(tmp_path, FINITE, n_trials=100, **more)
     assert case.start(timeout=1e-9) == 0
-    opened = open_study(case.directory, "list")
+    opened = load_study(case.directory, "list")
     assert (opened.state, opened.finished, opened.total) == ("stopped", 0, 15)
     assert case.resume() == 0
-    opened = open_study(case.directory, "list")
+    opened = load_study(case.directory, "list")
     assert (opened.state, opened.finished, opened.total) == ("finished", 15, 15)
 
 
@@ -55,5 +55,5 @@ def test_a_sweep_may_repeat_a_configuration_of_a_finite_space(tmp_path):
     stored = json.loads((case.directory / "study.json").read_text())
     stored["arguments"] |= {"sampling_method": "random", "n_trials": 20}
     (case.directory / "study.json").write_text(json.dumps(stored))
-    opened = open_study(case.directory, "list")
+    opened = load_study(case.directory, "list")
     assert (opened.state, opened.total) == ("stopped", 20)

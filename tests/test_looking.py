@@ -21,7 +21,7 @@ from hyperlax.cli import main
 from hyperlax.errors import UsageError
 from hyperlax.files import read_csv
 from hyperlax.study.directory import only_one_process
-from hyperlax.study.opened import open_study
+from hyperlax.study.view import load_study
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 from tests.test_population_runs import Run
@@ -40,7 +40,7 @@ def case(tmp_path_factory):
 
 def test_a_study_opens_as_the_analysis_got_it(case, tmp_path):
     record, _ = case.pages[-1]
-    assert open_study(case.directory, "show", with_importances=True).record == record
+    assert load_study(case.directory, "show", with_importances=True).record == record
 
 
 @pytest.mark.parametrize("objectives", [("peak_performance", "num_parameters")])
@@ -48,7 +48,7 @@ def test_a_study_of_several_objectives_opens_too(tmp_path, objectives, capsys):
     case = Case(tmp_path, objective_names=objectives, objective_directions=("maximize", "minimize"), n_trials=8)
     case.start()
     record, _ = case.pages[-1]
-    assert open_study(case.directory, "show", with_importances=True).record == record
+    assert load_study(case.directory, "show", with_importances=True).record == record
     capsys.readouterr()
     assert main(["show", str(case.directory)]) == 0
     shown = capsys.readouterr().out
@@ -58,7 +58,7 @@ def test_a_study_of_several_objectives_opens_too(tmp_path, objectives, capsys):
 def test_a_population_opens_with_its_lineage(tmp_path):
     run = Run(tmp_path)
     assert run.start() == 0
-    opened = open_study(run.directory, "show")
+    opened = load_study(run.directory, "show")
     assert (opened.record, opened.state) == (replace(run.pages[-1], importances={}), "finished")
 
 
@@ -79,8 +79,8 @@ def test_studies_are_listed_with_how_far_they_are(case, tmp_path, capsys):
 
 def test_a_study_that_a_process_holds_is_running_and_can_be_looked_at(case):
     with only_one_process(case.directory):
-        assert open_study(case.directory, "show").state == "running"
-    assert open_study(case.directory, "show").state == "finished"
+        assert load_study(case.directory, "show").state == "running"
+    assert load_study(case.directory, "show").state == "finished"
 
 
 def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path, capsys):
@@ -336,4 +336,4 @@ def test_a_sparkline_covers_its_range_and_leaves_out_what_is_not_finite():
 
 def test_opening_says_who_asked():
     with pytest.raises(UsageError, match="^export nowhere: is not a directory"):
-        open_study(Path("nowhere"), "export")
+        load_study(Path("nowhere"), "export")

@@ -20,7 +20,7 @@ from hyperlax.files import cell, read_csv
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength, apply
 from hyperlax.space import Categorical, Distribution, UniformContinuous
-from hyperlax.study.reasons import cause_of, reason_of
+from hyperlax.study.failure_reason import cause_of, failure_reason
 from hyperlax.trial import HparamBatch, Trial
 from tests import toy
 from tests.fake_backend import FakeBackend
@@ -77,10 +77,10 @@ def test_the_reason_names_lane_step_and_hyperparameters_in_the_database_the_file
 @pytest.mark.parametrize(
     "reason",
     [
-        reason_of("loss (of all) is nan", lane=2, step=300, searched={LR: 0.9, "algorithm.x": [64, 64]}),
-        reason_of("loss (of all) is nan.", lane=None, step=None, searched={LR: 1e-5}),
-        reason_of(" loss (of all)\nis nan", lane=0, step=0, searched={}),
-        reason_of("loss (of all) is nan", lane=None, step=None, searched={}),
+        failure_reason("loss (of all) is nan", lane=2, step=300, searched={LR: 0.9, "algorithm.x": [64, 64]}),
+        failure_reason("loss (of all) is nan.", lane=None, step=None, searched={LR: 1e-5}),
+        failure_reason(" loss (of all)\nis nan", lane=0, step=0, searched={}),
+        failure_reason("loss (of all) is nan", lane=None, step=None, searched={}),
     ],
 )
 def test_the_cause_is_the_reason_without_what_is_the_trials_own(reason):
@@ -88,7 +88,7 @@ def test_the_cause_is_the_reason_without_what_is_the_trials_own(reason):
 
 
 def test_a_message_of_many_pages_becomes_a_reason_that_still_ends_with_the_hyperparameters():
-    reason = reason_of("x" * 10_000, lane=0, step=None, searched={LR: 0.9})
+    reason = failure_reason("x" * 10_000, lane=0, step=None, searched={LR: 0.9})
     assert len(reason) < 600 and reason.endswith(f"x (lane 0; {LR}=0.9)")
 
 

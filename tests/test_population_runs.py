@@ -25,14 +25,14 @@ from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import apply, dotted
 from hyperlax.space import Categorical, LogUniform
-from hyperlax.study import agents, opened, population
+from hyperlax.study import agents, population, view
 from hyperlax.study.agents import find_agent
+from hyperlax.study.lineage import changing, configurations, read_schedule
 from hyperlax.study.observer import Pages
-from hyperlax.study.opened import open_study
-from hyperlax.study.pbt_schedule import changing, configurations, read_schedule
 from hyperlax.study.population_run import explored, run_population
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.state import StudyState
+from hyperlax.study.view import load_study
 from tests.fake_backend import STEPS_PER_INTERVAL, FakeBackend
 from tests.study_cases import MIXED, Killed, killing, recipe_of
 from tests.test_cli_output import Left
@@ -103,7 +103,7 @@ class Run:
 def _no_importances():
     """They take most of a run's time, and are tested where studies are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opened, "importances", lambda trials, objectives: {})
+        patch.setattr(view, "importances", lambda trials, objectives: {})
         yield
 
 
@@ -348,7 +348,7 @@ def test_a_lost_database_is_said_to_be_beyond_repair(whole, tmp_path):
     (tmp_path / "run" / "optuna_study.db").unlink()
     lost = Run(tmp_path)
     lost.directory = tmp_path / "run"
-    for look in (lost.resume, lambda: open_study(lost.directory, "show")):
+    for look in (lost.resume, lambda: load_study(lost.directory, "show")):
         with pytest.raises(UsageError, match="That of a population cannot be rebuilt: put a copy back"):
             look()
 

@@ -165,8 +165,8 @@ def test_a_batch_that_raises_is_halved_until_the_trial_at_fault_is_alone(tmp_pat
     assert sorted(runner.trained) == [number for number in range(12) if number != 4]
     cause, reason = "RuntimeError: division by zero in step", case.study().trials[4].user_attrs["reason"]
     assert reason.startswith(f"{cause} (lane 0; algorithm.")
-    assert f"The batch of trials 3, 4, 5 broke ({cause}). Its halves are run instead." in caplog.text
-    assert f"trial 4: {reason}. Marked FAIL; the study goes on." in caplog.text
+    assert f"Batch of trials 3, 4, 5 failed ({cause}); retrying it as two smaller batches." in caplog.text
+    assert f"trial 4: {reason}. Marked FAIL; the study continues." in caplog.text
     (timing,) = [
         timing for path in batches(case) if "error" in (timing := json.loads((path / "timing.json").read_text()))
     ]

@@ -12,8 +12,8 @@ from optuna.trial import TrialState, create_trial
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import UniformContinuous
 from hyperlax.study.database import FinishedTrial, StudyDatabase
-from hyperlax.study.importances import importances
 from hyperlax.study.journal import AskedTrial
+from hyperlax.study.view import importances
 from tests.study_cases import MIXED
 
 OBJECTIVES = {"peak_performance": "maximize", "num_parameters": "minimize"}

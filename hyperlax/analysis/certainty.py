@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from hyperlax.analysis.labels import format_number
+from hyperlax.config.option import shell_command
 from hyperlax.study.ranking import complete_trials, ranked
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.statistics import best_confirmed, in_short
@@ -31,8 +31,7 @@ def how_certain(record: StudyRecord) -> tuple[list[str], str]:
     if not _can_be_confirmed(record.arguments):
         return sentences, ""
     sentences.append("How good it is on seeds that the search never saw is not known. This finds out:")
-    words = ["hyperlax", "optuna-hp-search", "--resume-from", str(record.directory), "--confirm-top", "3"]
-    return sentences, shlex.join(words)
+    return sentences, shell_command("optuna-hp-search", "--resume-from", record.directory, "--confirm-top", 3)
 
 
 def _can_be_confirmed(arguments: Mapping[str, Any]) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
+from hyperlax.config.option import shell_command
 from hyperlax.files import write_csv, write_json
 from hyperlax.metrics import METRICS
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
@@ -52,15 +52,15 @@ def rerun_command(record: StudyRecord, trial: TrialRecord, path: Path) -> str:
     """
     if record.lineage:
         return record.lineage.replay
-    words = ["hyperlax", "run-single-hp"]
-    words += ["--algo-and-network-config", str(record.arguments.get("algo_and_network_config", record.recipe))]
-    words += ["--env-config", str(record.arguments.get("env_config", record.environment))]
-    words += ["--params", str(path)]
+    options = {
+        "algo-and-network-config": record.arguments.get("algo_and_network_config", record.recipe),
+        "env-config": record.arguments.get("env_config", record.environment),
+        "params": path,
+    }
     if len(record.objectives) > 1:
-        words += ["--trial", str(trial.number)]
-    for name in _RERUN_ARGUMENTS:
-        words += [f"--{name.replace('_', '-')}", str(record.arguments[name])]
-    return shlex.join(words)
+        options["trial"] = trial.number
+    options |= {name.replace("_", "-"): record.arguments[name] for name in _RERUN_ARGUMENTS}
+    return shell_command("run-single-hp", *(word for name, value in options.items() for word in (f"--{name}", value)))
 
 
 def write_trials(record: StudyRecord, path: Path) -> None:

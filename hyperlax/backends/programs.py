@@ -31,7 +31,7 @@ from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
 from hyperlax.trial import Trial
 
-SAMPLE = 64
+_SAMPLE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def choose_paddings(
     if packing == "split":
         return []
     probe = AlgorithmTask(base, space, environment, budget.run_length)
-    sample = sample_of_space(base, space, SAMPLE)
+    sample = sample_of_space(base, space, _SAMPLE)
     members: dict[Any, list[AlgorithmConfig]] = {}
     for config in sample:
         members.setdefault(with_any_activation(structure_of(config), whole), []).append(config)
@@ -88,9 +88,9 @@ def choose_paddings(
 
 def shares(task: AlgorithmTask, base: AlgorithmConfig, space: Mapping[str, Distribution]) -> Mapping[Any, float]:
     """Return for each program that a sample of the space needs the share of all trials that run in it."""
-    sample = sample_of_space(base, space, SAMPLE)
+    sample = sample_of_space(base, space, _SAMPLE)
     counted = Counter(task.program(Trial(0, config)) for config in sample)
-    return {program: count / SAMPLE for program, count in counted.items()}
+    return {program: count / _SAMPLE for program, count in counted.items()}
 
 
 def _predicted(probe: AlgorithmTask, group: Group, budget: Budget, costs: Costs) -> float:
@@ -104,7 +104,7 @@ def _predicted(probe: AlgorithmTask, group: Group, budget: Budget, costs: Costs)
         programs.setdefault(probe.shape(config, padding), []).append(probe.num_updates(Trial(0, config)))
     compiling = training = 0.0
     for program, updates in programs.items():
-        share = len(updates) / SAMPLE
+        share = len(updates) / _SAMPLE
         lanes = budget.lanes_for(share)
         name = device.program_name(program, lanes, budget.num_seeds)
         compiling += (1 - (1 - share) ** budget.num_trials) * making_seconds(costs, probe.kind, name)

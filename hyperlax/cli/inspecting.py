@@ -15,12 +15,12 @@ from hyperlax.errors import UsageError
 
 CLEAR = "\x1b[H\x1b[2J"
 """To an empty terminal, from its upper left corner."""
-OF_MLFLOW = ("mlartifacts", "mlruns")
+_OF_MLFLOW = ("mlartifacts", "mlruns")
 """Directories in which MLflow keeps copies of a study's files."""
 
 
 Directory = Annotated[str, "The study's directory.", POSITIONAL, Metavar("DIR")]
-Top = Annotated[int, "How many of the best are shown.", Range(1)]
+_Top = Annotated[int, "How many of the best are shown.", Range(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class ShowOptions:
 
     directory: Directory
     trial: Annotated[int | None, "Its number.", POSITIONAL, Metavar("TRIAL"), By("the best ones")] = None
-    top: Top = 10
+    top: _Top = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class WatchOptions:
     """Follow a study that another process runs, until that ends."""
 
     directory: Directory
-    top: Top = 10
+    top: _Top = 10
     seconds: Annotated[float, "Seconds between two looks.", Range(0.1, 3600), Metavar("SECONDS")] = 2.0
 
 
@@ -78,14 +78,14 @@ class DashboardOptions:
 def list_studies(given: Given) -> int:
     """List studies, a line each. Returns 1 if one of them cannot be read; the others are listed all the same."""
     from hyperlax.analysis.terminal import aligned, best_in_words, counts
-    from hyperlax.study.opened import open_study
+    from hyperlax.study.view import load_study
 
     options = completed(ListOptions, given)
     root = _root_of_studies(options.root)
     rows, damaged = [], []
     for manifest in sorted(_manifests(root)):
         try:
-            opened = open_study(manifest.parent, "list")
+            opened = load_study(manifest.parent, "list")
         except UsageError as error:
             damaged.append(f"hyperlax: {error}")
             continue
@@ -118,7 +118,7 @@ def _root_of_studies(given: str) -> Path:
 def _manifests(root: Path) -> Iterator[Path]:
     """Yield every study.json below a directory, but not the copies that MLflow keeps, nor what is hidden."""
     for directory, below, files in os.walk(root):
-        below[:] = [name for name in below if name not in OF_MLFLOW and not name.startswith(".")]
+        below[:] = [name for name in below if name not in _OF_MLFLOW and not name.startswith(".")]
         if "study.json" in files:
             yield Path(directory) / "study.json"
 
@@ -127,10 +127,10 @@ def show(given: Given) -> int:
     """Print a study, or one of its trials."""
     from hyperlax.analysis.terminal import study_text, trial_text
     from hyperlax.config.stored import named_directory
-    from hyperlax.study.opened import open_study
+    from hyperlax.study.view import load_study
 
     options = completed(ShowOptions, given)
-    opened = open_study(named_directory(options.directory, "show"), "show")
+    opened = load_study(named_directory(options.directory, "show"), "show")
     record = opened.record
     if options.trial is None:
         print(study_text(record, opened.state, opened.total, options.top))
@@ -147,12 +147,12 @@ def watch(given: Given) -> int:
     """Repeat on a terminal what `show` prints, else print a line for each change; until no process runs the study."""
     from hyperlax.analysis.terminal import best_in_words, counts, study_text
     from hyperlax.config.stored import named_directory
-    from hyperlax.study.opened import open_study
+    from hyperlax.study.view import load_study
 
     options = completed(WatchOptions, given)
     directory, said = named_directory(options.directory, "watch"), ""
     while True:
-        opened = open_study(directory, "watch")
+        opened = load_study(directory, "watch")
         if sys.stdout.isatty():
             text = study_text(opened.record, opened.state, opened.total, options.top)
             print(f"{CLEAR}{text}", flush=True)
@@ -171,13 +171,13 @@ def report(given: Given) -> int:
     from hyperlax.analysis.pages import write_study_pages
     from hyperlax.config.stored import named_directory
     from hyperlax.study.directory import StudyDirectory, check_writable
-    from hyperlax.study.opened import open_study, with_confirmation
-    from hyperlax.study.refusals import ending_on_refusal, run_again
+    from hyperlax.study.io_errors import ending_on_io_error, run_again
+    from hyperlax.study.view import load_study, with_confirmation
 
     options = completed(ReportOptions, given)
     directory = StudyDirectory(named_directory(options.directory, "report"))
-    with ending_on_refusal(directory.database, run_again):
-        opened = open_study(directory.root, "report", with_importances=True)
+    with ending_on_io_error(directory.database, run_again):
+        opened = load_study(directory.root, "report", with_importances=True)
         check_writable(directory)
         write_study_pages(with_confirmation(opened.record))
     print(f"Report: {directory.report}")
@@ -189,15 +189,15 @@ def compare(given: Given) -> int:
     from hyperlax.analysis.comparison import Compared, comparison, names_of
     from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file, write_text
-    from hyperlax.study.opened import open_study, with_confirmation
-    from hyperlax.study.refusals import writing
+    from hyperlax.study.io_errors import writing
+    from hyperlax.study.view import load_study, with_confirmation
 
     options = completed(CompareOptions, given)
     directories = [named_directory(directory, "compare") for directory in options.directories]
     _check_different(options.directories)
     with writing(Path(options.output)):
         path = new_file(options.output, replaces=options.force)
-    opened = [open_study(directory, "compare") for directory in directories]
+    opened = [load_study(directory, "compare") for directory in directories]
     names = names_of(options.directories)
     studies = [
         Compared(name, with_confirmation(one.record), one.state) for name, one in zip(names, opened, strict=True)

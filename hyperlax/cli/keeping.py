@@ -78,18 +78,18 @@ def export(given: Given) -> int:
     from hyperlax.analysis.export import default_path, write_export
     from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file
-    from hyperlax.study.opened import open_study
-    from hyperlax.study.refusals import writing
+    from hyperlax.study.io_errors import writing
+    from hyperlax.study.view import load_study
 
     options = completed(ExportOptions, given)
     directory = named_directory(options.directory, "export")
-    record = open_study(directory, "export").record
+    record = load_study(directory, "export").record
     name = default_path(record, options.format) if options.output is None else options.output
     path = Path(name)
     with writing(path):
         new_file(name)
         if options.format == "optuna-journal":
-            from hyperlax.study.export import write_journal
+            from hyperlax.study.maintenance import write_journal
 
             write_journal(directory, path, record.study_name)
         else:
@@ -139,7 +139,7 @@ def play(given: Given) -> int:
     from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file
     from hyperlax.study.agents import environment_of, find_agent
-    from hyperlax.study.refusals import ending_on_refusal, writing
+    from hyperlax.study.io_errors import ending_on_io_error, writing
 
     options = completed(PlayOptions, given)
     if options.gif is not None and options.no_gif:
@@ -176,7 +176,7 @@ def play(given: Given) -> int:
         print(f"No film: {why}.")
     elif not options.no_gif:
         elsewhere = "Name another file with --gif, or make no film with --no-gif."
-        with ending_on_refusal(wanted, lambda refusal: elsewhere):
+        with ending_on_io_error(wanted, lambda problem: elsewhere):
             steps, total = film(agent, environment, options.seed, wanted)
         print(f"Film: {wanted}, one episode of {steps} steps, return {total:.6g}.")
     return 0

@@ -19,7 +19,7 @@ from hyperlax.envs.catalog import CATALOG
 from hyperlax.errors import UsageError
 from hyperlax.files import replacing
 
-FRAMES_A_SECOND = 25
+_FRAMES_A_SECOND = 25
 """At most; browsers show no film faster than 50, and half of them are enough."""
 
 
@@ -93,7 +93,7 @@ def _frames(name: str, states: Any, steps: int) -> tuple[list[Any], float]:
         drawn: Any = env.unwrapped
         vis_gym.set_gym_params(drawn, name, params)
         natural = env.metadata["render_fps"]
-        stride = math.ceil(natural / FRAMES_A_SECOND)
+        stride = math.ceil(natural / _FRAMES_A_SECOND)
         frames = []
         for step in range(0, steps, stride):
             state = jax.tree.map(lambda x: x[step], states)  # noqa: B023

@@ -47,7 +47,7 @@ def generate_hp_samples(given: Given) -> int:
     from hyperlax.config.checks import check_searched
     from hyperlax.samplers.fixed import draw
     from hyperlax.studies import load_recipe
-    from hyperlax.study.refusals import writing
+    from hyperlax.study.io_errors import writing
 
     recipe = load_recipe(given)
     options = completed(GenerateOptions, {"output": f"{recipe.name}_samples.csv", **given})
@@ -83,13 +83,13 @@ def train(given: Given) -> int:
     from hyperlax.config.options import RUN_LENGTH
     from hyperlax.config.settling import settled
     from hyperlax.config.stored import named_directory
-    from hyperlax.study.opened import open_study, recipe_as_it_was
     from hyperlax.study.ranking import the_best
+    from hyperlax.study.view import load_study, recipe_as_it_was
 
     if "from_" not in given:
         raise OptionError("from_", "{from_} is required: the study's directory.")
     directory = named_directory(given["from_"], "--from")
-    record = open_study(directory, "--from").record
+    record = load_study(directory, "--from").record
     if record.lineage:
         raise UsageError(
             f"--from {directory}: holds a population. Train along its schedule:\n  {record.lineage.replay}"
@@ -141,7 +141,7 @@ def pbt_replay(given: Given) -> int:
     from hyperlax.envs.recipes import check_acts
     from hyperlax.recipe import load
     from hyperlax.studies import log_from
-    from hyperlax.study.pbt_schedule import read_schedule
+    from hyperlax.study.lineage import read_schedule
     from hyperlax.study.single import path_of_recipe, replay
 
     if "schedule" not in given:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -325,6 +326,11 @@ def command_line(options: Any, left_out: Collection[str] = ()) -> list[str]:
         else:
             words += [option.flag, *(map(str, value) if option.is_list else [str(value)])]
     return words
+
+
+def shell_command(command: str, *words: object) -> str:
+    """Return a command line of Hyperlax for a POSIX shell, which quotes what needs it."""
+    return shlex.join(["hyperlax", command, *map(str, words)])
 
 
 def shown(value: Any) -> str:

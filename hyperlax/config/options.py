@@ -29,10 +29,10 @@ from hyperlax.samplers.registry import SAMPLERS
 if TYPE_CHECKING:
     pass
 
-TIE_BREAKER = "normalized_auc"
+_TIE_BREAKER = "normalized_auc"
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 LARGEST = 2**31 - 1
-SAMPLING_METHODS = ("qmc", "random", "grid", "file")
+_SAMPLING_METHODS = ("qmc", "random", "grid", "file")
 PRUNERS = ("none", "asha", "median", "percentile", "hyperband")
 EXPLORERS = ("perturb", "resample", "pb2")
 AGGREGATES = ("mean", "median", "iqm", "worst")
@@ -61,13 +61,13 @@ def _metrics() -> list[str]:
     return list(METRICS)
 
 
-NumEvaluations = Annotated[int, "Evaluations, evenly spaced over training.", COUNT, By("by --run-length-modifier")]
+_NumEvaluations = Annotated[int, "Evaluations, evenly spaced over training.", COUNT, By("by --run-length-modifier")]
 TrialNumber = Annotated[int | None, Range(0)]
-SamplingMethod = Annotated[
+_SamplingMethod = Annotated[
     str,
     "How configurations are drawn: a scrambled Sobol sequence (qmc), at random, all combinations of a finite space (grid), or "
     "read from --load-hyperparams (file). Of a grid larger than --num-samples, evenly spread combinations are taken.",
-    OneOf(SAMPLING_METHODS),
+    OneOf(_SAMPLING_METHODS),
 ]
 
 
@@ -114,7 +114,7 @@ class RunOptions:
 class SearchOptions(RunOptions):
     """Search hyperparameters with Optuna, training many trials at once."""
 
-    num_evaluations: NumEvaluations
+    num_evaluations: _NumEvaluations
     study_name: Annotated[str, "Name of the study in its database.", Metavar("NAME"), By("<recipe>_<environment>")]
     n_trials: Annotated[int, "Total number of finished trials.", Range(1), MAY_CHANGE] = 100
     objective_names: Annotated[
@@ -281,9 +281,9 @@ class SearchOptions(RunOptions):
     @property
     def judged(self) -> dict[str, str]:
         """By what trials are pruned, name -> direction: the objectives; of trials equal in a single one, who learnt sooner."""
-        if len(self.objectives) > 1 or TIE_BREAKER in self.objectives:
+        if len(self.objectives) > 1 or _TIE_BREAKER in self.objectives:
             return self.objectives
-        return {**self.objectives, TIE_BREAKER: "maximize"}
+        return {**self.objectives, _TIE_BREAKER: "maximize"}
 
     @staticmethod
     def from_json(stored: Given, where: str) -> SearchOptions:
@@ -297,7 +297,7 @@ class SweepOptions(SearchOptions):
     """Train configurations that are drawn before the first of them trains, many at once."""
 
     n_trials: Annotated[int, "Configurations to draw.", Range(1), Spelled("num_samples")] = 64
-    sampling_method: Annotated[SamplingMethod, By("qmc")] = "qmc"
+    sampling_method: Annotated[_SamplingMethod, By("qmc")] = "qmc"
     load_hyperparams: Annotated[
         str | None,
         "Train the configurations of this CSV instead, of generate-hp-samples or a study's hyperparams.csv; fields without a "
@@ -345,7 +345,7 @@ class GenerateOptions:
 
     algo_and_network_config: Annotated[str, "A recipe, by name or path.", Metavar("RECIPE"), Offered(_recipes)]
     n_trials: Annotated[int, "Configurations to draw.", Range(1), Spelled("num_samples")] = 64
-    sampling_method: Annotated[SamplingMethod, OneOf(SAMPLING_METHODS[:-1])] = "qmc"
+    sampling_method: Annotated[_SamplingMethod, OneOf(_SAMPLING_METHODS[:-1])] = "qmc"
     seed: Annotated[int, "The draw follows from it; grid needs none.", Range(0, LARGEST)] = 0
     output: Annotated[str | None, "The file.", Metavar("FILE"), By("<recipe>_samples.csv")] = None
     force: Annotated[bool, "Replace FILE if it exists.", By("it is refused")] = False
@@ -355,7 +355,7 @@ class GenerateOptions:
 class SingleOptions(RunOptions):
     """Train one configuration: the recipe's defaults, a trial that a study found, or values of your own."""
 
-    num_evaluations: NumEvaluations
+    num_evaluations: _NumEvaluations
     params: Annotated[
         str | None,
         "Hyperparameters of a study: its best_optuna_params.json or pareto_front_params.json.",
@@ -388,7 +388,7 @@ class TrainOptions(SingleOptions):
     num_seeds: Annotated[int, "Training runs, side by side.", COUNT, By("the study's")] = 1
     aggregate: Annotated[str, "How to combine the returns of the seeds.", OneOf(AGGREGATES), By("the study's")] = "mean"
     total_timesteps: Annotated[int, "Environment steps that each seed trains.", COUNT, By("the study's")]
-    num_evaluations: Annotated[NumEvaluations, By("the study's")]
+    num_evaluations: Annotated[_NumEvaluations, By("the study's")]
     num_eval_episodes: Annotated[int, "Episodes of each evaluation.", COUNT, By("the study's")]
 
 

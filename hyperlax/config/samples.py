@@ -14,7 +14,7 @@ from hyperlax.files import read_csv, write_csv
 from hyperlax.hyperparams import AlgorithmConfig
 
 TRIAL = "trial"
-BOOLEANS = {"true": True, "false": False}
+_BOOLEANS = {"true": True, "false": False}
 
 
 def write(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
@@ -65,7 +65,7 @@ def _value(text: str, kind: str) -> Any:
     if kind == "str":
         return text
     if kind == "bool":
-        return BOOLEANS.get(text.lower(), text)
+        return _BOOLEANS.get(text.lower(), text)
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -35,7 +35,7 @@ def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
     """
     given: dict[str, Any] = {}
     for layer in layers:
-        own = expanded(kind, layer, recipe)
+        own = _expanded(kind, layer, recipe)
         if "objective_names" in own:
             given.pop("objective_directions", None)
         given |= own
@@ -62,7 +62,7 @@ def resumed(stored: R, layer: Given, recipe: Recipe) -> R:
     A timeout is that of one invocation: none is remembered. OptionError, with all that differs, if others contradict the run.
     """
     known = options_of(type(stored))
-    given = expanded(type(stored), layer, recipe)
+    given = _expanded(type(stored), layer, recipe)
     free = [name for name, option in known.items() if option.has(MAY_CHANGE)]
     parts: list[str] = []
     values: list[str] = []
@@ -87,7 +87,7 @@ def resumed(stored: R, layer: Given, recipe: Recipe) -> R:
     return replace(stored, **{**forgotten, **now})
 
 
-def expanded(kind: type, layer: Given, recipe: Recipe) -> dict[str, Any]:
+def _expanded(kind: type, layer: Given, recipe: Recipe) -> dict[str, Any]:
     """Return what a layer gives, a run length's name as the numbers that it stands for, files by their whole paths."""
     given = dict(layer)
     if modifier := given.get("run_length_modifier"):

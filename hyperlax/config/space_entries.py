@@ -22,7 +22,7 @@ from hyperlax.space import (
     UniformDiscrete,
 )
 
-TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
+_TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
     "uniform": (UniformContinuous, ("low", "high")),
     "loguniform": (LogUniform, ("low", "high")),
     "randint": (UniformDiscrete, ("low", "high")),
@@ -53,11 +53,11 @@ def changes_of(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: 
             raise UsageError(
                 f"{entry.where}: {recipe.name} does not search {name}, so there is nothing to leave out. Drop the line."
             )
-        changes[name] = None if entry.value is None else distribution_of(entry, name, known[name])
+        changes[name] = None if entry.value is None else _distribution_of(entry, name, known[name])
     return changes
 
 
-def distribution_of(entry: Entry, name: str, field: Field) -> Distribution:
+def _distribution_of(entry: Entry, name: str, field: Field) -> Distribution:
     """Return the distribution that an entry says; a value alone is the only choice. UsageError, naming file and line."""
     arguments = entry.value if isinstance(entry.value, dict) else _alone(entry)
     kind, wanted = _type(arguments, entry, name)
@@ -90,7 +90,7 @@ def entry_of(distribution: Distribution) -> dict[str, Any]:
     low, high = distribution.bounds()
     if isinstance(distribution, LogUniformDiscrete):
         return {"type": "randint", "low": low, "high": high, "log": True}
-    word = next(word for word, (kind, _) in TYPES.items() if kind is type(distribution))
+    word = next(word for word, (kind, _) in _TYPES.items() if kind is type(distribution))
     rest = {"q": distribution.q} if isinstance(distribution, QUniform) else {}
     return {"type": word, "low": low, "high": high, **rest}
 
@@ -101,11 +101,11 @@ def _spelled(name: str) -> str:
         return _IN_FILE[name]
     kind, is_entry, _ = name.partition("()")
     log = ", log: true" if kind == "LogUniformDiscrete" else ""
-    words = {of.__name__: word for word, (of, _) in TYPES.items()} | {"LogUniformDiscrete": "randint"}
+    words = {of.__name__: word for word, (of, _) in _TYPES.items()} | {"LogUniformDiscrete": "randint"}
     word = words[kind]
     if not is_entry or kind == "Categorical":
         return word + (" with log" if log else "")
-    return f"{{type: {word}, {', '.join(f'{key}: ...' for key in TYPES[word][1])}{log}}}"
+    return f"{{type: {word}, {', '.join(f'{key}: ...' for key in _TYPES[word][1])}{log}}}"
 
 
 def _written(distribution: Distribution) -> str:
@@ -131,14 +131,14 @@ def _alone(entry: Entry) -> dict[str, Entry]:
 
 
 def _type(arguments: Mapping[str, Entry], entry: Entry, name: str) -> tuple[type[Distribution], tuple[str, ...]]:
-    there_are = f"There are {', '.join(TYPES)}."
+    there_are = f"There are {', '.join(_TYPES)}."
     if "type" not in arguments:
         raise UsageError(f"{entry.where}: {name} needs a `type`. {there_are}")
     given = arguments["type"]
-    if not isinstance(given.value, str) or given.value not in TYPES:
-        hint = did_you_mean(str(given.value), TYPES)
+    if not isinstance(given.value, str) or given.value not in _TYPES:
+        hint = did_you_mean(str(given.value), _TYPES)
         raise UsageError(f"{given.where}: {name}: no type {shown(given.value)}. {hint}{there_are}")
-    return TYPES[given.value]
+    return _TYPES[given.value]
 
 
 def _made(kind: type[Distribution], given: Mapping[str, Entry], field: Field) -> Distribution:

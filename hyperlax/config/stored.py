@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
+from hyperlax.config.option import shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
@@ -16,18 +16,12 @@ SEARCH, SWEEP = "optuna-hp-search", "sweep-hp-samples"
 """The commands that start studies, each resuming its own."""
 
 
-def resume_words(directory: Path, command: str) -> str:
-    """Return the command line that continues the study in a directory."""
-    return shlex.join(["hyperlax", command, "--resume-from", str(directory)])
-
-
 def check_command(directory: Path, stored: SearchOptions, command: str) -> None:
     """UsageError, with the command line that continues it, for a study that another command started."""
     started = SWEEP if stored.is_sweep else SEARCH
     if command != started:
-        raise UsageError(
-            f"--resume-from {directory}: {started} started this study. To continue it:\n  {resume_words(directory, started)}"
-        )
+        resume = shell_command(started, "--resume-from", directory)
+        raise UsageError(f"--resume-from {directory}: {started} started this study. To continue it:\n  {resume}")
 
 
 def named_directory(given: str, asked_by: str) -> Path:

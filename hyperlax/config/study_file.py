@@ -20,7 +20,7 @@ _MAPPINGS = ("params", "space")
 _OPTIONS = options_of(SearchOptions)
 KEYS = {o.key: o for o in _OPTIONS.values() if not o.has(THIS_RUN) and not o.has(HIDDEN)}
 """Name in a file -> the option."""
-WRITTEN_BY_US = "# This study in full, for `hyperlax run-study`: every argument, and all that is searched.\n"
+_WRITTEN_BY_US = "# This study in full, for `hyperlax run-study`: every argument, and all that is searched.\n"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ def in_full(options: SearchOptions, recipe: Recipe) -> str:
             said[option.key] = True
     left_out = {name: None for name, change in recipe.changes.items() if change is None}
     said["space"] = {name: entry_of(distribution) for name, distribution in recipe.space.items()} | left_out
-    return WRITTEN_BY_US + yaml.safe_dump(said, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+    return _WRITTEN_BY_US + yaml.safe_dump(
+        said, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120
+    )
 
 
 def _check_name(name: str, entry: Entry) -> None:

@@ -19,17 +19,17 @@ from jax import Array
 from hyperlax.engine.lanes import QUICK_COMPILE
 
 CANDIDATES: tuple[int, ...] = (1, 2, 4, 8)
-ROUNDS = 12
-SLACK = 1.05
+_ROUNDS = 12
+_SLACK = 1.05
 """Fewer lanes win while they are at most this much slower: small batches spread better over cores and end together."""
-NOISE = 1.5
+_NOISE = 1.5
 """A candidate whose typical turn takes this many times its best one was disturbed."""
 
-SIZE, WIDTH, ROWS, STEPS, UPDATES, ITERATIONS = 4, 64, 8, 32, 4, 12
+_SIZE, _WIDTH, _ROWS, _STEPS, _UPDATES, _ITERATIONS = 4, 64, 8, 32, 4, 12
 
 
 def lanes_per_slot(slots: list[Any]) -> int | None:
-    """Return the fewest lanes of a program that come within `SLACK` of the most training per second, all slots busy.
+    """Return the fewest lanes of a program that come within `_SLACK` of the most training per second, all slots busy.
 
     Takes about 5 s. The candidates take turns of equal work, and each one's best turn counts. None if other work on the machine
     disturbed too many turns for a result.
@@ -37,7 +37,7 @@ def lanes_per_slot(slots: list[Any]) -> int | None:
     programs = {lanes: _compiled(lanes, slots[0]) for lanes in CANDIDATES}
     seconds: dict[int, list[float]] = {lanes: [] for lanes in CANDIDATES}
     with ThreadPoolExecutor(len(slots)) as threads:
-        for _ in range(ROUNDS):
+        for _ in range(_ROUNDS):
             for lanes, (train, seeds) in programs.items():
 
                 def turn(lanes: int = lanes, train: Any = train, seeds: Array = seeds) -> None:
@@ -52,11 +52,11 @@ def lanes_per_slot(slots: list[Any]) -> int | None:
 
 
 def choose(seconds: Mapping[int, Sequence[float]]) -> int | None:
-    """Return the fewest lanes within `SLACK` of the fastest; None if turns were disturbed. seconds: lanes -> its turns."""
-    if any(statistics.median(turns) > NOISE * min(turns) for turns in seconds.values()):
+    """Return the fewest lanes within `_SLACK` of the fastest; None if turns were disturbed. seconds: lanes -> its turns."""
+    if any(statistics.median(turns) > _NOISE * min(turns) for turns in seconds.values()):
         return None
     quickest = min(map(min, seconds.values()))
-    return min(lanes for lanes, turns in seconds.items() if min(turns) <= SLACK * quickest)
+    return min(lanes for lanes, turns in seconds.items() if min(turns) <= _SLACK * quickest)
 
 
 def _compiled(lanes: int, device: Any) -> tuple[Any, Array]:
@@ -66,7 +66,7 @@ def _compiled(lanes: int, device: Any) -> tuple[Any, Array]:
 
 
 def _train(seed: Array) -> Any:
-    weights = [_spread(seed, SIZE, WIDTH), _spread(seed, WIDTH, WIDTH), _spread(seed, WIDTH, SIZE)]
+    weights = [_spread(seed, _SIZE, _WIDTH), _spread(seed, _WIDTH, _WIDTH), _spread(seed, _WIDTH, _SIZE)]
 
     def act(x: Array, _: None) -> tuple[Array, Array]:
         moved = jnp.sin(x + _network(weights, x))
@@ -74,16 +74,16 @@ def _train(seed: Array) -> Any:
 
     def iteration(carry: tuple[list[Array], Array], _: None) -> tuple[tuple[list[Array], Array], None]:
         weights, x = carry
-        x, seen = jax.lax.scan(act, x, None, STEPS)
-        rows = seen.reshape(-1, SIZE)
+        x, seen = jax.lax.scan(act, x, None, _STEPS)
+        rows = seen.reshape(-1, _SIZE)
 
         def descend(weights: list[Array], _: None) -> tuple[list[Array], None]:
             gradient = jax.grad(lambda w: jnp.mean((_network(w, rows) - rows) ** 2))(weights)
             return [w - 1e-3 * g for w, g in zip(weights, gradient, strict=True)], None
 
-        return (jax.lax.scan(descend, weights, None, UPDATES)[0], x), None
+        return (jax.lax.scan(descend, weights, None, _UPDATES)[0], x), None
 
-    return jax.lax.scan(iteration, (weights, _spread(seed, ROWS, SIZE)), None, ITERATIONS)[0]
+    return jax.lax.scan(iteration, (weights, _spread(seed, _ROWS, _SIZE)), None, _ITERATIONS)[0]
 
 
 def _network(weights: list[Array], x: Array) -> Array:

@@ -22,7 +22,7 @@ from hyperlax.files import convert, replacing
 
 log = logging.getLogger(__name__)
 
-METADATA, ARRAYS = "metadata", "arrays"
+_METADATA, _ARRAYS = "metadata", "arrays"
 _LARGEST_SHARE = 0.1
 """Of the time that may go into saving."""
 _BATCH = re.compile(r"trial_\d+\.npz")
@@ -147,8 +147,8 @@ class CheckpointManager:
 
 def _write(path: Path, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
     """Replace a file, atomically. If the disk refuses, that is logged."""
-    described = json.dumps({**asdict(metadata), ARRAYS: list(arrays)})
-    named: dict[str, Any] = {METADATA: np.frombuffer(described.encode(), np.uint8), **arrays}
+    described = json.dumps({**asdict(metadata), _ARRAYS: list(arrays)})
+    named: dict[str, Any] = {_METADATA: np.frombuffer(described.encode(), np.uint8), **arrays}
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **named)
@@ -190,8 +190,8 @@ def _read(path: Path) -> Metadata:
 
 def _metadata(stored: Mapping[str, np.ndarray]) -> tuple[Metadata, list[str]]:
     """Return the metadata of an open file, and the names of the arrays saved with it. Raises anything if it has none."""
-    values = json.loads(stored[METADATA].tobytes())
-    names = values.pop(ARRAYS)
+    values = json.loads(stored[_METADATA].tobytes())
+    names = values.pop(_ARRAYS)
     return convert(values, Metadata, "its metadata"), list(names)
 
 

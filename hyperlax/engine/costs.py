@@ -25,15 +25,15 @@ from hyperlax.recipe import RunLength
 log = logging.getLogger(__name__)
 
 FILE = "costs.json"
-LAYOUT = "devices 1"
-KEPT = 40
+_LAYOUT = "devices 1"
+_KEPT = 40
 LARGEST = 1e18
 """Above any number of steps, multiplications or seconds that a batch can have had."""
-GUESSES = {"cpu": (1e-3, 2e-6, 1e-10), "other": (5e-3, 1e-9, 1e-12)}
+_GUESSES = {"cpu": (1e-3, 2e-6, 1e-10), "other": (5e-3, 1e-9, 1e-12)}
 """latency, seconds per step, seconds per multiplication, where nothing was measured: `cpu` as two cores of a server ran PPO,
 `other` is not measured at all."""
-GUESSED_COMPILE, GUESSED_LOAD, GUESSED_EPISODE = 15.0, 1.0, 1e-4
-TRUST = 0.01
+_GUESSED_COMPILE, _GUESSED_LOAD, _GUESSED_EPISODE = 15.0, 1.0, 1e-4
+_TRUST = 0.01
 """Weight of a guess against one measurement."""
 
 
@@ -80,7 +80,7 @@ class Costs:
 
     def __init__(self, device_kind: str, platform: str, path: Path | None):
         self._device, self._path = device_kind, path
-        self._guess = np.array(GUESSES.get(platform, GUESSES["other"]))
+        self._guess = np.array(_GUESSES.get(platform, _GUESSES["other"]))
         self._lock = threading.Lock()
         self._memory: dict[str, Any] = self._read().get(device_kind, {})
         self._fits: dict[str, np.ndarray] = {}
@@ -94,15 +94,15 @@ class Costs:
 
     def episode_seconds(self, kind: str) -> float:
         """Return the seconds of one evaluation episode of one seed of one lane."""
-        return self._typical(kind, "episodes", GUESSED_EPISODE)
+        return self._typical(kind, "episodes", _GUESSED_EPISODE)
 
     def compile_seconds(self, kind: str) -> float:
         """Return the seconds for a program that was never compiled here."""
-        return self._typical(kind, "compiles", GUESSED_COMPILE)
+        return self._typical(kind, "compiles", _GUESSED_COMPILE)
 
     def load_seconds(self, kind: str) -> float:
         """Return the seconds for a program that is in the persistent cache."""
-        return self._typical(kind, "loads", GUESSED_LOAD)
+        return self._typical(kind, "loads", _GUESSED_LOAD)
 
     def knows(self, program: str) -> bool:
         """Return whether a program with this fingerprint was compiled on this machine with its cache on."""
@@ -165,7 +165,7 @@ class Costs:
             self._memory = everything.setdefault(self._device, {})
             change(self._memory)
             try:
-                write_json(self._path, {LAYOUT: everything})
+                write_json(self._path, {_LAYOUT: everything})
             except OSError as error:
                 log.warning(
                     "%s cannot be written (%s): what was measured is kept for this run only.", self._path, error
@@ -177,7 +177,7 @@ class Costs:
         if self._path is None or not self._path.exists():
             return {}
         try:
-            return decode(self._path, dict[str, dict[str, _Memory]], "Costs are measured again.")[LAYOUT]
+            return decode(self._path, dict[str, dict[str, _Memory]], "Costs are measured again.")[_LAYOUT]
         except UsageError as error:
             log.warning("%s", error)
         except KeyError as error:
@@ -203,7 +203,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def _append(memory: dict[str, Any], what: str, value: Any) -> None:
-    memory[what] = [*memory.get(what, []), value][-KEPT:]
+    memory[what] = [*memory.get(what, []), value][-_KEPT:]
 
 
 def _features(load: Load) -> np.ndarray:
@@ -213,6 +213,6 @@ def _features(load: Load) -> np.ndarray:
 def _fit(runs: list[Any], guess: np.ndarray) -> np.ndarray:
     """Least squares of relative errors, with the guesses as faint measurements; no number falls below a twentieth of its guess."""
     rows = [_features(Load(*run[:3])) / run[3] for run in runs if run[3] > 0]
-    matrix = np.array([*rows, *(np.diag(1 / guess) * np.sqrt(TRUST))])
-    wanted = np.array([1.0] * len(rows) + [np.sqrt(TRUST)] * len(guess))
+    matrix = np.array([*rows, *(np.diag(1 / guess) * np.sqrt(_TRUST))])
+    wanted = np.array([1.0] * len(rows) + [np.sqrt(_TRUST)] * len(guess))
     return np.maximum(np.linalg.lstsq(matrix, wanted, rcond=None)[0], guess / 20)

@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 VERSION = version("hyperlax")
 
-CACHE_VARIABLE = "HYPERLAX_CACHE_DIR"
-UNMEASURED_LANES = 4
-OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "std::bad_alloc")
+_CACHE_VARIABLE = "HYPERLAX_CACHE_DIR"
+_UNMEASURED_LANES = 4
+_OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "std::bad_alloc")
 
 
 def cache_directory() -> Path:
     """Return `$HYPERLAX_CACHE_DIR`, else `hyperlax/` in the user's cache directory."""
-    chosen = os.environ.get(CACHE_VARIABLE)
+    chosen = os.environ.get(_CACHE_VARIABLE)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(chosen) if chosen else Path(base) / "hyperlax" / "programs"
 
@@ -86,7 +86,7 @@ def costs_of_device(compilation_cache: bool) -> Costs:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception says that the device, or the machine, has no memory left."""
-    return isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or any(word in str(error) for word in _OUT_OF_MEMORY)
 
 
 def cores() -> int:
@@ -110,8 +110,8 @@ def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs
         return spread
     runs = costs.lanes_per_slot(len(slots), lambda: calibration.lanes_per_slot(slots))
     if runs is None:
-        log.info("The machine is too busy to measure how many lanes a core takes: %d for now.", UNMEASURED_LANES)
-    return min(spread, -(-(runs or UNMEASURED_LANES) // seeds))
+        log.info("The machine is too busy to measure how many lanes a core takes: %d for now.", _UNMEASURED_LANES)
+    return min(spread, -(-(runs or _UNMEASURED_LANES) // seeds))
 
 
 def room_for_a_program(device: Any) -> int | None:

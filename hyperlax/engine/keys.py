@@ -20,7 +20,7 @@ class Stream(NamedTuple):
 
 SEARCH = Stream(0, 1)
 CONFIRMATION = Stream(2, 3)
-CONTINUATION = 4
+_CONTINUATION = 4
 """Of training that continues from a copy of another trial's state."""
 
 
@@ -37,7 +37,7 @@ def training_keys(study_seed: int, numbers: Sequence[int], seeds: int, stream: S
 
 def continuation_keys(study_seed: int, numbers: Sequence[int], seeds: int) -> Array:
     """Return [len(numbers), seeds]: the keys with which trial `number` continues from a copy of another's state."""
-    return _keys_of_trials(study_seed, CONTINUATION, jnp.asarray(numbers, jnp.uint32), seeds)
+    return _keys_of_trials(study_seed, _CONTINUATION, jnp.asarray(numbers, jnp.uint32), seeds)
 
 
 @partial(jax.jit, static_argnums=3)

@@ -26,7 +26,7 @@ class SearchSpace:
 
     def __init__(self, space: Mapping[str, Distribution]):
         self._space = dict(sorted(space.items()))
-        self.optuna = {name: to_optuna(distribution) for name, distribution in self._space.items()}
+        self.optuna = {name: _to_optuna(distribution) for name, distribution in self._space.items()}
 
     def canonical(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the same parameters, steps of a QUniform as exact decimals."""
@@ -70,7 +70,7 @@ class SearchSpace:
         return {name: params[name] for name in self._space}
 
 
-def to_optuna(distribution: Distribution) -> BaseDistribution:
+def _to_optuna(distribution: Distribution) -> BaseDistribution:
     """Return Optuna's distribution with the same values and the same law."""
     if isinstance(distribution, Categorical):
         return CategoricalDistribution(_encoded(distribution))

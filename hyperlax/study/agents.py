@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
+from hyperlax.config.option import shell_command
 from hyperlax.envs.recipes import registered
 from hyperlax.errors import UsageError
 from hyperlax.files import is_too_long
@@ -17,6 +17,7 @@ from hyperlax.study.directory import AGENTS, MANIFEST
 from hyperlax.study.manifest import content_of
 from hyperlax.study.ranking import ranked, the_best, winners
 from hyperlax.study.record import StudyRecord
+from hyperlax.study.view import load_study
 from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
 
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
@@ -102,9 +103,7 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
                 f"--trial {number}: {given} holds one agent. Leave --trial out, or give a study's directory."
             )
         return given.with_suffix("") if is_file else given / "agent"
-    from hyperlax.study.opened import open_study
-
-    record = open_study(given, asked_by).record
+    record = load_study(given, asked_by).record
     if number is not None:
         trial = record.trial(number)
     elif record.lineage and record.lineage.final is not None:
@@ -118,7 +117,7 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
                 f"{asked_by} {given}: the agent of trial {trial.number} is not kept. A population keeps that of its best member at "
                 f"the end of its training. To train one along its schedule:\n  {record.lineage.replay}"
             )
-        again = shlex.join(["hyperlax", "train", "--from", str(given), "--trial", str(trial.number)])
+        again = shell_command("train", "--from", given, "--trial", trial.number)
         raise UsageError(
             f"{asked_by} {given}: the agent of trial {trial.number}, which is {trial.state}, is not kept; --save-agents says "
             f"whose are. To train it again:\n  {again}"

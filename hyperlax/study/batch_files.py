@@ -26,7 +26,7 @@ from hyperlax.study.directory import (
     SUMMARY_CSV,
     TIMING_JSON,
 )
-from hyperlax.study.reasons import reason_of
+from hyperlax.study.failure_reason import failure_reason
 from hyperlax.trial import MEASURED, STATES, TIMELINE, BatchResult, Curve, HparamBatch, LaneInterval, Outcome, Trial
 
 _CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
@@ -51,7 +51,7 @@ class DamagedBatch(UsageError):
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What Optuna is told of a trial. reason: of `hyperlax.study.reasons`; metrics: all of them for COMPLETE, else empty.
+    """What Optuna is told of a trial. reason: of `hyperlax.study.failure_reason`; metrics: all of them for COMPLETE, else empty.
 
     intermediate: of a study that prunes, by what it was judged at the end of every segment, the leading objective first.
     """
@@ -107,7 +107,9 @@ class Scoring:
 
     def _reason(self, trial: Trial, outcome: Outcome, cause: str, step: int | None) -> str:
         asked = dotted(trial.algorithm)
-        return reason_of(cause, lane=outcome.lane, step=step, searched={name: asked[name] for name in self.searched})
+        return failure_reason(
+            cause, lane=outcome.lane, step=step, searched={name: asked[name] for name in self.searched}
+        )
 
 
 def write_batch(

@@ -14,9 +14,9 @@ from optuna.storages import RDBStorage
 from hyperlax.errors import UsageError
 from hyperlax.study.database import PATIENCE, url_of
 from hyperlax.study.directory import StudyDirectory
-from hyperlax.study.opened import open_study
+from hyperlax.study.view import load_study
 
-LARGEST_PORT = 65535
+_LARGEST_PORT = 65535
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -38,9 +38,9 @@ def serve(root: Path, host: str, port: int) -> int:
     port: 0 takes a free one. Returns 0. UsageError if there is no study or no database yet, if optuna-dashboard is not installed,
     or if the port cannot be had.
     """
-    if not 0 <= port <= LARGEST_PORT:
-        raise UsageError(f"--port needs a number from 0 to {LARGEST_PORT}, got {port}.")
-    name = open_study(root, "dashboard").record.study_name
+    if not 0 <= port <= _LARGEST_PORT:
+        raise UsageError(f"--port needs a number from 0 to {_LARGEST_PORT}, got {port}.")
+    name = load_study(root, "dashboard").record.study_name
     database = StudyDirectory(root).database
     if not database.exists():
         raise UsageError(f"dashboard {root}: has no database yet. It is there as soon as the search has begun.")

@@ -3,7 +3,7 @@
 A trial is WAITING from the moment it is asked, RUNNING while its batch trains, then COMPLETE, PRUNED or FAIL. Its metrics are user
 attributes of their own names. Rows are written directly, many trials in one transaction: Optuna's own storage opens a transaction
 for each attribute of a trial, about 3 ms, and asking it takes 28 to 58 ms of CPU a trial. What the tables hold afterwards is the
-same. The layout is that of `SCHEMA`.
+same. The layout is that of `_SCHEMA`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hyperlax.config.option import shell_command
 from hyperlax.errors import UsageError
 from hyperlax.files import replacing
 from hyperlax.samplers.in_memory import CONSTRAINTS
+from hyperlax.study.io_errors import is_damage, primary_code, refusing_forbidden
 from hyperlax.study.journal import AskedTrial
-from hyperlax.study.refusals import is_damage, primary_code, refusing_what_is_forbidden
 
-SCHEMA = 12
+_SCHEMA = 12
 """`schema_version` of Optuna's tables that Hyperlax writes: Optuna 5."""
 PATIENCE = 60.0
 """Seconds to wait for a lock that another program holds: a reader holds one while it reads."""
@@ -102,14 +103,6 @@ class StudyDatabase:
     def trials(self) -> list[FrozenTrial]:
         """Return every trial by number. Not to be modified."""
         return self._study.get_trials(deepcopy=False)
-
-    def best_trials(self) -> list[FrozenTrial]:
-        """Return the best trial, of equal ones the first, or the Pareto front; of COMPLETE trials that satisfy the constraints."""
-        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE and is_feasible(trial)]
-        if len(self._objectives) > 1:
-            return self._study.best_trials
-        sign = -1.0 if "maximize" in self._objectives.values() else 1.0
-        return sorted(complete, key=lambda trial: (sign * trial.values[0], trial.number))[:1]
 
     def insert(self, trials: Iterable[AskedTrial], distributions: Mapping[str, BaseDistribution]) -> None:
         """Add WAITING trials under the next numbers, all of them or none."""
@@ -289,7 +282,7 @@ class Damaged(UsageError):
     def __init__(self, path: Path, why: str, advice: str | None = None):
         self.path, self.why = path, why
         self.finding = f"{path}: is damaged ({why})."
-        rebuild = f"`hyperlax repair {path.parent}` rebuilds it from its backup and the batches on disk."
+        rebuild = f"`{shell_command('repair', path.parent)}` rebuilds it from its backup and the batches on disk."
         super().__init__(f"{self.finding} {advice or rebuild}")
 
 
@@ -307,9 +300,9 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
         raise UsageError(
             f"{path}: is no database of Optuna, it has the tables {', '.join(sorted(tables)[:5])}. {_ELSEWHERE}"
         )
-    if schema not in (None, SCHEMA):
+    if schema not in (None, _SCHEMA):
         raise UsageError(
-            f"{path}: its tables have layout {schema}, this version of Hyperlax writes layout {SCHEMA}. "
+            f"{path}: its tables have layout {schema}, this version of Hyperlax writes layout {_SCHEMA}. "
             "Use the versions of Hyperlax and Optuna that study.json names."
         )
     if studies and study_name not in studies:
@@ -346,7 +339,7 @@ def check_writable(path: Path) -> None:
     if not path.exists():
         return
     try:
-        with refusing_what_is_forbidden(path), closing(_open(path)) as connection:
+        with refusing_forbidden(path), closing(_open(path)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             ((version,),) = connection.execute("PRAGMA user_version")
             connection.execute(
@@ -371,7 +364,7 @@ def back_up(path: Path, to: Path) -> None:
 def _content(path: Path) -> tuple[set[str], int | None, list[str]]:
     """Names of the tables, version of the layout and names of the studies, as far as they are there."""
     try:
-        with refusing_what_is_forbidden(path), closing(_open(path)) as connection:
+        with refusing_forbidden(path), closing(_open(path)) as connection:
             complaints = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
             if complaints != ["ok"]:
                 raise Damaged(path, complaints[0].splitlines()[-1])

@@ -10,9 +10,9 @@ from pathlib import Path
 from hyperlax.config.stored import read_arguments
 from hyperlax.errors import UsageError
 from hyperlax.study.directory import LOCK, StudyDirectory, only_one_process
-from hyperlax.study.refusals import ending_on_refusal, run_again
+from hyperlax.study.io_errors import ending_on_io_error, run_again
 
-MOST_NAMED = 10
+_MOST_NAMED = 10
 """Names of what is kept, so that they stay on one line."""
 
 
@@ -30,7 +30,7 @@ def delete(given: Path, is_sure: bool, plots: Collection[str]) -> int:
     """
     read_arguments(given, "delete")
     root = given.resolve()
-    with ending_on_refusal(root, run_again):
+    with ending_on_io_error(root, run_again):
         with only_one_process(root, is_named=False):
             directory = StudyDirectory(root)
             found = sorted(_written(directory, root, plots), key=lambda path: path == directory.manifest)
@@ -63,10 +63,10 @@ def _remove(path: Path) -> None:
 
 def _end(given: Path, study: StudyDirectory) -> str:
     """Say what became of the directory. It is removed if it is empty and can be."""
-    named = list(islice(_kept(study, study.root), MOST_NAMED + 1))
+    named = list(islice(_kept(study, study.root), _MOST_NAMED + 1))
     if named:
-        more = ", and more" if len(named) > MOST_NAMED else ""
-        return f"The study is deleted. What else was in {given} is kept: {', '.join(named[:MOST_NAMED])}{more}."
+        more = ", and more" if len(named) > _MOST_NAMED else ""
+        return f"The study is deleted. What else was in {given} is kept: {', '.join(named[:_MOST_NAMED])}{more}."
     why = _why_it_stays(given, study.root)
     return f"The study is deleted. The empty directory {given} is kept: {why}." if why else f"{given} is deleted."
 

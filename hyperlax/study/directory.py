@@ -20,7 +20,7 @@ from hyperlax.errors import UsageError
 from hyperlax.files import naming, write_text
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
-from hyperlax.study.refusals import FULL, refusing_what_is_forbidden
+from hyperlax.study.io_errors import FULL, refusing_forbidden
 from hyperlax.trial import TIMELINE
 
 log = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ def study_directory(arguments: SearchOptions | PbtOptions, recipe: Recipe) -> St
 
 def check_writable(directory: StudyDirectory) -> None:
     """UsageError, before anything runs, if the directory or the database of a study may not be written."""
-    with refusing_what_is_forbidden(directory.root), tempfile.TemporaryFile(dir=directory.root):
+    with refusing_forbidden(directory.root), tempfile.TemporaryFile(dir=directory.root):
         pass
     database.check_writable(directory.database)
 
@@ -250,7 +250,7 @@ def _locked(root: Path) -> BinaryIO:
     path, until = root / LOCK, time.monotonic() + LOOK_SECONDS
     while True:
         refuse_running(root)
-        with refusing_what_is_forbidden(path):
+        with refusing_forbidden(path):
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -285,11 +285,11 @@ def holder_of(root: Path) -> str | None:
         return None
     import fcntl
 
-    with refusing_what_is_forbidden(root):
+    with refusing_forbidden(root):
         exists = (root / LOCK).exists()
     if not exists:
         return None
-    with refusing_what_is_forbidden(root / LOCK), (root / LOCK).open(encoding="utf-8", errors="replace") as file:
+    with refusing_forbidden(root / LOCK), (root / LOCK).open(encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

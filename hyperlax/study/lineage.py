@@ -1,16 +1,26 @@
-"""How the trials of a population follow one another, as the database keeps it."""
+"""How the trials of a population follow one another; `pbt_schedule.json`, the hyperparameters of its best member by interval."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
+from msgspec import Meta
 from optuna.trial import FrozenTrial, TrialState
 
+from hyperlax.config.option import shell_command
+from hyperlax.config.options import OBJECTIVE, PbtOptions
+from hyperlax.envs import canonical
+from hyperlax.errors import UsageError
+from hyperlax.files import decode, read_csv
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.recipe import Recipe, apply, dotted
+from hyperlax.space import Categorical, Distribution
 from hyperlax.study.directory import SCHEDULE
-from hyperlax.study.pbt_schedule import replay_command
-from hyperlax.study.record import Lineage
+from hyperlax.study.record import Lineage, TrialRecord
 
 MEMBER, INTERVAL, PARENT = "member", "interval", "parent"
 """User attributes of a trial. A trial of interval 0 has the parent None."""
@@ -37,3 +47,81 @@ def lineage_of(trials: Sequence[FrozenTrial], members: int, root: Path) -> Linea
 def score_of(trial: FrozenTrial) -> float:
     """Return the value of a trial that is COMPLETE, else nan."""
     return trial.values[0] if trial.state == TrialState.COMPLETE else math.nan
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The content of the file.
+
+    recipe: its path; config: the values of all its fields that the run began with. trial, final_return: of the best member at the
+    end. schedule: {interval, from_step, to_step, hyperparams} each, in order; steps are environment steps of one seed.
+    """
+
+    algo_and_network_config: str
+    recipe: str
+    env_config: str
+    seed: int
+    num_seeds: int
+    population_size: int
+    total_timesteps: int
+    num_eval_episodes: int
+    trial: int
+    final_return: float
+    config: dict[str, Any]
+    schedule: Annotated[tuple[dict[str, Any], ...], Meta(min_length=1)]
+
+
+def describe_schedule(arguments: PbtOptions, recipe: Recipe, path: Sequence[TrialRecord]) -> dict[str, Any]:
+    """Return the file's content. path: the trials of every interval that lead to the best at the end, which is the last."""
+    entries = []
+    for interval, trial in enumerate(path):
+        assert trial.batch_directory is not None
+        rows = [row for row in read_csv(trial.batch_directory / "curves.csv") if int(row["trial"]) == trial.number]
+        steps = sorted({int(row["step"]) for row in rows})
+        entries.append({"interval": interval, "from_step": steps[0], "to_step": steps[-1], "hyperparams": trial.params})
+    return {
+        "algo_and_network_config": arguments.algo_and_network_config,
+        "recipe": str(recipe.path.resolve()),
+        "env_config": canonical(arguments.env_config),
+        "seed": arguments.seed,
+        "num_seeds": arguments.num_seeds,
+        "population_size": arguments.population_size,
+        "total_timesteps": arguments.total_timesteps,
+        "num_eval_episodes": arguments.num_eval_episodes,
+        "trial": path[-1].number,
+        "final_return": path[-1].values[OBJECTIVE],
+        "config": dotted(recipe.config.algorithm),
+        "schedule": entries,
+    }
+
+
+def read_schedule(path: Path) -> Schedule:
+    """Read a file. UsageError if it does not hold a schedule."""
+    return decode(path, Schedule, f"Give the {SCHEDULE} of a pbt run.")
+
+
+def configurations(schedule: Schedule, algorithm: AlgorithmConfig, where: str) -> list[AlgorithmConfig]:
+    """Return the whole configuration of every interval. UsageError, beginning with `where`, for values that it cannot have."""
+    base = apply(algorithm, schedule.config, where)
+    found = []
+    for number, entry in enumerate(schedule.schedule):
+        if not isinstance(entry.get("hyperparams"), dict) or entry.get("interval") != number:
+            raise UsageError(f"{where}: entry {number} of `schedule` needs its interval and hyperparams.")
+        found.append(apply(base, entry["hyperparams"], f"{where}: interval {number}"))
+    return found
+
+
+def changing(configs: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
+    """Return dotted name -> the values that a field has in turn, of those that change."""
+    tables = [dotted(config) for config in configs]
+    values = {name: [] for name in tables[0]}
+    for table in tables:
+        for name, value in table.items():
+            if value not in values[name]:
+                values[name].append(value)
+    return {name: Categorical(found) for name, found in values.items() if len(found) > 1}
+
+
+def replay_command(schedule: Path) -> str:
+    """Return the command line that trains fresh agents along a schedule."""
+    return shell_command("pbt-replay", schedule)

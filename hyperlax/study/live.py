@@ -16,9 +16,9 @@ from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.opened import snapshot
 from hyperlax.study.record import Lineage, StudyRecord
 from hyperlax.study.state import StudyState
+from hyperlax.study.view import snapshot
 
 
 @dataclass
@@ -46,6 +46,11 @@ class LiveStudy:
     def snapshot(self) -> StudyRecord:
         """Return the study as of now."""
         return self._as_of(self.state.trials())
+
+    def results(self) -> StudyRecord:
+        """Return the study as of now, without what takes time: importances and confirmation."""
+        trials = self.state.trials()
+        return snapshot(self.directory.root, self.arguments, self.manifest, trials, with_importances=False)
 
     def lineage(self) -> Lineage:
         """Return how the trials of a population follow one another."""

@@ -17,12 +17,12 @@ from hyperlax.backends.base import SHARED, Backend, Evicted
 from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Scheduler, Shown, Stop
-from hyperlax.study.limits import Limits
+from hyperlax.study.failure_reason import cause_of_error
 from hyperlax.study.observer import Observer, tell
-from hyperlax.study.reasons import cause_of_error
 from hyperlax.study.recording import Recorder
-from hyperlax.study.results import problem_of
+from hyperlax.study.result_checks import problem_of
 from hyperlax.study.running import RunningTrial, validate
+from hyperlax.study.stopping import Limits
 from hyperlax.study.trials import Settings, Trials
 from hyperlax.trial import SegmentResult, Trial
 

@@ -1,31 +1,36 @@
-"""`hyperlax repair` and `hyperlax invalidate`."""
+"""`hyperlax repair`, `hyperlax invalidate`, and the journal that `hyperlax export` writes."""
 
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
+import optuna
+from optuna.storages.journal import JournalFileBackend
+
 from hyperlax.config.checks import check_space
+from hyperlax.config.option import shell_command
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
+from hyperlax.study.database import url_of
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process
+from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.journal import Journal
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.projection import unrecorded_trials
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.refusals import ending_on_refusal, run_again
 from hyperlax.study.state import open_state
 from hyperlax.study.summary import print_best
 
-INVALIDATED = "invalidated"
+_INVALIDATED = "invalidated"
 _COMPANIONS = ("-journal", "-wal", "-shm")
 """SQLite's files beside a database; one left beside another database would be taken for its own."""
 
@@ -40,7 +45,7 @@ def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
     check_space(arguments, recipe.space)
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
-    with _ending_on_refusal(directory), only_one_process(root):
+    with _ending_on_io_error(directory), only_one_process(root):
         finding = _find_damage(directory, arguments.study_name)
         if finding is None:
             print(f"{directory.database} is sound; nothing to repair.")
@@ -81,12 +86,12 @@ def invalidate(
         raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
     directory, objectives = StudyDirectory(root), arguments.objectives
     manifest = manifests.read(directory.manifest, recipe)
-    with ending_on_refusal(directory.database, run_again), only_one_process(root):
+    with ending_on_io_error(directory.database, run_again), only_one_process(root):
         check_writable(directory)
         directory.check_database(arguments.study_name)
         with closing(open_state(arguments, recipe, directory, manifest)) as state:
             state.load()
-            text = INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
+            text = _INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
             for number in sorted(set(filter(state.is_invalidated, trials))):
                 print(f"Trial {number} was out of the ranking before.")
             for trial in state.invalidate(trials, text):
@@ -96,10 +101,26 @@ def invalidate(
             for record, where in live.analyses():
                 write_pages(record, where)
             if any(trial.state.name == "COMPLETE" for trial in state.trials()):
-                print_best(state, objectives)
+                print_best(live.results())
             else:
                 print("No trial is left in the ranking.")
     return 0
+
+
+def write_journal(root: Path, path: Path, study_name: str) -> None:
+    """Copy the study in a directory, which `load_study` could read, into a new journal under the same name.
+
+    UsageError if it has no database yet.
+    """
+    directory = StudyDirectory(root)
+    if not directory.database.exists():
+        raise UsageError(f"export {root}: has no database yet. It is there as soon as the search has begun.")
+    with tempfile.TemporaryDirectory() as scratch, replacing(path) as temporary:
+        copy = Path(scratch) / directory.database.name
+        with ending_on_io_error(directory.database, run_again):
+            database.back_up(directory.database, copy)
+        journal = optuna.storages.JournalStorage(JournalFileBackend(str(temporary)))
+        optuna.copy_study(from_study_name=study_name, from_storage=url_of(copy), to_storage=journal)
 
 
 def _find_damage(directory: StudyDirectory, study_name: str) -> str | None:
@@ -147,9 +168,9 @@ def _restore(backup: Path, to: Path, study_name: str) -> str:
     return backup.name
 
 
-def _ending_on_refusal(directory: StudyDirectory) -> AbstractContextManager[None]:
+def _ending_on_io_error(directory: StudyDirectory) -> AbstractContextManager[None]:
     """HyperlaxError where the disk is full or a file cannot be read or written: a repair is done at its end or not at all."""
-    again = shlex.join(["hyperlax", "repair", str(directory.root)])
-    return ending_on_refusal(
-        directory.database, lambda refusal: f"Nothing is lost. {refusal.remedy}, then repair again:\n  {again}"
+    again = shell_command("repair", directory.root)
+    return ending_on_io_error(
+        directory.database, lambda problem: f"Nothing is lost. {problem.remedy}, then repair again:\n  {again}"
     )

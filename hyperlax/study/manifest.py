@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any, TypedDict
 
 from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.backends.base import Backend
-from hyperlax.config.option import command_line
+from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.config.stored import SEARCH, SWEEP, resume_words
+from hyperlax.config.stored import SEARCH, SWEEP
 from hyperlax.errors import UsageError
 from hyperlax.files import PUT_BACK, convert, decode, write_json
 from hyperlax.hyperparams import AlgorithmConfig
@@ -27,7 +26,7 @@ from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("hyperlax", "jax", "jaxlib", "optuna", "flax", "gymnax", "numpy")
+_PACKAGES = ("hyperlax", "jax", "jaxlib", "optuna", "flax", "gymnax", "numpy")
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ def describe(
             "path": str(recipe.path.resolve()),
             "config": dotted(recipe.config.algorithm),
             "samples": digest_of(recipe),
-            "changes": changes_to_json(recipe.changes),
+            "changes": _changes_to_json(recipe.changes),
         },
-        space=space_to_json(recipe.space),
+        space=_space_to_json(recipe.space),
         first_trials=first_trials,
         versions=installed_versions(),
         device=backend.device,
@@ -98,7 +97,7 @@ def read(path: Path, recipe: Recipe) -> Manifest:
         )
     where = f"{recipe.path}: the study in {path.parent}"
     advice = "Put it back to resume, or choose another --output-root for a new study."
-    _same_entries(stored.space, space_to_json(recipe.space), f"{where} searches", advice)
+    _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches", advice)
     _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value", advice)
     for values in stored.first_trials:
         if values.keys() != recipe.space.keys() or not all(recipe.space[n].contains(values[n]) for n in values):
@@ -132,18 +131,18 @@ def base_of(stored: Manifest, path: Path) -> AlgorithmConfig:
     )
 
 
-def space_to_json(space: Mapping[str, Distribution]) -> dict[str, Any]:
+def _space_to_json(space: Mapping[str, Distribution]) -> dict[str, Any]:
     return {name: distribution.to_json() for name, distribution in space.items()}
 
 
-def changes_to_json(changes: Changes) -> dict[str, Any]:
+def _changes_to_json(changes: Changes) -> dict[str, Any]:
     return {name: change and change.to_json() for name, change in changes.items()}
 
 
 def installed_versions() -> dict[str, str]:
     """Of Python and of what decides a study's numbers; a package that is not installed has no entry."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -154,16 +153,16 @@ def installed_versions() -> dict[str, str]:
 def search_command(arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """Return the command line that begins this study: every argument written out, or its file where the space is its own."""
     if isinstance(arguments, PbtOptions):
-        return shlex.join(["hyperlax", "pbt", *command_line(arguments)])
+        return shell_command("pbt", *command_line(arguments))
     if recipe.changes:
-        return shlex.join(["hyperlax", "run-study", str(directory.file)])
+        return shell_command("run-study", directory.file)
     left_out = ("n_trials", "sampling_method") if arguments.load_hyperparams else ()
-    return shlex.join(["hyperlax", SWEEP if arguments.is_sweep else SEARCH, *command_line(arguments, left_out)])
+    return shell_command(SWEEP if arguments.is_sweep else SEARCH, *command_line(arguments, left_out))
 
 
 def resume_command(directory: Path) -> str:
     """Return the command line that resumes the study in a directory."""
-    return resume_words(directory, _command_of(directory / "study.json"))
+    return shell_command(_command_of(directory / "study.json"), "--resume-from", directory)
 
 
 def _command_of(path: Path) -> str:

@@ -27,13 +27,12 @@ from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.space import Distribution
 from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import SCHEDULE, StudyDirectory, study_directory
-from hyperlax.study.limits import Limits
+from hyperlax.study.lineage import describe_schedule, replay_command
 from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, Training, tell
-from hyperlax.study.pbt_schedule import describe_schedule, replay_command
 from hyperlax.study.population import PopulationTrials
 from hyperlax.study.state import StudyState
-from hyperlax.study.stopping import Stop
+from hyperlax.study.stopping import Limits, Stop
 from hyperlax.study.study_run import Equipment, StudyRun
 from hyperlax.study.training import MakeBackend, local_backend, population_config
 from hyperlax.study.trials import Settings, Trials

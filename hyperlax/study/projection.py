@@ -9,6 +9,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.constraints import parse_constraint, violations
+from hyperlax.config.option import shell_command
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import cell
 from hyperlax.samplers.distributions import SearchSpace
@@ -39,9 +40,10 @@ class Projection:
         known = len(self._database.trials())
         for number, path in self._unrecorded().items():
             if number >= known:
+                repair = shell_command("repair", self._directory.root)
                 raise HyperlaxError(
                     f"{path}: holds trial {number}, which {self._directory.database} does not know. If that is an older "
-                    f"copy, `hyperlax repair {self._directory.root}` brings it up to date; a batch of another study has to go."
+                    f"copy, `{repair}` brings it up to date; a batch of another study has to go."
                 )
 
     def replay(self) -> int:

@@ -8,10 +8,10 @@ from typing import Any
 from hyperlax.backends.base import Backend
 from hyperlax.errors import HyperlaxError
 from hyperlax.study.batch_files import failed_batch
-from hyperlax.study.limits import Limits
 from hyperlax.study.observer import Observer, tell
-from hyperlax.study.results import problem_of_timing
+from hyperlax.study.result_checks import problem_of_timing
 from hyperlax.study.running import RunningTrial
+from hyperlax.study.stopping import Limits
 from hyperlax.study.trials import Settings, Trials
 from hyperlax.trial import BatchResult, HparamBatch, Outcome
 

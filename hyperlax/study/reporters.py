@@ -126,7 +126,7 @@ class TerminalReporter(Progress):
         self.training_ended()
 
 
-class JsonReporter(Progress):
+class _JsonReporter(Progress):
     """Writes an object a line: `trial` for each that has ended in this run, `progress` after each batch.
 
     A trial's `value` is that of the first objective, null unless it can be the best.
@@ -139,9 +139,11 @@ class JsonReporter(Progress):
     def trials_ended(self, ends: list[TrialResult]) -> None:
         super().trials_ended(ends)
         for end in ends:
-            write_event(self._stream, "trial", task=self.task, trial=end.number, state=end.state, value=self.value(end))
+            _write_event(
+                self._stream, "trial", task=self.task, trial=end.number, state=end.state, value=self.value(end)
+            )
         best, trial = self.tally.best or (None, None)
-        write_event(
+        _write_event(
             self._stream,
             "progress",
             task=self.task,
@@ -159,7 +161,7 @@ class JsonReporter(Progress):
         )
 
 
-def write_event(stream: TextIO, event: str, **content: Any) -> None:
+def _write_event(stream: TextIO, event: str, **content: Any) -> None:
     """Write one line of JSON."""
     stream.write(json.dumps({"event": event, **content}) + "\n")
     stream.flush()
@@ -173,7 +175,7 @@ def run_in_json(run: Callable[[Progress], int], directory: Path) -> int:
     status = FAILED
     with json_on_stdout() as stream:
         try:
-            status = run(JsonReporter(stream))
+            status = run(_JsonReporter(stream))
         except HyperlaxError as error:
             status = error.exit_code
             raise
@@ -181,7 +183,7 @@ def run_in_json(run: Callable[[Progress], int], directory: Path) -> int:
             status = INTERRUPTED
             raise
         finally:
-            write_event(stream, "end", exit=status, directory=str(directory))
+            _write_event(stream, "end", exit=status, directory=str(directory))
     return status
 
 

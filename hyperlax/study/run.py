@@ -25,18 +25,17 @@ from hyperlax.schedulers.base import Scheduler
 from hyperlax.schedulers.registry import PRUNERS, PruningOptions
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
-from hyperlax.study.confirming import Confirming
+from hyperlax.study.confirmation_run import ConfirmationRun
 from hyperlax.study.directory import StudyDirectory, study_directory
-from hyperlax.study.limits import Limits
+from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, Training, tell
 from hyperlax.study.projection import finished_trials
-from hyperlax.study.refusals import ending_on_refusal
 from hyperlax.study.running import validate
 from hyperlax.study.search_trials import SearchTrials
 from hyperlax.study.simulated_schedule import is_pooled, lanes_of
 from hyperlax.study.state import StudyState, open_state
-from hyperlax.study.stopping import Stop
+from hyperlax.study.stopping import Limits, Stop
 from hyperlax.study.study_run import Equipment, StudyRun, refuse_existing
 from hyperlax.study.summary import print_end
 from hyperlax.study.training import MakeBackend, local_backend, search_config
@@ -93,7 +92,7 @@ def print_plan(
         stored = manifests.read(directory.manifest, recipe)
     checkpoints = CheckpointManager(directory.checkpoints, arguments.checkpoint_seconds)
     backend = make_backend(search_config(arguments, recipe, stored), checkpoints)
-    unchanged = ending_on_refusal(
+    unchanged = ending_on_io_error(
         directory.database, lambda why: f"Nothing was changed. {why.remedy}, then plan again."
     )
     with unchanged, closing(backend), tempfile.TemporaryDirectory() as scratch:
@@ -208,9 +207,7 @@ class _SearchRun(StudyRun):
         own, state, limits = self._own, self.live.state, self.limits
         is_exhausted = limits.may_start() and state.finished() < own.n_trials
         status = print_end(
-            state,
-            self.directory,
-            own.objectives,
+            self.live.results(),
             total=own.n_trials,
             interrupted=limits.stop.exit_status if limits.stop.is_set() else None,
             given_up=limits.sentence() if limits.too_many_failed else None,
@@ -225,7 +222,7 @@ class _SearchRun(StudyRun):
             self._publish()
             tell(self.observers, lambda observer: observer.training_written())
 
-        confirming = Confirming(self.live, self.limits, self.equipment.make_backend, self.observers)
+        confirming = ConfirmationRun(self.live, self.limits, self.equipment.make_backend, self.observers)
         return confirming.run(write_pages, self.equipment.retry_failed)
 
     def _publish(self) -> None:

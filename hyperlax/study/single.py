@@ -21,13 +21,12 @@ from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
 from hyperlax.study.batch_files import Scoring, TrialResult, mark_complete, write_tables
 from hyperlax.study.directory import SCHEDULE, make_directory
-from hyperlax.study.limits import Limits
+from hyperlax.study.io_errors import ending_on_io_error
+from hyperlax.study.lineage import Schedule, changing, configurations
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
-from hyperlax.study.pbt_schedule import Schedule, changing, configurations
 from hyperlax.study.record import StudyRecord, TrialRecord
-from hyperlax.study.refusals import ending_on_refusal
-from hyperlax.study.stopping import Stop, stopping_on_signals
+from hyperlax.study.stopping import Limits, Stop, stopping_on_signals
 from hyperlax.study.training import MakeBackend, local_backend, reference_returns, single_config
 from hyperlax.study.trials import FixedTrials, Settings
 from hyperlax.trial import BatchResult, HparamBatch, Trial
@@ -93,7 +92,7 @@ class _SingleRun:
         own = self.arguments
         self._scoring = Scoring(reference_returns(own.env_config), aggregate=own.aggregate)
         parent = Path(own.output_root) / self.recipe.name / slug(own.env_config)
-        with _ending_on_refusal(parent):
+        with _ending_on_io_error(parent):
             make_directory(parent)
         found: list[tuple[HparamBatch, BatchResult, TrialResult]] = []
 
@@ -113,7 +112,7 @@ class _SingleRun:
             print("Interrupted; nothing is written.")
             return limits.stop.exit_status
         ((batch, result, end),) = found
-        with _ending_on_refusal(parent):
+        with _ending_on_io_error(parent):
             directory = _new_directory(parent, self.kind)
             self._write(directory, batch, result, end, backend.device)
         return _print_end(end, directory)
@@ -171,9 +170,9 @@ def _new_directory(parent: Path, kind: str) -> Path:
             return path
 
 
-def _ending_on_refusal(parent: Path) -> AbstractContextManager[None]:
-    return ending_on_refusal(
-        parent, lambda refusal: f"The training is not kept. {refusal.remedy}, then run the command again."
+def _ending_on_io_error(parent: Path) -> AbstractContextManager[None]:
+    return ending_on_io_error(
+        parent, lambda problem: f"The training is not kept. {problem.remedy}, then run the command again."
     )
 
 

@@ -81,10 +81,6 @@ class StudyState:
         """Return every trial by number. Not to be modified."""
         return self._database.trials()
 
-    def best_trials(self) -> list[FrozenTrial]:
-        """Return the best trial, of equal ones the first, or the Pareto front; empty if none is COMPLETE and feasible."""
-        return self._database.best_trials()
-
     def finished(self) -> int:
         """Return how many trials are COMPLETE, PRUNED or FAIL."""
         return sum(trial.state.is_finished() for trial in self.trials())

@@ -9,8 +9,8 @@ import numpy as np
 
 from hyperlax.study.record import Confirmation, Confirmed
 
-CONFIDENCE = 0.95
-RESAMPLES = 9999
+_CONFIDENCE = 0.95
+_RESAMPLES = 9999
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ def _bootstrap(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarra
     found = stats.bootstrap(
         samples,
         statistic,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
+        n_resamples=_RESAMPLES,
+        confidence_level=_CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),
         vectorized=True,

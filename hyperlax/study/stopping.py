@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: the first asks a run to end at its next evaluation, the second ends the process at once."""
+"""What ends a run early: Ctrl-C and SIGTERM, a lack of time, too many failures.
+
+The first signal asks a run to end at its next evaluation, the second ends the process at once.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,19 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 from hyperlax.errors import INTERRUPTED, TERMINATED
+from hyperlax.study.failure_reason import cause_of
 
-EXIT_STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
-SAME_SIGNAL_SECONDS = 0.5
-STDERR = 2
+_EXIT_STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+_SAME_SIGNAL_SECONDS = 0.5
+_STDERR = 2
+_MIN_FINISHED = 8
+"""Finished trials below which no failure rate ends a study."""
 _taken = 0
 
 
@@ -27,7 +34,7 @@ def signals_taken() -> int:
 class Stop(threading.Event):
     """An event that asks a run to end. exit_status: what the process then returns; since: when a signal set it (monotonic)."""
 
-    exit_status = EXIT_STATUS[signal.SIGINT]
+    exit_status = _EXIT_STATUS[signal.SIGINT]
     since: float | None = None
     _listener: Callable[[], None] | None = None
 
@@ -59,20 +66,65 @@ def stopping_on_signals(stop: Stop) -> Iterator[None]:
         global _taken
         _taken += 1
         if stop.since is not None:
-            if time.monotonic() - stop.since < SAME_SIGNAL_SECONDS:
+            if time.monotonic() - stop.since < _SAME_SIGNAL_SECONDS:
                 return
-            os.write(STDERR, b"\nStopped at once. What was complete, and what was saved of the rest, is kept.\n")
-            os._exit(EXIT_STATUS[signal.Signals(number)])
-        stop.exit_status = EXIT_STATUS[signal.Signals(number)]
+            os.write(_STDERR, b"\nStopped at once. What was complete, and what was saved of the rest, is kept.\n")
+            os._exit(_EXIT_STATUS[signal.Signals(number)])
+        stop.exit_status = _EXIT_STATUS[signal.Signals(number)]
         stop.since = time.monotonic()
         stop.set()
         again = "Ctrl-C again exits" if number == signal.SIGINT else "A second signal ends it"
         with suppress(OSError):
             print(f"\nStopping at the next evaluation. {again} at once.", file=sys.stderr, flush=True)
 
-    before = {number: signal.signal(number, handle) for number in EXIT_STATUS}
+    before = {number: signal.signal(number, handle) for number in _EXIT_STATUS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Limits:
+    """What ends a study early. Counts how its trials end.
+
+    Args:
+      stop: Set when the study has to end at the next segment.
+      timeout: Seconds from now after which nothing starts; None for no limit.
+      failure_rate: The share of FAIL among the finished trials above which nothing starts.
+    """
+
+    def __init__(self, stop: Stop, timeout: float | None = None, failure_rate: float = 1.0):
+        self.stop = stop
+        self._deadline = time.monotonic() + (timeout or float("inf"))
+        self._rate = failure_rate
+        self._finished = 0
+        self._causes: Counter[str] = Counter()
+
+    def without_failures(self) -> Limits:
+        """Return the same limits, but for the failures."""
+        limits = Limits(self.stop)
+        limits._deadline = self._deadline
+        return limits
+
+    def count(self, state: str, reason: str) -> None:
+        """Count a finished trial."""
+        self._finished += 1
+        if state == "FAIL":
+            self._causes[cause_of(reason)] += 1
+
+    def may_start(self) -> bool:
+        """Return whether another trial may start."""
+        return not self.stop.is_set() and not self.too_many_failed and time.monotonic() < self._deadline
+
+    @property
+    def too_many_failed(self) -> bool:
+        return self._finished >= _MIN_FINISHED and self._causes.total() > self._rate * self._finished
+
+    def sentence(self) -> str:
+        """Return why too many trials failed, with the most frequent cause."""
+        ((cause, count),) = self._causes.most_common(1)
+        return (
+            f"{self._causes.total()} of {self._finished} trials failed, more than --max-failure-rate {self._rate:g} allows; "
+            f"of {count} the reason is: {cause}."
+        )

@@ -21,15 +21,14 @@ from hyperlax.samplers.fixed import Presampled
 from hyperlax.schedulers.base import Scheduler
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running
-from hyperlax.study.limits import Limits
+from hyperlax.study.io_errors import IoProblem, ending_on_io_error, refusing_forbidden, run_again
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, Training, tell
-from hyperlax.study.refusals import Refusal, ending_on_refusal, refusing_what_is_forbidden, run_again
 from hyperlax.study.reporters import ignoring_broken_output
 from hyperlax.study.state import StudyState
-from hyperlax.study.stopping import stopping_on_signals
+from hyperlax.study.stopping import Limits, stopping_on_signals
 from hyperlax.study.training import MakeBackend, reference_returns
 from hyperlax.study.trials import Settings, Trials
 
@@ -161,15 +160,15 @@ class StudyRun(ABC):
     def _held(self) -> Iterator[None]:
         """Hold the directory. HyperlaxError if the system refuses to write, with the command that resumes the study."""
 
-        def what_next(refusal: Refusal) -> str:
+        def what_next(problem: IoProblem) -> str:
             if not os.path.exists(self.directory.manifest):
-                return f"No trial has run. {run_again(refusal)}"
+                return f"No trial has run. {run_again(problem)}"
             return (
                 "The study ends here; all that is complete is kept. "
-                f"{refusal.remedy}, then go on:\n  {manifests.resume_command(self.directory.root)}"
+                f"{problem.remedy}, then go on:\n  {manifests.resume_command(self.directory.root)}"
             )
 
-        with ending_on_refusal(self.directory.database, what_next), only_one_process(self.directory.root):
+        with ending_on_io_error(self.directory.database, what_next), only_one_process(self.directory.root):
             yield
 
     @abstractmethod
@@ -223,7 +222,7 @@ class StudyRun(ABC):
 
 def refuse_existing(directory: StudyDirectory) -> None:
     """Raise UsageError, with the command that resumes it, if there is a study already."""
-    with refusing_what_is_forbidden(directory.root):
+    with refusing_forbidden(directory.root):
         exists = directory.holds_a_study()
     if exists:
         raise OptionError(

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
 
-from hyperlax.study.database import is_feasible
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.manifest import resume_command
-from hyperlax.study.state import StudyState
+from hyperlax.study.ranking import complete_trials, feasible_trials, winners
+from hyperlax.study.record import StudyRecord
 
 
 def print_end(
-    state: StudyState,
-    directory: StudyDirectory,
-    objectives: Mapping[str, str],
+    record: StudyRecord,
     *,
     total: int,
     interrupted: int | None,
@@ -28,13 +25,14 @@ def print_end(
     interrupted: the exit status for that, where it was. given_up: that too many trials failed, where they did.
     saved: how many of the trials that are left are saved in the middle of their training.
     """
-    states = Counter(trial.state.name for trial in state.trials() if trial.state.is_finished())
+    states, directory = Counter(trial.state for trial in record.trials), StudyDirectory(record.directory)
+    del states["RUNNING"]
     finished = states.total()
     by_state = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     print(f"{finished} trials finished: {by_state}." if finished else "No trial finished.")
     if exhausted:
         print(f"Every configuration of the search space is used; the study ends before its {total} trials.")
-    print_best(state, objectives)
+    print_best(record)
     _print_report(directory)
     left = total - finished
     if left and not exhausted:
@@ -51,34 +49,34 @@ def print_end(
 
 
 def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -> str:
-    """Why trials are left."""
+    """Return why trials are left."""
     if given_up:
         return f"{given_up} The study gives up with {left} trials to go."
     midway = f", {saved} of them saved in the middle of their training" if saved else ""
     return f"{'Out of time' if interrupted is None else 'Interrupted'} with {left} trials to go{midway}."
 
 
-def print_best(state: StudyState, objectives: Mapping[str, str]) -> None:
+def print_best(record: StudyRecord) -> None:
     """Print the best trial, or how large the Pareto front is; if no COMPLETE trial satisfies the constraints, that."""
-    best = state.best_trials()
+    best, objectives = winners(record), list(record.objectives)
     if not best:
-        if any(trial.state.name == "COMPLETE" for trial in state.trials()):
+        if complete_trials(record):
             print("No trial satisfies the constraints, so none is the best.")
         return
     if len(objectives) > 1:
         print(f"Pareto front of {', '.join(objectives)}: {len(best)} trial{'' if len(best) == 1 else 's'}.")
         return
-    ties = sum(trial.values == best[0].values and is_feasible(trial) for trial in state.trials())
-    print(f"Best: trial {best[0].number}, {next(iter(objectives))} {best[0].value:.6g}{_ties(ties)}.")
+    ties = sum(trial.values == best[0].values for trial in feasible_trials(record))
+    print(f"Best: trial {best[0].number}, {objectives[0]} {best[0].values[objectives[0]]:.6g}{_ties(ties)}.")
 
 
 def _ties(count: int) -> str:
-    """In words, how many trials have the best value; the best of them is the first."""
+    """Return in words how many trials have the best value; the best of them is the first."""
     return f", the first of {count} trials with that value" if count > 1 else ""
 
 
 def _print_report(directory: StudyDirectory) -> None:
-    """Where the report is and how to train the best again, both as of the last finished super-batch."""
+    """Print where the report is and how to train the best again, both as of the last finished super-batch."""
     if directory.report.exists():
         print(f"Report: {directory.report}")
     best = directory.root / "best_optuna_params.json"

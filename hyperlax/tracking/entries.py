@@ -36,7 +36,7 @@ from hyperlax.study.statistics import best_confirmed, in_short
 
 LONGEST_TAG, LONGEST_PARAM = 5000, 6000
 """Letters that MLflow keeps of a tag's and of a parameter's value."""
-STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """A trial's state -> its run's status."""
 STATE, REASON, BATCH = "hyperlax.state", "hyperlax.reason", "hyperlax.batch"
 TRIAL, FEASIBLE = "hyperlax.trial", "hyperlax.feasible"
@@ -92,7 +92,7 @@ def trial_entry(record: StudyRecord, trial: TrialRecord, curve: LearningCurve | 
     summary = [Point(name, value, last) for name, value in trial.metrics.items()]
     return TrialEntry(
         number=trial.number,
-        status=STATUS[trial.state],
+        status=_STATUS[trial.state],
         params={name: _text(value) for name, value in trial.params.items()},
         tags=tags,
         points=[point for point in [*_curve_points(curve), *summary] if math.isfinite(point.value)],

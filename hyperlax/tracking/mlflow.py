@@ -54,17 +54,17 @@ SILENT_SECONDS = 2.0
 """How long a study waits at its end without saying so."""
 LONGEST_SECONDS = 300.0
 """How long it waits at most: MLflow tries for an hour to reach a database that is away."""
-LONGEST_FAULT = 300
+_LONGEST_FAULT = 300
 STUDY = "hyperlax.study"
 PARENT = "mlflow.parentRunId"
 ENDED = {0: "FINISHED", **dict.fromkeys(STOPPED, "KILLED")}
 """A process's exit status -> that of the parent run; FAILED for any other."""
-MOST_TAGS, MOST_PARAMS, MOST_METRICS = 100, 100, 1000
+_MOST_TAGS, _MOST_PARAMS, _MOST_METRICS = 100, 100, 1000
 """The most that MLflow takes in one call."""
-PAGE = 1000
-OF_THE_BEST = ("best.", "best_trial", "pareto_front", "confirmed")
+_PAGE = 1000
+_OF_THE_BEST = ("best.", "best_trial", "pareto_front", "confirmed")
 """The beginnings of the parent's tags that are removed when no trial is the best any more."""
-STANDINGS = {"best_trial", "pareto_front", "confirmed", "hyperlax.trials"}
+_STANDINGS = {"best_trial", "pareto_front", "confirmed", "hyperlax.trials"}
 """The parent's tags whose change gives its metrics a new point."""
 
 
@@ -228,7 +228,7 @@ class MlflowWriter:
 
 def _in_one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or "it gave no reason"
-    shown = text if len(text) <= LONGEST_FAULT else f"{text[:LONGEST_FAULT]}..."
+    shown = text if len(text) <= _LONGEST_FAULT else f"{text[:_LONGEST_FAULT]}..."
     return f"{type(error).__name__}: {shown}" + ("" if shown.endswith(".") else ".")
 
 
@@ -291,10 +291,10 @@ class StudyRun:
     def _write_standing(self, now: Standing) -> None:
         """The parent's tags, and its metrics where what the tags say has changed."""
         new = {name: value for name, value in now.tags.items() if self._tags.get(name) != value}
-        if new.keys() & STANDINGS:
+        if new.keys() & _STANDINGS:
             self._log(self._id, points=self._unwritten(self._id, now.points))
         self._log(self._id, tags=new)
-        outdated = [name for name in self._tags if name not in now.tags and name.startswith(OF_THE_BEST)]
+        outdated = [name for name in self._tags if name not in now.tags and name.startswith(_OF_THE_BEST)]
         for name in outdated:
             self._client.delete_tag(self._id, name)
         self._tags = {name: value for name, value in {**self._tags, **new}.items() if name not in outdated}
@@ -330,11 +330,11 @@ class StudyRun:
 
         when = int(time.time() * 1000) if at is None else at
         metrics = [Metric(point.name, point.value, when, point.step) for point in points]
-        for some in in_chunks([Param(name, value) for name, value in (params or {}).items()], MOST_PARAMS):
+        for some in in_chunks([Param(name, value) for name, value in (params or {}).items()], _MOST_PARAMS):
             self._client.log_batch(run, params=some, synchronous=True)
-        for some in in_chunks(metrics, MOST_METRICS):
+        for some in in_chunks(metrics, _MOST_METRICS):
             self._client.log_batch(run, metrics=some, synchronous=True)
-        for some in in_chunks([RunTag(name, value) for name, value in (tags or {}).items()], MOST_TAGS):
+        for some in in_chunks([RunTag(name, value) for name, value in (tags or {}).items()], _MOST_TAGS):
             self._client.log_batch(run, tags=some, synchronous=True)
 
     def _find_trials(self) -> dict[int, _Found]:
@@ -399,7 +399,7 @@ def _search(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
     token: Any = None
     while True:
         order = ["attributes.start_time ASC"]
-        page = client.search_runs([experiment], condition, max_results=PAGE, order_by=order, page_token=token)
+        page = client.search_runs([experiment], condition, max_results=_PAGE, order_by=order, page_token=token)
         found += page
         token = page.token
         if not token:

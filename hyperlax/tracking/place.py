@@ -17,9 +17,9 @@ from hyperlax.files import decode, is_too_long, write_json
 from hyperlax.study.directory import TRACKING
 
 VARIABLE = "MLFLOW_TRACKING_URI"
-STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
-LONGEST_EXPERIMENT = 500
-SQLITE = "sqlite:///"
+_STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
+_LONGEST_EXPERIMENT = 500
+_SQLITE = "sqlite:///"
 _IN_FRONT = re.compile(r"[^:/]+://[^:/@]*:(.+)@")
 _IN_A_URL = re.compile(r"https?://[^:/@?#]*:(?!\d+(?:[/?#]|$))(.+)@")
 _SECRET_NAME = re.compile(r"pass(?!file)|pwd|secret|token|api_?key|credential", re.IGNORECASE)
@@ -87,9 +87,9 @@ def place_of(
             if value is not None:
                 raise UsageError(f"{name} says where --track mlflow writes. Give that as well, or leave {name} out.")
         return None
-    if experiment is not None and not 0 < len(experiment.strip()) <= LONGEST_EXPERIMENT:
+    if experiment is not None and not 0 < len(experiment.strip()) <= _LONGEST_EXPERIMENT:
         raise UsageError(
-            f"--tracking-experiment needs a name of at most {LONGEST_EXPERIMENT} letters, or leave it out for the study's."
+            f"--tracking-experiment needs a name of at most {_LONGEST_EXPERIMENT} letters, or leave it out for the study's."
         )
     found = _found_uri(uri, kept)
     spec = find_spec("mlflow")
@@ -97,10 +97,10 @@ def place_of(
         leave = "" if track else ", or give --track none"
         raise UsageError(f'--track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"{leave}')
     name = experiment or (kept.experiment if kept else study_name)
-    if len(name) > LONGEST_EXPERIMENT:
+    if len(name) > _LONGEST_EXPERIMENT:
         raise UsageError(
             f"--track mlflow names the experiment after the study, whose name has {len(name)} letters; MLflow takes "
-            f"{LONGEST_EXPERIMENT}. Give a shorter name with --tracking-experiment."
+            f"{_LONGEST_EXPERIMENT}. Give a shorter name with --tracking-experiment."
         )
     return Place(found, name, kept.study if kept else uuid.uuid4().hex, path)
 
@@ -130,14 +130,14 @@ def _found_uri(given: str | None, kept: _Kept | None) -> str:
 def _checked(uri: str, where: str) -> str:
     """The address with a whole path. UsageError if MLflow has no such store, or no directory for its file."""
     if not uri.strip():
-        raise UsageError(f"{where} is empty. Name a store such as {SQLITE}mlflow.db, or leave it out.")
+        raise UsageError(f"{where} is empty. Name a store such as {_SQLITE}mlflow.db, or leave it out.")
     kind, found, rest = uri.partition("://")
     kind = kind.partition("+")[0]
     plugins = importlib.metadata.entry_points(group="mlflow.tracking_store").names
-    if found and kind not in STORES and kind not in plugins:
+    if found and kind not in _STORES and kind not in plugins:
         raise UsageError(
             f"{where} {_hidden(uri, uri)}: MLflow has no store named {kind}. "
-            f"Use {SQLITE}FILE, http://HOST:PORT, or one of {', '.join(STORES)}."
+            f"Use {_SQLITE}FILE, http://HOST:PORT, or one of {', '.join(_STORES)}."
         )
     if not found and not uri.startswith(("file:", "databricks")):
         return str(Path(uri).absolute())
@@ -145,7 +145,7 @@ def _checked(uri: str, where: str) -> str:
         return uri
     name, mark, query = rest.removeprefix("/").partition("?")
     if not name or not rest.startswith("/"):
-        raise UsageError(f"{where} {_hidden(uri, uri)}: names no file. Write {SQLITE}mlflow.db.")
+        raise UsageError(f"{where} {_hidden(uri, uri)}: names no file. Write {_SQLITE}mlflow.db.")
     path = Path(name).absolute()
     meant = Path(unquote(str(path)))
     if is_too_long(meant):
@@ -155,17 +155,17 @@ def _checked(uri: str, where: str) -> str:
             f"{where} {_hidden(uri, uri)}: {path.parent} is not a directory. Make it, or name another file."
         )
     if meant.is_dir():
-        raise UsageError(f"{where} {_hidden(uri, uri)}: is a directory. Name a file, as {SQLITE}{path}/mlflow.db.")
-    return f"{SQLITE}{path}{mark}{query}"
+        raise UsageError(f"{where} {_hidden(uri, uri)}: is a directory. Name a file, as {_SQLITE}{path}/mlflow.db.")
+    return f"{_SQLITE}{path}{mark}{query}"
 
 
 def _address_of(path: Path) -> str:
     """Only what ends a path is escaped: older versions of SQLAlchemy take the rest as it stands."""
-    return SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
+    return _SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def _file_of(uri: str) -> Path | None:
-    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
+    return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0])) if uri.startswith(_SQLITE) else None
 
 
 def _secrets(uri: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""What the system refuses a study: room, leave to write, a lock. Said in one sentence instead of a traceback.
+"""Errors of the disk: no space, no permission, a lock. They are reported in one sentence instead of a traceback.
 
-A reader of the output who has left is no refusal: no file of the study is concerned, and nobody hears a sentence.
+A broken pipe is not one of them: it is about no file of the study, and nobody is left to read the sentence.
 """
 
 from __future__ import annotations
@@ -25,8 +25,15 @@ _DAMAGED_SQLITE = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """place: the file that it is about. reason: the system's words. remedy: what a user does about it, an imperative."""
+class IoProblem:
+    """An error of the disk in words.
+
+    Args:
+      place: The file that it is about.
+      reason: The system's words.
+      remedy: What a user does about it, an imperative.
+      forbidden: Whether a permission is missing.
+    """
 
     place: str
     reason: str
@@ -35,17 +42,17 @@ class Refusal:
 
 
 def primary_code(error: sqlite3.Error) -> int:
-    """SQLite's code of an error, without the details of its upper bits; SQLITE_ERROR for one that Python found."""
+    """Return SQLite's code of an error, without the details of its upper bits; SQLITE_ERROR for one that Python found."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether an error of reading a database speaks of its content, and not of room, leave or locks."""
+    """Return whether an error of reading a database is about its content, not about space, permissions or locks."""
     return primary_code(error) not in (sqlite3.SQLITE_FULL, *_LOCKED_SQLITE, *_FORBIDDEN_SQLITE)
 
 
-def refusal_of(error: BaseException, database: Path) -> Refusal | None:
-    """What the system refused, if that is what an exception says. database: the file that one of SQLite is about."""
+def _problem_of(error: BaseException, database: Path) -> IoProblem | None:
+    """Return the problem of the disk that an exception reports, if it does. database: the file that one of SQLite is about."""
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, DBAPIError) and error.orig is not None:
@@ -60,51 +67,51 @@ def refusal_of(error: BaseException, database: Path) -> Refusal | None:
 
 
 @contextmanager
-def ending_on_refusal(database: Path, what_next: Callable[[Refusal], str]) -> Iterator[None]:
+def ending_on_io_error(database: Path, what_next: Callable[[IoProblem], str]) -> Iterator[None]:
     """Raise HyperlaxError for what the system refuses in the block: where, why and what next. Anything else passes."""
     try:
         yield
     except Exception as error:
-        refusal = refusal_of(error, database)
-        if refusal is None:
+        problem = _problem_of(error, database)
+        if problem is None:
             raise
-        raise HyperlaxError(f"{refusal.place}: {refusal.reason}. {what_next(refusal)}") from error
+        raise HyperlaxError(f"{problem.place}: {problem.reason}. {what_next(problem)}") from error
 
 
-def run_again(refusal: Refusal) -> str:
-    """What next, of a command that can simply be given again."""
-    return f"{refusal.remedy}, then run the command again."
+def run_again(problem: IoProblem) -> str:
+    """Return what to do next where the command can simply be given again."""
+    return f"{problem.remedy}, then run the command again."
 
 
 @contextmanager
-def refusing_what_is_forbidden(path: Path) -> Iterator[None]:
+def refusing_forbidden(path: Path) -> Iterator[None]:
     """Raise UsageError if the block may not write `path`, of which it has written nothing yet. Anything else passes."""
     try:
         yield
     except (OSError, sqlite3.Error) as error:
-        refusal = refusal_of(error, path)
-        if refusal is None or not refusal.forbidden:
+        problem = _problem_of(error, path)
+        if problem is None or not problem.forbidden:
             raise
         raise UsageError(
-            f"{path}: cannot be opened for writing ({refusal.reason}). Make it writable, or use another directory."
+            f"{path}: cannot be opened for writing ({problem.reason}). Make it writable, or use another directory."
         ) from error
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Write a file that a command was asked for: UsageError if it may not, HyperlaxError for what else the system refuses."""
-    with ending_on_refusal(path, run_again), refusing_what_is_forbidden(path):
+    with ending_on_io_error(path, run_again), refusing_forbidden(path):
         yield
 
 
-def _of_the_system(error: OSError) -> Refusal:
+def _of_the_system(error: OSError) -> IoProblem:
     place = "The output" if error.filename is None else str(error.filename)
     remedy = _FREE_SPACE if error.errno in FULL else _PUT_RIGHT
-    return Refusal(place, error.strerror or str(error), remedy, error.errno in _FORBIDDEN)
+    return IoProblem(place, error.strerror or str(error), remedy, error.errno in _FORBIDDEN)
 
 
-def _of_sqlite(error: sqlite3.DatabaseError, database: Path) -> Refusal | None:
-    """None where SQL or its caller is wrong, not the file or the disk."""
+def _of_sqlite(error: sqlite3.DatabaseError, database: Path) -> IoProblem | None:
+    """Return None where SQL or its caller is wrong, not the file or the disk."""
     code = primary_code(error)
     if code == sqlite3.SQLITE_FULL:
         remedy = _FREE_SPACE
@@ -114,7 +121,7 @@ def _of_sqlite(error: sqlite3.DatabaseError, database: Path) -> Refusal | None:
         remedy = _PUT_RIGHT
     else:
         return None
-    return Refusal(str(database), str(error), remedy, code in _FORBIDDEN_SQLITE)
+    return IoProblem(str(database), str(error), remedy, code in _FORBIDDEN_SQLITE)
 
 
 _FREE_SPACE = "Free some space"

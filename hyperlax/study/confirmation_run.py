@@ -14,12 +14,12 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.study.batch_files import TrialResult, write_batch
 from hyperlax.study.confirmation import Configuration, configurations, names, read_results
 from hyperlax.study.directory import BATCH, SUCCESS
-from hyperlax.study.limits import Limits
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.observer import Observer, Training, tell
 from hyperlax.study.statistics import in_short
+from hyperlax.study.stopping import Limits
 from hyperlax.study.training import MakeBackend, confirmation_config
 from hyperlax.study.trials import FixedTrials, Settings
 from hyperlax.trial import BatchResult, HparamBatch
@@ -27,7 +27,7 @@ from hyperlax.trial import BatchResult, HparamBatch
 log = logging.getLogger(__name__)
 
 
-class Confirming:
+class ConfirmationRun:
     """A confirmation while it runs. It is trained on `confirm_seeds` seeds that the search never saw, and has no database."""
 
     def __init__(self, live: LiveStudy, limits: Limits, make_backend: MakeBackend, observers: Sequence[Observer]):
@@ -62,7 +62,7 @@ class Confirming:
         """Train the missing configurations. Returns whether all of them ended."""
         if not self._limits.may_start():
             return False
-        log.info("Confirming %s on %d new seeds.", names(missing), self._seeds)
+        log.info("ConfirmationRun %s on %d new seeds.", names(missing), self._seeds)
         self._discard_incomplete()
         ended: list[TrialResult] = []
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.files import escaped, json_text
-from hyperlax.study.reasons import cause_of_error
+from hyperlax.study.failure_reason import cause_of_error
 from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult
 
 

@@ -1,15 +1,17 @@
-"""A study as its directory holds it, for whoever only looks: whether it runs or not, with its recipe or without, and unchanged."""
+"""A study as plain data: from its directory for whoever only looks at it, running or not, or from the process that runs it."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
 from hyperlax.config.stored import read_arguments
@@ -21,14 +23,13 @@ from hyperlax.study import database, manifest
 from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import StudyDirectory, holder_of
-from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
-from hyperlax.study.record import StudyRecord
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord
 from hyperlax.study.state import trial_record
 
 
 @dataclass(frozen=True)
-class Opened:
+class StudyView:
     """A study as of now. is_running: a process is at it.
 
     total: finished trials that it ends with: as many as were asked for, or as a finite search space has configurations.
@@ -51,8 +52,8 @@ class Opened:
         return "finished" if self.finished >= self.total else "stopped"
 
 
-def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Opened:
-    """The study in a directory; without confirmation, which `with_confirmation` adds.
+def load_study(root: Path, asked_by: str, with_importances: bool = False) -> StudyView:
+    """Return the study in a directory; without confirmation, which `with_confirmation` adds.
 
     with_importances: of the hyperparameters, which take longer than the rest.
 
@@ -71,7 +72,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         with closing(StudyDatabase(copy, arguments.study_name, arguments.objectives)) as opened:
             trials = opened.trials()
     record = snapshot(root, arguments, stored, trials, with_importances)
-    return Opened(record, _total(arguments, space), holder_of(root) is not None)
+    return StudyView(record, _total(arguments, space), holder_of(root) is not None)
 
 
 def snapshot(
@@ -106,7 +107,7 @@ def snapshot(
 
 
 def with_confirmation(record: StudyRecord) -> StudyRecord:
-    """With what is known of the best on new seeds.
+    """Return a study with what is known of its best on new seeds.
 
     Raises:
       UsageError: the study's study.json does not say what its base configuration was.
@@ -119,7 +120,7 @@ def with_confirmation(record: StudyRecord) -> StudyRecord:
 
 
 def recipe_as_it_was(record: StudyRecord) -> Recipe:
-    """The recipe that a study began with, from its study.json alone: the file may be gone, or say something else today.
+    """Return the recipe that a study began with, from its study.json alone: the file may be gone, or say something else today.
 
     Its run lengths are all the study's own.
 
@@ -146,3 +147,34 @@ def _total(arguments: SearchOptions | PbtOptions, space: SearchSpace) -> int:
         return arguments.population_size * arguments.num_intervals
     size = None if arguments.is_sweep else space.size()
     return arguments.n_trials if size is None else min(arguments.n_trials, size)
+
+
+def importances(trials: Sequence[FrozenTrial], objectives: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Return objective -> dotted name -> share, the largest first, of some trials of a study.
+
+    An objective with too few trials, with one value for all, or to which nothing matters, has no entry.
+    """
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if len(complete) < FEWEST_FOR_IMPORTANCES:
+        return {}
+    shares: dict[str, dict[str, float]] = {}
+    for index, (name, direction) in enumerate(objectives.items()):
+        values = [trial.values[index] for trial in complete]
+        if len(set(values)) > 1 and (found := _shares(complete, values, direction)):
+            shares[name] = found
+    return shares
+
+
+def _shares(complete: Sequence[FrozenTrial], values: Sequence[float], direction: str) -> dict[str, float]:
+    """Return the PED-ANOVA of some trials by one of their values; empty if it finds that nothing matters."""
+    study = optuna.create_study(direction=StudyDirection[direction.upper()])
+    study.add_trials(
+        create_trial(params=trial.params, distributions=trial.distributions, value=value)
+        for trial, value in zip(complete, values, strict=True)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of `normalize`
+        found = optuna.importance.get_param_importances(study, normalize=False)
+    total = sum(found.values())
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return {name: value / total for name, value in ordered} if total > 0 else {}

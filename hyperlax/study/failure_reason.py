@@ -1,6 +1,6 @@
 """Why a trial failed, in one line: the cause, then in a parenthesis where it was and with which hyperparameters.
 
->>> reason = reason_of("returns are not finite", lane=2, step=4000, searched={"algorithm.hyperparam.gamma": 0.99})
+>>> reason = failure_reason("returns are not finite", lane=2, step=4000, searched={"algorithm.hyperparam.gamma": 0.99})
 >>> reason
 'returns are not finite (lane 2, step 4000; algorithm.hyperparam.gamma=0.99)'
 >>> cause_of(reason)
@@ -21,8 +21,8 @@ _LONGEST_CAUSE = 500
 _WHERE = re.compile(r" \((?:lane |step |algorithm\.)[^()]*\)$")
 
 
-def reason_of(cause: str, *, lane: int | None, step: int | None, searched: Mapping[str, Any]) -> str:
-    """The line. lane, step: None where nobody knows them; searched: dotted name -> value, of the study's search space."""
+def failure_reason(cause: str, *, lane: int | None, step: int | None, searched: Mapping[str, Any]) -> str:
+    """Return the line. lane, step: None where nobody knows them; searched: dotted name -> value, of the study's search space."""
     places = [f"{name} {number}" for name, number in (("lane", lane), ("step", step)) if number is not None]
     values = [f"{name}={cell(value)}" for name, value in searched.items()]
     where = "; ".join(", ".join(part) for part in (places, values) if part)
@@ -31,12 +31,12 @@ def reason_of(cause: str, *, lane: int | None, step: int | None, searched: Mappi
 
 
 def cause_of(reason: str) -> str:
-    """The part of a reason that trials can have in common."""
+    """Return the part of a reason that trials can have in common."""
     return _WHERE.sub("", reason)
 
 
 def cause_of_error(error: BaseException) -> str:
-    """An exception as a cause: its type and its message in one line.
+    """Return an exception as a cause: its type and its message in one line.
 
     What a callback of a compiled program raises reaches us as a text with a traceback, whose last line is the exception. The
     message is left out where asking for it raises.

@@ -124,7 +124,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[SingleOptions, Recipe
     calls: list[tuple[SingleOptions, Recipe, AlgorithmConfig]] = []
 
     def note(*given: Any) -> int:
-        calls.append(given)  # type: ignore[arg-type]
+        calls.append(given[:3])  # type: ignore[arg-type]
         return 0
 
     monkeypatch.setattr("hyperlax.study.single.run_single", note)

@@ -127,7 +127,8 @@ def test_after_every_segment_each_trial_is_told_and_it_is_done_with_its_batch() 
 def test_batches_that_are_saved_stop_after_their_segment_and_no_more_start(tmp_path: Path) -> None:
     saved = CheckpointManager(tmp_path, 1e9)
     closed = backend(lanes=1, checkpoints=saved)
-    closed.enter([trial(0), trial(1)])
+    for number in (0, 1):
+        closed.enter([trial(number)], group=number + 1)
     closed.begin()
     closed.save()
     told, _ = closed.advance()

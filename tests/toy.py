@@ -182,7 +182,8 @@ def run(
 def finish(closed: ClosedBatches, trials: Sequence[Trial]) -> list[BatchResult]:
     """Train trials in the batches of their plan, as many at once as there are slots."""
     plan = closed.plan(trials)
-    closed.enter(trials)
+    for group, own in enumerate(plan.batches, 1):
+        closed.enter(own.trials, group=group)
     ended: dict[int, SegmentResult] = {}
     while len(ended) < len(trials):
         results, evicted = closed.advance()

@@ -95,7 +95,7 @@ class Backend(Protocol):
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> Sequence[int]:
         """Give trials lanes, from the next segment on, beside others of their group only. Return the numbers of those that got one.
 
-        A backend of closed batches takes all of them, as the batches of `plan`, and trains one batch a slot at a time.
+        A backend of closed batches takes one of the batches of `plan` with each call, and trains one a slot at a time.
         """
         ...
 

@@ -14,7 +14,7 @@ from hyperlax.engine.checkpoint import CheckpointFile
 from hyperlax.engine.lanes import NoRoom, Preparation
 from hyperlax.engine.session import LaneSession
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
+from hyperlax.trial import HparamBatch, SegmentResult, Trial
 
 log = logging.getLogger(__name__)
 
@@ -48,36 +48,21 @@ class ClosedBatches(LanesBackend):
         super().__init__(*args, **kwargs)
         self._configs = tuple(configs)
         self._queue: list[_Batch] = []
-        self._urgent = 0
-        self._plan: tuple[Sequence[Trial], Plan] = ((), Plan((), 0, 0, None))
         self._ended: dict[int, _Batch] = {}
         self._is_stopping = False
 
-    def plan(self, trials: Sequence[Trial]) -> Plan:
-        """Partition trials into batches; see `LanesBackend`."""
-        plan = super().plan(trials)
-        self._plan = (tuple(trials), plan)
-        return plan
-
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
-        """Let trials wait for a slot. Return the numbers of all of them.
-
-        Those of the shared group wait as the batches of `plan`, behind all others; those of another group are one batch, which
-        comes first.
-        """
-        if group == SHARED:
-            planned, plan = self._plan
-            batches = plan.batches if planned == tuple(trials) else self.plan(trials).batches
-            self._queue += [self._batch(batch.trials, group) for batch in batches]
-        else:
-            self._queue.insert(self._urgent, self._batch(tuple(trials), group))
-            self._urgent += 1
+        """Let trials, one of the batches of `plan`, wait for a slot. Return the numbers of all of them."""
+        algorithm, lanes = self._needs(HparamBatch(tuple(trials)))
+        self._queue.append(
+            _Batch(algorithm, 0, group, trials=tuple(trials), lanes=lanes, should_stop=lambda: self._is_stopping)
+        )
         return [trial.number for trial in trials]
 
     def begin(self) -> None:
         """Start waiting batches on free slots."""
         while self._queue and len(self._used) < self.slots and not self._is_stopping:
-            batch, self._urgent = self._queue.pop(0), max(0, self._urgent - 1)
+            batch = self._queue.pop(0)
             used = {other.slot for other in self._used}
             batch.slot = next(slot for slot in range(self.slots) if slot not in used)
             if self._checkpoints:
@@ -123,10 +108,6 @@ class ClosedBatches(LanesBackend):
         """Let go of the threads, which stop at the next segment."""
         self.stop()
         super().close()
-
-    def _batch(self, trials: tuple[Trial, ...], group: int) -> _Batch:
-        algorithm, lanes = self._needs(HparamBatch(trials))
-        return _Batch(algorithm, 0, group, trials=trials, lanes=lanes, should_stop=lambda: self._is_stopping)
 
     def _occupied(self, lanes: _Batch) -> int:
         return len(lanes.trials)

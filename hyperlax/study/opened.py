@@ -21,6 +21,7 @@ from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import StudyDirectory, holder_of
 from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
+from hyperlax.study.projection import is_own
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.state import trial_record
 
@@ -67,7 +68,7 @@ def open_study(root: Path, asked_by: str, with_importances: bool = False) -> Ope
         if directory.database.exists():
             database.back_up(directory.database, copy)
         with closing(StudyDatabase(copy, arguments.study_name, arguments.objectives)) as opened:
-            trials = opened.trials()
+            trials = [trial for trial in opened.trials() if is_own(trial)]
     lineage = None
     if isinstance(arguments, PbtOptions):
         trials = finished_intervals(trials, arguments.population_size)

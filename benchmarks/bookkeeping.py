@@ -70,6 +70,9 @@ class TrivialBackend:
         """Refuse: nothing is copied here."""
         raise NotImplementedError
 
+    def stop(self) -> None:
+        """Do nothing: trials end at once."""
+
     def leave(self, number: int) -> None:
         """Do nothing."""
 

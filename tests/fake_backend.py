@@ -217,13 +217,14 @@ class FakeBackend:
                 evicted.append(Evicted(tuple(mates), errors[0]))
                 for number in mates:
                     del self.in_lanes[number]
-        self.segments += 1
         for lane in self.in_lanes.values():
             lane.segments += 1
+        results = sorted(map(self._told, self.in_lanes.values()), key=lambda result: getattr(result, "number", 0))
+        self.segments += 1
         self.spent["lane_segments"] += self.lanes * self.slots
         self.spent["steps"] += self.steps_per_point * len(self.in_lanes)
         self.after_segment(self.segments)
-        return sorted(map(self._told, self.in_lanes.values()), key=lambda result: result.number), evicted
+        return results, evicted
 
     def _run_interval(self) -> tuple[list[SegmentResult], list[Evicted]]:
         """Train every member through an interval: it climbs by what follows from its hyperparameters."""

@@ -154,7 +154,7 @@ def test_a_resume_needs_no_other_argument(calls):
 def test_every_flag_of_a_single_run_reaches_it(calls):
     flags = "--num-seeds 3 --seed 7 --run-length-modifier quick --set algorithm.hyperparam.gamma=0.9"
     assert cli.main([*SINGLE, *flags.split(), "--set", "algorithm.hyperparam.epochs=2"]) == 0
-    [(arguments, _, algorithm)] = calls
+    [(arguments, _, algorithm, _)] = calls
     assert (arguments.num_seeds, arguments.seed, arguments.total_timesteps) == (3, 7, 4000)
     assert (algorithm.hyperparam.gamma, algorithm.hyperparam.epochs) == (0.9, 2)
 

@@ -68,7 +68,7 @@ def test_an_interrupted_study_resumes_to_what_an_uninterrupted_one_gives(desk, d
 
     run = hyperlax(desk, *command.split())
     assert run.returncode == 0, run.stderr
-    assert run.stderr.count(" go on from step 256.") == saved
+    assert run.stderr.count(" continue from step 256.") == saved
     assert not (directory / "checkpoints").exists()
     assert told(directory) == told(dqn)
     assert curves(directory) == curves(dqn)

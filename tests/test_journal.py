@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 import pytest
 
+from hyperlax.cli import main
 from hyperlax.errors import UsageError
 from hyperlax.samplers.registry import SAMPLERS, SamplerRow
 from hyperlax.space import UniformContinuous
@@ -110,6 +111,19 @@ def test_a_journal_that_lacks_what_the_database_has_is_refused(case: Case) -> No
         UsageError, match=r"journal\.jsonl: lacks trial 0, which .+optuna_study\.db has\. Put back the file"
     ):
         case.resume()
+
+
+def test_a_trial_of_another_program_breaks_no_look_and_is_removed_by_a_repair(whole: Case, case: Case, capsys) -> None:
+    asked = len(case.told())
+    case.study().ask()
+    case.study().add_trial(optuna.trial.create_trial(value=1.0))
+    assert main(["show", str(case.directory)]) == main(["list", str(case.root)]) == 0
+    assert "11/24 trials" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=rf"trial {asked} was added by another program. Remove the database, then"):
+        case.resume()
+    (case.directory / "optuna_study.db").unlink()
+    assert case.repair() == case.resume() == 0
+    assert case.told() == whole.told()
 
 
 def test_the_journal_says_what_was_asked(whole: Case) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import hyperlax
 from hyperlax.agent import ABOUT, Policy
-from hyperlax.analysis.pages import write_pages
+from hyperlax.analysis.pages import write_learning_curve, write_pages
 from hyperlax.cli import main
 from hyperlax.config.options import SingleOptions
 from hyperlax.envs import registry
@@ -73,7 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             num_eval_episodes=4,
             compilation_cache=False,
         )
-        assert run_single(arguments, recipe, recipe.config.algorithm, InTanks().bind) == 0
+        assert run_single(arguments, recipe, recipe.config.algorithm, write_learning_curve, InTanks().bind) == 0
         forget(patch)
     return root
 

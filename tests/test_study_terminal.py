@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from hyperlax.analysis.pages import write_learning_curve
 from hyperlax.config.options import SingleOptions
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
@@ -102,7 +103,7 @@ def single(tmp_path, backend):
         num_eval_episodes=4,
         compilation_cache=False,
     )
-    return run_single(arguments, recipe_of(MIXED), SAC(), backend.bind)
+    return run_single(arguments, recipe_of(MIXED), SAC(), write_learning_curve, backend.bind)
 
 
 def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, capsys):

@@ -136,6 +136,7 @@ def pbt(given: Given) -> int:
 
 def pbt_replay(given: Given) -> int:
     """Train fresh agents along a schedule that `pbt` wrote."""
+    from hyperlax.analysis.pages import write_learning_curve
     from hyperlax.config.checks import checked
     from hyperlax.envs.recipes import check_acts
     from hyperlax.recipe import load
@@ -159,10 +160,11 @@ def pbt_replay(given: Given) -> int:
     recipe = load(path_of_recipe(schedule))
     check_acts(recipe, options.env_config)
     log_from(options.log_level)
-    return replay(options, recipe, schedule)
+    return replay(options, recipe, schedule, write_learning_curve)
 
 
 def _run_single(options: SingleOptions, recipe: Recipe) -> int:
+    from hyperlax.analysis.pages import write_learning_curve
     from hyperlax.config.checks import checked
     from hyperlax.config.single import configured
     from hyperlax.envs.recipes import check_acts
@@ -173,7 +175,7 @@ def _run_single(options: SingleOptions, recipe: Recipe) -> int:
     check_acts(recipe, options.env_config)
     algorithm = configured(options, recipe)
     log_from(options.log_level)
-    return run_single(options, recipe, algorithm)
+    return run_single(options, recipe, algorithm, write_learning_curve)
 
 
 def _environment(given: str | None, of_study: str, recipe: Path, where: str) -> str:

@@ -47,7 +47,7 @@ class Observer:
         """Trials begin to train."""
 
     def steps_done(self, steps: int) -> None:
-        """So many environment steps were done since the last call, over all trials and seeds."""
+        """Environment steps were done since the last call, over all trials and seeds."""
 
     def trials_ended(self, ends: list[TrialResult]) -> None:
         """Trials of one batch ended; their files and the database have them."""

@@ -33,7 +33,7 @@ from hyperlax.trial import BatchResult, HparamBatch, Trial
 
 log = logging.getLogger(__name__)
 
-PAGES_SECONDS = 60.0
+_PAGES_SECONDS = 60.0
 """Between two writings of the pages while members train."""
 
 
@@ -184,7 +184,7 @@ class _Lines:
 
     def are_pages_due(self) -> bool:
         """Return whether it is time to write the pages again."""
-        is_due = time.monotonic() - self._pages > PAGES_SECONDS
+        is_due = time.monotonic() - self._pages > _PAGES_SECONDS
         if is_due:
             self._pages = time.monotonic()
         return is_due

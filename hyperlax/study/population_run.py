@@ -39,10 +39,10 @@ from hyperlax.study.trials import Settings, Trials
 
 log = logging.getLogger(__name__)
 
-SAVE_ALWAYS = 0.0
+_SAVE_ALWAYS = 0.0
 """Seconds between two saves: members are saved after every interval, before it is recorded."""
-HYPERPARAM = f"{PREFIX}.hyperparam."
-UNCHANGEABLE = ("init_alpha", "warmup_rollout_length", "normalize_observations")
+_HYPERPARAM = f"{PREFIX}.hyperparam."
+_UNCHANGEABLE = ("init_alpha", "warmup_rollout_length", "normalize_observations")
 """Traced, but useless while weights are kept: the first two act at the start only, the third is what the weights were learnt
 on."""
 
@@ -73,7 +73,7 @@ def run_population(
             "Not explored, since they cannot change while weights are kept; at the recipe's value: %s.", ", ".join(kept)
         )
     directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
-    run = _PopulationRun(arguments, recipe, directory, Equipment(make_backend, observers, Limits(Stop()), SAVE_ALWAYS))
+    run = _PopulationRun(arguments, recipe, directory, Equipment(make_backend, observers, Limits(Stop()), _SAVE_ALWAYS))
     return run.resume() if resume_from else run.start()
 
 
@@ -118,7 +118,7 @@ class _PopulationRun(StudyRun):
             columns=(OBJECTIVE,),
             refills=True,
             lanes=own.population_size,
-            checkpoint_seconds=SAVE_ALWAYS,
+            checkpoint_seconds=_SAVE_ALWAYS,
             fatal=(Exception,),
         )
 
@@ -212,14 +212,14 @@ def explored(recipe: Recipe) -> tuple[dict[str, Distribution], list[str]]:
     kinds = {name: rule.kind for name, rule in rules(type(algorithm.hyperparam)).items()}
 
     def changes(name: str) -> bool:
-        field = name.removeprefix(HYPERPARAM)
-        return kinds.get(field) == "traced" and field not in UNCHANGEABLE
+        field = name.removeprefix(_HYPERPARAM)
+        return kinds.get(field) == "traced" and field not in _UNCHANGEABLE
 
     space = {name: distribution for name, distribution in recipe.space.items() if changes(name)}
     if not space:
         raise UsageError(
             f"{recipe.path}: nothing of the search space can change while weights are kept. Give "
-            f"{HYPERPARAM}{next(name for name in kinds if changes(HYPERPARAM + name))} a distribution, or search with "
+            f"{_HYPERPARAM}{next(name for name in kinds if changes(_HYPERPARAM + name))} a distribution, or search with "
             "optuna-hp-search."
         )
     check_together(algorithm, space, str(recipe.path))

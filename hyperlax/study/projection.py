@@ -56,6 +56,11 @@ class Projection:
         """
         known, asked = len(self._database.trials()), self._journal.asked
         if known > len(asked):
+            if not is_own(self._database.trials()[len(asked)]):
+                raise UsageError(
+                    f"{self._directory.database}: trial {len(asked)} was added by another program. Remove the database, then "
+                    f"`hyperlax repair {self._directory.root}` writes it again without that trial."
+                )
             raise UsageError(
                 f"{self._journal.path}: lacks trial {len(asked)}, which {self._directory.database} has. "
                 "Put back the file that Hyperlax wrote."
@@ -152,6 +157,11 @@ def finished_trials(directory: StudyDirectory, study_name: str) -> set[int]:
 def batch_of(trial: FrozenTrial) -> str:
     """Return the batch that a trial was recorded from; empty where it was not, or not by Hyperlax."""
     return trial.user_attrs.get("batch", "")
+
+
+def is_own(trial: FrozenTrial) -> bool:
+    """Return whether Hyperlax asked for a trial; another program may have added it."""
+    return "exec_batch" in trial.user_attrs
 
 
 def _is_cell(text: str, value: Any) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,19 @@ from hyperlax.trial import BatchResult, HparamBatch, Trial
 
 log = logging.getLogger(__name__)
 
-LEADING = "peak_performance"
+_LEADING = "peak_performance"
+
+
+_WriteCurve = Callable[[StudyRecord, Path], None]
+"""Writes the page of a learning curve."""
 
 
 def run_single(
-    arguments: SingleOptions, recipe: Recipe, algorithm: AlgorithmConfig, make_backend: MakeBackend = local_backend
+    arguments: SingleOptions,
+    recipe: Recipe,
+    algorithm: AlgorithmConfig,
+    write_curve: _WriteCurve,
+    make_backend: MakeBackend = local_backend,
 ) -> int:
     """Train one configuration, write its files, print its metrics. Returns the exit status.
 
@@ -45,10 +53,10 @@ def run_single(
     runs for what cannot.
     """
     backend = make_backend(single_config(arguments, algorithm), None)
-    return _run(arguments, recipe, algorithm, backend, "single", {})
+    return _SingleRun(arguments, recipe, write_curve, "single").run(algorithm, backend)
 
 
-def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule) -> int:
+def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule, write_curve: _WriteCurve) -> int:
     """Train `num_seeds` agents from scratch along a schedule, write their files, print their metrics. Returns the exit status.
 
     arguments: `params` names the schedule's file. UsageError, before anything runs, for a schedule that cannot be followed.
@@ -61,7 +69,7 @@ def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule) -> int:
     backend = make_local_backend(config)
     _check_steps(schedule, backend.steps(Trial(0, config.base)), where)
     beside = {SCHEDULE: {**vars(schedule), "schedule": list(schedule.schedule)}}
-    return _run(arguments, recipe, config.base, backend, "replay", beside)
+    return _SingleRun(arguments, recipe, write_curve, "replay", beside).run(config.base, backend)
 
 
 def path_of_recipe(schedule: Schedule) -> str:
@@ -69,43 +77,72 @@ def path_of_recipe(schedule: Schedule) -> str:
     return schedule.recipe if Path(schedule.recipe).is_file() else schedule.algo_and_network_config
 
 
-def _run(
-    arguments: SingleOptions,
-    recipe: Recipe,
-    algorithm: AlgorithmConfig,
-    backend: Backend,
-    kind: str,
-    beside: Mapping[str, Any],
-) -> int:
-    """Train a configuration. kind: what the directory is named after. beside: name -> content of further JSON files."""
-    scoring = Scoring(reference_returns(arguments.env_config), aggregate=arguments.aggregate)
-    parent = Path(arguments.output_root) / recipe.name / slug(arguments.env_config)
-    with _ending_on_io_error(parent):
-        make_directory(parent)
-    found: list[tuple[HparamBatch, BatchResult, TrialResult]] = []
+@dataclass
+class _SingleRun:
+    """A training without a study. kind: what its directory is named after. beside: name -> content of further JSON files."""
 
-    def keep(batch: HparamBatch, result: BatchResult) -> list[TrialResult]:
-        (end,) = scoring.ends(batch, result)
-        found.append((batch, result, end))
-        return [end]
+    arguments: SingleOptions
+    recipe: Recipe
+    write_curve: _WriteCurve
+    kind: str
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
-    limits = Limits(Stop())
-    settings = Settings(scoring, arguments.num_seeds, fatal=(MemoryError, HyperlaxError))
-    with closing(backend), stopping_on_signals(limits.stop):
-        try:
-            Loop(FixedTrials([Trial(0, algorithm)], keep), backend, None, settings, limits, ()).run()
-        except MemoryError as short:
-            raise HyperlaxError(f"{short}. Make networks, batches, replay or --num-seeds smaller.") from short
-    if not found:
-        print("Interrupted; nothing is written.")
-        return limits.stop.exit_status
-    ((batch, result, end),) = found
-    with _ending_on_io_error(parent):
-        directory = new_directory(parent, kind)
-        for name, content in beside.items():
+    def run(self, algorithm: AlgorithmConfig, backend: Backend) -> int:
+        """Train, write the files, print the metrics. Returns the exit status."""
+        own = self.arguments
+        self._scoring = Scoring(reference_returns(own.env_config), aggregate=own.aggregate)
+        parent = Path(own.output_root) / self.recipe.name / slug(own.env_config)
+        with _ending_on_io_error(parent):
+            make_directory(parent)
+        found: list[tuple[HparamBatch, BatchResult, TrialResult]] = []
+
+        def keep(batch: HparamBatch, result: BatchResult) -> list[TrialResult]:
+            (end,) = self._scoring.ends(batch, result)
+            found.append((batch, result, end))
+            return [end]
+
+        limits = Limits(Stop())
+        settings = Settings(self._scoring, own.num_seeds, fatal=(MemoryError, HyperlaxError))
+        with closing(backend), stopping_on_signals(limits.stop):
+            try:
+                Loop(FixedTrials([Trial(0, algorithm)], keep), backend, None, settings, limits, ()).run()
+            except MemoryError as short:
+                raise HyperlaxError(f"{short}. Make networks, batches, replay or --num-seeds smaller.") from short
+        if not found:
+            print("Interrupted; nothing is written.")
+            return limits.stop.exit_status
+        ((batch, result, end),) = found
+        with _ending_on_io_error(parent):
+            directory = _new_directory(parent, self.kind)
+            self._write(directory, batch, result, end, backend.device)
+        return _print_end(end, directory)
+
+    def _write(self, directory: Path, batch: HparamBatch, result: BatchResult, end: TrialResult, device: str) -> None:
+        """Write the agent, the tables and the learning curve; `success.txt` last."""
+        for name, content in self.beside.items():
             write_json(directory / name, content)
-        _write(directory, arguments, recipe, backend.device, batch, result, end, scoring)
-    return _print_end(end, directory)
+        (trial,), (outcome,) = batch.trials, result.outcomes
+        if outcome.policy is not None:
+            about = {**about_recipe(self.recipe), **about_training(trial, outcome)}
+            save_agent(directory / "agent", outcome.policy, about)
+        write_tables(directory, batch, result, [end])
+        record = StudyRecord(
+            directory=directory,
+            study_name=directory.name,
+            recipe=self.recipe.name,
+            environment=canonical(self.arguments.env_config),
+            objectives={_LEADING: METRICS[_LEADING].direction},
+            arguments=self.arguments.to_json(),
+            command="",
+            versions=installed_versions(),
+            device=device,
+            space={},
+            reference=self._scoring.reference,
+            trials=[_record(end, trial.algorithm, directory)],
+            importances={},
+        )
+        self.write_curve(record, directory / "learning_curve.html")
+        mark_complete(directory, [end])
 
 
 def _check_steps(schedule: Schedule, steps: Sequence[int], where: str) -> None:
@@ -118,44 +155,7 @@ def _check_steps(schedule: Schedule, steps: Sequence[int], where: str) -> None:
             )
 
 
-def _write(
-    directory: Path,
-    arguments: SingleOptions,
-    recipe: Recipe,
-    device: str,
-    batch: HparamBatch,
-    result: BatchResult,
-    end: TrialResult,
-    scoring: Scoring,
-) -> None:
-    """Write the agent, the tables and the learning curve; `success.txt` last."""
-    from hyperlax.analysis.pages import write_learning_curve
-
-    (trial,), (outcome,) = batch.trials, result.outcomes
-    if outcome.policy is not None:
-        about = {**about_recipe(recipe), **about_training(trial, outcome)}
-        save_agent(directory / "agent", outcome.policy, about)
-    write_tables(directory, batch, result, [end])
-    record = StudyRecord(
-        directory=directory,
-        study_name=directory.name,
-        recipe=recipe.name,
-        environment=canonical(arguments.env_config),
-        objectives={LEADING: METRICS[LEADING].direction},
-        arguments=arguments.to_json(),
-        command="",
-        versions=installed_versions(),
-        device=device,
-        space={},
-        reference=scoring.reference,
-        trials=[_record(end, trial.algorithm, directory)],
-        importances={},
-    )
-    write_learning_curve(record, directory / "learning_curve.html")
-    mark_complete(directory, [end])
-
-
-def new_directory(parent: Path, kind: str) -> Path:
+def _new_directory(parent: Path, kind: str) -> Path:
     """Make the next free `<kind>_NNNN`; two processes never get the same."""
     names = [path.name.removeprefix(f"{kind}_") for path in parent.glob(f"{kind}_*")]
     taken = [int(name) for name in names if name.isascii() and name.isdigit()]
@@ -182,7 +182,7 @@ def _record(end: TrialResult, algorithm: AlgorithmConfig, directory: Path) -> Tr
         state=end.state,
         reason=end.reason,
         params=dotted(algorithm),
-        values={LEADING: end.metrics[LEADING]} if end.metrics else {},
+        values={_LEADING: end.metrics[_LEADING]} if end.metrics else {},
         metrics=end.metrics,
         batch_directory=directory,
         exec_batch=None,

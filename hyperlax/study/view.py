@@ -24,6 +24,7 @@ from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import StudyDirectory, holder_of
 from hyperlax.study.lineage import finished_intervals, lineage_of
+from hyperlax.study.projection import is_own
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord
 from hyperlax.study.state import trial_record
 
@@ -70,7 +71,7 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
         if directory.database.exists():
             database.back_up(directory.database, copy)
         with closing(StudyDatabase(copy, arguments.study_name, arguments.objectives)) as opened:
-            trials = opened.trials()
+            trials = [trial for trial in opened.trials() if is_own(trial)]
     record = snapshot(root, arguments, stored, trials, with_importances)
     return StudyView(record, _total(arguments, space), holder_of(root) is not None)
 

@@ -53,10 +53,7 @@ class ClosedBatches(LanesBackend):
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
         """Let trials, one of the batches of `plan`, wait for a slot. Return the numbers of all of them."""
-        algorithm, lanes = self._needs(HparamBatch(tuple(trials)))
-        self._queue.append(
-            _Batch(algorithm, 0, group, trials=tuple(trials), lanes=lanes, should_stop=lambda: self._is_stopping)
-        )
+        self._queue.append(self._batch(tuple(trials), group))
         return [trial.number for trial in trials]
 
     def begin(self) -> None:
@@ -108,6 +105,10 @@ class ClosedBatches(LanesBackend):
         """Let go of the threads, which stop at the next segment."""
         self.stop()
         super().close()
+
+    def _batch(self, trials: tuple[Trial, ...], group: int) -> _Batch:
+        algorithm, lanes = self._needs(HparamBatch(trials))
+        return _Batch(algorithm, 0, group, trials=trials, lanes=lanes, should_stop=lambda: self._is_stopping)
 
     def _occupied(self, lanes: _Batch) -> int:
         return len(lanes.trials)

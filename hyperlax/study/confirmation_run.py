@@ -62,7 +62,7 @@ class ConfirmationRun:
         """Train the missing configurations. Returns whether all of them ended."""
         if not self._limits.may_start():
             return False
-        log.info("ConfirmationRun %s on %d new seeds.", names(missing), self._seeds)
+        log.info("Confirming %s on %d new seeds.", names(missing), self._seeds)
         self._discard_incomplete()
         ended: list[TrialResult] = []
 

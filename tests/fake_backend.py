@@ -277,7 +277,7 @@ class FakeBackend:
         interval = lane.number // self.lanes
         is_fault = not np.isfinite(lane.points[-1]).all()
         values = np.array(lane.points[: 1 if is_fault else 2])
-        steps = np.array([interval, interval + 1][: len(values)], np.int64) * STEPS_PER_INTERVAL
+        steps = np.array([interval, interval + 1][: len(values)], np.int64) * self.steps_per_point
         budget = self.config.run_length.total_timesteps
         is_last = interval + 1 == self.config.run_length.num_evaluations
         return SegmentResult(
@@ -285,7 +285,7 @@ class FakeBackend:
             repetition=0,
             segments=1,
             curve=Curve(steps, *([values] * len(MEASURED)), episodes=4, budget=budget),
-            fault_step=(interval + 1) * STEPS_PER_INTERVAL if is_fault else None,
+            fault_step=(interval + 1) * self.steps_per_point if is_fault else None,
             is_done=is_last,
             lane=lane.index,
             num_parameters=100,

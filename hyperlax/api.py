@@ -24,13 +24,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING
 from functools import cached_property
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hyperlax.config.option import HIDDEN, Given, Option, options_of
 from hyperlax.config.options import SearchOptions
-from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError
+from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas
@@ -44,15 +44,15 @@ if TYPE_CHECKING:
 def search(recipe: str | None = None, environment: str | None = None, **options: Any) -> Study:
     """Run `optuna-hp-search` to its end and return the study.
 
-        Args:
-          recipe: A name or the path of a .py file.
-          environment: E.g. "gymnax.pendulum". With `resume_from=DIR`, leave out recipe and environment.
-    {options}
+    Args:
+      recipe: A name or the path of a .py file.
+      environment: E.g. "gymnax.pendulum". With `resume_from=DIR`, leave out recipe and environment.
+      options: The command's flags with underscores, as in the signature.
 
-        Raises:
-          TypeError: An option does not exist.
-          UsageError: It was refused before anything ran.
-          HyperlaxError: Too many trials failed. KeyboardInterrupt: It was interrupted; `resume_from` continues.
+    Raises:
+      TypeError: An option does not exist.
+      UsageError: It was refused before anything ran.
+      HyperlaxError: Too many trials failed. KeyboardInterrupt: It was interrupted; `resume_from` continues.
     """
     from hyperlax.studies import search as run
 
@@ -243,16 +243,27 @@ def _document(function: Any) -> None:
     more = [option for keyword, option in _PYTHON.items() if keyword not in ("recipe", "environment")]
     own = list(signature(function).parameters.values())[:2]
     written = [
-        Parameter(_KEYWORDS[o.name], Parameter.KEYWORD_ONLY, default=_default(o), annotation=o.type) for o in more
+        Parameter(_KEYWORDS[o.name], Parameter.KEYWORD_ONLY, default=_default(o), annotation=_annotation(o))
+        for o in more
     ]
     function.__signature__ = Signature([*own, *written], return_annotation="Study")
-    lines = [f"      {_KEYWORDS[option.name]}: {option.help} ({option.default_text})" for option in more]
-    function.__doc__ = (function.__doc__ or "").replace("{options}", "\n".join(lines))
+    lines = [f"  {_KEYWORDS[option.name]}: {option.help} ({option.default_text})" for option in more]
+    everything = "  options: The command's flags with underscores, as in the signature."
+    function.__doc__ = (getdoc(function) or "").replace(everything, "\n".join(lines))
 
 
 def _default(option: Option) -> Any:
     """Return an option's default in Python, None if it is settled later."""
     return None if option.default is MISSING else False if option.type is bool else option.default
+
+
+def _annotation(option: Option) -> Any:
+    """Return the type of an option in Python."""
+    one = option.type
+    for word in option.words:
+        one = one | Literal[word]
+    kind = Sequence[one] if option.is_list else one
+    return kind | None if _default(option) is None else kind
 
 
 _document(search)
@@ -271,7 +282,8 @@ def _given(keywords: dict[str, Any]) -> Given:
     """Return what was given, by option. TypeError for an unknown keyword, OptionError for a value of another type."""
     unknown = sorted(keywords.keys() - _PYTHON.keys())
     if unknown:
-        raise TypeError(f"search() has no argument {unknown[0]!r}. There are {', '.join(sorted(_PYTHON))}.")
+        hint = did_you_mean(unknown[0], _PYTHON)
+        raise TypeError(f"search() has no argument {unknown[0]!r}. {hint}There are {', '.join(sorted(_PYTHON))}.")
     given = {}
     for keyword, value in keywords.items():
         option = _PYTHON[keyword]

@@ -56,7 +56,7 @@ def test_a_search_that_does_not_end_well_raises(tmp_path, monkeypatch, status, e
 
 
 def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
-    with pytest.raises(TypeError, match="no argument 'n_trails'. There are aggregate"):
+    with pytest.raises(TypeError, match="no argument 'n_trails'. Did you mean `n_trials`\\? There are aggregate"):
         hyperlax.search("sac_mlp", "gymnax.pendulum", n_trails=4)
     with pytest.raises(UsageError, match="sampler needs one of .* Did you mean `tpe`"):
         hyperlax.search("sac_mlp", "gymnax.pendulum", sampler="tpee", output_root=tmp_path)

@@ -57,7 +57,7 @@ _OWN: dict[str, str] = {
     + rf"|{re.escape(DATABASE)}(\.backup|\.damaged\d*)?(-journal|-wal|-shm)?",
     AGENTS: r"trial_\d+\.(safetensors|json|gif)",
     PLOTS_DIRECTORY: _one_of(PLOTLY_FILE),
-    rf"({CONFIRMATION}/)?{CHECKPOINTS}": r"((trial|pool)_\d+|population)\.npz",
+    rf"({CONFIRMATION}/)?{CHECKPOINTS}": r"(trial|pool)_\d+\.npz",
     CONFIRMATION: "",
     _EXEC: _one_of(SUCCESS),
     f"{_EXEC}/{ANALYSIS}": _one_of(TRIALS, BEST_FILE, PARETO_FILE),

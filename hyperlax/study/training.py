@@ -30,19 +30,16 @@ def local_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -
 def search_config(arguments: SearchOptions, recipe: Recipe, stored: Manifest | None) -> EngineConfig:
     """Return what the backend of a search is made for. stored: of a study that is resumed."""
     racing, refills = arguments.seed_schedule == "racing", is_pooled(arguments)
-    return EngineConfig(
-        base=recipe.config.algorithm,
+    return _config(
+        arguments,
+        recipe.config.algorithm,
         space=recipe.space,
-        environment=canonical(arguments.env_config),
-        run_length=run_length(arguments),
-        seed=arguments.seed,
         num_seeds=1 if racing else arguments.num_seeds,
         num_trials=arguments.n_trials,
         super_batch=min(arguments.optuna_study_batch_size, arguments.n_trials),
         lanes=_lanes(arguments),
         packing=arguments.packing,
         chosen=stored.packing if stored else None,
-        compilation_cache=arguments.compilation_cache,
         kind="refilled" if refills else "closed",
         repetitions=arguments.num_seeds if refills else None,
     )
@@ -52,19 +49,16 @@ def confirmation_config(
     arguments: SearchOptions, recipe: Recipe, packing: Mapping[str, Any], trials: Sequence[Trial]
 ) -> EngineConfig:
     """Return what the backend of a confirmation is made for: the study's programs and budget, other seeds."""
-    return EngineConfig(
-        base=recipe.config.algorithm,
+    return _config(
+        arguments,
+        recipe.config.algorithm,
         space=recipe.space,
-        environment=canonical(arguments.env_config),
-        run_length=run_length(arguments),
-        seed=arguments.seed,
         num_seeds=arguments.confirm_seeds,
         num_trials=len(trials),
         super_batch=len(trials),
         lanes=_lanes(arguments),
         packing=arguments.packing,
         chosen=packing,
-        compilation_cache=arguments.compilation_cache,
         trials=trials,
         is_confirmation=True,
     )
@@ -72,36 +66,26 @@ def confirmation_config(
 
 def single_config(arguments: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:
     """Return what the backend of one configuration is made for."""
-    return EngineConfig(
-        base=algorithm,
-        space={},
-        environment=canonical(arguments.env_config),
-        run_length=run_length(arguments),
-        seed=arguments.seed,
-        num_seeds=arguments.num_seeds,
-        num_trials=1,
-        super_batch=1,
-        packing="pad",
-        compilation_cache=arguments.compilation_cache,
-    )
+    alone = {"num_seeds": arguments.num_seeds, "num_trials": 1, "super_batch": 1}
+    return _config(arguments, algorithm, space={}, packing="pad", **alone)
 
 
 def population_config(arguments: PbtOptions, recipe: Recipe) -> EngineConfig:
-    """Return what the backend of a population is made for."""
-    members = arguments.population_size
+    """Return what the backend of a population is made for: all members in the lanes of one program."""
+    members = dict.fromkeys(("num_trials", "super_batch", "lanes"), arguments.population_size)
+    own = {"num_seeds": arguments.num_seeds, "packing": "pad", "kind": "population"}
+    return _config(arguments, recipe.config.algorithm, space=recipe.space, **members, **own)
+
+
+def _config(arguments: SearchOptions | SingleOptions | PbtOptions, base: AlgorithmConfig, **own: Any) -> EngineConfig:
+    """Return a configuration with what every training has, and its own."""
     return EngineConfig(
-        base=recipe.config.algorithm,
-        space=recipe.space,
+        base=base,
         environment=canonical(arguments.env_config),
         run_length=run_length(arguments),
         seed=arguments.seed,
-        num_seeds=arguments.num_seeds,
-        num_trials=members,
-        super_batch=members,
-        lanes=members,
-        packing="pad",
         compilation_cache=arguments.compilation_cache,
-        kind="population",
+        **own,
     )
 
 

@@ -186,10 +186,9 @@ class FakeBackend:
         errors = [self.raises[number] for number in numbers if number in self.raises]
         if errors and not isinstance(errors[0], Exception):
             raise errors[0]
-        for number in numbers:
-            del self.in_lanes[number]
         if errors:
             assert isinstance(errors[0], Exception)
+            self._empty(numbers)
             if self.checkpoints:
                 self.checkpoints.forget(numbers)
             return [], [Evicted(numbers, errors[0])]
@@ -199,8 +198,15 @@ class FakeBackend:
             results.append(self._told(lane))
         self.trained += numbers
         self.batches += 1
-        self.after_batch(self.batches)
+        try:
+            self.after_batch(self.batches)
+        finally:
+            self._empty(numbers)
         return results, []
+
+    def _empty(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            del self.in_lanes[number]
 
     def _first_batch(self) -> int:
         """Return the group of the batch that ends first: the one that entered first."""

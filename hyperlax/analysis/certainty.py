@@ -18,10 +18,10 @@ _RETURNS = ("peak_performance", "final_performance")
 
 
 def how_certain(record: StudyRecord) -> tuple[list[str], str]:
-    """Return sentences about the winner or the Pareto front, which there has to be, and the shell command that finds out more.
+    """Return sentences on how certain the winner or the Pareto front is, and the shell command that finds out more.
 
-    No sentence for objectives that do not depend on luck; the command is "" where nothing is left to find out, or where the study
-    was made by a command that cannot.
+    The study needs a winner or a front. Objectives that do not depend on luck get no sentence. The command is "" if nothing is
+    left to find out, or if the command that made the study cannot confirm.
     """
     if all(name in _EXACT for name in record.objectives):
         return [], ""
@@ -35,7 +35,7 @@ def how_certain(record: StudyRecord) -> tuple[list[str], str]:
 
 
 def _can_be_confirmed(arguments: Mapping[str, Any]) -> bool:
-    """Return whether they are a search's, from flags or from a file, and not a sweep's or a population's."""
+    """Return whether these arguments, from flags or a file, are those of a search, not of a sweep or a population."""
     return arguments.get("sampling_method") is None and "population_size" not in arguments
 
 
@@ -55,7 +55,7 @@ def _of_luck(record: StudyRecord) -> str:
 
 
 def _of_rivals(record: StudyRecord) -> list[str]:
-    """Name the next best, and count the trials that the spread over seeds does not tell from the best."""
+    """Name the second-best trial, and count the trials that are closer to the best than the spread over seeds."""
     best, *others = ranked(record)
     if not others:
         return []

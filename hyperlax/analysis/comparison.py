@@ -136,7 +136,7 @@ def _curves(studies: Sequence[Compared]) -> go.Figure:
 
 
 def _line(place: int, name: str, where: str, shape: str) -> dict[str, Any]:
-    """Return how the line of a study looks in every plot."""
+    """Return the line style of a study, the same in every plot."""
     return {
         "mode": "lines",
         "name": plain(name),

@@ -19,7 +19,7 @@ _NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
 
 
 def default_path(record: StudyRecord, kind: str) -> str:
-    """Return where an export goes by default: into the working directory, whatever the study's name."""
+    """Return the default path of an export, in the working directory."""
     return f"{cut(_NOT_IN_FILE_NAMES.sub('_', record.study_name), _LONGEST_STEM)}.{EXTENSIONS[kind]}"
 
 

@@ -21,9 +21,9 @@ _FAR = 2.5
 
 
 def _figure(study: StudyData) -> go.Figure:
-    """Draw the first objective over the two most important hyperparameters: trials, and around them what trials nearby reached.
+    """Draw the first objective over the two most important hyperparameters: trials, over a map of the values of trials nearby.
 
-    The areas are a heat map without smoothing, which a browser draws at once.
+    The map is a heat map without smoothing, which a browser draws at once.
     """
     record = study.record
     trials, (leading, direction) = complete_trials(record), next(iter(record.objectives.items()))
@@ -73,7 +73,7 @@ def _points(x: list[float], y: list[float], values: np.ndarray, texts: list[str]
 
 
 def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return float64[cells up, cells across]: the mean of the trials' values, those nearby counting most; nan where none is near.
+    """Return float64[cells up, cells across]: the mean of the trials' values, weighted by nearness; nan if no trial is near.
 
     positions: float64[2, trials], across and up; values: float64[trials]. Normal weights, so the mean lies between the lowest and
     the highest value (Nadaraya, 1964; Watson, 1964); the bandwidth follows Scott's rule (1992) for trials spread evenly over both

@@ -13,7 +13,7 @@ from hyperlax.study.ranking import complete_trials
 
 
 def _figure(study: StudyData) -> go.Figure:
-    """Draw value over trial number, a row per objective."""
+    """Draw values over trial number, a row per objective."""
     record = study.record
     trials = complete_trials(record)
     if not trials:

@@ -11,7 +11,7 @@ from hyperlax.analysis.study_data import StudyData
 
 
 def _figure(study: StudyData) -> go.Figure:
-    """Draw the return and every explored hyperparameter over the intervals that lead to the best at the end, a row each."""
+    """Draw the return and every explored hyperparameter, a row each, over the intervals that lead to the final best."""
     record = study.record
     lineage = record.lineage
     if lineage is None or lineage.final is None:

@@ -15,7 +15,7 @@ _MOST_LABELS = 48
 
 
 def _figure(study: StudyData) -> go.Figure:
-    """Draw a row a lane, a bar a trial from where it entered to its last evaluation there, colored by how it ended."""
+    """Draw a row per lane and a bar per trial, from its entry to its last evaluation there, colored by its state."""
     if study.record.lineage:
         raise NothingToShow("All members train from the first interval to the last; the lineage shows them.")
     found = study.timeline
@@ -75,7 +75,7 @@ def _lane(bar: Bar) -> tuple[int, int, int]:
 
 
 def _name(lane: tuple[int, int, int], several: dict[str, bool]) -> str:
-    """Of a slot only where there are several, of a pool likewise."""
+    """Return the name of a lane. It names the slot and the pool only if there are several."""
     slot, pool, index = lane
     words = [f"slot {slot}"] if several["slot"] else []
     words += [f"pool {pool}"] if several["pool"] else []

@@ -29,10 +29,10 @@ _SIZE, _WIDTH, _ROWS, _STEPS, _UPDATES, _ITERATIONS = 4, 64, 8, 32, 4, 12
 
 
 def lanes_per_slot(slots: list[Any]) -> int | None:
-    """Return the fewest lanes of a program that come within `_SLACK` of the most training per second, all slots busy.
+    """Return the fewest lanes of a program that come within `_SLACK` of the most training per second, with all slots busy.
 
-    Takes about 5 s. The candidates take turns of equal work, and each one's best turn counts. None if other work on the machine
-    disturbed too many turns for a result.
+    This takes about 5 s. The candidates take turns of equal work, and the best turn of each counts. Return None if other work on
+    the machine disturbed too many turns.
     """
     programs = {lanes: _compiled(lanes, slots[0]) for lanes in CANDIDATES}
     seconds: dict[int, list[float]] = {lanes: [] for lanes in CANDIDATES}
@@ -52,7 +52,7 @@ def lanes_per_slot(slots: list[Any]) -> int | None:
 
 
 def choose(seconds: Mapping[int, Sequence[float]]) -> int | None:
-    """Return the fewest lanes within `_SLACK` of the fastest; None if turns were disturbed. seconds: lanes -> its turns."""
+    """Return the fewest lanes within `_SLACK` of the fastest; None if turns were disturbed. seconds: lanes -> those of each turn."""
     if any(statistics.median(turns) > _NOISE * min(turns) for turns in seconds.values()):
         return None
     quickest = min(map(min, seconds.values()))

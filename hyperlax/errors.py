@@ -1,4 +1,4 @@
-"""The ways a command can fail that are not bugs, and the nearest name for one that does not exist."""
+"""The errors of a command that are not bugs, and suggestions for misspelled names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How certain the winner is, in sentences: what is known of it on new seeds, otherwise why its value is probably too good."""
+"""Sentences on how certain the winner is: its result on new seeds if known, else why its value is probably too good."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyperlax.study.record import StudyRecord
 from hyperlax.study.statistics import best_confirmed, in_short
 
 _EXACT = ("num_parameters",)
-"""Objectives without luck."""
+"""Objectives that do not depend on luck."""
 _RETURNS = ("peak_performance", "final_performance")
 """Objectives that `seed_spread` can be compared with."""
 

@@ -1,4 +1,4 @@
-"""Studies side by side on one page: how they are, how fast they got there, what their best learned."""
+"""Studies side by side on one page: their best, their progress, and the learning curves of their best trials."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from hyperlax.study.record import StudyRecord, TrialRecord
 
 EXTENSIONS = {"csv": "csv", "json": "json", "parquet": "parquet", "optuna-journal": "journal.log"}
 _LONGEST_STEM = 200
-"""Bytes of a study's name in that of its export."""
+"""Maximum number of bytes of a study's name in the file name of its export."""
 _NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
 """Characters that some system's file names cannot hold."""
 

@@ -18,7 +18,7 @@ from hyperlax.analysis.plots.base import template
 _LONG_COLUMNS = {"reason": "reason", "which": "reason", "hyperparameter": "long", "searched": "long", "metric": "long"}
 """Header -> class of the columns whose text may wrap."""
 _LONG_LIST = 32
-"""Length from which on a list of numbers is worth sharing between plots."""
+"""Minimum length of a list of numbers that is shared between plots."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Writes what a study found: at the study's root, and as of each super-batch."""
+"""Files with a study's results, at the study's root and in the directory of each super-batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study with what the files of its batches hold: when each lane trained what, and what it cost."""
+"""A study with the contents of its batches' files: the trials of each lane over time, and their cost."""
 
 from __future__ import annotations
 

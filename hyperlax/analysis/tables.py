@@ -1,4 +1,4 @@
-"""What a study found, for other programs: the best trial or Pareto front, `trials.csv`, `confirmation.csv`."""
+"""A study's results for other programs: the best trial or Pareto front, `trials.csv`, `confirmation.csv`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies as text: a line a study, the best trials with their learning curves, one trial whole."""
+"""Studies as text: one line per study, the best trials with their learning curves, all about one trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The backend protocol: where trials train. Plain data goes in and comes out, so that it can cross a process or a network."""
+"""The backend protocol: where trials train. Its inputs and outputs are plain data, so they can cross a process or a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyperlax.space import Distribution
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 SHARED = 0
-"""The group of trials that may share lanes with any others."""
+"""The group of trials that may share a program's lanes with one another."""
 
 
 @dataclass(frozen=True)

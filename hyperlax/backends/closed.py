@@ -1,4 +1,4 @@
-"""Closed batches: the trials of a batch enter together, train on without waiting for anybody, and end together."""
+"""Closed batches: the trials of a batch enter together, train without waiting for decisions, and end together."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Trials in lanes of compiled JAX programs on this machine: what is common to closed batches and to lanes that are refilled.
+"""Trials in lanes of compiled JAX programs on this machine: the common part of closed batches and of refilled lanes.
 
-All that the caller sees happens in its thread. A thread a slot does nothing but train the sessions it is given, and tells the
-caller's thread what they showed, through a queue.
+Everything that the caller sees happens in its own thread. One thread per slot only trains sessions, and sends their results to
+the caller's thread through a queue.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Making a backend for a recipe on an environment: its programs, their lanes and slots, on this machine's devices."""
+"""The backend of a recipe on an environment: its programs, lanes and slots on this machine's devices."""
 
 from __future__ import annotations
 

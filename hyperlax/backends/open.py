@@ -26,7 +26,7 @@ _SUMMED = (
     "steps",
     "lane_segments",
 )
-"""What of a `timing.json` adds up."""
+"""Entries of a `timing.json` that are summed over sessions."""
 
 
 @dataclass(eq=False, kw_only=True)

@@ -1,7 +1,7 @@
-"""How many programs a study gets, of which sizes, and how many lanes each: decided once, before the first trial.
+"""The choice of a study's programs, their sizes and their lanes, made once, before the first trial.
 
-It is decided on a sample of the search space, not on the trials of a super-batch, so that every super-batch finds its programs
-compiled and a study that is resumed runs every trial in the program that an uninterrupted one would have used.
+It depends on a sample of the search space, not on the trials of a super-batch. So every super-batch finds its programs compiled,
+and a resumed study runs every trial in the program that an uninterrupted study would have used.
 """
 
 from __future__ import annotations

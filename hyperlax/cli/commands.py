@@ -16,7 +16,7 @@ from hyperlax.config.option import POSITIONAL, Given, Metavar, OneOf, completed,
 from hyperlax.errors import OptionError, UsageError
 
 STUDIES = ("optuna-hp-search", "run-study", "sweep-hp-samples", "pbt")
-"""The commands whose work is a study on disk; what they print is about it."""
+"""The commands that run a study on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The edge of the `hyperlax` command: its words, its output and its exit status.
 
-The commands are imported inside `main`, so that Ctrl-C is an interrupt while that takes its time, too.
+The commands are imported inside `main`, so that Ctrl-C during these slow imports is an interrupt, too.
 """
 
 from __future__ import annotations

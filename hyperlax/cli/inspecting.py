@@ -14,7 +14,7 @@ from hyperlax.config.option import POSITIONAL, By, Given, Metavar, Range, comple
 from hyperlax.errors import UsageError
 
 CLEAR = "\x1b[H\x1b[2J"
-"""To an empty terminal, from its upper left corner."""
+"""Control codes that clear the terminal and move to its upper left corner."""
 _OF_MLFLOW = ("mlartifacts", "mlruns")
 """Directories in which MLflow keeps copies of a study's files."""
 

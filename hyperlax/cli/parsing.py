@@ -1,5 +1,4 @@
-"""From the words of a command line to the options that they give. tyro reads the words and writes the help; what cannot be read
-is one sentence."""
+"""The parser of command lines. tyro reads the words and writes the help; each error is a single sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained agent at work: evaluated over many episodes, and filmed in one where Gymnasium can draw its environment."""
+"""Evaluation of a trained agent over many episodes, and a film of one if Gymnasium can draw its environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hyperlax.errors import UsageError
 from hyperlax.files import replacing
 
 _FRAMES_A_SECOND = 25
-"""At most; browsers show no film faster than 50, and half of them are enough."""
+"""Maximum frames per second. Browsers show at most 50, and half of that is enough."""
 
 
 def evaluate_agent(agent: Agent, environment: Environment, episodes: int, seed: int) -> Evaluation:

@@ -1,4 +1,4 @@
-"""What the engine asks of whoever knows what is trained."""
+"""The interfaces of the engine to algorithms and training tasks."""
 
 from __future__ import annotations
 

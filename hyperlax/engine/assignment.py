@@ -1,4 +1,4 @@
-"""A trial in a lane: what it has shown there, and when it was there. Numpy only."""
+"""A trial in a lane: its results there, and when it was there. Numpy only."""
 
 from __future__ import annotations
 

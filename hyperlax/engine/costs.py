@@ -28,10 +28,10 @@ FILE = "costs.json"
 _LAYOUT = "devices 1"
 _KEPT = 40
 LARGEST = 1e18
-"""Above any number of steps, multiplications or seconds that a batch can have had."""
+"""Upper bound of plausible steps, multiplications and seconds of a batch."""
 _GUESSES = {"cpu": (1e-3, 2e-6, 1e-10), "other": (5e-3, 1e-9, 1e-12)}
-"""latency, seconds per step, seconds per multiplication, where nothing was measured: `cpu` as two cores of a server ran PPO,
-`other` is not measured at all."""
+"""Guesses before any measurement: latency, seconds per step, seconds per multiplication. `cpu` was measured with PPO on two cores
+of a server, `other` is not measured at all."""
 _GUESSED_COMPILE, _GUESSED_LOAD, _GUESSED_EPISODE = 15.0, 1.0, 1e-4
 _TRUST = 0.01
 """Weight of a guess against one measurement."""

@@ -21,7 +21,7 @@ class Stream(NamedTuple):
 SEARCH = Stream(0, 1)
 CONFIRMATION = Stream(2, 3)
 _CONTINUATION = 4
-"""Of training that continues from a copy of another trial's state."""
+"""Marks keys of training that continues from a copy of another trial's state."""
 
 
 def pin_generator() -> None:

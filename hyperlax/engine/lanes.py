@@ -22,8 +22,8 @@ from jax import Array
 from hyperlax.engine.algorithm import Algorithm
 
 QUICK_COMPILE: Any = {"xla_backend_optimization_level": 1}
-"""For what runs once or seldom. LLVM unrolls the many small loops of random draws at its default level: `start` of PPO then
-takes several times as long to compile and runs no faster."""
+"""Compiler options for verbs that run rarely. At its default level, LLVM unrolls the many small loops of random draws: `start` of
+PPO then takes several times as long to compile and runs no faster."""
 
 
 class Compilation(NamedTuple):

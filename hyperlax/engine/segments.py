@@ -1,4 +1,4 @@
-"""When a session evaluates, and what its parts cost."""
+"""The segments between a session's evaluations, and the cost of its parts."""
 
 from __future__ import annotations
 

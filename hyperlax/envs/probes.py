@@ -93,7 +93,7 @@ def _observation_action_reward_discrete() -> _Probe:
 
 
 def _observation_action_reward_continuous() -> _Probe:
-    """Probe the same for continuous actions. One step; o is -1 or 1; reward -(a - 1 - o)^2, a in [-1, 3]. Right: a = 1 + o, value 0."""
+    """Probe the same, continuous. One step; o is -1 or 1; reward -(a - 1 - o)^2, a in [-1, 3]. Right: a = 1 + o, value 0."""
     return _Probe(
         -7.0 / 3.0, 0.0, lambda state, action: -((action - 1.0 - state.sign) ** 2),
         observe=lambda state: state.sign, bounds=_ASYMMETRIC,

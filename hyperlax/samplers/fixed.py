@@ -35,7 +35,7 @@ from hyperlax.space import (
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _MOST_LISTED = 16
-"""Different whole numbers up to which a column's values are choices: each may need a program of its own."""
+"""Maximum number of different integers for which a column becomes a list of choices, each of which may need its own program."""
 _ORDERS_OF_MAGNITUDE = 100
 """Ratio of the largest to the smallest value from which a column of positive numbers is logarithmic."""
 

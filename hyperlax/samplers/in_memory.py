@@ -1,4 +1,4 @@
-"""The study in memory in which a sampler is asked, instead of the one in SQLite."""
+"""The in-memory study in which a sampler is asked for trials, instead of the one in SQLite."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from hyperlax.samplers.registry import SAMPLERS
 log = logging.getLogger(__name__)
 
 REPEATS = 100
-"""How many repeated configurations in a row before one is drawn at random."""
+"""Number of repeated configurations in a row after which one is drawn at random."""
 
 _OF_THIS_ASK = ("tpe:", "gp:", "cma:optimizer", "fixed_params", "search_space")
 """System attributes of a trial that only its sampler needs, in memory."""

@@ -1,4 +1,4 @@
-"""A Sobol sequence whose points are numbered as the trials are."""
+"""A Sobol sequence with one point per trial number."""
 
 from __future__ import annotations
 

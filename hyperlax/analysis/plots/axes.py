@@ -1,4 +1,4 @@
-"""A searched hyperparameter as a plot axis: where a value lies, and what the ticks say."""
+"""A searched hyperparameter as a plot axis: positions of values, and ticks."""
 
 from __future__ import annotations
 

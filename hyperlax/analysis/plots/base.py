@@ -1,4 +1,4 @@
-"""A plot as a row of the registry, and what the plots share: style, axis titles, texts on hover."""
+"""A plot as a row of the registry, and the plots' common style, axis titles and hover texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the best of the search hold on seeds that it never saw."""
+"""The best configurations of a search on seeds that it never saw."""
 
 from __future__ import annotations
 

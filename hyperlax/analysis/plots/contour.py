@@ -15,9 +15,9 @@ from hyperlax.study.ranking import complete_trials
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 
 _CELLS = 40
-"""Along an axis of numbers; along one of choices each choice is a cell."""
+"""Number of cells along a numeric axis; on an axis of choices, each choice is a cell."""
 _FAR = 2.5
-"""Bandwidths from the nearest trial at which a cell stays empty."""
+"""Distance to the nearest trial, in bandwidths, beyond which a cell stays empty."""
 
 
 def _figure(study: StudyData) -> go.Figure:

@@ -1,4 +1,4 @@
-"""What each lane trained when."""
+"""The trials of each lane over time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hyperlax.analysis.study_data import Bar, StudyData, Timeline
 
 _COLORS = {"COMPLETE": POINT, "PRUNED": MUTED, "FAIL": ACCENT}
 _MOST_WITH_NUMBERS = 120
-"""Bars up to which each shows the number of its trial; of more they would be too narrow."""
+"""Maximum number of bars that show their trial's number; more bars would be too narrow."""
 _MOST_LABELS = 48
 
 

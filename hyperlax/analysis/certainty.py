@@ -30,7 +30,7 @@ def how_certain(record: StudyRecord) -> tuple[list[str], str]:
     sentences = [_of_luck(record), *(_of_rivals(record) if len(record.objectives) == 1 else [])]
     if not _can_be_confirmed(record.arguments):
         return sentences, ""
-    sentences.append("How good it is on seeds that the search never saw is not known. This finds out:")
+    sentences.append("Its performance on new seeds is not known. This finds out:")
     return sentences, shell_command("optuna-hp-search", "--resume-from", record.directory, "--confirm-top", 3)
 
 
@@ -68,7 +68,7 @@ def _of_rivals(record: StudyRecord) -> list[str]:
     if record.arguments["num_seeds"] > 1 and name in _RETURNS and spread is not None:
         close = sum(abs(best.values[name] - trial.values[name]) <= spread for trial in others)
         sentences.append(
-            f"The final performance of its seeds has a standard deviation of {format_number(spread)}; trials that came as close "
-            f"to it as that: {close} of {len(others)}."
+            f"The final performance of its seeds has a standard deviation of {format_number(spread)}. Other trials within that "
+            f"distance of the best: {close} of {len(others)}."
         )
     return sentences

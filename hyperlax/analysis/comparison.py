@@ -47,7 +47,7 @@ def comparison(studies: Sequence[Compared]) -> str:
     drawings = [
         _drawing(
             "Best so far",
-            "The best value of the trials until then. A study that rises early found its settings early.",
+            "The best value up to each trial. A study that rises early found good hyperparameters early.",
             _history(studies, leading, direction),
         ),
         _drawing(

@@ -62,7 +62,7 @@ def _given(command: str, kind: type, words: Sequence[str]) -> Given:
         word, flags = unknown[0], [option.flag for option in options.values()]
         if word.startswith("-"):
             raise UsageError(f"{command} has no option {word}. {did_you_mean(word, flags)}{see}")
-        raise UsageError(f"nothing takes {word}. {see}")
+        raise UsageError(f"unexpected argument {word}. {see}")
     return {
         name: option.read_words(typed)
         for name, option in options.items()

@@ -120,7 +120,7 @@ class OptunaSampler:
                   if self.space.identity(new.params) != self.space.identity(trial.params)]  # fmt: skip
         if others:
             log.warning(
-                "Trials %s have other parameters than the sampler suggests now. The study continues with those that it has.",
+                "Trials %s have other parameters than the sampler suggests now. The study continues with the recorded ones.",
                 ", ".join(map(str, others)),
             )
             self._seen = {self.space.identity(trial.params) for trial in history}

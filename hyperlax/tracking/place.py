@@ -116,7 +116,7 @@ def _found_uri(given: str | None, kept: _Kept | None) -> str:
     if given is not None:
         if _secrets(given):
             raise UsageError(
-                f"--tracking-uri holds a password, which would be kept. Set {VARIABLE} instead, which is not."
+                f"--tracking-uri holds a password, which would be stored. Set {VARIABLE} instead, which is not stored."
             )
         return _checked(given, "--tracking-uri")
     if os.environ.get(VARIABLE):
@@ -124,7 +124,9 @@ def _found_uri(given: str | None, kept: _Kept | None) -> str:
     if kept is None:
         return _address_of(Path("mlflow.db").absolute())
     if kept.uri is None:
-        raise UsageError(f"the address of this study's MLflow holds a password and was not kept. Set {VARIABLE} again.")
+        raise UsageError(
+            f"the address of this study's MLflow holds a password and was not stored. Set {VARIABLE} again."
+        )
     return kept.uri
 
 

@@ -119,7 +119,7 @@ def _axis(axis: Coordinate) -> dict[str, Any]:
 PLOT = Plot(
     "contour",
     "The two most important hyperparameters",
-    "Each point is a COMPLETE trial. The areas around them are a weighted mean of the trials nearby, an estimate; where no "
-    "trial is near they are empty. Hover for a trial's hyperparameters.",
+    "Each point is a COMPLETE trial. The map behind the points is an estimate, a weighted mean of nearby trials. It is empty "
+    "where no trial is near. Hover for a trial's hyperparameters.",
     _figure,
 )

@@ -58,6 +58,6 @@ def _figure(study: StudyData) -> go.Figure:
 PLOT = Plot(
     "optimization_history",
     "Optimization history",
-    "Each COMPLETE trial's value, and the best value found up to it.",
+    "Each COMPLETE trial's value, and the best value so far.",
     _figure,
 )

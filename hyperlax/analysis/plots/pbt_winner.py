@@ -48,7 +48,7 @@ def _figure(study: StudyData) -> go.Figure:
 PLOT = Plot(
     "pbt_winner",
     "The schedule that won",
-    "What the best member at the end, and those it descends from, trained with in each interval.",
+    "The return and the hyperparameters of the final best member and its ancestors in each interval.",
     _figure,
     applies=lambda record: record.lineage is not None,
     otherwise="is not a population.",

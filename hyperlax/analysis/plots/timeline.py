@@ -21,7 +21,7 @@ def _figure(study: StudyData) -> go.Figure:
     found = study.timeline
     if not found.bars:
         raise NothingToShow(
-            "No batch says when its trials trained: the times were not noted when it was trained, or its file is gone."
+            "No batch says when its trials trained: the times were not recorded, or the files are missing."
         )
     lanes = sorted({_lane(bar) for bar in found.bars})
     place = {lane: index for index, lane in enumerate(lanes)}
@@ -100,8 +100,8 @@ def _axis_title(found: Timeline) -> str:
 PLOT = Plot(
     "timeline",
     "Timeline of lanes",
-    "A row a lane of the compiled programs; a bar a trial in it, until its last evaluation there. Where a row is empty, its "
-    "lane waited: for a program, for other lanes or for trials. Dotted: another process continued.",
+    "Each row is a lane of a compiled program. Each bar is a trial there, until its last evaluation. Where a row is empty, its "
+    "lane waited for a program, for other lanes or for trials. Dotted line: another process continued.",
     _figure,
     min_width=680,
 )

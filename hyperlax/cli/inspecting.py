@@ -57,7 +57,7 @@ class ReportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """Put studies side by side on one page: their best, confirmed on new seeds where that is known, and their curves."""
+    """Put studies side by side on one page: their best, with the confirmation on new seeds if there is one, and their curves."""
 
     directories: Annotated[tuple[str, ...], "The studies' directories.", POSITIONAL, Metavar("DIR DIR [DIR ...]")]
     output: Annotated[str, "The page.", Metavar("FILE")] = "comparison.html"

@@ -1,8 +1,8 @@
-"""The lanes of one program as a session: trials enter, train segment by segment, are copied, and leave.
+"""A session over the lanes of one program: trials enter, train segment by segment, are copied, and leave.
 
-All lanes share the session's clock of iterations, each trial has its own: it is evaluated when its own schedule says so. A segment
-of the session ends where one of a trial that entered at its start would end. Where the iterations of a trial do not divide by its
-segments, a trial that entered later is due there or one iteration before, so a session evaluates at most twice a segment.
+All lanes share the session's count of iterations. Each trial has its own count, and is evaluated by its own schedule. A segment of
+the session ends with the segment of a trial that entered at its start. If a trial's iterations do not divide by its segments, one
+that entered later may be due one iteration earlier, so a session evaluates at most twice per segment.
 """
 
 from __future__ import annotations

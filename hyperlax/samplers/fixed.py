@@ -140,7 +140,7 @@ def _check_room(recipe: Recipe, space: SearchSpace, count: int, method: str) -> 
 
 
 def _space_of(recipe: Recipe, rows: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
-    """Return a distribution for each field that differs from the recipe in any row, in the recipe's order where that has one."""
+    """Return a distribution for each field that differs from the recipe in any row, ordered as in the recipe if possible."""
     base, known = dotted(recipe.config.algorithm), fields_of(recipe.config.algorithm)
     values = [dotted(row) for row in rows]
     columns = {name: [row[name] for row in values] for name in dict.fromkeys((*recipe.space, *known))}

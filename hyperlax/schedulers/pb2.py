@@ -116,7 +116,7 @@ def _with_time(times: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _place(distribution: Distribution, value: float) -> float:
-    """Return the place of a value in its domain, from 0 to 1, by its logarithm where that is uniform."""
+    """Return the place of a value in its domain, from 0 to 1; of its logarithm if that is uniform."""
     assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
     if distribution.logarithmic:

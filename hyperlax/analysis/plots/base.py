@@ -51,7 +51,7 @@ class Plot:
     Args:
       name: Name of its file, without `.html`.
       title: Heading.
-      caption: How to read it. {aggregate} stands for how the returns of a trial's seeds are combined.
+      caption: How to read it. {aggregate} is replaced by the name of the aggregate over a trial's seeds.
       figure: Draws it. Raises NothingToShow if data is missing.
       applies: Whether a study has such a plot at all.
       otherwise: Reason to show for a study to which it does not apply.

@@ -1,4 +1,4 @@
-"""The ways a command can fail that are not bugs, and the nearest name for one that does not exist."""
+"""The errors of a command that are not bugs, and suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def flag(name: str) -> str:
 
 
 class SpelledError(UsageError):
-    """An error about things that have other names elsewhere, such as options and distributions.
+    """An error about things that are named differently in different places, such as options and distributions.
 
     Args:
-      spell: Gives the names for the error as text; `told` takes others.
+      spell: Spells the names when the error is converted to text; `told` takes another spelling.
       problem: What was found and what would work. {name} stands for such a name, {0}, {1}, ... for `values`.
     """
 
@@ -41,12 +41,12 @@ class SpelledError(UsageError):
         super().__init__(self.told(spell))
 
     def told(self, spell: Callable[[str], str]) -> str:
-        """Return the message with every name spelled so."""
+        """Return the message with every name spelled by `spell`."""
         return Formatter().vformat(self._problem, self._values, _Spelled(spell))
 
 
 class OptionError(SpelledError):
-    """A value of an option that cannot run. As text it speaks of flags; `told` speaks as the place does where it was given."""
+    """An invalid value of an option. Its text names flags; `told` uses the names of the place where the value was given."""
 
     def __init__(self, option: str, problem: str, *values: object):
         self.option = option
@@ -54,7 +54,7 @@ class OptionError(SpelledError):
 
     @property
     def mentioned(self) -> list[str]:
-        """The options that the message is about: `option`, then the others that it names, in its order."""
+        """Options that the message is about: `option`, then the others in the order of the message."""
         names = [name for _, name, _, _ in Formatter().parse(self._problem) if name and not name.isdecimal()]
         return list(dict.fromkeys((self.option, *names)))
 
@@ -69,11 +69,11 @@ class _Spelled(dict[str, str]):
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the known name that is most like this one, or None if none is close."""
+    """Return the known name that is most similar to this one; None if none is close."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> str:
-    """Return the sentence that proposes the nearest names, with a space after it, or "" if none is close."""
+    """Return a sentence that proposes the nearest names, followed by a space; "" if none is close."""
     near = difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
     return f"Did you mean {' or '.join(f'`{match}`' for match in near)}? " if near else ""

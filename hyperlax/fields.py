@@ -41,7 +41,7 @@ class Field:
     rule: Rule | None
 
     def problem(self, value: Any) -> str | None:
-        """Return why a value is not legal, as `needs ..., got ...`; None if it is legal."""
+        """Return the reason why a value is not legal, as `needs ..., got ...`; None if it is legal."""
         if self._accepts(value):
             return None
         if self.type == "float" and isinstance(value, float) and 0 < abs(value) < SMALLEST_FLOAT:
@@ -111,8 +111,10 @@ def fields_of(config: AlgorithmConfig) -> dict[str, Field]:
 def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> AlgorithmConfig:
     """Return the configuration with these values set.
 
-    An int given to a float field is converted; nothing else is. UsageError, beginning with `where`, for an unknown name, a value
-    that its field does not accept, and values that do not fit together.
+    An int given to a float field is converted; nothing else is.
+
+    Raises:
+      UsageError: A name is unknown, a field does not accept its value, or values do not fit together. Begins with `where`.
     """
     known = fields_of(config)
     for name, value in values.items():
@@ -126,7 +128,7 @@ def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> Alg
 
 
 def filled(config: AlgorithmConfig, values: Mapping[str, Any]) -> AlgorithmConfig:
-    """Return the configuration with these values set, legal or not."""
+    """Return the configuration with these values set, without checks."""
     known = fields_of(config)
     for name, value in values.items():
         config = _set(config, name.split(".")[1:], known[name].convert(value))
@@ -134,7 +136,7 @@ def filled(config: AlgorithmConfig, values: Mapping[str, Any]) -> AlgorithmConfi
 
 
 def check_name(name: str, known: Iterable[str], where: str) -> None:
-    """Refuse an unknown name, and suggest the nearest known one."""
+    """Raise UsageError for an unknown name, and suggest the nearest known one."""
     known = list(known)
     if name in known:
         return
@@ -146,7 +148,7 @@ def check_name(name: str, known: Iterable[str], where: str) -> None:
 def check_distribution(
     name: str, field: Field, distribution: Distribution, where: str, write: Callable[[Distribution], str] | None = None
 ) -> None:
-    """Refuse a distribution that can produce a value which its field does not accept. write: shows it, by default as a recipe."""
+    """Raise for a distribution with a value that its field does not accept. write: formats it, by default as in a recipe."""
     write = write or written
     if isinstance(distribution, Categorical):
         produced = list(distribution.values)
@@ -163,9 +165,9 @@ def check_distribution(
 
 
 def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], where: str) -> None:
-    """Refuse values that are legal alone but not together, for any combination that the space can produce.
+    """Raise TogetherError if any combination of the space has values that are legal alone but not together.
 
-    The steps of a rollout, total_num_envs * rollout_length, must divide into num_minibatches, where the algorithm has those.
+    If the algorithm has num_minibatches, they must divide the steps of a rollout, total_num_envs * rollout_length.
     """
     names = [f"{PREFIX}.hyperparam.{name}" for name in ("total_num_envs", "rollout_length", "num_minibatches")]
     values = dotted(config)
@@ -214,7 +216,7 @@ def candidates(fixed: int, distribution: Distribution | None) -> Iterable[int]:
 
 
 def _residues(values: Iterable[int], modulus: int) -> list[int]:
-    """Return values with the same remainders as the given ones: enough to test divisibility."""
+    """Return values with the same remainders as the given ones, which suffice to test divisibility."""
     if isinstance(values, range):
         return list(values[:modulus])
     return list({value % modulus: value for value in values}.values())
@@ -239,7 +241,7 @@ def _set(node: Any, path: list[str], value: Any) -> Any:
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    """Return the known name most like this one, which may lack its prefix."""
+    """Return the known name most similar to this one, which may lack its prefix."""
     last = name.rsplit(".", 1)[-1]
     same = [candidate for candidate in known if candidate.rsplit(".", 1)[-1] == last]
     if same:

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def non_dominated(points: np.ndarray) -> np.ndarray:
-    """Return bool[n] of float64[n, objectives]: whether no other point is as good everywhere and better somewhere.
+    """Return bool[n] for float64[n, objectives]: whether no other point is at least as good everywhere and better somewhere.
 
     >>> non_dominated(np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]])).tolist()
     [True, True, False]
@@ -16,7 +16,7 @@ def non_dominated(points: np.ndarray) -> np.ndarray:
 
 
 def non_dominated_ranks(points: np.ndarray) -> np.ndarray:
-    """Return int[n] of float64[n, objectives]: 0 for the front, 1 for the front of the others, and so on."""
+    """Return int[n] for float64[n, objectives]: 0 for the front, 1 for the front of the others, and so on."""
     as_good = np.all(points[:, None, :] >= points[None, :, :], axis=2)
     dominates = as_good & ~as_good.T
     ranks = np.full(len(points), -1)
@@ -28,7 +28,7 @@ def non_dominated_ranks(points: np.ndarray) -> np.ndarray:
 
 
 def crowding_distances(front: np.ndarray) -> np.ndarray:
-    """Return float64[n] of float64[n, objectives]: how far apart a point's neighbours are, summed over objectives; inf at the ends.
+    """Return float64[n] for float64[n, objectives]: the distance between a point's neighbours, summed over objectives; inf at ends.
 
     Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002.
     """

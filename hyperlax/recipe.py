@@ -44,7 +44,7 @@ _COUNTER = itertools.count()
 
 @dataclass(frozen=True)
 class RunLength:
-    """The length of a training: environment steps of one seed, number of evaluations, and episodes of each."""
+    """The length of a training run: environment steps of one seed, number of evaluations, and episodes of each."""
 
     total_timesteps: int
     num_evaluations: int
@@ -72,7 +72,7 @@ class ExperimentConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that was read and checked: every name of `space` is a field, every value it can produce is legal.
+    """A checked recipe: every name of `space` is a field, and every value that it can produce is legal.
 
     changes: how `space` differs from the recipe's file; see `searching`.
     """
@@ -87,7 +87,8 @@ class Recipe:
 def load(name_or_path: str) -> Recipe:
     """Read and check `recipes/NAME.py` of the working directory, else the shipped one; or a path that ends in `.py`.
 
-    UsageError, which names file and field, for anything in it that cannot be run.
+    Raises:
+      UsageError: Something in it cannot run. Names file and field.
     """
     path = _find(name_or_path)
     where = _shown(path)
@@ -100,9 +101,10 @@ def load(name_or_path: str) -> Recipe:
 
 
 def searching(recipe: Recipe, changes: Changes, where: str) -> Recipe:
-    """Return the recipe with another search space. What the recipe says itself does not count as a change.
+    """Return the recipe with another search space. Entries equal to the recipe's own do not count as changes.
 
-    UsageError, beginning with `where`, for an unknown name, and for values that its field does not accept, alone or together.
+    Raises:
+      UsageError: A name is unknown, or fields do not accept values, alone or together. Begins with `where`.
     """
     known, space = fields_of(recipe.config.algorithm), dict(recipe.space)
     real: dict[str, Distribution | None] = {}
@@ -127,12 +129,12 @@ def available() -> list[str]:
 
 
 def _written(distribution: Distribution | None) -> str | None:
-    """Return a distribution as text, in which 1 and True differ."""
+    """Return a distribution as text that tells 1 from True."""
     return None if distribution is None else json.dumps(distribution.to_json())
 
 
 def _folders() -> list[Path]:
-    """Return where names are looked up; the first match wins. A wheel carries the shipped recipes inside the package."""
+    """Return the folders in which names are looked up; the first match wins. A wheel has the shipped recipes in the package."""
     installed = _PACKAGE / "shipped" / "recipes"
     return [Path("recipes"), installed if installed.is_dir() else _PACKAGE.parent / "recipes"]
 
@@ -201,7 +203,7 @@ def _checked_config(config: Any, where: str) -> ExperimentConfig:
 
 
 def _check_shape(node: Any, pattern: Any, name: str, where: str) -> None:
-    """Refuse a part of the configuration that is not of its class, such as a tuple where a Torso belongs."""
+    """Raise UsageError for a part of the configuration that has the wrong class, such as a tuple instead of a Torso."""
     for f in fields(pattern):
         part, wanted = getattr(node, f.name), getattr(pattern, f.name)
         if not is_dataclass(wanted):

@@ -23,7 +23,7 @@ _IN_RECIPE = {
 
 
 def in_recipe(name: str) -> str:
-    """Return how a recipe spells what a `DistributionError` names; `Kind()` is a call of it."""
+    """Return a recipe's spelling of a name in a `DistributionError`; `Kind()` stands for a call."""
     if name in _IN_RECIPE:
         return _IN_RECIPE[name]
     kind, is_call, _ = name.partition("()")
@@ -32,7 +32,7 @@ def in_recipe(name: str) -> str:
 
 
 class DistributionError(SpelledError):
-    """A distribution that cannot be. As text it speaks as a recipe does."""
+    """An invalid distribution. Its text uses the spelling of a recipe."""
 
     def __init__(self, problem: str, *values: object):
         super().__init__(in_recipe, problem, *values)
@@ -47,7 +47,7 @@ class Distribution:
         raise NotImplementedError
 
     def size(self) -> int | None:
-        """Return the number of values, None if there are infinitely many."""
+        """Return the number of values; None if there are infinitely many."""
         raise NotImplementedError
 
     def is_finite(self) -> bool:
@@ -222,7 +222,7 @@ class Categorical(Distribution):
         return True
 
     def place(self, value: Any) -> int:
-        """Return the index of a value among the choices; ValueError if it is not one of them."""
+        """Return the index of a value among the choices. Raise ValueError if it is not one of them."""
         return [_identity(choice) for choice in self.values].index(_identity(value))
 
     def size(self) -> int | None:
@@ -239,7 +239,7 @@ DISTRIBUTIONS: dict[str, type[Distribution]] = {
 
 
 def from_json(text: dict[str, Any]) -> Distribution:
-    """Return the distribution that `to_json` wrote. UsageError if it is not one."""
+    """Return the distribution that `to_json` wrote. Raise UsageError for anything else."""
     arguments = dict(text)
     kind = arguments.pop("type", None)
     if kind not in DISTRIBUTIONS:

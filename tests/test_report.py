@@ -108,7 +108,7 @@ def test_the_spread_over_seeds_says_how_many_others_are_as_close(tmp_path):
     best = record.trials[2]
     record.trials[2] = replace(best, metrics={**best.metrics, "seed_spread": 1.5})
     assert "best of 4 trials on 3 seeds." in words(record)
-    assert "standard deviation of 1.5; trials that came as close to it as that: 1 of 3." in words(record)
+    assert "standard deviation of 1.5. Other trials within that distance of the best: 1 of 3." in words(record)
 
 
 def test_a_confirmed_winner_is_said_to_be_what_new_seeds_say(tmp_path):
@@ -158,7 +158,7 @@ def test_what_no_batch_knows_of_the_cost_is_left_empty(tmp_path):
     section, page = cost_of(tmp_path), (tmp_path / "report.html").read_text()
     for empty in ("training (s)", "compiling (s)", "evaluating (s)", "environment steps per second of training"):
         assert f"<td>{empty}</td><td></td>" in re.sub(r"<td[^>]*>", "<td>", section)
-    assert "18.75" in section and "without 3 batches that broke" in section
+    assert "18.75" in section and "without 3 batches that failed" in section
     tiles = page.partition('<div class="tiles">')[2].partition("<section>")[0]
     assert "training second" not in tiles and "environment steps" not in tiles
     cost = StudyData(record).cost
@@ -169,7 +169,7 @@ def test_what_some_batches_know_of_the_cost_is_summed_without_the_others(tmp_pat
     record = study(tmp_path, np.arange(9.0))
     break_batches(record, 1)
     write_study_pages(record)
-    assert "without 1 batch that broke" in cost_of(tmp_path)
+    assert "without 1 batch that failed" in cost_of(tmp_path)
     cost = StudyData(record).cost
     assert (cost.steps, cost.train_seconds, cost.steps_per_train_second, cost.broken) == (480000, 4.0, 120000.0, 1)
 

@@ -104,9 +104,9 @@ def test_a_password_is_not_kept(installed, monkeypatch, uri, shown):
     assert place.hidden(f"API request to {uri} failed") == f"API request to {shown} failed"
     assert at(installed, track=None, is_new=False) == place
     monkeypatch.delenv(places.VARIABLE)
-    with pytest.raises(UsageError, match="was not kept. Set MLFLOW_TRACKING_URI again"):
+    with pytest.raises(UsageError, match="was not stored. Set MLFLOW_TRACKING_URI again"):
         at(installed, track=None, is_new=False)
-    with pytest.raises(UsageError, match="--tracking-uri holds a password, which would be kept") as refused:
+    with pytest.raises(UsageError, match="--tracking-uri holds a password, which would be stored") as refused:
         at(installed, uri=uri)
     assert "secret" not in str(refused.value)
 

@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
 
 
 def _all_finite(tree: Any) -> Array:
-    """Return bool[], whether every number in the tree's floating-point leaves is finite."""
+    """Return bool[]: whether every number in the tree's floating-point leaves is finite."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 

@@ -36,6 +36,6 @@ def observe(statistics: ObservationStatistics, batch: Array) -> ObservationStati
 
 
 def normalize(statistics: ObservationStatistics, observation: Array, enabled: Array | bool) -> Array:
-    """Standardize `[..., obs]`, cut at ten standard deviations; unchanged where not `enabled`."""
+    """Standardize `[..., obs]`, clipped at ten standard deviations. Lanes that are not `enabled` are unchanged."""
     standardized = (observation - statistics.mean) / jnp.sqrt(statistics.variance + EPSILON)
     return jnp.where(enabled, jnp.clip(standardized, -CLIP, CLIP), observation)

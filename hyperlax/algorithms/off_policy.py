@@ -71,7 +71,7 @@ def begin(shape: OffPolicyShape, key: Array, reset_key: Array, learner: Any, act
 
 
 def reset(old: State, fresh: State) -> State:
-    """Return the state of a lane that a new trial takes over. The old rows stay where they are, out of its reach."""
+    """Return the state of a lane that a new trial takes over. Old rows stay in the buffer, but are never sampled."""
     return fresh._replace(replay=Replay(old.replay.rows, fresh.replay.size))
 
 

@@ -24,8 +24,8 @@ _STRUCTURAL = ("total_num_envs", "rollout_length", "epochs", "num_minibatches", 
 class Structure:
     """The parts of one or several trials that decide how large a program has to be.
 
-    torsos: network name -> the torsos asked for, without repetition. minibatches, batch_sizes: the numbers asked for, empty
-    where the algorithm has none.
+    torsos: network name -> the torsos needed, without repetition. minibatches, batch_sizes: the numbers needed, empty if the
+    algorithm has none.
     """
 
     torsos: tuple[tuple[str, frozenset[Torso]], ...]
@@ -75,7 +75,7 @@ class Padding:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
+        """Return the padding as JSON, for `from_json`."""
         return {
             "networks": {
                 name: {"widths": shape.widths, "activations": shape.activations, "layer_norms": shape.layer_norms}
@@ -118,7 +118,7 @@ def structure_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution])
 
 
 def sample_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution], size: int) -> list[AlgorithmConfig]:
-    """Return configurations that differ in what decides a program's sizes and cost, sampled as by random search.
+    """Return configurations that differ in the fields that decide a program's sizes and cost, sampled as by random search.
 
     They are the same in every process: a study's programs follow from them.
     """

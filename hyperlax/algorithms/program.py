@@ -27,9 +27,9 @@ from hyperlax.trial import Trial
 class AlgorithmTask:
     """The training task of one recipe on one environment with one budget, the same for all trials of a study.
 
-    A trial runs in the cheapest program that it fits into; one that fits into none, in a program of its exact size. Trials with the
-    same static hyperparameters and padding share a program, in every super-batch. Replay rings are as long as the longest of the
-    space in every program.
+    A trial runs in the cheapest program that it fits into. A trial that fits into none runs in a program of its exact size. Trials
+    with the same static hyperparameters and padding share a program, in every super-batch. In every program, replay rings are as
+    long as the longest of the space.
 
     Args:
       base: The recipe's own configuration.
@@ -118,7 +118,7 @@ def _policy_torso(config: AlgorithmConfig) -> Torso:
 def _policy(config: AlgorithmConfig, environment: Environment, params: PolicyParams) -> Policy:
     """Return the policy in a lane's padded arrays, numpy [seeds, ...], without their dead entries.
 
-    It acts greedily or by the mean, as in an evaluation, without the random actions that some algorithms take there.
+    It acts greedily or by the mean, as in an evaluation, but without the random actions that some algorithms take there.
     """
     torso, parameters = _policy_torso(config), params.network["params"]
     arrays: dict[str, np.ndarray] = {}

@@ -41,7 +41,7 @@ def empty(ring: int, observation_size: int, action_size: int) -> Replay:
 
 
 def pack(transition: Transition) -> Array:
-    """Return transitions [n, ...] as rows, float32[n, row]."""
+    """Pack transitions [n, ...] into rows, float32[n, row]."""
     observation, action, reward, continues, next_observation = transition
     return jnp.concatenate([observation, action, reward[:, None], continues[:, None], next_observation], axis=1)
 

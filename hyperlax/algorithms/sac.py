@@ -55,7 +55,7 @@ def soft_target(
 
 
 def critic_loss(q: Array, target: Array, size: Array | int) -> Array:
-    """Return the twins' sum of mean 1/2 (Q - target)^2 (eq. 5): q [2, rows], target [rows], of which the first B = size count."""
+    """Return the sum over twins of mean 1/2 (Q - target)^2 (eq. 5): q [2, rows], target [rows]; the first B = size rows count."""
     return 0.5 * jnp.sum(batch_mean((q - target) ** 2, size))
 
 

@@ -1,1 +1,1 @@
-"""Reads a study and shows what it found: best trials, tables, plots, pages, text. The only importer of plotly and jinja2."""
+"""Results of a study: best trials, tables, plots, pages, text. The only importer of plotly and jinja2."""

@@ -1,4 +1,4 @@
-"""How certain the winner is, in sentences: what is known of it on new seeds, otherwise why its value is probably too good."""
+"""Sentences on how certain the winner is: its result on new seeds if known, else why its value is probably too good."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from hyperlax.study.record import StudyRecord
 from hyperlax.study.statistics import best_confirmed, in_short
 
 _EXACT = ("num_parameters",)
-"""Objectives without luck."""
+"""Objectives that do not depend on luck."""
 _RETURNS = ("peak_performance", "final_performance")
 """Objectives that `seed_spread` can be compared with."""
 
 
 def how_certain(record: StudyRecord) -> tuple[list[str], str]:
-    """Return sentences about the winner or the Pareto front, which there has to be, and the shell command that finds out more.
+    """Return sentences on how certain the winner or the Pareto front is, and the shell command that finds out more.
 
-    No sentence for objectives that do not depend on luck; the command is "" where nothing is left to find out, or where the study
-    was made by a command that cannot.
+    The study needs a winner or a front. Objectives that do not depend on luck get no sentence. The command is "" if nothing is
+    left to find out, or if the command that made the study cannot confirm.
     """
     if all(name in _EXACT for name in record.objectives):
         return [], ""
@@ -30,12 +30,12 @@ def how_certain(record: StudyRecord) -> tuple[list[str], str]:
     sentences = [_of_luck(record), *(_of_rivals(record) if len(record.objectives) == 1 else [])]
     if not _can_be_confirmed(record.arguments):
         return sentences, ""
-    sentences.append("How good it is on seeds that the search never saw is not known. This finds out:")
+    sentences.append("Its performance on new seeds is not known. This finds out:")
     return sentences, shell_command("optuna-hp-search", "--resume-from", record.directory, "--confirm-top", 3)
 
 
 def _can_be_confirmed(arguments: Mapping[str, Any]) -> bool:
-    """Return whether they are a search's, from flags or from a file, and not a sweep's or a population's."""
+    """Return whether these arguments, from flags or a file, are those of a search, not of a sweep or a population."""
     return arguments.get("sampling_method") is None and "population_size" not in arguments
 
 
@@ -55,7 +55,7 @@ def _of_luck(record: StudyRecord) -> str:
 
 
 def _of_rivals(record: StudyRecord) -> list[str]:
-    """Name the next best, and count the trials that the spread over seeds does not tell from the best."""
+    """Name the second-best trial, and count the trials that are closer to the best than the spread over seeds."""
     best, *others = ranked(record)
     if not others:
         return []
@@ -68,7 +68,7 @@ def _of_rivals(record: StudyRecord) -> list[str]:
     if record.arguments["num_seeds"] > 1 and name in _RETURNS and spread is not None:
         close = sum(abs(best.values[name] - trial.values[name]) <= spread for trial in others)
         sentences.append(
-            f"The final performance of its seeds has a standard deviation of {format_number(spread)}; trials that came as close "
-            f"to it as that: {close} of {len(others)}."
+            f"The final performance of its seeds has a standard deviation of {format_number(spread)}. Other trials within that "
+            f"distance of the best: {close} of {len(others)}."
         )
     return sentences

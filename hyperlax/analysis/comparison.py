@@ -1,4 +1,4 @@
-"""Studies side by side on one page: how they are, how fast they got there, what their best learned."""
+"""Studies side by side on one page: their best, their progress, and the learning curves of their best trials."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def comparison(studies: Sequence[Compared]) -> str:
     drawings = [
         _drawing(
             "Best so far",
-            "The best value of the trials until then. A study that rises early found its settings early.",
+            "The best value up to each trial. A study that rises early found good hyperparameters early.",
             _history(studies, leading, direction),
         ),
         _drawing(
@@ -136,7 +136,7 @@ def _curves(studies: Sequence[Compared]) -> go.Figure:
 
 
 def _line(place: int, name: str, where: str, shape: str) -> dict[str, Any]:
-    """Return how the line of a study looks in every plot."""
+    """Return the line style of a study, the same in every plot."""
     return {
         "mode": "lines",
         "name": plain(name),

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class MissingFile(HyperlaxError):
-    """A batch's file cannot be read: which one, and why. What the database holds of the batch is still valid."""
+    """A batch's file that cannot be read, and why. The batch's entries in the database are still valid."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
     """Return trial number -> its curve from `curves.csv`. Each file is read once.
 
     Raises:
-      MissingFile: a file is gone or damaged, or nothing of a trial is on disk, e.g. because it failed at once.
+      MissingFile: a file is gone or damaged, or a trial has no file, e.g. because it failed at once.
     """
     wanted: dict[Path, list[int]] = {}
     for trial in trials:
@@ -69,7 +69,7 @@ def readable_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise MissingFile if the block cannot read `path`, or fails on its content."""
+    """Raise MissingFile if the block fails to read `path` or to understand its content."""
     try:
         yield
     except OSError as error:

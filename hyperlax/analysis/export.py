@@ -13,13 +13,13 @@ from hyperlax.study.record import StudyRecord, TrialRecord
 
 EXTENSIONS = {"csv": "csv", "json": "json", "parquet": "parquet", "optuna-journal": "journal.log"}
 _LONGEST_STEM = 200
-"""Bytes of a study's name in that of its export."""
+"""Maximum number of bytes of a study's name in the file name of its export."""
 _NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f<>:"/\\|?*]')
 """Characters that some system's file names cannot hold."""
 
 
 def default_path(record: StudyRecord, kind: str) -> str:
-    """Return where an export goes by default: into the working directory, whatever the study's name."""
+    """Return the default path of an export, in the working directory."""
     return f"{cut(_NOT_IN_FILE_NAMES.sub('_', record.study_name), _LONGEST_STEM)}.{EXTENSIONS[kind]}"
 
 

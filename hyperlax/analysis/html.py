@@ -18,12 +18,12 @@ from hyperlax.analysis.plots.base import template
 _LONG_COLUMNS = {"reason": "reason", "which": "reason", "hyperparameter": "long", "searched": "long", "metric": "long"}
 """Header -> class of the columns whose text may wrap."""
 _LONG_LIST = 32
-"""Length from which on a list of numbers is worth sharing between plots."""
+"""Minimum length of a list of numbers that is shared between plots."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """A table's cell that shows a number and leads to a file beside the page."""
+    """A table cell that shows a number and links to a file beside the page."""
 
     value: float
     href: str
@@ -31,13 +31,13 @@ class Link:
 
 @dataclass
 class Shared:
-    """What several plots of a page show of the same trials, each once: texts on hover, and long lists of numbers as JSON."""
+    """Data that several plots of a page share, each item stored once: hover texts, and long lists of numbers as JSON."""
 
     texts: dict[str, int] = field(default_factory=dict)
     lists: dict[str, int] = field(default_factory=dict)
 
     def lean(self, figure: str) -> str:
-        """Return a figure's JSON with its texts and long lists moved here, and seven digits of each number."""
+        """Return a figure's JSON with its texts and long lists moved here, and numbers rounded to seven digits."""
         content = json.loads(figure)
         for trace in content["data"]:
             if isinstance(trace.get("hovertext"), list):
@@ -45,7 +45,7 @@ class Shared:
         return _dense(self._shared(content))
 
     def as_json(self) -> str:
-        """Return everything for the page's script; `<br>` of a text as a line's end, since it is escaped."""
+        """Return all shared data for the page's script. `<br>` becomes a line break, since texts are escaped."""
         texts = json.dumps([text.replace("<br>", "\n") for text in self.texts])
         return f'{{"texts":{texts},"lists":[{",".join(self.lists)}]}}'
 
@@ -63,7 +63,7 @@ class Shared:
 
 
 def render(name: str, title: str, plotly_path: str = "", **content: Any) -> str:
-    """Return the page that a template gives. plotly_path: where plotly.js is beside it; by default it is in the page."""
+    """Return the page that a template renders. plotly_path: path of plotly.js relative to the page; None embeds plotly.js."""
     page = _environment().get_template(name)
     return page.render(title=title, plotly_path=plotly_path, shared=Shared(), **content)
 
@@ -99,7 +99,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _breakable(text: str) -> Markup:
-    """Escape a text, and let a dotted name break after its dots where a narrow column needs it."""
+    """Escape a text, and allow line breaks after the dots of a dotted name, for narrow columns."""
     return Markup(re.sub(r"(?<=[a-z_])\.(?=[a-z_])", ".<wbr>", str(escape(text))))
 
 

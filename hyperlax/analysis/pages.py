@@ -1,4 +1,4 @@
-"""Writes what a study found: at the study's root, and as of each super-batch."""
+"""Files with a study's results, at the study's root and in the directory of each super-batch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_study_pages(record: StudyRecord, super_batch: Path | None = None) -> N
     """Write `analysis_plots/`, `trials.csv`, `confirmation.csv`, the best and `report.html` at the study's root.
 
     Args:
-      record: The study as it is to be shown.
+      record: The study to show.
       super_batch: Also write the best, the plots and, last, `trials.csv` into this directory, which is then complete.
 
     Raises:
@@ -69,7 +69,7 @@ def write_learning_curve(record: StudyRecord, path: Path) -> None:
 
 
 def _write_plots(record: StudyRecord, drawings: Iterable[Drawing], into: Path) -> None:
-    """Write a page a plot. All share the study's one plotly.js, by a relative path."""
+    """Write one page per plot. All pages load the study's plotly.js by a relative path."""
     source = _share_plotly(record.directory / PLOTS_DIRECTORY / PLOTLY_FILE)
     relative = Path(os.path.relpath(source, into)).as_posix()
     for drawing in drawings:
@@ -82,7 +82,7 @@ def _plot_page(record: StudyRecord, drawing: Drawing, plotly_path: str = "") -> 
 
 
 def _share_plotly(path: Path) -> Path:
-    """Make sure that `path` is the plotly.js of the plotly that drew the figures, and write it only if it is not."""
+    """Write the installed plotly's plotly.js to `path`, unless it is already there."""
     source = get_plotlyjs()
     if not path.exists() or path.stat().st_size != len(source.encode("utf-8")):
         write_text(path, source)

@@ -63,7 +63,7 @@ def report(study: StudyData, drawings: list[Drawing]) -> str:
 def _tiles(
     record: StudyRecord, states: Counter[str], best: list[TrialRecord], cost: Cost | None
 ) -> list[tuple[str, str]]:
-    """Return values, and what each is; the winner first where there is one."""
+    """Return pairs of a value and its label, the winner first if there is one."""
     leading = next(iter(record.objectives))
     infeasible = len(complete_trials(record)) - len(feasible_trials(record))
     tiles: list[tuple[str | None, str]] = []
@@ -137,7 +137,7 @@ def _confirmed_row(confirmation: Confirmation, ours: Confirmed) -> list[Any]:
 
 
 def _pruned(record: StudyRecord) -> _Rows:
-    """Return a row for every segment after which trials were pruned."""
+    """Return one row per segment after which trials were pruned."""
     ends: dict[str, list[int]] = {}
     for trial in _by_number(record):
         if trial.state == "PRUNED":
@@ -147,7 +147,7 @@ def _pruned(record: StudyRecord) -> _Rows:
 
 
 def _cost(study: StudyData) -> tuple[Cost | None, str]:
-    """Return the cost, or why it is not known: a broken timing.json must not cost the report."""
+    """Return the cost, or the reason why it is not known: a broken timing.json must not prevent the report."""
     try:
         return study.cost, ""
     except MissingFile as missing:
@@ -186,7 +186,7 @@ def _all_trials(record: StudyRecord) -> tuple[list[str], _Rows]:
 
 
 def _to_files(record: StudyRecord, trial: TrialRecord) -> int | Link:
-    """Return its number, leading to the files of its batch where there are any."""
+    """Return the trial's number, linked to the files of its batch if there are any."""
     if trial.batch_directory is None:
         return trial.number
     return Link(trial.number, quote(Path(os.path.relpath(trial.batch_directory, record.directory)).as_posix() + "/"))

@@ -1,4 +1,4 @@
-"""A study with what the files of its batches hold: when each lane trained what, and what it cost."""
+"""A study with the contents of its batches' files: the trials of each lane over time, and their cost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Bar:
 class Timeline:
     """All bars of a study on one axis, in order of time.
 
-    starts: where on the axis a process began to train, the first at 0. unknown: batches without times.
+    starts: positions at which a process began to train, the first at 0. unknown: number of batches without times.
     """
 
     bars: list[Bar]
@@ -44,16 +44,16 @@ class Timeline:
 
     @property
     def seconds(self) -> float | None:
-        """From the first lane's start to the last one's end, summed over processes; None where that is not known."""
+        """Seconds from the first lane's start to the last one's end, summed over processes; None if not known."""
         return None if self.unknown or not self.bars else max(bar.ended for bar in self.bars)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Sums over the batches on disk that know their cost, None where none does; memory is the largest of any batch.
+    """Sums over the batches on disk with a known cost, None if there are none; memory is the largest of any batch.
 
-    broken: batches that raised: of those only the time from start to end is known. duration: seconds in which the study trained,
-    counting parallel batches once; None where batches without times exist.
+    broken: number of batches that raised; only their time from start to end is known. duration: seconds in which the study
+    trained, counting parallel batches once; None if any batch has no times.
     """
 
     batches: int
@@ -68,12 +68,12 @@ class Cost:
 
     @property
     def steps_per_train_second(self) -> float | None:
-        """Environment steps per second of training; None where no training time is known."""
+        """Environment steps per second of training; None if no training time is known."""
         return self.steps / self.train_seconds if self.steps is not None and self.train_seconds else None
 
 
 class StudyData:
-    """A record, and what the files of its batches hold. Each file is read at most once, when it is first needed."""
+    """A record and the contents of its batches' files. Each file is read at most once, when it is first needed."""
 
     def __init__(self, record: StudyRecord):
         self.record = record
@@ -106,7 +106,7 @@ class StudyData:
 
     @cached_property
     def cost(self) -> Cost:
-        """The cost of every batch that a trial of the study belongs to, from its `timing.json`.
+        """The summed cost of the batches of the study's trials, from their `timing.json`.
 
         Raises:
           MissingFile: a file is gone or damaged.
@@ -132,7 +132,7 @@ def _bar(row: dict[str, str]) -> Bar:
 
 
 def _timing(path: Path) -> dict[str, Any]:
-    """Return the entries of a `timing.json` that are summed. MissingFile if it does not hold them."""
+    """Return the entries of a `timing.json` that are summed. Raise MissingFile if it lacks one."""
     with reading(path):
         stored = json.loads(path.read_text(encoding="utf-8"))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
@@ -140,6 +140,6 @@ def _timing(path: Path) -> dict[str, Any]:
 
 
 def _known_sum(timings: Sequence[Mapping[str, Any]], key: str) -> Any:
-    """Return the sum over the batches that know it; None where there are batches and none knows it."""
+    """Return the sum of the known values; None if there are batches but no value is known."""
     known = [timing[key] for timing in timings if timing[key] is not None]
     return sum(known) if known or not timings else None

@@ -1,4 +1,4 @@
-"""What a study found, for other programs: the best trial or Pareto front, `trials.csv`, `confirmation.csv`."""
+"""A study's results for other programs: the best trial or Pareto front, `trials.csv`, `confirmation.csv`."""
 
 from __future__ import annotations
 
@@ -46,9 +46,12 @@ def _entry(record: StudyRecord, trial: TrialRecord, path: Path) -> dict[str, Any
 
 
 def rerun_command(record: StudyRecord, trial: TrialRecord, path: Path) -> str:
-    """Return the shell command that trains a trial again from the best file at `path`; of a population, the best path to its end.
+    """Return the shell command that trains a trial again from the best file at `path`.
 
-    Raises KeyError when the study's arguments lack a run length or a seed.
+    For a population the command replays the path to its best trial.
+
+    Raises:
+      KeyError: the study's arguments lack a run length or a seed.
     """
     if record.lineage:
         return record.lineage.replay
@@ -67,7 +70,7 @@ def write_trials(record: StudyRecord, path: Path) -> None:
     """Write every trial by number.
 
     Columns: trial, state, reason, exec_batch, batch (its directory's name), `objective.<name>` as told to Optuna, every
-    metric, every searched hyperparameter. What a trial does not have is left empty.
+    metric, every searched hyperparameter. Values that a trial does not have are left empty.
     """
     write_csv(path, *trial_rows(record))
 
@@ -82,9 +85,9 @@ def trial_rows(record: StudyRecord) -> tuple[list[str], list[list[Any]]]:
 
 
 def write_confirmation(confirmation: Confirmation | None, path: Path) -> None:
-    """Write a row a configuration and seed, or remove the file where nothing is confirmed.
+    """Write one row per configuration and seed; remove the file if nothing is confirmed.
 
-    Columns: trial (its number, or `default`), seed, final, peak, and the metric that is compared where it is neither.
+    Columns: trial (its number, or `default`), seed, final, peak, and the compared metric if it is another one.
     """
     if confirmation is None:
         path.unlink(missing_ok=True)
@@ -101,7 +104,7 @@ def write_confirmation(confirmation: Confirmation | None, path: Path) -> None:
 
 
 def searched_names(record: StudyRecord) -> list[str]:
-    """Return the search space's dotted names in its order, then any other name that a trial carries."""
+    """Return the search space's dotted names in its order, then any other name that a trial has."""
     names = dict.fromkeys(record.space)
     for trial in record.trials:
         names.update(dict.fromkeys(trial.params))

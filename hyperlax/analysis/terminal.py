@@ -1,4 +1,4 @@
-"""Studies as text: a line a study, the best trials with their learning curves, one trial whole."""
+"""Studies as text: one line per study, the best trials with their learning curves, all about one trial."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAIN = "_.-~=+*#"
 
 
 def sparkline(values: ArrayLike, low: float, high: float, blocks: str = BLOCKS) -> str:
-    """Return a character a value, by its place between `low` and `high`; a space for what is not finite.
+    """Return one character per value, by its position between `low` and `high`; a space for a value that is not finite.
 
     >>> sparkline([0.0, 5.0, 10.0], 0.0, 10.0)
     '▁▅█'
@@ -30,7 +30,7 @@ def sparkline(values: ArrayLike, low: float, high: float, blocks: str = BLOCKS) 
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[str] = ()) -> str:
-    """Return a table in columns as wide as their widest cell; those named in `right` end at the same place.
+    """Return a table in columns as wide as their widest cell; columns named in `right` are right-aligned.
 
     >>> print(aligned(["trial", "state"], [["7", "FAIL"]], right=["trial"]))
     trial  state
@@ -61,7 +61,7 @@ def best_in_words(record: StudyRecord) -> str:
 
 
 def counts(record: StudyRecord, total: int) -> str:
-    """Count the finished trials of all, and those of them that were pruned or failed."""
+    """Return a phrase with the number of finished trials of all, and how many of them were pruned or failed."""
     states = Counter(trial.state for trial in record.trials)
     finished = states.total() - states["RUNNING"]
     lost = [f"{states[state]} {words}" for state, words in (("PRUNED", "pruned"), ("FAIL", "failed")) if states[state]]
@@ -69,7 +69,7 @@ def counts(record: StudyRecord, total: int) -> str:
 
 
 def study_text(record: StudyRecord, state: str, total: int, top: int) -> str:
-    """Describe a study: what it is, how far it is, and its `top` best trials with their curves, one scale for all."""
+    """Describe a study: its settings, its progress, and its `top` best trials with their curves on one scale."""
     goals = ", ".join(f"{direction} {name}" for name, direction in record.objectives.items())
     head = [
         f"{record.study_name}: {record.recipe} on {record.environment}",
@@ -98,7 +98,7 @@ def study_text(record: StudyRecord, state: str, total: int, top: int) -> str:
 
 
 def trial_text(record: StudyRecord, trial: TrialRecord) -> str:
-    """Describe a trial: how it ended, its metrics, what was searched, and its curve by seed."""
+    """Describe a trial: its state, its metrics, its searched hyperparameters, and its curve by seed."""
     parts = [
         f"Trial {trial.number} of {record.study_name}: {trial.state}{f' ({trial.reason})' if trial.reason else ''}"
     ]
@@ -135,7 +135,7 @@ def _by_seed(trial: TrialRecord) -> list[str]:
 
 
 def _peak_and_final(column: np.ndarray) -> list[str]:
-    """Return the metrics of a seed's evaluations after training began, as far as they are finite."""
+    """Return the metrics of a seed's finite evaluations after training began."""
     trained = column[1:][np.isfinite(column[1:])]
     return (
         [format_number(peak_performance(trained)), format_number(final_performance(trained))]
@@ -152,7 +152,7 @@ def _range(lines: Iterable[np.ndarray]) -> tuple[float, float]:
 
 
 def _blocks() -> str:
-    """Return blocks if the output can encode them."""
+    """Return the block characters if the output can encode them."""
     try:
         BLOCKS.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:

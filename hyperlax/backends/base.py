@@ -1,4 +1,4 @@
-"""The backend protocol: where trials train. Plain data goes in and comes out, so that it can cross a process or a network."""
+"""The backend protocol: where trials train. Its inputs and outputs are plain data, so they can cross a process or a network."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hyperlax.space import Distribution
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 SHARED = 0
-"""The group of trials that may share lanes with any others."""
+"""The group of trials that may share a program's lanes with one another."""
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What a backend is made for.
+    """Settings of a backend.
 
     Args:
       num_seeds: Seeds that a lane trains at once.
@@ -28,10 +28,10 @@ class EngineConfig:
       kind: "closed": trials train to their end in batches. "refilled": they wait for a decision after every segment, and others
         take their lanes. "population": they wait, too, and are replaced by copies, in one program on one device.
       repetitions: Seeds of a trial, `num_seeds` at once; by default as many.
-      trials: All that will be trained, where that is known beforehand: every program is then given lanes for its own of them,
-        spread over the slots.
+      trials: All trials that will be trained, if known beforehand. Every program then gets lanes for its own trials, spread over
+        the slots.
       configs: One a segment, under which the only trial trains; for replays.
-      is_confirmation: Whether random numbers are others than those of the search.
+      is_confirmation: Whether to use other random numbers than the search.
     """
 
     base: AlgorithmConfig
@@ -55,18 +55,18 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class Evicted:
-    """Trials that lost their lanes, and all they showed. error: what their program raised; None: they only have to restart."""
+    """Trials that lost their lanes and their results. error: the exception of their program; None if they can just restart."""
 
     numbers: tuple[int, ...]
     error: Exception | None
 
 
 class Backend(Protocol):
-    """Trains trials. All methods are called from one thread; the properties from any.
+    """A trainer of trials. Its methods are called from one thread, its properties from any.
 
-    A trial enters, is advanced segment by segment, and leaves. It is in one of two kinds of backend, which the backend is told
-    when it is made: one whose trials wait for a decision after every segment (pruning, racing, populations), and one whose
-    trials train on to their end by themselves (closed batches). The loop is the same for both: in the second nothing is decided.
+    A trial enters, advances segment by segment, and leaves. There are two kinds of backend. In one, trials wait for a decision
+    after every segment (pruning, racing, populations). In the other, they train to their end without decisions (closed batches).
+    The loop is the same for both.
     """
 
     device: str
@@ -75,7 +75,7 @@ class Backend(Protocol):
 
     @property
     def packing(self) -> Mapping[str, Any]:
-        """How programs and lanes were chosen, as JSON. A study keeps it, and hands it to the backend that resumes it."""
+        """Choice of programs and lanes, as JSON. A study stores it and passes it to the backend when it is resumed."""
         ...
 
     @property
@@ -89,52 +89,52 @@ class Backend(Protocol):
         ...
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
-        """Partition trials into hparam batches, the saved ones first, and predict what they cost. Nothing is entered."""
+        """Partition trials into hparam batches, the saved ones first, and predict their costs. No trial enters yet."""
         ...
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> Sequence[int]:
-        """Give trials lanes, from the next segment on, beside others of their group only. Return the numbers of those that got one.
+        """Give trials lanes from the next segment on, beside trials of their group only. Return the numbers of those that got one.
 
-        A backend of closed batches takes one of the batches of `plan` with each call, and trains one a slot at a time.
+        A backend of closed batches takes one batch of `plan` per call, and trains one batch per slot at a time.
         """
         ...
 
     def begin(self) -> None:
-        """Start in the background what `advance` will wait for."""
+        """Start the training that `advance` waits for, in the background."""
         ...
 
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
-        """Block until at least one trial has something to tell, and return what each such trial showed, by number."""
+        """Block until at least one trial has new results. Return the new results of all trials, by number."""
         ...
 
     def copy(self, source: int, into: Trial) -> None:
-        """Let a new trial continue from the state of trial `source`, in a lane of its own, from the next segment on.
+        """Let a new trial continue from the state of trial `source`, in its own lane, from the next segment on.
 
-        All copies between two segments together replace the trials that were in lanes. A trial that continues in the lane of
-        its source keeps its random numbers; any other gets its own.
+        The copies made between two segments replace all trials that were in lanes. A trial that continues in the lane of its
+        source keeps its random numbers; any other trial gets its own.
         """
         ...
 
     def leave(self, number: int) -> None:
-        """Free the lane of a trial once the segment under way there has ended; no more is heard of it."""
+        """Free the lane of a trial once its current segment has ended. `advance` reports nothing more about the trial."""
         ...
 
     def stop(self) -> None:
-        """Ask closed batches to end at their next segment. Called where a signal is handled, so it only notes the wish."""
+        """Ask closed batches to end after their current segment. Signal handlers call this, so it only sets a flag."""
         ...
 
     def save(self) -> None:
-        """Save what is in lanes, between two segments. Segments under way are waited for."""
+        """Save all lanes between two segments. Wait for running segments first."""
         ...
 
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Put back what was saved of the unfinished trials, and return where they stand. trials: all that may have been saved."""
+        """Restore the saved unfinished trials, and return their results so far. trials: all trials that may have been saved."""
         ...
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
-        """Return `timing.json` for trials that ended together: what was spent since the last call, or in their batch."""
+        """Return `timing.json` for trials that ended together: the cost since the last call, or of their batch."""
         ...
 
     def close(self) -> None:
-        """Let go of threads and lanes."""
+        """Release threads and lanes."""
         ...

@@ -1,4 +1,4 @@
-"""Closed batches: the trials of a batch enter together, train on without waiting for anybody, and end together."""
+"""Closed batches: the trials of a batch enter together, train without waiting for decisions, and end together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Batch(Lanes):
-    """A batch on its way through a slot. refused: what compiling programs took that did not fit."""
+    """A batch that waits for a slot or trains in one. refused: compilations of programs that did not fit into memory."""
 
     session: LaneSession | None = None
     trials: tuple[Trial, ...] = ()
@@ -37,14 +37,14 @@ class _Batch(Lanes):
 
 
 class ClosedBatches(LanesBackend):
-    """A backend whose trials train to their end by themselves, one batch a slot at a time.
+    """A backend whose trials train to their end without decisions, one batch per slot at a time.
 
-    A batch is saved at the ends of segments when that is due. One that raised is evicted. Where memory was short its program gets
-    fewer lanes, and if the batch still fits it starts again by itself.
+    A batch is saved at the end of a segment when a save is due. A batch that raised is evicted. If memory ran out, its program
+    gets fewer lanes, and the batch starts again if it still fits.
     """
 
     def __init__(self, *args: Any, configs: Sequence[AlgorithmConfig] = (), **kwargs: Any):
-        """See `LanesBackend`. configs: one a segment, under which the only trial trains whatever its own says; for replays."""
+        """Make a backend; see `LanesBackend`. configs: one per segment, used by the only trial in place of its own; for replays."""
         super().__init__(*args, **kwargs)
         self._configs = tuple(configs)
         self._queue: list[_Batch] = []
@@ -52,7 +52,7 @@ class ClosedBatches(LanesBackend):
         self._is_stopping = False
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
-        """Let trials, one of the batches of `plan`, wait for a slot. Return the numbers of all of them."""
+        """Queue trials, one batch of `plan`, for a slot. Return all their numbers."""
         self._queue.append(self._batch(tuple(trials), group))
         return [trial.number for trial in trials]
 
@@ -69,11 +69,11 @@ class ClosedBatches(LanesBackend):
             self._start(batch)
 
     def copy(self, source: int, into: Trial) -> None:
-        """Raise: nothing is decided about the trials of closed batches."""
+        """Raise NotImplementedError: no decisions are made about the trials of closed batches."""
         raise NotImplementedError("trials of closed batches cannot be copied")
 
     def leave(self, number: int) -> None:
-        """Let go of a trial: it waits no more, no more is heard of it, and nothing of it stays saved."""
+        """Drop a trial: from the queue, from all later reports, and from disk."""
         for batch in [batch for batch in self._queue if number in batch.numbers]:
             batch.trials = tuple(trial for trial in batch.trials if trial.number != number)
             if not batch.trials:
@@ -85,24 +85,24 @@ class ClosedBatches(LanesBackend):
         self._forget([number])
 
     def stop(self) -> None:
-        """Have every batch end at its next segment, where it is saved."""
+        """Let every batch end after its current segment, where it is saved."""
         self._is_stopping = True
 
     def save(self) -> None:
-        """Stop every batch at its next segment, and save it there. No more start. `advance` tells what ended meanwhile."""
+        """Stop every batch after its current segment, and save it there. Start no more. `advance` reports what ended meanwhile."""
         self.stop()
         self._wait()
 
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Return nothing: a saved batch continues as soon as `plan` has it start again."""
+        """Return no results: a saved batch continues when it enters again after `plan`."""
         return ()
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
-        """Return what the batch of these trials has cost."""
+        """Return the cost of the batch of these trials."""
         return self._ended[next(iter(numbers))].timing
 
     def close(self) -> None:
-        """Let go of the threads, which stop at the next segment."""
+        """Release the threads, which stop after their current segment."""
         self.stop()
         super().close()
 
@@ -141,7 +141,7 @@ class ClosedBatches(LanesBackend):
                 return
 
     def _prepare_batch(self, batch: _Batch, session: LaneSession) -> None:
-        """Put the trials into lanes, as they were saved if that can continue here."""
+        """Put the trials into lanes, restored from their checkpoint if it is compatible."""
         for trial in batch.trials:
             session.enter(trial)
         self._prepare(session)
@@ -162,7 +162,7 @@ class ClosedBatches(LanesBackend):
     def _timing(
         self, batch: _Batch, session: LaneSession, results: Sequence[SegmentResult], predicted: float
     ) -> dict[str, Any]:
-        """What the batch has cost, the programs included that were compiled before its own and did not fit."""
+        """Return the cost of the batch, including programs compiled before its own that did not fit."""
         watch, refused = session.watch, sum(made.seconds for made in batch.refused)
         steps = session.segments.steps()[watch.segments] * len(batch.trials) * session.program.seeds
         timing = watch.timing()
@@ -198,12 +198,12 @@ class ClosedBatches(LanesBackend):
         return [Evicted(tuple(number for number in lanes.numbers if number not in lanes.leaving), final)]
 
     def _forget(self, numbers: Collection[int]) -> None:
-        """Remove what was saved of these trials."""
+        """Remove the checkpoints of these trials."""
         if self._checkpoints:
             self._checkpoints.forget(numbers)
 
     def _error_of(self, batch: _Batch, error: Exception) -> Exception | None:
-        """What a batch that broke has raised; None where it can start again with fewer lanes, since memory was short."""
+        """Return the error of a batch that broke; None if memory ran out and the batch can start again with fewer lanes."""
         had_lanes, batch.session, batch.is_broken = batch.session is not None, None, False
         if had_lanes and self._shrink(batch.algorithm, batch.lanes, error):
             batch.refused += [error.preparation] if isinstance(error, NoRoom) else []

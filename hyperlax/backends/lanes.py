@@ -1,7 +1,7 @@
-"""Trials in lanes of compiled JAX programs on this machine: what is common to closed batches and to lanes that are refilled.
+"""Trials in lanes of compiled JAX programs on this machine: the common part of closed batches and of refilled lanes.
 
-All that the caller sees happens in its thread. A thread a slot does nothing but train the sessions it is given, and tells the
-caller's thread what they showed, through a queue.
+Everything that the caller sees happens in its own thread. One thread per slot only trains sessions, and sends their results to
+the caller's thread through a queue.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
 class Lanes:
     """The lanes of a program on a slot.
 
-    training: what its thread does now. is_broken: that raised. leaving: trials that nobody wants to hear of.
+    training: its thread's current work. is_broken: whether that raised. leaving: trials whose results are not reported any more.
     """
 
     algorithm: Any
@@ -44,7 +44,7 @@ class Lanes:
 
 
 class _Event(NamedTuple):
-    """The end of a segment. is_last: the thread has let go of the lanes."""
+    """The end of a segment. is_last: whether the thread has released the lanes."""
 
     lanes: Any
     results: Sequence[SegmentResult]
@@ -53,7 +53,7 @@ class _Event(NamedTuple):
 
 
 class LanesBackend(ABC):
-    """A `hyperlax.backends.base.Backend` over the lanes of compiled programs. See its two kinds in the modules beside this."""
+    """A `hyperlax.backends.base.Backend` over the lanes of compiled programs. Its two kinds are in `closed` and `open`."""
 
     def __init__(
         self,
@@ -72,11 +72,11 @@ class LanesBackend(ABC):
 
         Args:
           registry: Its programs.
-          costs: What earlier runs cost on this machine.
-          packing: How the programs were chosen.
+          costs: Costs of earlier runs on this machine.
+          packing: Choice of the programs.
           stream: The random numbers of training and evaluation.
           repetitions: Seeds of a trial, of which a program trains as many at once as it has.
-          checkpoints: Where trials are saved in the middle of their training; None saves nothing.
+          checkpoints: Saves trials in the middle of their training; None saves nothing.
         """
         first = slot_devices[0]
         self.lanes, self.slots = registry.lanes, len(slot_devices)
@@ -91,7 +91,7 @@ class LanesBackend(ABC):
 
     @property
     def packing(self) -> dict[str, Any]:
-        """How the programs were chosen, and under "lanes" how many each has run with, by its fingerprint."""
+        """Choice of the programs, and under "lanes" how many lanes each has run with, by its fingerprint."""
         return {**self._packing, "lanes": self._registry.settled()}
 
     @property
@@ -111,7 +111,7 @@ class LanesBackend(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """Start in the background what `advance` will wait for."""
+        """Start the training that `advance` waits for, in the background."""
 
     @abstractmethod
     def copy(self, source: int, into: Trial) -> None:
@@ -122,25 +122,25 @@ class LanesBackend(ABC):
         """Free the lane of a trial."""
 
     def stop(self) -> None:
-        """Note that the study has to end. Lanes that wait after every segment end there by themselves."""
+        """Note that the study has to end. Lanes that wait after every segment need nothing else."""
         return
 
     @abstractmethod
     def save(self) -> None:
-        """Save what is in lanes, between two segments."""
+        """Save all lanes between two segments."""
 
     @abstractmethod
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Put back what was saved of the unfinished trials, and return where they stand."""
+        """Restore the saved unfinished trials, and return their results so far."""
 
     @abstractmethod
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
-        """Return what trials that ended together have cost."""
+        """Return the cost of trials that ended together."""
 
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
-        """Block until at least one trial has something to tell, and return what each such trial showed, by number.
+        """Block until at least one trial has new results. Return the new results of all trials, by number.
 
-        Return nothing if nothing trains.
+        Return no results if nothing trains.
         """
         results: list[SegmentResult] = []
         evicted: list[Evicted] = []
@@ -163,7 +163,7 @@ class LanesBackend(ABC):
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Partition trials into batches that can each share a program, the longest first.
 
-        Before them come the saved batches that can continue to the same bits; of others the reason is logged.
+        Saved batches that can continue to the same bits come first. For other saved batches the reason is logged.
         """
         saved = list(self._saved(trials))
         taken = {number for batch, _ in saved for number in batch.numbers}
@@ -188,7 +188,7 @@ class LanesBackend(ABC):
         return Segments.of(self._task.run_length, self._task.program(trial).steps_per_iteration).steps()
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Release the threads."""
         self._threads.shutdown()
 
     @abstractmethod
@@ -197,18 +197,18 @@ class LanesBackend(ABC):
 
     @abstractmethod
     def _train(self, lanes: Any) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
-        """Train in the slot's thread; what the trials show after each segment, and whether it is the last."""
+        """Train in the slot's thread. Yield the trials' results after each segment, and whether it is the last."""
 
     @abstractmethod
     def _take(self, event: _Event) -> Sequence[SegmentResult]:
-        """Note the end of a segment; what the caller hears of it."""
+        """Handle the end of a segment. Return the results to report."""
 
     @abstractmethod
     def _drop(self, lanes: Any, error: Exception) -> Sequence[Evicted]:
-        """Let go of lanes whose program raised; what the caller hears of it."""
+        """Drop lanes whose program raised. Return the evictions to report."""
 
     def _happened(self) -> Iterator[_Event]:
-        """Wait for an event, unless none can come, and give all there are."""
+        """Wait for an event, unless none can come, and yield all available ones."""
         if self._events.empty() and not any(lanes.training for lanes in self._used):
             return
         yield self._events.get()
@@ -240,7 +240,7 @@ class LanesBackend(ABC):
         )
 
     def _prepare(self, session: LaneSession) -> None:
-        """Make a session's program executable, and remember what that took."""
+        """Make a session's program executable, and record how long that took."""
         made, program = session.prepare(), session.program
         if made.compilations:
             name = self._name(program.algorithm, program.lanes)
@@ -255,7 +255,7 @@ class LanesBackend(ABC):
         return True
 
     def _saved(self, trials: Sequence[Trial]) -> Iterator[tuple[HparamBatch, Metadata]]:
-        """The saved batches of these trials that can continue."""
+        """Yield the saved batches of these trials that can continue."""
         by_number = {trial.number: trial for trial in trials}
         for metadata in self._checkpoints.batches() if self._checkpoints else ():
             if not set(metadata.trials) <= by_number.keys():
@@ -266,12 +266,12 @@ class LanesBackend(ABC):
                 yield batch, metadata
 
     def _needs(self, batch: HparamBatch) -> tuple[Any, int]:
-        """The program of a batch and its lanes."""
+        """Return the program of a batch and its number of lanes."""
         program = self._task.program(batch.trials[0])
         return program, self._registry.lanes_of(program)
 
     def _learn_run(self, session: LaneSession, trials: Sequence[Trial]) -> None:
-        """Remember what a batch cost."""
+        """Record the cost of a batch."""
         program, watch = session.program, session.watch
         iterations = session.segments.end(watch.segments)
         episodes = (watch.segments + 1) * program.lanes * program.seeds * self._task.run_length.num_eval_episodes
@@ -295,7 +295,7 @@ class LanesBackend(ABC):
         return device.program_name(algorithm, lanes, self._registry.num_seeds)
 
     def _is_known(self, algorithm: Any) -> bool:
-        """Whether the program needs no compiling: it is in this process, or in the persistent cache."""
+        """Return whether the program is compiled already, in this process or in the persistent cache."""
         return self._registry.is_ready(algorithm) or self._costs.knows(
             self._name(algorithm, self._registry.lanes_of(algorithm))
         )

@@ -1,4 +1,4 @@
-"""Making a backend for a recipe on an environment: its programs, their lanes and slots, on this machine's devices."""
+"""The backend of a recipe on an environment: its programs, lanes and slots on this machine's devices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hyperlax.files import convert
 
 
 class _Shape(TypedDict):
-    """What study.json keeps of `TorsoShape`."""
+    """A `TorsoShape` as study.json stores it."""
 
     widths: list[int]
     activations: list[str]
@@ -30,7 +30,7 @@ class _Shape(TypedDict):
 
 
 class _Padding(TypedDict):
-    """What study.json keeps of `Padding`."""
+    """A `Padding` as study.json stores it."""
 
     networks: dict[str, _Shape]
     minibatches: list[int]
@@ -38,7 +38,7 @@ class _Padding(TypedDict):
 
 
 class _Packing(TypedDict):
-    """What study.json keeps under `packing`."""
+    """The entry `packing` of study.json."""
 
     super_batch: int
     slots: int
@@ -96,7 +96,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
 
 
 def _budget(config: EngineConfig, slots: list[Any], costs: Any) -> Budget:
-    """What will run. The stored choices of a study that is resumed hold."""
+    """Return the budget of a study. A resumed study keeps its stored choices."""
     chosen = config.chosen or {"super_batch": config.super_batch, "slots": len(slots)}
     lanes = config.lanes or (len(config.trials) if config.trials else chosen.get("automatic_lanes"))
     lanes = lanes or device.automatic_lanes(chosen["super_batch"], config.num_seeds, slots, costs)
@@ -112,7 +112,7 @@ def _budget(config: EngineConfig, slots: list[Any], costs: Any) -> Budget:
 
 
 def _lanes_before(config: EngineConfig) -> Mapping[str, int]:
-    """The lanes that programs have run with, which hold if none are known better."""
+    """Return how many lanes each program has run with, by fingerprint; {} if the lanes are to be chosen again."""
     if config.trials or not config.chosen or config.chosen["asked_lanes"] != config.lanes:
         return {}
     return config.chosen["lanes"]
@@ -127,5 +127,5 @@ def _lanes_of(config: EngineConfig, task: AlgorithmTask, budget: Budget) -> Call
 
 
 def _stored_paddings(chosen: Mapping[str, Any]) -> list[Padding]:
-    """Return the paddings that study.json keeps. UsageError if anything under `packing` is not what was written there."""
+    """Return the paddings that study.json stores. Raise UsageError if its entry `packing` is malformed."""
     return [Padding.from_json(padding) for padding in convert(chosen, _Packing, "study.json: `packing`")["paddings"]]

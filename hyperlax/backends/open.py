@@ -26,12 +26,12 @@ _SUMMED = (
     "steps",
     "lane_segments",
 )
-"""What of a `timing.json` adds up."""
+"""Entries of a `timing.json` that are summed over sessions."""
 
 
 @dataclass(eq=False, kw_only=True)
 class _Pool(Lanes):
-    """A session and for whom it is. copies: with which it continues, source and trial each."""
+    """A session for the trials of one group. copies: pairs of a source's number and the trial that continues from it."""
 
     session: LaneSession
     copies: list[tuple[int, Trial]] = field(default_factory=list)
@@ -45,13 +45,13 @@ class _Pool(Lanes):
 class OpenLanes(LanesBackend):
     """A backend whose trials wait for a decision after every segment.
 
-    A program has at most one session a slot for trials of the shared group, and one in all for those of any other. As many train
-    at once as there are slots, and none waits for another: a slow one would let the others idle.
+    A program has at most one session per slot for trials of the shared group, and a single session for each other group. As many
+    sessions train at once as there are slots. None waits for another, because a slow one would leave the others idle.
     """
 
     def __init__(self, *args: Any, may_shrink: bool = True, **kwargs: Any):
-        """See `LanesBackend`. may_shrink: a program whose memory is short gets fewer lanes. Those of a population
-        cannot: it is lost.
+        """Make a backend; see `LanesBackend`. may_shrink: a program that runs out of memory gets fewer lanes. That of a
+        population cannot: the population fails.
         """
         super().__init__(*args, **kwargs)
         self._may_shrink = may_shrink
@@ -60,11 +60,11 @@ class OpenLanes(LanesBackend):
         self._began = time.perf_counter()
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
-        """Let trials begin with the next segment where most lanes are free. Return the numbers of those that got a lane."""
+        """Let trials begin with the next segment, in the session with the most free lanes. Return the numbers that got a lane."""
         return [trial.number for trial in trials if self._enter(trial, repetition, group)]
 
     def leave(self, number: int) -> None:
-        """Free the lane of a trial, once the segment under way there has ended."""
+        """Free the lane of a trial once its current segment has ended."""
         pool = self._pool_of(number)
         if pool.training is not None:
             pool.leaving.add(number)
@@ -76,22 +76,22 @@ class OpenLanes(LanesBackend):
     def copy(self, source: int, into: Trial) -> None:
         """Let a new trial continue from the state of trial `source`, from the next segment on.
 
-        All copies between two segments replace the trials that were in lanes: the first continues in lane 0, and so on by number.
+        The copies made between two segments replace all trials that were in lanes. By number, the first gets lane 0, and so on.
         """
         pool = next(p for p in self._used if any(trial.number == source for trial in p.session.trials))
         pool.copies.append((source, into))
         pool.copies.sort(key=lambda pair: pair[1].number)
 
     def begin(self) -> None:
-        """Let every session that has trials train a segment in the background."""
+        """Train a segment of every session that has trials, in the background."""
         for pool in self._used:
             if pool.training is None and pool.numbers:
                 self._start(pool)
 
     def save(self) -> None:
-        """Save all lanes at the ends of their segments, in place of what was saved.
+        """Save all lanes at the ends of their segments, replacing the last save.
 
-        What was saved last of a population stays: its last interval may still have to be recorded.
+        The last save of a population is kept when it ends: its last interval may not be recorded yet.
         """
         self._wait()
         sound = [pool for pool in self._used if pool.session.begun and not pool.is_broken]
@@ -99,9 +99,9 @@ class OpenLanes(LanesBackend):
             self._checkpoints.save_pools([pool.session.save() for pool in sound])
 
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Continue from what was saved with the unfinished ones of its trials, and return where they stand.
+        """Continue the unfinished trials from the last save, and return their results so far.
 
-        Only before anything entered. trials: all that may have been in lanes then, by number.
+        Call this before any trial enters. trials: all trials that may have been saved, by number.
         """
         standings: list[SegmentResult] = []
         restored: set[int] = set()
@@ -116,9 +116,9 @@ class OpenLanes(LanesBackend):
         return sorted(standings, key=lambda result: result.number)
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
-        """Return what all of it has cost since the last call, by the names of `timing.json`.
+        """Return the cost of all sessions since the last call, by the names of `timing.json`.
 
-        lane_segments: segments of all lanes, whether a trial was in them or not.
+        lane_segments: segments of all lanes, occupied or not.
         """
         now = self.spent()
         spent = {name: now[name] - self._told[name] for name in _SUMMED}
@@ -133,7 +133,7 @@ class OpenLanes(LanesBackend):
         }
 
     def spent(self) -> dict[str, float]:
-        """Return what all of it has cost in this process."""
+        """Return the cost of all sessions in this process."""
         total = self._spent.copy()
         for pool in self._used:
             total.update(_spent(pool.session))
@@ -152,7 +152,10 @@ class OpenLanes(LanesBackend):
         return True
 
     def _slot_to_open(self, algorithm: Any, group: int, best: _Pool | None) -> int | None:
-        """Where a new session is better than the `best` there is: on a slot without one, if that has trials already."""
+        """Return the slot for a new session; None to use `best`, or to wait if that is None.
+
+        A new session is opened on a slot without one if `best` is None or has trials already.
+        """
         used = [pool.slot for pool in self._used if (pool.algorithm, pool.group) == (algorithm, group)]
         if group != SHARED:
             return None if used else 0
@@ -197,7 +200,7 @@ class OpenLanes(LanesBackend):
         return [result for result in event.results if result.number not in leaving]
 
     def _drop(self, lanes: _Pool, error: Exception) -> Sequence[Evicted]:
-        """Close a session that broke. Where its memory was short, its trials restart in a program of fewer lanes."""
+        """Close a session that broke. If memory ran out, its trials restart in a program with fewer lanes."""
         numbers = tuple(sorted(set(lanes.numbers) - lanes.leaving))
         size = lanes.session.program.lanes
         self._close(lanes)
@@ -213,7 +216,7 @@ class OpenLanes(LanesBackend):
     def _restored(
         self, trials: Sequence[Trial], wanted: Sequence[int], metadata: Metadata, arrays: Mapping[str, Any]
     ) -> _Pool | None:
-        """The pool that was saved with these trials, with the wanted ones in lanes; None, which is logged, where it cannot."""
+        """Return the pool saved with these trials, with the wanted ones in lanes; log the reason and return None if impossible."""
         algorithm = self._task.program(trials[0])
         used = Counter(pool.slot for pool in self._used if pool.algorithm == algorithm)
         pool = self._open(algorithm, min(range(self.slots), key=lambda slot: used[slot]), SHARED)
@@ -235,7 +238,7 @@ def _free(pool: _Pool) -> int:
 
 
 def _spent(session: LaneSession) -> dict[str, float]:
-    """What a session has cost, to be summed over sessions."""
+    """Return the cost of a session, to be summed over sessions."""
     timing = session.watch.timing()
     del timing["wall_seconds"]
     return {**timing, "steps": session.steps, "lane_segments": session.watch.segments * session.program.lanes}

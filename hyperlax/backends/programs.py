@@ -1,7 +1,7 @@
-"""How many programs a study gets, of which sizes, and how many lanes each: decided once, before the first trial.
+"""The choice of a study's programs, their sizes and their lanes, made once, before the first trial.
 
-It is decided on a sample of the search space, not on the trials of a super-batch, so that every super-batch finds its programs
-compiled and a study that is resumed runs every trial in the program that an uninterrupted one would have used.
+It depends on a sample of the search space, not on the trials of a super-batch. So every super-batch finds its programs compiled,
+and a resumed study runs every trial in the program that an uninterrupted study would have used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SAMPLE = 64
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What a study will run, and where. lanes: the most in any program; spread: a super-batch's trials go to all slots."""
+    """The amount of training in a study, and its slots. lanes: the most in any program. spread: use all slots per super-batch."""
 
     run_length: RunLength
     num_trials: int
@@ -62,7 +62,7 @@ def choose_paddings(
 ) -> list[Padding]:
     """Return the paddings of a study's programs: one for all ("pad"), none ("split": exact programs), or the cheapest mix.
 
-    The largest holds everything that the space can ask for.
+    The largest holds every configuration of the space.
     """
     whole = structure_of_space(base, space)
     if packing == "pad":
@@ -87,14 +87,14 @@ def choose_paddings(
 
 
 def shares(task: AlgorithmTask, base: AlgorithmConfig, space: Mapping[str, Distribution]) -> Mapping[Any, float]:
-    """Return for each program that a sample of the space needs the share of all trials that run in it."""
+    """Return each program's share of all trials, estimated from a sample of the space."""
     sample = sample_of_space(base, space, _SAMPLE)
     counted = Counter(task.program(Trial(0, config)) for config in sample)
     return {program: count / _SAMPLE for program, count in counted.items()}
 
 
 def _predicted(probe: AlgorithmTask, group: Group, budget: Budget, costs: Costs) -> float:
-    """Seconds of the whole study that trials of a group may be expected to take.
+    """Return the expected seconds that a group's trials take over the whole study.
 
     A program is compiled if any trial needs it. Two compilations side by side take about as long as one by one.
     """

@@ -16,7 +16,7 @@ from hyperlax.config.option import POSITIONAL, Given, Metavar, OneOf, completed,
 from hyperlax.errors import OptionError, UsageError
 
 STUDIES = ("optuna-hp-search", "run-study", "sweep-hp-samples", "pbt")
-"""The commands whose work is a study on disk; what they print is about it."""
+"""The commands that run a study on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class CompletionOptions:
 
 
 def run(words: Sequence[str]) -> int:
-    """Do what the words of a command line ask for, without the program's name. Returns the exit status."""
+    """Run the command that the words of a command line name, without the program's name. Return the exit status."""
     command, given = parse(KINDS, words)
     kind, function = COMMANDS[command]
     try:
@@ -42,7 +42,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def completion(given: Given) -> int:
-    """Print what a shell sources."""
+    """Print the script for a shell to source."""
     from hyperlax.cli.completion import shell_script
 
     print(shell_script(KINDS, completed(CompletionOptions, given).shell), end="")

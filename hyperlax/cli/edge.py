@@ -1,6 +1,6 @@
 """The edge of the `hyperlax` command: its words, its output and its exit status.
 
-The commands are imported inside `main`, so that Ctrl-C is an interrupt while that takes its time, too.
+The commands are imported inside `main`, so that Ctrl-C during these slow imports is an interrupt, too.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; `argv` without the program's name, default sys.argv. Returns the exit status.
+    """Run a command. `argv` lacks the program's name; by default it is sys.argv. Return the exit status.
 
-    0: done. 1: it could not be completed, or nobody reads the output any more; a study ends as it does, read or not. 2: refused
-    before anything ran. 130, 143: interrupted. Any other exception is a bug and keeps its traceback.
+    0: done. 1: not completed, or nobody reads the output any more (a study keeps its own status then). 2: refused before anything
+    ran. 130, 143: interrupted. Any other exception is a bug and keeps its traceback.
     """
     _open_what_is_closed()
     _escape_what_cannot_be_encoded()
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    """Run a command and write out what it printed."""
+    """Run a command and flush its output."""
     words = sys.argv[1:] if argv is None else argv
     try:
         _refuse_other_encodings(words)
@@ -66,7 +66,7 @@ def _tell_version() -> int:
 
 
 def _write_out(is_study: bool = False) -> None:
-    """Flush what was printed. A study is on disk, whoever reads: it only says that a full disk has not taken its words.
+    """Flush the output. A study is on disk in any case, so for it an error is only printed, e.g. that the disk is full.
 
     Raises:
       BrokenPipeError: nobody reads any more.
@@ -90,7 +90,7 @@ def _say(sentence: str) -> None:
 
 
 def _flush(stream: TextIO) -> OSError | None:
-    """Write out what was printed. What cannot be written is dropped: else Python would try again at its end, with a traceback.
+    """Flush the output, and drop it if it cannot be written: otherwise Python would try again at exit, with a traceback.
 
     See "Note on SIGPIPE" in the documentation of Python's `signal`.
     """
@@ -104,21 +104,21 @@ def _flush(stream: TextIO) -> OSError | None:
 
 
 def _open_what_is_closed() -> None:
-    """Open standard streams that were closed before Python began, which has None for them; what goes there is dropped."""
+    """Point standard streams that were closed before Python began, and are None, to the null device."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _escape_what_cannot_be_encoded() -> None:
-    """Have a terminal that lacks a letter of a path get its number instead of ending the command."""
+    """Escape characters that the terminal's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _refuse_other_encodings(words: Sequence[str]) -> None:
-    """UsageError for a word that is not UTF-8: no file of a study could hold it."""
+    """Raise UsageError for a word that is not UTF-8, because no file of a study could store it."""
     for word in words:
         try:
             word.encode()

@@ -14,7 +14,7 @@ from hyperlax.config.option import POSITIONAL, By, Given, Metavar, Range, comple
 from hyperlax.errors import UsageError
 
 CLEAR = "\x1b[H\x1b[2J"
-"""To an empty terminal, from its upper left corner."""
+"""Control codes that clear the terminal and move to its upper left corner."""
 _OF_MLFLOW = ("mlartifacts", "mlruns")
 """Directories in which MLflow keeps copies of a study's files."""
 
@@ -57,7 +57,7 @@ class ReportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """Put studies side by side on one page: their best, confirmed on new seeds where that is known, and their curves."""
+    """Put studies side by side on one page: their best, with the confirmation on new seeds if there is one, and their curves."""
 
     directories: Annotated[tuple[str, ...], "The studies' directories.", POSITIONAL, Metavar("DIR DIR [DIR ...]")]
     output: Annotated[str, "The page.", Metavar("FILE")] = "comparison.html"
@@ -76,7 +76,7 @@ class DashboardOptions:
 
 
 def list_studies(given: Given) -> int:
-    """List studies, a line each. Returns 1 if one of them cannot be read; the others are listed all the same."""
+    """List studies, a line each. Return 1 if one of them cannot be read; the others are still listed."""
     from hyperlax.analysis.terminal import aligned, best_in_words, counts
     from hyperlax.study.view import load_study
 
@@ -102,7 +102,7 @@ def list_studies(given: Given) -> int:
 
 
 def _root_of_studies(given: str) -> Path:
-    """Return a directory, as typed. UsageError if it is not one; `Path` takes an empty name for the working directory."""
+    """Return the directory as typed. Raise UsageError if it is not one. (`Path` takes an empty name for the working directory.)"""
     from hyperlax.files import is_too_long
 
     root, advice = Path(given), "Give the --output-root of studies."
@@ -116,7 +116,7 @@ def _root_of_studies(given: str) -> Path:
 
 
 def _manifests(root: Path) -> Iterator[Path]:
-    """Yield every study.json below a directory, but not the copies that MLflow keeps, nor what is hidden."""
+    """Yield every study.json below a directory, except MLflow's copies and those in hidden directories."""
     for directory, below, files in os.walk(root):
         below[:] = [name for name in below if name not in _OF_MLFLOW and not name.startswith(".")]
         if "study.json" in files:
@@ -144,7 +144,7 @@ def show(given: Given) -> int:
 
 
 def watch(given: Given) -> int:
-    """Repeat on a terminal what `show` prints, else print a line for each change; until no process runs the study."""
+    """Repeat the output of `show` on a terminal, or else print a line per change, until no process runs the study."""
     from hyperlax.analysis.terminal import best_in_words, counts, study_text
     from hyperlax.config.stored import named_directory
     from hyperlax.study.view import load_study
@@ -219,7 +219,7 @@ def dashboard(given: Given) -> int:
 
 
 def _check_different(directories: Sequence[str]) -> None:
-    """Refuse fewer than two studies, and one that is named twice, by whichever of its paths."""
+    """Raise UsageError for fewer than two studies, and for one that is named twice, even by different paths."""
     first: dict[Path, str] = {}
     for directory in directories:
         first.setdefault(Path(directory).resolve(), directory)

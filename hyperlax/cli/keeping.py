@@ -1,4 +1,4 @@
-"""The commands that keep studies in order or use what came of them. Only what `--help` needs is imported at the top."""
+"""The commands that maintain studies or use their results. Only what `--help` needs is imported at the top."""
 
 from __future__ import annotations
 

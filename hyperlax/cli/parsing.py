@@ -1,5 +1,4 @@
-"""From the words of a command line to the options that they give. tyro reads the words and writes the help; what cannot be read
-is one sentence."""
+"""The parser of command lines. tyro reads the words and writes the help; each error is a single sentence."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ DESCRIPTION = "Trains many reinforcement-learning configurations at once, as lan
 
 
 def parse(commands: Mapping[str, type], words: Sequence[str]) -> tuple[str, Given]:
-    """Return the command that was asked for and the options that it was given. `--help` prints and raises SystemExit(0).
+    """Return the command and its given options. `--help` prints and raises SystemExit(0).
 
     Raises:
       UsageError: The command or option does not exist, or a value is not of its kind.
@@ -63,7 +62,7 @@ def _given(command: str, kind: type, words: Sequence[str]) -> Given:
         word, flags = unknown[0], [option.flag for option in options.values()]
         if word.startswith("-"):
             raise UsageError(f"{command} has no option {word}. {did_you_mean(word, flags)}{see}")
-        raise UsageError(f"nothing takes {word}. {see}")
+        raise UsageError(f"unexpected argument {word}. {see}")
     return {
         name: option.read_words(typed)
         for name, option in options.items()
@@ -72,7 +71,7 @@ def _given(command: str, kind: type, words: Sequence[str]) -> Given:
 
 
 def _typed(option: Option, value: Any) -> Sequence[str] | None:
-    """Return the words that were typed for an option, None where it was not given."""
+    """Return the words that were typed for an option; None if it was not given."""
     if option.type is bool:
         return () if value else None
     if option.has(POSITIONAL) or option.has(REPEATED):
@@ -83,7 +82,7 @@ def _typed(option: Option, value: Any) -> Sequence[str] | None:
 
 
 def _check_values(options: Mapping[str, Option], words: Sequence[str]) -> None:
-    """Refuse an option without its value, and a switch with one."""
+    """Raise OptionError for an option without its value, and for a switch with one."""
     by_flag = {option.flag: option for option in options.values() if not option.has(POSITIONAL)}
     for word, after in zip_longest(words, words[1:]):
         spelled, equals, value = word.partition("=")
@@ -97,7 +96,7 @@ def _check_values(options: Mapping[str, Option], words: Sequence[str]) -> None:
 
 
 def _parsed_kind(kind: type) -> type:
-    """Return a class for tyro whose fields hold the words that were typed, None where none were."""
+    """Return a class for tyro whose fields hold the typed words of each option; None for options without any."""
     options = typed_options(kind)
     flags = ", ".join(option.flag for option in options.values() if option.has(MAY_CHANGE))
     fields = [
@@ -118,7 +117,7 @@ def _parsed_type(option: Option) -> Any:
 
 
 def _details(option: Option, text: str) -> list[Any]:
-    """Return what tyro is told of an option: its name, its help, and that its words are taken as they are."""
+    """Return tyro's settings of an option: its name, its help, and that its words are taken literally."""
     name = None if option.has(POSITIONAL) else option.key.replace("_", "-")
     metavar = None if option.type is bool else option.metavar
     told: list[Any] = [

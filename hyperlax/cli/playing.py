@@ -1,4 +1,4 @@
-"""A trained agent at work: evaluated over many episodes, and filmed in one where Gymnasium can draw its environment."""
+"""Evaluation of a trained agent over many episodes, and a film of one if Gymnasium can draw its environment."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from hyperlax.errors import UsageError
 from hyperlax.files import replacing
 
 _FRAMES_A_SECOND = 25
-"""At most; browsers show no film faster than 50, and half of them are enough."""
+"""Maximum frames per second. Browsers show at most 50, and half of that is enough."""
 
 
 def evaluate_agent(agent: Agent, environment: Environment, episodes: int, seed: int) -> Evaluation:
-    """Return undiscounted returns over `episodes` episodes, whose beginnings follow from the seed."""
+    """Return the undiscounted returns of `episodes` episodes, whose random numbers follow from the seed."""
     arrays = {name: jnp.asarray(array) for name, array in agent.arrays.items()}
 
     def play(key: jax.Array) -> Evaluation:
@@ -34,7 +34,7 @@ def evaluate_agent(agent: Agent, environment: Environment, episodes: int, seed: 
 
 
 def can_film(environment: str) -> str | None:
-    """Return why no film can be made in an environment; None where one can."""
+    """Return the reason why an environment cannot be filmed; None if it can."""
     from gymnax.visualize.vis_gym import SUPPORTED_GYM_ENVS
 
     entry = CATALOG.get(environment)
@@ -47,7 +47,7 @@ def can_film(environment: str) -> str | None:
 
 
 def film(agent: Agent, environment: Environment, seed: int, path: Path) -> tuple[int, float]:
-    """Write one episode as an animated GIF. Returns its steps and its return. UsageError where `can_film` says why not."""
+    """Write one episode as an animated GIF. Return its steps and its return. Raise UsageError if it cannot be filmed."""
     if (why := can_film(environment.name)) is not None:
         raise UsageError(f"no film: {why}.")
     states, rewards = _episode(agent, environment, seed)
@@ -78,7 +78,7 @@ def _episode(agent: Agent, environment: Environment, seed: int) -> tuple[Any, np
 
 
 def _frames(name: str, states: Any, steps: int) -> tuple[list[Any], float]:
-    """Return pictures of states [steps, ...] by Gymnasium's own renderer, half its size, and how many of them make a second."""
+    """Return frames of states [steps, ...] by Gymnasium's own renderer, at half size, and the frames per second."""
     for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
         os.environ.setdefault(driver, "dummy")  # pictures need neither a window nor a loudspeaker
     import gymnasium

@@ -76,9 +76,9 @@ def run_single_hp(given: Given) -> int:
 
 
 def train(given: Given) -> int:
-    """Train a study's winner, or another of its trials, once more: as the study did where nothing else is given.
+    """Train a study's winner, or another of its trials, once more. Options that are not given are the study's.
 
-    Its recipe is loaded only for an environment of the user's own: study.json keeps the rest of it.
+    Its recipe is only loaded for a user's own environment; study.json stores everything else.
     """
     from hyperlax.config.options import RUN_LENGTH
     from hyperlax.config.settling import settled
@@ -179,7 +179,7 @@ def _run_single(options: SingleOptions, recipe: Recipe) -> int:
 
 
 def _environment(given: str | None, of_study: str, recipe: Path, where: str) -> str:
-    """Return the environment to train in: the study's, or another that its recipe may register. UsageError as `registered`."""
+    """Return the environment to train in: the study's, or another that its recipe may register. Raise as `registered` does."""
     from hyperlax.envs import is_known
     from hyperlax.envs.recipes import registered
     from hyperlax.recipe import load

@@ -1,4 +1,4 @@
-"""What the engine asks of whoever knows what is trained."""
+"""The interfaces of the engine to algorithms and training tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyperlax.trial import Trial
 
 
 class Algorithm(Hashable, Protocol):
-    """What the engine can train: pure functions of one seed of one lane."""
+    """The interface that the engine trains: pure functions of one seed of one lane."""
 
     @property
     def steps_per_iteration(self) -> int:
@@ -37,26 +37,26 @@ class Algorithm(Hashable, Protocol):
         ...
 
     def policy_params(self, state: Any) -> Any:
-        """Return the part of a state that acts. It only selects: here the arrays have the leading axes of all lanes and seeds."""
+        """Return the policy's part of a state. It must only select: arrays have the leading axes of all lanes and seeds here."""
         ...
 
     def reset(self, old: Any, fresh: Any) -> Any:
-        """Return the state of a lane that one trial left and another enters: `fresh`, except for memory worth keeping."""
+        """Return the state of a lane that a new trial takes over: `fresh`, except for buffers worth reusing."""
         ...
 
     def with_key(self, state: Any, key: Array) -> Any:
-        """Return the same state, whose random numbers follow from `key` from here on."""
+        """Return the same state with its random numbers following from `key` from now on."""
         ...
 
 
 class TrainingTask(Protocol):
-    """The way from a trial to a program and a lane of it."""
+    """The mapping from a trial to its program and to its lane's inputs."""
 
     run_length: RunLength
 
     @property
     def kind(self) -> str:
-        """What is trained, for the memory of costs: an algorithm and an environment."""
+        """Key of the cost records: the names of the algorithm and the environment."""
         ...
 
     def program(self, trial: Trial) -> Algorithm:
@@ -64,17 +64,17 @@ class TrainingTask(Protocol):
         ...
 
     def lane(self, trial: Trial) -> Any:
-        """Return the trial's own numbers, a tree of numpy scalars and arrays of one structure for all trials of a program."""
+        """Return the trial's own numbers: a tree of numpy scalars and arrays, of equal structure for all trials of a program."""
         ...
 
     def num_updates(self, trial: Trial) -> float:
-        """Return how many turns of the inner loop the trial asks for. A batch makes as many as its longest trial."""
+        """Return how many turns of the inner loop the trial needs. A batch makes as many as its longest trial."""
         ...
 
     def num_parameters(self, trial: Trial) -> int:
-        """Return how many trainable scalars act."""
+        """Return the number of trainable scalars of the policy."""
         ...
 
     def policy(self, trial: Trial, params: Any) -> Policy:
-        """Return the policy of the trial's lane, of `Program.policy_params`: its arrays have the leading axis [seeds]."""
+        """Return the policy of the trial's lane. params: from `Program.policy_params`, with the leading axis [seeds]."""
         ...

@@ -1,4 +1,4 @@
-"""A trial in a lane: what it has shown there, and when it was there. Numpy only."""
+"""A trial in a lane: its results there, and when it was there. Numpy only."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class LaneAssignment:
 
     Args:
       hypers: The trial's tree of numpy scalars.
-      repetition: The first of its seeds that it trains there.
+      repetition: The first of its seeds that train there.
       entered: The session's clock at the start of its training, or of the training that it was copied from.
       first: The segment of the budget at which it began; above 0 for a copy.
       points: Its evaluations, [seeds] each.
-      policy: What it became, after its last segment.
+      policy: Its policy after its last segment.
     """
 
     trial: Trial
@@ -45,12 +45,12 @@ class LaneAssignment:
 
     @property
     def segments(self) -> int:
-        """Segments that are done here."""
+        """Segments done in this lane."""
         return len(self.points) - 1
 
     @property
     def reached(self) -> int:
-        """Segments of the budget that are done, those before it was copied included."""
+        """Segments of the budget that are done, including those before it was copied."""
         return self.first + self.segments
 
     @property
@@ -59,11 +59,11 @@ class LaneAssignment:
         return next((i for i, point in enumerate(self.points) if not point["finite"].all()), None)
 
     def stay(self, place: tuple[int, int], lane: int, began: float, ended: float) -> None:
-        """Note a time in a lane. place: a `LaneInterval`'s slot and pool."""
+        """Record an interval of time in a lane. place: a `LaneInterval`'s slot and pool."""
         self.intervals = _extended(self.intervals, LaneInterval(*place, lane, PROCESS, began, ended))
 
     def result(self, lane: int, steps: Sequence[int], episodes: int, budget: int) -> SegmentResult:
-        """Return where the trial stands. steps: environment steps of one seed at each evaluation of a whole training."""
+        """Return the trial's results so far. steps: environment steps of one seed at each evaluation of a whole training."""
         fault, own = self.fault, steps[self.first :]
         points = self.points[:fault]
         seeds = len(self.points[0]["finite"])
@@ -86,7 +86,7 @@ class LaneAssignment:
         )
 
     def save(self) -> dict[str, np.ndarray]:
-        """Return what `restore` takes."""
+        """Return the data that `restore` takes."""
         return {
             "place": np.array([self.repetition, self.entered, self.first], np.int64),
             "train_seconds": np.array(self.train_seconds),
@@ -95,7 +95,7 @@ class LaneAssignment:
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from what was saved."""
+        """Continue from the data that `save` returned."""
         self.repetition, self.entered, self.first = (int(entry) for entry in arrays["place"])
         self.train_seconds = float(arrays["train_seconds"])
         self.intervals = intervals_from_array(arrays["intervals"])
@@ -104,7 +104,7 @@ class LaneAssignment:
 
 
 def seconds() -> float:
-    """Return the seconds since this process began to count; never less than before, whatever happens to the clock on the wall."""
+    """Return the seconds since this process began to count. They never decrease, even if the system clock is changed."""
     return time.perf_counter() - _ZERO
 
 
@@ -114,13 +114,13 @@ def intervals_to_array(intervals: Sequence[LaneInterval]) -> np.ndarray:
 
 
 def intervals_from_array(array: np.ndarray) -> tuple[LaneInterval, ...]:
-    """Return what `intervals_to_array` took."""
+    """Return the intervals that `intervals_to_array` took."""
     rows = array.tolist()
     return tuple(LaneInterval(int(slot), int(pool), int(lane), *times) for slot, pool, lane, *times in rows)
 
 
 def _extended(intervals: tuple[LaneInterval, ...], interval: LaneInterval) -> tuple[LaneInterval, ...]:
-    """Return them with one more. If that continues the last one in its lane and process, the last one gets longer instead.
+    """Return the intervals with one more. If it continues the last one in its lane and process, extend the last one instead.
 
     >>> first = LaneInterval(0, 0, 3, 100.0, 1.0, 2.0)
     >>> [(interval.began, interval.ended) for interval in _extended((first,), first._replace(began=2.0, ended=5.0))]

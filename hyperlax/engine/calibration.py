@@ -1,7 +1,7 @@
 """How many lanes a CPU core should take: measured on a small stand-in for training, since theory and machines disagree.
 
-The stand-in alternates, as training does, between many small steps that wait for each other and gradients over what they saw.
-It is compiled per number of lanes, at a quick level in a third of a second each, where an algorithm would take ten seconds.
+Like training, the stand-in alternates between many small sequential steps and gradients over the data that they collected. It is
+compiled for each number of lanes with quick settings, in a third of a second instead of an algorithm's ten seconds.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from hyperlax.engine.lanes import QUICK_COMPILE
 CANDIDATES: tuple[int, ...] = (1, 2, 4, 8)
 _ROUNDS = 12
 _SLACK = 1.05
-"""Fewer lanes win while they are at most this much slower: small batches spread better over cores and end together."""
+"""Fewer lanes win if they are at most this much slower: small batches spread better over cores and end together."""
 _NOISE = 1.5
-"""A candidate whose typical turn takes this many times its best one was disturbed."""
+"""A candidate was disturbed if its median turn takes this many times its best one."""
 
 _SIZE, _WIDTH, _ROWS, _STEPS, _UPDATES, _ITERATIONS = 4, 64, 8, 32, 4, 12
 
 
 def lanes_per_slot(slots: list[Any]) -> int | None:
-    """Return the fewest lanes of a program that come within `_SLACK` of the most training per second, all slots busy.
+    """Return the fewest lanes of a program that come within `_SLACK` of the most training per second, with all slots busy.
 
-    Takes about 5 s. The candidates take turns of equal work, and each one's best turn counts. None if other work on the machine
-    disturbed too many turns for a result.
+    This takes about 5 s. The candidates take turns of equal work, and the best turn of each counts. Return None if other work on
+    the machine disturbed too many turns.
     """
     programs = {lanes: _compiled(lanes, slots[0]) for lanes in CANDIDATES}
     seconds: dict[int, list[float]] = {lanes: [] for lanes in CANDIDATES}
@@ -52,7 +52,7 @@ def lanes_per_slot(slots: list[Any]) -> int | None:
 
 
 def choose(seconds: Mapping[int, Sequence[float]]) -> int | None:
-    """Return the fewest lanes within `_SLACK` of the fastest; None if turns were disturbed. seconds: lanes -> its turns."""
+    """Return the fewest lanes within `_SLACK` of the fastest; None if turns were disturbed. seconds: lanes -> those of a turn."""
     if any(statistics.median(turns) > _NOISE * min(turns) for turns in seconds.values()):
         return None
     quickest = min(map(min, seconds.values()))

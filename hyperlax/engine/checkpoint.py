@@ -33,8 +33,8 @@ _POOL = re.compile(r"pool_\d+\.npz")
 class Metadata:
     """The description of a saved session.
 
-    trials: their numbers in the order of the lanes. identity: by name, all that must be equal for training to continue to the same
-    bits. segments: how many are done. timing: what its `timing.json` would say so far.
+    trials: their numbers in the order of the lanes. identity: everything, by name, that must be equal for training to continue to
+    the same bits. segments: number of segments done. timing: the entries of its `timing.json` so far.
     """
 
     trials: Annotated[tuple[int, ...], Meta(min_length=1)]
@@ -43,7 +43,7 @@ class Metadata:
     timing: dict[str, float]
 
     def is_compatible(self, identity: Mapping[str, Any]) -> bool:
-        """Return whether what has this identity now continues to the same bits; why not is logged."""
+        """Return whether training with this identity continues to the same bits. If not, log the reason."""
         differing = [name for name in identity if identity[name] != self.identity.get(name)]
         if differing:
             name, was, now = differing[0], self.identity.get(differing[0]), identity[differing[0]]
@@ -52,14 +52,14 @@ class Metadata:
 
 
 def log_restart(trials: Sequence[int], why: str) -> None:
-    """Log that trials restart from the beginning although they were saved."""
+    """Log that saved trials restart from the beginning, and why."""
     plural = "" if len(trials) == 1 else "s"
     verb = "restarts" if len(trials) == 1 else "restart"
     log.warning("Trial%s %s %s from the beginning: %s.", plural, ", ".join(map(str, trials)), verb, why)
 
 
 class CheckpointFile:
-    """The file of one session. seconds: the least time between two saves; 0 saves whenever there is something to save."""
+    """The file of one session. seconds: minimum time between two saves; 0 saves at every opportunity."""
 
     def __init__(self, path: Path, seconds: float):
         self._path, self._timer = path, SaveTimer(seconds)
@@ -69,7 +69,7 @@ class CheckpointFile:
         return self._timer.is_due()
 
     def load(self) -> tuple[Metadata, dict[str, np.ndarray]] | None:
-        """Return what was last saved; None if nothing was, or if it cannot be read, which is logged."""
+        """Return the last save; None if there is none or it cannot be read. Log the latter."""
         if not self._path.exists():
             return None
         with _logging_damage(self._path), np.load(self._path, allow_pickle=False) as stored:
@@ -78,7 +78,7 @@ class CheckpointFile:
         return None
 
     def save(self, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
-        """Replace what was saved, atomically. If the disk refuses, that is logged, and training continues."""
+        """Replace the last save atomically. If the disk fails, log the error, and training continues."""
         with self._timer.saving():
             _write(self._path, metadata, arrays)
 
@@ -86,29 +86,29 @@ class CheckpointFile:
 class CheckpointManager:
     """The saved sessions of one study. seconds: see `CheckpointFile`.
 
-    A batch of trials that train to their end has a file of its own. Lanes that are refilled are saved all together.
+    A batch of trials that train to their end has its own file. Lanes that are refilled are saved together.
     """
 
     def __init__(self, directory: Path, seconds: float):
         self._directory, self._seconds = directory, seconds
 
     def file(self, trials: Sequence[int]) -> CheckpointFile:
-        """Return the file of a batch of these trials, which exists or not."""
+        """Return the file of a batch of these trials. It need not exist."""
         return CheckpointFile(self._directory / f"trial_{trials[0]:05d}.npz", self._seconds)
 
     def batches(self) -> list[Metadata]:
-        """Return the metadata of every saved batch, by first trial; one that cannot be read is logged."""
+        """Return the metadata of every saved batch, ordered by first trial. Log files that cannot be read."""
         return _read_all(self._paths("trial", _BATCH))
 
     def pools(self) -> Iterator[tuple[Metadata, dict[str, np.ndarray]]]:
-        """Return what was saved of the lanes that are refilled; a file that cannot be read is logged."""
+        """Yield the saved sessions of refilled lanes. Log files that cannot be read."""
         for path in self._paths("pool", _POOL):
             found = CheckpointFile(path, self._seconds).load()
             if found is not None:
                 yield found
 
     def save_pools(self, states: Sequence[tuple[Metadata, Mapping[str, np.ndarray]]]) -> None:
-        """Replace what was saved of the lanes that are refilled, one file after another."""
+        """Replace the saved sessions of refilled lanes, one file after another."""
         for index, (metadata, arrays) in enumerate(states):
             _write(self._directory / f"pool_{index:03d}.npz", metadata, arrays)
         for path in self._paths("pool", _POOL)[len(states) :]:
@@ -121,7 +121,7 @@ class CheckpointManager:
         return sum(len(metadata.trials) for metadata in _read_all(paths))
 
     def prune(self, trials: tuple[int, ...]) -> None:
-        """Remove what was saved of these trials in batches of other composition."""
+        """Remove saved batches that hold any of these trials, except the batch of exactly these."""
         self._remove(trials, but=trials)
 
     def forget(self, trials: Collection[int]) -> None:
@@ -129,7 +129,7 @@ class CheckpointManager:
         self._remove(trials, but=())
 
     def tidy(self) -> None:
-        """Remove the directory if nothing is saved. Not while anything trains: a save may be about to use it."""
+        """Remove the directory if nothing is saved. Do not call this during training: a save may be about to use it."""
         with contextlib.suppress(OSError):  # not there, or not empty
             self._directory.rmdir()
 
@@ -146,7 +146,7 @@ class CheckpointManager:
 
 
 def _write(path: Path, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace a file, atomically. If the disk refuses, that is logged."""
+    """Replace a file atomically. Log an error of the disk instead of raising it."""
     described = json.dumps({**asdict(metadata), _ARRAYS: list(arrays)})
     named: dict[str, Any] = {_METADATA: np.frombuffer(described.encode(), np.uint8), **arrays}
     try:
@@ -157,7 +157,7 @@ def _write(path: Path, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> 
 
 
 class SaveTimer:
-    """The time of the next save. seconds: the least between two; after a slow save the next one waits longer."""
+    """The time of the next save. seconds: minimum between two saves; after a slow save the next one waits longer."""
 
     def __init__(self, seconds: float):
         self._seconds, self._due = seconds, time.monotonic() + seconds
@@ -168,7 +168,7 @@ class SaveTimer:
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
-        """Time a save, and set the time of the next one."""
+        """Time the save in the block, and schedule the next one."""
         began = time.monotonic()
         yield
         now = time.monotonic()
@@ -189,7 +189,7 @@ def _read(path: Path) -> Metadata:
 
 
 def _metadata(stored: Mapping[str, np.ndarray]) -> tuple[Metadata, list[str]]:
-    """Return the metadata of an open file, and the names of the arrays saved with it. Raises anything if it has none."""
+    """Return the metadata of an open file, and the names of its arrays. A file without metadata may raise any exception."""
     values = json.loads(stored[_METADATA].tobytes())
     names = values.pop(_ARRAYS)
     return convert(values, Metadata, "its metadata"), list(names)
@@ -197,7 +197,7 @@ def _metadata(stored: Mapping[str, np.ndarray]) -> tuple[Metadata, list[str]]:
 
 @contextlib.contextmanager
 def _logging_damage(path: Path) -> Iterator[None]:
-    """Log whatever a file raises that is not as it was written."""
+    """Log any exception that the block raises while it reads a damaged file."""
     try:
         yield
     except Exception as error:

@@ -28,10 +28,10 @@ FILE = "costs.json"
 _LAYOUT = "devices 1"
 _KEPT = 40
 LARGEST = 1e18
-"""Above any number of steps, multiplications or seconds that a batch can have had."""
+"""Upper bound of plausible steps, multiplications and seconds of a batch."""
 _GUESSES = {"cpu": (1e-3, 2e-6, 1e-10), "other": (5e-3, 1e-9, 1e-12)}
-"""latency, seconds per step, seconds per multiplication, where nothing was measured: `cpu` as two cores of a server ran PPO,
-`other` is not measured at all."""
+"""Guesses before any measurement: latency, seconds per step, seconds per multiplication. `cpu` was measured with PPO on two cores
+of a server, `other` is not measured at all."""
 _GUESSED_COMPILE, _GUESSED_LOAD, _GUESSED_EPISODE = 15.0, 1.0, 1e-4
 _TRUST = 0.01
 """Weight of a guess against one measurement."""
@@ -41,7 +41,7 @@ _Measured = Annotated[float, Meta(ge=0, le=LARGEST)]
 
 
 class _Kind(TypedDict, total=False):
-    """What was measured of one kind of training. runs: those of `Load`, then seconds an iteration."""
+    """Measurements of one kind of training. runs: the fields of `Load`, then seconds per iteration."""
 
     runs: list[tuple[_Measured, _Measured, _Measured, _Measured]]
     episodes: list[_Measured]
@@ -50,7 +50,7 @@ class _Kind(TypedDict, total=False):
 
 
 class _Memory(TypedDict, total=False):
-    """What was measured on one kind of device. programs: fingerprints of those in the persistent cache."""
+    """Measurements on one kind of device. programs: fingerprints of the programs in the persistent cache."""
 
     kinds: dict[str, _Kind]
     programs: list[str]
@@ -67,7 +67,7 @@ class Load(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """What one batch measured. kind: what was trained, e.g. "PPO gymnax.cartpole"."""
+    """Measurements of one batch. kind: algorithm and environment, e.g. "PPO gymnax.cartpole"."""
 
     kind: str
     load: Load
@@ -76,7 +76,7 @@ class Run:
 
 
 class Costs:
-    """The memory of one kind of device. path: None keeps it for this process alone. Safe to use from several threads."""
+    """The cost records of one kind of device. path: their file; None keeps them in this process only. Thread-safe."""
 
     def __init__(self, device_kind: str, platform: str, path: Path | None):
         self._device, self._path = device_kind, path
@@ -110,7 +110,7 @@ class Costs:
             return program in self._memory.get("programs", ())
 
     def lanes_per_slot(self, slots: int, measure: Callable[[], int | None]) -> int | None:
-        """Return the lanes that a core can use while `slots` are busy. `measure` is called until it has an answer."""
+        """Return the lanes that a core can use while `slots` are busy. Call `measure` unless an earlier answer is stored."""
         with self._lock:
             known = self._memory.get("lanes_per_slot", {}).get(str(slots))
         found = known or measure()
@@ -124,7 +124,7 @@ class Costs:
         return found
 
     def learn_run(self, run: Run) -> None:
-        """Remember what a batch measured."""
+        """Record the measurements of a batch."""
 
         def update(memory: dict[str, Any]) -> None:
             of_kind = memory.setdefault("kinds", {}).setdefault(run.kind, {})
@@ -136,7 +136,7 @@ class Costs:
             self._fits.pop(run.kind, None)
 
     def learn_program(self, kind: str, program: str, seconds: float, cached: bool) -> None:
-        """Remember that a program is there now, and what it took to compile or to load."""
+        """Record that a program is in the persistent cache, and how long it took to compile or to load."""
 
         def update(memory: dict[str, Any]) -> None:
             of_kind = memory.setdefault("kinds", {}).setdefault(kind, {})
@@ -156,7 +156,7 @@ class Costs:
         return self._memory.get("kinds", {}).get(kind, {}).get(what, [])
 
     def _update(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Change the memory, on disk too: read again first, for another process may have written meanwhile."""
+        """Change the records, also on disk. Read them again first, because another process may have written meanwhile."""
         with self._lock:
             if self._path is None:
                 change(self._memory)
@@ -173,7 +173,7 @@ class Costs:
                 self._path = None
 
     def _read(self) -> dict[str, Any]:
-        """Return the file's content, {} for a damaged one: all in it can be measured again."""
+        """Return the file's content; {} if it is damaged, since everything in it can be measured again."""
         if self._path is None or not self._path.exists():
             return {}
         try:
@@ -211,7 +211,7 @@ def _features(load: Load) -> np.ndarray:
 
 
 def _fit(runs: list[Any], guess: np.ndarray) -> np.ndarray:
-    """Least squares of relative errors, with the guesses as faint measurements; no number falls below a twentieth of its guess."""
+    """Fit by least squares of relative errors. Guesses count as weak measurements; no result is below a twentieth of its guess."""
     rows = [_features(Load(*run[:3])) / run[3] for run in runs if run[3] > 0]
     matrix = np.array([*rows, *(np.diag(1 / guess) * np.sqrt(_TRUST))])
     wanted = np.array([1.0] * len(rows) + [np.sqrt(_TRUST)] * len(guess))

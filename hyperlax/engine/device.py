@@ -50,13 +50,13 @@ def prepare_jax(compilation_cache: bool) -> None:
 
 
 def program_name(algorithm: Any, lanes: int, seeds: int) -> str:
-    """Return the fingerprint of a program: what it computes, for how many, with which jax and which flags."""
+    """Return the fingerprint of a program: its computation, lanes and seeds, the jax version and the flags."""
     versions = (VERSION, jax.__version__)
     return fingerprint(algorithm, lanes, seeds, *versions, os.environ.get("XLA_FLAGS", ""))
 
 
 def identity() -> dict[str, Any]:
-    """Return all of this machine that decides the bits of a program's results, by name."""
+    """Return the properties of this machine that decide the bits of a program's results, by name."""
     first = jax.local_devices()[0]
     return {
         "hyperlax": VERSION,
@@ -69,7 +69,7 @@ def identity() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The CPU's model, as far as the system tells."""
+    """Return the CPU's model, as far as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -79,7 +79,7 @@ def _processor() -> str:
 
 
 def costs_of_device(compilation_cache: bool) -> Costs:
-    """Return the memory of costs beside the compiled programs; without a cache it is not kept on disk."""
+    """Return the cost records stored beside the compiled programs; without a cache they are not kept on disk."""
     first = jax.local_devices()[0]
     return Costs(first.device_kind, first.platform, cache_directory() / FILE if compilation_cache else None)
 
@@ -95,7 +95,7 @@ def cores() -> int:
 
 
 def slot_devices() -> list[Any]:
-    """Return the device of every slot: on CPU the one device once per core, otherwise every local device once."""
+    """Return the device of every slot: on CPU, the single device once per core; otherwise every local device once."""
     devices = jax.local_devices()
     return devices * cores() if devices[0].platform == "cpu" else devices
 
@@ -103,7 +103,7 @@ def slot_devices() -> list[Any]:
 def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs) -> int:
     """Return the lanes for `--runner-hparam-batch-size auto`: a super-batch spread over all slots, before memory is considered.
 
-    On a CPU at most as many as a core makes use of, each of `seeds` runs, which is measured once and remembered with the costs.
+    On a CPU, a slot gets at most as many lanes of `seeds` runs as a core can use. That is measured once and stored with the costs.
     """
     spread = -(-super_batch // len(slots))
     if slots[0].platform != "cpu" or spread == 1:
@@ -115,13 +115,13 @@ def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs
 
 
 def room_for_a_program(device: Any) -> int | None:
-    """Return the bytes that a program may take on a device now, on a CPU a core's share of the memory. None if not known."""
+    """Return the bytes that a program may use on a device now; on a CPU, a core's share of the memory. None if not known."""
     free = free_bytes(device)
     return free // cores() if free is not None and device.platform == "cpu" else free
 
 
 def free_bytes(device: Any) -> int | None:
-    """Return the bytes that are free: of the device if it tells, of this machine for a CPU, else None."""
+    """Return the free bytes of the device, or of this machine for a CPU; None if not known."""
     if device.platform == "cpu":
         known = [free for free in (_available_bytes(), _bytes_below_the_limit()) if free is not None]
         return min(known, default=None)
@@ -132,7 +132,7 @@ def free_bytes(device: Any) -> int | None:
 
 
 def _available_bytes() -> int | None:
-    """What Linux could give away without swapping, file caches included; None on other systems."""
+    """Return the bytes that Linux can provide without swapping, file caches included; None on other systems."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -141,7 +141,7 @@ def _available_bytes() -> int | None:
 
 
 def _bytes_below_the_limit() -> int | None:
-    """What a container may still take; None without a limit."""
+    """Return the bytes left below a container's memory limit; None without a limit."""
     try:
         limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
     except OSError:
@@ -150,7 +150,7 @@ def _bytes_below_the_limit() -> int | None:
 
 
 def peak_memory_bytes(device: Any) -> int:
-    """Return the most bytes in use so far: of the device if it keeps count, else of this process."""
+    """Return the peak number of bytes in use: of the device if it keeps count, else of this process."""
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics and "peak_bytes_in_use" in statistics:
         return int(statistics["peak_bytes_in_use"])

@@ -12,7 +12,7 @@ from jax import Array
 
 
 class Stream(NamedTuple):
-    """Random numbers of their own for training and for the episodes of evaluations; no two streams share any."""
+    """A stream of random numbers for training and for evaluation episodes; no two streams share any."""
 
     training: int
     evaluation: int
@@ -21,7 +21,7 @@ class Stream(NamedTuple):
 SEARCH = Stream(0, 1)
 CONFIRMATION = Stream(2, 3)
 _CONTINUATION = 4
-"""Of training that continues from a copy of another trial's state."""
+"""Marks keys of training that continues from a copy of another trial's state."""
 
 
 def pin_generator() -> None:
@@ -52,7 +52,7 @@ def _keys_of_trials(study_seed: int, purpose: int, numbers: Array, seeds: int) -
 
 
 def evaluation_keys(study_seed: int, seeds: int, stream: Stream = SEARCH) -> Array:
-    """Return [seeds]: the episodes on which every trial of the study is evaluated, at every evaluation."""
+    """Return [seeds]: the keys of the episodes on which every trial of the study is evaluated, at every evaluation."""
     return _evaluation_keys(study_seed, seeds, stream.evaluation)
 
 

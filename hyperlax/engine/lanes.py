@@ -22,8 +22,8 @@ from jax import Array
 from hyperlax.engine.algorithm import Algorithm
 
 QUICK_COMPILE: Any = {"xla_backend_optimization_level": 1}
-"""For what runs once or seldom. LLVM unrolls the many small loops of random draws at its default level: `start` of PPO then
-takes several times as long to compile and runs no faster."""
+"""Compiler options for verbs that run rarely. At its default level, LLVM unrolls the many small loops of random draws: `start` of
+PPO then takes several times as long to compile and runs no faster."""
 
 
 class Compilation(NamedTuple):
@@ -35,7 +35,7 @@ class Compilation(NamedTuple):
 
 
 class Preparation(NamedTuple):
-    """What it took to make a program executable. seconds: from start to end, of verbs made side by side."""
+    """The cost of making a program executable. seconds: wall time; verbs are compiled side by side."""
 
     seconds: float
     compilations: list[Compilation]
@@ -47,7 +47,7 @@ class Preparation(NamedTuple):
 
 
 class _CacheHits(threading.local):
-    """How often the calling thread has found a program in the persistent cache: JAX tells in the thread that compiles."""
+    """A count of the calling thread's hits in the persistent cache. JAX reports a hit in the thread that compiles."""
 
     count = 0
 
@@ -60,9 +60,9 @@ jax.monitoring.register_event_listener(_cache_hits.listen)
 
 
 class NoRoom(MemoryError):
-    """A program needs more memory than there is.
+    """Too little memory for a program.
 
-    lanes: how many of its lanes would fit, about. preparation: what compiling it took.
+    lanes: how many of its lanes would fit, about. preparation: the cost of compiling it.
     """
 
     def __init__(self, needed: int, room: int, lanes: int, preparation: Preparation):
@@ -74,9 +74,9 @@ class NoRoom(MemoryError):
 class Program:
     """An algorithm over a fixed number of lanes and seeds on one device. Safe to use from several threads at once.
 
-    room: says how many bytes are free on the device, where the program shall refuse to start if it needs more. refills: `prepare`
-    shall make that verb executable too. Every verb is compiled at its first use, under a lock, and the states that go in are
-    donated: do not use them again.
+    room: returns the free bytes of the device; the program refuses to start if it needs more. None does not check. refills:
+    whether `prepare` makes that verb executable too. Every verb is compiled at its first use, under a lock. The states passed in
+    are donated: do not use them again.
     """
 
     algorithm: Algorithm
@@ -94,14 +94,14 @@ class Program:
 
     @property
     def is_ready(self) -> bool:
-        """Whether training and evaluating need no compiling any more."""
+        """Whether training and evaluation are compiled already."""
         return {"start", "train", "evaluate"} <= self._compiled.keys()
 
     def prepare(self, keys: Array, hypers: Any, episode_keys: Array) -> Preparation:
-        """Compile `start`, `train` and `evaluate` if they are not yet, two at a time. Return what this very call made.
+        """Compile `start`, `train` and `evaluate` if they are not yet, two at a time. Return what this call compiled.
 
         Raises:
-          NoRoom: by the compiler's own account several lanes need more memory than `room`. One lane is tried all the same.
+          NoRoom: several lanes need more memory than `room`, by the compiler's estimate. A single lane is always tried.
         """
         with self._lock:
             if self._refused:
@@ -145,11 +145,11 @@ class Program:
         return self._call("evaluate", lanes, hypers, keys)
 
     def policy_params(self, lanes: Any) -> Any:
-        """Return what acts, as numpy [lanes, seeds, ...]. Nothing is compiled for it."""
+        """Return the policies' parameters, as numpy [lanes, seeds, ...]. This compiles nothing."""
         return jax.tree.map(np.asarray, self.algorithm.policy_params(lanes))
 
     def code(self) -> str:
-        """Return a digest of what `start`, `train` and `evaluate` compute, the environment included. Only after `prepare`."""
+        """Return a digest of the code of `start`, `train` and `evaluate`, environment included. Call `prepare` first."""
         texts = [self._texts[verb] for verb in ("start", "train", "evaluate")]
         return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
@@ -158,7 +158,7 @@ class Program:
         return [np.asarray(jax.random.key_data(x) if _is_key(x) else x) for x in jax.tree.leaves(lanes)]
 
     def restore(self, arrays: Sequence[np.ndarray]) -> Any:
-        """Return the training state that an equal program saved, on this one's device. Only after `prepare`."""
+        """Return the training state that an equal program saved, on this one's device. Call `prepare` first."""
         like, structure = jax.tree.flatten(self._like)
         leaves = [
             jax.random.wrap_key_data(jnp.asarray(array)) if _is_key(x) else array
@@ -172,7 +172,7 @@ class Program:
         return lanes, self.evaluate(lanes, hypers, keys)
 
     def reorder(self, lanes: Any, source: Array) -> Any:
-        """Let lane i continue from what lane source[i] was. source int32[lanes]."""
+        """Let lane i continue from the state of lane source[i]. source int32[lanes]."""
         return self._call("reorder", lanes, source)
 
     def branch(self, lanes: Any, source: Array, keys: Array) -> Any:
@@ -183,7 +183,7 @@ class Program:
         return self._call("branch", lanes, source, keys)
 
     def refill(self, lanes: Any, which: Array, fresh: Any) -> Any:
-        """Put what `start` made where `which` bool[lanes] is true; the other lanes stay untouched."""
+        """Replace the lanes where `which` bool[lanes] is true by those that `start` made; leave the others untouched."""
         return self._call("refill", lanes, which, fresh)
 
     def memory_bytes(self) -> int:
@@ -254,7 +254,7 @@ class Program:
 
 
 def of_lane(tree: Any, lane: int) -> Any:
-    """Return what one lane has of arrays [lanes, ...]."""
+    """Return one lane's part of arrays [lanes, ...]."""
     return jax.tree.map(lambda x: x[lane], tree)
 
 
@@ -267,7 +267,7 @@ def _is_key(x: Any) -> bool:
 
 
 def _named(function: Callable, verb: str) -> Callable:
-    """The same function under a name that compiler logs and cache entries show."""
+    """Return the same function under a name that compiler logs and cache entries show."""
 
     def call(*arguments: Any) -> Any:
         return function(*arguments)

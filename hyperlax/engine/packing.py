@@ -18,7 +18,7 @@ from hyperlax.trial import HparamBatch, Trial
 
 @dataclass(frozen=True)
 class Group:
-    """Trials that share a padding. structure: what they ask for, joined by `|`. members: the trials, or a sample of them."""
+    """Trials that share a padding. structure: their structures, joined by `|`. members: the trials, or a sample of them."""
 
     structure: Any
     members: tuple[Any, ...]
@@ -59,7 +59,7 @@ def batches_of(
 
 
 def makespan(durations: Sequence[float], slots: int) -> float:
-    """Return when the last of some jobs ends, if each starts in turn on the slot that is free first."""
+    """Return the end time of the last job, if each job in turn starts on the slot that is free first."""
     ends = [0.0] * slots
     for duration in durations:
         ends[ends.index(min(ends))] += duration
@@ -67,7 +67,7 @@ def makespan(durations: Sequence[float], slots: int) -> float:
 
 
 def _merged(groups: list[Group], cost: Callable[[Group], float]) -> list[Group]:
-    """Merge the pair that saves most, again and again while any saves."""
+    """Merge the pair that saves most, until no merge saves anything."""
     costs = {group: cost(group) for group in groups}
     merged: dict[tuple[Group, Group], tuple[Group, float]] = {}
     while len(costs) > 1:

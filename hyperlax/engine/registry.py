@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 class Registry:
     """The compiled programs of a backend. Safe to use from several threads at once.
 
-    lanes: the most lanes of any program. lanes_of: how many each is given, at first. lanes_before: fingerprint of a program -> the
-    lanes it has run with, which it is given without asking. room: bytes that a program may take on a device, where it is to be
-    given fewer lanes if it needs more. refills: trials enter and leave while others train.
+    lanes: the most lanes of any program. lanes_of: returns the first number of lanes of a program. lanes_before: fingerprint of a
+    program -> the lanes it has run with, which it gets again unchecked. room: returns the bytes that a program may use on a
+    device; a program that needs more gets fewer lanes. refills: whether trials enter and leave while others train.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Registry:
         self._lock = threading.Lock()
 
     def lanes_of(self, algorithm: Any) -> int:
-        """Return how many lanes a program has by now."""
+        """Return the current number of lanes of a program."""
         with self._lock:
             if algorithm not in self._lanes:
                 first = min(self.lanes, self._first_lanes(algorithm))
@@ -62,7 +62,7 @@ class Registry:
             return any(known == algorithm and program.is_ready for (known, *_), program in self._programs.items())
 
     def settle(self, algorithm: Any, lanes: int) -> None:
-        """Note that the program has run with this many lanes."""
+        """Record that the program has run with this many lanes."""
         with self._lock:
             self._settled[fingerprint(algorithm)] = lanes
 

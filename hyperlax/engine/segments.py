@@ -1,4 +1,4 @@
-"""When a session evaluates, and what its parts cost."""
+"""The segments between a session's evaluations, and the cost of its parts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Segments:
         return segments
 
     def end(self, segment: int) -> int:
-        """Return the iterations until the end of a segment, counted from 1. All of them are the fewest that reach the budget."""
+        """Return the iterations until the end of a segment, counted from 1. The last one ends as soon as the budget is reached."""
         total = -(-self.total_timesteps // self.steps_per_iteration)
         return total * segment // self.count
 
@@ -60,7 +60,7 @@ class Segments:
 class Stopwatch:
     """Seconds spent in each part of a session, and how many of its segments are done.
 
-    preparation: of this process; earlier: what a saved session had cost until then, see `Metadata.timing`.
+    preparation: of this process. earlier: the cost of a saved session until it was saved, see `Metadata.timing`.
     """
 
     preparation: Preparation = field(default_factory=lambda: Preparation(0.0, []))
@@ -71,7 +71,7 @@ class Stopwatch:
     began: float = field(default_factory=time.perf_counter)
 
     def timing(self) -> dict[str, float]:
-        """Return what the session has cost so far, by the names of `timing.json`."""
+        """Return the cost of the session so far, by the names of `timing.json`."""
         before = self.earlier
         return {
             "programs_compiled": before.get("programs_compiled", 0) + int(not self.preparation.cached),
@@ -82,12 +82,12 @@ class Stopwatch:
         }
 
     def resume(self, metadata: Metadata) -> None:
-        """Add what a saved session had cost."""
+        """Add the cost of a saved session."""
         self.earlier, self.segments = metadata.timing, metadata.segments
         self.train, self.evaluate = metadata.timing["train_seconds"], metadata.timing["evaluate_seconds"]
 
     def time(self, part: str, work: Callable[[], Any]) -> Any:
-        """Do the work, wait for its result, and add its seconds to the part."""
+        """Run `work`, wait for its result, and add its seconds to the part."""
         began = time.perf_counter()
         result = jax.block_until_ready(work())
         setattr(self, part, getattr(self, part) + time.perf_counter() - began)

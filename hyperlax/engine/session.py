@@ -1,8 +1,8 @@
-"""The lanes of one program as a session: trials enter, train segment by segment, are copied, and leave.
+"""A session over the lanes of one program: trials enter, train segment by segment, are copied, and leave.
 
-All lanes share the session's clock of iterations, each trial has its own: it is evaluated when its own schedule says so. A segment
-of the session ends where one of a trial that entered at its start would end. Where the iterations of a trial do not divide by its
-segments, a trial that entered later is due there or one iteration before, so a session evaluates at most twice a segment.
+All lanes share the session's count of iterations. Each trial has its own count, and is evaluated by its own schedule. A segment of
+the session ends with the segment of a trial that entered at its start. If a trial's iterations do not divide by its segments, one
+that entered later may be due one iteration earlier, so a session evaluates at most twice per segment.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class LaneSession:
         """Make a session without trials.
 
         Args:
-          seed: The study's.
+          seed: The study's seed.
           repetitions: Seeds of a trial, of which the program trains as many at once as it has.
-          place: A `LaneInterval`'s slot and session.
+          place: Its slot and pool, as in `LaneInterval`.
         """
         self.program, self.place, self._task = program, place, task
         self.segments = Segments.of(task.run_length, program.algorithm.steps_per_iteration)
@@ -91,7 +91,7 @@ class LaneSession:
             self._entering.remove(lane)
 
     def reconfigure(self, trial: Trial) -> None:
-        """Let the trial of this number train on under another configuration of the same program."""
+        """Let the trial of this number continue under another configuration of the same program."""
         self._lanes[self._lane_of(trial.number)].hypers = self._task.lane(trial)
 
     def branch(self, copies: Sequence[tuple[int, Trial]]) -> None:
@@ -113,7 +113,7 @@ class LaneSession:
             self._state = self.watch.time("train", lambda: self.program.branch(self._state, moved, keys))
 
     def prepare(self, trial: Trial | None = None) -> Preparation:
-        """Make the program executable for trials like this one, or those that enter. Return what this very call made."""
+        """Make the program executable for trials like this one, or those that enter. Return what this call compiled."""
         if trial is None and not self._entering:
             return Preparation(0.0, [])
         alike = {0: self._assignment(trial) if trial else self._lanes[self._entering[0]]}
@@ -123,7 +123,7 @@ class LaneSession:
         return made
 
     def advance(self) -> list[SegmentResult]:
-        """Train to the end of the segment and evaluate every trial that is due. Return where each stands then, by number."""
+        """Train to the end of the segment and evaluate every trial that is due. Return their results so far, by number."""
         began = seconds()
         self.start()
         end = self.segments.end(self._segment + 1)
@@ -161,13 +161,13 @@ class LaneSession:
         self._entering.clear()
 
     def standings(self) -> list[SegmentResult]:
-        """Return where every trial stands, by number."""
+        """Return every trial's results so far, by number."""
         lanes = sorted(self._lanes, key=lambda lane: self._lanes[lane].trial.number)
         steps, episodes = self.segments.steps(), self._task.run_length.num_eval_episodes
         return [self._lanes[lane].result(lane, steps, episodes, self.segments.total_timesteps) for lane in lanes]
 
     def identity(self, trials: Iterable[Trial]) -> dict[str, Any]:
-        """Return all that decides the bits of these trials here, by name. Only after `prepare`."""
+        """Return everything that decides the bits of these trials here, by name. Call `prepare` first."""
         program = self.program
         parts = (self._task, tuple(trials), program.algorithm, program.lanes, program.seeds, self._seed, self._stream)
         return {**identity_of(*parts), "code": program.code()}
@@ -232,7 +232,7 @@ class LaneSession:
         return next(lane for lane, assignment in self._lanes.items() if assignment.trial.number == number)
 
     def _filled(self, assignments: Mapping[int, LaneAssignment]) -> list[LaneAssignment]:
-        """One for every lane; a lane without its own repeats the first and is never read."""
+        """Return an assignment for every lane. A lane without its own repeats the first and is never read."""
         first = next(iter(assignments.values()))
         return [assignments.get(lane, first) for lane in range(self.program.lanes)]
 
@@ -240,7 +240,7 @@ class LaneSession:
         return stacked(self.program, [assignment.hypers for assignment in self._filled(assignments)])
 
     def _keys(self, assignments: Mapping[int, LaneAssignment]) -> Any:
-        """[lanes, seeds], of a trial's repetitions from the one that it trains."""
+        """Return [lanes, seeds]: the keys of each trial's seeds, starting at its first repetition here."""
         filled = self._filled(assignments)
         numbers = [assignment.trial.number for assignment in filled]
         keys = training_keys(self._seed, numbers, self._repetitions, self._stream)
@@ -257,7 +257,7 @@ def identity_of(
     seed: int,
     stream: Stream,
 ) -> dict[str, Any]:
-    """Return all that decides the bits of these trials, except the program's code. seed: the study's."""
+    """Return everything that decides the bits of these trials, except the program's code. seed: the study's."""
     length = task.run_length
     own = [leaf.tobytes() for trial in trials for leaf in jax.tree.leaves(task.lane(trial))]
     return {
@@ -275,5 +275,5 @@ def identity_of(
 
 
 def stacked(program: Program, hypers: Sequence[Any]) -> Any:
-    """Return [lanes]-leading arrays on the program's device, of one tree of numpy scalars a lane."""
+    """Stack one tree of numpy scalars per lane into arrays [lanes, ...] on the program's device."""
     return program.place(jax.tree.map(lambda *leaves: np.stack(leaves), *hypers))

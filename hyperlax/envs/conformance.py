@@ -17,7 +17,7 @@ from hyperlax.metrics import ReferenceReturns
 
 
 def check(environment: Environment) -> None:
-    """Raise UsageError for facts of the wrong kind, and for a reset or step that raises or returns what no algorithm can use."""
+    """Raise UsageError if a field has the wrong type, or if reset or step raises or returns something unusable."""
     where = f"environment `{environment.name}`"
     _check_facts(environment, where)
     key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
@@ -86,7 +86,7 @@ def _check_state(state: Any, where: str) -> None:
 
 
 def _check_same_state(before: Any, after: Any, where: str) -> None:
-    """Check that a step returns a state like the one it was given: a loop carries it."""
+    """Check that a step returns a state of the form it was given, since a loop carries it."""
     was, now = (jax.tree.structure(state) for state in (before, after))
     if was != now:
         raise UsageError(
@@ -114,7 +114,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _becomes(old: Any, new: Any) -> bool:
-    """Return whether a loop accepts one type for the other: a Python number takes the type of what it is computed with."""
+    """Return whether a loop accepts one type for the other. A Python number adopts the type of its counterpart."""
     weak = getattr(old, "weak_type", False)
     return old.dtype == new.dtype or (weak and jnp.promote_types(old.dtype, new.dtype) == new.dtype)
 

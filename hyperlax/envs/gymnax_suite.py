@@ -29,7 +29,7 @@ from hyperlax.metrics import ReferenceReturns
 def deferring(*names: str) -> Iterator[None]:
     """Import these modules lazily inside the block: each is loaded when one of its attributes is first read.
 
-    After the block `import` finds the real modules again. Modules that were loaded before it are left alone.
+    After the block, `import` finds the real modules again. Modules loaded before the block are left alone.
     """
     deferred = {name: _Deferred(name) for name in names if name not in sys.modules}
     sys.modules.update(deferred)
@@ -61,7 +61,7 @@ def make(name: str) -> Environment:
 
 
 def adapt(name: str, env: Any, params: Any, reference: ReferenceReturns) -> Environment:
-    """Return any gymnax environment, also your own or one with other parameters, as an environment of the protocol."""
+    """Adapt any gymnax environment to the protocol, including your own or one with other parameters."""
     observation_shape, state_shape = jax.eval_shape(lambda key: env.reset(key, params), jax.random.key(0))
     flatten, observation_size = _flattener(env.observation_space(params), observation_shape)
     action_space = _action_space(env.action_space(params))

@@ -53,12 +53,12 @@ class _Probe:
 
 
 def _constant_reward() -> _Probe:
-    """One step, reward 1, one observation. Right: value 1. Fails when the value is not learned at all."""
+    """Probe value learning. One step, reward 1, one observation. Right: value 1. Fails when the value is not learned at all."""
     return _Probe(0.0, 1.0, lambda state, action: jnp.float32(1.0))
 
 
 def _observation_reward() -> _Probe:
-    """One step; the observation is -1 or 1 by a fair coin, and the reward equals it. Right: value(o) = o.
+    """Probe the value's input. One step; the observation is -1 or 1 by a fair coin, the reward equals it. Right: value(o) = o.
 
     Fails when the value does not see the observation.
     """
@@ -66,7 +66,7 @@ def _observation_reward() -> _Probe:
 
 
 def _delayed_reward() -> _Probe:
-    """Two steps, observed as 0 then 1; reward 0 then 1. Right: value(0) = gamma, value(1) = 1. Fails when discounting is wrong."""
+    """Probe discounting. Two steps, observed as 0 then 1; reward 0 then 1. Right: value(0) = gamma, value(1) = 1."""
     return _Probe(0.0, 1.0, lambda state, action: _seconds(state), observe=_seconds, steps=2)
 
 
@@ -75,25 +75,25 @@ def _seconds(state: _ProbeState) -> jax.Array:
 
 
 def _action_reward_discrete() -> _Probe:
-    """One step; reward 1 for action 1, else 0. Right: action 1, value 1. Fails when the policy is not improved."""
+    """Probe the policy. One step; reward 1 for action 1, else 0. Right: action 1, value 1. Fails when it is not improved."""
     return _Probe(0.5, 1.0, lambda state, action: action)
 
 
 def _action_reward_continuous() -> _Probe:
-    """One step; reward -(a - 2)^2, a in [-1, 3]. Right: a = 2, value 0. Fails when the policy is not improved or not rescaled."""
+    """Probe the policy. One step; reward -(a - 2)^2, a in [-1, 3]. Right: a = 2, value 0. Fails if not improved or not rescaled."""
     return _Probe(-7.0 / 3.0, 0.0, lambda state, action: -((action - 2.0) ** 2), bounds=_ASYMMETRIC)
 
 
 def _observation_action_reward_discrete() -> _Probe:
-    """One step; the observation is -1 or 1; reward 1 for action 1 at 1 and action 0 at -1, else -1. Right: that, value 1.
+    """Probe that observations and actions of a batch are kept together.
 
-    Fails when observations and actions of a batch are not kept together.
+    One step; the observation is -1 or 1; reward 1 for action 1 at 1 and action 0 at -1, else -1. Right: these actions, value 1.
     """
     return _Probe(0.0, 1.0, lambda state, action: state.sign * (2.0 * action - 1.0), observe=lambda state: state.sign)
 
 
 def _observation_action_reward_continuous() -> _Probe:
-    """One step; the observation o is -1 or 1; reward -(a - 1 - o)^2, a in [-1, 3]. Right: a = 0 at -1 and 2 at 1, value 0."""
+    """Probe the same, continuous. One step; o is -1 or 1; reward -(a - 1 - o)^2, a in [-1, 3]. Right: a = 1 + o, value 0."""
     return _Probe(
         -7.0 / 3.0, 0.0, lambda state, action: -((action - 1.0 - state.sign) ** 2),
         observe=lambda state: state.sign, bounds=_ASYMMETRIC,
@@ -101,7 +101,7 @@ def _observation_action_reward_continuous() -> _Probe:
 
 
 def _truncation() -> _Probe:
-    """Reward 1 a step, one observation, truncated after 5 steps. Right: value 1 / (1 - gamma), as if it never ended.
+    """Probe truncation. Reward 1 per step, one observation, truncated after 5 steps. Right: value 1 / (1 - gamma), as if endless.
 
     Fails when a truncation is taken for a termination.
     """
@@ -109,7 +109,7 @@ def _truncation() -> _Probe:
 
 
 def _final_observation() -> _Probe:
-    """The sign s of an episode is its one observation and the reward of each of its 5 steps; then truncated.
+    """Probe the final observation. An episode's sign s is its only observation and the reward of each of its 5 steps; truncated.
 
     Right: value(s) = s / (1 - gamma). Bootstrapping from the next episode's first observation, whose sign is another coin,
     gives s (1 - gamma^5) / (1 - gamma) on average. Fails when the final observation is not the one used.
@@ -125,7 +125,7 @@ def _final_observation() -> _Probe:
 
 
 def _termination() -> _Probe:
-    """Reward 1 a step, terminated after 5 steps, observed as t / 5. Right: value(t / 5) = (1 - gamma^(5 - t)) / (1 - gamma).
+    """Probe termination. Reward 1 per step, 5 steps, observed as t / 5. Right: value(t / 5) = (1 - gamma^(5 - t)) / (1 - gamma).
 
     Fails when value flows through a termination.
     """

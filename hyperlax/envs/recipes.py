@@ -10,7 +10,7 @@ from hyperlax.recipe import Recipe, available, load
 
 
 def check_acts(recipe: Recipe, environment: str) -> None:
-    """Refuse an environment whose actions the recipe's algorithm cannot take, naming the recipes that can."""
+    """Raise UsageError if the recipe's algorithm cannot take the environment's actions; name the recipes that can."""
     kind = action_kind(environment)
     algorithm = recipe.config.algorithm
     if kind in algorithm.action_kinds:
@@ -24,7 +24,7 @@ def check_acts(recipe: Recipe, environment: str) -> None:
 
 
 def registered(name: str, recipe: str | None, where: str) -> str:
-    """Return the one name of an environment; a user's own is registered by its recipe in a process that has not loaded it.
+    """Return the canonical name of an environment. Load the recipe that registers it, if a user's own is not registered yet.
 
     Args:
       recipe: The recipe's path, None if it is not known.
@@ -49,7 +49,7 @@ def registered(name: str, recipe: str | None, where: str) -> str:
 
 
 def _takes(name: str, kind: str) -> bool:
-    """Return whether a recipe by name takes such actions; False for one that cannot be read."""
+    """Return whether the recipe of this name takes such actions; False if it cannot be read."""
     try:
         return kind in load(name).config.algorithm.action_kinds
     except UsageError:

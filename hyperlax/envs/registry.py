@@ -20,12 +20,12 @@ _lock = threading.RLock()
 
 
 def names() -> list[str]:
-    """Return the shipped environments, then the registered ones, without the probes, which are for tests."""
+    """Return the names of the shipped environments, then of the registered ones, without the probes, which are for tests."""
     return [*CATALOG, *_factories]
 
 
 def unaliased(name: str) -> str:
-    """Return the canonical name of an environment of gymnax; any other name as it is, known or not."""
+    """Return the canonical name of a gymnax environment; any other name unchanged, known or not."""
     return ALIASES.get(name, name)
 
 
@@ -38,7 +38,8 @@ def is_known(name: str) -> bool:
 def canonical(name: str) -> str:
     """Return the canonical name of an environment that may have several: "gymnax.Pendulum-v1" -> "gymnax.pendulum".
 
-    Raises UsageError for a name that is unknown, with the nearest ones, or known but not available, with the reason.
+    Raises:
+      UsageError: The name is unknown (names the nearest ones), or not available (names the reason).
     """
     name = unaliased(name)
     if name in UNAVAILABLE:
@@ -52,7 +53,8 @@ def canonical(name: str) -> str:
 def make(name: str) -> Environment:
     """Return the environment of that name, the same object every time.
 
-    Raises UsageError as `canonical` does, and for a user's own that its factory cannot make or the protocol does not allow.
+    Raises:
+      UsageError: As `canonical`; or a user's factory fails, or makes an environment that breaks the protocol.
     """
     name = canonical(name)
     with _lock:
@@ -66,7 +68,8 @@ def register(name: str, factory: Callable[[], Environment]) -> None:
 
     Registering the same name again replaces it, so that a recipe which registers may be loaded twice.
 
-    Raises UsageError for a name of another form, or one that Hyperlax ships.
+    Raises:
+      UsageError: The name has another form, or Hyperlax ships an environment of that name.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -106,7 +109,7 @@ def _build(name: str) -> Environment:
 
 
 def _own(name: str, factory: Callable[[], Environment]) -> Environment:
-    """Make and check a user's environment. UsageError, in one line, for anything wrong with it."""
+    """Make and check a user's environment. Raise UsageError, in one line, for anything wrong with it."""
     try:
         environment = factory()
     except UsageError as error:

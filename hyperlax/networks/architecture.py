@@ -25,8 +25,8 @@ class Architecture(NamedTuple):
 class TorsoShape:
     """The torso of a program: every lane's fits inside.
 
-    widths: padded units per layer. activations, layer_norms: the values that any lane may ask for; where there is only one,
-    nothing is dispatched.
+    widths: padded units per layer. activations, layer_norms: the values that lanes may have. If there is only one, nothing is
+    dispatched.
     """
 
     widths: tuple[int, ...]

@@ -22,31 +22,31 @@ class Suggestion:
 
 
 class Sampler(Protocol):
-    """Suggests the trials of a study, super-batch after super-batch: trials b S ... b S + S - 1 are super-batch b.
+    """A source of a study's trials, super-batch after super-batch: trials b S ... b S + S - 1 are super-batch b.
 
-    Suggestions follow from the seed and from `known` alone: not from interruptions, speed or the number of slots.
+    Suggestions depend on the seed and on `known` alone, not on interruptions, speed or the number of slots.
     """
 
     @property
     def super_batch(self) -> int:
-        """Return how many trials a super-batch has."""
+        """Number of trials in a super-batch."""
         ...
 
     @property
     def learns(self) -> bool:
-        """Whether suggestions follow from the results of earlier trials."""
+        """Whether suggestions depend on the results of earlier trials."""
         ...
 
     def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[Suggestion]:
         """Return the first `count` suggestions of the super-batch that begins with trial `start`.
 
-        None repeats an earlier trial. Fewer than `count` mean that every configuration of a finite space is used.
-        saved: a `state` that spares asking for the trials before it again.
+        No suggestion repeats an earlier trial. Fewer than `count` mean that every configuration of a finite space is used.
+        saved: a `state`; the trials before it need not be asked for again.
         """
         ...
 
     def state(self) -> dict[str, Any] | None:
-        """Return what a new sampler needs to stand where this one does, as JSON; None where it has to be asked for all again."""
+        """Return the state that a new sampler continues from, as JSON; None if it has to be asked for all trials again."""
         ...
 
 

@@ -37,7 +37,7 @@ class SearchSpace:
         return {name: _decode(self._space[name], params[name]) for name in self._space}
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that `decode` turns into these values, of which there may be more. ValueError for others."""
+        """Return the parameters that `decode` turns into these values; ignore other names. Raise ValueError for illegal values."""
         return {name: _encode(distribution, values[name]) for name, distribution in self._space.items()}
 
     def values(self) -> dict[str, list[Any]]:
@@ -48,7 +48,7 @@ class SearchSpace:
         }
 
     def means(self, name: str, kept: Any, value: Any) -> bool:
-        """Return whether what Optuna keeps of one parameter stands for this value of the recipe."""
+        """Return whether Optuna's value of a parameter stands for this value of the recipe."""
         return Categorical([_decode(self._space[name], kept)]).contains(value)
 
     def identity(self, params: Mapping[str, Any]) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ class SearchSpace:
         return tuple(repr(value) for value in self.canonical(params).values())
 
     def size(self) -> int | None:
-        """Return how many configurations there are, None where anything is continuous."""
+        """Return the number of configurations; None if any distribution is continuous."""
         sizes = [distribution.size() for distribution in self._space.values()]
         counted = [size for size in sizes if size is not None]
         return math.prod(counted) if len(counted) == len(sizes) else None
@@ -71,7 +71,7 @@ class SearchSpace:
 
 
 def _to_optuna(distribution: Distribution) -> BaseDistribution:
-    """Return Optuna's distribution with the same values and the same law."""
+    """Return Optuna's distribution with the same values and the same probabilities."""
     if isinstance(distribution, Categorical):
         return CategoricalDistribution(_encoded(distribution))
     assert isinstance(distribution, Numeric)
@@ -84,9 +84,9 @@ def _to_optuna(distribution: Distribution) -> BaseDistribution:
 
 
 def _encoded(distribution: Categorical) -> list[Any]:
-    """Return the choices as Optuna keeps them: scalars as they are, lists as JSON text.
+    """Return the choices as Optuna keeps them: scalars unchanged, lists as JSON text.
 
-    Optuna finds a choice by `==`, and True == 1: where two choices would be taken for one, all become text.
+    Optuna finds a choice by `==`, and True == 1. If two choices are equal in that sense, all become text.
     """
     plain = [json.dumps(value) if isinstance(value, list) else value for value in distribution.values]
     return plain if len(set(plain)) == len(plain) else [json.dumps(value) for value in distribution.values]

@@ -35,9 +35,9 @@ from hyperlax.space import (
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _MOST_LISTED = 16
-"""Different whole numbers up to which a column's values are choices: each may need a program of its own."""
+"""Maximum number of different integers for which a column becomes a list of choices, each of which may need its own program."""
 _ORDERS_OF_MAGNITUDE = 100
-"""A column of positive numbers whose largest is so many times its smallest is logarithmic."""
+"""Ratio of the largest to the smallest value from which a column of positive numbers is logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Presampled(Recipe):
 
 @dataclass(frozen=True)
 class FixedSampler:
-    """Suggests trial n as row n."""
+    """A sampler that suggests row n as trial n."""
 
     space: SearchSpace
     rows: tuple[AlgorithmConfig, ...]
@@ -57,7 +57,7 @@ class FixedSampler:
     learns: bool = False
 
     def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[Suggestion]:
-        """Return the rows `start` to `start + count`; a repeated row trains with random numbers of its own."""
+        """Return the rows from `start` to before `start + count`; a repeated row trains with its own random numbers."""
         return [Suggestion(self.space.encode(dotted(row)), {}) for row in self.rows[start : start + count]]
 
     def state(self) -> None:
@@ -65,19 +65,19 @@ class FixedSampler:
 
 
 def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) -> Presampled:
-    """Return the recipe with these samples instead of a search. UsageError, naming `where`, for a space that cannot run."""
+    """Return the recipe with these samples instead of a search. Raise UsageError, naming `where`, for an invalid space."""
     space = _space_of(recipe, rows)
     check_together(recipe.config.algorithm, space, where)
     return Presampled(recipe.name, recipe.path, recipe.config, space, rows)
 
 
 def stored(recipe: Recipe, path: Path) -> Presampled:
-    """Return the recipe with the samples of a sweep's file. UsageError if they cannot be read."""
+    """Return the recipe with the samples of a sweep's file. Raise UsageError if they cannot be read."""
     return presampled(recipe, samples.read(path, recipe.config.algorithm), str(path))
 
 
 def digest_of(recipe: Recipe) -> str | None:
-    """Return the SHA-256 of a sweep's configurations, for study.json; None for a recipe that is searched."""
+    """Return the SHA-256 of a sweep's configurations, for study.json; None for a search."""
     if not isinstance(recipe, Presampled):
         return None
     return hashlib.sha256(json.dumps([dotted(row) for row in recipe.samples]).encode()).hexdigest()
@@ -86,8 +86,10 @@ def digest_of(recipe: Recipe) -> str | None:
 def draw(recipe: Recipe, method: str, count: int, seed: int) -> tuple[AlgorithmConfig, ...]:
     """Return configurations drawn by "qmc", "random" or "grid", all different; fewer than `count` if a grid has no more.
 
-    qmc and random draw what a search with that sampler would try in one super-batch. UsageError for a space from which the method
-    cannot draw that many.
+    qmc and random draw the configurations that a search with that sampler would try in one super-batch.
+
+    Raises:
+      UsageError: The method cannot draw that many from the space.
     """
     space = SearchSpace(recipe.space)
     if method == "grid":
@@ -138,7 +140,7 @@ def _check_room(recipe: Recipe, space: SearchSpace, count: int, method: str) -> 
 
 
 def _space_of(recipe: Recipe, rows: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
-    """Return a distribution for each field that differs from the recipe in any row, in the recipe's order where that has one."""
+    """Return a distribution for each field that differs from the recipe in any row, ordered as in the recipe if possible."""
     base, known = dotted(recipe.config.algorithm), fields_of(recipe.config.algorithm)
     values = [dotted(row) for row in rows]
     columns = {name: [row[name] for row in values] for name in dict.fromkeys((*recipe.space, *known))}

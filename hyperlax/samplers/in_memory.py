@@ -1,4 +1,4 @@
-"""The study in memory in which a sampler is asked, instead of the one in SQLite."""
+"""The in-memory study in which a sampler is asked for trials, instead of the one in SQLite."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _NAME = "in memory"
 
 
 class InMemoryStudy:
-    """Trials as their sampler sees them: those that it was asked for, and what became of them.
+    """An Optuna study in memory: the trials that its sampler was asked for, and their results.
 
-    It may hold more trials than the study: a repetition that was asked again is there too, as a FAIL. So a trial of the study
-    has a place here. A trial is RUNNING until `tell` says otherwise, and is then what is told, with one exception:
-    Optuna's samplers raise where a trial of a study with several objectives has intermediate values, which Optuna's own trials
-    cannot have; those are left out. PRUNED trials of such a study then rank last of all for TPE, and NSGA-II and NSGA-III, which
-    breed from COMPLETE trials alone, do not see them.
+    It may hold more trials than the study on disk, because repetitions that were asked again stay here as FAIL. So a trial of the
+    study has a place here, which may differ from its number. A trial is RUNNING until `tell` sets its result.
+
+    With several objectives, intermediate values are left out: Optuna's samplers raise if such a trial has any. PRUNED trials then
+    rank last for TPE, and NSGA-II and NSGA-III ignore them, because they breed from COMPLETE trials only.
     """
 
     def __init__(self, sampler: BaseSampler, directions: Sequence[str], space: SearchSpace) -> None:
@@ -48,18 +48,18 @@ class InMemoryStudy:
         return self.study.get_trials(deepcopy=False)[place]
 
     def hold(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take these trials as if they had been asked for and told, each at the place of its index."""
+        """Add these trials as if they had been asked for and told, each at the place of its index."""
         told = [self._as_told(trial, trial) for trial in trials]
         for trial in told:
             trial.params = {**trial.params, **trial.system_attrs.get(ASKED, {})}
         self._rebuild(told)
 
     def refuse(self, place: int) -> None:
-        """Fail the trial that was asked last, a repetition, without telling the sampler of an end."""
+        """Fail the last asked trial, a repetition, without reporting a result to the sampler."""
         self._storage.set_trial_state_values(self._id(place), TrialState.FAIL)
 
     def tell(self, told: Mapping[int, FrozenTrial]) -> None:
-        """Set what became of trials, by place. One whose parameters differ from the asked ones gets those that are told."""
+        """Set the results of trials, by place. If the told parameters differ from the asked ones, the told ones count."""
         held = self.study.get_trials(deepcopy=False)
         wanted = {place: self._as_told(held[place], trial) for place, trial in told.items()}
         changed = {place: trial for place, trial in wanted.items() if not _same(held[place], trial)}
@@ -86,7 +86,7 @@ class InMemoryStudy:
         return self._storage.get_trial_id_from_study_id_trial_number(study, place)
 
     def _as_told(self, held: FrozenTrial, told: FrozenTrial) -> FrozenTrial:
-        """Return the trial of this study with the end, and where they differ the parameters, of the one that is told."""
+        """Return this study's trial with the result of the told trial, and with its parameters if they differ."""
         trial = copy.copy(held)
         finished = told.state.is_finished()
         trial.state = told.state if finished else TrialState.RUNNING

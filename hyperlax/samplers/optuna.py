@@ -30,17 +30,17 @@ from hyperlax.samplers.registry import SAMPLERS
 log = logging.getLogger(__name__)
 
 REPEATS = 100
-"""How many repeated configurations in a row before one is drawn at random."""
+"""Number of repeated configurations in a row after which one is drawn at random."""
 
 _OF_THIS_ASK = ("tpe:", "gp:", "cma:optimizer", "fixed_params", "search_space")
 """System attributes of a trial that only its sampler needs, in memory."""
 
 
 class OptunaSampler:
-    """Suggests a study's trials with the Optuna sampler of a row of the registry.
+    """A sampler that suggests a study's trials with an Optuna sampler, given by its row of the registry.
 
     directions: "minimize" or "maximize" per objective. first_trials: the parameters, as Optuna keeps them, of trials 0, 1, ...,
-    each another configuration; the sampler takes them for enqueued ones.
+    all different; the sampler sees them as enqueued trials.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class OptunaSampler:
 
     @property
     def learns(self) -> bool:
-        """Return whether suggestions follow from the results of earlier trials."""
+        """Whether suggestions depend on the results of earlier trials."""
         return SAMPLERS[self.sampler].learns
 
     def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[Suggestion]:
         """Return the first `count` suggestions of the super-batch that begins with trial `start`, a multiple of its width.
 
         No suggestion repeats an earlier trial; fewer than `count` mean that every configuration of a finite space is used.
-        saved: a `state` that spares asking for the trials below its start again.
+        saved: a `state`; the trials below its start need not be asked for again.
         """
         if start < self._start:
             self._begin()
@@ -83,9 +83,9 @@ class OptunaSampler:
         return self._asked[:count]
 
     def state(self) -> dict[str, Any] | None:
-        """Return what, with the trials below its `start`, brings a new sampler to where this one stood before the last super-batch.
+        """Return the sampler's state before the last super-batch, for a new sampler that gets the trials below its `start`.
 
-        None for a sampler that has to be asked for all of them again.
+        Return None for a sampler that has to be asked for all trials again.
         """
         return self._state
 
@@ -101,7 +101,7 @@ class OptunaSampler:
         self._seen: set[tuple[str, ...]] = set()
 
     def _resume(self, saved: Mapping[str, Any], history: Sequence[FrozenTrial]) -> None:
-        """Begin where `saved` was the state, before the super-batch that follows these trials."""
+        """Begin with the state `saved`, before the super-batch that follows these trials."""
         self._begin()
         self._study.hold(history)
         _set_random_state(self._sampler, saved["random"])
@@ -111,16 +111,16 @@ class OptunaSampler:
         self._seen = {self.space.identity(trial.params) for trial in history}
 
     def _next_super_batch(self, history: Sequence[FrozenTrial]) -> None:
-        """Move to the super-batch that follows these trials, and tell the sampler what became of them.
+        """Move to the super-batch that follows these trials, and tell the sampler their results.
 
-        One that was recorded with other parameters than are suggested now, by another version of Optuna or by hand, is told as
-        it was recorded.
+        A trial may be recorded with other parameters than are suggested now, because of another version of Optuna or an edit by
+        hand. The recorded ones are told.
         """
         others = [n for n, (new, trial) in enumerate(zip(self._asked, history[self._start :], strict=True), self._start)
                   if self.space.identity(new.params) != self.space.identity(trial.params)]  # fmt: skip
         if others:
             log.warning(
-                "Trials %s have other parameters than the sampler suggests now. The study continues with those that it has.",
+                "Trials %s have other parameters than the sampler suggests now. The study continues with the recorded ones.",
                 ", ".join(map(str, others)),
             )
             self._seen = {self.space.identity(trial.params) for trial in history}
@@ -135,7 +135,7 @@ class OptunaSampler:
         self._state = {"start": self._start, "random": numbers} if numbers else None
 
     def _ask_for(self, count: int) -> None:
-        """Ask for that many suggestions of this super-batch, as far as there are configurations."""
+        """Ask for suggestions until this super-batch has that many, or all configurations are used."""
         while len(self._asked) < count and not self._exhausted():
             trial = self._next(self._start + len(self._asked))
             kept = {key: value for key, value in trial.system_attrs.items() if not key.startswith(_OF_THIS_ASK)}
@@ -148,13 +148,13 @@ class OptunaSampler:
             self._asked.append(suggestion)
 
     def _next(self, number: int) -> FrozenTrial:
-        """Return trial `number`: one of the first ones, else what the sampler suggests, else one drawn at random."""
+        """Return trial `number`: from the first trials, else from the sampler, else drawn at random."""
         if number < len(self.first_trials):
             return self._study.ask(self.first_trials[number])
         return self._unrepeated() or self._study.ask(self._drawn(number))
 
     def _unrepeated(self) -> FrozenTrial | None:
-        """Return the sampler's next configuration that is new, None if it keeps repeating itself."""
+        """Return the sampler's next new configuration; None if it keeps repeating itself."""
         for _ in range(REPEATS):
             trial = self._study.ask()
             if self.space.identity(trial.params) not in self._seen:
@@ -167,7 +167,7 @@ class OptunaSampler:
         return size is not None and len(self._seen) >= size
 
     def _drawn(self, number: int) -> dict[str, Any]:
-        """Return a configuration drawn at random; a new one wherever the space is finite."""
+        """Return a configuration drawn at random; always a new one if the space is finite."""
         seed = derive_seed(self.seed, number, 1)
         return _draw_random(self.space.optuna, seed) if self.space.size() is None else self._unseen(seed)
 
@@ -184,8 +184,8 @@ class OptunaSampler:
 def _random_state(sampler: BaseSampler) -> list[list[Any]] | None:
     """Return the state of TPE's random numbers, as JSON keeps it; None for the other samplers.
 
-    All that TPE goes by are these and the trials of its study, and it is slow: to have it suggest 1,000 trials again takes about
-    30 s of CPU. NSGA-II takes 4 s; GP and CMA-ES also go by models that they fitted before.
+    TPE depends on these and on the trials of its study only. It is slow: suggesting 1,000 trials again takes about 30 s of CPU.
+    NSGA-II takes 4 s. GP and CMA-ES also depend on models that they fitted before.
     """
     if not isinstance(sampler, TPESampler):
         return None
@@ -197,7 +197,7 @@ def _random_state(sampler: BaseSampler) -> list[list[Any]] | None:
 
 
 def _set_random_state(sampler: BaseSampler, states: Sequence[Sequence[Any]]) -> None:
-    """Bring TPE to what `_random_state` returned."""
+    """Set TPE's random numbers to the state that `_random_state` returned."""
     assert isinstance(sampler, TPESampler)
     for generator, (key, *rest) in zip(_generators(sampler), states, strict=True):
         generator.set_state(("MT19937", np.frombuffer(bytes.fromhex(key), np.uint32), *rest))
@@ -208,12 +208,11 @@ def _generators(sampler: TPESampler) -> list[np.random.RandomState]:
 
 
 def _begin_generation(sampler: BaseSampler, study: Study, super_batch: int) -> None:
-    """Let NSGA-II or NSGA-III begin a new generation with this super-batch, if it has parents.
+    """Let NSGA-II or NSGA-III begin a new generation with this super-batch, if there are parents.
 
-    Optuna begins one when the last has `population_size` *complete* trials: after a single failure a whole super-batch would
-    be drawn from the same parents again, in the first generation at random. Here two complete trials are enough, and
-    selection still keeps up to `population_size` of all. Asking for the parents from the first generation on keeps
-    Optuna's recursion flat.
+    Optuna begins one when the last has `population_size` *complete* trials. After a single failure, a whole super-batch would be
+    drawn from the same parents again, or at random in the first generation. Here two complete trials suffice, and selection
+    still keeps up to `population_size` of all. Asking for the parents in every generation keeps Optuna's recursion flat.
     """
     if not isinstance(sampler, (NSGAIISampler, NSGAIIISampler)):
         return

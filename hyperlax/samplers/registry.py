@@ -23,15 +23,15 @@ class SamplerRow:
     Args:
       name: As `--sampler` takes it.
       help: One line.
-      make: Returns Optuna's sampler before the first trial, from the search space (`distributions.SearchSpace`), the seed and the
-        number of trials in a super-batch.
-      learns: Whether suggestions follow from the results of earlier trials, not from the seed alone.
-      heeds_constraints: Whether it steers away from trials that miss a constraint.
+      make: Makes Optuna's sampler from the search space (`distributions.SearchSpace`), the seed and the number of trials in a
+        super-batch.
+      learns: Whether suggestions depend on the results of earlier trials, not on the seed alone.
+      heeds_constraints: Whether it avoids configurations like those that miss a constraint.
       several_objectives: Whether it can optimize more than one objective.
-      smallest_super_batch: Trials that a super-batch needs at least.
-      fewest_numbers: Hyperparameters that have to be searched at least, all of them numbers; 0 where categories are fine as well.
-      largest_grid: Configurations that a space may have at most, a finite one; None where any space is fine.
-      package: What it imports besides Optuna; the extra of `hyperlax[...]` has the sampler's name.
+      smallest_super_batch: Minimum number of trials in a super-batch.
+      fewest_numbers: Minimum number of searched hyperparameters, all numeric; 0 if categories are allowed as well.
+      largest_grid: Maximum number of configurations of the space, which must be finite; None if any space is allowed.
+      package: Package that it imports besides Optuna; the extra of `hyperlax[...]` has the sampler's name.
     """
 
     name: str
@@ -47,7 +47,7 @@ class SamplerRow:
 
 
 def _optuna(kind: str, **options: Any) -> Callable[[Any, int, int], BaseSampler]:
-    """Return a function that makes a sampler of Optuna's from its seed and these options."""
+    """Return a function that makes an Optuna sampler from its seed and these options."""
 
     def make(space: Any, seed: int, super_batch: int) -> BaseSampler:
         import optuna
@@ -58,7 +58,7 @@ def _optuna(kind: str, **options: Any) -> Callable[[Any, int, int], BaseSampler]
 
 
 def _genetic(kind: str) -> Callable[[Any, int, int], BaseSampler]:
-    """Return a function that makes a genetic sampler of Optuna's, which breeds a generation per super-batch."""
+    """Return a function that makes a genetic Optuna sampler, which breeds a generation per super-batch."""
 
     def make(space: Any, seed: int, super_batch: int) -> BaseSampler:
         with warnings.catch_warnings():

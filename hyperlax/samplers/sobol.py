@@ -1,4 +1,4 @@
-"""A Sobol sequence whose points are numbered as the trials are."""
+"""A Sobol sequence with one point per trial number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 class SobolByNumber(QMCSampler):
     """The scrambled Sobol sequence of a study: ask number i of this object gets point i.
 
-    Optuna's own counts in the study's attributes and draws a study's very first trial at random instead.
+    Optuna's QMC sampler counts in the study's attributes instead, and draws the first trial of a study at random.
     """
 
     def __init__(self, space: Mapping[str, BaseDistribution], *, seed: int):

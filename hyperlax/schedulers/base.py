@@ -16,8 +16,8 @@ class Shown:
     Args:
       values: float64[segments, columns], the values that decide at the end of every segment: the objectives, then the tie-breaker.
         A last row that begins with nan marks a trial that failed in that segment.
-      has_ended: Whether the trial has its outcome. It is taken as it is and nothing is decided about it. A trial that is done or
-        has failed, but waits to be judged by what it has shown, has not ended.
+      has_ended: Whether the trial's outcome is final, so that nothing is decided about it. A trial that has finished or failed,
+        but still waits for decisions on its segments, has not ended.
     """
 
     values: np.ndarray
@@ -51,15 +51,14 @@ Decision = Continue | Stop | CopyFrom
 
 
 class Scheduler(Protocol):
-    """Decides from curves and trial numbers alone, never from speed, lanes or interruptions: a pure function of what was shown.
+    """A pure function from learning curves and trial numbers to decisions. Speed, lanes and interruptions do not matter.
 
-    An implementation may remember what it decided, so that it need not decide it again; whoever asks a new one with the same
-    `shown` gets the same decisions.
+    An implementation may cache its decisions. A new instance makes the same decisions from the same `shown`.
     """
 
     def decide(self, shown: Mapping[int, Shown]) -> dict[int, Decision]:
-        """Return the decision for each trial that waits for one and can be decided by now. A trial that is missing waits.
+        """Return a decision for each waiting trial that can be decided now. Trials missing from the result keep waiting.
 
-        shown: every trial of the study so far, by number, in their order.
+        shown: every trial of the study so far, in order of number.
         """
         ...

@@ -24,7 +24,7 @@ Params = dict[str, Any]
 
 
 def stream(*place: int) -> np.random.Generator:
-    """Return random numbers that follow from these whole numbers alone."""
+    """Return a random generator seeded by these whole numbers."""
     return np.random.default_rng(place)
 
 
@@ -59,8 +59,8 @@ def sample(distribution: Distribution, random: np.random.Generator) -> Any:
 def neighbour(distribution: Distribution, value: Any, up: bool) -> Any:
     """Return the value one move up or down, kept within the distribution.
 
-    Logarithmic: times 1.2 or 0.8, integers by at least 1. Linear: a tenth of the range. On a grid: the nearest number of steps to
-    that, at least 1. A category: the choice beside it in the recipe's list.
+    Logarithmic: times 1.2 or 0.8; integers move by at least 1. Linear: a tenth of the range. On a grid: that, rounded to steps, at
+    least 1. A category: the choice beside it in the recipe's list.
     """
     sign = 1 if up else -1
     if isinstance(distribution, Numeric) and distribution.logarithmic:

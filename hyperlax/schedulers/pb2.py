@@ -30,7 +30,7 @@ _WIDE = 1e6
 
 
 def is_continuous(distribution: Distribution) -> bool:
-    """Return whether the process models a hyperparameter; the others are sampled."""
+    """Return whether the Gaussian process models a hyperparameter; the others are sampled."""
     return isinstance(distribution, (LogUniform, UniformContinuous))
 
 
@@ -40,9 +40,9 @@ def suggest(
     copied: Mapping[int, Params],
     streams: Mapping[int, np.random.Generator],
 ) -> dict[int, Params]:
-    """Return the hyperparameters of the members in `copied`, which copied those.
+    """Return new hyperparameters for copies. copied: member -> the hyperparameters that it copied.
 
-    Without any change of return to learn from, which takes two intervals, every hyperparameter is sampled.
+    Until there is a change of return to learn from, which takes two intervals, every hyperparameter is sampled.
     """
     names = [name for name in sorted(space) if is_continuous(space[name])]
     times, points, changes = _data(space, names, history)
@@ -66,7 +66,7 @@ def _data(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the intervals, int[n], points in the unit cube, float64[n, d], and changes of return, float64[n].
 
-    Of every interval after the first, and of members that did not fail.
+    They include every interval after the first, without members that failed.
     """
     rows = [
         (interval, [_place(space[name], after.params[member][name]) for name in names], change)
@@ -79,7 +79,7 @@ def _data(
 
 
 def _best(process: Any, now: int, pending: np.ndarray, candidates: np.ndarray) -> int:
-    """Return the index of the candidate with the greatest upper confidence bound, as wide as in the authors' implementation."""
+    """Return the index of the candidate with the greatest upper confidence bound, whose width is that of the authors' code."""
     asked, data = _with_time(np.full(len(candidates), now), candidates), process.X_train_
     known = np.vstack([data, _with_time(np.full(len(pending), now), pending)])
     imagined = _process(process.kernel_, None).fit(known, np.zeros(len(known)))  # the variance does not see the values
@@ -105,7 +105,7 @@ def _fitted(points: np.ndarray, changes: np.ndarray) -> Any:
 
 
 def _process(kernel: Any, optimizer: Any) -> Any:
-    """Make a process. optimizer: fits the kernel's parameters; None, which scikit-learn's annotations forget, keeps them."""
+    """Make a process. optimizer: fits the kernel's parameters; None keeps them (scikit-learn's annotations lack None)."""
     from sklearn.gaussian_process import GaussianProcessRegressor  # pyright: ignore[reportMissingImports]
 
     return GaussianProcessRegressor(kernel, optimizer=optimizer, alpha=1e-8)
@@ -116,7 +116,7 @@ def _with_time(times: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _place(distribution: Distribution, value: float) -> float:
-    """Return the place of a value in its domain, from 0 to 1, by its logarithm where that is uniform."""
+    """Return the place of a value in its domain, from 0 to 1; of its logarithm if that is uniform."""
     assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
     if distribution.logarithmic:

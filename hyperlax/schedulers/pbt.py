@@ -77,12 +77,12 @@ class PopulationOptions:
 class PopulationBasedTraining:
     """A scheduler of generations. Trial interval x members + member is a member over one interval.
 
-    The decision about a trial says how its successor, the trial `members` numbers later, begins.
+    The decision about a trial determines how its successor, the trial `members` numbers later, begins.
 
     Args:
       options: The population.
       explore: Changes the hyperparameters of copies.
-      recorded: How trials began, by number, where that was decided before; all others follow from the seed.
+      recorded: Trial number -> how the trial began, if decided in an earlier process; all others follow from the seed.
     """
 
     def __init__(self, options: PopulationOptions, explore: Explore, recorded: Mapping[int, CopyFrom] | None = None):
@@ -95,10 +95,10 @@ class PopulationBasedTraining:
         return [resample(space, stream(seed, _INITIAL, member)) for member in range(self._options.members)]
 
     def decide(self, shown: Mapping[int, Shown]) -> dict[int, Decision]:
-        """Return a decision for every member of the last interval once all of them have ended it.
+        """Return a decision for every member of the latest interval, once all members have finished it.
 
-        A trial's last value in the first column is its score. CopyFrom for each; Continue where this was the last interval; Stop
-        where no member has a finite score.
+        A trial's last value in the first column is its score. The decision is CopyFrom, or Continue after the final interval, or
+        Stop if no member has a finite score.
         """
         members, interval = self._options.members, (len(shown) - 1) // self._options.members
         trials = range(interval * members, (interval + 1) * members)
@@ -135,7 +135,7 @@ class PopulationBasedTraining:
         )
 
     def _next(self, history: Sequence[Generation]) -> tuple[np.ndarray, list[Params]]:
-        """Return source and hyperparameters of each member for the interval after `history`."""
+        """Return the source and the hyperparameters of each member for the interval after `history`."""
         options, last, interval = self._options, history[-1], len(history)
         source = exploit(last.scores, options.quantile, stream(options.seed, _EXPLOIT, interval))
         params = [dict(last.params[origin]) for origin in source]
@@ -146,7 +146,7 @@ class PopulationBasedTraining:
 
 
 def ranking(scores: np.ndarray) -> np.ndarray:
-    """Return int[members], the members best first: ties by number, those without a finite score last."""
+    """Return int[members]: the members, best first. Ties are ordered by number; members without a finite score come last."""
     return np.argsort(np.where(np.isfinite(scores), -scores, np.inf), kind="stable")
 
 
@@ -156,10 +156,10 @@ def quantile_size(members: int, quantile: float) -> int:
 
 
 def exploit(scores: np.ndarray, quantile: float, random: np.random.Generator) -> np.ndarray:
-    """Return int[members], the member that each continues from.
+    """Return int[members]: the member that each member continues from.
 
-    Each of the worst quantile continues from a random one of the best, the rest from themselves. Every member without a finite
-    score is replaced, and none is copied. At least one score has to be finite.
+    Members of the worst quantile continue from a random member of the best quantile, the rest from themselves. A member without
+    a finite score is always replaced and never copied. At least one score has to be finite.
     """
     members, finite = len(scores), int(np.isfinite(scores).sum())
     width, order = quantile_size(members, quantile), ranking(scores)

@@ -1,7 +1,7 @@
 """Pruning: a trial stops early if it does badly at the end of a segment, compared with the trials numbered below it.
 
-A trial's fate follows from learning curves and trial numbers alone: not from the number of lanes, the order in which trials end
-or interruptions. The first trial has no rivals and always continues.
+Decisions depend on learning curves and trial numbers alone, not on the number of lanes, the order in which trials end or
+interruptions. The first trial has no rivals and always continues.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from hyperlax.pareto import crowding_distances, non_dominated_ranks
 from hyperlax.schedulers.base import Continue, Decision, Shown, Stop
 
 _MIN_RIVALS = 5
-"""With fewer rivals the median says nothing: as Optuna's `n_startup_trials`."""
+"""Minimum number of rivals for the median to be meaningful, as Optuna's `n_startup_trials`."""
 
 
 class Rule(Protocol):
-    """When a trial is compared with earlier ones, and how many continue. Segments count from 1."""
+    """A rule that says when a trial is compared with earlier ones, and how many continue. Segments count from 1."""
 
     def judges(self, trial: int, segment: int) -> bool:
         """Return whether the trial may be pruned after this segment, which is not its last."""
@@ -115,8 +115,8 @@ class Hyperband(SuccessiveHalving):
 class Percentile:
     """Percentile rule: a trial continues while it is among the best `share` of all earlier ones; compared after every segment.
 
-    After the median stopping rule of Golovin et al., "Google Vizier", 2017, with the last value that each earlier trial showed by
-    then in place of running averages.
+    It follows the median stopping rule of Golovin et al., "Google Vizier", 2017, but compares each earlier trial's last value up to
+    that segment instead of running averages.
     """
 
     min_segments: int
@@ -143,7 +143,7 @@ class Pruner:
 
     Args:
       rule: Decides when trials are compared and how many continue.
-      segments: Segments of a trial that nothing stops, over all of its training runs.
+      segments: Segments of a trial that is never stopped, over all of its training runs.
       directions: "minimize" or "maximize", for each column of `Shown.values`.
       objectives: Number of columns that are objectives, the first ones.
     """
@@ -157,8 +157,8 @@ class Pruner:
     def decide(self, shown: Mapping[int, Shown]) -> dict[int, Decision]:
         """Return Continue or Stop for every trial that has settled segments and has not ended. Others wait.
 
-        A trial that has ended is taken as it is. One whose last row of values is nan has failed there: what it showed before is
-        still judged.
+        Nothing is decided about a trial that has ended. A trial whose last row of values is nan failed in that segment; its earlier
+        segments are still judged.
         """
         shown = dict(sorted(shown.items()))
         running = [number for number, trial in shown.items() if not trial.has_ended]
@@ -169,7 +169,7 @@ class Pruner:
         return settled | {n: self._stopped[n] for n in running if n in self._stopped}
 
     def _forget(self, shown: Mapping[int, Shown]) -> None:
-        """Forget what was decided about trials that have ended or have restarted."""
+        """Drop the cached decisions about trials that have ended or restarted."""
         for number in list(self._settled):
             trial = shown.get(number)
             if trial is None or trial.has_ended or _length(trial) < self._settled[number]:
@@ -193,7 +193,7 @@ class Pruner:
         return [other for other in shown if other < number and self._rule.group(other) == group]
 
     def _is_known(self, rival: int, segment: int, shown: Mapping[int, Shown]) -> bool:
-        """Return whether it is known what a rival shows at a segment: it survived until there, or has ended before."""
+        """Return whether a rival's result at a segment is known: it survived until there, or ended before."""
         trial, settled, length = shown[rival], self._settled.get(rival, 0), _length(shown[rival])
         if trial.has_ended or rival in self._stopped or (_has_failed(trial) and settled == length):
             return True
@@ -213,7 +213,7 @@ class Pruner:
         return Stop(segment, f"{place}: {better} of {len(rows)} earlier trials were better")
 
     def _values(self, number: int, shown: Mapping[int, Shown]) -> np.ndarray:
-        """Return float64[segments, columns], the values of a trial that count."""
+        """Return float64[segments, columns]: the values of a trial that count."""
         stop = self._stopped.get(number)
         return shown[number].values[: stop.segment if stop else _length(shown[number])]
 
@@ -221,9 +221,9 @@ class Pruner:
 def count_better(own: np.ndarray, rivals: np.ndarray, objectives: int) -> int:
     """Return how many rivals, float64[n, columns], rank above `own`, float64[columns]. Larger is better.
 
-    With one objective these are the rivals that are larger in the first column in which they differ. With several, which are all
-    columns, these are the rivals of a lower non-dominated rank, and of the same rank those with a larger crowding distance (Deb et
-    al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002).
+    With one objective, a rival is better if it is larger in the first column in which they differ. With several, which are all of
+    the columns, a rival is better if its non-dominated rank is lower, or equal with a larger crowding distance (Deb et al., "A Fast
+    and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002).
 
     >>> count_better(np.array([3.0, 0.5]), np.array([[1.0, 0.9], [3.0, 0.4], [3.0, 0.6], [4.0, 0.1]]), objectives=1)
     2

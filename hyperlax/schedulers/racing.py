@@ -1,4 +1,4 @@
-"""Racing: the seeds of a trial train one after another, and a trial that does badly is not given its next seed."""
+"""Racing: the seeds of a trial train one after another, and a trial that does badly does not train its next seed."""
 
 from __future__ import annotations
 

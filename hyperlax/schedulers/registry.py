@@ -19,7 +19,7 @@ class PruningOptions:
     Args:
       directions: "minimize" or "maximize", for each column of `Shown.values`.
       objectives: Number of columns that are objectives, the first ones.
-      segments: Of one training run.
+      segments: Segments of one training run.
       min_segments: Segments before a trial may be pruned.
       reduction_factor: The best 1/N of trials continue (asha, hyperband, racing seeds).
       percentile: Trials among the best this many percent continue (percentile).

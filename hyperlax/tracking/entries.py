@@ -55,7 +55,7 @@ class Point:
 
 @dataclass(frozen=True)
 class TrialEntry:
-    """What is written of a trial that has ended. began, ended: milliseconds since 1970, None where they are not known."""
+    """The data of an ended trial for MLflow. began, ended: milliseconds since 1970, None if not known."""
 
     number: int
     status: str
@@ -68,14 +68,14 @@ class TrialEntry:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a study stands: tags that replace the former ones, and points that are written when those have changed."""
+    """The state of a study: tags that replace the former ones, and points that are written when the tags have changed."""
 
     tags: dict[str, str]
     points: list[Point]
 
 
 def mark_of(record: StudyRecord, trial: TrialRecord) -> dict[str, str]:
-    """The tags that change when a trial ends otherwise than it had: run again, or taken out of the ranking."""
+    """Return the tags that change when a trial's result changes: it is run again, or taken out of the ranking."""
     batch = trial.batch_directory
     relative = "" if batch is None else batch.relative_to(record.directory).as_posix()
     tags = {STATE: trial.state, REASON: trial.reason[:LONGEST_TAG], BATCH: relative}
@@ -83,7 +83,7 @@ def mark_of(record: StudyRecord, trial: TrialRecord) -> dict[str, str]:
 
 
 def trial_entry(record: StudyRecord, trial: TrialRecord, curve: LearningCurve | None) -> TrialEntry:
-    """A trial that has ended, with its curve where there is one."""
+    """Return the entry of a trial that has ended, with its curve if there is one."""
     began, ended = _times(trial.batch_directory)
     tags = {TRIAL: str(trial.number), **mark_of(record, trial)}
     if not trial.feasible:
@@ -102,7 +102,7 @@ def trial_entry(record: StudyRecord, trial: TrialRecord, curve: LearningCurve | 
 
 
 def with_curves(trials: Iterable[TrialRecord]) -> Iterator[tuple[TrialRecord, LearningCurve | None]]:
-    """Each trial with its curve, None where its file has none that can be read; of neighbours in a batch it is read once."""
+    """Yield each trial with its curve, None if that cannot be read. Consecutive trials of a batch share one read of its file."""
     for batch, group in groupby(trials, key=lambda trial: trial.batch_directory):
         mates = list(group)
         curves = {} if batch is None else _curves(mates) or {k: v for mate in mates for k, v in _curves([mate]).items()}
@@ -110,7 +110,7 @@ def with_curves(trials: Iterable[TrialRecord]) -> Iterator[tuple[TrialRecord, Le
 
 
 def study_params(record: StudyRecord) -> dict[str, str]:
-    """The arguments that cannot change in a study: MLflow's parameters cannot either."""
+    """Return the arguments that cannot change in a study, since MLflow's parameters cannot change either."""
     fixed = {
         f: record.arguments.get(f)
         for f, option in options_of(SearchOptions).items()
@@ -120,7 +120,7 @@ def study_params(record: StudyRecord) -> dict[str, str]:
 
 
 def standing(record: StudyRecord) -> Standing:
-    """The best of a study, how far it is, and what made it."""
+    """Return the state of a study: its best trials, its progress, and its command, device and versions."""
     best = winners(record)
     finished = sum(trial.state != "RUNNING" for trial in record.trials)
     how_far = counts(record, int(record.arguments["n_trials"]))
@@ -150,7 +150,7 @@ def standing(record: StudyRecord) -> Standing:
 
 
 def artifacts(directory: Path) -> list[tuple[Path, str | None]]:
-    """The files of a study that there are, each with the folder that it goes to among the artifacts."""
+    """Return the existing pages of a study, each with its folder among the artifacts."""
     plots = directory / PLOTS_DIRECTORY
     pages: list[tuple[Path, str | None]] = [(directory / name, None) for name in PAGES]
     drawn = [(path, PLOTS_DIRECTORY) for path in (plots / PLOTLY_FILE, *sorted(plots.glob("*.html")))]
@@ -158,7 +158,7 @@ def artifacts(directory: Path) -> list[tuple[Path, str | None]]:
 
 
 def in_chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """The items, at most so many at a time."""
+    """Yield the items in chunks of at most `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
@@ -170,7 +170,7 @@ def _curves(trials: Sequence[TrialRecord]) -> Mapping[int, LearningCurve]:
 
 
 def _curve_points(curve: LearningCurve | None) -> Iterator[Point]:
-    """The mean over seeds, and where there are several the lowest and the highest."""
+    """Yield the mean over seeds and, if there are several, the lowest and the highest."""
     if curve is None:
         return
     shown = {"return_mean": np.mean}
@@ -183,13 +183,13 @@ def _curve_points(curve: LearningCurve | None) -> Iterator[Point]:
 
 @dataclass(frozen=True)
 class _Timing:
-    """What is read of a batch's `timing.json`."""
+    """The entry of a batch's `timing.json` that is used here."""
 
     wall_seconds: float | None
 
 
 def _times(batch: Path | None) -> tuple[int | None, int | None]:
-    """When a batch began and ended, from its files: trials of a batch train together."""
+    """Return when a batch began and ended, from its files. Trials of a batch train together."""
     if batch is None:
         return None, None
     try:

@@ -82,26 +82,26 @@ def mlflow_observers(
     place = place_of(track, uri, experiment, study_name, root, is_new)
     if place is None:
         return []
-    # Here, while there is one thread: plotly takes a pandas that another thread is importing for a whole one.
+    # Imported while there is only one thread: plotly would use a pandas that another thread has only half imported.
     import_module("pandas")
     import_module("mlflow.entities")
     return [MlflowObserver(MlflowWriter(place))]
 
 
 class Writer(Protocol):
-    """Writes a study somewhere else. What it raises is logged, and it is asked again later."""
+    """A writer of a study to another place. The observer logs its exceptions and calls it again later."""
 
     def follow(self, record: StudyRecord) -> None:
-        """Write every trial that has ended and is not written yet, and how the study stands."""
+        """Write every ended trial that is not written yet, and the state of the study."""
         ...
 
     def end(self, record: StudyRecord, status: int) -> None:
-        """Do the same for the last time in this process, which ends with this exit status."""
+        """Write the same for the last time in this process, which ends with exit status `status`."""
         ...
 
 
 class MlflowObserver(Observer):
-    """Has a study written to MLflow in a thread of its own: neither MLflow's faults nor its waiting cost a trial."""
+    """An observer that writes a study to MLflow in its own thread, so that MLflow's errors and delays do not affect trials."""
 
     def __init__(self, writer: Writer):
         self._writer = writer
@@ -123,13 +123,13 @@ class MlflowObserver(Observer):
         self._finish(snapshot(), status)
 
     def close(self) -> None:
-        """Let go of the thread. A study that broke off is written as failed, as it was last seen."""
+        """Release the thread. If the study ended by an exception, write its last snapshot as failed."""
         if self._last is not None:
             self._finish(self._last, FAILED)
         self._works.put(None)
 
     def _follow(self, record: StudyRecord) -> None:
-        """Have the writer catch up with the study, without waiting. Of several records only the newest is written."""
+        """Let the writer catch up with the study in the background. If several records wait, only the newest is written."""
         self._last = record
         self._newest.append(record)
         self._begin(self._catch_up)
@@ -165,7 +165,7 @@ class MlflowObserver(Observer):
                 return
 
     def _write(self, work: Callable[[], None], later: str) -> None:
-        """Do it, or say in one line why it could not be done. A fault that was the last one too is not told again."""
+        """Do the work, or log in one line why it failed. Do not log the same error twice in a row."""
         try:
             work()
             self._said = ""
@@ -178,7 +178,7 @@ class MlflowObserver(Observer):
 
 
 class MlflowWriter:
-    """Writes one study to a place. What MLflow raises passes, without the address's password; the next call then looks again."""
+    """A writer of one study to MLflow. MLflow's exceptions pass, without the address's password; the next call reconnects."""
 
     def __init__(self, place: Place):
         self._place = place
@@ -186,7 +186,7 @@ class MlflowWriter:
         self._is_announced = False
 
     def follow(self, record: StudyRecord) -> None:
-        """Write every trial that has ended and is not written yet, how the study stands, and its pages if they are new."""
+        """Write every ended trial that is not written yet, the state of the study, and its pages if they are new."""
         try:
             with self._hiding():
                 self._run = self._run or self._open(record)
@@ -196,7 +196,7 @@ class MlflowWriter:
             raise
 
     def end(self, record: StudyRecord, status: int) -> None:
-        """Do the same, and end the parent run."""
+        """Write the same, and end the parent run."""
         self.follow(record)
         assert self._run is not None
         with self._hiding():
@@ -204,7 +204,7 @@ class MlflowWriter:
 
     @contextmanager
     def _hiding(self) -> Iterator[None]:
-        """Raise HyperlaxError instead of what shows the password of the place's address."""
+        """Raise HyperlaxError in place of an exception whose message shows the address's password."""
         try:
             yield
         except Exception as error:
@@ -234,7 +234,7 @@ def _in_one_line(error: Exception) -> str:
 
 @dataclass
 class _Found:
-    """A trial's run as MLflow has it. is_whole: it was ended, so that nothing of it is missing."""
+    """A trial's run in MLflow. is_whole: the run was ended, so it is complete."""
 
     run: str
     mark: dict[str, str]
@@ -242,7 +242,7 @@ class _Found:
 
 
 class StudyRun:
-    """The parent run of a study and those of its trials, as this process knows them to be in MLflow."""
+    """The parent run of a study and its trials' runs in MLflow, as far as this process knows."""
 
     def __init__(self, client: MlflowClient, experiment: str, run: Run):
         self._client, self._experiment, self._id = client, experiment, run.info.run_id
@@ -251,7 +251,7 @@ class StudyRun:
         self._trials = self._find_trials()
 
     def catch_up(self, record: StudyRecord) -> None:
-        """Write what is missing."""
+        """Write everything that is missing."""
         params = {name: value for name, value in study_params(record).items() if name not in self._params}
         self._log(self._id, params=params)
         self._params |= params.keys()
@@ -271,7 +271,7 @@ class StudyRun:
         return found is not None and found.is_whole and found.mark == mark
 
     def _write_trial(self, entry: TrialEntry) -> None:
-        """A trial's run: begun, filled and ended. One of a former end of the trial goes to MLflow's bin."""
+        """Begin, fill and end a trial's run. Delete a run of an earlier result of the trial."""
         mark = {name: entry.tags[name] for name in (STATE, REASON, BATCH) if name in entry.tags}
         found, points = self._trials.get(entry.number), entry.points
         if found and found.mark != mark:
@@ -289,7 +289,7 @@ class StudyRun:
         found.is_whole = True
 
     def _write_standing(self, now: Standing) -> None:
-        """The parent's tags, and its metrics where what the tags say has changed."""
+        """Write the parent's tags, and its metrics if the tags of the study's state have changed."""
         new = {name: value for name, value in now.tags.items() if self._tags.get(name) != value}
         if new.keys() & _STANDINGS:
             self._log(self._id, points=self._unwritten(self._id, now.points))
@@ -300,7 +300,7 @@ class StudyRun:
         self._tags = {name: value for name, value in {**self._tags, **new}.items() if name not in outdated}
 
     def _unwritten(self, run: str, points: Sequence[Point]) -> list[Point]:
-        """The points without those that a run has: what was last written for their step is the same."""
+        """Return the points that a run does not have yet: the last value written for their step differs."""
         last: dict[tuple[str, int], tuple[int, float]] = {}
         for name in {point.name for point in points}:
             for there in self._client.get_metric_history(run, name):
@@ -309,7 +309,7 @@ class StudyRun:
         return [point for point in points if point not in written]
 
     def _send(self, directory: Path) -> None:
-        """The study's pages that have changed since this process sent them."""
+        """Send the study's pages that have changed since this process last sent them."""
         for path, folder in artifacts(directory):
             state = path.stat()
             version = (state.st_mtime_ns, state.st_size)
@@ -325,7 +325,7 @@ class StudyRun:
         tags: Mapping[str, str] | None = None,
         at: int | None = None,
     ) -> None:
-        """In as many calls as MLflow's limits make of it. at: milliseconds since 1970, by default now."""
+        """Log to a run, split into calls within MLflow's limits. at: milliseconds since 1970, by default now."""
         from mlflow.entities import Metric, Param, RunTag  # pyright: ignore[reportMissingImports]
 
         when = int(time.time() * 1000) if at is None else at
@@ -338,7 +338,7 @@ class StudyRun:
             self._client.log_batch(run, tags=some, synchronous=True)
 
     def _find_trials(self) -> dict[int, _Found]:
-        """The trials' runs that there are; of several of one trial, which a lost answer leaves, a whole one is kept."""
+        """Return the existing runs of trials. A lost reply can leave several of one trial: keep a whole one, delete the others."""
         found: dict[int, _Found] = {}
         for run in _search(self._client, self._experiment, f"tags.`{PARENT}` = '{self._id}'"):
             tags = run.data.tags
@@ -356,7 +356,7 @@ class StudyRun:
 
 
 def _connect(place: Place) -> MlflowClient:
-    """A client of the place. MLflow and alembic no longer print what they do to a new database."""
+    """Return a client of the place. Silence what MLflow and alembic print about a new database."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
@@ -366,7 +366,7 @@ def _connect(place: Place) -> MlflowClient:
 
 
 def _experiment(client: MlflowClient, place: Place) -> str:
-    """The experiment's id; it is made if it is not there, an SQLite store's with its artifacts beside the file."""
+    """Return the experiment's id. Make it if needed; an SQLite store gets its artifacts beside its file."""
     known = client.get_experiment_by_name(place.experiment)
     if known is not None and known.lifecycle_stage != "active":
         raise HyperlaxError(
@@ -381,7 +381,7 @@ def _experiment(client: MlflowClient, place: Place) -> str:
 
 
 def _parent(client: MlflowClient, experiment: str, study: str, record: StudyRecord) -> Run:
-    """The study's run, running again if it had ended; begun if there is none."""
+    """Return the study's parent run. Set it to RUNNING if it had ended; create it if there is none."""
     runs = _search(client, experiment, f"tags.`{STUDY}` = '{study}'")
     if not runs:
         return client.create_run(experiment, tags={STUDY: study}, run_name=record.study_name)
@@ -394,7 +394,7 @@ def _parent(client: MlflowClient, experiment: str, study: str, record: StudyReco
 
 
 def _search(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
-    """All runs of an experiment that are so and not deleted, the oldest first."""
+    """Return all runs of an experiment that meet the condition and are not deleted, the oldest first."""
     found: list[Run] = []
     token: Any = None
     while True:

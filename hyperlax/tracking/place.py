@@ -28,7 +28,7 @@ _SECRET_VALUE = re.compile(r"(pwd|password)\s*=", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class _Kept:
-    """What `mlflow.json` says. uri: of the store, None if it held a password; study: a tag that only the parent run has."""
+    """The content of `mlflow.json`. uri: of the store, None if it held a password. study: a tag that only the parent run has."""
 
     uri: str | None
     experiment: str
@@ -37,7 +37,7 @@ class _Kept:
 
 @dataclass(frozen=True)
 class Place:
-    """A study in MLflow. uri: of the store; study: a tag that only its parent run has; path: the file that keeps all this."""
+    """A study's place in MLflow. uri: of the store. study: a tag that only its parent run has. path: the file that stores this."""
 
     uri: str
     experiment: str
@@ -55,17 +55,17 @@ class Place:
         return _hidden(self.uri, self.uri)
 
     def hidden(self, text: str) -> str:
-        """What MLflow says, without the password of the address."""
+        """Return a text of MLflow's without the address's password."""
         return _hidden(text, self.uri)
 
     def write(self) -> None:
-        """Keep it in the study's directory; an address with a password is not kept."""
+        """Write the place into the study's directory, without an address that holds a password."""
         write_json(self.path, vars(_Kept(None if _secrets(self.uri) else self.uri, self.experiment, self.study)))
 
     def write_if_new(self) -> None:
-        """Keep it if nothing of this study is kept yet: its parent run must be found again whenever the process dies.
+        """Write the place if none of this study is stored yet, so that its parent run is found again if the process dies.
 
-        Else what is kept has the same tag, and an address that may be the better one: `write` is for one that has answered.
+        A stored place has the same tag, and perhaps an address that has worked. `write` replaces it once the new one has worked.
         """
         with suppress(UsageError):
             if (kept := _kept(self.path)) and kept.study == self.study:
@@ -76,9 +76,10 @@ class Place:
 def place_of(
     track: str | None, uri: str | None, experiment: str | None, study_name: str, root: Path, is_new: bool
 ) -> Place | None:
-    """Return where a study in `root` is tracked, None if it is not. What is not given is as before, if it is resumed.
+    """Return the place where a study in `root` is tracked; None if it is not. A resumed study keeps settings that are not given.
 
-    UsageError for what cannot be.
+    Raises:
+      UsageError: The study cannot be tracked with these settings.
     """
     path = root / TRACKING
     kept = None if is_new else _kept(path)
@@ -106,16 +107,16 @@ def place_of(
 
 
 def _kept(path: Path) -> _Kept | None:
-    """Return what an earlier process wrote, None if none did. UsageError if it is damaged."""
+    """Return the settings that an earlier process wrote; None if there are none. Raise UsageError if they are damaged."""
     return decode(path, _Kept) if path.exists() else None
 
 
 def _found_uri(given: str | None, kept: _Kept | None) -> str:
-    """Return the flag's address, else the variable's, else that of before, else MLflow's default for the working directory."""
+    """Return the flag's address, else the variable's, else the stored one, else MLflow's default for the working directory."""
     if given is not None:
         if _secrets(given):
             raise UsageError(
-                f"--tracking-uri holds a password, which would be kept. Set {VARIABLE} instead, which is not."
+                f"--tracking-uri holds a password, which would be stored. Set {VARIABLE} instead, which is not stored."
             )
         return _checked(given, "--tracking-uri")
     if os.environ.get(VARIABLE):
@@ -123,12 +124,14 @@ def _found_uri(given: str | None, kept: _Kept | None) -> str:
     if kept is None:
         return _address_of(Path("mlflow.db").absolute())
     if kept.uri is None:
-        raise UsageError(f"the address of this study's MLflow holds a password and was not kept. Set {VARIABLE} again.")
+        raise UsageError(
+            f"the address of this study's MLflow holds a password and was not stored. Set {VARIABLE} again."
+        )
     return kept.uri
 
 
 def _checked(uri: str, where: str) -> str:
-    """The address with a whole path. UsageError if MLflow has no such store, or no directory for its file."""
+    """Return the address with an absolute path. Raise UsageError if MLflow has no such store, or its file has no directory."""
     if not uri.strip():
         raise UsageError(f"{where} is empty. Name a store such as {_SQLITE}mlflow.db, or leave it out.")
     kind, found, rest = uri.partition("://")
@@ -160,7 +163,7 @@ def _checked(uri: str, where: str) -> str:
 
 
 def _address_of(path: Path) -> str:
-    """Only what ends a path is escaped: older versions of SQLAlchemy take the rest as it stands."""
+    """Return the address of an SQLite file. Escape only `%` and `?`: older versions of SQLAlchemy take the rest literally."""
     return _SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
 
 
@@ -169,9 +172,10 @@ def _file_of(uri: str) -> Path | None:
 
 
 def _secrets(uri: str) -> dict[str, str]:
-    """What of an address nobody may see, each with what is shown instead: the password before the host and those of the query.
+    """Return secret part of an address -> text to show instead: the password before the host, and those of the query.
 
-    It may hold every letter, as for SQLAlchemy, whose own `make_url` ends it at its first @ and shows the rest. A port is none.
+    A password may contain any character. SQLAlchemy allows that, too, but its `make_url` ends the password at the first @ and
+    would show the rest. A port is not a password.
     """
     found, rest = {}, uri
     front = (_IN_A_URL if uri.startswith(("http://", "https://")) else _IN_FRONT).match(uri)
@@ -186,7 +190,7 @@ def _secrets(uri: str) -> dict[str, str]:
 
 
 def _hidden(text: str, uri: str) -> str:
-    """A text without the secrets of an address."""
+    """Return a text without the secrets of an address."""
     for secret, shown in _secrets(uri).items():
         text = text.replace(secret, shown)
     return text

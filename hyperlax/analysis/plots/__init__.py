@@ -1,4 +1,4 @@
-"""The plots of a study. Each is a file of its own, which ends with its row of the registry."""
+"""The plots of a study. Each has its own file, which ends with its row of the registry."""
 
 from hyperlax.analysis.plots import (
     confirmation,

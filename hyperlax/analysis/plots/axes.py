@@ -1,4 +1,4 @@
-"""A searched hyperparameter as a plot axis: where a value lies, and what the ticks say."""
+"""A searched hyperparameter as a plot axis: positions of values, and ticks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyperlax.analysis.plots.base import plain
 
 @dataclass(frozen=True)
 class Coordinate:
-    """An axis. name: dotted; label: short; logarithmic: positions are log10; choices: JSON text of each category, in order."""
+    """An axis. name: dotted. label: short. logarithmic: positions are log10. choices: JSON text of each category, in order."""
 
     name: str
     label: str
@@ -23,7 +23,7 @@ class Coordinate:
     choice_labels: tuple[str, ...]
 
     def position(self, value: Any) -> float:
-        """Return where a value lies on the axis. ValueError for a choice that is not one of the axis'."""
+        """Return the position of a value on the axis. Raise ValueError for a choice that the axis does not have."""
         if self.choices:
             text = json.dumps(value)
             if text not in self.choices:
@@ -41,7 +41,7 @@ class Coordinate:
         return [math.log10(value) for value in values], [_short(value) for value in values]
 
     def range(self) -> list[float]:
-        """Return the axis' ends, with half a place around categories."""
+        """Return both ends of the axis; categories get half a place of margin."""
         if self.choices:
             return [-0.5, len(self.choices) - 0.5]
         return [self.position(self.domain[0]), self.position(self.domain[1])]
@@ -65,7 +65,7 @@ def _short(value: float) -> str:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Return both ends and the powers of ten between them, at most about seven, none closer to an end than a tenth of the axis."""
+    """Return both ends and about seven powers of ten between them at most, none within a tenth of the axis of an end."""
     start, end = math.log10(low), math.log10(high)
     margin = (end - start) / 10
     decades = [power for power in range(math.ceil(start), math.floor(end) + 1) if start + margin < power < end - margin]

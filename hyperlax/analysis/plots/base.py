@@ -1,4 +1,4 @@
-"""A plot as a row of the registry, and what the plots share: style, axis titles, texts on hover."""
+"""A plot as a row of the registry, and the plots' common style, axis titles and hover texts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NothingToShow(HyperlaxError):
 
 @dataclass(frozen=True)
 class Drawing:
-    """A plot on a page: exactly one of `figure` (plotly's JSON), `words` (nothing to show) and `error` is not empty."""
+    """A plot on a page. Exactly one of `figure` (plotly's JSON), `words` (why there is nothing to show) and `error` is set."""
 
     name: str
     title: str
@@ -49,14 +49,14 @@ class Plot:
     """A plot of a study.
 
     Args:
-      name: Of its file, without `.html`.
+      name: Name of its file, without `.html`.
       title: Heading.
-      caption: How to read it. {aggregate} stands for how the returns of a trial's seeds are combined.
+      caption: How to read it. {aggregate} is replaced by the name of the aggregate over a trial's seeds.
       figure: Draws it. Raises NothingToShow if data is missing.
       applies: Whether a study has such a plot at all.
-      otherwise: Why a study to which it does not apply has none.
+      otherwise: Reason to show for a study to which it does not apply.
       min_width: Pixels below which the page scrolls.
-      of_super_batches: Whether it is also written as of each super-batch.
+      of_super_batches: Whether it is also written after each super-batch, into its directory.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Plot:
         return styled(self.figure(study))
 
     def drawing(self, study: StudyData) -> Drawing:
-        """Draw for a page. A plot that fails costs no other: its error takes its place, and is logged."""
+        """Draw for a page. If that fails, log the error and return it in the plot's place."""
         aggregate = AGGREGATE_WORDS[study.record.arguments["aggregate"]]
         frame = (self.name, self.title, self.caption.format(aggregate=aggregate), self.min_width)
         try:
@@ -89,13 +89,13 @@ class Plot:
 
 
 def styled(figure: go.Figure) -> go.Figure:
-    """Give a figure the light template. `update_layout` would validate it again for each figure, for ten times as long."""
+    """Give a figure the light template. `update_layout` would validate the template for every figure, ten times slower."""
     figure.layout.template = _template()  # pyright: ignore[reportAttributeAccessIssue]
     return figure
 
 
 def template(dark: bool) -> dict[str, Any]:
-    """Return what differs between a light and a dark page; the page's script picks one before it draws."""
+    """Return the light or dark part of the template; the page's script picks one before it draws."""
     ink, grid, card = ("#d9deea", "#30384a", "#1b2130") if dark else ("#232936", "#e4e7ee", "#ffffff")
     axis = {
         "gridcolor": grid,
@@ -129,7 +129,7 @@ def plain(text: str) -> str:
 
 
 def hover_texts(record: StudyRecord, trials: list[TrialRecord]) -> list[str]:
-    """Return for each trial its number, objectives and searched hyperparameters, shown when the mouse is on its point."""
+    """Return the hover text of each trial: its number, objectives and searched hyperparameters."""
     short = short_names(record.space)
     return [_hover_text(record, trial, short) for trial in trials]
 

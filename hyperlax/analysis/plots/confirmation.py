@@ -1,4 +1,4 @@
-"""How far the best of the search hold on seeds that it never saw."""
+"""The best configurations of a search on seeds that it never saw."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyperlax.study.statistics import complete, mean_interval
 
 
 def _figure(study: StudyData) -> go.Figure:
-    """Draw a row per configuration: its seeds, their mean with its interval, and what the search had claimed."""
+    """Draw a row per configuration: its seeds, their mean with its interval, and the value from the search."""
     record = study.record
     confirmation = record.confirmation
     shown = complete(confirmation) if confirmation else []

@@ -15,15 +15,15 @@ from hyperlax.study.ranking import complete_trials
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 
 _CELLS = 40
-"""Along an axis of numbers; along one of choices each choice is a cell."""
+"""Number of cells along a numeric axis; on an axis of choices, each choice is a cell."""
 _FAR = 2.5
-"""Bandwidths from the nearest trial at which a cell stays empty."""
+"""Distance to the nearest trial, in bandwidths, beyond which a cell stays empty."""
 
 
 def _figure(study: StudyData) -> go.Figure:
-    """Draw the first objective over the two most important hyperparameters: trials, and around them what trials nearby reached.
+    """Draw the first objective over the two most important hyperparameters: trials, over a map of the values of trials nearby.
 
-    The areas are a heat map without smoothing, which a browser draws at once.
+    The map is a heat map without smoothing, which a browser draws at once.
     """
     record = study.record
     trials, (leading, direction) = complete_trials(record), next(iter(record.objectives.items()))
@@ -73,7 +73,7 @@ def _points(x: list[float], y: list[float], values: np.ndarray, texts: list[str]
 
 
 def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return float64[cells up, cells across]: the mean of the trials' values, those nearby counting most; nan where none is near.
+    """Return float64[cells up, cells across]: the mean of the trials' values, weighted by nearness; nan if no trial is near.
 
     positions: float64[2, trials], across and up; values: float64[trials]. Normal weights, so the mean lies between the lowest and
     the highest value (Nadaraya, 1964; Watson, 1964); the bandwidth follows Scott's rule (1992) for trials spread evenly over both
@@ -119,7 +119,7 @@ def _axis(axis: Coordinate) -> dict[str, Any]:
 PLOT = Plot(
     "contour",
     "The two most important hyperparameters",
-    "Each point is a COMPLETE trial. The areas around them are a weighted mean of the trials nearby, an estimate; where no "
-    "trial is near they are empty. Hover for a trial's hyperparameters.",
+    "Each point is a COMPLETE trial. The map behind the points is an estimate, a weighted mean of nearby trials. It is empty "
+    "where no trial is near. Hover for a trial's hyperparameters.",
     _figure,
 )

@@ -51,7 +51,7 @@ def _shares(points: np.ndarray) -> list[float]:
 PLOT = Plot(
     "hypervolume_history",
     "Hypervolume",
-    "How much of the box between the worst and the best values of any trial the trials so far dominate; 1 is all of it.",
+    "The share of the box between the worst and the best values of all trials that is dominated so far. 1 is the whole box.",
     _figure,
     applies=lambda record: len(record.objectives) > 1 and record.lineage is None,
     otherwise="has one objective, so no Pareto front.",

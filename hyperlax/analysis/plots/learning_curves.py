@@ -92,7 +92,7 @@ def _faint(color: str, opacity: float) -> str:
 PLOT = Plot(
     "learning_curves",
     "Learning curves",
-    "The ten best trials by the first objective, a Pareto front before the others. Line: {aggregate} over seeds. "
+    "The ten best trials by the first objective, trials of a Pareto front first. Line: {aggregate} over seeds. "
     "Band: lowest to highest seed.",
     _figure,
     min_width=680,

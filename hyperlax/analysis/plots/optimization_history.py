@@ -13,7 +13,7 @@ from hyperlax.study.ranking import complete_trials
 
 
 def _figure(study: StudyData) -> go.Figure:
-    """Draw value over trial number, a row per objective."""
+    """Draw values over trial number, a row per objective."""
     record = study.record
     trials = complete_trials(record)
     if not trials:
@@ -58,6 +58,6 @@ def _figure(study: StudyData) -> go.Figure:
 PLOT = Plot(
     "optimization_history",
     "Optimization history",
-    "Each COMPLETE trial's value, and the best value found up to it.",
+    "Each COMPLETE trial's value, and the best value so far.",
     _figure,
 )

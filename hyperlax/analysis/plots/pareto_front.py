@@ -68,7 +68,7 @@ def _add(
 
 
 def _add_staircase(figure: go.Figure, record: StudyRecord, front: list[TrialRecord], across: str, up: str) -> None:
-    """The edge of what is dominated: between two front trials, the corner that both dominate."""
+    """Add the edge of the dominated region: between two front trials, the corner that both dominate."""
     line = sorted((trial.values[across], trial.values[up]) for trial in front)
     shape = "hv" if record.objectives[across] == "minimize" else "vh"
     figure.add_scatter(

@@ -15,7 +15,7 @@ from hyperlax.study.record import Lineage, TrialRecord
 
 
 def _figure(study: StudyData) -> go.Figure:
-    """Draw members over intervals: a point a trial, colored by its return, a line to it from the one that it continues."""
+    """Draw members over intervals: a point per trial, colored by its return, with a line from the trial that it continues."""
     record = study.record
     lineage, trials = record.lineage, complete_trials(record)
     if lineage is None or not trials:

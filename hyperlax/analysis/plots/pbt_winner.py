@@ -11,7 +11,7 @@ from hyperlax.analysis.study_data import StudyData
 
 
 def _figure(study: StudyData) -> go.Figure:
-    """Draw the return and every explored hyperparameter over the intervals that lead to the best at the end, a row each."""
+    """Draw the return and every explored hyperparameter, a row each, over the intervals that lead to the final best."""
     record = study.record
     lineage = record.lineage
     if lineage is None or lineage.final is None:
@@ -48,7 +48,7 @@ def _figure(study: StudyData) -> go.Figure:
 PLOT = Plot(
     "pbt_winner",
     "The schedule that won",
-    "What the best member at the end, and those it descends from, trained with in each interval.",
+    "The return and the hyperparameters of the final best member and its ancestors in each interval.",
     _figure,
     applies=lambda record: record.lineage is not None,
     otherwise="is not a population.",

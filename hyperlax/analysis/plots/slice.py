@@ -18,7 +18,7 @@ _COLUMNS = 4
 
 
 def _figure(study: StudyData) -> go.Figure:
-    """Draw a cell per hyperparameter and objective, later trials brighter; log and category axes as in the search space."""
+    """Draw a cell per hyperparameter and objective, later trials brighter. Axes follow the search space (log, categories)."""
     record = study.record
     trials = complete_trials(record)
     if not trials:

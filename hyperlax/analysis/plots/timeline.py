@@ -1,4 +1,4 @@
-"""What each lane trained when."""
+"""The trials of each lane over time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from hyperlax.analysis.study_data import Bar, StudyData, Timeline
 
 _COLORS = {"COMPLETE": POINT, "PRUNED": MUTED, "FAIL": ACCENT}
 _MOST_WITH_NUMBERS = 120
-"""Bars up to which each shows the number of its trial; of more they would be too narrow."""
+"""Maximum number of bars that show their trial's number; more bars would be too narrow."""
 _MOST_LABELS = 48
 
 
 def _figure(study: StudyData) -> go.Figure:
-    """Draw a row a lane, a bar a trial from where it entered to its last evaluation there, colored by how it ended."""
+    """Draw a row per lane and a bar per trial, from its entry to its last evaluation there, colored by its state."""
     if study.record.lineage:
         raise NothingToShow("All members train from the first interval to the last; the lineage shows them.")
     found = study.timeline
     if not found.bars:
         raise NothingToShow(
-            "No batch says when its trials trained: the times were not noted when it was trained, or its file is gone."
+            "No batch says when its trials trained: the times were not recorded, or the files are missing."
         )
     lanes = sorted({_lane(bar) for bar in found.bars})
     place = {lane: index for index, lane in enumerate(lanes)}
@@ -75,7 +75,7 @@ def _lane(bar: Bar) -> tuple[int, int, int]:
 
 
 def _name(lane: tuple[int, int, int], several: dict[str, bool]) -> str:
-    """Of a slot only where there are several, of a pool likewise."""
+    """Return the name of a lane. It names the slot and the pool only if there are several."""
     slot, pool, index = lane
     words = [f"slot {slot}"] if several["slot"] else []
     words += [f"pool {pool}"] if several["pool"] else []
@@ -100,8 +100,8 @@ def _axis_title(found: Timeline) -> str:
 PLOT = Plot(
     "timeline",
     "Timeline of lanes",
-    "A row a lane of the compiled programs; a bar a trial in it, until its last evaluation there. Where a row is empty, its "
-    "lane waited: for a program, for other lanes or for trials. Dotted: another process continued.",
+    "Each row is a lane of a compiled program. Each bar is a trial there, until its last evaluation. Where a row is empty, its "
+    "lane waited for a program, for other lanes or for trials. Dotted line: another process continued.",
     _figure,
     min_width=680,
 )

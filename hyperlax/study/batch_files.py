@@ -224,7 +224,7 @@ def trials_of(directory: Path) -> list[int]:
     with _blaming(path):
         numbers = [int(number) for number in re.findall(r"\d+", path.read_text(encoding="utf-8"))]
     if not numbers:
-        raise DamagedBatch(path, f"{path}: counts no trial.")
+        raise DamagedBatch(path, f"{path}: names no trial.")
     return numbers
 
 
@@ -262,7 +262,7 @@ def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialResult:
     metrics = [name for name in METRICS if name in row] if row["state"] == "COMPLETE" else []
     for name in metrics:
         if not _is_finite(row[name]):
-            raise DamagedBatch(path, f"{path}: trial {number} has {name} {row[name]!r}, no finite number.")
+            raise DamagedBatch(path, f"{path}: trial {number} has {name} {row[name]!r}, which is not a finite number.")
     return TrialResult(number, row["state"], row["reason"], {name: float(row[name]) for name in metrics})
 
 

@@ -101,7 +101,7 @@ def read_results(directory: Path, trials: Iterable[Trial], seeds: int) -> dict[i
         try:
             results |= _read_batch(path, wanted, seeds)
         except (OSError, UsageError, ValueError, KeyError, csv.Error) as error:
-            log.warning("%s is damaged and counts for nothing (%s).", path, " ".join(str(error).split()))
+            log.warning("%s is damaged and is ignored (%s).", path, " ".join(str(error).split()))
     return results
 
 

@@ -48,7 +48,7 @@ class ConfirmationRun:
         missing = [c for c in wanted if c.trial.number not in kept]
         if missing and not self._is_trained(wanted, missing, write_pages):
             why = "interrupted" if self._limits.stop.is_set() else "out of time"
-            print(f"The confirmation is {why}. To go on:\n  {resume_command(self._live.directory.root)}")
+            print(f"The confirmation is {why}. To resume:\n  {resume_command(self._live.directory.root)}")
             return self._limits.stop.exit_status if self._limits.stop.is_set() else 0
         confirmation = self._live.snapshot().confirmation
         if confirmation is None:

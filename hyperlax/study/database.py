@@ -298,7 +298,7 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
     tables, schema, studies = _content(path) if path.exists() else (set(), None, [])
     if any(not table.startswith(_OPTUNA) for table in tables) and "studies" not in tables:
         raise UsageError(
-            f"{path}: is no database of Optuna, it has the tables {', '.join(sorted(tables)[:5])}. {_ELSEWHERE}"
+            f"{path}: is not a database of Optuna, it has the tables {', '.join(sorted(tables)[:5])}. {_ELSEWHERE}"
         )
     if schema not in (None, _SCHEMA):
         raise UsageError(

@@ -95,7 +95,7 @@ class StudyDirectory:
             if not is_population:
                 raise
             advice = (
-                "That of a population cannot be rebuilt: put a copy back, or start anew with another --output-root."
+                "That of a population cannot be rebuilt: put a copy back, or start again with another --output-root."
             )
             raise database.Damaged(damaged.path, damaged.why, advice) from damaged
 

@@ -125,4 +125,4 @@ def _of_sqlite(error: sqlite3.DatabaseError, database: Path) -> IoProblem | None
 
 
 _FREE_SPACE = "Free some space"
-_PUT_RIGHT = "Put that right"
+_PUT_RIGHT = "Fix this"

@@ -65,7 +65,7 @@ def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
             f"Restored {before} finished trials from {source} and {recorded} from the batches; {left} wait to be run."
         )
         if finished < arguments.n_trials:
-            print(f"To go on:\n  {manifests.resume_command(root)}")
+            print(f"To resume:\n  {manifests.resume_command(root)}")
         return 0
 
 

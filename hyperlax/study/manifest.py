@@ -104,7 +104,7 @@ def read(path: Path, recipe: Recipe) -> Manifest:
             raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
     for package, version in installed_versions().items():
         if stored.versions.get(package) not in (None, version):
-            log.warning("The study began with %s %s; it goes on with %s.", package, stored.versions[package], version)
+            log.warning("The study began with %s %s; it continues with %s.", package, stored.versions[package], version)
     return stored
 
 
@@ -126,7 +126,7 @@ def base_of(stored: Manifest, path: Path) -> AlgorithmConfig:
         if isinstance(kept, dict) and kept.keys() == dotted(make()).keys():
             return apply(make(), kept, where)
     raise UsageError(
-        f"{where} holds the fields of no algorithm of this version of Hyperlax. If another version wrote it, use that one. "
+        f"{where} does not hold the fields of an algorithm of this version of Hyperlax. If another version wrote it, use that one. "
         f"Otherwise: {PUT_BACK}"
     )
 

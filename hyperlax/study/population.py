@@ -69,7 +69,7 @@ class PopulationTrials:
             log.info("The members continue from step %d.", max(result.curve.steps[-1] for _, result in restored))
         elif any(trial.state.is_finished() for trial in frozen):
             log.warning(
-                "The members train again from the beginning; what is recorded of them has to come out the same."
+                "The members train again from the beginning; the results have to equal those recorded."
             )
         self._asked = bool(restored)
         return Resumed(shown, restored, [], self._members * self._intervals - begin)
@@ -150,7 +150,7 @@ class PopulationTrials:
         now = np.array([_score(end) if end.state == "COMPLETE" else np.nan for end in ends])
         if not np.array_equal(now, [score_of(trial) for trial in before], equal_nan=True):
             raise HyperlaxError(
-                f"{self._live.directory.root}: interval {interval} comes out otherwise than it did: the saved state is lost, and "
+                f"{self._live.directory.root}: interval {interval} differs from what was recorded: the saved state is lost, and "
                 "this machine or its packages are not those that the run began on. Start again with another --output-root."
             )
 

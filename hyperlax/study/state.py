@@ -169,7 +169,7 @@ class StudyState:
         trials = self.trials()
         for number in numbers:
             if not 0 <= number < len(trials):
-                raise UsageError(f"trial {number}: there is none. The study has trials 0 to {len(trials) - 1}.")
+                raise UsageError(f"trial {number} does not exist. The study has trials 0 to {len(trials) - 1}.")
             if trials[number].state != TrialState.COMPLETE and not self.is_invalidated(number):
                 raise UsageError(f"trial {number}: is {trials[number].state.name}, only COMPLETE trials are ranked.")
         chosen = [copy.copy(trials[n]) for n in sorted(set(numbers)) if not self.is_invalidated(n)]

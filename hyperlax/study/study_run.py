@@ -165,7 +165,7 @@ class StudyRun(ABC):
                 return f"No trial has run. {run_again(problem)}"
             return (
                 "The study ends here; all that is complete is kept. "
-                f"{problem.remedy}, then go on:\n  {manifests.resume_command(self.directory.root)}"
+                f"{problem.remedy}, then resume:\n  {manifests.resume_command(self.directory.root)}"
             )
 
         with ending_on_io_error(self.directory.database, what_next), only_one_process(self.directory.root):

@@ -37,7 +37,7 @@ def print_end(
     left = total - finished
     if left and not exhausted:
         command = resume_command(directory.root) + (" --max-failure-rate 1" if given_up else "")
-        print(f"{_why(interrupted, given_up, left, saved)} To go on:\n  {command}")
+        print(f"{_why(interrupted, given_up, left, saved)} To resume:\n  {command}")
         return 1 if given_up else interrupted or 0
     if states["COMPLETE"] + states["PRUNED"] == 0:
         print(f"Every trial failed; the reasons are in {directory.root / 'trials.csv'}.")

@@ -61,7 +61,7 @@ def test_a_batch_that_was_told_when_its_study_died_is_forgotten_by_the_next_star
     assert "Out of time with 9 trials to go. To resume:" in capsys.readouterr().out
 
 
-def test_what_was_saved_in_another_composition_is_gone_when_its_trials_begin_anew(tmp_path: Path) -> None:
+def test_what_was_saved_in_another_composition_is_gone_when_its_trials_restart(tmp_path: Path) -> None:
     case, stop = Case(tmp_path), KeyboardInterrupt()
     assert case.start(FakeBackend(saves=True, slots=2, raises={0: stop, 3: stop})) == 130
     assert saved(case) == [(0, 1, 2), (3, 4, 5)]

@@ -20,11 +20,12 @@ _NEEDED = ("format", "environment", "observation_size", "action", "activation", 
 
 @dataclass(frozen=True)
 class Policy:
-    """A network that acts, at its own size, of every seed of a trial.
+    """A policy network, at its own size, of every seed of a trial.
 
-    description: what `act` has to know of it. arrays: name -> float32[seeds, ...]. `dense_0.kernel` [seeds, inputs, features] and
-    `dense_0.bias`, `norm_0.scale` and `norm_0.bias` where it has layer norm, so on for each layer, then `head.kernel` and
-    `head.bias`; `observation.mean` and `observation.variance` where it normalizes what it sees.
+    description: the properties of the network that `act` needs.
+    arrays: name -> float32[seeds, ...]. For each layer `dense_0.kernel` [seeds, inputs, features] and `dense_0.bias`, and with
+    layer norm `norm_0.scale` and `norm_0.bias`; then `head.kernel` and `head.bias`. With normalized observations also
+    `observation.mean` and `observation.variance`.
     """
 
     description: Mapping[str, Any]
@@ -32,7 +33,7 @@ class Policy:
 
 
 def joined(policies: Sequence[Policy]) -> Policy:
-    """The seeds of several policies of one trial side by side."""
+    """Return one policy with the seeds of several policies of one trial."""
     names = policies[0].arrays
     return replace(
         policies[0], arrays={name: np.concatenate([policy.arrays[name] for policy in policies]) for name in names}
@@ -42,7 +43,7 @@ def joined(policies: Sequence[Policy]) -> Policy:
 def act(description: Mapping[str, Any], arrays: Mapping[str, Any], observation: Any, xp: Any = np) -> Any:
     """Return the actions of one seed's policy for float32[..., observation_size]: int[...], or float32[..., action] in its box.
 
-    arrays: those of one seed, without the leading axis. xp: numpy, or jax.numpy.
+    arrays: those of one seed, without the leading axis. xp: numpy or jax.numpy.
     """
     x = observation
     if "observation.mean" in arrays:
@@ -70,7 +71,7 @@ def act(description: Mapping[str, Any], arrays: Mapping[str, Any], observation: 
 class Agent:
     """A trained policy: call it with an observation, or with a batch of them.
 
-    about: the JSON beside its arrays: environment, trial, hyperparameters, returns. seed: which of the trial's.
+    about: the JSON beside its arrays: environment, trial, hyperparameters, returns. seed: the chosen seed of the trial.
     """
 
     def __init__(self, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], seed: int):
@@ -81,10 +82,10 @@ class Agent:
         return f"Agent({self.about['environment']}, trial {self.about.get('trial')}, seed {self.seed})"
 
     def __call__(self, observation: Any) -> Any:
-        """Observations [size] or [n, size] -> actions: a number or [n] if discrete, else float32[..., action].
+        """Return the actions for observations [size] or [n, size]: a number or [n] if discrete, else float32[..., action].
 
         Raises:
-          ValueError: the last axis is not the environment's observation.
+          ValueError: The last axis does not have the size of the environment's observation.
         """
         seen, size = np.asarray(observation, np.float32), self.about["observation_size"]
         if seen.shape[-1:] != (size,):
@@ -98,7 +99,7 @@ def agent_files(path: Path) -> tuple[Path, Path]:
 
 
 def save_agent(path: Path, policy: Policy, about: Mapping[str, Any]) -> None:
-    """Write `path`.safetensors and, after it, `path`.json. about: what the JSON says besides the policy's description."""
+    """Write `path`.safetensors and, after it, `path`.json. about: entries of the JSON besides the policy's description."""
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in policy.arrays.items()}
@@ -109,7 +110,7 @@ def save_agent(path: Path, policy: Policy, about: Mapping[str, Any]) -> None:
 
 
 def load_agent(path: Path, seed: int | None = None) -> Agent:
-    """Return the agent in a .safetensors file and the .json beside it. seed: of the trial's, by default the best one.
+    """Return the agent in a .safetensors file and the .json beside it. seed: one of the trial's seeds, by default the best.
 
     Raises UsageError if it does not exist, has no such seed, or is damaged.
     """
@@ -155,7 +156,7 @@ def _fit(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def _activate(name: str, x: Any, xp: Any) -> Any:
-    """flax's tanh, relu, silu, gelu (its approximation by tanh) and elu."""
+    """Return flax's tanh, relu, silu, gelu (approximated by tanh) or elu of the values."""
     if name == "tanh":
         return xp.tanh(x)
     if name == "relu":

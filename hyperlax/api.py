@@ -66,15 +66,15 @@ def search(recipe: str | None = None, environment: str | None = None, **options:
 
 
 def open_study(directory: str | Path) -> Study:
-    """Open the study, or population, in a directory. UsageError if there is none."""
+    """Open the study, or population, in a directory. Raises UsageError if it does not hold one."""
     return Study(Path(directory))
 
 
 def load_agent(path: str | Path, trial: int | None = None, seed: int | None = None) -> Agent:
-    """Load a trained policy: `agent(observation)` gives the action, also for a batch of observations. Nothing but numpy acts in it.
+    """Load a trained policy: `agent(observation)` gives the action, also for a batch of observations. It uses numpy only.
 
-    path: a .safetensors file, or the directory of a study or of a single run. trial: of a study, by default its best. seed: of
-    the trial's, by default the one with the best return. UsageError if the agent does not exist.
+    path: a .safetensors file, or the directory of a study or of a single run. trial: of a study, by default its best. seed: one
+    of the trial's seeds, by default the one with the best return. Raises UsageError if the agent does not exist.
     """
     from hyperlax.agent import load_agent as load
     from hyperlax.study.agents import find_agent
@@ -93,7 +93,7 @@ class Study:
         return f"Study({str(self.directory)!r})"
 
     def refresh(self) -> None:
-        """Read the directory again. UsageError if it holds no study."""
+        """Read the directory again. Raises UsageError if it does not hold a study."""
         from hyperlax.study.view import load_study
 
         self._opened = load_study(self.directory, "open_study")
@@ -101,19 +101,19 @@ class Study:
 
     @cached_property
     def record(self) -> StudyRecord:
-        """Everything that is known, importances and confirmation included."""
+        """Study as plain data, importances and confirmation included."""
         from hyperlax.study.view import load_study, with_confirmation
 
         return with_confirmation(load_study(self.directory, "open_study", with_importances=True).record)
 
     @property
     def state(self) -> str:
-        """running, finished or stopped."""
+        """State: running, finished or stopped."""
         return self._opened.state
 
     @property
     def best(self) -> TrialRecord:
-        """The best trial. HyperlaxError if no trial can win yet, or for several objectives: see `pareto`."""
+        """Best trial. Raises HyperlaxError if no trial can win yet, and for several objectives, which have `pareto`."""
         if len(self._opened.record.objectives) > 1:
             raise HyperlaxError(f"{self.directory}: has several objectives, so no trial is the best. Use study.pareto.")
         best = self.pareto
@@ -123,14 +123,14 @@ class Study:
 
     @property
     def pareto(self) -> list[TrialRecord]:
-        """The Pareto front by number; with one objective the best trial alone."""
+        """Pareto front by number; with one objective the best trial alone."""
         from hyperlax.study.ranking import winners
 
         return winners(self._opened.record)
 
     @property
     def trials(self) -> pandas.DataFrame:
-        """A row a trial, indexed by its number, with the columns of `trials.csv`; lists stay lists."""
+        """Table with one row per trial, indexed by its number, with the columns of `trials.csv`; lists stay lists."""
         import pandas
 
         from hyperlax.analysis.tables import trial_rows
@@ -140,11 +140,11 @@ class Study:
 
     @property
     def confirmation(self) -> Confirmation | None:
-        """The best on seeds that the search never saw, None if that was not asked for."""
+        """Results of the best on seeds that the search never saw, None without --confirm-top."""
         return self.record.confirmation
 
     def curve(self, trial: int) -> LearningCurve:
-        """Return the learning curve of a trial. HyperlaxError if the study does not have it, or nothing of it is on disk."""
+        """Return the learning curve of a trial. Raises HyperlaxError if the trial or its curve does not exist."""
         from hyperlax.analysis.curves import read_curves
 
         record = next((one for one in self._opened.record.trials if one.number == trial), None)
@@ -157,11 +157,11 @@ class Study:
 
     @property
     def plot(self) -> Plots:
-        """Its plots, as figures of plotly."""
+        """Plots of the report, as plotly figures."""
         return Plots(self)
 
     def report(self) -> Path:
-        """Write `report.html` and the plots again, as of now; where it is."""
+        """Write `report.html` and the plots again from the current study. Return the path of the report."""
         from hyperlax.analysis.pages import write_study_pages
 
         self.refresh()
@@ -170,49 +170,49 @@ class Study:
 
 
 class Plots:
-    """The plots of the report, each a `plotly.graph_objects.Figure`. NothingToShow, in words, if data is missing for one."""
+    """The plots of the report, each a `plotly.graph_objects.Figure`. They raise NothingToShow if there is no data to plot."""
 
     def __init__(self, study: Study):
         self._study = study
 
     def history(self) -> go.Figure:
-        """Each COMPLETE trial's value, and the best until then."""
+        """Draw each COMPLETE trial's value, and the best so far."""
         return self.draw("optimization_history")
 
     def importances(self) -> go.Figure:
-        """How much of the objective's variation each hyperparameter explains."""
+        """Draw how much of the objective's variation each hyperparameter explains."""
         return self.draw("param_importances")
 
     def learning_curves(self) -> go.Figure:
-        """The ten best trials, with the spread of their seeds."""
+        """Draw the curves of the ten best trials, with the spread of their seeds."""
         return self.draw("learning_curves")
 
     def parallel_coordinate(self) -> go.Figure:
-        """A line a COMPLETE trial."""
+        """Draw one line per COMPLETE trial."""
         return self.draw("parallel_coordinate")
 
     def slice(self) -> go.Figure:
-        """Each hyperparameter on its own against the objective."""
+        """Draw each hyperparameter against the objective."""
         return self.draw("slice")
 
     def contour(self) -> go.Figure:
-        """The two most important hyperparameters together."""
+        """Draw the objective over the two most important hyperparameters."""
         return self.draw("contour")
 
     def timeline(self) -> go.Figure:
-        """What each lane trained when."""
+        """Draw which trial each lane trained at what time."""
         return self.draw("timeline")
 
     def pareto_front(self) -> go.Figure:
-        """The trials of several objectives."""
+        """Draw the trials in the plane of the objectives, with the Pareto front."""
         return self.draw("pareto_front")
 
     def hypervolume(self) -> go.Figure:
-        """What the trials so far of several objectives dominate."""
+        """Draw the hypervolume that the trials so far dominate."""
         return self.draw("hypervolume_history")
 
     def confirmation(self) -> go.Figure:
-        """The best on new seeds."""
+        """Draw the best on new seeds."""
         return self.draw("confirmation")
 
     def draw(self, name: str) -> go.Figure:
@@ -239,7 +239,7 @@ _KEYWORDS = {option.name: keyword for keyword, option in _PYTHON.items()}
 
 
 def _document(function: Any) -> None:
-    """Write out the signature and the arguments of `search`, so that a notebook completes them."""
+    """Set the signature and the arguments in the docstring of `search`, so that a notebook completes them."""
     more = [option for keyword, option in _PYTHON.items() if keyword not in ("recipe", "environment")]
     own = list(signature(function).parameters.values())[:2]
     written = [
@@ -271,7 +271,7 @@ _document(search)
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Have a refusal name the keyword that it is about."""
+    """Let an OptionError of the block name the keyword."""
     try:
         yield
     except OptionError as error:
@@ -279,7 +279,7 @@ def _told() -> Iterator[None]:
 
 
 def _given(keywords: dict[str, Any]) -> Given:
-    """Return what was given, by option. TypeError for an unknown keyword, OptionError for a value of another type."""
+    """Return the given values by option. Raises TypeError for an unknown keyword, OptionError for a value of another type."""
     unknown = sorted(keywords.keys() - _PYTHON.keys())
     if unknown:
         hint = did_you_mean(unknown[0], _PYTHON)
@@ -298,7 +298,7 @@ def _given(keywords: dict[str, Any]) -> Given:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as a file would hold it: sequences are lists, paths text, numpy's numbers Python's."""
+    """Return a value as a file holds it: sequences as lists, paths as text, numpy's numbers as Python's."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Sequence) and not isinstance(value, str):

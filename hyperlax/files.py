@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, numbers that read back exactly, and JSON read into types.
+"""Files that are either whole or absent, numbers that read back exactly, and JSON read into types.
 
 Every write goes to a temporary name in the same directory, is flushed to disk and renamed: after `kill -9` or on a full disk a
 reader finds the old file or the new one, never half of one.
@@ -26,13 +26,13 @@ T = TypeVar("T")
 PUT_BACK = "It was changed or damaged; put back the file that Hyperlax wrote."
 """The fix for a file that only Hyperlax writes."""
 _MOST_OF_A_NAME = 100
-"""Bytes of it in that of its temporary file, to whose name Optuna adds 48 for a lock."""
+"""Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
 
 
 def new_file(given: str, replaces: bool = False, flag: str = "--output") -> Path:
-    """A path where a flag may write.
+    """Return a path where a flag may write.
 
-    UsageError for no name or one that is too long, if there is something that it does not replace, or no directory for it.
+    Raises UsageError for an empty or too long name, for a file that may not be replaced, and for a missing directory.
     """
     path = Path(given)
     if not given.strip():
@@ -47,7 +47,7 @@ def new_file(given: str, replaces: bool = False, flag: str = "--output") -> Path
 
 
 def is_too_long(path: Path) -> bool:
-    """Whether a path, or a name in it, has more letters than the system takes: nothing can be there."""
+    """Return whether a path, or a name in it, is longer than the system allows, so that no such file can exist."""
     try:
         path.lstat()
     except OSError as error:
@@ -62,7 +62,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def escaped(text: str) -> str:
-    r"""A text as UTF-8 can hold it: file names that are not UTF-8 reach Python as lone surrogates, which it cannot.
+    r"""Return a text that UTF-8 can hold. File names that are not UTF-8 contain lone surrogates, which it cannot.
 
     >>> escaped("caf\udce9")
     'caf\\udce9'
@@ -71,7 +71,7 @@ def escaped(text: str) -> str:
 
 
 def cut(name: str, most: int) -> str:
-    """The beginning of a name in at most so many bytes, of whole letters: file systems give a name 255.
+    """Return the beginning of a name, in whole letters and at most `most` bytes. File systems allow 255.
 
     >>> cut("trials", 4), cut("äöü", 5)
     ('tria', 'äö')
@@ -81,7 +81,7 @@ def cut(name: str, most: int) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path`. What the block writes there takes the place of `path`; if the block raises, it is removed.
+    """Yield a temporary path beside `path`. The file written there replaces `path`, or is removed if the block raises.
 
     Missing parent directories are made. An OSError of the block names `path`.
     """
@@ -103,7 +103,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an OSError of the block name `path`: one of an open file names none, one of a temporary file a wrong one."""
+    """Let an OSError of the block name `path`. Otherwise it names no file if the file is open, or a temporary file."""
     try:
         yield
     except OSError as error:
@@ -113,12 +113,12 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by indented JSON. ValueError for nan or inf, TypeError for what JSON has no form for."""
+    """Replace `path` by indented JSON. Raises ValueError for nan and inf, TypeError for a value that JSON cannot hold."""
     write_text(path, json_text(value))
 
 
 def json_text(value: Any) -> str:
-    """A value as `write_json` writes it, with the same errors."""
+    """Return a value as `write_json` writes it. Raises the same errors."""
     return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_plain) + "\n"
 
 
@@ -128,7 +128,7 @@ def decode(path: Path, kind: type[T], fix: str = PUT_BACK) -> T:
     Args:
       path: The file; it may begin with a byte order mark.
       kind: What the file must hold. `object` takes every JSON.
-      fix: What a user does about a file that holds something else, in a sentence.
+      fix: What the user can do if the file holds something else, in a sentence.
 
     Raises:
       UsageError: It cannot be read, is not JSON (NaN and Infinity are not), or is not of this type.
@@ -166,7 +166,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Replace `path` by a CSV: floats as their repr, booleans as True and False, lists as JSON text, None as nothing.
 
-    ValueError for a row whose length is not the header's, TypeError for a value of another kind.
+    Raises ValueError for a row whose length is not the header's, TypeError for a value of another kind.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -179,9 +179,9 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV as header name -> text; spreadsheets begin theirs with a byte order mark.
+    """Return the rows of a CSV as header name -> text. The file may begin with a byte order mark, as spreadsheets write it.
 
-    ValueError for a row whose length is not the header's, and for a name that the header has twice.
+    Raises ValueError for a row whose length is not the header's, and for a name that the header has twice.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
@@ -200,7 +200,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def cell(value: Any) -> str:
-    """A value as `write_csv` writes it."""
+    """Return a value as `write_csv` writes it."""
     value = _plain(value) if hasattr(value, "tolist") else value
     if value is None:
         return ""

@@ -1,4 +1,4 @@
-"""Metrics: the numbers that a learning curve becomes and Optuna optimizes. Numpy only.
+"""Metrics: numbers computed from a learning curve, which Optuna optimizes. Numpy only.
 
 A trial's evaluations give r_1 ... r_K at environment steps t_1 < ... < t_K, the budget. r_k is an aggregate over seeds, by
 default the mean, of each seed's mean return over its episodes. The point before any training, t_0, stays in the curve and enters
@@ -26,7 +26,7 @@ _SOLVED_FRACTION = 0.9
 
 @dataclass(frozen=True)
 class ReferenceReturns:
-    """The scale of an environment's returns: `lo` of a random policy, `hi` of a solved task. source: where both come from."""
+    """The scale of an environment's returns: `lo` of a random policy, `hi` of a solved task. source: the origin of both."""
 
     lo: float
     hi: float
@@ -65,14 +65,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how a training went.
+    """A number that rates a training.
 
     Args:
       direction: Which values are better: "maximize" or "minimize".
       unit: In words; empty where the name says it.
       definition: One line for the user.
       compute: Computes it.
-      per_seed: Whether a single seed has it too: then `compute` reads the curve alone, and not `returns`.
+      per_seed: Whether a single seed has it too. Then `compute` reads the curve only, not `returns`.
     """
 
     direction: _Direction
@@ -126,7 +126,7 @@ def _seed_spread(training: Training) -> float:
 def _steps_to_threshold(training: Training) -> float:
     """Return the first environment step at which r reaches lo + 0.9 (hi - lo), on straight lines between t_1 ... t_K.
 
-    t_1 if r_1 is already there; the budget if r never is, or only in the part of the last rollout that goes past it.
+    It is t_1 if r_1 has reached it, and the budget if r never does, or only in the part of the last rollout beyond the budget.
     """
     steps, curve, budget, reference = training.steps, training.curve, training.budget, training.reference
     threshold = reference.lo + _SOLVED_FRACTION * (reference.hi - reference.lo)
@@ -208,7 +208,7 @@ def aggregated(returns: np.ndarray, aggregate: str) -> np.ndarray:
 def _interquartile_mean(returns: np.ndarray) -> np.ndarray:
     """Return the mean over seeds without the floor(seeds / 4) lowest and as many highest, float64[K] of float64[K, seeds].
 
-    With fewer than four seeds, their mean. Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical
+    With fewer than four seeds it is their mean. Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical
     Precipice".
     """
     cut = returns.shape[1] // 4
@@ -272,7 +272,7 @@ def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
 
 
 def _trained_points(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps float64[K] and returns float64[K, seeds] of the points after t_0. ValueError if they have no metrics."""
+    """Return steps float64[K] and returns float64[K, seeds] of the points after t_0. Raises ValueError if they have no metrics."""
     where = f"trial {outcome.number}"
     if outcome.state != "COMPLETE":
         raise ValueError(f"{where} is {outcome.state} ({outcome.reason}); only COMPLETE trials have metrics.")

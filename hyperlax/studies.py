@@ -1,6 +1,6 @@
-"""Studies from what was given to their run, for the command line and for Python: checked here, then run.
+"""Studies from given options, for the command line and for Python: checked here, then run.
 
-`given` holds the options that somebody gave, by name; the rest is settled by study, file or recipe.
+`given` holds the explicitly given options by name. The study, file or recipe settles the rest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A study that can start, or continue. directory: where it is or goes. file: its YAML, empty without one."""
+    """A study that can start or continue. directory: its directory, existing or not. file: its YAML, empty without one."""
 
     options: SearchOptions
     recipe: Recipe
@@ -67,7 +67,7 @@ def run_files(files: Sequence[str], given: Given) -> int:
 
 
 def load_recipe(given: Given) -> Recipe:
-    """Return the recipe that was given. OptionError where none is."""
+    """Return the given recipe. Raises OptionError if none is given."""
     name = given.get("algo_and_network_config")
     if not name:
         raise OptionError(
@@ -79,7 +79,7 @@ def load_recipe(given: Given) -> Recipe:
 
 
 def study_in(directory: Path, asked_by: str) -> tuple[SearchOptions, Recipe]:
-    """Return the options of the study in a directory and its recipe, that of a sweep with its samples."""
+    """Return the options and the recipe of the study in a directory. The recipe of a sweep has its samples."""
     options = read_stored(directory, asked_by)
     recipe = load_recipe_of(directory, options)
     if not options.is_sweep:
@@ -91,16 +91,16 @@ def study_in(directory: Path, asked_by: str) -> tuple[SearchOptions, Recipe]:
 
 
 def log_from(level: str, is_quiet: bool = False) -> None:
-    """Print what Hyperlax logs from this level on, or only warnings; other packages' warnings stay as they are."""
+    """Print Hyperlax's log messages from this level on, or only warnings. Other packages' warnings stay as they are."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hyperlax").setLevel(max(logging.getLevelNamesMapping()[level], logging.WARNING * is_quiet))
     logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)  # its traceback is in the batch's timing.json
 
 
 def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
-    """Return the studies of files, each with what is given in place of what it says.
+    """Return the studies of files. Given options replace those of the files.
 
-    UsageError, naming file and line, for what cannot run, a study that exists among it, and two that would be one.
+    Raises UsageError, naming file and line, for a study that cannot run or exists, and for two with the same directory.
     """
     if not files:
         raise UsageError("run-study needs files: hyperlax run-study FILE [FILE ...].")
@@ -120,9 +120,9 @@ def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
 
 
 def _in_turn(studies: Sequence[PlannedStudy], run: Callable[[PlannedStudy], int], stream: TextIO) -> int:
-    """Run studies one after another, whatever becomes of each, until one is interrupted. Returns the worst exit status.
+    """Run studies one after another, even if some fail, until one is interrupted. Returns the worst exit status.
 
-    stream: where the last line goes, which says of several studies which ended how.
+    stream: gets the last line, which lists how several studies ended.
     """
     ended: dict[str, int] = {}
     stream = safe(stream)
@@ -178,7 +178,7 @@ def _new_sweep(given: Given) -> PlannedStudy:
 
 
 def _check_source(given: Given) -> None:
-    """Refuse configurations that are both loaded and drawn, or neither."""
+    """Raise OptionError if configurations are both loaded and drawn, or neither."""
     if "load_hyperparams" not in given:
         if given.get("sampling_method") == "file":
             raise OptionError("sampling_method", "{sampling_method} file needs {load_hyperparams} FILE.")
@@ -202,7 +202,7 @@ def _resumed(given: Given, command: str) -> PlannedStudy:
 
 
 def _run(study: PlannedStudy) -> int:
-    """Run a study to its end, or print its plan, shown as its options say. Returns the exit status."""
+    """Run a study to its end, or print its plan, with the reporter of its options. Returns the exit status."""
     options, directory = study.options, None if study.is_new else study.directory
     log_from(options.log_level, options.quiet)
     if options.plan_only:
@@ -271,7 +271,7 @@ def _searching(file: StudyFile, recipe: Recipe) -> Recipe:
 
 @contextmanager
 def _told(file: StudyFile, given: Collection[str], about: str) -> Iterator[None]:
-    """Have a refusal name the line of the file that it is about."""
+    """Let an OptionError of the block name the line of the file."""
     try:
         yield
     except UsageError as error:
@@ -279,7 +279,7 @@ def _told(file: StudyFile, given: Collection[str], about: str) -> Iterator[None]
 
 
 def _status(study: PlannedStudy, run: Callable[[PlannedStudy], int]) -> int:
-    """Return the exit status of a study; one that cannot be completed is told, and the next one has its turn."""
+    """Return the exit status of a study. Prints the error of one that cannot be completed, so that the next one runs."""
     try:
         return run(study)
     except HyperlaxError as error:
@@ -288,7 +288,7 @@ def _status(study: PlannedStudy, run: Callable[[PlannedStudy], int]) -> int:
 
 
 def _summary(files: Sequence[str], ended: dict[str, int]) -> str:
-    """Return which studies ended how.
+    """Return a sentence with the studies by how they ended.
 
     >>> _summary(["a.yaml", "b.yaml", "c.yaml"], {"a.yaml": 0, "b.yaml": 1, "c.yaml": 0})
     'Ended without an error: a.yaml, c.yaml. Failed: b.yaml.'

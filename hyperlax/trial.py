@@ -1,4 +1,4 @@
-"""A trial before and after training, and the batches between. Numpy only: engine, metrics, study and analysis share it."""
+"""A trial before and after training, and its batch. Numpy only: engine, metrics, study and analysis share it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEASURED = ("mean", "std", "min", "max", "length")
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration to train: its number in the study and the whole algorithm configuration it asked for."""
+    """One configuration to train: its number in the study and its whole algorithm configuration."""
 
     number: int
     algorithm: AlgorithmConfig
@@ -39,16 +39,16 @@ class HparamBatch:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The trials' numbers in the order of the lanes."""
+        """Numbers of the trials, in the order of the lanes."""
         return tuple(trial.number for trial in self.trials)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Trials in hparam batches, and what is expected of them.
+    """A plan of hparam batches, with predictions.
 
-    batches: in the order in which they should start. programs: how many compiled programs they need; known: how many of these
-    need no compiling. seconds: predicted from start to end; None if nothing is predicted.
+    batches: in the order in which they should start. programs: number of compiled programs that they need. known: number of those
+    that are compiled already. seconds: predicted from start to end; None without a prediction.
     """
 
     batches: tuple[HparamBatch, ...]
@@ -57,7 +57,7 @@ class Plan:
     seconds: float | None
 
     def sentence(self) -> str:
-        """The plan in one line."""
+        """Return the plan in one line."""
         trials = sum(len(batch.trials) for batch in self.batches)
         predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s"
         programs, batches = _count(self.programs, "program"), _count(len(self.batches), "batch", "batches")
@@ -76,7 +76,7 @@ class Curve:
     mean, std, min, max: float64[points, seeds], return over the episodes of one evaluation.
     length: float64[points, seeds], mean episode length in steps.
     episodes: episodes per evaluation and seed.
-    budget: the steps that were asked for; training continues to the end of the rollout that reaches them.
+    budget: the requested steps; training continues to the end of the rollout that reaches them.
     """
 
     steps: np.ndarray
@@ -92,8 +92,8 @@ class Curve:
 class LaneInterval(NamedTuple):
     """A trial's time in a lane.
 
-    slot: its index. pool: of the groups of lanes that a slot has at once, 0 where that is one. lane: its index in the group.
-    process: when the process began to count, in seconds since 1970. began, ended: seconds since then.
+    slot: its index. pool: index among the slot's groups of lanes, 0 if it has only one. lane: its index in the group.
+    process: when the process started its clock, in seconds since 1970. began, ended: seconds since then.
     """
 
     slot: int
@@ -106,19 +106,19 @@ class LaneInterval(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentResult:
-    """State of a trial after a segment, the training between two evaluations.
+    """The state of a trial after a segment, the training between two evaluations.
 
     Args:
       number: The trial.
       repetition: The first of the trial's seeds that trains now; above 0 only where seeds train one after another.
-      segments: Segments of this repetition that are done. A trial that was copied counts its own only.
-      curve: This repetition so far, of a copied trial from where its source stood. It ends before the first evaluation that was
+      segments: Segments of this repetition that are done, for a copied trial without those of its source.
+      curve: The curve of this repetition so far, for a copied trial from the copy on. It ends before the first evaluation that was
         not finite.
       fault_step: Environment steps of one seed at that evaluation; None while all were finite.
       fault: Why the trial fails there.
       is_done: Whether this repetition has ended: the budget is spent, or, where trials train in closed batches, its batch ended.
       lane, num_parameters, train_seconds, intervals: As in `Outcome`, since the trial entered.
-      policy: What the trial became, at the end of its training; None before.
+      policy: The trained policy, at the end of training; None before.
     """
 
     number: int
@@ -137,15 +137,16 @@ class SegmentResult:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One trial's end.
+    """The outcome of a trial.
 
     state: "COMPLETE", "PRUNED" or "FAIL"; reason: why it is not COMPLETE, else "".
-    curve: as far as it got; a failed trial's curve ends before the fault, so every number in it is finite.
+    curve: up to its end; a failed trial's curve ends before the fault, so every number in it is finite.
     num_parameters: trainable scalars of the policy network that acts.
     train_seconds: this trial's share of its batch's training time.
-    lane: of the program, where it trained; fault_step: environment steps of one seed at the evaluation that saw it fail. None
-    where nobody knows them. intervals: in lanes, in the order of time; empty where nobody knows them.
-    policy: what it became, at the end of a training that is COMPLETE; None where nobody kept it.
+    lane: its lane in the program, None if unknown.
+    fault_step: environment steps of one seed at the evaluation that found the fault, None if unknown.
+    intervals: in lanes, in the order of time; empty if unknown.
+    policy: the trained policy of a COMPLETE trial; None if it was not kept.
     """
 
     number: int

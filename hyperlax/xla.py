@@ -20,7 +20,7 @@ _started_without_flag = False
 
 
 def jax_needs_flag() -> bool:
-    """Whether the installed jax is one that deadlocks."""
+    """Return whether the installed version of jax deadlocks."""
     try:
         major, minor = version("jax").split(".")[:2]
     except PackageNotFoundError:
@@ -48,7 +48,7 @@ def require_safe_scheduler(backend: str) -> None:
     """Refuse to train where it would hang: on a CPU backend that started before the flag could be set.
 
     Raises:
-      UsageError: with the line to add.
+      UsageError: With the line to add.
     """
     if backend == "cpu" and _started_without_flag:
         raise UsageError(

@@ -205,8 +205,8 @@ def test_a_super_batch_that_was_begun_before_an_invalidation_is_continued_as_it_
     ("trials", "said"),
     [
         ((), "invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...]."),
-        ((16,), "trial 16: there is none. The study has trials 0 to 15."),
-        ((-1,), "trial -1: there is none. The study has trials 0 to 15."),
+        ((16,), "trial 16 does not exist. The study has trials 0 to 15."),
+        ((-1,), "trial -1 does not exist. The study has trials 0 to 15."),
         ((0, 3), "trial 3: is FAIL, only COMPLETE trials are ranked."),
     ],
 )

@@ -1,4 +1,4 @@
-"""A batch that was saved between two segments goes on as if nothing had happened, to the bit; what cannot go on begins anew."""
+"""A batch that was saved between two segments continues as if nothing had happened, to the bit. One that cannot, restarts."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_saved_batch_keeps_its_composition_and_comes_first(tmp_path: Path) -> 
     assert planned(backend(), saved, range(4)) == [(0, 1, 2), (3,)]
 
 
-def test_what_was_saved_by_another_program_begins_anew_and_says_so(
+def test_what_was_saved_by_another_program_restarts_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = CheckpointManager(tmp_path, 1e9)
@@ -160,7 +160,7 @@ def test_a_changed_hyperparameter_is_another_batch(tmp_path: Path, caplog: pytes
 
 
 @pytest.mark.parametrize("keep", [0, 10, 700, -1], ids=["empty", "head cut", "state cut", "a byte changed"])
-def test_a_damaged_file_is_reported_and_its_batch_begins_anew(
+def test_a_damaged_file_is_reported_and_its_batch_restarts(
     keep: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved, closed = CheckpointManager(tmp_path, 1e9), backend()
@@ -194,7 +194,7 @@ def test_whatever_byte_of_a_file_is_damaged_it_is_read_as_it_was_or_not_at_all(t
     assert not path.exists()
 
 
-def test_a_changed_environment_or_rule_of_learning_begins_anew_and_says_so(
+def test_a_changed_environment_or_rule_of_learning_restarts_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved, before = CheckpointManager(tmp_path, 1e9), Descent.step

@@ -173,7 +173,7 @@ def test_an_interrupted_confirmation_exits_130_and_goes_on_with_what_is_left(tmp
     case.confirmer = stop_after_one
     assert case.start() == 130
     assert (
-        f"The confirmation is interrupted. To go on:\n  hyperlax optuna-hp-search --resume-from {case.directory}"
+        f"The confirmation is interrupted. To resume:\n  hyperlax optuna-hp-search --resume-from {case.directory}"
         in (capsys.readouterr().out)
     )
     done = list(confirmer.trained)
@@ -220,7 +220,7 @@ def test_out_of_time_before_the_confirmation_exits_0_with_the_command_that_goes_
     case, confirmer = case_of(tmp_path)
     case.start(confirm_top=0)
     assert case.resume(timeout=1e-9) == 0
-    assert "The confirmation is out of time. To go on:" in capsys.readouterr().out and confirmer.made_for == []
+    assert "The confirmation is out of time. To resume:" in capsys.readouterr().out and confirmer.made_for == []
 
 
 def test_an_invalidated_winner_is_confirmed_no_more_and_its_successor_not_yet(tmp_path):

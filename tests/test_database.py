@@ -175,7 +175,7 @@ def other_study(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (other_tables, "is no database of Optuna, it has the tables recipes"),
+        (other_tables, "is not a database of Optuna, it has the tables recipes"),
         (other_layout, "its tables have layout 99, this version of Hyperlax writes layout 12"),
         (other_study, "holds the study another, not test_study of study.json"),
     ],

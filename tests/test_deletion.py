@@ -140,7 +140,7 @@ def test_what_cannot_be_deleted_is_named_and_the_same_command_goes_on(directory,
         assert main(["delete", str(directory), "--yes"]) == 1
     kept.chmod(0o755)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"hyperlax: {kept}") and "Permission denied. Put that right, then run the command" in line
+    assert line.startswith(f"hyperlax: {kept}") and "Permission denied. Fix this, then run the command" in line
     assert (directory / "study.json").exists()
     assert main(["delete", str(directory), "--yes"]) == 0
     assert not directory.exists()

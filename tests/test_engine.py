@@ -1,4 +1,4 @@
-"""The four verbs over lanes, the schedule and the plan, on an algorithm that is no reinforcement learning at all."""
+"""The four verbs over lanes, the schedule and the plan, on an algorithm that is not reinforcement learning at all."""
 
 from __future__ import annotations
 

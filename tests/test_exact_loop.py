@@ -215,7 +215,7 @@ def test_a_random_lane_equals_a_plain_python_loop_over_an_exact_size_network(cas
 
     Adam turns a gradient that is nothing but rounding into a whole step, for example behind a layer norm of two units.
 
-    So where rounding the initial weights otherwise moves the loop away from itself, it is no witness. Nor are returns, where a
+    So where rounding the initial weights otherwise moves the loop away from itself, it proves nothing. Nor do returns, where a
     tie between two actions may go either way.
     """
 

@@ -1,4 +1,4 @@
-"""Studies in a real MLflow with an SQLite store: what is there, and what a study that goes on makes of it."""
+"""Studies in a real MLflow with an SQLite store: its content, and its content after a study has continued."""
 
 from __future__ import annotations
 

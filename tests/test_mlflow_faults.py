@@ -238,7 +238,7 @@ def test_two_runs_of_one_trial_become_one(store, tmp_path):
     assert Seen(store, "twice").numbers == [0, 1]
 
 
-def test_a_run_that_somebody_deleted_is_written_anew(store, tmp_path):
+def test_a_run_that_somebody_deleted_is_written_again(store, tmp_path):
     record = with_trials(study(tmp_path, [3.0, 1.0]))
     tracker(store, "deleted", record.directory).end(record, 0)
     seen = Seen(store, "deleted")

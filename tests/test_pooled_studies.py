@@ -1,4 +1,4 @@
-"""Studies that prune: who goes on follows from numbers and curves alone, and nothing is lost or told twice."""
+"""Studies that prune: which trials continue follows from numbers and curves alone, and nothing is lost or recorded twice."""
 
 from __future__ import annotations
 

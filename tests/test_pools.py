@@ -164,7 +164,7 @@ def test_a_pool_that_breaks_loses_only_those_that_did_not_leave_it(monkeypatch: 
     assert [set(drop.numbers) for drop in dropped] == [mates]
 
 
-def test_a_trial_that_was_saved_with_other_hyperparameters_begins_anew(tmp_path: Path, caplog: Any) -> None:
+def test_a_trial_that_was_saved_with_other_hyperparameters_restarts(tmp_path: Path, caplog: Any) -> None:
     saves = CheckpointManager(tmp_path, 0)
     pools = pooled(toy.Descents(UNEVEN), 3, saves=saves)
     pools.enter([toy.trial(0, rate=0.1)])

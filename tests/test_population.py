@@ -1,4 +1,4 @@
-"""Who copies whom and what the copies go on with: laws of pure functions."""
+"""Which member copies which, and with which hyperparameters copies continue: laws of pure functions."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ def test_another_machine_whose_results_differ_is_refused(tmp_path):
     run = Run(tmp_path)
     with pytest.raises(Killed):
         run.start(after_interval=lambda interval: kill() if interval == 2 else None)
-    with pytest.raises(HyperlaxError, match="interval 0 comes out otherwise"):
+    with pytest.raises(HyperlaxError, match="interval 0 differs from what was recorded"):
         run.resume(machine="another", fail=frozenset({(0, 0)}))
 
 

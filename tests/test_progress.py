@@ -94,7 +94,7 @@ def test_a_trial_that_violates_a_constraint_is_never_the_best():
 
 
 def test_the_time_left_follows_from_steps_where_their_number_is_known(now):
-    """Not from trials: those that share a batch end together. And preparing programs is no part of either rate."""
+    """Not from trials: those that share a batch end together. And preparing programs is not part of either rate."""
     progress = begun(Progress(), training(4, steps=4_000))
     now[0] = 20.0
     progress.steps_done(400)

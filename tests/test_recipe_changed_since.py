@@ -144,7 +144,8 @@ def test_the_winner_is_trained_as_it_was(study, trained, change):
 def test_what_cannot_be_trained_as_it_was_is_refused(study, trained, capsys):
     damage(study, {GAMMA: 0.9})
     assert main(["train", "--from", str(study.directory)]) == 2
-    assert "study.json: `recipe.config` holds the fields of no algorithm" in capsys.readouterr().err and not trained
+    refusal = "study.json: `recipe.config` does not hold the fields of an algorithm"
+    assert refusal in capsys.readouterr().err and not trained
 
 
 def test_a_study_of_ones_own_environment_is_trained_again_where_its_recipe_registers_it(

@@ -63,7 +63,7 @@ def test_an_export_into_a_directory_that_may_not_be_written_is_refused(study, sh
 @pytest.mark.parametrize("kind", FORMATS)
 def test_an_export_to_what_takes_no_files_says_so(study, capsys, kind):
     line = said(["export", str(study), "--format", kind, "--output", "/proc/x.csv"], capsys, 1)
-    assert line == "/proc/x.csv: No such file or directory. Put that right, then run the command again."
+    assert line == "/proc/x.csv: No such file or directory. Fix this, then run the command again."
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -113,7 +113,7 @@ def test_a_report_whose_plots_have_no_directory_says_so_and_writes_nothing(study
         (copy / page).write_text("mine")
     line = said(["report", str(copy)], capsys, 1)
     assert line == (
-        f"{copy / 'analysis_plots'}: is a file where a directory belongs. Put that right, then run the command again."
+        f"{copy / 'analysis_plots'}: is a file where a directory belongs. Fix this, then run the command again."
     )
     assert (copy / "trials.csv").read_text() == (copy / "report.html").read_text() == "mine"
 

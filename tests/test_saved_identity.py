@@ -1,4 +1,4 @@
-"""A saved batch goes on only where everything that decides its bits is what it was; where it is not, the reason is named."""
+"""A saved batch continues only if everything that decides its bits is unchanged. If not, the reason is named."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def with_saved(closed: ClosedBatches, saved: CheckpointManager) -> ClosedBatches
 
 
 def gone_on(closed: ClosedBatches, hparam_batch: HparamBatch, saved: CheckpointManager) -> tuple[BatchResult, int]:
-    """The batch's result, trained from what was saved as far as that goes on; and the segments that took."""
+    """Return the batch's result, trained from the saved state if it can continue, and the number of segments trained."""
     told: list[Any] = []
     result = run(closed, hparam_batch, saved, on_segment=told.extend)
     return result, len({shown.segments for shown in told})
 
 
 @pytest.mark.parametrize("name", [*MACHINE, *STUDY, *KNOWN_WHEN_LOWERED])
-def test_what_was_saved_with_another_value_begins_anew_and_says_which(
+def test_what_was_saved_with_another_value_restarts_and_says_which(
     name: str, shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)

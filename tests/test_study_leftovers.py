@@ -44,7 +44,7 @@ def test_what_was_saved_of_a_batch_that_broke_is_gone_before_its_halves_start(
     case = Case(tmp_path)
     assert case.start(Slow(saves=True, raises={1: MemoryError("full")}), timeout=5.0) == 0
     assert case.states() == ["WAITING"] * 8 and saved(case) == []
-    assert "Out of time with 12 trials to go. To go on:" in capsys.readouterr().out
+    assert "Out of time with 12 trials to go. To resume:" in capsys.readouterr().out
 
 
 def test_a_batch_that_was_told_when_its_study_died_is_forgotten_by_the_next_start(
@@ -58,10 +58,10 @@ def test_a_batch_that_was_told_when_its_study_died_is_forgotten_by_the_next_star
     assert case.states()[:3] == ["COMPLETE"] * 3 and saved(case) == [(0, 1, 2)]
     assert case.resume(timeout=1e-9) == 0
     assert saved(case) == []
-    assert "Out of time with 9 trials to go. To go on:" in capsys.readouterr().out
+    assert "Out of time with 9 trials to go. To resume:" in capsys.readouterr().out
 
 
-def test_what_was_saved_in_another_composition_is_gone_when_its_trials_begin_anew(tmp_path: Path) -> None:
+def test_what_was_saved_in_another_composition_is_gone_when_its_trials_restart(tmp_path: Path) -> None:
     case, stop = Case(tmp_path), KeyboardInterrupt()
     assert case.start(FakeBackend(saves=True, slots=2, raises={0: stop, 3: stop})) == 130
     assert saved(case) == [(0, 1, 2), (3, 4, 5)]

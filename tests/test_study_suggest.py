@@ -86,8 +86,8 @@ def test_the_same_question_gets_the_same_answer_and_fewer_trials_are_its_beginni
     asker = questioner(space, sampler)
     history = ran(asker, 3)
     answer = asker.suggest(24, 8, below(history))
-    anew = questioner(space, sampler)
-    assert answer[:3] == anew.suggest(24, 3, below(history)) and answer == anew.suggest(24, 8, below(history))
+    again = questioner(space, sampler)
+    assert answer[:3] == again.suggest(24, 3, below(history)) and answer == again.suggest(24, 8, below(history))
     assert answer != questioner(space, sampler, seed=1).suggest(
         24, 8, below(ran(questioner(space, sampler, seed=1), 3))
     )

@@ -58,7 +58,7 @@ def test_a_signal_while_a_batch_trains_ends_the_study_at_its_next_segment(tmp_pa
     runner = FakeBackend(after_batch=lambda count: os.kill(os.getpid(), number) if count == 2 else None)
     assert case.start(runner) == status
     assert case.states() == ["COMPLETE"] * 6 + ["WAITING"] * 2
-    assert "Interrupted with 6 trials to go. To go on:\n  hyperlax optuna-hp-search" in capsys.readouterr().out
+    assert "Interrupted with 6 trials to go. To resume:\n  hyperlax optuna-hp-search" in capsys.readouterr().out
 
 
 def test_a_study_that_mostly_fails_gives_up_and_goes_on_when_told_to(tmp_path, capsys):

@@ -1,1 +1,1 @@
-"""What a user writes: options, studies as YAML files, search spaces, samples. Imports neither jax nor optuna."""
+"""The user's input: options, studies as YAML files, search spaces, samples. Imports neither jax nor optuna."""

@@ -25,7 +25,7 @@ R = TypeVar("R", bound=RunOptions)
 
 
 def checked(options: R) -> R:
-    """Return the same options. OptionError for those that cannot run, alone or together."""
+    """Return the same options. Raises OptionError for an invalid option or combination."""
     for name, option in options_of(type(options)).items():
         option.read(getattr(options, name))
     length = "num_intervals" if isinstance(options, PbtOptions) else "num_evaluations"
@@ -49,7 +49,7 @@ def checked(options: R) -> R:
 
 
 def check_space(options: SearchOptions, space: Mapping[str, Distribution]) -> None:
-    """OptionError if the study's sampler cannot search this space, or the package that it needs is not installed."""
+    """Raise OptionError if the sampler cannot search this space, or if its package is not installed."""
     entry = SAMPLERS.get(options.sampler)
     if entry is None:
         return
@@ -63,7 +63,7 @@ def check_space(options: SearchOptions, space: Mapping[str, Distribution]) -> No
 
 
 def check_searched(recipe_path: Path, space: Mapping[str, Distribution]) -> None:
-    """Refuse a recipe with nothing to draw."""
+    """Raise UsageError for a recipe without a search space."""
     if not space:
         raise UsageError(
             f"{recipe_path}: get_base_hyperparam_distributions() is empty, there is nothing to search. "
@@ -72,7 +72,7 @@ def check_searched(recipe_path: Path, space: Mapping[str, Distribution]) -> None
 
 
 def note_constraints(options: SearchOptions) -> None:
-    """Log that the sampler does not use the constraints, where that is so."""
+    """Log if the sampler does not use the constraints."""
     heeding = [entry.name for entry in SAMPLERS.values() if entry.heeds_constraints]
     if options.constraints and options.sampler not in heeding:
         log.info(
@@ -180,7 +180,10 @@ def _check_output_root(given: str) -> None:
 
 
 def _check_numbers(entry: SamplerRow, space: Mapping[str, Distribution]) -> None:
-    """CMA-ES adapts a normal distribution over numbers, of two dimensions at least. A single choice is a fixed value."""
+    """Raise OptionError unless the space has enough numbers and nothing else. A single choice is a fixed value.
+
+    CMA-ES adapts a normal distribution over numbers, of two dimensions at least.
+    """
     searched = {name: distribution for name, distribution in space.items() if distribution.size() != 1}
     choices = _named(searched, lambda distribution: isinstance(distribution, Categorical))
     if choices:
@@ -245,7 +248,7 @@ def _them(names: Sequence[str]) -> str:
 
 
 def _others(would_do: Callable[[SamplerRow], bool]) -> str:
-    """Return the samplers that would do, in words."""
+    """Return the samplers that can be used instead, in words."""
     names = [entry.name for entry in SAMPLERS.values() if would_do(entry)]
     return f"{', '.join(names[:-1])} or {names[-1]}"
 

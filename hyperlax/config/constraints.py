@@ -1,4 +1,4 @@
-"""Constraints on metrics: what a trial has to satisfy to be the best.
+"""Constraints on metrics, which a trial has to satisfy to be the best.
 
 >>> parse_constraint("num_parameters <= 20000").violation({"num_parameters": 25000.0})
 5000.0
@@ -25,13 +25,13 @@ class Constraint:
     bound: float
 
     def violation(self, metrics: Mapping[str, float]) -> float:
-        """Return by how much a trial misses it; at most 0 where it does not, as `constraints_func` of Optuna has it."""
+        """Return by how much a trial violates it; at most 0 if satisfied, as in Optuna's `constraints_func`."""
         over = metrics[self.metric] - self.bound
         return over if self.sense == "<=" else -over
 
 
 def parse_constraint(text: str) -> Constraint:
-    """Return the constraint that `METRIC <= NUMBER` or `METRIC >= NUMBER` says. OptionError for anything else."""
+    """Return the constraint from `METRIC <= NUMBER` or `METRIC >= NUMBER`. Raises OptionError for any other text."""
     found = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
     if not found:
         raise OptionError(

@@ -1,4 +1,4 @@
-"""The configurations that a study begins with: the recipe's own, then those of `--enqueue`."""
+"""The first configurations of a study: the recipe's own, then those of `--enqueue`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Values = dict[str, Any]
 
 
 def first_trials(arguments: SearchOptions, recipe: Recipe) -> list[Values]:
-    """Return searched dotted name -> value, lists as lists, of trials 0, 1, ... of a study that begins now, no configuration twice.
+    """Return searched dotted name -> value of trials 0, 1, ... of a new study, without duplicates.
 
-    The recipe's own is left out, and that is logged, where the space does not contain it. UsageError for a file that cannot be
-    read, or with a value that the space does not contain, naming file, entry and name.
+    If the space does not contain the recipe's own configuration, it is left out, which is logged. Raises UsageError, naming file,
+    entry and name, for a file that cannot be read and for a value that the space does not contain.
     """
     base = {name: dotted(recipe.config.algorithm)[name] for name in recipe.space}
     chosen = [base] if arguments.default_trial and _is_contained(base, recipe) else []
@@ -57,7 +57,7 @@ def _read(file: str, base: Mapping[str, Any], recipe: Recipe) -> list[Values]:
 
 
 def _configuration(entry: Any, where: str, base: Mapping[str, Any], recipe: Recipe) -> Values:
-    """Return an entry with the recipe's values for what it does not name."""
+    """Return an entry, completed with the recipe's values."""
     values = entry.get("params", entry) if isinstance(entry, dict) else entry
     if not isinstance(values, dict):
         raise UsageError(f'{where} is {values!r}. Write {{name: value}}, e.g. {{"{next(iter(base))}": ...}}.')

@@ -33,8 +33,8 @@ Given = Mapping[str, Any]
 class Mark(Enum):
     """Properties of an option.
 
-    MAY_CHANGE: a resume may change it. THIS_RUN: it belongs to one run and says nothing about the study. SHORTHAND: it stands
-    for other options, which are kept. HIDDEN: it has no flag. POSITIONAL: it is given without a name. REPEATED: a flag with one
+    MAY_CHANGE: a resume may change it. THIS_RUN: it belongs to one run, not to the study. SHORTHAND: it stands for other options,
+    which are kept. HIDDEN: it has no flag. POSITIONAL: it is given without a name. REPEATED: a flag with one
     value that may be given several times.
     """
 
@@ -61,7 +61,7 @@ class Range:
     note: str = ""
 
     def holds(self, value: float) -> bool:
-        """Return whether a number is within; no infinite one is."""
+        """Return whether a number is within the bounds and finite."""
         over = value > self.low if self.above else value >= self.low
         under = value < self.high if self.below else value <= self.high
         return math.isfinite(value) and over and under
@@ -77,7 +77,7 @@ class Range:
 
 @dataclass(frozen=True)
 class OneOf:
-    """The words that an option takes. fold: gives their spelling of a word in another case."""
+    """The words that an option accepts. fold: returns the right spelling of a word in another case."""
 
     words: tuple[str, ...]
     fold: Callable[[str], str] = str
@@ -85,7 +85,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Offered:
-    """Words that a shell completes, and that are checked elsewhere. words: lists them."""
+    """Words that a shell completes and that are checked elsewhere. words: returns them."""
 
     words: Callable[[], Iterable[str]]
 
@@ -99,7 +99,7 @@ class Spelled:
 
 @dataclass(frozen=True)
 class Metavar:
-    """The value as the help shows it."""
+    """The placeholder of the value in the help."""
 
     text: str
 
@@ -115,8 +115,8 @@ class By:
 class Option:
     """An option of a command.
 
-    type: int, float, str or bool, of each entry where `is_list`. words: what else it may be, such as auto. default: MISSING where
-    it must be given, or is settled by the recipe and other options.
+    type: int, float, str or bool, that of each entry if `is_list`. words: further values, such as auto. default: MISSING if it
+    must be given, or if the recipe and other options settle it.
     """
 
     name: str
@@ -150,7 +150,7 @@ class Option:
 
     @property
     def key(self) -> str:
-        """Its name in a file and in Python: as its flag, with underscores."""
+        """Name in a file and in Python: that of its flag, with underscores."""
         spelled = self.mark(Spelled)
         return spelled.word if spelled else f"no_{self.name}" if self.is_switched_off else self.name
 
@@ -169,7 +169,7 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        """The default as the help shows it."""
+        """Default as the help shows it."""
         if by := self.mark(By):
             return f"default: {by.text}"
         if self.default is MISSING:
@@ -191,7 +191,7 @@ class Option:
         return " ".join(value) if isinstance(value, tuple) else str(value)
 
     def wanted(self) -> str:
-        """Return what it accepts, in words."""
+        """Return its accepted values, in words."""
         if choices := self.mark(OneOf):
             return f"one of {', '.join(choices.words)}"
         if self.is_list:
@@ -206,14 +206,14 @@ class Option:
         return " or ".join((names[self.type] + (limits.words() if limits else ""), *self.words))
 
     def read_words(self, words: Sequence[str]) -> Any:
-        """Return the value that words of a command line stand for. OptionError for what it does not accept."""
+        """Return the value of words of a command line. Raises OptionError if it does not accept them."""
         if self.type is bool:
             return self.default is not True
         values = [_number(word) if self.type in (int, float) else word for word in words]
         return self.read(values if self.is_list else values[0])
 
     def read(self, value: Any) -> Any:
-        """Return a value of a file or of Python as the option keeps it. OptionError for what it does not accept."""
+        """Return a value of a file or of Python as the option keeps it. Raises OptionError if it does not accept the value."""
         if self.is_list:
             several = value if isinstance(value, (list, tuple)) else [value]
             return tuple(map(self._read_one, several))
@@ -265,19 +265,19 @@ def options_of(kind: type) -> Mapping[str, Option]:
 
 
 def flags_of(kind: type) -> Callable[[str], str]:
-    """Return how a command spells the names of options."""
+    """Return the flags of options by name."""
     known = options_of(kind)
     return lambda name: known[name].flag if name in known else "--" + name.replace("_", "-")
 
 
 def keys_of(kind: type) -> Callable[[str], str]:
-    """Return how a file, and Python, spell the names of options."""
+    """Return the names in files and in Python of options by name."""
     known = options_of(kind)
     return lambda name: known[name].key if name in known else name
 
 
 def completed(kind: type[T], given: Given) -> T:
-    """Return the options of a command with defaults for what is not given. OptionError for what has none."""
+    """Return the options of a command, completed with defaults. Raises OptionError if a required one is missing."""
     for name, option in options_of(kind).items():
         if option.default is MISSING and name not in given:
             raise OptionError(name, f"{{{name}}} is required. {{0}}", option.help)
@@ -285,13 +285,13 @@ def completed(kind: type[T], given: Given) -> T:
 
 
 def to_json(options: Any) -> dict[str, Any]:
-    """Return the options that say what was run, as JSON keeps them."""
+    """Return the options that describe the run, as JSON keeps them."""
     stored = {n: getattr(options, n) for n, option in options_of(type(options)).items() if option.is_kept}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in stored.items()}
 
 
 def from_json(kind: type[T], stored: Mapping[str, Any], where: str) -> T:
-    """Return what `to_json` wrote. UsageError, beginning with `where`, for anything else."""
+    """Return the options that `to_json` wrote. Raises UsageError, beginning with `where`, for other content."""
     known = {name: option for name, option in options_of(kind).items() if option.is_kept}
     for wrong, what in ((known.keys() - stored.keys(), "lacks"), (stored.keys() - known.keys(), "has the unknown")):
         if wrong:
@@ -309,7 +309,7 @@ def from_json(kind: type[T], stored: Mapping[str, Any], where: str) -> T:
 
 
 def command_line(options: Any, left_out: Collection[str] = ()) -> list[str]:
-    """Return the words of a command line that give these options, every one written out but those left out."""
+    """Return the words of a command line with all of these options except those left out."""
     words = []
     for name, option in options_of(type(options)).items():
         value = getattr(options, name)
@@ -329,7 +329,7 @@ def command_line(options: Any, left_out: Collection[str] = ()) -> list[str]:
 
 
 def shell_command(command: str, *words: object) -> str:
-    """Return a command line of Hyperlax for a POSIX shell, which quotes what needs it."""
+    """Return a command line of Hyperlax, quoted for a POSIX shell."""
     return shlex.join(["hyperlax", command, *map(str, words)])
 
 
@@ -350,12 +350,12 @@ _WHOLE = re.compile(r"[-+]?[0-9](_?[0-9])*")
 
 
 def exponent(value: Any) -> Any:
-    """Return 1e-3 as the number that YAML 1.1 does not see in it, anything else as it is."""
+    """Return a text such as 1e-3, which YAML 1.1 does not read as a number, as that number, and anything else unchanged."""
     return float(value.replace("_", "")) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
 def _number(word: str) -> Any:
-    """Return the number that a word is, or the word."""
+    """Return the number that a word spells, or the word."""
     try:
         return int(word) if _WHOLE.fullmatch(word) else float(word)
     except ValueError:

@@ -106,7 +106,7 @@ class RunOptions:
     )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `study.json` keeps under `arguments`."""
+        """Return the entry `arguments` of `study.json`."""
         return to_json(self)
 
 
@@ -280,14 +280,14 @@ class SearchOptions(RunOptions):
 
     @property
     def judged(self) -> dict[str, str]:
-        """By what trials are pruned, name -> direction: the objectives; of trials equal in a single one, who learnt sooner."""
+        """Pruning metrics, name -> direction: the objectives, and for a single one how early a trial learnt, to break ties."""
         if len(self.objectives) > 1 or _TIE_BREAKER in self.objectives:
             return self.objectives
         return {**self.objectives, _TIE_BREAKER: "maximize"}
 
     @staticmethod
     def from_json(stored: Given, where: str) -> SearchOptions:
-        """Return the options of a search or a sweep that `to_json` wrote. UsageError, beginning with `where`, for others."""
+        """Return a search's or a sweep's options from `to_json`. Raises UsageError, beginning with `where`, for other content."""
         is_sweep = stored.get("sampling_method") is not None
         return from_json(SweepOptions if is_sweep else SearchOptions, stored, where)
 
@@ -450,29 +450,29 @@ class PbtOptions(RunOptions):
 
     @property
     def num_evaluations(self) -> int:
-        """One at the end of every interval."""
+        """Number of evaluations, one at the end of every interval."""
         return self.num_intervals
 
     @property
     def study_name(self) -> str:
-        """The name of the Optuna study that keeps the run."""
+        """Name of the Optuna study that keeps the run."""
         from hyperlax.envs import slug
 
         return f"{Path(self.algo_and_network_config).stem}_{slug(self.env_config)}_pbt"
 
     @property
     def confirm_top(self) -> int:
-        """A population has no confirmation."""
+        """Zero, since a population has no confirmation."""
         return 0
 
     @property
     def objectives(self) -> dict[str, str]:
-        """The return at an interval's end: a trial's curve has no other."""
+        """Return at the end of an interval, the only point of a trial's curve."""
         return {OBJECTIVE: "maximize"}
 
     @staticmethod
     def from_json(stored: Given, where: str) -> PbtOptions:
-        """Return what `to_json` wrote. UsageError, beginning with `where`, for anything else."""
+        """Return the options that `to_json` wrote. Raises UsageError, beginning with `where`, for other content."""
         if "population_size" not in stored:
             raise UsageError(
                 f"{where}: holds no population. Continue the study with hyperlax optuna-hp-search --resume-from."

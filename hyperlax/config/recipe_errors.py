@@ -1,4 +1,4 @@
-"""Which line of a user's recipe, and which entry of its search space, an exception comes from."""
+"""The source of an exception: the line of a user's recipe, and the entry of its search space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hyperlax.errors import UsageError
 
 @contextmanager
 def located(path: Path, where: str) -> Iterator[None]:
-    """Turn whatever the recipe's own code raises into a UsageError with file, line and, where there is one, field."""
+    """Turn an exception of the recipe's own code into a UsageError with file, line and, if there is one, field."""
     try:
         yield
     except SyntaxError as error:
@@ -30,7 +30,7 @@ def located(path: Path, where: str) -> Iterator[None]:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return an exception in one line: its type, the first line of its message, and where a user's own code was when it came."""
+    """Return an exception in one line: its type, the first line of its message, and the line of the user's own code."""
     message = next(iter(str(error).strip().splitlines()), "").removesuffix(".")
     frames = [frame for frame in extract_tb(error.__traceback__) if _is_users(frame.filename)]
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
@@ -38,12 +38,12 @@ def in_one_line(error: BaseException) -> str:
 
 
 def _is_users(file: str) -> bool:
-    """Return whether code is neither Hyperlax's nor of an installed package."""
+    """Return whether code is a user's: neither Hyperlax's nor an installed package's."""
     return "site-packages" not in file and not Path(file).is_relative_to(Path(__file__).parents[1])
 
 
 def _positions(traceback: TracebackType | None, file: str) -> list[tuple[int, int]]:
-    """Return line and column of each call in `file` that the traceback passes, innermost first."""
+    """Return line and column of each call in `file` on the traceback, innermost first."""
     found = []
     while traceback is not None:
         code = traceback.tb_frame.f_code

@@ -1,4 +1,4 @@
-"""Sampled configurations in a CSV file: a row a configuration, as in a study's `hyperparams.csv`."""
+"""Sampled configurations in a CSV file: one row per configuration, as in a study's `hyperparams.csv`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def write(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
 def read(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ...]:
     """Return the configurations of a file, in the order of its rows.
 
-    A field without a column has its value of `base`; a column `trial` is ignored.
+    A field without a column has its value in `base`. A column `trial` is ignored.
 
-    UsageError, naming file, line and column, for an unknown name, a value that its field does not accept, values that
-    do not go together, and a file without a row.
+    Raises UsageError, naming file, line and column, for an unknown name, a value that its field does not accept, values that
+    do not go together, and a file without rows.
     """
     rows = _rows(path)
     if not rows:
@@ -61,7 +61,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _value(text: str, kind: str) -> Any:
-    """Return the value of a cell for a field of this type; the text itself where it has none, for the field to refuse."""
+    """Return the value of a cell for a field of this type. If it has none, return the text, which the field refuses."""
     if kind == "str":
         return text
     if kind == "bool":

@@ -1,4 +1,4 @@
-"""From what several layers say to the options of a run: a new one's, and one's that continues.
+"""The options of a run, new or resumed, from several layers.
 
 Layers are default < preset < file < command line. Some defaults are settled here: the run length by the recipe, directions by the
 objectives, the study's name by recipe and environment, a sweep's super-batch by its size.
@@ -29,9 +29,9 @@ R = TypeVar("R", bound=RunOptions)
 
 
 def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
-    """Return the options of a new run of which several say something, the last one winning. OptionError without an environment.
+    """Return the options of a new run from several layers, of which the last one wins. Raises OptionError without an environment.
 
-    The recipe settles the run length, the objectives their directions, recipe and environment the study's name.
+    The recipe settles the run length, the objectives settle their directions, recipe and environment the study's name.
     """
     given: dict[str, Any] = {}
     for layer in layers:
@@ -57,9 +57,9 @@ def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
 
 
 def resumed(stored: R, layer: Given, recipe: Recipe) -> R:
-    """Return the options of a run that continues: the stored ones, with those that may change as given now.
+    """Return the options of a resumed run: the stored ones, changed where they may change and are given now.
 
-    A timeout is that of one invocation: none is remembered. OptionError, with all that differs, if others contradict the run.
+    A timeout belongs to one invocation and is not remembered. Raises OptionError, listing all differences, if others differ.
     """
     known = options_of(type(stored))
     given = _expanded(type(stored), layer, recipe)
@@ -88,7 +88,7 @@ def resumed(stored: R, layer: Given, recipe: Recipe) -> R:
 
 
 def _expanded(kind: type, layer: Given, recipe: Recipe) -> dict[str, Any]:
-    """Return what a layer gives, a run length's name as the numbers that it stands for, files by their whole paths."""
+    """Return the options of a layer, the name of a run length replaced by its numbers, files by their full paths."""
     given = dict(layer)
     if modifier := given.get("run_length_modifier"):
         given = {**_run_length(kind, recipe, modifier), **given}

@@ -15,7 +15,7 @@ from hyperlax.recipe import Recipe, apply
 
 
 def configured(options: SingleOptions, recipe: Recipe) -> AlgorithmConfig:
-    """Return the recipe's configuration with the values of the params file, and then of --set, in their place."""
+    """Return the recipe's configuration, overridden by the values of the params file, then by those of --set."""
     algorithm = recipe.config.algorithm
     if options.params is not None:
         algorithm = apply(algorithm, _read_params(Path(options.params), options.trial), options.params)
@@ -45,7 +45,7 @@ def _read_params(path: Path, trial: int | None) -> dict[str, Any]:
 
 
 def _parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Return dotted name -> value of `NAME=VALUE` texts; a value that is not JSON is a string."""
+    """Return dotted name -> value of `NAME=VALUE` texts. A value that is not JSON is a string."""
     values: dict[str, Any] = {}
     for text in assignments:
         name, equals, value = (part.strip() for part in text.partition("="))

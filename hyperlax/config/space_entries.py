@@ -36,7 +36,10 @@ _IN_FILE = {"fixed": "write it alone", "booleans": "{type: choice, values: [fals
 
 
 def changes_of(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Recipe) -> Changes:
-    """Return what a file's `space` changes in the recipe's. params: its short names. UsageError, naming file and line."""
+    """Return the changes that a file's `space` makes to the recipe's. params: its short names.
+
+    Raises UsageError, naming file and line.
+    """
     known = fields_of(recipe.config.algorithm)
     whole = {short: _whole(short, entry, known) for short, entry in params.items()}
     changes: dict[str, Distribution | None] = {}
@@ -58,7 +61,7 @@ def changes_of(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: 
 
 
 def _distribution_of(entry: Entry, name: str, field: Field) -> Distribution:
-    """Return the distribution that an entry says; a value alone is the only choice. UsageError, naming file and line."""
+    """Return the distribution of an entry. A value alone is the only choice. Raises UsageError, naming file and line."""
     arguments = entry.value if isinstance(entry.value, dict) else _alone(entry)
     kind, wanted = _type(arguments, entry, name)
     given = {key: one for key, one in arguments.items() if key != "type"}
@@ -96,7 +99,7 @@ def entry_of(distribution: Distribution) -> dict[str, Any]:
 
 
 def _spelled(name: str) -> str:
-    """Return how a file spells what a `DistributionError` names; `Kind()` is an entry of it."""
+    """Return a name in a `DistributionError` as a file spells it. `Kind()` becomes a whole entry."""
     if name in _IN_FILE:
         return _IN_FILE[name]
     kind, is_entry, _ = name.partition("()")
@@ -115,7 +118,7 @@ def _written(distribution: Distribution) -> str:
 
 
 def _whole(short: str, entry: Entry, known: Mapping[str, Field]) -> str:
-    """Return the dotted name behind a short one."""
+    """Return the dotted name of a short one."""
     if not isinstance(entry.value, str):
         raise UsageError(f"{entry.where}: {short} needs a hyperparameter's dotted name, e.g. {next(iter(known))}.")
     check_name(entry.value, known, entry.where)
@@ -142,7 +145,7 @@ def _type(arguments: Mapping[str, Entry], entry: Entry, name: str) -> tuple[type
 
 
 def _made(kind: type[Distribution], given: Mapping[str, Entry], field: Field) -> Distribution:
-    """Return the distribution of its entries, all of which are there."""
+    """Return the distribution from its entries, all of which are given."""
     if kind is Categorical:
         values = given["values"].value
         if not isinstance(values, list):

@@ -1,4 +1,4 @@
-"""A study on disk, as far as a command needs it before it reads the rest: its options and its recipe."""
+"""The options and the recipe of a study on disk, which a command needs before it reads the rest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEARCH, SWEEP = "optuna-hp-search", "sweep-hp-samples"
 
 
 def check_command(directory: Path, stored: SearchOptions, command: str) -> None:
-    """UsageError, with the command line that continues it, for a study that another command started."""
+    """Raise UsageError, with the command line that continues it, for a study that another command started."""
     started = SWEEP if stored.is_sweep else SEARCH
     if command != started:
         resume = shell_command(started, "--resume-from", directory)
@@ -25,14 +25,14 @@ def check_command(directory: Path, stored: SearchOptions, command: str) -> None:
 
 
 def named_directory(given: str, asked_by: str) -> Path:
-    """Return the directory of a study, as typed. UsageError for an empty name, which `Path` takes for the working directory."""
+    """Return the directory of a study, as typed. Raises UsageError for an empty name, for `Path` the working directory."""
     if not given.strip():
         raise _no_study(f"{asked_by} {given!r}", "is not a directory")
     return Path(given)
 
 
 def read_stored(directory: Path, asked_by: str) -> SearchOptions:
-    """Return the options of the study in a directory, from its `study.json`. UsageError, naming who asked, if it is missing."""
+    """Return the options in the `study.json` of a directory. Raises UsageError, beginning with `asked_by`, if it is missing."""
     stored = read_arguments(directory, asked_by)
     if "population_size" in stored:
         raise UsageError(f"{asked_by} {directory}: holds a population. Continue it with hyperlax pbt --resume-from.")
@@ -40,7 +40,7 @@ def read_stored(directory: Path, asked_by: str) -> SearchOptions:
 
 
 def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
-    """Return what a directory's `study.json` keeps under `arguments`. UsageError, naming who asked, if it is missing."""
+    """Return the entry `arguments` of a `study.json`. Raises UsageError, beginning with `asked_by`, if it is missing."""
     path = directory / "study.json"
     if is_too_long(path):
         raise _no_study(f"{asked_by} {directory}", "is longer than the system takes")
@@ -55,9 +55,9 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
 
 
 def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recipe:
-    """Return the recipe that a study started with, searching what the study searches. UsageError if it cannot be loaded.
+    """Return the recipe with which a study started, with the study's search space. Raises UsageError if it cannot be loaded.
 
-    Its file is the one that the study started with, wherever it is resumed from; where that is gone, its name is looked up.
+    It is loaded from the same file as at the start, from any working directory. If that is gone, its name is looked up.
     """
     path = directory / "study.json"
     stored_study: Any = decode(path, object)
@@ -82,7 +82,7 @@ def _no_study(given: str, found: str) -> UsageError:
 
 
 def _refuse_hidden(path: Path) -> None:
-    """UsageError if the system does not let this process see whether a file is there."""
+    """Raise UsageError if this process has no permission to see whether a file exists."""
     try:
         path.stat()
     except PermissionError as error:

@@ -25,7 +25,7 @@ _WRITTEN_BY_US = "# This study in full, for `hyperlax run-study`: every argument
 
 @dataclass(frozen=True)
 class StudyFile:
-    """The content of a file. given: its options; preset: those that its preset stands for; places: name -> `path:line`."""
+    """The content of a file. given: its options. preset: the options of its preset. places: name -> `path:line`."""
 
     path: str
     given: Given
@@ -35,9 +35,9 @@ class StudyFile:
     places: Mapping[str, str]
 
     def refusal(self, error: UsageError, on_command_line: Collection[str], about: str) -> UsageError:
-        """Return an error about the study with the line that it is about; as it is if that is of the command line.
+        """Return an error about the study with its line in the file, or unchanged if it is about the command line.
 
-        on_command_line: options that were given there. about: an option, for an error that names none.
+        on_command_line: options that were given there. about: an option, if the error does not name one.
         """
         options = error.mentioned if isinstance(error, OptionError) else [about]
         told = error.told(keys_of(SearchOptions)) if isinstance(error, OptionError) else str(error)
@@ -56,7 +56,7 @@ class StudyFile:
 
 
 def read_study_file(path: str) -> StudyFile:
-    """Return the study of a file, its values checked. UsageError, naming file and line, for what cannot be read."""
+    """Return the study of a file, with checked values. Raises UsageError, naming file and line, if it cannot be read."""
     entries = read_entries(path, lambda name: name.replace("-", "_"))
     for name, entry in entries.items():
         _check_name(name, entry)
@@ -67,7 +67,7 @@ def read_study_file(path: str) -> StudyFile:
 
 
 def in_full(options: SearchOptions, recipe: Recipe) -> str:
-    """Return a search as the text of a file: nothing in it depends on presets, on defaults, or on what the recipe searches."""
+    """Return a search as the text of a file that does not depend on presets, defaults, or the recipe's search space."""
     said: dict[str, Any] = {}
     for name, value in options.to_json().items():
         option = _OPTIONS[name]
@@ -96,7 +96,7 @@ def _check_name(name: str, entry: Entry) -> None:
 
 
 def _value(key: str, entry: Entry) -> Any:
-    """Return an option's value. UsageError, naming file and line, for one that it does not accept."""
+    """Return an option's value. Raises UsageError, naming file and line, if the option does not accept it."""
     try:
         if entry.value is None:
             raise KEYS[key].refusal(None)

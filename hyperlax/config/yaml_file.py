@@ -26,7 +26,7 @@ _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 class Entry:
     """An entry of a mapping. where: `path:line` of its name. value: a mapping is a dict of entries, a list holds values.
 
-    Numbers are decimal: what YAML 1.1 takes for octal or for base 60 is text here, as is 1e-3, in which it sees no number.
+    Numbers are decimal. Octal and base 60 numbers of YAML 1.1 are text here. So is 1e-3, which YAML 1.1 does not read as a number.
     """
 
     where: str
@@ -34,9 +34,9 @@ class Entry:
 
 
 def read_entries(path: str, rename: Callable[[str], str]) -> dict[str, Entry]:
-    """Return the entries of the mapping that a file holds, in its order. rename: the one spelling of a name that has several.
+    """Return the entries of the mapping in a file, in its order. rename: returns the one spelling of a name with several.
 
-    UsageError, naming file and line, for what cannot be read, is not a mapping, or has a name twice.
+    Raises UsageError, naming file and line, if it cannot be read, is not a mapping, or has a name twice.
     """
     text = _text(path)
     try:

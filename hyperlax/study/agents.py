@@ -1,4 +1,4 @@
-"""The policies of a study's trials in its `agents` directory: which are written, and which stay."""
+"""The policies of a study's trials in its `agents` directory: writing, removing and finding them."""
 
 from __future__ import annotations
 
@@ -25,26 +25,29 @@ _FILE = re.compile(rf"trial_(\d+)({re.escape(ARRAYS)}|{re.escape(ABOUT)})")
 
 
 def agent_path(directory: Path, number: int) -> Path:
-    """Of a trial's agent below a study's directory, without suffix."""
+    """Return the path of a trial's agent below a study's directory, without suffix."""
     return directory / AGENTS / f"trial_{number:05d}"
 
 
 def write_agents(
     directory: Path, about: Mapping[str, Any], batch: HparamBatch, result: BatchResult, complete: Collection[int]
 ) -> None:
-    """Write the policies of a batch's `complete` trials. about: what is the same for all trials of the study."""
+    """Write the policies of a batch's `complete` trials. about: the entries that all trials of the study share."""
     for trial, outcome in zip(batch.trials, result.outcomes, strict=True):
         if trial.number in complete and outcome.policy is not None:
             save_agent(agent_path(directory, trial.number), outcome.policy, {**about, **about_training(trial, outcome)})
 
 
 def about_recipe(recipe: Recipe) -> dict[str, Any]:
-    """What an agent's file says of its recipe, which registers the environment if that is a user's own."""
+    """Return the entries of an agent's file about its recipe. A user's own environment is registered by that recipe."""
     return {"recipe": recipe.name, "recipe_path": str(recipe.path.resolve())}
 
 
 def about_training(trial: Trial, outcome: Outcome) -> dict[str, Any]:
-    """What an agent's file says of its training. returns: of its last evaluation by seed; seed: the one of the best return."""
+    """Return the entries of an agent's file about its training.
+
+    returns: of the last evaluation, one per seed. seed: the one with the best return.
+    """
     returns = outcome.curve.mean[-1].tolist()
     return {
         "trial": trial.number,
@@ -58,7 +61,7 @@ def about_training(trial: Trial, outcome: Outcome) -> dict[str, Any]:
 def keep_only_the_best(record: StudyRecord) -> None:
     """Remove the agents of trials that neither win nor are to be confirmed, where a study keeps only the best.
 
-    What has not ended as of the record stays.
+    Agents of trials that have not ended in the record stay.
     """
     if record.arguments.get("save_agents") != "best":
         return
@@ -73,12 +76,12 @@ def keep_only_the_best(record: StudyRecord) -> None:
 
 
 def environment_of(about: Mapping[str, Any], given: Path) -> str:
-    """The environment that an agent was trained in. One of a user's own is registered by the recipe that the agent names.
+    """Return the environment that an agent was trained in. A user's own is registered by the recipe that the agent names.
 
-    given: what the user named, for messages and for agents that do not say their recipe.
+    given: the path that the user gave, for messages and for agents that do not name their recipe.
 
     Raises:
-      UsageError: it is not known here, and that recipe is gone or does not register it.
+      UsageError: The environment is unknown, and the recipe is gone or does not register it.
     """
     path = about.get("recipe_path") or _recipe_of_study(given)
     return registered(about["environment"], path if isinstance(path, str) else None, str(given))
@@ -91,9 +94,9 @@ def _recipe_of_study(directory: Path) -> Any:
 
 
 def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
-    """The path, without suffix, of an agent: of a file, of a directory that a single run left, or of a study's trial.
+    """Return the path, without suffix, of an agent in a file, in the directory of a single run, or in that of a study.
 
-    number: of a study's trial, by default the best. Raises UsageError if there is none, with what would give one.
+    number: the trial of a study, by default the best. Raises UsageError, with the way to get one, if the agent does not exist.
     """
     run = given / f"agent{ABOUT}"
     is_file, is_run = given.suffix in (ARRAYS, ABOUT), not is_too_long(run) and run.exists()

@@ -40,7 +40,7 @@ UNKNOWN_AFTER_AN_ERROR = (
 
 
 class DamagedBatch(UsageError):
-    """A file of a complete batch is not what was written there, and the database does not have the batch yet."""
+    """Damage to a file of a complete batch that the database does not have yet."""
 
     def __init__(self, path: Path, finding: str):
         super().__init__(
@@ -51,9 +51,10 @@ class DamagedBatch(UsageError):
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What Optuna is told of a trial. reason: of `hyperlax.study.failure_reason`; metrics: all of them for COMPLETE, else empty.
+    """The result of a trial, as Optuna gets it.
 
-    intermediate: of a study that prunes, by what it was judged at the end of every segment, the leading objective first.
+    reason: from `hyperlax.study.failure_reason`. metrics: all of them for COMPLETE, else empty.
+    intermediate: in a study that prunes, the pruning metrics after every segment, the leading objective first.
     """
 
     number: int
@@ -65,12 +66,12 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How outcomes become results.
+    """The rules by which outcomes become results.
 
     Args:
       reference: The environment's reference returns.
       searched: The names of the study's search space.
-      aggregate: How to combine the returns of a trial's seeds, of `hyperlax.metrics.AGGREGATES`.
+      aggregate: How to combine the returns of a trial's seeds, a name in `hyperlax.metrics.AGGREGATES`.
     """
 
     reference: ReferenceReturns
@@ -82,7 +83,7 @@ class Scoring:
         return compute(outcome, self.reference, self.aggregate)
 
     def ends(self, batch: HparamBatch, result: BatchResult, shown: Rows | None = None) -> list[TrialResult]:
-        """Return how the trials of a batch ended. shown: trial -> what the scheduler saw of it, where there is one."""
+        """Return the results of a batch. shown: trial -> the values that the scheduler saw, if there is a scheduler."""
         pairs = zip(batch.trials, result.outcomes, strict=True)
         ends = [self._end(trial, outcome) for trial, outcome in pairs]
         if shown is None:
@@ -90,7 +91,7 @@ class Scoring:
         return [replace(end, intermediate=tuple(map(tuple, shown[end.number]))) for end in ends]
 
     def _end(self, trial: Trial, outcome: Outcome) -> TrialResult:
-        """Return an outcome with its metrics: a FAIL with the reason where those cannot be computed."""
+        """Return the result of an outcome. It is a FAIL with the reason if the metrics cannot be computed."""
         if outcome.state == "PRUNED":
             return TrialResult(trial.number, outcome.state, outcome.reason, {})
         if outcome.state != "COMPLETE":
@@ -115,7 +116,7 @@ class Scoring:
 def write_batch(
     directory: Path, batch: HparamBatch, result: BatchResult, ends: Sequence[TrialResult], columns: Sequence[str] = ()
 ) -> None:
-    """Write a batch, `success.txt` last. columns: the metrics in the trials' intermediate values, where a scheduler saw them."""
+    """Write a batch, `success.txt` last. columns: names of the trials' intermediate values, if a scheduler saw any."""
     write_tables(directory, batch, result, ends)
     write_csv(directory / TIMELINE, _INTERVALS, _interval_rows(ends, result.outcomes))
     if columns:
@@ -124,7 +125,7 @@ def write_batch(
 
 
 def write_tables(directory: Path, batch: HparamBatch, result: BatchResult, ends: Sequence[TrialResult]) -> None:
-    """Write what a batch gave, as tables and `timing.json`."""
+    """Write the tables and the `timing.json` of a batch."""
     _write_hyperparams(directory / HYPERPARAMS_CSV, batch)
     write_csv(directory / CURVES_CSV, _CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
     write_csv(
@@ -136,16 +137,15 @@ def write_tables(directory: Path, batch: HparamBatch, result: BatchResult, ends:
 
 
 def mark_complete(directory: Path, ends: Sequence[TrialResult], more: str = "") -> None:
-    """Write `success.txt`: from now on this batch is never run again. more: what else belongs to it, in words without numbers."""
+    """Write `success.txt`, after which this batch is never run again. more: words about further files, without numbers."""
     numbers = ", ".join(str(end.number) for end in ends)
     write_text(directory / SUCCESS, f"trials {numbers}: complete and on disk{more}\n")
 
 
 def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialResult]:
-    """Return how the trials of a complete batch ended, to the last bit as `write_batch` said.
+    """Return the results of a complete batch, equal to the bit to those that `write_batch` got.
 
-    needed: the metrics that have to be there; others are not known if the batch was written before they existed. Raises
-    DamagedBatch.
+    needed: the metrics that the file must have; metrics that were added later may be missing. Raises DamagedBatch.
     """
     path = directory / SUMMARY_CSV
     rows = _read_rows(path, ("state", "reason", *needed))
@@ -156,16 +156,16 @@ def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialResult
 
 
 def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
-    """Trial number -> name -> cell, of a complete batch. Raises DamagedBatch, also if a name is no column."""
+    """Return trial number -> name -> cell of a complete batch. Raises DamagedBatch, also for a name without a column."""
     return _read_rows(directory / HYPERPARAMS_CSV, names)
 
 
 def failed_batch(
     batch: HparamBatch, cause: str, seeds: int, wall_seconds: float, error: BaseException | None = None
 ) -> BatchResult:
-    """The result of a batch that gave none: every trial FAIL, nothing known but the time until then.
+    """Return the result of a batch that broke: every trial is a FAIL, and only the time until then is known.
 
-    error: what it raised; its traceback is kept in `timing.json`.
+    error: the exception; its traceback is kept in `timing.json`.
     """
     cause = escaped(cause)
     empty = np.zeros((0, seeds))
@@ -179,7 +179,7 @@ def failed_batch(
 
 
 def _write_hyperparams(path: Path, batch: HparamBatch) -> None:
-    """A row a trial: its number and every hyperparameter, the fixed ones too."""
+    """Write one row per trial: its number and every hyperparameter, the fixed ones too."""
     names = list(dotted(batch.trials[0].algorithm))
     write_csv(path, ("trial", *names), ([trial.number, *dotted(trial.algorithm).values()] for trial in batch.trials))
 
@@ -194,7 +194,7 @@ def _curve_rows(outcome: Outcome) -> Iterator[list[Any]]:
 
 
 def _interval_rows(ends: Sequence[TrialResult], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
-    """Yield a row for each trial and lane that it was in, times to the millisecond."""
+    """Yield one row per trial and lane that it was in, with times to the millisecond."""
     for end, outcome in zip(ends, outcomes, strict=True):
         for interval in outcome.intervals:
             yield [end.number, end.state, *interval[:4], round(interval.began, 3), round(interval.ended, 3)]
@@ -213,23 +213,26 @@ def _summary_row(end: TrialResult, outcome: Outcome) -> list[Any]:
 
 
 def _first_infinite(curve: Curve) -> int | None:
-    """The first step at which a return is nan or inf, None if there is none."""
+    """Return the first step at which a return is nan or inf, None if all are finite."""
     points = np.flatnonzero(~np.isfinite(curve.mean).all(axis=1))
     return int(curve.steps[points[0]]) if len(points) else None
 
 
 def trials_of(directory: Path) -> list[int]:
-    """The trials of a complete batch, as its `success.txt` counts them. Raises DamagedBatch."""
+    """Return the trials of a complete batch, which its `success.txt` lists. Raises DamagedBatch."""
     path = directory / SUCCESS
     with _blaming(path):
         numbers = [int(number) for number in re.findall(r"\d+", path.read_text(encoding="utf-8"))]
     if not numbers:
-        raise DamagedBatch(path, f"{path}: counts no trial.")
+        raise DamagedBatch(path, f"{path}: names no trial.")
     return numbers
 
 
 def _read_rows(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
-    """The rows of a complete batch's file by trial: those that its `success.txt` counts, with these columns at least."""
+    """Return the rows of a complete batch's file by trial.
+
+    Raises DamagedBatch unless it has these columns, and a row for exactly the trials in `success.txt`.
+    """
     with _blaming(path):
         rows = read_csv(path)
     expected = trials_of(path.parent)
@@ -245,7 +248,7 @@ def _read_rows(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
 
 @contextmanager
 def _blaming(path: Path) -> Iterator[None]:
-    """DamagedBatch where a file of a complete batch cannot be read."""
+    """Raise DamagedBatch if the block cannot read a file of a complete batch."""
     try:
         yield
     except OSError as error:
@@ -262,12 +265,12 @@ def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialResult:
     metrics = [name for name in METRICS if name in row] if row["state"] == "COMPLETE" else []
     for name in metrics:
         if not _is_finite(row[name]):
-            raise DamagedBatch(path, f"{path}: trial {number} has {name} {row[name]!r}, no finite number.")
+            raise DamagedBatch(path, f"{path}: trial {number} has {name} {row[name]!r}, which is not a finite number.")
     return TrialResult(number, row["state"], row["reason"], {name: float(row[name]) for name in metrics})
 
 
 def _with_intermediate(path: Path, ends: Sequence[TrialResult]) -> list[TrialResult]:
-    """The ends with what they showed at every segment, each as many as the file itself says."""
+    """Return the results with their values of every segment. The file itself says how many each trial has."""
     found: dict[int, list[tuple[float, ...]]] = {end.number: [] for end in ends}
     counted: dict[int, int] = {}
     with _blaming(path):

@@ -1,4 +1,4 @@
-"""What a confirmation is of, and what is known of it: the best of a search again, on seeds that the search never saw."""
+"""A confirmation: the best of a search, trained again on seeds that the search never saw. Its configurations and results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOT_A_TRIAL = 2**31 - 1
 
 @dataclass(frozen=True)
 class Configuration:
-    """One that is to be confirmed. chosen: it is among the best of the search; the recipe's own need not be."""
+    """A configuration to confirm. chosen: whether it is among the best of the search; the recipe's own need not be."""
 
     trial: Trial
     chosen: bool
@@ -41,7 +41,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class _Result:
-    """How a configuration ended. steps: int64[K], returns: float64[K, seeds], both without the point before training."""
+    """The result of a configuration. steps: int64[K], returns: float64[K, seeds], both without the point before training."""
 
     state: str
     reason: str
@@ -50,10 +50,10 @@ class _Result:
 
 
 def configurations(record: StudyRecord, base: AlgorithmConfig) -> list[Configuration]:
-    """The best trials as `--confirm-top` asks for, best first, or the first of the Pareto front; then the recipe's own.
+    """Return as many of the best trials as `--confirm-top` asks for, best first, or the first of the Pareto front.
 
-    base: the recipe's own, as of when the study began; where it is among the best it has no second entry. Empty while no trial is
-    COMPLETE.
+    base: the recipe's own configuration when the study began. It comes last, unless it is among the best already. The result is
+    empty while no trial is COMPLETE.
     """
     order = ranked(record) if len(record.objectives) == 1 else pareto_front(record)
     best = order[: record.arguments["confirm_top"]]
@@ -75,7 +75,7 @@ def configurations(record: StudyRecord, base: AlgorithmConfig) -> list[Configura
 
 
 def confirmation_of(record: StudyRecord, base: AlgorithmConfig) -> Confirmation | None:
-    """What the study's directory knows of its best on new seeds; None if that is nothing. base: as in `configurations`."""
+    """Return the confirmation in the study's directory, None if there is none. base: as in `configurations`."""
     wanted, seeds = configurations(record, base), record.arguments["confirm_seeds"]
     results = read_results(StudyDirectory(record.directory).confirmation, [c.trial for c in wanted], seeds)
     if not results:
@@ -89,9 +89,9 @@ def confirmation_of(record: StudyRecord, base: AlgorithmConfig) -> Confirmation 
 
 
 def read_results(directory: Path, trials: Iterable[Trial], seeds: int) -> dict[int, _Result]:
-    """Trial number -> what the complete batches below a directory hold of it, as it is now and on so many seeds.
+    """Return trial number -> result from the complete batches below a directory, of these configurations on that number of seeds.
 
-    A batch that is damaged is logged and counts for nothing.
+    A damaged batch is logged and ignored.
     """
     wanted = {trial.number: trial for trial in trials}
     results: dict[int, _Result] = {}
@@ -101,12 +101,12 @@ def read_results(directory: Path, trials: Iterable[Trial], seeds: int) -> dict[i
         try:
             results |= _read_batch(path, wanted, seeds)
         except (OSError, UsageError, ValueError, KeyError, csv.Error) as error:
-            log.warning("%s is damaged and counts for nothing (%s).", path, " ".join(str(error).split()))
+            log.warning("%s is damaged and is ignored (%s).", path, " ".join(str(error).split()))
     return results
 
 
 def names(configurations: Sequence[Configuration]) -> str:
-    """Those that are to be confirmed in words, e.g. `trials 3, 8 and the default configuration`."""
+    """Return the configurations in words, e.g. `trials 3, 8 and the default configuration`."""
     numbers = [str(c.trial.number) for c in configurations if c.chosen]
     parts = [f"trial{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"] if numbers else []
     if len(numbers) < len(configurations):
@@ -132,7 +132,7 @@ def _read_batch(path: Path, wanted: dict[int, Trial], seeds: int) -> dict[int, _
 
 
 def _curve(rows: list[dict[str, str]], seeds: int) -> tuple[np.ndarray, np.ndarray]:
-    """ValueError unless every seed has every step."""
+    """Return the steps and returns of a curve. Raises ValueError unless every seed has every step."""
     mean = {(int(row["step"]), int(row["seed"])): float(row["mean"]) for row in rows}
     steps = sorted({step for step, _ in mean})
     if len(steps) < 2 or mean.keys() != {(step, seed) for step in steps for seed in range(seeds)}:

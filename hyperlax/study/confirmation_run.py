@@ -1,4 +1,4 @@
-"""The end of a search that asks for confirmation: trains what is not confirmed yet, and says which winner is real."""
+"""The last part of a search with --confirm-top: trains the configurations that are not confirmed, and prints which is best."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class ConfirmationRun:
-    """A confirmation while it runs. It is trained on `confirm_seeds` seeds that the search never saw, and has no database."""
+    """A confirmation while it runs. It trains on `confirm_seeds` seeds that the search never saw, and has no database."""
 
     def __init__(self, live: LiveStudy, limits: Limits, make_backend: MakeBackend, observers: Sequence[Observer]):
         assert isinstance(live.arguments, SearchOptions)
@@ -38,7 +38,7 @@ class ConfirmationRun:
         self._checkpoints = CheckpointManager(self._root / "checkpoints", self._arguments.checkpoint_seconds)
 
     def run(self, write_pages: Callable[[], None], retry_failed: bool) -> int:
-        """Train what is missing, have the pages written, print which winner is real. Returns the exit status.
+        """Train the missing configurations, have the pages written, print which is best. Returns the exit status.
 
         0: done, or out of time. 1: every configuration failed. 130 or 143: interrupted.
         """
@@ -48,7 +48,7 @@ class ConfirmationRun:
         missing = [c for c in wanted if c.trial.number not in kept]
         if missing and not self._is_trained(wanted, missing, write_pages):
             why = "interrupted" if self._limits.stop.is_set() else "out of time"
-            print(f"The confirmation is {why}. To go on:\n  {resume_command(self._live.directory.root)}")
+            print(f"The confirmation is {why}. To resume:\n  {resume_command(self._live.directory.root)}")
             return self._limits.stop.exit_status if self._limits.stop.is_set() else 0
         confirmation = self._live.snapshot().confirmation
         if confirmation is None:
@@ -59,7 +59,7 @@ class ConfirmationRun:
     def _is_trained(
         self, wanted: Sequence[Configuration], missing: Sequence[Configuration], write_pages: Callable[[], None]
     ) -> bool:
-        """Train the missing configurations. Returns whether all of them ended."""
+        """Train the missing configurations. Return whether all of them ended."""
         if not self._limits.may_start():
             return False
         log.info("Confirming %s on %d new seeds.", names(missing), self._seeds)

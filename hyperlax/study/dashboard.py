@@ -20,23 +20,23 @@ _LARGEST_PORT = 65535
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread a request: a browser asks for several things at once, and importances take a while."""
+    """A server with one thread per request: a browser sends several at once, and importances take a while."""
 
     daemon_threads = True
 
 
 class _Quietly(WSGIRequestHandler):
-    """Prints nothing of requests that are answered."""
+    """A handler that does not print the requests it answers."""
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is printed."""
+        """Print nothing."""
 
 
 def serve(root: Path, host: str, port: int) -> int:
     """Serve the dashboard of the study, or population, in a directory until Ctrl-C; also while a process runs the study.
 
-    port: 0 takes a free one. Returns 0. UsageError if there is no study or no database yet, if optuna-dashboard is not installed,
-    or if the port cannot be had.
+    port: 0 takes a free one. Returns 0. Raises UsageError if the study or its database does not exist yet, if optuna-dashboard
+    is not installed, or if the port is taken.
     """
     if not 0 <= port <= _LARGEST_PORT:
         raise UsageError(f"--port needs a number from 0 to {_LARGEST_PORT}, got {port}.")
@@ -63,7 +63,7 @@ def serve(root: Path, host: str, port: int) -> int:
 
 
 def reading_only(database: Path) -> RDBStorage:
-    """A study's database for whoever only looks: SQLite refuses to write it. It was checked before."""
+    """Return a study's database opened read-only: SQLite refuses to write it. It was checked before."""
 
     def connect() -> sqlite3.Connection:
         address = f"{database.absolute().as_uri()}?mode=ro"

@@ -46,7 +46,7 @@ _ELSEWHERE = "Put the study's own database back, or choose another --output-root
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """How a trial ended.
+    """The result of a trial, as it is stored.
 
     Args:
       values: One per objective for COMPLETE, else empty.
@@ -69,7 +69,7 @@ class StudyDatabase:
     def __init__(self, path: Path, study_name: str, objectives: Mapping[str, str]):
         """Open the study of that name, or create it. objectives: name -> "minimize" or "maximize".
 
-        UsageError if the file, which `check` found sound, holds a study of that name with other directions.
+        Raises Raises UsageError if the file, which `check` found sound, holds a study of that name with other directions.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         directions = [StudyDirection[name.upper()] for name in objectives.values()]
@@ -86,7 +86,7 @@ class StudyDatabase:
         self._study_id = self._rdb.get_study_id_from_name(study_name)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         _close(self._rdb)
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
@@ -101,7 +101,7 @@ class StudyDatabase:
                 self._study.set_metric_names(list(self._objectives))
 
     def trials(self) -> list[FrozenTrial]:
-        """Return every trial by number. Not to be modified."""
+        """Return every trial by number. Do not modify them."""
         return self._study.get_trials(deepcopy=False)
 
     def insert(self, trials: Iterable[AskedTrial], distributions: Mapping[str, BaseDistribution]) -> None:
@@ -130,14 +130,14 @@ class StudyDatabase:
         self._update("state = 'RUNNING', datetime_start = ?", [(now, number) for number in numbers])
 
     def requeue(self, numbers: Iterable[int]) -> None:
-        """Set RUNNING trials to WAITING: they are to be run again."""
+        """Set RUNNING trials to WAITING, to be run again."""
         self._update("state = 'WAITING'", [(number,) for number in numbers])
 
     def finish(self, trials: Sequence[FinishedTrial]) -> None:
-        """Write how trials ended, all of them or none.
+        """Write the results of trials, all of them or none.
 
-        A trial that never started here, since it ran before a repair, starts as it ends: Optuna demands a start. ValueError for a
-        value that is not finite: Optuna would take an infinite one for the best.
+        Optuna demands a start time. A trial that ran before a repair has none here, and gets that of its end. Raises ValueError
+        for a value that is not finite, since Optuna would take an infinite one for the best.
         """
         for trial in trials:
             wanted = len(self._objectives) if trial.state == TrialState.COMPLETE.name else 0
@@ -167,7 +167,10 @@ class StudyDatabase:
         self._reload()
 
     def invalidate(self, reasons: Mapping[int, str]) -> None:
-        """Set COMPLETE trials to FAIL, number -> reason: out of every ranking. Metrics stay as user attributes."""
+        """Set COMPLETE trials to FAIL, which takes them out of every ranking. Metrics stay as user attributes.
+
+        reasons: number -> reason.
+        """
         with self._transaction() as cursor:
             for number, reason in reasons.items():
                 row = self._row(cursor, number)
@@ -217,7 +220,7 @@ class StudyDatabase:
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
-        """Give a cursor; what it wrote is committed at the end, or rolled back if the block raises.
+        """Yield a cursor. Its changes are committed at the end, or rolled back if the block raises.
 
         The lock is taken at once: SQLite refuses a transaction that reads first and then writes while another one writes.
         """
@@ -277,7 +280,7 @@ def _now() -> str:
 
 
 class Damaged(UsageError):
-    """The file is not a whole SQLite database. finding: which file, and why, without the advice; path: the file."""
+    """Damage: the file is not a whole SQLite database. finding: file and problem, without the advice."""
 
     def __init__(self, path: Path, why: str, advice: str | None = None):
         self.path, self.why = path, why
@@ -287,18 +290,18 @@ class Damaged(UsageError):
 
 
 def check(path: Path, study_name: str, has_batches: bool) -> None:
-    """Refuse a file that is damaged, of another layout, or of another study. A missing or empty file is a new study's.
+    """Raise an error for a file that is damaged, of another layout, or of another study.
 
-    has_batches: batches of the study are on disk, so that this is not a new study.
+    A missing or empty file is accepted for a new study. has_batches: batches are on disk, so the study is not new.
 
     Raises:
-      Damaged: it is not a whole SQLite database, or the study in it is gone.
-      UsageError: it cannot be opened; its tables are not Optuna's, are of another version, or hold other studies only.
+      Damaged: The file is not a whole SQLite database, or its study is gone.
+      UsageError: It cannot be opened, or its tables are not Optuna's, have another version, or hold only other studies.
     """
     tables, schema, studies = _content(path) if path.exists() else (set(), None, [])
     if any(not table.startswith(_OPTUNA) for table in tables) and "studies" not in tables:
         raise UsageError(
-            f"{path}: is no database of Optuna, it has the tables {', '.join(sorted(tables)[:5])}. {_ELSEWHERE}"
+            f"{path}: is not a database of Optuna, it has the tables {', '.join(sorted(tables)[:5])}. {_ELSEWHERE}"
         )
     if schema not in (None, _SCHEMA):
         raise UsageError(
@@ -313,7 +316,7 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a database knows of its trials. asked: numbers of all; finished: of those that have ended; batches: that they name."""
+    """Trials in a database. asked: numbers of all; finished: of those that have ended; batches: names that they give."""
 
     asked: set[int]
     finished: set[int]
@@ -321,7 +324,7 @@ class Recorded:
 
 
 def read_recorded(path: Path, study_name: str) -> Recorded:
-    """Return what the database, which `check` found sound, knows of a study; nothing where there is no study yet."""
+    """Return the trials of a study in the database, which `check` found sound. Empty if it does not hold the study yet."""
     if not path.exists() or "trials" not in _content(path)[0]:
         return Recorded(set(), set(), set())
     with closing(_open(path)) as connection:
@@ -335,7 +338,7 @@ def read_recorded(path: Path, study_name: str) -> Recorded:
 
 
 def check_writable(path: Path) -> None:
-    """UsageError for a database that is there and that this process may not change. Whether it is whole is `check`'s question."""
+    """Raise UsageError if the database exists and this process may not change it. `check` looks for damage."""
     if not path.exists():
         return
     try:
@@ -351,7 +354,7 @@ def check_writable(path: Path) -> None:
 
 
 def back_up(path: Path, to: Path) -> None:
-    """Replace `to` by a copy of the database as of now, atomically. OSError, naming `to`, if there is no room for it."""
+    """Replace `to` by a copy of the current database, atomically. Raises OSError, naming `to`, if the disk is full."""
     with replacing(to) as temporary, closing(_open(path)) as source, closing(sqlite3.connect(temporary)) as target:
         try:
             source.backup(target)
@@ -362,7 +365,7 @@ def back_up(path: Path, to: Path) -> None:
 
 
 def _content(path: Path) -> tuple[set[str], int | None, list[str]]:
-    """Names of the tables, version of the layout and names of the studies, as far as they are there."""
+    """Return the names of the tables, the version of the layout and the names of the studies, as far as they exist."""
     try:
         with refusing_forbidden(path), closing(_open(path)) as connection:
             complaints = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
@@ -380,5 +383,5 @@ def _content(path: Path) -> tuple[set[str], int | None, list[str]]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """For reading; a journal that a killed process left is rolled back, which needs leave to write."""
+    """Open for reading. A journal left by a killed process is rolled back, which needs write permission."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)

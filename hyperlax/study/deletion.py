@@ -1,4 +1,4 @@
-"""`hyperlax delete`: what Hyperlax wrote of a study, gone; what else a user keeps in its directories stays."""
+"""`hyperlax delete`: removes the files that Hyperlax wrote of a study. A user's other files in its directories stay."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MOST_NAMED = 10
 def delete(given: Path, is_sure: bool, plots: Collection[str]) -> int:
     """Delete the study in a directory, and the directory if nothing else is in it. Asks unless `is_sure`.
 
-    The directory itself stays if it is given as a link, is the working directory, or is in one that may not be written; that is
-    said. plots: the names of the plots' pages.
+    The directory itself stays if it is given as a link, is the working directory, or if its parent may not be written; the
+    reason is printed. plots: the names of the plots' pages.
 
     Returns: 0, or 1 if the answer was no.
 
     Raises:
-      UsageError: There is no study, a process runs it, or nobody can be asked.
-      HyperlaxError: The system does not let a file go. The same command then deletes the rest.
+      UsageError: The study does not exist, a process runs it, or nobody can be asked.
+      HyperlaxError: The system refuses to delete a file. The same command then deletes the rest.
     """
     read_arguments(given, "delete")
     root = given.resolve()
@@ -45,7 +45,7 @@ def delete(given: Path, is_sure: bool, plots: Collection[str]) -> int:
 
 
 def _written(study: StudyDirectory, directory: Path, plots: Collection[str]) -> Iterator[Path]:
-    """Yield what Hyperlax wrote in a directory, each before the directory that it is in. Of a link, the link itself."""
+    """Yield the paths that Hyperlax wrote in a directory, each before its own directory. Links are not followed."""
     files, directories = study.own(directory, plots)
     for path in directories:
         yield from _written(study, path, plots)
@@ -62,7 +62,7 @@ def _remove(path: Path) -> None:
 
 
 def _end(given: Path, study: StudyDirectory) -> str:
-    """Say what became of the directory. It is removed if it is empty and can be."""
+    """Return a sentence about the directory, which is removed if it is empty and the system allows it."""
     named = list(islice(_kept(study, study.root), _MOST_NAMED + 1))
     if named:
         more = ", and more" if len(named) > _MOST_NAMED else ""
@@ -72,7 +72,7 @@ def _end(given: Path, study: StudyDirectory) -> str:
 
 
 def _kept(study: StudyDirectory, directory: Path) -> Iterator[str]:
-    """Yield the names of what is left, of the study's own directories those of what is in them."""
+    """Yield the names of what is left; for the study's own directories, the names of their contents."""
     _, own = study.own(directory, ())
     for path in sorted(directory.iterdir()):
         if path in own:
@@ -82,7 +82,7 @@ def _kept(study: StudyDirectory, directory: Path) -> Iterator[str]:
 
 
 def _why_it_stays(given: Path, root: Path) -> str | None:
-    """Remove an empty directory. Return why it is still there, None if it is gone."""
+    """Remove an empty directory. Return why it is still there, None if it was removed."""
     if given.is_symlink():
         return f"{given} is a link to it"
     try:

@@ -1,4 +1,4 @@
-"""Where a study's files are, what in its directory is its own, which batches are complete, and which process holds it."""
+"""The directory of a study: its paths, its own files, its complete batches, and the process that holds it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ INTERMEDIATE_CSV, TIMING_JSON = "intermediate.csv", "timing.json"
 TEMPORARY = re.compile(r"\.[^/]+\.\d+\.\d+\.tmp(-journal)?")
 """A name that `files.replacing` writes to first."""
 LOOK_SECONDS = 1.0
-"""For so long a process that starts waits for those that only look whether one runs."""
+"""Seconds that a starting process waits for processes that only check whether the study runs."""
 _WRITTEN_LAST = TRIALS
 _EXEC_BATCH = re.compile(r"optuna_exec_batch_\d+")
 BATCH = re.compile(r"batch_\d+")
@@ -88,14 +88,17 @@ class StudyDirectory:
         return self.manifest.exists() or self.database.exists()
 
     def check_database(self, study_name: str, is_population: bool = False) -> None:
-        """Refuse a database that is damaged, gone, or of something else; see `database.check`. A population's has no repair."""
+        """Raise an error for a database that is damaged, gone, or of something else; see `database.check`.
+
+        The database of a population cannot be repaired.
+        """
         try:
             database.check(self.database, study_name, has_batches=bool(self.complete_batches()))
         except database.Damaged as damaged:
             if not is_population:
                 raise
             advice = (
-                "That of a population cannot be rebuilt: put a copy back, or start anew with another --output-root."
+                "That of a population cannot be rebuilt: put a copy back, or start again with another --output-root."
             )
             raise database.Damaged(damaged.path, damaged.why, advice) from damaged
 
@@ -112,11 +115,11 @@ class StudyDirectory:
             write_text(mark, "every trial has ended and is on disk\n")
 
     def has_analysis(self, super_batch: int) -> bool:
-        """Whether a super-batch's analysis is whole: `trials.csv` is written last."""
+        """Return whether a super-batch's analysis is whole. Its `trials.csv` is written last."""
         return (self.analysis(super_batch) / _WRITTEN_LAST).exists()
 
     def analysed(self) -> int:
-        """How many super-batches there are up to the last that was ever analysed."""
+        """Return how many super-batches there are up to the last that was ever analysed."""
         found = (path.parent.name for path in self.root.glob("optuna_exec_batch_*/analysis"))
         return max(
             (int(name.removeprefix("optuna_exec_batch_")) + 1 for name in found if _EXEC_BATCH.fullmatch(name)),
@@ -124,30 +127,30 @@ class StudyDirectory:
         )
 
     def outdate_analyses(self, since: int) -> None:
-        """Have the analyses of super-batches from `since` on count as missing."""
+        """Mark the analyses of super-batch `since` and all later ones as missing."""
         for super_batch in range(since, self.analysed()):
             (self.analysis(super_batch) / _WRITTEN_LAST).unlink(missing_ok=True)
             (self.exec_batch(super_batch) / SUCCESS).unlink(missing_ok=True)
 
     def name(self, batch: Path) -> str:
-        """A batch as a trial's attribute `batch` names it."""
+        """Return a batch's name, as it is in a trial's attribute `batch`."""
         return batch.relative_to(self.root).as_posix()
 
     def next_batch(self, super_batch: int, named: Collection[str]) -> Path:
-        """The first `samples/batch_NNNNN` of a super-batch after those that are there or `named`; not made yet."""
+        """Return the first free `samples/batch_NNNNN` of a super-batch, after all that exist or are `named`. It is not made."""
         samples = self.exec_batch(super_batch) / "samples"
         taken = [*samples.glob("batch_*"), *(path for path in map(self.root.joinpath, named) if path.parent == samples)]
         numbers = [int(path.name.removeprefix("batch_")) for path in taken if BATCH.fullmatch(path.name)]
         return samples / f"batch_{max(numbers, default=-1) + 1:05d}"
 
     def complete_batches(self) -> list[Path]:
-        """Every batch whose files are all on disk, in order."""
+        """Return every batch whose files are all on disk, in order."""
         return [path for path in self._batches() if (path / SUCCESS).exists()]
 
     def discard_incomplete(self, named: Collection[str]) -> None:
-        """Remove what was being written when a process died: temporary files, and batches, whose trials are run again.
+        """Remove temporary files and incomplete batches that a killed process left. The trials of those batches are run again.
 
-        named: batches that the database has; they were complete, whatever became of them since.
+        named: batches that the database has. They were complete once, so they stay.
         """
         for path in self._batches():
             if not (path / SUCCESS).exists() and self.name(path) not in named:
@@ -160,7 +163,7 @@ class StudyDirectory:
     def own(self, directory: Path, plots: Collection[str]) -> tuple[list[Path], list[Path]]:
         """Return the files and the directories that Hyperlax wrote in one of the study's own directories.
 
-        A link counts as a file, as does what a process that died while it wrote a file has left. plots: the names of their pages.
+        A link counts as a file, and so does a temporary file that a killed process left. plots: the names of the plots' pages.
         """
         inside = "" if directory == self.root else directory.relative_to(self.root).as_posix()
         names = next(names for pattern, names in _OWN.items() if re.fullmatch(pattern, inside))
@@ -178,7 +181,7 @@ class StudyDirectory:
         return files, directories
 
     def _batches(self) -> list[Path]:
-        """Batches by name; what else a user keeps there is none of this study's."""
+        """Return the batches by name, without other files that a user keeps there."""
         found = self.root.glob("optuna_exec_batch_*/samples/batch_*")
         return sorted(
             path for path in found if BATCH.fullmatch(path.name) and _EXEC_BATCH.fullmatch(path.parent.parent.name)
@@ -186,24 +189,24 @@ class StudyDirectory:
 
 
 def _is_own_directory(name: str) -> bool:
-    """Return whether Hyperlax makes a directory of this name, which is its path below the study's."""
+    """Return whether Hyperlax makes a directory of this name, a path relative to the study's directory."""
     return any(re.fullmatch(pattern, name) for pattern in _OWN if pattern)
 
 
 def study_directory(arguments: SearchOptions | PbtOptions, recipe: Recipe) -> StudyDirectory:
-    """Where a new study goes."""
+    """Return the directory of a new study."""
     return StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
 
 
 def check_writable(directory: StudyDirectory) -> None:
-    """UsageError, before anything runs, if the directory or the database of a study may not be written."""
+    """Raise UsageError, before anything runs, if the directory or the database of a study may not be written."""
     with refusing_forbidden(directory.root), tempfile.TemporaryFile(dir=directory.root):
         pass
     database.check_writable(directory.database)
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory for results. UsageError if the system will not have it there; OSError if there is no room for it."""
+    """Make a directory for results. Raises UsageError if the system refuses it there, OSError if the disk is full."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -216,16 +219,16 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def only_one_process(root: Path, is_named: bool = True) -> Iterator[None]:
-    """Hold the directory for this process.
+    """Lock the directory for this process.
 
-    The system lets go when a process dies, so the lock that a dead one left is taken over. Windows has no such lock.
+    The system releases the lock when a process dies. Windows has no such lock.
 
     Args:
       root: The directory; it is made if it is missing.
-      is_named: Whether the lock's file names this process, for which the disk needs room.
+      is_named: Whether to write this process's name into the lock's file, which needs room on the disk.
 
     Raises:
-      UsageError: Another process holds it, which is named, or nothing may be written there.
+      UsageError: Another process holds the lock (the message names it), or the directory may not be written.
     """
     make_directory(root)
     if os.name == "nt":
@@ -241,7 +244,7 @@ def only_one_process(root: Path, is_named: bool = True) -> Iterator[None]:
 
 
 def _locked(root: Path) -> BinaryIO:
-    """Return the open file by which this process holds a directory. Those that only look are waited for.
+    """Return the open, locked file of a directory. Waits for processes that only check the lock.
 
     `flock` by hand and not a package for locks: those know only exclusive locks, and truncate the file with the holder's name.
     """
@@ -270,16 +273,16 @@ def _locked(root: Path) -> BinaryIO:
 
 
 def refuse_running(root: Path) -> None:
-    """UsageError, naming it, if another process holds the directory; nothing is written."""
+    """Raise UsageError, naming the process, if another one holds the directory. Writes nothing."""
     if (holder := holder_of(root)) is not None:
         raise _held(root, holder)
 
 
 def holder_of(root: Path) -> str | None:
-    """Return what a process that holds the directory says of itself, None if none does. Nothing is written.
+    """Return the description of the process that holds the directory, None if it is free. Writes nothing.
 
-    Where the system cannot lock (some network file systems), a process that the file names is believed while it lives on this
-    machine.
+    Where the system cannot lock (some network file systems), the process that the file names counts as the holder while it lives
+    on this machine.
     """
     if os.name == "nt":
         return None
@@ -307,7 +310,7 @@ def _held(root: Path, holder: str) -> UsageError:
 
 
 def _lives(holder: str) -> bool:
-    """Whether the file's process is one of this machine and alive."""
+    """Return whether the file's process lives on this machine."""
     found = re.fullmatch(r"process (\d+) on (.+)", holder)
     if not found or found[2] != socket.gethostname():
         return False

@@ -22,7 +22,7 @@ _WHERE = re.compile(r" \((?:lane |step |algorithm\.)[^()]*\)$")
 
 
 def failure_reason(cause: str, *, lane: int | None, step: int | None, searched: Mapping[str, Any]) -> str:
-    """Return the line. lane, step: None where nobody knows them; searched: dotted name -> value, of the study's search space."""
+    """Return the line. lane, step: None if unknown. searched: dotted name -> value, of the study's search space."""
     places = [f"{name} {number}" for name, number in (("lane", lane), ("step", step)) if number is not None]
     values = [f"{name}={cell(value)}" for name, value in searched.items()]
     where = "; ".join(", ".join(part) for part in (places, values) if part)
@@ -38,8 +38,8 @@ def cause_of(reason: str) -> str:
 def cause_of_error(error: BaseException) -> str:
     """Return an exception as a cause: its type and its message in one line.
 
-    What a callback of a compiled program raises reaches us as a text with a traceback, whose last line is the exception. The
-    message is left out where asking for it raises.
+    An exception in a callback of a compiled program arrives as a text with a traceback, whose last line names it. If str() of
+    the exception raises, the message is left out.
     """
     try:
         text = escaped(str(error)).strip()

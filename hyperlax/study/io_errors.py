@@ -1,6 +1,6 @@
 """Errors of the disk: no space, no permission, a lock. They are reported in one sentence instead of a traceback.
 
-A broken pipe is not one of them: it is about no file of the study, and nobody is left to read the sentence.
+A broken pipe is not one of them: it is not about a file of the study, and nobody is left to read the sentence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class IoProblem:
     Args:
       place: The file that it is about.
       reason: The system's words.
-      remedy: What a user does about it, an imperative.
+      remedy: What the user can do, an imperative.
       forbidden: Whether a permission is missing.
     """
 
@@ -42,7 +42,7 @@ class IoProblem:
 
 
 def primary_code(error: sqlite3.Error) -> int:
-    """Return SQLite's code of an error, without the details of its upper bits; SQLITE_ERROR for one that Python found."""
+    """Return SQLite's code of an error without its upper, detail bits; SQLITE_ERROR if Python found the error."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
@@ -52,7 +52,7 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
 
 
 def _problem_of(error: BaseException, database: Path) -> IoProblem | None:
-    """Return the problem of the disk that an exception reports, if it does. database: the file that one of SQLite is about."""
+    """Return the problem of the disk that an exception reports, None if it reports none. database: the file of SQLite errors."""
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, DBAPIError) and error.orig is not None:
@@ -68,7 +68,7 @@ def _problem_of(error: BaseException, database: Path) -> IoProblem | None:
 
 @contextmanager
 def ending_on_io_error(database: Path, what_next: Callable[[IoProblem], str]) -> Iterator[None]:
-    """Raise HyperlaxError for what the system refuses in the block: where, why and what next. Anything else passes."""
+    """Raise HyperlaxError for a disk error in the block: where, why and what next. Other errors pass."""
     try:
         yield
     except Exception as error:
@@ -79,13 +79,13 @@ def ending_on_io_error(database: Path, what_next: Callable[[IoProblem], str]) ->
 
 
 def run_again(problem: IoProblem) -> str:
-    """Return what to do next where the command can simply be given again."""
+    """Return the advice to run the same command again."""
     return f"{problem.remedy}, then run the command again."
 
 
 @contextmanager
 def refusing_forbidden(path: Path) -> Iterator[None]:
-    """Raise UsageError if the block may not write `path`, of which it has written nothing yet. Anything else passes."""
+    """Raise UsageError if the block may not write `path`, before it has written anything of it. Other errors pass."""
     try:
         yield
     except (OSError, sqlite3.Error) as error:
@@ -99,30 +99,33 @@ def refusing_forbidden(path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Write a file that a command was asked for: UsageError if it may not, HyperlaxError for what else the system refuses."""
+    """Let the block write a file that a command was asked for.
+
+    Raises UsageError if it may not be written, HyperlaxError for other errors of the disk.
+    """
     with ending_on_io_error(path, run_again), refusing_forbidden(path):
         yield
 
 
 def _of_the_system(error: OSError) -> IoProblem:
     place = "The output" if error.filename is None else str(error.filename)
-    remedy = _FREE_SPACE if error.errno in FULL else _PUT_RIGHT
+    remedy = _FREE_SPACE if error.errno in FULL else _FIX
     return IoProblem(place, error.strerror or str(error), remedy, error.errno in _FORBIDDEN)
 
 
 def _of_sqlite(error: sqlite3.DatabaseError, database: Path) -> IoProblem | None:
-    """Return None where SQL or its caller is wrong, not the file or the disk."""
+    """Return the problem that an error of SQLite reports; None if SQL or its caller is wrong, not the file or the disk."""
     code = primary_code(error)
     if code == sqlite3.SQLITE_FULL:
         remedy = _FREE_SPACE
     elif code in _LOCKED_SQLITE:
         remedy = "Close the program that holds it"
     elif code in (*_FORBIDDEN_SQLITE, *_DAMAGED_SQLITE):
-        remedy = _PUT_RIGHT
+        remedy = _FIX
     else:
         return None
     return IoProblem(str(database), str(error), remedy, code in _FORBIDDEN_SQLITE)
 
 
 _FREE_SPACE = "Free some space"
-_PUT_RIGHT = "Put that right"
+_FIX = "Fix this"

@@ -1,7 +1,7 @@
-"""The journal of a study, `journal.jsonl`: what was asked and what the user changed, a line of JSON for each event.
+"""The journal of a study, `journal.jsonl`: the trials that were asked and the user's changes, one line of JSON per event.
 
-A line is on disk before the database knows of it. How trials ended is not in the journal: that is in their batches, whose
-`success.txt` is written last, before the database as well. Journal and batches are the truth; the database follows from them.
+A line is on disk before the database has the event. Results are not in the journal but in the batches, whose `success.txt` is
+written last, also before the database. Journal and batches are the truth; the database follows from them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hyperlax.files import naming, write_text
 
 
 class AskedTrial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A trial as it was asked. params: as Optuna keeps them; the others: attributes in Optuna's database."""
+    """A trial as it was asked. params: as Optuna keeps them. The other fields become attributes in Optuna's database."""
 
     params: dict[str, Any]
     user_attrs: dict[str, Any]
@@ -29,11 +29,11 @@ class AskedTrial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Asked(msgspec.Struct, frozen=True, tag="asked", tag_field="event", forbid_unknown_fields=True):
-    """Trials were asked.
+    """The event that trials were asked.
 
     Args:
-      first: Number of the first of them; the others follow.
-      ended: The earlier trials whose results the suggestions follow from, where earlier ones still trained; None for all.
+      first: Number of the first trial; the others follow.
+      ended: The earlier trials whose results the suggestions follow from; None for all earlier trials.
       sampler: State of the sampler before the super-batch, where it has changed; see `Sampler.state`.
     """
 
@@ -44,13 +44,13 @@ class Asked(msgspec.Struct, frozen=True, tag="asked", tag_field="event", forbid_
 
 
 class Retried(msgspec.Struct, frozen=True, tag="retried", tag_field="event", forbid_unknown_fields=True):
-    """Failed trials are to be run again. trials: number, and the batch in which it failed; its end there no longer counts."""
+    """The event that failed trials are to be run again. trials: number and batch; the result in that batch no longer counts."""
 
     trials: list[tuple[int, str]]
 
 
 class Invalidated(msgspec.Struct, frozen=True, tag="invalidated", tag_field="event", forbid_unknown_fields=True):
-    """Trials were taken out of the ranking for ever."""
+    """The event that trials were taken out of the ranking, which is final."""
 
     trials: list[int]
     reason: str
@@ -61,7 +61,7 @@ Event = Asked | Retried | Invalidated
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a trial's result by the user. asked: trials that had been asked by then."""
+    """A change of a trial's result by the user. asked: how many trials had been asked by then."""
 
     trial: int
     is_retry: bool
@@ -78,7 +78,7 @@ class Journal:
     def __init__(self, path: Path, is_dry: bool = False):
         """Read the journal at `path`, which may not exist yet. is_dry: append in memory only.
 
-        A last line without its end was being written when a process died, and is ignored. UsageError for any other damage.
+        An unfinished last line, left by a killed process, is ignored. Raises UsageError for any other damage.
         """
         self.path, self._is_dry = path, is_dry
         self.asked: list[AskedTrial] = []
@@ -98,7 +98,7 @@ class Journal:
                 ) from error
 
     def append(self, event: Event) -> None:
-        """Add an event, on disk when this returns. After an OSError, which names the journal, nothing is added."""
+        """Add an event, which is on disk when this returns. After an OSError, which names the journal, nothing is added."""
         line = json.dumps(msgspec.to_builtins(event)) + "\n"
         if not self._is_dry:
             self._write(line)

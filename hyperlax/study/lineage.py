@@ -1,4 +1,4 @@
-"""How the trials of a population follow one another; `pbt_schedule.json`, the hyperparameters of its best member by interval."""
+"""The lineage of a population's trials, and `pbt_schedule.json`, the hyperparameters of its best member by interval."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def finished_intervals(trials: Sequence[FrozenTrial], members: int) -> list[Froz
 
 
 def lineage_of(trials: Sequence[FrozenTrial], members: int, root: Path) -> Lineage:
-    """Return how the trials of whole intervals follow one another. root: the study's directory."""
+    """Return the lineage of the trials of whole intervals. root: the study's directory."""
     parents = {trial.number: trial.user_attrs[PARENT] for trial in trials if trial.user_attrs[PARENT] is not None}
     last = trials[-members:] if trials else []
     best = max(
@@ -51,10 +51,10 @@ def score_of(trial: FrozenTrial) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The content of the file.
+    """The content of `pbt_schedule.json`.
 
-    recipe: its path; config: the values of all its fields that the run began with. trial, final_return: of the best member at the
-    end. schedule: {interval, from_step, to_step, hyperparams} each, in order; steps are environment steps of one seed.
+    recipe: its path. config: the values of all its fields when the run began. trial, final_return: those of the best member at the
+    end. schedule: one {interval, from_step, to_step, hyperparams} per interval, in order; steps are environment steps of one seed.
     """
 
     algo_and_network_config: str
@@ -72,7 +72,7 @@ class Schedule:
 
 
 def describe_schedule(arguments: PbtOptions, recipe: Recipe, path: Sequence[TrialRecord]) -> dict[str, Any]:
-    """Return the file's content. path: the trials of every interval that lead to the best at the end, which is the last."""
+    """Return the file's content. path: one trial per interval, leading to the best trial at the end."""
     entries = []
     for interval, trial in enumerate(path):
         assert trial.batch_directory is not None
@@ -96,12 +96,12 @@ def describe_schedule(arguments: PbtOptions, recipe: Recipe, path: Sequence[Tria
 
 
 def read_schedule(path: Path) -> Schedule:
-    """Read a file. UsageError if it does not hold a schedule."""
+    """Read a schedule. Raises UsageError if the file does not hold one."""
     return decode(path, Schedule, f"Give the {SCHEDULE} of a pbt run.")
 
 
 def configurations(schedule: Schedule, algorithm: AlgorithmConfig, where: str) -> list[AlgorithmConfig]:
-    """Return the whole configuration of every interval. UsageError, beginning with `where`, for values that it cannot have."""
+    """Return the whole configuration of every interval. Raises UsageError, beginning with `where`, for invalid values."""
     base = apply(algorithm, schedule.config, where)
     found = []
     for number, entry in enumerate(schedule.schedule):
@@ -112,7 +112,7 @@ def configurations(schedule: Schedule, algorithm: AlgorithmConfig, where: str) -
 
 
 def changing(configs: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
-    """Return dotted name -> the values that a field has in turn, of those that change."""
+    """Return dotted name -> the values in turn, for the fields that change."""
     tables = [dotted(config) for config in configs]
     values = {name: [] for name in tables[0]}
     for table in tables:

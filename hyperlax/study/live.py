@@ -1,4 +1,4 @@
-"""A study that this process runs or changes: its parts together, and what others are shown of it."""
+"""A study that this process runs or changes: its parts together, and the snapshots that others get."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hyperlax.study.view import snapshot
 
 @dataclass
 class LiveStudy:
-    """A study, held by one process. manifest: what study.json says by now."""
+    """A study that this process holds. manifest: the current content of study.json."""
 
     arguments: SearchOptions | PbtOptions
     recipe: Recipe
@@ -33,44 +33,44 @@ class LiveStudy:
 
     @property
     def width(self) -> int:
-        """Trials of a super-batch."""
+        """Number of trials of a super-batch."""
         own = self.arguments
         return own.population_size if isinstance(own, PbtOptions) else own.optuna_study_batch_size
 
     @property
     def scoring(self) -> Scoring:
-        """How its outcomes become results."""
+        """Rules by which outcomes become results."""
         reference = self.manifest.reference
         return Scoring(reference, self.recipe.space.keys(), self.arguments.aggregate)
 
     def snapshot(self) -> StudyRecord:
-        """Return the study as of now."""
+        """Return the study as it is now."""
         return self._as_of(self.state.trials())
 
     def results(self) -> StudyRecord:
-        """Return the study as of now, without what takes time: importances and confirmation."""
+        """Return the study as it is now, without importances and confirmation, which take time."""
         trials = self.state.trials()
         return snapshot(self.directory.root, self.arguments, self.manifest, trials, with_importances=False)
 
     def lineage(self) -> Lineage:
-        """Return how the trials of a population follow one another."""
+        """Return the lineage of a population's trials."""
         return lineage_of(finished_intervals(self.state.trials(), self.width), self.width, self.directory.root)
 
     def note_backend(self, backend: Backend) -> None:
-        """Keep study.json up to date about the device and the programs."""
+        """Write the current device and programs into study.json."""
         manifest = replace(self.manifest, lanes=backend.lanes, device=backend.device, packing=backend.packing)
         if manifest != self.manifest:
             self.manifest = manifest
             manifest.write(self.directory.manifest)
 
     def settled(self) -> int:
-        """Return how many trials the finished super-batches have. The last one may be filled up when a study continues."""
+        """Return how many trials the finished super-batches have. The last one may grow when a study continues."""
         return min(self._finished_super_batches() * self.width, len(self.state.trials()))
 
     def analyses(self) -> Iterator[tuple[StudyRecord, Path]]:
-        """Yield what is to be analyzed, and where to: the last super-batch that was ever finished, after missing ones before it.
+        """Yield the snapshots to analyze and their directories: super-batches without an analysis, then the last finished one.
 
-        The analysis of a super-batch knows nothing of later trials. Where trials are run again, the last one shows them as running.
+        The analysis of a super-batch contains no later trials. Trials that are run again are shown as running in the last one.
         """
         finished = self._finished_super_batches()
         for number in range(finished):
@@ -87,7 +87,7 @@ class LiveStudy:
         return unfinished[0] // self.width if unfinished else -(-len(trials) // self.width)
 
     def _as_of(self, trials: Sequence[FrozenTrial]) -> StudyRecord:
-        """Return the study as of some trials, the first ones."""
+        """Return the study with its first trials only."""
         record = snapshot(self.directory.root, self.arguments, self.manifest, trials)
         if not self.arguments.confirm_top:
             return record

@@ -52,7 +52,7 @@ class Loop:
         self._recorder = Recorder(trials, backend, settings, limits, observers)
 
     def run(self) -> None:
-        """Train until every trial has ended, no more may start, or it has to stop. What is in lanes then is saved."""
+        """Train until every trial has ended, no more may start, or a stop is requested. Trials still in lanes are saved."""
         self._limits.stop.tell(self._backend.stop)
         self._resume()
         while not self._limits.stop.is_set():
@@ -70,7 +70,7 @@ class Loop:
         self._finish()
 
     def _finish(self) -> None:
-        """Save what is in lanes; closed batches stop at the next segment, and those that end there are recorded."""
+        """Save the trials in lanes. Closed batches stop at the next segment; those that end there are recorded."""
         self._record()
         self._save()
         if not self._settings.refills:
@@ -80,7 +80,7 @@ class Loop:
         self._trials.requeue(list(self._running))
 
     def _resume(self) -> None:
-        """Continue with what was saved, and let the rest wait."""
+        """Restore the saved trials, and let the rest wait."""
         self._shown, restored, waiting, self._left = self._trials.resume(self._backend)
         self._admit(waiting)
         for trial, result in restored:
@@ -94,7 +94,7 @@ class Loop:
         self._decide()
 
     def _admit(self, trials: Sequence[Trial]) -> None:
-        """Let trials wait for lanes, in the batches that the backend plans. One whose values a field refuses fails."""
+        """Queue trials for lanes, in the batches that the backend plans. A trial with invalid values fails."""
         sound = []
         for trial in trials:
             running = self._running[trial.number] = RunningTrial(trial)
@@ -112,7 +112,7 @@ class Loop:
             self._waiting += [batch.numbers for batch in plan.batches]
 
     def _fill(self) -> None:
-        """Put trials into free lanes: successors, next repetitions, those that wait; and ask for more while there is room."""
+        """Fill free lanes with successors, next repetitions and waiting trials, and ask for more while there is room."""
         self._copy()
         for running in self._running.values():
             is_due = running.done and not running.is_in_lane and not running.has_failed and running.is_settled
@@ -168,7 +168,7 @@ class Loop:
             running.group = self._groups
 
     def _has_room(self) -> bool:
-        """Return whether another trial, or closed batch, may enter."""
+        """Return whether another trial, or another closed batch, may enter."""
         if not self._settings.refills:
             return len({one.group for one in self._running.values() if one.is_in_lane}) < self._backend.slots
         begun = len(self._running) - len(self._waiting) + self._recorder.count
@@ -179,7 +179,7 @@ class Loop:
         return not self._settings.refills and bool(self._running)
 
     def _advance(self) -> None:
-        """Train on, and note what trials have shown."""
+        """Train to the next segment results, and note them."""
         try:
             results, evicted = self._backend.advance()
         except KeyboardInterrupt:
@@ -191,7 +191,7 @@ class Loop:
             self._readmit(some)
 
     def _note(self, result: SegmentResult, is_new: bool = True) -> int:
-        """Note what a trial has shown. Returns the environment steps that it has done since."""
+        """Note the result of a segment. Return the environment steps since the result before."""
         running = self._running_of(result)
         if problem := problem_of(result, self._settings.seeds // self._settings.repetitions):
             self._leave(running)
@@ -213,7 +213,7 @@ class Loop:
         return steps if is_new else 0
 
     def _running_of(self, result: Any) -> RunningTrial:
-        """Return the trial that a result is about. HyperlaxError if it is about no trial in a lane."""
+        """Return the trial of a result. Raises HyperlaxError if that trial is not in a lane."""
         number = result.number if isinstance(result, SegmentResult) else None
         running = self._running.get(number) if isinstance(number, int) else None
         if running is None or not running.is_in_lane:
@@ -223,9 +223,10 @@ class Loop:
         return running
 
     def _score(self, running: RunningTrial, result: SegmentResult) -> None:
-        """Note by what the scheduler decides about a trial. In the middle of a later repetition that is as after the one before.
+        """Note the values by which the scheduler decides about a trial.
 
-        ValueError if a return is not finite.
+        In the middle of a later repetition, the values after the one before are repeated.
+        Raises ValueError if a return is not finite.
         """
         if not self._scheduler:
             return
@@ -239,12 +240,12 @@ class Loop:
         self._show(running, is_failed=result.fault_step is not None)
 
     def _show(self, running: RunningTrial, is_failed: bool = False) -> None:
-        """Show a trial to the scheduler. A last row of nan says that it has failed."""
+        """Show a trial to the scheduler. A last row of nan means that the trial failed."""
         rows = [*running.shown, [np.nan] * len(self._settings.columns)] if is_failed else running.shown
         self._shown[running.number] = Shown(_matrix(rows, len(self._settings.columns)), has_ended=False)
 
     def _decide(self) -> None:
-        """End the trials that are stopped or copied, and those that are complete or have failed and wait for no decision."""
+        """End the trials that are stopped or replaced, and those that are done or failed and need no decision."""
         if self._scheduler:
             for number, decision in self._scheduler.decide(self._shown).items():
                 self._apply(number, decision)
@@ -271,7 +272,7 @@ class Loop:
             self._end(running, "PRUNED", decision)
 
     def _end(self, running: RunningTrial, state: str, stop: Stop | None = None, keeps_lane: bool = False) -> None:
-        """Let a trial end. keeps_lane: copies replace it there."""
+        """End a trial. keeps_lane: its lane stays taken, since a copy replaces it there."""
         assert running.latest is not None
         if stop:
             outcome = running.outcome(state, stop.reason, running.curve_until(stop.segment))
@@ -300,7 +301,7 @@ class Loop:
         self._recorder.fail(running, cause, seconds, error)
 
     def _readmit(self, evicted: Evicted) -> None:
-        """Let trials that lost their lanes restart: after an error in two halves, so that in the end the one at fault is alone."""
+        """Restart trials that lost their lanes. After an error they are split into two batches, until the one at fault is alone."""
         trials, error = [self._running[number] for number in evicted.numbers], evicted.error
         if isinstance(error, self._settings.fatal):
             raise error
@@ -331,7 +332,7 @@ class Loop:
         self._recorder.flush(self._running.values())
 
     def _save(self) -> None:
-        """Save what is in lanes. After a slow save the next one waits longer."""
+        """Save the trials in lanes. After a slow save the next one comes later."""
         with self._timer.saving():
             self._backend.save()
 

@@ -38,9 +38,11 @@ _COMPANIONS = ("-journal", "-wal", "-shm")
 def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
     """Replay journal and batches into a new database, keep the damaged one, and say what was restored. Returns 0.
 
-    Trials whose batch is not on disk are trained again by the next resume. UsageError for a directory without a study, or for a
-    batch that is damaged too; HyperlaxError if a batch is another study's. The damaged database stays in place until the new
-    one is whole.
+    The next resume trains trials again whose batch is not on disk. The damaged database stays in place until the new one is whole.
+
+    Raises:
+      UsageError: The directory holds no study, or a batch is damaged too.
+      HyperlaxError: A batch belongs to another study.
     """
     check_space(arguments, recipe.space)
     directory = StudyDirectory(root)
@@ -65,7 +67,7 @@ def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
             f"Restored {before} finished trials from {source} and {recorded} from the batches; {left} wait to be run."
         )
         if finished < arguments.n_trials:
-            print(f"To go on:\n  {manifests.resume_command(root)}")
+            print(f"To resume:\n  {manifests.resume_command(root)}")
         return 0
 
 
@@ -77,10 +79,10 @@ def invalidate(
     reason: str | None,
     write_pages: Callable[[StudyRecord, Path], None],
 ) -> int:
-    """Make COMPLETE trials FAIL, say which, write the analysis again. Returns 0.
+    """Set COMPLETE trials to FAIL, print which, and write the analysis again. Returns 0.
 
-    Metrics stay with the trials, their batches on disk. Samplers take the trials for failed from the next super-batch on.
-    UsageError before anything is changed, for a directory without a study or a trial that does not exist.
+    Metrics stay with the trials, and batches on disk. From the next super-batch on, samplers see the trials as failed.
+    Raises UsageError, before anything is changed, if the study or a trial does not exist.
     """
     if not trials:
         raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
@@ -110,7 +112,7 @@ def invalidate(
 def write_journal(root: Path, path: Path, study_name: str) -> None:
     """Copy the study in a directory, which `load_study` could read, into a new journal under the same name.
 
-    UsageError if it has no database yet.
+    Raises UsageError if it has no database yet.
     """
     directory = StudyDirectory(root)
     if not directory.database.exists():
@@ -124,7 +126,7 @@ def write_journal(root: Path, path: Path, study_name: str) -> None:
 
 
 def _find_damage(directory: StudyDirectory, study_name: str) -> str | None:
-    """Return what is wrong with a database in a sentence: damage, or trials that it lacks."""
+    """Return the problem of a database in a sentence: damage, or missing trials. None for a sound one."""
     try:
         directory.check_database(study_name)
     except database.Damaged as error:
@@ -140,9 +142,9 @@ def _find_damage(directory: StudyDirectory, study_name: str) -> str | None:
 
 
 def _keep(path: Path) -> Path | None:
-    """Copy a database that is about to be replaced to the first free `.damaged` name; None if there is none.
+    """Copy a database that is about to be replaced to the first free `.damaged` name. Return that, None if nothing was copied.
 
-    Its companions are moved: beside another database SQLite would take them for that one's.
+    Its companion files are moved, since SQLite would use them for the new database.
     """
     number = 0
     while (kept := path.with_name(f"{path.name}.damaged{number or ''}")).exists():
@@ -159,7 +161,7 @@ def _keep(path: Path) -> Path | None:
 
 
 def _restore(backup: Path, to: Path, study_name: str) -> str:
-    """Copy the backup if it is sound; in words, what the copy is of."""
+    """Copy the backup if it is sound. Return in words what was copied."""
     try:
         database.check(backup, study_name, has_batches=True)
     except database.Damaged:
@@ -169,7 +171,7 @@ def _restore(backup: Path, to: Path, study_name: str) -> str:
 
 
 def _ending_on_io_error(directory: StudyDirectory) -> AbstractContextManager[None]:
-    """HyperlaxError where the disk is full or a file cannot be read or written: a repair is done at its end or not at all."""
+    """Raise HyperlaxError if the disk is full or a file cannot be read or written. A repair is done completely or not at all."""
     again = shell_command("repair", directory.root)
     return ending_on_io_error(
         directory.database, lambda problem: f"Nothing is lost. {problem.remedy}, then repair again:\n  {again}"

@@ -1,4 +1,4 @@
-"""study.json: what a study is, so that it can be read, resumed and run again."""
+"""study.json, the description of a study from which it is read, resumed and run again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PACKAGES = ("hyperlax", "jax", "jaxlib", "optuna", "flax", "gymnax", "numpy")
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of study.json. device: what it runs on; lanes: the most of any program; packing: its programs.
+    """The content of study.json. lanes: the most of any program. packing: the programs.
 
     first_trials: the searched values, by dotted name, of trials 0, 1, ... that no sampler suggested.
     """
@@ -52,7 +52,7 @@ class Manifest:
 
 
 class _StoredRecipe(TypedDict):
-    """What every study.json says of its recipe."""
+    """The recipe in a study.json."""
 
     config: dict[str, Any]
 
@@ -86,9 +86,9 @@ def describe(
 
 
 def read(path: Path, recipe: Recipe) -> Manifest:
-    """The manifest of an existing study. UsageError if it is not whole, or if the recipe is not the one it began with.
+    """Return the manifest of an existing study. Raises UsageError if it is damaged or the study began with another recipe.
 
-    Other versions of the packages are allowed and logged: across programs results hold to float rounding only.
+    Other versions of the packages are allowed and logged. Results of different programs agree up to float rounding only.
     """
     stored = content_of(path)
     if stored.recipe.get("samples") != digest_of(recipe):
@@ -104,29 +104,29 @@ def read(path: Path, recipe: Recipe) -> Manifest:
             raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
     for package, version in installed_versions().items():
         if stored.versions.get(package) not in (None, version):
-            log.warning("The study began with %s %s; it goes on with %s.", package, stored.versions[package], version)
+            log.warning("The study began with %s %s; it continues with %s.", package, stored.versions[package], version)
     return stored
 
 
 def content_of(path: Path) -> Manifest:
-    """Return what a study.json holds, whatever recipe there is. UsageError if it is not whole."""
+    """Return the content of a study.json without checking the recipe. Raises UsageError if it is damaged."""
     stored = decode(path, Manifest)
     convert(stored.recipe, _StoredRecipe, f"{path}: `recipe`")
     return stored
 
 
 def base_of(stored: Manifest, path: Path) -> AlgorithmConfig:
-    """The base configuration that a study began with, whatever its recipe says today. path: of its study.json.
+    """Return the base configuration with which a study began, even if its recipe has changed. path: of its study.json.
 
     Raises:
-      UsageError: what is kept of it is not the fields of one algorithm, or holds a value that its field does not accept.
+      UsageError: The stored values are not the fields of one algorithm, or a field does not accept its value.
     """
     kept, where = stored.recipe["config"], f"{path}: `recipe.config`"
     for make in ALGORITHMS:
         if isinstance(kept, dict) and kept.keys() == dotted(make()).keys():
             return apply(make(), kept, where)
     raise UsageError(
-        f"{where} holds the fields of no algorithm of this version of Hyperlax. If another version wrote it, use that one. "
+        f"{where} does not hold the fields of an algorithm of this version of Hyperlax. If another version wrote it, use that one. "
         f"Otherwise: {PUT_BACK}"
     )
 
@@ -140,7 +140,7 @@ def _changes_to_json(changes: Changes) -> dict[str, Any]:
 
 
 def installed_versions() -> dict[str, str]:
-    """Of Python and of what decides a study's numbers; a package that is not installed has no entry."""
+    """Return the versions of Python and of the packages that decide a study's numbers, without those that are not installed."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -151,7 +151,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def search_command(arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
-    """Return the command line that begins this study: every argument written out, or its file where the space is its own."""
+    """Return the command line that begins this study, with every argument, or with its file if it changes the search space."""
     if isinstance(arguments, PbtOptions):
         return shell_command("pbt", *command_line(arguments))
     if recipe.changes:
@@ -166,7 +166,7 @@ def resume_command(directory: Path) -> str:
 
 
 def _command_of(path: Path) -> str:
-    """Return the command that began a study. One whose study.json cannot be read counts as a search: its resume says so."""
+    """Return the command that began a study. If study.json cannot be read it is a search, whose resume reports that."""
     try:
         arguments = content_of(path).arguments
     except UsageError:

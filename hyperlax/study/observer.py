@@ -1,4 +1,4 @@
-"""The observer protocol: who is told how a study goes. Progress, pages and MLflow are observers; a study knows no more of them."""
+"""The observer protocol, by which a study reports its progress. Progress, pages and MLflow are observers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hyperlax.study.record import StudyRecord
 
 @dataclass(frozen=True)
 class Training:
-    """What is about to train.
+    """The training that is about to start.
 
     Args:
       task: "search" or "confirmation".
-      total: Finished trials that it ends with; those that the study holds by now count too.
-      steps: Environment steps that are left, over all trials and seeds; None where trials may stop early.
-      lanes: The most trials that train at once; None where trials train in closed batches.
-      backend: Says at any time how many lanes are occupied, and how many of them wait for a program.
+      total: Number of finished trials at its end, including those that the study holds already.
+      steps: Environment steps that remain, over all trials and seeds; None if trials may stop early.
+      lanes: The most trials that train at once; None if trials train in closed batches.
+      backend: Knows at any time how many lanes are occupied, and how many of them wait for a program.
     """
 
     task: str
@@ -32,49 +32,49 @@ class Training:
 
 
 class Observer:
-    """Is told how a study goes, on the thread of the study's loop. Every method does nothing unless it is overridden.
+    """An observer of a study. Its methods are called on the thread of the study's loop, and do nothing unless overridden.
 
-    snapshot: gives the study as it is now; call it only where it is needed, it is not cheap.
+    snapshot: returns the study as it is now. It is not cheap, so call it only if needed.
     """
 
     def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
-        """The study starts, or continues, with what it holds."""
+        """Called when the study starts or continues."""
 
     def training_started(self, training: Training) -> None:
-        """The search trains from here on; after it the confirmation, where there is one."""
+        """Called before the search trains, and again before the confirmation trains."""
 
     def trials_started(self, numbers: list[int]) -> None:
-        """Trials begin to train."""
+        """Called when trials begin to train."""
 
     def steps_done(self, steps: int) -> None:
-        """Environment steps were done since the last call, over all trials and seeds."""
+        """Called after training. steps: environment steps since the last call, over all trials and seeds."""
 
     def trials_ended(self, ends: list[TrialResult]) -> None:
-        """Trials of one batch ended; their files and the database have them."""
+        """Called when trials of one batch have ended and are in their files and in the database."""
 
     def training_ended(self) -> None:
-        """Nothing trains any more, for whatever reason."""
+        """Called when training ends, for any reason."""
 
     def super_batch_ended(self, record: StudyRecord, directory: Path | None) -> None:
-        """A super-batch is complete. record: the study as of then.
+        """Called when a super-batch is complete. record: the study at that time.
 
-        directory: the super-batch's `analysis` directory; None of a population, whose intervals have none.
+        directory: the super-batch's `analysis` directory; None for a population, whose intervals have none.
         """
 
     def training_written(self) -> None:
-        """What was found is about to be printed: finish what you write in the background. May raise what went wrong there."""
+        """Called before the results are printed: finish writing in the background. May raise an error of that writing."""
 
     def study_ended(self, snapshot: Callable[[], StudyRecord], status: int) -> None:
-        """The study ends in this process, with this exit status."""
+        """Called when the study ends in this process, with this exit status."""
 
     def close(self) -> None:
-        """Let go of threads and files; also after an exception."""
+        """Release threads and files; also called after an exception."""
 
 
 class Pages(Observer):
-    """Writes pages in a thread of its own, so that training does not wait for them.
+    """A writer of pages in a separate thread, so that training does not wait for them.
 
-    What a writing raises, the next call raises. write: gets what `Observer.super_batch_ended` gets.
+    An error of writing is raised by the next call. write: has the arguments of `Observer.super_batch_ended`.
     """
 
     def __init__(self, write: Callable[[StudyRecord, Path | None], None]):
@@ -96,6 +96,6 @@ class Pages(Observer):
 
 
 def tell(observers: Iterable[Observer], call: Callable[[Observer], None]) -> None:
-    """Tell several observers, one after another."""
+    """Call each of several observers in turn."""
     for observer in observers:
         call(observer)

@@ -1,8 +1,8 @@
 """The trials of population-based training: each is a member over one interval, and continues as the next one.
 
-Trial interval x members + member is a member over an interval. How a trial begins follows from the seed and from what was recorded
-before, so it is read from the database where it is recorded, and decided again where it is not. The backend saves the members
-before an interval is recorded. Whatever is lost after that is trained again, to the bit.
+Trial interval x members + member is a member over an interval. The start of a trial follows from the seed and the trials recorded
+before. So it is read from the database if it is recorded, and decided again if not. The backend saves the members before an
+interval is recorded. Training that is lost after that is repeated, to the bit.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from hyperlax.trial import BatchResult, HparamBatch, Trial
 log = logging.getLogger(__name__)
 
 _PAGES_SECONDS = 60.0
-"""Between two writings of the pages while members train."""
+"""Minimum seconds between two updates of the pages while members train."""
 
 
 class PopulationTrials:
-    """The trials of a population. first: gives the hyperparameters of the first interval. changed: called when pages are due."""
+    """The trials of a population. first: returns the hyperparameters of the first interval. changed: called when pages are due."""
 
     def __init__(self, live: LiveStudy, first: Callable[[], list[dict[str, Any]]], changed: Callable[[], None]):
         assert isinstance(live.arguments, PbtOptions)
@@ -68,9 +68,7 @@ class PopulationTrials:
         if restored:
             log.info("The members continue from step %d.", max(result.curve.steps[-1] for _, result in restored))
         elif any(trial.state.is_finished() for trial in frozen):
-            log.warning(
-                "The members train again from the beginning; what is recorded of them has to come out the same."
-            )
+            log.warning("The members train again from the beginning; the results have to equal those recorded.")
         self._asked = bool(restored)
         return Resumed(shown, restored, [], self._members * self._intervals - begin)
 
@@ -102,7 +100,7 @@ class PopulationTrials:
         ]
 
     def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
-        """Write an interval's files, then the database. What is recorded already has to be the same."""
+        """Write an interval's files, then the database. Raises HyperlaxError if an interval recorded before differs."""
         interval, live = self.super_batch(batch.numbers[0]), self._live
         ends = live.scoring.ends(batch, result)
         before = [self._state.trials()[number] for number in batch.numbers]
@@ -150,20 +148,20 @@ class PopulationTrials:
         now = np.array([_score(end) if end.state == "COMPLETE" else np.nan for end in ends])
         if not np.array_equal(now, [score_of(trial) for trial in before], equal_nan=True):
             raise HyperlaxError(
-                f"{self._live.directory.root}: interval {interval} comes out otherwise than it did: the saved state is lost, and "
+                f"{self._live.directory.root}: interval {interval} differs from what was recorded: the saved state is lost, and "
                 "this machine or its packages are not those that the run began on. Start again with another --output-root."
             )
 
 
 class _Lines:
-    """A line on standard error for every interval."""
+    """Lines on standard error, one per interval."""
 
     def __init__(self, arguments: PbtOptions):
         self._total, self._stream = arguments.num_intervals, safe(sys.stderr)
         self.copies = 0
 
     def begin(self, interval: int, scores: Sequence[float]) -> None:
-        """Note with which interval this process begins, and what the members scored before."""
+        """Note the first interval of this process, and the scores of the members before it."""
         self._first, self._best = interval, max((score for score in scores if np.isfinite(score)), default=-np.inf)
         self._began = self._pages = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""Starting and resuming population-based training: what it does otherwise than a search."""
+"""Starting and resuming population-based training: its differences from a search."""
 
 from __future__ import annotations
 
@@ -57,8 +57,11 @@ def run_population(
 ) -> int:
     """Train a population, or resume the one in `resume_from`, to the end of its budget. Returns the exit status.
 
-    0: done. 1: every member failed. 130, 143: interrupted, and saved. UsageError, before anything is written, for what cannot run;
-    HyperlaxError if the system refuses to write or the memory is too small.
+    0: done. 1: every member failed. 130, 143: interrupted, and saved.
+
+    Raises:
+      UsageError: Before anything is written, if the population cannot run.
+      HyperlaxError: The system refuses to write, or the memory is too small.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, kept = explored(recipe)
@@ -89,7 +92,7 @@ class _PopulationRun(StudyRun):
         return []
 
     def config(self, stored: Manifest | None) -> EngineConfig:
-        """Return what the backend is made for."""
+        """Return the configuration of the backend."""
         return population_config(self._own, self.recipe)
 
     def open_state(self, manifest: Manifest) -> StudyState:
@@ -123,16 +126,16 @@ class _PopulationRun(StudyRun):
         )
 
     def trials(self, backend: Backend, settings: Settings) -> Trials:
-        """Return where trials come from and results go."""
+        """Return the source of the trials, which also records their results."""
         return PopulationTrials(self.live, self._scheduler().first, self._publish)
 
     def scheduler(self, trials: Trials) -> Scheduler:
-        """Return who decides which members continue from which."""
+        """Return the scheduler, which decides which members continue from which."""
         assert isinstance(trials, PopulationTrials)
         return self._scheduler(trials)
 
     def training(self, backend: Backend, settings: Settings) -> Training:
-        """Return what observers are told of the training."""
+        """Return the description of the training for observers."""
         total = self._own.population_size * self._own.num_intervals
         return Training("population", total, None, settings.lanes, backend)
 
@@ -140,7 +143,7 @@ class _PopulationRun(StudyRun):
         """Do nothing: the pages of a population are written as it trains, and at its end."""
 
     def finish(self) -> int:
-        """Write pages and schedule, print what to do next, and return the exit status."""
+        """Write pages and schedule, print the next steps, and return the exit status."""
         finished, total, size = self._finished(), self._own.num_intervals, self._own.population_size
         lineage = self.live.lineage()
         schedule = self.directory.root / SCHEDULE
@@ -157,7 +160,7 @@ class _PopulationRun(StudyRun):
             return 1
         if finished < total:
             command = resume_command(self.directory.root)
-            print(f"Interrupted after {finished} of {total} intervals, the members are saved. To go on:\n  {command}")
+            print(f"Interrupted after {finished} of {total} intervals, the members are saved. To resume:\n  {command}")
             return self.limits.stop.exit_status
         assert lineage.final is not None
         value = self.live.state.trials()[lineage.final].values[0]
@@ -166,7 +169,7 @@ class _PopulationRun(StudyRun):
         return 0
 
     def _publish(self) -> None:
-        """Have the pages written as of the last interval that has ended."""
+        """Have the pages written for the intervals that have ended."""
         record = self.live.snapshot()
         tell(self.observers, lambda observer: observer.super_batch_ended(record, None))
 
@@ -203,10 +206,12 @@ class _PopulationRun(StudyRun):
 
 
 def explored(recipe: Recipe) -> tuple[dict[str, Distribution], list[str]]:
-    """Return the entries of the space that can change while weights are kept, and the names of the others, which stay the recipe's.
+    """Return the entries of the space that can change while weights are kept, and the names of the others.
+
+    The others keep the recipe's values.
 
     Raises:
-      UsageError: nothing can change; what can does not go together with the recipe's value of what cannot.
+      UsageError: No entry can change, or the changing entries do not go together with the recipe's values of the others.
     """
     algorithm = recipe.config.algorithm
     kinds = {name: rule.kind for name, rule in rules(type(algorithm.hyperparam)).items()}

@@ -1,4 +1,4 @@
-"""How far a study is: counted, and said in one line that fits a terminal. Reporters show it."""
+"""The progress of a study: counted, and described in one line that fits a terminal. Reporters show it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEAST_IMPORTANT_FIRST = (
 
 @dataclass
 class Tally:
-    """The trials of a search or of a confirmation so far. best: of the first objective, with its trial."""
+    """The number of trials of a search or of a confirmation so far. best: value of the first objective and its trial."""
 
     done: int = 0
     failed: int = 0
@@ -35,7 +35,7 @@ class Tally:
 
 @dataclass
 class Pace:
-    """The time and the steps of a training in this process. first: when the first program was ready, and the steps by then."""
+    """The time and the steps of a training in this process. first: time when the first program was ready, steps until then."""
 
     done_before: int
     began: float = field(default_factory=lambda: time.monotonic())
@@ -54,7 +54,7 @@ class Pace:
 
 
 class Progress(Observer):
-    """Counts trials and steps. Shows nothing: see `hyperlax.study.reporters`."""
+    """A counter of trials and steps. It shows nothing: see `hyperlax.study.reporters`."""
 
     def __init__(self) -> None:
         self.objective, self._sign, self._constraints = "", 1.0, ()
@@ -92,7 +92,7 @@ class Progress(Observer):
 
     @property
     def task(self) -> str:
-        """What trains: "search" or "confirmation"."""
+        """Running task, "search" or "confirmation"."""
         return self.training.task if self.training else "search"
 
     def value(self, end: TrialResult) -> float | None:
@@ -102,7 +102,7 @@ class Progress(Observer):
         return end.metrics[self.objective]
 
     def line(self, width: int | None = None) -> str:
-        """Return what there is to say in one line; of it what `width` has room for."""
+        """Return the progress in one line, as much of it as fits into `width`."""
         parts = self._parts()
         for name in _LEAST_IMPORTANT_FIRST:
             if width is None or len("  ".join(parts.values())) <= width:
@@ -113,7 +113,7 @@ class Progress(Observer):
         return "  ".join(parts.values())[:width]
 
     def seconds_left(self) -> float | None:
-        """Return the time left: by steps since the first ones if it is known how many there will be, else by trials."""
+        """Return the seconds left, estimated from steps if their total is known, else from trials."""
         tally, pace, training = self.tally, self.pace, self.training
         if training is None or tally.done >= training.total:
             return None
@@ -136,7 +136,7 @@ class Progress(Observer):
         self.tally.best = max(so_far, key=lambda best: (self._sign * best[0], -best[1]))
 
     def _parts(self) -> dict[str, str]:
-        """Return what the line says, by name and in order."""
+        """Return the parts of the line, by name and in order."""
         tally, total = self.tally, self.training.total if self.training else self.tally.done
         parts = {"trials": f"{tally.done}/{total} trials"}
         if tally.best is not None:

@@ -1,4 +1,4 @@
-"""Brings a study's database in line with the truth: the journal, and the batches that are complete on disk."""
+"""Updates of a study's database from the truth: the journal, and the batches that are complete on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hyperlax.study.journal import Journal
 
 
 class Projection:
-    """The database of one study as what follows from its journal and its batches."""
+    """The database of one study, derived from its journal and its batches."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Projection:
         self._needed = {*objectives, *(parse_constraint(text).metric for text in constraints)}
 
     def refuse_older_copy(self) -> None:
-        """HyperlaxError if a trial has ended on disk that the database does not even have."""
+        """Raise HyperlaxError if a trial has ended on disk and the database does not have it."""
         known = len(self._database.trials())
         for number, path in self._unrecorded().items():
             if number >= known:
@@ -47,11 +47,11 @@ class Projection:
                 )
 
     def replay(self) -> int:
-        """Bring any database up to date, a new one or an older copy. Return how many trials were recorded as ended.
+        """Bring any database up to date, a new one or an older copy. Return how many results were recorded.
 
         Raises:
           DamagedBatch: A batch that the database does not have yet is not what was written.
-          HyperlaxError: A batch is another study's.
+          HyperlaxError: A batch belongs to another study.
           UsageError: The journal lacks trials that the database has.
         """
         known, asked = len(self._database.trials()), self._journal.asked
@@ -81,11 +81,11 @@ class Projection:
         return recorded
 
     def record(self, ends: Iterable[TrialResult], batch: Path) -> None:
-        """Write how trials of a batch ended."""
+        """Write the results of a batch's trials."""
         self._database.finish([self._finished_trial(end, self._directory.name(batch)) for end in ends])
 
     def apply_changes(self) -> None:
-        """Apply the changes by the user where the database does not have them yet."""
+        """Apply the user's changes that the database does not have yet."""
         journal, trials = self._journal, self._database.trials()
         retried = [
             t.number for t in trials if t.state == TrialState.FAIL and (t.number, batch_of(t)) in journal.retried
@@ -117,7 +117,7 @@ class Projection:
         return unrecorded_trials(self._directory, set(map(batch_of, self._database.trials())), self._journal)
 
     def _check_hyperparams(self, path: Path) -> None:
-        """HyperlaxError if a batch trained other configurations than were asked."""
+        """Raise HyperlaxError if a batch trained other configurations than were asked."""
         asked = self._journal.asked
         for number, row in read_hyperparams(path, list(self._space.optuna)).items():
             if number >= len(asked):
@@ -134,9 +134,9 @@ class Projection:
 
 
 def unrecorded_trials(directory: StudyDirectory, recorded: Collection[str], journal: Journal) -> dict[int, Path]:
-    """Return the trials that have ended in complete batches on disk that no trial of the database names, with their batches.
+    """Return the ended trials, with their batches, of the complete batches on disk that are not in the database.
 
-    recorded: batches that trials name. Such a batch was recorded whole, and its files are not needed. Raises DamagedBatch.
+    recorded: batches that trials of the database name. They were recorded whole, so their files are not read. Raises DamagedBatch.
     """
     batches = ((path, directory.name(path)) for path in directory.complete_batches())
     return {
@@ -155,7 +155,7 @@ def finished_trials(directory: StudyDirectory, study_name: str) -> set[int]:
 
 
 def batch_of(trial: FrozenTrial) -> str:
-    """Return the batch that a trial was recorded from; empty where it was not, or not by Hyperlax."""
+    """Return the batch from which a trial was recorded; empty if it was not recorded, or not by Hyperlax."""
     return trial.user_attrs.get("batch", "")
 
 

@@ -1,4 +1,4 @@
-"""Which trials win: the best of a study, or its Pareto front."""
+"""The winners of a study: its best trial, or its Pareto front."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyperlax.study.record import StudyRecord, TrialRecord
 
 
 def complete_trials(record: StudyRecord) -> list[TrialRecord]:
-    """Return the COMPLETE trials by number; failed and pruned ones never win and are never plotted."""
+    """Return the COMPLETE trials by number. Failed and pruned ones never win and are never plotted."""
     return sorted((trial for trial in record.trials if trial.state == "COMPLETE"), key=lambda trial: trial.number)
 
 
@@ -34,7 +34,7 @@ def winners(record: StudyRecord) -> list[TrialRecord]:
 
 
 def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
-    """Return the one trial that is best. UsageError, naming who asked, while none can win, or where a Pareto front has several."""
+    """Return the one best trial. Raises UsageError, beginning with `asked_by`, if there is none, or a Pareto front has several."""
     best = winners(record)
     if not best:
         raise UsageError(f"{asked_by} {record.directory}: no trial can win yet. Choose one with --trial.")
@@ -53,7 +53,7 @@ def pareto_front(record: StudyRecord) -> list[TrialRecord]:
 
 
 def scores(record: StudyRecord, trials: list[TrialRecord]) -> np.ndarray:
-    """Return float64[trials, objectives], larger is better. ValueError for a COMPLETE trial whose value is not finite."""
+    """Return float64[trials, objectives], larger is better. Raises ValueError if the value of a trial is not finite."""
     signs = np.array([-1.0 if direction == "minimize" else 1.0 for direction in record.objectives.values()])
     rows = [[trial.values[name] for name in record.objectives] for trial in trials]
     found = signs * np.array(rows, dtype=np.float64).reshape(len(trials), len(signs))

@@ -1,4 +1,4 @@
-"""A study as plain data: what the study hands to the analysis. No optuna, no jax."""
+"""A study as plain data, for the analysis. Imports neither optuna nor jax."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class TrialRecord:
 class Confirmed:
     """One configuration on seeds that the search never saw.
 
-    trial: its number, None for the recipe's own configuration that is not among the best of the search. claimed: what the
-    search had said of it, None where it was no COMPLETE trial. state: "COMPLETE", "FAIL", or "WAITING"; reason: why it
+    trial: its number, None for the recipe's own configuration if that is not among the best of the search. claimed: its value in
+    the search, None if it was not a COMPLETE trial. state: "COMPLETE", "FAIL", or "WAITING"; reason: why it
     failed, else "". per_seed: metric -> a value per seed; empty unless COMPLETE.
     """
 
@@ -55,12 +55,12 @@ class Confirmed:
 
     @property
     def label(self) -> str:
-        """As `confirmation.csv` names it."""
+        """Name in `confirmation.csv`."""
         return "default" if self.trial is None else str(self.trial)
 
     @property
     def words(self) -> str:
-        """As a sentence names it."""
+        """Name in a sentence."""
         return "the default configuration" if self.trial is None else f"trial {self.trial}"
 
 
@@ -68,8 +68,8 @@ class Confirmed:
 class Confirmation:
     """The best of a study, best first, and the recipe's own configuration, trained again on `seeds` new seeds each.
 
-    metric: that of the first objective, or final_performance where a single seed has none of it. direction: "minimize" or
-    "maximize". leading: the first objective.
+    metric: the first objective, or final_performance if a single seed does not have the first objective. leading: the first
+    objective. direction: "minimize" or "maximize".
     """
 
     metric: str
@@ -81,10 +81,10 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class Lineage:
-    """How the trials of population-based training follow one another: trial interval * members + member is one member's interval.
+    """The lineage of the trials of a population. Trial interval * members + member is one member over one interval.
 
-    parents: trial -> the trial that it goes on from; none for those of interval 0. final: the best trial of the last interval,
-    None while that is not known. replay: the shell command that trains along its path.
+    parents: trial -> the trial that it continues from; without those of interval 0. final: the best trial of the last interval,
+    None if not known yet. replay: the shell command that trains along its path.
     """
 
     members: int
@@ -93,7 +93,7 @@ class Lineage:
     replay: str
 
     def path(self, trial: int) -> list[int]:
-        """The trials that lead to this one, from interval 0 on, itself the last."""
+        """Return the trials that lead to this one, from interval 0 on, this one included."""
         path = [trial]
         while path[-1] in self.parents:
             path.append(self.parents[path[-1]])
@@ -102,13 +102,13 @@ class Lineage:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study and all of its trials, as of now.
+    """A study and all of its trials at one time.
 
     objectives: name -> "minimize" or "maximize", the first one leads.
     arguments: the command's arguments by name with underscores, e.g. `total_timesteps`.
     space: dotted name -> distribution in the form of `Distribution.to_json`.
     importances: objective -> dotted name -> share; no entry for an objective where they cannot be computed.
-    confirmation: what is known of the best on new seeds, None where nothing is. lineage: of population-based training, else None.
+    confirmation: results of the best on new seeds, None if there are none. lineage: None except for a population.
     base: the recipe's own value of every field by dotted name; empty where that is not known.
     """
 
@@ -130,12 +130,12 @@ class StudyRecord:
     base: Mapping[str, Any] = field(default_factory=dict)
 
     def is_the_recipes_own(self, trial: TrialRecord) -> bool:
-        """Whether a trial is the recipe's own configuration. False where that is not known."""
+        """Return whether a trial is the recipe's own configuration. False if that is not known."""
         own = {name: list(value) if isinstance(value, tuple) else value for name, value in self.base.items()}
         return bool(own) and all(own.get(name) == trial.params.get(name) for name in self.space)
 
     def trial(self, number: int) -> TrialRecord:
-        """The trial of that number. UsageError if there is none."""
+        """Return the trial of that number. Raises UsageError if it does not exist."""
         found = next((trial for trial in self.trials if trial.number == number), None)
         if found is None:
             there = f"0 to {max(trial.number for trial in self.trials)}" if self.trials else "none yet"

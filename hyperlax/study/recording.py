@@ -1,4 +1,4 @@
-"""The end of trials in the loop: they wait to be recorded together, with what they cost."""
+"""The end of trials in the loop: they are recorded together, with their costs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hyperlax.trial import BatchResult, HparamBatch, Outcome
 
 
 class Recorder:
-    """Records trials that have ended, those of a batch together; where lanes are refilled, those of a super-batch.
+    """A recorder of trials that have ended: those of a batch together, or of a super-batch if lanes are refilled.
 
-    count: trials that have ended, recorded or not. useful_segments: those of the backend in this process that were of use.
+    count: trials that have ended, recorded or not. useful_segments: segments in this process whose results were used.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Recorder:
         self.count = self.useful_segments = self._lane_segments = 0
 
     def add(self, running: RunningTrial, outcome: Outcome) -> None:
-        """Let a trial wait to be recorded."""
+        """Queue a trial to be recorded."""
         self._ended.append((running, outcome))
         self.count += 1
 
@@ -42,7 +42,7 @@ class Recorder:
         self._record([running], failed_batch(batch, cause, self._settings.seeds, seconds, error))
 
     def flush(self, running: Collection[RunningTrial]) -> None:
-        """Record all that wait. running: the trials that have not ended."""
+        """Record all queued trials. running: the trials that have not ended."""
         ended, self._ended = self._ended, []
         batches: dict[tuple[int, int], list[tuple[RunningTrial, Outcome]]] = {}
         for one, outcome in ended:
@@ -65,7 +65,7 @@ class Recorder:
         tell(self._observers, lambda observer: observer.trials_ended(ends))
 
     def _timing(self, trials: Sequence[RunningTrial], running: Collection[RunningTrial]) -> dict[str, Any]:
-        """Return what trials cost. Of refilled lanes also the share of their segments, since the start, that was of use."""
+        """Return the costs of trials; for refilled lanes also the share of segments, since the start, that was used."""
         timing = self._backend.timing([one.number for one in trials])
         if problem := problem_of_timing(timing):
             raise HyperlaxError(f"the backend returned {problem}.")

@@ -1,6 +1,6 @@
-"""Ways to show how far a study is: one line that is redrawn on a terminal, a line a batch elsewhere, or JSON lines for a program.
+"""Reporters of progress: one redrawn line on a terminal, one line per batch elsewhere, or JSON lines for a program.
 
-What is written is for whoever watches. The study continues without them: a stream that cannot be written falls silent.
+A study does not depend on its output: if a stream cannot be written, the study continues without it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REDRAWS_PER_SECOND = 2.0
 
 
 class SafeStream:
-    """A text stream that falls silent, instead of raising, once it cannot be written. A reader who left is not logged."""
+    """A text stream that stops writing, instead of raising, once it cannot be written. A closed pipe is not logged."""
 
     def __init__(self, stream: TextIO):
         self._stream, self._is_open = stream, True
@@ -41,7 +41,7 @@ class SafeStream:
         return len(text)
 
     def flush(self) -> None:
-        """Flush what was written, if anybody reads it."""
+        """Flush the stream, unless it cannot be written."""
         self._do("flush")
 
     def _do(self, verb: str, *arguments: str) -> None:
@@ -65,20 +65,20 @@ def safe(stream: TextIO) -> TextIO:
 
 @contextmanager
 def ignoring_broken_output() -> Iterator[None]:
-    """Let nothing that the block prints end it."""
+    """Keep errors of printing from ending the block."""
     with redirect_stdout(safe(sys.stdout)):
         yield
 
 
 def reporter() -> Progress:
-    """Return what shows progress on standard error: a redrawn line on a terminal that can redraw, else a line a batch."""
+    """Return the reporter on standard error: one redrawn line if the terminal can redraw, else one line per batch."""
     stream = sys.stderr
     is_terminal = stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
     return TerminalReporter(stream) if is_terminal else LineReporter(stream)
 
 
 class LineReporter(Progress):
-    """Prints a line after each batch."""
+    """A reporter that prints one line after each batch."""
 
     def __init__(self, stream: TextIO):
         super().__init__()
@@ -91,7 +91,7 @@ class LineReporter(Progress):
 
 
 class TerminalReporter(Progress):
-    """Redraws one line on a terminal while a study trains; log messages go above it."""
+    """A reporter that redraws one line on a terminal. Log messages go above it."""
 
     def __init__(self, stream: TextIO):
         super().__init__()
@@ -127,7 +127,7 @@ class TerminalReporter(Progress):
 
 
 class _JsonReporter(Progress):
-    """Writes an object a line: `trial` for each that has ended in this run, `progress` after each batch.
+    """A reporter of JSON objects, one per line: `trial` for each that has ended in this run, `progress` after each batch.
 
     A trial's `value` is that of the first objective, null unless it can be the best.
     """
@@ -170,7 +170,7 @@ def _write_event(stream: TextIO, event: str, **content: Any) -> None:
 def run_in_json(run: Callable[[Progress], int], directory: Path) -> int:
     """Run a study with JSON lines on standard output, everything else on standard error, and `end` as the last line.
 
-    What the run raises passes, after an `end` with the exit status that it means.
+    Errors of the run pass, after an `end` with their exit status.
     """
     status = FAILED
     with json_on_stdout() as stream:
@@ -189,9 +189,9 @@ def run_in_json(run: Callable[[Progress], int], directory: Path) -> int:
 
 @contextmanager
 def json_on_stdout() -> Iterator[TextIO]:
-    """Yield standard output for JSON lines. What else the block prints, a recipe as it is loaded, goes to standard error.
+    """Yield standard output for JSON lines. Everything else that the block prints, e.g. in a recipe, goes to standard error.
 
-    Inside another such block it is the same standard output.
+    A nested block yields the same standard output.
     """
     if isinstance(sys.stdout, _Aside):
         yield sys.stdout.lines
@@ -210,7 +210,7 @@ class _Aside(SafeStream):
 
 
 def _console(stream: TextIO) -> Console:
-    """Return a plain console on a terminal. It leaves the cursor: a process that is killed could not show it again."""
+    """Return a plain console on a terminal. It does not hide the cursor, since a killed process could not show it again."""
     from rich.console import Console
 
     class PlainConsole(Console):
@@ -227,7 +227,7 @@ def _one_line(text: str) -> Any:
 
 
 class _AboveTheLine(logging.Handler):
-    """Prints what Hyperlax logs above the line of a console, instead of into it."""
+    """A log handler that prints above the line of a console, instead of into it."""
 
     def __init__(self, console: Console):
         super().__init__()
@@ -238,7 +238,7 @@ class _AboveTheLine(logging.Handler):
         self._logger.addHandler(self)
 
     def createLock(self) -> None:  # noqa: N802
-        """Have no lock besides the console's: a thread that draws and one that logs could wait for each other."""
+        """Create no lock besides the console's: a thread that draws and one that logs could wait for each other."""
         self.lock = None
 
     def remove(self) -> None:

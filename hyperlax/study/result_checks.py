@@ -1,4 +1,4 @@
-"""Checks of what a backend returns: each result has to be what `SegmentResult` promises."""
+"""Checks of the results of a backend, by the types and shapes of `SegmentResult`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult
 
 
 def problem_of(result: SegmentResult, seeds: int) -> str | None:
-    """Return what was found and what is needed instead; None for a sound result. What cannot be read is not sound."""
+    """Return the problem of a result and what is needed instead, None for a sound one. One that cannot be read is not sound."""
     try:
         return next(_problems(result, seeds), None)
     except Exception as error:
@@ -22,7 +22,7 @@ def problem_of(result: SegmentResult, seeds: int) -> str | None:
 
 
 def problem_of_timing(timing: Any) -> str | None:
-    """Return what is wrong with the timing of a batch, None if it can be written as JSON."""
+    """Return the problem of a batch's timing, None if it can be written as JSON."""
     if not isinstance(timing, dict):
         return f"the timing {_shown(timing)}; a dictionary is needed"
     for name, value in timing.items():

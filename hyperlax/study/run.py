@@ -58,13 +58,13 @@ def run_study(
     Returns the exit status. 0: done, or out of time. 1: too many trials failed. 130, 143: interrupted.
 
     Args:
-      make_backend: Makes what trains, called once everything else is checked.
-      observers: Are told how the study goes, and are closed at the end.
-      retry_failed: Whether to begin by letting failed trials wait to be run again.
+      make_backend: Returns the backend, called once everything else is checked.
+      observers: Get the events of the study, and are closed at the end.
+      retry_failed: Whether to run failed trials again.
 
     Raises:
-      UsageError: Before anything is written, for what cannot run.
-      HyperlaxError: The system refuses to write; with the command that resumes the study.
+      UsageError: Before anything is written, if the study cannot run.
+      HyperlaxError: The system refuses to write. The message has the command that resumes the study.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(arguments, recipe.space)
@@ -78,9 +78,9 @@ def run_study(
 def print_plan(
     arguments: SearchOptions, recipe: Recipe, resume_from: Path | None, make_backend: MakeBackend = local_backend
 ) -> int:
-    """Print the plan of the next super-batch in one line, and leave the study as it is.
+    """Print the plan of the next super-batch in one line, and change nothing. Returns 0.
 
-    Returns 0; UsageError for what cannot run.
+    Raises UsageError if the study cannot run.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(arguments, recipe.space)
@@ -124,7 +124,7 @@ class _SearchRun(StudyRun):
         return [] if isinstance(self.recipe, Presampled) else first_trials(self._own, self.recipe)
 
     def config(self, stored: Manifest | None) -> EngineConfig:
-        """Return what the backend is made for."""
+        """Return the configuration of the backend."""
         return search_config(self._own, self.recipe, stored)
 
     def open_state(self, manifest: Manifest) -> StudyState:
@@ -133,7 +133,7 @@ class _SearchRun(StudyRun):
         return open_state(self._own, self.recipe, self.directory, manifest, survived=survived)
 
     def check(self) -> None:
-        """Raise UsageError if the study is to end with fewer finished trials than it holds, in the database or on disk."""
+        """Raise UsageError if `n_trials` is less than the finished trials in the database and on disk."""
         finished, total = finished_trials(self.directory, self.arguments.study_name), self._own.n_trials
         if total < len(finished):
             raise UsageError(
@@ -142,7 +142,7 @@ class _SearchRun(StudyRun):
             )
 
     def write_files(self) -> None:
-        """Write `study.yaml`, but for a sweep, which has its samples."""
+        """Write `study.yaml`, except for a sweep, which has its samples."""
         if not self._own.is_sweep:
             write_text(self.directory.file, in_full(self._own, self.recipe))
 
@@ -168,7 +168,7 @@ class _SearchRun(StudyRun):
         )
 
     def trials(self, backend: Backend, settings: Settings) -> Trials:
-        """Return where trials come from and results go."""
+        """Return the source of the trials, which also records their results."""
 
         def changed() -> None:
             self.live.note_backend(backend)
@@ -178,7 +178,7 @@ class _SearchRun(StudyRun):
         return SearchTrials(self.live, settings, self._survived, changed)
 
     def scheduler(self, trials: Trials) -> Scheduler | None:
-        """Return who decides which trials continue, None if every trial trains to its end."""
+        """Return the scheduler, which decides which trials continue; None if every trial trains to its end."""
         own = self._own
         if not is_pooled(own):
             return None
@@ -194,14 +194,14 @@ class _SearchRun(StudyRun):
         return PRUNERS[own.pruner].make(options)
 
     def training(self, backend: Backend, settings: Settings) -> Training:
-        """Return what observers are told of the training."""
+        """Return the description of the training for observers."""
         own = self._own
         missing = own.n_trials - self.live.state.finished()
         steps = None if settings.refills else missing * own.num_seeds * own.total_timesteps
         return Training("search", own.n_trials, steps, settings.lanes if settings.refills else None, backend)
 
     def finish(self) -> int:
-        """Print how the study ended, confirm its best where that is asked for, and return the exit status."""
+        """Print how the study ended, confirm its best if --confirm-top is given, and return the exit status."""
         tell(self.observers, lambda observer: observer.training_written())
         self.checkpoints.tidy()
         own, state, limits = self._own, self.live.state, self.limits

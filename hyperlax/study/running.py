@@ -1,4 +1,4 @@
-"""A trial while it trains: what it has shown so far, and the outcome that follows."""
+"""A trial while it trains: its results so far, and the outcome that follows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hyperlax.trial import MEASURED, Curve, LaneInterval, Outcome, SegmentResult
 
 
 def validate(trial: Trial) -> Trial:
-    """Return the trial with its values as the recipe's fields keep them. Raises UsageError if a field refuses one."""
+    """Return the trial with its values in the types of the recipe's fields. Raises UsageError if a field refuses one."""
     return Trial(trial.number, apply(trial.algorithm, dotted(trial.algorithm), "refused"))
 
 
@@ -24,10 +24,10 @@ class RunningTrial:
 
     Args:
       group: The trials that it shares lanes with, as in `Backend.enter`.
-      done: The curves of its repetitions that are complete.
-      policies: What those repetitions became, where that is known.
-      latest: Where it stands, None before its first segment.
-      shown: By what the scheduler decides, a row a segment.
+      done: The curves of its complete repetitions.
+      policies: The policies of those repetitions, if known.
+      latest: Its latest result, None before its first segment.
+      shown: The values by which the scheduler decides, one row per segment.
       settled: Segments that the scheduler has decided about.
       seconds_before, intervals_before: Of lanes that it has left.
       began: When it entered, in seconds of `time.monotonic`.
@@ -52,12 +52,12 @@ class RunningTrial:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the scheduler has decided about everything that it has shown."""
+        """True if the scheduler has decided about all of its segments."""
         return self.settled >= len(self.shown)
 
     @property
     def intervals(self) -> tuple[LaneInterval, ...]:
-        """Every lane that it was in, until now."""
+        """Lanes that it was in, until now."""
         now = self.latest.intervals if self.is_in_lane and self.latest else ()
         return self.intervals_before + tuple(interval for interval in now if interval not in self.intervals_before)
 
@@ -66,7 +66,7 @@ class RunningTrial:
         self.is_in_lane, self.began = True, time.monotonic()
 
     def leave(self) -> None:
-        """Note that it has no lane any more."""
+        """Note that it no longer has a lane."""
         if self.latest is not None and self.is_in_lane:
             self.intervals_before, self.seconds_before = self.intervals, self.seconds_before + self.latest.train_seconds
         self.is_in_lane = False
@@ -79,7 +79,7 @@ class RunningTrial:
         self.is_in_lane = self.has_failed = False
 
     def note(self, result: SegmentResult) -> int:
-        """Note where it stands. Returns the environment steps that it has done since, over its seeds."""
+        """Note its latest result. Return the environment steps since the one before, over its seeds."""
         before = self.latest if self.latest and self.latest.repetition == result.repetition else None
         self.latest = result
         steps = _last_step(result) - (_last_step(before) if before else 0)
@@ -126,7 +126,7 @@ class RunningTrial:
         )
 
     def so_far(self, segment: int) -> Outcome:
-        """Return the outcome it would have, had it ended after this segment of the current repetition."""
+        """Return its outcome if it had ended after this segment of the current repetition."""
         until = _first_points(self._curve_now(), segment + 1)
         together = RunningTrial(self.trial, done=[*self.done, until], latest=self.latest)
         return together.outcome("COMPLETE", "", together.curve())

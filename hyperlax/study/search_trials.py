@@ -1,4 +1,4 @@
-"""The trials of a search or a sweep: the study's state asks for them and keeps how they ended."""
+"""The trials of a search or a sweep: the study's state asks for them and keeps their results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SearchTrials:
         self._settings, self._changed, self.survived = settings, changed, survived
 
     def resume(self, backend: Backend) -> Resumed:
-        """Return where training continues. Of refilled lanes the backend restores what it saved of them."""
+        """Return where training continues. The backend of refilled lanes restores the trials that it saved."""
         trials, total = self._state.trials(), self._arguments.n_trials
         left = total - sum(trial.state.is_finished() for trial in trials)
         if not self._settings.refills:
@@ -74,7 +74,7 @@ class SearchTrials:
         raise HyperlaxError(f"the scheduler copies trial {min(copies)}: only the trials of a population can be copied.")
 
     def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
-        """Write a batch's agents and files, then the database; then say what failed."""
+        """Write a batch's agents and files, then the database. Log the failures."""
         live, columns = self._live, self._settings.columns
         ends = live.scoring.ends(batch, result, shown if columns else None)
         path = self._state.new_batch(self.super_batch(batch.numbers[0]))
@@ -94,7 +94,7 @@ class SearchTrials:
 
 
 def _rows_of(trial: FrozenTrial, columns: int) -> np.ndarray:
-    """Return float64[segments, columns], what the scheduler saw of a trial that has ended; empty for any other."""
+    """Return float64[segments, columns], the values of an ended trial that the scheduler saw; empty for any other."""
     if not trial.state.is_finished():
         return np.zeros((0, columns))
     unknown = [math.nan] * (columns - 1)

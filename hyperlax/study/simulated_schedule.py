@@ -1,8 +1,8 @@
-"""What a super-batch of a pooled study is suggested from: the study simulated on lanes of equal speed.
+"""The trials from which a super-batch of a pooled study is suggested: the study simulated on lanes of equal speed.
 
-Where lanes are refilled, a super-batch is asked while trials before it still train. What was known of them then must not depend on
-how fast a machine trains, or a resumed study would not equal an uninterrupted one. So it is what would have been known had every
-segment taken the same time: a pure function of how many segments trials lasted, of the lanes and of the super-batch.
+If lanes are refilled, a super-batch is asked while trials before it still train. The results that it may use must not depend on
+the speed of a machine, or a resumed study would not equal an uninterrupted one. So they are the results that would be known if
+every segment took the same time: a pure function of how many segments trials lasted, of the lanes and of the super-batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hyperlax.study.manifest import Manifest
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """What is known of a trial by now: how many segments it has survived or ended with, and whether it has ended."""
+    """The progress of a trial: how many segments it has survived or ended with, and whether it has ended."""
 
     segments: int
     has_ended: bool
@@ -46,14 +46,14 @@ class SimulatedSchedule:
     def of(
         cls, arguments: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None
     ) -> SimulatedSchedule:
-        """Return that of a study. survived: by default trials that have not ended survive to their last segment."""
+        """Return the schedule of a study. survived: by default trials that have not ended survive to their last segment."""
         width, longest = arguments.optuna_study_batch_size, arguments.num_evaluations * arguments.num_seeds
         return cls(lanes_of(manifest, width), width, arguments.n_trials, survived or (lambda trial: longest))
 
     def ended(self, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
-        """Return the trials that have ended when the one that begins with trial `start` is asked; None while not known.
+        """Return the trials that have ended when the super-batch from trial `start` on is asked; None if not known yet.
 
-        trials: of the study by now.
+        trials: the current trials of the study.
         """
 
         def progress(number: int) -> TrialProgress:
@@ -70,7 +70,7 @@ class SimulatedSchedule:
 def simulate_schedule(
     progress: Callable[[int], TrialProgress], lanes: int, super_batch: int, total: int
 ) -> Iterator[frozenset[int]]:
-    """Yield the trials that have ended when super-batch 0, 1, ... is asked, as far as it is known by now how long trials last.
+    """Yield the trials that have ended when super-batch 0, 1, ... is asked, as far as the lengths of trials are known.
 
     Trials 0 ... total - 1 enter free lanes in order. The next super-batch is asked when a lane is free and no trial waits for it.
 
@@ -102,7 +102,7 @@ def simulate_schedule(
 
 
 def is_pooled(arguments: SearchOptions) -> bool:
-    """Return whether trials end at different times in a study, so that their lanes are refilled."""
+    """Return whether trials of a study end at different times, so that their lanes are refilled."""
     return arguments.pruner != "none" or arguments.seed_schedule == "racing"
 
 

@@ -49,8 +49,8 @@ def run_single(
 ) -> int:
     """Train one configuration, write its files, print its metrics. Returns the exit status.
 
-    0: done. 1: the training failed, the reason is printed. 130 or 143: interrupted, nothing is written. UsageError before anything
-    runs for what cannot.
+    0: done. 1: the training failed, the reason is printed. 130 or 143: interrupted, nothing is written. Raises UsageError, before
+    anything runs, if the training cannot run.
     """
     backend = make_backend(single_config(arguments, algorithm), None)
     return _SingleRun(arguments, recipe, write_curve, "single").run(algorithm, backend)
@@ -59,7 +59,7 @@ def run_single(
 def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule, write_curve: _WriteCurve) -> int:
     """Train `num_seeds` agents from scratch along a schedule, write their files, print their metrics. Returns the exit status.
 
-    arguments: `params` names the schedule's file. UsageError, before anything runs, for a schedule that cannot be followed.
+    arguments: `params` names the schedule's file. Raises UsageError, before anything runs, if the schedule cannot be followed.
     """
     from hyperlax.backends.local import make_backend as make_local_backend
 
@@ -79,7 +79,7 @@ def path_of_recipe(schedule: Schedule) -> str:
 
 @dataclass
 class _SingleRun:
-    """A training without a study. kind: what its directory is named after. beside: name -> content of further JSON files."""
+    """A training without a study. kind: the beginning of its directory's name. beside: name -> content of further JSON files."""
 
     arguments: SingleOptions
     recipe: Recipe
@@ -156,7 +156,7 @@ def _check_steps(schedule: Schedule, steps: Sequence[int], where: str) -> None:
 
 
 def _new_directory(parent: Path, kind: str) -> Path:
-    """Make the next free `<kind>_NNNN`; two processes never get the same."""
+    """Make the next free `<kind>_NNNN`. Two processes never get the same one."""
     names = [path.name.removeprefix(f"{kind}_") for path in parent.glob(f"{kind}_*")]
     taken = [int(name) for name in names if name.isascii() and name.isdigit()]
     number = max(taken, default=-1) + 1

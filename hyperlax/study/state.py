@@ -59,7 +59,7 @@ class StudyState:
 
         Args:
           base: The recipe's configuration, which suggested values are filled into.
-          schedule: Of a study whose super-batches are asked while earlier ones train.
+          schedule: For a study whose super-batches are asked while earlier ones train.
           is_dry: Leave the journal on disk as it is.
         """
         self._database, self._directory = database, directory
@@ -70,7 +70,7 @@ class StudyState:
         self._projection = Projection(database, self._journal, directory, space, self._objectives, self._constraints)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._database.close()
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
@@ -78,7 +78,7 @@ class StudyState:
         self._database.describe(attributes)
 
     def trials(self) -> list[FrozenTrial]:
-        """Return every trial by number. Not to be modified."""
+        """Return every trial by number. Do not modify them."""
         return self._database.trials()
 
     def finished(self) -> int:
@@ -86,26 +86,26 @@ class StudyState:
         return sum(trial.state.is_finished() for trial in self.trials())
 
     def load(self) -> None:
-        """Bring the database up to date after an interruption; what was running waits again.
+        """Bring the database up to date after an interruption. Trials that were running wait again.
 
         Raises:
           DamagedBatch: A batch that the database does not have yet is not what was written.
-          HyperlaxError: The database is an older copy, or a batch is another study's.
+          HyperlaxError: The database is an older copy, or a batch belongs to another study.
         """
         self._projection.refuse_older_copy()
         self._projection.replay()
 
     def replay(self) -> int:
-        """Bring any database, a new one or an older copy, up to date. Return how many trials were recorded as ended.
+        """Bring any database, a new one or an older copy, up to date. Return how many results were recorded.
 
-        Raises as `load`, except for an older copy.
+        Raises the errors of `load`, except for an older copy.
         """
         return self._projection.replay()
 
     def ask(self, total: int) -> list[FrozenTrial]:
-        """Return the trials to run next, all of one super-batch, asked and in the journal.
+        """Return the trials to run next, all of one super-batch. They are in the journal then.
 
-        Empty when the study has `total` finished trials, or every configuration of a finite space is used.
+        Empty if the study has `total` finished trials, or every configuration of a finite space is used.
         """
         room = total - self.finished()
         if room <= 0:
@@ -116,10 +116,10 @@ class StudyState:
         return waiting[:room]
 
     def ask_more(self, total: int) -> list[FrozenTrial]:
-        """Return the trials of the next super-batch, asked and in the journal while earlier ones train.
+        """Return the trials of the next super-batch while earlier ones train. They are in the journal then.
 
-        Empty when the study has `total` trials, when every configuration of a finite space is used, or when it is not known yet
-        which results the suggestions follow from.
+        Empty if the study has `total` trials, if every configuration of a finite space is used, or if the results that the
+        suggestions follow from are not known yet.
         """
         asked = len(self.trials())
         start = asked - asked % self._sampler.super_batch
@@ -135,7 +135,7 @@ class StudyState:
         )
 
     def trial(self, frozen: FrozenTrial) -> Trial:
-        """Return what to train: the recipe's configuration with the suggested values, valid or not."""
+        """Return the trial to train: the recipe's configuration with the suggested values, valid or not."""
         return Trial(frozen.number, filled(self._base, self._space.decode(frozen.params)))
 
     def start(self, numbers: Iterable[int]) -> None:
@@ -147,13 +147,13 @@ class StudyState:
         self._database.requeue(numbers)
 
     def record(self, ends: Iterable[TrialResult], batch: Path) -> None:
-        """Record how trials of a batch ended. Its files, which are the journal of that, are on disk by now."""
+        """Record the results of a batch. Its files, from which a lost record is restored, are on disk already."""
         self._projection.record(ends, batch)
 
     def retry_failed(self) -> list[int]:
-        """Let every FAIL trial wait to be run again under its own number and parameters. Return their numbers.
+        """Set every FAIL trial to WAITING, under its own number and parameters. Return their numbers.
 
-        Trials that were suggested since, from their failure, stay as they are.
+        Trials that were suggested after the failures stay as they are.
         """
         failed = [t for t in self.trials() if t.state == TrialState.FAIL and not self.is_invalidated(t.number)]
         if failed:
@@ -161,15 +161,15 @@ class StudyState:
         return [trial.number for trial in failed]
 
     def invalidate(self, numbers: Sequence[int], reason: str) -> list[FrozenTrial]:
-        """Take COMPLETE trials out of the ranking for ever. Return them as they were, without those that were out already.
+        """Take COMPLETE trials out of the ranking for good. Return them as they were, without those that were out already.
 
         Raises:
-          UsageError: There is no such trial, or it is not COMPLETE.
+          UsageError: A trial does not exist, or is not COMPLETE.
         """
         trials = self.trials()
         for number in numbers:
             if not 0 <= number < len(trials):
-                raise UsageError(f"trial {number}: there is none. The study has trials 0 to {len(trials) - 1}.")
+                raise UsageError(f"trial {number} does not exist. The study has trials 0 to {len(trials) - 1}.")
             if trials[number].state != TrialState.COMPLETE and not self.is_invalidated(number):
                 raise UsageError(f"trial {number}: is {trials[number].state.name}, only COMPLETE trials are ranked.")
         chosen = [copy.copy(trials[n]) for n in sorted(set(numbers)) if not self.is_invalidated(n)]
@@ -182,26 +182,26 @@ class StudyState:
         return trial in self._journal.invalidated
 
     def new_batch(self, super_batch: int) -> Path:
-        """Return where the next batch of a super-batch goes: a name that nothing has had before."""
+        """Return the directory of the next batch of a super-batch, with a name that was never used."""
         return self._directory.next_batch(super_batch, self._named_batches())
 
     def discard_incomplete(self) -> None:
-        """Remove from the disk what was being written when a process died; see `StudyDirectory`."""
+        """Remove the incomplete files that a killed process left; see `StudyDirectory`."""
         self._directory.discard_incomplete(self._named_batches())
 
     def record_of(self, frozen: FrozenTrial) -> TrialRecord:
-        """Return a trial as the analysis sees it."""
+        """Return a trial as plain data for the analysis."""
         return trial_record(frozen, self._space, self._objectives, self._directory.root)
 
     @property
     def _overlaps(self) -> bool:
-        """Whether super-batches are suggested from some of the trials before them."""
+        """True if super-batches are suggested from some of the trials before them."""
         return self._schedule is not None and self._sampler.learns
 
     def _ask(self, start: int, stop: int) -> None:
-        """Have trials `start` to `stop` asked, as far as the space has configurations.
+        """Ask for trials `start` to `stop`, as far as the space has configurations.
 
-        HyperlaxError if those that are there are not what is suggested now.
+        Raises HyperlaxError if an existing trial differs from the suggestion now.
         """
         recorded = self.trials()[start:]
         if start + len(recorded) >= stop:
@@ -237,16 +237,16 @@ class StudyState:
         return [trial if trial.number in ended else _as_running(trial) for trial in known]
 
     def _ended(self, start: int) -> frozenset[int] | None:
-        """Return the trials whose results the super-batch that begins with trial `start` follows from; None while not known.
+        """Return the trials whose results the super-batch from trial `start` on follows from; None if not known yet.
 
-        What it was asked from once is in the journal, and stays.
+        Once it was asked they are in the journal, and stay the same.
         """
         assert self._schedule is not None
         noted = self._journal.ended.get(start)
         return self._schedule.ended(start, self.trials()) if noted is None else noted
 
     def _before_changes(self, trial: FrozenTrial, start: int) -> FrozenTrial:
-        """Return the trial before the first change by the user that the super-batch of trial `start` does not know."""
+        """Return the trial as it was for the super-batch from trial `start` on, without later changes by the user."""
         change = self._journal.change_after(trial.number, start)
         if change is None:
             return trial
@@ -257,7 +257,7 @@ class StudyState:
         return before
 
     def _change(self, event: Retried | Invalidated, trials: Sequence[FrozenTrial]) -> None:
-        """Add a change of these trials to the journal, then to the database; pages that know the old results are outdated."""
+        """Add a change of these trials to the journal, then to the database. Pages with the old results become outdated."""
         self._directory.outdate_analyses(min(trial.number for trial in trials) // self._sampler.super_batch)
         self._journal.append(event)
         self._projection.apply_changes()
@@ -276,11 +276,11 @@ def open_state(
     database: Path | None = None,
     is_dry: bool = False,
 ) -> StudyState:
-    """Open the state of a search or a sweep; `load` it next.
+    """Open the state of a search or a sweep. Call its `load` next.
 
     Args:
-      manifest: None for a study that has not begun.
-      survived: Returns how many segments a trial that has not ended has survived by now; by default all of them.
+      manifest: None for a new study.
+      survived: Returns how many segments a trial that has not ended has survived; by default all of them.
       database: Another file than the study's own.
       is_dry: Leave the journal on disk as it is.
     """
@@ -318,7 +318,7 @@ def _make_sampler(arguments: SearchOptions, recipe: Recipe, manifest: Manifest |
 
 
 def trial_record(frozen: FrozenTrial, space: SearchSpace, objectives: Sequence[str], root: Path) -> TrialRecord:
-    """Return a trial of the study whose directory is `root` as the plain data that the analysis reads."""
+    """Return a trial as plain data for the analysis. root: the study's directory."""
     attributes = frozen.user_attrs
     complete = frozen.state == TrialState.COMPLETE
     return TrialRecord(
@@ -335,9 +335,9 @@ def trial_record(frozen: FrozenTrial, space: SearchSpace, objectives: Sequence[s
 
 
 def _next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> tuple[int, int]:
-    """Return the super-batch to run next: the numbers of its first trial and of the one after its last.
+    """Return the first and the end number (exclusive) of the trials of the next super-batch.
 
-    As many of its trials are wanted as the study needs to end with `total` finished ones.
+    They are no more than the study needs to end with `total` finished trials.
     """
     pending = [trial.number for trial in trials if not trial.state.is_finished()]
     missing = total - (len(trials) - len(pending))
@@ -347,7 +347,7 @@ def _next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> t
 
 
 def _as_failed(trial: FrozenTrial) -> FrozenTrial:
-    """Return the trial as if it had failed. Optuna demands times; nothing follows from them."""
+    """Return the trial as if it had failed. Optuna demands times, which have no effect."""
     failed = copy.copy(trial)
     failed.state, failed.values = TrialState.FAIL, None
     failed.datetime_start = failed.datetime_complete = datetime.now()
@@ -355,7 +355,7 @@ def _as_failed(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _as_running(trial: FrozenTrial) -> FrozenTrial:
-    """Return the trial as it still trained. What it had shown by then no sampler looks at."""
+    """Return the trial as if it still trained. Its intermediate values are left out, since samplers do not use them."""
     running = copy.copy(trial)
     running.state, running.values, running.intermediate_values = TrialState.RUNNING, None, {}
     running.datetime_start, running.datetime_complete = datetime.now(), None

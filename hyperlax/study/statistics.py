@@ -1,4 +1,4 @@
-"""How certain a confirmed winner is: means on new seeds with their intervals, and what follows from them in sentences."""
+"""Statistics of a confirmation: means on new seeds with their intervals, and the conclusions in sentences."""
 
 from __future__ import annotations
 
@@ -35,37 +35,37 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 
 def difference_interval(values: Sequence[float], others: Sequence[float]) -> Interval:
-    """Return the first mean minus the second, with its percentile bootstrap interval; the two are resampled by themselves."""
+    """Return the first mean minus the second, with its percentile bootstrap interval. Both are resampled independently."""
     samples = [np.asarray(values), np.asarray(others)]
     return _bootstrap(samples, lambda ours, theirs, axis: np.mean(ours, axis=axis) - np.mean(theirs, axis=axis))
 
 
 def complete(confirmation: Confirmation) -> list[Confirmed]:
-    """Return the configurations that ended well."""
+    """Return the COMPLETE configurations."""
     return [configuration for configuration in confirmation.configurations if configuration.state == "COMPLETE"]
 
 
 def best_confirmed(confirmation: Confirmation) -> Confirmed | None:
-    """Return of the search's best the one with the best mean on the new seeds, the first where several have it."""
+    """Return the one of the search's best with the best mean on the new seeds, the first of equal ones."""
     sign = _sign(confirmation)
     ours = [configuration for configuration in complete(confirmation) if configuration.trial is not None]
     return max(ours, key=lambda ours: sign * np.mean(ours.per_seed[confirmation.metric]), default=None)
 
 
 def default_of(confirmation: Confirmation) -> Confirmed | None:
-    """Return the recipe's own configuration, if it ended well."""
+    """Return the recipe's own configuration, None unless it is COMPLETE."""
     return next((configuration for configuration in complete(confirmation) if configuration.is_default), None)
 
 
 def in_short(confirmation: Confirmation) -> list[str]:
-    """Return sentences: the best on the new seeds, whether it is better than the default configuration, and what failed."""
+    """Return sentences: the best on the new seeds, whether it is better than the default configuration, and the failures."""
     best = best_confirmed(confirmation)
     lines = [] if best is None else [_naming(confirmation, best), _comparing(confirmation, best)]
     return [line for line in [*lines, *_incomplete(confirmation)] if line]
 
 
 def in_full(confirmation: Confirmation) -> list[str]:
-    """Return sentences as `in_short`, with a sentence about every configuration."""
+    """Return the sentences of `in_short`, and one about every configuration."""
     best = best_confirmed(confirmation)
     first = [] if best is None else [_naming(confirmation, best)]
     each = [_comparing(confirmation, ours) for ours in complete(confirmation) if ours.trial is not None]
@@ -73,7 +73,7 @@ def in_full(confirmation: Confirmation) -> list[str]:
 
 
 def _instead_of(confirmation: Confirmation) -> str:
-    """Say why the metric is another than the first objective; empty where it is not."""
+    """Say why the metric is not the first objective; empty if it is."""
     if confirmation.metric == confirmation.leading:
         return ""
     return f"A single seed has no {confirmation.leading}; {confirmation.metric} is compared instead."
@@ -90,7 +90,7 @@ def _naming(confirmation: Confirmation, best: Confirmed) -> str:
 
 
 def _level_with(confirmation: Confirmation, best: Confirmed, ours: Sequence[Confirmed]) -> str:
-    """Name those of the search's best whose mean is the same."""
+    """Name the others of the search's best with the same mean."""
     mean = np.mean(best.per_seed[confirmation.metric])
     level = [
         other.words for other in ours if other is not best and np.mean(other.per_seed[confirmation.metric]) == mean
@@ -99,7 +99,7 @@ def _level_with(confirmation: Confirmation, best: Confirmed, ours: Sequence[Conf
 
 
 def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:
-    """Say whether a configuration is better than the default one; empty where that is not known."""
+    """Say whether a configuration is better than the default one; empty if that is not known."""
     default = default_of(confirmation)
     if ours.is_default:
         return f"{_capital(ours.words)} is the default configuration."

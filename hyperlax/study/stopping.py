@@ -1,4 +1,4 @@
-"""What ends a run early: Ctrl-C and SIGTERM, a lack of time, too many failures.
+"""Reasons to end a run early: Ctrl-C and SIGTERM, a lack of time, too many failures.
 
 The first signal asks a run to end at its next evaluation, the second ends the process at once.
 """
@@ -32,14 +32,14 @@ def signals_taken() -> int:
 
 
 class Stop(threading.Event):
-    """An event that asks a run to end. exit_status: what the process then returns; since: when a signal set it (monotonic)."""
+    """An event that asks a run to end. exit_status: of the process then. since: when a signal set it (`time.monotonic`)."""
 
     exit_status = _EXIT_STATUS[signal.SIGINT]
     since: float | None = None
     _listener: Callable[[], None] | None = None
 
     def tell(self, listener: Callable[[], None]) -> None:
-        """Call the listener once the event is set, or now if it is. It replaces the one before."""
+        """Call the listener when the event is set, or now if it is set already. It replaces the listener before."""
         self._listener = listener
         if self.is_set():
             listener()
@@ -53,10 +53,10 @@ class Stop(threading.Event):
 
 @contextmanager
 def stopping_on_signals(stop: Stop) -> Iterator[None]:
-    """Let the first signal set `stop`. Outside the main thread there are no signals to take.
+    """Let the first signal set `stop`. Does nothing outside the main thread, which gets all signals.
 
-    A second one loses what was trained since the last save and nothing else: files and transactions are whole or not there.
-    One that follows at once counts as the same: terminals, `timeout` and service managers signal a process and its group.
+    A second signal ends the process and loses only the training since the last save: files and transactions are whole or absent.
+    One that follows at once counts as the first: terminals, `timeout` and service managers signal a process and its group.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -86,12 +86,12 @@ def stopping_on_signals(stop: Stop) -> Iterator[None]:
 
 
 class Limits:
-    """What ends a study early. Counts how its trials end.
+    """The limits at which a study ends early. It counts the finished trials.
 
     Args:
       stop: Set when the study has to end at the next segment.
-      timeout: Seconds from now after which nothing starts; None for no limit.
-      failure_rate: The share of FAIL among the finished trials above which nothing starts.
+      timeout: Seconds from now after which no trial starts; None for no limit.
+      failure_rate: The share of FAIL among the finished trials above which no trial starts.
     """
 
     def __init__(self, stop: Stop, timeout: float | None = None, failure_rate: float = 1.0):
@@ -102,7 +102,7 @@ class Limits:
         self._causes: Counter[str] = Counter()
 
     def without_failures(self) -> Limits:
-        """Return the same limits, but for the failures."""
+        """Return the same limits without that of failures."""
         limits = Limits(self.stop)
         limits._deadline = self._deadline
         return limits
@@ -122,7 +122,7 @@ class Limits:
         return self._finished >= _MIN_FINISHED and self._causes.total() > self._rate * self._finished
 
     def sentence(self) -> str:
-        """Return why too many trials failed, with the most frequent cause."""
+        """Return a sentence that too many trials failed, with the most frequent cause."""
         ((cause, count),) = self._causes.most_common(1)
         return (
             f"{self._causes.total()} of {self._finished} trials failed, more than --max-failure-rate {self._rate:g} allows; "

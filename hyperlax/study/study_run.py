@@ -37,14 +37,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Equipment:
-    """What a study is run with.
+    """The equipment of a run: backend, observers and limits.
 
     Args:
-      make_backend: Makes what trains.
-      observers: Are told how the study goes.
-      limits: End it early.
-      checkpoint_seconds: Between two saves.
-      retry_failed: Whether to begin by letting failed trials wait to be run again.
+      make_backend: Returns the backend.
+      observers: Get the events of the study.
+      limits: The limits at which it ends early.
+      checkpoint_seconds: Minimum seconds between two checkpoints.
+      retry_failed: Whether to run failed trials again.
     """
 
     make_backend: MakeBackend
@@ -55,7 +55,7 @@ class Equipment:
 
 
 class StudyRun(ABC):
-    """A study while this process runs it. What a search and a population do differently is abstract."""
+    """A study while this process runs it. The differences between a search and a population are abstract methods."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class StudyRun(ABC):
             return self._run(manifest, lambda: self._new_backend(stored))
 
     def _run(self, manifest: Manifest, make_backend: Callable[[], Backend]) -> int:
-        """Run what is missing, and say how it ended."""
+        """Run the missing trials, and print how the study ended."""
         arguments, directory = self.arguments, self.directory
         directory.check_database(arguments.study_name, isinstance(arguments, PbtOptions))
         self.check()
@@ -122,11 +122,11 @@ class StudyRun(ABC):
             return status
 
     def _new_backend(self, stored: Manifest | None) -> Backend:
-        """Make what trains. A study that is resumed keeps the programs and lanes that were chosen for it."""
+        """Return the backend. A resumed study keeps the programs and lanes that were chosen for it."""
         return self.equipment.make_backend(self.config(stored), self.checkpoints)
 
     def _load(self) -> None:
-        """Bring the study up to date with what is on disk, and say how it stands."""
+        """Bring the study up to date with the files on disk, and log its state."""
         state = self.live.state
         state.discard_incomplete()
         state.load()
@@ -143,7 +143,7 @@ class StudyRun(ABC):
         tell(self.observers, lambda observer: observer.study_started(self.live.snapshot))
 
     def _train(self, backend: Backend) -> None:
-        """Train until enough trials are finished or something says stop."""
+        """Train until enough trials are finished or a limit is reached."""
         with closing(backend):
             self.live.note_backend(backend)
             settings = self.settings()
@@ -158,14 +158,14 @@ class StudyRun(ABC):
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        """Hold the directory. HyperlaxError if the system refuses to write, with the command that resumes the study."""
+        """Hold the directory. Raises HyperlaxError, with the command that resumes the study, if the system refuses to write."""
 
         def what_next(problem: IoProblem) -> str:
             if not os.path.exists(self.directory.manifest):
                 return f"No trial has run. {run_again(problem)}"
             return (
                 "The study ends here; all that is complete is kept. "
-                f"{problem.remedy}, then go on:\n  {manifests.resume_command(self.directory.root)}"
+                f"{problem.remedy}, then resume:\n  {manifests.resume_command(self.directory.root)}"
             )
 
         with ending_on_io_error(self.directory.database, what_next), only_one_process(self.directory.root):
@@ -177,7 +177,7 @@ class StudyRun(ABC):
 
     @abstractmethod
     def config(self, stored: Manifest | None) -> EngineConfig:
-        """Return what the backend is made for. stored: of a study that is resumed."""
+        """Return the configuration of the backend. stored: the manifest of a study that is resumed."""
 
     @abstractmethod
     def open_state(self, manifest: Manifest) -> StudyState:
@@ -185,15 +185,15 @@ class StudyRun(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise UsageError for what the study in the directory does not allow."""
+        """Raise UsageError if the study in the directory does not allow this run."""
 
     @abstractmethod
     def write_files(self) -> None:
-        """Write what belongs beside `study.json`."""
+        """Write the files beside `study.json`."""
 
     @abstractmethod
     def loaded(self) -> None:
-        """Have pages written that are missing, before anything trains."""
+        """Have missing pages written, before anything trains."""
 
     @abstractmethod
     def is_over(self) -> bool:
@@ -205,15 +205,15 @@ class StudyRun(ABC):
 
     @abstractmethod
     def trials(self, backend: Backend, settings: Settings) -> Trials:
-        """Return where trials come from and results go."""
+        """Return the source of the trials, which also records their results."""
 
     @abstractmethod
     def scheduler(self, trials: Trials) -> Scheduler | None:
-        """Return who decides which trials continue, None if every trial trains to its end."""
+        """Return the scheduler, which decides which trials continue; None if every trial trains to its end."""
 
     @abstractmethod
     def training(self, backend: Backend, settings: Settings) -> Training:
-        """Return what observers are told of the training."""
+        """Return the description of the training for observers."""
 
     @abstractmethod
     def finish(self) -> int:
@@ -221,7 +221,7 @@ class StudyRun(ABC):
 
 
 def refuse_existing(directory: StudyDirectory) -> None:
-    """Raise UsageError, with the command that resumes it, if there is a study already."""
+    """Raise UsageError, with the command that resumes it, if the study exists already."""
     with refusing_forbidden(directory.root):
         exists = directory.holds_a_study()
     if exists:

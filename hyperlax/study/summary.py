@@ -1,4 +1,4 @@
-"""What a search prints when it ends, and its exit status."""
+"""The summary that a search prints when it ends, and its exit status."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def print_end(
 ) -> int:
     """Print how a study ended and return the exit status: 1 if no trial or too few succeeded, else 0.
 
-    interrupted: the exit status for that, where it was. given_up: that too many trials failed, where they did.
-    saved: how many of the trials that are left are saved in the middle of their training.
+    interrupted: the exit status of an interruption, else None. given_up: a sentence if too many trials failed, else None.
+    saved: how many of the remaining trials are saved in the middle of their training.
     """
     states, directory = Counter(trial.state for trial in record.trials), StudyDirectory(record.directory)
     del states["RUNNING"]
@@ -37,7 +37,7 @@ def print_end(
     left = total - finished
     if left and not exhausted:
         command = resume_command(directory.root) + (" --max-failure-rate 1" if given_up else "")
-        print(f"{_why(interrupted, given_up, left, saved)} To go on:\n  {command}")
+        print(f"{_why(interrupted, given_up, left, saved)} To resume:\n  {command}")
         return 1 if given_up else interrupted or 0
     if states["COMPLETE"] + states["PRUNED"] == 0:
         print(f"Every trial failed; the reasons are in {directory.root / 'trials.csv'}.")
@@ -49,7 +49,7 @@ def print_end(
 
 
 def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -> str:
-    """Return why trials are left."""
+    """Return why trials remain."""
     if given_up:
         return f"{given_up} The study gives up with {left} trials to go."
     midway = f", {saved} of them saved in the middle of their training" if saved else ""
@@ -57,7 +57,7 @@ def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -
 
 
 def print_best(record: StudyRecord) -> None:
-    """Print the best trial, or how large the Pareto front is; if no COMPLETE trial satisfies the constraints, that."""
+    """Print the best trial, the size of the Pareto front, or that no trial satisfies the constraints."""
     best, objectives = winners(record), list(record.objectives)
     if not best:
         if complete_trials(record):
@@ -71,12 +71,12 @@ def print_best(record: StudyRecord) -> None:
 
 
 def _ties(count: int) -> str:
-    """Return in words how many trials have the best value; the best of them is the first."""
+    """Return in words how many trials have the best value. The first of them is the best."""
     return f", the first of {count} trials with that value" if count > 1 else ""
 
 
 def _print_report(directory: StudyDirectory) -> None:
-    """Print where the report is and how to train the best again, both as of the last finished super-batch."""
+    """Print where the report of the last finished super-batch is, and how to train its best again."""
     if directory.report.exists():
         print(f"Report: {directory.report}")
     best = directory.root / "best_optuna_params.json"

@@ -1,4 +1,4 @@
-"""What a study asks of backend and environment. Importing this imports no jax; calling it may."""
+"""Backends and reference returns for studies. Importing this does not import jax; calling it may."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from hyperlax.study.simulated_schedule import is_pooled
 from hyperlax.trial import Trial
 
 MakeBackend = Callable[[EngineConfig, CheckpointManager | None], Backend]
-"""Makes what trains. The checkpoints say where it saves trials in the middle of their training; None saves nothing."""
+"""A function that returns the backend. The checkpoints save trials in the middle of their training; None saves nothing."""
 
 
 def local_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
-    """Return the lanes of this machine's devices. Raises UsageError for what cannot run there."""
+    """Return the backend of this machine's devices. Raises UsageError if the configuration cannot run there."""
     from hyperlax.backends.local import make_backend
 
     return make_backend(config, checkpoints)
 
 
 def search_config(arguments: SearchOptions, recipe: Recipe, stored: Manifest | None) -> EngineConfig:
-    """Return what the backend of a search is made for. stored: of a study that is resumed."""
+    """Return the backend's configuration for a search. stored: the manifest of a study that is resumed."""
     racing, refills = arguments.seed_schedule == "racing", is_pooled(arguments)
     return _config(
         arguments,
@@ -48,7 +48,7 @@ def search_config(arguments: SearchOptions, recipe: Recipe, stored: Manifest | N
 def confirmation_config(
     arguments: SearchOptions, recipe: Recipe, packing: Mapping[str, Any], trials: Sequence[Trial]
 ) -> EngineConfig:
-    """Return what the backend of a confirmation is made for: the study's programs and budget, other seeds."""
+    """Return the backend's configuration for a confirmation: the study's programs and budget, other seeds."""
     return _config(
         arguments,
         recipe.config.algorithm,
@@ -65,20 +65,20 @@ def confirmation_config(
 
 
 def single_config(arguments: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:
-    """Return what the backend of one configuration is made for."""
+    """Return the backend's configuration for a single run."""
     alone = {"num_seeds": arguments.num_seeds, "num_trials": 1, "super_batch": 1}
     return _config(arguments, algorithm, space={}, packing="pad", **alone)
 
 
 def population_config(arguments: PbtOptions, recipe: Recipe) -> EngineConfig:
-    """Return what the backend of a population is made for: all members in the lanes of one program."""
+    """Return the backend's configuration for a population: all members in the lanes of one program."""
     members = dict.fromkeys(("num_trials", "super_batch", "lanes"), arguments.population_size)
     own = {"num_seeds": arguments.num_seeds, "packing": "pad", "kind": "population"}
     return _config(arguments, recipe.config.algorithm, space=recipe.space, **members, **own)
 
 
 def _config(arguments: SearchOptions | SingleOptions | PbtOptions, base: AlgorithmConfig, **own: Any) -> EngineConfig:
-    """Return a configuration with what every training has, and its own."""
+    """Return a configuration from the options that every training has, and its own."""
     return EngineConfig(
         base=base,
         environment=canonical(arguments.env_config),
@@ -94,7 +94,7 @@ def run_length(arguments: SearchOptions | SingleOptions | PbtOptions) -> RunLeng
 
 
 def reference_returns(environment: str) -> ReferenceReturns:
-    """Return the reference returns of an environment. Makes it, with jax, only if it is not one of the catalog."""
+    """Return the reference returns of an environment. Makes it, with jax, only if it is not in the catalog."""
     from hyperlax.envs import make
     from hyperlax.envs.catalog import CATALOG
 

@@ -1,4 +1,4 @@
-"""Where the loop's trials come from, where their results go, and how they train. Trials that are known beforehand."""
+"""The sources of the loop's trials, and how they train."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hyperlax.trial import BatchResult, HparamBatch, SegmentResult, Trial
 
 
 class Resumed(NamedTuple):
-    """Where training continues.
+    """The point where training continues.
 
-    shown: every trial so far. restored: the trials that the backend has put back into lanes, with where they stand. waiting: those
-    that wait for a lane. left: trials that may still begin, the waiting ones among them.
+    shown: every trial so far. restored: the trials that the backend has put back into lanes, with their latest results. waiting:
+    those that wait for a lane. left: trials that may still begin, the waiting ones among them.
     """
 
     shown: dict[int, Shown]
@@ -26,19 +26,19 @@ class Resumed(NamedTuple):
 
 
 class Trials(Protocol):
-    """Where the loop's trials come from, and where their results go.
+    """The source of the loop's trials, which also records their results.
 
-    survived: Trial -> segments after which it was not stopped. The loop keeps it up to date for whoever asks for trials.
+    survived: trial -> segments after which it was not stopped. The loop keeps it up to date for the sampler.
     """
 
     survived: dict[int, int]
 
     def resume(self, backend: Backend) -> Resumed:
-        """Return where training continues, after having the backend restore what it saved."""
+        """Return where training continues, after the backend has restored the trials that it saved."""
         ...
 
     def ask(self) -> list[Trial]:
-        """Return the next trials to train, of one super-batch; empty if there are none for now."""
+        """Return the next trials to train, of one super-batch; empty if none can be asked now."""
         ...
 
     def start(self, numbers: Collection[int]) -> None:
@@ -54,7 +54,7 @@ class Trials(Protocol):
         ...
 
     def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
-        """Record how trials of one super-batch ended: their files first."""
+        """Record results of one super-batch, the files first."""
         ...
 
     def super_batch(self, number: int) -> int:
@@ -64,19 +64,19 @@ class Trials(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """How trials train.
+    """The settings of how trials train.
 
     Args:
-      scoring: Makes metrics of outcomes.
-      seeds: Of a trial.
-      repetitions: How often a trial trains, one repetition after another; above 1 where seeds race.
+      scoring: Computes metrics from outcomes.
+      seeds: Number of seeds of a trial.
+      repetitions: How many times a trial trains, one repetition after another; above 1 if seeds race.
       columns: The metrics that the scheduler decides by.
       refills: Whether trials enter and leave lanes one by one. Otherwise they train in closed batches, and a super-batch is asked
         for once the one before has ended.
-      lanes: The most trials in lanes at once, where lanes are refilled.
-      checkpoint_seconds: Between two saves of refilled lanes; 0 saves whenever something has advanced. Closed batches are saved by
-        their backend.
-      fatal: Errors of a program that end the run. After any other its trials are tried again, until the one at fault fails.
+      lanes: The most trials in lanes at once, if lanes are refilled.
+      checkpoint_seconds: Minimum seconds between two saves of refilled lanes; 0 saves after every advance. The backend saves
+        closed batches.
+      fatal: Errors of a program that end the run. After any other error its trials are retried, until the one at fault fails.
     """
 
     scoring: Scoring
@@ -90,16 +90,16 @@ class Settings:
 
 
 class FixedTrials:
-    """Trials that are known beforehand and are kept in no database.
+    """Trials that are known beforehand and are not kept in a database.
 
-    write: writes the files of a batch and says how its trials ended.
+    write: writes the files of a batch and returns its results.
     """
 
     def __init__(self, trials: Sequence[Trial], write: Callable[[HparamBatch, BatchResult], list[TrialResult]]):
         self._trials, self._write, self.survived = list(trials), write, dict[int, int]()
 
     def resume(self, backend: Backend) -> Resumed:
-        """Return that nothing has begun. A backend of closed batches finds by itself what it saved of them."""
+        """Return that no trial has begun. A backend of closed batches finds its saved batches by itself."""
         return Resumed({}, [], [], len(self._trials))
 
     def ask(self) -> list[Trial]:
@@ -108,10 +108,10 @@ class FixedTrials:
         return trials
 
     def start(self, numbers: Collection[int]) -> None:
-        """Do nothing: nobody asks which trials train."""
+        """Do nothing: it is not used which trials train."""
 
     def requeue(self, numbers: Collection[int]) -> None:
-        """Do nothing: nobody asks which trials wait."""
+        """Do nothing: it is not used which trials wait."""
 
     def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
         """Refuse copies: all trials are known."""

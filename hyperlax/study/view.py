@@ -1,4 +1,4 @@
-"""A study as plain data: from its directory for whoever only looks at it, running or not, or from the process that runs it."""
+"""A study as plain data, read from its directory, running or not, or taken from the process that runs it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from hyperlax.study.state import trial_record
 
 @dataclass(frozen=True)
 class StudyView:
-    """A study as of now. is_running: a process is at it.
+    """A study as it is now. is_running: whether a process runs it.
 
-    total: finished trials that it ends with: as many as were asked for, or as a finite search space has configurations.
+    total: number of finished trials at its end: `n_trials`, or the number of configurations of a smaller, finite space.
     """
 
     record: StudyRecord
@@ -47,19 +47,19 @@ class StudyView:
 
     @property
     def state(self) -> str:
-        """running, finished or stopped."""
+        """State: running, finished or stopped."""
         if self.is_running:
             return "running"
         return "finished" if self.finished >= self.total else "stopped"
 
 
 def load_study(root: Path, asked_by: str, with_importances: bool = False) -> StudyView:
-    """Return the study in a directory; without confirmation, which `with_confirmation` adds.
+    """Return the study in a directory, without its confirmation, which `with_confirmation` adds.
 
-    with_importances: of the hyperparameters, which take longer than the rest.
+    with_importances: whether to compute the importances of hyperparameters, which takes longer than the rest.
 
     Raises:
-      UsageError: there is none, or its study.json or database cannot be read. `asked_by` begins the message.
+      UsageError: It does not exist, or its study.json or database cannot be read. `asked_by` begins the message.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory, arguments = StudyDirectory(root), _arguments(root, asked_by)
@@ -83,7 +83,7 @@ def snapshot(
     trials: Sequence[FrozenTrial],
     with_importances: bool = True,
 ) -> StudyRecord:
-    """Return the study in a directory as of some trials, the first ones. stored: what study.json says; confirmation is left out."""
+    """Return the study in a directory with these first trials, without its confirmation. stored: the content of study.json."""
     space, lineage = SearchSpace({name: from_json(text) for name, text in stored.space.items()}), None
     if isinstance(arguments, PbtOptions):
         trials = finished_intervals(trials, arguments.population_size)
@@ -108,10 +108,10 @@ def snapshot(
 
 
 def with_confirmation(record: StudyRecord) -> StudyRecord:
-    """Return a study with what is known of its best on new seeds.
+    """Return a study with the results of its confirmation.
 
     Raises:
-      UsageError: the study's study.json does not say what its base configuration was.
+      UsageError: The base configuration in study.json cannot be read.
     """
     if not record.arguments.get("confirm_top"):
         return record
@@ -121,12 +121,12 @@ def with_confirmation(record: StudyRecord) -> StudyRecord:
 
 
 def recipe_as_it_was(record: StudyRecord) -> Recipe:
-    """Return the recipe that a study began with, from its study.json alone: the file may be gone, or say something else today.
+    """Return the recipe with which a study began, from its study.json alone: the recipe's file may be gone or changed.
 
     Its run lengths are all the study's own.
 
     Raises:
-      UsageError: study.json does not say what the base configuration was.
+      UsageError: The base configuration in study.json cannot be read.
     """
     path = StudyDirectory(record.directory).manifest
     stored = manifest.content_of(path)
@@ -143,7 +143,10 @@ def _arguments(root: Path, asked_by: str) -> SearchOptions | PbtOptions:
 
 
 def _total(arguments: SearchOptions | PbtOptions, space: SearchSpace) -> int:
-    """A search suggests no configuration twice, so a finite space ends it; the samples of a sweep may repeat."""
+    """Return the number of finished trials at the end of a study.
+
+    A search suggests no configuration twice, so a finite space ends it. The samples of a sweep may repeat.
+    """
     if isinstance(arguments, PbtOptions):
         return arguments.population_size * arguments.num_intervals
     size = None if arguments.is_sweep else space.size()
@@ -151,9 +154,9 @@ def _total(arguments: SearchOptions | PbtOptions, space: SearchSpace) -> int:
 
 
 def importances(trials: Sequence[FrozenTrial], objectives: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Return objective -> dotted name -> share, the largest first, of some trials of a study.
+    """Return objective -> dotted name -> share, the largest first, computed from these trials.
 
-    An objective with too few trials, with one value for all, or to which nothing matters, has no entry.
+    An objective has no entry if there are too few trials, all have the same value, or no hyperparameter matters.
     """
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(complete) < FEWEST_FOR_IMPORTANCES:
@@ -167,7 +170,7 @@ def importances(trials: Sequence[FrozenTrial], objectives: Mapping[str, str]) ->
 
 
 def _shares(complete: Sequence[FrozenTrial], values: Sequence[float], direction: str) -> dict[str, float]:
-    """Return the PED-ANOVA of some trials by one of their values; empty if it finds that nothing matters."""
+    """Return the PED-ANOVA shares for one value of the trials; empty if no hyperparameter matters."""
     study = optuna.create_study(direction=StudyDirection[direction.upper()])
     study.add_trials(
         create_trial(params=trial.params, distributions=trial.distributions, value=value)

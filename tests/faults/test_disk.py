@@ -71,7 +71,7 @@ def tables(case: Case) -> list[tuple[str, ...]]:
 def go_on(case: Case, refused: HyperlaxError) -> int:
     """What the sentence tells a user to do, with room on the disk."""
     if (case.directory / "study.json").exists():
-        words = "The study ends here; all that is complete is kept. Free some space, then go on:\n  "
+        words = "The study ends here; all that is complete is kept. Free some space, then resume:\n  "
         assert str(refused).endswith(words + resume_command(case.directory))
         return case.resume(FakeBackend(lanes=1))
     assert str(refused).endswith("No trial has run. Free some space, then run the command again.")
@@ -188,7 +188,7 @@ def test_the_command_says_it_in_one_sentence_and_exits_with_1(tmp_path, monkeypa
     directory = tmp_path / "sac_test" / "gymnax_pendulum"
     assert said.endswith(
         f"hyperlax: {directory}/optuna_exec_batch_0000/samples/batch_00000/timing.json: No space left on device. The study ends "
-        f"here; all that is complete is kept. Free some space, then go on:\n  {resume_command(directory)}\n"
+        f"here; all that is complete is kept. Free some space, then resume:\n  {resume_command(directory)}\n"
     )
 
 

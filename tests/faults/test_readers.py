@@ -101,7 +101,7 @@ def test_a_lock_that_outlasts_all_patience_ends_the_study_in_a_sentence_and_it_g
     path = case.directory / "optuna_study.db"
     with monkeypatch.context() as patch, held(path, begin):
         patch.setattr(database, "PATIENCE", 0.2)
-        words = rf"{path}: database is locked\. The study ends here; .+ Close the program that holds it, then go on:"
+        words = rf"{path}: database is locked\. The study ends here; .+ Close the program that holds it, then resume:"
         with pytest.raises(HyperlaxError, match=words) as refused:
             case.resume(FakeBackend(lanes=1))
     assert not isinstance(refused.value, UsageError)

@@ -25,7 +25,7 @@ WRITTEN = (
     "optuna_study.db-journal", "optuna_study.db-wal", "optuna_study.db-shm", "optuna_study.db.backup", "optuna_study.db.damaged",
     "optuna_study.db.damaged3-wal", "best_optuna_params.json", "pareto_front_params.json", "confirmation.csv",
     "agents/trial_00003.safetensors", "agents/trial_00003.json", "agents/trial_00003.gif", "checkpoints/trial_00003.npz",
-    "checkpoints/pool_001.npz", "checkpoints/population.npz", "confirmation/checkpoints/trial_00003.npz",
+    "checkpoints/pool_001.npz", "confirmation/checkpoints/trial_00003.npz",
     "confirmation/batch_00000/curves.csv", "analysis_plots/plotly.min.js", "analysis_plots/slice.html",
     "optuna_exec_batch_0000/analysis/contour.html", f"{BATCH}/hyperparams.csv",
     f"{BATCH}/intermediate.csv", f"{BATCH}/timeline.csv", f"{BATCH}/timing.json", f"{BATCH}/.curves.csv.12.34.tmp",

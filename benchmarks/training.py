@@ -9,7 +9,7 @@ from hyperlax.trial import SegmentResult, Trial
 
 
 def train(backend: LanesBackend, trials: Sequence[Trial]) -> dict[int, SegmentResult]:
-    """Return the end of each trial, by number. What a batch raises is raised."""
+    """Return the end of each trial, by number. Raises what a batch raised."""
     ended: dict[int, SegmentResult] = {}
     backend.enter(trials)
     while len(ended) < len(trials):

@@ -256,7 +256,7 @@ class FakeBackend:
         return self._member_result(lane) if self.config.kind == "population" else self._trial_result(lane)
 
     def _trial_result(self, lane: Lane) -> SegmentResult:
-        """What a trial shows: of its curve with all seeds the points and the seeds until now."""
+        """Return what a trial shows: the points of its curve so far, of the seeds that have trained so far."""
         seeds, repetitions = self.config.num_seeds, self.config.repetitions or self.config.num_seeds
         curve, first = curve_of(lane.trial, repetitions, self.points, self.steps_per_point), lane.repetition * seeds
         if lane.number in self.infinite:

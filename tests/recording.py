@@ -54,7 +54,7 @@ def run(desk: Path, name: str) -> dict[str, Any]:
 
 
 def result(directory: Path) -> dict[str, Any]:
-    """What is to stay as it is of a study: states and values of its trials, and digests of parameters, curves and best file."""
+    """Return what must not change of a study: states and values of its trials, digests of parameters, curves and best file."""
     (study,) = optuna.get_all_study_summaries(f"sqlite:///{directory / 'optuna_study.db'}")
     trials = optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{directory / 'optuna_study.db'}").trials
     told = [[t.number, t.state.name, t.values, _digest(t.params)] for t in trials]

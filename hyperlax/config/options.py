@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from hyperlax.config.option import (
     HIDDEN,
@@ -26,9 +26,6 @@ from hyperlax.config.option import (
 from hyperlax.errors import UsageError
 from hyperlax.samplers.registry import SAMPLERS
 
-if TYPE_CHECKING:
-    pass
-
 _TIE_BREAKER = "normalized_auc"
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 LARGEST = 2**31 - 1
@@ -38,7 +35,7 @@ EXPLORERS = ("perturb", "resample", "pb2")
 AGGREGATES = ("mean", "median", "iqm", "worst")
 COUNT = Range(1, LARGEST)
 OBJECTIVE = "final_performance"
-"""What a population is ranked by."""
+"""The metric by which the members of a population are ranked."""
 SUPER_BATCH, BATCHES_OF_ONE = 64, 4
 """A sweep's super-batch holds 64 trials, or 4 hparam batches if that is more: the analysis follows each."""
 

@@ -14,7 +14,7 @@ from hyperlax.study.record import StudyRecord
 _LEAST_IMPORTANT_FIRST = (
     "objective", "elapsed", "pruned", "lanes", "rate", "preparing", "failed", "left", "best",
 )  # fmt: skip
-"""What a line goes without on a terminal that is too narrow."""
+"""The parts that are left out of a line, in this order, on a terminal that is too narrow."""
 
 
 @dataclass

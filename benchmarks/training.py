@@ -11,7 +11,8 @@ from hyperlax.trial import SegmentResult, Trial
 def train(backend: LanesBackend, trials: Sequence[Trial]) -> dict[int, SegmentResult]:
     """Return the end of each trial, by number. Raises what a batch raised."""
     ended: dict[int, SegmentResult] = {}
-    backend.enter(trials)
+    for group, batch in enumerate(backend.plan(trials).batches, 1):
+        backend.enter(batch.trials, group=group)
     while len(ended) < len(trials):
         results, evicted = backend.advance()
         for eviction in evicted:

@@ -163,7 +163,7 @@ def test_every_flag_of_a_single_run_reaches_it(calls):
     "command, message",
     [
         (["optuna-hp-search"], "hyperlax: --algo-and-network-config is required: a recipe (dqn_mlp, ppo_mlp, sac_mlp)"),
-        (["optuna-hp-search", "--algo-and-network-config", "sac"], "hyperlax: No recipe named `sac`"),
+        (["optuna-hp-search", "--algo-and-network-config", "sac"], "hyperlax: no recipe named `sac`"),
         ([*STUDY, "--resume-from", "nowhere"], "hyperlax: --resume-from nowhere: is not a directory."),
         ([*SINGLE, "--set", "gamma=0.9"], "hyperlax: --set: no hyperparameter named `gamma`."),
     ],

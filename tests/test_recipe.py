@@ -75,7 +75,7 @@ def test_a_path_to_a_file_is_a_recipe(folder):
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest():
-    refused("No recipe named `sac_mpl`", "sac_mpl")
+    refused("no recipe named `sac_mpl`", "sac_mpl")
     refused("Did you mean `sac_mlp`?", "sac_mpl")
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from hyperlax.analysis.labels import format_number
 from hyperlax.config.option import shell_command
-from hyperlax.study.ranking import complete_trials, ranked
+from hyperlax.study.ranking import complete_trials, ranked, winners
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.statistics import best_confirmed, in_short
+from hyperlax.study.statistics import best_confirmed, in_short, of_winner
 
 _EXACT = ("num_parameters",)
 """Objectives that do not depend on luck."""
@@ -26,7 +26,8 @@ def how_certain(record: StudyRecord) -> tuple[list[str], str]:
     if all(name in _EXACT for name in record.objectives):
         return [], ""
     if record.confirmation and best_confirmed(record.confirmation):
-        return in_short(record.confirmation), ""
+        leading = winners(record)[0].number
+        return [*of_winner(record.confirmation, leading), *in_short(record.confirmation)], ""
     sentences = [_of_luck(record), *(_of_rivals(record) if len(record.objectives) == 1 else [])]
     if not _can_be_confirmed(record.arguments):
         return sentences, ""

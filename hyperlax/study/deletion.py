@@ -97,7 +97,7 @@ def _why_it_stays(given: Path, root: Path) -> str | None:
 def _agrees(given: Path, found: list[Path]) -> bool:
     """Return whether a user at a terminal says yes. The end of the input is no."""
     if not sys.stdin.isatty():
-        raise UsageError(f"delete {given}: nobody is there to ask. Add --yes to delete it.")
+        raise UsageError(f"delete {given}: cannot ask for confirmation without a terminal. Add --yes to delete it.")
     size = sum(path.lstat().st_size for path in found if path.is_symlink() or not path.is_dir())
     try:
         answer = input(f"Delete the study in {given} ({size / 2**20:,.1f} MiB)? [y/N] ")

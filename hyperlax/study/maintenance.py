@@ -95,10 +95,10 @@ def invalidate(
             state.load()
             text = _INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
             for number in sorted(set(filter(state.is_invalidated, trials))):
-                print(f"Trial {number} was out of the ranking before.")
+                print(f"Trial {number} was already out of the ranking.")
             for trial in state.invalidate(trials, text):
                 values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
-                print(f"Trial {trial.number} ({values}) is out of the ranking; its record is kept.")
+                print(f"Trial {trial.number} ({values}) is out of the ranking; its results are kept.")
             live = LiveStudy(arguments, recipe, directory, manifest, state)
             for record, where in live.analyses():
                 write_pages(record, where)

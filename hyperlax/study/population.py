@@ -174,7 +174,7 @@ class _Lines:
             f"interval {interval + 1}/{self._total}",
             f"best so far {self._best:.6g}",
             f"median {np.median(finite):.6g}" if finite else "every member failed",
-            f"{self.copies} copies",
+            f"{self.copies} {'copy' if self.copies == 1 else 'copies'}",
             f"{speed or 0:,.0f} steps/s",
             f"{clock(left)} left",
         ]

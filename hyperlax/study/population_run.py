@@ -73,7 +73,8 @@ def run_population(
     recipe = replace(recipe, space=space)
     if kept:
         log.info(
-            "Not explored, since they cannot change while weights are kept; at the recipe's value: %s.", ", ".join(kept)
+            "Not explored, because they cannot change during training: %s. They keep the recipe's value.",
+            ", ".join(kept),
         )
     directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
     run = _PopulationRun(arguments, recipe, directory, Equipment(make_backend, observers, Limits(Stop()), _SAVE_ALWAYS))

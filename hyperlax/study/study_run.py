@@ -133,7 +133,11 @@ class StudyRun(ABC):
         if self.equipment.retry_failed:
             again = state.retry_failed()
             numbers = ", ".join(map(str, again))
-            log.info(f"Run again: trials {numbers}." if again else "No trial is run again: none has failed by itself.")
+            log.info(
+                f"Run again: trials {numbers}."
+                if again
+                else "No trial to retry: none has failed, except by hyperlax invalidate."
+            )
         finished = [trial for trial in state.trials() if trial.state.is_finished()]
         self.checkpoints.forget([trial.number for trial in finished])
         for trial in finished:

@@ -1,4 +1,4 @@
-"""The errors of a command that are not bugs, and suggestions for misspelled names."""
+"""The errors of a command that are not bugs, and words for messages: suggestions for misspelled names, counted nouns."""
 
 from __future__ import annotations
 
@@ -77,3 +77,12 @@ def did_you_mean(name: str, known: Iterable[str], count: int = 1, cutoff: float 
     """Return a sentence that proposes the nearest names, followed by a space; "" if none is close."""
     near = difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
     return f"Did you mean {' or '.join(f'`{match}`' for match in near)}? " if near else ""
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return a number with its noun in the right form.
+
+    >>> counted(1, "trial"), counted(2, "trial"), counted(0, "copy", "copies")
+    ('1 trial', '2 trials', '0 copies')
+    """
+    return f"{number} {one if number == 1 else several or one + 's'}"

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from hyperlax.analysis.curves import readable_curves
 from hyperlax.analysis.labels import format_number, format_value, short_names
+from hyperlax.errors import counted
 from hyperlax.metrics import METRICS, aggregated, final_performance, peak_performance
 from hyperlax.study.ranking import complete_trials, pareto_front, ranked, winners
 from hyperlax.study.record import StudyRecord, TrialRecord
@@ -53,9 +54,9 @@ def best_in_words(record: StudyRecord) -> str:
     """Name the best trial and its value, or the size of the Pareto front."""
     best = winners(record)
     if not best:
-        return "no trial can win" if complete_trials(record) else "nothing yet"
+        return "no trial satisfies the constraints" if complete_trials(record) else "nothing yet"
     if len(record.objectives) > 1:
-        return f"Pareto front of {len(best)}"
+        return f"Pareto front of {counted(len(best), 'trial')}"
     leading = next(iter(record.objectives))
     return f"{leading} {format_number(best[0].values[leading])} (trial {best[0].number})"
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from hyperlax.cli.inspecting import Directory
 from hyperlax.config.option import POSITIONAL, By, Given, Metavar, OneOf, Range, completed
 from hyperlax.config.options import COUNT, LARGEST, TrialNumber
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +169,9 @@ def play(given: Given) -> int:
     found = evaluate_agent(agent, environment, options.episodes, options.seed)
     trial = agent.about["trial"]
     print(
-        f"{name}, trial {trial}, training seed {agent.seed}: mean return {found.mean:.6g} over {options.episodes} episodes "
-        f"(from {found.min:.6g} to {found.max:.6g}, standard deviation {found.std:.3g}), {found.length:.6g} steps on average."
+        f"{name}, trial {trial}, training seed {agent.seed}: mean return {found.mean:.6g} "
+        f"over {counted(options.episodes, 'episode')} (from {found.min:.6g} to {found.max:.6g}, "
+        f"standard deviation {found.std:.3g}), {found.length:.6g} steps on average."
     )
     if why:
         print(f"No GIF: {why}.")

@@ -1,4 +1,4 @@
-"""Evaluation of a trained agent over many episodes, and a film of one if Gymnasium can draw its environment."""
+"""Evaluation of a trained agent over many episodes, and a GIF of one if Gymnasium can render its environment."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from hyperlax.config.options import (
     ReplayOptions,
     SingleOptions,
 )
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import OptionError, UsageError, counted
 
 if TYPE_CHECKING:
     from hyperlax.recipe import Recipe
@@ -62,7 +62,7 @@ def generate_hp_samples(given: Given) -> int:
     drawn = draw(recipe, options.sampling_method, options.n_trials, options.seed)
     with writing(path):
         samples.write(path, drawn)
-    print(f"{len(drawn)} configurations of {recipe.name} ({options.sampling_method}): {path}")
+    print(f"{counted(len(drawn), 'configuration')} of {recipe.name} ({options.sampling_method}): {path}")
     return 0
 
 

@@ -37,7 +37,7 @@ def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
     """Return the one best trial. Raises UsageError, beginning with `asked_by`, if there is none, or a Pareto front has several."""
     best = winners(record)
     if not best:
-        raise UsageError(f"{asked_by} {record.directory}: no trial can win yet. Choose one with --trial.")
+        raise UsageError(f"{asked_by} {record.directory}: has no best trial yet. Choose one with --trial.")
     if len(best) > 1:
         numbers = ", ".join(str(trial.number) for trial in best)
         raise UsageError(

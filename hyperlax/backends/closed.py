@@ -10,7 +10,7 @@ from typing import Any
 from hyperlax.backends.base import SHARED, Evicted
 from hyperlax.backends.lanes import Lanes, LanesBackend
 from hyperlax.engine import device
-from hyperlax.engine.checkpoint import CheckpointFile
+from hyperlax.engine.checkpoint import CheckpointFile, trials_do
 from hyperlax.engine.lanes import NoRoom, Preparation
 from hyperlax.engine.session import LaneSession
 from hyperlax.hyperparams import AlgorithmConfig
@@ -157,7 +157,7 @@ class ClosedBatches(LanesBackend):
         session.restore(*found, {trial.number: trial for trial in batch.trials})
         session.watch.resume(found[0])
         step = session.segments.steps()[session.watch.segments]
-        log.info("Trials %s continue from step %d.", ", ".join(map(str, batch.numbers)), step)
+        log.info("%s from step %d.", trials_do(batch.numbers, "continue"), step)
 
     def _timing(
         self, batch: _Batch, session: LaneSession, results: Sequence[SegmentResult], predicted: float

@@ -53,9 +53,18 @@ class Metadata:
 
 def log_restart(trials: Sequence[int], why: str) -> None:
     """Log that saved trials restart from the beginning, and why."""
-    plural = "" if len(trials) == 1 else "s"
-    verb = "restarts" if len(trials) == 1 else "restart"
-    log.warning("Trial%s %s %s from the beginning: %s.", plural, ", ".join(map(str, trials)), verb, why)
+    log.warning("%s from the beginning: %s.", trials_do(trials, "restart"), why)
+
+
+def trials_do(trials: Sequence[int], verb: str) -> str:
+    """Return the beginning of a sentence about trials.
+
+    >>> trials_do([3], "continue"), trials_do([3, 4], "continue")
+    ('Trial 3 continues', 'Trials 3, 4 continue')
+    """
+    if len(trials) == 1:
+        return f"Trial {trials[0]} {verb}s"
+    return f"Trials {', '.join(map(str, trials))} {verb}"
 
 
 class CheckpointFile:

@@ -122,7 +122,7 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
             )
         again = shell_command("train", "--from", given, "--trial", trial.number)
         raise UsageError(
-            f"{asked_by} {given}: the agent of trial {trial.number}, which is {trial.state}, is not kept; --save-agents says "
-            f"whose are. To train it again:\n  {again}"
+            f"{asked_by} {given}: the agent of trial {trial.number}, which is {trial.state}, is not kept (see --save-agents). "
+            f"To train it again:\n  {again}"
         )
     return path

@@ -74,7 +74,7 @@ def test_that_the_recipes_own_configuration_wins_is_said(tmp_path):
     record = study(tmp_path, [3.0, 20.0, 1.0])
     for winner, is_said in ((1, True), (0, False)):
         write_study_pages(replace(record, base={**record.trials[winner].params, "algorithm.hyperparam.fixed": 3}))
-        assert ("the recipe&#39;s own configuration" in (tmp_path / "report.html").read_text()) == is_said
+        assert ("the recipe&#39;s default configuration" in (tmp_path / "report.html").read_text()) == is_said
 
 
 def words(record: Any) -> str:

@@ -110,7 +110,7 @@ def _winner(record: StudyRecord, best: list[TrialRecord]) -> dict[str, Any]:
 
 def _confirmation(record: StudyRecord, confirmation: Confirmation, drawing: Drawing) -> dict[str, Any]:
     words = (
-        f"The best of the search and the recipe's own configuration, trained again on {confirmation.seeds} seeds and evaluated "
+        f"The best of the search and the recipe's default configuration, trained again on {confirmation.seeds} seeds and evaluated "
         f"on episodes that the search never saw. Compared: {with_unit(confirmation.metric)} of each seed. "
         "Intervals: 95 % percentile bootstrap. Every seed's values are in confirmation.csv."
     )

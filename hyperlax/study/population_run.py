@@ -161,7 +161,7 @@ class _PopulationRun(StudyRun):
             return 1
         if finished < total:
             command = resume_command(self.directory.root)
-            print(f"Interrupted after {finished} of {total} intervals, the members are saved. To resume:\n  {command}")
+            print(f"Interrupted after {finished} of {total} intervals; the members are saved. To resume:\n  {command}")
             return self.limits.stop.exit_status
         assert lineage.final is not None
         value = self.live.state.trials()[lineage.final].values[0]

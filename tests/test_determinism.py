@@ -110,7 +110,7 @@ def test_real_training_is_the_same_to_the_bit_on_one_slot_and_on_many(desk):
         run = hyperlax(desk, *search(recipe, "one_slot"))
     assert run.returncode == 0, run.stderr
     slots = [json.loads((path / "study.json").read_text())["device"] for path in (many, one)]
-    assert slots[1].endswith(", 1 slots") and slots[0].endswith(f", {len(os.sched_getaffinity(0))} slots")
+    assert slots[1].endswith(", 1 slot") and slots[0].endswith(f", {len(os.sched_getaffinity(0))} slots")
     assert told(recipe, one) == told(recipe, many)
     assert curves(one) == curves(many)
     assert best(one, "one_slot") == best(many, "studies")

@@ -167,3 +167,18 @@ class BatchResult:
 
     outcomes: tuple[Outcome, ...]
     timing: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """The result of a trial, as a row of `summary.csv` and Optuna's database keep it.
+
+    reason: from `hyperlax.study.failure_reason`. metrics: all of them for COMPLETE, else empty.
+    intermediate: in a study that prunes, the pruning metrics after every segment, the leading objective first.
+    """
+
+    number: int
+    state: str
+    reason: str
+    metrics: dict[str, float]
+    intermediate: tuple[tuple[float, ...], ...] = ()

@@ -27,7 +27,18 @@ from hyperlax.study.directory import (
     TIMING_JSON,
 )
 from hyperlax.study.failure_reason import failure_reason
-from hyperlax.trial import MEASURED, STATES, TIMELINE, BatchResult, Curve, HparamBatch, LaneInterval, Outcome, Trial
+from hyperlax.trial import (
+    MEASURED,
+    STATES,
+    TIMELINE,
+    BatchResult,
+    Curve,
+    HparamBatch,
+    LaneInterval,
+    Outcome,
+    Trial,
+    TrialResult,
+)
 
 _CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
 Rows = Mapping[int, Sequence[Sequence[float]]]
@@ -47,21 +58,6 @@ class DamagedBatch(UsageError):
             f"{finding} The database does not have this batch yet: put the file back, or remove {path.with_name(SUCCESS)}, and "
             "its trials are run again."
         )
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """The result of a trial, as Optuna gets it.
-
-    reason: from `hyperlax.study.failure_reason`. metrics: all of them for COMPLETE, else empty.
-    intermediate: in a study that prunes, the pruning metrics after every segment, the leading objective first.
-    """
-
-    number: int
-    state: str
-    reason: str
-    metrics: dict[str, float]
-    intermediate: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,17 @@ from optuna.trial import FrozenTrial
 from hyperlax.backends.base import Backend
 from hyperlax.config.options import OBJECTIVE, PbtOptions
 from hyperlax.errors import HyperlaxError
+from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study.agents import about_recipe, write_agents
-from hyperlax.study.batch_files import Rows, TrialResult, write_batch
+from hyperlax.study.batch_files import Rows, write_batch
 from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, score_of
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.progress import clock
 from hyperlax.study.reporters import safe
 from hyperlax.study.trials import Resumed
-from hyperlax.trial import BatchResult, HparamBatch, Trial
+from hyperlax.trial import BatchResult, HparamBatch, Trial, TrialResult
 
 log = logging.getLogger(__name__)
 
@@ -128,12 +129,13 @@ class PopulationTrials:
 
     def _insert(self, first: int, began: Mapping[int, CopyFrom]) -> None:
         """Add the trials of an interval to the study."""
-        interval, attributes = first // self._members, []
+        interval, trials = first // self._members, []
         for number, copy in began.items():
             parent = copy.source if interval else None
             member = number % self._members
-            attributes.append({MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval})
-        self._state.append([self._encoded(dict(copy.params)) for copy in began.values()], attributes)
+            attributes = {MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval}
+            trials.append(AskedTrial(self._encoded(dict(copy.params)), attributes, {}))
+        self._state.append(trials)
 
     def _encoded(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return values of a recipe as Optuna keeps them."""

@@ -15,10 +15,10 @@ from hyperlax.errors import HyperlaxError
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study import database
 from hyperlax.study.agents import about_recipe, write_agents
-from hyperlax.study.batch_files import Rows, TrialResult, write_batch
+from hyperlax.study.batch_files import Rows, write_batch
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.trials import Resumed, Settings
-from hyperlax.trial import BatchResult, HparamBatch, Trial
+from hyperlax.trial import BatchResult, HparamBatch, Trial, TrialResult
 
 log = logging.getLogger(__name__)
 

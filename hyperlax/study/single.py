@@ -19,7 +19,7 @@ from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
-from hyperlax.study.batch_files import Scoring, TrialResult, mark_complete, write_tables
+from hyperlax.study.batch_files import Scoring, mark_complete, write_tables
 from hyperlax.study.directory import SCHEDULE, make_directory
 from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.lineage import Schedule, changing, configurations
@@ -29,7 +29,7 @@ from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.study.stopping import Limits, Stop, stopping_on_signals
 from hyperlax.study.training import MakeBackend, local_backend, reference_returns, single_config
 from hyperlax.study.trials import FixedTrials, Settings
-from hyperlax.trial import BatchResult, HparamBatch, Trial
+from hyperlax.trial import BatchResult, HparamBatch, Trial, TrialResult
 
 log = logging.getLogger(__name__)
 

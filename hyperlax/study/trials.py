@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 
 from hyperlax.backends.base import Backend
 from hyperlax.schedulers.base import CopyFrom, Shown
-from hyperlax.study.batch_files import Rows, Scoring, TrialResult
-from hyperlax.trial import BatchResult, HparamBatch, SegmentResult, Trial
+from hyperlax.study.batch_files import Rows, Scoring
+from hyperlax.trial import BatchResult, HparamBatch, SegmentResult, Trial, TrialResult
 
 
 class Resumed(NamedTuple):

@@ -22,7 +22,7 @@ from hyperlax.study.statistics import in_short
 from hyperlax.study.stopping import Limits
 from hyperlax.study.training import MakeBackend, confirmation_config
 from hyperlax.study.trials import FixedTrials, Settings
-from hyperlax.trial import BatchResult, HparamBatch, TrialResult
+from hyperlax.trial import BatchResult, TrialResult
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +66,10 @@ class ConfirmationRun:
         self._discard_incomplete()
         ended: list[TrialResult] = []
 
-        def write(batch: HparamBatch, result: BatchResult) -> list[TrialResult]:
-            ends = self._live.scoring.ends(batch, result)
+        def write(result: BatchResult) -> list[TrialResult]:
+            ends = self._live.scoring.ends(result)
             counted = replace(result, timing={**result.timing, "seeds": self._seeds})
-            write_batch(self._next_batch(), batch, counted, ends)
+            write_batch(self._next_batch(), counted, ends)
             ended.extend(ends)
             return ends
 

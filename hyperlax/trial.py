@@ -168,7 +168,7 @@ class BatchResult:
 class TrialResult:
     """The result of a trial, as a row of `summary.csv` and Optuna's database keep it.
 
-    reason: from `hyperlax.study.failure_reason`. metrics: all of them for COMPLETE, else empty.
+    reason: from `hyperlax.study.failures`. metrics: all of them for COMPLETE, else empty.
     intermediate: in a study that prunes, the pruning metrics after every segment, the leading objective first.
     """
 

@@ -20,7 +20,7 @@ from hyperlax.files import cell, read_csv
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength, apply
 from hyperlax.space import Categorical, Distribution, UniformContinuous
-from hyperlax.study.failure_reason import cause_of, failure_reason
+from hyperlax.study.failures import cause_of, failure_reason
 from hyperlax.trial import Trial
 from tests import toy
 from tests.fake_backend import FakeBackend

@@ -18,7 +18,7 @@ from hyperlax.metrics import ReferenceReturns, compute
 from hyperlax.recipe import apply
 from hyperlax.schedulers.base import Shown, Stop
 from hyperlax.schedulers.registry import PRUNERS, PruningOptions
-from hyperlax.study import search_trials
+from hyperlax.study import trials as study_trials
 from hyperlax.study.batch_files import DamagedBatch
 from hyperlax.study.state import StudyState
 from hyperlax.trial import MEASURED, Outcome, Trial
@@ -114,7 +114,7 @@ def test_a_study_that_dies_at_any_write_ends_as_one_that_was_left_alone(
     whole = Case(tmp_path / "whole", **short)
     whole.start()
     for place, (owner, function, at) in enumerate(
-        [(search_trials, "write_batch", 0), (search_trials, "write_batch", 4), (StudyState, "record", 2)]
+        [(study_trials, "write_batch", 0), (study_trials, "write_batch", 4), (StudyState, "record", 2)]
     ):
         case = Case(tmp_path / str(place), **short, checkpoint_seconds=0.0)
         with monkeypatch.context() as patch:

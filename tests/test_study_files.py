@@ -12,7 +12,7 @@ from hyperlax.files import read_csv
 from hyperlax.hyperparams import PPO
 from hyperlax.metrics import METRICS, compute
 from hyperlax.recipe import apply, dotted
-from hyperlax.study.training import reference_returns
+from hyperlax.study.study_run import reference_returns
 from hyperlax.trial import Curve, Outcome, Trial
 from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, MIXED, Case, arguments_of, recipe_of

@@ -15,8 +15,7 @@ from hyperlax.files import is_too_long
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.directory import AGENTS, MANIFEST
 from hyperlax.study.manifest import content_of
-from hyperlax.study.ranking import ranked, the_best, winners
-from hyperlax.study.record import StudyRecord
+from hyperlax.study.record import StudyRecord, ranked, the_best, winners
 from hyperlax.study.view import load_study
 from hyperlax.trial import BatchResult, Outcome
 

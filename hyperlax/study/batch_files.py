@@ -26,7 +26,7 @@ from hyperlax.study.directory import (
     SUMMARY_CSV,
     TIMING_JSON,
 )
-from hyperlax.study.failure_reason import failure_reason
+from hyperlax.study.failures import failure_reason
 from hyperlax.trial import (
     MEASURED,
     STATES,

@@ -18,11 +18,9 @@ from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import check
 from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Scheduler, Shown, Stop
-from hyperlax.study.failure_reason import cause_of_error
-from hyperlax.study.observer import Observer, tell
-from hyperlax.study.recording import Recorder
-from hyperlax.study.result_checks import problem_of
-from hyperlax.study.running import RunningTrial
+from hyperlax.study.failures import cause_of_error, problem_of
+from hyperlax.study.observer import Observer, Training, tell
+from hyperlax.study.running import Recorder, RunningTrial
 from hyperlax.study.stopping import Limits
 from hyperlax.study.trials import REFUSED, Settings, Trials
 from hyperlax.trial import SegmentResult, Trial
@@ -54,6 +52,15 @@ class Loop:
 
     def run(self) -> None:
         """Train until every trial has ended, no more may start, or a stop is requested. Trials still in lanes are saved."""
+        own = self._settings
+        training = Training(own.task, own.total, own.steps, own.lanes if own.refills else None, self._backend)
+        tell(self._observers, lambda observer: observer.training_started(training))
+        try:
+            self._train()
+        finally:
+            tell(self._observers, lambda observer: observer.training_ended())
+
+    def _train(self) -> None:
         self._limits.stop.tell(self._backend.stop)
         self._resume()
         while not self._limits.stop.is_set():
@@ -134,7 +141,10 @@ class Loop:
             return
         self._record()
         copies, self._copies = self._copies, {}
-        for source, trial in self._trials.succeed(copies):
+        successors = self._trials.succeed(copies)
+        sources = {trial.number: source for source, trial in successors}
+        tell(self._observers, lambda observer: observer.trials_copied(sources))
+        for source, trial in successors:
             check(trial.algorithm, REFUSED)
             running = self._running[trial.number] = RunningTrial(trial)
             self._show(running)

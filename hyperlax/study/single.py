@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.agent import save_agent
-from hyperlax.backends.base import Backend
+from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import SingleOptions
 from hyperlax.envs import canonical, slug
 from hyperlax.errors import HyperlaxError, UsageError
@@ -27,7 +27,7 @@ from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
 from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.study.stopping import Limits, Stop, stopping_on_signals
-from hyperlax.study.training import MakeBackend, local_backend, reference_returns, single_config
+from hyperlax.study.study_run import MakeBackend, engine_config, local_backend, reference_returns
 from hyperlax.study.trials import FixedTrials, Settings
 from hyperlax.trial import BatchResult, Trial, TrialResult
 
@@ -38,6 +38,12 @@ _LEADING = "peak_performance"
 
 _WriteCurve = Callable[[StudyRecord, Path], None]
 """Writes the page of a learning curve."""
+
+
+def single_config(arguments: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:
+    """Return the backend's configuration for a single run."""
+    alone = {"num_seeds": arguments.num_seeds, "num_trials": 1, "super_batch": 1}
+    return engine_config(arguments, algorithm, space={}, packing="pad", **alone)
 
 
 def run_single(
@@ -102,7 +108,8 @@ class _SingleRun:
             return [end]
 
         limits = Limits(Stop())
-        settings = Settings(self._scoring, own.num_seeds, fatal=(MemoryError, HyperlaxError))
+        steps, fatal = own.num_seeds * own.total_timesteps, (MemoryError, HyperlaxError)
+        settings = Settings("single", 1, steps, self._scoring, own.num_seeds, fatal=fatal)
         with closing(backend), stopping_on_signals(limits.stop):
             try:
                 Loop(FixedTrials([Trial(0, algorithm)], keep), backend, None, settings, limits, ()).run()

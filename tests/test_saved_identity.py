@@ -52,10 +52,9 @@ def test_what_was_saved_with_another_value_restarts_and_says_which(
     name: str, shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
-    file = saved.file(BATCH.numbers)
-    loaded = file.load()
+    loaded = saved.load_batch(BATCH.numbers)
     assert loaded is not None and name in loaded[0].identity
-    file.save(replace(loaded[0], identity={**loaded[0].identity, name: "another"}), loaded[1])
+    saved.save_batch(replace(loaded[0], identity={**loaded[0].identity, name: "another"}), loaded[1])
     said = (
         f"Trials 4, 9, 2 restart from the beginning: saved with {name} another, now it is {loaded[0].identity[name]}."
     )

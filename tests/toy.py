@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -120,11 +119,11 @@ class Batches(ClosedBatches):
 
     stop_after: int | None = None
 
-    def _batch(self, *args: Any) -> Any:
-        made, asked, stop_after = super()._batch(*args), itertools.count(1), self.stop_after
-        if stop_after is not None:
-            made.should_stop = lambda: next(asked) >= stop_after
-        return made
+    def _should_stop(self, batch: Any) -> bool:
+        if self.stop_after is None:
+            return super()._should_stop(batch)
+        self.stop_after -= 1
+        return self.stop_after <= 0
 
 
 def backend(

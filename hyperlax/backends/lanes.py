@@ -30,7 +30,7 @@ from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
 
 @dataclass(eq=False)
 class Lanes:
-    """The lanes of a program on a slot.
+    """The lanes of a program on a slot. Their `session` and the `numbers` of their trials depend on the kind of backend.
 
     training: its thread's current work. is_broken: whether that raised. leaving: trials whose results are not reported any more.
     """
@@ -97,13 +97,13 @@ class LanesBackend(ABC):
     @property
     def occupied(self) -> int:
         """Lanes that hold a trial."""
-        return sum(self._occupied(lanes) for lanes in tuple(self._used))
+        return sum(len(lanes.numbers) for lanes in tuple(self._used))
 
     @property
     def preparing(self) -> int:
         """Lanes that hold a trial whose program is still being compiled."""
         sessions = [(lanes, lanes.session) for lanes in tuple(self._used)]
-        return sum(self._occupied(lanes) for lanes, s in sessions if s is None or not s.program.is_ready)
+        return sum(len(lanes.numbers) for lanes, s in sessions if s is None or not s.program.is_ready)
 
     @abstractmethod
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
@@ -169,15 +169,16 @@ class LanesBackend(ABC):
         taken = {number for batch, _ in saved for number in batch.numbers}
         rest = [trial for trial in trials if trial.number not in taken]
         batches = batches_of(rest, self._task.program, self._registry.lanes_of, self._task.num_updates)
-        expected = [(self._predicted_training(batch), batch) for batch in batches]
+        expected = [(self._predicted_training(batch.trials), batch) for batch in batches]
         expected.sort(key=lambda pair: -pair[0])
         whole = self._task.run_length.num_evaluations
         continued = [
-            (self._predicted_training(batch) * (1 - metadata.segments / whole), batch) for batch, metadata in saved
+            (self._predicted_training(batch.trials) * (1 - metadata.segments / whole), batch)
+            for batch, metadata in saved
         ]
         durations, made = [], set[Any]()
         for seconds, batch in (ordered := [*continued, *expected]):
-            program, lanes = self._needs(batch)
+            program, lanes = self._needs(batch.trials)
             durations.append(seconds + (0.0 if program in made else self._predicted_making(program, lanes)))
             made.add(program)
         known = sum(map(self._is_known, made))
@@ -190,10 +191,6 @@ class LanesBackend(ABC):
     def close(self) -> None:
         """Release the threads."""
         self._threads.shutdown()
-
-    @abstractmethod
-    def _occupied(self, lanes: Any) -> int:
-        """Return how many lanes hold a trial."""
 
     @abstractmethod
     def _train(self, lanes: Any) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
@@ -261,13 +258,13 @@ class LanesBackend(ABC):
             if not set(metadata.trials) <= by_number.keys():
                 continue
             batch = HparamBatch(tuple(by_number[number] for number in metadata.trials))
-            parts = (*self._needs(batch), self._registry.num_seeds, self._seed, self.stream)
+            parts = (*self._needs(batch.trials), self._registry.num_seeds, self._seed, self.stream)
             if metadata.is_compatible(identity_of(self._task, batch.trials, *parts)):
                 yield batch, metadata
 
-    def _needs(self, batch: HparamBatch) -> tuple[Any, int]:
+    def _needs(self, trials: Sequence[Trial]) -> tuple[Any, int]:
         """Return the program of a batch and its number of lanes."""
-        program = self._task.program(batch.trials[0])
+        program = self._task.program(trials[0])
         return program, self._registry.lanes_of(program)
 
     def _learn_run(self, session: LaneSession, trials: Sequence[Trial]) -> None:
@@ -282,8 +279,8 @@ class LanesBackend(ABC):
         flops = algorithm.flops(max(map(self._task.num_updates, trials)))
         return Load(lanes * self._registry.num_seeds, algorithm.steps_per_iteration, flops)
 
-    def _predicted_training(self, batch: HparamBatch) -> float:
-        load = self._load(*self._needs(batch), batch.trials)
+    def _predicted_training(self, trials: Sequence[Trial]) -> float:
+        load = self._load(*self._needs(trials), trials)
         return training_seconds(self._costs, self._task.kind, load, self._task.run_length)
 
     def _predicted_making(self, algorithm: Any, lanes: int) -> float:

@@ -12,8 +12,6 @@ from hyperlax.config.checks import checked
 from hyperlax.config.option import HIDDEN, command_line, flags_of, options_of
 from hyperlax.config.options import (
     AGGREGATES,
-    EXPLORERS,
-    PRUNERS,
     PbtOptions,
     SearchOptions,
     SingleOptions,
@@ -27,7 +25,6 @@ from hyperlax.errors import OptionError, UsageError
 from hyperlax.metrics import AGGREGATES as FUNCTIONS
 from hyperlax.recipe import dotted, load
 from hyperlax.samplers.registry import SAMPLERS
-from hyperlax.schedulers import registry
 
 RECIPE = load("sac_mlp")
 GAMMA = "algorithm.hyperparam.gamma"
@@ -79,7 +76,7 @@ def test_every_declaration_is_whole():
             assert option.has(HIDDEN) or (option.help.endswith(".") or option.help.endswith("..."))
             if option.default is not MISSING and not option.has(HIDDEN):
                 assert option.read(option.default) == option.default
-    assert (tuple(FUNCTIONS), tuple(registry.PRUNERS), tuple(registry.EXPLORERS)) == (AGGREGATES, PRUNERS, EXPLORERS)
+    assert tuple(FUNCTIONS) == AGGREGATES
 
 
 @pytest.mark.parametrize("kind", [SearchOptions, SweepOptions, SingleOptions, PbtOptions])

@@ -176,7 +176,7 @@ class _PopulationRun(StudyRun):
     def _scheduler(self, trials: PopulationTrials | None = None) -> PopulationBasedTraining:
         own = self._own
         options = PopulationOptions(self.recipe.space, own.population_size, own.num_intervals, own.quantile, own.seed)
-        return PopulationBasedTraining(options, EXPLORERS[own.explore].explore, trials and trials.recorded())
+        return PopulationBasedTraining(options, EXPLORERS[own.explore](), trials and trials.recorded())
 
     def _finished(self) -> int:
         """Return how many intervals have ended."""

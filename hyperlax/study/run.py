@@ -191,7 +191,7 @@ class _SearchRun(StudyRun):
             percentile=own.pruner_percentile,
             seeds=own.num_seeds if own.seed_schedule == "racing" else 1,
         )
-        return PRUNERS[own.pruner].make(options)
+        return PRUNERS[own.pruner](options)
 
     def training(self, backend: Backend, settings: Settings) -> Training:
         """Return the description of the training for observers."""

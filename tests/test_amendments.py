@@ -94,7 +94,7 @@ def test_a_retry_that_is_cut_off_goes_on_with_the_next_resume(tmp_path, moment, 
     assert case.told() == whole_study(tmp_path / "whole").told()
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "random", "qmc"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii"])
 def test_what_was_suggested_from_a_failure_stays_and_its_super_batch_is_continued_from_the_same(tmp_path, sampler):
     whole = Case(tmp_path / "whole", n_trials=24, sampler=sampler)
     assert whole.start(FakeBackend(fail=FAILING)) == 0

@@ -140,18 +140,6 @@ def test_a_saved_batch_keeps_its_composition_and_comes_first(tmp_path: Path) -> 
     assert planned(backend(), saved, range(4)) == [(0, 1, 2), (3,)]
 
 
-def test_what_was_saved_by_another_program_restarts_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    saved = CheckpointManager(tmp_path, 1e9)
-    assert trained(backend(), BATCH, saved, 1) is None
-    wider = backend(lanes=4)
-    assert planned(wider, saved, range(10)) == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
-    assert caplog.messages == ["Trials 4, 9, 2 restart from the beginning: saved with lanes 3, now it is 4."]
-    result = trained(wider, BATCH, saved, 9)
-    assert same(result, run(wider, BATCH))
-
-
 def test_a_changed_hyperparameter_is_another_batch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     saved = CheckpointManager(tmp_path, 1e9)
     assert trained(backend(), BATCH, saved, 1) is None

@@ -110,13 +110,14 @@ def test_other_flags_of_the_compiler_are_told_apart(
 @pytest.mark.parametrize(
     ("name", "values"),
     [
+        ("lanes", {"lanes": 4}),
         ("seeds", {"seeds": 3}),
         ("budget", {"run_length": RunLength(22, 3, 4)}),
         ("evaluations", {"run_length": RunLength(20, 2, 4)}),
         ("episodes", {"run_length": RunLength(20, 3, 5)}),
     ],
 )
-def test_another_number_of_seeds_or_run_length_is_told_apart(
+def test_another_number_of_lanes_or_seeds_or_run_length_is_told_apart(
     name: str, values: dict[str, Any], shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)

@@ -15,7 +15,7 @@ from scipy.stats import binom
 
 from hyperlax.algorithms.padding import Padding, padding_of, sample_of_space, structure_of, structure_of_space
 from hyperlax.algorithms.program import AlgorithmTask
-from hyperlax.backends.programs import Budget, choose_paddings, expected_batches, shares
+from hyperlax.backends.local import Budget, choose_paddings, expected_batches, shares
 from hyperlax.engine import device
 from hyperlax.engine.costs import Costs, Load, Run
 from hyperlax.engine.device import CANDIDATES, choose

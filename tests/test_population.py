@@ -11,8 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperlax.schedulers.base import Continue, CopyFrom, Shown, Stop
-from hyperlax.schedulers.explore import Params, neighbour, perturb, resample, stream
-from hyperlax.schedulers.pbt import EXPLORE, PopulationBasedTraining, PopulationOptions, exploit, quantile_size
+from hyperlax.schedulers.pbt import (
+    EXPLORE,
+    Params,
+    PopulationBasedTraining,
+    PopulationOptions,
+    exploit,
+    neighbour,
+    perturb,
+    quantile_size,
+    resample,
+    stream,
+)
 from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.space import (
     Categorical,

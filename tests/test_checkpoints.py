@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.training import Interrupted
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata, SaveTimer
 from hyperlax.engine.lanes import Program
@@ -17,7 +18,7 @@ from hyperlax.engine.registry import Registry
 from hyperlax.engine.session import LaneSession
 from hyperlax.trial import BatchResult, HparamBatch, Trial
 from tests import small
-from tests.toy import Descent, Interrupted, backend, batch, batches, run, same_curves, trial
+from tests.toy import Descent, backend, batch, batches, run, same_curves, trial
 
 pytestmark = pytest.mark.timeout(300)
 

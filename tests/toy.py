@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from benchmarks.training import train_batches
 from hyperlax.agent import Policy
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -110,10 +111,6 @@ def batch(*trials: Trial) -> HparamBatch:
     return HparamBatch(trials)
 
 
-class Interrupted(Exception):
-    """A batch stopped between two segments because it was asked to."""
-
-
 class Batches(ClosedBatches):
     """Closed batches that can be told to stop after so many segments of a run."""
 
@@ -163,35 +160,18 @@ def run(
     closed._checkpoints = checkpoints or closed._checkpoints
     if isinstance(closed, Batches):
         closed.stop_after = stop_after
-    closed.enter(hparam_batch.trials, group=1)
-    while True:
-        results, evicted = closed.advance()
-        for eviction in evicted:
-            assert eviction.error is not None
-            raise eviction.error
-        if not results:
-            raise Interrupted
-        on_segment(results)
-        ended = {result.number: result for result in results if result.is_done}
-        if len(ended) == len(hparam_batch.trials):
-            outcomes = tuple(outcome_of(ended[number]) for number in hparam_batch.numbers)
-            return BatchResult(outcomes, closed.timing(hparam_batch.numbers))
+    return _result(closed, hparam_batch, train_batches(closed, [hparam_batch.trials], on_segment))
 
 
 def finish(closed: ClosedBatches, trials: Sequence[Trial]) -> list[BatchResult]:
     """Train trials in the batches of their plan, as many at once as there are slots."""
-    plan = closed.plan(trials)
-    for group, own in enumerate(plan.batches, 1):
-        closed.enter(own.trials, group=group)
-    ended: dict[int, SegmentResult] = {}
-    while len(ended) < len(trials):
-        results, evicted = closed.advance()
-        assert results and not evicted
-        ended |= {result.number: result for result in results if result.is_done}
-    return [
-        BatchResult(tuple(outcome_of(ended[number]) for number in own.numbers), closed.timing(own.numbers))
-        for own in plan.batches
-    ]
+    batches = closed.plan(trials).batches
+    ended = train_batches(closed, [own.trials for own in batches])
+    return [_result(closed, own, ended) for own in batches]
+
+
+def _result(closed: ClosedBatches, own: HparamBatch, ended: Mapping[int, SegmentResult]) -> BatchResult:
+    return BatchResult(tuple(outcome_of(ended[number]) for number in own.numbers), closed.timing(own.numbers))
 
 
 def outcome_of(result: SegmentResult) -> Outcome:

@@ -14,7 +14,7 @@ class Interrupted(Exception):
 
 def train(backend: LanesBackend, trials: Sequence[Trial]) -> dict[int, SegmentResult]:
     """Return the end of each trial, by number, trained in the batches of a plan. Close the backend."""
-    ended = train_batches(backend, [batch.trials for batch in backend.plan(trials).batches])
+    ended = train_batches(backend, backend.plan(trials).batches)
     backend.close()
     return ended
 

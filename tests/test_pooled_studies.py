@@ -40,7 +40,9 @@ def fates(case: Case, seeds: int = 2) -> list[tuple[str, int]]:
         peaks = []
         for segment in range(1, 6):
             columns: dict[str, Any] = {name: vars(curve)[name][: segment + 1] for name in ("steps", *MEASURED)}
-            whole = Outcome(record.number, "COMPLETE", "", replace(curve, **columns), 1, 0.0)
+            whole = Outcome(
+                Trial(record.number, algorithm(case, record.number)), "COMPLETE", "", replace(curve, **columns), 1, 0.0
+            )
             peaks.append([compute(whole, REFERENCE)["peak_performance"]])
         shown[record.number] = Shown(np.array(peaks), False)
     decisions = PRUNERS["asha"](PruningOptions(["maximize"], 1, 5, 1, 2)).decide(shown)

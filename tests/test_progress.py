@@ -15,10 +15,10 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress, clock
 from hyperlax.study.reporters import LineReporter, TerminalReporter, reporter
+from hyperlax.trial import TrialResult
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.study_cases import Case

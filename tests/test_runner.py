@@ -189,7 +189,7 @@ def test_without_the_memory_a_program_gets_half_the_lanes_and_keeps_them(monkeyp
     assert same_curves(result.outcomes[0].curve, expected[4].curve)
     run(closed, batch(trial(5, 0.3)))
     assert tried[3:] == [1]
-    assert [len(b.trials) for b in closed.plan([trial(n) for n in range(3)]).batches] == [1, 1, 1]
+    assert [len(b) for b in closed.plan([trial(n) for n in range(3)]).batches] == [1, 1, 1]
 
 
 def test_a_batch_that_no_longer_fits_its_program_is_left_to_be_halved(monkeypatch: pytest.MonkeyPatch) -> None:

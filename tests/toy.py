@@ -18,7 +18,7 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.costs import Costs
 from hyperlax.engine.registry import Registry
 from hyperlax.recipe import RunLength
-from hyperlax.trial import NOT_FINITE, BatchResult, HparamBatch, Outcome, SegmentResult, Trial
+from hyperlax.trial import NOT_FINITE, BatchResult, Outcome, SegmentResult, Trial
 
 RUN_LENGTH = RunLength(total_timesteps=20, num_evaluations=3, num_eval_episodes=4)
 SEED = 5
@@ -107,8 +107,12 @@ def trial(number: int, rate: float = 0.1, **config: float) -> Trial:
     return Trial(number, values)
 
 
-def batch(*trials: Trial) -> HparamBatch:
-    return HparamBatch(trials)
+def batch(*trials: Trial) -> tuple[Trial, ...]:
+    return trials
+
+
+def numbers(trials: Sequence[Trial]) -> tuple[int, ...]:
+    return tuple(trial.number for trial in trials)
 
 
 class Batches(ClosedBatches):
@@ -151,7 +155,7 @@ def batches(
 
 def run(
     closed: ClosedBatches,
-    hparam_batch: HparamBatch,
+    trials: tuple[Trial, ...],
     checkpoints: CheckpointManager | None = None,
     stop_after: int | None = None,
     on_segment: Callable[[list[SegmentResult]], None] = lambda results: None,
@@ -160,24 +164,25 @@ def run(
     closed._checkpoints = checkpoints or closed._checkpoints
     if isinstance(closed, Batches):
         closed.stop_after = stop_after
-    return _result(closed, hparam_batch, train_batches(closed, [hparam_batch.trials], on_segment))
+    return batch_result(closed, trials, train_batches(closed, [trials], on_segment))
 
 
 def finish(closed: ClosedBatches, trials: Sequence[Trial]) -> list[BatchResult]:
     """Train trials in the batches of their plan, as many at once as there are slots."""
     batches = closed.plan(trials).batches
-    ended = train_batches(closed, [own.trials for own in batches])
-    return [_result(closed, own, ended) for own in batches]
+    ended = train_batches(closed, batches)
+    return [batch_result(closed, own, ended) for own in batches]
 
 
-def _result(closed: ClosedBatches, own: HparamBatch, ended: Mapping[int, SegmentResult]) -> BatchResult:
-    return BatchResult(tuple(outcome_of(ended[number]) for number in own.numbers), closed.timing(own.numbers))
+def batch_result(closed: ClosedBatches, trials: Sequence[Trial], ended: Mapping[int, SegmentResult]) -> BatchResult:
+    outcomes = tuple(outcome_of(trial, ended[trial.number]) for trial in trials)
+    return BatchResult(outcomes, closed.timing(numbers(trials)))
 
 
-def outcome_of(result: SegmentResult) -> Outcome:
+def outcome_of(trial: Trial, result: SegmentResult) -> Outcome:
     """The end of a trial that nobody stopped."""
     return Outcome(
-        number=result.number,
+        trial=trial,
         state="COMPLETE" if result.fault_step is None else "FAIL",
         reason="" if result.fault_step is None else NOT_FINITE,
         curve=result.curve,

@@ -25,7 +25,7 @@ from hyperlax.engine.packing import batches_of, makespan
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.segments import Segments
 from hyperlax.engine.session import LaneSession, identity_of
-from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
+from hyperlax.trial import Plan, SegmentResult, Trial
 
 
 @dataclass(eq=False)
@@ -138,19 +138,18 @@ class LanesBackend(Backend, ABC):
         Saved batches that can continue to the same bits come first. For other saved batches the reason is logged.
         """
         saved = list(self._saved(trials))
-        taken = {number for batch, _ in saved for number in batch.numbers}
+        taken = {trial.number for batch, _ in saved for trial in batch}
         rest = [trial for trial in trials if trial.number not in taken]
         batches = batches_of(rest, self._task.program, self._registry.lanes_of, self._task.num_updates)
-        expected = [(self._predicted_training(batch.trials), batch) for batch in batches]
+        expected = [(self._predicted_training(batch), batch) for batch in batches]
         expected.sort(key=lambda pair: -pair[0])
         whole = self._task.run_length.num_evaluations
         continued = [
-            (self._predicted_training(batch.trials) * (1 - metadata.segments / whole), batch)
-            for batch, metadata in saved
+            (self._predicted_training(batch) * (1 - metadata.segments / whole), batch) for batch, metadata in saved
         ]
         durations, made = [], set[Any]()
         for seconds, batch in (ordered := [*continued, *expected]):
-            program, lanes = self._needs(batch.trials)
+            program, lanes = self._needs(batch)
             durations.append(seconds + (0.0 if program in made else self._predicted_making(program, lanes)))
             made.add(program)
         known = sum(map(self._is_known, made))
@@ -223,20 +222,20 @@ class LanesBackend(Backend, ABC):
         self._registry.shrink(algorithm, lanes, max(1, error.lanes) if isinstance(error, NoRoom) else lanes // 2)
         return True
 
-    def _saved(self, trials: Sequence[Trial]) -> Iterator[tuple[HparamBatch, Metadata]]:
+    def _saved(self, trials: Sequence[Trial]) -> Iterator[tuple[tuple[Trial, ...], Metadata]]:
         """Yield the saved batches of these trials that can continue."""
         by_number = {trial.number: trial for trial in trials}
         for metadata in self._checkpoints.batches() if self._checkpoints else ():
             if not set(metadata.trials) <= by_number.keys():
                 continue
-            batch = HparamBatch(tuple(by_number[number] for number in metadata.trials))
-            parts = (*self._needs(batch.trials), self._registry.num_seeds, self._seed, self.stream)
-            if metadata.is_compatible(identity_of(self._task, batch.trials, *parts)):
+            batch = tuple(by_number[number] for number in metadata.trials)
+            parts = (*self._needs(batch), self._registry.num_seeds, self._seed, self.stream)
+            if metadata.is_compatible(identity_of(self._task, batch, *parts)):
                 yield batch, metadata
 
-    def _needs(self, trials: Sequence[Trial]) -> tuple[Any, int]:
+    def _needs(self, batch: Sequence[Trial]) -> tuple[Any, int]:
         """Return the program of a batch and its number of lanes."""
-        program = self._task.program(trials[0])
+        program = self._task.program(batch[0])
         return program, self._registry.lanes_of(program)
 
     def _learn_run(self, session: LaneSession, trials: Sequence[Trial]) -> None:
@@ -251,8 +250,8 @@ class LanesBackend(Backend, ABC):
         flops = algorithm.flops(max(map(self._task.num_updates, trials)))
         return Load(lanes * self._registry.num_seeds, algorithm.steps_per_iteration, flops)
 
-    def _predicted_training(self, trials: Sequence[Trial]) -> float:
-        load = self._load(*self._needs(trials), trials)
+    def _predicted_training(self, batch: Sequence[Trial]) -> float:
+        load = self._load(*self._needs(batch), batch)
         return training_seconds(self._costs, self._task.kind, load, self._task.run_length)
 
     def _predicted_making(self, algorithm: Any, lanes: int) -> float:

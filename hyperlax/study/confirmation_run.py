@@ -11,7 +11,7 @@ from shutil import rmtree
 
 from hyperlax.config.options import SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.study.batch_files import TrialResult, write_batch
+from hyperlax.study.batch_files import write_batch
 from hyperlax.study.confirmation import Configuration, configurations, names, read_results
 from hyperlax.study.directory import BATCH, SUCCESS
 from hyperlax.study.live import LiveStudy
@@ -22,7 +22,7 @@ from hyperlax.study.statistics import in_short
 from hyperlax.study.stopping import Limits
 from hyperlax.study.training import MakeBackend, confirmation_config
 from hyperlax.study.trials import FixedTrials, Settings
-from hyperlax.trial import BatchResult, HparamBatch
+from hyperlax.trial import BatchResult, TrialResult
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +66,10 @@ class ConfirmationRun:
         self._discard_incomplete()
         ended: list[TrialResult] = []
 
-        def write(batch: HparamBatch, result: BatchResult) -> list[TrialResult]:
-            ends = self._live.scoring.ends(batch, result)
+        def write(result: BatchResult) -> list[TrialResult]:
+            ends = self._live.scoring.ends(result)
             counted = replace(result, timing={**result.timing, "seeds": self._seeds})
-            write_batch(self._next_batch(), batch, counted, ends)
+            write_batch(self._next_batch(), counted, ends)
             ended.extend(ends)
             return ends
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperlax.backends.base import Backend
-from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.record import StudyRecord
+from hyperlax.trial import TrialResult
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,17 @@ from optuna.trial import FrozenTrial
 from hyperlax.backends.base import Backend
 from hyperlax.config.options import OBJECTIVE, PbtOptions
 from hyperlax.errors import HyperlaxError
+from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study.agents import about_recipe, write_agents
-from hyperlax.study.batch_files import Rows, TrialResult, write_batch
+from hyperlax.study.batch_files import write_batch
 from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, score_of
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.progress import clock
 from hyperlax.study.reporters import safe
 from hyperlax.study.trials import Resumed
-from hyperlax.trial import BatchResult, HparamBatch, Trial
+from hyperlax.trial import BatchResult, Trial, TrialResult
 
 log = logging.getLogger(__name__)
 
@@ -99,20 +101,20 @@ class PopulationTrials:
             (copy.source, self._state.trial(trials[number + self._members])) for number, copy in sorted(copies.items())
         ]
 
-    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
+    def record(self, result: BatchResult) -> list[TrialResult]:
         """Write an interval's files, then the database. Raises HyperlaxError if an interval recorded before differs."""
-        interval, live = self.super_batch(batch.numbers[0]), self._live
-        ends = live.scoring.ends(batch, result)
-        before = [self._state.trials()[number] for number in batch.numbers]
+        live = self._live
+        ends = [replace(end, intermediate=()) for end in live.scoring.ends(result)]  # its only value is the objective
+        interval, before = self.super_batch(ends[0].number), [self._state.trials()[end.number] for end in ends]
         if before[0].state.is_finished():
             self._compare(interval, ends, before)
             return ends
         if interval + 1 == self._intervals:
             best = max(ends, key=lambda end: (_score(end), -end.number))
             about = {"study": self._arguments.study_name, **about_recipe(live.recipe)}
-            write_agents(live.directory.root, about, batch, result, [best.number] if best.state == "COMPLETE" else [])
+            write_agents(live.directory.root, about, result, [best.number] if best.state == "COMPLETE" else [])
         path = self._state.new_batch(interval)
-        write_batch(path, batch, result, ends)
+        write_batch(path, result, ends)
         self._state.record(ends, path)
         for end in ends:
             if end.state == "FAIL":
@@ -128,12 +130,13 @@ class PopulationTrials:
 
     def _insert(self, first: int, began: Mapping[int, CopyFrom]) -> None:
         """Add the trials of an interval to the study."""
-        interval, attributes = first // self._members, []
+        interval, trials = first // self._members, []
         for number, copy in began.items():
             parent = copy.source if interval else None
             member = number % self._members
-            attributes.append({MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval})
-        self._state.append([self._encoded(dict(copy.params)) for copy in began.values()], attributes)
+            attributes = {MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval}
+            trials.append(AskedTrial(self._encoded(dict(copy.params)), attributes, {}))
+        self._state.append(trials)
 
     def _encoded(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return values of a recipe as Optuna keeps them."""

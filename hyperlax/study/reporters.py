@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError
-from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress
+from hyperlax.trial import TrialResult
 
 if TYPE_CHECKING:
     from rich.console import Console

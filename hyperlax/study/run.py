@@ -18,6 +18,7 @@ from hyperlax.config.options import SearchOptions
 from hyperlax.config.study_file import in_full
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError
+from hyperlax.fields import check
 from hyperlax.files import write_text
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.fixed import Presampled
@@ -31,7 +32,6 @@ from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, Training, tell
 from hyperlax.study.projection import finished_trials
-from hyperlax.study.running import validate
 from hyperlax.study.search_trials import SearchTrials
 from hyperlax.study.simulated_schedule import is_pooled, lanes_of
 from hyperlax.study.state import StudyState, open_state
@@ -39,7 +39,7 @@ from hyperlax.study.stopping import Limits, Stop
 from hyperlax.study.study_run import Equipment, StudyRun, refuse_existing
 from hyperlax.study.summary import print_end
 from hyperlax.study.training import MakeBackend, local_backend, search_config
-from hyperlax.study.trials import Settings, Trials
+from hyperlax.study.trials import REFUSED, Settings, Trials
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,8 @@ def print_plan(
         sound = []
         for trial in trials:
             with suppress(UsageError):
-                sound.append(validate(trial))
+                check(trial.algorithm, REFUSED)
+                sound.append(trial)
         print(backend.plan(sound).sentence() if sound else "Nothing is left to run.")
     return 0
 

@@ -9,13 +9,7 @@ import numpy as np
 
 from hyperlax.agent import Policy, joined
 from hyperlax.backends.base import SHARED
-from hyperlax.recipe import apply, dotted
 from hyperlax.trial import MEASURED, Curve, LaneInterval, Outcome, SegmentResult, Trial
-
-
-def validate(trial: Trial) -> Trial:
-    """Return the trial with its values in the types of the recipe's fields. Raises UsageError if a field refuses one."""
-    return Trial(trial.number, apply(trial.algorithm, dotted(trial.algorithm), "refused"))
 
 
 @dataclass
@@ -113,7 +107,7 @@ class RunningTrial:
         """Return its outcome."""
         assert self.latest is not None
         return Outcome(
-            number=self.number,
+            trial=self.trial,
             state=state,
             reason=reason,
             curve=curve,
@@ -123,6 +117,7 @@ class RunningTrial:
             fault_step=self.latest.fault_step,
             policy=joined(self.policies) if state == "COMPLETE" and self.policies else None,
             intervals=self.intervals,
+            shown=tuple(map(tuple, self.shown)),
         )
 
     def so_far(self, segment: int) -> Outcome:

@@ -15,10 +15,10 @@ from hyperlax.errors import HyperlaxError
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study import database
 from hyperlax.study.agents import about_recipe, write_agents
-from hyperlax.study.batch_files import Rows, TrialResult, write_batch
+from hyperlax.study.batch_files import write_batch
 from hyperlax.study.live import LiveStudy
 from hyperlax.study.trials import Resumed, Settings
-from hyperlax.trial import BatchResult, HparamBatch, Trial
+from hyperlax.trial import BatchResult, Trial, TrialResult
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +42,10 @@ class SearchTrials:
             return Resumed({}, [], [], left)
         columns = len(self._settings.columns)
         shown = {trial.number: Shown(_rows_of(trial, columns), trial.state.is_finished()) for trial in trials}
-        waiting = [self._state.trial(trial) for trial in trials if not trial.state.is_finished()]
+        asked = {trial.number: self._state.trial(trial) for trial in trials}
+        waiting = [asked[trial.number] for trial in trials if not trial.state.is_finished()]
         may_begin = [trial.number for trial in waiting[: max(0, left)]]
         restored = []
-        asked = {trial.number: self._state.trial(trial) for trial in trials}
         for result in backend.restore(asked, may_begin):
             if result.repetition:
                 backend.leave(result.number)  # what it showed in the repetitions before is not saved
@@ -73,16 +73,16 @@ class SearchTrials:
         """Refuse copies: the trials of a search are suggested, not copied."""
         raise HyperlaxError(f"the scheduler copies trial {min(copies)}: only the trials of a population can be copied.")
 
-    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
+    def record(self, result: BatchResult) -> list[TrialResult]:
         """Write a batch's agents and files, then the database. Log the failures."""
-        live, columns = self._live, self._settings.columns
-        ends = live.scoring.ends(batch, result, shown if columns else None)
-        path = self._state.new_batch(self.super_batch(batch.numbers[0]))
+        live = self._live
+        ends = live.scoring.ends(result)
+        path = self._state.new_batch(self.super_batch(ends[0].number))
         if self._arguments.save_agents != "none":
             about = {"study": self._arguments.study_name, **about_recipe(live.recipe)}
             complete = [end.number for end in ends if end.state == "COMPLETE"]
-            write_agents(live.directory.root, about, batch, result, complete)
-        write_batch(path, batch, result, ends, columns)
+            write_agents(live.directory.root, about, result, complete)
+        write_batch(path, result, ends, self._settings.columns)
         self._state.record(ends, path)
         _log_failures(ends)
         self._changed()

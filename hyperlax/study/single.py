@@ -19,7 +19,7 @@ from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
-from hyperlax.study.batch_files import Scoring, TrialResult, mark_complete, write_tables
+from hyperlax.study.batch_files import Scoring, mark_complete, write_tables
 from hyperlax.study.directory import SCHEDULE, make_directory
 from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.lineage import Schedule, changing, configurations
@@ -29,7 +29,7 @@ from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.study.stopping import Limits, Stop, stopping_on_signals
 from hyperlax.study.training import MakeBackend, local_backend, reference_returns, single_config
 from hyperlax.study.trials import FixedTrials, Settings
-from hyperlax.trial import BatchResult, HparamBatch, Trial
+from hyperlax.trial import BatchResult, Trial, TrialResult
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,11 @@ class _SingleRun:
         parent = Path(own.output_root) / self.recipe.name / slug(own.env_config)
         with _ending_on_io_error(parent):
             make_directory(parent)
-        found: list[tuple[HparamBatch, BatchResult, TrialResult]] = []
+        found: list[tuple[BatchResult, TrialResult]] = []
 
-        def keep(batch: HparamBatch, result: BatchResult) -> list[TrialResult]:
-            (end,) = self._scoring.ends(batch, result)
-            found.append((batch, result, end))
+        def keep(result: BatchResult) -> list[TrialResult]:
+            (end,) = self._scoring.ends(result)
+            found.append((result, end))
             return [end]
 
         limits = Limits(Stop())
@@ -111,21 +111,21 @@ class _SingleRun:
         if not found:
             print("Interrupted; nothing is written.")
             return limits.stop.exit_status
-        ((batch, result, end),) = found
+        ((result, end),) = found
         with _ending_on_io_error(parent):
             directory = _new_directory(parent, self.kind)
-            self._write(directory, batch, result, end, backend.device)
+            self._write(directory, result, end, backend.device)
         return _print_end(end, directory)
 
-    def _write(self, directory: Path, batch: HparamBatch, result: BatchResult, end: TrialResult, device: str) -> None:
+    def _write(self, directory: Path, result: BatchResult, end: TrialResult, device: str) -> None:
         """Write the agent, the tables and the learning curve; `success.txt` last."""
         for name, content in self.beside.items():
             write_json(directory / name, content)
-        (trial,), (outcome,) = batch.trials, result.outcomes
+        (outcome,) = result.outcomes
         if outcome.policy is not None:
-            about = {**about_recipe(self.recipe), **about_training(trial, outcome)}
+            about = {**about_recipe(self.recipe), **about_training(outcome)}
             save_agent(directory / "agent", outcome.policy, about)
-        write_tables(directory, batch, result, [end])
+        write_tables(directory, result, [end])
         record = StudyRecord(
             directory=directory,
             study_name=directory.name,
@@ -138,7 +138,7 @@ class _SingleRun:
             device=device,
             space={},
             reference=self._scoring.reference,
-            trials=[_record(end, trial.algorithm, directory)],
+            trials=[_record(end, outcome.trial.algorithm, directory)],
             importances={},
         )
         self.write_curve(record, directory / "learning_curve.html")

@@ -8,8 +8,11 @@ from typing import NamedTuple, Protocol
 
 from hyperlax.backends.base import Backend
 from hyperlax.schedulers.base import CopyFrom, Shown
-from hyperlax.study.batch_files import Rows, Scoring, TrialResult
-from hyperlax.trial import BatchResult, HparamBatch, SegmentResult, Trial
+from hyperlax.study.batch_files import Scoring
+from hyperlax.trial import BatchResult, SegmentResult, Trial, TrialResult
+
+REFUSED = "refused"
+"""Begins the reason of a trial with invalid values."""
 
 
 class Resumed(NamedTuple):
@@ -53,7 +56,7 @@ class Trials(Protocol):
         """Return the successors of trials that ended by `CopyFrom`, each after the trial that it continues from."""
         ...
 
-    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
+    def record(self, result: BatchResult) -> list[TrialResult]:
         """Record results of one super-batch, the files first."""
         ...
 
@@ -95,7 +98,7 @@ class FixedTrials:
     write: writes the files of a batch and returns its results.
     """
 
-    def __init__(self, trials: Sequence[Trial], write: Callable[[HparamBatch, BatchResult], list[TrialResult]]):
+    def __init__(self, trials: Sequence[Trial], write: Callable[[BatchResult], list[TrialResult]]):
         self._trials, self._write, self.survived = list(trials), write, dict[int, int]()
 
     def resume(self, backend: Backend) -> Resumed:
@@ -117,9 +120,9 @@ class FixedTrials:
         """Refuse copies: all trials are known."""
         raise NotImplementedError
 
-    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
+    def record(self, result: BatchResult) -> list[TrialResult]:
         """Write a batch."""
-        return self._write(batch, result)
+        return self._write(result)
 
     def super_batch(self, number: int) -> int:
         """Return the one super-batch."""

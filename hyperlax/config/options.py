@@ -25,13 +25,12 @@ from hyperlax.config.option import (
 )
 from hyperlax.errors import UsageError
 from hyperlax.samplers.registry import SAMPLERS
+from hyperlax.schedulers.registry import EXPLORERS, PRUNERS
 
 _TIE_BREAKER = "normalized_auc"
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 LARGEST = 2**31 - 1
 _SAMPLING_METHODS = ("qmc", "random", "grid", "file")
-PRUNERS = ("none", "asha", "median", "percentile", "hyperband")
-EXPLORERS = ("perturb", "resample", "pb2")
 AGGREGATES = ("mean", "median", "iqm", "worst")
 COUNT = Range(1, LARGEST)
 OBJECTIVE = "final_performance"
@@ -142,7 +141,7 @@ class SearchOptions(RunOptions):
         Spelled("constraint"),
     ] = ()
     pruner: Annotated[
-        str, "Pruner that stops bad trials early; their lanes are refilled with the next trials.", OneOf(PRUNERS)
+        str, "Pruner that stops bad trials early; their lanes are refilled with the next trials.", OneOf(tuple(PRUNERS))
     ] = "none"
     pruner_min_segments: Annotated[int, "Evaluations before a trial may be pruned.", Range(1)] = 3
     pruner_reduction_factor: Annotated[
@@ -433,7 +432,7 @@ class PbtOptions(RunOptions):
     explore: Annotated[
         str,
         "How a copy's hyperparameters change: by a step (perturb), resampled (resample), or chosen by a Gaussian process (pb2).",
-        OneOf(EXPLORERS),
+        OneOf(tuple(EXPLORERS)),
     ] = "perturb"
     quantile: Annotated[
         float,

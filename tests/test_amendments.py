@@ -78,7 +78,7 @@ def test_a_retry_that_is_cut_off_goes_on_with_the_next_resume(tmp_path, moment, 
     case = failed_study(tmp_path / "failed")
     runner = FakeBackend()
 
-    def die(database: StudyDatabase, of: Any) -> None:
+    def die(database: StudyDatabase, of: Any, batch: str = "") -> None:
         if of:
             raise RuntimeError("killed")
 

@@ -48,6 +48,15 @@ class Field:
             return f"needs 0 or at least {SMALLEST_FLOAT:.3g}, the smallest that float32 holds, got {value!r}"
         return f"needs {self.wanted()}, got {value!r}"
 
+    def plain(self, value: Any) -> Any:
+        """Return a number in the field's own type if it has the same value there: 4.0 as 4. Return anything else unchanged."""
+        value = value.tolist() if hasattr(value, "tolist") else value
+        if self.type == "sizes" and isinstance(value, (list, tuple)):
+            return [_whole(width) for width in value]
+        if self.type == "float" and _is_int(value) and abs(value) <= LARGEST_FLOAT:
+            return float(value)
+        return _whole(value) if self.type == "int" else value
+
     def convert(self, value: Any) -> Any:
         """Return a legal value in the form that the configuration keeps."""
         if self.type == "float":
@@ -111,18 +120,19 @@ def fields_of(config: AlgorithmConfig) -> dict[str, Field]:
 def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> AlgorithmConfig:
     """Return the configuration with these values set.
 
-    An int given to a float field is converted; nothing else is.
+    Whole numbers are converted between int and float; nothing else is.
 
     Raises:
       UsageError: A name is unknown, a field does not accept its value, or values do not fit together. Begins with `where`.
     """
     known = fields_of(config)
+    plain = {}
     for name, value in values.items():
         check_name(name, known, where)
-        problem = known[name].problem(value)
-        if problem:
-            raise UsageError(f"{where}: {name} {problem}.")
-    config = filled(config, values)
+        plain[name] = known[name].plain(value)
+        if known[name].problem(plain[name]):
+            raise UsageError(f"{where}: {name} {known[name].problem(value)}.")
+    config = filled(config, plain)
     check_together(config, {}, where)
     return config
 
@@ -251,6 +261,11 @@ def _nearest(name: str, known: list[str]) -> str | None:
     shorts = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(known)}
     near = nearest(last, shorts)
     return shorts[near] if near else None
+
+
+def _whole(value: Any) -> Any:
+    """Return a float without a fraction as an int, anything else unchanged."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_width(value: Any) -> bool:

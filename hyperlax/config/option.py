@@ -225,7 +225,7 @@ class Option:
         if isinstance(value, str) and value in self.words:
             return value
         choices, limits = self.mark(OneOf), self.mark(Range)
-        found = self._as_type(value)
+        found: Any = self._as_type(value)
         if found is None:
             raise self.refusal(value, self._advice(value))
         if choices:

@@ -12,7 +12,7 @@ def train(backend: LanesBackend, trials: Sequence[Trial]) -> dict[int, SegmentRe
     """Return the end of each trial, by number. Raises what a batch raised."""
     ended: dict[int, SegmentResult] = {}
     for group, batch in enumerate(backend.plan(trials).batches, 1):
-        backend.enter(batch.trials, group=group)
+        backend.enter(batch, group=group)
     while len(ended) < len(trials):
         results, evicted = backend.advance()
         for eviction in evicted:

@@ -124,7 +124,7 @@ class Study:
     @property
     def pareto(self) -> list[TrialRecord]:
         """Pareto front by number; with one objective the best trial alone."""
-        from hyperlax.study.ranking import winners
+        from hyperlax.study.record import winners
 
         return winners(self._opened.record)
 

@@ -126,15 +126,18 @@ def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> Alg
       UsageError: A name is unknown, a field does not accept its value, or values do not fit together. Begins with `where`.
     """
     known = fields_of(config)
-    plain = {}
-    for name, value in values.items():
-        check_name(name, known, where)
-        plain[name] = known[name].plain(value)
-        if known[name].problem(plain[name]):
-            raise UsageError(f"{where}: {name} {known[name].problem(value)}.")
+    plain = {name: known[name].plain(value) if name in known else value for name, value in values.items()}
+    _check_values(config, plain, where, values)
     config = filled(config, plain)
     check_together(config, {}, where)
     return config
+
+
+def check(config: AlgorithmConfig, where: str) -> None:
+    """Raise UsageError if a field does not accept its value, or values do not fit together."""
+    values = dotted(config)
+    _check_values(config, values, where, values)
+    check_together(config, {}, where)
 
 
 def filled(config: AlgorithmConfig, values: Mapping[str, Any]) -> AlgorithmConfig:
@@ -195,6 +198,15 @@ def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], w
                         f"total_num_envs={count}, rollout_length={steps_of_env}, num_minibatches={parts}. "
                         "Choose values of which every combination divides, powers of two for instance.",
                     )
+
+
+def _check_values(config: AlgorithmConfig, values: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> None:
+    """Raise UsageError for an unknown name or a value that its field does not accept. given: the values as errors show them."""
+    known = fields_of(config)
+    for name, value in values.items():
+        check_name(name, known, where)
+        if known[name].problem(value):
+            raise UsageError(f"{where}: {name} {known[name].problem(given[name])}.")
 
 
 def _check_kind(

@@ -15,9 +15,9 @@ from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.engine.lanes import Program
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.session import LaneSession
-from hyperlax.trial import BatchResult, HparamBatch, Trial
+from hyperlax.trial import BatchResult, Trial
 from tests import small
-from tests.toy import Descent, Interrupted, backend, batch, batches, run, same_curves, trial
+from tests.toy import Descent, Interrupted, backend, batch, batches, numbers, run, same_curves, trial
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -26,7 +26,7 @@ HEAD = Metadata((4, 9, 2), {"jax": "1"}, 2, {"train_seconds": 1.5})
 ARRAYS = {"lanes_00000": np.arange(6.0).reshape(2, 3), "finite": np.array([[True, False]])}
 
 
-def trained(closed: ClosedBatches, hparam_batch: HparamBatch, saved: CheckpointManager, stop_after: int) -> Any:
+def trained(closed: ClosedBatches, hparam_batch: tuple[Trial, ...], saved: CheckpointManager, stop_after: int) -> Any:
     """The batch's result, or None if it was interrupted after so many segments of this run."""
     try:
         return run(closed, hparam_batch, saved, stop_after)
@@ -43,7 +43,7 @@ def same(one: BatchResult, other: BatchResult) -> bool:
 
 
 def interrupted_at_every_segment(
-    make: Callable[[], ClosedBatches], hparam_batch: HparamBatch, directory: Path
+    make: Callable[[], ClosedBatches], hparam_batch: tuple[Trial, ...], directory: Path
 ) -> tuple[BatchResult, int]:
     """The result of a batch that is trained one segment at a time, by a new runner each; and how many that took."""
     saved = CheckpointManager(directory, 1e9)
@@ -51,7 +51,7 @@ def interrupted_at_every_segment(
         result = trained(make(), hparam_batch, saved, stop_after=1)
         if result is not None:
             return result, count
-        assert [(head.trials, head.segments) for head in saved.batches()] == [(hparam_batch.numbers, count)]
+        assert [(head.trials, head.segments) for head in saved.batches()] == [(numbers(hparam_batch), count)]
     raise AssertionError
 
 
@@ -127,10 +127,10 @@ def test_a_batch_is_saved_when_it_is_due(
     assert seen == segments
 
 
-def planned(closed: ClosedBatches, saved: CheckpointManager, numbers: range) -> list[tuple[int, ...]]:
-    trials = [next((t for t in BATCH.trials if t.number == n), trial(n)) for n in numbers]
+def planned(closed: ClosedBatches, saved: CheckpointManager, wanted: range) -> list[tuple[int, ...]]:
+    trials = [next((t for t in BATCH if t.number == n), trial(n)) for n in wanted]
     closed._checkpoints = saved
-    return [b.numbers for b in closed.plan(trials).batches]
+    return [numbers(b) for b in closed.plan(trials).batches]
 
 
 def test_a_saved_batch_keeps_its_composition_and_comes_first(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_what_was_saved_by_another_program_restarts_and_says_so(
 def test_a_changed_hyperparameter_is_another_batch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     saved = CheckpointManager(tmp_path, 1e9)
     assert trained(backend(), BATCH, saved, 1) is None
-    backend(checkpoints=saved).plan([trial(4, 0.4), *BATCH.trials[1:]])
+    backend(checkpoints=saved).plan([trial(4, 0.4), *BATCH[1:]])
     assert "saved with hyperparameters " in caplog.text
 
 
@@ -170,7 +170,7 @@ def test_a_damaged_file_is_reported_and_its_batch_restarts(
     if keep < 0:
         content[content.index(b"state_00001.npy") + 150] ^= 1
     path.write_bytes(content[:keep] if keep >= 0 else content)
-    closed.plan(BATCH.trials)
+    closed.plan(BATCH)
     result = trained(closed, BATCH, saved, 9)
     assert same(result, run(closed, BATCH))
     assert f"{path} cannot be read (" in caplog.text and "from the beginning" in caplog.text

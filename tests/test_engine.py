@@ -237,14 +237,14 @@ def test_a_plan_puts_trials_of_one_program_together_in_their_order_and_never_mor
     batches = batches_of(
         trials, lambda t: config_of(t)["dimensions"], lambda size: 2 if size == 3 else 1, lambda t: 1.0
     )
-    assert [[t.number for t in b.trials] for b in batches] == [[0, 2], [3, 5], [6], [1], [4]]
+    assert [[t.number for t in b] for b in batches] == [[0, 2], [3, 5], [6], [1], [4]]
     assert batches_of([], lambda t: 0, lambda program: 2, lambda t: 1.0) == []
 
 
 def test_trials_of_like_effort_share_a_batch_the_most_laborious_first() -> None:
     trials = [trial(number, effort=effort) for number, effort in enumerate([1, 4, 2, 4, 1, 8])]
     batches = batches_of(trials, lambda t: 0, lambda program: 2, lambda t: config_of(t)["effort"])
-    assert [[t.number for t in b.trials] for b in batches] == [[1, 5], [2, 3], [0, 4]]
+    assert [[t.number for t in b] for b in batches] == [[1, 5], [2, 3], [0, 4]]
 
 
 def test_the_makespan_starts_each_job_on_the_slot_that_is_free_first() -> None:

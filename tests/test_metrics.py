@@ -10,9 +10,10 @@ import pytest
 
 from hyperlax.analysis.pages import write_pages
 from hyperlax.errors import UsageError
+from hyperlax.hyperparams import PPO
 from hyperlax.metrics import METRICS, Metric, ReferenceReturns, aggregated, check_objectives, compute, of_curve
 from hyperlax.study.batch_files import read_ends
-from hyperlax.trial import Curve, Outcome
+from hyperlax.trial import Curve, Outcome, Trial
 from tests.desk import ROOT, rows
 from tests.study_cases import Case
 
@@ -34,7 +35,9 @@ def outcome(returns, steps=None, state="COMPLETE", reason="", budget=None):
         episodes=4,
         budget=int(steps[-1]) if budget is None else budget,
     )
-    return Outcome(number=3, state=state, reason=reason, curve=curve, num_parameters=4610, train_seconds=1.25)
+    return Outcome(
+        trial=Trial(3, PPO()), state=state, reason=reason, curve=curve, num_parameters=4610, train_seconds=1.25
+    )
 
 
 def metrics(returns, steps=None, reference=ZERO_TO_HUNDRED):

@@ -9,10 +9,11 @@ import pytest
 
 from hyperlax.errors import UsageError
 from hyperlax.files import read_csv
+from hyperlax.hyperparams import PPO
 from hyperlax.metrics import METRICS, compute
 from hyperlax.recipe import apply, dotted
-from hyperlax.study.training import reference_returns
-from hyperlax.trial import Curve, Outcome
+from hyperlax.study.study_run import reference_returns
+from hyperlax.trial import Curve, Outcome, Trial
 from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, MIXED, Case, arguments_of, recipe_of
 
@@ -36,7 +37,12 @@ def outcome_on_disk(path, row):
     measured = {name: column(name) for name in ("mean", "std", "min", "max", "length")}
     curve = Curve(steps=steps, episodes=int(rows[0]["episodes"]), budget=500, **measured)
     return Outcome(
-        int(row["trial"]), "COMPLETE", "", curve, int(float(row["num_parameters"])), float(row["train_seconds"])
+        Trial(int(row["trial"]), PPO()),
+        "COMPLETE",
+        "",
+        curve,
+        int(float(row["num_parameters"])),
+        float(row["train_seconds"]),
     )
 
 

@@ -18,7 +18,7 @@ from hyperlax.engine import assignment
 from hyperlax.engine.assignment import PROCESS, intervals_from_array, intervals_to_array
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.files import read_csv
-from hyperlax.trial import TIMELINE, HparamBatch, LaneInterval
+from hyperlax.trial import TIMELINE, LaneInterval, Trial
 from tests import toy
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study, write_timeline
@@ -62,7 +62,7 @@ def test_a_batch_that_another_process_went_on_with_was_in_its_lanes_twice(tmp_pa
         ]
 
 
-def train(batch: HparamBatch, saved: CheckpointManager, stop: bool) -> Any:
+def train(batch: tuple[Trial, ...], saved: CheckpointManager, stop: bool) -> Any:
     return toy.run(toy.backend(), batch, saved, 1 if stop else None)
 
 

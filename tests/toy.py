@@ -18,7 +18,7 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.costs import Costs
 from hyperlax.engine.registry import Registry
 from hyperlax.recipe import RunLength
-from hyperlax.trial import NOT_FINITE, BatchResult, HparamBatch, Outcome, SegmentResult, Trial
+from hyperlax.trial import NOT_FINITE, BatchResult, Outcome, SegmentResult, Trial
 
 RUN_LENGTH = RunLength(total_timesteps=20, num_evaluations=3, num_eval_episodes=4)
 SEED = 5
@@ -107,8 +107,12 @@ def trial(number: int, rate: float = 0.1, **config: float) -> Trial:
     return Trial(number, values)
 
 
-def batch(*trials: Trial) -> HparamBatch:
-    return HparamBatch(trials)
+def batch(*trials: Trial) -> tuple[Trial, ...]:
+    return trials
+
+
+def numbers(trials: Sequence[Trial]) -> tuple[int, ...]:
+    return tuple(trial.number for trial in trials)
 
 
 class Interrupted(Exception):
@@ -155,7 +159,7 @@ def batches(
 
 def run(
     closed: ClosedBatches,
-    hparam_batch: HparamBatch,
+    trials: tuple[Trial, ...],
     checkpoints: CheckpointManager | None = None,
     stop_after: int | None = None,
     on_segment: Callable[[list[SegmentResult]], None] = lambda results: None,
@@ -164,7 +168,7 @@ def run(
     closed._checkpoints = checkpoints or closed._checkpoints
     if isinstance(closed, Batches):
         closed.stop_after = stop_after
-    closed.enter(hparam_batch.trials, group=1)
+    closed.enter(trials, group=1)
     while True:
         results, evicted = closed.advance()
         for eviction in evicted:
@@ -174,31 +178,32 @@ def run(
             raise Interrupted
         on_segment(results)
         ended = {result.number: result for result in results if result.is_done}
-        if len(ended) == len(hparam_batch.trials):
-            outcomes = tuple(outcome_of(ended[number]) for number in hparam_batch.numbers)
-            return BatchResult(outcomes, closed.timing(hparam_batch.numbers))
+        if len(ended) == len(trials):
+            return batch_result(closed, trials, ended)
 
 
 def finish(closed: ClosedBatches, trials: Sequence[Trial]) -> list[BatchResult]:
     """Train trials in the batches of their plan, as many at once as there are slots."""
     plan = closed.plan(trials)
     for group, own in enumerate(plan.batches, 1):
-        closed.enter(own.trials, group=group)
+        closed.enter(own, group=group)
     ended: dict[int, SegmentResult] = {}
     while len(ended) < len(trials):
         results, evicted = closed.advance()
         assert results and not evicted
         ended |= {result.number: result for result in results if result.is_done}
-    return [
-        BatchResult(tuple(outcome_of(ended[number]) for number in own.numbers), closed.timing(own.numbers))
-        for own in plan.batches
-    ]
+    return [batch_result(closed, own, ended) for own in plan.batches]
 
 
-def outcome_of(result: SegmentResult) -> Outcome:
+def batch_result(closed: ClosedBatches, trials: Sequence[Trial], ended: dict[int, SegmentResult]) -> BatchResult:
+    outcomes = tuple(outcome_of(trial, ended[trial.number]) for trial in trials)
+    return BatchResult(outcomes, closed.timing(numbers(trials)))
+
+
+def outcome_of(trial: Trial, result: SegmentResult) -> Outcome:
     """The end of a trial that nobody stopped."""
     return Outcome(
-        number=result.number,
+        trial=trial,
         state="COMPLETE" if result.fault_step is None else "FAIL",
         reason="" if result.fault_step is None else NOT_FINITE,
         curve=result.curve,

@@ -7,8 +7,7 @@ from typing import Any
 
 from hyperlax.analysis.labels import format_number
 from hyperlax.config.option import shell_command
-from hyperlax.study.ranking import complete_trials, ranked
-from hyperlax.study.record import StudyRecord
+from hyperlax.study.record import StudyRecord, complete_trials, ranked
 from hyperlax.study.statistics import best_confirmed, in_short
 
 _EXACT = ("num_parameters",)

@@ -19,8 +19,15 @@ from hyperlax.analysis.study_data import Cost, StudyData
 from hyperlax.analysis.tables import best_file, rerun_command, searched_names
 from hyperlax.metrics import METRICS
 from hyperlax.study.progress import clock
-from hyperlax.study.ranking import complete_trials, feasible_trials, winners
-from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord
+from hyperlax.study.record import (
+    Confirmation,
+    Confirmed,
+    StudyRecord,
+    TrialRecord,
+    complete_trials,
+    feasible_trials,
+    winners,
+)
 from hyperlax.study.statistics import complete, default_of, difference_interval, in_full, mean_interval
 
 _log = logging.getLogger(__name__)

@@ -9,8 +9,7 @@ from hyperlax.config.option import shell_command
 from hyperlax.files import write_csv, write_json
 from hyperlax.metrics import METRICS
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
-from hyperlax.study.ranking import winners
-from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
+from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord, winners
 from hyperlax.study.statistics import complete
 
 _RERUN_ARGUMENTS = ("total_timesteps", "num_evaluations", "num_eval_episodes", "num_seeds", "seed", "aggregate")

@@ -14,7 +14,7 @@ from hyperlax.engine.checkpoint import CheckpointFile
 from hyperlax.engine.lanes import NoRoom, Preparation
 from hyperlax.engine.session import LaneSession
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.trial import HparamBatch, SegmentResult, Trial
+from hyperlax.trial import SegmentResult, Trial
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class ClosedBatches(LanesBackend):
         super().close()
 
     def _batch(self, trials: tuple[Trial, ...], group: int) -> _Batch:
-        algorithm, lanes = self._needs(HparamBatch(trials))
+        algorithm, lanes = self._needs(trials)
         return _Batch(algorithm, 0, group, trials=trials, lanes=lanes, should_stop=lambda: self._is_stopping)
 
     def _occupied(self, lanes: _Batch) -> int:
@@ -115,10 +115,10 @@ class ClosedBatches(LanesBackend):
 
     def _train(self, lanes: _Batch) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
         batch = lanes
-        algorithm, batch.lanes = self._needs(HparamBatch(batch.trials))
+        algorithm, batch.lanes = self._needs(batch.trials)
         if batch.lanes < len(batch.trials):
             raise MemoryError(f"no memory for more than {batch.lanes} trials at once")
-        predicted = self._predicted_training(HparamBatch(batch.trials))
+        predicted = self._predicted_training(batch.trials)
         predicted += self._predicted_making(algorithm, batch.lanes)
         session = batch.session = self._session(algorithm, batch.slot, batch.lanes)
         self._prepare_batch(batch, session)

@@ -25,7 +25,7 @@ from hyperlax.engine.packing import batches_of, makespan
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.segments import Segments
 from hyperlax.engine.session import LaneSession, identity_of
-from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
+from hyperlax.trial import Plan, SegmentResult, Trial
 
 
 @dataclass(eq=False)
@@ -166,7 +166,7 @@ class LanesBackend(ABC):
         Saved batches that can continue to the same bits come first. For other saved batches the reason is logged.
         """
         saved = list(self._saved(trials))
-        taken = {number for batch, _ in saved for number in batch.numbers}
+        taken = {trial.number for batch, _ in saved for trial in batch}
         rest = [trial for trial in trials if trial.number not in taken]
         batches = batches_of(rest, self._task.program, self._registry.lanes_of, self._task.num_updates)
         expected = [(self._predicted_training(batch), batch) for batch in batches]
@@ -254,20 +254,20 @@ class LanesBackend(ABC):
         self._registry.shrink(algorithm, lanes, max(1, error.lanes) if isinstance(error, NoRoom) else lanes // 2)
         return True
 
-    def _saved(self, trials: Sequence[Trial]) -> Iterator[tuple[HparamBatch, Metadata]]:
+    def _saved(self, trials: Sequence[Trial]) -> Iterator[tuple[tuple[Trial, ...], Metadata]]:
         """Yield the saved batches of these trials that can continue."""
         by_number = {trial.number: trial for trial in trials}
         for metadata in self._checkpoints.batches() if self._checkpoints else ():
             if not set(metadata.trials) <= by_number.keys():
                 continue
-            batch = HparamBatch(tuple(by_number[number] for number in metadata.trials))
+            batch = tuple(by_number[number] for number in metadata.trials)
             parts = (*self._needs(batch), self._registry.num_seeds, self._seed, self.stream)
-            if metadata.is_compatible(identity_of(self._task, batch.trials, *parts)):
+            if metadata.is_compatible(identity_of(self._task, batch, *parts)):
                 yield batch, metadata
 
-    def _needs(self, batch: HparamBatch) -> tuple[Any, int]:
+    def _needs(self, batch: Sequence[Trial]) -> tuple[Any, int]:
         """Return the program of a batch and its number of lanes."""
-        program = self._task.program(batch.trials[0])
+        program = self._task.program(batch[0])
         return program, self._registry.lanes_of(program)
 
     def _learn_run(self, session: LaneSession, trials: Sequence[Trial]) -> None:
@@ -282,8 +282,8 @@ class LanesBackend(ABC):
         flops = algorithm.flops(max(map(self._task.num_updates, trials)))
         return Load(lanes * self._registry.num_seeds, algorithm.steps_per_iteration, flops)
 
-    def _predicted_training(self, batch: HparamBatch) -> float:
-        load = self._load(*self._needs(batch), batch.trials)
+    def _predicted_training(self, batch: Sequence[Trial]) -> float:
+        load = self._load(*self._needs(batch), batch)
         return training_seconds(self._costs, self._task.kind, load, self._task.run_length)
 
     def _predicted_making(self, algorithm: Any, lanes: int) -> float:

@@ -102,7 +102,7 @@ def delete(given: Given) -> int:
     """Delete the files of a study."""
     from hyperlax.analysis.plots import PLOTS
     from hyperlax.config.stored import named_directory
-    from hyperlax.study.deletion import delete as remove
+    from hyperlax.study.maintenance import delete as remove
 
     options = completed(DeleteOptions, given)
     pages = [f"{plot.name}.html" for plot in PLOTS]

@@ -87,7 +87,7 @@ def train(given: Given) -> int:
     from hyperlax.config.options import RUN_LENGTH
     from hyperlax.config.settling import settled
     from hyperlax.config.stored import named_directory
-    from hyperlax.study.ranking import the_best
+    from hyperlax.study.record import the_best
     from hyperlax.study.view import load_study, recipe_as_it_was
 
     if "from_" not in given:
@@ -121,7 +121,7 @@ def pbt(given: Given) -> int:
     from hyperlax.envs.recipes import check_acts
     from hyperlax.studies import load_recipe, log_from
     from hyperlax.study.observer import Pages
-    from hyperlax.study.population_run import run_population
+    from hyperlax.study.population import run_population
 
     directory = None
     if "resume_from" in given:

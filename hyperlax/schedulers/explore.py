@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from hyperlax.errors import UsageError
+from hyperlax.fields import PREFIX, check_together
+from hyperlax.hyperparams import rules
+from hyperlax.recipe import Recipe
 from hyperlax.space import Categorical, Distribution, Numeric, QUniform
 
 _FACTORS = (0.8, 1.2)
@@ -21,6 +25,11 @@ _RESAMPLED = 0.25
 
 Params = dict[str, Any]
 """Dotted name of a hyperparameter -> its value."""
+
+_HYPERPARAM = f"{PREFIX}.hyperparam."
+_UNCHANGEABLE = ("init_alpha", "warmup_rollout_length", "normalize_observations")
+"""Traced, but useless while weights are kept: the first two act at the start only, the third is what the weights were learnt
+on."""
 
 
 def stream(*place: int) -> np.random.Generator:
@@ -100,3 +109,29 @@ def _value_at(distribution: Distribution, place: int) -> Any:
     if isinstance(distribution, QUniform):
         return float(Decimal(str(low)) + place * Decimal(str(distribution.q)))
     return int(low) + place
+
+
+def explored(recipe: Recipe) -> tuple[dict[str, Distribution], list[str]]:
+    """Return the entries of the space that can change while weights are kept, and the names of the others.
+
+    The others keep the recipe's values.
+
+    Raises:
+      UsageError: No entry can change, or the changing entries do not go together with the recipe's values of the others.
+    """
+    algorithm = recipe.config.algorithm
+    kinds = {name: rule.kind for name, rule in rules(type(algorithm.hyperparam)).items()}
+
+    def changes(name: str) -> bool:
+        field = name.removeprefix(_HYPERPARAM)
+        return kinds.get(field) == "traced" and field not in _UNCHANGEABLE
+
+    space = {name: distribution for name, distribution in recipe.space.items() if changes(name)}
+    if not space:
+        raise UsageError(
+            f"{recipe.path}: nothing of the search space can change while weights are kept. Give "
+            f"{_HYPERPARAM}{next(name for name in kinds if changes(_HYPERPARAM + name))} a distribution, or search with "
+            "optuna-hp-search."
+        )
+    check_together(algorithm, space, str(recipe.path))
+    return space, [name for name in recipe.space if name not in space]

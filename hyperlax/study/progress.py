@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hyperlax.config.constraints import are_satisfied
-from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.observer import Observer, Training
 from hyperlax.study.record import StudyRecord
+from hyperlax.trial import TrialResult
 
 _LEAST_IMPORTANT_FIRST = (
     "objective", "elapsed", "pruned", "lanes", "rate", "preparing", "failed", "left", "best",

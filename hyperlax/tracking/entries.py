@@ -30,8 +30,7 @@ from hyperlax.study.directory import (
     TIMING_JSON,
     TRIALS,
 )
-from hyperlax.study.ranking import winners
-from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.record import StudyRecord, TrialRecord, winners
 from hyperlax.study.statistics import best_confirmed, in_short
 
 LONGEST_TAG, LONGEST_PARAM = 5000, 6000

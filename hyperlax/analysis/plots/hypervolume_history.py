@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from hyperlax.analysis.plots.base import ACCENT, NothingToShow, Plot
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.pareto import hypervolume
-from hyperlax.study.ranking import feasible_trials, scores
+from hyperlax.study.record import feasible_trials, scores
 
 
 def _figure(study: StudyData) -> go.Figure:

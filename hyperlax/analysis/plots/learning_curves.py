@@ -9,8 +9,7 @@ from hyperlax.analysis.labels import format_number
 from hyperlax.analysis.plots.base import MUTED, SERIES, NothingToShow, Plot
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.metrics import aggregated
-from hyperlax.study.ranking import complete_trials, ranked, winners
-from hyperlax.study.record import TrialRecord
+from hyperlax.study.record import TrialRecord, complete_trials, ranked, winners
 
 _SHOWN = 10
 

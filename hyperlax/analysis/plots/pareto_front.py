@@ -10,8 +10,7 @@ from plotly.subplots import make_subplots
 from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, NothingToShow, Plot, hover_texts
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.ranking import complete_trials, pareto_front
-from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, pareto_front
 
 
 def _figure(study: StudyData) -> go.Figure:

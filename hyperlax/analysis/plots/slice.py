@@ -12,7 +12,7 @@ from hyperlax.analysis.labels import short_names, with_unit
 from hyperlax.analysis.plots.axes import Coordinate, coordinate
 from hyperlax.analysis.plots.base import SCALE, NothingToShow, Plot
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.ranking import complete_trials
+from hyperlax.study.record import complete_trials
 
 _COLUMNS = 4
 

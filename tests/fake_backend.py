@@ -101,7 +101,7 @@ class FakeBackend:
         if self.config.kind == "closed" and self.checkpoints:
             self.checkpoints.prune(numbers)
             if self.saves:
-                self.checkpoints.file(numbers).save(Metadata(numbers, {}, 1, {}), {"state": np.zeros(1)})
+                self.checkpoints.save_batch(Metadata(numbers, {}, 1, {}), {"state": np.zeros(1)})
         entered = []
         for lane, trial in enumerate(trials):
             assert trial.number not in self.in_lanes

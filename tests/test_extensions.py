@@ -14,7 +14,7 @@ import pytest
 
 from hyperlax.backends.base import SHARED, EngineConfig, Evicted
 from hyperlax.schedulers.base import Continue, Decision, Shown, Stop
-from hyperlax.schedulers.registry import PRUNERS, PrunerRow
+from hyperlax.schedulers.registry import PRUNERS
 from hyperlax.space import LogUniform
 from hyperlax.trial import Curve, Plan, SegmentResult, Trial
 from tests.study_cases import Case
@@ -106,7 +106,7 @@ class StopsOdd:
 
 
 def test_a_scheduler_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRUNERS, "odd", PrunerRow("Stop trials of odd number.", lambda options: StopsOdd()))
+    monkeypatch.setitem(PRUNERS, "odd", lambda options: StopsOdd())
     case = Case(tmp_path, pruner="odd")
     assert case.start() == 0
     assert case.states() == ["COMPLETE", "PRUNED"] * 6

@@ -45,7 +45,7 @@ def fates(case: Case, seeds: int = 2) -> list[tuple[str, int]]:
             )
             peaks.append([compute(whole, REFERENCE)["peak_performance"]])
         shown[record.number] = Shown(np.array(peaks), False)
-    decisions = PRUNERS["asha"].make(PruningOptions(["maximize"], 1, 5, 1, 2)).decide(shown)
+    decisions = PRUNERS["asha"](PruningOptions(["maximize"], 1, 5, 1, 2)).decide(shown)
     return [("PRUNED", found.segment) if isinstance(found, Stop) else ("COMPLETE", 5) for found in decisions.values()]
 
 

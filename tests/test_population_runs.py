@@ -24,7 +24,7 @@ from hyperlax.config.stored import read_stored
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import apply, dotted
-from hyperlax.schedulers.explore import explored
+from hyperlax.schedulers.pbt import explored
 from hyperlax.space import Categorical, LogUniform
 from hyperlax.study import agents, population, view
 from hyperlax.study.agents import find_agent

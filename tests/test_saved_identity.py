@@ -54,10 +54,9 @@ def test_what_was_saved_with_another_value_restarts_and_says_which(
     name: str, shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
-    file = saved.file(numbers(BATCH))
-    loaded = file.load()
+    loaded = saved.load_batch(numbers(BATCH))
     assert loaded is not None and name in loaded[0].identity
-    file.save(replace(loaded[0], identity={**loaded[0].identity, name: "another"}), loaded[1])
+    saved.save_batch(replace(loaded[0], identity={**loaded[0].identity, name: "another"}), loaded[1])
     said = (
         f"Trials 4, 9, 2 restart from the beginning: saved with {name} another, now it is {loaded[0].identity[name]}."
     )
@@ -113,13 +112,14 @@ def test_other_flags_of_the_compiler_are_told_apart(
 @pytest.mark.parametrize(
     ("name", "values"),
     [
+        ("lanes", {"lanes": 4}),
         ("seeds", {"seeds": 3}),
         ("budget", {"run_length": RunLength(22, 3, 4)}),
         ("evaluations", {"run_length": RunLength(20, 2, 4)}),
         ("episodes", {"run_length": RunLength(20, 3, 5)}),
     ],
 )
-def test_another_number_of_seeds_or_run_length_is_told_apart(
+def test_another_number_of_lanes_or_seeds_or_run_length_is_told_apart(
     name: str, values: dict[str, Any], shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)

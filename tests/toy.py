@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from benchmarks.training import train_batches
 from hyperlax.agent import Policy
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -115,20 +115,16 @@ def numbers(trials: Sequence[Trial]) -> tuple[int, ...]:
     return tuple(trial.number for trial in trials)
 
 
-class Interrupted(Exception):
-    """A batch stopped between two segments because it was asked to."""
-
-
 class Batches(ClosedBatches):
     """Closed batches that can be told to stop after so many segments of a run."""
 
     stop_after: int | None = None
 
-    def _batch(self, *args: Any) -> Any:
-        made, asked, stop_after = super()._batch(*args), itertools.count(1), self.stop_after
-        if stop_after is not None:
-            made.should_stop = lambda: next(asked) >= stop_after
-        return made
+    def _should_stop(self, batch: Any) -> bool:
+        if self.stop_after is None:
+            return super()._should_stop(batch)
+        self.stop_after -= 1
+        return self.stop_after <= 0
 
 
 def backend(
@@ -168,34 +164,17 @@ def run(
     closed._checkpoints = checkpoints or closed._checkpoints
     if isinstance(closed, Batches):
         closed.stop_after = stop_after
-    closed.enter(trials, group=1)
-    while True:
-        results, evicted = closed.advance()
-        for eviction in evicted:
-            assert eviction.error is not None
-            raise eviction.error
-        if not results:
-            raise Interrupted
-        on_segment(results)
-        ended = {result.number: result for result in results if result.is_done}
-        if len(ended) == len(trials):
-            return batch_result(closed, trials, ended)
+    return batch_result(closed, trials, train_batches(closed, [trials], on_segment))
 
 
 def finish(closed: ClosedBatches, trials: Sequence[Trial]) -> list[BatchResult]:
     """Train trials in the batches of their plan, as many at once as there are slots."""
-    plan = closed.plan(trials)
-    for group, own in enumerate(plan.batches, 1):
-        closed.enter(own, group=group)
-    ended: dict[int, SegmentResult] = {}
-    while len(ended) < len(trials):
-        results, evicted = closed.advance()
-        assert results and not evicted
-        ended |= {result.number: result for result in results if result.is_done}
-    return [batch_result(closed, own, ended) for own in plan.batches]
+    batches = closed.plan(trials).batches
+    ended = train_batches(closed, batches)
+    return [batch_result(closed, own, ended) for own in batches]
 
 
-def batch_result(closed: ClosedBatches, trials: Sequence[Trial], ended: dict[int, SegmentResult]) -> BatchResult:
+def batch_result(closed: ClosedBatches, trials: Sequence[Trial], ended: Mapping[int, SegmentResult]) -> BatchResult:
     outcomes = tuple(outcome_of(trial, ended[trial.number]) for trial in trials)
     return BatchResult(outcomes, closed.timing(numbers(trials)))
 

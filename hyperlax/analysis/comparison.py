@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from hyperlax.analysis.curves import MissingFile, readable_curves
 from hyperlax.analysis.html import render
 from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.base import SERIES, Drawing, plain, styled
-from hyperlax.analysis.study_data import StudyData
+from hyperlax.analysis.study_data import MissingFile, StudyData, readable_curves
 from hyperlax.errors import UsageError
 from hyperlax.metrics import aggregated
 from hyperlax.study.record import StudyRecord, feasible_trials, ranked

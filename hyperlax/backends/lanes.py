@@ -9,12 +9,12 @@ from __future__ import annotations
 import queue
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from hyperlax.backends.base import SHARED, Evicted
+from hyperlax.backends.base import Backend, Evicted
 from hyperlax.engine import device
 from hyperlax.engine.algorithm import TrainingTask
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
@@ -30,7 +30,7 @@ from hyperlax.trial import Plan, SegmentResult, Trial
 
 @dataclass(eq=False)
 class Lanes:
-    """The lanes of a program on a slot.
+    """The lanes of a program on a slot. Their `session` and the `numbers` of their trials depend on the kind of backend.
 
     training: its thread's current work. is_broken: whether that raised. leaving: trials whose results are not reported any more.
     """
@@ -52,8 +52,8 @@ class _Event(NamedTuple):
     is_last: bool
 
 
-class LanesBackend(ABC):
-    """A `hyperlax.backends.base.Backend` over the lanes of compiled programs. Its two kinds are in `closed` and `open`."""
+class LanesBackend(Backend, ABC):
+    """A backend over the lanes of compiled programs. Its two kinds are in `closed` and `open`."""
 
     def __init__(
         self,
@@ -97,45 +97,17 @@ class LanesBackend(ABC):
     @property
     def occupied(self) -> int:
         """Lanes that hold a trial."""
-        return sum(self._occupied(lanes) for lanes in tuple(self._used))
+        return sum(len(lanes.numbers) for lanes in tuple(self._used))
 
     @property
     def preparing(self) -> int:
         """Lanes that hold a trial whose program is still being compiled."""
         sessions = [(lanes, lanes.session) for lanes in tuple(self._used)]
-        return sum(self._occupied(lanes) for lanes, s in sessions if s is None or not s.program.is_ready)
-
-    @abstractmethod
-    def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
-        """Give trials lanes. Return the numbers of those that got one."""
-
-    @abstractmethod
-    def begin(self) -> None:
-        """Start the training that `advance` waits for, in the background."""
-
-    @abstractmethod
-    def copy(self, source: int, into: Trial) -> None:
-        """Let a new trial continue from the state of another."""
-
-    @abstractmethod
-    def leave(self, number: int) -> None:
-        """Free the lane of a trial."""
+        return sum(len(lanes.numbers) for lanes, s in sessions if s is None or not s.program.is_ready)
 
     def stop(self) -> None:
         """Note that the study has to end. Lanes that wait after every segment need nothing else."""
         return
-
-    @abstractmethod
-    def save(self) -> None:
-        """Save all lanes between two segments."""
-
-    @abstractmethod
-    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Restore the saved unfinished trials, and return their results so far."""
-
-    @abstractmethod
-    def timing(self, numbers: Collection[int]) -> dict[str, Any]:
-        """Return the cost of trials that ended together."""
 
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         """Block until at least one trial has new results. Return the new results of all trials, by number.
@@ -190,10 +162,6 @@ class LanesBackend(ABC):
     def close(self) -> None:
         """Release the threads."""
         self._threads.shutdown()
-
-    @abstractmethod
-    def _occupied(self, lanes: Any) -> int:
-        """Return how many lanes hold a trial."""
 
     @abstractmethod
     def _train(self, lanes: Any) -> Iterator[tuple[Sequence[SegmentResult], bool]]:

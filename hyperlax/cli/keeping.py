@@ -75,7 +75,7 @@ class PlayOptions:
 
 def export(given: Given) -> int:
     """Write the trials to a file."""
-    from hyperlax.analysis.export import default_path, write_export
+    from hyperlax.analysis.tables import default_path, write_export
     from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file
     from hyperlax.study.io_errors import writing

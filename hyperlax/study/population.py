@@ -32,9 +32,8 @@ from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import FixedSampler
 from hyperlax.schedulers.base import CopyFrom, Scheduler, Shown
-from hyperlax.schedulers.explore import explored
 from hyperlax.schedulers.pb2 import is_continuous
-from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions
+from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions, explored
 from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import write_batch
@@ -319,7 +318,7 @@ class _PopulationRun(StudyRun):
     def _scheduler(self, trials: PopulationTrials | None = None) -> PopulationBasedTraining:
         own = self._own
         options = PopulationOptions(self.recipe.space, own.population_size, own.num_intervals, own.quantile, own.seed)
-        return PopulationBasedTraining(options, EXPLORERS[own.explore].explore, trials and trials.recorded())
+        return PopulationBasedTraining(options, EXPLORERS[own.explore](), trials and trials.recorded())
 
     def _finished(self) -> int:
         """Return how many intervals have ended."""

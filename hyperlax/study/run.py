@@ -220,7 +220,7 @@ class _SearchRun(StudyRun):
             percentile=own.pruner_percentile,
             seeds=own.num_seeds if own.seed_schedule == "racing" else 1,
         )
-        return PRUNERS[own.pruner].make(options)
+        return PRUNERS[own.pruner](options)
 
     def finish(self) -> int:
         """Print how the study ended, confirm its best if --confirm-top is given, and return the exit status."""

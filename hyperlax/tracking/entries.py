@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.analysis.curves import LearningCurve, MissingFile, read_curves
+from hyperlax.analysis.study_data import LearningCurve, MissingFile, read_curves
 from hyperlax.analysis.terminal import best_in_words, counts
 from hyperlax.config.option import MAY_CHANGE, options_of
 from hyperlax.config.options import SearchOptions

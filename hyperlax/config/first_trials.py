@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import UsageError
-from hyperlax.fields import check_name, dotted, written
+from hyperlax.fields import check_name, dotted, fields_of, written
 from hyperlax.files import decode
 from hyperlax.recipe import Recipe
 
@@ -62,22 +61,18 @@ def _configuration(entry: Any, where: str, base: Mapping[str, Any], recipe: Reci
     values = entry.get("params", entry) if isinstance(entry, dict) else entry
     if not isinstance(values, dict):
         raise UsageError(f'{where} is {values!r}. Write {{name: value}}, e.g. {{"{next(iter(base))}": ...}}.')
-    config = dotted(recipe.config.algorithm)
-    for name, value in values.items():
-        check_name(name, config, where)
+    config, known = dotted(recipe.config.algorithm), fields_of(recipe.config.algorithm)
+    for name in values:
+        check_name(name, known, where)
+    plain = {name: known[name].plain(value) for name, value in values.items()}
+    for name, value in plain.items():
         if name not in recipe.space and value != config[name]:
             raise UsageError(
                 f"{where}: {name} = {value}, and the recipe does not search it but has it fixed at {config[name]}. Leave it out."
             )
-    complete = {name: _plain(values.get(name, base[name]), base[name]) for name in recipe.space}
+    complete = {name: plain.get(name, base[name]) for name in recipe.space}
     for name, distribution in recipe.space.items():
         if not distribution.contains(complete[name]):
             left_out = "" if name in values else ", the recipe's value for what is left out,"
             raise UsageError(f"{where}: {name} = {complete[name]!r}{left_out} is not in {written(distribution)}.")
     return complete
-
-
-def _plain(value: Any, like: Any) -> Any:
-    """Return a whole number given for a float as that float, so that equal configurations are equal."""
-    is_whole = isinstance(like, float) and type(value) is int and abs(value) < sys.float_info.max
-    return float(value) if is_whole else value

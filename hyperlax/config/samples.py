@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from hyperlax.config.option import value_of
 from hyperlax.errors import UsageError
 from hyperlax.fields import apply, check_name, dotted, fields_of
 from hyperlax.files import read_csv, write_csv
 from hyperlax.hyperparams import AlgorithmConfig
 
 TRIAL = "trial"
-_BOOLEANS = {"true": True, "false": False}
 
 
 def write(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
@@ -44,7 +42,8 @@ def read(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ...]:
         for name in columns:
             if not row[name].strip():
                 raise UsageError(f"{where}: {name} is empty. Give a value, or drop the column to have the recipe's.")
-        values = {name: _value(row[name].strip(), known[name].type) for name in columns}
+        texts = {name: row[name].strip() for name in columns}
+        values = {name: text if known[name].type == "str" else value_of(text) for name, text in texts.items()}
         configurations.append(apply(base, values, where))
     return tuple(configurations)
 
@@ -58,15 +57,3 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise UsageError(f"{path}: is not UTF-8, so it cannot be read as CSV.") from error
     except (ValueError, csv.Error) as error:
         raise UsageError(f"{path}: {str(error).removeprefix(str(path)).lstrip(':, ')}") from error
-
-
-def _value(text: str, kind: str) -> Any:
-    """Return the value of a cell for a field of this type. If it has none, return the text, which the field refuses."""
-    if kind == "str":
-        return text
-    if kind == "bool":
-        return _BOOLEANS.get(text.lower(), text)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hyperlax.config.option import value_of
 from hyperlax.config.options import SingleOptions
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import decode
@@ -45,7 +45,7 @@ def _read_params(path: Path, trial: int | None) -> dict[str, Any]:
 
 
 def _parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Return dotted name -> value of `NAME=VALUE` texts. A value that is not JSON is a string."""
+    """Return dotted name -> value of `NAME=VALUE` texts. A value that is neither a number nor JSON is a string."""
     values: dict[str, Any] = {}
     for text in assignments:
         name, equals, value = (part.strip() for part in text.partition("="))
@@ -53,12 +53,5 @@ def _parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"--set needs NAME=VALUE, got {text!r}. Write --set algorithm.hyperparam.gamma=0.98.")
         if name in values:
             raise UsageError(f"--set: {name} is given more than once. Give each name once.")
-        values[name] = _value(value)
+        values[name] = value_of(value)
     return values
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:  # not JSON, or a whole number of thousands of digits
-        return text

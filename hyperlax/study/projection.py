@@ -47,7 +47,7 @@ class Projection:
         Raises:
           DamagedBatch: A batch that the database does not have yet is not what was written.
           HyperlaxError: A batch belongs to another study.
-          UsageError: The journal lacks trials that the database has.
+          UsageError: The journal lacks trials that the database has, or has parameters that the space does not have.
         """
         known, asked = len(self._database.trials()), self._journal.asked
         if known > len(asked):
@@ -60,6 +60,12 @@ class Projection:
                 f"{self._journal.path}: lacks trial {len(asked)}, which {self._directory.database} has. "
                 "Put back the file that Hyperlax wrote."
             )
+        for number, trial in enumerate(asked[known:], known):
+            if not self._space.holds(trial.params):
+                raise UsageError(
+                    f"{self._journal.path}: asks trial {number} for parameters that the search space does not have. "
+                    "Put back the file that Hyperlax wrote."
+                )
         if asked[known:]:
             self._database.insert(asked[known:], self._space.optuna)
         self.apply_changes()

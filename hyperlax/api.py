@@ -8,8 +8,12 @@
 ('finished', 12)
 >>> study.trials["peak_performance"].idxmax() == study.best.number
 True
->>> study.pareto == [study.best]
+>>> study.pareto == study.top(1) == [study.best]
 True
+>>> study.best.config["algorithm.hyperparam.tau"], "algorithm.hyperparam.tau" in study.best.params
+(0.005, False)
+>>> round(sum(study.importances().values()), 6)
+1.0
 >>> study.curve(study.best.number).returns.shape  # points, seeds
 (6, 2)
 >>> type(study.plot.history()).__name__
@@ -83,10 +87,13 @@ def load_agent(path: str | Path, trial: int | None = None, seed: int | None = No
 
 
 class Study:
-    """A study as its directory holds it when it is opened; `refresh` reads it again."""
+    """A study as its directory holds it when it is opened; `refresh` reads it again.
+
+    directory: its path, absolute, so that it stays valid when the working directory changes.
+    """
 
     def __init__(self, directory: Path):
-        self.directory = directory
+        self.directory = directory.absolute()
         self.refresh()
 
     def __repr__(self) -> str:
@@ -127,6 +134,29 @@ class Study:
         from hyperlax.study.record import winners
 
         return winners(self._opened.record)
+
+    def top(self, count: int = 5) -> list[TrialRecord]:
+        """Return the best trials, best first; with several objectives the first of the Pareto front, by number."""
+        from hyperlax.study.record import top
+
+        return top(self._opened.record, count)
+
+    def importances(self, objective: str | None = None) -> dict[str, float]:
+        """Return how much of an objective's variation each hyperparameter explains: dotted name -> share, the largest first.
+
+        objective: the first one by default. Raises HyperlaxError if the study does not have it, or has too few trials to tell.
+        """
+        from hyperlax.study.record import without_importances
+
+        known = list(self._opened.record.objectives)
+        name = known[0] if objective is None else objective
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise HyperlaxError(f"{self.directory}: has no objective {name!r}. {hint}There are {', '.join(known)}.")
+        shares = self.record.importances.get(name)
+        if not shares:
+            raise HyperlaxError(f"{self.directory}: {without_importances(self.record)}")
+        return shares
 
     @property
     def trials(self) -> pandas.DataFrame:

@@ -89,5 +89,6 @@ def test_the_readmes_python_runs(monkeypatch):
     (search,) = python_of(ROOT / "README.md")
     (by_optuna,) = python_of(ROOT / "docs" / "files.md")
     exec(search, {})  # noqa: S102
+    hyperlax.search("ppo_mlp", "gymnax.cartpole", n_trials=4)
     exec(by_optuna, {})  # noqa: S102
     assert len(shown) == 1

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hyperlax.agent import Agent
     from hyperlax.analysis.curves import LearningCurve
     from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
+    from hyperlax.study.view import StudyView
 
 
 def search(recipe: str | None = None, environment: str | None = None, **options: Any) -> Study:
@@ -56,7 +57,7 @@ def search(recipe: str | None = None, environment: str | None = None, **options:
     """
     from hyperlax.studies import search as run
 
-    with _told():
+    with _told("search(): "):
         status, directory = run(_given({"recipe": recipe, "environment": environment, **options}))
     if status in STOPPED:
         raise KeyboardInterrupt
@@ -79,7 +80,8 @@ def load_agent(path: str | Path, trial: int | None = None, seed: int | None = No
     from hyperlax.agent import load_agent as load
     from hyperlax.study.agents import find_agent
 
-    return load(find_agent(Path(path), trial, "load_agent"), seed)
+    with _told():
+        return load(find_agent(Path(path), trial, "load_agent"), seed)
 
 
 class Study:
@@ -94,17 +96,21 @@ class Study:
 
     def refresh(self) -> None:
         """Read the directory again. Raises UsageError if it does not hold a study."""
-        from hyperlax.study.view import load_study
-
-        self._opened = load_study(self.directory, "open_study")
+        self._opened = self._load()
         vars(self).pop("record", None)
 
     @cached_property
     def record(self) -> StudyRecord:
         """Study as plain data, importances and confirmation included."""
-        from hyperlax.study.view import load_study, with_confirmation
+        from hyperlax.study.view import with_confirmation
 
-        return with_confirmation(load_study(self.directory, "open_study", with_importances=True).record)
+        return with_confirmation(self._load(with_importances=True).record)
+
+    def _load(self, with_importances: bool = False) -> StudyView:
+        from hyperlax.study.view import load_study
+
+        with _told():
+            return load_study(self.directory, "open_study", with_importances)
 
     @property
     def state(self) -> str:
@@ -270,12 +276,12 @@ _document(search)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Let an OptionError of the block name the keyword."""
+def _told(function: str = "") -> Iterator[None]:
+    """Let an OptionError of the block begin with the function and name the keyword."""
     try:
         yield
     except OptionError as error:
-        raise UsageError(f"search(): {error.told(lambda name: _KEYWORDS.get(name, name))}") from error
+        raise UsageError(function + error.told(lambda name: _KEYWORDS.get(name, name))) from error
 
 
 def _given(keywords: dict[str, Any]) -> Given:

@@ -25,7 +25,7 @@ class UsageError(HyperlaxError, ValueError):
 
 def flag(name: str) -> str:
     """Return an option's flag, unless its command spells it otherwise."""
-    return "--" + name.replace("_", "-")
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 class SpelledError(UsageError):
@@ -77,3 +77,18 @@ def did_you_mean(name: str, known: Iterable[str], count: int = 1, cutoff: float 
     """Return a sentence that proposes the nearest names, followed by a space; "" if none is close."""
     near = difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
     return f"Did you mean {' or '.join(f'`{match}`' for match in near)}? " if near else ""
+
+
+def counted(number: int, one: str) -> str:
+    """Return a number with its noun, which is given in the singular.
+
+    >>> counted(1, "trial"), counted(2, "batch"), counted(0, "copy")
+    ('1 trial', '2 batches', '0 copies')
+    """
+    return f"{number} {one if number == 1 else _plural(one)}"
+
+
+def _plural(one: str) -> str:
+    if one.endswith("y"):
+        return f"{one[:-1]}ies"
+    return f"{one}{'es' if one.endswith(('ch', 's')) else 's'}"

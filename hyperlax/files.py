@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 
 T = TypeVar("T")
 
@@ -29,20 +29,24 @@ _MOST_OF_A_NAME = 100
 """Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
 
 
-def new_file(given: str, replaces: bool = False, flag: str = "--output") -> Path:
-    """Return a path where a flag may write.
+def new_file(given: str, replaces: bool = False, option: str = "output") -> Path:
+    """Return a path where an option may write.
 
-    Raises UsageError for an empty or too long name, for a file that may not be replaced, and for a missing directory.
+    Raises OptionError for an empty or too long name, for a file that may not be replaced, and for a missing directory.
     """
     path = Path(given)
     if not given.strip():
-        raise UsageError(f"{flag} {given!r}: names no file. Name one, or leave {flag} out.")
+        problem = f"{{{option}}} {{0!r}}: names no file. Name one, or leave {{{option}}} out."
+        raise OptionError(option, problem, given)
     if is_too_long(path):
-        raise UsageError(f"{path}: is longer than the system takes. Choose a shorter name with {flag}.")
+        raise OptionError(
+            option, f"{{0}}: is longer than the system takes. Choose a shorter name with {{{option}}}.", path
+        )
     if path.exists() and not (replaces and path.is_file()):
-        raise UsageError(f"{path}: exists already. Remove it, or choose another name with {flag}.")
+        raise OptionError(option, f"{{0}}: exists already. Remove it, or choose another name with {{{option}}}.", path)
     if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: {path.absolute().parent} is not a directory. Make it, or choose another {flag}.")
+        problem = f"{{0}}: {{1}} is not a directory. Make it, or choose another {{{option}}}."
+        raise OptionError(option, problem, path, path.absolute().parent)
     return path
 
 

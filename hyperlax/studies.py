@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from hyperlax.config.study_file import StudyFile
 
 
+_RESUMED = "{resume_from}"
+"""Who asks for the directory of a study that is resumed."""
+
+
 @dataclass(frozen=True)
 class PlannedStudy:
     """A study that can start or continue. directory: its directory, existing or not. file: its YAML, empty without one."""
@@ -192,9 +196,9 @@ def _check_source(given: Given) -> None:
 
 
 def _resumed(given: Given, command: str) -> PlannedStudy:
-    directory = named_directory(given["resume_from"], "--resume-from")
-    check_command(directory, read_stored(directory, "--resume-from"), command)
-    stored, recipe = study_in(directory, "--resume-from")
+    directory = named_directory(given["resume_from"], _RESUMED)
+    check_command(directory, read_stored(directory, _RESUMED), command)
+    stored, recipe = study_in(directory, _RESUMED)
     options = checked(resumed(stored, given, recipe))
     check_searched(recipe.path, recipe.space)
     check_acts(recipe, options.env_config)

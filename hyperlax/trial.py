@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hyperlax.agent import Policy
+from hyperlax.errors import counted
 from hyperlax.hyperparams import AlgorithmConfig
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")
@@ -60,12 +61,8 @@ class Plan:
         """Return the plan in one line."""
         trials = sum(len(batch.trials) for batch in self.batches)
         predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s"
-        programs, batches = _count(self.programs, "program"), _count(len(self.batches), "batch", "batches")
-        return f"{_count(trials, 'trial')} -> {programs} ({self.known} known), {batches}{predicted}"
-
-
-def _count(number: int, one: str, several: str = "") -> str:
-    return f"{number} {one if number == 1 else several or one + 's'}"
+        programs, batches = counted(self.programs, "program"), counted(len(self.batches), "batch")
+        return f"{counted(trials, 'trial')} -> {programs} ({self.known} known), {batches}{predicted}"
 
 
 @dataclass(frozen=True)

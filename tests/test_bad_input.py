@@ -5,9 +5,10 @@ The tables in `bad_input/` hold the exact words: what was typed, then what is sa
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,27 @@ def refused(words: Sequence[str], capsys: Any) -> str:
     assert said.out == "" and said.err.startswith("hyperlax: ") and said.err.count("\n") == 1
     assert sorted(Path().rglob("*")) == before
     return said.err.removeprefix("hyperlax: ").removesuffix("\n")
+
+
+def texts_of_refusals(node: ast.AST) -> Iterator[str]:
+    """The texts below a node, without the words of command lines."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "shell_command":
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    for below in ast.iter_child_nodes(node):
+        yield from texts_of_refusals(below)
+
+
+def test_no_refusal_spells_an_option():
+    """Options are named as data, so that a file and Python see their own names of them."""
+    spelled = []
+    for path in sorted((ROOT / "hyperlax").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("UsageError", "OptionError")):
+                texts = [text for text in texts_of_refusals(node) if re.search(r"--(?!help)[a-z]", text)]
+                spelled += [(str(path.relative_to(ROOT)), node.lineno, text) for text in texts]
+    assert spelled == []
 
 
 def test_there_are_many_cases():

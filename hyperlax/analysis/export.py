@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.analysis.tables import trial_rows, write_trials
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError
 from hyperlax.files import cell, cut, replacing, write_json
 from hyperlax.study.record import StudyRecord, TrialRecord
 
@@ -57,7 +57,7 @@ def _write_parquet(record: StudyRecord, path: Path) -> None:
         import pyarrow  # pyright: ignore[reportMissingImports]
         from pyarrow import parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UsageError('--format parquet needs pyarrow: pip install "hyperlax[parquet]"') from error
+        raise OptionError("format", '{format} parquet needs pyarrow: pip install "hyperlax[parquet]"') from error
     header, rows = trial_rows(record)
     columns = {name: [_plain(row[place]) for row in rows] for place, name in enumerate(header)}
     with replacing(path) as temporary:

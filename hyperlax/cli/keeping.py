@@ -9,7 +9,7 @@ from typing import Annotated
 from hyperlax.cli.inspecting import Directory
 from hyperlax.config.option import POSITIONAL, By, Given, Metavar, OneOf, Range, completed
 from hyperlax.config.options import COUNT, LARGEST, TrialNumber
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ def play(given: Given) -> int:
 
     options = completed(PlayOptions, given)
     if options.gif is not None and options.no_gif:
-        raise UsageError("--gif names a film, and --no-gif makes none. Leave one of them out.")
+        raise OptionError("gif", "{gif} names a film, and {no_gif} makes none. Leave one of them out.")
     where = named_directory(options.path, "play")
     path = find_agent(where, options.trial, "play")
     agent = load_agent(path, options.training_seed)
@@ -151,14 +151,14 @@ def play(given: Given) -> int:
     wanted = path.with_name(path.name + ".gif") if options.gif is None else Path(options.gif)
     if options.gif is not None:
         with writing(wanted):
-            new_file(options.gif, flag="--gif")
+            new_file(options.gif, option="gif")
     from hyperlax.cli.playing import can_film, evaluate_agent, film
     from hyperlax.engine.device import prepare_jax
     from hyperlax.envs import make
 
     why = None if options.no_gif else can_film(name)
     if why and options.gif is not None:
-        raise UsageError(f"--gif {options.gif}: {why}.")
+        raise OptionError("gif", "{gif} {0}: {1}.", options.gif, why)
     prepare_jax(compilation_cache=True)
     environment = make(name)
     if environment.observation_size != agent.about["observation_size"]:

@@ -6,14 +6,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyperlax.config.option import Given, completed
+from hyperlax.config.option import Given, completed, flags_of
 from hyperlax.config.options import (
     GenerateOptions,
     PbtOptions,
     ReplayOptions,
     SingleOptions,
+    TrainOptions,
 )
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import OptionError
 
 if TYPE_CHECKING:
     from hyperlax.recipe import Recipe
@@ -88,21 +89,22 @@ def train(given: Given) -> int:
 
     if "from_" not in given:
         raise OptionError("from_", "{from_} is required: the study's directory.")
-    directory = named_directory(given["from_"], "--from")
-    record = load_study(directory, "--from").record
+    directory = named_directory(given["from_"], "{from_}")
+    record = load_study(directory, "{from_}").record
     if record.lineage:
-        raise UsageError(
-            f"--from {directory}: holds a population. Train along its schedule:\n  {record.lineage.replay}"
-        )
+        problem = "{from_} {0}: holds a population. Train along its schedule:\n  {1}"
+        raise OptionError("from_", problem, directory, record.lineage.replay)
     number = given.get("trial")
-    trial = the_best(record, "--from") if number is None else record.trial(number)
+    trial = the_best(record, "{from_}") if number is None else record.trial(number)
     recipe = recipe_as_it_was(record)
     as_then = {name: record.arguments[name] for name in ("seed", "num_seeds", "aggregate", *RUN_LENGTH)}
     again = {
         **as_then,
         **{name: value for name, value in given.items() if name not in ("from_", "trial")},
         "algo_and_network_config": str(recipe.path),
-        "env_config": _environment(given.get("env_config"), record.environment, recipe.path, f"--from {directory}"),
+        "env_config": _environment(
+            given.get("env_config"), record.environment, recipe.path, f"{flags_of(TrainOptions)('from_')} {directory}"
+        ),
         "assignments": tuple(f"{name}={json.dumps(value)}" for name, value in trial.params.items()),
     }
     return _run_single(settled(SingleOptions, [again], recipe), recipe)
@@ -121,8 +123,8 @@ def pbt(given: Given) -> int:
 
     directory = None
     if "resume_from" in given:
-        directory = named_directory(given["resume_from"], "--resume-from")
-        kept = read_arguments(directory, "--resume-from")
+        directory = named_directory(given["resume_from"], "{resume_from}")
+        kept = read_arguments(directory, "{resume_from}")
         stored = PbtOptions.from_json(kept, str(directory / "study.json"))
         recipe = load_recipe_of(directory, stored)
         options = checked(resumed(stored, given, recipe))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.config.options import SearchOptions
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.fields import check_name, dotted, written
 from hyperlax.files import decode
 from hyperlax.recipe import Recipe
@@ -50,10 +50,13 @@ def _read(file: str, base: Mapping[str, Any], recipe: Recipe) -> list[Values]:
     found = decode(Path(file), object)
     entries = found if isinstance(found, list) else [found]
     if not entries:
-        raise UsageError(f"--enqueue {file}: holds no configuration. Write a list of {{name: value}}.")
-    return [
-        _configuration(entry, f"--enqueue {file}: entry {index}", base, recipe) for index, entry in enumerate(entries)
-    ]
+        raise OptionError(
+            "enqueue", "{enqueue} {0}: holds no configuration. Write a list of {1}.", file, "{name: value}"
+        )
+    try:
+        return [_configuration(entry, f"entry {index}", base, recipe) for index, entry in enumerate(entries)]
+    except UsageError as error:
+        raise OptionError("enqueue", "{enqueue} {0}: {1}", file, error) from error
 
 
 def _configuration(entry: Any, where: str, base: Mapping[str, Any], recipe: Recipe) -> Values:

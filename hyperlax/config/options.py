@@ -21,6 +21,7 @@ from hyperlax.config.option import (
     Range,
     Spelled,
     from_json,
+    shell_command,
     to_json,
 )
 from hyperlax.errors import UsageError
@@ -471,7 +472,6 @@ class PbtOptions(RunOptions):
     def from_json(stored: Given, where: str) -> PbtOptions:
         """Return the options that `to_json` wrote. Raises UsageError, beginning with `where`, for other content."""
         if "population_size" not in stored:
-            raise UsageError(
-                f"{where}: holds no population. Continue the study with hyperlax optuna-hp-search --resume-from."
-            )
+            resume = shell_command("optuna-hp-search", "--resume-from", Path(where).parent)
+            raise UsageError(f"{where}: holds no population. To continue the study:\n  {resume}")
         return from_json(PbtOptions, stored, where)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hyperlax.config.option import flags_of
 from hyperlax.config.options import SingleOptions
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.files import decode
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, apply
@@ -22,7 +23,7 @@ def configured(options: SingleOptions, recipe: Recipe) -> AlgorithmConfig:
     elif options.trial is not None:
         problem = "{trial} {0} chooses from a file. Name the file with {params}."
         raise OptionError("trial", problem, options.trial)
-    return apply(algorithm, _parse_assignments(options.assignments), "--set")
+    return apply(algorithm, _parse_assignments(options.assignments), flags_of(SingleOptions)("assignments"))
 
 
 def _read_params(path: Path, trial: int | None) -> dict[str, Any]:
@@ -40,7 +41,8 @@ def _read_params(path: Path, trial: int | None) -> dict[str, Any]:
     if len(chosen) == 1:
         return chosen[0]["params"]
     if trial is None:
-        raise UsageError(f"{path}: holds {len(entries)} trials ({numbers}). Choose one with --trial.")
+        problem = "{0}: holds {1} ({2}). Choose one with {trial}."
+        raise OptionError("trial", problem, path, counted(len(entries), "trial"), numbers)
     raise UsageError(f"{path}: holds no trial {trial}. It holds {numbers}.")
 
 
@@ -50,9 +52,11 @@ def _parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for text in assignments:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not name:
-            raise UsageError(f"--set needs NAME=VALUE, got {text!r}. Write --set algorithm.hyperparam.gamma=0.98.")
+            problem = "{assignments} needs NAME=VALUE, got {0!r}. Write {assignments} algorithm.hyperparam.gamma=0.98."
+            raise OptionError("assignments", problem, text)
         if name in values:
-            raise UsageError(f"--set: {name} is given more than once. Give each name once.")
+            problem = "{assignments}: {0} is given more than once. Give each name once."
+            raise OptionError("assignments", problem, name)
         values[name] = _value(value)
     return values
 

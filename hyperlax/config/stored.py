@@ -7,7 +7,7 @@ from typing import Any
 
 from hyperlax.config.option import shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
 from hyperlax.recipe import Recipe, load, searching
 from hyperlax.space import from_json
@@ -21,13 +21,14 @@ def check_command(directory: Path, stored: SearchOptions, command: str) -> None:
     started = SWEEP if stored.is_sweep else SEARCH
     if command != started:
         resume = shell_command(started, "--resume-from", directory)
-        raise UsageError(f"--resume-from {directory}: {started} started this study. To continue it:\n  {resume}")
+        problem = "{resume_from} {0}: {1} started this study. To continue it:\n  {2}"
+        raise OptionError("resume_from", problem, directory, started, resume)
 
 
 def named_directory(given: str, asked_by: str) -> Path:
     """Return the directory of a study, as typed. Raises UsageError for an empty name, for `Path` the working directory."""
     if not given.strip():
-        raise _no_study(f"{asked_by} {given!r}", "is not a directory")
+        raise _no_study(asked_by, repr(given), "is not a directory")
     return Path(given)
 
 
@@ -35,7 +36,10 @@ def read_stored(directory: Path, asked_by: str) -> SearchOptions:
     """Return the options in the `study.json` of a directory. Raises UsageError, beginning with `asked_by`, if it is missing."""
     stored = read_arguments(directory, asked_by)
     if "population_size" in stored:
-        raise UsageError(f"{asked_by} {directory}: holds a population. Continue it with hyperlax pbt --resume-from.")
+        resume = shell_command("pbt", "--resume-from", directory)
+        raise OptionError(
+            "resume_from", f"{asked_by} {{0}}: holds a population. To continue it:\n  {{1}}", directory, resume
+        )
     return SearchOptions.from_json(stored, str(directory / "study.json"))
 
 
@@ -43,11 +47,11 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
     """Return the entry `arguments` of a `study.json`. Raises UsageError, beginning with `asked_by`, if it is missing."""
     path = directory / "study.json"
     if is_too_long(path):
-        raise _no_study(f"{asked_by} {directory}", "is longer than the system takes")
+        raise _no_study(asked_by, directory, "is longer than the system takes")
     _refuse_hidden(path)
     if not path.is_file():
         found = "holds no study.json" if directory.is_dir() else "is not a directory"
-        raise _no_study(f"{asked_by} {directory}", found)
+        raise _no_study(asked_by, directory, found)
     stored = decode(path, object)
     if not isinstance(stored, dict) or not isinstance(stored.get("arguments"), dict):
         raise UsageError(f"{path}: has no `arguments`. It was not written by Hyperlax.")
@@ -75,10 +79,9 @@ def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recip
     return searching(load(there), changes, str(path))
 
 
-def _no_study(given: str, found: str) -> UsageError:
-    return UsageError(
-        f"{given}: {found}. Give the directory of a study, such as my_optuna_studies/sac_mlp/gymnax_pendulum."
-    )
+def _no_study(asked_by: str, given: object, found: str) -> OptionError:
+    advice = "Give the directory of a study, such as my_optuna_studies/sac_mlp/gymnax_pendulum."
+    return OptionError("resume_from", f"{asked_by} {{0}}: {found}. {advice}", given)
 
 
 def _refuse_hidden(path: Path) -> None:

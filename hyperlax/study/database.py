@@ -29,7 +29,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.option import shell_command
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import replacing
 from hyperlax.samplers.in_memory import CONSTRAINTS
 from hyperlax.study.io_errors import is_damage, primary_code, refusing_forbidden
@@ -41,7 +41,7 @@ PATIENCE = 60.0
 """Seconds to wait for a lock that another program holds: a reader holds one while it reads."""
 
 _OPTUNA = ("stud", "trial", "version_info", "alembic_version")
-_ELSEWHERE = "Put the study's own database back, or choose another --output-root."
+_ELSEWHERE = "Put the study's own database back, or choose another {output_root}."
 
 
 @dataclass(frozen=True)
@@ -279,14 +279,14 @@ def _now() -> str:
     return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", timespec="microseconds")
 
 
-class Damaged(UsageError):
+class Damaged(OptionError):
     """Damage: the file is not a whole SQLite database. finding: file and problem, without the advice."""
 
     def __init__(self, path: Path, why: str, advice: str | None = None):
         self.path, self.why = path, why
         self.finding = f"{path}: is damaged ({why})."
-        rebuild = f"`{shell_command('repair', path.parent)}` rebuilds it from its backup and the batches on disk."
-        super().__init__(f"{self.finding} {advice or rebuild}")
+        advice = advice or "`{1}` rebuilds it from its backup and the batches on disk."
+        super().__init__("output_root", f"{{0}} {advice}", self.finding, shell_command("repair", path.parent))
 
 
 def check(path: Path, study_name: str, has_batches: bool) -> None:
@@ -300,16 +300,16 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
     """
     tables, schema, studies = _content(path) if path.exists() else (set(), None, [])
     if any(not table.startswith(_OPTUNA) for table in tables) and "studies" not in tables:
-        raise UsageError(
-            f"{path}: is not a database of Optuna, it has the tables {', '.join(sorted(tables)[:5])}. {_ELSEWHERE}"
-        )
+        problem = f"{{0}}: is not a database of Optuna, it has the tables {{1}}. {_ELSEWHERE}"
+        raise OptionError("output_root", problem, path, ", ".join(sorted(tables)[:5]))
     if schema not in (None, _SCHEMA):
         raise UsageError(
             f"{path}: its tables have layout {schema}, this version of Hyperlax writes layout {_SCHEMA}. "
             "Use the versions of Hyperlax and Optuna that study.json names."
         )
     if studies and study_name not in studies:
-        raise UsageError(f"{path}: holds the study {', '.join(studies)}, not {study_name} of study.json. {_ELSEWHERE}")
+        problem = f"{{0}}: holds the study {{1}}, not {{2}} of study.json. {_ELSEWHERE}"
+        raise OptionError("output_root", problem, path, ", ".join(studies), study_name)
     if has_batches and not studies:
         raise Damaged(path, "it holds no study, though batches are on disk" if path.exists() else "it is gone")
 

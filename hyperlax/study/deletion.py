@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from hyperlax.config.stored import read_arguments
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError
 from hyperlax.study.directory import LOCK, StudyDirectory, only_one_process
 from hyperlax.study.io_errors import ending_on_io_error, run_again
 
@@ -97,7 +97,7 @@ def _why_it_stays(given: Path, root: Path) -> str | None:
 def _agrees(given: Path, found: list[Path]) -> bool:
     """Return whether a user at a terminal says yes. The end of the input is no."""
     if not sys.stdin.isatty():
-        raise UsageError(f"delete {given}: nobody is there to ask. Add --yes to delete it.")
+        raise OptionError("yes", "delete {0}: nobody is there to ask. Add {yes} to delete it.", given)
     size = sum(path.lstat().st_size for path in found if path.is_symlink() or not path.is_dir())
     try:
         answer = input(f"Delete the study in {given} ({size / 2**20:,.1f} MiB)? [y/N] ")

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.envs import slug
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import naming, write_text
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
@@ -98,7 +98,7 @@ class StudyDirectory:
             if not is_population:
                 raise
             advice = (
-                "That of a population cannot be rebuilt: put a copy back, or start again with another --output-root."
+                "That of a population cannot be rebuilt: put a copy back, or start again with another {output_root}."
             )
             raise database.Damaged(damaged.path, damaged.why, advice) from damaged
 
@@ -212,9 +212,8 @@ def make_directory(path: Path) -> None:
     except OSError as error:
         if error.errno in FULL:
             raise
-        raise UsageError(
-            f"--output-root: {path} cannot be made ({error.strerror}). Choose another directory."
-        ) from error
+        problem = "{output_root}: {0} cannot be made ({1}). Choose another directory."
+        raise OptionError("output_root", problem, path, error.strerror) from error
 
 
 @contextmanager

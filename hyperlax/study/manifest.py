@@ -15,7 +15,7 @@ from hyperlax.backends.base import Backend
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import SEARCH, SWEEP
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, convert, decode, write_json
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
@@ -96,9 +96,8 @@ def read(path: Path, recipe: Recipe) -> Manifest:
             f"{path.parent / SAMPLES}: holds other samples than those that the sweep began with. {PUT_BACK}"
         )
     where = f"{recipe.path}: the study in {path.parent}"
-    advice = "Put it back to resume, or choose another --output-root for a new study."
-    _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches", advice)
-    _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value", advice)
+    _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches")
+    _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value")
     for values in stored.first_trials:
         if values.keys() != recipe.space.keys() or not all(recipe.space[n].contains(values[n]) for n in values):
             raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
@@ -176,8 +175,12 @@ def _command_of(path: Path) -> str:
     return SEARCH if arguments.get("sampling_method") is None else SWEEP
 
 
-def _same_entries(stored: Mapping[str, Any], now: Mapping[str, Any], where: str, advice: str) -> None:
+def _same_entries(stored: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
     for name in [*stored, *(name for name in now if name not in stored)]:
         before, after = stored.get(name, "nothing"), now.get(name, "nothing")
         if before != after:
-            raise UsageError(f"{where} {name} = {before}, the recipe now says {after}. {advice}")
+            raise OptionError(
+                "output_root",
+                "{0} {1} = {2}, the recipe now says {3}. Put it back to resume, or choose another {output_root} for a new study.",
+                *(where, name, before, after),
+            )

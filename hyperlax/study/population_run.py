@@ -13,7 +13,7 @@ import optuna
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import OBJECTIVE, PbtOptions
-from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.fields import PREFIX, check_together
 from hyperlax.files import write_json
 from hyperlax.hyperparams import rules
@@ -66,9 +66,10 @@ def run_population(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, kept = explored(recipe)
     if arguments.explore == "pb2" and not any(map(is_continuous, space.values())):
-        raise UsageError(
-            f"{recipe.path}: --explore pb2 needs a LogUniform or UniformContinuous entry that can change while weights are kept. "
-            "Use perturb."
+        raise OptionError(
+            "explore",
+            "{0}: {explore} pb2 needs a LogUniform or UniformContinuous entry that can change while weights are kept. Use perturb.",
+            recipe.path,
         )
     recipe = replace(recipe, space=space)
     if kept:

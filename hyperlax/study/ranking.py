@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError
 from hyperlax.pareto import non_dominated
 from hyperlax.study.record import StudyRecord, TrialRecord
 
@@ -34,15 +34,16 @@ def winners(record: StudyRecord) -> list[TrialRecord]:
 
 
 def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
-    """Return the one best trial. Raises UsageError, beginning with `asked_by`, if there is none, or a Pareto front has several."""
+    """Return the one best trial. Raises OptionError, beginning with `asked_by`, if there is none, or a Pareto front has several."""
     best = winners(record)
     if not best:
-        raise UsageError(f"{asked_by} {record.directory}: no trial can win yet. Choose one with --trial.")
+        raise OptionError(
+            "trial", f"{asked_by} {{0}}: no trial can win yet. Choose one with {{trial}}.", record.directory
+        )
     if len(best) > 1:
         numbers = ", ".join(str(trial.number) for trial in best)
-        raise UsageError(
-            f"{asked_by} {record.directory}: the Pareto front has the trials {numbers}. Choose one with --trial."
-        )
+        problem = f"{asked_by} {{0}}: the Pareto front has the trials {{1}}. Choose one with {{trial}}."
+        raise OptionError("trial", problem, record.directory, numbers)
     return best[0]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError
 from hyperlax.metrics import ReferenceReturns
 
 FEWEST_FOR_IMPORTANCES = 8
@@ -135,9 +135,10 @@ class StudyRecord:
         return bool(own) and all(own.get(name) == trial.params.get(name) for name in self.space)
 
     def trial(self, number: int) -> TrialRecord:
-        """Return the trial of that number. Raises UsageError if it does not exist."""
+        """Return the trial of that number. Raises OptionError if it does not exist."""
         found = next((trial for trial in self.trials if trial.number == number), None)
         if found is None:
             there = f"0 to {max(trial.number for trial in self.trials)}" if self.trials else "none yet"
-            raise UsageError(f"--trial {number}: {self.directory} has no such trial. Its trials are {there}.")
+            problem = "{trial} {0}: {1} has no such trial. Its trials are {2}."
+            raise OptionError("trial", problem, number, self.directory, there)
         return found

@@ -68,15 +68,12 @@ class _Spelled(dict[str, str]):
         return self._spell(name)
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the known name that is most similar to this one; None if none is close."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
-
-
-def did_you_mean(name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> str:
-    """Return a sentence that proposes the nearest names, followed by a space; "" if none is close."""
+def did_you_mean(
+    name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6, spell: Callable[[str], str] = str
+) -> str:
+    """Return a sentence that proposes the nearest names as `spell` writes them, then a space; "" if none is close."""
     near = difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
-    return f"Did you mean {' or '.join(f'`{match}`' for match in near)}? " if near else ""
+    return f"Did you mean {' or '.join(f'`{spell(match)}`' for match in near)}? " if near else ""
 
 
 def counted(number: int, one: str) -> str:

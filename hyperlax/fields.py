@@ -7,13 +7,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from hyperlax.errors import UsageError, nearest
+from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.hyperparams import ACTIVATIONS, AlgorithmConfig, Rule
 from hyperlax.space import DISTRIBUTIONS, Categorical, Distribution, DistributionError, Numeric
 
@@ -140,8 +139,7 @@ def check_name(name: str, known: Iterable[str], where: str) -> None:
     known = list(known)
     if name in known:
         return
-    near = _nearest(name, known)
-    hint = f"Did you mean `{near}`?" if near else f"There are {', '.join(known)}."
+    hint = _hint(name, known).strip() or f"There are {', '.join(known)}."
     raise UsageError(f"{where}: no hyperparameter named `{name}`. {hint}")
 
 
@@ -240,17 +238,16 @@ def _set(node: Any, path: list[str], value: Any) -> Any:
     return replace(node, **{path[0]: value})
 
 
-def _nearest(name: str, known: list[str]) -> str | None:
-    """Return the known name most similar to this one, which may lack its prefix."""
+def _hint(name: str, known: list[str]) -> str:
+    """Propose the known name most similar to this one, which may lack its prefix."""
     last = name.rsplit(".", 1)[-1]
     same = [candidate for candidate in known if candidate.rsplit(".", 1)[-1] == last]
     if same:
-        return max(same, key=lambda candidate: difflib.SequenceMatcher(None, candidate, name).ratio())
+        return did_you_mean(name, same, cutoff=0.0)
     if "." in name:
-        return nearest(name, known, cutoff=0.8)
+        return did_you_mean(name, known, cutoff=0.8)
     shorts = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(known)}
-    near = nearest(last, shorts)
-    return shorts[near] if near else None
+    return did_you_mean(last, shorts, spell=shorts.__getitem__)
 
 
 def _is_width(value: Any) -> bool:

@@ -13,7 +13,7 @@ from hyperlax.config.options import SearchOptions
 from hyperlax.config.presets import PRESETS
 from hyperlax.config.space_entries import entry_of
 from hyperlax.config.yaml_file import Entry, read_entries
-from hyperlax.errors import OptionError, UsageError, did_you_mean, nearest
+from hyperlax.errors import OptionError, UsageError, did_you_mean
 from hyperlax.recipe import Recipe
 
 _MAPPINGS = ("params", "space")
@@ -90,8 +90,7 @@ def _check_name(name: str, entry: Entry) -> None:
         return
     if name in _OPTIONS and _OPTIONS[name].has(THIS_RUN):
         raise UsageError(f"{entry.where}: {name} belongs to one run. Give it on the command line and drop the line.")
-    near = nearest(name, known)
-    hint = f"Did you mean `{near}`?" if near else f"There are {', '.join(known)}."
+    hint = did_you_mean(name, known).strip() or f"There are {', '.join(known)}."
     raise UsageError(f"{entry.where}: nothing named `{name}`. {hint}")
 
 

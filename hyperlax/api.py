@@ -55,15 +55,17 @@ def search(recipe: str | None = None, environment: str | None = None, **options:
       UsageError: It was refused before anything ran.
       HyperlaxError: Too many trials failed. KeyboardInterrupt: It was interrupted; `resume_from` continues.
     """
-    from hyperlax.studies import search as run
+    from hyperlax.config.stored import SEARCH
+    from hyperlax.studies import study_of
 
     with _told("search(): "):
-        status, directory = run(_given({"recipe": recipe, "environment": environment, **options}))
+        study = study_of(SEARCH, _given({"recipe": recipe, "environment": environment, **options}))
+        status = study.run()
     if status in STOPPED:
         raise KeyboardInterrupt
     if status:
-        raise HyperlaxError(f"{directory}: the search failed; what it printed says why.")
-    return Study(directory)
+        raise HyperlaxError(f"{study.directory}: the search failed; what it printed says why.")
+    return Study(study.directory)
 
 
 def open_study(directory: str | Path) -> Study:

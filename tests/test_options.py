@@ -9,7 +9,7 @@ import pytest
 
 from hyperlax.cli.parsing import parse
 from hyperlax.config.checks import checked
-from hyperlax.config.option import HIDDEN, command_line, flags_of, options_of
+from hyperlax.config.option import HIDDEN, command_line, flags_of, from_json, options_of
 from hyperlax.config.options import (
     AGGREGATES,
     EXPLORERS,
@@ -122,15 +122,15 @@ def test_a_run_length_names_three_flags_and_an_explicit_one_wins():
 
 def test_json_reads_back_as_the_same_arguments():
     for arguments in (resolved(), resolved(timeout=1.5, runner_hparam_batch_size=4, compilation_cache=False)):
-        assert SearchOptions.from_json(json.loads(json.dumps(arguments.to_json())), "study.json") == arguments
+        assert from_json(type(arguments), json.loads(json.dumps(arguments.to_json())), "study.json") == arguments
 
 
 def test_json_of_another_version_is_refused():
     stored = resolved().to_json()
     with pytest.raises(UsageError, match="study.json: lacks argument seed"):
-        SearchOptions.from_json({name: value for name, value in stored.items() if name != "seed"}, "study.json")
+        from_json(SearchOptions, {name: value for name, value in stored.items() if name != "seed"}, "study.json")
     with pytest.raises(UsageError, match="study.json: has the unknown argument colour"):
-        SearchOptions.from_json({**stored, "colour": "red"}, "study.json")
+        from_json(SearchOptions, {**stored, "colour": "red"}, "study.json")
 
 
 @pytest.mark.parametrize(

@@ -50,14 +50,14 @@ def completion(given: Given) -> int:
 
 
 COMMANDS: dict[str, tuple[type, Callable[[Given], int]]] = {
-    "optuna-hp-search": (options.SearchOptions, training.optuna_hp_search),
+    "optuna-hp-search": (options.SearchOptions, training.starting("optuna-hp-search")),
     "run-study": (options.RunStudyOptions, training.run_study),
     "run-single-hp": (options.SingleOptions, training.run_single_hp),
     "train": (options.TrainOptions, training.train),
     "play": (keeping.PlayOptions, keeping.play),
     "generate-hp-samples": (options.GenerateOptions, training.generate_hp_samples),
-    "sweep-hp-samples": (options.SweepOptions, training.sweep_hp_samples),
-    "pbt": (options.PbtOptions, training.pbt),
+    "sweep-hp-samples": (options.SweepOptions, training.starting("sweep-hp-samples")),
+    "pbt": (options.PbtOptions, training.starting("pbt")),
     "pbt-replay": (options.ReplayOptions, training.pbt_replay),
     "repair": (keeping.RepairOptions, keeping.repair),
     "invalidate": (keeping.InvalidateOptions, keeping.invalidate),

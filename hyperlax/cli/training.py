@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperlax.config.option import Given, completed, flags_of
 from hyperlax.config.options import (
     GenerateOptions,
-    PbtOptions,
     ReplayOptions,
     SingleOptions,
     TrainOptions,
@@ -20,18 +20,15 @@ if TYPE_CHECKING:
     from hyperlax.recipe import Recipe
 
 
-def optuna_hp_search(given: Given) -> int:
-    """Start a study, or continue the one of --resume-from."""
-    from hyperlax.studies import search
+def starting(command: str) -> Callable[[Given], int]:
+    """Return the function of a command that starts a study, or continues the one of --resume-from."""
 
-    return search(given)[0]
+    def run(given: Given) -> int:
+        from hyperlax.studies import study_of
 
+        return study_of(command, given).run()
 
-def sweep_hp_samples(given: Given) -> int:
-    """Start a sweep, or continue the one of --resume-from."""
-    from hyperlax.studies import sweep
-
-    return sweep(given)[0]
+    return run
 
 
 def run_study(given: Given) -> int:
@@ -110,39 +107,10 @@ def train(given: Given) -> int:
     return _run_single(settled(SingleOptions, [again], recipe), recipe)
 
 
-def pbt(given: Given) -> int:
-    """Train a population, or continue the one of --resume-from."""
-    from hyperlax.analysis.pages import write_pages
-    from hyperlax.config.checks import checked
-    from hyperlax.config.settling import resumed, settled
-    from hyperlax.config.stored import load_recipe_of, named_directory, read_arguments
-    from hyperlax.envs.recipes import check_acts
-    from hyperlax.studies import load_recipe, log_from
-    from hyperlax.study.observer import Pages
-    from hyperlax.study.population_run import run_population
-
-    directory = None
-    if "resume_from" in given:
-        directory = named_directory(given["resume_from"], "{resume_from}")
-        kept = read_arguments(directory, "{resume_from}")
-        stored = PbtOptions.from_json(kept, str(directory / "study.json"))
-        recipe = load_recipe_of(directory, stored)
-        options = checked(resumed(stored, given, recipe))
-    else:
-        recipe = load_recipe(given)
-        options = checked(settled(PbtOptions, [given], recipe))
-    check_acts(recipe, options.env_config)
-    log_from(options.log_level)
-    return run_population(options, recipe, directory, observers=[Pages(write_pages)])
-
-
 def pbt_replay(given: Given) -> int:
     """Train fresh agents along a schedule that `pbt` wrote."""
     from hyperlax.analysis.pages import write_learning_curve
-    from hyperlax.config.checks import checked
-    from hyperlax.envs.recipes import check_acts
     from hyperlax.recipe import load
-    from hyperlax.studies import log_from
     from hyperlax.study.lineage import read_schedule
     from hyperlax.study.single import path_of_recipe, replay
 
@@ -158,26 +126,29 @@ def pbt_replay(given: Given) -> int:
         "num_evaluations": len(schedule.schedule),
         "num_eval_episodes": schedule.num_eval_episodes,
     }
-    options = checked(ReplayOptions(**{**as_then, **given}))
-    recipe = load(path_of_recipe(schedule))
-    check_acts(recipe, options.env_config)
-    log_from(options.log_level)
+    options, recipe = ReplayOptions(**{**as_then, **given}), load(path_of_recipe(schedule))
+    _prepare(options, recipe)
     return replay(options, recipe, schedule, write_learning_curve)
 
 
 def _run_single(options: SingleOptions, recipe: Recipe) -> int:
     from hyperlax.analysis.pages import write_learning_curve
-    from hyperlax.config.checks import checked
     from hyperlax.config.single import configured
+    from hyperlax.study.single import run_single
+
+    _prepare(options, recipe)
+    return run_single(options, recipe, configured(options, recipe), write_learning_curve)
+
+
+def _prepare(options: SingleOptions, recipe: Recipe) -> None:
+    """Raise UsageError if a single training cannot run with these options. Log from their level on."""
+    from hyperlax.config.checks import checked
     from hyperlax.envs.recipes import check_acts
     from hyperlax.studies import log_from
-    from hyperlax.study.single import run_single
 
     checked(options)
     check_acts(recipe, options.env_config)
-    algorithm = configured(options, recipe)
     log_from(options.log_level)
-    return run_single(options, recipe, algorithm, write_learning_curve)
 
 
 def _environment(given: str | None, of_study: str, recipe: Path, where: str) -> str:

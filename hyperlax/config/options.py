@@ -14,17 +14,13 @@ from hyperlax.config.option import (
     SHORTHAND,
     THIS_RUN,
     By,
-    Given,
     Metavar,
     Offered,
     OneOf,
     Range,
     Spelled,
-    from_json,
-    shell_command,
     to_json,
 )
-from hyperlax.errors import UsageError
 from hyperlax.samplers.registry import SAMPLERS
 
 _TIE_BREAKER = "normalized_auc"
@@ -283,12 +279,6 @@ class SearchOptions(RunOptions):
             return self.objectives
         return {**self.objectives, _TIE_BREAKER: "maximize"}
 
-    @staticmethod
-    def from_json(stored: Given, where: str) -> SearchOptions:
-        """Return a search's or a sweep's options from `to_json`. Raises UsageError, beginning with `where`, for other content."""
-        is_sweep = stored.get("sampling_method") is not None
-        return from_json(SweepOptions if is_sweep else SearchOptions, stored, where)
-
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions(SearchOptions):
@@ -447,6 +437,11 @@ class PbtOptions(RunOptions):
     ] = None
 
     @property
+    def n_trials(self) -> int:
+        """Number of trials, each a member over an interval."""
+        return self.population_size * self.num_intervals
+
+    @property
     def num_evaluations(self) -> int:
         """Number of evaluations, one at the end of every interval."""
         return self.num_intervals
@@ -467,11 +462,3 @@ class PbtOptions(RunOptions):
     def objectives(self) -> dict[str, str]:
         """Return at the end of an interval, the only point of a trial's curve."""
         return {OBJECTIVE: "maximize"}
-
-    @staticmethod
-    def from_json(stored: Given, where: str) -> PbtOptions:
-        """Return the options that `to_json` wrote. Raises UsageError, beginning with `where`, for other content."""
-        if "population_size" not in stored:
-            resume = shell_command("optuna-hp-search", "--resume-from", Path(where).parent)
-            raise UsageError(f"{where}: holds no population. To continue the study:\n  {resume}")
-        return from_json(PbtOptions, stored, where)

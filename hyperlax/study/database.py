@@ -279,14 +279,13 @@ def _now() -> str:
     return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", timespec="microseconds")
 
 
-class Damaged(OptionError):
+class Damaged(UsageError):
     """Damage: the file is not a whole SQLite database. finding: file and problem, without the advice."""
 
-    def __init__(self, path: Path, why: str, advice: str | None = None):
-        self.path, self.why = path, why
+    def __init__(self, path: Path, why: str):
         self.finding = f"{path}: is damaged ({why})."
-        advice = advice or "`{1}` rebuilds it from its backup and the batches on disk."
-        super().__init__("output_root", f"{{0}} {advice}", self.finding, shell_command("repair", path.parent))
+        rebuild = f"`{shell_command('repair', path.parent)}` rebuilds it from its backup and the batches on disk."
+        super().__init__(f"{self.finding} {rebuild}")
 
 
 def check(path: Path, study_name: str, has_batches: bool) -> None:

@@ -87,20 +87,9 @@ class StudyDirectory:
     def holds_a_study(self) -> bool:
         return self.manifest.exists() or self.database.exists()
 
-    def check_database(self, study_name: str, is_population: bool = False) -> None:
-        """Raise an error for a database that is damaged, gone, or of something else; see `database.check`.
-
-        The database of a population cannot be repaired.
-        """
-        try:
-            database.check(self.database, study_name, has_batches=bool(self.complete_batches()))
-        except database.Damaged as damaged:
-            if not is_population:
-                raise
-            advice = (
-                "That of a population cannot be rebuilt: put a copy back, or start again with another {output_root}."
-            )
-            raise database.Damaged(damaged.path, damaged.why, advice) from damaged
+    def check_database(self, study_name: str) -> None:
+        """Raise an error for a database that is damaged, gone, or of something else; see `database.check`."""
+        database.check(self.database, study_name, has_batches=bool(self.complete_batches()))
 
     def exec_batch(self, super_batch: int) -> Path:
         return self.root / f"optuna_exec_batch_{super_batch:04d}"

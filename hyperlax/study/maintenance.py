@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -14,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from hyperlax.config.checks import check_space
 from hyperlax.config.option import shell_command
-from hyperlax.config.options import SearchOptions
+from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import UsageError
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
@@ -25,6 +26,7 @@ from hyperlax.study.directory import StudyDirectory, check_writable, only_one_pr
 from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.journal import Journal
 from hyperlax.study.live import LiveStudy
+from hyperlax.study.population_run import explored
 from hyperlax.study.projection import unrecorded_trials
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.state import open_state
@@ -35,21 +37,26 @@ _COMPANIONS = ("-journal", "-wal", "-shm")
 """SQLite's files beside a database; one left beside another database would be taken for its own."""
 
 
-def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
+def repair(arguments: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> int:
     """Replay journal and batches into a new database, keep the damaged one, and say what was restored. Returns 0.
 
     The next resume trains trials again whose batch is not on disk. The damaged database stays in place until the new one is whole.
 
     Raises:
-      UsageError: The directory holds no study, or a batch is damaged too.
+      UsageError: The directory holds no study, a batch is damaged too, or the journal lacks trials.
       HyperlaxError: A batch belongs to another study.
     """
-    check_space(arguments, recipe.space)
+    if isinstance(arguments, PbtOptions):
+        recipe = replace(recipe, space=explored(recipe)[0])
+    else:
+        check_space(arguments, recipe.space)
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
     with _ending_on_io_error(directory), only_one_process(root):
         finding = _find_damage(directory, arguments.study_name)
         if finding is None:
+            with closing(open_state(arguments, recipe, directory, manifest, is_dry=True)) as state:
+                state.check_journal()
             print(f"{directory.database} is sound; nothing to repair.")
             return 0
         print(finding)
@@ -72,7 +79,7 @@ def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
 
 
 def invalidate(
-    arguments: SearchOptions,
+    arguments: SearchOptions | PbtOptions,
     recipe: Recipe,
     root: Path,
     trials: Sequence[int],
@@ -82,10 +89,14 @@ def invalidate(
     """Set COMPLETE trials to FAIL, print which, and write the analysis again. Returns 0.
 
     Metrics stay with the trials, and batches on disk. From the next super-batch on, samplers see the trials as failed.
-    Raises UsageError, before anything is changed, if the study or a trial does not exist.
+    Raises UsageError, before anything is changed, if the study or a trial does not exist, or for a population.
     """
     if not trials:
         raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
+    if isinstance(arguments, PbtOptions):
+        raise UsageError(
+            f"invalidate {root}: holds a population. Only trials of a search or of a sweep can be taken out."
+        )
     directory, objectives = StudyDirectory(root), arguments.objectives
     manifest = manifests.read(directory.manifest, recipe)
     with ending_on_io_error(directory.database, run_again), only_one_process(root):

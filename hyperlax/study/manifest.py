@@ -14,7 +14,7 @@ from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.backends.base import Backend
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.config.stored import SEARCH, SWEEP
+from hyperlax.config.stored import SEARCH, command_of
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, convert, decode, write_json
 from hyperlax.hyperparams import AlgorithmConfig
@@ -151,12 +151,11 @@ def installed_versions() -> dict[str, str]:
 
 def search_command(arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """Return the command line that begins this study, with every argument, or with its file if it changes the search space."""
-    if isinstance(arguments, PbtOptions):
-        return shell_command("pbt", *command_line(arguments))
     if recipe.changes:
         return shell_command("run-study", directory.file)
-    left_out = ("n_trials", "sampling_method") if arguments.load_hyperparams else ()
-    return shell_command(SWEEP if arguments.is_sweep else SEARCH, *command_line(arguments, left_out))
+    is_of_a_file = isinstance(arguments, SearchOptions) and arguments.load_hyperparams
+    left_out = ("n_trials", "sampling_method") if is_of_a_file else ()
+    return shell_command(command_of(arguments.to_json()), *command_line(arguments, left_out))
 
 
 def resume_command(directory: Path) -> str:
@@ -170,9 +169,7 @@ def _command_of(path: Path) -> str:
         arguments = content_of(path).arguments
     except UsageError:
         return SEARCH
-    if "population_size" in arguments:
-        return "pbt"
-    return SEARCH if arguments.get("sampling_method") is None else SWEEP
+    return command_of(arguments)
 
 
 def _same_entries(stored: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:

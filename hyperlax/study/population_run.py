@@ -18,20 +18,17 @@ from hyperlax.fields import PREFIX, check_together
 from hyperlax.files import write_json
 from hyperlax.hyperparams import rules
 from hyperlax.recipe import Recipe
-from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.samplers.fixed import FixedSampler
 from hyperlax.schedulers.base import Scheduler
 from hyperlax.schedulers.pb2 import is_continuous
 from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions
 from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.space import Distribution
-from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import SCHEDULE, StudyDirectory, study_directory
 from hyperlax.study.lineage import describe_schedule, replay_command
 from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, Training, tell
 from hyperlax.study.population import PopulationTrials
-from hyperlax.study.state import StudyState
+from hyperlax.study.state import StudyState, open_state
 from hyperlax.study.stopping import Limits, Stop
 from hyperlax.study.study_run import Equipment, StudyRun
 from hyperlax.study.training import MakeBackend, local_backend, population_config
@@ -97,11 +94,8 @@ class _PopulationRun(StudyRun):
         return population_config(self._own, self.recipe)
 
     def open_state(self, manifest: Manifest) -> StudyState:
-        """Open the study's state. No sampler suggests its trials."""
-        space, own = SearchSpace(self.recipe.space), self._own
-        database = StudyDatabase(self.directory.database, own.study_name, own.objectives)
-        sampler = FixedSampler(space, (), own.population_size)
-        return StudyState(database, self.directory, space, sampler, self.recipe.config.algorithm, (OBJECTIVE,))
+        """Open the study's state."""
+        return open_state(self._own, self.recipe, self.directory, manifest)
 
     def check(self) -> None:
         """Do nothing: a population always has the same number of trials."""
@@ -137,8 +131,7 @@ class _PopulationRun(StudyRun):
 
     def training(self, backend: Backend, settings: Settings) -> Training:
         """Return the description of the training for observers."""
-        total = self._own.population_size * self._own.num_intervals
-        return Training("population", total, None, settings.lanes, backend)
+        return Training("population", self._own.n_trials, None, settings.lanes, backend)
 
     def loaded(self) -> None:
         """Do nothing: the pages of a population are written as it trains, and at its end."""

@@ -95,7 +95,7 @@ class StudyRun(ABC):
     def _run(self, manifest: Manifest, make_backend: Callable[[], Backend]) -> int:
         """Run the missing trials, and print how the study ended."""
         arguments, directory = self.arguments, self.directory
-        directory.check_database(arguments.study_name, isinstance(arguments, PbtOptions))
+        directory.check_database(arguments.study_name)
         self.check()
         manifest.write(directory.manifest)
         self.write_files()

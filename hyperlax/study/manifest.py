@@ -52,8 +52,9 @@ class Manifest:
 
 
 class _StoredRecipe(TypedDict):
-    """The recipe in a study.json."""
+    """The recipe in a study.json. algorithm: the name of its configuration's class."""
 
+    algorithm: str
     config: dict[str, Any]
 
 
@@ -71,6 +72,7 @@ def describe(
         recipe={
             "name": recipe.name,
             "path": str(recipe.path.resolve()),
+            "algorithm": type(recipe.config.algorithm).__name__,
             "config": dotted(recipe.config.algorithm),
             "samples": digest_of(recipe),
             "changes": _changes_to_json(recipe.changes),
@@ -118,12 +120,12 @@ def base_of(stored: Manifest, path: Path) -> AlgorithmConfig:
     """Return the base configuration with which a study began, even if its recipe has changed. path: of its study.json.
 
     Raises:
-      UsageError: The stored values are not the fields of one algorithm, or a field does not accept its value.
+      UsageError: The algorithm is unknown, the stored values are not its fields, or a field does not accept its value.
     """
     kept, where = stored.recipe["config"], f"{path}: `recipe.config`"
-    for make in ALGORITHMS:
-        if isinstance(kept, dict) and kept.keys() == dotted(make()).keys():
-            return apply(make(), kept, where)
+    make = next((kind for kind in ALGORITHMS if kind.__name__ == stored.recipe["algorithm"]), None)
+    if make is not None and kept.keys() == dotted(make()).keys():
+        return apply(make(), kept, where)
     raise UsageError(
         f"{where} does not hold the fields of an algorithm of this version of Hyperlax. If another version wrote it, use that one. "
         f"Otherwise: {PUT_BACK}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, counted
 from hyperlax.files import PUT_BACK, decode, replacing, write_json
 
 FORMAT = "hyperlax agent 1"
@@ -89,7 +89,9 @@ class Agent:
         """
         seen, size = np.asarray(observation, np.float32), self.about["observation_size"]
         if seen.shape[-1:] != (size,):
-            raise ValueError(f"{self.about['environment']} shows {size} numbers, got an observation of {seen.shape}.")
+            raise ValueError(
+                f"{self.about['environment']} shows {counted(size, 'number')}, got an observation of {seen.shape}."
+            )
         return act(self.about, self.arrays, seen)
 
 

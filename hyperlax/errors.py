@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from string import Formatter
 
 FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -82,10 +82,28 @@ def counted(number: int, one: str) -> str:
     >>> counted(1, "trial"), counted(2, "batch"), counted(0, "copy")
     ('1 trial', '2 batches', '0 copies')
     """
-    return f"{number} {one if number == 1 else _plural(one)}"
+    return f"{number} {noun(number, one)}"
 
 
-def _plural(one: str) -> str:
-    if one.endswith("y"):
-        return f"{one[:-1]}ies"
-    return f"{one}{'es' if one.endswith(('ch', 's')) else 's'}"
+def noun(number: int, one: str) -> str:
+    """Return the noun that follows a number, given in the singular."""
+    if number == 1:
+        return one
+    return f"{one[:-1]}ies" if one.endswith("y") else f"{one}{'es' if one.endswith(('ch', 's')) else 's'}"
+
+
+def numbered(trials: Collection[int], verb: str = "") -> str:
+    """Return trials by their numbers, with a verb if one is given.
+
+    >>> numbered([3]), numbered([3, 5], "continue"), numbered([3], "have")
+    ('trial 3', 'trials 3, 5 continue', 'trial 3 has')
+    """
+    is_one = len(trials) == 1
+    names = f"{noun(len(trials), 'trial')} {', '.join(map(str, trials))}"
+    verb = {"have": "has", "": ""}.get(verb, f"{verb}s") if is_one else verb
+    return f"{names} {verb}".rstrip()
+
+
+def in_sentence(words: str) -> str:
+    """Return words as the beginning of a sentence."""
+    return words[:1].upper() + words[1:]

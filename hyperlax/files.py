@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import OptionError, UsageError, counted
 
 T = TypeVar("T")
 
@@ -177,7 +177,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     writer.writerow(header)
     for row in rows:
         if len(row) != len(header):
-            raise ValueError(f"{path}: a row has {len(row)} cells, the header {len(header)}: {list(row)}")
+            raise ValueError(f"{path}: a row has {counted(len(row), 'cell')}, the header {len(header)}: {list(row)}")
         writer.writerow([cell(value) for value in row])
     write_text(path, buffer.getvalue())
 
@@ -198,7 +198,9 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         rows = []
         for cells in reader:
             if len(cells) != len(header):
-                raise ValueError(f"{path}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}.")
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: {counted(len(cells), 'cell')}, the header has {len(header)}."
+                )
             rows.append(dict(zip(header, cells, strict=True)))
     return rows
 

@@ -16,6 +16,7 @@ import pytest
 
 from hyperlax import cli
 from hyperlax.envs import make
+from hyperlax.errors import counted
 from hyperlax.recipe import load
 from tests.desk import ROOT
 
@@ -71,6 +72,24 @@ def test_no_refusal_spells_an_option():
                 texts = [text for text in texts_of_refusals(node) if re.search(r"--(?!help)[a-z]", text)]
                 spelled += [(str(path.relative_to(ROOT)), node.lineno, text) for text in texts]
     assert spelled == []
+
+
+PLURAL = (
+    "(trials|batches|seeds|evaluations|copies|rollouts|lanes|members|rows|configurations|intervals|points|slots|cells)"
+)
+
+
+def test_every_number_has_its_noun_from_one_function():
+    """`errors.counted` puts a number into words, so that 1 is followed by no plural."""
+    written = []
+    for path in sorted((ROOT / "hyperlax").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.JoinedStr, ast.Constant)):
+                text = ast.unparse(node)
+                if re.search(rf"(?<!/){{[^{{}}]+}} {PLURAL}\b" if text.startswith("f") else rf"%d {PLURAL}\b", text):
+                    written.append(f"{path.relative_to(ROOT)}:{node.lineno}: {text}")
+    assert written == []
+    assert [counted(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
 
 
 def test_there_are_many_cases():

@@ -7,6 +7,7 @@ from typing import Any
 
 from hyperlax.analysis.labels import format_number
 from hyperlax.config.option import shell_command
+from hyperlax.errors import counted
 from hyperlax.study.ranking import complete_trials, ranked
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.statistics import best_confirmed, in_short
@@ -42,8 +43,8 @@ def _can_be_confirmed(arguments: Mapping[str, Any]) -> bool:
 def _of_luck(record: StudyRecord) -> str:
     seeds, pruned = record.arguments["num_seeds"], sum(trial.state == "PRUNED" for trial in record.trials)
     compared = len(complete_trials(record)) + pruned
-    on = "one seed" if seeds == 1 else f"{seeds} seeds"
-    trials = f"{compared} trials on {on}" + (f", {pruned} of them pruned" if pruned else "")
+    on = "one seed" if seeds == 1 else counted(seeds, "seed")
+    trials = f"{counted(compared, 'trial')} on {on}" + (f", {pruned} of them pruned" if pruned else "")
     if compared == 1:
         return f"It is the only COMPLETE trial, trained on {on}."
     if len(record.objectives) > 1:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from hyperlax.analysis.curves import readable_curves
 from hyperlax.analysis.labels import format_number, format_value, short_names
+from hyperlax.errors import counted
 from hyperlax.metrics import METRICS, aggregated, final_performance, peak_performance
 from hyperlax.study.ranking import complete_trials, pareto_front, ranked, winners
 from hyperlax.study.record import StudyRecord, TrialRecord
@@ -60,12 +61,15 @@ def best_in_words(record: StudyRecord) -> str:
     return f"{leading} {format_number(best[0].values[leading])} (trial {best[0].number})"
 
 
-def counts(record: StudyRecord, total: int) -> str:
-    """Return a phrase with the number of finished trials of all, and how many of them were pruned or failed."""
+def counts(record: StudyRecord, total: int, is_cell: bool = False) -> str:
+    """Return a phrase with the number of finished trials of all, and how many of them were pruned or failed.
+
+    is_cell: whether it stands in a table, under "trials".
+    """
     states = Counter(trial.state for trial in record.trials)
     finished = states.total() - states["RUNNING"]
     lost = [f"{states[state]} {words}" for state, words in (("PRUNED", "pruned"), ("FAIL", "failed")) if states[state]]
-    return f"{finished}/{total} trials" + (f" ({', '.join(lost)})" if lost else "")
+    return f"{finished}/{total if is_cell else counted(total, 'trial')}" + (f" ({', '.join(lost)})" if lost else "")
 
 
 def study_text(record: StudyRecord, state: str, total: int, top: int) -> str:

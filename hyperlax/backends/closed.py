@@ -13,6 +13,7 @@ from hyperlax.engine import device
 from hyperlax.engine.checkpoint import CheckpointFile
 from hyperlax.engine.lanes import NoRoom, Preparation
 from hyperlax.engine.session import LaneSession
+from hyperlax.errors import counted, in_sentence, numbered
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.trial import HparamBatch, SegmentResult, Trial
 
@@ -117,7 +118,7 @@ class ClosedBatches(LanesBackend):
         batch = lanes
         algorithm, batch.lanes = self._needs(HparamBatch(batch.trials))
         if batch.lanes < len(batch.trials):
-            raise MemoryError(f"no memory for more than {batch.lanes} trials at once")
+            raise MemoryError(f"no memory for more than {counted(batch.lanes, 'trial')} at once")
         predicted = self._predicted_training(HparamBatch(batch.trials))
         predicted += self._predicted_making(algorithm, batch.lanes)
         session = batch.session = self._session(algorithm, batch.slot, batch.lanes)
@@ -157,7 +158,7 @@ class ClosedBatches(LanesBackend):
         session.restore(*found, {trial.number: trial for trial in batch.trials})
         session.watch.resume(found[0])
         step = session.segments.steps()[session.watch.segments]
-        log.info("Trials %s continue from step %d.", ", ".join(map(str, batch.numbers)), step)
+        log.info("%s from step %d.", in_sentence(numbered(batch.numbers, "continue")), step)
 
     def _timing(
         self, batch: _Batch, session: LaneSession, results: Sequence[SegmentResult], predicted: float

@@ -25,6 +25,7 @@ from hyperlax.engine.packing import batches_of, makespan
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.segments import Segments
 from hyperlax.engine.session import LaneSession, identity_of
+from hyperlax.errors import counted
 from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
 
 
@@ -80,7 +81,7 @@ class LanesBackend(ABC):
         """
         first = slot_devices[0]
         self.lanes, self.slots = registry.lanes, len(slot_devices)
-        self.device = f"{first.device_kind} ({first.platform}), {self.slots} slots"
+        self.device = f"{first.device_kind} ({first.platform}), {counted(self.slots, 'slot')}"
         self._task, self._registry, self._packing = task, registry, dict(packing or {})
         self._seed, self.stream, self._repetitions = seed, stream, repetitions
         self._costs = costs or Costs(first.device_kind, first.platform, None)

@@ -91,7 +91,7 @@ def list_studies(given: Given) -> int:
             continue
         record = opened.record
         where = str(manifest.parent.relative_to(root))
-        rows.append([where, opened.state, counts(record, opened.total).replace(" trials", ""), best_in_words(record)])
+        rows.append([where, opened.state, counts(record, opened.total, is_cell=True), best_in_words(record)])
     if rows:
         print(aligned(["study", "state", "trials", "best"], rows))
     elif not damaged:

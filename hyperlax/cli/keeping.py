@@ -9,7 +9,7 @@ from typing import Annotated
 from hyperlax.cli.inspecting import Directory
 from hyperlax.config.option import POSITIONAL, By, Given, Metavar, OneOf, Range, completed
 from hyperlax.config.options import COUNT, LARGEST, TrialNumber
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import OptionError, UsageError, counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,14 +163,15 @@ def play(given: Given) -> int:
     environment = make(name)
     if environment.observation_size != agent.about["observation_size"]:
         raise UsageError(
-            f"{name} shows {environment.observation_size} numbers, and the agent in {path} was trained to see "
+            f"{name} shows {counted(environment.observation_size, 'number')}, and the agent in {path} was trained to see "
             f"{agent.about['observation_size']}. It cannot play there."
         )
     found = evaluate_agent(agent, environment, options.episodes, options.seed)
     trial = agent.about["trial"]
     print(
-        f"{name}, trial {trial}, training seed {agent.seed}: mean return {found.mean:.6g} over {options.episodes} episodes "
-        f"(from {found.min:.6g} to {found.max:.6g}, standard deviation {found.std:.3g}), {found.length:.6g} steps on average."
+        f"{name}, trial {trial}, training seed {agent.seed}: mean return {found.mean:.6g} over "
+        f"{counted(options.episodes, 'episode')} (from {found.min:.6g} to {found.max:.6g}, standard deviation "
+        f"{found.std:.3g}), {found.length:.6g} steps on average."
     )
     if why:
         print(f"No film: {why}.")
@@ -178,5 +179,5 @@ def play(given: Given) -> int:
         elsewhere = "Name another file with --gif, or make no film with --no-gif."
         with ending_on_io_error(wanted, lambda problem: elsewhere):
             steps, total = film(agent, environment, options.seed, wanted)
-        print(f"Film: {wanted}, one episode of {steps} steps, return {total:.6g}.")
+        print(f"Film: {wanted}, one episode of {counted(steps, 'step')}, return {total:.6g}.")
     return 0

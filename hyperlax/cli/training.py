@@ -14,7 +14,7 @@ from hyperlax.config.options import (
     SingleOptions,
     TrainOptions,
 )
-from hyperlax.errors import OptionError
+from hyperlax.errors import OptionError, counted
 
 if TYPE_CHECKING:
     from hyperlax.recipe import Recipe
@@ -60,7 +60,7 @@ def generate_hp_samples(given: Given) -> int:
     drawn = draw(recipe, options.sampling_method, options.n_trials, options.seed)
     with writing(path):
         samples.write(path, drawn)
-    print(f"{len(drawn)} configurations of {recipe.name} ({options.sampling_method}): {path}")
+    print(f"{counted(len(drawn), 'configuration')} of {recipe.name} ({options.sampling_method}): {path}")
     return 0
 
 

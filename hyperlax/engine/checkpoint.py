@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
+from hyperlax.errors import in_sentence, numbered
 from hyperlax.files import convert, replacing
 
 log = logging.getLogger(__name__)
@@ -53,9 +54,7 @@ class Metadata:
 
 def log_restart(trials: Sequence[int], why: str) -> None:
     """Log that saved trials restart from the beginning, and why."""
-    plural = "" if len(trials) == 1 else "s"
-    verb = "restarts" if len(trials) == 1 else "restart"
-    log.warning("Trial%s %s %s from the beginning: %s.", plural, ", ".join(map(str, trials)), verb, why)
+    log.warning("%s from the beginning: %s.", in_sentence(numbered(trials, "restart")), why)
 
 
 class CheckpointFile:

@@ -36,12 +36,12 @@ class Segments:
         if not all(segments.iterations()):
             raise OptionError(
                 "total_timesteps",
-                "a budget of {0} steps holds {1} of {2} steps (total_num_envs x rollout_length), too few for {3} "
-                "evaluations. Raise {total_timesteps} to at least {4}, lower {num_evaluations}, or make rollouts shorter.",
-                run_length.total_timesteps,
+                "a budget of {0} holds {1} of {2} (total_num_envs x rollout_length), too few for {3}. "
+                "Raise {total_timesteps} to at least {4}, lower {num_evaluations}, or make rollouts shorter.",
+                counted(run_length.total_timesteps, "step"),
                 counted(sum(segments.iterations()), "rollout"),
-                steps_per_iteration,
-                run_length.num_evaluations,
+                counted(steps_per_iteration, "step"),
+                counted(run_length.num_evaluations, "evaluation"),
                 run_length.num_evaluations * steps_per_iteration,
             )
         return segments

@@ -11,6 +11,7 @@ from shutil import rmtree
 
 from hyperlax.config.options import SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
+from hyperlax.errors import counted
 from hyperlax.study.batch_files import TrialResult, write_batch
 from hyperlax.study.confirmation import Configuration, configurations, names, read_results
 from hyperlax.study.directory import BATCH, SUCCESS
@@ -62,7 +63,7 @@ class ConfirmationRun:
         """Train the missing configurations. Return whether all of them ended."""
         if not self._limits.may_start():
             return False
-        log.info("Confirming %s on %d new seeds.", names(missing), self._seeds)
+        log.info("Confirming %s on %s.", names(missing), counted(self._seeds, "new seed"))
         self._discard_incomplete()
         ended: list[TrialResult] = []
 

@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from hyperlax.config.checks import check_space
 from hyperlax.config.option import shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, counted
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
@@ -71,7 +71,7 @@ def repair(arguments: SearchOptions | PbtOptions, recipe: Recipe, root: Path) ->
         if kept:
             print(f"It is kept as {kept}.")
         print(
-            f"Restored {before} finished trials from {source} and {recorded} from the batches; {left} wait to be run."
+            f"Restored {counted(before, 'finished trial')} from {source} and {recorded} from the batches; {left} wait to be run."
         )
         if finished < arguments.n_trials:
             print(f"To resume:\n  {manifests.resume_command(root)}")

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend
 from hyperlax.config.options import OBJECTIVE, PbtOptions
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import HyperlaxError, counted
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study.agents import about_recipe, write_agents
@@ -174,7 +174,7 @@ class _Lines:
             f"interval {interval + 1}/{self._total}",
             f"best so far {self._best:.6g}",
             f"median {np.median(finite):.6g}" if finite else "every member failed",
-            f"{self.copies} copies",
+            counted(self.copies, "copy"),
             f"{speed or 0:,.0f} steps/s",
             f"{clock(left)} left",
         ]

@@ -13,7 +13,7 @@ import optuna
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import OBJECTIVE, PbtOptions
-from hyperlax.errors import HyperlaxError, OptionError, UsageError
+from hyperlax.errors import HyperlaxError, OptionError, UsageError, counted
 from hyperlax.fields import PREFIX, check_together
 from hyperlax.files import write_json
 from hyperlax.hyperparams import rules
@@ -154,7 +154,9 @@ class _PopulationRun(StudyRun):
             return 1
         if finished < total:
             command = resume_command(self.directory.root)
-            print(f"Interrupted after {finished} of {total} intervals, the members are saved. To resume:\n  {command}")
+            print(
+                f"Interrupted after {finished} of {counted(total, 'interval')}, the members are saved. To resume:\n  {command}"
+            )
             return self.limits.stop.exit_status
         assert lineage.final is not None
         value = self.live.state.trials()[lineage.final].values[0]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hyperlax.config.constraints import are_satisfied
+from hyperlax.errors import counted
 from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.observer import Observer, Training
 from hyperlax.study.record import StudyRecord
@@ -138,7 +139,7 @@ class Progress(Observer):
     def _parts(self) -> dict[str, str]:
         """Return the parts of the line, by name and in order."""
         tally, total = self.tally, self.training.total if self.training else self.tally.done
-        parts = {"trials": f"{tally.done}/{total} trials"}
+        parts = {"trials": f"{tally.done}/{counted(total, 'trial')}"}
         if tally.best is not None:
             parts["best"] = f"best {self.objective} {tally.best[0]:.6g} (trial {tally.best[1]})"
         if tally.pruned:
@@ -148,9 +149,7 @@ class Progress(Observer):
         training, preparing = self.lanes()
         most = self.training.lanes if self.training else None
         if training:
-            parts["lanes"] = (
-                f"{training}{'' if most is None else f'/{most}'} lane{'s' if (most or training) > 1 else ''}"
-            )
+            parts["lanes"] = ("" if most is None else f"{training}/") + counted(most or training, "lane")
         rate = self.pace.steps_per_second()
         if rate is not None and (training or not preparing):
             parts["rate"] = f"{rate:,.0f} steps/s"

@@ -17,7 +17,7 @@ from hyperlax.config.first_trials import first_trials
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.study_file import in_full
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.files import write_text
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.fixed import Presampled
@@ -138,10 +138,11 @@ class _SearchRun(StudyRun):
         if total < len(finished):
             raise OptionError(
                 "n_trials",
-                "{n_trials} {0}: the study already holds {1} finished trials. Give {1} to have its results as they are, more to "
+                "{n_trials} {0}: the study already holds {2}. Give {1} to have its results as they are, more to "
                 "continue.",
                 total,
                 len(finished),
+                counted(len(finished), "finished trial"),
             )
 
     def write_files(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hyperlax.errors import counted, in_sentence
 from hyperlax.study.record import Confirmation, Confirmed
 
 _CONFIDENCE = 0.95
@@ -85,7 +86,7 @@ def _naming(confirmation: Confirmation, best: Confirmed) -> str:
     rank = f"{best.words}{_level_with(confirmation, best, ours)} is the best of {len(ours)}"
     rank = rank if len(ours) > 1 else f"{best.words} is confirmed"
     claimed = "" if best.claimed is None else f"; the search had claimed {best.claimed:.6g}"
-    words = f"On {confirmation.seeds} new seeds {rank}: mean {confirmation.metric} {mean.estimate:.6g} {mean}{claimed}."
+    words = f"On {counted(confirmation.seeds, 'new seed')} {rank}: mean {confirmation.metric} {mean.estimate:.6g} {mean}{claimed}."
     return f"{words} {_instead_of(confirmation)}".strip()
 
 
@@ -102,7 +103,7 @@ def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:
     """Say whether a configuration is better than the default one; empty if that is not known."""
     default = default_of(confirmation)
     if ours.is_default:
-        return f"{_capital(ours.words)} is the default configuration."
+        return f"{in_sentence(ours.words)} is the default configuration."
     if default is None:
         return ""
     theirs = "the default configuration" + ("" if default.trial is None else f" (trial {default.trial})")
@@ -112,20 +113,16 @@ def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:
     else:
         ahead = _sign(confirmation) * difference.estimate > 0
         verb, end = "stays ahead of" if ahead else "falls behind", "which excludes 0"
-    return f"{_capital(ours.words)} {verb} {theirs}: the interval of the difference is {difference}, {end}."
+    return f"{in_sentence(ours.words)} {verb} {theirs}: the interval of the difference is {difference}, {end}."
 
 
 def _incomplete(confirmation: Confirmation) -> list[str]:
     failed = [c for c in confirmation.configurations if c.state == "FAIL"]
     waiting = [c for c in confirmation.configurations if c.state == "WAITING"]
     return [
-        *(f"{_capital(c.words)} failed on the new seeds: {c.reason}." for c in failed),
-        *(f"{_capital(c.words)} is not confirmed yet." for c in waiting),
+        *(f"{in_sentence(c.words)} failed on the new seeds: {c.reason}." for c in failed),
+        *(f"{in_sentence(c.words)} is not confirmed yet." for c in waiting),
     ]
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _sign(confirmation: Confirmation) -> float:

@@ -15,7 +15,7 @@ from hyperlax.config import samples
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import canonical
-from hyperlax.errors import OptionError
+from hyperlax.errors import OptionError, numbered
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.schedulers.base import Scheduler
@@ -132,8 +132,7 @@ class StudyRun(ABC):
         state.load()
         if self.equipment.retry_failed:
             again = state.retry_failed()
-            numbers = ", ".join(map(str, again))
-            log.info(f"Run again: trials {numbers}." if again else "No trial is run again: none has failed by itself.")
+            log.info(f"Run again: {numbered(again)}." if again else "No trial is run again: none has failed by itself.")
         finished = [trial for trial in state.trials() if trial.state.is_finished()]
         self.checkpoints.forget([trial.number for trial in finished])
         for trial in finished:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+from hyperlax.errors import counted
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.ranking import complete_trials, feasible_trials, winners
@@ -29,9 +30,9 @@ def print_end(
     del states["RUNNING"]
     finished = states.total()
     by_state = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    print(f"{finished} trials finished: {by_state}." if finished else "No trial finished.")
+    print(f"{counted(finished, 'trial')} finished: {by_state}." if finished else "No trial finished.")
     if exhausted:
-        print(f"Every configuration of the search space is used; the study ends before its {total} trials.")
+        print(f"Every configuration of the search space is used; the study ends before its {counted(total, 'trial')}.")
     print_best(record)
     _print_report(directory)
     left = total - finished
@@ -51,9 +52,9 @@ def print_end(
 def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -> str:
     """Return why trials remain."""
     if given_up:
-        return f"{given_up} The study gives up with {left} trials to go."
+        return f"{given_up} The study gives up with {counted(left, 'trial')} to go."
     midway = f", {saved} of them saved in the middle of their training" if saved else ""
-    return f"{'Out of time' if interrupted is None else 'Interrupted'} with {left} trials to go{midway}."
+    return f"{'Out of time' if interrupted is None else 'Interrupted'} with {counted(left, 'trial')} to go{midway}."
 
 
 def print_best(record: StudyRecord) -> None:
@@ -64,7 +65,7 @@ def print_best(record: StudyRecord) -> None:
             print("No trial satisfies the constraints, so none is the best.")
         return
     if len(objectives) > 1:
-        print(f"Pareto front of {', '.join(objectives)}: {len(best)} trial{'' if len(best) == 1 else 's'}.")
+        print(f"Pareto front of {', '.join(objectives)}: {counted(len(best), 'trial')}.")
         return
     ties = sum(trial.values == best[0].values for trial in feasible_trials(record))
     print(f"Best: trial {best[0].number}, {objectives[0]} {best[0].values[objectives[0]]:.6g}{_ties(ties)}.")
@@ -72,7 +73,7 @@ def print_best(record: StudyRecord) -> None:
 
 def _ties(count: int) -> str:
     """Return in words how many trials have the best value. The first of them is the best."""
-    return f", the first of {count} trials with that value" if count > 1 else ""
+    return f", the first of {counted(count, 'trial')} with that value" if count > 1 else ""
 
 
 def _print_report(directory: StudyDirectory) -> None:

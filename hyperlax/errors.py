@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Collection, Iterable
 from string import Formatter
 
-FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+FAILED, _REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 STOPPED = (INTERRUPTED, TERMINATED)
 """The exit statuses of a process besides 0: could not be completed, refused before anything ran, SIGINT, SIGTERM."""
 
@@ -20,7 +20,7 @@ class HyperlaxError(Exception):
 class UsageError(HyperlaxError, ValueError):
     """Bad input, found before anything ran: where, what was found, what would work. Exits with 2."""
 
-    exit_code = REFUSED
+    exit_code = _REFUSED
 
 
 def flag(name: str) -> str:

@@ -29,7 +29,7 @@ class TogetherError(UsageError):
 
 _LARGEST_INTEGER = 2**31 - 1  # integers are int32 on the device
 _WIDEST_LAYER = 65_536
-SMALLEST_FLOAT, LARGEST_FLOAT = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and floats normal float32
+_SMALLEST_FLOAT, _LARGEST_FLOAT = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and floats normal float32
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Field:
         """Return the reason why a value is not legal, as `needs ..., got ...`; None if it is legal."""
         if self._accepts(value):
             return None
-        if self.type == "float" and isinstance(value, float) and 0 < abs(value) < SMALLEST_FLOAT:
-            return f"needs 0 or at least {SMALLEST_FLOAT:.3g}, the smallest that float32 holds, got {value!r}"
+        if self.type == "float" and isinstance(value, float) and 0 < abs(value) < _SMALLEST_FLOAT:
+            return f"needs 0 or at least {_SMALLEST_FLOAT:.3g}, the smallest that float32 holds, got {value!r}"
         return f"needs {self.wanted()}, got {value!r}"
 
     def convert(self, value: Any) -> Any:
@@ -87,9 +87,9 @@ class Field:
         return self._within(value)
 
     def _within(self, value: float) -> bool:
-        if not abs(value) <= LARGEST_FLOAT or (self.type == "int" and value > _LARGEST_INTEGER):
+        if not abs(value) <= _LARGEST_FLOAT or (self.type == "int" and value > _LARGEST_INTEGER):
             return False
-        if self.type == "float" and value and not SMALLEST_FLOAT <= abs(value) <= LARGEST_FLOAT:
+        if self.type == "float" and value and not _SMALLEST_FLOAT <= abs(value) <= _LARGEST_FLOAT:
             return False
         if self.rule is None:
             return True

@@ -20,7 +20,7 @@ STUDIES = ("optuna-hp-search", "run-study", "sweep-hp-samples", "pbt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompletionOptions:
+class _CompletionOptions:
     """Print a script that completes commands and flags in a shell."""
 
     shell: Annotated[str, "Which shell.", OneOf(("bash", "zsh", "fish")), POSITIONAL, Metavar("{bash,zsh,fish}")]
@@ -45,7 +45,7 @@ def completion(given: Given) -> int:
     """Print the script for a shell to source."""
     from hyperlax.cli.completion import shell_script
 
-    print(shell_script(KINDS, completed(CompletionOptions, given).shell), end="")
+    print(shell_script(KINDS, completed(_CompletionOptions, given).shell), end="")
     return 0
 
 
@@ -69,7 +69,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Given], int]]] = {
     "export": (keeping.ExportOptions, keeping.export),
     "delete": (keeping.DeleteOptions, keeping.delete),
     "dashboard": (inspecting.DashboardOptions, inspecting.dashboard),
-    "completion": (CompletionOptions, completion),
+    "completion": (_CompletionOptions, completion),
 }
 KINDS = {name: kind for name, (kind, _) in COMMANDS.items()}
 """Command -> the class that declares its options."""

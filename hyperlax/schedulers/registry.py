@@ -44,7 +44,7 @@ class PrunerRow:
 
 
 @dataclass(frozen=True)
-class ExploreRow:
+class _ExploreRow:
     """A choice of --explore. help: one line."""
 
     help: str
@@ -82,7 +82,7 @@ PRUNERS = {
 }
 
 EXPLORERS = {
-    "perturb": ExploreRow("Move each hyperparameter a little, or sample it.", perturb_copies),
-    "resample": ExploreRow("Sample each hyperparameter.", resample_copies),
-    "pb2": ExploreRow("Choose where a Gaussian process expects the largest gain.", pb2.suggest),
+    "perturb": _ExploreRow("Move each hyperparameter a little, or sample it.", perturb_copies),
+    "resample": _ExploreRow("Sample each hyperparameter.", resample_copies),
+    "pb2": _ExploreRow("Choose where a Gaussian process expects the largest gain.", pb2.suggest),
 }

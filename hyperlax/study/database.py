@@ -314,7 +314,7 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class _Recorded:
     """Trials in a database. asked: numbers of all; finished: of those that have ended; batches: names that they give."""
 
     asked: set[int]
@@ -322,10 +322,10 @@ class Recorded:
     batches: set[str]
 
 
-def read_recorded(path: Path, study_name: str) -> Recorded:
+def read_recorded(path: Path, study_name: str) -> _Recorded:
     """Return the trials of a study in the database, which `check` found sound. Empty if it does not hold the study yet."""
     if not path.exists() or "trials" not in _content(path)[0]:
-        return Recorded(set(), set(), set())
+        return _Recorded(set(), set(), set())
     with closing(_open(path)) as connection:
         rows = connection.execute(
             "SELECT number, state, value_json FROM trials JOIN studies USING (study_id) LEFT JOIN trial_user_attributes "
@@ -333,7 +333,7 @@ def read_recorded(path: Path, study_name: str) -> Recorded:
             (study_name,),
         ).fetchall()
     finished = {number for number, state, _ in rows if state not in ("WAITING", "RUNNING")}
-    return Recorded({number for number, *_ in rows}, finished, {json.loads(batch) for *_, batch in rows if batch})
+    return _Recorded({number for number, *_ in rows}, finished, {json.loads(batch) for *_, batch in rows if batch})
 
 
 def check_writable(path: Path) -> None:

@@ -19,7 +19,7 @@ _LEAST_IMPORTANT_FIRST = (
 
 
 @dataclass
-class Tally:
+class _Tally:
     """The number of trials of a search or of a confirmation so far. best: value of the first objective and its trial."""
 
     done: int = 0
@@ -35,7 +35,7 @@ class Tally:
 
 
 @dataclass
-class Pace:
+class _Pace:
     """The time and the steps of a training in this process. first: time when the first program was ready, steps until then."""
 
     done_before: int
@@ -59,7 +59,7 @@ class Progress(Observer):
 
     def __init__(self) -> None:
         self.objective, self._sign, self._constraints = "", 1.0, ()
-        self.tally, self.pace = Tally(), Pace(0)
+        self.tally, self.pace = _Tally(), _Pace(0)
         self.training: Training | None = None
 
     def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
@@ -75,8 +75,8 @@ class Progress(Observer):
 
     def training_started(self, training: Training) -> None:
         if training.task == "confirmation":
-            self.tally = Tally()
-        self.training, self.pace = training, Pace(self.tally.done)
+            self.tally = _Tally()
+        self.training, self.pace = training, _Pace(self.tally.done)
 
     def steps_done(self, steps: int) -> None:
         self.pace.steps += steps

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -38,13 +39,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A study that can start or continue. directory: its directory, existing or not. file: its YAML, empty without one."""
+    """A study that can start or continue.
+
+    directory: its directory, existing or not. file: its YAML, empty without one. refusal: returns an error about an option with
+    its line in the file.
+    """
 
     options: SearchOptions | PbtOptions
     recipe: Recipe
     directory: Path
     is_new: bool = True
     file: str = ""
+    refusal: Callable[[OptionError], UsageError] | None = None
 
     def run(self) -> int:
         """Run the study to its end, or print its plan. Returns the exit status."""
@@ -173,12 +179,12 @@ def _planned(options: SearchOptions | PbtOptions, recipe: Recipe, existing: Path
 
 def _new_sweep(given: Given) -> PlannedStudy:
     """Return a sweep whose recipe has the configurations to train."""
-    from hyperlax.config import samples
+    from hyperlax.config.configurations import read_samples
     from hyperlax.samplers.fixed import draw, presampled
 
     _check_source(given)
     recipe, file = load_recipe(given), given.get("load_hyperparams")
-    rows = samples.read(Path(file), recipe.config.algorithm) if file else ()
+    rows = read_samples(Path(file), recipe.config.algorithm) if file else ()
     read = {"n_trials": len(rows), "sampling_method": "file"} if file else {}
     options = checked(settled(SweepOptions, [given, read], recipe))
     if not rows:
@@ -236,7 +242,7 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 
 def _of_file(file: StudyFile, given: Given) -> PlannedStudy:
     """Return the study of a file, checked."""
-    from hyperlax.config.first_trials import first_trials
+    from hyperlax.config.configurations import first_trials
     from hyperlax.study.directory import refuse_running, study_directory
     from hyperlax.study.study_run import refuse_existing
 
@@ -254,7 +260,8 @@ def _of_file(file: StudyFile, given: Given) -> PlannedStudy:
         directory = study_directory(options, recipe)
         refuse_running(directory.root)
         refuse_existing(directory)
-    return PlannedStudy(options, recipe, directory.root, file=file.path)
+    refusal = partial(file.refusal, on_command_line=given, about="")
+    return PlannedStudy(options, recipe, directory.root, file=file.path, refusal=refusal)
 
 
 def _searching(file: StudyFile, recipe: Recipe) -> Recipe:
@@ -290,7 +297,9 @@ def _status(study: PlannedStudy) -> int:
     try:
         return study.run()
     except HyperlaxError as error:
-        print(f"hyperlax: {study.file}: {error}", file=safe(sys.stderr))
+        told = study.refusal(error) if study.refusal and isinstance(error, OptionError) else error
+        place = "" if str(told).startswith(study.file) else f"{study.file}: "
+        print(f"hyperlax: {place}{told}", file=safe(sys.stderr))
         return error.exit_code
 
 

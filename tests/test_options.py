@@ -9,6 +9,7 @@ import pytest
 
 from hyperlax.cli.parsing import parse
 from hyperlax.config.checks import checked
+from hyperlax.config.configurations import configured
 from hyperlax.config.option import HIDDEN, command_line, flags_of, from_json, options_of
 from hyperlax.config.options import (
     AGGREGATES,
@@ -21,7 +22,6 @@ from hyperlax.config.options import (
     TrainOptions,
 )
 from hyperlax.config.settling import resumed, settled
-from hyperlax.config.single import configured
 from hyperlax.config.stored import read_stored
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.metrics import AGGREGATES as FUNCTIONS

@@ -41,8 +41,8 @@ def run_study(given: Given) -> int:
 
 def generate_hp_samples(given: Given) -> int:
     """Draw configurations into a file."""
-    from hyperlax.config import samples
     from hyperlax.config.checks import check_searched
+    from hyperlax.config.configurations import write_samples
     from hyperlax.samplers.fixed import draw
     from hyperlax.studies import load_recipe
     from hyperlax.study.io_errors import writing
@@ -59,7 +59,7 @@ def generate_hp_samples(given: Given) -> int:
     check_searched(recipe.path, recipe.space)
     drawn = draw(recipe, options.sampling_method, options.n_trials, options.seed)
     with writing(path):
-        samples.write(path, drawn)
+        write_samples(path, drawn)
     print(f"{counted(len(drawn), 'configuration')} of {recipe.name} ({options.sampling_method}): {path}")
     return 0
 
@@ -133,7 +133,7 @@ def pbt_replay(given: Given) -> int:
 
 def _run_single(options: SingleOptions, recipe: Recipe) -> int:
     from hyperlax.analysis.pages import write_learning_curve
-    from hyperlax.config.single import configured
+    from hyperlax.config.configurations import configured
     from hyperlax.study.single import run_single
 
     _prepare(options, recipe)

@@ -55,8 +55,21 @@ def _metrics() -> list[str]:
     return list(METRICS)
 
 
+_Recipe = Annotated[str, Metavar("RECIPE"), Offered(_recipes)]
+_Environment = Annotated[str, Metavar("SUITE.NAME"), Offered(_environments)]
+_Seed = Annotated[int, "Every random number follows from it.", Range(0, LARGEST)]
+_Aggregate = Annotated[str, "How to combine the returns of a trial's seeds.", OneOf(AGGREGATES)]
+_TotalTimesteps = Annotated[int, "Environment steps that each seed trains.", COUNT, By("by --run-length-modifier")]
+_NumEvalEpisodes = Annotated[int, "Episodes of each evaluation.", COUNT, By("by --run-length-modifier")]
 _NumEvaluations = Annotated[int, "Evaluations, evenly spaced over training.", COUNT, By("by --run-length-modifier")]
 TrialNumber = Annotated[int | None, Range(0)]
+_Lanes = Annotated[
+    int | Literal["auto"],
+    "Trials that share one compiled call; auto sizes it for the machine.",
+    Range(1),
+    MAY_CHANGE,
+]
+_DrawnTrials = Annotated[int, "Configurations to draw.", Range(1), Spelled("num_samples")]
 _SamplingMethod = Annotated[
     str,
     "How configurations are drawn: a scrambled Sobol sequence (qmc), at random, all combinations of a finite space (grid), or "
@@ -70,20 +83,16 @@ class RunOptions:
     """The options of every training: a recipe in an environment, seeds, a length, a place for the results."""
 
     algo_and_network_config: Annotated[
-        str,
+        _Recipe,
         "Recipe: its name (recipes/NAME.py of the working directory first, then those shipped: ppo_mlp, sac_mlp, dqn_mlp) or the "
         "path of a .py file.",
-        Metavar("RECIPE"),
-        Offered(_recipes),
     ]
-    env_config: Annotated[
-        str, "Environment, e.g. gymnax.pendulum or gymnax.Pendulum-v1.", Metavar("SUITE.NAME"), Offered(_environments)
-    ]
-    seed: Annotated[int, "Every random number follows from it.", Range(0, LARGEST)] = 0
+    env_config: Annotated[_Environment, "Environment, e.g. gymnax.pendulum or gymnax.Pendulum-v1."]
+    seed: _Seed = 0
     num_seeds: Annotated[int, "Training runs per configuration, combined by --aggregate.", COUNT] = 1
-    aggregate: Annotated[str, "How to combine the returns of a trial's seeds.", OneOf(AGGREGATES)] = "mean"
-    total_timesteps: Annotated[int, "Environment steps that each seed trains.", COUNT, By("by --run-length-modifier")]
-    num_eval_episodes: Annotated[int, "Episodes of each evaluation.", COUNT, By("by --run-length-modifier")]
+    aggregate: _Aggregate = "mean"
+    total_timesteps: _TotalTimesteps
+    num_eval_episodes: _NumEvalEpisodes
     run_length_modifier: Annotated[
         str | None,
         "The recipe's preset for --total-timesteps, evaluations and --num-eval-episodes; a flag given explicitly wins.",
@@ -152,12 +161,7 @@ class SearchOptions(RunOptions):
     optuna_study_batch_size: Annotated[
         int, "Trials asked from the sampler together. Wider is faster and searches less well.", Range(1)
     ] = 16
-    runner_hparam_batch_size: Annotated[
-        int | Literal["auto"],
-        "Trials that share one compiled call; auto sizes it for the machine.",
-        Range(1),
-        MAY_CHANGE,
-    ] = "auto"
+    runner_hparam_batch_size: _Lanes = "auto"
     packing: Annotated[
         str,
         "How trials of different size share programs: one that holds all (pad), one per size (split), or what is predicted to "
@@ -284,7 +288,7 @@ class SearchOptions(RunOptions):
 class SweepOptions(SearchOptions):
     """Train configurations that are drawn before the first of them trains, many at once."""
 
-    n_trials: Annotated[int, "Configurations to draw.", Range(1), Spelled("num_samples")] = 64
+    n_trials: _DrawnTrials = 64
     sampling_method: Annotated[_SamplingMethod, By("qmc")] = "qmc"
     load_hyperparams: Annotated[
         str | None,
@@ -293,15 +297,9 @@ class SweepOptions(SearchOptions):
         Metavar("FILE"),
         By("draw --num-samples"),
     ] = None
-    runner_hparam_batch_size: Annotated[
-        int | Literal["auto"],
-        "Trials that share one compiled call; auto sizes it for the machine.",
-        Range(1),
-        MAY_CHANGE,
-        Spelled("hparam_batch_size"),
-    ] = "auto"
+    runner_hparam_batch_size: Annotated[_Lanes, Spelled("hparam_batch_size")] = "auto"
     output_root: Annotated[str, "The sweep goes to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_sweeps"
-    aggregate: Annotated[str, OneOf(AGGREGATES), HIDDEN] = "mean"
+    aggregate: Annotated[_Aggregate, HIDDEN] = "mean"
     sampler: Annotated[str, HIDDEN] = "presampled"
     default_trial: Annotated[bool, HIDDEN] = False
     enqueue: Annotated[str | None, HIDDEN] = None
@@ -331,8 +329,8 @@ class RunStudyOptions(SearchOptions):
 class GenerateOptions:
     """Draw configurations from a recipe's search space into a CSV file, without training them."""
 
-    algo_and_network_config: Annotated[str, "A recipe, by name or path.", Metavar("RECIPE"), Offered(_recipes)]
-    n_trials: Annotated[int, "Configurations to draw.", Range(1), Spelled("num_samples")] = 64
+    algo_and_network_config: Annotated[_Recipe, "A recipe, by name or path."]
+    n_trials: _DrawnTrials = 64
     sampling_method: Annotated[_SamplingMethod, OneOf(_SAMPLING_METHODS[:-1])] = "qmc"
     seed: Annotated[int, "The draw follows from it; grid needs none.", Range(0, LARGEST)] = 0
     output: Annotated[str | None, "The file.", Metavar("FILE"), By("<recipe>_samples.csv")] = None
@@ -371,13 +369,13 @@ class TrainOptions(SingleOptions):
     params: Annotated[str | None, HIDDEN] = None
     assignments: Annotated[tuple[str, ...], HIDDEN] = ()
     run_length_modifier: Annotated[str | None, HIDDEN, SHORTHAND] = None
-    env_config: Annotated[str, "Another environment.", Metavar("SUITE.NAME"), Offered(_environments), By("the study's")]
-    seed: Annotated[int, "Every random number follows from it.", Range(0, LARGEST), By("the study's")] = 0
+    env_config: Annotated[_Environment, "Another environment.", By("the study's")]
+    seed: Annotated[_Seed, By("the study's")] = 0
     num_seeds: Annotated[int, "Training runs, side by side.", COUNT, By("the study's")] = 1
-    aggregate: Annotated[str, "How to combine the returns of the seeds.", OneOf(AGGREGATES), By("the study's")] = "mean"
-    total_timesteps: Annotated[int, "Environment steps that each seed trains.", COUNT, By("the study's")]
+    aggregate: Annotated[_Aggregate, "How to combine the returns of the seeds.", By("the study's")] = "mean"
+    total_timesteps: Annotated[_TotalTimesteps, By("the study's")]
     num_evaluations: Annotated[_NumEvaluations, By("the study's")]
-    num_eval_episodes: Annotated[int, "Episodes of each evaluation.", COUNT, By("the study's")]
+    num_eval_episodes: Annotated[_NumEvalEpisodes, By("the study's")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,14 +391,9 @@ class ReplayOptions(SingleOptions):
     trial: Annotated[int | None, HIDDEN] = None
     assignments: Annotated[tuple[str, ...], HIDDEN] = ()
     run_length_modifier: Annotated[str | None, HIDDEN, SHORTHAND] = None
-    seed: Annotated[
-        int,
-        "Every random number follows from it.",
-        Range(0, LARGEST),
-        By("the run's seed + 1, so that no episode of its selection is met again"),
-    ] = 0
+    seed: Annotated[_Seed, By("the run's seed + 1, so that no episode of its selection is met again")] = 0
     num_seeds: Annotated[int, "Agents to train.", COUNT] = 5
-    num_eval_episodes: Annotated[int, "Episodes of each evaluation.", COUNT, By("the run's")]
+    num_eval_episodes: Annotated[_NumEvalEpisodes, By("the run's")]
     output_root: Annotated[str, "The replay goes to a directory under DIR.", Metavar("DIR")] = "my_pbt_replays"
 
 

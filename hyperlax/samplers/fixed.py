@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperlax.config import samples
+from hyperlax.config.configurations import read_samples
 from hyperlax.errors import OptionError, counted
 from hyperlax.fields import Field, apply, check_together, dotted, fields_of
 from hyperlax.hyperparams import AlgorithmConfig
@@ -73,7 +73,7 @@ def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) ->
 
 def stored(recipe: Recipe, path: Path) -> Presampled:
     """Return the recipe with the samples of a sweep's file. Raise UsageError if they cannot be read."""
-    return presampled(recipe, samples.read(path, recipe.config.algorithm), str(path))
+    return presampled(recipe, read_samples(path, recipe.config.algorithm), str(path))
 
 
 def digest_of(recipe: Recipe) -> str | None:

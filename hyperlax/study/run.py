@@ -13,7 +13,7 @@ import optuna
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.checks import check_space, note_constraints
-from hyperlax.config.first_trials import first_trials
+from hyperlax.config.configurations import first_trials
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.study_file import in_full
 from hyperlax.engine.checkpoint import CheckpointManager

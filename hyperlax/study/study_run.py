@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.config import samples
+from hyperlax.config.configurations import write_samples
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import canonical
@@ -80,7 +80,7 @@ class StudyRun(ABC):
             refuse_existing(self.directory)
             check_writable(self.directory)
             if isinstance(self.recipe, Presampled):
-                samples.write(self.directory.samples, self.recipe.samples)
+                write_samples(self.directory.samples, self.recipe.samples)
             return self._run(manifest, lambda: backend)
 
     def resume(self) -> int:

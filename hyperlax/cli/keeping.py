@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from hyperlax.cli.inspecting import Directory
 from hyperlax.config.option import POSITIONAL, By, Given, Metavar, OneOf, Range, completed
 from hyperlax.config.options import COUNT, LARGEST, TrialNumber
 from hyperlax.errors import OptionError, UsageError, counted
+
+if TYPE_CHECKING:
+    from hyperlax.agent import Agent
+    from hyperlax.envs import Environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +143,7 @@ def play(given: Given) -> int:
     from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file
     from hyperlax.study.agents import environment_of, find_agent
-    from hyperlax.study.io_errors import ending_on_io_error, writing
+    from hyperlax.study.io_errors import writing
 
     options = completed(PlayOptions, given)
     if options.gif is not None and options.no_gif:
@@ -152,7 +156,7 @@ def play(given: Given) -> int:
     if options.gif is not None:
         with writing(wanted):
             new_file(options.gif, option="gif")
-    from hyperlax.cli.playing import can_film, evaluate_agent, film
+    from hyperlax.cli.playing import can_film, evaluate_agent
     from hyperlax.engine.device import prepare_jax
     from hyperlax.envs import make
 
@@ -176,8 +180,16 @@ def play(given: Given) -> int:
     if why:
         print(f"No film: {why}.")
     elif not options.no_gif:
-        elsewhere = "Name another file with --gif, or make no film with --no-gif."
-        with ending_on_io_error(wanted, lambda problem: elsewhere):
-            steps, total = film(agent, environment, options.seed, wanted)
-        print(f"Film: {wanted}, one episode of {counted(steps, 'step')}, return {total:.6g}.")
+        _film(agent, environment, options.seed, wanted)
     return 0
+
+
+def _film(agent: Agent, environment: Environment, seed: int, path: Path) -> None:
+    """Film one episode, and print where the film is."""
+    from hyperlax.cli.playing import film
+    from hyperlax.study.io_errors import ending_on_io_error
+
+    elsewhere = "Name another file with --gif, or make no film with --no-gif."
+    with ending_on_io_error(path, lambda problem: elsewhere):
+        steps, total = film(agent, environment, seed, path)
+    print(f"Film: {path}, one episode of {counted(steps, 'step')}, return {total:.6g}.")

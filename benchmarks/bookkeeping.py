@@ -27,7 +27,7 @@ from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import LogUniform, UniformContinuous
 from hyperlax.study.observer import Pages
 from hyperlax.study.run import run_study
-from hyperlax.trial import Curve, HparamBatch, Plan, SegmentResult, Trial
+from hyperlax.trial import Curve, Plan, SegmentResult, Trial
 
 POPULATION, LANES = 50, 8
 SPACE = {
@@ -50,7 +50,7 @@ class TrivialBackend:
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """Return batches of LANES trials."""
-        batches = tuple(HparamBatch(tuple(trials[i : i + LANES])) for i in range(0, len(trials), LANES))
+        batches = tuple(tuple(trials[i : i + LANES]) for i in range(0, len(trials), LANES))
         return Plan(batches, 1, 1, None)
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = 0) -> list[int]:

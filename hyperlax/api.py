@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from hyperlax.agent import Agent
-    from hyperlax.analysis.curves import LearningCurve
+    from hyperlax.analysis.study_data import LearningCurve
     from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
     from hyperlax.study.view import StudyView
 
@@ -132,7 +132,7 @@ class Study:
     @property
     def pareto(self) -> list[TrialRecord]:
         """Pareto front by number; with one objective the best trial alone."""
-        from hyperlax.study.ranking import winners
+        from hyperlax.study.record import winners
 
         return winners(self._opened.record)
 
@@ -153,7 +153,7 @@ class Study:
 
     def curve(self, trial: int) -> LearningCurve:
         """Return the learning curve of a trial. Raises HyperlaxError if the trial or its curve does not exist."""
-        from hyperlax.analysis.curves import read_curves
+        from hyperlax.analysis.study_data import read_curves
 
         record = next((one for one in self._opened.record.trials if one.number == trial), None)
         if record is None:

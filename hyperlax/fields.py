@@ -115,15 +115,16 @@ def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> Alg
     Raises:
       UsageError: A name is unknown, a field does not accept its value, or values do not fit together. Begins with `where`.
     """
-    known = fields_of(config)
-    for name, value in values.items():
-        check_name(name, known, where)
-        problem = known[name].problem(value)
-        if problem:
-            raise UsageError(f"{where}: {name} {problem}.")
+    _check_values(config, values, where)
     config = filled(config, values)
     check_together(config, {}, where)
     return config
+
+
+def check(config: AlgorithmConfig, where: str) -> None:
+    """Raise UsageError if a field does not accept its value, or values do not fit together."""
+    _check_values(config, dotted(config), where)
+    check_together(config, {}, where)
 
 
 def filled(config: AlgorithmConfig, values: Mapping[str, Any]) -> AlgorithmConfig:
@@ -183,6 +184,15 @@ def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], w
                         f"total_num_envs={count}, rollout_length={steps_of_env}, num_minibatches={parts}. "
                         "Choose values of which every combination divides, powers of two for instance.",
                     )
+
+
+def _check_values(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> None:
+    known = fields_of(config)
+    for name, value in values.items():
+        check_name(name, known, where)
+        problem = known[name].problem(value)
+        if problem:
+            raise UsageError(f"{where}: {name} {problem}.")
 
 
 def _check_kind(

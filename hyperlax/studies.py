@@ -58,7 +58,7 @@ class PlannedStudy:
             return _run_search(self.options, self)
         from hyperlax.analysis.pages import write_pages
         from hyperlax.study.observer import Pages
-        from hyperlax.study.population_run import run_population
+        from hyperlax.study.population import run_population
 
         log_from(self.options.log_level)
         existing = None if self.is_new else self.directory

@@ -33,33 +33,21 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class HparamBatch:
-    """Trials that share one compiled call, at most as many as the program has lanes."""
-
-    trials: tuple[Trial, ...]
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Numbers of the trials, in the order of the lanes."""
-        return tuple(trial.number for trial in self.trials)
-
-
-@dataclass(frozen=True)
 class Plan:
-    """A plan of hparam batches, with predictions.
+    """A plan of hparam batches, with predictions. Trials of a batch share one compiled call.
 
-    batches: in the order in which they should start. programs: number of compiled programs that they need. known: number of those
-    that are compiled already. seconds: predicted from start to end; None without a prediction.
+    batches: in the order in which they should start, each in the order of its lanes. programs: number of compiled programs that
+    they need. known: number of those that are compiled already. seconds: predicted from start to end; None without a prediction.
     """
 
-    batches: tuple[HparamBatch, ...]
+    batches: tuple[tuple[Trial, ...], ...]
     programs: int
     known: int
     seconds: float | None
 
     def sentence(self) -> str:
         """Return the plan in one line."""
-        trials = sum(len(batch.trials) for batch in self.batches)
+        trials = sum(map(len, self.batches))
         predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s"
         programs, batches = counted(self.programs, "program"), counted(len(self.batches), "batch")
         return f"{counted(trials, 'trial')} -> {programs} ({self.known} known), {batches}{predicted}"
@@ -144,9 +132,10 @@ class Outcome:
     fault_step: environment steps of one seed at the evaluation that found the fault, None if unknown.
     intervals: in lanes, in the order of time; empty if unknown.
     policy: the trained policy of a COMPLETE trial; None if it was not kept.
+    shown: the values by which a scheduler decided, a row per segment.
     """
 
-    number: int
+    trial: Trial
     state: str
     reason: str
     curve: Curve
@@ -156,11 +145,32 @@ class Outcome:
     fault_step: int | None = None
     intervals: tuple[LaneInterval, ...] = ()
     policy: Policy | None = None
+    shown: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def number(self) -> int:
+        """The trial's number in the study."""
+        return self.trial.number
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """The outcomes of one hparam batch in the order of its trials, and the content of its `timing.json`."""
+    """The outcomes of trials that are recorded together, and the content of their `timing.json`."""
 
     outcomes: tuple[Outcome, ...]
     timing: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """The result of a trial, as a row of `summary.csv` and Optuna's database keep it.
+
+    reason: from `hyperlax.study.failures`. metrics: all of them for COMPLETE, else empty.
+    intermediate: in a study that prunes, the pruning metrics after every segment, the leading objective first.
+    """
+
+    number: int
+    state: str
+    reason: str
+    metrics: dict[str, float]
+    intermediate: tuple[tuple[float, ...], ...] = ()

@@ -15,7 +15,7 @@ from hyperlax.agent import Policy
 from hyperlax.backends.base import SHARED, EngineConfig, Evicted
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.recipe import dotted
-from hyperlax.trial import MEASURED, NOT_FINITE, Curve, HparamBatch, LaneInterval, Plan, SegmentResult, Trial
+from hyperlax.trial import MEASURED, NOT_FINITE, Curve, LaneInterval, Plan, SegmentResult, Trial
 
 POINTS = 5
 STEPS_PER_POINT = STEPS_PER_INTERVAL = 100
@@ -93,7 +93,7 @@ class FakeBackend:
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
         """As many batches of `lanes` trials as it takes."""
-        batches = tuple(HparamBatch(tuple(trials[i : i + self.lanes])) for i in range(0, len(trials), self.lanes))
+        batches = tuple(tuple(trials[i : i + self.lanes]) for i in range(0, len(trials), self.lanes))
         return Plan(batches, 1, 1, None)
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
@@ -101,7 +101,7 @@ class FakeBackend:
         if self.config.kind == "closed" and self.checkpoints:
             self.checkpoints.prune(numbers)
             if self.saves:
-                self.checkpoints.file(numbers).save(Metadata(numbers, {}, 1, {}), {"state": np.zeros(1)})
+                self.checkpoints.save_batch(Metadata(numbers, {}, 1, {}), {"state": np.zeros(1)})
         entered = []
         for lane, trial in enumerate(trials):
             assert trial.number not in self.in_lanes

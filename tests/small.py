@@ -134,9 +134,9 @@ def train(
     lanes = lanes_program.start(training_keys(SEED, [trial.number for trial in filled], SEEDS), hypers)
     scores = []
     for iterations in segments:
-        lanes, score = lanes_program.advance(lanes, hypers, episode_keys, iteration, iterations)
+        lanes = lanes_program.train(lanes, hypers, iteration, iterations)
         iteration += iterations
-        scores.append(to_numpy(score))
+        scores.append(to_numpy(lanes_program.evaluate(lanes, hypers, episode_keys)))
     state = to_numpy(lanes)
     return {
         trial.number: (jax.tree.map(lambda x, i=i: x[i], state), [jax.tree.map(lambda x, i=i: x[i], s) for s in scores])

@@ -13,7 +13,7 @@ import pytest
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.files import read_csv
 from hyperlax.metrics import METRICS
-from hyperlax.study.ranking import pareto_front, ranked, winners
+from hyperlax.study.record import pareto_front, ranked, winners
 from tests.made_up_studies import SIZES, SPACE, study
 
 pytestmark = pytest.mark.timeout(120)

@@ -12,8 +12,7 @@ import pytest
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
-from hyperlax.study.failure_reason import cause_of
-from hyperlax.study.result_checks import problem_of, problem_of_timing
+from hyperlax.study.failures import cause_of, problem_of, problem_of_timing
 from hyperlax.trial import Curve, SegmentResult, Trial
 from tests.fake_backend import FakeBackend, curve_of
 from tests.study_cases import Case

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.training import Interrupted
 from hyperlax.backends.closed import ClosedBatches
-from hyperlax.engine.checkpoint import CheckpointManager, Metadata
+from hyperlax.engine.checkpoint import CheckpointManager, Metadata, SaveTimer
 from hyperlax.engine.lanes import Program
 from hyperlax.engine.registry import Registry
 from hyperlax.engine.session import LaneSession
-from hyperlax.trial import BatchResult, HparamBatch, Trial
+from hyperlax.trial import BatchResult, Trial
 from tests import small
-from tests.toy import Descent, Interrupted, backend, batch, batches, run, same_curves, trial
+from tests.toy import Descent, backend, batch, batches, numbers, run, same_curves, trial
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -26,7 +27,7 @@ HEAD = Metadata((4, 9, 2), {"jax": "1"}, 2, {"train_seconds": 1.5})
 ARRAYS = {"lanes_00000": np.arange(6.0).reshape(2, 3), "finite": np.array([[True, False]])}
 
 
-def trained(closed: ClosedBatches, hparam_batch: HparamBatch, saved: CheckpointManager, stop_after: int) -> Any:
+def trained(closed: ClosedBatches, hparam_batch: tuple[Trial, ...], saved: CheckpointManager, stop_after: int) -> Any:
     """The batch's result, or None if it was interrupted after so many segments of this run."""
     try:
         return run(closed, hparam_batch, saved, stop_after)
@@ -43,7 +44,7 @@ def same(one: BatchResult, other: BatchResult) -> bool:
 
 
 def interrupted_at_every_segment(
-    make: Callable[[], ClosedBatches], hparam_batch: HparamBatch, directory: Path
+    make: Callable[[], ClosedBatches], hparam_batch: tuple[Trial, ...], directory: Path
 ) -> tuple[BatchResult, int]:
     """The result of a batch that is trained one segment at a time, by a new runner each; and how many that took."""
     saved = CheckpointManager(directory, 1e9)
@@ -51,7 +52,7 @@ def interrupted_at_every_segment(
         result = trained(make(), hparam_batch, saved, stop_after=1)
         if result is not None:
             return result, count
-        assert [(head.trials, head.segments) for head in saved.batches()] == [(hparam_batch.numbers, count)]
+        assert [(head.trials, head.segments) for head in saved.batches()] == [(numbers(hparam_batch), count)]
     raise AssertionError
 
 
@@ -127,10 +128,10 @@ def test_a_batch_is_saved_when_it_is_due(
     assert seen == segments
 
 
-def planned(closed: ClosedBatches, saved: CheckpointManager, numbers: range) -> list[tuple[int, ...]]:
-    trials = [next((t for t in BATCH.trials if t.number == n), trial(n)) for n in numbers]
+def planned(closed: ClosedBatches, saved: CheckpointManager, wanted: range) -> list[tuple[int, ...]]:
+    trials = [next((t for t in BATCH if t.number == n), trial(n)) for n in wanted]
     closed._checkpoints = saved
-    return [b.numbers for b in closed.plan(trials).batches]
+    return [numbers(b) for b in closed.plan(trials).batches]
 
 
 def test_a_saved_batch_keeps_its_composition_and_comes_first(tmp_path: Path) -> None:
@@ -140,22 +141,10 @@ def test_a_saved_batch_keeps_its_composition_and_comes_first(tmp_path: Path) -> 
     assert planned(backend(), saved, range(4)) == [(0, 1, 2), (3,)]
 
 
-def test_what_was_saved_by_another_program_restarts_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    saved = CheckpointManager(tmp_path, 1e9)
-    assert trained(backend(), BATCH, saved, 1) is None
-    wider = backend(lanes=4)
-    assert planned(wider, saved, range(10)) == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
-    assert caplog.messages == ["Trials 4, 9, 2 restart from the beginning: saved with lanes 3, now it is 4."]
-    result = trained(wider, BATCH, saved, 9)
-    assert same(result, run(wider, BATCH))
-
-
 def test_a_changed_hyperparameter_is_another_batch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     saved = CheckpointManager(tmp_path, 1e9)
     assert trained(backend(), BATCH, saved, 1) is None
-    backend(checkpoints=saved).plan([trial(4, 0.4), *BATCH.trials[1:]])
+    backend(checkpoints=saved).plan([trial(4, 0.4), *BATCH[1:]])
     assert "saved with hyperparameters " in caplog.text
 
 
@@ -170,7 +159,7 @@ def test_a_damaged_file_is_reported_and_its_batch_restarts(
     if keep < 0:
         content[content.index(b"state_00001.npy") + 150] ^= 1
     path.write_bytes(content[:keep] if keep >= 0 else content)
-    closed.plan(BATCH.trials)
+    closed.plan(BATCH)
     result = trained(closed, BATCH, saved, 9)
     assert same(result, run(closed, BATCH))
     assert f"{path} cannot be read (" in caplog.text and "from the beginning" in caplog.text
@@ -178,14 +167,13 @@ def test_a_damaged_file_is_reported_and_its_batch_restarts(
 
 def test_whatever_byte_of_a_file_is_damaged_it_is_read_as_it_was_or_not_at_all(tmp_path: Path) -> None:
     saved = CheckpointManager(tmp_path, 60)
-    file = saved.file(HEAD.trials)
-    file.save(HEAD, ARRAYS)
+    saved.save_batch(HEAD, ARRAYS)
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
     for place, mask in itertools.product(range(len(content)), (1, 64)):
         path.write_bytes(content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :])
         assert saved.batches() in ([], [HEAD])
-        loaded = file.load()
+        loaded = saved.load_batch(HEAD.trials)
         if loaded is not None:
             assert loaded[0] == HEAD and loaded[1].keys() == ARRAYS.keys()
             assert all(np.array_equal(array, ARRAYS[name]) for name, array in loaded[1].items())
@@ -219,10 +207,10 @@ def test_a_disk_that_will_not_have_it_costs_no_training(
 
 
 def test_a_checkpoint_reads_back_exactly(tmp_path: Path) -> None:
-    file = CheckpointManager(tmp_path, 60).file(HEAD.trials)
-    assert file.load() is None
-    file.save(HEAD, ARRAYS)
-    loaded = CheckpointManager(tmp_path, 60).file(HEAD.trials).load()
+    saved = CheckpointManager(tmp_path, 60)
+    assert saved.load_batch(HEAD.trials) is None
+    saved.save_batch(HEAD, ARRAYS)
+    loaded = CheckpointManager(tmp_path, 60).load_batch(HEAD.trials)
     assert loaded is not None and loaded[0] == HEAD and loaded[1].keys() == ARRAYS.keys()
     for name, array in loaded[1].items():
         np.testing.assert_array_equal(array, ARRAYS[name], strict=True)
@@ -231,7 +219,7 @@ def test_a_checkpoint_reads_back_exactly(tmp_path: Path) -> None:
 def test_saved_batches_are_forgotten_by_any_of_their_trials(tmp_path: Path) -> None:
     saved = CheckpointManager(tmp_path / "checkpoints", 60)
     for trials in ((4, 9, 2), (0, 1)):
-        saved.file(trials).save(Metadata(trials, {}, 1, {}), ARRAYS)
+        saved.save_batch(Metadata(trials, {}, 1, {}), ARRAYS)
     saved.prune((4, 9, 2))
     saved.prune((5, 7))
     assert [head.trials for head in saved.batches()] == [(0, 1), (4, 9, 2)]
@@ -246,17 +234,13 @@ def test_saved_batches_are_forgotten_by_any_of_their_trials(tmp_path: Path) -> N
     saved.tidy()
 
 
-def test_saving_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("hyperlax.engine.checkpoint.time.monotonic", lambda: now[0])
-
-    def slow(*args: Any, **kwargs: Any) -> None:
-        now[0] += 30.0
-
-    monkeypatch.setattr("hyperlax.engine.checkpoint.np.savez", slow)
-    file = CheckpointManager(tmp_path, 60).file([0])
+    timer = SaveTimer(60)
     now[0] = 60.0
-    assert file.is_due()
-    file.save(HEAD, ARRAYS)
-    due = [seconds for seconds in (91.0, 389.0, 390.0) if now.__setitem__(0, seconds) or file.is_due()]
+    assert timer.is_due()
+    with timer.saving():
+        now[0] += 30.0
+    due = [seconds for seconds in (91.0, 389.0, 390.0) if now.__setitem__(0, seconds) or timer.is_due()]
     assert due == [390.0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import signal
 import sqlite3
 import time
@@ -29,21 +27,6 @@ def test_starting_over_a_study_is_refused_with_the_command_that_resumes_it(desk,
     assert run.returncode == 2
     assert f"hyperlax optuna-hp-search --resume-from {dqn.relative_to(desk)}" in run.stderr
     assert (dqn / "optuna_study.db").read_bytes() == before
-
-
-def test_resuming_from_another_directory_goes_on_to_the_larger_number_of_trials(desk, dqn, tmp_path):
-    longer = study_of(desk, "dqn_mlp", "longer")
-    shutil.copytree(dqn, longer)
-    before = {trial.number: trial.values for trial in optuna_trials("dqn_mlp", longer)}
-    total = len(before) + 2
-    run = hyperlax(tmp_path, "optuna-hp-search", "--resume-from", str(longer), "--n-trials", str(total))
-    assert run.returncode == 0, run.stderr
-    after = {trial.number: trial.values for trial in optuna_trials("dqn_mlp", longer)}
-    assert len(after) == total == len(rows(longer / "trials.csv"))
-    assert {number: after[number] for number in before} == before
-    assert (longer / "optuna_exec_batch_0001" / "analysis" / "best_optuna_params.json").exists()
-    best = json.loads((longer / "best_optuna_params.json").read_text())
-    assert list(best["values"].values()) == [max(value for (value,) in after.values() if value is not None)]
 
 
 def test_an_interrupted_study_resumes_to_what_an_uninterrupted_one_gives(desk, dqn):
@@ -72,22 +55,6 @@ def test_an_interrupted_study_resumes_to_what_an_uninterrupted_one_gives(desk, d
     assert not (directory / "checkpoints").exists()
     assert told(directory) == told(dqn)
     assert curves(directory) == curves(dqn)
-
-
-def test_invalidating_the_best_trial_makes_the_second_best_the_best_on_every_page(desk, dqn, tmp_path):
-    directory = tmp_path / "studies" / "dqn"
-    shutil.copytree(dqn, directory)
-    best = json.loads((directory / "best_optuna_params.json").read_text())["trial"]
-    before = optuna_trials("dqn_mlp", directory)
-    second = max((t for t in before if t.number != best), key=lambda t: (t.value, -t.number)).number
-    run = hyperlax(desk, "invalidate", str(directory), str(best), "--reason", "a lucky seed")
-    assert run.returncode == 0, run.stderr
-    assert f"Best: trial {second}, final_performance" in run.stdout
-    assert json.loads((directory / "best_optuna_params.json").read_text())["trial"] == second
-    (row,) = [row for row in rows(directory / "trials.csv") if row["trial"] == str(best)]
-    assert (row["state"], row["reason"]) == ("FAIL", "invalidated: a lucky seed")
-    again = hyperlax(desk, "optuna-hp-search", "--resume-from", str(directory), "--retry-failed")
-    assert again.returncode == 0 and "No trial is run again: none has failed by itself." in again.stderr
 
 
 def wait_until_a_trial_runs(database: Path, process: Any) -> None:

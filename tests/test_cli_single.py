@@ -40,16 +40,3 @@ def test_the_command_of_the_best_file_trains_it_again(desk, dqn):
     play = hyperlax(desk, "play", str(directory), "--episodes", "3", "--no-gif")
     assert play.returncode == 0, play.stderr
     assert play.stdout.startswith("gymnax.cartpole, trial 0, training seed ")
-
-
-def test_set_wins_over_params_and_only_there(desk, dqn):
-    best = dqn / "best_optuna_params.json"
-    words = ["run-single-hp", "--algo-and-network-config", "dqn_mlp", "--env-config", "gymnax.CartPole-v1"]
-    words += ["--params", str(best), "--num-seeds", str(SEEDS), "--total-timesteps", "512", "--num-evaluations", "2"]
-    words += ["--num-eval-episodes", "2", "--output-root", "changed"]
-    run = hyperlax(desk, *words, "--set", "algorithm.hyperparam.gamma=0.5", "--set", "algorithm.hyperparam.epochs=1")
-    assert run.returncode == 0, run.stderr
-    (row,) = rows(desk / "changed" / "dqn_mlp" / "gymnax_cartpole" / "single_0000" / "hyperparams.csv")
-    assert (row["algorithm.hyperparam.gamma"], row["algorithm.hyperparam.epochs"]) == ("0.5", "1")
-    params = json.loads(best.read_text())["params"]
-    assert float(row["algorithm.hyperparam.critic_lr"]) == params["algorithm.hyperparam.critic_lr"]

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from hyperlax.envs.catalog import CATALOG
+from hyperlax.hyperparams import PPO
 from hyperlax.metrics import METRICS, compute
 from hyperlax.recipe import dotted, load
-from hyperlax.trial import Outcome
+from hyperlax.trial import Outcome, Trial
 from tests.desk import (
     BUDGET,
     ENVIRONMENTS,
@@ -77,7 +78,7 @@ def test_sqlite_summary_and_curves_tell_the_same_values(finished):
         for row in rows(batch / "summary.csv"):
             number = int(row["trial"])
             known = (int(float(row["num_parameters"])), float(row["train_seconds"]))
-            computed = compute(Outcome(number, "COMPLETE", "", curve(number, table), *known), reference)
+            computed = compute(Outcome(Trial(number, PPO()), "COMPLETE", "", curve(number, table), *known), reference)
             written = {name: float(row[name]) for name in METRICS}
             trial = told[number]
             assert computed == written == {name: trial.user_attrs[name] for name in METRICS}

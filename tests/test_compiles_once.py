@@ -15,7 +15,7 @@ import jax
 import pytest
 
 from hyperlax.engine.registry import Registry
-from hyperlax.trial import HparamBatch, Trial
+from hyperlax.trial import Trial
 from tests import toy
 from tests.small import LANES, SEED, SEEDS, WIDEST, changed, with_values, workload
 
@@ -82,8 +82,8 @@ def test_the_second_batch_of_ppo_compiles_nothing_though_every_hyperparameter_an
     other = with_values(case, {prefix + "layer_sizes": [8], prefix + "activation": "elu"})
     fast = changed(case, gamma=0.5, epochs=5, normalize_observations=True, decay_learning_rates=True, actor_lr=1.0)
     second_batch_compiles_nothing(
-        lambda: toy.run(backend, HparamBatch((Trial(0, changed(case)), Trial(1, changed(case))))),
-        lambda: toy.run(backend, HparamBatch((Trial(2, fast), Trial(3, other)))),
+        lambda: toy.run(backend, (Trial(0, changed(case)), Trial(1, changed(case)))),
+        lambda: toy.run(backend, (Trial(2, fast), Trial(3, other))),
     )
 
 

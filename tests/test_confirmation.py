@@ -16,12 +16,13 @@ from hyperlax.analysis.tables import write_best, write_confirmation
 from hyperlax.backends.base import EngineConfig
 from hyperlax.envs.catalog import CATALOG
 from hyperlax.files import read_csv
+from hyperlax.hyperparams import PPO
 from hyperlax.metrics import compute
 from hyperlax.recipe import apply
 from hyperlax.study.confirmation import NOT_A_TRIAL
 from hyperlax.study.record import Confirmation, Confirmed
 from hyperlax.study.statistics import difference_interval, in_full, in_short, mean_interval
-from hyperlax.trial import MEASURED, Curve, Outcome, SegmentResult
+from hyperlax.trial import MEASURED, Curve, Outcome, SegmentResult, Trial
 from tests.fake_backend import FakeBackend, Lane
 from tests.study_cases import FINITE, Case, recipe_of
 
@@ -253,7 +254,7 @@ def outcome_of(rows: list[dict[str, str]]) -> Outcome:
     """Of one seed's rows of curves.csv."""
     columns = {name: np.array([[float(row[name])] for row in rows]) for name in MEASURED}
     steps = np.array([int(row["step"]) for row in rows])
-    return Outcome(0, "COMPLETE", "", Curve(steps=steps, episodes=4, budget=500, **columns), 1, 1.0)
+    return Outcome(Trial(0, PPO()), "COMPLETE", "", Curve(steps=steps, episodes=4, budget=500, **columns), 1, 1.0)
 
 
 def test_the_pages_show_claim_mean_and_interval_and_go_when_they_no_longer_hold(tmp_path):

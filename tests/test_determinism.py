@@ -27,8 +27,6 @@ SAMPLERS: dict[str, dict[str, Any]] = {
         "objective_names": ("peak_performance", "num_parameters"),
         "objective_directions": ("maximize", "minimize"),
     },
-    "random": {},
-    "qmc": {},
 }
 
 

@@ -85,13 +85,6 @@ def test_all_lanes_meet_the_same_episodes_at_every_evaluation_and_each_seed_its_
     assert not np.array_equal(before, score(started(0, 1, 2)).mean)
 
 
-def test_an_advance_is_training_followed_by_an_evaluation() -> None:
-    lanes, scores = program().advance(started(0, 1, 2), hypers(RATES), evaluation_keys(SEED, SEEDS), 0, 4)
-    trained = program().train(started(0, 1, 2), hypers(RATES), 0, 4)
-    assert same_bits(to_numpy(lanes), to_numpy(trained))
-    assert same_bits(to_numpy(scores), score(trained))
-
-
 def test_segments_of_unequal_length_add_up_and_share_one_compiled_call() -> None:
     split = program().train(program().train(started(0, 1, 2), hypers(RATES), 0, 1), hypers(RATES), 1, 4)
     whole = program().train(started(0, 1, 2), hypers(RATES), 0, 5)
@@ -102,26 +95,6 @@ def test_segments_of_unequal_length_add_up_and_share_one_compiled_call() -> None
 def test_no_iterations_change_nothing() -> None:
     before = to_numpy(started(0, 1, 2))
     assert same_bits(to_numpy(program().train(started(0, 1, 2), hypers(RATES), 3, 0)), before)
-
-
-def test_reorder_copies_lanes_which_then_train_as_their_source_does() -> None:
-    trained = program().train(started(0, 1, 2), hypers(RATES), 0, 2)
-    before = to_numpy(trained)
-    reordered = program().reorder(trained, jnp.asarray([2, 0, 2]))
-    after = to_numpy(reordered)
-    for index, source in enumerate([2, 0, 2]):
-        assert same_bits(lane(after, index), lane(before, source))
-    rates = [RATES[2], RATES[0], RATES[2]]
-    on = to_numpy(program().train(reordered, hypers(rates), 2, 3))
-    unmoved = to_numpy(program().train(started(0, 1, 2), hypers(RATES), 0, 5))
-    for index, source in enumerate([2, 0, 2]):
-        assert same_bits(lane(on, index), lane(unmoved, source))
-
-
-def test_a_copy_with_other_hyperparameters_goes_its_own_way() -> None:
-    copied = program().reorder(started(0, 1, 2), jnp.asarray([1, 1, 1]))
-    x = to_numpy(program().train(copied, hypers(RATES), 0, 2)).x
-    assert len({x[index].tobytes() for index in range(LANES)}) == LANES
 
 
 def test_refill_touches_only_the_named_lanes() -> None:
@@ -151,7 +124,7 @@ def test_the_state_that_goes_into_a_verb_is_donated_and_what_is_shared_is_not() 
     lanes, other = program().start(fresh, shared), program().start(fresh, shared)
     for verb in (
         lambda state: program().train(state, shared, 0, 1),
-        lambda state: program().reorder(state, jnp.asarray([0, 1, 2])),
+        lambda state: program().branch(state, jnp.asarray([0, 1, 2]), fresh),
         lambda state: program().refill(state, jnp.asarray([True, False, False]), other),
     ):
         spent, lanes = lanes, verb(lanes)
@@ -237,14 +210,14 @@ def test_a_plan_puts_trials_of_one_program_together_in_their_order_and_never_mor
     batches = batches_of(
         trials, lambda t: config_of(t)["dimensions"], lambda size: 2 if size == 3 else 1, lambda t: 1.0
     )
-    assert [[t.number for t in b.trials] for b in batches] == [[0, 2], [3, 5], [6], [1], [4]]
+    assert [[t.number for t in b] for b in batches] == [[0, 2], [3, 5], [6], [1], [4]]
     assert batches_of([], lambda t: 0, lambda program: 2, lambda t: 1.0) == []
 
 
 def test_trials_of_like_effort_share_a_batch_the_most_laborious_first() -> None:
     trials = [trial(number, effort=effort) for number, effort in enumerate([1, 4, 2, 4, 1, 8])]
     batches = batches_of(trials, lambda t: 0, lambda program: 2, lambda t: config_of(t)["effort"])
-    assert [[t.number for t in b.trials] for b in batches] == [[1, 5], [2, 3], [0, 4]]
+    assert [[t.number for t in b] for b in batches] == [[1, 5], [2, 3], [0, 4]]
 
 
 def test_the_makespan_starts_each_job_on_the_slot_that_is_free_first() -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from hyperlax.backends.base import SHARED, EngineConfig, Evicted
 from hyperlax.schedulers.base import Continue, Decision, Shown, Stop
-from hyperlax.schedulers.registry import PRUNERS, PrunerRow
+from hyperlax.schedulers.registry import PRUNERS
 from hyperlax.space import LogUniform
-from hyperlax.trial import Curve, HparamBatch, Plan, SegmentResult, Trial
+from hyperlax.trial import Curve, Plan, SegmentResult, Trial
 from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
@@ -42,7 +42,7 @@ class Processes:
         return self.slots - self.occupied
 
     def plan(self, trials: Sequence[Trial]) -> Plan:
-        return Plan(tuple(HparamBatch((trial,)) for trial in trials), 1, 1, None)
+        return Plan(tuple((trial,) for trial in trials), 1, 1, None)
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
         for trial in trials:
@@ -106,7 +106,7 @@ class StopsOdd:
 
 
 def test_a_scheduler_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRUNERS, "odd", PrunerRow("Stop trials of odd number.", lambda options: StopsOdd()))
+    monkeypatch.setitem(PRUNERS, "odd", lambda options: StopsOdd())
     case = Case(tmp_path, pruner="odd")
     assert case.start() == 0
     assert case.states() == ["COMPLETE", "PRUNED"] * 6

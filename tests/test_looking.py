@@ -15,7 +15,7 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-from hyperlax.analysis.export import EXTENSIONS, default_path
+from hyperlax.analysis.tables import EXTENSIONS, default_path
 from hyperlax.analysis.terminal import PLAIN, sparkline
 from hyperlax.cli import main
 from hyperlax.errors import UsageError

@@ -10,9 +10,10 @@ import pytest
 
 from hyperlax.analysis.pages import write_pages
 from hyperlax.errors import UsageError
+from hyperlax.hyperparams import PPO
 from hyperlax.metrics import METRICS, Metric, ReferenceReturns, aggregated, check_objectives, compute, of_curve
 from hyperlax.study.batch_files import read_ends
-from hyperlax.trial import Curve, Outcome
+from hyperlax.trial import Curve, Outcome, Trial
 from tests.desk import ROOT, rows
 from tests.study_cases import Case
 
@@ -34,7 +35,9 @@ def outcome(returns, steps=None, state="COMPLETE", reason="", budget=None):
         episodes=4,
         budget=int(steps[-1]) if budget is None else budget,
     )
-    return Outcome(number=3, state=state, reason=reason, curve=curve, num_parameters=4610, train_seconds=1.25)
+    return Outcome(
+        trial=Trial(3, PPO()), state=state, reason=reason, curve=curve, num_parameters=4610, train_seconds=1.25
+    )
 
 
 def metrics(returns, steps=None, reference=ZERO_TO_HUNDRED):
@@ -53,8 +56,47 @@ def test_the_point_before_training_enters_no_metric():
     assert metrics([1e6, 10, 20]) == metrics([-1e6, 10, 20])
 
 
-def test_peak_is_the_highest_point_after_training_began():
-    assert metrics([90, 10, 50, 20])["peak_performance"] == 50.0
+BY_HAND = {
+    "the highest point after training began": ("peak_performance", [90, 10, 50, 20], 50.0),
+    "the peak of a decreasing curve is its first point": ("peak_performance", [0, 80, 60, 20], 80.0),
+    "averaged over seeds before the peak is taken": ("peak_performance", [[0, 0], [100, 0], [0, 100], [60, 60]], 60.0),
+    "averaged over seeds": ("final_performance", [[0, 0], [100, 0], [0, 100], [60, 60]], 60.0),
+    "the end of a decreasing curve": ("final_performance", [0, 80, 60, 20], 20.0),
+    "the trapezoid area over the trained interval": ("normalized_auc", [0, 0, 50, 100], 0.5),
+    "the area of a decreasing curve": ("normalized_auc", [0, 80, 60, 20], pytest.approx((0.7 + 0.4) / 2)),
+    "an area clipped below lo": ("normalized_auc", [0, -500, -1], 0.0),
+    "an area clipped above hi": ("normalized_auc", [0, 101, 900], 1.0),
+    "an area clipped on both sides": ("normalized_auc", [0, -100, 200], 0.5),
+    "the area of a single point is its height": ("normalized_auc", [0, 25.0], 0.25),
+    "a single height below lo": ("normalized_auc", [0, -5.0], 0.0),
+    "a single height above hi": ("normalized_auc", [0, 130.0], 1.0),
+    "a curve that keeps its peak": ("stability_score", [0, 20, 80, 80], 1.0),
+    "a curve that loses half of its peak": ("stability_score", [0, 80, 40], 0.5),
+    "a curve that loses three quarters": ("stability_score", [0, 80, 60, 20], 0.25),
+    "a curve that falls below lo": ("stability_score", [0, 80, -40], 0.0),
+    "a decreasing curve that never rose above lo": ("stability_score", [0, -10, -20], 0.0),
+    "a constant curve below lo": ("stability_score", [0, -10, -10], 1.0),
+    "the population deviation of each seed's final": ("seed_spread", [[0, 0], [5, 5], [10, 14]], 2.0),
+    "one seed has no spread": ("seed_spread", [0, 10, 30], 0.0),
+    "crossed between two points": ("steps_to_threshold", [0, 0, 80, 100], 250.0),
+    "crossed by a point exactly on the threshold": ("steps_to_threshold", [0, 0, 90, 100], 200.0),
+    "a first point above the threshold": ("steps_to_threshold", [0, 95, 10], 100.0),
+    "the first crossing counts": ("steps_to_threshold", [0, 80, 100, 0, 100], 150.0),
+    "never crossed": ("steps_to_threshold", [0, 10, 89.9], 200.0),
+    "never crossed after training began": ("steps_to_threshold", [200, 80, 40], 200.0),
+    "never crossed by one point": ("steps_to_threshold", [0, 10], 100.0),
+    "the outcome's parameters": ("num_parameters", [0, 1], 4610.0),
+    "the outcome's seconds": ("train_seconds", [0, 1], 1.25),
+}
+
+
+@pytest.mark.parametrize(("name", "returns", "expected"), BY_HAND.values(), ids=BY_HAND)
+def test_a_metric_is_what_its_curve_gives_by_hand(name, returns, expected):
+    assert metrics(returns)[name] == expected
+
+
+def test_auc_weighs_each_point_by_the_steps_around_it():
+    assert metrics([0, 0, 100, 100], steps=[0, 100, 200, 500])["normalized_auc"] == pytest.approx(350 / 400)
 
 
 @pytest.mark.parametrize(
@@ -65,105 +107,19 @@ def test_final_is_the_mean_of_the_last_tenth_rounded_up(points, expected):
     assert metrics(np.arange(points + 1))["final_performance"] == expected
 
 
-def test_auc_is_the_trapezoid_area_over_the_trained_interval():
-    assert metrics([0, 0, 50, 100])["normalized_auc"] == 0.5
-
-
-def test_auc_weighs_each_point_by_the_steps_around_it():
-    assert metrics([0, 0, 100, 100], steps=[0, 100, 200, 500])["normalized_auc"] == pytest.approx(350 / 400)
-
-
 def test_auc_is_normalized_by_the_environment():
     pendulum = ReferenceReturns(lo=-1200.0, hi=-200.0, source="by hand")
     assert metrics([-1200, -700, -700], reference=pendulum)["normalized_auc"] == 0.5
-
-
-@pytest.mark.parametrize(("returns", "expected"), [([0, -500, -1], 0.0), ([0, 101, 900], 1.0), ([0, -100, 200], 0.5)])
-def test_auc_clips_below_lo_and_above_hi(returns, expected):
-    assert metrics(returns)["normalized_auc"] == expected
-
-
-@pytest.mark.parametrize(("single", "expected"), [(25.0, 0.25), (-5.0, 0.0), (130.0, 1.0)])
-def test_auc_of_a_single_point_is_its_clipped_height(single, expected):
-    assert metrics([0, single])["normalized_auc"] == expected
-
-
-def test_a_curve_that_keeps_its_peak_is_stable():
-    assert metrics([0, 20, 80, 80])["stability_score"] == 1.0
-
-
-def test_a_curve_that_loses_half_of_its_peak_is_half_stable():
-    assert metrics([0, 80, 40])["stability_score"] == 0.5
 
 
 def test_stability_counts_from_lo():
     assert metrics([0, 60, 40], reference=ReferenceReturns(20.0, 100.0, ""))["stability_score"] == 0.5
 
 
-def test_a_curve_that_falls_below_lo_has_no_stability_left():
-    assert metrics([0, 80, -40])["stability_score"] == 0.0
-
-
-def test_a_decreasing_curve_that_never_rose_above_lo_is_not_stable():
-    assert metrics([0, -10, -20])["stability_score"] == 0.0
-
-
-def test_a_constant_curve_below_lo_is_stable():
-    assert metrics([0, -10, -10])["stability_score"] == 1.0
-
-
-def test_seed_spread_is_the_population_deviation_of_each_seeds_final():
-    assert metrics([[0, 0], [5, 5], [10, 14]])["seed_spread"] == 2.0
-
-
 def test_seed_spread_averages_each_seeds_last_tenth_first():
     swapped = np.zeros((21, 2))
     swapped[-2], swapped[-1] = (10, 20), (20, 10)
     assert metrics(swapped)["seed_spread"] == 0.0
-
-
-def test_one_seed_has_no_spread():
-    assert metrics([0, 10, 30])["seed_spread"] == 0.0
-
-
-def test_returns_are_averaged_over_seeds_before_the_peak_is_taken():
-    result = metrics([[0, 0], [100, 0], [0, 100], [60, 60]])
-    assert result["peak_performance"] == 60.0
-    assert result["final_performance"] == 60.0
-
-
-def test_the_threshold_is_crossed_between_two_points():
-    assert metrics([0, 0, 80, 100])["steps_to_threshold"] == 250.0
-
-
-def test_a_point_exactly_on_the_threshold_has_crossed_it():
-    assert metrics([0, 0, 90, 100])["steps_to_threshold"] == 200.0
-
-
-def test_a_first_point_above_the_threshold_counts_from_there():
-    assert metrics([0, 95, 10])["steps_to_threshold"] == 100.0
-
-
-def test_the_first_crossing_counts_even_if_the_curve_falls_again():
-    assert metrics([0, 80, 100, 0, 100])["steps_to_threshold"] == 150.0
-
-
-@pytest.mark.parametrize("returns", [[0, 10, 89.9], [200, 80, 40], [0, 10]])
-def test_a_curve_that_never_crosses_takes_the_whole_budget(returns):
-    assert metrics(returns)["steps_to_threshold"] == 100.0 * (len(returns) - 1)
-
-
-def test_a_decreasing_curve_peaks_at_its_first_point():
-    result = metrics([0, 80, 60, 20])
-    assert result["peak_performance"] == 80.0
-    assert result["final_performance"] == 20.0
-    assert result["normalized_auc"] == pytest.approx((0.7 + 0.4) / 2)
-    assert result["stability_score"] == 0.25
-
-
-def test_parameters_and_seconds_are_the_outcomes():
-    result = metrics([0, 1])
-    assert (result["num_parameters"], result["train_seconds"]) == (4610.0, 1.25)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

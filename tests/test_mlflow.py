@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperlax.analysis.curves import read_curves
 from hyperlax.analysis.pages import write_pages
+from hyperlax.analysis.study_data import read_curves
 from hyperlax.study.directory import TRACKING
 from hyperlax.tracking.mlflow import Writer
 from tests.fake_backend import FakeBackend

@@ -25,12 +25,12 @@ import jax
 from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine.device import prepare_jax
 from hyperlax.engine.registry import Registry
-from hyperlax.trial import HparamBatch, Trial
+from hyperlax.trial import Trial
 from tests import small, toy
 prepare_jax(compilation_cache=True)
 workload = AlgorithmTask(small.BASES["ppo_discrete"], {}, "gymnax.cartpole", small.RUN_LENGTH)
 backend = toy.batches(workload, Registry(8, 2), seed=0)
-batch = HparamBatch(tuple(Trial(n, small.changed("ppo_discrete", epochs=n + 1)) for n in range(8)))
+batch = tuple(Trial(n, small.changed("ppo_discrete", epochs=n + 1)) for n in range(8))
 result = toy.run(backend, batch)
 assert len(result.outcomes) == 8
 print(*(outcome.state for outcome in result.outcomes))

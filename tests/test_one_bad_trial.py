@@ -20,8 +20,8 @@ from hyperlax.files import cell, read_csv
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength, apply
 from hyperlax.space import Categorical, Distribution, UniformContinuous
-from hyperlax.study.failure_reason import cause_of, failure_reason
-from hyperlax.trial import HparamBatch, Trial
+from hyperlax.study.failures import cause_of, failure_reason
+from hyperlax.trial import Trial
 from tests import toy
 from tests.fake_backend import FakeBackend
 from tests.small import BASES, RUN_LENGTH, SEED, SEEDS
@@ -173,7 +173,7 @@ def test_exploding_parameters_and_infinite_rewards_fail_alone_and_their_mates_ar
     for path in batches(case):
         numbers = [int(row["trial"]) for row in read_csv(path / "summary.csv")]
         sane = {n: {LR: min(asked[n][LR], SLOW[-1]), GAMMA: asked[n][GAMMA]} for n in numbers}
-        undisturbed = run(engines[1], HparamBatch(tuple(Trial(n, apply(base, sane[n], "")) for n in numbers)))
+        undisturbed = run(engines[1], tuple(Trial(n, apply(base, sane[n], "")) for n in numbers))
         for lane, (number, outcome) in enumerate(zip(numbers, undisturbed.outcomes, strict=True)):
             written = [row["mean"] for row in read_csv(path / "curves.csv") if row["trial"] == str(number)]
             if asked[number][LR] in SLOW:

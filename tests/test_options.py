@@ -13,8 +13,6 @@ from hyperlax.config.configurations import configured
 from hyperlax.config.option import HIDDEN, command_line, flags_of, from_json, options_of
 from hyperlax.config.options import (
     AGGREGATES,
-    EXPLORERS,
-    PRUNERS,
     PbtOptions,
     SearchOptions,
     SingleOptions,
@@ -27,7 +25,6 @@ from hyperlax.errors import OptionError, UsageError
 from hyperlax.metrics import AGGREGATES as FUNCTIONS
 from hyperlax.recipe import dotted, load
 from hyperlax.samplers.registry import SAMPLERS
-from hyperlax.schedulers import registry
 
 RECIPE = load("sac_mlp")
 GAMMA = "algorithm.hyperparam.gamma"
@@ -79,7 +76,7 @@ def test_every_declaration_is_whole():
             assert option.has(HIDDEN) or (option.help.endswith(".") or option.help.endswith("..."))
             if option.default is not MISSING and not option.has(HIDDEN):
                 assert option.read(option.default) == option.default
-    assert (tuple(FUNCTIONS), tuple(registry.PRUNERS), tuple(registry.EXPLORERS)) == (AGGREGATES, PRUNERS, EXPLORERS)
+    assert tuple(FUNCTIONS) == AGGREGATES
 
 
 @pytest.mark.parametrize("kind", [SearchOptions, SweepOptions, SingleOptions, PbtOptions])
@@ -136,46 +133,14 @@ def test_json_of_another_version_is_refused():
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ({"n_trials": 0}, "--n-trials needs a whole number of at least 1, got 0."),
-        ({"optuna_study_batch_size": 0}, "--optuna-study-batch-size needs a whole number of at least 1"),
-        (
-            {"runner_hparam_batch_size": 0},
-            "--runner-hparam-batch-size needs a whole number of at least 1 or auto, got 0.",
-        ),
-        ({"runner_hparam_batch_size": 17}, "--runner-hparam-batch-size 17 is more than the 16 trials"),
-        ({"seed": -1}, "--seed needs a whole number from 0 to 2147483647, got -1."),
-        ({"seed": 2**31}, "--seed needs a whole number from 0 to 2147483647"),
-        ({"num_seeds": 0}, "--num-seeds needs a whole number from 1"),
-        ({"timeout": 0.0}, "--timeout needs seconds above 0, got 0.0."),
-        ({"timeout": float("nan")}, "--timeout needs seconds above 0"),
-        ({"total_timesteps": 0}, "--total-timesteps needs a whole number from 1"),
-        ({"total_timesteps": 5}, "--total-timesteps 5 is less than one step for each of --num-evaluations 10."),
-        ({"num_evaluations": 0}, "--num-evaluations needs a whole number from 1"),
-        ({"num_eval_episodes": 0}, "--num-eval-episodes needs a whole number from 1"),
-        (
-            {"sampler": "tpee"},
-            '--sampler needs one of tpe, nsgaii, nsgaiii, cmaes, gp, qmc, random, grid, got "tpee". Did you mean `tpe`?',
-        ),
-        (
-            {"sampler": "cmaes", "objective_names": ("peak_performance", "num_parameters")},
-            "--sampler cmaes optimizes one objective, got 2",
-        ),
-        ({"sampler": "nsgaiii", "optuna_study_batch_size": 1}, "--optuna-study-batch-size needs at least 2, got 1."),
-        (
-            {"constraints": ("num_parameters <= 1e999",)},
-            "'1e999' is not a finite number; use for example num_parameters <= 20000.",
-        ),
-        ({"sampler": "nsgaii", "optuna_study_batch_size": 1}, "--optuna-study-batch-size needs at least 2, got 1."),
-        ({"log_level": "LOUD"}, '--log-level needs one of DEBUG, INFO, WARNING, ERROR, got "LOUD".'),
         ({"study_name": " "}, "--study-name is empty"),
-        ({"objective_names": ("peak",)}, "peak_performance"),
         ({"objective_names": ()}, "--objective-names is empty"),
         ({"objective_directions": ("maximize", "minimize")}, "Give one direction per objective"),
-        ({"output_root": "a_file"}, "--output-root a_file: a_file is a file."),
         ({"output_root": "a_file/below"}, "a_file is a file."),
     ],
 )
 def test_what_cannot_run_is_refused_by_flag(flags, message):
+    """The words of a command line are in `bad_input/`; these cannot be typed there."""
     Path("a_file").write_text("")
     refused(message, **flags)
 
@@ -286,26 +251,13 @@ def test_a_trial_of_a_pareto_file_is_chosen_by_number():
 @pytest.mark.parametrize(
     "flags, message",
     [
-        ({"assignments": ("gamma",)}, "--set needs NAME=VALUE, got 'gamma'."),
-        (
-            {"assignments": ("gamma=0.9",)},
-            "--set: no hyperparameter named `gamma`. Did you mean `algorithm.hyperparam.gamma`?",
-        ),
-        (
-            {"assignments": (f"{GAMMA}=2",)},
-            "--set: algorithm.hyperparam.gamma needs a finite number from 0 to 1, got 2.",
-        ),
-        ({"assignments": (f"{GAMMA}=NaN",)}, "--set: algorithm.hyperparam.gamma needs a finite number"),
         (
             {"assignments": (f"{GAMMA}=0.9", f"{GAMMA}=0.8")},
             "--set: algorithm.hyperparam.gamma is given more than once.",
         ),
-        ({"params": "nowhere.json"}, "nowhere.json: cannot be read (No such file or directory)."),
         ({"params": "other.json"}, "other.json: holds no trial with its params."),
         ({"params": "wrong.json"}, "wrong.json: algorithm.hyperparam.gamma needs"),
         ({"params": "wrong.json", "trial": 1}, "wrong.json: holds no trial 1. It holds 0."),
-        ({"trial": 1}, "Name the file with --params."),
-        ({"num_seeds": 0}, "--num-seeds needs"),
     ],
 )
 def test_a_single_run_refuses_what_it_cannot_train(flags, message):

@@ -15,10 +15,10 @@ from scipy.stats import binom
 
 from hyperlax.algorithms.padding import Padding, padding_of, sample_of_space, structure_of, structure_of_space
 from hyperlax.algorithms.program import AlgorithmTask
-from hyperlax.backends.programs import Budget, choose_paddings, expected_batches, shares
-from hyperlax.engine import calibration, device
-from hyperlax.engine.calibration import CANDIDATES, choose
+from hyperlax.backends.local import Budget, choose_paddings, expected_batches, shares
+from hyperlax.engine import device
 from hyperlax.engine.costs import Costs, Load, Run
+from hyperlax.engine.device import CANDIDATES, choose
 from hyperlax.engine.packing import Group, pack
 from hyperlax.hyperparams import PPO, SAC
 from hyperlax.recipe import RunLength
@@ -219,9 +219,9 @@ def test_the_stand_in_runs_on_every_slot_at_once(monkeypatch) -> None:
         most.append(len(at_once))
         at_once.pop()
 
-    monkeypatch.setattr(calibration, "_compiled", lambda lanes, device: (train, lanes))
-    monkeypatch.setattr(calibration, "choose", lambda seconds: sorted(seconds))
-    assert calibration.lanes_per_slot([None] * 3) == sorted(CANDIDATES)
+    monkeypatch.setattr(device, "_compiled", lambda lanes, device: (train, lanes))
+    monkeypatch.setattr(device, "choose", lambda seconds: sorted(seconds))
+    assert device.lanes_per_slot([None] * 3) == sorted(CANDIDATES)
     assert max(most) == 3
 
 
@@ -230,7 +230,7 @@ def test_the_stand_in_runs_on_every_slot_at_once(monkeypatch) -> None:
     [(16, 1, 4, 4), (16, 1, None, 4), (4, 1, 4, 2), (16, 3, 4, 2), (16, 8, 4, 1)],
 )
 def test_auto_spreads_a_super_batch_and_counts_seeds_as_runs(super_batch, seeds, measured, lanes, monkeypatch) -> None:
-    monkeypatch.setattr(calibration, "lanes_per_slot", lambda slots: measured)
+    monkeypatch.setattr(device, "lanes_per_slot", lambda slots: measured)
     slots = jax.local_devices()[:1] * 2
     assert device.automatic_lanes(super_batch, seeds, slots, Costs("test", "cpu", None)) == lanes
 
@@ -248,4 +248,4 @@ def test_free_memory_counts_file_caches_and_the_limit_of_a_container(tmp_path, m
 
 
 def test_the_real_stand_in_names_a_candidate_or_says_that_the_machine_is_busy() -> None:
-    assert calibration.lanes_per_slot(device.slot_devices()) in (*CANDIDATES, None)
+    assert device.lanes_per_slot(device.slot_devices()) in (*CANDIDATES, None)

@@ -18,7 +18,7 @@ from hyperlax.metrics import ReferenceReturns, compute
 from hyperlax.recipe import apply
 from hyperlax.schedulers.base import Shown, Stop
 from hyperlax.schedulers.registry import PRUNERS, PruningOptions
-from hyperlax.study import search_trials
+from hyperlax.study import trials as study_trials
 from hyperlax.study.batch_files import DamagedBatch
 from hyperlax.study.state import StudyState
 from hyperlax.trial import MEASURED, Outcome, Trial
@@ -40,10 +40,12 @@ def fates(case: Case, seeds: int = 2) -> list[tuple[str, int]]:
         peaks = []
         for segment in range(1, 6):
             columns: dict[str, Any] = {name: vars(curve)[name][: segment + 1] for name in ("steps", *MEASURED)}
-            whole = Outcome(record.number, "COMPLETE", "", replace(curve, **columns), 1, 0.0)
+            whole = Outcome(
+                Trial(record.number, algorithm(case, record.number)), "COMPLETE", "", replace(curve, **columns), 1, 0.0
+            )
             peaks.append([compute(whole, REFERENCE)["peak_performance"]])
         shown[record.number] = Shown(np.array(peaks), False)
-    decisions = PRUNERS["asha"].make(PruningOptions(["maximize"], 1, 5, 1, 2)).decide(shown)
+    decisions = PRUNERS["asha"](PruningOptions(["maximize"], 1, 5, 1, 2)).decide(shown)
     return [("PRUNED", found.segment) if isinstance(found, Stop) else ("COMPLETE", 5) for found in decisions.values()]
 
 
@@ -112,7 +114,7 @@ def test_a_study_that_dies_at_any_write_ends_as_one_that_was_left_alone(
     whole = Case(tmp_path / "whole", **short)
     whole.start()
     for place, (owner, function, at) in enumerate(
-        [(search_trials, "write_batch", 0), (search_trials, "write_batch", 4), (StudyState, "record", 2)]
+        [(study_trials, "write_batch", 0), (study_trials, "write_batch", 4), (StudyState, "record", 2)]
     ):
         case = Case(tmp_path / str(place), **short, checkpoint_seconds=0.0)
         with monkeypatch.context() as patch:

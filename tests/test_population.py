@@ -11,8 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperlax.schedulers.base import Continue, CopyFrom, Shown, Stop
-from hyperlax.schedulers.explore import Params, neighbour, perturb, resample, stream
-from hyperlax.schedulers.pbt import EXPLORE, PopulationBasedTraining, PopulationOptions, exploit, quantile_size
+from hyperlax.schedulers.pbt import (
+    EXPLORE,
+    Params,
+    PopulationBasedTraining,
+    PopulationOptions,
+    exploit,
+    neighbour,
+    perturb,
+    quantile_size,
+    resample,
+    stream,
+)
 from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.space import (
     Categorical,
@@ -107,7 +117,7 @@ def test_a_move_is_a_fifth_of_a_logarithmic_value_a_tenth_of_a_linear_range_or_o
 
 def population(explore: str = "perturb", seed: int = 1, recorded=None, quantile: float = 0.25, members: int = 8):
     options = PopulationOptions(SPACE, members, intervals=10, quantile=quantile, seed=seed)
-    return PopulationBasedTraining(options, EXPLORERS[explore].explore, recorded)
+    return PopulationBasedTraining(options, EXPLORERS[explore](), recorded)
 
 
 def scored(*intervals: Sequence[float]) -> dict[int, Shown]:

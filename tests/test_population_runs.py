@@ -25,6 +25,7 @@ from hyperlax.config.stored import SEARCH, read_stored
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import apply, dotted
+from hyperlax.schedulers.pbt import explored
 from hyperlax.space import Categorical, LogUniform
 from hyperlax.studies import study_of
 from hyperlax.study import agents, population, view
@@ -32,7 +33,7 @@ from hyperlax.study.agents import find_agent
 from hyperlax.study.lineage import changing, configurations, read_schedule
 from hyperlax.study.maintenance import invalidate, repair
 from hyperlax.study.observer import Pages
-from hyperlax.study.population_run import explored, run_population
+from hyperlax.study.population import run_population
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.state import StudyState
 from hyperlax.study.view import load_study

@@ -99,7 +99,8 @@ def learn(algorithm: str, probe: str) -> tuple[Any, Any, Any, Any]:
     program = Program(shape, len(trials), 1, jax.local_devices()[0])
     hypers = stacked(program, [workload.lane(trial) for trial in trials])
     lanes = program.start(training_keys(3, (0, 1), 1), hypers)
-    lanes, scores = program.advance(lanes, hypers, evaluation_keys(3, 1), 0, STEPS // shape.steps_per_iteration)
+    lanes = program.train(lanes, hypers, 0, STEPS // shape.steps_per_iteration)
+    scores = program.evaluate(lanes, hypers, evaluation_keys(3, 1))
     return shape, lanes, hypers, np.asarray(scores.mean)
 
 

@@ -15,10 +15,10 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
-from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress, clock
-from hyperlax.study.reporters import LineReporter, TerminalReporter, reporter
+from hyperlax.study.reporters import IntervalReporter, LineReporter, TerminalReporter, reporter
+from hyperlax.trial import TrialResult
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.study_cases import Case
@@ -79,6 +79,22 @@ def test_a_study_that_is_resumed_counts_what_it_holds_and_its_best(tmp_path):
     progress.training_started(replace(training(3), task="confirmation"))
     progress.trials_ended([end(2, value=99.0)])
     assert progress.line().startswith("1/3 trials") and "best" not in progress.line()
+
+
+def test_a_population_has_a_line_per_interval(now):
+    stream = io.StringIO()
+    reporter = begun(IntervalReporter(stream, members=2), replace(training(6), task="population"))
+    reporter.steps_done(0)
+    now[0] = 4.0
+    reporter.steps_done(200)
+    reporter.trials_ended([end(0, value=3.0), end(1, value=4.0)])
+    reporter.trials_copied({2: 1, 3: 1})
+    now[0] = 8.0
+    reporter.trials_ended([end(2, "FAIL"), end(3, "FAIL")])
+    assert stream.getvalue().splitlines() == [
+        "interval 1/3  best so far 4  median 3.5  0 copies  50 steps/s  0:08 left",
+        "interval 2/3  best so far 4  every member failed  1 copies  25 steps/s  0:04 left",
+    ]
 
 
 def test_a_trial_that_violates_a_constraint_is_never_the_best():

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from hyperlax.pareto import crowding_distances, non_dominated_ranks
 from hyperlax.schedulers.base import Continue, Decision, Shown, Stop
-from hyperlax.schedulers.pruning import Hyperband, NoPruning, Percentile, Rule, SuccessiveHalving, count_better
-from hyperlax.schedulers.racing import Racing
-from hyperlax.schedulers.registry import PRUNERS, PrunerRow, PruningOptions
+from hyperlax.schedulers.pruning import Hyperband, NoPruning, Percentile, Racing, Rule, SuccessiveHalving, count_better
+from hyperlax.schedulers.registry import PRUNERS, PruningOptions
 from hyperlax.study.simulated_schedule import TrialProgress, simulate_schedule
 
 UP = ["maximize"]
@@ -35,7 +34,7 @@ def rows(curve: Any) -> np.ndarray:
 
 def stops(name: str, curves: Curves, options: PruningOptions) -> list[int | None]:
     """The segment after which each trial stops, None for those that continue."""
-    decisions = PRUNERS[name].make(options).decide(shown(curves))
+    decisions = PRUNERS[name](options).decide(shown(curves))
     stopped = {number: decision.segment for number, decision in decisions.items() if isinstance(decision, Stop)}
     return [stopped.get(number) for number in range(len(curves))]
 
@@ -79,20 +78,6 @@ def raced(rule: Rule, options: PruningOptions) -> Rule:
     return Racing(rule, options.segments, options.reduction_factor)
 
 
-def test_every_choice_of_pruner_has_a_row_with_its_help() -> None:
-    assert list(PRUNERS) == ["none", "asha", "median", "percentile", "hyperband"] == list(RULES)
-    assert all(row.help.endswith(".") for row in PRUNERS.values())
-
-
-def test_a_scheduler_is_added_by_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Impatient:
-        def decide(self, shown: Mapping[int, Shown]) -> dict[int, Decision]:
-            return {number: Stop(1, "impatient") for number, trial in shown.items() if not trial.has_ended}
-
-    monkeypatch.setitem(PRUNERS, "impatient", PrunerRow("Stop everything.", lambda options: Impatient()))
-    assert stops("impatient", [[1.0, 2.0]], PruningOptions(UP, 1, 5)) == [1]
-
-
 @pytest.mark.parametrize(
     ("rule", "segments"),
     [(NoPruning(), []), (SuccessiveHalving(2, 3), [2, 6]), (Percentile(2, 0.5), [2, 3, 4, 5, 6, 7, 8, 9])],
@@ -120,7 +105,7 @@ def test_asha_keeps_one_in_reduction_factor_and_always_the_best_so_far() -> None
     options = PruningOptions(UP, 1, segments=3, min_segments=1, reduction_factor=3)
     curves = [[value] * 3 for value in [3.0, 2.0, 4.0, 1.0, 3.5, 3.9]]
     assert stops("asha", curves, options) == [None, 1, None, 1, 1, None]
-    decisions = PRUNERS["asha"].make(options).decide(shown(curves))
+    decisions = PRUNERS["asha"](options).decide(shown(curves))
     assert decisions[0] == Continue(3)
     assert decisions[4] == Stop(1, "pruned after segment 1 of 3: 1 of 4 earlier trials were better")
 
@@ -149,7 +134,7 @@ def test_minimized_objectives_are_the_other_way_round() -> None:
 
 def test_a_trial_that_failed_is_judged_by_what_it_showed_before_and_then_waited_for_no_longer() -> None:
     options = PruningOptions(UP, 1, segments=3, min_segments=1, reduction_factor=2)
-    pruner = PRUNERS["asha"].make(options)
+    pruner = PRUNERS["asha"](options)
     assert pruner.decide(shown([[5.0, math.nan], [6.0, 6.0, 6.0]])) == {0: Continue(1), 1: Continue(3)}
     assert stops("asha", [[5.0], [4.0, math.nan]], options) == [None, 1]
     assert stops("asha", [[5.0, math.nan], [6.0, 6.0, 6.0], [4.0]], options) == [None, None, 1]
@@ -157,7 +142,7 @@ def test_a_trial_that_failed_is_judged_by_what_it_showed_before_and_then_waited_
 
 def test_a_trial_that_restarts_is_judged_again_and_the_others_keep_what_was_settled() -> None:
     options = PruningOptions(UP, 1, segments=3, min_segments=1, reduction_factor=2)
-    pruner = PRUNERS["asha"].make(options)
+    pruner = PRUNERS["asha"](options)
     pruner.decide(shown([[5.0, 5.0], [6.0, 6.0]]))
     assert pruner.decide(shown([[], [6.0, 6.0]])) == {1: Continue(2)}
     assert pruner.decide(shown([[5.0], [6.0, 6.0]])) == {0: Continue(1), 1: Continue(2)}
@@ -183,7 +168,7 @@ def test_decisions_do_not_depend_on_when_values_come(seed: int) -> None:
     draw = random.Random(seed)
     name, curves, options = made_up_study(draw)
     wanted = [stop and stop[0] for stop in one_by_one(name, [c[~np.isnan(c[:, 0])] for c in curves], options)]
-    pruner, seen = PRUNERS[name].make(options), dict[int, Shown]()
+    pruner, seen = PRUNERS[name](options), dict[int, Shown]()
     found: list[int | None] = [None] * len(curves)
     while len(seen) < len(curves) or not all(trial.has_ended for trial in seen.values()):
         if len(seen) < len(curves):
@@ -192,7 +177,7 @@ def test_decisions_do_not_depend_on_when_values_come(seed: int) -> None:
             if not seen[number].has_ended:
                 seen[number] = Shown(curves[number][: len(seen[number].values) + draw.randint(0, 3)], False)
         decisions = pruner.decide(seen)
-        assert decisions == PRUNERS[name].make(options).decide(seen)
+        assert decisions == PRUNERS[name](options).decide(seen)
         end_those_that_are_settled(seen, decisions, curves, found)
     assert found == wanted
     assert found == stops(name, curves, options)

@@ -74,11 +74,6 @@ def test_a_path_to_a_file_is_a_recipe(folder):
     refused("recipes/nowhere.py: no such recipe file", "recipes/nowhere.py")
 
 
-def test_an_unknown_recipe_is_refused_with_the_nearest():
-    refused("No recipe named `sac_mpl`", "sac_mpl")
-    refused("Did you mean `sac_mlp`?", "sac_mpl")
-
-
 def test_an_edited_recipe_is_followed(folder):
     edit(
         folder,
@@ -98,16 +93,6 @@ def test_an_edit_within_the_same_second_is_seen(folder):
         edit(folder, ("gamma=0.98", f"gamma={gamma}"))
         assert dotted(load("sac_mlp").config.algorithm)[HYPERPARAM + "gamma"] == float(gamma)
     assert not (folder / "__pycache__").exists()
-
-
-def test_a_misspelt_name_is_refused_with_the_right_one(folder):
-    edit(folder, ('"algorithm.hyperparam.actor_lr"', '"actor_lrr"'))
-    refused("recipes/sac_mlp.py: no hyperparameter named `actor_lrr`. Did you mean `algorithm.hyperparam.actor_lr`?")
-
-
-def test_a_name_of_another_algorithm_is_refused(folder):
-    edit(folder, ("hyperparam.actor_lr", "hyperparam.clip_eps"))
-    refused("recipes/sac_mlp.py: no hyperparameter named `algorithm.hyperparam.clip_eps`.")
 
 
 @pytest.mark.parametrize(

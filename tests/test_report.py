@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hyperlax.analysis.certainty import how_certain
 from hyperlax.analysis.pages import write_study_pages
+from hyperlax.analysis.report import how_certain
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.files import write_json
 from hyperlax.study.batch_files import UNKNOWN_AFTER_AN_ERROR

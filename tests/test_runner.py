@@ -17,10 +17,8 @@ from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Compilation, NoRoom, Preparation, Program
 from hyperlax.engine.session import LaneSession
 from hyperlax.envs import Discrete, Environment, Step
-from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.recipe import RunLength
-from hyperlax.trial import HparamBatch, Outcome
+from hyperlax.trial import Outcome
 from tests.toy import RUN_LENGTH, SEED, Descent, backend, batch, finish, hypers, run, same_curves, trial
 
 pytestmark = pytest.mark.timeout(120)
@@ -117,6 +115,7 @@ def test_a_batch_without_a_sound_lane_ends_early() -> None:
 def test_after_every_segment_each_trial_is_told_and_it_is_done_with_its_batch() -> None:
     told: list[Any] = []
     run(backend(), batch(trial(0), trial(1, 1e5)), on_segment=told.extend)
+    told.sort(key=lambda shown: (shown.segments, shown.number))  # one call may report several segments
     assert [(shown.number, shown.segments, shown.is_done) for shown in told] == [
         (number, segment, segment == 3) for segment in (1, 2, 3) for number in (0, 1)
     ]
@@ -143,12 +142,6 @@ def test_a_batch_that_breaks_gives_its_slot_back(monkeypatch: pytest.MonkeyPatch
         run(closed, batch(trial(0)))
     assert closed.occupied == 0
     assert run(closed, batch(trial(0))).outcomes[0].state == "COMPLETE"
-
-
-def test_a_budget_that_is_too_small_is_refused_before_anything_is_compiled() -> None:
-    closed = backend(run_length=RunLength(total_timesteps=4, num_evaluations=3, num_eval_episodes=1))
-    with pytest.raises(UsageError, match="too few for 3 evaluations"):
-        run(closed, HparamBatch((trial(0),)))
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
@@ -196,7 +189,7 @@ def test_without_the_memory_a_program_gets_half_the_lanes_and_keeps_them(monkeyp
     assert same_curves(result.outcomes[0].curve, expected[4].curve)
     run(closed, batch(trial(5, 0.3)))
     assert tried[3:] == [1]
-    assert [len(b.trials) for b in closed.plan([trial(n) for n in range(3)]).batches] == [1, 1, 1]
+    assert [len(b) for b in closed.plan([trial(n) for n in range(3)]).batches] == [1, 1, 1]
 
 
 def test_a_batch_that_no_longer_fits_its_program_is_left_to_be_halved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ import pytest
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.recipe import RunLength
-from hyperlax.trial import BatchResult, HparamBatch
+from hyperlax.trial import BatchResult, Trial
 from tests.test_checkpoints import BATCH, same, trained
-from tests.toy import backend, batch, run, trial
+from tests.toy import backend, batch, numbers, run, trial
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -29,7 +29,7 @@ def shared() -> ClosedBatches:
     return backend()
 
 
-def saved_after_a_segment(closed: ClosedBatches, hparam_batch: HparamBatch, directory: Path) -> CheckpointManager:
+def saved_after_a_segment(closed: ClosedBatches, hparam_batch: tuple[Trial, ...], directory: Path) -> CheckpointManager:
     saved = CheckpointManager(directory, 1e9)
     assert trained(closed, hparam_batch, saved, stop_after=1) is None
     return saved
@@ -40,7 +40,9 @@ def with_saved(closed: ClosedBatches, saved: CheckpointManager) -> ClosedBatches
     return closed
 
 
-def gone_on(closed: ClosedBatches, hparam_batch: HparamBatch, saved: CheckpointManager) -> tuple[BatchResult, int]:
+def gone_on(
+    closed: ClosedBatches, hparam_batch: tuple[Trial, ...], saved: CheckpointManager
+) -> tuple[BatchResult, int]:
     """Return the batch's result, trained from the saved state if it can continue, and the number of segments trained."""
     told: list[Any] = []
     result = run(closed, hparam_batch, saved, on_segment=told.extend)
@@ -52,16 +54,15 @@ def test_what_was_saved_with_another_value_restarts_and_says_which(
     name: str, shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
-    file = saved.file(BATCH.numbers)
-    loaded = file.load()
+    loaded = saved.load_batch(numbers(BATCH))
     assert loaded is not None and name in loaded[0].identity
-    file.save(replace(loaded[0], identity={**loaded[0].identity, name: "another"}), loaded[1])
+    saved.save_batch(replace(loaded[0], identity={**loaded[0].identity, name: "another"}), loaded[1])
     said = (
         f"Trials 4, 9, 2 restart from the beginning: saved with {name} another, now it is {loaded[0].identity[name]}."
     )
     if name not in KNOWN_WHEN_LOWERED:
-        planned = with_saved(shared, saved).plan([trial(0), *BATCH.trials]).batches
-        assert caplog.messages == [said] and BATCH.numbers not in [made.numbers for made in planned]
+        planned = with_saved(shared, saved).plan([trial(0), *BATCH]).batches
+        assert caplog.messages == [said] and numbers(BATCH) not in [numbers(made) for made in planned]
         caplog.clear()
     result, segments = gone_on(shared, BATCH, saved)
     assert caplog.messages[0] == said and segments == 3
@@ -95,7 +96,7 @@ def test_another_version_machine_or_seed_is_told_apart(
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
     monkeypatch.setattr(patched, by)
-    with_saved(backend(), saved).plan(BATCH.trials)
+    with_saved(backend(), saved).plan(BATCH)
     assert f"Trials 4, 9, 2 restart from the beginning: saved with {name} " in caplog.text
 
 
@@ -104,24 +105,25 @@ def test_other_flags_of_the_compiler_are_told_apart(
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
     monkeypatch.setenv("XLA_FLAGS", "--xla_none")
-    with_saved(shared, saved).plan(BATCH.trials)
+    with_saved(shared, saved).plan(BATCH)
     assert "now it is --xla_none." in caplog.text
 
 
 @pytest.mark.parametrize(
     ("name", "values"),
     [
+        ("lanes", {"lanes": 4}),
         ("seeds", {"seeds": 3}),
         ("budget", {"run_length": RunLength(22, 3, 4)}),
         ("evaluations", {"run_length": RunLength(20, 2, 4)}),
         ("episodes", {"run_length": RunLength(20, 3, 5)}),
     ],
 )
-def test_another_number_of_seeds_or_run_length_is_told_apart(
+def test_another_number_of_lanes_or_seeds_or_run_length_is_told_apart(
     name: str, values: dict[str, Any], shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
-    with_saved(backend(**values), saved).plan(BATCH.trials)
+    with_saved(backend(**values), saved).plan(BATCH)
     assert f"Trials 4, 9, 2 restart from the beginning: saved with {name} " in caplog.text
 
 
@@ -129,7 +131,7 @@ def test_another_shape_of_one_trial_is_told_apart(
     shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
-    with_saved(shared, saved).plan([*BATCH.trials[:2], trial(2, 0.1, dimensions=2)])
+    with_saved(shared, saved).plan([*BATCH[:2], trial(2, 0.1, dimensions=2)])
     assert "Trials 4, 9, 2 restart from the beginning: saved with program " in caplog.text
 
 

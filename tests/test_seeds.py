@@ -10,9 +10,10 @@ import pytest
 
 from hyperlax.backends import local
 from hyperlax.engine.keys import CONFIRMATION, SEARCH, Stream, evaluation_keys, training_keys
-from hyperlax.study.training import confirmation_config, search_config
+from hyperlax.study.confirmation_run import confirmation_config
+from hyperlax.study.run import search_config
 from hyperlax.trial import Trial
-from tests.small import BASES, SEEDS, same_bits, train
+from tests.small import BASES, SEEDS, train
 from tests.study_cases import MIXED, arguments_of, recipe_of
 
 pytestmark = pytest.mark.timeout(300)
@@ -50,11 +51,6 @@ def test_two_seeds_of_a_trial_begin_with_other_weights_and_learn_other_curves():
     assert SEEDS == 2 and drawn
     assert all(not np.array_equal(kernel[0], kernel[1]) for kernel in drawn)
     assert all(score.mean[0] != score.mean[1] for score in scores)
-
-
-def test_the_same_seed_of_a_trial_is_equal_to_the_bit_in_another_lane():
-    trials = [Trial(number, BASES[CASE]) for number in (4, 5, 6)]
-    assert same_bits(train(CASE, trials)[4], train(CASE, trials[::-1])[4])
 
 
 def test_a_confirmation_is_made_with_a_stream_of_its_own():

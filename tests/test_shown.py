@@ -71,7 +71,7 @@ def test_the_last_json_line_is_the_end_also_of_a_run_that_raises(search, tmp_pat
     def broken(*parts: Any) -> None:
         raise error
 
-    monkeypatch.setattr("hyperlax.study.search_trials.write_batch", broken)
+    monkeypatch.setattr("hyperlax.study.trials.write_batch", broken)
     if isinstance(error, ValueError) and not isinstance(error, UsageError):
         with pytest.raises(ValueError, match="a bug"):
             search("--json")

@@ -3,18 +3,12 @@
 import json
 import shutil
 
-import numpy as np
 import optuna
 import pytest
 
-from hyperlax.errors import UsageError
-from hyperlax.files import read_csv
-from hyperlax.metrics import METRICS, compute
-from hyperlax.recipe import apply, dotted
-from hyperlax.study.training import reference_returns
-from hyperlax.trial import Curve, Outcome
+from hyperlax.study.study_run import reference_returns
 from tests.fake_backend import FakeBackend
-from tests.study_cases import FINITE, MIXED, Case, arguments_of, recipe_of
+from tests.study_cases import FINITE, Case, arguments_of
 
 pytestmark = pytest.mark.timeout(120)
 BATCH_FILES = {"hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "timeline.csv", "success.txt"}
@@ -22,22 +16,6 @@ BATCH_FILES = {"hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "t
 
 def batches(case):
     return sorted(case.directory.glob("optuna_exec_batch_*/samples/batch_*"))
-
-
-def outcome_on_disk(path, row):
-    """The outcome that curves.csv and summary.csv describe."""
-    rows = [r for r in read_csv(path / "curves.csv") if r["trial"] == row["trial"]]
-    seeds = sorted({int(r["seed"]) for r in rows})
-    steps = np.array(sorted({int(r["step"]) for r in rows}))
-
-    def column(name):
-        return np.array([[float(r[name]) for r in rows if int(r["seed"]) == seed] for seed in seeds]).T
-
-    measured = {name: column(name) for name in ("mean", "std", "min", "max", "length")}
-    curve = Curve(steps=steps, episodes=int(rows[0]["episodes"]), budget=500, **measured)
-    return Outcome(
-        int(row["trial"]), "COMPLETE", "", curve, int(float(row["num_parameters"])), float(row["train_seconds"])
-    )
 
 
 def test_a_study_leaves_every_file_of_every_batch(tmp_path):
@@ -58,44 +36,6 @@ def test_a_study_leaves_every_file_of_every_batch(tmp_path):
         "optuna_exec_batch_0001/analysis",
     ]
     assert [len(page[0].trials) for page in case.pages] == [8, 12]
-
-
-def test_the_values_in_sqlite_are_those_of_summary_csv_and_of_the_curves(tmp_path):
-    case = Case(
-        tmp_path,
-        objective_names=("final_performance", "steps_to_threshold"),
-        objective_directions=("maximize", "minimize"),
-    )
-    case.start()
-    trials = {trial.number: trial for trial in case.study().trials}
-    reference = reference_returns("gymnax.pendulum")
-    seen = []
-    for path in batches(case):
-        assert list(read_csv(path / "summary.csv")[0]) == ["trial", "state", "reason", *METRICS, "seconds", "steps"]
-        for row in read_csv(path / "summary.csv"):
-            trial = trials[int(row["trial"])]
-            metrics = {name: float(row[name]) for name in METRICS}
-            assert metrics == compute(outcome_on_disk(path, row), reference)
-            assert metrics == {name: trial.user_attrs[name] for name in METRICS}
-            assert trial.values == [metrics["final_performance"], metrics["steps_to_threshold"]]
-            assert case.directory / trial.user_attrs["batch"] == path
-            seen.append(trial.number)
-    assert sorted(seen) == list(range(12))
-
-
-def test_hyperparams_csv_has_every_hyperparameter_that_the_trial_asked_for(tmp_path):
-    case = Case(tmp_path)
-    case.start()
-    asked = {trial.number: trial.params for trial in case.pages[-1][0].trials}
-    for path in batches(case):
-        for row in read_csv(path / "hyperparams.csv"):
-            wanted = dotted(apply(recipe_of(MIXED).config.algorithm, asked[int(row["trial"])], "test"))
-            assert list(row) == ["trial", *wanted]
-            for name, value in wanted.items():
-                text = (
-                    json.dumps(value) if isinstance(value, list) else value if isinstance(value, str) else repr(value)
-                )
-                assert row[name] == text
 
 
 def test_plain_optuna_opens_the_database(tmp_path):
@@ -130,15 +70,6 @@ def test_lists_come_back_as_lists_and_steps_as_exact_decimals(tmp_path):
         scale = trial.params["algorithm.hyperparam.target_entropy_scale"]
         assert scale == float(f"{scale:.1f}")
         assert isinstance(trial.params["algorithm.hyperparam.epochs"], int)
-
-
-def test_a_study_over_an_existing_one_is_refused_with_the_command_that_resumes_it(tmp_path):
-    case = Case(tmp_path)
-    case.start()
-    before = case.told()
-    with pytest.raises(UsageError, match=f"--resume-from {case.directory}"):
-        case.start()
-    assert case.told() == before
 
 
 def test_a_failed_trial_is_a_fail_with_its_reason_and_never_wins(tmp_path):

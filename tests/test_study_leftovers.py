@@ -9,7 +9,7 @@ import pytest
 
 from hyperlax.backends.base import Evicted
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.study import search_trials
+from hyperlax.study import trials as study_trials
 from hyperlax.trial import Plan, SegmentResult, Trial
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Killed, killing
@@ -98,7 +98,7 @@ def test_what_ran_when_a_study_died_waits_again_though_nothing_is_run_after_that
 ) -> None:
     case = Case(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(search_trials, "write_batch", killing(search_trials.write_batch, 1))
+        patch.setattr(study_trials, "write_batch", killing(study_trials.write_batch, 1))
         with pytest.raises(Killed):
             case.start()
     assert case.states() == ["COMPLETE"] * 3 + ["RUNNING"] * 3 + ["WAITING"] * 2

@@ -10,7 +10,8 @@ import pytest
 
 from hyperlax.analysis.pages import write_pages
 from hyperlax.files import read_csv
-from hyperlax.study import batch_files, database, search_trials
+from hyperlax.study import batch_files, database
+from hyperlax.study import trials as study_trials
 from hyperlax.study.database import StudyDatabase
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Killed, killing
@@ -64,7 +65,7 @@ def test_failures_do_not_part_a_resumed_study_from_an_uninterrupted_one(tmp_path
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (search_trials, "write_batch"),
+        (study_trials, "write_batch"),
         (batch_files, "write_json"),
         (batch_files, "mark_complete"),
         (StudyDatabase, "start"),

@@ -9,14 +9,16 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import UniformContinuous
-from hyperlax.study.database import FinishedTrial, StudyDatabase
-from hyperlax.study.journal import AskedTrial
+from hyperlax.study.database import StudyDatabase
 from hyperlax.study.view import importances
+from hyperlax.trial import TrialResult
 from tests.study_cases import MIXED
 
 OBJECTIVES = {"peak_performance": "maximize", "num_parameters": "minimize"}
+BOTH = {"peak_performance": math.pi, "num_parameters": 5.0}
 UNIT = {"x": UniformContinuous(domain=(0.0, 1.0)), "y": UniformContinuous(domain=(0.0, 1.0))}
 
 
@@ -39,24 +41,19 @@ def drawn(number):
 
 
 def test_what_is_written_in_bulk_is_what_optuna_would_have_written(tmp_path, storage):
-    space, attributes = (
-        SearchSpace(MIXED),
-        {"peak_performance": 1 / 3, "batch": "b/0", "reason": 'ünïcode \n "', "n": 7},
-    )
+    space, reason = SearchSpace(MIXED), 'ünïcode \n "'
     entries = [AskedTrial(drawn(number), {"exec_batch": number}, {"key": [number, None]}) for number in range(3)]
     storage.insert(entries, space.optuna)
     assert [trial.state for trial in storage.trials()] == [TrialState.WAITING] * 3
     storage.start([0, 1, 2])
-    storage.finish(
-        [FinishedTrial(1, "FAIL", [], {"reason": "nan"}), FinishedTrial(0, "COMPLETE", [math.pi, 5], attributes)]
-    )
+    storage.finish([TrialResult(1, "FAIL", reason, {}), TrialResult(0, "COMPLETE", "", {**BOTH, "n": 1 / 3})], "b/0")
     theirs = optuna.create_study(
         study_name="s", storage=f"sqlite:///{tmp_path / 'theirs.db'}", directions=["maximize", "minimize"]
     )
     for number, (state, values, own) in enumerate(
         [
-            (TrialState.COMPLETE, [math.pi, 5], attributes),
-            (TrialState.FAIL, None, {"reason": "nan"}),
+            (TrialState.COMPLETE, [math.pi, 5], {**BOTH, "n": 1 / 3, "batch": "b/0"}),
+            (TrialState.FAIL, None, {"reason": reason, "batch": "b/0"}),
             (TrialState.RUNNING, None, {}),
         ]
     ):
@@ -84,14 +81,14 @@ def test_what_optuna_reads_while_it_is_written_is_up_to_date(storage):
     for change in (lambda: storage.start([0]), lambda: storage.requeue([0]), lambda: storage.start([0])):
         change()
         seen.append(storage.trials()[0].state.name)
-    storage.finish([FinishedTrial(0, "COMPLETE", [1.0, 2.0], {"a": 1})])
+    storage.finish([TrialResult(0, "COMPLETE", "", BOTH)], "b/0")
     assert [*seen, storage.trials()[0].state.name] == ["WAITING", "RUNNING", "WAITING", "RUNNING", "COMPLETE"]
-    assert storage.trials()[0].values == [1.0, 2.0] and storage.trials()[0].user_attrs == {"a": 1}
+    assert storage.trials()[0].values == [math.pi, 5] and storage.trials()[0].user_attrs == {**BOTH, "batch": "b/0"}
 
 
 def test_a_finished_trial_is_never_set_back(storage):
     storage.insert([AskedTrial({"x": 0.5, "y": 0.25}, {}, {})], SearchSpace(UNIT).optuna)
-    storage.finish([FinishedTrial(0, "FAIL", [], {})])
+    storage.finish([TrialResult(0, "FAIL", "", {})], "b/0")
     storage.requeue([0])
     storage.start([0])
     assert storage.trials()[0].state == TrialState.FAIL
@@ -100,7 +97,7 @@ def test_a_finished_trial_is_never_set_back(storage):
 def test_endings_are_told_all_or_none(storage):
     storage.insert([AskedTrial({"x": 0.5, "y": 0.25}, {}, {})] * 2, SearchSpace(UNIT).optuna)
     with pytest.raises(ValueError, match="not enough values"):
-        storage.finish([FinishedTrial(0, "FAIL", [], {"reason": "nan"}), FinishedTrial(9, "FAIL", [], {})])
+        storage.finish([TrialResult(0, "FAIL", "nan", {}), TrialResult(9, "FAIL", "", {})], "b/0")
     assert [(trial.state.name, trial.user_attrs) for trial in storage.trials()] == [("WAITING", {})] * 2
 
 
@@ -109,7 +106,7 @@ def test_a_value_that_is_not_finite_never_reaches_optuna(storage, value):
     storage.insert([AskedTrial({"x": 0.5, "y": 0.5}, {}, {})], SearchSpace(UNIT).optuna)
     storage.start([0])
     with pytest.raises(ValueError, match="finite"):
-        storage.finish([FinishedTrial(0, "COMPLETE", [value, 1.0], {})])
+        storage.finish([TrialResult(0, "COMPLETE", "", {**BOTH, "num_parameters": value})], "b/0")
     assert storage.trials()[0].state == TrialState.RUNNING
 
 
@@ -117,7 +114,8 @@ def test_importances_find_the_parameter_that_matters(storage):
     space = SearchSpace(UNIT)
     numbers = [(number * 0.618) % 1 for number in range(24)]
     storage.insert([AskedTrial({"x": x, "y": (x * 7.3) % 1}, {}, {}) for x in numbers], space.optuna)
-    storage.finish([FinishedTrial(number, "COMPLETE", [x, 7.0], {}) for number, x in enumerate(numbers)])
+    metrics = [{"peak_performance": x, "num_parameters": 7.0} for x in numbers]
+    storage.finish([TrialResult(number, "COMPLETE", "", own) for number, own in enumerate(metrics)], "b/0")
     found = importances(storage.trials(), OBJECTIVES)
     assert list(found) == ["peak_performance"]
     assert list(found["peak_performance"]) == ["x", "y"] and sum(found["peak_performance"].values()) == pytest.approx(1)
@@ -130,7 +128,7 @@ def test_times_are_those_of_the_clock_in_any_zone(storage, monkeypatch):
     try:
         storage.insert([AskedTrial({"x": 0.5, "y": 0.25}, {}, {})], SearchSpace(UNIT).optuna)
         storage.start([0])
-        storage.finish([FinishedTrial(0, "FAIL", [], {})])
+        storage.finish([TrialResult(0, "FAIL", "", {})], "b/0")
         (trial,) = storage.trials()
         assert trial.datetime_start is not None and trial.datetime_complete is not None
         for told in (trial.datetime_start, trial.datetime_complete):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.training import Interrupted
 from hyperlax.analysis.plots import draw_all
 from hyperlax.analysis.plots.timeline import PLOT
 from hyperlax.analysis.study_data import StudyData
@@ -18,7 +19,7 @@ from hyperlax.engine import assignment
 from hyperlax.engine.assignment import PROCESS, intervals_from_array, intervals_to_array
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.files import read_csv
-from hyperlax.trial import TIMELINE, HparamBatch, LaneInterval
+from hyperlax.trial import TIMELINE, LaneInterval, Trial
 from tests import toy
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study, write_timeline
@@ -51,7 +52,7 @@ def test_the_trials_of_a_batch_are_side_by_side_in_its_lanes() -> None:
 
 def test_a_batch_that_another_process_went_on_with_was_in_its_lanes_twice(tmp_path: Path, monkeypatch: Any) -> None:
     saved, batch = CheckpointManager(tmp_path, 1e9), toy.batch(toy.trial(4), toy.trial(9))
-    with pytest.raises(toy.Interrupted):
+    with pytest.raises(Interrupted):
         train(batch, saved, stop=True)
     monkeypatch.setattr(assignment, "PROCESS", PROCESS + 1000)
     result = train(batch, saved, stop=False)
@@ -62,7 +63,7 @@ def test_a_batch_that_another_process_went_on_with_was_in_its_lanes_twice(tmp_pa
         ]
 
 
-def train(batch: HparamBatch, saved: CheckpointManager, stop: bool) -> Any:
+def train(batch: tuple[Trial, ...], saved: CheckpointManager, stop: bool) -> Any:
     return toy.run(toy.backend(), batch, saved, 1 if stop else None)
 
 

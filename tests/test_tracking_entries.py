@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hyperlax.analysis.curves import read_curves
+from hyperlax.analysis.study_data import read_curves
 from hyperlax.tracking import entries
 from hyperlax.tracking.entries import artifacts, mark_of, standing, study_params, trial_entry, with_curves
 from tests.made_up_studies import study

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from benchmarks.training import train_batches
 from hyperlax.agent import Policy
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.costs import Costs
 from hyperlax.engine.registry import Registry
 from hyperlax.recipe import RunLength
-from hyperlax.trial import NOT_FINITE, BatchResult, HparamBatch, Outcome, SegmentResult, Trial
+from hyperlax.trial import NOT_FINITE, BatchResult, Outcome, SegmentResult, Trial
 
 RUN_LENGTH = RunLength(total_timesteps=20, num_evaluations=3, num_eval_episodes=4)
 SEED = 5
@@ -107,12 +107,12 @@ def trial(number: int, rate: float = 0.1, **config: float) -> Trial:
     return Trial(number, values)
 
 
-def batch(*trials: Trial) -> HparamBatch:
-    return HparamBatch(trials)
+def batch(*trials: Trial) -> tuple[Trial, ...]:
+    return trials
 
 
-class Interrupted(Exception):
-    """A batch stopped between two segments because it was asked to."""
+def numbers(trials: Sequence[Trial]) -> tuple[int, ...]:
+    return tuple(trial.number for trial in trials)
 
 
 class Batches(ClosedBatches):
@@ -120,11 +120,11 @@ class Batches(ClosedBatches):
 
     stop_after: int | None = None
 
-    def _batch(self, *args: Any) -> Any:
-        made, asked, stop_after = super()._batch(*args), itertools.count(1), self.stop_after
-        if stop_after is not None:
-            made.should_stop = lambda: next(asked) >= stop_after
-        return made
+    def _should_stop(self, batch: Any) -> bool:
+        if self.stop_after is None:
+            return super()._should_stop(batch)
+        self.stop_after -= 1
+        return self.stop_after <= 0
 
 
 def backend(
@@ -155,7 +155,7 @@ def batches(
 
 def run(
     closed: ClosedBatches,
-    hparam_batch: HparamBatch,
+    trials: tuple[Trial, ...],
     checkpoints: CheckpointManager | None = None,
     stop_after: int | None = None,
     on_segment: Callable[[list[SegmentResult]], None] = lambda results: None,
@@ -164,41 +164,25 @@ def run(
     closed._checkpoints = checkpoints or closed._checkpoints
     if isinstance(closed, Batches):
         closed.stop_after = stop_after
-    closed.enter(hparam_batch.trials, group=1)
-    while True:
-        results, evicted = closed.advance()
-        for eviction in evicted:
-            assert eviction.error is not None
-            raise eviction.error
-        if not results:
-            raise Interrupted
-        on_segment(results)
-        ended = {result.number: result for result in results if result.is_done}
-        if len(ended) == len(hparam_batch.trials):
-            outcomes = tuple(outcome_of(ended[number]) for number in hparam_batch.numbers)
-            return BatchResult(outcomes, closed.timing(hparam_batch.numbers))
+    return batch_result(closed, trials, train_batches(closed, [trials], on_segment))
 
 
 def finish(closed: ClosedBatches, trials: Sequence[Trial]) -> list[BatchResult]:
     """Train trials in the batches of their plan, as many at once as there are slots."""
-    plan = closed.plan(trials)
-    for group, own in enumerate(plan.batches, 1):
-        closed.enter(own.trials, group=group)
-    ended: dict[int, SegmentResult] = {}
-    while len(ended) < len(trials):
-        results, evicted = closed.advance()
-        assert results and not evicted
-        ended |= {result.number: result for result in results if result.is_done}
-    return [
-        BatchResult(tuple(outcome_of(ended[number]) for number in own.numbers), closed.timing(own.numbers))
-        for own in plan.batches
-    ]
+    batches = closed.plan(trials).batches
+    ended = train_batches(closed, batches)
+    return [batch_result(closed, own, ended) for own in batches]
 
 
-def outcome_of(result: SegmentResult) -> Outcome:
+def batch_result(closed: ClosedBatches, trials: Sequence[Trial], ended: Mapping[int, SegmentResult]) -> BatchResult:
+    outcomes = tuple(outcome_of(trial, ended[trial.number]) for trial in trials)
+    return BatchResult(outcomes, closed.timing(numbers(trials)))
+
+
+def outcome_of(trial: Trial, result: SegmentResult) -> Outcome:
     """The end of a trial that nobody stopped."""
     return Outcome(
-        number=result.number,
+        trial=trial,
         state="COMPLETE" if result.fault_step is None else "FAIL",
         reason="" if result.fault_step is None else NOT_FINITE,
         curve=result.curve,

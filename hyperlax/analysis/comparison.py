@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from hyperlax.analysis.curves import MissingFile, readable_curves
 from hyperlax.analysis.html import render
 from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.base import SERIES, Drawing, plain, styled
-from hyperlax.analysis.study_data import StudyData
+from hyperlax.analysis.study_data import MissingFile, StudyData, readable_curves
 from hyperlax.errors import UsageError
 from hyperlax.metrics import aggregated
-from hyperlax.study.ranking import feasible_trials, ranked
-from hyperlax.study.record import StudyRecord
+from hyperlax.study.record import StudyRecord, feasible_trials, ranked
 from hyperlax.study.statistics import Interval, best_confirmed, mean_interval
 
 _HEADER = ["study", "recipe", "environment", "state", "trials", "best", "trial", "confirmed", "95 % from", "95 % to"]

@@ -6,27 +6,47 @@ import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hyperlax.analysis.certainty import how_certain
-from hyperlax.analysis.curves import MissingFile, warn_once
 from hyperlax.analysis.html import Link, render
 from hyperlax.analysis.labels import AGGREGATE_WORDS, format_distribution, format_number, short_names, with_unit
 from hyperlax.analysis.plots.base import Drawing
-from hyperlax.analysis.study_data import Cost, StudyData
+from hyperlax.analysis.study_data import Cost, MissingFile, StudyData, warn_once
 from hyperlax.analysis.tables import best_file, rerun_command, searched_names
+from hyperlax.config.option import shell_command
 from hyperlax.errors import counted, noun
 from hyperlax.metrics import METRICS
 from hyperlax.study.progress import clock
-from hyperlax.study.ranking import complete_trials, feasible_trials, winners
-from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord
-from hyperlax.study.statistics import complete, default_of, difference_interval, in_full, mean_interval
+from hyperlax.study.record import (
+    Confirmation,
+    Confirmed,
+    StudyRecord,
+    TrialRecord,
+    complete_trials,
+    feasible_trials,
+    ranked,
+    winners,
+)
+from hyperlax.study.statistics import (
+    best_confirmed,
+    complete,
+    default_of,
+    difference_interval,
+    in_full,
+    in_short,
+    mean_interval,
+)
 
 _log = logging.getLogger(__name__)
 
 _Rows = list[list[Any]]
+_EXACT = ("num_parameters",)
+"""Objectives that do not depend on luck."""
+_RETURNS = ("peak_performance", "final_performance")
+"""Objectives that `seed_spread` can be compared with."""
 
 
 def report(study: StudyData, drawings: list[Drawing]) -> str:
@@ -213,3 +233,60 @@ def _what_ran(record: StudyRecord) -> _Rows:
 
 def _by_number(record: StudyRecord) -> list[TrialRecord]:
     return sorted(record.trials, key=lambda trial: trial.number)
+
+
+def how_certain(record: StudyRecord) -> tuple[list[str], str]:
+    """Return sentences on how certain the winner or the Pareto front is, and the shell command that finds out more.
+
+    The study needs a winner or a front. Objectives that do not depend on luck get no sentence. The command is "" if nothing is
+    left to find out, or if the command that made the study cannot confirm.
+    """
+    if all(name in _EXACT for name in record.objectives):
+        return [], ""
+    if record.confirmation and best_confirmed(record.confirmation):
+        return in_short(record.confirmation), ""
+    sentences = [_of_luck(record), *(_of_rivals(record) if len(record.objectives) == 1 else [])]
+    if not _can_be_confirmed(record.arguments):
+        return sentences, ""
+    sentences.append("Its performance on new seeds is not known. This finds out:")
+    return sentences, shell_command("optuna-hp-search", "--resume-from", record.directory, "--confirm-top", 3)
+
+
+def _can_be_confirmed(arguments: Mapping[str, Any]) -> bool:
+    """Return whether these arguments, from flags or a file, are those of a search, not of a sweep or a population."""
+    return arguments.get("sampling_method") is None and "population_size" not in arguments
+
+
+def _of_luck(record: StudyRecord) -> str:
+    seeds, pruned = record.arguments["num_seeds"], sum(trial.state == "PRUNED" for trial in record.trials)
+    compared = len(complete_trials(record)) + pruned
+    on = "one seed" if seeds == 1 else counted(seeds, "seed")
+    trials = f"{counted(compared, 'trial')} on {on}" + (f", {pruned} of them pruned" if pruned else "")
+    if compared == 1:
+        return f"It is the only COMPLETE trial, trained on {on}."
+    if len(record.objectives) > 1:
+        return (
+            f"The front is that of {trials}. A trial is on it partly by luck: the values are probably too good, and other seeds "
+            "would give another front."
+        )
+    return f"It is the best of {trials}. The larger a search, the more of its best value is luck: the value is probably too good."
+
+
+def _of_rivals(record: StudyRecord) -> list[str]:
+    """Name the second-best trial, and count the trials that are closer to the best than the spread over seeds."""
+    best, *others = ranked(record)
+    if not others:
+        return []
+    ((name, _),) = record.objectives.items()
+    equal = sum(trial.values[name] == best.values[name] for trial in others)
+    also = f"has the very same value, as have {equal - 1} more" if equal > 1 else "has the very same value"
+    value = format_number(others[0].values[name])
+    sentences = [f"Trial {others[0].number} {also}." if equal else f"Next comes trial {others[0].number} with {value}."]
+    spread = best.metrics.get("seed_spread")
+    if record.arguments["num_seeds"] > 1 and name in _RETURNS and spread is not None:
+        close = sum(abs(best.values[name] - trial.values[name]) <= spread for trial in others)
+        sentences.append(
+            f"The final performance of its seeds has a standard deviation of {format_number(spread)}. Other trials within that "
+            f"distance of the best: {close} of {len(others)}."
+        )
+    return sentences

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hyperlax.analysis.curves import readable_curves
 from hyperlax.analysis.labels import format_number, format_value, short_names
+from hyperlax.analysis.study_data import readable_curves
 from hyperlax.errors import counted
 from hyperlax.metrics import METRICS, aggregated, final_performance, peak_performance
-from hyperlax.study.ranking import complete_trials, pareto_front, ranked, winners
-from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, pareto_front, ranked, winners
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 PLAIN = "_.-~=+*#"

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hyperlax.backends.base import SHARED, Evicted
 from hyperlax.backends.lanes import Lanes, LanesBackend
 from hyperlax.engine import device
-from hyperlax.engine.checkpoint import CheckpointFile
+from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.engine.lanes import NoRoom, Preparation
 from hyperlax.engine.session import LaneSession
 from hyperlax.errors import counted, in_sentence, numbered
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.trial import HparamBatch, SegmentResult, Trial
+from hyperlax.trial import SegmentResult, Trial
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class _Batch(Lanes):
     """A batch that waits for a slot or trains in one. refused: compilations of programs that did not fit into memory."""
 
+    trials: tuple[Trial, ...]
     session: LaneSession | None = None
-    trials: tuple[Trial, ...] = ()
-    lanes: int = 0
-    checkpoint: CheckpointFile | None = None
-    should_stop: Callable[[], bool] = lambda: False
     refused: list[Preparation] = field(default_factory=list)
     timing: dict[str, Any] = field(default_factory=dict)
 
@@ -54,7 +51,7 @@ class ClosedBatches(LanesBackend):
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
         """Queue trials, one batch of `plan`, for a slot. Return all their numbers."""
-        self._queue.append(self._batch(tuple(trials), group))
+        self._queue.append(_Batch(self._task.program(trials[0]), 0, group, trials=tuple(trials)))
         return [trial.number for trial in trials]
 
     def begin(self) -> None:
@@ -65,7 +62,6 @@ class ClosedBatches(LanesBackend):
             batch.slot = next(slot for slot in range(self.slots) if slot not in used)
             if self._checkpoints:
                 self._checkpoints.prune(batch.numbers)
-                batch.checkpoint = self._checkpoints.file(batch.numbers)
             self._used.append(batch)
             self._start(batch)
 
@@ -107,22 +103,15 @@ class ClosedBatches(LanesBackend):
         self.stop()
         super().close()
 
-    def _batch(self, trials: tuple[Trial, ...], group: int) -> _Batch:
-        algorithm, lanes = self._needs(HparamBatch(trials))
-        return _Batch(algorithm, 0, group, trials=trials, lanes=lanes, should_stop=lambda: self._is_stopping)
-
-    def _occupied(self, lanes: _Batch) -> int:
-        return len(lanes.trials)
-
     def _train(self, lanes: _Batch) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
-        batch = lanes
-        algorithm, batch.lanes = self._needs(HparamBatch(batch.trials))
-        if batch.lanes < len(batch.trials):
-            raise MemoryError(f"no memory for more than {counted(batch.lanes, 'trial')} at once")
-        predicted = self._predicted_training(HparamBatch(batch.trials))
-        predicted += self._predicted_making(algorithm, batch.lanes)
-        session = batch.session = self._session(algorithm, batch.slot, batch.lanes)
+        batch, size = lanes, self._registry.lanes_of(lanes.algorithm)
+        if size < len(batch.trials):
+            raise MemoryError(f"no memory for more than {counted(size, 'trial')} at once")
+        predicted = self._predicted_training(batch.trials) + self._predicted_making(batch.algorithm, size)
+        session = batch.session = self._session(batch.algorithm, batch.slot, size)
         self._prepare_batch(batch, session)
+        checkpoints = self._checkpoints
+        timer = SaveTimer(checkpoints.seconds) if checkpoints else None
         is_over = False
         while not is_over:
             if self._configs:
@@ -130,23 +119,28 @@ class ClosedBatches(LanesBackend):
             results = session.advance()
             is_over = session.is_over
             if is_over:
-                self._registry.settle(algorithm, batch.lanes)
+                self._registry.settle(batch.algorithm, size)
                 if not self._configs:
                     self._learn_run(session, batch.trials)
                 batch.timing = self._timing(batch, session, results, predicted)
-            stop = not is_over and (batch.should_stop() or batch.leaving >= set(batch.numbers))
-            if batch.checkpoint and not is_over and (stop or batch.checkpoint.is_due()):
-                batch.checkpoint.save(*session.save())
+            stop = not is_over and self._should_stop(batch)
+            if checkpoints and timer and not is_over and (stop or timer.is_due()):
+                with timer.saving():
+                    checkpoints.save_batch(*session.save())
             yield [replace(result, is_done=is_over) for result in results], is_over or stop
             if stop:
                 return
+
+    def _should_stop(self, batch: _Batch) -> bool:
+        """Return whether a batch has to end after its current segment."""
+        return self._is_stopping or batch.leaving >= set(batch.numbers)
 
     def _prepare_batch(self, batch: _Batch, session: LaneSession) -> None:
         """Put the trials into lanes, restored from their checkpoint if it is compatible."""
         for trial in batch.trials:
             session.enter(trial)
         self._prepare(session)
-        found = batch.checkpoint.load() if batch.checkpoint else None
+        found = self._checkpoints.load_batch(batch.numbers) if self._checkpoints else None
         if (
             found is None
             or found[0].trials != batch.numbers
@@ -175,7 +169,7 @@ class ClosedBatches(LanesBackend):
             "steps": steps,
             "steps_per_second": steps / (watch.train + watch.evaluate),
             "peak_memory_bytes": device.peak_memory_bytes(self._devices[batch.slot]),
-            "lanes": batch.lanes,
+            "lanes": session.program.lanes,
             "useful_lane_segments": sum(max(len(result.curve.steps) - 1, 0) for result in results),
             "predicted_seconds": predicted,
         }
@@ -205,11 +199,11 @@ class ClosedBatches(LanesBackend):
 
     def _error_of(self, batch: _Batch, error: Exception) -> Exception | None:
         """Return the error of a batch that broke; None if memory ran out and the batch can start again with fewer lanes."""
-        had_lanes, batch.session, batch.is_broken = batch.session is not None, None, False
-        if had_lanes and self._shrink(batch.algorithm, batch.lanes, error):
+        session, batch.session, batch.is_broken = batch.session, None, False
+        if session and self._shrink(batch.algorithm, session.program.lanes, error):
             batch.refused += [error.preparation] if isinstance(error, NoRoom) else []
             return None
-        if had_lanes and device.is_out_of_memory(error):
+        if session and device.is_out_of_memory(error):
             short = MemoryError(f"no memory for one trial: {' '.join(str(error).split())}")
             short.__cause__ = error
             return short

@@ -9,12 +9,12 @@ from __future__ import annotations
 import queue
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from hyperlax.backends.base import SHARED, Evicted
+from hyperlax.backends.base import Backend, Evicted
 from hyperlax.engine import device
 from hyperlax.engine.algorithm import TrainingTask
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
@@ -26,12 +26,12 @@ from hyperlax.engine.registry import Registry
 from hyperlax.engine.segments import Segments
 from hyperlax.engine.session import LaneSession, identity_of
 from hyperlax.errors import counted
-from hyperlax.trial import HparamBatch, Plan, SegmentResult, Trial
+from hyperlax.trial import Plan, SegmentResult, Trial
 
 
 @dataclass(eq=False)
 class Lanes:
-    """The lanes of a program on a slot.
+    """The lanes of a program on a slot. Their `session` and the `numbers` of their trials depend on the kind of backend.
 
     training: its thread's current work. is_broken: whether that raised. leaving: trials whose results are not reported any more.
     """
@@ -53,8 +53,8 @@ class _Event(NamedTuple):
     is_last: bool
 
 
-class LanesBackend(ABC):
-    """A `hyperlax.backends.base.Backend` over the lanes of compiled programs. Its two kinds are in `closed` and `open`."""
+class LanesBackend(Backend, ABC):
+    """A backend over the lanes of compiled programs. Its two kinds are in `closed` and `open`."""
 
     def __init__(
         self,
@@ -98,45 +98,17 @@ class LanesBackend(ABC):
     @property
     def occupied(self) -> int:
         """Lanes that hold a trial."""
-        return sum(self._occupied(lanes) for lanes in tuple(self._used))
+        return sum(len(lanes.numbers) for lanes in tuple(self._used))
 
     @property
     def preparing(self) -> int:
         """Lanes that hold a trial whose program is still being compiled."""
         sessions = [(lanes, lanes.session) for lanes in tuple(self._used)]
-        return sum(self._occupied(lanes) for lanes, s in sessions if s is None or not s.program.is_ready)
-
-    @abstractmethod
-    def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
-        """Give trials lanes. Return the numbers of those that got one."""
-
-    @abstractmethod
-    def begin(self) -> None:
-        """Start the training that `advance` waits for, in the background."""
-
-    @abstractmethod
-    def copy(self, source: int, into: Trial) -> None:
-        """Let a new trial continue from the state of another."""
-
-    @abstractmethod
-    def leave(self, number: int) -> None:
-        """Free the lane of a trial."""
+        return sum(len(lanes.numbers) for lanes, s in sessions if s is None or not s.program.is_ready)
 
     def stop(self) -> None:
         """Note that the study has to end. Lanes that wait after every segment need nothing else."""
         return
-
-    @abstractmethod
-    def save(self) -> None:
-        """Save all lanes between two segments."""
-
-    @abstractmethod
-    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Restore the saved unfinished trials, and return their results so far."""
-
-    @abstractmethod
-    def timing(self, numbers: Collection[int]) -> dict[str, Any]:
-        """Return the cost of trials that ended together."""
 
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         """Block until at least one trial has new results. Return the new results of all trials, by number.
@@ -167,7 +139,7 @@ class LanesBackend(ABC):
         Saved batches that can continue to the same bits come first. For other saved batches the reason is logged.
         """
         saved = list(self._saved(trials))
-        taken = {number for batch, _ in saved for number in batch.numbers}
+        taken = {trial.number for batch, _ in saved for trial in batch}
         rest = [trial for trial in trials if trial.number not in taken]
         batches = batches_of(rest, self._task.program, self._registry.lanes_of, self._task.num_updates)
         expected = [(self._predicted_training(batch), batch) for batch in batches]
@@ -191,10 +163,6 @@ class LanesBackend(ABC):
     def close(self) -> None:
         """Release the threads."""
         self._threads.shutdown()
-
-    @abstractmethod
-    def _occupied(self, lanes: Any) -> int:
-        """Return how many lanes hold a trial."""
 
     @abstractmethod
     def _train(self, lanes: Any) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
@@ -255,20 +223,20 @@ class LanesBackend(ABC):
         self._registry.shrink(algorithm, lanes, max(1, error.lanes) if isinstance(error, NoRoom) else lanes // 2)
         return True
 
-    def _saved(self, trials: Sequence[Trial]) -> Iterator[tuple[HparamBatch, Metadata]]:
+    def _saved(self, trials: Sequence[Trial]) -> Iterator[tuple[tuple[Trial, ...], Metadata]]:
         """Yield the saved batches of these trials that can continue."""
         by_number = {trial.number: trial for trial in trials}
         for metadata in self._checkpoints.batches() if self._checkpoints else ():
             if not set(metadata.trials) <= by_number.keys():
                 continue
-            batch = HparamBatch(tuple(by_number[number] for number in metadata.trials))
+            batch = tuple(by_number[number] for number in metadata.trials)
             parts = (*self._needs(batch), self._registry.num_seeds, self._seed, self.stream)
-            if metadata.is_compatible(identity_of(self._task, batch.trials, *parts)):
+            if metadata.is_compatible(identity_of(self._task, batch, *parts)):
                 yield batch, metadata
 
-    def _needs(self, batch: HparamBatch) -> tuple[Any, int]:
+    def _needs(self, batch: Sequence[Trial]) -> tuple[Any, int]:
         """Return the program of a batch and its number of lanes."""
-        program = self._task.program(batch.trials[0])
+        program = self._task.program(batch[0])
         return program, self._registry.lanes_of(program)
 
     def _learn_run(self, session: LaneSession, trials: Sequence[Trial]) -> None:
@@ -283,8 +251,8 @@ class LanesBackend(ABC):
         flops = algorithm.flops(max(map(self._task.num_updates, trials)))
         return Load(lanes * self._registry.num_seeds, algorithm.steps_per_iteration, flops)
 
-    def _predicted_training(self, batch: HparamBatch) -> float:
-        load = self._load(*self._needs(batch), batch.trials)
+    def _predicted_training(self, batch: Sequence[Trial]) -> float:
+        load = self._load(*self._needs(batch), batch)
         return training_seconds(self._costs, self._task.kind, load, self._task.run_length)
 
     def _predicted_making(self, algorithm: Any, lanes: int) -> float:

@@ -180,9 +180,6 @@ class OpenLanes(LanesBackend):
     def _pool_of(self, number: int) -> _Pool:
         return next(pool for pool in self._used if number in pool.numbers)
 
-    def _occupied(self, lanes: _Pool) -> int:
-        return len(lanes.numbers)
-
     def _train(self, lanes: _Pool) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
         session = lanes.session
         if lanes.copies:

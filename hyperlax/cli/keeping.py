@@ -79,7 +79,7 @@ class PlayOptions:
 
 def export(given: Given) -> int:
     """Write the trials to a file."""
-    from hyperlax.analysis.export import default_path, write_export
+    from hyperlax.analysis.tables import default_path, write_export
     from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file
     from hyperlax.study.io_errors import writing
@@ -106,7 +106,7 @@ def delete(given: Given) -> int:
     """Delete the files of a study."""
     from hyperlax.analysis.plots import PLOTS
     from hyperlax.config.stored import named_directory
-    from hyperlax.study.deletion import delete as remove
+    from hyperlax.study.maintenance import delete as remove
 
     options = completed(DeleteOptions, given)
     pages = [f"{plot.name}.html" for plot in PLOTS]

@@ -81,7 +81,7 @@ def train(given: Given) -> int:
     from hyperlax.config.options import RUN_LENGTH
     from hyperlax.config.settling import settled
     from hyperlax.config.stored import named_directory
-    from hyperlax.study.ranking import the_best
+    from hyperlax.study.record import the_best
     from hyperlax.study.view import load_study, recipe_as_it_was
 
     if "from_" not in given:

@@ -22,13 +22,12 @@ from hyperlax.config.option import (
     to_json,
 )
 from hyperlax.samplers.registry import SAMPLERS
+from hyperlax.schedulers.registry import EXPLORERS, PRUNERS
 
 _TIE_BREAKER = "normalized_auc"
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 LARGEST = 2**31 - 1
 _SAMPLING_METHODS = ("qmc", "random", "grid", "file")
-PRUNERS = ("none", "asha", "median", "percentile", "hyperband")
-EXPLORERS = ("perturb", "resample", "pb2")
 AGGREGATES = ("mean", "median", "iqm", "worst")
 COUNT = Range(1, LARGEST)
 OBJECTIVE = "final_performance"
@@ -146,7 +145,7 @@ class SearchOptions(RunOptions):
         Spelled("constraint"),
     ] = ()
     pruner: Annotated[
-        str, "Stops trials that do badly at an evaluation; their lanes go to the next ones.", OneOf(PRUNERS)
+        str, "Stops trials that do badly at an evaluation; their lanes go to the next ones.", OneOf(tuple(PRUNERS))
     ] = "none"
     pruner_min_segments: Annotated[int, "Evaluations before a trial may be pruned.", Range(1)] = 3
     pruner_reduction_factor: Annotated[
@@ -411,7 +410,7 @@ class PbtOptions(RunOptions):
     explore: Annotated[
         str,
         "How a copy's hyperparameters change: a little, drawn again, or where a Gaussian process expects most.",
-        OneOf(EXPLORERS),
+        OneOf(tuple(EXPLORERS)),
     ] = "perturb"
     quantile: Annotated[
         float,

@@ -57,43 +57,46 @@ def log_restart(trials: Sequence[int], why: str) -> None:
     log.warning("%s from the beginning: %s.", in_sentence(numbered(trials, "restart")), why)
 
 
-class CheckpointFile:
-    """The file of one session. seconds: minimum time between two saves; 0 saves at every opportunity."""
+class SaveTimer:
+    """The time of the next save. seconds: minimum between two saves; after a slow save the next one waits longer."""
 
-    def __init__(self, path: Path, seconds: float):
-        self._path, self._timer = path, SaveTimer(seconds)
+    def __init__(self, seconds: float):
+        self._seconds, self._due = seconds, time.monotonic() + seconds
 
     def is_due(self) -> bool:
         """Return whether it is time to save again."""
-        return self._timer.is_due()
+        return time.monotonic() >= self._due
 
-    def load(self) -> tuple[Metadata, dict[str, np.ndarray]] | None:
-        """Return the last save; None if there is none or it cannot be read. Log the latter."""
-        if not self._path.exists():
-            return None
-        with _logging_damage(self._path), np.load(self._path, allow_pickle=False) as stored:
-            metadata, names = _metadata(stored)
-            return metadata, {name: stored[name] for name in names}
-        return None
-
-    def save(self, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
-        """Replace the last save atomically. If the disk fails, log the error, and training continues."""
-        with self._timer.saving():
-            _write(self._path, metadata, arrays)
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Time the save in the block, and schedule the next one."""
+        began = time.monotonic()
+        yield
+        now = time.monotonic()
+        self._due = now + (self._seconds and max(self._seconds, (now - began) / _LARGEST_SHARE))
 
 
 class CheckpointManager:
-    """The saved sessions of one study. seconds: see `CheckpointFile`.
+    """The saved sessions of one study.
 
-    A batch of trials that train to their end has its own file. Lanes that are refilled are saved together.
+    seconds: minimum time between two saves of a batch; 0 saves at every opportunity. A batch of trials that train to their end has
+    its own file. Lanes that are refilled are saved together.
     """
 
     def __init__(self, directory: Path, seconds: float):
-        self._directory, self._seconds = directory, seconds
+        self._directory, self.seconds = directory, seconds
 
-    def file(self, trials: Sequence[int]) -> CheckpointFile:
-        """Return the file of a batch of these trials. It need not exist."""
-        return CheckpointFile(self._directory / f"trial_{trials[0]:05d}.npz", self._seconds)
+    def load_batch(self, trials: Sequence[int]) -> tuple[Metadata, dict[str, np.ndarray]] | None:
+        """Return the last save of the batch that begins with the first of these trials; None if there is none.
+
+        Log a file that cannot be read, and return None.
+        """
+        path = self._path(trials)
+        return _load(path) if path.exists() else None
+
+    def save_batch(self, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
+        """Replace the last save of a batch atomically. If the disk fails, log the error, and training continues."""
+        _write(self._path(metadata.trials), metadata, arrays)
 
     def batches(self) -> list[Metadata]:
         """Return the metadata of every saved batch, ordered by first trial. Log files that cannot be read."""
@@ -102,8 +105,7 @@ class CheckpointManager:
     def pools(self) -> Iterator[tuple[Metadata, dict[str, np.ndarray]]]:
         """Yield the saved sessions of refilled lanes. Log files that cannot be read."""
         for path in self._paths("pool", _POOL):
-            found = CheckpointFile(path, self._seconds).load()
-            if found is not None:
+            if (found := _load(path)) is not None:
                 yield found
 
     def save_pools(self, states: Sequence[tuple[Metadata, Mapping[str, np.ndarray]]]) -> None:
@@ -140,6 +142,9 @@ class CheckpointManager:
             if held != but and not set(held).isdisjoint(trials):
                 path.unlink(missing_ok=True)
 
+    def _path(self, trials: Sequence[int]) -> Path:
+        return self._directory / f"trial_{trials[0]:05d}.npz"
+
     def _paths(self, kind: str, name: re.Pattern[str]) -> list[Path]:
         return sorted(path for path in self._directory.glob(f"{kind}_*.npz") if name.fullmatch(path.name))
 
@@ -155,23 +160,12 @@ def _write(path: Path, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> 
         log.warning("%s cannot be written (%s): training continues.", path, error.strerror)
 
 
-class SaveTimer:
-    """The time of the next save. seconds: minimum between two saves; after a slow save the next one waits longer."""
-
-    def __init__(self, seconds: float):
-        self._seconds, self._due = seconds, time.monotonic() + seconds
-
-    def is_due(self) -> bool:
-        """Return whether it is time to save again."""
-        return time.monotonic() >= self._due
-
-    @contextlib.contextmanager
-    def saving(self) -> Iterator[None]:
-        """Time the save in the block, and schedule the next one."""
-        began = time.monotonic()
-        yield
-        now = time.monotonic()
-        self._due = now + (self._seconds and max(self._seconds, (now - began) / _LARGEST_SHARE))
+def _load(path: Path) -> tuple[Metadata, dict[str, np.ndarray]] | None:
+    """Return the content of a file; None if it cannot be read, which is logged."""
+    with _logging_damage(path), np.load(path, allow_pickle=False) as stored:
+        metadata, names = _metadata(stored)
+        return metadata, {name: stored[name] for name in names}
+    return None
 
 
 def _read_all(paths: Sequence[Path]) -> list[Metadata]:

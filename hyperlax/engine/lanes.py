@@ -168,17 +168,8 @@ class Program:
         ]
         return self.place(jax.tree.unflatten(structure, leaves))
 
-    def advance(self, lanes: Any, hypers: Any, keys: Array, iteration: int, iterations: int) -> tuple[Any, Any]:
-        """Train, then evaluate."""
-        lanes = self.train(lanes, hypers, iteration, iterations)
-        return lanes, self.evaluate(lanes, hypers, keys)
-
-    def reorder(self, lanes: Any, source: Array) -> Any:
-        """Let lane i continue from the state of lane source[i]. source int32[lanes]."""
-        return self._call("reorder", lanes, source)
-
     def branch(self, lanes: Any, source: Array, keys: Array) -> Any:
-        """Reorder; a copy continues with its own of keys [lanes, seeds].
+        """Let lane i continue from the state of lane source[i], a copy with its own of keys [lanes, seeds]. source int32[lanes].
 
         A lane that continues from itself keeps its random numbers.
         """
@@ -206,11 +197,8 @@ class Program:
     def _evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
         return _over_lanes(self.algorithm.evaluate, (0, None, 0), (0, 0, None))(lanes, hypers, keys)
 
-    def _reorder(self, lanes: Any, source: Array) -> Any:
-        return jax.tree.map(lambda x: x[source], lanes)
-
     def _branch(self, lanes: Any, source: Array, keys: Array) -> Any:
-        taken = self._reorder(lanes, source)
+        taken = jax.tree.map(lambda x: x[source], lanes)
         own = _over_lanes(self.algorithm.with_key, (0, 0), (0, 0))(taken, keys)
         copied = source != jnp.arange(self.lanes)
         return jax.tree.map(lambda new, old: _where(copied, new, old), own, taken)
@@ -249,7 +237,6 @@ class Program:
             "start": (self._init, ()),
             "train": (self._train, (0,)),
             "evaluate": (self._evaluate, ()),
-            "reorder": (self._reorder, (0,)),
             "branch": (self._branch, (0,)),
             "refill": (self._refill, (0,)),
         }

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hyperlax.trial import HparamBatch, Trial
+from hyperlax.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def batches_of(
     program: Callable[[Trial], Hashable],
     lanes: Callable[[Hashable], int],
     num_updates: Callable[[Trial], float],
-) -> list[HparamBatch]:
+) -> list[tuple[Trial, ...]]:
     """Return batches of trials with equal `program`, at most `lanes(program)` in each.
 
     A batch takes as long as its longest trial, so trials with similar `num_updates` are batched together, the longest first. Within
@@ -52,7 +52,7 @@ def batches_of(
     for trial in trials:
         groups.setdefault(program(trial), []).append(trial)
     return [
-        HparamBatch(tuple(sorted(together, key=lambda trial: trial.number)))
+        tuple(sorted(together, key=lambda trial: trial.number))
         for key, group in groups.items()
         for together in _cut(sorted(group, key=lambda trial: (-num_updates(trial), trial.number)), lanes(key))
     ]

@@ -7,6 +7,7 @@ that entered later may be due one iteration earlier, so a session evaluates at m
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,7 @@ class LaneSession:
         self._seed, self._stream, self._repetitions = seed, stream, repetitions or program.seeds
         self._lanes: dict[int, LaneAssignment] = {}
         self._entering: list[int] = []
+        self._stacked: tuple[list[Any], Any] = ([], None)
         self._state: Any = None
         self._segment = self._clock = 0
         self._episode_keys = program.place(evaluation_keys(seed, program.seeds, stream))
@@ -237,7 +239,12 @@ class LaneSession:
         return [assignments.get(lane, first) for lane in range(self.program.lanes)]
 
     def _hypers(self, assignments: Mapping[int, LaneAssignment]) -> Any:
-        return stacked(self.program, [assignment.hypers for assignment in self._filled(assignments)])
+        """Return the hyperparameters as arrays [lanes, ...] on the device, those of the last call if no lane has others now."""
+        trees, (before, arrays) = [assignment.hypers for assignment in self._filled(assignments)], self._stacked
+        if len(before) != len(trees) or not all(map(operator.is_, before, trees)):
+            arrays = stacked(self.program, trees)
+            self._stacked = trees, arrays
+        return arrays
 
     def _keys(self, assignments: Mapping[int, LaneAssignment]) -> Any:
         """Return [lanes, seeds]: the keys of each trial's seeds, starting at its first repetition here."""

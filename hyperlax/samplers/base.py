@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -13,11 +14,14 @@ Known = Callable[[int], "Sequence[FrozenTrial]"]
 """start -> the trials below it, by number, as they stood when the super-batch that begins at `start` was first asked."""
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """A suggested trial. params: as Optuna keeps them. system_attrs: what the sampler noted about it."""
+class AskedTrial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A trial as the sampler suggests it and as the journal and Optuna's database keep it.
+
+    params: as Optuna keeps them. user_attrs: what the study adds. system_attrs: what the sampler noted about it.
+    """
 
     params: dict[str, Any]
+    user_attrs: dict[str, Any]
     system_attrs: dict[str, Any]
 
 
@@ -37,7 +41,7 @@ class Sampler(Protocol):
         """Whether suggestions depend on the results of earlier trials."""
         ...
 
-    def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[Suggestion]:
+    def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[AskedTrial]:
         """Return the first `count` suggestions of the super-batch that begins with trial `start`.
 
         No suggestion repeats an earlier trial. Fewer than `count` mean that every configuration of a finite space is used.

@@ -20,7 +20,7 @@ from hyperlax.errors import OptionError, counted
 from hyperlax.fields import Field, apply, check_together, dotted, fields_of
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe
-from hyperlax.samplers.base import Known, Suggestion
+from hyperlax.samplers.base import AskedTrial, Known
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.optuna import OptunaSampler
 from hyperlax.space import (
@@ -56,9 +56,9 @@ class FixedSampler:
     super_batch: int
     learns: bool = False
 
-    def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[Suggestion]:
+    def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[AskedTrial]:
         """Return the rows from `start` to before `start + count`; a repeated row trains with its own random numbers."""
-        return [Suggestion(self.space.encode(dotted(row)), {}) for row in self.rows[start : start + count]]
+        return [AskedTrial(self.space.encode(dotted(row)), {}, {}) for row in self.rows[start : start + count]]
 
     def state(self) -> None:
         """Return None: nothing has to be kept."""

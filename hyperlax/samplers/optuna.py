@@ -23,7 +23,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from hyperlax.errors import in_sentence, numbered
-from hyperlax.samplers.base import Known, Suggestion, derive_seed
+from hyperlax.samplers.base import AskedTrial, Known, derive_seed
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.in_memory import ASKED, InMemoryStudy
 from hyperlax.samplers.registry import SAMPLERS
@@ -67,7 +67,7 @@ class OptunaSampler:
         """Whether suggestions depend on the results of earlier trials."""
         return SAMPLERS[self.sampler].learns
 
-    def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[Suggestion]:
+    def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[AskedTrial]:
         """Return the first `count` suggestions of the super-batch that begins with trial `start`, a multiple of its width.
 
         No suggestion repeats an earlier trial; fewer than `count` mean that every configuration of a finite space is used.
@@ -96,7 +96,7 @@ class OptunaSampler:
         self._sampler = SAMPLERS[self.sampler].make(self.space, self.seed, self.super_batch)
         self._study = InMemoryStudy(self._sampler, self.directions, self.space)
         self._start = 0
-        self._asked: list[Suggestion] = []
+        self._asked: list[AskedTrial] = []
         self._places: list[int] = []
         self._told: list[FrozenTrial | None] = []
         self._seen: set[tuple[str, ...]] = set()
@@ -143,7 +143,7 @@ class OptunaSampler:
             params = self.space.canonical(trial.params)
             if differing := {name: value for name, value in trial.params.items() if value != params[name]}:
                 kept[ASKED] = differing
-            suggestion = Suggestion(params, kept)
+            suggestion = AskedTrial(params, {}, kept)
             self._seen.add(self.space.identity(suggestion.params))
             self._places.append(trial.number)
             self._asked.append(suggestion)

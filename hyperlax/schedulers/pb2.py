@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.schedulers.explore import Params, resample
-from hyperlax.schedulers.pbt import Generation
+from hyperlax.schedulers.pbt import Generation, Params, resample
 from hyperlax.space import Distribution, LogUniform, Numeric, UniformContinuous
 
 _CANDIDATES = 1000

@@ -1,15 +1,15 @@
-"""The schedulers: a row each. To add one, add its row."""
+"""The schedulers: a row each. To add one, add its row. Options read the names, so a row imports its scheduler when it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from hyperlax.schedulers import pb2
-from hyperlax.schedulers.base import Scheduler
-from hyperlax.schedulers.pbt import Explore, perturb_copies, resample_copies
-from hyperlax.schedulers.pruning import Hyperband, NoPruning, Percentile, Pruner, Rule, SuccessiveHalving
-from hyperlax.schedulers.racing import Racing
+if TYPE_CHECKING:
+    from hyperlax.schedulers.base import Scheduler
+    from hyperlax.schedulers.pbt import Explore
+    from hyperlax.schedulers.pruning import Rule
 
 
 @dataclass(frozen=True)
@@ -35,54 +35,46 @@ class PruningOptions:
     seeds: int = 1
 
 
-@dataclass(frozen=True)
-class PrunerRow:
-    """A choice of --pruner. help: one line."""
-
-    help: str
-    make: Callable[[PruningOptions], Scheduler]
-
-
-@dataclass(frozen=True)
-class _ExploreRow:
-    """A choice of --explore. help: one line."""
-
-    help: str
-    explore: Explore
-
-
-def _by(rule: Callable[[PruningOptions], Rule]) -> Callable[[PruningOptions], Scheduler]:
-    """Return a function that makes the pruner of a rule."""
+def _by(rule: Callable[[Any, PruningOptions], Rule]) -> Callable[[PruningOptions], Scheduler]:
+    """Return a function that makes the pruner of a rule. rule: takes the module `pruning`."""
 
     def make(options: PruningOptions) -> Scheduler:
-        raced = Racing(rule(options), options.segments, options.reduction_factor)
-        return Pruner(raced, options.segments * options.seeds, options.directions, options.objectives)
+        from hyperlax.schedulers import pruning
+
+        raced = pruning.Racing(rule(pruning, options), options.segments, options.reduction_factor)
+        return pruning.Pruner(raced, options.segments * options.seeds, options.directions, options.objectives)
 
     return make
 
 
-PRUNERS = {
-    "none": PrunerRow("Prune nothing.", _by(lambda options: NoPruning())),
-    "asha": PrunerRow(
-        "The best 1/N of trials continue past each rung.",
-        _by(lambda options: SuccessiveHalving(options.min_segments, options.reduction_factor)),
-    ),
-    "median": PrunerRow(
-        "Trials worse than the median of earlier trials stop.",
-        _by(lambda options: Percentile(options.min_segments, 0.5)),
-    ),
-    "percentile": PrunerRow(
-        "Trials outside the best percentile of earlier trials stop.",
-        _by(lambda options: Percentile(options.min_segments, options.percentile / 100)),
-    ),
-    "hyperband": PrunerRow(
-        "As asha, in brackets that begin at different rungs.",
-        _by(lambda options: Hyperband(options.min_segments, options.reduction_factor, options.segments)),
-    ),
-}
+def _perturb() -> Explore:
+    from hyperlax.schedulers.pbt import perturb_copies
 
-EXPLORERS = {
-    "perturb": _ExploreRow("Move each hyperparameter a little, or sample it.", perturb_copies),
-    "resample": _ExploreRow("Sample each hyperparameter.", resample_copies),
-    "pb2": _ExploreRow("Choose where a Gaussian process expects the largest gain.", pb2.suggest),
+    return perturb_copies
+
+
+def _resample() -> Explore:
+    from hyperlax.schedulers.pbt import resample_copies
+
+    return resample_copies
+
+
+def _pb2() -> Explore:
+    from hyperlax.schedulers.pb2 import suggest
+
+    return suggest
+
+
+PRUNERS: dict[str, Callable[[PruningOptions], Scheduler]] = {
+    "none": _by(lambda rules, options: rules.NoPruning()),
+    "asha": _by(lambda rules, options: rules.SuccessiveHalving(options.min_segments, options.reduction_factor)),
+    "median": _by(lambda rules, options: rules.Percentile(options.min_segments, 0.5)),
+    "percentile": _by(lambda rules, options: rules.Percentile(options.min_segments, options.percentile / 100)),
+    "hyperband": _by(
+        lambda rules, options: rules.Hyperband(options.min_segments, options.reduction_factor, options.segments)
+    ),
 }
+"""Choices of --pruner."""
+
+EXPLORERS: dict[str, Callable[[], Explore]] = {"perturb": _perturb, "resample": _resample, "pb2": _pb2}
+"""Choices of --explore."""

@@ -15,10 +15,9 @@ from hyperlax.files import is_too_long
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.directory import AGENTS, MANIFEST
 from hyperlax.study.manifest import content_of
-from hyperlax.study.ranking import ranked, the_best, winners
-from hyperlax.study.record import StudyRecord
+from hyperlax.study.record import StudyRecord, ranked, the_best, winners
 from hyperlax.study.view import load_study
-from hyperlax.trial import BatchResult, HparamBatch, Outcome, Trial
+from hyperlax.trial import BatchResult, Outcome
 
 ENDED = ("COMPLETE", "PRUNED", "FAIL")
 _FILE = re.compile(rf"trial_(\d+)({re.escape(ARRAYS)}|{re.escape(ABOUT)})")
@@ -29,13 +28,11 @@ def agent_path(directory: Path, number: int) -> Path:
     return directory / AGENTS / f"trial_{number:05d}"
 
 
-def write_agents(
-    directory: Path, about: Mapping[str, Any], batch: HparamBatch, result: BatchResult, complete: Collection[int]
-) -> None:
+def write_agents(directory: Path, about: Mapping[str, Any], result: BatchResult, complete: Collection[int]) -> None:
     """Write the policies of a batch's `complete` trials. about: the entries that all trials of the study share."""
-    for trial, outcome in zip(batch.trials, result.outcomes, strict=True):
-        if trial.number in complete and outcome.policy is not None:
-            save_agent(agent_path(directory, trial.number), outcome.policy, {**about, **about_training(trial, outcome)})
+    for outcome in result.outcomes:
+        if outcome.number in complete and outcome.policy is not None:
+            save_agent(agent_path(directory, outcome.number), outcome.policy, {**about, **about_training(outcome)})
 
 
 def about_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -43,18 +40,18 @@ def about_recipe(recipe: Recipe) -> dict[str, Any]:
     return {"recipe": recipe.name, "recipe_path": str(recipe.path.resolve())}
 
 
-def about_training(trial: Trial, outcome: Outcome) -> dict[str, Any]:
+def about_training(outcome: Outcome) -> dict[str, Any]:
     """Return the entries of an agent's file about its training.
 
     returns: of the last evaluation, one per seed. seed: the one with the best return.
     """
     returns = outcome.curve.mean[-1].tolist()
     return {
-        "trial": trial.number,
+        "trial": outcome.number,
         "steps": int(outcome.curve.steps[-1]),
         "returns": returns,
         "seed": returns.index(max(returns)),
-        "params": dotted(trial.algorithm),
+        "params": dotted(outcome.trial.algorithm),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,12 +26,20 @@ from hyperlax.study.directory import (
     SUMMARY_CSV,
     TIMING_JSON,
 )
-from hyperlax.study.failure_reason import failure_reason
-from hyperlax.trial import MEASURED, STATES, TIMELINE, BatchResult, Curve, HparamBatch, LaneInterval, Outcome, Trial
+from hyperlax.study.failures import failure_reason
+from hyperlax.trial import (
+    MEASURED,
+    STATES,
+    TIMELINE,
+    BatchResult,
+    Curve,
+    LaneInterval,
+    Outcome,
+    Trial,
+    TrialResult,
+)
 
 _CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
-Rows = Mapping[int, Sequence[Sequence[float]]]
-"""Trial -> the values that a scheduler decided by, a row a segment."""
 _INTERVALS = ("trial", "state", *LaneInterval._fields)
 UNKNOWN_AFTER_AN_ERROR = (
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second",
@@ -47,21 +55,6 @@ class DamagedBatch(UsageError):
             f"{finding} The database does not have this batch yet: put the file back, or remove {path.with_name(SUCCESS)}, and "
             "its trials are run again."
         )
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """The result of a trial, as Optuna gets it.
-
-    reason: from `hyperlax.study.failure_reason`. metrics: all of them for COMPLETE, else empty.
-    intermediate: in a study that prunes, the pruning metrics after every segment, the leading objective first.
-    """
-
-    number: int
-    state: str
-    reason: str
-    metrics: dict[str, float]
-    intermediate: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,51 +75,41 @@ class Scoring:
         """Return the metrics of a COMPLETE outcome. Raises ValueError where they are not finite."""
         return compute(outcome, self.reference, self.aggregate)
 
-    def ends(self, batch: HparamBatch, result: BatchResult, shown: Rows | None = None) -> list[TrialResult]:
-        """Return the results of a batch. shown: trial -> the values that the scheduler saw, if there is a scheduler."""
-        pairs = zip(batch.trials, result.outcomes, strict=True)
-        ends = [self._end(trial, outcome) for trial, outcome in pairs]
-        if shown is None:
-            return ends
-        return [replace(end, intermediate=tuple(map(tuple, shown[end.number]))) for end in ends]
+    def ends(self, result: BatchResult) -> list[TrialResult]:
+        """Return the results of a batch, in the order of its outcomes."""
+        return [replace(self._end(outcome), intermediate=outcome.shown) for outcome in result.outcomes]
 
-    def _end(self, trial: Trial, outcome: Outcome) -> TrialResult:
+    def _end(self, outcome: Outcome) -> TrialResult:
         """Return the result of an outcome. It is a FAIL with the reason if the metrics cannot be computed."""
         if outcome.state == "PRUNED":
-            return TrialResult(trial.number, outcome.state, outcome.reason, {})
+            return TrialResult(outcome.number, outcome.state, outcome.reason, {})
         if outcome.state != "COMPLETE":
-            return TrialResult(
-                trial.number, "FAIL", self._reason(trial, outcome, outcome.reason, outcome.fault_step), {}
-            )
+            return self._failure(outcome, outcome.reason, outcome.fault_step)
         try:
-            return TrialResult(trial.number, outcome.state, "", self.metrics(outcome))
+            return TrialResult(outcome.number, outcome.state, "", self.metrics(outcome))
         except ValueError as error:
             cause = str(error).removeprefix(f"trial {outcome.number}: ")
-            return TrialResult(
-                trial.number, "FAIL", self._reason(trial, outcome, cause, _first_infinite(outcome.curve)), {}
-            )
+            return self._failure(outcome, cause, _first_infinite(outcome.curve))
 
-    def _reason(self, trial: Trial, outcome: Outcome, cause: str, step: int | None) -> str:
-        asked = dotted(trial.algorithm)
-        return failure_reason(
-            cause, lane=outcome.lane, step=step, searched={name: asked[name] for name in self.searched}
-        )
+    def _failure(self, outcome: Outcome, cause: str, step: int | None) -> TrialResult:
+        asked = dotted(outcome.trial.algorithm)
+        searched = {name: asked[name] for name in self.searched}
+        reason = failure_reason(cause, lane=outcome.lane, step=step, searched=searched)
+        return TrialResult(outcome.number, "FAIL", reason, {})
 
 
-def write_batch(
-    directory: Path, batch: HparamBatch, result: BatchResult, ends: Sequence[TrialResult], columns: Sequence[str] = ()
-) -> None:
+def write_batch(directory: Path, result: BatchResult, ends: Sequence[TrialResult], columns: Sequence[str] = ()) -> None:
     """Write a batch, `success.txt` last. columns: names of the trials' intermediate values, if a scheduler saw any."""
-    write_tables(directory, batch, result, ends)
+    write_tables(directory, result, ends)
     write_csv(directory / TIMELINE, _INTERVALS, _interval_rows(ends, result.outcomes))
     if columns:
         write_csv(directory / INTERMEDIATE_CSV, ("trial", "segment", "of", *columns), _intermediate_rows(ends))
     mark_complete(directory, ends, f", with {INTERMEDIATE_CSV}" if columns else "")
 
 
-def write_tables(directory: Path, batch: HparamBatch, result: BatchResult, ends: Sequence[TrialResult]) -> None:
+def write_tables(directory: Path, result: BatchResult, ends: Sequence[TrialResult]) -> None:
     """Write the tables and the `timing.json` of a batch."""
-    _write_hyperparams(directory / HYPERPARAMS_CSV, batch)
+    _write_hyperparams(directory / HYPERPARAMS_CSV, [outcome.trial for outcome in result.outcomes])
     write_csv(directory / CURVES_CSV, _CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
     write_csv(
         directory / SUMMARY_CSV,
@@ -160,28 +143,31 @@ def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[st
     return _read_rows(directory / HYPERPARAMS_CSV, names)
 
 
-def failed_batch(
-    batch: HparamBatch, cause: str, seeds: int, wall_seconds: float, error: BaseException | None = None
+def failed(
+    trial: Trial,
+    shown: Sequence[Sequence[float]],
+    cause: str,
+    seeds: int,
+    wall_seconds: float,
+    error: BaseException | None = None,
 ) -> BatchResult:
-    """Return the result of a batch that broke: every trial is a FAIL, and only the time until then is known.
+    """Return the result of a trial that broke: it is a FAIL, and only the time until then is known.
 
     error: the exception; its traceback is kept in `timing.json`.
     """
     cause = escaped(cause)
     empty = np.zeros((0, seeds))
     curve = Curve(np.zeros(0, np.int64), empty, empty, empty, empty, empty, 0, 0)
-    outcomes = tuple(
-        Outcome(trial.number, "FAIL", cause, curve, 0, 0.0, lane) for lane, trial in enumerate(batch.trials)
-    )
+    outcome = Outcome(trial, "FAIL", cause, curve, 0, 0.0, lane=0, shown=tuple(map(tuple, shown)))
     unknown = dict.fromkeys(UNKNOWN_AFTER_AN_ERROR)
     traceback = escaped("".join(format_exception(error))).splitlines() if error else []
-    return BatchResult(outcomes, {**unknown, "wall_seconds": wall_seconds, "error": cause, "traceback": traceback})
+    return BatchResult((outcome,), {**unknown, "wall_seconds": wall_seconds, "error": cause, "traceback": traceback})
 
 
-def _write_hyperparams(path: Path, batch: HparamBatch) -> None:
+def _write_hyperparams(path: Path, trials: Sequence[Trial]) -> None:
     """Write one row per trial: its number and every hyperparameter, the fixed ones too."""
-    names = list(dotted(batch.trials[0].algorithm))
-    write_csv(path, ("trial", *names), ([trial.number, *dotted(trial.algorithm).values()] for trial in batch.trials))
+    names = list(dotted(trials[0].algorithm))
+    write_csv(path, ("trial", *names), ([trial.number, *dotted(trial.algorithm).values()] for trial in trials))
 
 
 def _curve_rows(outcome: Outcome) -> Iterator[list[Any]]:

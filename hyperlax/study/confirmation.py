@@ -19,8 +19,7 @@ from hyperlax.metrics import METRICS, ReferenceReturns, of_curve
 from hyperlax.recipe import apply, dotted
 from hyperlax.study.batch_files import read_ends, read_hyperparams
 from hyperlax.study.directory import BATCH, CURVES_CSV, SUCCESS, TIMING_JSON, StudyDirectory
-from hyperlax.study.ranking import pareto_front, ranked
-from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord
+from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord, pareto_front, ranked
 from hyperlax.trial import Trial
 
 log = logging.getLogger(__name__)

@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
+from hyperlax.backends.base import EngineConfig
 from hyperlax.config.options import SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import counted
-from hyperlax.study.batch_files import TrialResult, write_batch
+from hyperlax.recipe import Recipe
+from hyperlax.study.batch_files import write_batch
 from hyperlax.study.confirmation import Configuration, configurations, names, read_results
 from hyperlax.study.directory import BATCH, SUCCESS
-from hyperlax.study.live import LiveStudy
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import resume_command
-from hyperlax.study.observer import Observer, Training, tell
+from hyperlax.study.observer import Observer
 from hyperlax.study.statistics import in_short
 from hyperlax.study.stopping import Limits
-from hyperlax.study.training import MakeBackend, confirmation_config
+from hyperlax.study.study_run import MakeBackend, engine_config, lanes_asked
 from hyperlax.study.trials import FixedTrials, Settings
-from hyperlax.trial import BatchResult, HparamBatch
+from hyperlax.study.view import LiveStudy
+from hyperlax.trial import BatchResult, Trial, TrialResult
 
 log = logging.getLogger(__name__)
+
+
+def confirmation_config(
+    arguments: SearchOptions, recipe: Recipe, packing: Mapping[str, Any], trials: Sequence[Trial]
+) -> EngineConfig:
+    """Return the backend's configuration for a confirmation: the study's programs and budget, other seeds."""
+    return engine_config(
+        arguments,
+        recipe.config.algorithm,
+        space=recipe.space,
+        num_seeds=arguments.confirm_seeds,
+        num_trials=len(trials),
+        super_batch=len(trials),
+        lanes=lanes_asked(arguments),
+        packing=arguments.packing,
+        chosen=packing,
+        trials=trials,
+        is_confirmation=True,
+    )
 
 
 class ConfirmationRun:
@@ -67,26 +89,26 @@ class ConfirmationRun:
         self._discard_incomplete()
         ended: list[TrialResult] = []
 
-        def write(batch: HparamBatch, result: BatchResult) -> list[TrialResult]:
-            ends = self._live.scoring.ends(batch, result)
+        def write(result: BatchResult) -> list[TrialResult]:
+            ends = self._live.scoring.ends(result)
             counted = replace(result, timing={**result.timing, "seeds": self._seeds})
-            write_batch(self._next_batch(), batch, counted, ends)
+            write_batch(self._next_batch(), counted, ends)
             ended.extend(ends)
             return ends
 
         trials = [c.trial for c in wanted]
         config = confirmation_config(self._arguments, self._live.recipe, self._live.manifest.packing, trials)
-        settings = Settings(self._live.scoring, self._seeds, checkpoint_seconds=self._arguments.checkpoint_seconds)
-        limits = self._limits.without_failures()
-        steps = len(missing) * self._seeds * self._arguments.total_timesteps
+        settings = Settings(
+            task="confirmation",
+            total=len(missing),
+            steps=len(missing) * self._seeds * self._arguments.total_timesteps,
+            scoring=self._live.scoring,
+            seeds=self._seeds,
+            checkpoint_seconds=self._arguments.checkpoint_seconds,
+        )
+        fixed, limits = FixedTrials([c.trial for c in missing], write), self._limits.without_failures()
         with closing(self._make_backend(config, self._checkpoints)) as backend:
-            training = Training("confirmation", len(missing), steps, None, backend)
-            tell(self._observers, lambda observer: observer.training_started(training))
-            try:
-                fixed = FixedTrials([c.trial for c in missing], write)
-                Loop(fixed, backend, None, settings, limits, self._observers).run()
-            finally:
-                tell(self._observers, lambda observer: observer.training_ended())
+            Loop(fixed, backend, None, settings, limits, self._observers).run()
         write_pages()
         self._checkpoints.tidy()
         return len(ended) == len(missing)

@@ -16,7 +16,7 @@ import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,14 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hyperlax.config.constraints import parse_constraint, violations
 from hyperlax.config.option import shell_command
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import replacing
+from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.in_memory import CONSTRAINTS
 from hyperlax.study.io_errors import is_damage, primary_code, refusing_forbidden
-from hyperlax.study.journal import AskedTrial
+from hyperlax.trial import TrialResult
 
 _SCHEMA = 12
 """`schema_version` of Optuna's tables that Hyperlax writes: Optuna 5."""
@@ -44,32 +46,13 @@ _OPTUNA = ("stud", "trial", "version_info", "alembic_version")
 _ELSEWHERE = "Put the study's own database back, or choose another {output_root}."
 
 
-@dataclass(frozen=True)
-class FinishedTrial:
-    """The result of a trial, as it is stored.
-
-    Args:
-      values: One per objective for COMPLETE, else empty.
-      user_attrs: User attributes to add.
-      constraints: A number per constraint, at most 0 where the trial satisfies it.
-      intermediate: The leading objective after each segment; Optuna's steps are the segments from 1.
-    """
-
-    number: int
-    state: str
-    values: Sequence[float] = ()
-    user_attrs: Mapping[str, Any] = field(default_factory=dict)
-    constraints: Sequence[float] = ()
-    intermediate: Sequence[float] = ()
-
-
 class StudyDatabase:
     """One study in one SQLite file, held open by one process. Close it when done."""
 
-    def __init__(self, path: Path, study_name: str, objectives: Mapping[str, str]):
+    def __init__(self, path: Path, study_name: str, objectives: Mapping[str, str], constraints: Sequence[str] = ()):
         """Open the study of that name, or create it. objectives: name -> "minimize" or "maximize".
 
-        Raises Raises UsageError if the file, which `check` found sound, holds a study of that name with other directions.
+        Raises UsageError if the file, which `check` found sound, holds a study of that name with other directions.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         directions = [StudyDirection[name.upper()] for name in objectives.values()]
@@ -82,8 +65,13 @@ class StudyDatabase:
         found = [direction.name.lower() for direction in self._study.directions]
         if found != list(objectives.values()):
             raise UsageError(f"{path}: study {study_name} has directions {found}, study.json says {dict(objectives)}.")
-        self._objectives = dict(objectives)
+        self._objectives, self._constraints = dict(objectives), tuple(constraints)
         self._study_id = self._rdb.get_study_id_from_name(study_name)
+
+    @property
+    def needed(self) -> set[str]:
+        """Metrics that a COMPLETE trial must have."""
+        return {*self._objectives, *(parse_constraint(text).metric for text in self._constraints)}
 
     def close(self) -> None:
         """Close the file."""
@@ -133,22 +121,19 @@ class StudyDatabase:
         """Set RUNNING trials to WAITING, to be run again."""
         self._update("state = 'WAITING'", [(number,) for number in numbers])
 
-    def finish(self, trials: Sequence[FinishedTrial]) -> None:
-        """Write the results of trials, all of them or none.
+    def finish(self, ends: Sequence[TrialResult], batch: str) -> None:
+        """Write the results of trials of a batch, all of them or none.
 
         Optuna demands a start time. A trial that ran before a repair has none here, and gets that of its end. Raises ValueError
         for a value that is not finite, since Optuna would take an infinite one for the best.
         """
-        for trial in trials:
-            wanted = len(self._objectives) if trial.state == TrialState.COMPLETE.name else 0
-            if len(trial.values) != wanted or not all(map(math.isfinite, trial.values)):
-                raise ValueError(
-                    f"trial {trial.number} is {trial.state} and needs {wanted} finite values, got {list(trial.values)}"
-                )
+        for end in ends:
+            if not all(map(math.isfinite, self._values(end))):
+                raise ValueError(f"trial {end.number} is {end.state} and needs finite values, got {self._values(end)}")
         now = _now()
         with self._transaction() as cursor:
-            for trial in trials:
-                self._finish_one(cursor, trial, now)
+            for end in ends:
+                self._finish_one(cursor, end, batch, now)
 
     def requeue_failed(self, numbers: Iterable[int]) -> None:
         """Set FAIL trials to WAITING, without what was recorded of their failure."""
@@ -179,25 +164,31 @@ class StudyDatabase:
                 cursor.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = ?", (row,))
         self._reload()
 
-    def _finish_one(self, cursor: Any, trial: FinishedTrial, now: str) -> None:
-        row = self._row(cursor, trial.number)
-        _insert_attributes(cursor, "trial_user_attributes", row, trial.user_attrs)
-        if trial.constraints:
-            _insert_attributes(cursor, "trial_system_attributes", row, {CONSTRAINTS: list(trial.constraints)})
+    def _finish_one(self, cursor: Any, end: TrialResult, batch: str, now: str) -> None:
+        row = self._row(cursor, end.number)
+        _insert_attributes(cursor, "trial_user_attributes", row, _attributes_of(end, batch))
+        values = self._values(end)
+        if values and self._constraints:
+            violated = {CONSTRAINTS: violations(self._constraints, end.metrics)}
+            _insert_attributes(cursor, "trial_system_attributes", row, violated)
         cursor.executemany(
             "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?, ?, ?, 'FINITE')",
-            [(row, objective, value) for objective, value in enumerate(trial.values)],
+            [(row, objective, value) for objective, value in enumerate(values)],
         )
         cursor.executemany(
             "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type) "
             "VALUES (?, ?, ?, 'FINITE')",
-            [(row, segment, value) for segment, value in enumerate(trial.intermediate, 1)],
+            [(row, segment, shown[0]) for segment, shown in enumerate(end.intermediate, 1)],
         )
         cursor.execute(
             "UPDATE trials SET state = ?, datetime_start = COALESCE(datetime_start, ?), datetime_complete = ? "
             "WHERE trial_id = ?",
-            (trial.state, now, now, row),
+            (end.state, now, now, row),
         )
+
+    def _values(self, end: TrialResult) -> list[float]:
+        """Return a value per objective for COMPLETE, else none."""
+        return [end.metrics[name] for name in self._objectives] if end.state == TrialState.COMPLETE.name else []
 
     def _reload(self) -> None:
         """Forget the finished trials that Optuna keeps in memory, since it takes them for final."""
@@ -272,6 +263,16 @@ def _insert_attributes(cursor: Any, table: str, row: int, attributes: Mapping[st
         f"INSERT OR REPLACE INTO {table} (trial_id, key, value_json) VALUES (?, ?, ?)",
         [(row, key, json.dumps(value)) for key, value in attributes.items()],
     )
+
+
+def _attributes_of(end: TrialResult, batch: str) -> dict[str, Any]:
+    """Return the user attributes that a trial gets when it ends."""
+    attributes: dict[str, Any] = {**end.metrics, "batch": batch}
+    if end.reason:
+        attributes["reason"] = end.reason
+    if end.intermediate and len(end.intermediate[0]) > 1:
+        attributes["intermediate"] = [list(values) for values in end.intermediate]
+    return attributes
 
 
 def _now() -> str:

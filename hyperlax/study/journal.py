@@ -18,14 +18,7 @@ import msgspec
 
 from hyperlax.errors import UsageError
 from hyperlax.files import naming, write_text
-
-
-class AskedTrial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A trial as it was asked. params: as Optuna keeps them. The other fields become attributes in Optuna's database."""
-
-    params: dict[str, Any]
-    user_attrs: dict[str, Any]
-    system_attrs: dict[str, Any]
+from hyperlax.samplers.base import AskedTrial
 
 
 class Asked(msgspec.Struct, frozen=True, tag="asked", tag_field="event", forbid_unknown_fields=True):

@@ -16,14 +16,13 @@ import numpy as np
 from hyperlax.backends.base import SHARED, Backend, Evicted
 from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.errors import HyperlaxError, UsageError, numbered
+from hyperlax.fields import check
 from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Scheduler, Shown, Stop
-from hyperlax.study.failure_reason import cause_of_error
-from hyperlax.study.observer import Observer, tell
-from hyperlax.study.recording import Recorder
-from hyperlax.study.result_checks import problem_of
-from hyperlax.study.running import RunningTrial, validate
+from hyperlax.study.failures import cause_of_error, problem_of
+from hyperlax.study.observer import Observer, Training, tell
+from hyperlax.study.running import Recorder, RunningTrial
 from hyperlax.study.stopping import Limits
-from hyperlax.study.trials import Settings, Trials
+from hyperlax.study.trials import REFUSED, Settings, Trials
 from hyperlax.trial import SegmentResult, Trial
 
 log = logging.getLogger(__name__)
@@ -53,6 +52,15 @@ class Loop:
 
     def run(self) -> None:
         """Train until every trial has ended, no more may start, or a stop is requested. Trials still in lanes are saved."""
+        own = self._settings
+        training = Training(own.task, own.total, own.steps, own.lanes if own.refills else None, self._backend)
+        tell(self._observers, lambda observer: observer.training_started(training))
+        try:
+            self._train()
+        finally:
+            tell(self._observers, lambda observer: observer.training_ended())
+
+    def _train(self) -> None:
         self._limits.stop.tell(self._backend.stop)
         self._resume()
         while not self._limits.stop.is_set():
@@ -100,8 +108,8 @@ class Loop:
             running = self._running[trial.number] = RunningTrial(trial)
             self._show(running)
             try:
-                running.trial = validate(trial)
-                sound.append(running.trial)
+                check(trial.algorithm, REFUSED)
+                sound.append(trial)
             except UsageError as error:
                 self._fail(running, str(error))
         if self._settings.refills:
@@ -109,7 +117,7 @@ class Loop:
         elif sound:
             plan = self._backend.plan(sound)
             log.info("%s", plan.sentence())
-            self._waiting += [batch.numbers for batch in plan.batches]
+            self._waiting += map(_numbers, plan.batches)
 
     def _fill(self) -> None:
         """Fill free lanes with successors, next repetitions and waiting trials, and ask for more while there is room."""
@@ -133,10 +141,14 @@ class Loop:
             return
         self._record()
         copies, self._copies = self._copies, {}
-        for source, trial in self._trials.succeed(copies):
-            running = self._running[trial.number] = RunningTrial(validate(trial))
+        successors = self._trials.succeed(copies)
+        sources = {trial.number: source for source, trial in successors}
+        tell(self._observers, lambda observer: observer.trials_copied(sources))
+        for source, trial in successors:
+            check(trial.algorithm, REFUSED)
+            running = self._running[trial.number] = RunningTrial(trial)
             self._show(running)
-            self._backend.copy(source, running.trial)
+            self._backend.copy(source, trial)
             self._started([running])
 
     def _enter_waiting(self) -> None:
@@ -283,7 +295,7 @@ class Loop:
         if running.is_in_lane and not keeps_lane:
             self._leave(running)
         self._forget(running)
-        self._recorder.add(running, outcome)
+        self._recorder.add(outcome, running.group)
 
     def _leave(self, running: RunningTrial) -> None:
         if self._settings.refills:
@@ -324,15 +336,19 @@ class Loop:
         elif error:
             self._waiting[:0] = [evicted.numbers[:middle], evicted.numbers[middle:]]
         else:
-            self._waiting[:0] = [batch.numbers for batch in self._backend.plan([one.trial for one in trials]).batches]
+            self._waiting[:0] = map(_numbers, self._backend.plan([one.trial for one in trials]).batches)
 
     def _record(self) -> None:
-        self._recorder.flush(self._running.values())
+        self._recorder.flush(sum(len(running.shown) for running in self._running.values()))
 
     def _save(self) -> None:
         """Save the trials in lanes. After a slow save the next one comes later."""
         with self._timer.saving():
             self._backend.save()
+
+
+def _numbers(trials: Sequence[Trial]) -> tuple[int, ...]:
+    return tuple(trial.number for trial in trials)
 
 
 def _matrix(rows: Sequence[Sequence[float]], columns: int) -> np.ndarray:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyperlax.backends.base import Backend
-from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.record import StudyRecord
+from hyperlax.trial import TrialResult
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Training:
     """The training that is about to start.
 
     Args:
-      task: "search" or "confirmation".
+      task: "search", "population", "confirmation" or "single".
       total: Number of finished trials at its end, including those that the study holds already.
       steps: Environment steps that remain, over all trials and seeds; None if trials may stop early.
       lanes: The most trials that train at once; None if trials train in closed batches.
@@ -41,10 +41,13 @@ class Observer:
         """Called when the study starts or continues."""
 
     def training_started(self, training: Training) -> None:
-        """Called before the search trains, and again before the confirmation trains."""
+        """Called before the trials train, and again before the confirmation trains."""
 
     def trials_started(self, numbers: list[int]) -> None:
         """Called when trials begin to train."""
+
+    def trials_copied(self, sources: Mapping[int, int]) -> None:
+        """Called when members of a population begin an interval. sources: trial -> the trial from whose state it continues."""
 
     def steps_done(self, steps: int) -> None:
         """Called after training. steps: environment steps since the last call, over all trials and seeds."""

@@ -1,4 +1,6 @@
-"""The trials of population-based training: each is a member over one interval, and continues as the next one.
+"""Population-based training: its trials, and its differences from a search.
+
+A trial is a member over one interval, and continues as the next one.
 
 Trial interval x members + member is a member over an interval. The start of a trial follows from the seed and the trials recorded
 before. So it is read from the database if it is recorded, and decided again if not. The backend saves the members before an
@@ -10,35 +12,52 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
-from hyperlax.backends.base import Backend
+from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import OBJECTIVE, PbtOptions
-from hyperlax.errors import HyperlaxError, counted
+from hyperlax.errors import HyperlaxError, OptionError, counted
+from hyperlax.files import write_json
+from hyperlax.recipe import Recipe
+from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.schedulers.base import CopyFrom, Shown
+from hyperlax.schedulers.base import CopyFrom, Scheduler, Shown
+from hyperlax.schedulers.pb2 import is_continuous
+from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions, explored
+from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.study.agents import about_recipe, write_agents
-from hyperlax.study.batch_files import Rows, TrialResult, write_batch
-from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, score_of
-from hyperlax.study.live import LiveStudy
-from hyperlax.study.progress import clock
-from hyperlax.study.reporters import safe
-from hyperlax.study.trials import Resumed
-from hyperlax.trial import BatchResult, HparamBatch, Trial
+from hyperlax.study.batch_files import write_batch
+from hyperlax.study.directory import SCHEDULE, StudyDirectory, study_directory
+from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, describe_schedule, replay_command, score_of
+from hyperlax.study.manifest import Manifest, resume_command
+from hyperlax.study.observer import Observer, tell
+from hyperlax.study.reporters import IntervalReporter
+from hyperlax.study.state import StudyState, open_state
+from hyperlax.study.stopping import Limits, Stop
+from hyperlax.study.study_run import Equipment, MakeBackend, StudyRun, engine_config, local_backend
+from hyperlax.study.trials import Resumed, Settings, Trials
+from hyperlax.study.view import LiveStudy
+from hyperlax.trial import BatchResult, Trial, TrialResult
 
 log = logging.getLogger(__name__)
 
+_SAVE_ALWAYS = 0.0
+"""Seconds between two saves: members are saved after every interval, before it is recorded."""
 _PAGES_SECONDS = 60.0
 """Minimum seconds between two updates of the pages while members train."""
 
 
 class PopulationTrials:
-    """The trials of a population. first: returns the hyperparameters of the first interval. changed: called when pages are due."""
+    """The trials of a population. first: returns the hyperparameters of the first interval. changed: called after an interval."""
 
     def __init__(self, live: LiveStudy, first: Callable[[], list[dict[str, Any]]], changed: Callable[[], None]):
         assert isinstance(live.arguments, PbtOptions)
@@ -47,7 +66,6 @@ class PopulationTrials:
         self._first, self._changed = first, changed
         self._space = SearchSpace(live.recipe.space)
         self._members, self._intervals = self._arguments.population_size, self._arguments.num_intervals
-        self._lines = _Lines(self._arguments)
 
     def recorded(self) -> dict[int, CopyFrom]:
         """Return how the recorded trials began."""
@@ -64,7 +82,6 @@ class PopulationTrials:
         restored = [(trials[result.number], result) for result in backend.restore(trials, trials.keys())]
         begin = min((result.number for _, result in restored), default=0)
         shown = {trial.number: Shown(np.array([[score_of(trial)]]), True) for trial in frozen[:begin]}
-        self._lines.begin(begin // self._members, [score_of(trial) for trial in frozen[:begin]])
         if restored:
             log.info("The members continue from step %d.", max(result.curve.steps[-1] for _, result in restored))
         elif any(trial.state.is_finished() for trial in frozen):
@@ -94,32 +111,29 @@ class PopulationTrials:
         if len(self._state.trials()) <= first:
             self._insert(first, {number + self._members: copy for number, copy in sorted(copies.items())})
         trials = self._state.trials()
-        self._lines.copies = sum(copy.source != number for number, copy in copies.items())
         return [
             (copy.source, self._state.trial(trials[number + self._members])) for number, copy in sorted(copies.items())
         ]
 
-    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
+    def record(self, result: BatchResult) -> list[TrialResult]:
         """Write an interval's files, then the database. Raises HyperlaxError if an interval recorded before differs."""
-        interval, live = self.super_batch(batch.numbers[0]), self._live
-        ends = live.scoring.ends(batch, result)
-        before = [self._state.trials()[number] for number in batch.numbers]
+        live = self._live
+        ends = [replace(end, intermediate=()) for end in live.scoring.ends(result)]  # its only value is the objective
+        interval, before = self.super_batch(ends[0].number), [self._state.trials()[end.number] for end in ends]
         if before[0].state.is_finished():
             self._compare(interval, ends, before)
             return ends
         if interval + 1 == self._intervals:
             best = max(ends, key=lambda end: (_score(end), -end.number))
             about = {"study": self._arguments.study_name, **about_recipe(live.recipe)}
-            write_agents(live.directory.root, about, batch, result, [best.number] if best.state == "COMPLETE" else [])
+            write_agents(live.directory.root, about, result, [best.number] if best.state == "COMPLETE" else [])
         path = self._state.new_batch(interval)
-        write_batch(path, batch, result, ends)
+        write_batch(path, result, ends)
         self._state.record(ends, path)
         for end in ends:
             if end.state == "FAIL":
                 log.warning("member %d: %s. It is replaced.", end.number % self._members, end.reason)
-        self._lines.write(interval, ends, result.timing.get("steps_per_second"))
-        if self._lines.are_pages_due():
-            self._changed()
+        self._changed()
         return ends
 
     def super_batch(self, number: int) -> int:
@@ -128,12 +142,13 @@ class PopulationTrials:
 
     def _insert(self, first: int, began: Mapping[int, CopyFrom]) -> None:
         """Add the trials of an interval to the study."""
-        interval, attributes = first // self._members, []
+        interval, trials = first // self._members, []
         for number, copy in began.items():
             parent = copy.source if interval else None
             member = number % self._members
-            attributes.append({MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval})
-        self._state.append([self._encoded(dict(copy.params)) for copy in began.values()], attributes)
+            attributes = {MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval}
+            trials.append(AskedTrial(self._encoded(dict(copy.params)), attributes, {}))
+        self._state.append(trials)
 
     def _encoded(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return values of a recipe as Optuna keeps them."""
@@ -153,40 +168,178 @@ class PopulationTrials:
             )
 
 
-class _Lines:
-    """Lines on standard error, one per interval."""
-
-    def __init__(self, arguments: PbtOptions):
-        self._total, self._stream = arguments.num_intervals, safe(sys.stderr)
-        self.copies = 0
-
-    def begin(self, interval: int, scores: Sequence[float]) -> None:
-        """Note the first interval of this process, and the scores of the members before it."""
-        self._first, self._best = interval, max((score for score in scores if np.isfinite(score)), default=-np.inf)
-        self._began = self._pages = time.monotonic()
-
-    def write(self, interval: int, ends: Sequence[TrialResult], speed: float | None) -> None:
-        """Write the line of an interval."""
-        finite = [_score(end) for end in ends if end.state == "COMPLETE"]
-        self._best = max([self._best, *finite])
-        left = (time.monotonic() - self._began) / (interval + 1 - self._first) * (self._total - interval - 1)
-        parts = [
-            f"interval {interval + 1}/{self._total}",
-            f"best so far {self._best:.6g}",
-            f"median {np.median(finite):.6g}" if finite else "every member failed",
-            counted(self.copies, "copy"),
-            f"{speed or 0:,.0f} steps/s",
-            f"{clock(left)} left",
-        ]
-        print("  ".join(parts), file=self._stream, flush=True)
-
-    def are_pages_due(self) -> bool:
-        """Return whether it is time to write the pages again."""
-        is_due = time.monotonic() - self._pages > _PAGES_SECONDS
-        if is_due:
-            self._pages = time.monotonic()
-        return is_due
-
-
 def _score(end: TrialResult) -> float:
     return end.metrics[OBJECTIVE] if end.state == "COMPLETE" else -np.inf
+
+
+def run_population(
+    arguments: PbtOptions,
+    recipe: Recipe,
+    resume_from: Path | None = None,
+    *,
+    make_backend: MakeBackend = local_backend,
+    observers: Sequence[Observer] = (),
+) -> int:
+    """Train a population, or resume the one in `resume_from`, to the end of its budget. Returns the exit status.
+
+    0: done. 1: every member failed. 130, 143: interrupted, and saved.
+
+    Raises:
+      UsageError: Before anything is written, if the population cannot run.
+      HyperlaxError: The system refuses to write, or the memory is too small.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space, kept = explored(recipe)
+    if arguments.explore == "pb2" and not any(map(is_continuous, space.values())):
+        raise OptionError(
+            "explore",
+            "{0}: {explore} pb2 needs a LogUniform or UniformContinuous entry that can change while weights are kept. Use perturb.",
+            recipe.path,
+        )
+    recipe = replace(recipe, space=space)
+    if kept:
+        log.info(
+            "Not explored, since they cannot change while weights are kept; at the recipe's value: %s.", ", ".join(kept)
+        )
+    directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
+    lines = IntervalReporter(sys.stderr, arguments.population_size)
+    equipment = Equipment(make_backend, [lines, *observers], Limits(Stop()), _SAVE_ALWAYS)
+    run = _PopulationRun(arguments, recipe, directory, equipment)
+    return run.resume() if resume_from else run.start()
+
+
+def population_config(arguments: PbtOptions, recipe: Recipe) -> EngineConfig:
+    """Return the backend's configuration for a population: all members in the lanes of one program."""
+    members = dict.fromkeys(("num_trials", "super_batch", "lanes"), arguments.population_size)
+    own = {"num_seeds": arguments.num_seeds, "packing": "pad", "kind": "population"}
+    return engine_config(arguments, recipe.config.algorithm, space=recipe.space, **members, **own)
+
+
+class _PopulationRun(StudyRun):
+    """A population while this process trains it."""
+
+    def __init__(self, arguments: PbtOptions, *parts: Any):
+        super().__init__(arguments, *parts)
+        self._own = arguments
+
+    def first_trials(self) -> list[dict[str, Any]]:
+        """Return no trials: the scheduler samples the first interval."""
+        return []
+
+    def config(self, stored: Manifest | None) -> EngineConfig:
+        """Return the configuration of the backend."""
+        return population_config(self._own, self.recipe)
+
+    def open_state(self, manifest: Manifest) -> StudyState:
+        """Open the study's state."""
+        return open_state(self._own, self.recipe, self.directory, manifest)
+
+    def check(self) -> None:
+        """Do nothing: a population always has the same number of trials."""
+
+    def write_files(self) -> None:
+        """Do nothing: a population has no study file."""
+
+    def is_over(self) -> bool:
+        """Return whether the budget is spent, or every member has failed."""
+        return self._finished() >= self._own.num_intervals or self._has_failed()
+
+    def settings(self) -> Settings:
+        """Return how members train: side by side, and saved after every interval."""
+        own = self._own
+        return Settings(
+            task="population",
+            total=own.n_trials,
+            steps=None,
+            scoring=self.live.scoring,
+            seeds=own.num_seeds,
+            columns=(OBJECTIVE,),
+            refills=True,
+            lanes=own.population_size,
+            checkpoint_seconds=_SAVE_ALWAYS,
+            fatal=(Exception,),
+        )
+
+    def trials(self, backend: Backend, settings: Settings) -> Trials:
+        """Return the source of the trials, which also records their results."""
+        began = time.monotonic()
+
+        def changed() -> None:
+            nonlocal began
+            if time.monotonic() - began > _PAGES_SECONDS:
+                began = time.monotonic()
+                self._publish()
+
+        return PopulationTrials(self.live, self._scheduler().first, changed)
+
+    def scheduler(self, trials: Trials) -> Scheduler:
+        """Return the scheduler, which decides which members continue from which."""
+        assert isinstance(trials, PopulationTrials)
+        return self._scheduler(trials)
+
+    def loaded(self) -> None:
+        """Do nothing: the pages of a population are written as it trains, and at its end."""
+
+    def finish(self) -> int:
+        """Write pages and schedule, print the next steps, and return the exit status."""
+        finished, total, size = self._finished(), self._own.num_intervals, self._own.population_size
+        lineage = self.live.lineage()
+        schedule = self.directory.root / SCHEDULE
+        if finished == total and lineage.final is not None:
+            self._write_schedule(schedule, lineage.path(lineage.final))
+        if finished:
+            self._publish()
+            tell(self.observers, lambda observer: observer.training_written())
+            print(f"Report: {self.directory.report}")
+        if self._has_failed():
+            print(
+                f"Every member failed in interval {finished - 1}; the reasons are in {self.directory.root / 'trials.csv'}."
+            )
+            return 1
+        if finished < total:
+            command = resume_command(self.directory.root)
+            print(
+                f"Interrupted after {finished} of {counted(total, 'interval')}, the members are saved. To resume:\n  {command}"
+            )
+            return self.limits.stop.exit_status
+        assert lineage.final is not None
+        value = self.live.state.trials()[lineage.final].values[0]
+        print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), return {value:.6g}.")
+        print(f"Train fresh agents along its schedule:\n  {replay_command(schedule)}")
+        return 0
+
+    def _publish(self) -> None:
+        """Have the pages written for the intervals that have ended."""
+        record = self.live.snapshot()
+        tell(self.observers, lambda observer: observer.super_batch_ended(record, None))
+
+    def _scheduler(self, trials: PopulationTrials | None = None) -> PopulationBasedTraining:
+        own = self._own
+        options = PopulationOptions(self.recipe.space, own.population_size, own.num_intervals, own.quantile, own.seed)
+        return PopulationBasedTraining(options, EXPLORERS[own.explore](), trials and trials.recorded())
+
+    def _finished(self) -> int:
+        """Return how many intervals have ended."""
+        return self.live.state.finished() // self._own.population_size
+
+    def _has_failed(self) -> bool:
+        """Return whether every member failed in the last interval."""
+        size, finished = self._own.population_size, self._finished()
+        last = self.live.state.trials()[(finished - 1) * size : finished * size] if finished else []
+        return bool(last) and all(trial.state.name == "FAIL" for trial in last)
+
+    def _write_schedule(self, path: Path, trials: Sequence[int]) -> None:
+        """Write `pbt_schedule.json` of the trials that lead to the best."""
+        records = [self.live.state.record_of(self.live.state.trials()[number]) for number in trials]
+        write_json(path, describe_schedule(self._own, self.recipe, records))
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        try:
+            with super()._held():
+                yield
+        except MemoryError as error:
+            raise HyperlaxError(
+                f"{error}. Start again with another --output-root and a --population-size below {self._own.population_size}, or "
+                "smaller networks, replay or --num-seeds."
+            ) from error

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from hyperlax.config.constraints import are_satisfied
 from hyperlax.errors import counted
-from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.observer import Observer, Training
 from hyperlax.study.record import StudyRecord
+from hyperlax.trial import TrialResult
 
 _LEAST_IMPORTANT_FIRST = (
     "objective", "elapsed", "pruned", "lanes", "rate", "preparing", "failed", "left", "best",

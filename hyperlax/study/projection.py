@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.config.constraints import parse_constraint, violations
 from hyperlax.config.option import shell_command
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import cell
 from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.study.batch_files import TrialResult, read_ends, read_hyperparams, trials_of
-from hyperlax.study.database import FinishedTrial, StudyDatabase, read_recorded
+from hyperlax.study.batch_files import read_ends, read_hyperparams, trials_of
+from hyperlax.study.database import StudyDatabase, read_recorded
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.journal import Journal
 
@@ -28,12 +27,8 @@ class Projection:
         journal: Journal,
         directory: StudyDirectory,
         space: SearchSpace,
-        objectives: Sequence[str],
-        constraints: Sequence[str],
     ):
-        self._database, self._journal, self._directory = database, journal, directory
-        self._space, self._objectives, self._constraints = space, objectives, constraints
-        self._needed = {*objectives, *(parse_constraint(text).metric for text in constraints)}
+        self._database, self._journal, self._directory, self._space = database, journal, directory, space
 
     def refuse_older_copy(self) -> None:
         """Raise HyperlaxError if a trial has ended on disk and the database does not have it."""
@@ -76,19 +71,15 @@ class Projection:
         self.apply_changes()
         recorded = 0
         for path in dict.fromkeys(self._unrecorded().values()):
-            ends, name = read_ends(path, self._needed), self._directory.name(path)
+            ends, name = read_ends(path, self._database.needed), self._directory.name(path)
             self._check_hyperparams(path)
             open_trials = {trial.number for trial in self._database.trials() if not trial.state.is_finished()}
             counting = [e for e in ends if e.number in open_trials and (e.number, name) not in self._journal.retried]
-            self.record(counting, path)
+            self._database.finish(counting, name)
             recorded += len(counting)
         self.apply_changes()
         self._database.requeue([t.number for t in self._database.trials() if t.state == TrialState.RUNNING])
         return recorded
-
-    def record(self, ends: Iterable[TrialResult], batch: Path) -> None:
-        """Write the results of a batch's trials."""
-        self._database.finish([self._finished_trial(end, self._directory.name(batch)) for end in ends])
 
     def apply_changes(self) -> None:
         """Apply the user's changes that the database does not have yet."""
@@ -102,22 +93,6 @@ class Projection:
             self._database.requeue_failed(retried)
         if invalid:
             self._database.invalidate(invalid)
-
-    def _finished_trial(self, end: TrialResult, batch: str) -> FinishedTrial:
-        attributes: dict[str, Any] = {**end.metrics, "batch": batch}
-        if end.reason:
-            attributes["reason"] = end.reason
-        if end.intermediate and len(end.intermediate[0]) > 1:
-            attributes["intermediate"] = [list(values) for values in end.intermediate]
-        complete = end.state == TrialState.COMPLETE.name
-        return FinishedTrial(
-            end.number,
-            end.state,
-            values=[end.metrics[name] for name in self._objectives] if complete else [],
-            user_attrs=attributes,
-            constraints=violations(self._constraints, end.metrics) if complete and self._constraints else [],
-            intermediate=[shown[0] for shown in end.intermediate],
-        )
 
     def _unrecorded(self) -> dict[int, Path]:
         return unrecorded_trials(self._directory, set(map(batch_of, self._database.trials())), self._journal)

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError
-from hyperlax.study.batch_files import TrialResult
+from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError, counted
 from hyperlax.study.observer import Training
-from hyperlax.study.progress import Progress
+from hyperlax.study.progress import Progress, clock
+from hyperlax.trial import TrialResult
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,6 +89,32 @@ class LineReporter(Progress):
     def trials_ended(self, ends: list[TrialResult]) -> None:
         super().trials_ended(ends)
         self._stream.write(self.line() + "\n")
+        self._stream.flush()
+
+
+class IntervalReporter(Progress):
+    """A reporter that prints one line after each interval of a population."""
+
+    def __init__(self, stream: TextIO, members: int):
+        super().__init__()
+        self._stream, self._members, self._copies = safe(stream), members, 0
+
+    def trials_copied(self, sources: Mapping[int, int]) -> None:
+        self._copies = sum(source != number - self._members for number, source in sources.items())
+
+    def trials_ended(self, ends: list[TrialResult]) -> None:
+        super().trials_ended(ends)
+        values = [value for end in ends if (value := self.value(end)) is not None]
+        total = self.training.total // self._members if self.training else 0
+        parts = [
+            f"interval {ends[0].number // self._members + 1}/{total}",
+            f"best so far {self.tally.best[0] if self.tally.best else -math.inf:.6g}",
+            f"median {median(values):.6g}" if values else "every member failed",
+            counted(self._copies, "copy"),
+            f"{self.pace.steps_per_second() or 0:,.0f} steps/s",
+            f"{clock(self.seconds_left() or 0)} left",
+        ]
+        self._stream.write("  ".join(parts) + "\n")
         self._stream.flush()
 
 

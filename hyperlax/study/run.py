@@ -18,6 +18,7 @@ from hyperlax.config.options import SearchOptions
 from hyperlax.config.study_file import in_full
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import OptionError, UsageError, counted
+from hyperlax.fields import check
 from hyperlax.files import write_text
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.fixed import Presampled
@@ -29,17 +30,22 @@ from hyperlax.study.confirmation_run import ConfirmationRun
 from hyperlax.study.directory import StudyDirectory, study_directory
 from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.observer import Observer, Training, tell
+from hyperlax.study.observer import Observer, tell
 from hyperlax.study.projection import finished_trials
-from hyperlax.study.running import validate
-from hyperlax.study.search_trials import SearchTrials
 from hyperlax.study.simulated_schedule import is_pooled, lanes_of
 from hyperlax.study.state import StudyState, open_state
 from hyperlax.study.stopping import Limits, Stop
-from hyperlax.study.study_run import Equipment, StudyRun, refuse_existing
+from hyperlax.study.study_run import (
+    Equipment,
+    MakeBackend,
+    StudyRun,
+    engine_config,
+    lanes_asked,
+    local_backend,
+    refuse_existing,
+)
 from hyperlax.study.summary import print_end
-from hyperlax.study.training import MakeBackend, local_backend, search_config
-from hyperlax.study.trials import Settings, Trials
+from hyperlax.study.trials import REFUSED, SearchTrials, Settings, Trials
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +112,28 @@ def print_plan(
         sound = []
         for trial in trials:
             with suppress(UsageError):
-                sound.append(validate(trial))
+                check(trial.algorithm, REFUSED)
+                sound.append(trial)
         print(backend.plan(sound).sentence() if sound else "Nothing is left to run.")
     return 0
+
+
+def search_config(arguments: SearchOptions, recipe: Recipe, stored: Manifest | None) -> EngineConfig:
+    """Return the backend's configuration for a search. stored: the manifest of a study that is resumed."""
+    racing, refills = arguments.seed_schedule == "racing", is_pooled(arguments)
+    return engine_config(
+        arguments,
+        recipe.config.algorithm,
+        space=recipe.space,
+        num_seeds=1 if racing else arguments.num_seeds,
+        num_trials=arguments.n_trials,
+        super_batch=min(arguments.optuna_study_batch_size, arguments.n_trials),
+        lanes=lanes_asked(arguments),
+        packing=arguments.packing,
+        chosen=stored.packing if stored else None,
+        kind="refilled" if refills else "closed",
+        repetitions=arguments.num_seeds if refills else None,
+    )
 
 
 class _SearchRun(StudyRun):
@@ -161,7 +186,11 @@ class _SearchRun(StudyRun):
     def settings(self) -> Settings:
         """Return how trials train."""
         own, refills = self._own, is_pooled(self._own)
+        missing = own.n_trials - self.live.state.finished()
         return Settings(
+            task="search",
+            total=own.n_trials,
+            steps=None if refills else missing * own.num_seeds * own.total_timesteps,
             scoring=self.live.scoring,
             seeds=own.num_seeds,
             repetitions=own.num_seeds if own.seed_schedule == "racing" else 1,
@@ -195,14 +224,7 @@ class _SearchRun(StudyRun):
             percentile=own.pruner_percentile,
             seeds=own.num_seeds if own.seed_schedule == "racing" else 1,
         )
-        return PRUNERS[own.pruner].make(options)
-
-    def training(self, backend: Backend, settings: Settings) -> Training:
-        """Return the description of the training for observers."""
-        own = self._own
-        missing = own.n_trials - self.live.state.finished()
-        steps = None if settings.refills else missing * own.num_seeds * own.total_timesteps
-        return Training("search", own.n_trials, steps, settings.lanes if settings.refills else None, backend)
+        return PRUNERS[own.pruner](options)
 
     def finish(self) -> int:
         """Print how the study ended, confirm its best if --confirm-top is given, and return the exit status."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.agent import save_agent
-from hyperlax.backends.base import Backend
+from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import SingleOptions
 from hyperlax.envs import canonical, slug
 from hyperlax.errors import HyperlaxError, UsageError, counted
@@ -19,7 +19,7 @@ from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
-from hyperlax.study.batch_files import Scoring, TrialResult, mark_complete, write_tables
+from hyperlax.study.batch_files import Scoring, mark_complete, write_tables
 from hyperlax.study.directory import SCHEDULE, make_directory
 from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.lineage import Schedule, changing, configurations
@@ -27,9 +27,9 @@ from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
 from hyperlax.study.record import StudyRecord, TrialRecord
 from hyperlax.study.stopping import Limits, Stop, stopping_on_signals
-from hyperlax.study.training import MakeBackend, local_backend, reference_returns, single_config
+from hyperlax.study.study_run import MakeBackend, engine_config, local_backend, reference_returns
 from hyperlax.study.trials import FixedTrials, Settings
-from hyperlax.trial import BatchResult, HparamBatch, Trial
+from hyperlax.trial import BatchResult, Trial, TrialResult
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,12 @@ _LEADING = "peak_performance"
 
 _WriteCurve = Callable[[StudyRecord, Path], None]
 """Writes the page of a learning curve."""
+
+
+def single_config(arguments: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:
+    """Return the backend's configuration for a single run."""
+    alone = {"num_seeds": arguments.num_seeds, "num_trials": 1, "super_batch": 1}
+    return engine_config(arguments, algorithm, space={}, packing="pad", **alone)
 
 
 def run_single(
@@ -94,15 +100,16 @@ class _SingleRun:
         parent = Path(own.output_root) / self.recipe.name / slug(own.env_config)
         with _ending_on_io_error(parent):
             make_directory(parent)
-        found: list[tuple[HparamBatch, BatchResult, TrialResult]] = []
+        found: list[tuple[BatchResult, TrialResult]] = []
 
-        def keep(batch: HparamBatch, result: BatchResult) -> list[TrialResult]:
-            (end,) = self._scoring.ends(batch, result)
-            found.append((batch, result, end))
+        def keep(result: BatchResult) -> list[TrialResult]:
+            (end,) = self._scoring.ends(result)
+            found.append((result, end))
             return [end]
 
         limits = Limits(Stop())
-        settings = Settings(self._scoring, own.num_seeds, fatal=(MemoryError, HyperlaxError))
+        steps, fatal = own.num_seeds * own.total_timesteps, (MemoryError, HyperlaxError)
+        settings = Settings("single", 1, steps, self._scoring, own.num_seeds, fatal=fatal)
         with closing(backend), stopping_on_signals(limits.stop):
             try:
                 Loop(FixedTrials([Trial(0, algorithm)], keep), backend, None, settings, limits, ()).run()
@@ -111,21 +118,21 @@ class _SingleRun:
         if not found:
             print("Interrupted; nothing is written.")
             return limits.stop.exit_status
-        ((batch, result, end),) = found
+        ((result, end),) = found
         with _ending_on_io_error(parent):
             directory = _new_directory(parent, self.kind)
-            self._write(directory, batch, result, end, backend.device)
+            self._write(directory, result, end, backend.device)
         return _print_end(end, directory)
 
-    def _write(self, directory: Path, batch: HparamBatch, result: BatchResult, end: TrialResult, device: str) -> None:
+    def _write(self, directory: Path, result: BatchResult, end: TrialResult, device: str) -> None:
         """Write the agent, the tables and the learning curve; `success.txt` last."""
         for name, content in self.beside.items():
             write_json(directory / name, content)
-        (trial,), (outcome,) = batch.trials, result.outcomes
+        (outcome,) = result.outcomes
         if outcome.policy is not None:
-            about = {**about_recipe(self.recipe), **about_training(trial, outcome)}
+            about = {**about_recipe(self.recipe), **about_training(outcome)}
             save_agent(directory / "agent", outcome.policy, about)
-        write_tables(directory, batch, result, [end])
+        write_tables(directory, result, [end])
         record = StudyRecord(
             directory=directory,
             study_name=directory.name,
@@ -138,7 +145,7 @@ class _SingleRun:
             device=device,
             space={},
             reference=self._scoring.reference,
-            trials=[_record(end, trial.algorithm, directory)],
+            trials=[_record(end, outcome.trial.algorithm, directory)],
             importances={},
         )
         self.write_curve(record, directory / "learning_curve.html")

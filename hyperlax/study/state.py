@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.configurations import first_trials
@@ -21,19 +22,18 @@ from hyperlax.fields import filled
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
-from hyperlax.samplers.base import Sampler
+from hyperlax.samplers.base import AskedTrial, Sampler
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import FixedSampler, Presampled
 from hyperlax.samplers.optuna import OptunaSampler
-from hyperlax.study.batch_files import TrialResult
 from hyperlax.study.database import StudyDatabase, is_feasible
 from hyperlax.study.directory import StudyDirectory
-from hyperlax.study.journal import Asked, AskedTrial, Invalidated, Journal, Retried
+from hyperlax.study.journal import Asked, Invalidated, Journal, Retried
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.projection import Projection, batch_of
 from hyperlax.study.record import TrialRecord
 from hyperlax.study.simulated_schedule import SimulatedSchedule, is_pooled
-from hyperlax.trial import Trial
+from hyperlax.trial import Trial, TrialResult
 
 
 class StudyState:
@@ -51,7 +51,6 @@ class StudyState:
         sampler: Sampler,
         base: AlgorithmConfig,
         objectives: Sequence[str],
-        constraints: Sequence[str] = (),
         schedule: SimulatedSchedule | None = None,
         is_dry: bool = False,
     ):
@@ -64,10 +63,10 @@ class StudyState:
         """
         self._database, self._directory = database, directory
         self._space, self._sampler, self._base = space, sampler, base
-        self._objectives, self._constraints = tuple(objectives), tuple(constraints)
+        self._objectives = tuple(objectives)
         self._schedule = schedule
         self._journal = Journal(directory.journal, is_dry)
-        self._projection = Projection(database, self._journal, directory, space, self._objectives, self._constraints)
+        self._projection = Projection(database, self._journal, directory, space)
 
     def close(self) -> None:
         """Close the database."""
@@ -132,11 +131,14 @@ class StudyState:
             self._ask(start, stop)
         return self.trials()[asked:]
 
-    def append(self, params: Sequence[Mapping[str, Any]], attributes: Sequence[Mapping[str, Any]]) -> None:
-        """Add trials that no sampler suggested, all or none. params: as Optuna keeps them; attributes: their user attributes."""
-        self._append(
-            [AskedTrial(dict(own), dict(more), {}) for own, more in zip(params, attributes, strict=True)], None, None
-        )
+    def append(
+        self, trials: list[AskedTrial], ended: Collection[int] | None = None, sampler: dict[str, Any] | None = None
+    ) -> None:
+        """Add trials to the journal, then to the database, all or none. ended, sampler: see `Asked`."""
+        if trials:
+            event = Asked(len(self._journal.asked), trials, None if ended is None else sorted(ended), sampler)
+            self._journal.append(event)
+            self._database.insert(trials, self._space.optuna)
 
     def trial(self, frozen: FrozenTrial) -> Trial:
         """Return the trial to train: the recipe's configuration with the suggested values, valid or not."""
@@ -150,9 +152,9 @@ class StudyState:
         """Set RUNNING trials to WAITING."""
         self._database.requeue(numbers)
 
-    def record(self, ends: Iterable[TrialResult], batch: Path) -> None:
+    def record(self, ends: Sequence[TrialResult], batch: Path) -> None:
         """Record the results of a batch. Its files, from which a lost record is restored, are on disk already."""
-        self._projection.record(ends, batch)
+        self._database.finish(ends, self._directory.name(batch))
 
     def retry_failed(self) -> list[int]:
         """Set every FAIL trial to WAITING, under its own number and parameters. Return their numbers.
@@ -220,17 +222,10 @@ class StudyState:
                     f"{self._directory.manifest.name}: install those to resume, or start a new study elsewhere."
                 )
         attributes = {"exec_batch": start // self._sampler.super_batch}
-        asked = [AskedTrial(new.params, attributes, new.system_attrs) for new in suggestions[len(recorded) :]]
+        asked = [structs.replace(new, user_attrs=attributes) for new in suggestions[len(recorded) :]]
         ended = self._ended(start) if self._overlaps and not recorded else None
         state = self._sampler.state()
-        self._append(asked, ended, state if state != saved else None)
-
-    def _append(self, asked: list[AskedTrial], ended: Collection[int] | None, state: dict[str, Any] | None) -> None:
-        """Add trials to the journal, then to the database."""
-        if asked:
-            first = len(self._journal.asked)
-            self._journal.append(Asked(first, asked, None if ended is None else sorted(ended), state))
-            self._database.insert(asked, self._space.optuna)
+        self.append(asked, ended, state if state != saved else None)
 
     def _known(self, start: int) -> list[FrozenTrial]:
         """Return the trials below `start` as they were when the super-batch that begins there was first asked."""
@@ -294,13 +289,12 @@ def open_state(
         if is_pooled(arguments) and manifest:
             schedule = SimulatedSchedule.of(arguments, manifest, survived)
     return StudyState(
-        StudyDatabase(database or directory.database, arguments.study_name, objectives),
+        StudyDatabase(database or directory.database, arguments.study_name, objectives, constraints),
         directory,
         SearchSpace(recipe.space),
         _make_sampler(arguments, recipe, manifest),
         recipe.config.algorithm,
         tuple(objectives),
-        constraints,
         schedule,
         is_dry,
     )

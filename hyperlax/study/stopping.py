@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from hyperlax.errors import INTERRUPTED, TERMINATED, counted
-from hyperlax.study.failure_reason import cause_of
+from hyperlax.study.failures import cause_of
 
 _EXIT_STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 _SAME_SIGNAL_SECONDS = 0.5

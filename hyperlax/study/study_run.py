@@ -12,27 +12,39 @@ from typing import Any
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.configurations import write_samples
-from hyperlax.config.options import PbtOptions, SearchOptions
+from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import canonical
 from hyperlax.errors import OptionError, numbered
-from hyperlax.recipe import Recipe
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.metrics import ReferenceReturns
+from hyperlax.recipe import Recipe, RunLength
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.schedulers.base import Scheduler
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running
 from hyperlax.study.io_errors import IoProblem, ending_on_io_error, refusing_forbidden, run_again
-from hyperlax.study.live import LiveStudy
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.observer import Observer, Training, tell
+from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reporters import ignoring_broken_output
 from hyperlax.study.state import StudyState
 from hyperlax.study.stopping import Limits, stopping_on_signals
-from hyperlax.study.training import MakeBackend, reference_returns
 from hyperlax.study.trials import Settings, Trials
+from hyperlax.study.view import LiveStudy
 
 log = logging.getLogger(__name__)
+
+
+MakeBackend = Callable[[EngineConfig, CheckpointManager | None], Backend]
+"""A function that returns the backend. The checkpoints save trials in the middle of their training; None saves nothing."""
+
+
+def local_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+    """Return the backend of this machine's devices. Raises UsageError if the configuration cannot run there."""
+    from hyperlax.backends.local import make_backend
+
+    return make_backend(config, checkpoints)
 
 
 @dataclass(frozen=True)
@@ -147,13 +159,7 @@ class StudyRun(ABC):
             self.live.note_backend(backend)
             settings = self.settings()
             trials = self.trials(backend, settings)
-            loop = Loop(trials, backend, self.scheduler(trials), settings, self.limits, self.observers)
-            training = self.training(backend, settings)
-            tell(self.observers, lambda observer: observer.training_started(training))
-            try:
-                loop.run()
-            finally:
-                tell(self.observers, lambda observer: observer.training_ended())
+            Loop(trials, backend, self.scheduler(trials), settings, self.limits, self.observers).run()
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -211,10 +217,6 @@ class StudyRun(ABC):
         """Return the scheduler, which decides which trials continue; None if every trial trains to its end."""
 
     @abstractmethod
-    def training(self, backend: Backend, settings: Settings) -> Training:
-        """Return the description of the training for observers."""
-
-    @abstractmethod
     def finish(self) -> int:
         """Print how the study ended, and return the exit status."""
 
@@ -230,3 +232,31 @@ def refuse_existing(directory: StudyDirectory) -> None:
             directory.root,
             manifests.resume_command(directory.root),
         )
+
+
+def engine_config(
+    arguments: SearchOptions | SingleOptions | PbtOptions, base: AlgorithmConfig, **own: Any
+) -> EngineConfig:
+    """Return a configuration from the options that every training has, and its own."""
+    return EngineConfig(
+        base=base,
+        environment=canonical(arguments.env_config),
+        run_length=RunLength(arguments.total_timesteps, arguments.num_evaluations, arguments.num_eval_episodes),
+        seed=arguments.seed,
+        compilation_cache=arguments.compilation_cache,
+        **own,
+    )
+
+
+def lanes_asked(arguments: SearchOptions) -> int | None:
+    """Return the lanes of a compiled call that the user asked for, None for `auto`."""
+    return None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size
+
+
+def reference_returns(environment: str) -> ReferenceReturns:
+    """Return the reference returns of an environment. Makes it, with jax, only if it is not in the catalog."""
+    from hyperlax.envs import make
+    from hyperlax.envs.catalog import CATALOG
+
+    name = canonical(environment)
+    return CATALOG[name].reference if name in CATALOG else make(name).reference

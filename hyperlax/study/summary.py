@@ -8,8 +8,7 @@ from collections import Counter
 from hyperlax.errors import counted
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.manifest import resume_command
-from hyperlax.study.ranking import complete_trials, feasible_trials, winners
-from hyperlax.study.record import StudyRecord
+from hyperlax.study.record import StudyRecord, complete_trials, feasible_trials, winners
 
 
 def print_end(

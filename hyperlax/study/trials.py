@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
+from optuna.trial import FrozenTrial
+
 from hyperlax.backends.base import Backend
+from hyperlax.config.options import SearchOptions
+from hyperlax.errors import HyperlaxError
 from hyperlax.schedulers.base import CopyFrom, Shown
-from hyperlax.study.batch_files import Rows, Scoring, TrialResult
-from hyperlax.trial import BatchResult, HparamBatch, SegmentResult, Trial
+from hyperlax.study import database
+from hyperlax.study.agents import about_recipe, write_agents
+from hyperlax.study.batch_files import Scoring, write_batch
+from hyperlax.study.view import LiveStudy
+from hyperlax.trial import BatchResult, SegmentResult, Trial, TrialResult
+
+REFUSED = "refused"
+"""Begins the reason of a trial with invalid values."""
 
 
 class Resumed(NamedTuple):
@@ -53,7 +66,7 @@ class Trials(Protocol):
         """Return the successors of trials that ended by `CopyFrom`, each after the trial that it continues from."""
         ...
 
-    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
+    def record(self, result: BatchResult) -> list[TrialResult]:
         """Record results of one super-batch, the files first."""
         ...
 
@@ -67,6 +80,7 @@ class Settings:
     """The settings of how trials train.
 
     Args:
+      task, total, steps: See `Training`.
       scoring: Computes metrics from outcomes.
       seeds: Number of seeds of a trial.
       repetitions: How many times a trial trains, one repetition after another; above 1 if seeds race.
@@ -79,6 +93,9 @@ class Settings:
       fatal: Errors of a program that end the run. After any other error its trials are retried, until the one at fault fails.
     """
 
+    task: str
+    total: int
+    steps: int | None
     scoring: Scoring
     seeds: int
     repetitions: int = 1
@@ -95,7 +112,7 @@ class FixedTrials:
     write: writes the files of a batch and returns its results.
     """
 
-    def __init__(self, trials: Sequence[Trial], write: Callable[[HparamBatch, BatchResult], list[TrialResult]]):
+    def __init__(self, trials: Sequence[Trial], write: Callable[[BatchResult], list[TrialResult]]):
         self._trials, self._write, self.survived = list(trials), write, dict[int, int]()
 
     def resume(self, backend: Backend) -> Resumed:
@@ -117,10 +134,101 @@ class FixedTrials:
         """Refuse copies: all trials are known."""
         raise NotImplementedError
 
-    def record(self, batch: HparamBatch, result: BatchResult, shown: Rows) -> list[TrialResult]:
+    def record(self, result: BatchResult) -> list[TrialResult]:
         """Write a batch."""
-        return self._write(batch, result)
+        return self._write(result)
 
     def super_batch(self, number: int) -> int:
         """Return the one super-batch."""
         return 0
+
+
+log = logging.getLogger(__name__)
+
+
+class SearchTrials:
+    """The trials of a search or a sweep.
+
+    survived: see `Trials`. changed: called whenever trials are recorded.
+    """
+
+    def __init__(self, live: LiveStudy, settings: Settings, survived: dict[int, int], changed: Callable[[], None]):
+        assert isinstance(live.arguments, SearchOptions)
+        self._live, self._arguments, self._state = live, live.arguments, live.state
+        self._settings, self._changed, self.survived = settings, changed, survived
+
+    def resume(self, backend: Backend) -> Resumed:
+        """Return where training continues. The backend of refilled lanes restores the trials that it saved."""
+        trials, total = self._state.trials(), self._arguments.n_trials
+        left = total - sum(trial.state.is_finished() for trial in trials)
+        if not self._settings.refills:
+            return Resumed({}, [], [], left)
+        columns = len(self._settings.columns)
+        shown = {trial.number: Shown(_rows_of(trial, columns), trial.state.is_finished()) for trial in trials}
+        asked = {trial.number: self._state.trial(trial) for trial in trials}
+        waiting = [asked[trial.number] for trial in trials if not trial.state.is_finished()]
+        may_begin = [trial.number for trial in waiting[: max(0, left)]]
+        restored = []
+        for result in backend.restore(asked, may_begin):
+            if result.repetition:
+                backend.leave(result.number)  # what it showed in the repetitions before is not saved
+            else:
+                restored.append((asked[result.number], result))
+        return Resumed(shown, restored, waiting, left)
+
+    def ask(self) -> list[Trial]:
+        """Return the trials of the next super-batch. The database is backed up before they train."""
+        total = self._arguments.n_trials
+        asked = self._state.ask_more(total) if self._settings.refills else self._state.ask(total)
+        if asked:
+            database.back_up(self._live.directory.database, self._live.directory.backup)
+        return [self._state.trial(trial) for trial in asked]
+
+    def start(self, numbers: Collection[int]) -> None:
+        """Note that trials train."""
+        self._state.start(numbers)
+
+    def requeue(self, numbers: Collection[int]) -> None:
+        """Note that trials wait again."""
+        self._state.requeue(numbers)
+
+    def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
+        """Refuse copies: the trials of a search are suggested, not copied."""
+        raise HyperlaxError(f"the scheduler copies trial {min(copies)}: only the trials of a population can be copied.")
+
+    def record(self, result: BatchResult) -> list[TrialResult]:
+        """Write a batch's agents and files, then the database. Log the failures."""
+        live = self._live
+        ends = live.scoring.ends(result)
+        path = self._state.new_batch(self.super_batch(ends[0].number))
+        if self._arguments.save_agents != "none":
+            about = {"study": self._arguments.study_name, **about_recipe(live.recipe)}
+            complete = [end.number for end in ends if end.state == "COMPLETE"]
+            write_agents(live.directory.root, about, result, complete)
+        write_batch(path, result, ends, self._settings.columns)
+        self._state.record(ends, path)
+        _log_failures(ends)
+        self._changed()
+        return ends
+
+    def super_batch(self, number: int) -> int:
+        """Return the super-batch of a trial."""
+        return number // self._live.width
+
+
+def _rows_of(trial: FrozenTrial, columns: int) -> np.ndarray:
+    """Return float64[segments, columns], the values of an ended trial that the scheduler saw; empty for any other."""
+    if not trial.state.is_finished():
+        return np.zeros((0, columns))
+    unknown = [math.nan] * (columns - 1)
+    values = trial.intermediate_values
+    rows = trial.user_attrs.get("intermediate", [[values[segment], *unknown] for segment in sorted(values)])
+    return np.array(rows, np.float64).reshape(len(rows), columns)
+
+
+def _log_failures(ends: Sequence[TrialResult]) -> None:
+    mates = sum(end.state != "FAIL" for end in ends)
+    for end in ends:
+        if end.state == "FAIL":
+            rest = f"the other {mates} of its batch continue" if mates else "the study continues"
+            log.warning("trial %d: %s. Marked FAIL; %s.", end.number, end.reason, rest)

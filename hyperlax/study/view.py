@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from hyperlax.backends.base import Backend
 from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
 from hyperlax.config.stored import read_stored
 from hyperlax.envs import unaliased
@@ -20,13 +21,15 @@ from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import from_json
 from hyperlax.study import database, manifest
+from hyperlax.study.batch_files import Scoring
 from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import StudyDirectory, holder_of
 from hyperlax.study.lineage import finished_intervals, lineage_of
+from hyperlax.study.manifest import Manifest
 from hyperlax.study.projection import is_own
-from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, StudyRecord
-from hyperlax.study.state import trial_record
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, Lineage, StudyRecord
+from hyperlax.study.state import StudyState, trial_record
 
 
 @dataclass(frozen=True)
@@ -174,3 +177,76 @@ def _shares(complete: Sequence[FrozenTrial], values: Sequence[float], direction:
     total = sum(found.values())
     ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     return {name: value / total for name, value in ordered} if total > 0 else {}
+
+
+@dataclass
+class LiveStudy:
+    """A study that this process holds. manifest: the current content of study.json."""
+
+    arguments: SearchOptions | PbtOptions
+    recipe: Recipe
+    directory: StudyDirectory
+    manifest: Manifest
+    state: StudyState
+
+    @property
+    def width(self) -> int:
+        """Number of trials of a super-batch."""
+        own = self.arguments
+        return own.population_size if isinstance(own, PbtOptions) else own.optuna_study_batch_size
+
+    @property
+    def scoring(self) -> Scoring:
+        """Rules by which outcomes become results."""
+        reference = self.manifest.reference
+        return Scoring(reference, self.recipe.space.keys(), self.arguments.aggregate)
+
+    def snapshot(self) -> StudyRecord:
+        """Return the study as it is now."""
+        return self._as_of(self.state.trials())
+
+    def results(self) -> StudyRecord:
+        """Return the study as it is now, without importances and confirmation, which take time."""
+        trials = self.state.trials()
+        return snapshot(self.directory.root, self.arguments, self.manifest, trials, with_importances=False)
+
+    def lineage(self) -> Lineage:
+        """Return the lineage of a population's trials."""
+        return lineage_of(finished_intervals(self.state.trials(), self.width), self.width, self.directory.root)
+
+    def note_backend(self, backend: Backend) -> None:
+        """Write the current device and programs into study.json."""
+        manifest = replace(self.manifest, lanes=backend.lanes, device=backend.device, packing=backend.packing)
+        if manifest != self.manifest:
+            self.manifest = manifest
+            manifest.write(self.directory.manifest)
+
+    def settled(self) -> int:
+        """Return how many trials the finished super-batches have. The last one may grow when a study continues."""
+        return min(self._finished_super_batches() * self.width, len(self.state.trials()))
+
+    def analyses(self) -> Iterator[tuple[StudyRecord, Path]]:
+        """Yield the snapshots to analyze and their directories: super-batches without an analysis, then the last finished one.
+
+        The analysis of a super-batch contains no later trials. Trials that are run again are shown as running in the last one.
+        """
+        finished = self._finished_super_batches()
+        for number in range(finished):
+            self.directory.close_super_batch(number)
+        last = max(finished, self.directory.analysed()) - 1
+        for number in range(last + 1):
+            if number == last or (number < finished and not self.directory.has_analysis(number)):
+                yield self._as_of(self.state.trials()[: (number + 1) * self.width]), self.directory.analysis(number)
+
+    def _finished_super_batches(self) -> int:
+        """Return how many super-batches there are before the first that has an unfinished trial."""
+        trials = self.state.trials()
+        unfinished = [trial.number for trial in trials if not trial.state.is_finished()]
+        return unfinished[0] // self.width if unfinished else -(-len(trials) // self.width)
+
+    def _as_of(self, trials: Sequence[FrozenTrial]) -> StudyRecord:
+        """Return the study with its first trials only."""
+        record = snapshot(self.directory.root, self.arguments, self.manifest, trials)
+        if not self.arguments.confirm_top:
+            return record
+        return replace(record, confirmation=confirmation_of(record, self.recipe.config.algorithm))

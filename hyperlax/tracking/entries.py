@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.analysis.curves import LearningCurve, MissingFile, read_curves
+from hyperlax.analysis.study_data import LearningCurve, MissingFile, read_curves
 from hyperlax.analysis.terminal import best_in_words, counts
 from hyperlax.config.option import MAY_CHANGE, options_of
 from hyperlax.config.options import SearchOptions
@@ -30,8 +30,7 @@ from hyperlax.study.directory import (
     TIMING_JSON,
     TRIALS,
 )
-from hyperlax.study.ranking import winners
-from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.record import StudyRecord, TrialRecord, winners
 from hyperlax.study.statistics import best_confirmed, in_short
 
 LONGEST_TAG, _LONGEST_PARAM = 5000, 6000

@@ -207,7 +207,7 @@ def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch, error):
         raise error
 
     case = Case(tmp_path, **SMALL)
-    monkeypatch.setattr("hyperlax.study.search_trials.write_batch", raise_it)
+    monkeypatch.setattr("hyperlax.study.trials.write_batch", raise_it)
     with pytest.raises(type(error), match="a bug"):
         case.start(FakeBackend(lanes=1))
 

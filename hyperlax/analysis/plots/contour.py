@@ -8,11 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from hyperlax.analysis.labels import short_names, with_unit
-from hyperlax.analysis.plots.axes import Coordinate, coordinate
-from hyperlax.analysis.plots.base import SCALE, NothingToShow, Plot, hover_texts
+from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinate, hover_texts
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.ranking import complete_trials
-from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, complete_trials
 
 _CELLS = 40
 """Number of cells along a numeric axis; on an axis of choices, each choice is a cell."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from hyperlax.analysis.plots.base import ACCENT, NothingToShow, Plot
+from hyperlax.analysis.plots.base import ACCENT, NO_FRONT, NothingToShow, Plot, has_front
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.pareto import hypervolume
-from hyperlax.study.ranking import feasible_trials, scores
+from hyperlax.study.record import feasible_trials, scores
 
 
 def _figure(study: StudyData) -> go.Figure:
@@ -53,6 +53,6 @@ PLOT = Plot(
     "Hypervolume",
     "The share of the box between the worst and the best values of all trials that is dominated so far. 1 is the whole box.",
     _figure,
-    applies=lambda record: len(record.objectives) > 1 and record.lineage is None,
-    otherwise="has one objective, so no Pareto front.",
+    applies=has_front,
+    otherwise=NO_FRONT,
 )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from hyperlax.analysis.curves import LearningCurve, read_curves
 from hyperlax.analysis.labels import format_number
 from hyperlax.analysis.plots.base import MUTED, SERIES, NothingToShow, Plot
-from hyperlax.analysis.study_data import StudyData
+from hyperlax.analysis.study_data import LearningCurve, StudyData, read_curves
 from hyperlax.metrics import aggregated
-from hyperlax.study.ranking import complete_trials, ranked, winners
-from hyperlax.study.record import TrialRecord
+from hyperlax.study.record import TrialRecord, complete_trials, ranked, winners
 
 _SHOWN = 10
 

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, POINT, NothingToShow, Plot, hover_texts
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.ranking import complete_trials
+from hyperlax.study.record import complete_trials
 
 
 def _figure(study: StudyData) -> go.Figure:

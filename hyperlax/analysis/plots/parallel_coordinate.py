@@ -7,11 +7,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hyperlax.analysis.labels import short_names
-from hyperlax.analysis.plots.axes import Coordinate, coordinate
-from hyperlax.analysis.plots.base import SCALE, NothingToShow, Plot
+from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinate
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.ranking import complete_trials
-from hyperlax.study.record import TrialRecord
+from hyperlax.study.record import TrialRecord, complete_trials
 
 
 def _figure(study: StudyData) -> go.Figure:

@@ -8,8 +8,7 @@ from plotly.subplots import make_subplots
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots.base import POINT, NothingToShow, Plot, plain
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.ranking import complete_trials
-from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, complete_trials
 
 
 def _figure(study: StudyData) -> go.Figure:

@@ -8,10 +8,18 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hyperlax.analysis.labels import with_unit
-from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, NothingToShow, Plot, hover_texts
+from hyperlax.analysis.plots.base import (
+    ACCENT,
+    LEGEND_ON_TOP,
+    MUTED,
+    NO_FRONT,
+    NothingToShow,
+    Plot,
+    has_front,
+    hover_texts,
+)
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.ranking import complete_trials, pareto_front
-from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, pareto_front
 
 
 def _figure(study: StudyData) -> go.Figure:
@@ -92,6 +100,6 @@ PLOT = Plot(
     "Pareto front",
     "No trial is better than a highlighted one in every objective. Hover for its hyperparameters.",
     _figure,
-    applies=lambda record: len(record.objectives) > 1 and record.lineage is None,
-    otherwise="has one objective, so no Pareto front.",
+    applies=has_front,
+    otherwise=NO_FRONT,
 )

@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, SCALE, NothingToShow, Plot, hover_texts
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.ranking import complete_trials
-from hyperlax.study.record import Lineage, TrialRecord
+from hyperlax.study.record import Lineage, TrialRecord, complete_trials
 
 
 def _figure(study: StudyData) -> go.Figure:

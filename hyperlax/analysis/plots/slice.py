@@ -9,10 +9,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hyperlax.analysis.labels import short_names, with_unit
-from hyperlax.analysis.plots.axes import Coordinate, coordinate
-from hyperlax.analysis.plots.base import SCALE, NothingToShow, Plot
+from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinate
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.ranking import complete_trials
+from hyperlax.study.record import complete_trials
 
 _COLUMNS = 4
 

@@ -309,7 +309,6 @@ def _plain(value: Any) -> Any:
     """Return a value as a file holds it: sequences as lists, paths as text, numpy's numbers as Python's."""
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return list(value)
-    item = getattr(value, "item", None)
-    return item() if item else value
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

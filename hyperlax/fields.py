@@ -47,6 +47,15 @@ class Field:
             return f"needs 0 or at least {_SMALLEST_FLOAT:.3g}, the smallest that float32 holds, got {value!r}"
         return f"needs {self.wanted()}, got {value!r}"
 
+    def plain(self, value: Any) -> Any:
+        """Return a number in the field's own type if it has the same value there: 4.0 as 4. Return anything else unchanged."""
+        value = value.tolist() if hasattr(value, "tolist") else value
+        if self.type == "sizes" and isinstance(value, (list, tuple)):
+            return [_whole(width) for width in value]
+        if self.type == "float" and _is_int(value) and abs(value) <= _LARGEST_FLOAT:
+            return float(value)
+        return _whole(value) if self.type == "int" else value
+
     def convert(self, value: Any) -> Any:
         """Return a legal value in the form that the configuration keeps."""
         if self.type == "float":
@@ -110,20 +119,23 @@ def fields_of(config: AlgorithmConfig) -> dict[str, Field]:
 def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> AlgorithmConfig:
     """Return the configuration with these values set.
 
-    An int given to a float field is converted; nothing else is.
+    Whole numbers are converted between int and float; nothing else is.
 
     Raises:
       UsageError: A name is unknown, a field does not accept its value, or values do not fit together. Begins with `where`.
     """
-    _check_values(config, values, where)
-    config = filled(config, values)
+    known = fields_of(config)
+    plain = {name: known[name].plain(value) if name in known else value for name, value in values.items()}
+    _check_values(config, plain, where, values)
+    config = filled(config, plain)
     check_together(config, {}, where)
     return config
 
 
 def check(config: AlgorithmConfig, where: str) -> None:
     """Raise UsageError if a field does not accept its value, or values do not fit together."""
-    _check_values(config, dotted(config), where)
+    values = dotted(config)
+    _check_values(config, values, where, values)
     check_together(config, {}, where)
 
 
@@ -186,13 +198,13 @@ def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], w
                     )
 
 
-def _check_values(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> None:
+def _check_values(config: AlgorithmConfig, values: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> None:
+    """Raise UsageError for an unknown name or a value that its field does not accept. given: the values as errors show them."""
     known = fields_of(config)
     for name, value in values.items():
         check_name(name, known, where)
-        problem = known[name].problem(value)
-        if problem:
-            raise UsageError(f"{where}: {name} {problem}.")
+        if known[name].problem(value):
+            raise UsageError(f"{where}: {name} {known[name].problem(given[name])}.")
 
 
 def _check_kind(
@@ -258,6 +270,11 @@ def _hint(name: str, known: list[str]) -> str:
         return did_you_mean(name, known, cutoff=0.8)
     shorts = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(known)}
     return did_you_mean(last, shorts, spell=shorts.__getitem__)
+
+
+def _whole(value: Any) -> Any:
+    """Return a float without a fraction as an int, anything else unchanged."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_width(value: Any) -> bool:

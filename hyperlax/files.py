@@ -135,10 +135,11 @@ def decode(path: Path, kind: type[T], fix: str = PUT_BACK) -> T:
       fix: What the user can do if the file holds something else, in a sentence.
 
     Raises:
-      UsageError: It cannot be read, is not JSON (NaN and Infinity are not), or is not of this type.
+      UsageError: It cannot be read, is not JSON (NaN and Infinity are not), has a name twice, or is not of this type.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
+        text = path.read_text(encoding="utf-8-sig")
+        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_once)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
@@ -167,6 +168,16 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the entries of an object of JSON. Raises ValueError for a name that it has twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise ValueError(f"`{twice}` is there twice")
+    return found
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Replace `path` by a CSV: floats as their repr, booleans as True and False, lists as JSON text, None as nothing.
 
@@ -183,7 +194,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV as header name -> text. The file may begin with a byte order mark, as spreadsheets write it.
+    """Return the rows of a CSV as header name -> text. A byte order mark and blank last lines, as spreadsheets write, are ignored.
 
     Raises ValueError for a row whose length is not the header's, and for a name that the header has twice.
     """
@@ -195,14 +206,13 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         for place, name in enumerate(header):
             if name in header[:place]:
                 raise ValueError(f"{path}: two columns are named `{name}`.")
-        rows = []
-        for cells in reader:
-            if len(cells) != len(header):
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: {counted(len(cells), 'cell')}, the header has {len(header)}."
-                )
-            rows.append(dict(zip(header, cells, strict=True)))
-    return rows
+        lines = [(reader.line_num, cells) for cells in reader]
+    while lines and not lines[-1][1]:
+        lines.pop()
+    for line, cells in lines:
+        if len(cells) != len(header):
+            raise ValueError(f"{path}, line {line}: {counted(len(cells), 'cell')}, the header has {len(header)}.")
+    return [dict(zip(header, cells, strict=True)) for _, cells in lines]
 
 
 def cell(value: Any) -> str:

@@ -184,8 +184,8 @@ def _new_sweep(given: Given) -> PlannedStudy:
 
     _check_source(given)
     recipe, file = load_recipe(given), given.get("load_hyperparams")
-    rows = read_samples(Path(file), recipe.config.algorithm) if file else ()
-    read = {"n_trials": len(rows), "sampling_method": "file"} if file else {}
+    rows = () if file is None else read_samples(Path(file), recipe.config.algorithm)
+    read = {} if file is None else {"n_trials": len(rows), "sampling_method": "file"}
     options = checked(settled(SweepOptions, [given, read], recipe))
     if not rows:
         check_searched(recipe.path, recipe.space)

@@ -80,6 +80,17 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
             {"tracking_uri": "x"},
             "search(): tracking_uri says where track mlflow writes. Give that as well, or leave tracking_uri out.",
         ),
+        ({"n_trials": [4]}, "search(): n_trials needs a whole number of at least 1, got [4]."),
+        ({"n_trials": np.array([4, 4])}, "search(): n_trials needs a whole number of at least 1, got [4, 4]."),
+        (
+            {"num_seeds": -(10**400)},
+            f"search(): num_seeds needs a whole number from 1 to 2147483647, got -1{'0' * 400}.",
+        ),
+        (
+            {"resume_from": "a\0b"},
+            'search(): resume_from needs a text, got "a\\u0000b". It holds a null character, or half of a character. '
+            "Leave that out.",
+        ),
         ({"environment": 3}, "search(): environment needs a text, got 3. Put it in quotes."),
     ],
 )

@@ -1,6 +1,7 @@
 """A study's database when it is damaged, gone, or somebody else's; and how it is built again."""
 
 import errno
+import json
 import os
 import shutil
 import sqlite3
@@ -132,6 +133,25 @@ def test_batches_of_another_seed_are_not_taken_for_this_studys(tmp_path, stopped
         shutil.copytree(batch, case.directory / batch.relative_to(other.directory), dirs_exist_ok=True)
     with pytest.raises(
         HyperlaxError, match=r"trial 0 was trained with algorithm\..+ asked for .+ Put back the study's own"
+    ):
+        case.repair()
+
+
+@pytest.mark.parametrize("value", ["abc", None, [1], 10**400, float("nan"), ...])
+def test_a_journal_with_parameters_that_are_not_the_spaces_is_refused(tmp_path, stopped, value):
+    case = copy_of(stopped[0], tmp_path)
+    for path in case.directory.glob("optuna_study.db*"):
+        path.unlink()
+    journal = case.directory / "journal.jsonl"
+    first, *rest = journal.read_text().splitlines(keepends=True)
+    event = json.loads(first)
+    params = event["trials"][1]["params"]
+    params["algorithm.hyperparam.gamma"] = value
+    if value is ...:
+        del params["algorithm.hyperparam.gamma"]
+    journal.write_text("".join([json.dumps(event) + "\n", *rest]))
+    with pytest.raises(
+        UsageError, match="journal.jsonl: asks trial 1 for parameters that the search space does not have"
     ):
         case.repair()
 

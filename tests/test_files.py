@@ -103,6 +103,7 @@ def test_json_is_read_into_a_type(tmp_path):
         (None, "cannot be read (No such file or directory)."),
         ("", "cannot be read as JSON: Expecting value: line 1 column 1 (char 0)."),
         ('{"name": NaN}', "cannot be read as JSON: NaN is not a number of JSON."),
+        ('{"a": 1, "b": 2, "a": 3}', "cannot be read as JSON: `a` is there twice."),
         ("[" * 100_000, "cannot be read as JSON: maximum recursion depth exceeded"),
         ("1" * 5000, "cannot be read as JSON: Exceeds the limit"),
         ("[]", "cannot be read (Expected `object`, got `array`). Put it back."),

@@ -231,12 +231,18 @@ def test_a_single_run_has_the_defaults_of_its_recipe():
 def test_a_set_value_is_json_or_else_a_string_and_wins_over_the_file():
     Path("best.json").write_text(json.dumps({"trial": 3, "params": {GAMMA: 0.9, LAYERS: [32, 32, 32]}}))
     activation = "algorithm.network.actor_network.pre_torso.activation"
-    texts = (f"{GAMMA}=0.91", f"{activation}=elu", "algorithm.hyperparam.autotune = false")
+    texts = (
+        f"{GAMMA}=0.91",
+        f"{activation}=elu",
+        "algorithm.hyperparam.autotune = False",
+        "algorithm.hyperparam.epochs=1_0.0",
+    )
     _, values = single(params="best.json", assignments=texts)
     assert values[GAMMA] == 0.91
     assert values[LAYERS] == [32, 32, 32]
     assert values[activation] == "elu"
     assert values["algorithm.hyperparam.autotune"] is False
+    assert values["algorithm.hyperparam.epochs"] == 10 and type(values["algorithm.hyperparam.epochs"]) is int
 
 
 def test_a_trial_of_a_pareto_file_is_chosen_by_number():
@@ -251,6 +257,7 @@ def test_a_trial_of_a_pareto_file_is_chosen_by_number():
 @pytest.mark.parametrize(
     "flags, message",
     [
+        ({"assignments": (f"{GAMMA}={'[' * 100_000}",)}, "--set: algorithm.hyperparam.gamma needs a finite number"),
         (
             {"assignments": (f"{GAMMA}=0.9", f"{GAMMA}=0.8")},
             "--set: algorithm.hyperparam.gamma is given more than once.",

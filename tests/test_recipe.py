@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hyperlax.errors import UsageError
@@ -163,7 +164,7 @@ def test_an_unknown_activation_is_refused_with_the_list(folder):
 def test_a_default_that_its_field_does_not_accept_is_refused(folder):
     edit(folder, ("tau=0.02", "tau=1.5"))
     refused("recipes/sac_mlp.py: algorithm.hyperparam.tau needs a finite number above 0 and at most 1, got 1.5.")
-    edit(folder, ("epochs=4", "epochs=4.0"))
+    edit(folder, ("epochs=4", "epochs=4.5"))
     refused("recipes/sac_mlp.py: algorithm.hyperparam.epochs needs a whole number")
 
 
@@ -239,7 +240,13 @@ def test_values_are_set_as_they_are_and_nothing_else_changes():
     assert isinstance(after[HYPERPARAM + "gamma"], float)
 
 
-@pytest.mark.parametrize("value", [3.0, True, "3", None, [3], 2**31, 0])
+@pytest.mark.parametrize("value", [np.float32(3), np.int64(3), 3.0])
+def test_a_whole_number_is_one_however_it_is_written(value):
+    found = apply(SAC(), {HYPERPARAM + "epochs": value}, "here").hyperparam.epochs
+    assert found == 3 and type(found) is int
+
+
+@pytest.mark.parametrize("value", [3.5, float("nan"), 1e300, True, "3", None, [3], 2**31, 0])
 def test_no_value_is_rounded_or_reinterpreted(value):
     with pytest.raises(UsageError, match=r"here: algorithm\.hyperparam\.epochs needs a whole number"):
         apply(SAC(), {HYPERPARAM + "epochs": value}, "here")

@@ -96,10 +96,13 @@ def test_what_is_written_is_read_back(tmp_path):
 
 def test_what_has_no_column_is_the_recipes_and_spreadsheets_are_read(tmp_path):
     found = read_text(
-        tmp_path, "\ufeffalgorithm.hyperparam.gamma,algorithm.hyperparam.autotune\r\n0.9,TRUE\r\n 1 ,false\r\n"
+        tmp_path, "\ufeffalgorithm.hyperparam.gamma,algorithm.hyperparam.autotune\r\n0.9,TRUE\r\n 1 ,false\r\n\r\n"
     )
     expected = [{GAMMA: 0.9, f"{HYPERPARAM}autotune": True}, {GAMMA: 1.0, f"{HYPERPARAM}autotune": False}]
     assert found == tuple(apply(SAC(), values, "") for values in expected)
+    for written in ("2", "2.0", "1e4", "10_000"):
+        (one,) = read_text(tmp_path, f"{EPOCHS}\n{written}\n")
+        assert one == apply(SAC(), {EPOCHS: int(float(written))}, "")
 
 
 @pytest.mark.parametrize(
@@ -107,14 +110,15 @@ def test_what_has_no_column_is_the_recipes_and_spreadsheets_are_read(tmp_path):
     [
         ("", "some.csv: is empty"),
         ("trial\n", "some.csv: holds no row"),
+        ("\n\n\n", "some.csv: holds no row"),
         (f"{GAMMA}\n0.9,1\n", "some.csv: line 2: 2 cells"),
         (f"{GAMMA},{GAMMA}\n0.9,0.8\n", f"two columns are named `{GAMMA}`"),
         ("trial,gama\n0,0.9\n", f"some.csv: no hyperparameter named `gama`. Did you mean `{GAMMA}`?"),
         (f"trial,{GAMMA}\n0,0.9\n1,1.5\n", f"some.csv, line 3: {GAMMA} needs a finite number from 0 to 1, got 1.5"),
-        (f"trial,{GAMMA}\n0,nan\n", f"some.csv, line 2: {GAMMA} needs a finite number from 0 to 1, got 'nan'"),
+        (f"trial,{GAMMA}\n0,nan\n", f"some.csv, line 2: {GAMMA} needs a finite number from 0 to 1, got nan"),
         (f"trial,{GAMMA}\n0,0.9\n1,\n", f"some.csv, line 3: {GAMMA} is empty"),
         (f"{EPOCHS}\n1.5\n", f"some.csv, line 2: {EPOCHS} needs a whole number from 1 to 2147483647, got 1.5"),
-        (f"{HYPERPARAM}autotune\n1\n", "autotune needs true or false, got '1'"),
+        (f"{HYPERPARAM}autotune\n1\n", "autotune needs true or false, got 1"),
         ("algorithm.network.actor_network.pre_torso.layer_sizes\n64\n", "layer_sizes needs a non-empty list"),
         ("algorithm.network.actor_network.pre_torso.activation\nsine\n", "activation needs one of tanh"),
     ],

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -26,7 +28,7 @@ def test_without_a_terminal_each_batch_is_a_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_asks_to_stop_and_a_second_one_exits_at_once(monkeypatch, capsys, number, status):
+def test_a_signal_asks_to_stop_and_a_second_one_exits_at_once(monkeypatch, capfd, number, status):
     exits, now = [], [100.0]
     monkeypatch.setattr(os, "_exit", exits.append)
     monkeypatch.setattr("hyperlax.study.stopping.time.monotonic", lambda: now[0])
@@ -39,8 +41,27 @@ def test_a_signal_asks_to_stop_and_a_second_one_exits_at_once(monkeypatch, capsy
         now[0] += 1.0
         os.kill(os.getpid(), number)
     assert exits == [status]
-    assert "at once" in capsys.readouterr().err
+    assert "at once" in capfd.readouterr().err
     assert signal.getsignal(number) is before
+
+
+def test_signals_are_obeyed_where_nobody_reads_what_is_said(monkeypatch):
+    """Under a pager, or in a terminal after Ctrl-S, writing would wait for ever."""
+    exits, (reader, writer) = [], os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    monkeypatch.setattr(os, "_exit", exits.append)
+    monkeypatch.setattr("hyperlax.study.stopping._SAME_SIGNAL_SECONDS", 0.0)
+    with os.fdopen(writer, "w") as stuck, monkeypatch.context() as patch, stopping_on_signals(stop := Stop()):
+        patch.setattr(sys, "stderr", stuck)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.is_set() and exits == []
+        os.kill(os.getpid(), signal.SIGINT)
+    os.close(reader)
+    assert exits == [130]
 
 
 def test_the_first_signal_to_a_study_that_ends_for_another_reason_is_no_second_one(monkeypatch):

@@ -43,6 +43,7 @@ def generate_hp_samples(given: Given) -> int:
     """Draw configurations into a file."""
     from hyperlax.config.checks import check_searched
     from hyperlax.config.configurations import write_samples
+    from hyperlax.files import is_too_long
     from hyperlax.samplers.fixed import draw
     from hyperlax.studies import load_recipe
     from hyperlax.study.io_errors import writing
@@ -52,8 +53,11 @@ def generate_hp_samples(given: Given) -> int:
     if not options.output:
         raise OptionError("output", "{output} is required: a file.")
     path = Path(options.output)
-    if path.is_dir():
-        raise OptionError("output", "{output} {0}: is a directory. Name a file.", path)
+    if is_too_long(path):
+        raise OptionError("output", "{output} {0}: is longer than the system takes. Choose a shorter name.", path)
+    if path.exists() and not path.is_file():
+        found = "a directory" if path.is_dir() else "a device"
+        raise OptionError("output", "{output} {0}: is {1}. Name a file.", path, found)
     if path.exists() and not options.force:
         raise OptionError("output", "{0}: exists already. Give {force} to replace it, or another {output}.", path)
     check_searched(recipe.path, recipe.space)

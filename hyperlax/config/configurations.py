@@ -8,12 +8,11 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperlax.config.option import flags_of
+from hyperlax.config.option import flags_of, value_of
 from hyperlax.config.options import SearchOptions, SingleOptions
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.fields import apply, check_name, dotted, fields_of, written
@@ -24,7 +23,6 @@ from hyperlax.recipe import Recipe
 log = logging.getLogger(__name__)
 
 _TRIAL = "trial"
-_BOOLEANS = {"true": True, "false": False}
 
 
 def write_samples(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
@@ -54,7 +52,8 @@ def read_samples(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ..
         for name in columns:
             if not row[name].strip():
                 raise UsageError(f"{where}: {name} is empty. Give a value, or drop the column to have the recipe's.")
-        values = {name: _cell(row[name].strip(), known[name].type) for name in columns}
+        texts = {name: row[name].strip() for name in columns}
+        values = {name: text if known[name].type == "str" else value_of(text) for name, text in texts.items()}
         configurations.append(apply(base, values, where))
     return tuple(configurations)
 
@@ -68,21 +67,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise UsageError(f"{path}: is not UTF-8, so it cannot be read as CSV.") from error
     except (ValueError, csv.Error) as error:
         raise UsageError(f"{path}: {str(error).removeprefix(str(path)).lstrip(':, ')}") from error
-
-
-def _cell(text: str, kind: str) -> Any:
-    """Return the value of a cell for a field of this type. If it has none, return the text, which the field refuses."""
-    if kind == "str":
-        return text
-    return _BOOLEANS.get(text.lower(), text) if kind == "bool" else _from_json(text)
-
-
-def _from_json(text: str) -> Any:
-    """Return the value that a text is in JSON, else the text."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # not JSON, or a whole number of thousands of digits
-        return text
 
 
 def first_trials(arguments: SearchOptions, recipe: Recipe) -> list[dict[str, Any]]:
@@ -129,25 +113,21 @@ def _configuration(entry: Any, where: str, base: Mapping[str, Any], recipe: Reci
     values = entry.get("params", entry) if isinstance(entry, dict) else entry
     if not isinstance(values, dict):
         raise UsageError(f'{where} is {values!r}. Write {{name: value}}, e.g. {{"{next(iter(base))}": ...}}.')
-    config = dotted(recipe.config.algorithm)
-    for name, value in values.items():
-        check_name(name, config, where)
+    config, known = dotted(recipe.config.algorithm), fields_of(recipe.config.algorithm)
+    for name in values:
+        check_name(name, known, where)
+    plain = {name: known[name].plain(value) for name, value in values.items()}
+    for name, value in plain.items():
         if name not in recipe.space and value != config[name]:
             raise UsageError(
                 f"{where}: {name} = {value}, and the recipe does not search it but has it fixed at {config[name]}. Leave it out."
             )
-    complete = {name: _plain(values.get(name, base[name]), base[name]) for name in recipe.space}
+    complete = {name: plain.get(name, base[name]) for name in recipe.space}
     for name, distribution in recipe.space.items():
         if not distribution.contains(complete[name]):
             left_out = "" if name in values else ", the recipe's value for what is left out,"
             raise UsageError(f"{where}: {name} = {complete[name]!r}{left_out} is not in {written(distribution)}.")
     return complete
-
-
-def _plain(value: Any, like: Any) -> Any:
-    """Return a whole number given for a float as that float, so that equal configurations are equal."""
-    is_whole = isinstance(like, float) and type(value) is int and abs(value) < sys.float_info.max
-    return float(value) if is_whole else value
 
 
 def configured(options: SingleOptions, recipe: Recipe) -> AlgorithmConfig:
@@ -182,7 +162,7 @@ def _read_params(path: Path, trial: int | None) -> dict[str, Any]:
 
 
 def _parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Return dotted name -> value of `NAME=VALUE` texts. A value that is not JSON is a string."""
+    """Return dotted name -> value of `NAME=VALUE` texts. A value that is neither a number nor JSON is a string."""
     values: dict[str, Any] = {}
     for text in assignments:
         name, equals, value = (part.strip() for part in text.partition("="))
@@ -192,5 +172,5 @@ def _parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         if name in values:
             problem = "{assignments}: {0} is given more than once. Give each name once."
             raise OptionError("assignments", problem, name)
-        values[name] = _from_json(value)
+        values[name] = value_of(value)
     return values

@@ -64,7 +64,7 @@ class Range:
         """Return whether a number is within the bounds and finite."""
         over = value > self.low if self.above else value >= self.low
         under = value < self.high if self.below else value <= self.high
-        return math.isfinite(value) and over and under
+        return over and under and abs(value) <= sys.float_info.max
 
     def words(self) -> str:
         """Return the bounds as they follow the unit."""
@@ -225,14 +225,14 @@ class Option:
         if isinstance(value, str) and value in self.words:
             return value
         choices, limits = self.mark(OneOf), self.mark(Range)
-        found = self._as_type(value)
+        found: Any = self._as_type(value)
         if found is None:
             raise self.refusal(value, self._advice(value))
         if choices:
             found = choices.fold(str(found))
             if found not in choices.words:
                 raise self.refusal(value, did_you_mean(found, choices.words).strip())
-        if limits and not limits.holds(float(found)):
+        if limits and not limits.holds(found):
             raise self.refusal(value, limits.note)
         return found
 
@@ -245,9 +245,12 @@ class Option:
             if self.type is int:
                 return int(value) if value == value // 1 else None
             return float(value) if abs(value) <= sys.float_info.max else math.inf if value == value else math.nan
-        return value if isinstance(value, self.type) else None
+        is_bad_text = isinstance(value, str) and _UNSTORABLE.search(value)
+        return value if isinstance(value, self.type) and not is_bad_text else None
 
     def _advice(self, value: Any) -> str:
+        if self.type is str and isinstance(value, str):
+            return "It holds a null character, or half of a character. Leave that out."
         is_plain = not isinstance(value, (str, list, tuple, dict, NoneType))
         return "Put it in quotes." if self.type is str and is_plain and not self.mark(OneOf) else ""
 
@@ -346,12 +349,29 @@ def shown(value: Any) -> str:
 
 
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""What no path may hold, or no file in UTF-8."""
 _WHOLE = re.compile(r"[-+]?[0-9](_?[0-9])*")
 
 
 def exponent(value: Any) -> Any:
     """Return a text such as 1e-3, which YAML 1.1 does not read as a number, as that number, and anything else unchanged."""
     return float(value.replace("_", "")) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
+def value_of(text: str) -> Any:
+    """Return the value that a text spells: a number, true or false in any case, or JSON; the text itself if it is none of them.
+
+    >>> value_of("1_000"), value_of("TRUE"), value_of("[4, 4]"), value_of("tanh")
+    (1000, True, [4, 4], 'tanh')
+    """
+    number = _number(text)
+    if not isinstance(number, str):
+        return number
+    try:
+        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _number(word: str) -> Any:

@@ -18,7 +18,8 @@ def located(path: Path, where: str) -> Iterator[None]:
     try:
         yield
     except SyntaxError as error:
-        raise UsageError(f"{where}:{error.lineno}: {type(error).__name__}: {error.msg}.") from error
+        place = where if error.lineno is None else f"{where}:{error.lineno}"
+        raise UsageError(f"{place}: {type(error).__name__}: {error.msg}.") from error
     except (Exception, SystemExit) as error:
         positions = _positions(error.__traceback__, str(path.resolve()))
         place = f"{where}:{positions[0][0]}" if positions else where

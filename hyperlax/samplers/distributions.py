@@ -32,6 +32,14 @@ class SearchSpace:
         """Return the same parameters, steps of a QUniform as exact decimals."""
         return {name: _on_grid(self._space[name], params[name]) for name in self._space}
 
+    def holds(self, params: Mapping[str, Any]) -> bool:
+        """Return whether parameters are those of the space, each of its distribution's kind. Values outside its bounds count."""
+        try:
+            kept = [self.optuna[name].to_internal_repr(value) for name, value in params.items()]
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return False
+        return len(kept) == len(self.optuna)
+
     def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the recipe's values, lists as lists."""
         return {name: _decode(self._space[name], params[name]) for name in self._space}

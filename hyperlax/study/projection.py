@@ -62,10 +62,16 @@ class Projection:
         Raises:
           DamagedBatch: A batch that the database does not have yet is not what was written.
           HyperlaxError: A batch belongs to another study.
-          UsageError: The journal lacks trials that the database has.
+          UsageError: The journal lacks trials that the database has, or has parameters that the space does not have.
         """
         self.check_journal()
         known, asked = len(self._database.trials()), self._journal.asked
+        for number, trial in enumerate(asked[known:], known):
+            if not self._space.holds(trial.params):
+                raise UsageError(
+                    f"{self._journal.path}: asks trial {number} for parameters that the search space does not have. "
+                    "Put back the file that Hyperlax wrote."
+                )
         if asked[known:]:
             self._database.insert(asked[known:], self._space.optuna)
         self.apply_changes()

@@ -6,6 +6,7 @@ The first signal asks a run to end at its next evaluation, the second ends the p
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -20,7 +21,6 @@ from hyperlax.study.failures import cause_of
 
 _EXIT_STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 _SAME_SIGNAL_SECONDS = 0.5
-_STDERR = 2
 _MIN_FINISHED = 8
 """Finished trials below which no failure rate ends a study."""
 _taken = 0
@@ -68,14 +68,13 @@ def stopping_on_signals(stop: Stop) -> Iterator[None]:
         if stop.since is not None:
             if time.monotonic() - stop.since < _SAME_SIGNAL_SECONDS:
                 return
-            os.write(_STDERR, b"\nStopped at once. What was complete, and what was saved of the rest, is kept.\n")
+            _say("\nStopped at once. What was complete, and what was saved of the rest, is kept.\n")
             os._exit(_EXIT_STATUS[signal.Signals(number)])
         stop.exit_status = _EXIT_STATUS[signal.Signals(number)]
         stop.since = time.monotonic()
         stop.set()
         again = "Ctrl-C again exits" if number == signal.SIGINT else "A second signal ends it"
-        with suppress(OSError):
-            print(f"\nStopping at the next evaluation. {again} at once.", file=sys.stderr, flush=True)
+        _say(f"\nStopping at the next evaluation. {again} at once.\n")
 
     before = {number: signal.signal(number, handle) for number in _EXIT_STATUS}
     try:
@@ -83,6 +82,17 @@ def stopping_on_signals(stop: Stop) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    """Write to standard error from a signal handler: not through its buffer, and not if that would block.
+
+    It blocks where nobody reads, for example under a pager, or in a terminal after Ctrl-S.
+    """
+    with suppress(OSError, ValueError):
+        file = sys.stderr.fileno()
+        if os.name == "nt" or select.select([], [file], [], 0)[1]:
+            os.write(file, text.encode())
 
 
 class Limits:

@@ -79,6 +79,7 @@ class StudyRun(ABC):
         self.arguments, self.recipe, self.directory = arguments, recipe, directory
         self.equipment, self.observers, self.limits = equipment, equipment.observers, equipment.limits
         self.checkpoints = CheckpointManager(directory.checkpoints, equipment.checkpoint_seconds)
+        self._is_on_disk = False
 
     def start(self) -> int:
         """Begin a new study. Returns the exit status."""
@@ -110,6 +111,7 @@ class StudyRun(ABC):
         directory.check_database(arguments.study_name)
         self.check()
         manifest.write(directory.manifest)
+        self._is_on_disk = True
         self.write_files()
         with ExitStack() as stack:
             state = stack.enter_context(closing(self.open_state(manifest)))
@@ -167,6 +169,10 @@ class StudyRun(ABC):
 
         def what_next(problem: IoProblem) -> str:
             if not os.path.exists(self.directory.manifest):
+                if self._is_on_disk:
+                    return (
+                        "The study was moved or removed while it ran. To continue it, give --resume-from its new place."
+                    )
                 return f"No trial has run. {run_again(problem)}"
             return (
                 "The study ends here; all that is complete is kept. "

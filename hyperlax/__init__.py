@@ -14,9 +14,14 @@ set_safe_scheduler()
 
 
 def __getattr__(name: str) -> Any:
-    """What `hyperlax.api` offers, imported when it is first asked for: the command line answers sooner."""
+    """Return a name of `hyperlax.api`, which is imported at its first use, so that the command line starts fast."""
     if name not in __all__:
         raise AttributeError(f"module 'hyperlax' has no attribute {name!r}")
     from hyperlax import api
 
     return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    """Return the names that a notebook completes, those of `hyperlax.api` included."""
+    return sorted({*globals(), *__all__})

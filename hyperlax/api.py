@@ -121,12 +121,12 @@ class Study:
 
     @property
     def best(self) -> TrialRecord:
-        """Best trial. Raises HyperlaxError if no trial can win yet, and for several objectives, which have `pareto`."""
+        """Best trial. Raises HyperlaxError if there is none yet, and for several objectives, which have `pareto`."""
         if len(self._opened.record.objectives) > 1:
             raise HyperlaxError(f"{self.directory}: has several objectives, so no trial is the best. Use study.pareto.")
         best = self.pareto
         if not best:
-            raise HyperlaxError(f"{self.directory}: no trial can win yet.")
+            raise HyperlaxError(f"{self.directory}: has no best trial yet.")
         return best[0]
 
     @property

@@ -1,4 +1,4 @@
-"""The errors of a command that are not bugs, and suggestions for misspelled names."""
+"""The errors of a command that are not bugs, and words for messages: suggestions for misspelled names, counted nouns."""
 
 from __future__ import annotations
 

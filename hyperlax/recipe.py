@@ -149,7 +149,7 @@ def _find(name_or_path: str) -> Path:
         return next(path for folder in _folders() if (path := folder / f"{name_or_path}.py").is_file())
     hint = did_you_mean(name_or_path, available())
     raise UsageError(
-        f"No recipe named `{name_or_path}` in ./recipes or among those shipped. {hint}"
+        f"no recipe named `{name_or_path}` in ./recipes or among those shipped. {hint}"
         f"There are {', '.join(available())}; a path to a .py file works too."
     )
 

@@ -71,7 +71,9 @@ def test_a_study_without_failures_has_nothing_to_run_again(tmp_path, caplog):
     case, runner = whole_study(tmp_path), FakeBackend()
     caplog.set_level("INFO")
     assert case.resume(runner, retry_failed=True) == 0
-    assert runner.trained == [] and "No trial is run again: none has failed by itself." in caplog.messages
+    assert (
+        runner.trained == [] and "No trial to retry: none has failed, except by hyperlax invalidate." in caplog.messages
+    )
     assert not changes(case)
 
 
@@ -151,7 +153,7 @@ def test_an_invalidated_trial_is_out_of_the_ranking_and_its_record_is_kept(tmp_p
     assert case.invalidate(winner, reason="cheated\nsomehow") == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith(f"Trial {winner} (peak_performance ")
-    assert said[0].endswith(") is out of the ranking; its record is kept.")
+    assert said[0].endswith(") is out of the ranking; its results are kept.")
     assert said[1].startswith(f"Best: trial {best(case)}, peak_performance ") and best(case) != winner
     trial = case.study().trials[winner]
     assert (trial.state.name, trial.values) == ("FAIL", None)
@@ -178,7 +180,7 @@ def test_invalidating_a_trial_twice_is_no_fault(tmp_path, capsys):
     told = case.told()
     capsys.readouterr()
     assert case.invalidate(3, reason="second") == 0
-    assert capsys.readouterr().out.startswith("Trial 3 was out of the ranking before.\nBest: ")
+    assert capsys.readouterr().out.startswith("Trial 3 was already out of the ranking.\nBest: ")
     assert case.told() == told
 
 

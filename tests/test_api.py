@@ -162,5 +162,6 @@ def test_importing_hyperlax_imports_none_of_it():
     script = "import sys, hyperlax; print([m for m in ('hyperlax.api', 'optuna', 'jax', 'pandas') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
     assert run.stdout == "[]\n"
+    assert {"search", "open_study", "load_agent", "Study"} <= set(dir(hyperlax))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = hyperlax.nothing  # type: ignore[attr-defined]

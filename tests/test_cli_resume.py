@@ -45,7 +45,7 @@ def test_an_interrupted_study_resumes_to_what_an_uninterrupted_one_gives(desk, d
     assert command in out
     assert batches(directory) == []
     saved = len(list((directory / "checkpoints").iterdir()))
-    assert f"Interrupted with {TRIALS} trials to go, {2 * saved} of them saved in the middle of their training." in out
+    assert f"Interrupted with {TRIALS} trials to go, {2 * saved} of them saved in the middle of training." in out
     assert saved > 0
     assert [trial.state.name for trial in optuna_trials("dqn_mlp", directory)] == ["WAITING"] * TRIALS
 

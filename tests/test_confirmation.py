@@ -203,7 +203,7 @@ def test_a_configuration_that_fails_is_named_and_the_others_go_on(tmp_path, caps
     said = capsys.readouterr().out
     assert f"Trial {first} failed on the new seeds: loss is nan (lane" in said
     assert f"Trial {second} failed on the new seeds: RuntimeError: no luck (lane" in said
-    assert f"On 4 new seeds trial {third} is confirmed: mean peak_performance" in said
+    assert f"On 4 new seeds, trial {third} has a mean peak_performance" in said
     confirmer.faults = {}
     assert case.resume() == 0 and len(confirmer.made_for) == 1
     assert case.resume(retry_failed=True) == 0
@@ -304,14 +304,16 @@ def test_the_verdict_says_which_of_two_is_ahead_and_whether_that_can_be_told():
     )
     named, ahead, unknown, behind = in_full(far)
     assert named.startswith(
-        "On 3 new seeds trial 17 is the best of 3: mean final_performance 485 [480, 490]; the search had"
+        "On 3 new seeds, trial 17 is the best of 3 with a mean final_performance of 485 [480, 490]; the search had"
     )
     interval = difference_interval([480.0, 490.0, 485.0], [300.0, 310.0, 290.0])
     assert 170 <= interval.low < 185 < interval.high <= 200
     assert ahead == (
         f"Trial 17 stays ahead of the default configuration: the interval of the difference is {interval}, which excludes 0."
     )
-    assert unknown.startswith("Trial 3 cannot be told from the default configuration:") and "which holds 0." in unknown
+    assert (
+        unknown.startswith("Trial 3 cannot be told from the default configuration:") and "which contains 0." in unknown
+    )
     assert behind.startswith("Trial 8 falls behind the default configuration:")
     assert in_short(far) == [named, ahead]
 
@@ -325,7 +327,7 @@ def test_of_a_minimized_metric_the_lower_is_ahead():
 
 def test_trials_that_are_level_are_named_together():
     level = made_up(t4=[500.0] * 3, t1=[400.0] * 3, t9=[500.0] * 3)
-    assert "trial 4, level with trial 9, is the best of 3: mean" in in_short(level)[0]
+    assert "trial 4, level with trial 9, is the best of 3 with a mean" in in_short(level)[0]
 
 
 def test_the_interval_of_equal_seeds_has_no_width_and_two_of_them_cannot_be_told_apart():

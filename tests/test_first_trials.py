@@ -171,7 +171,7 @@ def test_where_no_trial_satisfies_the_constraints_that_is_said(tmp_path, capsys,
     case.write_pages = lambda record, directory: write_study_pages(record)
     with caplog.at_level(logging.INFO, "hyperlax"):
         assert case.start() == 0
-    assert "random does not use constraints" in caplog.text
+    assert "random ignores constraints" in caplog.text
     said = capsys.readouterr()
     assert "No trial satisfies the constraints, so none is the best." in said.out and "best peak" not in said.err
     assert not (case.directory / "best_optuna_params.json").exists()

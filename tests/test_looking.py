@@ -160,7 +160,7 @@ def test_a_study_is_watched_until_nobody_runs_it(case, capsys, monkeypatch):
             "compare {study}/: this study is named more than once. Name each once.",
         ),
         (["compare", "{study}", "{nowhere}"], "is not a directory"),
-        (["delete", "{study}"], "nobody is there to ask. Add --yes"),
+        (["delete", "{study}"], "cannot ask for confirmation without a terminal. Add --yes"),
         (["list", ""], "list '': is not a directory. Give the --output-root of studies."),
         (["list", " "], "list ' ': is not a directory"),
         (["list", LONG], f"list {LONG}: is longer than the system takes. Give the --output-root"),

@@ -307,7 +307,9 @@ def test_the_lineage_is_a_plot_with_the_winners_way(whole, tmp_path):
     assert "actor_lr" in text
     winner = (tmp_path / "analysis_plots" / "pbt_winner.html").read_text()
     assert "could not be drawn" not in winner + text
-    assert f"pbt-replay {whole.directory / 'pbt_schedule.json'}" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert f"pbt-replay {whole.directory / 'pbt_schedule.json'}" in page
+    assert "The best interval of a member: trial " in page and "The winner" not in page
 
 
 def test_only_what_can_change_while_weights_are_kept_is_explored(tmp_path):

@@ -146,6 +146,6 @@ def test_a_film_that_cannot_be_written_beside_its_agent_says_how_to_write_it_els
     line = said(["play", str(agents.parent)], capsys, 1)
     agents.chmod(0o755)
     assert line.startswith(str(agents)) and line.endswith(
-        "Permission denied. Name another file with --gif, or make no film with --no-gif."
+        "Permission denied. Name another file with --gif, or write no GIF with --no-gif."
     )
     assert not list(agents.glob("*.gif"))

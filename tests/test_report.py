@@ -74,7 +74,7 @@ def test_that_the_recipes_own_configuration_wins_is_said(tmp_path):
     record = study(tmp_path, [3.0, 20.0, 1.0])
     for winner, is_said in ((1, True), (0, False)):
         write_study_pages(replace(record, base={**record.trials[winner].params, "algorithm.hyperparam.fixed": 3}))
-        assert ("the recipe&#39;s own configuration" in (tmp_path / "report.html").read_text()) == is_said
+        assert ("the recipe&#39;s default configuration" in (tmp_path / "report.html").read_text()) == is_said
 
 
 def words(record: Any) -> str:
@@ -117,8 +117,21 @@ def test_a_confirmed_winner_is_said_to_be_what_new_seeds_say(tmp_path):
     confirmation = Confirmation("peak_performance", "maximize", "peak_performance", 3, [confirmed])
     record = replace(study(tmp_path, [3.0, 1.0, 20.0]), confirmation=confirmation)
     said, command = how_certain(record)
-    assert said[0].startswith("On 3 new seeds trial 2 is confirmed: mean peak_performance 11")
+    assert said[0].startswith("On 3 new seeds, trial 2 has a mean peak_performance of 11")
     assert said[0].endswith("the search had claimed 20.") and command == ""
+
+
+def test_a_winner_that_another_trial_beats_on_new_seeds_is_still_reported_first(tmp_path):
+    winner, other = [
+        Confirmed(trial, False, claimed, "COMPLETE", "", {"peak_performance": seeds})
+        for trial, claimed, seeds in ((2, 20.0, [5.0, 5.0]), (0, 3.0, [9.0, 9.0]))
+    ]
+    confirmation = Confirmation("peak_performance", "maximize", "peak_performance", 2, [winner, other])
+    said = words(replace(study(tmp_path, [3.0, 1.0, 20.0]), confirmation=confirmation))
+    assert said.startswith(
+        "On 2 new seeds, trial 2 has a mean peak_performance of 5 [5, 5]; the search had claimed 20."
+    )
+    assert "trial 0 is the best of 2 with a mean peak_performance of 9" in said
 
 
 def test_a_front_is_said_to_be_lucky_in_part_and_the_number_of_parameters_is_not(tmp_path):

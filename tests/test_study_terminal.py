@@ -82,6 +82,11 @@ def test_a_signal_while_a_batch_trains_ends_the_study_at_its_next_segment(tmp_pa
     assert "Interrupted with 6 trials to go. To resume:\n  hyperlax optuna-hp-search" in capsys.readouterr().out
 
 
+def test_one_trial_is_one_trial(tmp_path, capsys):
+    assert Case(tmp_path, n_trials=1).start(FakeBackend()) == 0
+    assert "1 trial finished: 1 COMPLETE." in capsys.readouterr().out
+
+
 def test_a_study_that_mostly_fails_gives_up_and_goes_on_when_told_to(tmp_path, capsys):
     case, fail = Case(tmp_path, n_trials=24), dict.fromkeys(range(2, 24), "loss is nan at step 300")
     assert case.start(FakeBackend(fail=fail)) == 1

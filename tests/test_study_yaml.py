@@ -94,7 +94,7 @@ def test_a_mistake_is_told_by_file_and_line(capsys, case):
         ),
         (
             "seed: 3\nalgo_and_network_config: sac",
-            "s.yaml:2: No recipe named `sac` in ./recipes or among those shipped. Did you mean `sac_mlp`? There are dqn_mlp, "
+            "s.yaml:2: no recipe named `sac` in ./recipes or among those shipped. Did you mean `sac_mlp`? There are dqn_mlp, "
             "ppo_mlp, sac_mlp; a path to a .py file works too.",
         ),
         (

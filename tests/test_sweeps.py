@@ -152,7 +152,7 @@ def test_each_command_says_which_one_goes_on(finished, fakes, monkeypatch, capsy
         ),
         (
             ["--seed", "5"],
-            "only --log-level, --hparam-batch-size, --timeout, --max-failure-rate, --checkpoint-seconds may",
+            "Only --log-level, --hparam-batch-size, --timeout, --max-failure-rate, --checkpoint-seconds may",
         ),
     ],
 )

@@ -15,7 +15,14 @@ from plotly.offline import get_plotlyjs
 from hyperlax.analysis.labels import format_number, format_value, with_unit
 from hyperlax.analysis.plots.base import template
 
-_LONG_COLUMNS = {"reason": "reason", "which": "reason", "hyperparameter": "long", "searched": "long", "metric": "long"}
+_LONG_COLUMNS = {
+    "reason": "reason",
+    "which": "reason",
+    "setting": "reason",
+    "hyperparameter": "long",
+    "searched": "long",
+    "metric": "long",
+}
 """Header -> class of the columns whose text may wrap."""
 _LONG_LIST = 32
 """Minimum length of a list of numbers that is shared between plots."""

@@ -38,6 +38,7 @@ from hyperlax.study.statistics import (
     in_full,
     in_short,
     mean_interval,
+    of_winner,
 )
 
 _log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ def _winner(record: StudyRecord, best: list[TrialRecord]) -> dict[str, Any]:
 
 def _confirmation(record: StudyRecord, confirmation: Confirmation, drawing: Drawing) -> dict[str, Any]:
     words = (
-        f"The best of the search and the recipe's own configuration, trained again on "
+        f"The best of the search and the recipe's default configuration, trained again on "
         f"{counted(confirmation.seeds, 'seed')} and evaluated on episodes that the search never saw. "
         f"Compared: {with_unit(confirmation.metric)} of each seed. "
         "Intervals: 95 % percentile bootstrap. Every seed's values are in confirmation.csv."
@@ -244,7 +245,8 @@ def how_certain(record: StudyRecord) -> tuple[list[str], str]:
     if all(name in _EXACT for name in record.objectives):
         return [], ""
     if record.confirmation and best_confirmed(record.confirmation):
-        return in_short(record.confirmation), ""
+        leading = winners(record)[0].number
+        return [*of_winner(record.confirmation, leading), *in_short(record.confirmation)], ""
     sentences = [_of_luck(record), *(_of_rivals(record) if len(record.objectives) == 1 else [])]
     if not _can_be_confirmed(record.arguments):
         return sentences, ""

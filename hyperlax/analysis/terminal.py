@@ -53,9 +53,9 @@ def best_in_words(record: StudyRecord) -> str:
     """Name the best trial and its value, or the size of the Pareto front."""
     best = winners(record)
     if not best:
-        return "no trial can win" if complete_trials(record) else "nothing yet"
+        return "no trial satisfies the constraints" if complete_trials(record) else "nothing yet"
     if len(record.objectives) > 1:
-        return f"Pareto front of {len(best)}"
+        return f"Pareto front of {counted(len(best), 'trial')}"
     leading = next(iter(record.objectives))
     return f"{leading} {format_number(best[0].values[leading])} (trial {best[0].number})"
 

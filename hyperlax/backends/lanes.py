@@ -81,7 +81,8 @@ class LanesBackend(Backend, ABC):
         """
         first = slot_devices[0]
         self.lanes, self.slots = registry.lanes, len(slot_devices)
-        self.device = f"{first.device_kind} ({first.platform}), {counted(self.slots, 'slot')}"
+        kind = first.device_kind if first.device_kind == first.platform else f"{first.device_kind} ({first.platform})"
+        self.device = f"{kind}, {counted(self.slots, 'slot')}"
         self._task, self._registry, self._packing = task, registry, dict(packing or {})
         self._seed, self.stream, self._repetitions = seed, stream, repetitions
         self._costs = costs or Costs(first.device_kind, first.platform, None)

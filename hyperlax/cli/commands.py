@@ -21,9 +21,9 @@ STUDIES = ("optuna-hp-search", "run-study", "sweep-hp-samples", "pbt")
 
 @dataclass(frozen=True, kw_only=True)
 class _CompletionOptions:
-    """Print a script that completes commands and flags in a shell."""
+    """Print a shell's completion script for commands and flags."""
 
-    shell: Annotated[str, "Which shell.", OneOf(("bash", "zsh", "fish")), POSITIONAL, Metavar("{bash,zsh,fish}")]
+    shell: Annotated[str, "The shell.", OneOf(("bash", "zsh", "fish")), POSITIONAL, Metavar("{bash,zsh,fish}")]
 
 
 def run(words: Sequence[str]) -> int:

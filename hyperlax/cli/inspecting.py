@@ -20,59 +20,57 @@ _OF_MLFLOW = ("mlartifacts", "mlruns")
 
 
 Directory = Annotated[str, "The study's directory.", POSITIONAL, Metavar("DIR")]
-_Top = Annotated[int, "How many of the best are shown.", Range(1)]
+_Top = Annotated[int, "Number of best trials to show.", Range(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
-    """List the studies below a directory: how far each is, and its best."""
+    """List the studies below a directory with their progress and best trial."""
 
-    root: Annotated[str, "Where to look.", POSITIONAL, Metavar("ROOT")] = "my_optuna_studies"
+    root: Annotated[str, "The directory.", POSITIONAL, Metavar("[ROOT]")] = "my_optuna_studies"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShowOptions:
-    """Show a study's best trials with their learning curves, or all about one trial."""
+    """Show a study's best trials with their learning curves, or one trial in full."""
 
     directory: Directory
-    trial: Annotated[int | None, "Its number.", POSITIONAL, Metavar("TRIAL"), By("the best ones")] = None
+    trial: Annotated[int | None, "Number of one trial.", POSITIONAL, Metavar("[TRIAL]"), By("the best ones")] = None
     top: _Top = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class WatchOptions:
-    """Follow a study that another process runs, until that ends."""
+    """Follow a running study until it ends."""
 
     directory: Directory
     top: _Top = 10
-    seconds: Annotated[float, "Seconds between two looks.", Range(0.1, 3600), Metavar("SECONDS")] = 2.0
+    seconds: Annotated[float, "Seconds between refreshes.", Range(0.1, 3600), Metavar("SECONDS")] = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """Write a study's report and plots again, as of now; also of one that runs, or that another machine made."""
+    """Rewrite a study's report and plots, also while the study runs."""
 
     directory: Directory
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """Put studies side by side on one page: their best, with the confirmation on new seeds if there is one, and their curves."""
+    """Compare studies on one page: their best trials, progress and learning curves."""
 
     directories: Annotated[tuple[str, ...], "The studies' directories.", POSITIONAL, Metavar("DIR DIR [DIR ...]")]
-    output: Annotated[str, "The page.", Metavar("FILE")] = "comparison.html"
+    output: Annotated[str, "The HTML page to write.", Metavar("FILE")] = "comparison.html"
     force: Annotated[bool, "Replace FILE.", By("it must not exist")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class DashboardOptions:
-    """Serve optuna-dashboard on a study's database, for a browser; also while the study runs."""
+    """Open a study in optuna-dashboard, also while the study runs."""
 
     directory: Directory
-    host: Annotated[str, "The address that it listens at.", Metavar("HOST"), By("127.0.0.1, this machine alone")] = (
-        "127.0.0.1"
-    )
-    port: Annotated[int, "The port; 0 takes a free one.", Range(0, 65535)] = 8080
+    host: Annotated[str, "Address to listen on.", Metavar("HOST"), By("127.0.0.1, this machine only")] = "127.0.0.1"
+    port: Annotated[int, "Port to listen on; 0 picks a free one.", Range(0, 65535)] = 8080
 
 
 def list_studies(given: Given) -> int:

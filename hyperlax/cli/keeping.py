@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Write a study's trials for another program to read."""
+    """Export a study's trials as CSV, JSON, Parquet or an Optuna journal."""
 
     directory: Directory
-    format: Annotated[str, "The file's format.", OneOf(("csv", "json", "parquet", "optuna-journal"))] = "csv"
+    format: Annotated[str, "Format of the file.", OneOf(("csv", "json", "parquet", "optuna-journal"))] = "csv"
     output: Annotated[
         str | None,
-        "The file; it must not exist.",
+        "The file to write; it must not exist.",
         Metavar("FILE"),
         By("<study name>.<format> in the working directory"),
     ] = None
@@ -32,49 +32,49 @@ class ExportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteOptions:
-    """Delete a study: what Hyperlax wrote into its directory, and nothing else."""
+    """Delete a study: the files that Hyperlax wrote, and nothing else."""
 
     directory: Directory
-    yes: Annotated[bool, "Do not ask.", By("it asks")] = False
+    yes: Annotated[bool, "Do not ask for confirmation.", By("ask")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepairOptions:
-    """Build the damaged or lost database of a study again, from its backup and the batches on disk."""
+    """Rebuild a study's damaged or missing database from its backup and the batches on disk."""
 
     directory: Directory
 
 
 @dataclass(frozen=True, kw_only=True)
 class InvalidateOptions:
-    """Take trials out of a study's ranking, keeping their record, and choose the best again."""
+    """Remove trials from a study's ranking, but keep their results."""
 
     directory: Directory
     trials: Annotated[tuple[int, ...], "Numbers of COMPLETE trials.", POSITIONAL, Metavar("TRIAL [TRIAL ...]")]
-    reason: Annotated[str | None, "Why; kept with each of them.", By("the reason is just `invalidated`")] = None
+    reason: Annotated[str | None, "Reason, stored with each trial.", By("none")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlayOptions:
-    """Watch a trained agent: its return over new episodes, and one of them as an animated GIF."""
+    """Play new episodes with a trained agent: print its return and film one as an animated GIF."""
 
     path: Annotated[
         str,
-        "The directory of a study or of a single run, or an agent's .safetensors file.",
+        "Directory of a study or a single run, or an agent's .safetensors file.",
         POSITIONAL,
         Metavar("PATH"),
     ]
-    trial: Annotated[TrialNumber, "Of a study, another of its trials.", By("the best")] = None
-    training_seed: Annotated[int | None, "Which of the trial's seeds.", By("the one with the best return")] = None
-    episodes: Annotated[int, "How many it plays.", COUNT] = 100
-    seed: Annotated[int, "The episodes' beginnings follow from it.", Range(0, LARGEST)] = 0
+    trial: Annotated[TrialNumber, "Trial of the study.", By("the best")] = None
+    training_seed: Annotated[int | None, "Seed of the trial.", By("the one with the best return")] = None
+    episodes: Annotated[int, "Number of episodes.", COUNT] = 100
+    seed: Annotated[int, "Seed of the episodes.", Range(0, LARGEST)] = 0
     gif: Annotated[
         str | None,
-        "The film; gymnax's classic-control environments can be drawn.",
+        "File for the GIF; only classic-control environments can be rendered.",
         Metavar("FILE"),
-        By("<agent>.gif beside the agent, if one can be made"),
+        By("<agent>.gif next to the agent, if it can be rendered"),
     ] = None
-    no_gif: Annotated[bool, "Make no film.", By("one if it can be made")] = False
+    no_gif: Annotated[bool, "Write no GIF.", By("write one if possible")] = False
 
 
 def export(given: Given) -> int:
@@ -147,7 +147,7 @@ def play(given: Given) -> int:
 
     options = completed(PlayOptions, given)
     if options.gif is not None and options.no_gif:
-        raise OptionError("gif", "{gif} names a film, and {no_gif} makes none. Leave one of them out.")
+        raise OptionError("gif", "{gif} and {no_gif} exclude each other. Leave one of them out.")
     where = named_directory(options.path, "play")
     path = find_agent(where, options.trial, "play")
     agent = load_agent(path, options.training_seed)
@@ -178,18 +178,18 @@ def play(given: Given) -> int:
         f"{found.std:.3g}), {found.length:.6g} steps on average."
     )
     if why:
-        print(f"No film: {why}.")
+        print(f"No GIF: {why}.")
     elif not options.no_gif:
         _film(agent, environment, options.seed, wanted)
     return 0
 
 
 def _film(agent: Agent, environment: Environment, seed: int, path: Path) -> None:
-    """Film one episode, and print where the film is."""
+    """Write one episode as a GIF, and print where it is."""
     from hyperlax.cli.playing import film
     from hyperlax.study.io_errors import ending_on_io_error
 
-    elsewhere = "Name another file with --gif, or make no film with --no-gif."
+    elsewhere = "Name another file with --gif, or write no GIF with --no-gif."
     with ending_on_io_error(path, lambda problem: elsewhere):
         steps, total = film(agent, environment, seed, path)
-    print(f"Film: {path}, one episode of {counted(steps, 'step')}, return {total:.6g}.")
+    print(f"GIF: {path}, one episode of {counted(steps, 'step')}, return {total:.6g}.")

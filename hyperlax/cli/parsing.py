@@ -146,4 +146,15 @@ def _overview(commands: Mapping[str, type]) -> str:
     width = max(map(len, commands)) + 2
     lines = [f"  {name:{width}}{(kind.__doc__ or '').splitlines()[0]}" for name, kind in commands.items()]
     usage = "usage: hyperlax COMMAND [OPTION ...]"
-    return "\n".join((usage, "", DESCRIPTION, "", "commands:", *lines, "", "See hyperlax COMMAND --help."))
+    return "\n".join(
+        (
+            usage,
+            "",
+            DESCRIPTION,
+            "",
+            "commands:",
+            *lines,
+            "",
+            "See hyperlax COMMAND --help. hyperlax --version prints the version.",
+        )
+    )

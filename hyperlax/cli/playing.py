@@ -1,4 +1,4 @@
-"""Evaluation of a trained agent over many episodes, and a film of one if Gymnasium can draw its environment."""
+"""Evaluation of a trained agent over many episodes, and a GIF of one if Gymnasium can render its environment."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def can_film(environment: str) -> str | None:
     entry = CATALOG.get(environment)
     if entry is None or entry.gymnax_id not in SUPPORTED_GYM_ENVS:
         drawn = [name for name, known in CATALOG.items() if known.gymnax_id in SUPPORTED_GYM_ENVS]
-        return f"{environment} cannot be drawn; {', '.join(drawn)} can"
+        return f"{environment} cannot be rendered; {', '.join(drawn)} can"
     if importlib.util.find_spec("pygame") is None:
-        return 'drawing needs pygame: pip install "hyperlax[play]"'
+        return 'rendering needs pygame; install it with pip install "hyperlax[play]"'
     return None
 
 
 def film(agent: Agent, environment: Environment, seed: int, path: Path) -> tuple[int, float]:
     """Write one episode as an animated GIF. Return its steps and its return. Raise UsageError if it cannot be filmed."""
     if (why := can_film(environment.name)) is not None:
-        raise UsageError(f"no film: {why}.")
+        raise UsageError(f"no GIF: {why}.")
     states, rewards = _episode(agent, environment, seed)
     frames, a_second = _frames(CATALOG[environment.name].gymnax_id, states, len(rewards))
     with replacing(path) as temporary:

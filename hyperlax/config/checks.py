@@ -76,7 +76,7 @@ def note_constraints(options: SearchOptions) -> None:
     heeding = [entry.name for entry in SAMPLERS.values() if entry.heeds_constraints]
     if options.constraints and options.sampler not in heeding:
         log.info(
-            "%s does not use constraints: they only keep trials from being the best. %s do.",
+            "--sampler %s ignores constraints when it suggests trials; they only decide which is the best. %s use them.",
             options.sampler,
             ", ".join(heeding),
         )

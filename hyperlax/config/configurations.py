@@ -90,7 +90,8 @@ def _is_contained(base: Mapping[str, Any], recipe: Recipe) -> bool:
     ]
     if outside:
         log.info(
-            "The study begins without the recipe's own configuration, which it does not search: %s.", "; ".join(outside)
+            "The study starts without the recipe's default configuration, which is not in the search space: %s.",
+            "; ".join(outside),
         )
     return not outside
 

@@ -156,7 +156,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        return self.metavar.split()[0] if self.has(POSITIONAL) else "--" + self.key.replace("_", "-")
+        return self.metavar.split()[0].strip("[]") if self.has(POSITIONAL) else "--" + self.key.replace("_", "-")
 
     @property
     def metavar(self) -> str:

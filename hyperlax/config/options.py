@@ -56,7 +56,7 @@ def _metrics() -> list[str]:
 
 _Recipe = Annotated[str, Metavar("RECIPE"), Offered(_recipes)]
 _Environment = Annotated[str, Metavar("SUITE.NAME"), Offered(_environments)]
-_Seed = Annotated[int, "Every random number follows from it.", Range(0, LARGEST)]
+_Seed = Annotated[int, "Seed of all random numbers.", Range(0, LARGEST)]
 _Aggregate = Annotated[str, "How to combine the returns of a trial's seeds.", OneOf(AGGREGATES)]
 _TotalTimesteps = Annotated[int, "Environment steps that each seed trains.", COUNT, By("by --run-length-modifier")]
 _NumEvalEpisodes = Annotated[int, "Episodes of each evaluation.", COUNT, By("by --run-length-modifier")]
@@ -64,17 +64,15 @@ _NumEvaluations = Annotated[int, "Evaluations, evenly spaced over training.", CO
 TrialNumber = Annotated[int | None, Range(0)]
 _Lanes = Annotated[
     int | Literal["auto"],
-    "Trials that share one compiled call; auto sizes it for the machine.",
+    "Maximum number of trials that share one compiled call; auto fits it to the device.",
     Range(1),
     MAY_CHANGE,
 ]
-_DrawnTrials = Annotated[int, "Configurations to draw.", Range(1), Spelled("num_samples")]
-_SamplingMethod = Annotated[
-    str,
-    "How configurations are drawn: a scrambled Sobol sequence (qmc), at random, all combinations of a finite space (grid), or "
-    "read from --load-hyperparams (file). Of a grid larger than --num-samples, evenly spread combinations are taken.",
-    OneOf(_SAMPLING_METHODS),
-]
+_DrawnTrials = Annotated[int, "Number of configurations to sample.", Range(1), Spelled("num_samples")]
+_HOW_SAMPLED = (
+    "How configurations are sampled: a scrambled Sobol sequence (qmc), at random, or all combinations of a finite space (grid), "
+    "an evenly spread subset if there are more than --num-samples"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,20 +86,25 @@ class RunOptions:
     ]
     env_config: Annotated[_Environment, "Environment, e.g. gymnax.pendulum or gymnax.Pendulum-v1."]
     seed: _Seed = 0
-    num_seeds: Annotated[int, "Training runs per configuration, combined by --aggregate.", COUNT] = 1
+    num_seeds: Annotated[int, "Number of training runs per configuration.", COUNT] = 1
     aggregate: _Aggregate = "mean"
     total_timesteps: _TotalTimesteps
     num_eval_episodes: _NumEvalEpisodes
     run_length_modifier: Annotated[
         str | None,
-        "The recipe's preset for --total-timesteps, evaluations and --num-eval-episodes; a flag given explicitly wins.",
+        "The recipe's preset for training steps, evaluations and episodes per evaluation; a flag given explicitly wins.",
         OneOf(("quick", "default", "long")),
         SHORTHAND,
         By("default"),
     ] = None
-    output_root: Annotated[str, "The results go to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_optuna_studies"
+    output_root: Annotated[str, "Write the results to DIR/<recipe>/<environment>.", Metavar("DIR")] = (
+        "my_optuna_studies"
+    )
     log_level: Annotated[
-        str, "What is printed while it runs.", OneOf(("DEBUG", "INFO", "WARNING", "ERROR"), str.upper), MAY_CHANGE
+        str,
+        "Lowest level of messages to print.",
+        OneOf(("DEBUG", "INFO", "WARNING", "ERROR"), str.upper),
+        MAY_CHANGE,
     ] = "INFO"
     compilation_cache: Annotated[bool, "Do not keep compiled programs on disk for later runs.", By("they are kept")] = (
         True
@@ -127,25 +130,24 @@ class SearchOptions(RunOptions):
         "minimize or maximize, one per objective.",
         OneOf(("minimize", "maximize")),
         Metavar("DIRECTION [DIRECTION ...]"),
-        By("what is better for each"),
+        By("each metric's better direction"),
     ]
-    sampler: Annotated[str, "Who suggests the trials.", OneOf(tuple(SAMPLERS))] = "tpe"
+    sampler: Annotated[str, "Optuna sampler that suggests the trials.", OneOf(tuple(SAMPLERS))] = "tpe"
     default_trial: Annotated[
         bool,
-        "Do not begin with the recipe's own configuration as trial 0.",
-        By("trial 0 is the recipe's, where the space contains it"),
+        "Do not start with the recipe's default configuration as trial 0.",
+        By("trial 0 is the default configuration if the space contains it"),
     ] = True
-    enqueue: Annotated[
-        str | None, "Begin with the configurations of this JSON file, in its order.", Metavar("FILE")
-    ] = None
+    enqueue: Annotated[str | None, "Start with the configurations of this JSON file, in order.", Metavar("FILE")] = None
     constraints: Annotated[
         tuple[str, ...],
-        "What a trial has to satisfy to be the best, e.g. 'num_parameters <= 20000'; used by tpe, nsgaii, nsgaiii and gp.",
+        "Constraints that the best trial has to satisfy, e.g. 'num_parameters <= 20000'. tpe, nsgaii, nsgaiii and gp also use "
+        "them for suggestions.",
         Metavar("'METRIC <= NUMBER' [...]"),
         Spelled("constraint"),
     ] = ()
     pruner: Annotated[
-        str, "Stops trials that do badly at an evaluation; their lanes go to the next ones.", OneOf(tuple(PRUNERS))
+        str, "Pruner that stops bad trials early; their lanes are refilled with the next trials.", OneOf(tuple(PRUNERS))
     ] = "none"
     pruner_min_segments: Annotated[int, "Evaluations before a trial may be pruned.", Range(1)] = 3
     pruner_reduction_factor: Annotated[
@@ -153,57 +155,57 @@ class SearchOptions(RunOptions):
     ] = 3
     pruner_percentile: Annotated[
         float,
-        "The best of this share continue at each evaluation (percentile).",
+        "Share of trials that continue past each evaluation (percentile).",
         Range(0, 100, above=True, below=True),
         Metavar("PERCENT"),
     ] = 25.0
     optuna_study_batch_size: Annotated[
-        int, "Trials asked from the sampler together. Wider is faster and searches less well.", Range(1)
+        int, "Trials that the sampler suggests together. More is faster, but searches less well.", Range(1)
     ] = 16
     runner_hparam_batch_size: _Lanes = "auto"
     packing: Annotated[
         str,
-        "How trials of different size share programs: one that holds all (pad), one per size (split), or what is predicted to "
-        "take least time.",
+        "How trials of different sizes share programs: one for all (pad), one per size (split), or whichever is predicted to "
+        "take the least time (auto).",
         OneOf(("auto", "pad", "split")),
     ] = "auto"
     plan_only: Annotated[
-        bool, "Print what the next super-batch would run, and stop; the study is left as it is.", THIS_RUN, By("run it")
+        bool, "Print the plan of the next super-batch and exit, without changing the study.", THIS_RUN, By("run it")
     ] = False
     resume_from: Annotated[
         str | None,
-        "Continue the study of this directory. What is not given is read from its study.json; what is given must agree with "
-        "that, except options that may change.",
+        "Continue the study in this directory. Flags that are not given are read from its study.json. Given flags must agree "
+        "with it, except options that may change.",
         Metavar("DIR"),
         THIS_RUN,
         By("start a new study"),
     ] = None
     seed_schedule: Annotated[
         str,
-        "Train all seeds of a trial at once, or one after another while the trial is among the better ones.",
+        "Train all seeds of a trial at once (fixed), or one after another as long as the trial ranks among the best (racing).",
         OneOf(("fixed", "racing")),
     ] = "fixed"
     confirm_top: Annotated[
         int,
-        "After the search, train this many of the best and the recipe's own configuration again on new seeds.",
+        "After the search, retrain this many of the best trials and the recipe's default configuration on new seeds.",
         Range(0),
         MAY_CHANGE,
     ] = 0
     confirm_seeds: Annotated[
         int,
-        "New seeds of --confirm-top.",
+        "Number of new seeds for --confirm-top.",
         Range(2, LARGEST, note="One seed gives no interval."),
         MAY_CHANGE,
     ] = 10
     save_agents: Annotated[
         str,
-        "Whose trained policies are kept in the study's `agents` directory, see `hyperlax play`.",
+        "Trials whose trained networks are kept in the study's agents/ directory, for hyperlax play.",
         OneOf(("best", "all", "none")),
         MAY_CHANGE,
     ] = "best"
     timeout: Annotated[
         float | None,
-        "Start no further hparam batch after this time; holds for this run alone.",
+        "Start no new hparam batch after this time; applies to this run only.",
         Range(0, above=True, unit="seconds", note="Leave it out for no limit."),
         Metavar("SECONDS"),
         MAY_CHANGE,
@@ -211,7 +213,7 @@ class SearchOptions(RunOptions):
     ] = None
     max_failure_rate: Annotated[
         float,
-        "Give up when more than this share of at least 8 finished trials failed.",
+        "Stop if more than this share of at least 8 finished trials have failed.",
         Range(0, 1, unit="a share", note="1 never gives up."),
         Metavar("SHARE"),
         MAY_CHANGE,
@@ -231,30 +233,30 @@ class SearchOptions(RunOptions):
     ] = 60.0
     track: Annotated[
         str | None,
-        "Write the study to MLflow as well, a run with one under it for each trial; none leaves that out this time.",
+        "Also log the study to MLflow, one run with a child run per trial; none turns it off for this run.",
         OneOf(("none", "mlflow")),
         THIS_RUN,
-        By("none; a study that was tracked stays so"),
+        By("none, or as before for a study that was tracked"),
     ] = None
     tracking_uri: Annotated[
         str | None,
-        "MLflow's store or server: sqlite:///FILE, http://HOST:PORT, ...",
+        "MLflow store or server: sqlite:///FILE, http://HOST:PORT, ...",
         Metavar("URI"),
         THIS_RUN,
         By("MLFLOW_TRACKING_URI, else sqlite:///mlflow.db"),
     ] = None
     tracking_experiment: Annotated[
         str | None,
-        "The experiment in MLflow; it is created if it does not exist.",
+        "MLflow experiment; created if it does not exist.",
         Metavar("NAME"),
         THIS_RUN,
         By("the study's name"),
     ] = None
     quiet: Annotated[
         bool,
-        "Print no progress, only warnings and how it ended.",
+        "Print no progress, only warnings and the result.",
         THIS_RUN,
-        By("one line that is rewritten, or a line per batch"),
+        By("a progress line, or a line per batch without a terminal"),
     ] = False
     json: Annotated[
         bool,
@@ -285,19 +287,21 @@ class SearchOptions(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions(SearchOptions):
-    """Train configurations that are drawn before the first of them trains, many at once."""
+    """Train many configurations at once that are sampled in advance or read from a file."""
 
     n_trials: _DrawnTrials = 64
-    sampling_method: Annotated[_SamplingMethod, By("qmc")] = "qmc"
+    sampling_method: Annotated[
+        str, f"{_HOW_SAMPLED}; file with --load-hyperparams.", OneOf(_SAMPLING_METHODS), By("qmc")
+    ] = "qmc"
     load_hyperparams: Annotated[
         str | None,
-        "Train the configurations of this CSV instead, of generate-hp-samples or a study's hyperparams.csv; fields without a "
-        "column have the recipe's values.",
+        "Train the configurations of this CSV file instead, from generate-hp-samples or a study's hyperparams.csv; fields without "
+        "a column take the recipe's values.",
         Metavar("FILE"),
-        By("draw --num-samples"),
+        By("sample --num-samples"),
     ] = None
     runner_hparam_batch_size: Annotated[_Lanes, Spelled("hparam_batch_size")] = "auto"
-    output_root: Annotated[str, "The sweep goes to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_sweeps"
+    output_root: Annotated[str, "Write the sweep to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_sweeps"
     aggregate: Annotated[_Aggregate, HIDDEN] = "mean"
     sampler: Annotated[str, HIDDEN] = "presampled"
     default_trial: Annotated[bool, HIDDEN] = False
@@ -317,60 +321,60 @@ class SweepOptions(SearchOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RunStudyOptions(SearchOptions):
-    """Run the studies that YAML files describe, one after another. A flag wins over a file, a file over a default."""
+    """Run studies from YAML files, one after another. Flags override the files."""
 
-    files: Annotated[tuple[str, ...], "Studies as YAML.", POSITIONAL, THIS_RUN, Metavar("FILE [FILE ...]")]
+    files: Annotated[tuple[str, ...], "YAML files, one per study.", POSITIONAL, THIS_RUN, Metavar("FILE [FILE ...]")]
     resume_from: Annotated[str | None, HIDDEN, THIS_RUN] = None
     retry_failed: Annotated[bool, HIDDEN, THIS_RUN] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
-    """Draw configurations from a recipe's search space into a CSV file, without training them."""
+    """Sample configurations from a recipe's search space to a CSV file, without training them."""
 
-    algo_and_network_config: Annotated[_Recipe, "A recipe, by name or path."]
+    algo_and_network_config: Annotated[_Recipe, "Recipe, by name or path."]
     n_trials: _DrawnTrials = 64
-    sampling_method: Annotated[_SamplingMethod, OneOf(_SAMPLING_METHODS[:-1])] = "qmc"
-    seed: Annotated[int, "The draw follows from it; grid needs none.", Range(0, LARGEST)] = 0
-    output: Annotated[str | None, "The file.", Metavar("FILE"), By("<recipe>_samples.csv")] = None
-    force: Annotated[bool, "Replace FILE if it exists.", By("it is refused")] = False
+    sampling_method: Annotated[str, f"{_HOW_SAMPLED}.", OneOf(_SAMPLING_METHODS[:-1])] = "qmc"
+    seed: Annotated[int, "Seed of qmc and random; grid needs none.", Range(0, LARGEST)] = 0
+    output: Annotated[str | None, "The CSV file.", Metavar("FILE"), By("<recipe>_samples.csv")] = None
+    force: Annotated[bool, "Replace FILE if it exists.", By("it must not exist")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class SingleOptions(RunOptions):
-    """Train one configuration: the recipe's defaults, a trial that a study found, or values of your own."""
+    """Train one configuration: the recipe's defaults, a study's trial, or your own values."""
 
     num_evaluations: _NumEvaluations
     params: Annotated[
         str | None,
-        "Hyperparameters of a study: its best_optuna_params.json or pareto_front_params.json.",
+        "Hyperparameters to train: a study's best_optuna_params.json or pareto_front_params.json.",
         Metavar("FILE"),
         By("the recipe's"),
     ] = None
-    trial: Annotated[TrialNumber, "Which trial of FILE, where it holds several.", By("the only one")] = None
+    trial: Annotated[TrialNumber, "Which trial of FILE, if it has several.", By("the only one")] = None
     assignments: Annotated[
         tuple[str, ...],
-        "Set one hyperparameter, e.g. algorithm.hyperparam.gamma=0.98; wins over --params. May be repeated.",
+        "Set one hyperparameter, e.g. algorithm.hyperparam.gamma=0.98; overrides --params. May be repeated.",
         REPEATED,
         Spelled("set"),
         Metavar("NAME=VALUE"),
     ] = ()
-    output_root: Annotated[str, "The run goes to a directory under DIR.", Metavar("DIR")] = "my_single_runs"
+    output_root: Annotated[str, "Write the run to a new directory below DIR.", Metavar("DIR")] = "my_single_runs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(SingleOptions):
-    """Train the winner of a study again: longer, on more seeds, or elsewhere; what is not given is as in the study."""
+    """Train a study's best trial again, e.g. for longer or on more seeds. Other settings are the study's."""
 
     from_: Annotated[str, "The study's directory.", THIS_RUN, Spelled("from"), Metavar("DIR")]
-    trial: Annotated[TrialNumber, "Another of its trials.", By("the best")] = None
+    trial: Annotated[TrialNumber, "Number of the trial.", By("the best")] = None
     algo_and_network_config: Annotated[str, HIDDEN]
     params: Annotated[str | None, HIDDEN] = None
     assignments: Annotated[tuple[str, ...], HIDDEN] = ()
     run_length_modifier: Annotated[str | None, HIDDEN, SHORTHAND] = None
-    env_config: Annotated[_Environment, "Another environment.", By("the study's")]
+    env_config: Annotated[_Environment, "Environment to train in.", By("the study's")]
     seed: Annotated[_Seed, By("the study's")] = 0
-    num_seeds: Annotated[int, "Training runs, side by side.", COUNT, By("the study's")] = 1
+    num_seeds: Annotated[int, "Number of training runs.", COUNT, By("the study's")] = 1
     aggregate: Annotated[_Aggregate, "How to combine the returns of the seeds.", By("the study's")] = "mean"
     total_timesteps: Annotated[_TotalTimesteps, By("the study's")]
     num_evaluations: Annotated[_NumEvaluations, By("the study's")]
@@ -379,7 +383,7 @@ class TrainOptions(SingleOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayOptions(SingleOptions):
-    """Train fresh agents that follow the hyperparameter schedule which won a `pbt` run."""
+    """Train new agents along the winning hyperparameter schedule of a pbt run."""
 
     schedule: Annotated[str, "The run's pbt_schedule.json.", POSITIONAL, THIS_RUN, Metavar("FILE")]
     params: Annotated[str | None, HIDDEN] = None
@@ -390,39 +394,39 @@ class ReplayOptions(SingleOptions):
     trial: Annotated[int | None, HIDDEN] = None
     assignments: Annotated[tuple[str, ...], HIDDEN] = ()
     run_length_modifier: Annotated[str | None, HIDDEN, SHORTHAND] = None
-    seed: Annotated[_Seed, By("the run's seed + 1, so that no episode of its selection is met again")] = 0
-    num_seeds: Annotated[int, "Agents to train.", COUNT] = 5
+    seed: Annotated[_Seed, By("the run's seed + 1, for new episodes")] = 0
+    num_seeds: Annotated[int, "Number of agents to train.", COUNT] = 5
     num_eval_episodes: Annotated[_NumEvalEpisodes, By("the run's")]
-    output_root: Annotated[str, "The replay goes to a directory under DIR.", Metavar("DIR")] = "my_pbt_replays"
+    output_root: Annotated[str, "Write the replay to a new directory below DIR.", Metavar("DIR")] = "my_pbt_replays"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PbtOptions(RunOptions):
-    """Train a population that copies its best members and changes their hyperparameters while they learn."""
+    """Train a population that copies its best members and changes hyperparameters during training."""
 
-    population_size: Annotated[int, "Members, all of them lanes of one compiled program.", Range(2)] = 16
+    population_size: Annotated[int, "Number of members, all lanes of one compiled program.", Range(2)] = 16
     num_intervals: Annotated[
         int,
-        "Parts of the training; after each the members are evaluated and the worst copy the best.",
+        "Number of intervals; after each, members are evaluated and the worst copy the best.",
         Range(2, LARGEST),
         By("the evaluations of --run-length-modifier"),
     ]
     explore: Annotated[
         str,
-        "How a copy's hyperparameters change: a little, drawn again, or where a Gaussian process expects most.",
+        "How a copy's hyperparameters change: by a step (perturb), resampled (resample), or chosen by a Gaussian process (pb2).",
         OneOf(tuple(EXPLORERS)),
     ] = "perturb"
     quantile: Annotated[
         float,
-        "The worst SHARE of the members copy from the best SHARE.",
+        "The worst SHARE of the members copy the best SHARE.",
         Range(0, 0.5, above=True, unit="a share", note="No member may be among the worst and the best at once."),
         Metavar("SHARE"),
     ] = 0.25
-    output_root: Annotated[str, "The run goes to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_pbt_runs"
+    output_root: Annotated[str, "Write the run to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_pbt_runs"
     resume_from: Annotated[
         str | None,
-        "Continue the run of this directory. What is not given is read from its study.json; what is given must agree with that, "
-        "except --log-level.",
+        "Continue the run in this directory. Flags that are not given are read from its study.json. Given flags must agree with "
+        "it, except --log-level.",
         Metavar("DIR"),
         THIS_RUN,
         By("start a new run"),

@@ -77,8 +77,8 @@ def resumed(stored: R, layer: Given, recipe: Recipe) -> R:
     if parts:
         raise OptionError(
             first,
-            "The study that is resumed has other options:\n  " + "\n  ".join(parts) + "\n"
-            f"Leave them out to continue with the study's; only {', '.join(f'{{{name}}}' for name in free)} may change. "
+            "these options differ from those of the study to resume:\n  " + "\n  ".join(parts) + "\n"
+            f"Leave them out to continue with the study's. Only {', '.join(f'{{{name}}}' for name in free)} may change. "
             "For a new study, choose another {output_root}.",
             *values,
         )

@@ -124,7 +124,9 @@ def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs
         return spread
     runs = costs.lanes_per_slot(len(slots), lambda: lanes_per_slot(slots))
     if runs is None:
-        log.info("The machine is too busy to measure how many lanes a core takes: %d for now.", _UNMEASURED_LANES)
+        log.info(
+            "The machine is too busy to measure how many lanes a core can use; using %d for now.", _UNMEASURED_LANES
+        )
     return min(spread, -(-(runs or _UNMEASURED_LANES) // seeds))
 
 

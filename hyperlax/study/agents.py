@@ -119,7 +119,7 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
         again = shell_command("train", "--from", given, "--trial", trial.number)
         raise OptionError(
             "save_agents",
-            f"{asked_by} {{0}}: the agent of trial {{1}}, which is {{2}}, is not kept; {{save_agents}} says whose are. To train it "
+            f"{asked_by} {{0}}: the agent of trial {{1}}, which is {{2}}, is not kept (see {{save_agents}}). To train it "
             "again:\n  {3}",
             given,
             trial.number,

@@ -109,10 +109,10 @@ def invalidate(
             state.load()
             text = _INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
             for number in sorted(set(filter(state.is_invalidated, trials))):
-                print(f"Trial {number} was out of the ranking before.")
+                print(f"Trial {number} was already out of the ranking.")
             for trial in state.invalidate(trials, text):
                 values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
-                print(f"Trial {trial.number} ({values}) is out of the ranking; its record is kept.")
+                print(f"Trial {trial.number} ({values}) is out of the ranking; its results are kept.")
             live = LiveStudy(arguments, recipe, directory, manifest, state)
             for record, where in live.analyses():
                 write_pages(record, where)
@@ -277,7 +277,9 @@ def _why_it_stays(given: Path, root: Path) -> str | None:
 def _agrees(given: Path, found: list[Path]) -> bool:
     """Return whether a user at a terminal says yes. The end of the input is no."""
     if not sys.stdin.isatty():
-        raise OptionError("yes", "delete {0}: nobody is there to ask. Add {yes} to delete it.", given)
+        raise OptionError(
+            "yes", "delete {0}: cannot ask for confirmation without a terminal. Add {yes} to delete it.", given
+        )
     size = sum(path.lstat().st_size for path in found if path.is_symlink() or not path.is_dir())
     try:
         answer = input(f"Delete the study in {given} ({size / 2**20:,.1f} MiB)? [y/N] ")

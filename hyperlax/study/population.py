@@ -199,7 +199,8 @@ def run_population(
     recipe = replace(recipe, space=space)
     if kept:
         log.info(
-            "Not explored, since they cannot change while weights are kept; at the recipe's value: %s.", ", ".join(kept)
+            "Not explored, because they cannot change during training: %s. They keep the recipe's value.",
+            ", ".join(kept),
         )
     directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
     lines = IntervalReporter(sys.stderr, arguments.population_size)
@@ -299,7 +300,7 @@ class _PopulationRun(StudyRun):
         if finished < total:
             command = resume_command(self.directory.root)
             print(
-                f"Interrupted after {finished} of {counted(total, 'interval')}, the members are saved. To resume:\n  {command}"
+                f"Interrupted after {finished} of {counted(total, 'interval')}; the members are saved. To resume:\n  {command}"
             )
             return self.limits.stop.exit_status
         assert lineage.final is not None

@@ -175,7 +175,7 @@ def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
     best = winners(record)
     if not best:
         raise OptionError(
-            "trial", f"{asked_by} {{0}}: no trial can win yet. Choose one with {{trial}}.", record.directory
+            "trial", f"{asked_by} {{0}}: has no best trial yet. Choose one with {{trial}}.", record.directory
         )
     if len(best) > 1:
         numbers = ", ".join(str(trial.number) for trial in best)

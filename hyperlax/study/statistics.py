@@ -65,6 +65,14 @@ def in_short(confirmation: Confirmation) -> list[str]:
     return [line for line in [*lines, *_incomplete(confirmation)] if line]
 
 
+def of_winner(confirmation: Confirmation, number: int) -> list[str]:
+    """Return sentences on the search's winner if another trial is the best on the new seeds; none if it is not COMPLETE there."""
+    winner = next((ours for ours in complete(confirmation) if ours.trial == number), None)
+    if winner is None or winner is best_confirmed(confirmation):
+        return []
+    return [_measured(confirmation, winner), _comparing(confirmation, winner)]
+
+
 def in_full(confirmation: Confirmation) -> list[str]:
     """Return the sentences of `in_short`, and one about every configuration."""
     best = best_confirmed(confirmation)
@@ -81,13 +89,17 @@ def _instead_of(confirmation: Confirmation) -> str:
 
 
 def _naming(confirmation: Confirmation, best: Confirmed) -> str:
-    mean = mean_interval(best.per_seed[confirmation.metric])
     ours = [configuration for configuration in complete(confirmation) if configuration.trial is not None]
-    rank = f"{best.words}{_level_with(confirmation, best, ours)} is the best of {len(ours)}"
-    rank = rank if len(ours) > 1 else f"{best.words} is confirmed"
-    claimed = "" if best.claimed is None else f"; the search had claimed {best.claimed:.6g}"
-    words = f"On {counted(confirmation.seeds, 'new seed')} {rank}: mean {confirmation.metric} {mean.estimate:.6g} {mean}{claimed}."
-    return f"{words} {_instead_of(confirmation)}".strip()
+    rank = f"{_level_with(confirmation, best, ours)} is the best of {len(ours)} with" if len(ours) > 1 else " has"
+    return f"{_measured(confirmation, best, rank)} {_instead_of(confirmation)}".strip()
+
+
+def _measured(confirmation: Confirmation, ours: Confirmed, rank: str = " has") -> str:
+    """State a configuration's mean on the new seeds, after its rank among the others, and what the search had claimed."""
+    mean = mean_interval(ours.per_seed[confirmation.metric])
+    claimed = "" if ours.claimed is None else f"; the search had claimed {ours.claimed:.6g}"
+    words = f"a mean {confirmation.metric} of {mean.estimate:.6g} {mean}{claimed}."
+    return f"On {counted(confirmation.seeds, 'new seed')}, {ours.words}{rank} {words}"
 
 
 def _level_with(confirmation: Confirmation, best: Confirmed, ours: Sequence[Confirmed]) -> str:
@@ -109,7 +121,7 @@ def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:
     theirs = "the default configuration" + ("" if default.trial is None else f" (trial {default.trial})")
     difference = difference_interval(ours.per_seed[confirmation.metric], default.per_seed[confirmation.metric])
     if difference.holds_zero:
-        verb, end = "cannot be told from", "which holds 0"
+        verb, end = "cannot be told from", "which contains 0"
     else:
         ahead = _sign(confirmation) * difference.estimate > 0
         verb, end = "stays ahead of" if ahead else "falls behind", "which excludes 0"

@@ -146,7 +146,8 @@ class StudyRun(ABC):
         state.load()
         if self.equipment.retry_failed:
             again = state.retry_failed()
-            log.info(f"Run again: {numbered(again)}." if again else "No trial is run again: none has failed by itself.")
+            none = "No trial to retry: none has failed, except by hyperlax invalidate."
+            log.info(f"Run again: {numbered(again)}." if again else none)
         finished = [trial for trial in state.trials() if trial.state.is_finished()]
         self.checkpoints.forget([trial.number for trial in finished])
         for trial in finished:

@@ -52,7 +52,7 @@ def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -
     """Return why trials remain."""
     if given_up:
         return f"{given_up} The study gives up with {counted(left, 'trial')} to go."
-    midway = f", {saved} of them saved in the middle of their training" if saved else ""
+    midway = f", {saved} of them saved in the middle of training" if saved else ""
     return f"{'Out of time' if interrupted is None else 'Interrupted'} with {counted(left, 'trial')} to go{midway}."
 
 

@@ -50,6 +50,6 @@ def _figure(study: StudyData) -> go.Figure:
 PLOT = Plot(
     "param_importances",
     "Hyperparameter importances",
-    "How much of the objective's variation each searched hyperparameter explains. Rough below some 50 trials.",
+    "How much of the objective's variation each searched hyperparameter explains. Rough below about 50 trials.",
     _figure,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from hyperlax.analysis.labels import short_names, with_unit
+from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots.base import ACCENT, POINT, NothingToShow, Plot, plain
 from hyperlax.analysis.study_data import StudyData
 
@@ -25,7 +25,7 @@ def _figure(study: StudyData) -> go.Figure:
     figure.add_scatter(
         x=intervals, y=returns, mode="lines+markers", line={"color": ACCENT}, name="return", row=1, col=1
     )
-    figure.update_yaxes(title_text=plain(with_unit(objective)), row=1, col=1)
+    figure.update_yaxes(title_text="mean return", row=1, col=1)
     for row, (name, distribution) in enumerate(record.space.items(), start=2):
         categorical = distribution["type"] == "Categorical"
         values = [trial.params[name] for trial in path]

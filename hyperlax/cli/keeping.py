@@ -9,7 +9,7 @@ from typing import Annotated
 from hyperlax.cli.inspecting import Directory
 from hyperlax.config.option import POSITIONAL, By, Given, Metavar, OneOf, Range, completed
 from hyperlax.config.options import COUNT, LARGEST, TrialNumber
-from hyperlax.errors import UsageError, counted
+from hyperlax.errors import UsageError, counted, format_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +169,9 @@ def play(given: Given) -> int:
     found = evaluate_agent(agent, environment, options.episodes, options.seed)
     trial = agent.about["trial"]
     print(
-        f"{name}, trial {trial}, training seed {agent.seed}: mean return {found.mean:.6g} "
-        f"over {counted(options.episodes, 'episode')} (from {found.min:.6g} to {found.max:.6g}, "
-        f"standard deviation {found.std:.3g}), {found.length:.6g} steps on average."
+        f"{name}, trial {trial}, training seed {agent.seed}: mean return {format_number(found.mean)} "
+        f"over {counted(options.episodes, 'episode')} (from {format_number(found.min)} to {format_number(found.max)}, "
+        f"standard deviation {format_number(found.std)}), {format_number(found.length)} steps on average."
     )
     if why:
         print(f"No GIF: {why}.")
@@ -179,5 +179,5 @@ def play(given: Given) -> int:
         elsewhere = "Name another file with --gif, or write no GIF with --no-gif."
         with ending_on_io_error(wanted, lambda problem: elsewhere):
             steps, total = film(agent, environment, options.seed, wanted)
-        print(f"GIF: {wanted}, one episode of {steps} steps, return {total:.6g}.")
+        print(f"GIF: {wanted}, one episode of {steps} steps, return {format_number(total)}.")
     return 0

@@ -107,6 +107,7 @@ def snapshot(
         importances=importances(trials, arguments.objectives) if with_importances else {},
         lineage=lineage,
         base=stored.recipe.get("config", {}),
+        runs=stored.runs,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.record import TrialRecord, ranked
 
 _BINS = 12
-"""Bars along a numeric axis at most; each choice, and each of few whole numbers, has its own."""
+"""Bars along a numeric axis, at most for whole numbers, of which each bar has equally many. Each choice has its own bar."""
 _FEWEST = 8
 """COMPLETE trials below which the best quarter is a single trial."""
 
@@ -40,10 +41,11 @@ def _bars(
     axis: Coordinate, is_whole: bool, trials: list[TrialRecord], name: str, color: str, opacity: float
 ) -> dict[str, Any]:
     """Return a histogram. is_whole: whether the hyperparameter takes whole numbers, on an axis that is not logarithmic."""
-    low, high = axis.range()
-    if is_whole and high - low < _BINS:
-        low, high = low - 0.5, high + 0.5
-    bins = round(high - low) if axis.choices or (is_whole and high - low <= _BINS) else _BINS
+    (low, high), bins = axis.range(), len(axis.choices) or _BINS
+    if is_whole:
+        width = math.ceil((high - low + 1) / _BINS)
+        bins = math.ceil((high - low + 1) / width)
+        low, high = low - 0.5, low - 0.5 + bins * width
     counts, edges = np.histogram([axis.position(trial.params[axis.name]) for trial in trials], bins, (low, high))
     return {
         "type": "bar",

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, counted
 from hyperlax.files import PUT_BACK, decode, replacing, write_json
 
-FORMAT = "hyperlax agent 1"
+_FORMAT = "hyperlax agent 1"
 ARRAYS, ABOUT = ".safetensors", ".json"
-GELU_SCALE = (2.0 / np.pi) ** 0.5
+_GELU_SCALE = (2.0 / np.pi) ** 0.5
 _NEEDED = ("format", "environment", "observation_size", "action", "activation", "output", "seed", "trial")
 
 
@@ -89,7 +89,9 @@ class Agent:
         """
         seen, size = np.asarray(observation, np.float32), self.about["observation_size"]
         if seen.shape[-1:] != (size,):
-            raise ValueError(f"{self.about['environment']} shows {size} numbers, got an observation of {seen.shape}.")
+            raise ValueError(
+                f"{self.about['environment']} shows {counted(size, 'number')}, got an observation of {seen.shape}."
+            )
         return act(self.about, self.arrays, seen)
 
 
@@ -106,7 +108,7 @@ def save_agent(path: Path, policy: Policy, about: Mapping[str, Any]) -> None:
     file, description = agent_files(path)
     with replacing(file) as temporary:
         temporary.write_bytes(save(arrays))
-    write_json(description, {"format": FORMAT, **about, **policy.description})
+    write_json(description, {"format": _FORMAT, **about, **policy.description})
 
 
 def load_agent(path: Path, seed: int | None = None) -> Agent:
@@ -119,7 +121,7 @@ def load_agent(path: Path, seed: int | None = None) -> Agent:
 
     file, description = agent_files(path.with_suffix("") if path.suffix in (ARRAYS, ABOUT) else path)
     about = decode(description, dict[str, Any])
-    if about.get("format") != FORMAT or not all(name in about for name in _NEEDED):
+    if about.get("format") != _FORMAT or not all(name in about for name in _NEEDED):
         raise UsageError(f"{description}: does not describe an agent. {PUT_BACK}")
     try:
         arrays = load(file.read_bytes())
@@ -164,7 +166,7 @@ def _activate(name: str, x: Any, xp: Any) -> Any:
     if name == "silu":
         return x * 0.5 * (1.0 + xp.tanh(x / 2))
     if name == "gelu":
-        return 0.5 * x * (1.0 + xp.tanh(GELU_SCALE * (x + 0.044715 * x**3)))
+        return 0.5 * x * (1.0 + xp.tanh(_GELU_SCALE * (x + 0.044715 * x**3)))
     if name == "elu":
         return xp.where(x > 0, x, xp.expm1(xp.minimum(x, 0.0)))
     raise UsageError(f"an agent's activation is {name!r}, which this version does not know.")

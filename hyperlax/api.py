@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hyperlax.agent import Agent
     from hyperlax.analysis.study_data import LearningCurve
     from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
+    from hyperlax.study.view import StudyView
 
 
 def search(recipe: str | None = None, environment: str | None = None, **options: Any) -> Study:
@@ -54,15 +55,17 @@ def search(recipe: str | None = None, environment: str | None = None, **options:
       UsageError: It was refused before anything ran.
       HyperlaxError: Too many trials failed. KeyboardInterrupt: It was interrupted; `resume_from` continues.
     """
-    from hyperlax.studies import search as run
+    from hyperlax.config.stored import SEARCH
+    from hyperlax.studies import study_of
 
-    with _told():
-        status, directory = run(_given({"recipe": recipe, "environment": environment, **options}))
+    with _told("search(): "):
+        study = study_of(SEARCH, _given({"recipe": recipe, "environment": environment, **options}))
+        status = study.run()
     if status in STOPPED:
         raise KeyboardInterrupt
     if status:
-        raise HyperlaxError(f"{directory}: the search failed; what it printed says why.")
-    return Study(directory)
+        raise HyperlaxError(f"{study.directory}: the search failed; what it printed says why.")
+    return Study(study.directory)
 
 
 def open_study(directory: str | Path) -> Study:
@@ -79,7 +82,8 @@ def load_agent(path: str | Path, trial: int | None = None, seed: int | None = No
     from hyperlax.agent import load_agent as load
     from hyperlax.study.agents import find_agent
 
-    return load(find_agent(Path(path), trial, "load_agent"), seed)
+    with _told():
+        return load(find_agent(Path(path), trial, "load_agent"), seed)
 
 
 class Study:
@@ -94,17 +98,21 @@ class Study:
 
     def refresh(self) -> None:
         """Read the directory again. Raises UsageError if it does not hold a study."""
-        from hyperlax.study.view import load_study
-
-        self._opened = load_study(self.directory, "open_study")
+        self._opened = self._load()
         vars(self).pop("record", None)
 
     @cached_property
     def record(self) -> StudyRecord:
         """Study as plain data, importances and confirmation included."""
-        from hyperlax.study.view import load_study, with_confirmation
+        from hyperlax.study.view import with_confirmation
 
-        return with_confirmation(load_study(self.directory, "open_study", with_importances=True).record)
+        return with_confirmation(self._load(with_importances=True).record)
+
+    def _load(self, with_importances: bool = False) -> StudyView:
+        from hyperlax.study.view import load_study
+
+        with _told():
+            return load_study(self.directory, "open_study", with_importances)
 
     @property
     def state(self) -> str:
@@ -274,12 +282,12 @@ _document(search)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Let an OptionError of the block name the keyword."""
+def _told(function: str = "") -> Iterator[None]:
+    """Let an OptionError of the block begin with the function and name the keyword."""
     try:
         yield
     except OptionError as error:
-        raise UsageError(f"search(): {error.told(lambda name: _KEYWORDS.get(name, name))}") from error
+        raise UsageError(function + error.told(lambda name: _KEYWORDS.get(name, name))) from error
 
 
 def _given(keywords: dict[str, Any]) -> Given:

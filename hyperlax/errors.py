@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from string import Formatter
 
-FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+FAILED, _REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 STOPPED = (INTERRUPTED, TERMINATED)
 """The exit statuses of a process besides 0: could not be completed, refused before anything ran, SIGINT, SIGTERM."""
 
@@ -20,12 +20,12 @@ class HyperlaxError(Exception):
 class UsageError(HyperlaxError, ValueError):
     """Bad input, found before anything ran: where, what was found, what would work. Exits with 2."""
 
-    exit_code = REFUSED
+    exit_code = _REFUSED
 
 
 def flag(name: str) -> str:
     """Return an option's flag, unless its command spells it otherwise."""
-    return "--" + name.replace("_", "-")
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 class SpelledError(UsageError):
@@ -68,24 +68,45 @@ class _Spelled(dict[str, str]):
         return self._spell(name)
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the known name that is most similar to this one; None if none is close."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
-
-
-def did_you_mean(name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> str:
-    """Return a sentence that proposes the nearest names, followed by a space; "" if none is close."""
+def did_you_mean(
+    name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6, spell: Callable[[str], str] = str
+) -> str:
+    """Return a sentence that proposes the nearest names as `spell` writes them, then a space; "" if none is close."""
     near = difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
-    return f"Did you mean {' or '.join(f'`{match}`' for match in near)}? " if near else ""
+    return f"Did you mean {' or '.join(f'`{spell(match)}`' for match in near)}? " if near else ""
 
 
-def counted(number: int, one: str, several: str = "") -> str:
-    """Return a number with its noun in the right form.
+def counted(number: int, one: str) -> str:
+    """Return a number with its noun, which is given in the singular.
 
-    >>> counted(1, "trial"), counted(2, "trial"), counted(0, "copy", "copies")
-    ('1 trial', '2 trials', '0 copies')
+    >>> counted(1, "trial"), counted(2, "batch"), counted(0, "copy")
+    ('1 trial', '2 batches', '0 copies')
     """
-    return f"{number} {one if number == 1 else several or one + 's'}"
+    return f"{number} {noun(number, one)}"
+
+
+def noun(number: int, one: str) -> str:
+    """Return the noun that follows a number, given in the singular."""
+    if number == 1:
+        return one
+    return f"{one[:-1]}ies" if one.endswith("y") else f"{one}{'es' if one.endswith(('ch', 's')) else 's'}"
+
+
+def numbered(trials: Collection[int], verb: str = "") -> str:
+    """Return trials by their numbers, with a verb if one is given.
+
+    >>> numbered([3]), numbered([3, 5], "continue"), numbered([3], "have")
+    ('trial 3', 'trials 3, 5 continue', 'trial 3 has')
+    """
+    is_one = len(trials) == 1
+    names = f"{noun(len(trials), 'trial')} {', '.join(map(str, trials))}"
+    verb = {"have": "has", "": ""}.get(verb, f"{verb}s") if is_one else verb
+    return f"{names} {verb}".rstrip()
+
+
+def in_sentence(words: str) -> str:
+    """Return words as the beginning of a sentence."""
+    return words[:1].upper() + words[1:]
 
 
 def format_number(value: float) -> str:

@@ -7,13 +7,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from hyperlax.errors import UsageError, nearest
+from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.hyperparams import ACTIVATIONS, AlgorithmConfig, Rule
 from hyperlax.space import DISTRIBUTIONS, Categorical, Distribution, DistributionError, Numeric
 
@@ -30,7 +29,7 @@ class TogetherError(UsageError):
 
 _LARGEST_INTEGER = 2**31 - 1  # integers are int32 on the device
 _WIDEST_LAYER = 65_536
-SMALLEST_FLOAT, LARGEST_FLOAT = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and floats normal float32
+_SMALLEST_FLOAT, _LARGEST_FLOAT = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and floats normal float32
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ class Field:
         """Return the reason why a value is not legal, as `needs ..., got ...`; None if it is legal."""
         if self._accepts(value):
             return None
-        if self.type == "float" and isinstance(value, float) and 0 < abs(value) < SMALLEST_FLOAT:
-            return f"needs 0 or at least {SMALLEST_FLOAT:.3g}, the smallest that float32 holds, got {value!r}"
+        if self.type == "float" and isinstance(value, float) and 0 < abs(value) < _SMALLEST_FLOAT:
+            return f"needs 0 or at least {_SMALLEST_FLOAT:.3g}, the smallest that float32 holds, got {value!r}"
         return f"needs {self.wanted()}, got {value!r}"
 
     def plain(self, value: Any) -> Any:
@@ -53,7 +52,7 @@ class Field:
         value = value.tolist() if hasattr(value, "tolist") else value
         if self.type == "sizes" and isinstance(value, (list, tuple)):
             return [_whole(width) for width in value]
-        if self.type == "float" and _is_int(value) and abs(value) <= LARGEST_FLOAT:
+        if self.type == "float" and _is_int(value) and abs(value) <= _LARGEST_FLOAT:
             return float(value)
         return _whole(value) if self.type == "int" else value
 
@@ -97,9 +96,9 @@ class Field:
         return self._within(value)
 
     def _within(self, value: float) -> bool:
-        if not abs(value) <= LARGEST_FLOAT or (self.type == "int" and value > _LARGEST_INTEGER):
+        if not abs(value) <= _LARGEST_FLOAT or (self.type == "int" and value > _LARGEST_INTEGER):
             return False
-        if self.type == "float" and value and not SMALLEST_FLOAT <= abs(value) <= LARGEST_FLOAT:
+        if self.type == "float" and value and not _SMALLEST_FLOAT <= abs(value) <= _LARGEST_FLOAT:
             return False
         if self.rule is None:
             return True
@@ -153,8 +152,7 @@ def check_name(name: str, known: Iterable[str], where: str) -> None:
     known = list(known)
     if name in known:
         return
-    near = _nearest(name, known)
-    hint = f"Did you mean `{near}`?" if near else f"There are {', '.join(known)}."
+    hint = _hint(name, known).strip() or f"There are {', '.join(known)}."
     raise UsageError(f"{where}: no hyperparameter named `{name}`. {hint}")
 
 
@@ -262,17 +260,16 @@ def _set(node: Any, path: list[str], value: Any) -> Any:
     return replace(node, **{path[0]: value})
 
 
-def _nearest(name: str, known: list[str]) -> str | None:
-    """Return the known name most similar to this one, which may lack its prefix."""
+def _hint(name: str, known: list[str]) -> str:
+    """Propose the known name most similar to this one, which may lack its prefix."""
     last = name.rsplit(".", 1)[-1]
     same = [candidate for candidate in known if candidate.rsplit(".", 1)[-1] == last]
     if same:
-        return max(same, key=lambda candidate: difflib.SequenceMatcher(None, candidate, name).ratio())
+        return did_you_mean(name, same, cutoff=0.0)
     if "." in name:
-        return nearest(name, known, cutoff=0.8)
+        return did_you_mean(name, known, cutoff=0.8)
     shorts = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(known)}
-    near = nearest(last, shorts)
-    return shorts[near] if near else None
+    return did_you_mean(last, shorts, spell=shorts.__getitem__)
 
 
 def _whole(value: Any) -> Any:

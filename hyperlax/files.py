@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError, counted
 
 T = TypeVar("T")
 
@@ -29,20 +29,24 @@ _MOST_OF_A_NAME = 100
 """Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
 
 
-def new_file(given: str, replaces: bool = False, flag: str = "--output") -> Path:
-    """Return a path where a flag may write.
+def new_file(given: str, replaces: bool = False, option: str = "output") -> Path:
+    """Return a path where an option may write.
 
-    Raises UsageError for an empty or too long name, for a file that may not be replaced, and for a missing directory.
+    Raises OptionError for an empty or too long name, for a file that may not be replaced, and for a missing directory.
     """
     path = Path(given)
     if not given.strip():
-        raise UsageError(f"{flag} {given!r}: names no file. Name one, or leave {flag} out.")
+        problem = f"{{{option}}} {{0!r}}: names no file. Name one, or leave {{{option}}} out."
+        raise OptionError(option, problem, given)
     if is_too_long(path):
-        raise UsageError(f"{path}: is longer than the system takes. Choose a shorter name with {flag}.")
+        raise OptionError(
+            option, f"{{0}}: is longer than the system takes. Choose a shorter name with {{{option}}}.", path
+        )
     if path.exists() and not (replaces and path.is_file()):
-        raise UsageError(f"{path}: exists already. Remove it, or choose another name with {flag}.")
+        raise OptionError(option, f"{{0}}: exists already. Remove it, or choose another name with {{{option}}}.", path)
     if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: {path.absolute().parent} is not a directory. Make it, or choose another {flag}.")
+        problem = f"{{0}}: {{1}} is not a directory. Make it, or choose another {{{option}}}."
+        raise OptionError(option, problem, path, path.absolute().parent)
     return path
 
 
@@ -184,7 +188,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     writer.writerow(header)
     for row in rows:
         if len(row) != len(header):
-            raise ValueError(f"{path}: a row has {len(row)} cells, the header {len(header)}: {list(row)}")
+            raise ValueError(f"{path}: a row has {counted(len(row), 'cell')}, the header {len(header)}: {list(row)}")
         writer.writerow([cell(value) for value in row])
     write_text(path, buffer.getvalue())
 
@@ -207,7 +211,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         lines.pop()
     for line, cells in lines:
         if len(cells) != len(header):
-            raise ValueError(f"{path}, line {line}: {len(cells)} cells, the header has {len(header)}.")
+            raise ValueError(f"{path}, line {line}: {counted(len(cells), 'cell')}, the header has {len(header)}.")
     return [dict(zip(header, cells, strict=True)) for _, cells in lines]
 
 

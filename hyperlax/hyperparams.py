@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-INFINITY = float("inf")
+_INFINITY = float("inf")
 ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "elu")
 
 
@@ -24,12 +24,12 @@ class Rule:
     low_excluded: bool = False
 
 
-def traced(default: Any, low: float = -INFINITY, high: float = INFINITY, *, above: float | None = None) -> Any:
+def traced(default: Any, low: float = -_INFINITY, high: float = _INFINITY, *, above: float | None = None) -> Any:
     """Declare a field that may differ from lane to lane of one program. `above` is an excluded lower bound."""
     return field(default=default, metadata={"rule": _rule("traced", low, high, above)})
 
 
-def static(default: Any, low: float = -INFINITY, high: float = INFINITY) -> Any:
+def static(default: Any, low: float = -_INFINITY, high: float = _INFINITY) -> Any:
     """Declare a field with one compiled program per value."""
     return field(default=default, metadata={"rule": _rule("static", low, high, None)})
 

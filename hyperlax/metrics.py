@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from hyperlax.errors import OptionError, UsageError, did_you_mean
+from hyperlax.errors import OptionError, UsageError, counted, did_you_mean
 from hyperlax.trial import Outcome
 
 _Direction = Literal["minimize", "maximize"]
@@ -279,9 +279,11 @@ def _trained_points(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
     steps = np.asarray(outcome.curve.steps, dtype=np.float64)
     returns = np.asarray(outcome.curve.mean, dtype=np.float64)
     if returns.ndim != 2 or returns.shape[1] == 0 or len(steps) != len(returns):
-        raise ValueError(f"{where}: mean needs shape [{len(steps)} points, seeds], got {list(returns.shape)}.")
+        raise ValueError(f"{where}: mean needs shape [points: {len(steps)}, seeds], got {list(returns.shape)}.")
     if len(steps) < 2:
-        raise ValueError(f"{where}: the curve has {len(steps)} points; metrics need one before and one after training.")
+        raise ValueError(
+            f"{where}: the curve has {counted(len(steps), 'point')}; metrics need one before and one after training."
+        )
     if not np.all(np.isfinite(returns)):
         raise ValueError(f"{where}: the curve holds nan or inf; a trial without finite returns is a FAIL.")
     if not np.all(np.diff(steps) > 0):

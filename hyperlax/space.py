@@ -22,7 +22,7 @@ _IN_RECIPE = {
 }
 
 
-def in_recipe(name: str) -> str:
+def _in_recipe(name: str) -> str:
     """Return a recipe's spelling of a name in a `DistributionError`; `Kind()` stands for a call."""
     if name in _IN_RECIPE:
         return _IN_RECIPE[name]
@@ -35,7 +35,7 @@ class DistributionError(SpelledError):
     """An invalid distribution. Its text uses the spelling of a recipe."""
 
     def __init__(self, problem: str, *values: object):
-        super().__init__(in_recipe, problem, *values)
+        super().__init__(_in_recipe, problem, *values)
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.config.checks import check_searched, check_space, checked
 from hyperlax.config.option import Given
-from hyperlax.config.options import SearchOptions, SweepOptions
+from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
 from hyperlax.config.settling import resumed, settled
 from hyperlax.config.stored import (
+    RESUMED,
     SEARCH,
     SWEEP,
     check_command,
@@ -37,33 +39,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A study that can start or continue. directory: its directory, existing or not. file: its YAML, empty without one."""
+    """A study that can start or continue.
 
-    options: SearchOptions
+    directory: its directory, existing or not. file: its YAML, empty without one. refusal: returns an error about an option with
+    its line in the file.
+    """
+
+    options: SearchOptions | PbtOptions
     recipe: Recipe
     directory: Path
     is_new: bool = True
     file: str = ""
+    refusal: Callable[[OptionError], UsageError] | None = None
+
+    def run(self) -> int:
+        """Run the study to its end, or print its plan. Returns the exit status."""
+        if isinstance(self.options, SearchOptions):
+            return _run_search(self.options, self)
+        from hyperlax.analysis.pages import write_pages
+        from hyperlax.study.observer import Pages
+        from hyperlax.study.population import run_population
+
+        log_from(self.options.log_level)
+        existing = None if self.is_new else self.directory
+        return run_population(self.options, self.recipe, existing, observers=[Pages(write_pages)])
 
 
-def search(given: Given) -> tuple[int, Path]:
-    """Start a search, or continue the one of `resume_from`. Returns the exit status and the study's directory."""
+def study_of(command: str, given: Given) -> PlannedStudy:
+    """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given."""
     _check_flags(given)
-    study = _resumed(given, SEARCH) if "resume_from" in given else _new_search(given)
-    return _run(study), study.directory
-
-
-def sweep(given: Given) -> tuple[int, Path]:
-    """Start a sweep, or continue the one of `resume_from`. Returns the exit status and the study's directory."""
-    _check_flags(given)
-    study = _resumed(given, SWEEP) if "resume_from" in given else _new_sweep(given)
-    return _run(study), study.directory
+    if "resume_from" in given:
+        return _resumed(command, given)
+    return _new_sweep(given) if command == SWEEP else _new(SearchOptions if command == SEARCH else PbtOptions, given)
 
 
 def run_files(files: Sequence[str], given: Given) -> int:
     """Run the studies of files, or print their plans, one after another. Returns the worst exit status."""
     _check_flags(given)
-    return _in_turn(planned_studies(files, given), _run, sys.stderr if given.get("json") else sys.stdout)
+    return _in_turn(planned_studies(files, given), sys.stderr if given.get("json") else sys.stdout)
 
 
 def load_recipe(given: Given) -> Recipe:
@@ -78,11 +91,11 @@ def load_recipe(given: Given) -> Recipe:
     return load(name)
 
 
-def study_in(directory: Path, asked_by: str) -> tuple[SearchOptions, Recipe]:
+def study_in(directory: Path, asked_by: str) -> tuple[SearchOptions | PbtOptions, Recipe]:
     """Return the options and the recipe of the study in a directory. The recipe of a sweep has its samples."""
     options = read_stored(directory, asked_by)
     recipe = load_recipe_of(directory, options)
-    if not options.is_sweep:
+    if isinstance(options, PbtOptions) or not options.is_sweep:
         return options, recipe
     from hyperlax.samplers.fixed import stored
     from hyperlax.study.directory import SAMPLES
@@ -108,7 +121,7 @@ def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
 
     planned: dict[Path, PlannedStudy] = {}
     for path in files:
-        study = _planned(read_study_file(path), given)
+        study = _of_file(read_study_file(path), given)
         where = study.directory.resolve()
         if where in planned:
             raise UsageError(
@@ -119,7 +132,7 @@ def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
     return list(planned.values())
 
 
-def _in_turn(studies: Sequence[PlannedStudy], run: Callable[[PlannedStudy], int], stream: TextIO) -> int:
+def _in_turn(studies: Sequence[PlannedStudy], stream: TextIO) -> int:
     """Run studies one after another, even if some fail, until one is interrupted. Returns the worst exit status.
 
     stream: gets the last line, which lists how several studies ended.
@@ -129,7 +142,7 @@ def _in_turn(studies: Sequence[PlannedStudy], run: Callable[[PlannedStudy], int]
     for number, study in enumerate(studies, start=1):
         if len(studies) > 1:
             print(f"Study {number} of {len(studies)}: {study.file}, in {study.directory}.", file=stream, flush=True)
-        ended[study.file] = _status(study, run)
+        ended[study.file] = _status(study)
         if ended[study.file] in STOPPED:
             break
     if len(studies) > 1:
@@ -148,33 +161,36 @@ def _check_flags(given: Given) -> None:
         )
 
 
-def _new_search(given: Given) -> PlannedStudy:
+def _new(kind: type[SearchOptions] | type[PbtOptions], given: Given) -> PlannedStudy:
+    recipe = load_recipe(given)
+    options = checked(settled(kind, [given], recipe))
+    return _planned(options, recipe)
+
+
+def _planned(options: SearchOptions | PbtOptions, recipe: Recipe, existing: Path | None = None) -> PlannedStudy:
+    """Return a study whose options are checked. existing: the directory of one that continues."""
     from hyperlax.study.directory import study_directory
 
-    recipe = load_recipe(given)
-    options = checked(settled(SearchOptions, [given], recipe))
-    check_searched(recipe.path, recipe.space)
+    if isinstance(options, SearchOptions) and not options.load_hyperparams:
+        check_searched(recipe.path, recipe.space)
     check_acts(recipe, options.env_config)
-    return PlannedStudy(options, recipe, study_directory(options, recipe).root)
+    return PlannedStudy(options, recipe, existing or study_directory(options, recipe).root, is_new=existing is None)
 
 
 def _new_sweep(given: Given) -> PlannedStudy:
     """Return a sweep whose recipe has the configurations to train."""
-    from hyperlax.config import samples
+    from hyperlax.config.configurations import read_samples
     from hyperlax.samplers.fixed import draw, presampled
-    from hyperlax.study.directory import study_directory
 
     _check_source(given)
     recipe, file = load_recipe(given), given.get("load_hyperparams")
-    rows = () if file is None else samples.read(Path(file), recipe.config.algorithm)
+    rows = () if file is None else read_samples(Path(file), recipe.config.algorithm)
     read = {} if file is None else {"n_trials": len(rows), "sampling_method": "file"}
     options = checked(settled(SweepOptions, [given, read], recipe))
     if not rows:
         check_searched(recipe.path, recipe.space)
     rows = rows or draw(recipe, str(options.sampling_method), options.n_trials, options.seed)
-    recipe = presampled(recipe, rows, file or str(recipe.path))
-    check_acts(recipe, options.env_config)
-    return PlannedStudy(options, recipe, study_directory(options, recipe).root)
+    return _planned(options, presampled(recipe, rows, file or str(recipe.path)))
 
 
 def _check_source(given: Given) -> None:
@@ -191,24 +207,21 @@ def _check_source(given: Given) -> None:
             )
 
 
-def _resumed(given: Given, command: str) -> PlannedStudy:
-    directory = named_directory(given["resume_from"], "--resume-from")
-    check_command(directory, read_stored(directory, "--resume-from"), command)
-    stored, recipe = study_in(directory, "--resume-from")
-    options = checked(resumed(stored, given, recipe))
-    check_searched(recipe.path, recipe.space)
-    check_acts(recipe, options.env_config)
-    return PlannedStudy(options, recipe, directory, is_new=False)
+def _resumed(command: str, given: Given) -> PlannedStudy:
+    directory = named_directory(given["resume_from"], RESUMED)
+    check_command(directory, command)
+    stored, recipe = study_in(directory, RESUMED)
+    return _planned(checked(resumed(stored, given, recipe)), recipe, directory)
 
 
-def _run(study: PlannedStudy) -> int:
-    """Run a study to its end, or print its plan, with the reporter of its options. Returns the exit status."""
-    options, directory = study.options, None if study.is_new else study.directory
+def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
+    """Run a search or a sweep to its end, or print its plan, with the reporter of its options. Returns the exit status."""
     log_from(options.log_level, options.quiet)
+    existing = None if study.is_new else study.directory
     if options.plan_only:
         from hyperlax.study.run import print_plan
 
-        return print_plan(options, study.recipe, directory)
+        return print_plan(options, study.recipe, existing)
     from hyperlax.analysis.pages import write_pages
     from hyperlax.study.observer import Observer, Pages
     from hyperlax.study.reporters import reporter, run_in_json
@@ -220,16 +233,16 @@ def _run(study: PlannedStudy) -> int:
 
     def run(*shown: Observer) -> int:
         observers = [*shown, Pages(write_pages), *tracking]
-        return run_study(options, study.recipe, directory, observers=observers, retry_failed=options.retry_failed)
+        return run_study(options, study.recipe, existing, observers=observers, retry_failed=options.retry_failed)
 
     if options.json:
         return run_in_json(run, study.directory)
     return run() if options.quiet else run(reporter())
 
 
-def _planned(file: StudyFile, given: Given) -> PlannedStudy:
+def _of_file(file: StudyFile, given: Given) -> PlannedStudy:
     """Return the study of a file, checked."""
-    from hyperlax.config.first_trials import first_trials
+    from hyperlax.config.configurations import first_trials
     from hyperlax.study.directory import refuse_running, study_directory
     from hyperlax.study.study_run import refuse_existing
 
@@ -247,7 +260,8 @@ def _planned(file: StudyFile, given: Given) -> PlannedStudy:
         directory = study_directory(options, recipe)
         refuse_running(directory.root)
         refuse_existing(directory)
-    return PlannedStudy(options, recipe, directory.root, file=file.path)
+    refusal = partial(file.refusal, on_command_line=given, about="")
+    return PlannedStudy(options, recipe, directory.root, file=file.path, refusal=refusal)
 
 
 def _searching(file: StudyFile, recipe: Recipe) -> Recipe:
@@ -278,12 +292,14 @@ def _told(file: StudyFile, given: Collection[str], about: str) -> Iterator[None]
         raise file.refusal(error, given, about) from error
 
 
-def _status(study: PlannedStudy, run: Callable[[PlannedStudy], int]) -> int:
+def _status(study: PlannedStudy) -> int:
     """Return the exit status of a study. Prints the error of one that cannot be completed, so that the next one runs."""
     try:
-        return run(study)
+        return study.run()
     except HyperlaxError as error:
-        print(f"hyperlax: {study.file}: {error}", file=safe(sys.stderr))
+        told = study.refusal(error) if study.refusal and isinstance(error, OptionError) else error
+        place = "" if str(told).startswith(study.file) else f"{study.file}: "
+        print(f"hyperlax: {place}{told}", file=safe(sys.stderr))
         return error.exit_code
 
 

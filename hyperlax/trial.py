@@ -49,7 +49,7 @@ class Plan:
         """Return the plan in one line."""
         trials = sum(map(len, self.batches))
         predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s"
-        programs, batches = counted(self.programs, "program"), counted(len(self.batches), "batch", "batches")
+        programs, batches = counted(self.programs, "program"), counted(len(self.batches), "batch")
         return f"{counted(trials, 'trial')} -> {programs} ({self.known} known), {batches}{predicted}"
 
 

@@ -330,7 +330,7 @@ def test_playing_says_what_the_agent_earns(study, capsys):
     said = capsys.readouterr().out
     environment = workload("sac", small.WIDEST).environment
     found = evaluate_agent(hyperlax.load_agent(study.directory), environment, 4, 0)
-    assert f"mean return {format_number(found.mean)} over 4 episodes" in said and "Film" not in said
+    assert f"mean return {format_number(float(found.mean))} over 4 episodes" in said and "Film" not in said
 
 
 def test_a_film_shows_an_episode(study, tmp_path, capsys):

@@ -73,6 +73,14 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
         ({"n_trials": True}, "search(): n_trials needs a whole number of at least 1, got true."),
         ({"objective_names": 3}, "search(): objective_names needs a text or a list of texts, got 3. Put it in quotes."),
         ({"quiet": 1}, "search(): quiet needs true or false, got 1."),
+        (
+            {"resume_from": " "},
+            "search(): resume_from ' ': is not a directory. Give the directory of a study, such as EXAMPLE.",
+        ),
+        (
+            {"tracking_uri": "x"},
+            "search(): tracking_uri says where track mlflow writes. Give that as well, or leave tracking_uri out.",
+        ),
         ({"n_trials": [4]}, "search(): n_trials needs a whole number of at least 1, got [4]."),
         ({"n_trials": np.array([4, 4])}, "search(): n_trials needs a whole number of at least 1, got [4, 4]."),
         (
@@ -90,7 +98,7 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
 def test_a_value_of_another_type_is_refused(tmp_path, arguments, said):
     with pytest.raises(UsageError) as refused:
         hyperlax.search(**{"recipe": "sac_mlp", "environment": "gymnax.pendulum", "output_root": tmp_path, **arguments})
-    assert str(refused.value) == said
+    assert str(refused.value) == said.replace("EXAMPLE", "my_optuna_studies/sac_mlp/gymnax_pendulum")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,9 +5,10 @@ The tables in `bad_input/` hold the exact words: what was typed, then what is sa
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from hyperlax import cli
 from hyperlax.envs import make
+from hyperlax.errors import counted
 from hyperlax.recipe import load
 from tests.desk import ROOT
 
@@ -49,6 +51,45 @@ def refused(words: Sequence[str], capsys: Any) -> str:
     assert said.out == "" and said.err.startswith("hyperlax: ") and said.err.count("\n") == 1
     assert sorted(Path().rglob("*")) == before
     return said.err.removeprefix("hyperlax: ").removesuffix("\n")
+
+
+def texts_of_refusals(node: ast.AST) -> Iterator[str]:
+    """The texts below a node, without the words of command lines."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "shell_command":
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    for below in ast.iter_child_nodes(node):
+        yield from texts_of_refusals(below)
+
+
+def test_no_refusal_spells_an_option():
+    """Options are named as data, so that a file and Python see their own names of them."""
+    spelled = []
+    for path in sorted((ROOT / "hyperlax").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("UsageError", "OptionError")):
+                texts = [text for text in texts_of_refusals(node) if re.search(r"--(?!help)[a-z]", text)]
+                spelled += [(str(path.relative_to(ROOT)), node.lineno, text) for text in texts]
+    assert spelled == []
+
+
+PLURAL = (
+    "(trials|batches|seeds|evaluations|copies|rollouts|lanes|members|rows|configurations|intervals|points|slots|cells)"
+)
+
+
+def test_every_number_has_its_noun_from_one_function():
+    """`errors.counted` puts a number into words, so that 1 is followed by no plural."""
+    written = []
+    for path in sorted((ROOT / "hyperlax").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.JoinedStr, ast.Constant)):
+                text = ast.unparse(node)
+                if re.search(rf"(?<!/){{[^{{}}]+}} {PLURAL}\b" if text.startswith("f") else rf"%d {PLURAL}\b", text):
+                    written.append(f"{path.relative_to(ROOT)}:{node.lineno}: {text}")
+    assert written == []
+    assert [counted(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
 
 
 def test_there_are_many_cases():

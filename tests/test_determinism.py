@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hyperlax.analysis.tables import write_best
+from hyperlax.errors import counted
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
 from tests.desk import finished_study, hyperlax, optuna_trials, search, study_of
 from tests.fake_backend import FakeBackend
@@ -108,7 +109,7 @@ def test_real_training_is_the_same_to_the_bit_on_one_slot_and_on_many(desk):
         run = hyperlax(desk, *search(recipe, "one_slot"))
     assert run.returncode == 0, run.stderr
     slots = [json.loads((path / "study.json").read_text())["device"] for path in (many, one)]
-    assert slots[1].endswith(", 1 slot") and slots[0].endswith(f", {len(os.sched_getaffinity(0))} slots")
+    assert slots[1].endswith(", 1 slot") and slots[0].endswith(f", {counted(len(os.sched_getaffinity(0)), 'slot')}")
     assert told(recipe, one) == told(recipe, many)
     assert curves(one) == curves(many)
     assert best(one, "one_slot") == best(many, "studies")

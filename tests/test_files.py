@@ -28,10 +28,10 @@ def test_cells_keep_their_kind(tmp_path):
 
 
 def test_a_row_of_another_length_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="a row has 1 cells, the header 2"):
+    with pytest.raises(ValueError, match="a row has 1 cell, the header 2"):
         write_csv(tmp_path / "a.csv", ["a", "b"], [[1]])
     (tmp_path / "b.csv").write_text("a,b\n1\n")
-    with pytest.raises(ValueError, match="line 2: 1 cells, the header has 2"):
+    with pytest.raises(ValueError, match="line 2: 1 cell, the header has 2"):
         read_csv(tmp_path / "b.csv")
 
 

@@ -107,10 +107,11 @@ def test_any_other_damage_is_refused_with_the_line(case: Case, line: int, conten
 
 def test_a_journal_that_lacks_what_the_database_has_is_refused(case: Case) -> None:
     journal(case).unlink()
-    with pytest.raises(
-        UsageError, match=r"journal\.jsonl: lacks trial 0, which .+optuna_study\.db has\. Put back the file"
-    ):
-        case.resume()
+    for command in (case.resume, case.repair):
+        with pytest.raises(
+            UsageError, match=r"journal\.jsonl: lacks trial 0, which .+optuna_study\.db has\. Put back the file"
+        ):
+            command()
 
 
 def test_a_trial_of_another_program_breaks_no_look_and_is_removed_by_a_repair(whole: Case, case: Case, capsys) -> None:
@@ -119,8 +120,9 @@ def test_a_trial_of_another_program_breaks_no_look_and_is_removed_by_a_repair(wh
     case.study().add_trial(optuna.trial.create_trial(value=1.0))
     assert main(["show", str(case.directory)]) == main(["list", str(case.root)]) == 0
     assert "11/24 trials" in capsys.readouterr().out
-    with pytest.raises(UsageError, match=rf"trial {asked} was added by another program. Remove the database, then"):
-        case.resume()
+    for command in (case.resume, case.repair):
+        with pytest.raises(UsageError, match=rf"trial {asked} was added by another program. Remove the database, then"):
+            command()
     (case.directory / "optuna_study.db").unlink()
     assert case.repair() == case.resume() == 0
     assert case.told() == whole.told()

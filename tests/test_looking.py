@@ -145,7 +145,7 @@ def test_a_study_is_watched_until_nobody_runs_it(case, capsys, monkeypatch):
     [
         (["watch", "{study}", "--seconds", "0"], "--seconds needs a number from 0.1 to 3600, got 0."),
         (["watch", "{nowhere}"], "is not a directory"),
-        (["show", "{study}", "99"], "there is no such trial. Its trials are 0 to 11."),
+        (["show", "{study}", "99"], "TRIAL 99: {study} has no such trial. Its trials are 0 to 11."),
         (["show", "{study}", "--top", "0"], "--top needs a whole number of at least 1, got 0."),
         (["show", "{nowhere}"], "is not a directory. Give the directory of a study"),
         (["list", "{nowhere}"], "is not a directory"),

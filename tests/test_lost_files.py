@@ -72,7 +72,7 @@ def test_files_that_are_damaged_are_named_in_a_line_each_too(case, caplog):
     assert case.resume() == 0
     batches = case.directory / "optuna_exec_batch_0000" / "samples"
     page = read(case, "analysis_plots/learning_curves.html")
-    assert "/curves.csv: is damaged (line 2: 1 cells, the header has 2)." in page
+    assert "/curves.csv: is damaged (line 2: 1 cell, the header has 2)." in page
     why = f"{batches}/batch_00000/timing.json: is damaged (Expecting value: line 1 column 2 (char 1))."
     assert f"The cost could not be summed. {why}" in read(case, "report.html")
     warnings = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]

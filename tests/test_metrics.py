@@ -139,7 +139,7 @@ def test_a_failed_trial_has_no_metrics():
 
 
 def test_a_curve_without_a_trained_point_is_refused():
-    with pytest.raises(ValueError, match="1 points"):
+    with pytest.raises(ValueError, match="1 point;"):
         metrics([0.0])
 
 

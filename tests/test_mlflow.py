@@ -143,7 +143,7 @@ def test_more_than_one_call_can_hold_is_several_calls(store, tmp_path):
     run = seen.trials[0]
     assert len(run.data.params) == 251 and len(run.data.params["text"]) == 6000
     assert len(seen.points(run, "return_mean")) == 2500
-    assert seen.parent.info.status == "FAILED" and seen.parent.data.tags["hyperlax.trials"] == "1/1 trials (1 failed)"
+    assert seen.parent.info.status == "FAILED" and seen.parent.data.tags["hyperlax.trials"] == "1/1 trial (1 failed)"
 
 
 def test_several_objectives_and_pruned_trials(store, tmp_path):

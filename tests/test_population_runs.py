@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,17 @@ from safetensors.numpy import load_file
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.config.checks import checked
 from hyperlax.config.options import PbtOptions
-from hyperlax.config.stored import read_stored
+from hyperlax.config.stored import SEARCH, read_stored
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import apply, dotted
 from hyperlax.schedulers.pbt import explored
 from hyperlax.space import Categorical, LogUniform
+from hyperlax.studies import study_of
 from hyperlax.study import agents, population, view
 from hyperlax.study.agents import find_agent
 from hyperlax.study.lineage import changing, configurations, read_schedule
+from hyperlax.study.maintenance import invalidate, repair
 from hyperlax.study.observer import Pages
 from hyperlax.study.population import run_population
 from hyperlax.study.record import StudyRecord
@@ -346,14 +349,22 @@ def test_without_scikit_learn_pb2_is_refused_with_the_line_to_install_it(tmp_pat
         checked(Run(tmp_path, explore="pb2").arguments)
 
 
-def test_a_lost_database_is_said_to_be_beyond_repair(whole, tmp_path):
-    shutil.copytree(whole.directory, tmp_path / "run")
-    (tmp_path / "run" / "optuna_study.db").unlink()
+@pytest.mark.parametrize("finished", [1, INTERVALS])
+def test_a_lost_database_is_repaired(whole, tmp_path, monkeypatch, finished, capsys):
     lost = Run(tmp_path)
-    lost.directory = tmp_path / "run"
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(StudyState, "record", killing(StudyState.record, finished))
+        lost.start()
+    (lost.directory / "optuna_study.db").unlink()
     for look in (lost.resume, lambda: load_study(lost.directory, "show")):
-        with pytest.raises(UsageError, match="That of a population cannot be rebuilt: put a copy back"):
+        with pytest.raises(UsageError, match=r"is damaged \(it is gone\)\. `hyperlax repair .+` rebuilds it"):
             look()
+    assert repair(lost.arguments, lost.recipe, lost.directory) == 0
+    on_disk = min(finished + 1, INTERVALS) * MEMBERS  # a batch is written before it is recorded
+    assert f"{on_disk} from the batches; 0 wait to be run." in capsys.readouterr().out
+    assert lost.resume() == 0
+    assert lost.told() == whole.told() and lost.files() == whole.files()
+    assert repair(lost.arguments, lost.recipe, lost.directory) == 0 and "is sound" in capsys.readouterr().out
 
 
 def test_a_second_run_in_the_same_place_is_refused_with_the_command_that_goes_on(whole):
@@ -362,12 +373,11 @@ def test_a_second_run_in_the_same_place_is_refused_with_the_command_that_goes_on
 
 
 def test_a_search_and_a_population_do_not_go_on_with_each_other(whole):
-    with pytest.raises(UsageError, match="holds a population"):
-        read_stored(whole.directory, "--resume-from")
-    with pytest.raises(UsageError, match="holds no population"):
-        PbtOptions.from_json({"n_trials": 3}, "study.json")
-    stored = whole.arguments.to_json()
-    assert PbtOptions.from_json(stored, "study.json") == whole.arguments
+    with pytest.raises(UsageError, match="pbt started this study. To continue it:\n  hyperlax pbt --resume-from "):
+        study_of(SEARCH, {"resume_from": str(whole.directory)})
+    with pytest.raises(UsageError, match="invalidate .+: holds a population"):
+        invalidate(whole.arguments, whole.recipe, whole.directory, [0], None, lambda record, directory: None)
+    assert read_stored(whole.directory, "a test") == whole.arguments
 
 
 def test_a_file_that_is_no_schedule_is_refused(whole, tmp_path):

@@ -93,7 +93,7 @@ def test_a_population_has_a_line_per_interval(now):
     reporter.trials_ended([end(2, "FAIL"), end(3, "FAIL")])
     assert stream.getvalue().splitlines() == [
         "interval 1/3  best so far 4  median 3.5  0 copies  50 steps/s  0:08 left",
-        "interval 2/3  best so far 4  every member failed  1 copies  25 steps/s  0:04 left",
+        "interval 2/3  best so far 4  every member failed  1 copy  25 steps/s  0:04 left",
     ]
 
 

@@ -14,7 +14,7 @@ import pytest
 from hyperlax import cli
 from hyperlax.cli.commands import KINDS
 from hyperlax.cli.parsing import parse
-from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.studies import planned_studies
 from hyperlax.study import run as runs
 from tests.desk import ROOT
@@ -62,6 +62,16 @@ def test_several_files_run_in_turn_and_the_last_line_tells_which_failed(several,
     assert several.begun == ["a", "b", "c"]
     assert said.out.splitlines()[-1] == "Ended without an error: c.yaml. Failed: a.yaml, b.yaml."
     assert said.err == "hyperlax: b.yaml: b: cannot be.\n"
+
+
+def test_what_is_refused_as_a_study_begins_names_the_line(several, capsys):
+    Path("b.yaml").write_text(f"{BASE}study_name: b\noutput_root: out/b\ntotal_timesteps: 20\n")
+    short = "{total_timesteps} is too short. Raise it, or lower {num_evaluations}."
+    several.ends = dict.fromkeys("abc", OptionError("total_timesteps", short))
+    assert cli.main(["run-study", *FILES]) == 2
+    said = "total_timesteps is too short. Raise it, or lower num_evaluations."
+    places = ("a.yaml", "b.yaml:5", "c.yaml")
+    assert capsys.readouterr().err == "".join(f"hyperlax: {place}: {said}\n" for place in places)
 
 
 def test_an_interrupt_ends_them_all(several, capsys):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hyperlax import cli
-from hyperlax.config import samples
+from hyperlax.config.configurations import read_samples, write_samples
 from hyperlax.errors import UsageError
 from hyperlax.fields import apply, dotted
 from hyperlax.hyperparams import PPO, SAC
@@ -24,7 +24,7 @@ GENERATE = ["generate-hp-samples", "--algo-and-network-config", "sac_mlp"]
 def read_text(tmp_path: Path, text: str, base: SAC | PPO | None = None) -> tuple[Any, ...]:
     path = tmp_path / "some.csv"
     path.write_text(text, encoding="utf-8")
-    return samples.read(path, base or SAC())
+    return read_samples(path, base or SAC())
 
 
 @pytest.mark.parametrize("method", ["qmc", "random"])
@@ -90,8 +90,8 @@ def test_more_than_a_finite_space_has_are_refused():
 
 def test_what_is_written_is_read_back(tmp_path):
     drawn = draw(recipe_of(MIXED), "random", 20, seed=1)
-    samples.write(tmp_path / "drawn.csv", drawn)
-    assert samples.read(tmp_path / "drawn.csv", SAC()) == drawn
+    write_samples(tmp_path / "drawn.csv", drawn)
+    assert read_samples(tmp_path / "drawn.csv", SAC()) == drawn
 
 
 def test_what_has_no_column_is_the_recipes_and_spreadsheets_are_read(tmp_path):
@@ -138,9 +138,9 @@ def test_a_row_whose_values_do_not_go_together_is_refused(tmp_path):
 def test_a_file_that_is_no_csv_is_refused(tmp_path):
     (tmp_path / "some.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="is not UTF-8"):
-        samples.read(tmp_path / "some.csv", SAC())
+        read_samples(tmp_path / "some.csv", SAC())
     with pytest.raises(UsageError, match="cannot be read"):
-        samples.read(tmp_path / "none.csv", SAC())
+        read_samples(tmp_path / "none.csv", SAC())
 
 
 def test_the_space_of_a_file_holds_its_rows_and_is_the_recipes_where_that_does(tmp_path):

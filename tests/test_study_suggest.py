@@ -286,7 +286,7 @@ def test_trials_recorded_with_other_parameters_are_gone_on_from_and_that_is_said
     history[3].params = {**history[3].params, "algorithm.hyperparam.gamma": 0.95}
     with caplog.at_level(logging.WARNING, "hyperlax"):
         answer = questioner(MIXED, "nsgaii").suggest(16, 8, below(history))
-    assert "Trials 3 have other parameters than the sampler suggests now" in caplog.text
+    assert "Trial 3 has other parameters than the sampler suggests now" in caplog.text
     assert answer == questioner(MIXED, "nsgaii").suggest(16, 8, below(history))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hyperlax import cli
-from hyperlax.config import samples
+from hyperlax.config.configurations import read_samples, write_samples
 from hyperlax.config.options import SweepOptions
 from hyperlax.config.settling import settled
 from hyperlax.envs import slug
@@ -57,7 +57,7 @@ def case_of(root: Path) -> Case:
     recipe = recipe_of(MIXED)
     configurations = draw(recipe, "random", 12, seed=5)
     directory = root / recipe.name / slug("gymnax.pendulum")
-    samples.write(directory / "samples.csv", configurations)
+    write_samples(directory / "samples.csv", configurations)
     return Case(root, recipe=stored(recipe, directory / "samples.csv"), sampler="presampled", sampling_method="random")
 
 
@@ -152,7 +152,7 @@ def test_each_command_says_which_one_goes_on(finished, fakes, monkeypatch, capsy
         ),
         (
             ["--seed", "5"],
-            "only --log-level, --hparam-batch-size, --timeout, --max-failure-rate, --checkpoint-seconds may",
+            "Only --log-level, --hparam-batch-size, --timeout, --max-failure-rate, --checkpoint-seconds may",
         ),
     ],
 )
@@ -164,8 +164,8 @@ def test_a_resume_that_contradicts_the_sweep_is_refused(finished, monkeypatch, c
 
 def test_other_samples_than_the_sweep_began_with_are_refused(finished, fakes, capsys):
     shutil.copytree(finished / DIRECTORY, DIRECTORY)
-    configurations = samples.read(DIRECTORY / "samples.csv", load("sac_mlp").config.algorithm)
-    samples.write(DIRECTORY / "samples.csv", configurations[::-1])
+    configurations = read_samples(DIRECTORY / "samples.csv", load("sac_mlp").config.algorithm)
+    write_samples(DIRECTORY / "samples.csv", configurations[::-1])
     for command in (RESUME, ["repair", str(DIRECTORY)], ["invalidate", str(DIRECTORY), "0"]):
         assert cli.main(command) == 2
         assert "samples.csv: holds other samples" in capsys.readouterr().err

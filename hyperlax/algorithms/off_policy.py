@@ -31,7 +31,7 @@ class State(NamedTuple):
     observation: Array  # float32[E, obs]
 
 
-class OffPolicyShape(Protocol):
+class _OffPolicyShape(Protocol):
     """The sizes of a program that these functions read."""
 
     @property
@@ -54,7 +54,7 @@ def batch_mean(x: Array, size: Array | int) -> Array:
     return jnp.sum(jnp.where(jnp.arange(x.shape[-1]) < size, x, 0.0), axis=-1) / size
 
 
-def begin(shape: OffPolicyShape, key: Array, reset_key: Array, learner: Any, action_size: int) -> State:
+def begin(shape: _OffPolicyShape, key: Array, reset_key: Array, learner: Any, action_size: int) -> State:
     """Return the state before training: a learner, reset environments and an empty replay buffer."""
     environment, observation = jax.vmap(shape.environment.reset)(jax.random.split(reset_key, shape.total_num_envs))
     size = shape.environment.observation_size
@@ -76,7 +76,7 @@ def reset(old: State, fresh: State) -> State:
 
 
 def iterate(
-    shape: OffPolicyShape,
+    shape: _OffPolicyShape,
     state: State,
     lane: Lane,
     iteration: Array,
@@ -113,7 +113,7 @@ def iterate(
 
 
 def _collect(
-    shape: OffPolicyShape, state: State, key: Array, draw: Callable[[Array, tuple[int, int]], Any], choose: Choose
+    shape: _OffPolicyShape, state: State, key: Array, draw: Callable[[Array, tuple[int, int]], Any], choose: Choose
 ) -> tuple[State, Transition]:
     """Return the state after the rollout, and its transitions [T * E, ...], oldest first."""
     draw_key, step_key = jax.random.split(key)

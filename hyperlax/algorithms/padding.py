@@ -21,7 +21,7 @@ _STRUCTURAL = ("total_num_envs", "rollout_length", "epochs", "num_minibatches", 
 
 
 @dataclass(frozen=True)
-class Structure:
+class _Structure:
     """The parts of one or several trials that decide how large a program has to be.
 
     torsos: network name -> the torsos needed, without repetition. minibatches, batch_sizes: the numbers needed, empty if the
@@ -32,8 +32,8 @@ class Structure:
     minibatches: frozenset[int]
     batch_sizes: frozenset[int]
 
-    def __or__(self, other: Structure) -> Structure:
-        return Structure(
+    def __or__(self, other: _Structure) -> _Structure:
+        return _Structure(
             tuple((name, own | theirs) for (name, own), (_, theirs) in zip(self.torsos, other.torsos, strict=True)),
             self.minibatches | other.minibatches,
             self.batch_sizes | other.batch_sizes,
@@ -52,7 +52,7 @@ class Padding:
     minibatches: tuple[int, ...]
     batch_rows: int
 
-    def holds(self, structure: Structure) -> bool:
+    def holds(self, structure: _Structure) -> bool:
         """Return whether every trial of the structure fits."""
         return (
             all(
@@ -95,26 +95,26 @@ class Padding:
         return cls(networks, tuple(stored["minibatches"]), stored["batch_rows"])
 
 
-def structure_of(config: AlgorithmConfig) -> Structure:
+def structure_of(config: AlgorithmConfig) -> _Structure:
     """Return the structure of one trial."""
     hyperparam, network = config.hyperparam, config.network
-    return Structure(
+    return _Structure(
         tuple((name, frozenset([value.pre_torso])) for name, value in vars(network).items()),
         _asked(hyperparam, "num_minibatches"),
         _asked(hyperparam, "total_batch_size"),
     )
 
 
-def padding_of(structure: Structure) -> Padding:
+def padding_of(structure: _Structure) -> Padding:
     """Return the sizes of the smallest program into which every trial of the structure fits."""
     networks = tuple((name, torso_shape(sorted(torsos, key=repr))) for name, torsos in structure.torsos)
     return Padding(networks, tuple(sorted(structure.minibatches)), max(structure.batch_sizes, default=0))
 
 
-def structure_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution]) -> Structure:
+def structure_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution]) -> _Structure:
     """Return the structure of all trials that this space can produce."""
     torsos = tuple((name, frozenset(_possible_torsos(base, space, name))) for name in vars(base.network))
-    return Structure(torsos, _possible_values(base, space, "num_minibatches"), frozenset(_largest_batch(base, space)))
+    return _Structure(torsos, _possible_values(base, space, "num_minibatches"), frozenset(_largest_batch(base, space)))
 
 
 def sample_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution], size: int) -> list[AlgorithmConfig]:
@@ -134,7 +134,7 @@ def sample_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution], si
     ]
 
 
-def with_any_activation(structure: Structure, whole: Structure) -> Structure:
+def with_any_activation(structure: _Structure, whole: _Structure) -> _Structure:
     """Return the same layer sizes with every activation and layer norm of the space: one program can hold all of them."""
 
     def widened(own: frozenset[Torso], all_of_them: frozenset[Torso]) -> frozenset[Torso]:

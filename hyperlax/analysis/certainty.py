@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hyperlax.config.option import shell_command
-from hyperlax.errors import format_number
+from hyperlax.errors import counted, format_number
 from hyperlax.study.manifest import train_command
 from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, ranked, winners
 from hyperlax.study.statistics import best_confirmed, in_short, instead_of_winner
@@ -47,8 +47,8 @@ def _can_be_confirmed(arguments: Mapping[str, Any]) -> bool:
 def _of_luck(record: StudyRecord) -> str:
     seeds, pruned = record.arguments["num_seeds"], sum(trial.state == "PRUNED" for trial in record.trials)
     compared = len(complete_trials(record)) + pruned
-    on = "one seed" if seeds == 1 else f"{seeds} seeds"
-    trials = f"{compared} trials on {on}" + (f", {pruned} of them pruned" if pruned else "")
+    on = "one seed" if seeds == 1 else counted(seeds, "seed")
+    trials = f"{counted(compared, 'trial')} on {on}" + (f", {pruned} of them pruned" if pruned else "")
     if compared == 1:
         return f"It is the only COMPLETE trial, trained on {on}."
     if len(record.objectives) > 1:

@@ -40,7 +40,7 @@ class Link:
 
 
 @dataclass
-class Shared:
+class _Shared:
     """Data that several plots of a page share, each item stored once: hover texts, and long lists of numbers as JSON."""
 
     texts: dict[str, int] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Shared:
 def render(name: str, title: str, plotly_path: str = "", **content: Any) -> str:
     """Return the page that a template renders. plotly_path: path of plotly.js relative to the page; None embeds plotly.js."""
     page = _environment().get_template(name)
-    return page.render(title=title, plotly_path=plotly_path, shared=Shared(), **content)
+    return page.render(title=title, plotly_path=plotly_path, shared=_Shared(), **content)
 
 
 @cache

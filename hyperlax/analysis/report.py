@@ -17,7 +17,7 @@ from hyperlax.analysis.plots.base import Drawing
 from hyperlax.analysis.study_data import Cost, MissingFile, StudyData, warn_once
 from hyperlax.analysis.tables import best_file, rerun_command, searched_names
 from hyperlax.analysis.what_ran import chosen_options, default_options, facts, when
-from hyperlax.errors import format_number
+from hyperlax.errors import counted, format_number, noun
 from hyperlax.metrics import METRICS
 from hyperlax.study.progress import clock
 from hyperlax.study.record import (
@@ -82,12 +82,15 @@ def _tiles(
     if best and len(record.objectives) == 1:
         tiles += [(format_number(best[0].values[leading]), f"best {with_unit(leading)}"), _gain(record)]
     elif best:
-        tiles.append((format_number(len(best)), "trials on the Pareto front"))
+        tiles.append((format_number(len(best)), f"{noun(len(best), 'trial')} on the Pareto front"))
     tiles += [
-        (format_number(states["COMPLETE"]), "trials complete"),
-        (format_number(states["FAIL"]), "trial failed" if states["FAIL"] == 1 else "trials failed"),
-        (format_number(states["PRUNED"]) if states["PRUNED"] else None, "trials pruned"),
-        (format_number(infeasible) if infeasible else None, "miss a constraint"),
+        (format_number(states["COMPLETE"]), f"{noun(states['COMPLETE'], 'trial')} complete"),
+        (format_number(states["FAIL"]), f"{noun(states['FAIL'], 'trial')} failed"),
+        (format_number(states["PRUNED"]) if states["PRUNED"] else None, f"{noun(states['PRUNED'], 'trial')} pruned"),
+        (
+            format_number(infeasible) if infeasible else None,
+            "misses a constraint" if infeasible == 1 else "miss a constraint",
+        ),
     ]
     if cost:
         rate = cost.steps_per_train_second
@@ -163,13 +166,14 @@ def _searched(record: StudyRecord, trial: TrialRecord) -> tuple[list[str], _Rows
 
 def _confirmation(record: StudyRecord, confirmation: Confirmation, drawing: Drawing) -> dict[str, Any]:
     words = (
-        f"The best of the search and the recipe's default configuration, trained again on {confirmation.seeds} seeds and evaluated "
-        f"on episodes that the search never saw. Compared: {with_unit(confirmation.metric)} of each seed. "
+        f"The best of the search and the recipe's default configuration, trained again on "
+        f"{counted(confirmation.seeds, 'seed')} and evaluated on episodes that the search never saw. "
+        f"Compared: {with_unit(confirmation.metric)} of each seed. "
         "Intervals: 95 % percentile bootstrap. Every seed's values are in confirmation.csv."
     )
     if (seeds := record.arguments["num_seeds"]) > 1:
         words += (
-            f" The search's claim is the {confirmation.metric} of the curve over its {seeds} seeds together, "
+            f" The search's claim is the {confirmation.metric} of the curve over its {counted(seeds, 'seed')} together, "
             "here it is the mean of each seed's own."
         )
     rows, told = [_confirmed_row(confirmation, ours) for ours in complete(confirmation)], in_short(confirmation)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.config.option import shell_command
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError
 from hyperlax.files import cell, cut, replacing, write_csv, write_json
 from hyperlax.metrics import METRICS
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
@@ -165,7 +165,7 @@ def _write_parquet(record: StudyRecord, path: Path) -> None:
         import pyarrow  # pyright: ignore[reportMissingImports]
         from pyarrow import parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UsageError('--format parquet needs pyarrow: pip install "hyperlax[parquet]"') from error
+        raise OptionError("format", '{format} parquet needs pyarrow: pip install "hyperlax[parquet]"') from error
     header, rows = trial_rows(record)
     columns = {name: [_plain(row[place]) for row in rows] for place, name in enumerate(header)}
     with replacing(path) as temporary:

@@ -60,12 +60,15 @@ def best_in_words(record: StudyRecord) -> str:
     return f"{leading} {format_number(best[0].values[leading])} (trial {best[0].number})"
 
 
-def counts(record: StudyRecord, total: int) -> str:
-    """Return a phrase with the number of finished trials of all, and how many of them were pruned or failed."""
+def counts(record: StudyRecord, total: int, is_cell: bool = False) -> str:
+    """Return a phrase with the number of finished trials of all, and how many of them were pruned or failed.
+
+    is_cell: whether it stands in a table, under "trials".
+    """
     states = Counter(trial.state for trial in record.trials)
     finished = states.total() - states["RUNNING"]
     lost = [f"{states[state]} {words}" for state, words in (("PRUNED", "pruned"), ("FAIL", "failed")) if states[state]]
-    return f"{finished}/{total} trials" + (f" ({', '.join(lost)})" if lost else "")
+    return f"{finished}/{total if is_cell else counted(total, 'trial')}" + (f" ({', '.join(lost)})" if lost else "")
 
 
 def study_text(record: StudyRecord, state: str, total: int, top: int) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 from hyperlax.backends.base import SHARED, Evicted
 from hyperlax.backends.lanes import Lanes, LanesBackend
 from hyperlax.engine import device
-from hyperlax.engine.checkpoint import SaveTimer, trials_do
+from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.engine.lanes import NoRoom, Preparation
 from hyperlax.engine.session import LaneSession
+from hyperlax.errors import counted, in_sentence, numbered
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.trial import SegmentResult, Trial
 
@@ -105,7 +106,7 @@ class ClosedBatches(LanesBackend):
     def _train(self, lanes: _Batch) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
         batch, size = lanes, self._registry.lanes_of(lanes.algorithm)
         if size < len(batch.trials):
-            raise MemoryError(f"no memory for more than {size} trials at once")
+            raise MemoryError(f"no memory for more than {counted(size, 'trial')} at once")
         predicted = self._predicted_training(batch.trials) + self._predicted_making(batch.algorithm, size)
         session = batch.session = self._session(batch.algorithm, batch.slot, size)
         self._prepare_batch(batch, session)
@@ -151,7 +152,7 @@ class ClosedBatches(LanesBackend):
         session.restore(*found, {trial.number: trial for trial in batch.trials})
         session.watch.resume(found[0])
         step = session.segments.steps()[session.watch.segments]
-        log.info("%s from step %d.", trials_do(batch.numbers, "continue"), step)
+        log.info("%s from step %d.", in_sentence(numbered(batch.numbers, "continue")), step)
 
     def _timing(
         self, batch: _Batch, session: LaneSession, results: Sequence[SegmentResult], predicted: float

@@ -15,6 +15,7 @@ from hyperlax.engine import device
 from hyperlax.engine.checkpoint import Metadata, log_restart
 from hyperlax.engine.lanes import NoRoom
 from hyperlax.engine.session import LaneSession
+from hyperlax.errors import counted
 from hyperlax.trial import SegmentResult, Trial
 
 _SUMMED = (
@@ -205,7 +206,7 @@ class OpenLanes(LanesBackend):
             made = error.preparation
             self._spent.update({"programs_compiled": int(not made.cached), "compile_seconds": made.seconds})
         if not self._may_shrink and device.is_out_of_memory(error):
-            memory = MemoryError(f"no memory for {size} trials at once")
+            memory = MemoryError(f"no memory for {counted(size, 'trial')} at once")
             memory.__cause__ = error
             return [Evicted(numbers, memory)]
         return [Evicted(numbers, None if self._shrink(lanes.algorithm, size, error) else error)]

@@ -20,7 +20,7 @@ STUDIES = ("optuna-hp-search", "run-study", "sweep-hp-samples", "pbt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompletionOptions:
+class _CompletionOptions:
     """Print a shell's completion script for commands and flags."""
 
     shell: Annotated[str, "The shell.", OneOf(("bash", "zsh", "fish")), POSITIONAL, Metavar("{bash,zsh,fish}")]
@@ -45,19 +45,19 @@ def completion(given: Given) -> int:
     """Print the script for a shell to source."""
     from hyperlax.cli.completion import shell_script
 
-    print(shell_script(KINDS, completed(CompletionOptions, given).shell), end="")
+    print(shell_script(KINDS, completed(_CompletionOptions, given).shell), end="")
     return 0
 
 
 COMMANDS: dict[str, tuple[type, Callable[[Given], int]]] = {
-    "optuna-hp-search": (options.SearchOptions, training.optuna_hp_search),
+    "optuna-hp-search": (options.SearchOptions, training.starting("optuna-hp-search")),
     "run-study": (options.RunStudyOptions, training.run_study),
     "run-single-hp": (options.SingleOptions, training.run_single_hp),
     "train": (options.TrainOptions, training.train),
     "play": (keeping.PlayOptions, keeping.play),
     "generate-hp-samples": (options.GenerateOptions, training.generate_hp_samples),
-    "sweep-hp-samples": (options.SweepOptions, training.sweep_hp_samples),
-    "pbt": (options.PbtOptions, training.pbt),
+    "sweep-hp-samples": (options.SweepOptions, training.starting("sweep-hp-samples")),
+    "pbt": (options.PbtOptions, training.starting("pbt")),
     "pbt-replay": (options.ReplayOptions, training.pbt_replay),
     "repair": (keeping.RepairOptions, keeping.repair),
     "invalidate": (keeping.InvalidateOptions, keeping.invalidate),
@@ -69,7 +69,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Given], int]]] = {
     "export": (keeping.ExportOptions, keeping.export),
     "delete": (keeping.DeleteOptions, keeping.delete),
     "dashboard": (inspecting.DashboardOptions, inspecting.dashboard),
-    "completion": (CompletionOptions, completion),
+    "completion": (_CompletionOptions, completion),
 }
 KINDS = {name: kind for name, (kind, _) in COMMANDS.items()}
 """Command -> the class that declares its options."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from hyperlax.config.option import POSITIONAL, By, Given, Metavar, Range, completed
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 
 CLEAR = "\x1b[H\x1b[2J"
 """Control codes that clear the terminal and move to its upper left corner."""
@@ -89,7 +89,7 @@ def list_studies(given: Given) -> int:
             continue
         record = opened.record
         where = str(manifest.parent.relative_to(root))
-        rows.append([where, opened.state, counts(record, opened.total).replace(" trials", ""), best_in_words(record)])
+        rows.append([where, opened.state, counts(record, opened.total, is_cell=True), best_in_words(record)])
     if rows:
         print(aligned(["study", "state", "trials", "best"], rows))
     elif not damaged:
@@ -103,14 +103,13 @@ def _root_of_studies(given: str) -> Path:
     """Return the directory as typed. Raise UsageError if it is not one. (`Path` takes an empty name for the working directory.)"""
     from hyperlax.files import is_too_long
 
-    root, advice = Path(given), "Give the --output-root of studies."
-    if not given.strip():
-        raise UsageError(f"list {given!r}: is not a directory. {advice}")
-    if is_too_long(root):
-        raise UsageError(f"list {given}: is longer than the system takes. {advice}")
-    if not root.is_dir():
-        raise UsageError(f"list {given}: is not a directory. {advice}")
-    return root
+    root = Path(given)
+    is_long = is_too_long(root)
+    if given.strip() and not is_long and root.is_dir():
+        return root
+    found = "is longer than the system takes" if is_long else "is not a directory"
+    problem = "list {0}: {1}. Give the {output_root} of studies."
+    raise OptionError("output_root", problem, given if given.strip() else repr(given), found)
 
 
 def _manifests(root: Path) -> Iterator[Path]:
@@ -133,11 +132,7 @@ def show(given: Given) -> int:
     if options.trial is None:
         print(study_text(record, opened.state, opened.total, options.top))
         return 0
-    trials = {trial.number: trial for trial in record.trials}
-    if options.trial not in trials:
-        there = f"0 to {max(trials)}" if trials else "none yet"
-        raise UsageError(f"show {options.directory} {options.trial}: there is no such trial. Its trials are {there}.")
-    print(trial_text(record, trials[options.trial]))
+    print(trial_text(record, record.trial(options.trial)))
     return 0
 
 

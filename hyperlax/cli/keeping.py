@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from hyperlax.cli.inspecting import Directory
 from hyperlax.config.option import POSITIONAL, By, Given, Metavar, OneOf, Range, completed
 from hyperlax.config.options import COUNT, LARGEST, TrialNumber
-from hyperlax.errors import UsageError, counted, format_number
+from hyperlax.errors import OptionError, UsageError, counted, format_number
+
+if TYPE_CHECKING:
+    from hyperlax.agent import Agent
+    from hyperlax.envs import Environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +143,11 @@ def play(given: Given) -> int:
     from hyperlax.config.stored import named_directory
     from hyperlax.files import new_file
     from hyperlax.study.agents import environment_of, find_agent
-    from hyperlax.study.io_errors import ending_on_io_error, writing
+    from hyperlax.study.io_errors import writing
 
     options = completed(PlayOptions, given)
     if options.gif is not None and options.no_gif:
-        raise UsageError("--gif and --no-gif exclude each other. Leave one of them out.")
+        raise OptionError("gif", "{gif} and {no_gif} exclude each other. Leave one of them out.")
     where = named_directory(options.path, "play")
     path = find_agent(where, options.trial, "play")
     agent = load_agent(path, options.training_seed)
@@ -151,33 +155,43 @@ def play(given: Given) -> int:
     wanted = path.with_name(path.name + ".gif") if options.gif is None else Path(options.gif)
     if options.gif is not None:
         with writing(wanted):
-            new_file(options.gif, flag="--gif")
-    from hyperlax.cli.playing import can_film, evaluate_agent, film
+            new_file(options.gif, option="gif")
+    from hyperlax.cli.playing import can_film, evaluate_agent
     from hyperlax.engine.device import prepare_jax
     from hyperlax.envs import make
 
     why = None if options.no_gif else can_film(name)
     if why and options.gif is not None:
-        raise UsageError(f"--gif {options.gif}: {why}.")
+        raise OptionError("gif", "{gif} {0}: {1}.", options.gif, why)
     prepare_jax(compilation_cache=True)
     environment = make(name)
     if environment.observation_size != agent.about["observation_size"]:
         raise UsageError(
-            f"{name} shows {environment.observation_size} numbers, and the agent in {path} was trained to see "
+            f"{name} shows {counted(environment.observation_size, 'number')}, and the agent in {path} was trained to see "
             f"{agent.about['observation_size']}. It cannot play there."
         )
     found = evaluate_agent(agent, environment, options.episodes, options.seed)
     trial = agent.about["trial"]
+    mean, low, high, std, length = (
+        format_number(float(value)) for value in (found.mean, found.min, found.max, found.std, found.length)
+    )
     print(
-        f"{name}, trial {trial}, training seed {agent.seed}: mean return {format_number(found.mean)} "
-        f"over {counted(options.episodes, 'episode')} (from {format_number(found.min)} to {format_number(found.max)}, "
-        f"standard deviation {format_number(found.std)}), {format_number(found.length)} steps on average."
+        f"{name}, trial {trial}, training seed {agent.seed}: mean return {mean} over "
+        f"{counted(options.episodes, 'episode')} (from {low} to {high}, standard deviation {std}), {length} steps on average."
     )
     if why:
         print(f"No GIF: {why}.")
     elif not options.no_gif:
-        elsewhere = "Name another file with --gif, or write no GIF with --no-gif."
-        with ending_on_io_error(wanted, lambda problem: elsewhere):
-            steps, total = film(agent, environment, options.seed, wanted)
-        print(f"GIF: {wanted}, one episode of {steps} steps, return {format_number(total)}.")
+        _film(agent, environment, options.seed, wanted)
     return 0
+
+
+def _film(agent: Agent, environment: Environment, seed: int, path: Path) -> None:
+    """Write one episode as a GIF, and print where it is."""
+    from hyperlax.cli.playing import film
+    from hyperlax.study.io_errors import ending_on_io_error
+
+    elsewhere = "Name another file with --gif, or write no GIF with --no-gif."
+    with ending_on_io_error(path, lambda problem: elsewhere):
+        steps, total = film(agent, environment, seed, path)
+    print(f"GIF: {path}, one episode of {counted(steps, 'step')}, return {format_number(total)}.")

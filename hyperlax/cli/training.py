@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyperlax.config.option import Given, completed
+from hyperlax.config.option import Given, completed, flags_of
 from hyperlax.config.options import (
     GenerateOptions,
-    PbtOptions,
     ReplayOptions,
     SingleOptions,
+    TrainOptions,
 )
-from hyperlax.errors import OptionError, UsageError, counted
+from hyperlax.errors import OptionError, counted
 
 if TYPE_CHECKING:
     from hyperlax.recipe import Recipe
 
 
-def optuna_hp_search(given: Given) -> int:
-    """Start a study, or continue the one of --resume-from."""
-    from hyperlax.studies import search
+def starting(command: str) -> Callable[[Given], int]:
+    """Return the function of a command that starts a study, or continues the one of --resume-from."""
 
-    return search(given)[0]
+    def run(given: Given) -> int:
+        from hyperlax.studies import study_of
 
+        return study_of(command, given).run()
 
-def sweep_hp_samples(given: Given) -> int:
-    """Start a sweep, or continue the one of --resume-from."""
-    from hyperlax.studies import sweep
-
-    return sweep(given)[0]
+    return run
 
 
 def run_study(given: Given) -> int:
@@ -43,8 +41,8 @@ def run_study(given: Given) -> int:
 
 def generate_hp_samples(given: Given) -> int:
     """Draw configurations into a file."""
-    from hyperlax.config import samples
     from hyperlax.config.checks import check_searched
+    from hyperlax.config.configurations import write_samples
     from hyperlax.files import is_too_long
     from hyperlax.samplers.fixed import draw
     from hyperlax.studies import load_recipe
@@ -65,7 +63,7 @@ def generate_hp_samples(given: Given) -> int:
     check_searched(recipe.path, recipe.space)
     drawn = draw(recipe, options.sampling_method, options.n_trials, options.seed)
     with writing(path):
-        samples.write(path, drawn)
+        write_samples(path, drawn)
     print(f"{counted(len(drawn), 'configuration')} of {recipe.name} ({options.sampling_method}): {path}")
     return 0
 
@@ -92,59 +90,31 @@ def train(given: Given) -> int:
 
     if "from_" not in given:
         raise OptionError("from_", "{from_} is required: the study's directory.")
-    directory = named_directory(given["from_"], "--from")
-    record = load_study(directory, "--from").record
+    directory = named_directory(given["from_"], "{from_}")
+    record = load_study(directory, "{from_}").record
     if record.lineage:
-        raise UsageError(
-            f"--from {directory}: holds a population. Train along its schedule:\n  {record.lineage.replay}"
-        )
+        problem = "{from_} {0}: holds a population. Train along its schedule:\n  {1}"
+        raise OptionError("from_", problem, directory, record.lineage.replay)
     number = given.get("trial")
-    trial = the_best(record, "--from") if number is None else record.trial(number)
+    trial = the_best(record, "{from_}") if number is None else record.trial(number)
     recipe = recipe_as_it_was(record)
     as_then = {name: record.arguments[name] for name in ("seed", "num_seeds", "aggregate", *RUN_LENGTH)}
     again = {
         **as_then,
         **{name: value for name, value in given.items() if name not in ("from_", "trial")},
         "algo_and_network_config": str(recipe.path),
-        "env_config": _environment(given.get("env_config"), record.environment, recipe.path, f"--from {directory}"),
+        "env_config": _environment(
+            given.get("env_config"), record.environment, recipe.path, f"{flags_of(TrainOptions)('from_')} {directory}"
+        ),
         "assignments": tuple(f"{name}={json.dumps(value)}" for name, value in trial.params.items()),
     }
     return _run_single(settled(SingleOptions, [again], recipe), recipe)
 
 
-def pbt(given: Given) -> int:
-    """Train a population, or continue the one of --resume-from."""
-    from hyperlax.analysis.pages import write_pages
-    from hyperlax.config.checks import checked
-    from hyperlax.config.settling import resumed, settled
-    from hyperlax.config.stored import load_recipe_of, named_directory, read_arguments
-    from hyperlax.envs.recipes import check_acts
-    from hyperlax.studies import load_recipe, log_from
-    from hyperlax.study.observer import Pages
-    from hyperlax.study.population import run_population
-
-    directory = None
-    if "resume_from" in given:
-        directory = named_directory(given["resume_from"], "--resume-from")
-        kept = read_arguments(directory, "--resume-from")
-        stored = PbtOptions.from_json(kept, str(directory / "study.json"))
-        recipe = load_recipe_of(directory, stored)
-        options = checked(resumed(stored, given, recipe))
-    else:
-        recipe = load_recipe(given)
-        options = checked(settled(PbtOptions, [given], recipe))
-    check_acts(recipe, options.env_config)
-    log_from(options.log_level)
-    return run_population(options, recipe, directory, observers=[Pages(write_pages)])
-
-
 def pbt_replay(given: Given) -> int:
     """Train fresh agents along a schedule that `pbt` wrote."""
     from hyperlax.analysis.pages import write_learning_curve
-    from hyperlax.config.checks import checked
-    from hyperlax.envs.recipes import check_acts
     from hyperlax.recipe import load
-    from hyperlax.studies import log_from
     from hyperlax.study.lineage import read_schedule
     from hyperlax.study.single import path_of_recipe, replay
 
@@ -160,26 +130,29 @@ def pbt_replay(given: Given) -> int:
         "num_evaluations": len(schedule.schedule),
         "num_eval_episodes": schedule.num_eval_episodes,
     }
-    options = checked(ReplayOptions(**{**as_then, **given}))
-    recipe = load(path_of_recipe(schedule))
-    check_acts(recipe, options.env_config)
-    log_from(options.log_level)
+    options, recipe = ReplayOptions(**{**as_then, **given}), load(path_of_recipe(schedule))
+    _prepare(options, recipe)
     return replay(options, recipe, schedule, write_learning_curve)
 
 
 def _run_single(options: SingleOptions, recipe: Recipe) -> int:
     from hyperlax.analysis.pages import write_learning_curve
+    from hyperlax.config.configurations import configured
+    from hyperlax.study.single import run_single
+
+    _prepare(options, recipe)
+    return run_single(options, recipe, configured(options, recipe), write_learning_curve)
+
+
+def _prepare(options: SingleOptions, recipe: Recipe) -> None:
+    """Raise UsageError if a single training cannot run with these options. Log from their level on."""
     from hyperlax.config.checks import checked
-    from hyperlax.config.single import configured
     from hyperlax.envs.recipes import check_acts
     from hyperlax.studies import log_from
-    from hyperlax.study.single import run_single
 
     checked(options)
     check_acts(recipe, options.env_config)
-    algorithm = configured(options, recipe)
     log_from(options.log_level)
-    return run_single(options, recipe, algorithm, write_learning_curve)
 
 
 def _environment(given: str | None, of_study: str, recipe: Path, where: str) -> str:

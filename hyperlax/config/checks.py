@@ -14,7 +14,7 @@ from typing import TypeVar
 from hyperlax.config.constraints import parse_constraint
 from hyperlax.config.option import options_of
 from hyperlax.config.options import PbtOptions, RunOptions, SearchOptions
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.metrics import check_objectives
 from hyperlax.samplers.registry import SAMPLERS, SamplerRow
 from hyperlax.space import Categorical, Distribution
@@ -102,12 +102,12 @@ def _check_batches(options: SearchOptions) -> None:
     together, lanes = options.optuna_study_batch_size, options.runner_hparam_batch_size
     if lanes == "auto" or lanes <= together:
         return
-    more = "{runner_hparam_batch_size} {0} is more than the {1} trials "
+    more = "{runner_hparam_batch_size} {0} is more than the {2} "
     if options.is_sweep:
         problem = f"{more}that this sweep asks together. Use 1 to {{1}}, or auto."
     else:
         problem = f"{more}of {{optuna_study_batch_size}}. Lower the first, raise the second, or use auto."
-    raise OptionError("runner_hparam_batch_size", problem, lanes, together)
+    raise OptionError("runner_hparam_batch_size", problem, lanes, together, counted(together, "trial"))
 
 
 def _check_sampler(options: SearchOptions) -> None:
@@ -136,11 +136,11 @@ def _check_pruning(options: SearchOptions) -> None:
     if options.pruner != "none" and options.pruner_min_segments >= options.num_evaluations:
         raise OptionError(
             "pruner",
-            "{pruner} {0}: every trial keeps {1} of its {2} evaluations, so none is ever pruned. Raise {num_evaluations}, or "
+            "{pruner} {0}: every trial keeps {1} of its {2}, so none is ever pruned. Raise {num_evaluations}, or "
             "lower {pruner_min_segments}.",
             options.pruner,
             options.pruner_min_segments,
-            options.num_evaluations,
+            counted(options.num_evaluations, "evaluation"),
         )
     is_race = options.seed_schedule == "racing"
     if is_race and options.num_seeds < 2:

@@ -17,7 +17,7 @@ from hyperlax.metrics import METRICS
 
 
 @dataclass(frozen=True)
-class Constraint:
+class _Constraint:
     """A metric that may be at most, or at least, a bound."""
 
     metric: str
@@ -30,7 +30,7 @@ class Constraint:
         return over if self.sense == "<=" else -over
 
 
-def parse_constraint(text: str) -> Constraint:
+def parse_constraint(text: str) -> _Constraint:
     """Return the constraint from `METRIC <= NUMBER` or `METRIC >= NUMBER`. Raises OptionError for any other text."""
     found = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
     if not found:
@@ -52,7 +52,7 @@ def parse_constraint(text: str) -> Constraint:
     if not math.isfinite(bound):
         problem = "{constraints} {0!r}: {1!r} is not a finite number; use for example {2} {3} 20000."
         raise OptionError("constraints", problem, text, number, metric, sense)
-    return Constraint(metric, "<=" if sense == "<=" else ">=", bound)
+    return _Constraint(metric, "<=" if sense == "<=" else ">=", bound)
 
 
 def are_satisfied(constraints: Sequence[str], metrics: Mapping[str, float]) -> bool:

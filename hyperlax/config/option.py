@@ -22,7 +22,7 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from hyperlax.errors import OptionError, UsageError, did_you_mean
+from hyperlax.errors import OptionError, UsageError, did_you_mean, flag
 from hyperlax.files import PUT_BACK
 
 T = TypeVar("T")
@@ -280,7 +280,7 @@ def options_of(kind: type) -> Mapping[str, Option]:
 def flags_of(kind: type) -> Callable[[str], str]:
     """Return the flags of options by name."""
     known = options_of(kind)
-    return lambda name: known[name].flag if name in known else "--" + name.replace("_", "-")
+    return lambda name: known[name].flag if name in known else flag(name)
 
 
 def keys_of(kind: type) -> Callable[[str], str]:

@@ -14,16 +14,13 @@ from hyperlax.config.option import (
     SHORTHAND,
     THIS_RUN,
     By,
-    Given,
     Metavar,
     Offered,
     OneOf,
     Range,
     Spelled,
-    from_json,
     to_json,
 )
-from hyperlax.errors import UsageError
 from hyperlax.samplers.registry import SAMPLERS
 from hyperlax.schedulers.registry import EXPLORERS, PRUNERS
 
@@ -57,8 +54,21 @@ def _metrics() -> list[str]:
     return list(METRICS)
 
 
+_Recipe = Annotated[str, Metavar("RECIPE"), Offered(_recipes)]
+_Environment = Annotated[str, Metavar("SUITE.NAME"), Offered(_environments)]
+_Seed = Annotated[int, "Seed of all random numbers.", Range(0, LARGEST)]
+_Aggregate = Annotated[str, "How to combine the returns of a trial's seeds.", OneOf(AGGREGATES)]
+_TotalTimesteps = Annotated[int, "Environment steps that each seed trains.", COUNT, By("by --run-length-modifier")]
+_NumEvalEpisodes = Annotated[int, "Episodes of each evaluation.", COUNT, By("by --run-length-modifier")]
 _NumEvaluations = Annotated[int, "Evaluations, evenly spaced over training.", COUNT, By("by --run-length-modifier")]
 TrialNumber = Annotated[int | None, Range(0)]
+_Lanes = Annotated[
+    int | Literal["auto"],
+    "Maximum number of trials that share one compiled call; auto fits it to the device.",
+    Range(1),
+    MAY_CHANGE,
+]
+_DrawnTrials = Annotated[int, "Number of configurations to sample.", Range(1), Spelled("num_samples")]
 _HOW_SAMPLED = (
     "How configurations are sampled: a scrambled Sobol sequence (qmc), at random, or all combinations of a finite space (grid), "
     "an evenly spread subset if there are more than --num-samples"
@@ -70,20 +80,16 @@ class RunOptions:
     """The options of every training: a recipe in an environment, seeds, a length, a place for the results."""
 
     algo_and_network_config: Annotated[
-        str,
+        _Recipe,
         "Recipe: its name (recipes/NAME.py of the working directory first, then those shipped: ppo_mlp, sac_mlp, dqn_mlp) or the "
         "path of a .py file.",
-        Metavar("RECIPE"),
-        Offered(_recipes),
     ]
-    env_config: Annotated[
-        str, "Environment, e.g. gymnax.pendulum or gymnax.Pendulum-v1.", Metavar("SUITE.NAME"), Offered(_environments)
-    ]
-    seed: Annotated[int, "Seed of all random numbers.", Range(0, LARGEST)] = 0
+    env_config: Annotated[_Environment, "Environment, e.g. gymnax.pendulum or gymnax.Pendulum-v1."]
+    seed: _Seed = 0
     num_seeds: Annotated[int, "Number of training runs per configuration.", COUNT] = 1
-    aggregate: Annotated[str, "How to combine the returns of a trial's seeds.", OneOf(AGGREGATES)] = "mean"
-    total_timesteps: Annotated[int, "Environment steps that each seed trains.", COUNT, By("by --run-length-modifier")]
-    num_eval_episodes: Annotated[int, "Episodes of each evaluation.", COUNT, By("by --run-length-modifier")]
+    aggregate: _Aggregate = "mean"
+    total_timesteps: _TotalTimesteps
+    num_eval_episodes: _NumEvalEpisodes
     run_length_modifier: Annotated[
         str | None,
         "The recipe's preset for training steps, evaluations and episodes per evaluation; a flag given explicitly wins.",
@@ -156,12 +162,7 @@ class SearchOptions(RunOptions):
     optuna_study_batch_size: Annotated[
         int, "Trials that the sampler suggests together. More is faster, but searches less well.", Range(1)
     ] = 16
-    runner_hparam_batch_size: Annotated[
-        int | Literal["auto"],
-        "Maximum number of trials that share one compiled call; auto fits it to the device.",
-        Range(1),
-        MAY_CHANGE,
-    ] = "auto"
+    runner_hparam_batch_size: _Lanes = "auto"
     packing: Annotated[
         str,
         "How trials of different sizes share programs: one for all (pad), one per size (split), or whichever is predicted to "
@@ -283,18 +284,12 @@ class SearchOptions(RunOptions):
             return self.objectives
         return {**self.objectives, _TIE_BREAKER: "maximize"}
 
-    @staticmethod
-    def from_json(stored: Given, where: str) -> SearchOptions:
-        """Return a search's or a sweep's options from `to_json`. Raises UsageError, beginning with `where`, for other content."""
-        is_sweep = stored.get("sampling_method") is not None
-        return from_json(SweepOptions if is_sweep else SearchOptions, stored, where)
-
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions(SearchOptions):
     """Train many configurations at once that are sampled in advance or read from a file."""
 
-    n_trials: Annotated[int, "Number of configurations to sample.", Range(1), Spelled("num_samples")] = 64
+    n_trials: _DrawnTrials = 64
     sampling_method: Annotated[
         str, f"{_HOW_SAMPLED}; file with --load-hyperparams.", OneOf(_SAMPLING_METHODS), By("qmc")
     ] = "qmc"
@@ -305,15 +300,9 @@ class SweepOptions(SearchOptions):
         Metavar("FILE"),
         By("sample --num-samples"),
     ] = None
-    runner_hparam_batch_size: Annotated[
-        int | Literal["auto"],
-        "Maximum number of trials that share one compiled call; auto fits it to the device.",
-        Range(1),
-        MAY_CHANGE,
-        Spelled("hparam_batch_size"),
-    ] = "auto"
+    runner_hparam_batch_size: Annotated[_Lanes, Spelled("hparam_batch_size")] = "auto"
     output_root: Annotated[str, "Write the sweep to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_sweeps"
-    aggregate: Annotated[str, OneOf(AGGREGATES), HIDDEN] = "mean"
+    aggregate: Annotated[_Aggregate, HIDDEN] = "mean"
     sampler: Annotated[str, HIDDEN] = "presampled"
     default_trial: Annotated[bool, HIDDEN] = False
     enqueue: Annotated[str | None, HIDDEN] = None
@@ -343,8 +332,8 @@ class RunStudyOptions(SearchOptions):
 class GenerateOptions:
     """Sample configurations from a recipe's search space to a CSV file, without training them."""
 
-    algo_and_network_config: Annotated[str, "Recipe, by name or path.", Metavar("RECIPE"), Offered(_recipes)]
-    n_trials: Annotated[int, "Number of configurations to sample.", Range(1), Spelled("num_samples")] = 64
+    algo_and_network_config: Annotated[_Recipe, "Recipe, by name or path."]
+    n_trials: _DrawnTrials = 64
     sampling_method: Annotated[str, f"{_HOW_SAMPLED}.", OneOf(_SAMPLING_METHODS[:-1])] = "qmc"
     seed: Annotated[int, "Seed of qmc and random; grid needs none.", Range(0, LARGEST)] = 0
     output: Annotated[str | None, "The CSV file.", Metavar("FILE"), By("<recipe>_samples.csv")] = None
@@ -383,15 +372,13 @@ class TrainOptions(SingleOptions):
     params: Annotated[str | None, HIDDEN] = None
     assignments: Annotated[tuple[str, ...], HIDDEN] = ()
     run_length_modifier: Annotated[str | None, HIDDEN, SHORTHAND] = None
-    env_config: Annotated[
-        str, "Environment to train in.", Metavar("SUITE.NAME"), Offered(_environments), By("the study's")
-    ]
-    seed: Annotated[int, "Seed of all random numbers.", Range(0, LARGEST), By("the study's")] = 0
+    env_config: Annotated[_Environment, "Environment to train in.", By("the study's")]
+    seed: Annotated[_Seed, By("the study's")] = 0
     num_seeds: Annotated[int, "Number of training runs.", COUNT, By("the study's")] = 1
-    aggregate: Annotated[str, "How to combine the returns of the seeds.", OneOf(AGGREGATES), By("the study's")] = "mean"
-    total_timesteps: Annotated[int, "Environment steps that each seed trains.", COUNT, By("the study's")]
+    aggregate: Annotated[_Aggregate, "How to combine the returns of the seeds.", By("the study's")] = "mean"
+    total_timesteps: Annotated[_TotalTimesteps, By("the study's")]
     num_evaluations: Annotated[_NumEvaluations, By("the study's")]
-    num_eval_episodes: Annotated[int, "Episodes of each evaluation.", COUNT, By("the study's")]
+    num_eval_episodes: Annotated[_NumEvalEpisodes, By("the study's")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,14 +394,9 @@ class ReplayOptions(SingleOptions):
     trial: Annotated[int | None, HIDDEN] = None
     assignments: Annotated[tuple[str, ...], HIDDEN] = ()
     run_length_modifier: Annotated[str | None, HIDDEN, SHORTHAND] = None
-    seed: Annotated[
-        int,
-        "Seed of all random numbers.",
-        Range(0, LARGEST),
-        By("the run's seed + 1, for new episodes"),
-    ] = 0
+    seed: Annotated[_Seed, By("the run's seed + 1, for new episodes")] = 0
     num_seeds: Annotated[int, "Number of agents to train.", COUNT] = 5
-    num_eval_episodes: Annotated[int, "Episodes of each evaluation.", COUNT, By("the run's")]
+    num_eval_episodes: Annotated[_NumEvalEpisodes, By("the run's")]
     output_root: Annotated[str, "Write the replay to a new directory below DIR.", Metavar("DIR")] = "my_pbt_replays"
 
 
@@ -451,6 +433,11 @@ class PbtOptions(RunOptions):
     ] = None
 
     @property
+    def n_trials(self) -> int:
+        """Number of trials, each a member over an interval."""
+        return self.population_size * self.num_intervals
+
+    @property
     def num_evaluations(self) -> int:
         """Number of evaluations, one at the end of every interval."""
         return self.num_intervals
@@ -471,12 +458,3 @@ class PbtOptions(RunOptions):
     def objectives(self) -> dict[str, str]:
         """Return at the end of an interval, the only point of a trial's curve."""
         return {OBJECTIVE: "maximize"}
-
-    @staticmethod
-    def from_json(stored: Given, where: str) -> PbtOptions:
-        """Return the options that `to_json` wrote. Raises UsageError, beginning with `where`, for other content."""
-        if "population_size" not in stored:
-            raise UsageError(
-                f"{where}: holds no population. Continue the study with hyperlax optuna-hp-search --resume-from."
-            )
-        return from_json(PbtOptions, stored, where)

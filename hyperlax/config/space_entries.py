@@ -7,7 +7,7 @@ from typing import Any
 
 from hyperlax.config.option import exponent, shown
 from hyperlax.config.yaml_file import Entry
-from hyperlax.errors import UsageError, did_you_mean, nearest
+from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.fields import Field, check_distribution, check_name, fields_of
 from hyperlax.recipe import Changes, Recipe
 from hyperlax.space import (
@@ -46,9 +46,8 @@ def changes_of(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: 
     for short, entry in space.items():
         name = whole.get(short, short)
         if name not in known:
-            near = nearest(short, whole)
-            if near:
-                raise UsageError(f"{entry.where}: no `{short}` among params. Did you mean `{near}`?")
+            if hint := did_you_mean(short, whole).strip():
+                raise UsageError(f"{entry.where}: no `{short}` among params. {hint}")
             check_name(name, known, entry.where)
         if name in changes:
             raise UsageError(f"{entry.where}: {name} is there already, by its other name. Keep one of the two.")

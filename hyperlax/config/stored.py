@@ -2,52 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperlax.config.option import shell_command
-from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.errors import UsageError
+from hyperlax.config.option import from_json, shell_command
+from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
 from hyperlax.recipe import Recipe, load, searching
-from hyperlax.space import from_json
+from hyperlax.space import from_json as distribution_from_json
 
-SEARCH, SWEEP = "optuna-hp-search", "sweep-hp-samples"
+SEARCH, SWEEP, PBT = "optuna-hp-search", "sweep-hp-samples", "pbt"
 """The commands that start studies, each resuming its own."""
+_KINDS: dict[str, type[SearchOptions] | type[PbtOptions]] = {
+    SEARCH: SearchOptions,
+    SWEEP: SweepOptions,
+    PBT: PbtOptions,
+}
+RESUMED = "{resume_from}"
+"""Who asks for the directory of a study that is resumed."""
 
 
-def check_command(directory: Path, stored: SearchOptions, command: str) -> None:
-    """Raise UsageError, with the command line that continues it, for a study that another command started."""
-    started = SWEEP if stored.is_sweep else SEARCH
+def command_of(arguments: Mapping[str, Any]) -> str:
+    """Return the command that started a study. arguments: those of its `study.json`."""
+    if "population_size" in arguments:
+        return PBT
+    return SEARCH if arguments.get("sampling_method") is None else SWEEP
+
+
+def check_command(directory: Path, command: str) -> None:
+    """Raise OptionError, with the command line that continues it, for a study that another command started."""
+    started = command_of(read_arguments(directory, RESUMED))
     if command != started:
         resume = shell_command(started, "--resume-from", directory)
-        raise UsageError(f"--resume-from {directory}: {started} started this study. To continue it:\n  {resume}")
+        problem = "{resume_from} {0}: {1} started this study. To continue it:\n  {2}"
+        raise OptionError("resume_from", problem, directory, started, resume)
 
 
 def named_directory(given: str, asked_by: str) -> Path:
     """Return the directory of a study, as typed. Raises UsageError for an empty name, for `Path` the working directory."""
     if not given.strip():
-        raise _no_study(f"{asked_by} {given!r}", "is not a directory")
+        raise _no_study(asked_by, repr(given), "is not a directory")
     return Path(given)
 
 
-def read_stored(directory: Path, asked_by: str) -> SearchOptions:
+def read_stored(directory: Path, asked_by: str) -> SearchOptions | PbtOptions:
     """Return the options in the `study.json` of a directory. Raises UsageError, beginning with `asked_by`, if it is missing."""
     stored = read_arguments(directory, asked_by)
-    if "population_size" in stored:
-        raise UsageError(f"{asked_by} {directory}: holds a population. Continue it with hyperlax pbt --resume-from.")
-    return SearchOptions.from_json(stored, str(directory / "study.json"))
+    return from_json(_KINDS[command_of(stored)], stored, str(directory / "study.json"))
 
 
 def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
     """Return the entry `arguments` of a `study.json`. Raises UsageError, beginning with `asked_by`, if it is missing."""
     path = directory / "study.json"
     if is_too_long(path):
-        raise _no_study(f"{asked_by} {directory}", "is longer than the system takes")
+        raise _no_study(asked_by, directory, "is longer than the system takes")
     _refuse_hidden(path)
     if not path.is_file():
         found = "holds no study.json" if directory.is_dir() else "is not a directory"
-        raise _no_study(f"{asked_by} {directory}", found)
+        raise _no_study(asked_by, directory, found)
     stored = decode(path, object)
     if not isinstance(stored, dict) or not isinstance(stored.get("arguments"), dict):
         raise UsageError(f"{path}: has no `arguments`. It was not written by Hyperlax.")
@@ -67,7 +81,7 @@ def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recip
     if not isinstance(found, dict) or not all(text is None or isinstance(text, dict) for text in found.values()):
         raise UsageError(f"{path}: `changes` is not what Hyperlax writes there. {PUT_BACK}")
     try:
-        changes = {name: None if text is None else from_json(text) for name, text in found.items()}
+        changes = {name: None if text is None else distribution_from_json(text) for name, text in found.items()}
     except UsageError as error:
         raise UsageError(f"{path}: {error} {PUT_BACK}") from error
     file = kept.get("path")
@@ -75,10 +89,9 @@ def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recip
     return searching(load(there), changes, str(path))
 
 
-def _no_study(given: str, found: str) -> UsageError:
-    return UsageError(
-        f"{given}: {found}. Give the directory of a study, such as my_optuna_studies/sac_mlp/gymnax_pendulum."
-    )
+def _no_study(asked_by: str, given: object, found: str) -> OptionError:
+    advice = "Give the directory of a study, such as my_optuna_studies/sac_mlp/gymnax_pendulum."
+    return OptionError("resume_from", f"{asked_by} {{0}}: {found}. {advice}", given)
 
 
 def _refuse_hidden(path: Path) -> None:

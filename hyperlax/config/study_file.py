@@ -10,10 +10,9 @@ import yaml
 
 from hyperlax.config.option import HIDDEN, THIS_RUN, Given, keys_of, options_of, shown
 from hyperlax.config.options import SearchOptions
-from hyperlax.config.presets import PRESETS
 from hyperlax.config.space_entries import entry_of
 from hyperlax.config.yaml_file import Entry, read_entries
-from hyperlax.errors import OptionError, UsageError, did_you_mean, nearest
+from hyperlax.errors import OptionError, UsageError, did_you_mean
 from hyperlax.recipe import Recipe
 
 _MAPPINGS = ("params", "space")
@@ -21,6 +20,21 @@ _OPTIONS = options_of(SearchOptions)
 KEYS = {o.key: o for o in _OPTIONS.values() if not o.has(THIS_RUN) and not o.has(HIDDEN)}
 """Name in a file -> the option."""
 _WRITTEN_BY_US = "# This study in full, for `hyperlax run-study`: every argument, and all that is searched.\n"
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "quick_test": {"n_trials": 5, "num_seeds": 1, "pruner": "none", "run_length_modifier": "quick"},
+    "standard": {"n_trials": 50, "num_seeds": 1, "pruner": "asha", "run_length_modifier": "default"},
+    "extensive": {"n_trials": 200, "num_seeds": 3, "pruner": "hyperband", "run_length_modifier": "default"},
+    "production": {
+        "n_trials": 100,
+        "num_seeds": 5,
+        "pruner": "asha",
+        "run_length_modifier": "long",
+        "confirm_top": 3,
+        "confirm_seeds": 10,
+    },
+}
+"""The presets of a study. Its file and the command line win over them."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +104,7 @@ def _check_name(name: str, entry: Entry) -> None:
         return
     if name in _OPTIONS and _OPTIONS[name].has(THIS_RUN):
         raise UsageError(f"{entry.where}: {name} belongs to one run. Give it on the command line and drop the line.")
-    near = nearest(name, known)
-    hint = f"Did you mean `{near}`?" if near else f"There are {', '.join(known)}."
+    hint = did_you_mean(name, known).strip() or f"There are {', '.join(known)}."
     raise UsageError(f"{entry.where}: nothing named `{name}`. {hint}")
 
 
@@ -109,10 +122,10 @@ def _value(key: str, entry: Entry) -> Any:
 def _preset(entry: Entry | None) -> Given:
     if entry is None:
         return {}
-    if not isinstance(entry.value, str) or entry.value not in PRESETS:
-        hint = did_you_mean(str(entry.value), PRESETS)
-        raise UsageError(f"{entry.where}: no preset {shown(entry.value)}. {hint}There are {', '.join(PRESETS)}.")
-    return PRESETS[entry.value]
+    if not isinstance(entry.value, str) or entry.value not in _PRESETS:
+        hint = did_you_mean(str(entry.value), _PRESETS)
+        raise UsageError(f"{entry.where}: no preset {shown(entry.value)}. {hint}There are {', '.join(_PRESETS)}.")
+    return _PRESETS[entry.value]
 
 
 def _mapping(name: str, entry: Entry | None) -> Mapping[str, Entry]:

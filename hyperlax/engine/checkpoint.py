@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
+from hyperlax.errors import in_sentence, numbered
 from hyperlax.files import convert, replacing
 
 log = logging.getLogger(__name__)
@@ -53,18 +54,7 @@ class Metadata:
 
 def log_restart(trials: Sequence[int], why: str) -> None:
     """Log that saved trials restart from the beginning, and why."""
-    log.warning("%s from the beginning: %s.", trials_do(trials, "restart"), why)
-
-
-def trials_do(trials: Sequence[int], verb: str) -> str:
-    """Return the beginning of a sentence about trials.
-
-    >>> trials_do([3], "continue"), trials_do([3, 4], "continue")
-    ('Trial 3 continues', 'Trials 3, 4 continue')
-    """
-    if len(trials) == 1:
-        return f"Trial {trials[0]} {verb}s"
-    return f"Trials {', '.join(map(str, trials))} {verb}"
+    log.warning("%s from the beginning: %s.", in_sentence(numbered(trials, "restart")), why)
 
 
 class SaveTimer:

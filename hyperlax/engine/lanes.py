@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from hyperlax.engine.algorithm import Algorithm
+from hyperlax.errors import counted
 
 QUICK_COMPILE: Any = {"xla_backend_optimization_level": 1}
 """Compiler options for verbs that run rarely. At its default level, LLVM unrolls the many small loops of random draws: `start` of
@@ -66,7 +67,8 @@ class NoRoom(MemoryError):
     """
 
     def __init__(self, needed: int, room: int, lanes: int, preparation: Preparation):
-        super().__init__(f"{lanes} lanes need {needed / 2**20:,.0f} MiB, {room / 2**20:,.0f} MiB are free")
+        need = f"{counted(lanes, 'lane')} need{'s' if lanes == 1 else ''}"
+        super().__init__(f"{need} {needed / 2**20:,.0f} MiB, {room / 2**20:,.0f} MiB are free")
         self.lanes, self.preparation = lanes * room // needed, preparation
 
 

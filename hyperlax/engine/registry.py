@@ -10,6 +10,7 @@ from typing import Any
 from hyperlax.engine.algorithm import Algorithm
 from hyperlax.engine.costs import fingerprint
 from hyperlax.engine.lanes import Program
+from hyperlax.errors import counted
 
 log = logging.getLogger(__name__)
 
@@ -77,4 +78,4 @@ class Registry:
             if self._lanes[algorithm] == lanes:
                 self._lanes[algorithm] = fewer
                 self._programs = {key: program for key, program in self._programs.items() if key[0] != algorithm}
-                log.warning("No memory for %d trials at once: %d from now on.", lanes, fewer)
+                log.warning("No memory for %s at once: %d from now on.", counted(lanes, "trial"), fewer)

@@ -13,7 +13,7 @@ import numpy as np
 
 from hyperlax.engine.checkpoint import Metadata
 from hyperlax.engine.lanes import Preparation
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, counted
 from hyperlax.recipe import RunLength
 
 
@@ -34,11 +34,15 @@ class Segments:
         """
         segments = cls(run_length.total_timesteps, run_length.num_evaluations, steps_per_iteration)
         if not all(segments.iterations()):
-            raise UsageError(
-                f"a budget of {run_length.total_timesteps} steps holds {sum(segments.iterations())} rollouts of "
-                f"{steps_per_iteration} steps (total_num_envs x rollout_length), too few for {run_length.num_evaluations} "
-                f"evaluations. Raise --total-timesteps to at least {run_length.num_evaluations * steps_per_iteration}, "
-                "lower --num-evaluations, or make rollouts shorter."
+            raise OptionError(
+                "total_timesteps",
+                "a budget of {0} holds {1} of {2} (total_num_envs x rollout_length), too few for {3}. "
+                "Raise {total_timesteps} to at least {4}, lower {num_evaluations}, or make rollouts shorter.",
+                counted(run_length.total_timesteps, "step"),
+                counted(sum(segments.iterations()), "rollout"),
+                counted(steps_per_iteration, "step"),
+                counted(run_length.num_evaluations, "evaluation"),
+                run_length.num_evaluations * steps_per_iteration,
             )
         return segments
 

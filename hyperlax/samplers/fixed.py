@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperlax.config import samples
-from hyperlax.errors import UsageError
+from hyperlax.config.configurations import read_samples
+from hyperlax.errors import OptionError, counted
 from hyperlax.fields import Field, apply, check_together, dotted, fields_of
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe
@@ -73,7 +73,7 @@ def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) ->
 
 def stored(recipe: Recipe, path: Path) -> Presampled:
     """Return the recipe with the samples of a sweep's file. Raise UsageError if they cannot be read."""
-    return presampled(recipe, samples.read(path, recipe.config.algorithm), str(path))
+    return presampled(recipe, read_samples(path, recipe.config.algorithm), str(path))
 
 
 def digest_of(recipe: Recipe) -> str | None:
@@ -123,19 +123,27 @@ def spread(size: int, count: int) -> list[int]:
 def _check_finite(recipe: Recipe) -> None:
     endless = [name for name, distribution in recipe.space.items() if not distribution.is_finite()]
     if endless:
-        raise UsageError(
-            f"{recipe.path}: --sampling-method grid needs values that can be counted, and {', '.join(endless)} "
-            f"{'has' if len(endless) == 1 else 'have'} none. Give QUniform, UniformDiscrete or Categorical there, or use "
-            "qmc or random."
+        raise OptionError(
+            "sampling_method",
+            "{0}: {sampling_method} grid needs values that can be counted, and {1} {2} none. Give QUniform, UniformDiscrete or "
+            "Categorical there, or use qmc or random.",
+            recipe.path,
+            ", ".join(endless),
+            "has" if len(endless) == 1 else "have",
         )
 
 
 def _check_room(recipe: Recipe, space: SearchSpace, count: int, method: str) -> None:
     size = space.size()
     if size is not None and count > size:
-        raise UsageError(
-            f"{recipe.path}: --num-samples {count}: the search space has {size} configurations, and {method} draws none "
-            f"twice. Give at most {size}."
+        raise OptionError(
+            "n_trials",
+            "{0}: {n_trials} {1}: the search space has {2}, and {3} draws none twice. Give at most {4}.",
+            recipe.path,
+            count,
+            counted(size, "configuration"),
+            method,
+            size,
         )
 
 

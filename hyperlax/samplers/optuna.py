@@ -22,6 +22,7 @@ from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, RandomSa
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from hyperlax.errors import in_sentence, numbered
 from hyperlax.samplers.base import AskedTrial, Known, derive_seed
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.in_memory import ASKED, InMemoryStudy
@@ -120,8 +121,8 @@ class OptunaSampler:
                   if self.space.identity(new.params) != self.space.identity(trial.params)]  # fmt: skip
         if others:
             log.warning(
-                "Trials %s have other parameters than the sampler suggests now. The study continues with the recorded ones.",
-                ", ".join(map(str, others)),
+                "%s other parameters than the sampler suggests now. The study continues with the recorded ones.",
+                in_sentence(numbered(others, "have")),
             )
             self._seen = {self.space.identity(trial.params) for trial in history}
         self._told += [None] * (len(history) - len(self._told))

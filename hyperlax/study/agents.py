@@ -10,7 +10,7 @@ from typing import Any
 from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
 from hyperlax.config.option import shell_command
 from hyperlax.envs.recipes import registered
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import is_too_long
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.directory import AGENTS, MANIFEST
@@ -99,9 +99,8 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
     is_file, is_run = given.suffix in (ARRAYS, ABOUT), not is_too_long(run) and run.exists()
     if is_file or is_run:
         if number is not None:
-            raise UsageError(
-                f"--trial {number}: {given} holds one agent. Leave --trial out, or give a study's directory."
-            )
+            problem = "{trial} {0}: {1} holds one agent. Leave {trial} out, or give a study's directory."
+            raise OptionError("trial", problem, number, given)
         return given.with_suffix("") if is_file else given / "agent"
     record = load_study(given, asked_by).record
     if number is not None:
@@ -118,8 +117,13 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
                 f"the end of its training. To train one along its schedule:\n  {record.lineage.replay}"
             )
         again = shell_command("train", "--from", given, "--trial", trial.number)
-        raise UsageError(
-            f"{asked_by} {given}: the agent of trial {trial.number}, which is {trial.state}, is not kept (see --save-agents). "
-            f"To train it again:\n  {again}"
+        raise OptionError(
+            "save_agents",
+            f"{asked_by} {{0}}: the agent of trial {{1}}, which is {{2}}, is not kept (see {{save_agents}}). To train it "
+            "again:\n  {3}",
+            given,
+            trial.number,
+            trial.state,
+            again,
         )
     return path

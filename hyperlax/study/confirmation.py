@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, numbered
 from hyperlax.fields import filled
 from hyperlax.files import cell, decode, read_csv
 from hyperlax.hyperparams import AlgorithmConfig
@@ -107,8 +107,8 @@ def read_results(directory: Path, trials: Iterable[Trial], seeds: int) -> dict[i
 
 def names(configurations: Sequence[Configuration]) -> str:
     """Return the configurations in words, e.g. `trials 3, 8 and the default configuration`."""
-    numbers = [str(c.trial.number) for c in configurations if c.chosen]
-    parts = [f"trial{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"] if numbers else []
+    numbers = [c.trial.number for c in configurations if c.chosen]
+    parts = [numbered(numbers)] if numbers else []
     if len(numbers) < len(configurations):
         parts.append("the default configuration")
     return " and ".join(parts)

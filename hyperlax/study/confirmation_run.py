@@ -13,6 +13,7 @@ from typing import Any
 from hyperlax.backends.base import EngineConfig
 from hyperlax.config.options import SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
+from hyperlax.errors import counted
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import write_batch
 from hyperlax.study.confirmation import Configuration, configurations, names, read_results
@@ -86,7 +87,7 @@ class ConfirmationRun:
         """Train the missing configurations. Return whether all of them ended."""
         if not self._limits.may_start():
             return False
-        log.info("Confirming %s on %d new seeds.", names(missing), self._seeds)
+        log.info("Confirming %s on %s.", names(missing), counted(self._seeds, "new seed"))
         self._discard_incomplete()
         ended: list[TrialResult] = []
 

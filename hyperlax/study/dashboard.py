@@ -11,7 +11,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from optuna.storages import RDBStorage
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.study.database import PATIENCE, url_of
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.view import load_study
@@ -39,7 +39,7 @@ def serve(root: Path, host: str, port: int) -> int:
     is not installed, or if the port is taken.
     """
     if not 0 <= port <= _LARGEST_PORT:
-        raise UsageError(f"--port needs a number from 0 to {_LARGEST_PORT}, got {port}.")
+        raise OptionError("port", "{port} needs a number from 0 to {0}, got {1}.", _LARGEST_PORT, port)
     name = load_study(root, "dashboard").record.study_name
     database = StudyDirectory(root).database
     if not database.exists():
@@ -76,6 +76,5 @@ def _bound(host: str, port: int, app: Any) -> WSGIServer:
     try:
         return make_server(host, port, app, server_class=_Server, handler_class=_Quietly)
     except OSError as error:
-        raise UsageError(
-            f"dashboard: http://{host}:{port} cannot be served ({error.strerror}). Choose another --port; 0 takes a free one."
-        ) from error
+        problem = "dashboard: http://{0}:{1} cannot be served ({2}). Choose another {port}; 0 takes a free one."
+        raise OptionError("port", problem, host, port, error.strerror) from error

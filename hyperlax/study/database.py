@@ -30,7 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.constraints import parse_constraint, violations
 from hyperlax.config.option import shell_command
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import replacing
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.in_memory import CONSTRAINTS
@@ -43,7 +43,7 @@ PATIENCE = 60.0
 """Seconds to wait for a lock that another program holds: a reader holds one while it reads."""
 
 _OPTUNA = ("stud", "trial", "version_info", "alembic_version")
-_ELSEWHERE = "Put the study's own database back, or choose another --output-root."
+_ELSEWHERE = "Put the study's own database back, or choose another {output_root}."
 
 
 class StudyDatabase:
@@ -283,11 +283,10 @@ def _now() -> str:
 class Damaged(UsageError):
     """Damage: the file is not a whole SQLite database. finding: file and problem, without the advice."""
 
-    def __init__(self, path: Path, why: str, advice: str | None = None):
-        self.path, self.why = path, why
+    def __init__(self, path: Path, why: str):
         self.finding = f"{path}: is damaged ({why})."
         rebuild = f"`{shell_command('repair', path.parent)}` rebuilds it from its backup and the batches on disk."
-        super().__init__(f"{self.finding} {advice or rebuild}")
+        super().__init__(f"{self.finding} {rebuild}")
 
 
 def check(path: Path, study_name: str, has_batches: bool) -> None:
@@ -301,22 +300,22 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
     """
     tables, schema, studies = _content(path) if path.exists() else (set(), None, [])
     if any(not table.startswith(_OPTUNA) for table in tables) and "studies" not in tables:
-        raise UsageError(
-            f"{path}: is not a database of Optuna, it has the tables {', '.join(sorted(tables)[:5])}. {_ELSEWHERE}"
-        )
+        problem = f"{{0}}: is not a database of Optuna, it has the tables {{1}}. {_ELSEWHERE}"
+        raise OptionError("output_root", problem, path, ", ".join(sorted(tables)[:5]))
     if schema not in (None, _SCHEMA):
         raise UsageError(
             f"{path}: its tables have layout {schema}, this version of Hyperlax writes layout {_SCHEMA}. "
             "Use the versions of Hyperlax and Optuna that study.json names."
         )
     if studies and study_name not in studies:
-        raise UsageError(f"{path}: holds the study {', '.join(studies)}, not {study_name} of study.json. {_ELSEWHERE}")
+        problem = f"{{0}}: holds the study {{1}}, not {{2}} of study.json. {_ELSEWHERE}"
+        raise OptionError("output_root", problem, path, ", ".join(studies), study_name)
     if has_batches and not studies:
         raise Damaged(path, "it holds no study, though batches are on disk" if path.exists() else "it is gone")
 
 
 @dataclass(frozen=True)
-class Recorded:
+class _Recorded:
     """Trials in a database. asked: numbers of all; finished: of those that have ended; batches: names that they give."""
 
     asked: set[int]
@@ -324,10 +323,10 @@ class Recorded:
     batches: set[str]
 
 
-def read_recorded(path: Path, study_name: str) -> Recorded:
+def read_recorded(path: Path, study_name: str) -> _Recorded:
     """Return the trials of a study in the database, which `check` found sound. Empty if it does not hold the study yet."""
     if not path.exists() or "trials" not in _content(path)[0]:
-        return Recorded(set(), set(), set())
+        return _Recorded(set(), set(), set())
     with closing(_open(path)) as connection:
         rows = connection.execute(
             "SELECT number, state, value_json FROM trials JOIN studies USING (study_id) LEFT JOIN trial_user_attributes "
@@ -335,7 +334,7 @@ def read_recorded(path: Path, study_name: str) -> Recorded:
             (study_name,),
         ).fetchall()
     finished = {number for number, state, _ in rows if state not in ("WAITING", "RUNNING")}
-    return Recorded({number for number, *_ in rows}, finished, {json.loads(batch) for *_, batch in rows if batch})
+    return _Recorded({number for number, *_ in rows}, finished, {json.loads(batch) for *_, batch in rows if batch})
 
 
 def check_writable(path: Path) -> None:

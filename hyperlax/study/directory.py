@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.envs import slug
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import naming, write_text
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
@@ -25,12 +25,12 @@ from hyperlax.trial import TIMELINE
 
 log = logging.getLogger(__name__)
 
-MANIFEST, STUDY_FILE, DATABASE, REPORT = "study.json", "study.yaml", "optuna_study.db", "report.html"
-SAMPLES, JOURNAL, TRIALS, CONFIRMED = "samples.csv", "journal.jsonl", "trials.csv", "confirmation.csv"
+MANIFEST, _STUDY_FILE, _DATABASE, REPORT = "study.json", "study.yaml", "optuna_study.db", "report.html"
+SAMPLES, _JOURNAL, TRIALS, CONFIRMED = "samples.csv", "journal.jsonl", "trials.csv", "confirmation.csv"
 SCHEDULE, TRACKING = "pbt_schedule.json", "mlflow.json"
 BEST_FILE, PARETO_FILE = "best_optuna_params.json", "pareto_front_params.json"
 LOCK = ".lock"
-AGENTS, PLOTS_DIRECTORY, PLOTLY_FILE, CHECKPOINTS, CONFIRMATION, ANALYSIS = (
+AGENTS, PLOTS_DIRECTORY, PLOTLY_FILE, _CHECKPOINTS, CONFIRMATION, _ANALYSIS = (
     "agents", "analysis_plots", "plotly.min.js", "checkpoints", "confirmation", "analysis",
 )  # fmt: skip
 SUCCESS = "success.txt"
@@ -52,15 +52,15 @@ def _one_of(*names: str) -> str:
 _EXEC = _EXEC_BATCH.pattern
 _OWN: dict[str, str] = {
     "": _one_of(
-        MANIFEST, STUDY_FILE, REPORT, SAMPLES, JOURNAL, TRIALS, CONFIRMED, SCHEDULE, TRACKING, BEST_FILE, PARETO_FILE
+        MANIFEST, _STUDY_FILE, REPORT, SAMPLES, _JOURNAL, TRIALS, CONFIRMED, SCHEDULE, TRACKING, BEST_FILE, PARETO_FILE
     )
-    + rf"|{re.escape(DATABASE)}(\.backup|\.damaged\d*)?(-journal|-wal|-shm)?",
+    + rf"|{re.escape(_DATABASE)}(\.backup|\.damaged\d*)?(-journal|-wal|-shm)?",
     AGENTS: r"trial_\d+\.(safetensors|json|gif)",
     PLOTS_DIRECTORY: _one_of(PLOTLY_FILE),
-    rf"({CONFIRMATION}/)?{CHECKPOINTS}": r"(trial|pool)_\d+\.npz",
+    rf"({CONFIRMATION}/)?{_CHECKPOINTS}": r"(trial|pool)_\d+\.npz",
     CONFIRMATION: "",
     _EXEC: _one_of(SUCCESS),
-    f"{_EXEC}/{ANALYSIS}": _one_of(TRIALS, BEST_FILE, PARETO_FILE),
+    f"{_EXEC}/{_ANALYSIS}": _one_of(TRIALS, BEST_FILE, PARETO_FILE),
     f"{_EXEC}/samples": "",
     f"({_EXEC}/samples|{CONFIRMATION})/{BATCH.pattern}": _one_of(
         HYPERPARAMS_CSV, CURVES_CSV, SUMMARY_CSV, INTERMEDIATE_CSV, TIMELINE, TIMING_JSON, SUCCESS
@@ -75,38 +75,27 @@ class StudyDirectory:
     def __init__(self, root: Path):
         self.root = root
         self.manifest = root / MANIFEST
-        self.file = root / STUDY_FILE
-        self.database = root / DATABASE
-        self.backup = root / f"{DATABASE}.backup"
+        self.file = root / _STUDY_FILE
+        self.database = root / _DATABASE
+        self.backup = root / f"{_DATABASE}.backup"
         self.samples = root / SAMPLES
-        self.journal = root / JOURNAL
-        self.checkpoints = root / CHECKPOINTS
+        self.journal = root / _JOURNAL
+        self.checkpoints = root / _CHECKPOINTS
         self.confirmation = root / CONFIRMATION
         self.report = root / REPORT
 
     def holds_a_study(self) -> bool:
         return self.manifest.exists() or self.database.exists()
 
-    def check_database(self, study_name: str, is_population: bool = False) -> None:
-        """Raise an error for a database that is damaged, gone, or of something else; see `database.check`.
-
-        The database of a population cannot be repaired.
-        """
-        try:
-            database.check(self.database, study_name, has_batches=bool(self.complete_batches()))
-        except database.Damaged as damaged:
-            if not is_population:
-                raise
-            advice = (
-                "That of a population cannot be rebuilt: put a copy back, or start again with another --output-root."
-            )
-            raise database.Damaged(damaged.path, damaged.why, advice) from damaged
+    def check_database(self, study_name: str) -> None:
+        """Raise an error for a database that is damaged, gone, or of something else; see `database.check`."""
+        database.check(self.database, study_name, has_batches=bool(self.complete_batches()))
 
     def exec_batch(self, super_batch: int) -> Path:
         return self.root / f"optuna_exec_batch_{super_batch:04d}"
 
     def analysis(self, super_batch: int) -> Path:
-        return self.exec_batch(super_batch) / ANALYSIS
+        return self.exec_batch(super_batch) / _ANALYSIS
 
     def close_super_batch(self, super_batch: int) -> None:
         """Mark a super-batch whose last trial has ended."""
@@ -175,7 +164,7 @@ class StudyDirectory:
             elif (
                 re.fullmatch(rf"{names}|{TEMPORARY.pattern}", path.name)
                 or (is_own and path.is_symlink())
-                or (path.name in plots and directory.name in (PLOTS_DIRECTORY, ANALYSIS))
+                or (path.name in plots and directory.name in (PLOTS_DIRECTORY, _ANALYSIS))
             ):
                 files.append(path)
         return files, directories
@@ -212,9 +201,8 @@ def make_directory(path: Path) -> None:
     except OSError as error:
         if error.errno in FULL:
             raise
-        raise UsageError(
-            f"--output-root: {path} cannot be made ({error.strerror}). Choose another directory."
-        ) from error
+        problem = "{output_root}: {0} cannot be made ({1}). Choose another directory."
+        raise OptionError("output_root", problem, path, error.strerror) from error
 
 
 @contextmanager

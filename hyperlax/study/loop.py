@@ -15,7 +15,7 @@ import numpy as np
 
 from hyperlax.backends.base import SHARED, Backend, Evicted
 from hyperlax.engine.checkpoint import SaveTimer
-from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.errors import HyperlaxError, UsageError, numbered
 from hyperlax.fields import check
 from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Scheduler, Shown, Stop
 from hyperlax.study.failures import cause_of_error, problem_of
@@ -329,10 +329,8 @@ class Loop:
             self._trials.survived.pop(running.number, None)
             self._show(running)
         if error:
-            numbers = ", ".join(map(str, evicted.numbers))
-            log.warning(
-                "Batch of trials %s failed (%s); retrying it as two smaller batches.", numbers, cause_of_error(error)
-            )
+            batch = numbered(evicted.numbers)
+            log.warning("Batch of %s failed (%s); retrying it as two smaller batches.", batch, cause_of_error(error))
         if self._settings.refills:
             self._waiting = sorted([*self._waiting, *((number,) for number in evicted.numbers)])
         elif error:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from optuna.storages.journal import JournalFileBackend
 
 from hyperlax.config.checks import check_space
 from hyperlax.config.option import shell_command
-from hyperlax.config.options import SearchOptions
+from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import read_arguments
-from hyperlax.errors import UsageError, counted, format_number
+from hyperlax.errors import OptionError, UsageError, counted, format_number
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
+from hyperlax.schedulers.pbt import explored
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests
 from hyperlax.study.database import url_of
@@ -38,21 +40,26 @@ _COMPANIONS = ("-journal", "-wal", "-shm")
 """SQLite's files beside a database; one left beside another database would be taken for its own."""
 
 
-def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
+def repair(arguments: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> int:
     """Replay journal and batches into a new database, keep the damaged one, and say what was restored. Returns 0.
 
     The next resume trains trials again whose batch is not on disk. The damaged database stays in place until the new one is whole.
 
     Raises:
-      UsageError: The directory holds no study, or a batch is damaged too.
+      UsageError: The directory holds no study, a batch is damaged too, or the journal lacks trials.
       HyperlaxError: A batch belongs to another study.
     """
-    check_space(arguments, recipe.space)
+    if isinstance(arguments, PbtOptions):
+        recipe = replace(recipe, space=explored(recipe)[0])
+    else:
+        check_space(arguments, recipe.space)
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
     with _ending_on_io_error(directory), only_one_process(root):
         finding = _find_damage(directory, arguments.study_name)
         if finding is None:
+            with closing(open_state(arguments, recipe, directory, manifest, is_dry=True)) as state:
+                state.check_journal()
             print(f"{directory.database} is sound; nothing to repair.")
             return 0
         print(finding)
@@ -75,7 +82,7 @@ def repair(arguments: SearchOptions, recipe: Recipe, root: Path) -> int:
 
 
 def invalidate(
-    arguments: SearchOptions,
+    arguments: SearchOptions | PbtOptions,
     recipe: Recipe,
     root: Path,
     trials: Sequence[int],
@@ -85,10 +92,14 @@ def invalidate(
     """Set COMPLETE trials to FAIL, print which, and write the analysis again. Returns 0.
 
     Metrics stay with the trials, and batches on disk. From the next super-batch on, samplers see the trials as failed.
-    Raises UsageError, before anything is changed, if the study or a trial does not exist.
+    Raises UsageError, before anything is changed, if the study or a trial does not exist, or for a population.
     """
     if not trials:
         raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
+    if isinstance(arguments, PbtOptions):
+        raise UsageError(
+            f"invalidate {root}: holds a population. Only trials of a search or of a sweep can be taken out."
+        )
     directory, objectives = StudyDirectory(root), arguments.objectives
     manifest = manifests.read(directory.manifest, recipe)
     with ending_on_io_error(directory.database, run_again), only_one_process(root):
@@ -268,7 +279,9 @@ def _why_it_stays(given: Path, root: Path) -> str | None:
 def _agrees(given: Path, found: list[Path]) -> bool:
     """Return whether a user at a terminal says yes. The end of the input is no."""
     if not sys.stdin.isatty():
-        raise UsageError(f"delete {given}: cannot ask for confirmation without a terminal. Add --yes to delete it.")
+        raise OptionError(
+            "yes", "delete {0}: cannot ask for confirmation without a terminal. Add {yes} to delete it.", given
+        )
     size = sum(path.lstat().st_size for path in found if path.is_symlink() or not path.is_dir())
     try:
         answer = input(f"Delete the study in {given} ({size / 2**20:,.1f} MiB)? [y/N] ")

@@ -16,8 +16,8 @@ from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.backends.base import Backend
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.config.stored import SEARCH, SWEEP
-from hyperlax.errors import UsageError
+from hyperlax.config.stored import SEARCH, command_of
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, convert, decode, write_json
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
@@ -64,8 +64,9 @@ class Manifest:
 
 
 class _StoredRecipe(TypedDict):
-    """The recipe in a study.json."""
+    """The recipe in a study.json. algorithm: the name of its configuration's class."""
 
+    algorithm: str
     config: dict[str, Any]
 
 
@@ -83,6 +84,7 @@ def describe(
         recipe={
             "name": recipe.name,
             "path": str(recipe.path.resolve()),
+            "algorithm": type(recipe.config.algorithm).__name__,
             "config": dotted(recipe.config.algorithm),
             "samples": digest_of(recipe),
             "changes": _changes_to_json(recipe.changes),
@@ -109,9 +111,8 @@ def read(path: Path, recipe: Recipe) -> Manifest:
             f"{path.parent / SAMPLES}: holds other samples than those that the sweep began with. {PUT_BACK}"
         )
     where = f"{recipe.path}: the study in {path.parent}"
-    advice = "Put it back to resume, or choose another --output-root for a new study."
-    _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches", advice)
-    _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value", advice)
+    _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches")
+    _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value")
     for values in stored.first_trials:
         if values.keys() != recipe.space.keys() or not all(recipe.space[n].contains(values[n]) for n in values):
             raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
@@ -132,12 +133,12 @@ def base_of(stored: Manifest, path: Path) -> AlgorithmConfig:
     """Return the base configuration with which a study began, even if its recipe has changed. path: of its study.json.
 
     Raises:
-      UsageError: The stored values are not the fields of one algorithm, or a field does not accept its value.
+      UsageError: The algorithm is unknown, the stored values are not its fields, or a field does not accept its value.
     """
     kept, where = stored.recipe["config"], f"{path}: `recipe.config`"
-    for make in ALGORITHMS:
-        if isinstance(kept, dict) and kept.keys() == dotted(make()).keys():
-            return apply(make(), kept, where)
+    make = next((kind for kind in ALGORITHMS if kind.__name__ == stored.recipe["algorithm"]), None)
+    if make is not None and kept.keys() == dotted(make()).keys():
+        return apply(make(), kept, where)
     raise UsageError(
         f"{where} does not hold the fields of an algorithm of this version of Hyperlax. If another version wrote it, use that one. "
         f"Otherwise: {PUT_BACK}"
@@ -181,12 +182,11 @@ def installed_versions() -> dict[str, str]:
 
 def search_command(arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """Return the command line that begins this study, with every argument, or with its file if it changes the search space."""
-    if isinstance(arguments, PbtOptions):
-        return shell_command("pbt", *command_line(arguments))
     if recipe.changes:
         return shell_command("run-study", directory.file)
-    left_out = ("n_trials", "sampling_method") if arguments.load_hyperparams else ()
-    return shell_command(SWEEP if arguments.is_sweep else SEARCH, *command_line(arguments, left_out))
+    is_of_a_file = isinstance(arguments, SearchOptions) and arguments.load_hyperparams
+    left_out = ("n_trials", "sampling_method") if is_of_a_file else ()
+    return shell_command(command_of(arguments.to_json()), *command_line(arguments, left_out))
 
 
 def resume_command(directory: Path) -> str:
@@ -205,13 +205,15 @@ def _command_of(path: Path) -> str:
         arguments = content_of(path).arguments
     except UsageError:
         return SEARCH
-    if "population_size" in arguments:
-        return "pbt"
-    return SEARCH if arguments.get("sampling_method") is None else SWEEP
+    return command_of(arguments)
 
 
-def _same_entries(stored: Mapping[str, Any], now: Mapping[str, Any], where: str, advice: str) -> None:
+def _same_entries(stored: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
     for name in [*stored, *(name for name in now if name not in stored)]:
         before, after = stored.get(name, "nothing"), now.get(name, "nothing")
         if before != after:
-            raise UsageError(f"{where} {name} = {before}, the recipe now says {after}. {advice}")
+            raise OptionError(
+                "output_root",
+                "{0} {1} = {2}, the recipe now says {3}. Put it back to resume, or choose another {output_root} for a new study.",
+                *(where, name, before, after),
+            )

@@ -25,25 +25,23 @@ from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import OBJECTIVE, PbtOptions
-from hyperlax.errors import HyperlaxError, UsageError, format_number
+from hyperlax.errors import HyperlaxError, OptionError, counted, format_number
 from hyperlax.files import write_json
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.samplers.fixed import FixedSampler
 from hyperlax.schedulers.base import CopyFrom, Scheduler, Shown
 from hyperlax.schedulers.pb2 import is_continuous
 from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions, explored
 from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import write_batch
-from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import SCHEDULE, StudyDirectory, study_directory
 from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, describe_schedule, replay_command, score_of
 from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reporters import IntervalReporter
-from hyperlax.study.state import StudyState
+from hyperlax.study.state import StudyState, open_state
 from hyperlax.study.stopping import Limits, Stop
 from hyperlax.study.study_run import Equipment, MakeBackend, StudyRun, engine_config, local_backend
 from hyperlax.study.trials import Resumed, Settings, Trials
@@ -193,9 +191,10 @@ def run_population(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, kept = explored(recipe)
     if arguments.explore == "pb2" and not any(map(is_continuous, space.values())):
-        raise UsageError(
-            f"{recipe.path}: --explore pb2 needs a LogUniform or UniformContinuous entry that can change while weights are kept. "
-            "Use perturb."
+        raise OptionError(
+            "explore",
+            "{0}: {explore} pb2 needs a LogUniform or UniformContinuous entry that can change while weights are kept. Use perturb.",
+            recipe.path,
         )
     recipe = replace(recipe, space=space)
     if kept:
@@ -233,11 +232,8 @@ class _PopulationRun(StudyRun):
         return population_config(self._own, self.recipe)
 
     def open_state(self, manifest: Manifest) -> StudyState:
-        """Open the study's state. No sampler suggests its trials."""
-        space, own = SearchSpace(self.recipe.space), self._own
-        database = StudyDatabase(self.directory.database, own.study_name, own.objectives)
-        sampler = FixedSampler(space, (), own.population_size)
-        return StudyState(database, self.directory, space, sampler, self.recipe.config.algorithm, (OBJECTIVE,))
+        """Open the study's state."""
+        return open_state(self._own, self.recipe, self.directory, manifest)
 
     def check(self) -> None:
         """Do nothing: a population always has the same number of trials."""
@@ -254,7 +250,7 @@ class _PopulationRun(StudyRun):
         own = self._own
         return Settings(
             task="population",
-            total=own.population_size * own.num_intervals,
+            total=own.n_trials,
             steps=None,
             scoring=self.live.scoring,
             seeds=own.num_seeds,
@@ -303,7 +299,9 @@ class _PopulationRun(StudyRun):
             return 1
         if finished < total:
             command = resume_command(self.directory.root)
-            print(f"Interrupted after {finished} of {total} intervals; the members are saved. To resume:\n  {command}")
+            print(
+                f"Interrupted after {finished} of {counted(total, 'interval')}; the members are saved. To resume:\n  {command}"
+            )
             return self.limits.stop.exit_status
         assert lineage.final is not None
         value = self.live.state.trials()[lineage.final].values[0]

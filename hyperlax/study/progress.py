@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hyperlax.config.constraints import are_satisfied
-from hyperlax.errors import format_number
+from hyperlax.errors import counted, format_number
 from hyperlax.study.observer import Observer, Training
 from hyperlax.study.record import StudyRecord
 from hyperlax.trial import TrialResult
@@ -19,7 +19,7 @@ _LEAST_IMPORTANT_FIRST = (
 
 
 @dataclass
-class Tally:
+class _Tally:
     """The number of trials of a search or of a confirmation so far. best: value of the first objective and its trial."""
 
     done: int = 0
@@ -35,7 +35,7 @@ class Tally:
 
 
 @dataclass
-class Pace:
+class _Pace:
     """The time and the steps of a training in this process. first: time when the first program was ready, steps until then."""
 
     done_before: int
@@ -59,7 +59,7 @@ class Progress(Observer):
 
     def __init__(self) -> None:
         self.objective, self._sign, self._constraints = "", 1.0, ()
-        self.tally, self.pace = Tally(), Pace(0)
+        self.tally, self.pace = _Tally(), _Pace(0)
         self.training: Training | None = None
 
     def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
@@ -75,8 +75,8 @@ class Progress(Observer):
 
     def training_started(self, training: Training) -> None:
         if training.task == "confirmation":
-            self.tally = Tally()
-        self.training, self.pace = training, Pace(self.tally.done)
+            self.tally = _Tally()
+        self.training, self.pace = training, _Pace(self.tally.done)
 
     def steps_done(self, steps: int) -> None:
         self.pace.steps += steps
@@ -139,7 +139,7 @@ class Progress(Observer):
     def _parts(self) -> dict[str, str]:
         """Return the parts of the line, by name and in order."""
         tally, total = self.tally, self.training.total if self.training else self.tally.done
-        parts = {"trials": f"{tally.done}/{total} trials"}
+        parts = {"trials": f"{tally.done}/{counted(total, 'trial')}"}
         if tally.best is not None:
             parts["best"] = f"best {self.objective} {format_number(tally.best[0])} (trial {tally.best[1]})"
         if tally.pruned:
@@ -149,9 +149,7 @@ class Progress(Observer):
         training, preparing = self.lanes()
         most = self.training.lanes if self.training else None
         if training:
-            parts["lanes"] = (
-                f"{training}{'' if most is None else f'/{most}'} lane{'s' if (most or training) > 1 else ''}"
-            )
+            parts["lanes"] = ("" if most is None else f"{training}/") + counted(most or training, "lane")
         rate = self.pace.steps_per_second()
         if rate is not None and (training or not preparing):
             parts["rate"] = f"{rate:,.0f} steps/s"

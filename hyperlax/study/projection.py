@@ -41,6 +41,21 @@ class Projection:
                     f"copy, `{repair}` brings it up to date; a batch of another study has to go."
                 )
 
+    def check_journal(self) -> None:
+        """Raise UsageError if the journal lacks trials that the database has."""
+        trials, number = self._database.trials(), len(self._journal.asked)
+        if len(trials) <= number:
+            return
+        database, root = self._directory.database, self._directory.root
+        if not is_own(trials[number]):
+            raise UsageError(
+                f"{database}: trial {number} was added by another program. Remove the database, then "
+                f"`{shell_command('repair', root)}` writes it again without that trial."
+            )
+        raise UsageError(
+            f"{self._journal.path}: lacks trial {number}, which {database} has. Put back the file that Hyperlax wrote."
+        )
+
     def replay(self) -> int:
         """Bring any database up to date, a new one or an older copy. Return how many results were recorded.
 
@@ -49,17 +64,8 @@ class Projection:
           HyperlaxError: A batch belongs to another study.
           UsageError: The journal lacks trials that the database has, or has parameters that the space does not have.
         """
+        self.check_journal()
         known, asked = len(self._database.trials()), self._journal.asked
-        if known > len(asked):
-            if not is_own(self._database.trials()[len(asked)]):
-                raise UsageError(
-                    f"{self._directory.database}: trial {len(asked)} was added by another program. Remove the database, then "
-                    f"`hyperlax repair {self._directory.root}` writes it again without that trial."
-                )
-            raise UsageError(
-                f"{self._journal.path}: lacks trial {len(asked)}, which {self._directory.database} has. "
-                "Put back the file that Hyperlax wrote."
-            )
         for number, trial in enumerate(asked[known:], known):
             if not self._space.holds(trial.params):
                 raise UsageError(

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.pareto import non_dominated
 
@@ -150,11 +150,12 @@ class StudyRecord:
         return bool(own) and all(own.get(name) == trial.params.get(name) for name in self.space)
 
     def trial(self, number: int) -> TrialRecord:
-        """Return the trial of that number. Raises UsageError if it does not exist."""
+        """Return the trial of that number. Raises OptionError if it does not exist."""
         found = next((trial for trial in self.trials if trial.number == number), None)
         if found is None:
             there = f"0 to {max(trial.number for trial in self.trials)}" if self.trials else "none yet"
-            raise UsageError(f"--trial {number}: {self.directory} has no such trial. Its trials are {there}.")
+            problem = "{trial} {0}: {1} has no such trial. Its trials are {2}."
+            raise OptionError("trial", problem, number, self.directory, there)
         return found
 
 
@@ -181,15 +182,16 @@ def winners(record: StudyRecord) -> list[TrialRecord]:
 
 
 def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
-    """Return the one best trial. Raises UsageError, beginning with `asked_by`, if there is none, or a Pareto front has several."""
+    """Return the one best trial. Raises OptionError, beginning with `asked_by`, if there is none, or a Pareto front has several."""
     best = winners(record)
     if not best:
-        raise UsageError(f"{asked_by} {record.directory}: has no best trial yet. Choose one with --trial.")
+        raise OptionError(
+            "trial", f"{asked_by} {{0}}: has no best trial yet. Choose one with {{trial}}.", record.directory
+        )
     if len(best) > 1:
         numbers = ", ".join(str(trial.number) for trial in best)
-        raise UsageError(
-            f"{asked_by} {record.directory}: the Pareto front has the trials {numbers}. Choose one with --trial."
-        )
+        problem = f"{asked_by} {{0}}: the Pareto front has the trials {{1}}. Choose one with {{trial}}."
+        raise OptionError("trial", problem, record.directory, numbers)
     return best[0]
 
 

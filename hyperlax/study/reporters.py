@@ -110,7 +110,7 @@ class IntervalReporter(Progress):
             f"interval {ends[0].number // self._members + 1}/{total}",
             f"best so far {format_number(self.tally.best[0] if self.tally.best else -math.inf)}",
             f"median {format_number(median(values))}" if values else "every member failed",
-            counted(self._copies, "copy", "copies"),
+            counted(self._copies, "copy"),
             f"{self.pace.steps_per_second() or 0:,.0f} steps/s",
             f"{clock(self.seconds_left() or 0)} left",
         ]

@@ -13,11 +13,11 @@ import optuna
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.checks import check_space, note_constraints
-from hyperlax.config.first_trials import first_trials
+from hyperlax.config.configurations import first_trials
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.study_file import in_full
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.fields import check
 from hyperlax.files import write_text
 from hyperlax.recipe import Recipe
@@ -161,9 +161,13 @@ class _SearchRun(StudyRun):
         """Raise UsageError if `n_trials` is less than the finished trials in the database and on disk."""
         finished, total = finished_trials(self.directory, self.arguments.study_name), self._own.n_trials
         if total < len(finished):
-            raise UsageError(
-                f"--n-trials {total}: the study already holds {len(finished)} finished trials. Give {len(finished)} to have its "
-                "results as they are, more to continue."
+            raise OptionError(
+                "n_trials",
+                "{n_trials} {0}: the study already holds {2}. Give {1} to have its results as they are, more to "
+                "continue.",
+                total,
+                len(finished),
+                counted(len(finished), "finished trial"),
             )
 
     def write_files(self) -> None:

@@ -13,7 +13,7 @@ from hyperlax.agent import save_agent
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import SingleOptions
 from hyperlax.envs import canonical, slug
-from hyperlax.errors import HyperlaxError, UsageError, format_number
+from hyperlax.errors import HyperlaxError, UsageError, counted, format_number
 from hyperlax.files import write_json
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
@@ -156,9 +156,10 @@ def _check_steps(schedule: Schedule, steps: Sequence[int], where: str) -> None:
     """Raise UsageError unless the steps of a schedule are the ends of the segments of its replay."""
     for entry, start, end in zip(schedule.schedule, steps[:-1], steps[1:], strict=True):
         if (entry.get("from_step"), entry.get("to_step")) != (start, end):
+            budget = f"{counted(schedule.total_timesteps, 'step')} and {counted(len(schedule.schedule), 'interval')}"
             raise UsageError(
                 f"{where}: interval {entry['interval']} goes from step {entry.get('from_step')} to {entry.get('to_step')}; in a "
-                f"budget of {schedule.total_timesteps} steps and {len(schedule.schedule)} intervals it is {start} to {end}."
+                f"budget of {budget} it is {start} to {end}."
             )
 
 

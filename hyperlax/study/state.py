@@ -15,8 +15,8 @@ from typing import Any
 from msgspec import structs
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.config.first_trials import first_trials
-from hyperlax.config.options import SearchOptions
+from hyperlax.config.configurations import first_trials
+from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
 from hyperlax.hyperparams import AlgorithmConfig
@@ -93,6 +93,10 @@ class StudyState:
         """
         self._projection.refuse_older_copy()
         self._projection.replay()
+
+    def check_journal(self) -> None:
+        """Raise UsageError if the journal lacks trials that the database has."""
+        self._projection.check_journal()
 
     def replay(self) -> int:
         """Bring any database, a new one or an older copy, up to date. Return how many results were recorded.
@@ -262,7 +266,7 @@ class StudyState:
 
 
 def open_state(
-    arguments: SearchOptions,
+    arguments: SearchOptions | PbtOptions,
     recipe: Recipe,
     directory: StudyDirectory,
     manifest: Manifest | None,
@@ -271,7 +275,7 @@ def open_state(
     database: Path | None = None,
     is_dry: bool = False,
 ) -> StudyState:
-    """Open the state of a search or a sweep. Call its `load` next.
+    """Open the state of a study. Call its `load` next.
 
     Args:
       manifest: None for a new study.
@@ -279,12 +283,13 @@ def open_state(
       database: Another file than the study's own.
       is_dry: Leave the journal on disk as it is.
     """
-    schedule = None
-    if is_pooled(arguments) and manifest:
-        schedule = SimulatedSchedule.of(arguments, manifest, survived)
-    objectives = arguments.objectives
+    schedule, constraints, objectives = None, (), arguments.objectives
+    if isinstance(arguments, SearchOptions):
+        constraints = arguments.constraints
+        if is_pooled(arguments) and manifest:
+            schedule = SimulatedSchedule.of(arguments, manifest, survived)
     return StudyState(
-        StudyDatabase(database or directory.database, arguments.study_name, objectives, arguments.constraints),
+        StudyDatabase(database or directory.database, arguments.study_name, objectives, constraints),
         directory,
         SearchSpace(recipe.space),
         _make_sampler(arguments, recipe, manifest),
@@ -295,9 +300,11 @@ def open_state(
     )
 
 
-def _make_sampler(arguments: SearchOptions, recipe: Recipe, manifest: Manifest | None) -> Sampler:
-    """Return the sampler of a search, or of a sweep if the recipe is `Presampled`."""
+def _make_sampler(arguments: SearchOptions | PbtOptions, recipe: Recipe, manifest: Manifest | None) -> Sampler:
+    """Return the sampler of a search, or of a sweep if the recipe is `Presampled`. None suggests the trials of a population."""
     space = SearchSpace(recipe.space)
+    if isinstance(arguments, PbtOptions):
+        return FixedSampler(space, (), arguments.population_size)
     if isinstance(recipe, Presampled):
         return FixedSampler(space, recipe.samples, arguments.optuna_study_batch_size)
     first = manifest.first_trials if manifest else first_trials(arguments, recipe)

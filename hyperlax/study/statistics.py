@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyperlax.errors import format_number
+from hyperlax.errors import counted, format_number, in_sentence
 from hyperlax.study.record import Confirmation, Confirmed
 
 _CONFIDENCE = 0.95
@@ -145,7 +145,7 @@ def _measured(confirmation: Confirmation, ours: Confirmed, rank: str = " has") -
     """State a configuration's mean on the new seeds, after its rank among the others, and whether the search's claim held."""
     mean = mean_interval(ours.per_seed[confirmation.metric])
     words = f"a mean {confirmation.metric} of {format_number(mean.estimate)} {mean}."
-    return f"On {confirmation.seeds} new seeds, {ours.words}{rank} {words} {_claim(confirmation, ours, mean)}".strip()
+    return f"On {counted(confirmation.seeds, 'new seed')}, {ours.words}{rank} {words} {_claim(confirmation, ours, mean)}".strip()
 
 
 def _claim(confirmation: Confirmation, ours: Confirmed, mean: Interval) -> str:
@@ -174,7 +174,7 @@ def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:
     """Say whether a configuration is better than the default one; empty if that is not known."""
     default = default_of(confirmation)
     if ours.is_default:
-        return f"{_capital(ours.words)} is the default configuration."
+        return f"{in_sentence(ours.words)} is the default configuration."
     if default is None:
         return ""
     theirs = "the default configuration" + ("" if default.trial is None else f" (trial {default.trial})")
@@ -184,20 +184,16 @@ def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:
     else:
         ahead = _sign(confirmation) * difference.low > 0
         verb, end = "stays ahead of" if ahead else "falls behind", "which excludes 0"
-    return f"{_capital(ours.words)} {verb} {theirs}: the interval of the difference is {difference}, {end}."
+    return f"{in_sentence(ours.words)} {verb} {theirs}: the interval of the difference is {difference}, {end}."
 
 
 def _incomplete(confirmation: Confirmation) -> list[str]:
     failed = [c for c in confirmation.configurations if c.state == "FAIL"]
     waiting = [c for c in confirmation.configurations if c.state == "WAITING"]
     return [
-        *(f"{_capital(c.words)} failed on the new seeds: {c.reason}." for c in failed),
-        *(f"{_capital(c.words)} is not confirmed yet." for c in waiting),
+        *(f"{in_sentence(c.words)} failed on the new seeds: {c.reason}." for c in failed),
+        *(f"{in_sentence(c.words)} is not confirmed yet." for c in waiting),
     ]
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _sign(confirmation: Confirmation) -> float:

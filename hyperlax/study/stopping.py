@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from hyperlax.errors import INTERRUPTED, TERMINATED
+from hyperlax.errors import INTERRUPTED, TERMINATED, counted
 from hyperlax.study.failures import cause_of
 
 _EXIT_STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
@@ -135,6 +135,6 @@ class Limits:
         """Return a sentence that too many trials failed, with the most frequent cause."""
         ((cause, count),) = self._causes.most_common(1)
         return (
-            f"{self._causes.total()} of {self._finished} trials failed, more than --max-failure-rate {self._rate:g} allows; "
-            f"of {count} the reason is: {cause}."
+            f"{self._causes.total()} of {counted(self._finished, 'trial')} failed, more than --max-failure-rate {self._rate:g} "
+            f"allows; of {count} the reason is: {cause}."
         )

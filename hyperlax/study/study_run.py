@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.config import samples
+from hyperlax.config.configurations import write_samples
 from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import canonical
-from hyperlax.errors import OptionError
+from hyperlax.errors import OptionError, numbered
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe, RunLength
@@ -93,7 +93,7 @@ class StudyRun(ABC):
             refuse_existing(self.directory)
             check_writable(self.directory)
             if isinstance(self.recipe, Presampled):
-                samples.write(self.directory.samples, self.recipe.samples)
+                write_samples(self.directory.samples, self.recipe.samples)
             return self._run(manifest, lambda: backend)
 
     def resume(self) -> int:
@@ -107,7 +107,7 @@ class StudyRun(ABC):
     def _run(self, manifest: Manifest, make_backend: Callable[[], Backend]) -> int:
         """Run the missing trials, and print how the study ended."""
         arguments, directory = self.arguments, self.directory
-        directory.check_database(arguments.study_name, isinstance(arguments, PbtOptions))
+        directory.check_database(arguments.study_name)
         self.check()
         manifest.write(directory.manifest)
         self._is_on_disk = True
@@ -145,12 +145,8 @@ class StudyRun(ABC):
         state.load()
         if self.equipment.retry_failed:
             again = state.retry_failed()
-            numbers = ", ".join(map(str, again))
-            log.info(
-                f"Run again: trials {numbers}."
-                if again
-                else "No trial to retry: none has failed, except by hyperlax invalidate."
-            )
+            none = "No trial to retry: none has failed, except by hyperlax invalidate."
+            log.info(f"Run again: {numbered(again)}." if again else none)
         finished = [trial for trial in state.trials() if trial.state.is_finished()]
         self.checkpoints.forget([trial.number for trial in finished])
         for trial in finished:

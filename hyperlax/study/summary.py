@@ -31,7 +31,7 @@ def print_end(
     by_state = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     print(f"{counted(finished, 'trial')} finished: {by_state}." if finished else "No trial finished.")
     if exhausted:
-        print(f"Every configuration of the search space is used; the study ends before its {total} trials.")
+        print(f"Every configuration of the search space is used; the study ends before its {counted(total, 'trial')}.")
     print_best(record)
     _print_report(directory)
     left = total - finished
@@ -72,7 +72,7 @@ def print_best(record: StudyRecord) -> None:
 
 def _ties(count: int) -> str:
     """Return in words how many trials have the best value. The first of them is the best."""
-    return f", the first of {count} trials with that value" if count > 1 else ""
+    return f", the first of {counted(count, 'trial')} with that value" if count > 1 else ""
 
 
 def _print_report(directory: StudyDirectory) -> None:

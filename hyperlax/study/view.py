@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hyperlax.backends.base import Backend
 from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
-from hyperlax.config.stored import read_arguments
+from hyperlax.config.stored import read_stored
 from hyperlax.envs import unaliased
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
 from hyperlax.samplers.distributions import SearchSpace
@@ -65,10 +65,10 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
       UsageError: It does not exist, or its study.json or database cannot be read. `asked_by` begins the message.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    directory, arguments = StudyDirectory(root), _arguments(root, asked_by)
+    directory, arguments = StudyDirectory(root), read_stored(root, asked_by)
     stored = manifest.content_of(directory.manifest)
     space = SearchSpace({name: from_json(text) for name, text in stored.space.items()})
-    directory.check_database(arguments.study_name, isinstance(arguments, PbtOptions))
+    directory.check_database(arguments.study_name)
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
@@ -140,20 +140,12 @@ def recipe_as_it_was(record: StudyRecord) -> Recipe:
     return Recipe(record.recipe, Path(str(stored.recipe.get("path"))), config, space)
 
 
-def _arguments(root: Path, asked_by: str) -> SearchOptions | PbtOptions:
-    stored = read_arguments(root, asked_by)
-    kind = PbtOptions if "population_size" in stored else SearchOptions
-    return kind.from_json(stored, str(root / "study.json"))
-
-
 def _total(arguments: SearchOptions | PbtOptions, space: SearchSpace) -> int:
     """Return the number of finished trials at the end of a study.
 
     A search suggests no configuration twice, so a finite space ends it. The samples of a sweep may repeat.
     """
-    if isinstance(arguments, PbtOptions):
-        return arguments.population_size * arguments.num_intervals
-    size = None if arguments.is_sweep else space.size()
+    size = None if isinstance(arguments, PbtOptions) or arguments.is_sweep else space.size()
     return arguments.n_trials if size is None else min(arguments.n_trials, size)
 
 

@@ -33,12 +33,12 @@ from hyperlax.study.directory import (
 from hyperlax.study.record import StudyRecord, TrialRecord, winners
 from hyperlax.study.statistics import best_confirmed, in_short
 
-LONGEST_TAG, LONGEST_PARAM = 5000, 6000
+LONGEST_TAG, _LONGEST_PARAM = 5000, 6000
 """Letters that MLflow keeps of a tag's and of a parameter's value."""
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 """A trial's state -> its run's status."""
 STATE, REASON, BATCH = "hyperlax.state", "hyperlax.reason", "hyperlax.batch"
-TRIAL, FEASIBLE = "hyperlax.trial", "hyperlax.feasible"
+TRIAL, _FEASIBLE = "hyperlax.trial", "hyperlax.feasible"
 DESCRIPTION = "mlflow.note.content"
 PAGES = (REPORT, TRIALS, MANIFEST, CONFIRMED, BEST_FILE, PARETO_FILE)
 
@@ -86,7 +86,7 @@ def trial_entry(record: StudyRecord, trial: TrialRecord, curve: LearningCurve | 
     began, ended = _times(trial.batch_directory)
     tags = {TRIAL: str(trial.number), **mark_of(record, trial)}
     if not trial.feasible:
-        tags[FEASIBLE] = "false"
+        tags[_FEASIBLE] = "false"
     last = 0 if curve is None else int(curve.steps[-1])
     summary = [Point(name, value, last) for name, value in trial.metrics.items()]
     return TrialEntry(
@@ -200,4 +200,4 @@ def _times(batch: Path | None) -> tuple[int | None, int | None]:
 
 
 def _text(value: Any) -> str:
-    return cell(value)[:LONGEST_PARAM]
+    return cell(value)[:_LONGEST_PARAM]

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
 
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import decode, is_too_long, write_json
 from hyperlax.study.directory import TRACKING
 
@@ -84,24 +84,27 @@ def place_of(
     path = root / TRACKING
     kept = None if is_new else _kept(path)
     if (track or ("mlflow" if kept else "none")) == "none":
-        for name, value in (("--tracking-uri", uri), ("--tracking-experiment", experiment)):
+        for name, value in (("tracking_uri", uri), ("tracking_experiment", experiment)):
             if value is not None:
-                raise UsageError(f"{name} says where --track mlflow writes. Give that as well, or leave {name} out.")
+                problem = f"{{{name}}} says where {{track}} mlflow writes. Give that as well, or leave {{{name}}} out."
+                raise OptionError(name, problem)
         return None
     if experiment is not None and not 0 < len(experiment.strip()) <= _LONGEST_EXPERIMENT:
-        raise UsageError(
-            f"--tracking-experiment needs a name of at most {_LONGEST_EXPERIMENT} letters, or leave it out for the study's."
-        )
+        problem = "{tracking_experiment} needs a name of at most {0} letters, or leave it out for the study's."
+        raise OptionError("tracking_experiment", problem, _LONGEST_EXPERIMENT)
     found = _found_uri(uri, kept)
     spec = find_spec("mlflow")
     if spec is None or spec.origin is None:
-        leave = "" if track else ", or give --track none"
-        raise UsageError(f'--track mlflow needs the package mlflow: pip install "hyperlax[mlflow]"{leave}')
+        leave = "" if track else ", or give {track} none"
+        raise OptionError("track", f'{{track}} mlflow needs the package mlflow: pip install "hyperlax[mlflow]"{leave}')
     name = experiment or (kept.experiment if kept else study_name)
     if len(name) > _LONGEST_EXPERIMENT:
-        raise UsageError(
-            f"--track mlflow names the experiment after the study, whose name has {len(name)} letters; MLflow takes "
-            f"{_LONGEST_EXPERIMENT}. Give a shorter name with --tracking-experiment."
+        raise OptionError(
+            "track",
+            "{track} mlflow names the experiment after the study, whose name has {0} letters; MLflow takes {1}. Give a shorter "
+            "name with {tracking_experiment}.",
+            len(name),
+            _LONGEST_EXPERIMENT,
         )
     return Place(found, name, kept.study if kept else uuid.uuid4().hex, path)
 
@@ -115,10 +118,9 @@ def _found_uri(given: str | None, kept: _Kept | None) -> str:
     """Return the flag's address, else the variable's, else the stored one, else MLflow's default for the working directory."""
     if given is not None:
         if _secrets(given):
-            raise UsageError(
-                f"--tracking-uri holds a password, which would be stored. Set {VARIABLE} instead, which is not stored."
-            )
-        return _checked(given, "--tracking-uri")
+            problem = "{tracking_uri} holds a password, which would be stored. Set {0} instead, which is not stored."
+            raise OptionError("tracking_uri", problem, VARIABLE)
+        return _checked(given, "{tracking_uri}")
     if os.environ.get(VARIABLE):
         return _checked(os.environ[VARIABLE], VARIABLE)
     if kept is None:
@@ -130,17 +132,25 @@ def _found_uri(given: str | None, kept: _Kept | None) -> str:
     return kept.uri
 
 
-def _checked(uri: str, where: str) -> str:
-    """Return the address with an absolute path. Raise UsageError if MLflow has no such store, or its file has no directory."""
+def _checked(uri: str, asked_by: str) -> str:
+    """Return the address with an absolute path. Raise OptionError if MLflow has no such store, or its file has no directory.
+
+    asked_by: `{tracking_uri}`, or the variable.
+    """
+
+    def refusal(problem: str) -> OptionError:
+        return OptionError("tracking_uri", f"{asked_by} {{0}}{{1}}", _hidden(uri, uri), problem)
+
     if not uri.strip():
-        raise UsageError(f"{where} is empty. Name a store such as {_SQLITE}mlflow.db, or leave it out.")
+        raise OptionError(
+            "tracking_uri", f"{asked_by} is empty. Name a store such as {_SQLITE}mlflow.db, or leave it out."
+        )
     kind, found, rest = uri.partition("://")
     kind = kind.partition("+")[0]
     plugins = importlib.metadata.entry_points(group="mlflow.tracking_store").names
     if found and kind not in _STORES and kind not in plugins:
-        raise UsageError(
-            f"{where} {_hidden(uri, uri)}: MLflow has no store named {kind}. "
-            f"Use {_SQLITE}FILE, http://HOST:PORT, or one of {', '.join(_STORES)}."
+        raise refusal(
+            f": MLflow has no store named {kind}. Use {_SQLITE}FILE, http://HOST:PORT, or one of {', '.join(_STORES)}."
         )
     if not found and not uri.startswith(("file:", "databricks")):
         return str(Path(uri).absolute())
@@ -148,17 +158,15 @@ def _checked(uri: str, where: str) -> str:
         return uri
     name, mark, query = rest.removeprefix("/").partition("?")
     if not name or not rest.startswith("/"):
-        raise UsageError(f"{where} {_hidden(uri, uri)}: names no file. Write {_SQLITE}mlflow.db.")
+        raise refusal(f": names no file. Write {_SQLITE}mlflow.db.")
     path = Path(name).absolute()
     meant = Path(unquote(str(path)))
     if is_too_long(meant):
-        raise UsageError(f"{where} {_hidden(uri, uri)}: is longer than the system takes. Choose a shorter name.")
+        raise refusal(": is longer than the system takes. Choose a shorter name.")
     if not meant.parent.is_dir():
-        raise UsageError(
-            f"{where} {_hidden(uri, uri)}: {path.parent} is not a directory. Make it, or name another file."
-        )
+        raise refusal(f": {path.parent} is not a directory. Make it, or name another file.")
     if meant.is_dir():
-        raise UsageError(f"{where} {_hidden(uri, uri)}: is a directory. Name a file, as {_SQLITE}{path}/mlflow.db.")
+        raise refusal(f": is a directory. Name a file, as {_SQLITE}{path}/mlflow.db.")
     return f"{_SQLITE}{path}{mark}{query}"
 
 

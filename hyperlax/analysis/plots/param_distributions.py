@@ -32,8 +32,7 @@ def _figure(study: StudyData) -> go.Figure:
         return [_bars(axis, is_whole, own, name, color, opacity) for name, own, color, opacity in drawn]
 
     figure = panels(record, ["trials"], traces, share_y=False)
-    for trace in figure.data[:2]:
-        trace.showlegend = True
+    figure.update_traces(showlegend=True, selector=lambda trace: trace.xaxis == "x")
     return figure.update_layout(barmode="overlay", bargap=0.08, legend={**LEGEND_ON_TOP, "y": 1.08})
 
 

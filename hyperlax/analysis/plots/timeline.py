@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, POINT, NothingToShow, Plot
 from hyperlax.analysis.study_data import Bar, StudyData, Timeline
-from hyperlax.errors import format_number
+from hyperlax.errors import counted, format_number
 
 _COLORS = {"COMPLETE": POINT, "PRUNED": MUTED, "FAIL": ACCENT}
 _MOST_WITH_NUMBERS = 120
@@ -93,7 +93,7 @@ def _axis_title(found: Timeline) -> str:
     if len(found.starts) > 1:
         title += ",<br>without the time between processes"
     if found.unknown:
-        title += f"<br>without {found.unknown} batch{'' if found.unknown == 1 else 'es'} whose times are not known"
+        title += f"<br>without {counted(found.unknown, 'batch')} whose times are not known"
     return title
 
 

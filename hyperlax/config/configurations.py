@@ -1,0 +1,177 @@
+"""Configurations that a user gives: samples in a CSV, the first trials of a study in JSON, and that of a single run.
+
+A CSV of samples has one row per configuration, as a study's `hyperparams.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hyperlax.config.option import flags_of, value_of
+from hyperlax.config.options import SearchOptions, SingleOptions
+from hyperlax.errors import OptionError, UsageError, counted
+from hyperlax.fields import apply, check_name, dotted, fields_of, written
+from hyperlax.files import decode, read_csv, write_csv
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+_TRIAL = "trial"
+
+
+def write_samples(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
+    """Replace `path`: a header, then the number and every hyperparameter of each configuration."""
+    header = (_TRIAL, *dotted(configurations[0]))
+    write_csv(path, header, ([number, *dotted(one).values()] for number, one in enumerate(configurations)))
+
+
+def read_samples(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ...]:
+    """Return the configurations of a file, in the order of its rows.
+
+    A field without a column has its value in `base`. A column `trial` is ignored.
+
+    Raises UsageError, naming file, line and column, for an unknown name, a value that its field does not accept, values that
+    do not go together, and a file without rows.
+    """
+    rows = _rows(path)
+    if not rows:
+        raise UsageError(f"{path}: holds no row. It needs one for every configuration to train.")
+    known = fields_of(base)
+    columns = [name for name in rows[0] if name != _TRIAL]
+    for name in columns:
+        check_name(name, known, str(path))
+    configurations = []
+    for line, row in enumerate(rows, start=2):
+        where = f"{path}, line {line}"
+        for name in columns:
+            if not row[name].strip():
+                raise UsageError(f"{where}: {name} is empty. Give a value, or drop the column to have the recipe's.")
+        texts = {name: row[name].strip() for name in columns}
+        values = {name: text if known[name].type == "str" else value_of(text) for name, text in texts.items()}
+        configurations.append(apply(base, values, where))
+    return tuple(configurations)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        return read_csv(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8, so it cannot be read as CSV.") from error
+    except (ValueError, csv.Error) as error:
+        raise UsageError(f"{path}: {str(error).removeprefix(str(path)).lstrip(':, ')}") from error
+
+
+def first_trials(arguments: SearchOptions, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return searched dotted name -> value of trials 0, 1, ... of a new study, without duplicates.
+
+    If the space does not contain the recipe's own configuration, it is left out, which is logged. Raises UsageError, naming file,
+    entry and name, for a file that cannot be read and for a value that the space does not contain.
+    """
+    base = {name: dotted(recipe.config.algorithm)[name] for name in recipe.space}
+    chosen = [base] if arguments.default_trial and _is_contained(base, recipe) else []
+    if arguments.enqueue is not None:
+        chosen += _read_first(arguments.enqueue, base, recipe)
+    return list({json.dumps(values): values for values in chosen}.values())
+
+
+def _is_contained(base: Mapping[str, Any], recipe: Recipe) -> bool:
+    outside = [
+        f"{name} = {base[name]}, not in {written(distribution)}"
+        for name, distribution in recipe.space.items()
+        if not distribution.contains(base[name])
+    ]
+    if outside:
+        log.info(
+            "The study starts without the recipe's default configuration, which is not in the search space: %s.",
+            "; ".join(outside),
+        )
+    return not outside
+
+
+def _read_first(file: str, base: Mapping[str, Any], recipe: Recipe) -> list[dict[str, Any]]:
+    found = decode(Path(file), object)
+    entries = found if isinstance(found, list) else [found]
+    if not entries:
+        raise OptionError(
+            "enqueue", "{enqueue} {0}: holds no configuration. Write a list of {1}.", file, "{name: value}"
+        )
+    try:
+        return [_configuration(entry, f"entry {index}", base, recipe) for index, entry in enumerate(entries)]
+    except UsageError as error:
+        raise OptionError("enqueue", "{enqueue} {0}: {1}", file, error) from error
+
+
+def _configuration(entry: Any, where: str, base: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Return an entry, completed with the recipe's values."""
+    values = entry.get("params", entry) if isinstance(entry, dict) else entry
+    if not isinstance(values, dict):
+        raise UsageError(f'{where} is {values!r}. Write {{name: value}}, e.g. {{"{next(iter(base))}": ...}}.')
+    config, known = dotted(recipe.config.algorithm), fields_of(recipe.config.algorithm)
+    for name in values:
+        check_name(name, known, where)
+    plain = {name: known[name].plain(value) for name, value in values.items()}
+    for name, value in plain.items():
+        if name not in recipe.space and value != config[name]:
+            raise UsageError(
+                f"{where}: {name} = {value}, and the recipe does not search it but has it fixed at {config[name]}. Leave it out."
+            )
+    complete = {name: plain.get(name, base[name]) for name in recipe.space}
+    for name, distribution in recipe.space.items():
+        if not distribution.contains(complete[name]):
+            left_out = "" if name in values else ", the recipe's value for what is left out,"
+            raise UsageError(f"{where}: {name} = {complete[name]!r}{left_out} is not in {written(distribution)}.")
+    return complete
+
+
+def configured(options: SingleOptions, recipe: Recipe) -> AlgorithmConfig:
+    """Return the recipe's configuration, overridden by the values of the params file, then by those of --set."""
+    algorithm = recipe.config.algorithm
+    if options.params is not None:
+        algorithm = apply(algorithm, _read_params(Path(options.params), options.trial), options.params)
+    elif options.trial is not None:
+        problem = "{trial} {0} chooses from a file. Name the file with {params}."
+        raise OptionError("trial", problem, options.trial)
+    return apply(algorithm, _parse_assignments(options.assignments), flags_of(SingleOptions)("assignments"))
+
+
+def _read_params(path: Path, trial: int | None) -> dict[str, Any]:
+    """Return dotted name -> value of a trial in best_optuna_params.json (one) or pareto_front_params.json (a list)."""
+    found: Any = decode(path, object)
+    entries = found if isinstance(found, list) else [found]
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("params"), dict) or "trial" not in entry:
+            raise UsageError(
+                f"{path}: holds no trial with its params. Give a study's best_optuna_params.json "
+                "or pareto_front_params.json."
+            )
+    numbers = ", ".join(str(entry["trial"]) for entry in entries) or "none"
+    chosen = [entry for entry in entries if trial is None or entry["trial"] == trial]
+    if len(chosen) == 1:
+        return chosen[0]["params"]
+    if trial is None:
+        problem = "{0}: holds {1} ({2}). Choose one with {trial}."
+        raise OptionError("trial", problem, path, counted(len(entries), "trial"), numbers)
+    raise UsageError(f"{path}: holds no trial {trial}. It holds {numbers}.")
+
+
+def _parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Return dotted name -> value of `NAME=VALUE` texts. A value that is neither a number nor JSON is a string."""
+    values: dict[str, Any] = {}
+    for text in assignments:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name:
+            problem = "{assignments} needs NAME=VALUE, got {0!r}. Write {assignments} algorithm.hyperparam.gamma=0.98."
+            raise OptionError("assignments", problem, text)
+        if name in values:
+            problem = "{assignments}: {0} is given more than once. Give each name once."
+            raise OptionError("assignments", problem, name)
+        values[name] = value_of(value)
+    return values

@@ -233,6 +233,10 @@ class Plots:
         """Draw each hyperparameter against the objective."""
         return self.draw("slice")
 
+    def distributions(self) -> go.Figure:
+        """Draw where all trials and the best quarter of them lie on each hyperparameter."""
+        return self.draw("param_distributions")
+
     def contour(self) -> go.Figure:
         """Draw the objective over the two most important hyperparameters."""
         return self.draw("contour")

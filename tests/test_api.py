@@ -17,6 +17,7 @@ from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import dotted
 from hyperlax.study import run as runs
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 from tests.fake_backend import FakeBackend, train_with_fakes
 from tests.study_cases import Case
 
@@ -125,8 +126,10 @@ def test_trials_are_a_table(case):
 
 def test_figures_are_plotlys(case):
     study = hyperlax.open_study(case.directory)
-    plots = (study.plot.history, study.plot.importances, study.plot.learning_curves, study.plot.parallel_coordinate)
+    plots = (study.plot.history, study.plot.distributions, study.plot.learning_curves, study.plot.parallel_coordinate)
     assert all(isinstance(plot(), go.Figure) for plot in (*plots, study.plot.slice))
+    with pytest.raises(HyperlaxError, match=f"Importances need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials"):
+        study.plot.importances()
     with pytest.raises(HyperlaxError, match="one objective, so no Pareto front"):
         study.plot.pareto_front()
     with pytest.raises(HyperlaxError, match="nothing is confirmed"):

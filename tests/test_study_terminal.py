@@ -10,6 +10,7 @@ import pytest
 
 from hyperlax.analysis.pages import write_learning_curve
 from hyperlax.config.options import SingleOptions
+from hyperlax.errors import format_number
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
 from hyperlax.study.single import run_single
@@ -142,7 +143,7 @@ def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, cap
         *("hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "learning_curve.html", "success.txt"),
     }
     row = read_csv(parent / "single_0000" / "summary.csv")[0]
-    assert f"peak_performance     {float(row['peak_performance']):.6g}" in capsys.readouterr().out
+    assert f"peak_performance     {format_number(float(row['peak_performance']))}" in capsys.readouterr().out
 
 
 def test_a_single_training_that_fails_exits_with_1_and_the_reason(tmp_path, capsys):

@@ -140,6 +140,16 @@ class Option:
         return not (self.has(THIS_RUN) or self.has(SHORTHAND))
 
     @property
+    def is_offered(self) -> bool:
+        """True if study.json has it and it has a flag."""
+        return self.is_kept and not self.has(HIDDEN)
+
+    @property
+    def has_fixed_default(self) -> bool:
+        """True unless it must be given, or the recipe and other options settle it."""
+        return self.default is not MISSING
+
+    @property
     def help(self) -> str:
         return self.mark(str) or ""
 

@@ -19,9 +19,9 @@ from hyperlax.study.batch_files import write_batch
 from hyperlax.study.confirmation import Configuration, configurations, names, read_results
 from hyperlax.study.directory import BATCH, SUCCESS
 from hyperlax.study.loop import Loop
-from hyperlax.study.manifest import resume_command
+from hyperlax.study.manifest import resume_command, train_command
 from hyperlax.study.observer import Observer
-from hyperlax.study.statistics import in_short
+from hyperlax.study.statistics import in_short, instead_of_winner
 from hyperlax.study.stopping import Limits
 from hyperlax.study.study_run import MakeBackend, engine_config, lanes_asked
 from hyperlax.study.trials import FixedTrials, Settings
@@ -77,6 +77,8 @@ class ConfirmationRun:
         if confirmation is None:
             return 0
         print("\n".join(in_short(confirmation)))
+        if (number := instead_of_winner(confirmation)) is not None:
+            print(f"Train trial {number} again:\n  {train_command(self._live.directory.root, number)}")
         return int(all(configuration.state == "FAIL" for configuration in confirmation.configurations))
 
     def _is_trained(

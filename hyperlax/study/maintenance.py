@@ -19,7 +19,7 @@ from hyperlax.config.checks import check_space
 from hyperlax.config.option import shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import read_arguments
-from hyperlax.errors import OptionError, UsageError, counted
+from hyperlax.errors import OptionError, UsageError, counted, format_number
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
 from hyperlax.schedulers.pbt import explored
@@ -111,7 +111,9 @@ def invalidate(
             for number in sorted(set(filter(state.is_invalidated, trials))):
                 print(f"Trial {number} was already out of the ranking.")
             for trial in state.invalidate(trials, text):
-                values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
+                values = ", ".join(
+                    f"{name} {format_number(value)}" for name, value in zip(objectives, trial.values, strict=True)
+                )
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its results are kept.")
             live = LiveStudy(arguments, recipe, directory, manifest, state)
             for record, where in live.analyses():

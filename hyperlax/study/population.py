@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import OBJECTIVE, PbtOptions
-from hyperlax.errors import HyperlaxError, OptionError, counted
+from hyperlax.errors import HyperlaxError, OptionError, counted, format_number
 from hyperlax.files import write_json
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.base import AskedTrial
@@ -305,7 +305,7 @@ class _PopulationRun(StudyRun):
             return self.limits.stop.exit_status
         assert lineage.final is not None
         value = self.live.state.trials()[lineage.final].values[0]
-        print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), return {value:.6g}.")
+        print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), return {format_number(value)}.")
         print(f"Train fresh agents along its schedule:\n  {replay_command(schedule)}")
         return 0
 

@@ -13,7 +13,7 @@ from hyperlax.agent import save_agent
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import SingleOptions
 from hyperlax.envs import canonical, slug
-from hyperlax.errors import HyperlaxError, UsageError, counted
+from hyperlax.errors import HyperlaxError, UsageError, counted, format_number
 from hyperlax.files import write_json
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
@@ -200,7 +200,7 @@ def _record(end: TrialResult, algorithm: AlgorithmConfig, directory: Path) -> Tr
 def _print_end(end: TrialResult, directory: Path) -> int:
     if end.state == "COMPLETE":
         for name, value in end.metrics.items():
-            print(f"{name:<20} {value:.6g}")
+            print(f"{name:<20} {format_number(value)}")
         print(f"Learning curve: {directory / 'learning_curve.html'}")
         if (directory / "agent.json").exists():
             print(f"Agent: {directory / 'agent.safetensors'}, to watch: hyperlax play {directory}")

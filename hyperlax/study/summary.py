@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from hyperlax.errors import counted
+from hyperlax.errors import counted, format_number
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.record import StudyRecord, complete_trials, feasible_trials, winners
@@ -67,7 +67,7 @@ def print_best(record: StudyRecord) -> None:
         print(f"Pareto front of {', '.join(objectives)}: {counted(len(best), 'trial')}.")
         return
     ties = sum(trial.values == best[0].values for trial in feasible_trials(record))
-    print(f"Best: trial {best[0].number}, {objectives[0]} {best[0].values[objectives[0]]:.6g}{_ties(ties)}.")
+    print(f"Best: trial {best[0].number}, {objectives[0]} {format_number(best[0].values[objectives[0]])}{_ties(ties)}.")
 
 
 def _ties(count: int) -> str:

@@ -7,6 +7,7 @@ from hyperlax.analysis.plots import (
     learning_curves,
     optimization_history,
     parallel_coordinate,
+    param_distributions,
     param_importances,
     pareto_front,
     pbt_lineage,
@@ -28,6 +29,7 @@ PLOTS: list[Plot] = [
     param_importances.PLOT,
     parallel_coordinate.PLOT,
     slice.PLOT,
+    param_distributions.PLOT,
     contour.PLOT,
     timeline.PLOT,
 ]

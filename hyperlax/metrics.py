@@ -21,7 +21,7 @@ from hyperlax.trial import Outcome
 _Direction = Literal["minimize", "maximize"]
 
 _SOLVED_FRACTION = 0.9
-"""`steps_to_threshold` waits for this part of the way from `lo` to `hi`."""
+"""Part of the way from `lo` to `hi` that `steps_to_threshold` waits for."""
 
 
 @dataclass(frozen=True)

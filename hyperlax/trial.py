@@ -12,10 +12,10 @@ from hyperlax.errors import counted
 from hyperlax.hyperparams import AlgorithmConfig
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")
-"""How a trial can end."""
+"""Final states of a trial."""
 
 NOT_FINITE = "parameters or returns are not finite"
-"""Why a trial fails whose lane shows nan or inf."""
+"""The reason for the failure of a trial whose lane shows nan or inf."""
 
 TIMELINE = "timeline.csv"
 """The file of a batch with a row for each `LaneInterval` of its trials."""

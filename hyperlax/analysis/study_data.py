@@ -1,4 +1,4 @@
-"""What the files of a study's batches hold: learning curves, the trials of each lane over time, and their cost."""
+"""Content of the files of a study's batches: learning curves, the trials of each lane over time, and their cost."""
 
 from __future__ import annotations
 

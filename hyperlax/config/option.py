@@ -350,7 +350,7 @@ def shown(value: Any) -> str:
 
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-"""What no path may hold, or no file in UTF-8."""
+"""Characters that a path, or a file in UTF-8, cannot hold."""
 _WHOLE = re.compile(r"[-+]?[0-9](_?[0-9])*")
 
 

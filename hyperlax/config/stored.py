@@ -21,7 +21,7 @@ _KINDS: dict[str, type[SearchOptions] | type[PbtOptions]] = {
     PBT: PbtOptions,
 }
 RESUMED = "{resume_from}"
-"""Who asks for the directory of a study that is resumed."""
+"""Name in messages of the flag that resumes a study."""
 
 
 def command_of(arguments: Mapping[str, Any]) -> str:

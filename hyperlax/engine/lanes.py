@@ -43,7 +43,7 @@ class Preparation(NamedTuple):
 
     @property
     def cached(self) -> bool:
-        """Whether nothing had to be compiled."""
+        """True if nothing had to be compiled."""
         return all(compilation.cached for compilation in self.compilations)
 
 
@@ -96,7 +96,7 @@ class Program:
 
     @property
     def is_ready(self) -> bool:
-        """Whether training and evaluation are compiled already."""
+        """True if training and evaluation are compiled already."""
         return {"start", "train", "evaluate"} <= self._compiled.keys()
 
     def prepare(self, keys: Array, hypers: Any, episode_keys: Array) -> Preparation:

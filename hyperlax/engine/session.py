@@ -76,7 +76,7 @@ class LaneSession:
 
     @property
     def is_over(self) -> bool:
-        """Whether every trial in lanes has spent its budget or stopped being finite."""
+        """True if every trial in lanes has spent its budget or stopped being finite."""
         return all(self._is_done(a) or a.fault is not None for a in self._lanes.values())
 
     def enter(self, trial: Trial, repetition: int = 0) -> None:

@@ -177,7 +177,7 @@ class Pruner:
                 self._stopped.pop(number, None)
 
     def _settle(self, number: int, shown: Mapping[int, Shown]) -> None:
-        """Judge a trial segment by segment, up to the first that cannot be judged yet."""
+        """Compare a trial segment by segment, up to the first that cannot be compared yet."""
         while number not in self._stopped and self._settled.get(number, 0) < _length(shown[number]):
             segment = self._settled.get(number, 0) + 1
             if segment < self._segments and self._rule.judges(number, segment):

@@ -1,4 +1,4 @@
-"""study.json, the description of a study from which it is read, resumed and run again."""
+"""The file study.json: the description of a study from which it is read, resumed and run again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Population-based training: its trials, and its differences from a search.
+"""Population-based training as a study: its trials, and its differences from a search.
 
 A trial is a member over one interval, and continues as the next one.
 

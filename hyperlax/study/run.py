@@ -1,4 +1,4 @@
-"""Starting, resuming and planning a search or a sweep."""
+"""Start, resumption and plan of a search or a sweep."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _LEADING = "peak_performance"
 
 
 _WriteCurve = Callable[[StudyRecord, Path], None]
-"""Writes the page of a learning curve."""
+"""Function that writes the page of a learning curve."""
 
 
 def single_config(arguments: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:

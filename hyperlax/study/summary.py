@@ -49,7 +49,7 @@ def print_end(
 
 
 def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -> str:
-    """Return why trials remain."""
+    """Return the reason why trials remain."""
     if given_up:
         return f"{given_up} The study gives up with {counted(left, 'trial')} to go."
     midway = f", {saved} of them saved in the middle of training" if saved else ""

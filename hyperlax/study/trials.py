@@ -22,7 +22,7 @@ from hyperlax.study.view import LiveStudy
 from hyperlax.trial import BatchResult, SegmentResult, Trial, TrialResult
 
 REFUSED = "refused"
-"""Begins the reason of a trial with invalid values."""
+"""Beginning of the reason of a trial with invalid values."""
 
 
 class Resumed(NamedTuple):

@@ -1,4 +1,4 @@
-"""What MLflow is told of a study and of its trials, as plain data, within MLflow's limits."""
+"""A study and its trials as MLflow is told of them: plain data, within MLflow's limits."""
 
 from __future__ import annotations
 

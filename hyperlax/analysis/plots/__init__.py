@@ -31,7 +31,7 @@ PLOTS: list[Plot] = [
     contour.PLOT,
     timeline.PLOT,
 ]
-"""In the order of the report."""
+"""Plots in the order of the report."""
 
 
 def draw_all(study: StudyData) -> list[Drawing]:

@@ -50,7 +50,7 @@ def changes_of(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: 
                 raise UsageError(f"{entry.where}: no `{short}` among params. {hint}")
             check_name(name, known, entry.where)
         if name in changes:
-            raise UsageError(f"{entry.where}: {name} is there already, by its other name. Keep one of the two.")
+            raise UsageError(f"{entry.where}: {name} is given twice, also by its other name. Keep one of the two.")
         if entry.value is None and name not in recipe.space:
             raise UsageError(
                 f"{entry.where}: {recipe.name} does not search {name}, so there is nothing to leave out. Drop the line."
@@ -123,7 +123,7 @@ def _whole(short: str, entry: Entry, known: Mapping[str, Field]) -> str:
     check_name(entry.value, known, entry.where)
     if "." in short:
         raise UsageError(
-            f"{entry.where}: {short} has a dot, and a short name has none. Name {entry.value} another way."
+            f"{entry.where}: {short} contains a dot, which short names may not. Name {entry.value} another way."
         )
     return entry.value
 

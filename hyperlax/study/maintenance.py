@@ -246,7 +246,7 @@ def _end(given: Path, study: StudyDirectory) -> str:
     named = list(islice(_kept(study, study.root), _MOST_NAMED + 1))
     if named:
         more = ", and more" if len(named) > _MOST_NAMED else ""
-        return f"The study is deleted. What else was in {given} is kept: {', '.join(named[:_MOST_NAMED])}{more}."
+        return f"The study is deleted. Other files in {given} are kept: {', '.join(named[:_MOST_NAMED])}{more}."
     why = _why_it_stays(given, study.root)
     return f"The study is deleted. The empty directory {given} is kept: {why}." if why else f"{given} is deleted."
 

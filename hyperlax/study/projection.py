@@ -38,7 +38,7 @@ class Projection:
                 repair = shell_command("repair", self._directory.root)
                 raise HyperlaxError(
                     f"{path}: holds trial {number}, which {self._directory.database} does not know. If that is an older "
-                    f"copy, `{repair}` brings it up to date; a batch of another study has to go."
+                    f"copy, `{repair}` brings it up to date; remove a batch that belongs to another study."
                 )
 
     def check_journal(self) -> None:
@@ -110,7 +110,7 @@ class Projection:
             if number >= len(asked):
                 raise HyperlaxError(
                     f"{path}: holds trial {number}, which {self._journal.path} does not have. Put back the journal that "
-                    "Hyperlax wrote; a batch of another study has to go."
+                    "Hyperlax wrote; remove a batch that belongs to another study."
                 )
             for name, value in self._space.decode(asked[number].params).items():
                 if not _is_cell(row[name], value):

@@ -51,7 +51,7 @@ def print_end(
 def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -> str:
     """Return the reason why trials remain."""
     if given_up:
-        return f"{given_up} The study gives up with {counted(left, 'trial')} to go."
+        return f"{given_up} The study stops with {counted(left, 'trial')} to go."
     midway = f", {saved} of them saved in the middle of training" if saved else ""
     return f"{'Out of time' if interrupted is None else 'Interrupted'} with {counted(left, 'trial')} to go{midway}."
 

@@ -172,10 +172,11 @@ class Study:
     def report(self) -> Path:
         """Write `report.html` and the plots again from the current study. Return the path of the report."""
         from hyperlax.analysis.pages import write_study_pages
+        from hyperlax.study.directory import REPORT
 
         self.refresh()
         write_study_pages(self.record)
-        return self.directory / "report.html"
+        return self.directory / REPORT
 
 
 class Plots:

@@ -131,8 +131,8 @@ def decode(path: Path, kind: type[T], fix: str = PUT_BACK) -> T:
 
     Args:
       path: The file; it may begin with a byte order mark.
-      kind: What the file must hold. `object` takes every JSON.
-      fix: What the user can do if the file holds something else, in a sentence.
+      kind: Type of the content. `object` takes every JSON.
+      fix: Advice to the user if the file holds something else, in a sentence.
 
     Raises:
       UsageError: It cannot be read, is not JSON (NaN and Infinity are not), has a name twice, or is not of this type.

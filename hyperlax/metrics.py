@@ -68,7 +68,7 @@ class Metric:
     """A number that rates a training.
 
     Args:
-      direction: Which values are better: "maximize" or "minimize".
+      direction: "maximize" or "minimize".
       unit: In words; empty where the name says it.
       definition: One line for the user.
       compute: Computes it.

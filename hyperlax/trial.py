@@ -100,7 +100,7 @@ class SegmentResult:
       curve: The curve of this repetition so far, for a copied trial from the copy on. It ends before the first evaluation that was
         not finite.
       fault_step: Environment steps of one seed at that evaluation; None while all were finite.
-      fault: Why the trial fails there.
+      fault: Reason for the trial's failure there.
       is_done: Whether this repetition has ended: the budget is spent, or, where trials train in closed batches, its batch ended.
       lane, num_parameters, train_seconds, intervals: As in `Outcome`, since the trial entered.
       policy: The trained policy, at the end of training; None before.

@@ -14,7 +14,7 @@ from hyperlax.files import cell
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.study.batch_files import read_ends, read_hyperparams, trials_of
 from hyperlax.study.database import StudyDatabase, read_recorded
-from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.directory import HYPERPARAMS_CSV, StudyDirectory
 from hyperlax.study.journal import Journal
 
 
@@ -115,7 +115,7 @@ class Projection:
             for name, value in self._space.decode(asked[number].params).items():
                 if not _is_cell(row[name], value):
                     raise HyperlaxError(
-                        f"{path / 'hyperparams.csv'}: trial {number} was trained with {name} = {row[name]}, "
+                        f"{path / HYPERPARAMS_CSV}: trial {number} was trained with {name} = {row[name]}, "
                         f"{self._journal.path} asked for {cell(value)}. Put back the study's own batch and journal."
                     )
 

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 from hyperlax.errors import counted
-from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.directory import BEST_FILE, StudyDirectory
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.record import StudyRecord, complete_trials, feasible_trials, winners
 
@@ -79,7 +79,7 @@ def _print_report(directory: StudyDirectory) -> None:
     """Print where the report of the last finished super-batch is, and how to train its best again."""
     if directory.report.exists():
         print(f"Report: {directory.report}")
-    best = directory.root / "best_optuna_params.json"
+    best = directory.root / BEST_FILE
     if best.exists():
         entry = json.loads(best.read_text(encoding="utf-8"))
         print(f"Train trial {entry['trial']} again:\n  {entry['command']}")

@@ -27,7 +27,7 @@ from hyperlax.files import PUT_BACK
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
-"""Option -> its value, of those that somebody gave."""
+"""Option -> its value, for the options that were given."""
 
 
 class Mark(Enum):

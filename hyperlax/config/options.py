@@ -460,5 +460,5 @@ class PbtOptions(RunOptions):
 
     @property
     def objectives(self) -> dict[str, str]:
-        """Return at the end of an interval, the only point of a trial's curve."""
+        """Objective of a population: the return at the end of an interval, the only point of a trial's curve."""
         return {OBJECTIVE: "maximize"}

@@ -29,7 +29,7 @@ _TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
     "quniform": (QUniform, ("low", "high", "q")),
     "choice": (Categorical, ("values",)),
 }
-"""Name in a file -> what it is, and what belongs to it; randint may have `log` besides."""
+"""Name in a file -> its class and its arguments; randint may have `log` as well."""
 
 
 _IN_FILE = {"fixed": "write it alone", "booleans": "{type: choice, values: [false, true]}"}

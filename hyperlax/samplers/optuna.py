@@ -1,4 +1,4 @@
-"""Optuna's samplers behind the sampler protocol: suggestions are a pure function of the seed and of what each super-batch knew.
+"""Optuna's samplers behind the sampler protocol: suggestions are a pure function of the seed and of the results known then.
 
 A study in memory is asked with one sampler, super-batch after super-batch. Before a super-batch it is told the earlier trials as
 they stood then. A process that is asked for a later super-batch first, as a resumed one is, begins at trial 0 and asks for all of

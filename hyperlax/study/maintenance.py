@@ -175,7 +175,7 @@ def _keep(path: Path) -> Path | None:
 
 
 def _restore(backup: Path, to: Path, study_name: str) -> str:
-    """Copy the backup if it is sound. Return in words what was copied."""
+    """Copy the backup if it is sound. Return the source of the copy in words."""
     try:
         database.check(backup, study_name, has_batches=True)
     except database.Damaged:
@@ -193,7 +193,7 @@ def _ending_on_io_error(directory: StudyDirectory) -> AbstractContextManager[Non
 
 
 _MOST_NAMED = 10
-"""Names of what is kept, so that they stay on one line."""
+"""Maximum number of kept files to name, so that they stay on one line."""
 
 
 def delete(given: Path, is_sure: bool, plots: Collection[str]) -> int:
@@ -252,7 +252,7 @@ def _end(given: Path, study: StudyDirectory) -> str:
 
 
 def _kept(study: StudyDirectory, directory: Path) -> Iterator[str]:
-    """Yield the names of what is left; for the study's own directories, the names of their contents."""
+    """Yield the names of the remaining files; for the study's own directories, the names of their contents."""
     _, own = study.own(directory, ())
     for path in sorted(directory.iterdir()):
         if path in own:

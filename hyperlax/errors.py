@@ -33,7 +33,7 @@ class SpelledError(UsageError):
 
     Args:
       spell: Spells the names when the error is converted to text; `told` takes another spelling.
-      problem: What was found and what would work. {name} stands for such a name, {0}, {1}, ... for `values`.
+      problem: The finding and the fix. {name} stands for such a name, {0}, {1}, ... for `values`.
     """
 
     def __init__(self, spell: Callable[[str], str], problem: str, *values: object):

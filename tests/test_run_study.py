@@ -79,7 +79,7 @@ def test_an_interrupt_ends_them_all(several, capsys):
     assert cli.main(["run-study", *FILES]) == 130
     assert several.begun == ["a", "b"]
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "Ended without an error: a.yaml. Interrupted: b.yaml. Not begun: c.yaml."
+        "Ended without an error: a.yaml. Interrupted: b.yaml. Not started: c.yaml."
     )
 
 

@@ -27,7 +27,7 @@ from hyperlax.files import PUT_BACK
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
-"""Option -> its value, of those that somebody gave."""
+"""Option -> its value, for the options that were given."""
 
 
 class Mark(Enum):
@@ -317,7 +317,7 @@ def from_json(kind: type[T], stored: Mapping[str, Any], where: str) -> T:
         try:
             values[name] = known[name].read(value)
         except OptionError as error:
-            raise UsageError(f"{where}: the argument {name} is {value!r}, which it cannot be. {PUT_BACK}") from error
+            raise UsageError(f"{where}: the argument {name} is {value!r}, which is not valid. {PUT_BACK}") from error
     return kind(**values)
 
 
@@ -360,7 +360,7 @@ def shown(value: Any) -> str:
 
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-"""What no path may hold, or no file in UTF-8."""
+"""Characters that a path, or a file in UTF-8, cannot hold."""
 _WHOLE = re.compile(r"[-+]?[0-9](_?[0-9])*")
 
 

@@ -25,7 +25,7 @@ from hyperlax.trial import Trial
 log = logging.getLogger(__name__)
 
 NOT_A_TRIAL = 2**31 - 1
-"""The recipe's own configuration is trained under this number where no trial of the study has it."""
+"""Number under which the recipe's own configuration is trained where no trial of the study has it."""
 
 
 @dataclass(frozen=True)

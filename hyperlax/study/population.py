@@ -1,4 +1,4 @@
-"""Population-based training: its trials, and its differences from a search.
+"""Population-based training as a study: its trials, and its differences from a search.
 
 A trial is a member over one interval, and continues as the next one.
 
@@ -42,7 +42,7 @@ from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reporters import IntervalReporter
 from hyperlax.study.state import StudyState, open_state
-from hyperlax.study.stopping import Limits, Stop
+from hyperlax.study.stopping import Limits, StopRequest
 from hyperlax.study.study_run import Equipment, MakeBackend, StudyRun, engine_config, local_backend
 from hyperlax.study.trials import Resumed, Settings, Trials
 from hyperlax.study.view import LiveStudy
@@ -204,7 +204,7 @@ def run_population(
         )
     directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
     lines = IntervalReporter(sys.stderr, arguments.population_size)
-    equipment = Equipment(make_backend, [lines, *observers], Limits(Stop()), _SAVE_ALWAYS)
+    equipment = Equipment(make_backend, [lines, *observers], Limits(StopRequest()), _SAVE_ALWAYS)
     run = _PopulationRun(arguments, recipe, directory, equipment)
     return run.resume() if resume_from else run.start()
 

@@ -93,7 +93,7 @@ class Progress(Observer):
 
     @property
     def task(self) -> str:
-        """Running task, "search" or "confirmation"."""
+        """Running task: "search", "population" or "confirmation"."""
         return self.training.task if self.training else "search"
 
     def value(self, end: TrialResult) -> float | None:

@@ -26,7 +26,7 @@ from hyperlax.study.lineage import Schedule, changing, configurations
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
 from hyperlax.study.record import StudyRecord, TrialRecord
-from hyperlax.study.stopping import Limits, Stop, stopping_on_signals
+from hyperlax.study.stopping import Limits, StopRequest, stopping_on_signals
 from hyperlax.study.study_run import MakeBackend, engine_config, local_backend, reference_returns
 from hyperlax.study.trials import FixedTrials, Settings
 from hyperlax.trial import BatchResult, Trial, TrialResult
@@ -37,7 +37,7 @@ _LEADING = "peak_performance"
 
 
 _WriteCurve = Callable[[StudyRecord, Path], None]
-"""Writes the page of a learning curve."""
+"""Function that writes the page of a learning curve."""
 
 
 def single_config(arguments: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:
@@ -107,7 +107,7 @@ class _SingleRun:
             found.append((result, end))
             return [end]
 
-        limits = Limits(Stop())
+        limits = Limits(StopRequest())
         steps, fatal = own.num_seeds * own.total_timesteps, (MemoryError, HyperlaxError)
         settings = Settings("single", 1, steps, self._scoring, own.num_seeds, fatal=fatal)
         with closing(backend), stopping_on_signals(limits.stop):

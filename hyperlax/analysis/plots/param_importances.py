@@ -1,4 +1,4 @@
-"""Which hyperparameters moved the objective."""
+"""Plot of how much each hyperparameter changed the objective."""
 
 from __future__ import annotations
 

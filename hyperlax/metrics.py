@@ -161,7 +161,9 @@ def _of_one_point(reason: str) -> Callable[[Conditions], str]:
     return lambda given: "" if given.num_evaluations > 1 else advice
 
 
-_NOT_SIZED = "the search space does not change the size of the policy network. Search its layer_sizes or use_layer_norm in the recipe"
+_NOT_SIZED = (
+    "the space does not change the size of the policy network. Search its layer_sizes or use_layer_norm in the recipe"
+)
 
 METRICS: dict[str, Metric] = {
     "peak_performance": Metric(

@@ -34,6 +34,7 @@ from hyperlax.fields import TogetherError
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Changes, Recipe, available, load, searching
 from hyperlax.study.reporters import safe
+from hyperlax.xla import refuse_fork
 
 if TYPE_CHECKING:
     from hyperlax.config.study_file import StudyFile
@@ -69,6 +70,7 @@ class PlannedStudy:
 
 def study_of(command: str, given: Given) -> PlannedStudy:
     """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given."""
+    refuse_fork()
     _check_flags(given)
     if "resume_from" in given:
         return _resumed(command, given)

@@ -183,7 +183,8 @@ def _planned(
     if isinstance(options, SearchOptions) and not options.load_hyperparams:
         check_searched(recipe.path, recipe.space)
     check_acts(recipe, options.env_config)
-    check_study(options, recipe, rows)
+    if existing is None:
+        check_study(options, recipe, rows)
     return PlannedStudy(options, recipe, existing or study_directory(options, recipe).root, is_new=existing is None)
 
 

@@ -17,6 +17,7 @@ from hyperlax.hyperparams import ACTIVATIONS, AlgorithmConfig, Rule
 from hyperlax.space import DISTRIBUTIONS, Categorical, Distribution, DistributionError, Numeric, is_integer
 
 PREFIX = "algorithm"
+HYPERPARAM = f"{PREFIX}.hyperparam."
 
 
 class TogetherError(UsageError):
@@ -178,10 +179,12 @@ def check_distribution(
 def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], where: str) -> None:
     """Raise TogetherError if any combination of the space has values that are valid alone but not together.
 
-    If the algorithm has num_minibatches, they must divide the steps of a rollout, total_num_envs * rollout_length.
+    If the algorithm has num_minibatches, they must divide the steps of a rollout, total_num_envs * rollout_length. If it has
+    a replay buffer, that must hold a batch.
     """
-    names = [f"{PREFIX}.hyperparam.{name}" for name in ("total_num_envs", "rollout_length", "num_minibatches")]
     values = dotted(config)
+    _check_replay(values, space, where)
+    names = [HYPERPARAM + name for name in ("total_num_envs", "rollout_length", "num_minibatches")]
     if names[-1] not in values:
         return
     envs, rollout, minibatches = (candidates(values[name], space.get(name)) for name in names)
@@ -196,6 +199,24 @@ def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], w
                         f"total_num_envs={count}, rollout_length={steps_of_env}, num_minibatches={parts}. "
                         "Choose values of which every combination divides, powers of two for instance.",
                     )
+
+
+def _check_replay(values: Mapping[str, Any], space: Mapping[str, Distribution], where: str) -> None:
+    names = [HYPERPARAM + name for name in ("total_buffer_size", "total_batch_size")]
+    if not all(name in values for name in names):
+        return
+    smallest, largest = (
+        extremes(values[names[0]], space.get(names[0]))[0],
+        extremes(values[names[1]], space.get(names[1]))[1],
+    )
+    if smallest < largest:
+        raise TogetherError(
+            where,
+            names,
+            f"total_buffer_size must be at least total_batch_size, got total_buffer_size={smallest}, "
+            f"total_batch_size={largest}. Raise total_buffer_size to at least {largest}, or lower total_batch_size to at most "
+            f"{smallest}.",
+        )
 
 
 def _check_values(config: AlgorithmConfig, values: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> None:
@@ -233,6 +254,15 @@ def candidates(fixed: int, distribution: Distribution | None) -> Iterable[int]:
     assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
     return range(int(low), int(high) + 1)
+
+
+def extremes(fixed: int, distribution: Distribution | None) -> tuple[int, int]:
+    """Return the smallest and the largest value that an integer field can have."""
+    if isinstance(distribution, Numeric):
+        low, high = distribution.bounds()
+        return int(low), int(high)
+    values = candidates(fixed, distribution)
+    return min(values), max(values)
 
 
 def _residues(values: Iterable[int], modulus: int) -> list[int]:

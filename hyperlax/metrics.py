@@ -64,6 +64,19 @@ class MetricInputs:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """The parts of a study that decide whether a metric can vary. is_sized: whether the policy network's sizes are searched."""
+
+    num_seeds: int
+    num_evaluations: int
+    is_sized: bool
+
+
+def _varies(conditions: Conditions) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
 class Metric:
     """A number that rates a training.
 
@@ -73,6 +86,7 @@ class Metric:
       definition: One line for the user.
       compute: Computes it.
       per_seed: Whether a single seed has it too. Then `compute` reads the curve only, not `returns`.
+      constant: Returns why it says nothing about trials under these conditions, and what to change; "" if it can vary.
     """
 
     direction: _Direction
@@ -80,6 +94,7 @@ class Metric:
     definition: str
     compute: Callable[[MetricInputs], float]
     per_seed: bool = False
+    constant: Callable[[Conditions], str] = _varies
 
 
 def peak_performance(curve: np.ndarray) -> float:
@@ -141,6 +156,15 @@ def _steps_to_threshold(inputs: MetricInputs) -> float:
     return float(min(steps[first - 1] + part * (steps[first] - steps[first - 1]), budget))
 
 
+def _of_one_point(reason: str) -> Callable[[Conditions], str]:
+    advice = f"{reason}. Raise {{num_evaluations}} to at least 2"
+    return lambda given: "" if given.num_evaluations > 1 else advice
+
+
+_NOT_SIZED = (
+    "the space does not change the size of the policy network. Search its layer_sizes or use_layer_norm in the recipe"
+)
+
 METRICS: dict[str, Metric] = {
     "peak_performance": Metric(
         "maximize",
@@ -162,6 +186,7 @@ METRICS: dict[str, Metric] = {
         "area under the curve, 0 a random policy's return and 1 a solved task's",
         _normalized_auc,
         per_seed=True,
+        constant=_of_one_point("a single evaluation spans no area"),
     ),
     "stability_score": Metric(
         "maximize",
@@ -169,12 +194,14 @@ METRICS: dict[str, Metric] = {
         "1 if the curve ends at its peak, 0 if it falls back to a random policy",
         _stability_score,
         per_seed=True,
+        constant=_of_one_point("it is 1 for a single evaluation"),
     ),
     "seed_spread": Metric(
         "minimize",
         "return",
         "standard deviation of final performance over seeds",
         _seed_spread,
+        constant=lambda given: "" if given.num_seeds > 1 else "it is 0 for one seed. Raise {num_seeds} to at least 2",
     ),
     "steps_to_threshold": Metric(
         "minimize",
@@ -182,12 +209,14 @@ METRICS: dict[str, Metric] = {
         "steps until 90 % of the way from random to solved; the budget if never",
         _steps_to_threshold,
         per_seed=True,
+        constant=_of_one_point("it is the budget for a single evaluation"),
     ),
     "num_parameters": Metric(
         "minimize",
         "scalars of the policy",
         "trainable scalars of the policy network that acts",
         lambda inputs: float(inputs.num_parameters),
+        constant=lambda given: "" if given.is_sized else _NOT_SIZED,
     ),
     "train_seconds": Metric(
         "minimize",
@@ -269,6 +298,14 @@ def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
             ", ".join(directions),
             " ".join(METRICS[name].direction for name in names),
         )
+
+
+def check_varying(names: Sequence[str], conditions: Conditions) -> None:
+    """Raise OptionError for an objective that says nothing about trials."""
+    for name in names:
+        if reason := METRICS[name].constant(conditions):
+            problem = f"{{objective_names}} {{0}} cannot tell trials apart: {reason}, or choose another objective."
+            raise OptionError("objective_names", problem, name)
 
 
 def _trained_points(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:

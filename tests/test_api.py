@@ -37,7 +37,7 @@ def test_a_search_is_the_commands(tmp_path, monkeypatch):
     train_with_fakes(monkeypatch)
     length: dict[str, Any] = {
         "num_seeds": 2,
-        "total_timesteps": 500,
+        "total_timesteps": 5000,
         "num_evaluations": 5,
         "optuna_study_batch_size": 4,
     }

@@ -127,7 +127,6 @@ class Shape:
     chunks: equal parts of an epoch; a minibatch consists of a whole number of them in every lane. alike: of one in every lane.
     """
 
-    policy_torso: ClassVar[str] = "actor_network"  # the network that acts
     continuous_output: ClassVar[str] = "clip"  # how its outputs are brought into [-1, 1]
 
     environment: Environment

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hyperlax.errors import FAILED, STOPPED, HyperlaxError
+from hyperlax.errors import FAILED, STOPPED, HyperlaxError, OptionError
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
@@ -85,6 +86,7 @@ def mlflow_observers(
     # Imported while there is only one thread: plotly would use a pandas that another thread has only half imported.
     import_module("pandas")
     import_module("mlflow.entities")
+    _try_local(place)
     return [MlflowObserver(MlflowWriter(place))]
 
 
@@ -353,6 +355,27 @@ class StudyRun:
                 found[number] = kept
                 self._client.delete_run(spare.run)
         return found
+
+
+def _try_local(place: Place) -> None:
+    """Raise OptionError for a store of files that this version of MLflow refuses, or a file that is not its database."""
+    try:
+        if place.database is None and place.is_local:
+            _connect(place)
+        elif place.database is not None and place.database.exists():
+            with closing(sqlite3.connect(place.database)) as database:
+                database.execute("SELECT name FROM sqlite_master").fetchall()
+    except sqlite3.OperationalError as busy:
+        log.debug("The database is in use: %s", busy)
+    except Exception as error:  # MLflow may raise anything
+        reason = " ".join(str(error).split()).split(". ")[0].removesuffix(".")
+        raise OptionError(
+            "tracking_uri",
+            "MLflow {0} cannot write to {1}: {2}. Give {tracking_uri} sqlite:///FILE, e.g. sqlite:///mlflow.db, or {track} none.",
+            metadata.version("mlflow"),
+            place.shown,
+            reason,
+        ) from error
 
 
 def _connect(place: Place) -> MlflowClient:

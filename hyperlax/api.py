@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hyperlax.config.option import HIDDEN, Given, Option, options_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError, did_you_mean
+from hyperlax.files import plain
 
 if TYPE_CHECKING:
     import pandas
@@ -68,7 +69,7 @@ def search(recipe: str | None = None, environment: str | None = None, **options:
     if status in STOPPED:
         raise KeyboardInterrupt
     if status:
-        raise HyperlaxError(f"{study.directory}: the search failed; what it printed says why.")
+        raise HyperlaxError(f"{study.directory}: the search failed; see its output for the reason.")
     return Study(study.directory)
 
 
@@ -201,10 +202,11 @@ class Study:
     def report(self) -> Path:
         """Write `report.html` and the plots again from the current study. Return the path of the report."""
         from hyperlax.analysis.pages import write_study_pages
+        from hyperlax.study.directory import REPORT
 
         self.refresh()
         write_study_pages(self.record)
-        return self.directory / "report.html"
+        return self.directory / REPORT
 
 
 class Plots:
@@ -232,6 +234,10 @@ class Plots:
     def slice(self) -> go.Figure:
         """Draw each hyperparameter against the objective."""
         return self.draw("slice")
+
+    def distributions(self) -> go.Figure:
+        """Draw where all trials and the best quarter of them lie on each hyperparameter."""
+        return self.draw("param_distributions")
 
     def contour(self) -> go.Figure:
         """Draw the objective over the two most important hyperparameters."""
@@ -327,18 +333,9 @@ def _given(keywords: dict[str, Any]) -> Given:
         option = _PYTHON[keyword]
         if value is None:
             continue
-        read = option.read(_plain(value))
+        read = option.read(plain(str(value) if isinstance(value, Path) else value))
         if option.type is not bool:
             given[option.name] = read
         elif read:
             given[option.name] = not option.is_switched_off
     return given
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as a file holds it: sequences as lists, paths as text, numpy's numbers as Python's."""
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -17,6 +17,7 @@ from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import dotted
 from hyperlax.study import run as runs
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 from tests.fake_backend import FakeBackend, train_with_fakes
 from tests.study_cases import Case
 
@@ -36,7 +37,7 @@ def test_a_search_is_the_commands(tmp_path, monkeypatch):
     train_with_fakes(monkeypatch)
     length: dict[str, Any] = {
         "num_seeds": 2,
-        "total_timesteps": 500,
+        "total_timesteps": 5000,
         "num_evaluations": 5,
         "optuna_study_batch_size": 4,
     }
@@ -125,8 +126,10 @@ def test_trials_are_a_table(case):
 
 def test_figures_are_plotlys(case):
     study = hyperlax.open_study(case.directory)
-    plots = (study.plot.history, study.plot.importances, study.plot.learning_curves, study.plot.parallel_coordinate)
+    plots = (study.plot.history, study.plot.distributions, study.plot.learning_curves, study.plot.parallel_coordinate)
     assert all(isinstance(plot(), go.Figure) for plot in (*plots, study.plot.slice))
+    with pytest.raises(HyperlaxError, match=f"Importances need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials"):
+        study.plot.importances()
     with pytest.raises(HyperlaxError, match="one objective, so no Pareto front"):
         study.plot.pareto_front()
     with pytest.raises(HyperlaxError, match="nothing is confirmed"):
@@ -171,7 +174,7 @@ def test_importances_are_the_plots(case, tmp_path):
         study.importances("peak_performence")
     short = Case(tmp_path, n_trials=4)
     short.start()
-    with pytest.raises(HyperlaxError, match="Importances cannot be computed: they need at least"):
+    with pytest.raises(HyperlaxError, match="Importances need at least"):
         hyperlax.open_study(short.directory).importances()
 
 

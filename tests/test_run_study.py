@@ -65,7 +65,7 @@ def test_several_files_run_in_turn_and_the_last_line_tells_which_failed(several,
 
 
 def test_what_is_refused_as_a_study_begins_names_the_line(several, capsys):
-    Path("b.yaml").write_text(f"{BASE}study_name: b\noutput_root: out/b\ntotal_timesteps: 20\n")
+    Path("b.yaml").write_text(f"{BASE}study_name: b\noutput_root: out/b\ntotal_timesteps: 2000\n")
     short = "{total_timesteps} is too short. Raise it, or lower {num_evaluations}."
     several.ends = dict.fromkeys("abc", OptionError("total_timesteps", short))
     assert cli.main(["run-study", *FILES]) == 2
@@ -79,7 +79,7 @@ def test_an_interrupt_ends_them_all(several, capsys):
     assert cli.main(["run-study", *FILES]) == 130
     assert several.begun == ["a", "b"]
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "Ended without an error: a.yaml. Interrupted: b.yaml. Not begun: c.yaml."
+        "Ended without an error: a.yaml. Interrupted: b.yaml. Not started: c.yaml."
     )
 
 

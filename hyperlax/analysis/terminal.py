@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hyperlax.analysis.labels import format_number, format_value, short_names
+from hyperlax.analysis.labels import format_value, short_names
 from hyperlax.analysis.study_data import readable_curves
-from hyperlax.errors import counted
+from hyperlax.errors import counted, format_number
 from hyperlax.metrics import METRICS, aggregated, final_performance, peak_performance
 from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, top, winners
 

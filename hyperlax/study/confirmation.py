@@ -25,7 +25,7 @@ from hyperlax.trial import Trial
 log = logging.getLogger(__name__)
 
 NOT_A_TRIAL = 2**31 - 1
-"""The recipe's own configuration is trained under this number where no trial of the study has it."""
+"""Number under which the recipe's own configuration is trained where no trial of the study has it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def confirmation_of(record: StudyRecord, base: AlgorithmConfig) -> Confirmation 
     direction = record.objectives[leading] if metric == leading else METRICS[metric].direction
     budget = record.arguments["total_timesteps"]
     found = [_confirmed(c, results.get(c.trial.number), metric, budget, record.reference) for c in wanted]
-    return Confirmation(metric, direction, leading, seeds, found)
+    winner = wanted[0].trial.number if wanted and len(record.objectives) == 1 else None
+    return Confirmation(metric, direction, leading, seeds, found, winner)
 
 
 def read_results(directory: Path, trials: Iterable[Trial], seeds: int) -> dict[int, _Result]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -14,8 +14,16 @@ from hyperlax.errors import OptionError
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.pareto import non_dominated
 
-FEWEST_FOR_IMPORTANCES = 8
-"""Complete trials below which importances are not computed: PED-ANOVA compares the best tenth with all."""
+FEWEST_FOR_IMPORTANCES = 50
+"""Complete trials below which importances are not computed. PED-ANOVA compares the best tenth with all: of eight hyperparameters,
+it ranked the one that mattered most first in 37 % of noisy studies of 16 trials, 72 % of 32, 82 % of 50, 93 % of 100."""
+
+
+class Run(TypedDict):
+    """A run of a study by one process. began: ISO 8601 with the offset from UTC. commit: of git, "" if there is none."""
+
+    began: str
+    commit: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class Confirmation:
     """The best of a study, best first, and the recipe's own configuration, trained again on `seeds` new seeds each.
 
     metric: the first objective, or final_performance if a single seed does not have the first objective. leading: the first
-    objective. direction: "minimize" or "maximize".
+    objective. direction: "minimize" or "maximize". winner: the search's best trial, None for a Pareto front.
     """
 
     metric: str
@@ -88,6 +96,7 @@ class Confirmation:
     leading: str
     seeds: int
     configurations: list[Confirmed]
+    winner: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,7 @@ class StudyRecord:
     importances: objective -> dotted name -> share; no entry for an objective where they cannot be computed.
     confirmation: results of the best on new seeds, None if there are none. lineage: None except for a population.
     base: the recipe's own value of every field by dotted name; empty where that is not known.
+    runs: the start and each resume, in order; empty where that is not known.
     """
 
     directory: Path
@@ -139,6 +149,7 @@ class StudyRecord:
     confirmation: Confirmation | None = None
     lineage: Lineage | None = None
     base: Mapping[str, Any] = field(default_factory=dict)
+    runs: Sequence[Run] = ()
 
     def is_the_recipes_own(self, trial: TrialRecord) -> bool:
         """Return whether a trial is the recipe's own configuration. False if that is not known."""
@@ -163,8 +174,8 @@ def complete_trials(record: StudyRecord) -> list[TrialRecord]:
 def without_importances(record: StudyRecord) -> str:
     """Explain why a study has no importances."""
     return (
-        f"Importances cannot be computed: they need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials "
-        f"with values that differ. The study has {len(complete_trials(record))} COMPLETE."
+        f"Importances need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials with values that differ; with fewer, chance ranks "
+        f"the hyperparameters. The study has {len(complete_trials(record))} COMPLETE."
     )
 
 

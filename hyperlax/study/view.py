@@ -108,6 +108,7 @@ def snapshot(
         importances=importances(trials, arguments.objectives) if with_importances else {},
         lineage=lineage,
         base=base,
+        runs=stored.runs,
     )
 
 

@@ -1,4 +1,4 @@
-"""Which hyperparameters moved the objective."""
+"""Plot of how much each hyperparameter changed the objective."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ def _figure(study: StudyData) -> go.Figure:
             text=[f"{share:.2f}" for _, share in rising],
             textposition="outside",
             cliponaxis=False,
-            hovertemplate="%{y}: %{x:.4f}<extra></extra>",
+            hovertemplate="%{y}: %{x:.4g}<extra></extra>",
             showlegend=False,
             row=row,
             col=1,
         )
-    figure.update_xaxes(title_text="importance (shares sum to 1)", row=len(shown), col=1)
+    figure.update_xaxes(title_text="share", row=len(shown), col=1)
+    longest = max(max(shares.values()) for shares in shown.values())
+    figure.update_xaxes(range=[0, 1.15 * longest])
     figure.update_yaxes(showgrid=False)
     return figure.update_layout(height=130 + sum(40 + 28 * len(shares) for shares in shown.values()))
 
@@ -47,6 +49,6 @@ def _figure(study: StudyData) -> go.Figure:
 PLOT = Plot(
     "param_importances",
     "Hyperparameter importances",
-    "How much of the objective's variation each searched hyperparameter explains. Rough below about 50 trials.",
+    "How much each searched hyperparameter decides whether a trial is among the best tenth (PED-ANOVA). The shares sum to 1.",
     _figure,
 )

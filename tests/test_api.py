@@ -166,16 +166,16 @@ def test_a_configuration_is_whole(case):
 
 
 def test_importances_are_the_plots(case, tmp_path):
-    study = hyperlax.open_study(case.directory)
+    long = Case(tmp_path, n_trials=FEWEST_FOR_IMPORTANCES)
+    long.start()
+    study = hyperlax.open_study(long.directory)
     shares = study.importances()
     assert shares == study.record.importances["peak_performance"] == study.importances("peak_performance")
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
     with pytest.raises(HyperlaxError, match="no objective 'peak_performence'. Did you mean `peak_performance`"):
         study.importances("peak_performence")
-    short = Case(tmp_path, n_trials=4)
-    short.start()
     with pytest.raises(HyperlaxError, match="Importances need at least"):
-        hyperlax.open_study(short.directory).importances()
+        hyperlax.open_study(case.directory).importances()
 
 
 def test_a_study_outlives_a_change_of_the_working_directory(case, tmp_path, monkeypatch):

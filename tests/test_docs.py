@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperlax.cli.commands import KINDS
+from hyperlax.cli.commands import GROUPS
 from hyperlax.cli.parsing import parse
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +32,7 @@ def test_every_command_is_read_as_it_stands(page):
         words = words[: words.index(">")] if ">" in words else words
         if words == ["--help"]:
             continue
-        assert parse(KINDS, words)[0] == words[0]
+        assert parse(GROUPS, words)[0] == words[0]
 
 
 def test_there_are_commands_to_read():

@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from hyperlax import cli
-from hyperlax.cli.commands import KINDS
+from hyperlax.cli.commands import GROUPS
 from hyperlax.cli.parsing import parse
 from hyperlax.config.space_entries import changes_of
 from hyperlax.config.stored import load_recipe_of, read_stored
@@ -60,7 +60,7 @@ def trained(monkeypatch):
 def planned(text: str, *words: str, base: str = BASE) -> PlannedStudy:
     """What a file and words of the command line come to."""
     Path("s.yaml").write_text(base + text, encoding="utf-8")
-    _, given = parse(KINDS, ["run-study", *words])
+    _, given = parse(GROUPS, ["run-study", *words])
     (study,) = planned_studies(["s.yaml"], given)
     return study
 
@@ -95,7 +95,7 @@ def test_a_mistake_is_told_by_file_and_line(capsys, case):
         (
             "seed: 3\nalgo_and_network_config: sac",
             "s.yaml:2: no recipe named `sac` in ./recipes or among those shipped. Did you mean `sac_mlp`? There are dqn_mlp, "
-            "ppo_mlp, sac_mlp; a path to a .py file works too.",
+            "ppo_mlp, sac_mlp, which hyperlax recipes describes; a path to a .py file works too.",
         ),
         (
             "env_config: gymnax.cartpole\nalgo_and_network_config: sac_mlp",

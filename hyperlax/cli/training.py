@@ -43,7 +43,7 @@ def generate_hp_samples(given: Given) -> int:
     """Draw configurations into a file."""
     from hyperlax.config.checks import check_searched
     from hyperlax.config.configurations import write_samples
-    from hyperlax.files import is_too_long
+    from hyperlax.files import STDOUT, is_too_long, printed_if_stdout
     from hyperlax.samplers.fixed import draw
     from hyperlax.studies import load_recipe
     from hyperlax.study.io_errors import writing
@@ -55,16 +55,18 @@ def generate_hp_samples(given: Given) -> int:
     path = Path(options.output)
     if is_too_long(path):
         raise OptionError("output", "{output} {0}: is longer than the system takes. Choose a shorter name.", path)
-    if path.exists() and not path.is_file():
+    is_file = path != STDOUT
+    if is_file and path.exists() and not path.is_file():
         found = "a directory" if path.is_dir() else "a device"
         raise OptionError("output", "{output} {0}: is {1}. Name a file.", path, found)
-    if path.exists() and not options.force:
+    if is_file and path.exists() and not options.force:
         raise OptionError("output", "{0}: exists already. Give {force} to replace it, or another {output}.", path)
     check_searched(recipe.path, recipe.space)
     drawn = draw(recipe, options.sampling_method, options.n_trials, options.seed)
-    with writing(path):
-        write_samples(path, drawn)
-    print(f"{counted(len(drawn), 'configuration')} of {recipe.name} ({options.sampling_method}): {path}")
+    with writing(path), printed_if_stdout(path) as place:
+        write_samples(place, drawn)
+    if is_file:
+        print(f"{counted(len(drawn), 'configuration')} of {recipe.name} ({options.sampling_method}): {path}")
     return 0
 
 

@@ -13,7 +13,7 @@ from hyperlax.cli import inspecting, keeping, training
 from hyperlax.cli.parsing import Command, parse
 from hyperlax.config import options
 from hyperlax.config.option import POSITIONAL, Given, Metavar, OneOf, completed, flags_of
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import OptionFailure
 
 STUDIES = ("optuna-hp-search", "run-study", "sweep-hp-samples", "pbt")
 """The commands that run a study on disk."""
@@ -37,8 +37,8 @@ def run(words: Sequence[str]) -> int:
 
         with json_on_stdout():
             return command.function(given)
-    except OptionError as error:
-        raise UsageError(error.told(flags_of(command.kind))) from error
+    except OptionFailure as error:
+        raise error.spelled(flags_of(command.kind)) from error
 
 
 def completion(given: Given) -> int:

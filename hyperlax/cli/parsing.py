@@ -51,7 +51,7 @@ def parse(groups: Mapping[str, Mapping[str, Command]], words: Sequence[str]) -> 
     try:
         return name, _given(name, command, rest)
     except OptionError as error:
-        raise UsageError(error.told(flags_of(command.kind))) from error
+        raise error.spelled(flags_of(command.kind)) from error
 
 
 def typed_options(kind: type) -> dict[str, Option]:

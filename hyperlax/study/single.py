@@ -13,7 +13,7 @@ from hyperlax.agent import save_agent
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import SingleOptions
 from hyperlax.envs import canonical, slug
-from hyperlax.errors import HyperlaxError, UsageError, counted
+from hyperlax.errors import HyperlaxError, OptionFailure, UsageError, counted
 from hyperlax.files import write_json
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
@@ -114,7 +114,8 @@ class _SingleRun:
             try:
                 Loop(FixedTrials([Trial(0, algorithm)], keep), backend, None, settings, limits, ()).run()
             except MemoryError as short:
-                raise HyperlaxError(f"{short}. Make networks, batches, replay or --num-seeds smaller.") from short
+                problem = "{0}. Make networks, batches, replay or {num_seeds} smaller."
+                raise OptionFailure("num_seeds", problem, short) from short
         if not found:
             print("Interrupted; nothing is written.")
             return limits.stop.exit_status

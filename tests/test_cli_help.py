@@ -15,7 +15,7 @@ from hyperlax.cli.commands import COMMANDS, GROUPS
 from hyperlax.cli.parsing import parse
 from hyperlax.config.options import GenerateOptions
 from hyperlax.config.settling import settled
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import HyperlaxError, OptionFailure
 from hyperlax.recipe import load
 
 ROOT = Path(__file__).parent.parent
@@ -201,7 +201,7 @@ def test_a_resume_needs_no_other_argument(calls):
 def test_every_flag_of_a_single_run_reaches_it(calls):
     flags = "--num-seeds 3 --seed 7 --run-length-modifier quick --set algorithm.hyperparam.gamma=0.9"
     assert cli.main([*SINGLE, *flags.split(), "--set", "algorithm.hyperparam.epochs=2"]) == 0
-    [(arguments, _, algorithm, _)] = calls
+    [(arguments, _, algorithm, *_)] = calls
     assert (arguments.num_seeds, arguments.seed, arguments.total_timesteps) == (3, 7, 4000)
     assert (algorithm.hyperparam.gamma, algorithm.hyperparam.epochs) == (0.9, 2)
 
@@ -224,14 +224,21 @@ def test_a_window_is_as_wide_after_a_refusal_as_before(calls, monkeypatch):
         assert os.environ.get("COLUMNS") == columns
 
 
-@pytest.mark.parametrize("error, status", [(HyperlaxError("the disk is full"), 1), (KeyboardInterrupt(), 130)])
-def test_what_ends_a_run_has_its_exit_status(calls, capsys, monkeypatch, error, status):
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (HyperlaxError("the disk is full"), 1, "the disk is full"),
+        (OptionFailure("constraints", "Lower {constraints} {0}.", "here"), 1, "Lower --constraint here."),
+        (KeyboardInterrupt(), 130, "interrupted."),
+    ],
+)
+def test_what_ends_a_run_has_its_exit_status(calls, capsys, monkeypatch, error, status, said):
     def run_study(*_, **__):
         raise error
 
     monkeypatch.setattr(sys.modules["hyperlax.study.run"], "run_study", run_study)
     assert cli.main(STUDY) == status
-    assert capsys.readouterr().err.startswith("hyperlax: ")
+    assert capsys.readouterr().err == f"hyperlax: {said}\n"
 
 
 def test_a_bug_keeps_its_traceback(calls, monkeypatch):

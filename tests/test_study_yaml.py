@@ -303,7 +303,7 @@ def test_a_study_with_a_space_of_its_own_goes_on_without_its_file(monkeypatch):
     assert cli.main(["invalidate", str(DIRECTORY), "3"]) == 0
     assert cli.main(["repair", str(DIRECTORY)]) == 0
     received: list[Any] = []
-    monkeypatch.setattr(single, "run_single", lambda *given: received.append(given[:3]) or 0)
+    monkeypatch.setattr(single, "run_single", lambda *given, **_: received.append(given[:3]) or 0)
     assert cli.main(["train", "--from", str(DIRECTORY)]) == 0
     values = dotted(received[0][2])
     assert values[GAMMA] == 0.9 and values[TAU] == dotted(load("sac_mlp").config.algorithm)[TAU]

@@ -76,7 +76,10 @@ def run_single_hp(given: Given) -> int:
     from hyperlax.studies import load_recipe
 
     recipe = load_recipe(given)
-    return _run_single(settled(SingleOptions, [given], recipe), recipe)
+    options = settled(SingleOptions, [given], recipe)
+    which = "" if options.trial is None else f"trial {options.trial} of "
+    base = "the recipe's own" if options.params is None else f"{which}{options.params}"
+    return _run_single(options, recipe, f"{base}, changed by hand" if options.assignments else base)
 
 
 def train(given: Given) -> int:
@@ -110,7 +113,7 @@ def train(given: Given) -> int:
         ),
         "assignments": tuple(f"{name}={json.dumps(value)}" for name, value in trial.params.items()),
     }
-    return _run_single(settled(SingleOptions, [again], recipe), recipe)
+    return _run_single(settled(SingleOptions, [again], recipe), recipe, f"trial {trial.number} of {directory}")
 
 
 def pbt_replay(given: Given) -> int:
@@ -137,13 +140,14 @@ def pbt_replay(given: Given) -> int:
     return replay(options, recipe, schedule, write_learning_curve)
 
 
-def _run_single(options: SingleOptions, recipe: Recipe) -> int:
+def _run_single(options: SingleOptions, recipe: Recipe, source: str) -> int:
+    """Train one configuration. source: where it is from, in words."""
     from hyperlax.analysis.pages import write_learning_curve
     from hyperlax.config.configurations import configured
     from hyperlax.study.single import run_single
 
     _prepare(options, recipe)
-    return run_single(options, recipe, configured(options, recipe), write_learning_curve)
+    return run_single(options, recipe, configured(options, recipe), write_learning_curve, source=source)
 
 
 def _prepare(options: SingleOptions, recipe: Recipe) -> None:

@@ -256,6 +256,7 @@ class _PopulationRun(StudyRun):
             seeds=own.num_seeds,
             columns=(OBJECTIVE,),
             refills=True,
+            overlaps=True,
             lanes=own.population_size,
             checkpoint_seconds=_SAVE_ALWAYS,
             fatal=(Exception,),

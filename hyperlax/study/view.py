@@ -192,8 +192,7 @@ class LiveStudy:
     @property
     def width(self) -> int:
         """Number of trials of a super-batch."""
-        own = self.arguments
-        return own.population_size if isinstance(own, PbtOptions) else own.optuna_study_batch_size
+        return self.manifest.super_batch
 
     @property
     def scoring(self) -> Scoring:

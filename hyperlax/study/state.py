@@ -232,7 +232,7 @@ class StudyState:
 
     def _known(self, start: int) -> list[FrozenTrial]:
         """Return the trials below `start` as they were when the super-batch that begins there was first asked."""
-        known = [self._before_changes(trial, start) for trial in self.trials()[:start]]
+        known = [_by_segment(self._before_changes(trial, start)) for trial in self.trials()[:start]]
         ended = self._ended(start) if self.overlaps else None
         if ended is None:
             return [trial if trial.state.is_finished() else _as_failed(trial) for trial in known]
@@ -347,6 +347,15 @@ def _next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> t
     return start, min(start + super_batch, len(trials) + missing - len(pending))
 
 
+def _by_segment(trial: FrozenTrial) -> FrozenTrial:
+    """Return a PRUNED trial with its values by segment. By steps, which differ a little between programs, TPE would rank it."""
+    if trial.state != TrialState.PRUNED:
+        return trial
+    pruned, values = copy.copy(trial), trial.intermediate_values
+    pruned.intermediate_values = {segment: values[step] for segment, step in enumerate(sorted(values), 1)}
+    return pruned
+
+
 def _as_failed(trial: FrozenTrial) -> FrozenTrial:
     """Return the trial as if it had failed. Optuna demands times, which have no effect."""
     failed = copy.copy(trial)
@@ -356,8 +365,8 @@ def _as_failed(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _as_running(trial: FrozenTrial) -> FrozenTrial:
-    """Return the trial as if it still trained. Its intermediate values are left out, since samplers do not use them."""
+    """Return the trial as if it still trained."""
     running = copy.copy(trial)
-    running.state, running.values, running.intermediate_values = TrialState.RUNNING, None, {}
+    running.state, running.values = TrialState.RUNNING, None
     running.datetime_start, running.datetime_complete = datetime.now(), None
     return running

@@ -208,7 +208,7 @@ class SearchTrials:
             about = {"study": self._arguments.study_name, **about_recipe(live.recipe)}
             complete = [end.number for end in ends if end.state == "COMPLETE"]
             write_agents(live.directory.root, about, result, complete)
-        write_batch(path, result, ends, self._settings.columns)
+        write_batch(path, result, ends, self._settings.columns or (live.scoring.leading,))
         self._state.record(ends, path)
         _log_failures(ends)
         self._changed()
@@ -225,7 +225,7 @@ def _rows_of(trial: FrozenTrial, columns: int) -> np.ndarray:
         return np.zeros((0, columns))
     unknown = [math.nan] * (columns - 1)
     values = trial.intermediate_values
-    rows = trial.user_attrs.get("intermediate", [[values[segment], *unknown] for segment in sorted(values)])
+    rows = trial.user_attrs.get("intermediate", [[values[step], *unknown] for step in sorted(values)])
     return np.array(rows, np.float64).reshape(len(rows), columns)
 
 

@@ -198,7 +198,8 @@ class LiveStudy:
     def scoring(self) -> Scoring:
         """Rules by which outcomes become results."""
         reference = self.manifest.reference
-        return Scoring(reference, self.recipe.space.keys(), self.arguments.aggregate)
+        leading = next(iter(self.arguments.objectives))
+        return Scoring(reference, self.recipe.space.keys(), self.arguments.aggregate, leading)
 
     def snapshot(self) -> StudyRecord:
         """Return the study as it is now."""

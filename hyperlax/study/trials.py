@@ -164,12 +164,12 @@ class SearchTrials:
         left = total - sum(trial.state.is_finished() for trial in trials)
         if not self._settings.overlaps:
             return Resumed({}, [], [], left)
-        columns = len(self._settings.columns)
-        shown = {trial.number: Shown(_rows_of(trial, columns), trial.state.is_finished()) for trial in trials}
         asked = {trial.number: self._state.trial(trial) for trial in trials}
         waiting = [asked[trial.number] for trial in trials if not trial.state.is_finished()]
         if not self._settings.refills:
             return Resumed({}, [], waiting[: max(0, left)], left)
+        columns = len(self._settings.columns)
+        shown = {trial.number: Shown(_rows_of(trial, columns), trial.state.is_finished()) for trial in trials}
         may_begin = [trial.number for trial in waiting[: max(0, left)]]
         restored = []
         for result in backend.restore(asked, may_begin):

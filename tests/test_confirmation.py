@@ -318,7 +318,8 @@ def test_the_verdict_says_which_of_two_is_ahead_and_whether_that_can_be_told():
         f"Trial 17 stays ahead of the default configuration: the interval of the difference is {interval}, which excludes 0."
     )
     assert (
-        unknown.startswith("Trial 3 cannot be told from the default configuration:") and "which contains 0." in unknown
+        unknown.startswith("Trial 3 is not distinguishable from the default configuration:")
+        and "which contains 0." in unknown
     )
     assert behind.startswith("Trial 8 falls behind the default configuration:")
     assert in_short(far) == [named, ahead]
@@ -383,7 +384,7 @@ def test_trials_that_are_level_are_named_together():
 
 def test_the_interval_of_equal_seeds_has_no_width_and_two_of_them_cannot_be_told_apart():
     assert str(mean_interval([500.0] * 10)) == "[500, 500]"
-    assert "cannot be told from" in in_full(made_up(t1=[500.0] * 3, default=[500.0] * 3))[1]
+    assert "is not distinguishable from" in in_full(made_up(t1=[500.0] * 3, default=[500.0] * 3))[1]
 
 
 def test_the_bootstrap_interval_of_a_mean_covers_it_about_as_often_as_it_says():

@@ -242,6 +242,4 @@ def test_pruned_trials_count_among_those_that_the_winner_is_the_best_of(tmp_path
 
 
 def test_trials_that_are_as_good_as_the_winner_are_told(tmp_path):
-    assert "Trial 3 has the very same value, as have 1 more." in words(
-        study(tmp_path, [3.0, 500.0, 20.0, 500.0, 500.0])
-    )
+    assert "Trial 3 has the same value, as does 1 other." in words(study(tmp_path, [3.0, 500.0, 20.0, 500.0, 500.0]))

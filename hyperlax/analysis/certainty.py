@@ -66,7 +66,9 @@ def _of_rivals(record: StudyRecord) -> list[str]:
         return []
     ((name, _),) = record.objectives.items()
     equal = sum(trial.values[name] == best.values[name] for trial in others)
-    also = f"has the very same value, as have {equal - 1} more" if equal > 1 else "has the very same value"
+    also = "has the same value"
+    if equal > 1:
+        also += ", as does 1 other" if equal == 2 else f", as do {equal - 1} others"
     value = format_number(others[0].values[name])
     sentences = [f"Trial {others[0].number} {also}." if equal else f"Next comes trial {others[0].number} with {value}."]
     spread = best.metrics.get("seed_spread")

@@ -73,7 +73,7 @@ class _Shared:
 
 
 def render(name: str, title: str, plotly_path: str = "", **content: Any) -> str:
-    """Return the page that a template renders. plotly_path: path of plotly.js relative to the page; None embeds plotly.js."""
+    """Return the page that a template renders. plotly_path: path of plotly.js relative to the page; "" embeds plotly.js."""
     page = _environment().get_template(name)
     return page.render(title=title, plotly_path=plotly_path, shared=_Shared(), **content)
 

@@ -1,4 +1,4 @@
-"""What the files of a study's batches hold: learning curves, the trials of each lane over time, and their cost."""
+"""Content of the files of a study's batches: learning curves, the trials of each lane over time, and their cost."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import convert, read_csv
+from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
 from hyperlax.study.record import Run, StudyRecord, TrialRecord
 from hyperlax.trial import TIMELINE
 
@@ -50,7 +51,7 @@ def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
             raise MissingFile(
                 f"trial {trial.number} is {trial.state} but has no batch directory to read its curve from."
             )
-        wanted.setdefault(trial.batch_directory / "curves.csv", []).append(trial.number)
+        wanted.setdefault(trial.batch_directory / CURVES_CSV, []).append(trial.number)
     curves: dict[int, LearningCurve] = {}
     for path, numbers in wanted.items():
         with reading(path):
@@ -202,7 +203,7 @@ class StudyData:
         Raises:
           MissingFile: a file is gone or damaged.
         """
-        timings = [_timing(directory / "timing.json") for directory in self._batches]
+        timings = [_timing(directory / TIMING_JSON) for directory in self._batches]
         memory = [timing["peak_memory_bytes"] for timing in timings if timing["peak_memory_bytes"] is not None]
         return Cost(
             batches=len(timings),

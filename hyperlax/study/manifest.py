@@ -1,4 +1,4 @@
-"""study.json, the description of a study from which it is read, resumed and run again."""
+"""The file study.json: the description of a study from which it is read, resumed and run again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.backends.base import Backend
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.config.stored import SEARCH, command_of
+from hyperlax.config.stored import MANIFEST, SEARCH, command_of
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, convert, decode, write_json
 from hyperlax.hyperparams import AlgorithmConfig
@@ -191,7 +191,7 @@ def search_command(arguments: SearchOptions | PbtOptions, recipe: Recipe, direct
 
 def resume_command(directory: Path) -> str:
     """Return the command line that resumes the study in a directory."""
-    return shell_command(_command_of(directory / "study.json"), "--resume-from", directory)
+    return shell_command(_command_of(directory / MANIFEST), "--resume-from", directory)
 
 
 def train_command(directory: Path, trial: int) -> str:

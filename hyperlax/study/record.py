@@ -36,6 +36,7 @@ class TrialRecord:
     batch_directory: the `samples/batch_NNNNN` with its files, None before the trial's batch is on disk.
     exec_batch: number of the super-batch, None before it is known.
     feasible: whether it satisfies the study's constraints, as far as that is known; one that does not never wins.
+    base: the recipe's own value of every field by dotted name; empty where that is not known.
     """
 
     number: int
@@ -47,6 +48,12 @@ class TrialRecord:
     batch_directory: Path | None
     exec_batch: int | None
     feasible: bool = True
+    base: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Whole configuration by dotted name: the searched values, and the recipe's for every other field."""
+        return {**self.base, **self.params}
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,14 @@ def complete_trials(record: StudyRecord) -> list[TrialRecord]:
     return sorted((trial for trial in record.trials if trial.state == "COMPLETE"), key=lambda trial: trial.number)
 
 
+def without_importances(record: StudyRecord) -> str:
+    """Explain why a study has no importances."""
+    return (
+        f"Importances need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials with values that differ; with fewer, chance ranks "
+        f"the hyperparameters. The study has {len(complete_trials(record))} COMPLETE."
+    )
+
+
 def feasible_trials(record: StudyRecord) -> list[TrialRecord]:
     """Return the COMPLETE trials that satisfy the study's constraints, by number: those that can win."""
     return [trial for trial in complete_trials(record) if trial.feasible]
@@ -179,6 +194,11 @@ def ranked(record: StudyRecord) -> list[TrialRecord]:
 def winners(record: StudyRecord) -> list[TrialRecord]:
     """Return the best trial for one objective, the Pareto front by number for several; empty where no trial can win."""
     return ranked(record)[:1] if len(record.objectives) == 1 else pareto_front(record)
+
+
+def top(record: StudyRecord, count: int) -> list[TrialRecord]:
+    """Return the `count` best trials, best first; of several objectives the first of the Pareto front, by number."""
+    return (ranked(record) if len(record.objectives) == 1 else pareto_front(record))[:count]
 
 
 def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:

@@ -180,7 +180,7 @@ def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:
     theirs = "the default configuration" + ("" if default.trial is None else f" (trial {default.trial})")
     difference = difference_interval(ours.per_seed[confirmation.metric], default.per_seed[confirmation.metric])
     if difference.holds_zero:
-        verb, end = "cannot be told from", "which contains 0"
+        verb, end = "is not distinguishable from", "which contains 0"
     else:
         ahead = _sign(confirmation) * difference.low > 0
         verb, end = "stays ahead of" if ahead else "falls behind", "which excludes 0"

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 from hyperlax.errors import counted, format_number
-from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.directory import BEST_FILE, StudyDirectory
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.record import StudyRecord, complete_trials, feasible_trials, winners
 
@@ -49,9 +49,9 @@ def print_end(
 
 
 def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -> str:
-    """Return why trials remain."""
+    """Return the reason why trials remain."""
     if given_up:
-        return f"{given_up} The study gives up with {counted(left, 'trial')} to go."
+        return f"{given_up} The study stops with {counted(left, 'trial')} to go."
     midway = f", {saved} of them saved in the middle of training" if saved else ""
     return f"{'Out of time' if interrupted is None else 'Interrupted'} with {counted(left, 'trial')} to go{midway}."
 
@@ -79,7 +79,7 @@ def _print_report(directory: StudyDirectory) -> None:
     """Print where the report of the last finished super-batch is, and how to train its best again."""
     if directory.report.exists():
         print(f"Report: {directory.report}")
-    best = directory.root / "best_optuna_params.json"
+    best = directory.root / BEST_FILE
     if best.exists():
         entry = json.loads(best.read_text(encoding="utf-8"))
         print(f"Train trial {entry['trial']} again:\n  {entry['command']}")

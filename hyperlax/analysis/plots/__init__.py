@@ -33,7 +33,7 @@ PLOTS: list[Plot] = [
     contour.PLOT,
     timeline.PLOT,
 ]
-"""In the order of the report."""
+"""Plots in the order of the report."""
 
 
 def draw_all(study: StudyData) -> list[Drawing]:

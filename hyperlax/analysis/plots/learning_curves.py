@@ -1,4 +1,4 @@
-"""How the best trials learned."""
+"""Plot of the learning curves of the best trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the search went: each trial's value and the best so far."""
+"""Plot of the search: each trial's value and the best so far."""
 
 from __future__ import annotations
 

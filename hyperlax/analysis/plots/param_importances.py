@@ -1,4 +1,4 @@
-"""Which hyperparameters moved the objective."""
+"""Plot of how much each hyperparameter changed the objective."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots.base import POINT, NothingToShow, Plot, plain
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, complete_trials
+from hyperlax.study.record import without_importances
 
 
 def _figure(study: StudyData) -> go.Figure:
@@ -16,10 +16,7 @@ def _figure(study: StudyData) -> go.Figure:
     record = study.record
     shown = {name: record.importances[name] for name in record.objectives if record.importances.get(name)}
     if not shown:
-        raise NothingToShow(
-            f"Importances need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials with values that differ; with fewer, chance "
-            f"ranks the hyperparameters. The study has {len(complete_trials(record))} COMPLETE."
-        )
+        raise NothingToShow(without_importances(record))
     short = short_names(record.space)
     figure = make_subplots(
         rows=len(shown),

@@ -144,10 +144,13 @@ def _run_single(options: SingleOptions, recipe: Recipe, source: str) -> int:
     """Train one configuration. source: where it is from, in words."""
     from hyperlax.analysis.pages import write_learning_curve
     from hyperlax.config.configurations import configured
+    from hyperlax.config.recipe_checks import check_learns
     from hyperlax.study.single import run_single
 
     _prepare(options, recipe)
-    return run_single(options, recipe, configured(options, recipe), write_learning_curve, source=source)
+    algorithm = configured(options, recipe)
+    check_learns(options, algorithm, {})
+    return run_single(options, recipe, algorithm, write_learning_curve, source=source)
 
 
 def _prepare(options: SingleOptions, recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""Hyperparameters of each algorithm, to set and search in a recipe: every field once, with its kind and its legal range.
+"""Hyperparameters of each algorithm, to set and search in a recipe: every field once, with its kind and its valid range.
 
 A field is *traced* (one scalar per lane of a compiled program: lanes of one batch may differ) or *static* (part of the
 program's structure: trials that differ in it run in different programs). `network` architectures are *padded*: lanes differ
@@ -16,7 +16,7 @@ ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "elu")
 
 @dataclass(frozen=True)
 class Rule:
-    """The legal values of a field: `low <= value <= high`. kind: "traced" or "static"."""
+    """The valid values of a field: `low <= value <= high`. kind: "traced" or "static"."""
 
     kind: str
     low: float

@@ -21,7 +21,7 @@ from hyperlax.trial import Outcome
 _Direction = Literal["minimize", "maximize"]
 
 _SOLVED_FRACTION = 0.9
-"""`steps_to_threshold` waits for this part of the way from `lo` to `hi`."""
+"""Part of the way from `lo` to `hi` that `steps_to_threshold` waits for."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ReferenceReturns:
 
 
 @dataclass(frozen=True)
-class Training:
+class MetricInputs:
     """Inputs of a metric.
 
     Args:
@@ -81,7 +81,7 @@ class Metric:
     """A number that rates a training.
 
     Args:
-      direction: Which values are better: "maximize" or "minimize".
+      direction: "maximize" or "minimize".
       unit: In words; empty where the name says it.
       definition: One line for the user.
       compute: Computes it.
@@ -92,7 +92,7 @@ class Metric:
     direction: _Direction
     unit: str
     definition: str
-    compute: Callable[[Training], float]
+    compute: Callable[[MetricInputs], float]
     per_seed: bool = False
     constant: Callable[[Conditions], str] = _varies
 
@@ -107,14 +107,14 @@ def final_performance(curve: np.ndarray) -> float:
     return float(curve[-_final_points(len(curve)) :].mean())
 
 
-def _normalized_auc(training: Training) -> float:
+def _normalized_auc(inputs: MetricInputs) -> float:
     """Return the area under c_k = clip((r_k - lo) / (hi - lo), 0, 1), divided by t_K - t_1: in [0, 1].
 
     The points are clipped first, then joined by straight lines (trapezoids). A single point spans no width; its c_1 is
     the limit of shrinking the interval, and is returned.
     """
-    steps, reference = training.steps, training.reference
-    height = np.clip((training.curve - reference.lo) / (reference.hi - reference.lo), 0.0, 1.0)
+    steps, reference = inputs.steps, inputs.reference
+    height = np.clip((inputs.curve - reference.lo) / (reference.hi - reference.lo), 0.0, 1.0)
     if len(height) == 1:
         return float(height[0])
     widths = np.diff(steps)
@@ -122,28 +122,28 @@ def _normalized_auc(training: Training) -> float:
     return float(area / (steps[-1] - steps[0]))
 
 
-def _stability_score(training: Training) -> float:
+def _stability_score(inputs: MetricInputs) -> float:
     """Return 1 - clip((peak - final) / max(peak - lo, 1e-9), 0, 1): 1 keeps its peak, 0 falls back to a random policy.
 
     A curve that never rises above `lo` scores 1 only if it ends at its peak.
     """
-    peak, final = peak_performance(training.curve), final_performance(training.curve)
-    lost = (peak - final) / max(peak - training.reference.lo, 1e-9)
+    peak, final = peak_performance(inputs.curve), final_performance(inputs.curve)
+    lost = (peak - final) / max(peak - inputs.reference.lo, 1e-9)
     return float(1.0 - np.clip(lost, 0.0, 1.0))
 
 
-def _seed_spread(training: Training) -> float:
+def _seed_spread(inputs: MetricInputs) -> float:
     """Return the population standard deviation (ddof 0) over seeds of each seed's own final performance; 0 for one seed."""
-    per_seed = training.returns[-_final_points(len(training.returns)) :].mean(axis=0)
+    per_seed = inputs.returns[-_final_points(len(inputs.returns)) :].mean(axis=0)
     return float(per_seed.std())
 
 
-def _steps_to_threshold(training: Training) -> float:
+def _steps_to_threshold(inputs: MetricInputs) -> float:
     """Return the first environment step at which r reaches lo + 0.9 (hi - lo), on straight lines between t_1 ... t_K.
 
     It is t_1 if r_1 has reached it, and the budget if r never does, or only in the part of the last rollout beyond the budget.
     """
-    steps, curve, budget, reference = training.steps, training.curve, training.budget, training.reference
+    steps, curve, budget, reference = inputs.steps, inputs.curve, inputs.budget, inputs.reference
     threshold = reference.lo + _SOLVED_FRACTION * (reference.hi - reference.lo)
     reached = np.flatnonzero(curve >= threshold)
     if len(reached) == 0:
@@ -170,14 +170,14 @@ METRICS: dict[str, Metric] = {
         "maximize",
         "mean return",
         "highest mean return of any evaluation",
-        lambda training: peak_performance(training.curve),
+        lambda inputs: peak_performance(inputs.curve),
         per_seed=True,
     ),
     "final_performance": Metric(
         "maximize",
         "mean return",
         "mean of the last tenth of the evaluations",
-        lambda training: final_performance(training.curve),
+        lambda inputs: final_performance(inputs.curve),
         per_seed=True,
     ),
     "normalized_auc": Metric(
@@ -215,14 +215,14 @@ METRICS: dict[str, Metric] = {
         "minimize",
         "scalars of the policy",
         "trainable scalars of the policy network that acts",
-        lambda training: float(training.num_parameters),
+        lambda inputs: float(inputs.num_parameters),
         constant=lambda given: "" if given.is_sized else _NOT_SIZED,
     ),
     "train_seconds": Metric(
         "minimize",
         "",
         "the trial's share of its batch's training time",
-        lambda training: float(training.train_seconds),
+        lambda inputs: float(inputs.train_seconds),
     ),
 }
 """Every metric, in the order in which files and reports list them. To add one, add its row: results written before have it as not
@@ -261,8 +261,8 @@ def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mea
     """
     steps, returns = _trained_points(outcome)
     parts = steps, aggregated(returns, aggregate), returns, outcome.curve.budget, reference
-    training = Training(*parts, outcome.num_parameters, outcome.train_seconds)
-    metrics = {name: metric.compute(training) for name, metric in METRICS.items()}
+    inputs = MetricInputs(*parts, outcome.num_parameters, outcome.train_seconds)
+    metrics = {name: metric.compute(inputs) for name, metric in METRICS.items()}
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise ValueError(f"trial {outcome.number}: {name} is {value}; a trial without finite metrics is a FAIL.")
@@ -271,8 +271,8 @@ def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mea
 
 def of_curve(steps: np.ndarray, curve: np.ndarray, budget: int, reference: ReferenceReturns) -> dict[str, float]:
     """Return the metrics that a single seed has, of its steps float64[K] and returns float64[K] after training began."""
-    training = Training(steps, curve, curve[:, None], budget, reference)
-    return {name: metric.compute(training) for name, metric in METRICS.items() if metric.per_seed}
+    inputs = MetricInputs(steps, curve, curve[:, None], budget, reference)
+    return {name: metric.compute(inputs) for name, metric in METRICS.items() if metric.per_seed}
 
 
 def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:

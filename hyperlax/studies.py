@@ -334,6 +334,6 @@ def _summary(files: Sequence[str], ended: dict[str, int]) -> str:
         "Ended without an error": [file for file, status in ended.items() if status == 0],
         "Failed": [file for file, status in ended.items() if status not in (0, *STOPPED)],
         "Interrupted": [file for file, status in ended.items() if status in STOPPED],
-        "Not begun": [file for file in files if file not in ended],
+        "Not started": [file for file in files if file not in ended],
     }
     return " ".join(f"{how}: {', '.join(which)}." for how, which in words.items() if which)

@@ -1,4 +1,4 @@
-"""What compiling and running cost on this machine: measured by every batch, kept between studies beside the compiled programs.
+"""Measured costs of compiling and running on this machine, kept between studies beside the compiled programs.
 
 The model of one iteration of a batch is  latency + runs (seconds_per_step steps + seconds_per_flop flops),  where `runs` is
 lanes x seeds. Its three numbers are fitted to what was measured, drawn to the guesses below while little was.

@@ -1,4 +1,4 @@
-"""Where batches run: the devices, how many batches at once, how many lanes, and the cache of compiled programs."""
+"""Devices, slots, lanes and the cache of compiled programs."""
 
 from __future__ import annotations
 

@@ -52,16 +52,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 2.0
-"""How long a study waits at its end without saying so."""
+"""Seconds that a study waits at its end without saying so."""
 LONGEST_SECONDS = 300.0
-"""How long it waits at most: MLflow tries for an hour to reach a database that is away."""
+"""Maximum seconds that it waits: MLflow tries for an hour to reach a database that is away."""
 _LONGEST_FAULT = 300
 STUDY = "hyperlax.study"
 PARENT = "mlflow.parentRunId"
 ENDED = {0: "FINISHED", **dict.fromkeys(STOPPED, "KILLED")}
 """A process's exit status -> that of the parent run; FAILED for any other."""
 _MOST_TAGS, _MOST_PARAMS, _MOST_METRICS = 100, 100, 1000
-"""The most that MLflow takes in one call."""
+"""Maximum numbers that MLflow takes in one call."""
 _PAGE = 1000
 _OF_THE_BEST = ("best.", "best_trial", "pareto_front", "confirmed")
 """The beginnings of the parent's tags that are removed when no trial is the best any more."""
@@ -72,7 +72,7 @@ _STANDINGS = {"best_trial", "pareto_front", "confirmed", "hyperlax.trials"}
 def mlflow_observers(
     track: str | None, uri: str | None, experiment: str | None, study_name: str, root: Path, is_new: bool
 ) -> list[Observer]:
-    """Return what tracks the study in a directory, [] if nothing does. Nothing is written yet.
+    """Return the observers that track the study in a directory, [] if it is not tracked. Nothing is written yet.
 
     Args:
       track, uri, experiment: The options `--track`, `--tracking-uri` and `--tracking-experiment`; None is as it was before.

@@ -1,4 +1,4 @@
-"""Where a study is tracked: from the flags, MLflow's own variable, and `mlflow.json` of the study's directory."""
+"""The place where a study is tracked: from the flags, MLflow's own variable, and `mlflow.json` of the study's directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors of a command that are not bugs, and words for messages: suggestions for misspelled names, counted nouns."""
+"""The errors of a command that are not bugs, and words for messages: suggestions for misspelled names, counted nouns, numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SpelledError(UsageError):
 
     Args:
       spell: Spells the names when the error is converted to text; `told` takes another spelling.
-      problem: What was found and what would work. {name} stands for such a name, {0}, {1}, ... for `values`.
+      problem: The finding and the fix. {name} stands for such a name, {0}, {1}, ... for `values`.
     """
 
     def __init__(self, spell: Callable[[str], str], problem: str, *values: object):
@@ -107,3 +107,17 @@ def numbered(trials: Collection[int], verb: str = "") -> str:
 def in_sentence(words: str) -> str:
     """Return words as the beginning of a sentence."""
     return words[:1].upper() + words[1:]
+
+
+def format_number(value: float) -> str:
+    """Write a number with four significant digits, no digit before the point lost; commas between thousands.
+
+    >>> format_number(0.00012345678), format_number(100000), format_number(-151.25), format_number(14791.5)
+    ('0.0001235', '100,000', '-151.2', '14,792')
+    >>> format_number(1.5e-6), format_number(2e20), format_number(500.0), format_number(float("nan"))
+    ('1.5e-6', '2e20', '500', 'nan')
+    """
+    if isinstance(value, int) or 1000 <= abs(value) < 1e15 or (float(value).is_integer() and abs(value) < 1e15):
+        return f"{round(value):,}"
+    digits, _, power = f"{value:.4g}".partition("e")
+    return f"{digits}e{int(power)}" if power else digits

@@ -123,7 +123,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def json_text(value: Any) -> str:
     """Return a value as `write_json` writes it. Raises the same errors."""
-    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_plain) + "\n"
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_json_default) + "\n"
 
 
 def decode(path: Path, kind: type[T], fix: str = PUT_BACK) -> T:
@@ -131,8 +131,8 @@ def decode(path: Path, kind: type[T], fix: str = PUT_BACK) -> T:
 
     Args:
       path: The file; it may begin with a byte order mark.
-      kind: What the file must hold. `object` takes every JSON.
-      fix: What the user can do if the file holds something else, in a sentence.
+      kind: Type of the content. `object` takes every JSON.
+      fix: Advice to the user if the file holds something else, in a sentence.
 
     Raises:
       UsageError: It cannot be read, is not JSON (NaN and Infinity are not), has a name twice, or is not of this type.
@@ -217,7 +217,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def cell(value: Any) -> str:
     """Return a value as `write_csv` writes it."""
-    value = _plain(value) if hasattr(value, "tolist") else value
+    value = plain(value)
     if value is None:
         return ""
     if isinstance(value, str):
@@ -229,10 +229,16 @@ def cell(value: Any) -> str:
     raise TypeError(f"A CSV cell is text, a number, a boolean, a list or None, not {type(value).__name__}: {value!r}")
 
 
-def _plain(value: Any) -> Any:
-    """Return a numpy value as Python's own: numpy's float64 writes itself as `np.float64(0.1)`."""
+def plain(value: Any) -> Any:
+    """Return numpy scalars and arrays, also in a list, as Python's own: JSON and databases keep only those; tuples as lists."""
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _json_default(value: Any) -> Any:
     if hasattr(value, "tolist"):
-        return value.tolist()
+        return plain(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON: {value!r}")
 
 

@@ -72,7 +72,7 @@ class ExperimentConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe: every name of `space` is a field, and every value that it can produce is legal.
+    """A checked recipe: every name of `space` is a field, and every value that it can produce is valid.
 
     changes: how `space` differs from the recipe's file; see `searching`.
     """

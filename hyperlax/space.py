@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from hyperlax.errors import SpelledError, UsageError
+from hyperlax.files import plain
 
 _IN_RECIPE = {
     "fixed": "set it in get_base_config() and drop the entry",
@@ -44,6 +45,14 @@ class Distribution:
 
     def contains(self, value: Any) -> bool:
         """Return whether the distribution can produce this value; True and False are not numbers."""
+        raise NotImplementedError
+
+    def place(self, value: Any) -> int:
+        """Return the index of a value of a finite distribution."""
+        raise NotImplementedError
+
+    def at(self, place: int) -> Any:
+        """Return the value of a finite distribution at an index."""
         raise NotImplementedError
 
     def size(self) -> int | None:
@@ -91,9 +100,15 @@ class Numeric(Distribution):
         return self.domain
 
     def contains(self, value: Any) -> bool:
-        if not (_is_integer(value) if self.integral else _is_number(value)):
+        if not (is_integer(value) if self.integral else _is_number(value)):
             return False
         return self.domain[0] <= value <= self.domain[1]
+
+    def place(self, value: Any) -> int:
+        return round(value - self.domain[0])
+
+    def at(self, place: int) -> Any:
+        return int(self.domain[0]) + place
 
     def size(self) -> int | None:
         return int(self.domain[1]) - int(self.domain[0]) + 1 if self.integral else None
@@ -175,6 +190,12 @@ class QUniform(Numeric):
         steps = (value - self.domain[0]) / self.q
         return abs(steps - round(steps)) < 1e-8
 
+    def place(self, value: Any) -> int:
+        return round((value - self.domain[0]) / self.q)
+
+    def at(self, place: int) -> float:
+        return float(Decimal(str(self.domain[0])) + place * Decimal(str(self.q)))
+
     def size(self) -> int | None:
         return round((self.domain[1] - self.domain[0]) / self.q) + 1
 
@@ -192,7 +213,7 @@ class Categorical(Distribution):
     values: Sequence[Any]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", _plain(self.values))
+        object.__setattr__(self, "values", plain(self.values))
         if isinstance(self.values, str) or not isinstance(self.values, Sequence):
             raise DistributionError(
                 "{Categorical} needs a list of values, got {0!r}. Write {Categorical()}.", self.values
@@ -212,7 +233,7 @@ class Categorical(Distribution):
                     value,
                 )
             seen[key] = value
-        object.__setattr__(self, "values", tuple(_as_lists(value) for value in self.values))
+        object.__setattr__(self, "values", tuple(plain(value) for value in self.values))
 
     def contains(self, value: Any) -> bool:
         try:
@@ -225,11 +246,14 @@ class Categorical(Distribution):
         """Return the index of a value among the choices. Raise ValueError if it is not one of them."""
         return [_identity(choice) for choice in self.values].index(_identity(value))
 
+    def at(self, place: int) -> Any:
+        return self.values[place]
+
     def size(self) -> int | None:
         return len(self.values)
 
     def to_json(self) -> dict[str, Any]:
-        return {"type": "Categorical", "values": [_as_lists(value) for value in self.values]}
+        return {"type": "Categorical", "values": [plain(value) for value in self.values]}
 
 
 DISTRIBUTIONS: dict[str, type[Distribution]] = {
@@ -260,18 +284,19 @@ def _check_bound(name: str, end: str, bound: Any, integral: bool) -> None:
     if not _is_number(bound):
         problem = f"{{{name}}} needs finite numbers as bounds, got {end}={{0!r}}. Write {{{name}()}}."
         raise DistributionError(problem, bound)
-    if integral and not _is_integer(bound):
+    if integral and not is_integer(bound):
         other = "LogUniform" if name == "LogUniformDiscrete" else "UniformContinuous"
         problem = f"{{{name}}} needs whole numbers as bounds, got {end}={{0!r}}. For fractions, use {{{other}}}."
         raise DistributionError(problem, bound)
 
 
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
+    """Return whether a value is an int; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
-    return (_is_integer(value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
+    return (is_integer(value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
 
 
 def _identity(value: Any) -> Any:
@@ -289,14 +314,3 @@ def _identity(value: Any) -> Any:
         "Leave it out, or write it as one of them.",
         value,
     )
-
-
-def _as_lists(value: Any) -> Any:
-    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _plain(value: Any) -> Any:
-    """Return numpy scalars and arrays as Python values: a database keeps only those."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.tolist() if type(value).__module__ == "numpy" else value

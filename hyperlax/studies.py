@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.config.checks import check_searched, check_space, checked
-from hyperlax.config.option import Given
+from hyperlax.config.option import Given, keys_of
 from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
+from hyperlax.config.recipe_checks import BudgetError, check_study
 from hyperlax.config.settling import explicit, resumed, settled
 from hyperlax.config.stored import (
     RESUMED,
@@ -30,8 +31,10 @@ from hyperlax.config.stored import (
 from hyperlax.envs.recipes import check_acts
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError
 from hyperlax.fields import TogetherError
-from hyperlax.recipe import Recipe, available, load, searching
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.recipe import Changes, Recipe, available, load, searching
 from hyperlax.study.reporters import safe
+from hyperlax.xla import refuse_fork
 
 if TYPE_CHECKING:
     from hyperlax.config.study_file import StudyFile
@@ -69,6 +72,7 @@ class PlannedStudy:
 
 def study_of(command: str, given: Given) -> PlannedStudy:
     """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given."""
+    refuse_fork()
     _check_flags(given)
     if "resume_from" in given:
         return _resumed(command, given)
@@ -173,13 +177,20 @@ def _new(kind: type[SearchOptions] | type[PbtOptions], given: Given) -> PlannedS
     return _planned(options, recipe)
 
 
-def _planned(options: SearchOptions | PbtOptions, recipe: Recipe, existing: Path | None = None) -> PlannedStudy:
-    """Return a study whose options are checked. existing: the directory of one that continues."""
+def _planned(
+    options: SearchOptions | PbtOptions,
+    recipe: Recipe,
+    existing: Path | None = None,
+    rows: Sequence[AlgorithmConfig] | None = None,
+) -> PlannedStudy:
+    """Return a study whose options are checked. existing: the directory of one that continues. rows: those of a new sweep."""
     from hyperlax.study.directory import study_directory
 
     if isinstance(options, SearchOptions) and not options.load_hyperparams:
         check_searched(recipe.path, recipe.space)
     check_acts(recipe, options.env_config)
+    if existing is None:
+        check_study(options, recipe, rows)
     return PlannedStudy(options, recipe, existing or study_directory(options, recipe).root, is_new=existing is None)
 
 
@@ -196,7 +207,7 @@ def _new_sweep(given: Given) -> PlannedStudy:
     if not rows:
         check_searched(recipe.path, recipe.space)
     rows = rows or draw(recipe, str(options.sampling_method), options.n_trials, options.seed)
-    return _planned(options, presampled(recipe, rows, file or str(recipe.path)))
+    return _planned(options, presampled(recipe, rows, file or str(recipe.path)), rows=rows)
 
 
 def _check_source(given: Given) -> None:
@@ -249,15 +260,24 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> PlannedStudy:
     """Return the study of a file, checked. planned: the names of the studies of the files before it, by directory."""
     from hyperlax.config.configurations import first_trials
+    from hyperlax.config.space_entries import changes_of
     from hyperlax.study.directory import refuse_running, study_directory
 
     layers = [file.preset, file.given, given]
     with _told(file, given, "algo_and_network_config"):
         recipe = load_recipe({**file.given, **given})
-    recipe = _searching(file, recipe)
+    changes = changes_of(file.space, file.params, recipe)
+    recipe = _searching(file, recipe, changes)
     with _told(file, given, "env_config"):
         options = checked(settled(SearchOptions, layers, recipe))
         check_acts(recipe, options.env_config)
+    try:
+        check_study(options, recipe)
+    except OptionError as error:
+        names = error.names if isinstance(error, BudgetError) else ()
+        if (place := _entry(file, changes, names)) and "total_timesteps" not in {**file.given, **given}:
+            raise UsageError(f"{place}: {error.told(keys_of(SearchOptions))}") from error
+        raise file.refusal(error, given, "") from error
     with _told(file, given, "sampler"):
         check_space(options, recipe.space)
     with _told(file, given, "enqueue"):
@@ -294,23 +314,24 @@ def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple
     return replace(options, n_trials=finished), f"the study in {directory.root} is finished."
 
 
-def _searching(file: StudyFile, recipe: Recipe) -> Recipe:
+def _searching(file: StudyFile, recipe: Recipe, changes: Changes) -> Recipe:
     """Return the recipe with the file's space."""
-    from hyperlax.config.space_entries import changes_of
-
     where = file.places.get("space", file.path)
-    changes = changes_of(file.space, file.params, recipe)
     try:
         changed = searching(recipe, changes, where)
     except TogetherError as error:
-        entries = zip(changes, file.space.values(), strict=True)
-        place = next((entry.where for name, entry in entries if name in error.names), where)
-        raise UsageError(f"{place}: {error.problem}") from error
+        raise UsageError(f"{_entry(file, changes, error.names) or where}: {error.problem}") from error
     if not changed.space:
         raise UsageError(
             f"{where}: nothing is left to search. Give a hyperparameter a range, or train with run-single-hp."
         )
     return changed
+
+
+def _entry(file: StudyFile, changes: Changes, names: Sequence[str]) -> str | None:
+    """Return the place of the file's first entry of `space` that is about one of these hyperparameters."""
+    entries = zip(changes, file.space.values(), strict=True)
+    return next((entry.where for name, entry in entries if name in names), None)
 
 
 @contextmanager
@@ -343,6 +364,6 @@ def _summary(files: Sequence[str], ended: dict[str, int]) -> str:
         "Ended without an error": [file for file, status in ended.items() if status == 0],
         "Failed": [file for file, status in ended.items() if status not in (0, *STOPPED)],
         "Interrupted": [file for file, status in ended.items() if status in STOPPED],
-        "Not begun": [file for file in files if file not in ended],
+        "Not started": [file for file in files if file not in ended],
     }
     return " ".join(f"{how}: {', '.join(which)}." for how, which in words.items() if which)

@@ -12,10 +12,10 @@ from hyperlax.errors import counted
 from hyperlax.hyperparams import AlgorithmConfig
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")
-"""How a trial can end."""
+"""Final states of a trial."""
 
 NOT_FINITE = "parameters or returns are not finite"
-"""Why a trial fails whose lane shows nan or inf."""
+"""The reason for the failure of a trial whose lane shows nan or inf."""
 
 TIMELINE = "timeline.csv"
 """The file of a batch with a row for each `LaneInterval` of its trials."""
@@ -100,7 +100,7 @@ class SegmentResult:
       curve: The curve of this repetition so far, for a copied trial from the copy on. It ends before the first evaluation that was
         not finite.
       fault_step: Environment steps of one seed at that evaluation; None while all were finite.
-      fault: Why the trial fails there.
+      fault: Reason for the trial's failure there.
       is_done: Whether this repetition has ended: the budget is spent, or, where trials train in closed batches, its batch ended.
       lane, num_parameters, train_seconds, intervals: As in `Outcome`, since the trial entered.
       policy: The trained policy, at the end of training; None before.

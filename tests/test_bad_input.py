@@ -98,17 +98,12 @@ def test_there_are_many_cases():
 
 @pytest.mark.parametrize(("typed", "said"), table("commands"), ids=lambda value: value[:60])
 def test_a_command_is_refused(capsys, typed: str, said: str):
-    assert (
-        refused(
-            shlex.split(
-                " ".join(
-                    re.sub("[A-Z]{4,}", lambda found: WORDS.get(found[0], found[0]), word) for word in typed.split()
-                )
-            ),
-            capsys,
-        )
-        == said
-    )
+    assert refused(
+        shlex.split(
+            " ".join(re.sub("[A-Z]{4,}", lambda found: WORDS.get(found[0], found[0]), word) for word in typed.split())
+        ),
+        capsys,
+    ) == said.replace("ROOT", str(ROOT))
 
 
 @pytest.mark.parametrize("name", ["gymnax.pendulm", "pendulum"])

@@ -103,7 +103,7 @@ from hyperlax import cli
 from tests.fake_backend import train_with_fakes
 train_with_fakes(pytest.MonkeyPatch(), pages=False, fail={fail})
 words = "optuna-hp-search --algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 12 --num-seeds 2"
-words += " --total-timesteps 500 --num-evaluations 5 --no-default-trial --output-root"
+words += " --total-timesteps 5000 --num-evaluations 5 --no-default-trial --output-root"
 sys.exit(cli.main([*words.split(), {root!r}, *{more!r}]))
 """
 

@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from hyperlax.analysis.tables import EXTENSIONS, default_path
 from hyperlax.analysis.terminal import PLAIN, sparkline
 from hyperlax.cli import main
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, format_number
 from hyperlax.files import read_csv
 from hyperlax.study.directory import only_one_process
 from hyperlax.study.view import load_study
@@ -113,7 +113,7 @@ def test_one_trial_is_shown_whole(case, capsys):
     assert main(["show", str(case.directory), "2"]) == 0
     shown, trial = capsys.readouterr().out, case.study().trials[2]
     assert shown.startswith("Trial 2 of test_study: COMPLETE")
-    assert f"{trial.values[0]:.6g}" in shown and "gamma" in shown
+    assert format_number(trial.values[0]) in shown and "gamma" in shown
     assert str(case.directory / trial.user_attrs["batch"]) in shown
     assert main(["show", str(case.directory), "5"]) == 0
     assert "FAIL (" in capsys.readouterr().out

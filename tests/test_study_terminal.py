@@ -10,10 +10,11 @@ import pytest
 
 from hyperlax.analysis.pages import write_learning_curve
 from hyperlax.config.options import SingleOptions
+from hyperlax.errors import format_number
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
 from hyperlax.study.single import run_single
-from hyperlax.study.stopping import Stop, stopping_on_signals
+from hyperlax.study.stopping import StopRequest, stopping_on_signals
 from tests.fake_backend import FakeBackend
 from tests.study_cases import MIXED, Case, recipe_of
 
@@ -32,7 +33,7 @@ def test_a_signal_asks_to_stop_and_a_second_one_exits_at_once(monkeypatch, capfd
     exits, now = [], [100.0]
     monkeypatch.setattr(os, "_exit", exits.append)
     monkeypatch.setattr("hyperlax.study.stopping.time.monotonic", lambda: now[0])
-    stop, before = Stop(), signal.getsignal(number)
+    stop, before = StopRequest(), signal.getsignal(number)
     with stopping_on_signals(stop):
         os.kill(os.getpid(), number)
         assert stop.is_set() and stop.exit_status == status and exits == []
@@ -55,7 +56,7 @@ def test_signals_are_obeyed_where_nobody_reads_what_is_said(monkeypatch):
     os.set_blocking(writer, True)
     monkeypatch.setattr(os, "_exit", exits.append)
     monkeypatch.setattr("hyperlax.study.stopping._SAME_SIGNAL_SECONDS", 0.0)
-    with os.fdopen(writer, "w") as stuck, monkeypatch.context() as patch, stopping_on_signals(stop := Stop()):
+    with os.fdopen(writer, "w") as stuck, monkeypatch.context() as patch, stopping_on_signals(stop := StopRequest()):
         patch.setattr(sys, "stderr", stuck)
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.is_set() and exits == []
@@ -66,7 +67,7 @@ def test_signals_are_obeyed_where_nobody_reads_what_is_said(monkeypatch):
 
 def test_the_first_signal_to_a_study_that_ends_for_another_reason_is_no_second_one(monkeypatch):
     monkeypatch.setattr(os, "_exit", lambda status: pytest.fail(f"exits with {status} at once"))
-    stop = Stop()
+    stop = StopRequest()
     with stopping_on_signals(stop):
         stop.set()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -94,7 +95,7 @@ def test_a_study_that_mostly_fails_gives_up_and_goes_on_when_told_to(tmp_path, c
     words = (
         "6 of 8 trials failed, more than --max-failure-rate 0.5 allows; of 6 the reason is: loss is nan at step 300."
     )
-    assert f"{words} The study gives up with 16 trials to go." in capsys.readouterr().out
+    assert f"{words} The study stops with 16 trials to go." in capsys.readouterr().out
     assert case.resume() == 1 and len(case.states()) == 8
     said = capsys.readouterr().out.rstrip()
     assert words in said and said.endswith("--max-failure-rate 1")
@@ -142,7 +143,7 @@ def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, cap
         *("hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "learning_curve.html", "success.txt"),
     }
     row = read_csv(parent / "single_0000" / "summary.csv")[0]
-    assert f"peak_performance     {float(row['peak_performance']):.6g}" in capsys.readouterr().out
+    assert f"peak_performance     {format_number(float(row['peak_performance']))}" in capsys.readouterr().out
 
 
 def test_a_single_training_that_fails_exits_with_1_and_the_reason(tmp_path, capsys):

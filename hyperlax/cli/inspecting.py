@@ -114,10 +114,12 @@ def _root_of_studies(given: str) -> Path:
 
 def _manifests(root: Path) -> Iterator[Path]:
     """Yield every study.json below a directory, except MLflow's copies and those in hidden directories."""
+    from hyperlax.config.stored import MANIFEST
+
     for directory, below, files in os.walk(root):
         below[:] = [name for name in below if name not in _OF_MLFLOW and not name.startswith(".")]
-        if "study.json" in files:
-            yield Path(directory) / "study.json"
+        if MANIFEST in files:
+            yield Path(directory) / MANIFEST
 
 
 def show(given: Given) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from hyperlax.cli.inspecting import Directory
 from hyperlax.config.option import POSITIONAL, By, Given, Metavar, OneOf, Range, completed
 from hyperlax.config.options import COUNT, LARGEST, TrialNumber
-from hyperlax.errors import OptionError, UsageError, counted
+from hyperlax.errors import OptionError, UsageError, counted, format_number
 
 if TYPE_CHECKING:
     from hyperlax.agent import Agent
@@ -172,10 +172,12 @@ def play(given: Given) -> int:
         )
     found = evaluate_agent(agent, environment, options.episodes, options.seed)
     trial = agent.about["trial"]
+    mean, low, high, std, length = (
+        format_number(float(value)) for value in (found.mean, found.min, found.max, found.std, found.length)
+    )
     print(
-        f"{name}, trial {trial}, training seed {agent.seed}: mean return {found.mean:.6g} over "
-        f"{counted(options.episodes, 'episode')} (from {found.min:.6g} to {found.max:.6g}, standard deviation "
-        f"{found.std:.3g}), {found.length:.6g} steps on average."
+        f"{name}, trial {trial}, training seed {agent.seed}: mean return {mean} over "
+        f"{counted(options.episodes, 'episode')} (from {low} to {high}, standard deviation {std}), {length} steps on average."
     )
     if why:
         print(f"No GIF: {why}.")
@@ -192,4 +194,4 @@ def _film(agent: Agent, environment: Environment, seed: int, path: Path) -> None
     elsewhere = "Name another file with --gif, or write no GIF with --no-gif."
     with ending_on_io_error(path, lambda problem: elsewhere):
         steps, total = film(agent, environment, seed, path)
-    print(f"GIF: {path}, one episode of {counted(steps, 'step')}, return {total:.6g}.")
+    print(f"GIF: {path}, one episode of {counted(steps, 'step')}, return {format_number(total)}.")

@@ -138,10 +138,13 @@ def pbt_replay(given: Given) -> int:
 def _run_single(options: SingleOptions, recipe: Recipe) -> int:
     from hyperlax.analysis.pages import write_learning_curve
     from hyperlax.config.configurations import configured
+    from hyperlax.config.recipe_checks import check_learns
     from hyperlax.study.single import run_single
 
     _prepare(options, recipe)
-    return run_single(options, recipe, configured(options, recipe), write_learning_curve)
+    algorithm = configured(options, recipe)
+    check_learns(options, algorithm, {})
+    return run_single(options, recipe, algorithm, write_learning_curve)
 
 
 def _prepare(options: SingleOptions, recipe: Recipe) -> None:

@@ -27,7 +27,7 @@ from hyperlax.files import PUT_BACK
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
-"""Option -> its value, of those that somebody gave."""
+"""Option -> its value, for the options that were given."""
 
 
 class Mark(Enum):
@@ -138,6 +138,16 @@ class Option:
     def is_kept(self) -> bool:
         """True if study.json has it."""
         return not (self.has(THIS_RUN) or self.has(SHORTHAND))
+
+    @property
+    def is_offered(self) -> bool:
+        """True if study.json has it and it has a flag."""
+        return self.is_kept and not self.has(HIDDEN)
+
+    @property
+    def has_fixed_default(self) -> bool:
+        """True unless it must be given, or the recipe and other options settle it."""
+        return self.default is not MISSING
 
     @property
     def help(self) -> str:
@@ -307,7 +317,7 @@ def from_json(kind: type[T], stored: Mapping[str, Any], where: str) -> T:
         try:
             values[name] = known[name].read(value)
         except OptionError as error:
-            raise UsageError(f"{where}: the argument {name} is {value!r}, which it cannot be. {PUT_BACK}") from error
+            raise UsageError(f"{where}: the argument {name} is {value!r}, which is not valid. {PUT_BACK}") from error
     return kind(**values)
 
 
@@ -350,7 +360,7 @@ def shown(value: Any) -> str:
 
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-"""What no path may hold, or no file in UTF-8."""
+"""Characters that a path, or a file in UTF-8, cannot hold."""
 _WHOLE = re.compile(r"[-+]?[0-9](_?[0-9])*")
 
 

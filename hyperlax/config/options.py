@@ -70,7 +70,7 @@ _Lanes = Annotated[
 ]
 _DrawnTrials = Annotated[int, "Number of configurations to sample.", Range(1), Spelled("num_samples")]
 _HOW_SAMPLED = (
-    "How configurations are sampled: a scrambled Sobol sequence (qmc), at random, or all combinations of a finite space (grid), "
+    "Sampling method: a scrambled Sobol sequence (qmc), random draws (random), or all combinations of a finite space (grid), "
     "an evenly spread subset if there are more than --num-samples"
 )
 
@@ -132,7 +132,11 @@ class SearchOptions(RunOptions):
         Metavar("DIRECTION [DIRECTION ...]"),
         By("each metric's better direction"),
     ]
-    sampler: Annotated[str, "Optuna sampler that suggests the trials.", OneOf(tuple(SAMPLERS))] = "tpe"
+    sampler: Annotated[
+        str,
+        f"Optuna sampler that suggests trials: {', '.join(f'{row.name} ({row.help})' for row in SAMPLERS.values())}.",
+        OneOf(tuple(SAMPLERS)),
+    ] = "tpe"
     default_trial: Annotated[
         bool,
         "Do not start with the recipe's default configuration as trial 0.",
@@ -141,13 +145,13 @@ class SearchOptions(RunOptions):
     enqueue: Annotated[str | None, "Start with the configurations of this JSON file, in order.", Metavar("FILE")] = None
     constraints: Annotated[
         tuple[str, ...],
-        "Constraints that the best trial has to satisfy, e.g. 'num_parameters <= 20000'. tpe, nsgaii, nsgaiii and gp also use "
+        "Constraints that the best trial must satisfy, e.g. 'num_parameters <= 20000'. tpe, nsgaii, nsgaiii and gp also use "
         "them for suggestions.",
         Metavar("'METRIC <= NUMBER' [...]"),
         Spelled("constraint"),
     ] = ()
     pruner: Annotated[
-        str, "Pruner that stops bad trials early; their lanes are refilled with the next trials.", OneOf(tuple(PRUNERS))
+        str, "Pruner that stops bad trials early; their lanes are given to new trials.", OneOf(tuple(PRUNERS))
     ] = "none"
     pruner_min_segments: Annotated[int, "Evaluations before a trial may be pruned.", Range(1)] = 3
     pruner_reduction_factor: Annotated[
@@ -165,7 +169,7 @@ class SearchOptions(RunOptions):
     runner_hparam_batch_size: _Lanes = "auto"
     packing: Annotated[
         str,
-        "How trials of different sizes share programs: one for all (pad), one per size (split), or whichever is predicted to "
+        "Programs for trials of different sizes: one for all (pad), one per size (split), or whichever is predicted to "
         "take the least time (auto).",
         OneOf(("auto", "pad", "split")),
     ] = "auto"
@@ -214,7 +218,7 @@ class SearchOptions(RunOptions):
     max_failure_rate: Annotated[
         float,
         "Stop if more than this share of at least 8 finished trials have failed.",
-        Range(0, 1, unit="a share", note="1 never gives up."),
+        Range(0, 1, unit="a share", note="1 never stops it."),
         Metavar("SHARE"),
         MAY_CHANGE,
     ] = 0.5
@@ -278,7 +282,7 @@ class SearchOptions(RunOptions):
         return dict(zip(self.objective_names, self.objective_directions, strict=True))
 
     @property
-    def judged(self) -> dict[str, str]:
+    def pruning_metrics(self) -> dict[str, str]:
         """Pruning metrics, name -> direction: the objectives, and for a single one how early a trial learnt, to break ties."""
         if len(self.objectives) > 1 or _TIE_BREAKER in self.objectives:
             return self.objectives
@@ -351,7 +355,7 @@ class SingleOptions(RunOptions):
         Metavar("FILE"),
         By("the recipe's"),
     ] = None
-    trial: Annotated[TrialNumber, "Which trial of FILE, if it has several.", By("the only one")] = None
+    trial: Annotated[TrialNumber, "Number of the trial in FILE, if it has several.", By("the only one")] = None
     assignments: Annotated[
         tuple[str, ...],
         "Set one hyperparameter, e.g. algorithm.hyperparam.gamma=0.98; overrides --params. May be repeated.",
@@ -413,7 +417,7 @@ class PbtOptions(RunOptions):
     ]
     explore: Annotated[
         str,
-        "How a copy's hyperparameters change: by a step (perturb), resampled (resample), or chosen by a Gaussian process (pb2).",
+        "Change of a copy's hyperparameters: by a step (perturb), resampled (resample), or chosen by a Gaussian process (pb2).",
         OneOf(tuple(EXPLORERS)),
     ] = "perturb"
     quantile: Annotated[
@@ -456,5 +460,5 @@ class PbtOptions(RunOptions):
 
     @property
     def objectives(self) -> dict[str, str]:
-        """Return at the end of an interval, the only point of a trial's curve."""
+        """Objective of a population: the return at the end of an interval, the only point of a trial's curve."""
         return {OBJECTIVE: "maximize"}

@@ -29,7 +29,7 @@ _TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
     "quniform": (QUniform, ("low", "high", "q")),
     "choice": (Categorical, ("values",)),
 }
-"""Name in a file -> what it is, and what belongs to it; randint may have `log` besides."""
+"""Name in a file -> its class and its arguments; randint may have `log` as well."""
 
 
 _IN_FILE = {"fixed": "write it alone", "booleans": "{type: choice, values: [false, true]}"}
@@ -50,7 +50,7 @@ def changes_of(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: 
                 raise UsageError(f"{entry.where}: no `{short}` among params. {hint}")
             check_name(name, known, entry.where)
         if name in changes:
-            raise UsageError(f"{entry.where}: {name} is there already, by its other name. Keep one of the two.")
+            raise UsageError(f"{entry.where}: {name} is given twice, also by its other name. Keep one of the two.")
         if entry.value is None and name not in recipe.space:
             raise UsageError(
                 f"{entry.where}: {recipe.name} does not search {name}, so there is nothing to leave out. Drop the line."
@@ -123,7 +123,7 @@ def _whole(short: str, entry: Entry, known: Mapping[str, Field]) -> str:
     check_name(entry.value, known, entry.where)
     if "." in short:
         raise UsageError(
-            f"{entry.where}: {short} has a dot, and a short name has none. Name {entry.value} another way."
+            f"{entry.where}: {short} contains a dot, which short names may not. Name {entry.value} another way."
         )
     return entry.value
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -45,7 +44,7 @@ class SearchSpace:
         return {name: _decode(self._space[name], params[name]) for name in self._space}
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that `decode` turns into these values; ignore other names. Raise ValueError for illegal values."""
+        """Return the parameters that `decode` turns into these values; ignore other names. Raise ValueError for invalid values."""
         return {name: _encode(distribution, values[name]) for name, distribution in self._space.items()}
 
     def completed(self, given: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -141,16 +140,11 @@ def _encode(distribution: Distribution, value: Any) -> Any:
 def _on_grid(distribution: Distribution, value: Any) -> Any:
     if not isinstance(distribution, QUniform):
         return value
-    low, _ = distribution.bounds()
-    return _at(distribution, round((value - low) / distribution.q))
+    return distribution.at(distribution.place(value))
 
 
 def _at(distribution: Distribution, place: int) -> Any:
     """Return value number `place` of a finite distribution, as Optuna keeps it."""
     if isinstance(distribution, Categorical):
         return _encoded(distribution)[place]
-    assert isinstance(distribution, Numeric)
-    low, _ = distribution.bounds()
-    if isinstance(distribution, QUniform):
-        return float(Decimal(str(low)) + place * Decimal(str(distribution.q)))
-    return int(low) + place
+    return distribution.at(place)

@@ -159,7 +159,7 @@ class StudyDatabase:
             self._reload()
 
     def requeue_ended(self, numbers: Iterable[int]) -> None:
-        """Set trials that have ended to WAITING, without what was recorded of their end."""
+        """Set trials that have ended to WAITING, without the record of their end."""
         with self._transaction() as cursor:
             for number in numbers:
                 row = (self._row(cursor, number),)

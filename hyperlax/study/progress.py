@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hyperlax.config.constraints import are_satisfied
-from hyperlax.errors import counted
+from hyperlax.errors import counted, format_number
 from hyperlax.study.observer import Observer, Training
 from hyperlax.study.record import StudyRecord
 from hyperlax.trial import TrialResult
@@ -93,7 +93,7 @@ class Progress(Observer):
 
     @property
     def task(self) -> str:
-        """Running task, "search" or "confirmation"."""
+        """Running task: "search", "population" or "confirmation"."""
         return self.training.task if self.training else "search"
 
     def value(self, end: TrialResult) -> float | None:
@@ -141,7 +141,7 @@ class Progress(Observer):
         tally, total = self.tally, self.training.total if self.training else self.tally.done
         parts = {"trials": f"{tally.done}/{counted(total, 'trial')}"}
         if tally.best is not None:
-            parts["best"] = f"best {self.objective} {tally.best[0]:.6g} (trial {tally.best[1]})"
+            parts["best"] = f"best {self.objective} {format_number(tally.best[0])} (trial {tally.best[1]})"
         if tally.pruned:
             parts["pruned"] = f"{tally.pruned} pruned"
         if tally.failed:

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError, counted
+from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError, counted, format_number
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress, clock
 from hyperlax.trial import TrialResult
@@ -108,8 +108,8 @@ class IntervalReporter(Progress):
         total = self.training.total // self._members if self.training else 0
         parts = [
             f"interval {ends[0].number // self._members + 1}/{total}",
-            f"best so far {self.tally.best[0] if self.tally.best else -math.inf:.6g}",
-            f"median {median(values):.6g}" if values else "every member failed",
+            f"best so far {format_number(self.tally.best[0] if self.tally.best else -math.inf)}",
+            f"median {format_number(median(values))}" if values else "every member failed",
             counted(self._copies, "copy"),
             f"{self.pace.steps_per_second() or 0:,.0f} steps/s",
             f"{clock(self.seconds_left() or 0)} left",

@@ -13,7 +13,7 @@ from hyperlax.agent import save_agent
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import SingleOptions
 from hyperlax.envs import canonical, slug
-from hyperlax.errors import HyperlaxError, UsageError, counted
+from hyperlax.errors import HyperlaxError, UsageError, counted, format_number
 from hyperlax.files import write_json
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
@@ -26,7 +26,7 @@ from hyperlax.study.lineage import Schedule, changing, configurations
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
 from hyperlax.study.record import StudyRecord, TrialRecord
-from hyperlax.study.stopping import Limits, Stop, stopping_on_signals
+from hyperlax.study.stopping import Limits, StopRequest, stopping_on_signals
 from hyperlax.study.study_run import MakeBackend, engine_config, local_backend, reference_returns
 from hyperlax.study.trials import FixedTrials, Settings
 from hyperlax.trial import BatchResult, Trial, TrialResult
@@ -37,7 +37,7 @@ _LEADING = "peak_performance"
 
 
 _WriteCurve = Callable[[StudyRecord, Path], None]
-"""Writes the page of a learning curve."""
+"""Function that writes the page of a learning curve."""
 
 
 def single_config(arguments: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:
@@ -107,7 +107,7 @@ class _SingleRun:
             found.append((result, end))
             return [end]
 
-        limits = Limits(Stop())
+        limits = Limits(StopRequest())
         steps, fatal = own.num_seeds * own.total_timesteps, (MemoryError, HyperlaxError)
         settings = Settings("single", 1, steps, self._scoring, own.num_seeds, fatal=fatal)
         with closing(backend), stopping_on_signals(limits.stop):
@@ -200,7 +200,7 @@ def _record(end: TrialResult, algorithm: AlgorithmConfig, directory: Path) -> Tr
 def _print_end(end: TrialResult, directory: Path) -> int:
     if end.state == "COMPLETE":
         for name, value in end.metrics.items():
-            print(f"{name:<20} {value:.6g}")
+            print(f"{name:<20} {format_number(value)}")
         print(f"Learning curve: {directory / 'learning_curve.html'}")
         if (directory / "agent.json").exists():
             print(f"Agent: {directory / 'agent.safetensors'}, to watch: hyperlax play {directory}")

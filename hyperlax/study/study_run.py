@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hyperlax.backends.base import Backend, EngineConfig
@@ -101,8 +101,7 @@ class StudyRun(ABC):
         """Continue the study in the directory. Returns the exit status."""
         log.info("Study %s in %s.", self.arguments.study_name, self.directory.root)
         stored = manifests.read(self.directory.manifest, self.recipe)
-        command = manifests.search_command(self.arguments, self.recipe, self.directory)
-        manifest = replace(stored, arguments=self.arguments.to_json(), command=command)
+        manifest = stored.resumed(self.arguments, self.recipe, self.directory)
         with self._held():
             check_writable(self.directory)
             return self._run(manifest, lambda: self._new_backend(stored))

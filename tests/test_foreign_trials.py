@@ -13,8 +13,11 @@ from hyperlax.analysis.pages import write_pages
 from hyperlax.api import open_study
 from hyperlax.cli import main
 from hyperlax.files import read_csv
+from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, Case, Killed, killing
 from tests.test_journal import journal
+from tests.test_pooled_studies import ASHA
+from tests.test_population_runs import Run, kill
 
 GAMMA, SIZES = "algorithm.hyperparam.gamma", "algorithm.network.actor_network.pre_torso.layer_sizes"
 
@@ -143,7 +146,6 @@ def test_a_waiting_trial_is_run_once_after_a_kill(case: Case, monkeypatch, momen
 
 
 def test_a_trial_added_while_the_study_runs_takes_no_number_of_it(tmp_path: Path) -> None:
-    from tests.fake_backend import FakeBackend
 
     case = Case(tmp_path)
     add = lambda done: case.study().add_trial(create_trial(value=1e9))  # noqa: E731
@@ -152,7 +154,6 @@ def test_a_trial_added_while_the_study_runs_takes_no_number_of_it(tmp_path: Path
 
 
 def test_another_program_that_ends_a_waiting_trial_ends_nothing(whole: Case, tmp_path: Path) -> None:
-    from tests.fake_backend import FakeBackend
 
     case = Case(tmp_path / "told", write_pages=write_pages)
 
@@ -176,3 +177,27 @@ def test_a_finite_space_and_a_sweep_take_no_harm(tmp_path: Path) -> None:
     add_everything(case.study())
     assert case.resume(n_trials=15) == 0
     assert len({json.dumps(told[2]) for told in own(case)}) >= 14
+
+
+def test_a_study_that_prunes_runs_them_too(tmp_path: Path) -> None:
+    case = Case(tmp_path, **{**ASHA, "n_trials": 12})
+    add = lambda done: case.study().add_trial(create_trial(value=1e9))  # noqa: E731
+    assert case.start(FakeBackend(after_segment=add)) == 0
+    case.study().enqueue_trial({GAMMA: 0.95})
+    assert case.resume(n_trials=20) == 0
+    assert [told[0] for told in own(case)] == list(range(20))
+    assert case.study().trials[12].params[GAMMA] == 0.95
+
+
+def test_a_population_leaves_them_alone(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    with pytest.raises(Killed):
+        run.start(after_interval=lambda interval: kill() if interval == 2 else None)
+    before = len(run.told())
+    run.study().enqueue_trial({GAMMA: 0.95})
+    run.study().add_trial(create_trial(value=1e9))
+    assert main(["show", str(run.directory)]) == 0
+    assert run.resume() == 0
+    left_alone = Run(tmp_path / "whole")
+    assert left_alone.start() == 0
+    assert [one[:4] for one in run.told()[:-2]] == [one[:4] for one in left_alone.told()] and before < len(run.told())

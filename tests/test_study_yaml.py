@@ -346,9 +346,10 @@ def test_a_file_whose_study_exists_resumes_it(capsys, monkeypatch):
     assert _refusal(["run-study", "s.yaml", "--seed", "4"], capsys).startswith(
         "hyperlax: these options differ from those of the study to resume:\n  --seed: study has 0, given 4\n"
     )
-    Path("s.yaml").write_text(BASE + LENGTH.replace("500", "600") + CHANGED)
+    Path("s.yaml").write_text(BASE + LENGTH.replace("5000", "6000") + CHANGED)
     assert _refusal(["run-study", "s.yaml"], capsys).startswith(
-        "hyperlax: s.yaml:4: these options differ from those of the study to resume:\n  total_timesteps: study has 500, given 600\n"
+        "hyperlax: s.yaml:4: these options differ from those of the study to resume:\n"
+        "  total_timesteps: study has 5000, given 6000\n"
     )
     Path("s.yaml").write_text(BASE + LENGTH + CHANGED.replace("1.0e-4", "2.0e-4").replace("1e-4", "2e-4"))
     assert "searches algorithm.hyperparam.actor_lr = " in _refusal(["run-study", "s.yaml"], capsys)
@@ -357,7 +358,15 @@ def test_a_file_whose_study_exists_resumes_it(capsys, monkeypatch):
 
 @pytest.mark.usefixtures("trained")
 def test_a_study_of_another_command_is_not_resumed_by_a_file(capsys):
-    sweep = ["sweep-hp-samples", "--output-root", "my_optuna_studies", "--num-samples", "2", "--total-timesteps", "500"]
+    sweep = [
+        "sweep-hp-samples",
+        "--output-root",
+        "my_optuna_studies",
+        "--num-samples",
+        "2",
+        "--total-timesteps",
+        "5000",
+    ]
     assert (
         cli.main([*sweep, *ENV, "--sampling-method", "random", *["--num-evaluations", "5", "--num-eval-episodes", "4"]])
         == 0
@@ -371,7 +380,7 @@ def test_a_study_of_another_command_is_not_resumed_by_a_file(capsys):
 
 @pytest.mark.usefixtures("trained")
 def test_another_study_name_has_a_directory_of_its_own(capsys, caplog):
-    words = [*ENV, *["--total-timesteps", "500", "--num-evaluations", "5", "--num-eval-episodes", "4"]]
+    words = [*ENV, *["--total-timesteps", "5000", "--num-evaluations", "5", "--num-eval-episodes", "4"]]
     words += ["--output-root", "my_optuna_studies"]
     other = DIRECTORY.with_name("gymnax_pendulum@b")
     for command, number in (("optuna-hp-search", "--n-trials"), ("sweep-hp-samples", "--num-samples")):

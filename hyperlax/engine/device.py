@@ -36,6 +36,7 @@ CANDIDATES: tuple[int, ...] = (1, 2, 4, 8)
 _ROUNDS = 12
 _SLACK = 1.05
 """Fewer lanes win if they are at most this much slower: small batches spread better over cores and end together."""
+_LONGEST_SECONDS = 15.0
 _NOISE = 1.5
 """A candidate was disturbed if its median turn takes this many times its best one."""
 
@@ -153,7 +154,12 @@ def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs
     spread = -(-super_batch // len(slots))
     if slots[0].platform != "cpu" or spread == 1:
         return spread
-    runs = costs.lanes_per_slot(len(slots), lambda: lanes_per_slot(slots))
+
+    def measure() -> int | None:
+        log.info("Measuring how many trials a core trains best at once, once on this machine (about 5 s, up to 20 s).")
+        return lanes_per_slot(slots)
+
+    runs = costs.lanes_per_slot(len(slots), measure)
     if runs is None:
         log.info(
             "The machine is too busy to measure how many lanes a core can use; using %d for now.", _UNMEASURED_LANES
@@ -211,8 +217,10 @@ def lanes_per_slot(slots: list[Any]) -> int | None:
     Theory and machines disagree, so this is measured on a small stand-in for training, which takes about 5 s. Like training, it
     alternates between many small sequential steps and gradients over the data that they collected. It is compiled for each number
     of lanes with quick settings, in a third of a second instead of an algorithm's ten seconds. The candidates take turns of equal
-    work, and the best turn of each counts. Return None if other work on the machine disturbed too many turns.
+    work, and the best turn of each counts. Return None if other work on the machine disturbed too many turns, or if it takes longer
+    than `_LONGEST_SECONDS`.
     """
+    until = time.perf_counter() + _LONGEST_SECONDS
     programs = {lanes: _compiled(lanes, slots[0]) for lanes in CANDIDATES}
     seconds: dict[int, list[float]] = {lanes: [] for lanes in CANDIDATES}
     with ThreadPoolExecutor(len(slots)) as threads:
@@ -227,6 +235,8 @@ def lanes_per_slot(slots: list[Any]) -> int | None:
                 for done in [threads.submit(turn) for _ in slots]:
                     done.result()
                 seconds[lanes].append(time.perf_counter() - began)
+                if time.perf_counter() > until:
+                    return None
     return choose(seconds)
 
 

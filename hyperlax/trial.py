@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,17 +39,20 @@ class Plan:
 
     batches: in the order in which they should start, each in the order of its lanes. programs: number of compiled programs that
     they need. known: number of those that are compiled already. seconds: predicted from start to end; None without a prediction.
+    is_rough: nothing of the kind was timed on this machine before.
     """
 
     batches: tuple[tuple[Trial, ...], ...]
     programs: int
     known: int
     seconds: float | None
+    is_rough: bool = False
 
     def sentence(self) -> str:
         """Return the plan in one line."""
         trials = sum(map(len, self.batches))
-        predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s"
+        rough = " (a guess: no such training was timed on this machine yet)" if self.is_rough else ""
+        predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s{rough}"
         programs, batches = counted(self.programs, "program"), counted(len(self.batches), "batch")
         return f"{counted(trials, 'trial')} -> {programs} ({self.known} known), {batches}{predicted}"
 
@@ -72,6 +76,10 @@ class Curve:
     length: np.ndarray
     episodes: int
     budget: int
+
+    def first(self, points: int) -> Curve:
+        """Return its first points."""
+        return replace(self, **{name: getattr(self, name)[:points] for name in ("steps", *MEASURED)})
 
 
 class LaneInterval(NamedTuple):
@@ -132,7 +140,8 @@ class Outcome:
     fault_step: environment steps of one seed at the evaluation that found the fault, None if unknown.
     intervals: in lanes, in the order of time; empty if unknown.
     policy: the trained policy of a COMPLETE trial; None if it was not kept.
-    shown: the values by which a scheduler decided, a row per segment.
+    shown: the values by which a scheduler decided, a row per segment; empty without a scheduler. shown_at: the environment steps of
+    one seed at each of them, those of earlier repetitions included.
     """
 
     trial: Trial
@@ -146,6 +155,7 @@ class Outcome:
     intervals: tuple[LaneInterval, ...] = ()
     policy: Policy | None = None
     shown: tuple[tuple[float, ...], ...] = ()
+    shown_at: tuple[int, ...] = ()
 
     @property
     def number(self) -> int:
@@ -166,11 +176,12 @@ class TrialResult:
     """The result of a trial, as a row of `summary.csv` and Optuna's database keep it.
 
     reason: from `hyperlax.study.failures`. metrics: all of them for COMPLETE, else empty.
-    intermediate: in a study that prunes, the pruning metrics after every segment, the leading objective first.
+    intermediate: environment steps -> the leading objective as of the evaluation there; then, in a study that prunes, what else
+    the pruner decides by.
     """
 
     number: int
     state: str
     reason: str
     metrics: dict[str, float]
-    intermediate: tuple[tuple[float, ...], ...] = ()
+    intermediate: Mapping[int, tuple[float, ...]] = field(default_factory=dict)

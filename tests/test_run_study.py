@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hyperlax import cli
-from hyperlax.cli.commands import KINDS
+from hyperlax.cli.commands import GROUPS
 from hyperlax.cli.parsing import parse
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.studies import planned_studies
@@ -120,9 +120,17 @@ def test_all_files_are_checked_before_the_first_one_runs(several, capsys):
 
 
 def test_two_files_of_one_study_are_refused(several, capsys):
-    assert cli.main(["run-study", *FILES, "--output-root", "out"]) == 2
+    assert cli.main(["run-study", *FILES, "--output-root", "out", "--study-name", "s"]) == 2
     assert "b.yaml: its study goes to out/sac_mlp/gymnax_pendulum, as that of a.yaml does." in capsys.readouterr().err
     assert several.begun == []
+
+
+def test_studies_of_other_names_have_directories_of_their_own(several, capsys):
+    assert cli.main(["run-study", *FILES, "--output-root", "out"]) == 0
+    places = [
+        line.removesuffix(".").split(", in ")[1] for line in capsys.readouterr().out.splitlines() if ", in " in line
+    ]
+    assert places == [f"out/sac_mlp/gymnax_pendulum{name}" for name in ("", "@b", "@c")]
 
 
 def test_the_shipped_studies_are_several():
@@ -140,4 +148,4 @@ def test_a_shipped_study_can_run_and_says_what_came_of_it(path):
     assert header and all(word in header[0] for word in ("2 cores", "jax", "commit", "trials", "est"))
     commands = re.findall(r"^# {5}(hyperlax .*)$", header[0], flags=re.MULTILINE)
     assert commands == [f"hyperlax run-study studies/{path.name}"]
-    assert parse(KINDS, shlex.split(commands[0])[1:])[1]["files"]
+    assert parse(GROUPS, shlex.split(commands[0])[1:])[1]["files"]

@@ -86,6 +86,7 @@ class StudyRun(ABC):
         refuse_running(self.directory.root)
         refuse_existing(self.directory)
         first = self.first_trials()
+        log.info("Study %s in %s.", self.arguments.study_name, self.directory.root)
         backend = self._new_backend(None)
         reference = reference_returns(self.arguments.env_config)
         manifest = manifests.describe(self.arguments, self.recipe, reference, first_trials=first, backend=backend)
@@ -98,6 +99,7 @@ class StudyRun(ABC):
 
     def resume(self) -> int:
         """Continue the study in the directory. Returns the exit status."""
+        log.info("Study %s in %s.", self.arguments.study_name, self.directory.root)
         stored = manifests.read(self.directory.manifest, self.recipe)
         manifest = stored.resumed(self.arguments, self.recipe, self.directory)
         with self._held():
@@ -170,9 +172,7 @@ class StudyRun(ABC):
         def what_next(problem: IoProblem) -> str:
             if not os.path.exists(self.directory.manifest):
                 if self._is_on_disk:
-                    return (
-                        "The study was moved or removed while it ran. To continue it, give --resume-from its new place."
-                    )
+                    return "The study was moved or removed while it ran. To continue it, resume it in its new place."
                 return f"No trial has run. {run_again(problem)}"
             return (
                 "The study ends here; all that is complete is kept. "

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.config.checks import check_searched, check_space, checked
@@ -29,12 +30,12 @@ from hyperlax.config.stored import (
 )
 from hyperlax.envs.recipes import check_acts
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError
-from hyperlax.fields import TogetherError
-from hyperlax.recipe import Recipe, available, load, searching
+from hyperlax.recipe import Recipe, available, load
 from hyperlax.study.reporters import safe
 
 if TYPE_CHECKING:
     from hyperlax.config.study_file import StudyFile
+    from hyperlax.config.yaml_file import Entry
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,17 @@ class PlannedStudy:
         return run_population(self.options, self.recipe, existing, observers=[Pages(write_pages)])
 
 
-def study_of(command: str, given: Given) -> PlannedStudy:
-    """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given."""
+def study_of(command: str, given: Given, space: Mapping[str, Entry] = MappingProxyType({})) -> PlannedStudy:
+    """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given.
+
+    space: changes to the recipe's search space, which `hyperlax.search` takes for a new study.
+    """
     _check_flags(given)
     if "resume_from" in given:
         return _resumed(command, given)
-    return _new_sweep(given) if command == SWEEP else _new(SearchOptions if command == SEARCH else PbtOptions, given)
+    if command == SWEEP:
+        return _new_sweep(given)
+    return _new(SearchOptions if command == SEARCH else PbtOptions, given, space)
 
 
 def run_files(files: Sequence[str], given: Given) -> int:
@@ -111,7 +117,7 @@ def log_from(level: str, is_quiet: bool = False) -> None:
 
 
 def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
-    """Return the studies of files. Given options replace those of the files.
+    """Return the studies of files. Given options replace those of the files, `assignments` single values of them.
 
     Raises UsageError, naming file and line, for a study that cannot run or exists, and for two with the same directory.
     """
@@ -119,9 +125,11 @@ def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
         raise UsageError("run-study needs files: hyperlax run-study FILE [FILE ...].")
     from hyperlax.config.study_file import read_study_file
 
+    assignments = given.get("assignments", ())
+    given = {name: value for name, value in given.items() if name != "assignments"}
     planned: dict[Path, PlannedStudy] = {}
     for path in files:
-        study = _of_file(read_study_file(path), given)
+        study = _of_file(read_study_file(path, assignments), given)
         where = study.directory.resolve()
         if where in planned:
             raise UsageError(
@@ -161,8 +169,12 @@ def _check_flags(given: Given) -> None:
         )
 
 
-def _new(kind: type[SearchOptions] | type[PbtOptions], given: Given) -> PlannedStudy:
+def _new(kind: type[SearchOptions] | type[PbtOptions], given: Given, space: Mapping[str, Entry]) -> PlannedStudy:
+    from hyperlax.config.space_entries import searched
+
     recipe = load_recipe(given)
+    if space:
+        recipe = searched(space, {}, recipe, "search(): space")
     options = checked(settled(kind, [given], recipe))
     return _planned(options, recipe)
 
@@ -243,14 +255,15 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 def _of_file(file: StudyFile, given: Given) -> PlannedStudy:
     """Return the study of a file, checked."""
     from hyperlax.config.configurations import first_trials
+    from hyperlax.config.space_entries import searched
     from hyperlax.study.directory import refuse_running, study_directory
     from hyperlax.study.study_run import refuse_existing
 
     with _told(file, given, "algo_and_network_config"):
         recipe = load_recipe({**file.given, **given})
-    recipe = _searching(file, recipe)
+    recipe = searched(file.space, file.params, recipe, file.places.get("space", file.path))
     with _told(file, given, "env_config"):
-        options = checked(settled(SearchOptions, [file.preset, file.given, given], recipe))
+        options = checked(settled(SearchOptions, [file.given, given], recipe))
         check_acts(recipe, options.env_config)
     with _told(file, given, "sampler"):
         check_space(options, recipe.space)
@@ -262,25 +275,6 @@ def _of_file(file: StudyFile, given: Given) -> PlannedStudy:
         refuse_existing(directory)
     refusal = partial(file.refusal, on_command_line=given, about="")
     return PlannedStudy(options, recipe, directory.root, file=file.path, refusal=refusal)
-
-
-def _searching(file: StudyFile, recipe: Recipe) -> Recipe:
-    """Return the recipe with the file's space."""
-    from hyperlax.config.space_entries import changes_of
-
-    where = file.places.get("space", file.path)
-    changes = changes_of(file.space, file.params, recipe)
-    try:
-        changed = searching(recipe, changes, where)
-    except TogetherError as error:
-        entries = zip(changes, file.space.values(), strict=True)
-        place = next((entry.where for name, entry in entries if name in error.names), where)
-        raise UsageError(f"{place}: {error.problem}") from error
-    if not changed.space:
-        raise UsageError(
-            f"{where}: nothing is left to search. Give a hyperparameter a range, or train with run-single-hp."
-        )
-    return changed
 
 
 @contextmanager

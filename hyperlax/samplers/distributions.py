@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -85,7 +84,7 @@ def _to_optuna(distribution: Distribution) -> BaseDistribution:
     assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
     if distribution.integral:
-        return IntDistribution(int(low), int(high), log=distribution.logarithmic)
+        return IntDistribution(int(low), int(high), log=distribution.logarithmic, step=int(distribution.spacing() or 1))
     if isinstance(distribution, QUniform):
         return FloatDistribution(low, high, step=distribution.q)
     return FloatDistribution(low, high, log=distribution.logarithmic)
@@ -119,16 +118,11 @@ def _encode(distribution: Distribution, value: Any) -> Any:
 def _on_grid(distribution: Distribution, value: Any) -> Any:
     if not isinstance(distribution, QUniform):
         return value
-    low, _ = distribution.bounds()
-    return _at(distribution, round((value - low) / distribution.q))
+    return distribution.at(distribution.place(value))
 
 
 def _at(distribution: Distribution, place: int) -> Any:
     """Return value number `place` of a finite distribution, as Optuna keeps it."""
     if isinstance(distribution, Categorical):
         return _encoded(distribution)[place]
-    assert isinstance(distribution, Numeric)
-    low, _ = distribution.bounds()
-    if isinstance(distribution, QUniform):
-        return float(Decimal(str(low)) + place * Decimal(str(distribution.q)))
-    return int(low) + place
+    return distribution.at(place)

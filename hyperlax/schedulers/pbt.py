@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from hyperlax.fields import PREFIX, check_together
 from hyperlax.hyperparams import rules
 from hyperlax.recipe import Recipe
 from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Shown, Stop
-from hyperlax.space import Categorical, Distribution, Numeric, QUniform
+from hyperlax.space import Categorical, Distribution, Numeric
 
 _HYPERPARAM = f"{PREFIX}.hyperparam."
 _UNCHANGEABLE = ("init_alpha", "warmup_rollout_length", "normalize_observations")
@@ -226,7 +225,7 @@ def sample(distribution: Distribution, random: np.random.Generator) -> Any:
         slack = 0.5 if distribution.integral else 0.0
         return _within(distribution, math.exp(random.uniform(math.log(low - slack), math.log(high + slack))))
     if size is not None:
-        return _value_at(distribution, int(random.integers(size)))
+        return distribution.at(int(random.integers(size)))
     assert isinstance(distribution, Numeric)
     return _within(distribution, random.uniform(*distribution.bounds()))
 
@@ -246,7 +245,7 @@ def neighbour(distribution: Distribution, value: Any, up: bool) -> Any:
     size = distribution.size()
     if size is not None:
         steps = 1 if isinstance(distribution, Categorical) else max(1, round(_STEP * (size - 1)))
-        return _value_at(distribution, min(max(_place(distribution, value) + sign * steps, 0), size - 1))
+        return distribution.at(min(max(distribution.place(value) + sign * steps, 0), size - 1))
     assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
     return _within(distribution, value + sign * _STEP * (high - low))
@@ -255,26 +254,6 @@ def neighbour(distribution: Distribution, value: Any, up: bool) -> Any:
 def _within(distribution: Numeric, value: float) -> Any:
     low, high = distribution.bounds()
     return min(max(round(value) if distribution.integral else float(value), low), high)
-
-
-def _place(distribution: Distribution, value: Any) -> int:
-    """Return the index of a value in a finite distribution."""
-    if isinstance(distribution, Categorical):
-        return distribution.place(value)
-    assert isinstance(distribution, Numeric)
-    step = distribution.q if isinstance(distribution, QUniform) else 1
-    return round((value - distribution.bounds()[0]) / step)
-
-
-def _value_at(distribution: Distribution, place: int) -> Any:
-    """Return the value of a finite distribution at an index."""
-    if isinstance(distribution, Categorical):
-        return distribution.values[place]
-    assert isinstance(distribution, Numeric)
-    low = distribution.bounds()[0]
-    if isinstance(distribution, QUniform):
-        return float(Decimal(str(low)) + place * Decimal(str(distribution.q)))
-    return int(low) + place
 
 
 def explored(recipe: Recipe) -> tuple[dict[str, Distribution], list[str]]:

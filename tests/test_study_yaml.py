@@ -13,6 +13,7 @@ import pytest
 from hyperlax import cli
 from hyperlax.cli.commands import KINDS
 from hyperlax.cli.parsing import parse
+from hyperlax.config.options import SearchOptions
 from hyperlax.config.space_entries import searched
 from hyperlax.config.stored import load_recipe_of, read_stored
 from hyperlax.config.study_file import KEYS, in_full, read_study_file
@@ -63,6 +64,12 @@ def planned(text: str, *words: str, base: str = BASE) -> PlannedStudy:
     _, given = parse(KINDS, ["run-study", *words])
     (study,) = planned_studies(["s.yaml"], given)
     return study
+
+
+def options_in(text: str, *words: str, base: str = BASE) -> SearchOptions:
+    options = planned(text, *words, base=base).options
+    assert isinstance(options, SearchOptions)
+    return options
 
 
 def told(directory: Path) -> list[tuple[Any, ...]]:
@@ -153,7 +160,7 @@ SAID: dict[str, Any] = {
 
 def test_every_flag_can_be_said_by_a_file():
     Path("first.json").write_text('[{"algorithm.hyperparam.gamma": 0.95}]')
-    options = planned("\n".join(f"{name}: {json.dumps(value)}" for name, value in SAID.items())).options
+    options = options_in("\n".join(f"{name}: {json.dumps(value)}" for name, value in SAID.items()))
     assert {name: getattr(options, name) for name in SAID} == SAID
     text = """
 study_name: sac_pendulum
@@ -174,14 +181,14 @@ run_length_modifier: long
 preset: quick_test
 seed: 5
 """
-    options = planned(text).options
+    options = options_in(text)
     assert (options.study_name, options.n_trials, options.seed) == ("sac_pendulum", 9, 5)
     assert options.objectives == {"peak_performance": "maximize", "num_parameters": "minimize"}
     assert (options.sampler, options.default_trial, options.compilation_cache) == ("nsgaii", False, False)
     assert options.constraints == ("num_parameters <= 20000",)
     assert (options.pruner, options.pruner_percentile, options.timeout) == ("percentile", 30.0, 60.0)
     assert (options.runner_hparam_batch_size, options.total_timesteps) == (4, 100_000)
-    assert planned("runner_hparam_batch_size: auto").options.runner_hparam_batch_size == "auto"
+    assert options_in("runner_hparam_batch_size: auto").runner_hparam_batch_size == "auto"
     said = {line.partition(":")[0].replace("-", "_") for line in (BASE + text).splitlines() if line}
     assert SAID.keys() | said == KEYS.keys()
 
@@ -223,13 +230,13 @@ seed: 5
 )
 def test_command_line_over_file_over_preset_over_recipe(text, words, name, value, monkeypatch):
     monkeypatch.setenv("HERE", "there")
-    assert getattr(planned(text, *words.split()).options, name) == value
+    assert getattr(options_in(text, *words.split()), name) == value
 
 
 def test_directions_belong_to_the_names_beside_them():
     text = "objective_names: [peak_performance, num_parameters]\nobjective_directions: [minimize, maximize]"
-    assert planned(text).options.objectives == {"peak_performance": "minimize", "num_parameters": "maximize"}
-    assert planned(text, "--objective-names", "num_parameters").options.objectives == {"num_parameters": "minimize"}
+    assert options_in(text).objectives == {"peak_performance": "minimize", "num_parameters": "maximize"}
+    assert options_in(text, "--objective-names", "num_parameters").objectives == {"num_parameters": "minimize"}
 
 
 def test_a_recipe_and_an_environment_of_the_command_line_win():
@@ -317,7 +324,7 @@ def test_whole_numbers_in_steps_are_whole_wherever_they_are():
 
 
 def test_what_the_recipe_says_itself_is_no_change():
-    own = in_full(planned("").options, load("sac_mlp"))
+    own = in_full(options_in(""), load("sac_mlp"))
     assert planned(own, base="").recipe.changes == {}
 
 
@@ -421,6 +428,6 @@ def test_the_example_of_the_documentation_can_run():
     (text,) = re.findall(
         r"```yaml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text(encoding="utf-8"), flags=re.DOTALL
     )
-    study = planned(text, base="")
-    assert (study.options.n_trials, study.options.pruner) == (40, "asha")
-    assert TAU not in study.recipe.space
+    options = options_in(text, base="")
+    assert (options.n_trials, options.pruner) == (40, "asha")
+    assert TAU not in planned(text, base="").recipe.space

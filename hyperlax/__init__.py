@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hyperlax.xla import set_safe_scheduler
+from hyperlax.xla import set_safe_scheduler, watch_forks
 
 if TYPE_CHECKING:
     from hyperlax.api import Study, load_agent, open_study, search
@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = ["Study", "load_agent", "open_study", "search"]
 
 set_safe_scheduler()
+watch_forks()
 
 
 def __getattr__(name: str) -> Any:

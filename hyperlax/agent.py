@@ -141,7 +141,7 @@ def load_agent(path: Path, seed: int | None = None) -> Agent:
 
 
 def _fit(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bool:
-    """Return whether a description has what `act` needs for these arrays."""
+    """Return whether a description has the entries that `act` needs for these arrays."""
     first = arrays.get("dense_0.kernel", arrays["head.kernel"])
     action, outputs = about["action"], arrays["head.kernel"].shape[-1]
     needed = {

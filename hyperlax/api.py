@@ -8,8 +8,12 @@
 ('finished', 12)
 >>> study.trials["peak_performance"].idxmax() == study.best.number
 True
->>> study.pareto == [study.best]
+>>> study.pareto == study.top(1) == [study.best]
 True
+>>> study.best.config["algorithm.hyperparam.tau"], "algorithm.hyperparam.tau" in study.best.params
+(0.005, False)
+>>> round(sum(study.importances().values()), 6)
+1.0
 >>> study.curve(study.best.number).returns.shape  # points, seeds
 (6, 2)
 >>> type(study.plot.history()).__name__
@@ -30,8 +34,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hyperlax.config.option import HIDDEN, Given, Option, options_of
 from hyperlax.config.options import SearchOptions
-from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError, did_you_mean
-from hyperlax.files import expanded, json_text
+from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
+from hyperlax.files import expanded, json_text, plain
 
 if TYPE_CHECKING:
     import pandas
@@ -75,7 +79,7 @@ def search(
     if status in STOPPED:
         raise KeyboardInterrupt
     if status:
-        raise HyperlaxError(f"{study.directory}: the search failed; what it printed says why.")
+        raise HyperlaxError(f"{study.directory}: the search failed; see its output for the reason.")
     return Study(study.directory)
 
 
@@ -98,10 +102,13 @@ def load_agent(path: str | Path, trial: int | None = None, seed: int | None = No
 
 
 class Study:
-    """A study as its directory holds it when it is opened; `refresh` reads it again."""
+    """A study as its directory holds it when it is opened; `refresh` reads it again.
+
+    directory: its path, absolute, so that it stays valid when the working directory changes.
+    """
 
     def __init__(self, directory: Path):
-        self.directory = directory
+        self.directory = directory.absolute()
         self.refresh()
 
     def __repr__(self) -> str:
@@ -147,6 +154,29 @@ class Study:
 
         return winners(self._opened.record)
 
+    def top(self, count: int = 5) -> list[TrialRecord]:
+        """Return the best trials, best first; with several objectives the first of the Pareto front, by number."""
+        from hyperlax.study.record import top
+
+        return top(self._opened.record, count)
+
+    def importances(self, objective: str | None = None) -> dict[str, float]:
+        """Return how much of an objective's variation each hyperparameter explains: dotted name -> share, the largest first.
+
+        objective: the first one by default. Raises HyperlaxError if the study does not have it, or has too few trials to tell.
+        """
+        from hyperlax.study.record import without_importances
+
+        known = list(self._opened.record.objectives)
+        name = known[0] if objective is None else objective
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise HyperlaxError(f"{self.directory}: has no objective {name!r}. {hint}There are {', '.join(known)}.")
+        shares = self.record.importances.get(name)
+        if not shares:
+            raise HyperlaxError(f"{self.directory}: {without_importances(self.record)}")
+        return shares
+
     @property
     def trials(self) -> pandas.DataFrame:
         """Table with one row per trial, indexed by its number, with the columns of `trials.csv`; lists stay lists."""
@@ -182,10 +212,11 @@ class Study:
     def report(self) -> Path:
         """Write `report.html` and the plots again from the current study. Return the path of the report."""
         from hyperlax.analysis.pages import write_study_pages
+        from hyperlax.study.directory import REPORT
 
         self.refresh()
         write_study_pages(self.record)
-        return self.directory / "report.html"
+        return self.directory / REPORT
 
 
 class Plots:
@@ -213,6 +244,10 @@ class Plots:
     def slice(self) -> go.Figure:
         """Draw each hyperparameter against the objective."""
         return self.draw("slice")
+
+    def distributions(self) -> go.Figure:
+        """Draw where all trials and the best quarter of them lie on each hyperparameter."""
+        return self.draw("param_distributions")
 
     def contour(self) -> go.Figure:
         """Draw the objective over the two most important hyperparameters."""
@@ -290,11 +325,11 @@ _document(search)
 
 @contextmanager
 def _told(function: str = "") -> Iterator[None]:
-    """Let an OptionError of the block begin with the function and name the keyword."""
+    """Let an error of the block that names options begin with the function and name the keywords."""
     try:
         yield
-    except OptionError as error:
-        raise UsageError(function + error.told(lambda name: _KEYWORDS.get(name, name))) from error
+    except OptionFailure as error:
+        raise error.spelled(lambda name: _KEYWORDS.get(name, name), function) from error
 
 
 def _given(keywords: dict[str, Any]) -> Given:
@@ -312,7 +347,7 @@ def _given(keywords: dict[str, Any]) -> Given:
         option = _PYTHON[keyword]
         if value is None:
             continue
-        read = option.read_given(_plain(value))
+        read = option.read_given(_written(value))
         if option.type is not bool:
             given[option.name] = read
         elif read:
@@ -334,20 +369,14 @@ def _entries(space: Any, is_new: bool) -> dict[str, Entry]:
     return entries_of(space, "search(): space")
 
 
-def _in_json(value: Any) -> str:
-    """Return configurations as JSON text. Raises OptionError for values that JSON cannot hold."""
+def _written(value: Any) -> Any:
+    """Return a value as a file holds it. Configurations become JSON text; raises OptionError for what JSON cannot hold."""
+    if isinstance(value, Path):
+        return str(value)
+    several = value if isinstance(value, (list, tuple)) else [value]
+    if not any(isinstance(one, Mapping) for one in several):
+        return plain(value)
     try:
         return json_text(value, indent=None).rstrip()
     except (TypeError, ValueError) as error:
         raise OptionError("enqueue", "{enqueue}: cannot be kept as JSON: {0}.", error) from error
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as a file holds it: sequences as lists, configurations as JSON, paths as text, numpy's numbers as Python's."""
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, Mapping) or (isinstance(value, (list, tuple)) and any(isinstance(o, Mapping) for o in value)):
-        return _in_json(value)
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

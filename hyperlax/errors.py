@@ -1,4 +1,4 @@
-"""The errors of a command that are not bugs, and words for messages: suggestions for misspelled names, counted nouns."""
+"""The errors of a command that are not bugs, and words for messages: suggestions for misspelled names, counted nouns, numbers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def flag(name: str) -> str:
     return "--" + name.rstrip("_").replace("_", "-")
 
 
-class SpelledError(UsageError):
+class SpelledError(HyperlaxError):
     """An error about things that are named differently in different places, such as options and distributions.
 
     Args:
       spell: Spells the names when the error is converted to text; `told` takes another spelling.
-      problem: What was found and what would work. {name} stands for such a name, {0}, {1}, ... for `values`.
+      problem: The finding and the fix. {name} stands for such a name, {0}, {1}, ... for `values`.
     """
 
     def __init__(self, spell: Callable[[str], str], problem: str, *values: object):
@@ -44,9 +44,14 @@ class SpelledError(UsageError):
         """Return the message with every name spelled by `spell`."""
         return Formatter().vformat(self._problem, self._values, _Spelled(spell))
 
+    def spelled(self, spell: Callable[[str], str], before: str = "") -> HyperlaxError:
+        """Return a plain error of the same exit status, with every name spelled by `spell`. before: its first words."""
+        kind = UsageError if isinstance(self, UsageError) else HyperlaxError
+        return kind(before + self.told(spell))
 
-class OptionError(SpelledError):
-    """An invalid value of an option. Its text names flags; `told` uses the names of the place where the value was given."""
+
+class OptionFailure(SpelledError):
+    """A run that could not be completed, and an option that helps. Its text names flags; `told` uses the names of another place."""
 
     def __init__(self, option: str, problem: str, *values: object):
         self.option = option
@@ -57,6 +62,10 @@ class OptionError(SpelledError):
         """Options that the message is about: `option`, then the others in the order of the message."""
         names = [name for _, name, _, _ in Formatter().parse(self._problem) if name and not name.isdecimal()]
         return list(dict.fromkeys((self.option, *names)))
+
+
+class OptionError(OptionFailure, UsageError):
+    """An invalid value of an option, found before anything ran."""
 
 
 class _Spelled(dict[str, str]):
@@ -107,3 +116,17 @@ def numbered(trials: Collection[int], verb: str = "") -> str:
 def in_sentence(words: str) -> str:
     """Return words as the beginning of a sentence."""
     return words[:1].upper() + words[1:]
+
+
+def format_number(value: float) -> str:
+    """Write a number with four significant digits, no digit before the point lost; commas between thousands.
+
+    >>> format_number(0.00012345678), format_number(100000), format_number(-151.25), format_number(14791.5)
+    ('0.0001235', '100,000', '-151.2', '14,792')
+    >>> format_number(1.5e-6), format_number(2e20), format_number(500.0), format_number(float("nan"))
+    ('1.5e-6', '2e20', '500', 'nan')
+    """
+    if isinstance(value, int) or 1000 <= abs(value) < 1e15 or (float(value).is_integer() and abs(value) < 1e15):
+        return f"{round(value):,}"
+    digits, _, power = f"{value:.4g}".partition("e")
+    return f"{digits}e{int(power)}" if power else digits

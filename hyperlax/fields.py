@@ -1,4 +1,4 @@
-"""Fields of an algorithm's configuration by dotted name: their legal values, and setting them.
+"""Fields of an algorithm's configuration by dotted name: their valid values, and setting them.
 
 >>> from hyperlax.hyperparams import SAC
 >>> apply(SAC(), {"algorithm.hyperparam.gamma": 0.98}, "--set").hyperparam.gamma
@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.hyperparams import ACTIVATIONS, AlgorithmConfig, Rule
-from hyperlax.space import DISTRIBUTIONS, Categorical, Distribution, DistributionError, Numeric, QUniform
+from hyperlax.space import DISTRIBUTIONS, Categorical, Distribution, DistributionError, Numeric, QUniform, is_integer
 
 T = TypeVar("T")
 PREFIX = "algorithm"
+HYPERPARAM = f"{PREFIX}.hyperparam."
 
 _LEARNING_RATES = ("actor_lr", "critic_lr", "q_lr")
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -52,7 +53,7 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 
 
 class TogetherError(UsageError):
-    """Values that are legal alone and not together. names: their dotted names."""
+    """Values that are valid alone and not together. names: their dotted names."""
 
     def __init__(self, where: str, names: Sequence[str], problem: str):
         self.names, self.problem = names, problem
@@ -66,13 +67,13 @@ _SMALLEST_FLOAT, _LARGEST_FLOAT = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and 
 
 @dataclass(frozen=True)
 class Field:
-    """A field by its legal values. type: "float", "int", "bool", "str" (an activation) or "sizes" (of layers)."""
+    """A field by its valid values. type: "float", "int", "bool", "str" (an activation) or "sizes" (of layers)."""
 
     type: str
     rule: Rule | None
 
     def problem(self, value: Any) -> str | None:
-        """Return the reason why a value is not legal, as `needs ..., got ...`; None if it is legal."""
+        """Return the reason why a value is not valid, as `needs ..., got ...`; None if it is valid."""
         if self._accepts(value):
             return None
         if self.type == "float" and isinstance(value, float) and 0 < abs(value) < _SMALLEST_FLOAT:
@@ -88,18 +89,18 @@ class Field:
         value = value.tolist() if hasattr(value, "tolist") else value
         if self.type == "sizes" and isinstance(value, (list, tuple)):
             return [_whole(width) for width in value]
-        if self.type == "float" and _is_int(value) and abs(value) <= _LARGEST_FLOAT:
+        if self.type == "float" and is_integer(value) and abs(value) <= _LARGEST_FLOAT:
             return float(value)
         return _whole(value) if self.type == "int" else value
 
     def convert(self, value: Any) -> Any:
-        """Return a legal value in the form that the configuration keeps."""
+        """Return a valid value in the form that the configuration keeps."""
         if self.type == "float":
             return float(value)
         return tuple(value) if self.type == "sizes" else value
 
     def wanted(self) -> str:
-        """Return the legal values in words."""
+        """Return the valid values in words."""
         if self.type == "bool":
             return "true or false"
         if self.type == "str":
@@ -127,7 +128,7 @@ class Field:
             return isinstance(value, str) and value in ACTIVATIONS
         if self.type == "sizes":
             return isinstance(value, (list, tuple)) and len(value) > 0 and all(_is_width(w) for w in value)
-        if not (_is_int(value) or (self.type == "float" and isinstance(value, float))):
+        if not (is_integer(value) or (self.type == "float" and isinstance(value, float))):
             return False
         return self._within(value)
 
@@ -247,12 +248,14 @@ def fitted(
 
 
 def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], where: str) -> None:
-    """Raise TogetherError if any combination of the space has values that are legal alone but not together.
+    """Raise TogetherError if any combination of the space has values that are valid alone but not together.
 
-    If the algorithm has num_minibatches, they must divide the steps of a rollout, total_num_envs * rollout_length.
+    If the algorithm has num_minibatches, they must divide the steps of a rollout, total_num_envs * rollout_length. If it has
+    a replay buffer, that must hold a batch.
     """
-    names = [f"{PREFIX}.hyperparam.{name}" for name in ("total_num_envs", "rollout_length", "num_minibatches")]
     values = dotted(config)
+    _check_replay(values, space, where)
+    names = [HYPERPARAM + name for name in ("total_num_envs", "rollout_length", "num_minibatches")]
     if names[-1] not in values:
         return
     envs, rollout, minibatches = (candidates(values[name], space.get(name)) for name in names)
@@ -267,6 +270,24 @@ def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], w
                         f"total_num_envs={count}, rollout_length={steps_of_env}, num_minibatches={parts}. "
                         "Choose values of which every combination divides, powers of two for instance.",
                     )
+
+
+def _check_replay(values: Mapping[str, Any], space: Mapping[str, Distribution], where: str) -> None:
+    names = [HYPERPARAM + name for name in ("total_buffer_size", "total_batch_size")]
+    if not all(name in values for name in names):
+        return
+    smallest, largest = (
+        extremes(values[names[0]], space.get(names[0]))[0],
+        extremes(values[names[1]], space.get(names[1]))[1],
+    )
+    if smallest < largest:
+        raise TogetherError(
+            where,
+            names,
+            f"total_buffer_size must be at least total_batch_size, got total_buffer_size={smallest}, "
+            f"total_batch_size={largest}. Raise total_buffer_size to at least {largest}, or lower total_batch_size to at most "
+            f"{smallest}.",
+        )
 
 
 def _check_values(config: AlgorithmConfig, values: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> None:
@@ -303,6 +324,15 @@ def candidates(fixed: int, distribution: Distribution | None) -> Iterable[int]:
     assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
     return range(int(low), int(high) + 1, int(distribution.spacing() or 1))
+
+
+def extremes(fixed: int, distribution: Distribution | None) -> tuple[int, int]:
+    """Return the smallest and the largest value that an integer field can have."""
+    if isinstance(distribution, Numeric):
+        low, high = distribution.bounds()
+        return int(low), int(high)
+    values = candidates(fixed, distribution)
+    return min(values), max(values)
 
 
 def _residues(values: Iterable[int], modulus: int) -> list[int]:
@@ -352,8 +382,4 @@ def _whole(value: Any) -> Any:
 
 
 def _is_width(value: Any) -> bool:
-    return _is_int(value) and 1 <= value <= _WIDEST_LAYER
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return is_integer(value) and 1 <= value <= _WIDEST_LAYER

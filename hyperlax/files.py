@@ -12,6 +12,8 @@ import io
 import json
 import os
 import re
+import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,17 +28,23 @@ T = TypeVar("T")
 
 PUT_BACK = "It was changed or damaged; put back the file that Hyperlax wrote."
 """The fix for a file that only Hyperlax writes."""
+STDOUT = Path("-")
+"""The path that stands for standard output."""
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _MOST_OF_A_NAME = 100
 """Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
 
 
 def new_file(given: str, replaces: bool = False, option: str = "output") -> Path:
-    """Return a path where an option may write.
+    """Return a path where an option may write. An option `output` may also name `STDOUT`.
 
     Raises OptionError for an empty or too long name, for a file that may not be replaced, and for a missing directory.
     """
     path = Path(given)
+    if path == STDOUT:
+        if option != "output":
+            raise OptionError(option, f"{{{option}}} -: cannot be standard output. Name a file.")
+        return path
     if not given.strip():
         problem = f"{{{option}}} {{0!r}}: names no file. Name one, or leave {{{option}}} out."
         raise OptionError(option, problem, given)
@@ -62,6 +70,18 @@ def expanded(path: str) -> str:
         return os.environ[name]
 
     return os.path.expanduser(_VARIABLE.sub(value, path))
+
+
+@contextmanager
+def printed_if_stdout(path: Path) -> Iterator[Path]:
+    """Yield a path for the block to write; for `STDOUT` a temporary one, whose content is then printed."""
+    if path != STDOUT:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield (temporary := Path(scratch) / "output")
+        sys.stdout.flush()
+        sys.stdout.buffer.write(temporary.read_bytes())
 
 
 def is_too_long(path: Path) -> bool:
@@ -137,7 +157,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def json_text(value: Any, indent: int | None = 2) -> str:
     """Return a value as `write_json` writes it, in one line if `indent` is None. Raises the same errors."""
-    return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False, default=_plain) + "\n"
+    return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False, default=_json_default) + "\n"
 
 
 def decode(path: Path, kind: type[T], fix: str = PUT_BACK) -> T:
@@ -145,8 +165,8 @@ def decode(path: Path, kind: type[T], fix: str = PUT_BACK) -> T:
 
     Args:
       path: The file; it may begin with a byte order mark.
-      kind: What the file must hold. `object` takes every JSON.
-      fix: What the user can do if the file holds something else, in a sentence.
+      kind: Type of the content. `object` takes every JSON.
+      fix: Advice to the user if the file holds something else, in a sentence.
 
     Raises:
       UsageError: It cannot be read, is not JSON (NaN and Infinity are not), has a name twice, or is not of this type.
@@ -235,7 +255,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def cell(value: Any) -> str:
     """Return a value as `write_csv` writes it."""
-    value = _plain(value) if hasattr(value, "tolist") else value
+    value = plain(value)
     if value is None:
         return ""
     if isinstance(value, str):
@@ -247,10 +267,16 @@ def cell(value: Any) -> str:
     raise TypeError(f"A CSV cell is text, a number, a boolean, a list or None, not {type(value).__name__}: {value!r}")
 
 
-def _plain(value: Any) -> Any:
-    """Return a numpy value as Python's own: numpy's float64 writes itself as `np.float64(0.1)`."""
+def plain(value: Any) -> Any:
+    """Return numpy scalars and arrays, also in a list, as Python's own: JSON and databases keep only those; tuples as lists."""
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _json_default(value: Any) -> Any:
     if hasattr(value, "tolist"):
-        return value.tolist()
+        return plain(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON: {value!r}")
 
 

@@ -1,4 +1,4 @@
-"""Hyperparameters of each algorithm, to set and search in a recipe: every field once, with its kind and its legal range.
+"""Hyperparameters of each algorithm, to set and search in a recipe: every field once, with its kind and its valid range.
 
 A field is *traced* (one scalar per lane of a compiled program: lanes of one batch may differ) or *static* (part of the
 program's structure: trials that differ in it run in different programs). `network` architectures are *padded*: lanes differ
@@ -16,7 +16,7 @@ ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "elu")
 
 @dataclass(frozen=True)
 class Rule:
-    """The legal values of a field: `low <= value <= high`. kind: "traced" or "static"."""
+    """The valid values of a field: `low <= value <= high`. kind: "traced" or "static"."""
 
     kind: str
     low: float
@@ -144,10 +144,13 @@ class QNetworks:
 class AlgorithmConfig:
     """Configuration of an algorithm, which declares both fields with their own classes and defaults.
 
-    action_kinds: the actions that it can choose, "discrete" or "continuous" or both.
+    action_kinds: the actions that it can choose, "discrete" or "continuous" or both. policy_network: the network that acts.
+    warm_up: the hyperparameter that counts the steps of each environment before the first update; None if it has none.
     """
 
     action_kinds: ClassVar[tuple[str, ...]]
+    policy_network: ClassVar[str]
+    warm_up: ClassVar[str | None] = None
 
     hyperparam: Any = None
     network: Any = None
@@ -158,6 +161,7 @@ class PPO(AlgorithmConfig):
     """Configuration of PPO."""
 
     action_kinds: ClassVar[tuple[str, ...]] = ("discrete", "continuous")
+    policy_network: ClassVar[str] = "actor_network"
 
     hyperparam: PPOHyperparams = PPOHyperparams()
     network: ActorCriticNetworks = ActorCriticNetworks()
@@ -168,6 +172,8 @@ class SAC(AlgorithmConfig):
     """Configuration of SAC."""
 
     action_kinds: ClassVar[tuple[str, ...]] = ("continuous",)
+    policy_network: ClassVar[str] = "actor_network"
+    warm_up: ClassVar[str | None] = "warmup_rollout_length"
 
     hyperparam: SACHyperparams = SACHyperparams()
     network: ActorCriticNetworks = ActorCriticNetworks()
@@ -178,6 +184,8 @@ class DQN(AlgorithmConfig):
     """Configuration of DQN."""
 
     action_kinds: ClassVar[tuple[str, ...]] = ("discrete",)
+    policy_network: ClassVar[str] = "critic_network"
+    warm_up: ClassVar[str | None] = "warmup_rollout_length"
 
     hyperparam: DQNHyperparams = DQNHyperparams()
     network: QNetworks = QNetworks()

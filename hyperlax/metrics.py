@@ -21,7 +21,7 @@ from hyperlax.trial import Outcome
 _Direction = Literal["minimize", "maximize"]
 
 _SOLVED_FRACTION = 0.9
-"""`steps_to_threshold` waits for this part of the way from `lo` to `hi`."""
+"""Part of the way from `lo` to `hi` that `steps_to_threshold` waits for."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ReferenceReturns:
 
 
 @dataclass(frozen=True)
-class Training:
+class MetricInputs:
     """Inputs of a metric.
 
     Args:
@@ -64,22 +64,37 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """The parts of a study that decide whether a metric can vary. is_sized: whether the policy network's sizes are searched."""
+
+    num_seeds: int
+    num_evaluations: int
+    is_sized: bool
+
+
+def _varies(conditions: Conditions) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
 class Metric:
     """A number that rates a training.
 
     Args:
-      direction: Which values are better: "maximize" or "minimize".
+      direction: "maximize" or "minimize".
       unit: In words; empty where the name says it.
       definition: One line for the user.
       compute: Computes it.
       per_seed: Whether a single seed has it too. Then `compute` reads the curve only, not `returns`.
+      constant: Returns why it says nothing about trials under these conditions, and what to change; "" if it can vary.
     """
 
     direction: _Direction
     unit: str
     definition: str
-    compute: Callable[[Training], float]
+    compute: Callable[[MetricInputs], float]
     per_seed: bool = False
+    constant: Callable[[Conditions], str] = _varies
 
 
 def peak_performance(curve: np.ndarray) -> float:
@@ -92,14 +107,14 @@ def final_performance(curve: np.ndarray) -> float:
     return float(curve[-_final_points(len(curve)) :].mean())
 
 
-def _normalized_auc(training: Training) -> float:
+def _normalized_auc(inputs: MetricInputs) -> float:
     """Return the area under c_k = clip((r_k - lo) / (hi - lo), 0, 1), divided by t_K - t_1: in [0, 1].
 
     The points are clipped first, then joined by straight lines (trapezoids). A single point spans no width; its c_1 is
     the limit of shrinking the interval, and is returned.
     """
-    steps, reference = training.steps, training.reference
-    height = np.clip((training.curve - reference.lo) / (reference.hi - reference.lo), 0.0, 1.0)
+    steps, reference = inputs.steps, inputs.reference
+    height = np.clip((inputs.curve - reference.lo) / (reference.hi - reference.lo), 0.0, 1.0)
     if len(height) == 1:
         return float(height[0])
     widths = np.diff(steps)
@@ -107,28 +122,28 @@ def _normalized_auc(training: Training) -> float:
     return float(area / (steps[-1] - steps[0]))
 
 
-def _stability_score(training: Training) -> float:
+def _stability_score(inputs: MetricInputs) -> float:
     """Return 1 - clip((peak - final) / max(peak - lo, 1e-9), 0, 1): 1 keeps its peak, 0 falls back to a random policy.
 
     A curve that never rises above `lo` scores 1 only if it ends at its peak.
     """
-    peak, final = peak_performance(training.curve), final_performance(training.curve)
-    lost = (peak - final) / max(peak - training.reference.lo, 1e-9)
+    peak, final = peak_performance(inputs.curve), final_performance(inputs.curve)
+    lost = (peak - final) / max(peak - inputs.reference.lo, 1e-9)
     return float(1.0 - np.clip(lost, 0.0, 1.0))
 
 
-def _seed_spread(training: Training) -> float:
+def _seed_spread(inputs: MetricInputs) -> float:
     """Return the population standard deviation (ddof 0) over seeds of each seed's own final performance; 0 for one seed."""
-    per_seed = training.returns[-_final_points(len(training.returns)) :].mean(axis=0)
+    per_seed = inputs.returns[-_final_points(len(inputs.returns)) :].mean(axis=0)
     return float(per_seed.std())
 
 
-def _steps_to_threshold(training: Training) -> float:
+def _steps_to_threshold(inputs: MetricInputs) -> float:
     """Return the first environment step at which r reaches lo + 0.9 (hi - lo), on straight lines between t_1 ... t_K.
 
     It is t_1 if r_1 has reached it, and the budget if r never does, or only in the part of the last rollout beyond the budget.
     """
-    steps, curve, budget, reference = training.steps, training.curve, training.budget, training.reference
+    steps, curve, budget, reference = inputs.steps, inputs.curve, inputs.budget, inputs.reference
     threshold = reference.lo + _SOLVED_FRACTION * (reference.hi - reference.lo)
     reached = np.flatnonzero(curve >= threshold)
     if len(reached) == 0:
@@ -141,19 +156,28 @@ def _steps_to_threshold(training: Training) -> float:
     return float(min(steps[first - 1] + part * (steps[first] - steps[first - 1]), budget))
 
 
+def _of_one_point(reason: str) -> Callable[[Conditions], str]:
+    advice = f"{reason}. Raise {{num_evaluations}} to at least 2"
+    return lambda given: "" if given.num_evaluations > 1 else advice
+
+
+_NOT_SIZED = (
+    "the space does not change the size of the policy network. Search its layer_sizes or use_layer_norm in the recipe"
+)
+
 METRICS: dict[str, Metric] = {
     "peak_performance": Metric(
         "maximize",
         "mean return",
         "highest mean return of any evaluation",
-        lambda training: peak_performance(training.curve),
+        lambda inputs: peak_performance(inputs.curve),
         per_seed=True,
     ),
     "final_performance": Metric(
         "maximize",
         "mean return",
         "mean of the last tenth of the evaluations",
-        lambda training: final_performance(training.curve),
+        lambda inputs: final_performance(inputs.curve),
         per_seed=True,
     ),
     "normalized_auc": Metric(
@@ -162,6 +186,7 @@ METRICS: dict[str, Metric] = {
         "area under the curve, 0 a random policy's return and 1 a solved task's",
         _normalized_auc,
         per_seed=True,
+        constant=_of_one_point("a single evaluation spans no area"),
     ),
     "stability_score": Metric(
         "maximize",
@@ -169,12 +194,14 @@ METRICS: dict[str, Metric] = {
         "1 if the curve ends at its peak, 0 if it falls back to a random policy",
         _stability_score,
         per_seed=True,
+        constant=_of_one_point("it is 1 for a single evaluation"),
     ),
     "seed_spread": Metric(
         "minimize",
         "return",
         "standard deviation of final performance over seeds",
         _seed_spread,
+        constant=lambda given: "" if given.num_seeds > 1 else "it is 0 for one seed. Raise {num_seeds} to at least 2",
     ),
     "steps_to_threshold": Metric(
         "minimize",
@@ -182,18 +209,20 @@ METRICS: dict[str, Metric] = {
         "steps until 90 % of the way from random to solved; the budget if never",
         _steps_to_threshold,
         per_seed=True,
+        constant=_of_one_point("it is the budget for a single evaluation"),
     ),
     "num_parameters": Metric(
         "minimize",
         "scalars of the policy",
         "trainable scalars of the policy network that acts",
-        lambda training: float(training.num_parameters),
+        lambda inputs: float(inputs.num_parameters),
+        constant=lambda given: "" if given.is_sized else _NOT_SIZED,
     ),
     "train_seconds": Metric(
         "minimize",
         "",
         "the trial's share of its batch's training time",
-        lambda training: float(training.train_seconds),
+        lambda inputs: float(inputs.train_seconds),
     ),
 }
 """Every metric, in the order in which files and reports list them. To add one, add its row: results written before have it as not
@@ -232,8 +261,8 @@ def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mea
     """
     steps, returns = _trained_points(outcome)
     parts = steps, aggregated(returns, aggregate), returns, outcome.curve.budget, reference
-    training = Training(*parts, outcome.num_parameters, outcome.train_seconds)
-    metrics = {name: metric.compute(training) for name, metric in METRICS.items()}
+    inputs = MetricInputs(*parts, outcome.num_parameters, outcome.train_seconds)
+    metrics = {name: metric.compute(inputs) for name, metric in METRICS.items()}
     for name, value in metrics.items():
         if not math.isfinite(value):
             raise ValueError(f"trial {outcome.number}: {name} is {value}; a trial without finite metrics is a FAIL.")
@@ -242,8 +271,8 @@ def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mea
 
 def of_curve(steps: np.ndarray, curve: np.ndarray, budget: int, reference: ReferenceReturns) -> dict[str, float]:
     """Return the metrics that a single seed has, of its steps float64[K] and returns float64[K] after training began."""
-    training = Training(steps, curve, curve[:, None], budget, reference)
-    return {name: metric.compute(training) for name, metric in METRICS.items() if metric.per_seed}
+    inputs = MetricInputs(steps, curve, curve[:, None], budget, reference)
+    return {name: metric.compute(inputs) for name, metric in METRICS.items() if metric.per_seed}
 
 
 def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
@@ -269,6 +298,14 @@ def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
             ", ".join(directions),
             " ".join(METRICS[name].direction for name in names),
         )
+
+
+def check_varying(names: Sequence[str], conditions: Conditions) -> None:
+    """Raise OptionError for an objective that says nothing about trials."""
+    for name in names:
+        if reason := METRICS[name].constant(conditions):
+            problem = f"{{objective_names}} {{0}} cannot tell trials apart: {reason}, or choose another objective."
+            raise OptionError("objective_names", problem, name)
 
 
 def _trained_points(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from hyperlax.errors import SpelledError, UsageError
+from hyperlax.files import plain
 
 _IN_RECIPE = {
     "fixed": "set it in get_base_config() and drop the entry",
@@ -31,7 +32,7 @@ def _in_recipe(name: str) -> str:
     return f"{kind}({arguments})" if is_call else kind
 
 
-class DistributionError(SpelledError):
+class DistributionError(SpelledError, UsageError):
     """An invalid distribution. Its text uses the spelling of a recipe."""
 
     def __init__(self, problem: str, *values: object):
@@ -46,20 +47,20 @@ class Distribution:
         """Return whether the distribution can produce this value; True and False are not numbers."""
         raise NotImplementedError
 
+    def place(self, value: Any) -> int:
+        """Return the index of a value of a finite distribution."""
+        raise NotImplementedError
+
+    def at(self, place: int) -> Any:
+        """Return the value of a finite distribution at an index."""
+        raise NotImplementedError
+
     def size(self) -> int | None:
         """Return the number of values; None if there are infinitely many."""
         raise NotImplementedError
 
     def is_finite(self) -> bool:
         return self.size() is not None
-
-    def place(self, value: Any) -> int:
-        """Return the index of one of finitely many values."""
-        raise NotImplementedError
-
-    def at(self, place: int) -> Any:
-        """Return the value at an index; the inverse of `place`."""
-        raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"type": ..., ...}` with the recipe's arguments; `from_json` reads it."""
@@ -78,7 +79,7 @@ class Numeric(Distribution):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        low, high = map(_plain, _pair(name, self.domain))
+        low, high = map(plain, _pair(name, self.domain))
         kind = int if self.integral else float
         for end, bound in (("low", low), ("high", high)):
             _check_bound(name, end, bound, self.integral)
@@ -100,7 +101,7 @@ class Numeric(Distribution):
         return self.domain
 
     def contains(self, value: Any) -> bool:
-        if not (_is_integer(value) if self.integral else _is_number(value)):
+        if not (is_integer(value) if self.integral else _is_number(value)):
             return False
         return self.domain[0] <= value <= self.domain[1]
 
@@ -163,7 +164,7 @@ class UniformDiscrete(Numeric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        step = _plain(self.step)
+        step = plain(self.step)
         if not _is_whole(step) or step < 1:
             raise DistributionError(
                 "{UniformDiscrete} needs a whole number of at least 1 as its step, got step={0!r}.", step
@@ -204,7 +205,7 @@ class QUniform(Numeric):
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.domain
-        object.__setattr__(self, "q", _plain(self.q))
+        object.__setattr__(self, "q", plain(self.q))
         if not _is_number(self.q) or not self.q > 0:
             raise DistributionError(
                 "{QUniform} needs a step q > 0, got q={0!r}. For a range without steps, use {UniformContinuous}.",
@@ -251,7 +252,7 @@ class Categorical(Distribution):
     values: Sequence[Any]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", _plain(self.values))
+        object.__setattr__(self, "values", plain(self.values))
         if isinstance(self.values, str) or not isinstance(self.values, Sequence):
             raise DistributionError(
                 "{Categorical} needs a list of values, got {0!r}. Write {Categorical()}.", self.values
@@ -271,7 +272,7 @@ class Categorical(Distribution):
                     value,
                 )
             seen[key] = value
-        object.__setattr__(self, "values", tuple(_as_lists(value) for value in self.values))
+        object.__setattr__(self, "values", tuple(plain(value) for value in self.values))
 
     def contains(self, value: Any) -> bool:
         try:
@@ -291,7 +292,7 @@ class Categorical(Distribution):
         return len(self.values)
 
     def to_json(self) -> dict[str, Any]:
-        return {"type": "Categorical", "values": [_as_lists(value) for value in self.values]}
+        return {"type": "Categorical", "values": [plain(value) for value in self.values]}
 
 
 DISTRIBUTIONS: dict[str, type[Distribution]] = {
@@ -328,7 +329,8 @@ def _check_bound(name: str, end: str, bound: Any, integral: bool) -> None:
         raise DistributionError(problem, bound)
 
 
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
+    """Return whether a value is an int; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -337,7 +339,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return (_is_integer(value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
+    return (is_integer(value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
 
 
 def _identity(value: Any) -> Any:
@@ -355,14 +357,3 @@ def _identity(value: Any) -> Any:
         "Leave it out, or write it as one of them.",
         value,
     )
-
-
-def _as_lists(value: Any) -> Any:
-    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _plain(value: Any) -> Any:
-    """Return numpy scalars and arrays as Python values: a database keeps only those."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.tolist() if type(value).__module__ == "numpy" else value

@@ -16,8 +16,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.config.checks import check_searched, check_space, checked
-from hyperlax.config.option import Given
+from hyperlax.config.option import Given, keys_of
 from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
+from hyperlax.config.recipe_checks import BudgetError, check_study
 from hyperlax.config.settling import resumed, settled
 from hyperlax.config.stored import (
     RESUMED,
@@ -29,9 +30,11 @@ from hyperlax.config.stored import (
     read_stored,
 )
 from hyperlax.envs.recipes import check_acts
-from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError
+from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError
+from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, available, load
 from hyperlax.study.reporters import safe
+from hyperlax.xla import refuse_fork
 
 if TYPE_CHECKING:
     from hyperlax.config.study_file import StudyFile
@@ -51,7 +54,7 @@ class PlannedStudy:
     directory: Path
     is_new: bool = True
     file: str = ""
-    refusal: Callable[[OptionError], UsageError] | None = None
+    refusal: Callable[[OptionFailure], HyperlaxError] | None = None
 
     def run(self) -> int:
         """Run the study to its end, or print its plan. Returns the exit status."""
@@ -71,6 +74,7 @@ def study_of(command: str, given: Given, space: Mapping[str, Entry] = MappingPro
 
     space: changes to the recipe's search space, which `hyperlax.search` takes for a new study.
     """
+    refuse_fork()
     _check_flags(given)
     if "resume_from" in given:
         return _resumed(command, given)
@@ -179,13 +183,20 @@ def _new(kind: type[SearchOptions] | type[PbtOptions], given: Given, space: Mapp
     return _planned(options, recipe)
 
 
-def _planned(options: SearchOptions | PbtOptions, recipe: Recipe, existing: Path | None = None) -> PlannedStudy:
-    """Return a study whose options are checked. existing: the directory of one that continues."""
+def _planned(
+    options: SearchOptions | PbtOptions,
+    recipe: Recipe,
+    existing: Path | None = None,
+    rows: Sequence[AlgorithmConfig] | None = None,
+) -> PlannedStudy:
+    """Return a study whose options are checked. existing: the directory of one that continues. rows: those of a new sweep."""
     from hyperlax.study.directory import study_directory
 
     if isinstance(options, SearchOptions) and not options.load_hyperparams:
         check_searched(recipe.path, recipe.space)
     check_acts(recipe, options.env_config)
+    if existing is None:
+        check_study(options, recipe, rows)
     return PlannedStudy(options, recipe, existing or study_directory(options, recipe).root, is_new=existing is None)
 
 
@@ -202,7 +213,7 @@ def _new_sweep(given: Given) -> PlannedStudy:
     if not rows:
         check_searched(recipe.path, recipe.space)
     rows = rows or draw(recipe, str(options.sampling_method), options.n_trials, options.seed)
-    return _planned(options, presampled(recipe, rows, file or str(recipe.path)))
+    return _planned(options, presampled(recipe, rows, file or str(recipe.path)), rows=rows)
 
 
 def _check_source(given: Given) -> None:
@@ -255,16 +266,25 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 def _of_file(file: StudyFile, given: Given) -> PlannedStudy:
     """Return the study of a file, checked."""
     from hyperlax.config.configurations import first_trials
-    from hyperlax.config.space_entries import searched
+    from hyperlax.config.space_entries import by_full_name, searched
     from hyperlax.study.directory import refuse_running, study_directory
     from hyperlax.study.study_run import refuse_existing
 
     with _told(file, given, "algo_and_network_config"):
         recipe = load_recipe({**file.given, **given})
+    entries = by_full_name(file.space, file.params, recipe)
     recipe = searched(file.space, file.params, recipe, file.places.get("space", file.path))
     with _told(file, given, "env_config"):
         options = checked(settled(SearchOptions, [file.given, given], recipe))
         check_acts(recipe, options.env_config)
+    try:
+        check_study(options, recipe)
+    except OptionError as error:
+        names = error.names if isinstance(error, BudgetError) else ()
+        place = next((entry.where for name, entry in entries.items() if name in names), None)
+        if place and "total_timesteps" not in {**file.given, **given}:
+            raise UsageError(f"{place}: {error.told(keys_of(SearchOptions))}") from error
+        raise file.refusal(error, given, "") from error
     with _told(file, given, "sampler"):
         check_space(options, recipe.space)
     with _told(file, given, "enqueue"):
@@ -291,7 +311,7 @@ def _status(study: PlannedStudy) -> int:
     try:
         return study.run()
     except HyperlaxError as error:
-        told = study.refusal(error) if study.refusal and isinstance(error, OptionError) else error
+        told = study.refusal(error) if study.refusal and isinstance(error, OptionFailure) else error
         place = "" if str(told).startswith(study.file) else f"{study.file}: "
         print(f"hyperlax: {place}{told}", file=safe(sys.stderr))
         return error.exit_code
@@ -307,6 +327,6 @@ def _summary(files: Sequence[str], ended: dict[str, int]) -> str:
         "Ended without an error": [file for file, status in ended.items() if status == 0],
         "Failed": [file for file, status in ended.items() if status not in (0, *STOPPED)],
         "Interrupted": [file for file, status in ended.items() if status in STOPPED],
-        "Not begun": [file for file in files if file not in ended],
+        "Not started": [file for file in files if file not in ended],
     }
     return " ".join(f"{how}: {', '.join(which)}." for how, which in words.items() if which)

@@ -12,10 +12,10 @@ from hyperlax.errors import counted
 from hyperlax.hyperparams import AlgorithmConfig
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")
-"""How a trial can end."""
+"""Final states of a trial."""
 
 NOT_FINITE = "parameters or returns are not finite"
-"""Why a trial fails whose lane shows nan or inf."""
+"""The reason for the failure of a trial whose lane shows nan or inf."""
 
 TIMELINE = "timeline.csv"
 """The file of a batch with a row for each `LaneInterval` of its trials."""
@@ -38,17 +38,20 @@ class Plan:
 
     batches: in the order in which they should start, each in the order of its lanes. programs: number of compiled programs that
     they need. known: number of those that are compiled already. seconds: predicted from start to end; None without a prediction.
+    is_rough: nothing of the kind was timed on this machine before.
     """
 
     batches: tuple[tuple[Trial, ...], ...]
     programs: int
     known: int
     seconds: float | None
+    is_rough: bool = False
 
     def sentence(self) -> str:
         """Return the plan in one line."""
         trials = sum(map(len, self.batches))
-        predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s"
+        rough = " (a guess: no such training was timed on this machine yet)" if self.is_rough else ""
+        predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s{rough}"
         programs, batches = counted(self.programs, "program"), counted(len(self.batches), "batch")
         return f"{counted(trials, 'trial')} -> {programs} ({self.known} known), {batches}{predicted}"
 
@@ -100,7 +103,7 @@ class SegmentResult:
       curve: The curve of this repetition so far, for a copied trial from the copy on. It ends before the first evaluation that was
         not finite.
       fault_step: Environment steps of one seed at that evaluation; None while all were finite.
-      fault: Why the trial fails there.
+      fault: Reason for the trial's failure there.
       is_done: Whether this repetition has ended: the budget is spent, or, where trials train in closed batches, its batch ended.
       lane, num_parameters, train_seconds, intervals: As in `Outcome`, since the trial entered.
       policy: The trained policy, at the end of training; None before.

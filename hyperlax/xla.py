@@ -1,4 +1,6 @@
-"""The one XLA flag without which vmapped training stops for ever on CPUs under jax 0.10.
+"""The two ways to start jax in which it would hang: without a flag, and forked.
+
+The flag is the one without which vmapped training stops for ever on CPUs under jax 0.10.
 
 With jax below 0.11, XLA's concurrency-optimized CPU scheduler deadlocks on vmapped training: all threads wait in a futex and
 no CPU time passes. The flag turns that scheduler off. It counts only if it is set before jax starts its backend, so
@@ -17,6 +19,7 @@ FLAG_NAME = "xla_cpu_enable_concurrency_optimized_scheduler"
 FLAG = f"--{FLAG_NAME}=false"
 
 _started_without_flag = False
+_started_before_fork = _is_forked = False
 
 
 def jax_needs_flag() -> bool:
@@ -42,6 +45,34 @@ def set_safe_scheduler() -> None:
         _started_without_flag = True
         return
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAG}".strip()
+
+
+def watch_forks() -> None:
+    """Note from now on when this process is forked after jax has started. Call it once."""
+
+    def before() -> None:
+        global _started_before_fork
+        _started_before_fork = _is_forked or _backend_started()
+
+    def in_child() -> None:
+        global _is_forked
+        _is_forked = _started_before_fork
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=before, after_in_child=in_child)
+
+
+def refuse_fork() -> None:
+    """Refuse to use jax in a process that was forked after jax had started: its threads are not there, so it would hang.
+
+    Raises:
+      UsageError: With what to use instead.
+    """
+    if _is_forked:
+        raise UsageError(
+            "this process was forked after JAX started, and JAX would hang in it. Use spawn: "
+            'multiprocessing.get_context("spawn"), or mp_context= of a ProcessPoolExecutor.'
+        )
 
 
 def require_safe_scheduler(backend: str) -> None:

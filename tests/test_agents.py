@@ -20,7 +20,7 @@ from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main
 from hyperlax.cli.playing import evaluate_agent
 from hyperlax.engine.keys import evaluation_keys
-from hyperlax.errors import UsageError
+from hyperlax.errors import UsageError, format_number
 from hyperlax.networks.masked import ACTIVATION_FUNCTIONS
 from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.view import load_study
@@ -330,7 +330,7 @@ def test_playing_says_what_the_agent_earns(study, capsys):
     said = capsys.readouterr().out
     environment = workload("sac", small.WIDEST).environment
     found = evaluate_agent(hyperlax.load_agent(study.directory), environment, 4, 0)
-    assert f"mean return {found.mean:.6g} over 4 episodes" in said and "Film" not in said
+    assert f"mean return {format_number(float(found.mean))} over 4 episodes" in said and "Film" not in said
 
 
 def test_a_film_shows_an_episode(study, tmp_path, capsys):

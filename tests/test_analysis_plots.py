@@ -16,22 +16,28 @@ import pytest
 from hyperlax.analysis import plots, study_data
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.pages import write_study_pages
-from hyperlax.analysis.plots import contour, draw_all
+from hyperlax.analysis.plots import contour, draw_all, param_distributions, slice
 from hyperlax.analysis.plots.base import SERIES, Plot, coordinate
 from hyperlax.analysis.study_data import StudyData, read_curves
 from hyperlax.api import Plots
 from hyperlax.files import read_csv
 from hyperlax.pareto import hypervolume
-from hyperlax.study.record import Lineage
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, Lineage, StudyRecord, ranked
 from hyperlax.trial import TIMELINE
 from tests.made_up_studies import ARGUMENTS, CRITIC_SIZES, SIZES, SPACE, study
 
 pytestmark = pytest.mark.timeout(120)
 ALL_PLOTS = [
-    "learning_curves", "optimization_history", "param_importances", "parallel_coordinate", "slice", "contour", "timeline",
+    "learning_curves", "optimization_history", "param_importances", "parallel_coordinate", "slice", "param_distributions",
+    "contour", "timeline",
 ]  # fmt: skip
 RATE, GAMMA = "algorithm.hyperparam.actor_lr", "algorithm.hyperparam.gamma"
 ACTIVATION = "algorithm.network.actor_network.pre_torso.activation"
+
+
+def traces_of(record: StudyRecord) -> dict[str, list[dict[str, Any]]]:
+    """The traces of every plot that is drawn, by its name."""
+    return {drawn.name: json.loads(drawn.figure)["data"] for drawn in draw_all(StudyData(record)) if drawn.figure}
 
 
 def test_every_page_is_written_and_loads_nothing_from_the_network(tmp_path):
@@ -65,7 +71,7 @@ def test_a_super_batch_shares_the_one_plotly_script(tmp_path):
 
 def test_failed_trials_are_in_no_plot(tmp_path):
     record = study(tmp_path, [1.0, 2.0, 3.0], failed={1})
-    drawings = {drawn.name: json.loads(drawn.figure)["data"] for drawn in draw_all(StudyData(record))}
+    drawings = traces_of(record)
     assert all(trace["x"] == [0, 2] for trace in drawings["optimization_history"])
     assert all(len(trace["y"]) == 2 for trace in drawings["slice"])
     assert all(len(axis["values"]) == 2 for axis in drawings["parallel_coordinate"][0]["dimensions"])
@@ -75,9 +81,7 @@ def test_failed_trials_are_in_no_plot(tmp_path):
 def test_the_best_so_far_follows_the_direction(tmp_path):
     objectives = {"peak_performance": "maximize", "seed_spread": "minimize"}
     record = study(tmp_path, [[1, 5], [3, 7], [2, 4]], objectives)
-    traces = {drawn.name: json.loads(drawn.figure)["data"] for drawn in draw_all(StudyData(record))}[
-        "optimization_history"
-    ]
+    traces = traces_of(record)["optimization_history"]
     lines = [trace["y"] for trace in traces if trace["mode"] == "lines"]
     assert lines == [[1, 3, 3], [5, 5, 4]]
 
@@ -114,6 +118,39 @@ def test_importances_that_cannot_be_computed_are_explained(tmp_path):
     record.importances.clear()
     write_study_pages(record)
     assert "The study has 1 COMPLETE" in (tmp_path / "analysis_plots" / "param_importances.html").read_text()
+
+
+def test_a_plot_that_compares_trials_is_no_section_of_a_report_on_one_trial(tmp_path):
+    write_study_pages(replace(study(tmp_path, [1.0]), importances={}))
+    page = (tmp_path / "report.html").read_text()
+    titles = re.findall("<h2>(.*?)</h2>", page)
+    assert not {"Optimization history", "Slices", "Parallel coordinates", "Failed trials"} & {*titles}
+    section = page.partition("<h2>Not shown</h2>")[2].partition("</section>")[0]
+    assert "<b>Optimization history, Parallel coordinates, Slices.</b> That needs 2 COMPLETE trials" in section
+    assert f"need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials" in section
+
+
+def test_the_distributions_count_every_complete_trial_and_the_best_quarter_once(tmp_path):
+    record = study(tmp_path, np.random.default_rng(3).normal(size=21), failed={4})
+    figure: Any = param_distributions.PLOT.draw(StudyData(record))
+    for place, name in enumerate(SPACE):
+        every, best = figure.data[2 * place : 2 * place + 2]
+        assert (sum(every.y), sum(best.y)) == (20, 5)
+        axis = coordinate(name, name, SPACE[name])
+        positions = [axis.position(trial.params[name]) for trial in ranked(record)[:5]]
+        for middle, width, count in zip(best.x, best.width, best.y, strict=True):
+            assert sum(abs(position - middle) < width / 2 for position in positions) == count
+
+
+def test_the_panels_of_a_narrow_page_are_those_of_a_wide_one_two_side_by_side(tmp_path):
+    record = study(tmp_path, np.ones((9, 2)), {"peak_performance": "maximize", "seed_spread": "minimize"})
+    for plot in (slice.PLOT, param_distributions.PLOT):
+        layout = json.loads(plot.drawing(StudyData(record)).figure)["layout"]
+        narrow = layout["meta"]["narrow"]
+        axes = {key for key in layout if re.fullmatch("[xy]axis[0-9]*", key)}
+        assert axes == {key for key in narrow if re.fullmatch("[xy]axis[0-9]*", key)}
+        assert len({tuple(narrow[key]["domain"]) for key in axes if key.startswith("x")}) == 2
+        assert len({tuple(layout[key]["domain"]) for key in axes if key.startswith("x")}) == 4
 
 
 def test_logarithmic_axes_lie_in_powers_of_ten():
@@ -158,9 +195,7 @@ def test_the_hypervolume_is_the_share_of_a_grid_that_points_dominate(objectives)
 def test_the_hypervolume_history_rises_to_that_of_the_front(tmp_path):
     objectives = {"peak_performance": "maximize", "num_parameters": "minimize"}
     record = study(tmp_path, [[1, 5], [0, 9], [4, 7], [2, 1], [3, 8]], objectives, failed={4})
-    (trace,) = {drawn.name: json.loads(drawn.figure)["data"] for drawn in draw_all(StudyData(record))}[
-        "hypervolume_history"
-    ]
+    (trace,) = traces_of(record)["hypervolume_history"]
     box = (4 - 0) * (9 - 1)
     assert trace["x"] == [0, 1, 2, 3]
     assert trace["y"] == pytest.approx([1 * 4 / box, 1 * 4 / box, (4 * 2 + 1 * 2) / box, (4 * 2 + 2 * 6) / box])
@@ -231,7 +266,7 @@ def test_a_plot_is_one_row_that_every_page_and_python_read(tmp_path):
 
 
 def test_every_file_of_plots_is_in_the_registry():
-    files = {path.stem for path in Path(plots.__file__).parent.glob("*.py")} - {"__init__", "base"}
+    files = {path.stem for path in Path(plots.__file__).parent.glob("*.py")} - {"__init__", "base", "panels"}
     assert [plot.name for plot in plots.PLOTS if plot.name not in files] == [] and len(plots.PLOTS) == len(files)
 
 

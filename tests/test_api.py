@@ -15,8 +15,11 @@ import pytest
 import hyperlax
 from hyperlax.api import _given
 from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.hyperparams import SAC
+from hyperlax.recipe import dotted
 from hyperlax.space import LogUniform, UniformContinuous
 from hyperlax.study import run as runs
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 from tests.fake_backend import FakeBackend, train_with_fakes
 from tests.study_cases import Case
 
@@ -36,7 +39,7 @@ def test_a_search_is_the_commands(tmp_path, monkeypatch):
     train_with_fakes(monkeypatch)
     length: dict[str, Any] = {
         "num_seeds": 2,
-        "total_timesteps": 500,
+        "total_timesteps": 5000,
         "num_evaluations": 5,
         "optuna_study_batch_size": 4,
     }
@@ -174,8 +177,10 @@ def test_trials_are_a_table(case):
 
 def test_figures_are_plotlys(case):
     study = hyperlax.open_study(case.directory)
-    plots = (study.plot.history, study.plot.importances, study.plot.learning_curves, study.plot.parallel_coordinate)
+    plots = (study.plot.history, study.plot.distributions, study.plot.learning_curves, study.plot.parallel_coordinate)
     assert all(isinstance(plot(), go.Figure) for plot in (*plots, study.plot.slice))
+    with pytest.raises(HyperlaxError, match=f"Importances need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials"):
+        study.plot.importances()
     with pytest.raises(HyperlaxError, match="one objective, so no Pareto front"):
         study.plot.pareto_front()
     with pytest.raises(HyperlaxError, match="nothing is confirmed"):
@@ -191,9 +196,48 @@ def test_several_objectives_have_a_front_and_no_best(tmp_path):
     case.start()
     study = hyperlax.open_study(case.directory)
     assert [trial.number for trial in study.pareto] == sorted(trial.number for trial in case.study().best_trials)
+    assert study.top(2) == study.pareto[:2]
     assert isinstance(study.plot.pareto_front(), go.Figure)
     with pytest.raises(HyperlaxError, match=r"study\.pareto"):
         _ = study.best
+
+
+def test_the_top_are_the_best_in_order(case):
+    study = hyperlax.open_study(case.directory)
+    values = [trial.values["peak_performance"] for trial in study.top(5)]
+    assert len(values) == 5 and values == sorted(values, reverse=True) and study.top(1) == [study.best]
+    assert len(study.top(100)) == 11  # of 12, one has failed
+
+
+def test_a_configuration_is_whole(case):
+    best = hyperlax.open_study(case.directory).best
+    assert best.config.keys() == dotted(SAC()).keys()
+    assert {name: best.config[name] for name in best.params} == best.params
+    assert best.config["algorithm.hyperparam.tau"] == SAC().hyperparam.tau
+
+
+def test_importances_are_the_plots(case, tmp_path):
+    study = hyperlax.open_study(case.directory)
+    shares = study.importances()
+    assert shares == study.record.importances["peak_performance"] == study.importances("peak_performance")
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    with pytest.raises(HyperlaxError, match="no objective 'peak_performence'. Did you mean `peak_performance`"):
+        study.importances("peak_performence")
+    short = Case(tmp_path, n_trials=4)
+    short.start()
+    with pytest.raises(HyperlaxError, match="Importances need at least"):
+        hyperlax.open_study(short.directory).importances()
+
+
+def test_a_study_outlives_a_change_of_the_working_directory(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(case.directory.parent)
+    study = hyperlax.open_study(case.directory.name)
+    monkeypatch.chdir(tmp_path)
+    assert study.directory == case.directory
+    assert len(study.curve(study.best.number).returns) and study.plot.learning_curves().data
+    assert study.report() == case.directory / "report.html"
+    study.refresh()
+    assert study.state == "finished"
 
 
 def test_a_curve_is_that_of_the_files(case):

@@ -116,6 +116,41 @@ def test_a_second_process_finds_every_program_of_the_first_in_the_cache(tmp_path
     assert second["curve"] == first["curve"]
 
 
+NOT_KEPT = """
+import errno, os, sys
+import hyperlax
+import jax
+from jax._src import compilation_cache
+from hyperlax.engine.device import costs_of_device, prepare_jax
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+if sys.argv[1] == "full":
+    compilation_cache.put_executable_and_time = full
+prepare_jax(compilation_cache=True)
+for power in (2, 3):
+    jax.jit(lambda x: x**power)(1.0)
+costs_of_device(True).learn_program("a kind", "a program", 1.0, cached=False)
+print(jax.jit(lambda x: x + 1)(1.0))
+"""
+
+
+@pytest.mark.parametrize(("below", "why"), [("full", "No space left on device"), ("a_file/cache", "Not a directory")])
+def test_a_cache_that_cannot_be_written_is_told_in_one_sentence(tmp_path: Path, below: str, why: str) -> None:
+    (tmp_path / "a_file").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", NOT_KEPT, below],
+        cwd=ROOT,
+        env={**os.environ, "HYPERLAX_CACHE_DIR": str(tmp_path / below), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.stdout == "2.0\n", done.stderr
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("Compiled programs are kept for this run only: ") and why in said
+
+
 def test_without_the_compilation_cache_nothing_is_written(tmp_path: Path) -> None:
     result = run_in_a_process_of_its_own(tmp_path / "cache", "uncached")
     assert (result["hits"], result["misses"]) == (0, 0)

@@ -15,13 +15,14 @@ from hyperlax.analysis.pages import write_study_pages
 from hyperlax.analysis.tables import write_best, write_confirmation
 from hyperlax.backends.base import EngineConfig
 from hyperlax.envs.catalog import CATALOG
+from hyperlax.errors import format_number
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import PPO
 from hyperlax.metrics import compute
 from hyperlax.recipe import apply
 from hyperlax.study.confirmation import NOT_A_TRIAL
 from hyperlax.study.record import Confirmation, Confirmed
-from hyperlax.study.statistics import difference_interval, in_full, in_short, mean_interval
+from hyperlax.study.statistics import difference_interval, in_full, in_short, instead_of_winner, mean_interval
 from hyperlax.trial import MEASURED, Curve, Outcome, SegmentResult, Trial
 from tests.fake_backend import FakeBackend, Lane
 from tests.study_cases import FINITE, Case, recipe_of
@@ -86,7 +87,7 @@ def test_the_best_and_the_recipes_own_configuration_are_trained_once_more(tmp_pa
     assert sorted(confirmer.trained) == sorted([*best, NOT_A_TRIAL])
     assert f"Confirming trials {', '.join(map(str, best))} and the default configuration on 4 new seeds." in caplog.text
     assert [ours.trial for ours in confirmation(case).configurations] == [*best, None]
-    assert capsys.readouterr().out.splitlines()[-2:] == in_short(confirmation(case))
+    assert "\n".join(in_short(confirmation(case))) in capsys.readouterr().out
     for path in (case.directory / "confirmation").iterdir():
         assert {file.name for file in path.iterdir()} == {
             "hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "timeline.csv", "success.txt",
@@ -278,6 +279,11 @@ def test_the_pages_show_claim_mean_and_interval_and_go_when_they_no_longer_hold(
         "Confirmation on new seeds" in report.read_text() and "the interval of the difference is" in report.read_text()
     )
     assert "http" not in " ".join(re.findall(r"<(?:script|link)[^>]*(?:src|href)=[^>]*>", page.read_text()))
+    default = [float(row["peak"]) for row in rows if row["trial"] == "default"]
+    top = max(best, key=lambda number: np.mean([float(row["peak"]) for row in rows if row["trial"] == str(number)]))
+    ahead = difference_interval([float(row["peak"]) for row in rows if row["trial"] == str(top)], default)
+    tiles = report.read_text().partition('<div class="tiles">')[2].partition("<section>")[0]
+    assert f"{format_number(ahead.estimate)}</b>" in tiles and f"on new seeds, 95 %: {ahead}" in tiles
     write_study_pages(replace(record, confirmation=None))
     assert not page.exists() and not (case.directory / "confirmation.csv").exists()
     assert "Confirmation on new seeds" not in report.read_text()
@@ -304,7 +310,7 @@ def test_the_verdict_says_which_of_two_is_ahead_and_whether_that_can_be_told():
     )
     named, ahead, unknown, behind = in_full(far)
     assert named.startswith(
-        "On 3 new seeds, trial 17 is the best of 3 with a mean final_performance of 485 [480, 490]; the search had"
+        "On 3 new seeds, trial 17 is the best of 3 with a mean final_performance of 485 [480, 490]. The search had"
     )
     interval = difference_interval([480.0, 490.0, 485.0], [300.0, 310.0, 290.0])
     assert 170 <= interval.low < 185 < interval.high <= 200
@@ -312,10 +318,56 @@ def test_the_verdict_says_which_of_two_is_ahead_and_whether_that_can_be_told():
         f"Trial 17 stays ahead of the default configuration: the interval of the difference is {interval}, which excludes 0."
     )
     assert (
-        unknown.startswith("Trial 3 cannot be told from the default configuration:") and "which contains 0." in unknown
+        unknown.startswith("Trial 3 is not distinguishable from the default configuration:")
+        and "which contains 0." in unknown
     )
     assert behind.startswith("Trial 8 falls behind the default configuration:")
     assert in_short(far) == [named, ahead]
+
+
+@pytest.mark.parametrize("candidates", [1, 2])
+@pytest.mark.parametrize(
+    ("direction", "seeds", "words"),
+    [
+        ("maximize", [280.0, 283.0, 286.0], "had claimed 500, which did not hold: the whole interval is below it."),
+        ("minimize", [280.0, 283.0, 286.0], "had claimed 500, which was exceeded."),
+        ("minimize", [510.0, 520.0, 530.0], "had claimed 500, which did not hold: the whole interval is above it."),
+        ("maximize", [490.0, 500.0, 505.0], "had claimed 500, which is within the interval."),
+    ],
+)
+def test_whether_a_claim_held_follows_from_the_interval_and_not_from_the_number_of_candidates(
+    candidates, direction, seeds, words
+):
+    worst = [0.0] * 3 if direction == "maximize" else [9e3] * 3
+    found = made_up(direction, **{"t0": seeds, "t5": worst} if candidates == 2 else {"t0": seeds})
+    assert in_short(found)[0].endswith(words)
+
+
+HIGH, LOW, WIDE = [490.0, 491.0, 492.0], [100.0, 101.0, 102.0], [100.0, 300.0, 490.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "advice", "instead"),
+    [
+        ({"t3": HIGH, "t4": LOW, "default": LOW}, "Take trial 3.", None),
+        ({"t3": LOW, "t4": HIGH, "default": LOW}, "Take trial 4. It stays ahead of the search's winner, trial 3", 4),
+        ({"t3": LOW, "t4": LOW, "default": HIGH}, "Take the default configuration.", None),
+        ({"t3": LOW, "t4": WIDE, "default": WIDE}, "Neither trial 4 nor the default configuration is shown", None),
+        (
+            {"t3": WIDE, "t4": [*WIDE[:2], 495.0]},
+            "Take trial 4. It cannot be told from the search's winner, trial 3",
+            4,
+        ),
+    ],
+)
+def test_which_configuration_to_take_follows_from_the_intervals(values, advice, instead):
+    found = replace(made_up(**values), winner=3)
+    assert in_short(found)[-1].startswith(advice) and in_full(found)[-1] == in_short(found)[-1]
+    assert instead_of_winner(found) == instead
+    told = "On 3 new seeds, trial 3 has" in in_short(found)[0]
+    assert told == ("t4" in values and sum(values["t4"]) > sum(values["t3"])), (
+        "the winner is told first where another is best"
+    )
 
 
 def test_of_a_minimized_metric_the_lower_is_ahead():
@@ -332,7 +384,7 @@ def test_trials_that_are_level_are_named_together():
 
 def test_the_interval_of_equal_seeds_has_no_width_and_two_of_them_cannot_be_told_apart():
     assert str(mean_interval([500.0] * 10)) == "[500, 500]"
-    assert "cannot be told from" in in_full(made_up(t1=[500.0] * 3, default=[500.0] * 3))[1]
+    assert "is not distinguishable from" in in_full(made_up(t1=[500.0] * 3, default=[500.0] * 3))[1]
 
 
 def test_the_bootstrap_interval_of_a_mean_covers_it_about_as_often_as_it_says():

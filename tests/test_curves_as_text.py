@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hyperlax.analysis.labels import format_number
 from hyperlax.analysis.terminal import BLOCKS, study_text, trial_text
+from hyperlax.errors import format_number
 from hyperlax.files import write_csv
 from hyperlax.study.record import StudyRecord
 from tests.made_up_studies import ARGUMENTS, study

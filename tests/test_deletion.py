@@ -66,7 +66,7 @@ def test_what_hyperlax_writes_goes_and_what_a_user_put_beside_it_stays(directory
     write(directory, *WRITTEN, *MINE)
     assert main(["delete", str(directory), "--yes"]) == 0
     assert files(directory) == set(MINE)
-    assert " is kept: .notes.tmp, agents/best.gif, agents/mine, " in capsys.readouterr().out
+    assert " are kept: .notes.tmp, agents/best.gif, agents/mine, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", MINE)
@@ -74,7 +74,7 @@ def test_each_alone_stays_and_is_named(directory, capsys, name):
     write(directory, name)
     assert main(["delete", str(directory), "--yes"]) == 0
     assert files(directory) == {name}
-    (named,) = capsys.readouterr().out.partition(" is kept: ")[2].strip(".\n").split(", ")
+    (named,) = capsys.readouterr().out.partition(" are kept: ")[2].strip(".\n").split(", ")
     assert name.removeprefix(".").startswith(named.removeprefix("."))
 
 

@@ -1,18 +1,24 @@
-"""The commands in README and docs are commands that there are, and their links lead somewhere."""
+"""README and docs: their commands exist, their links lead somewhere, their tables are those of the code."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from hyperlax.cli.commands import KINDS
+from hyperlax.cli.commands import COMMANDS, GROUPS
 from hyperlax.cli.parsing import parse
+from hyperlax.config.option import HIDDEN, options_of
+from hyperlax.config.options import SearchOptions
+from hyperlax.hyperparams import DQNHyperparams, PPOHyperparams, SACHyperparams, rules
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *DOCS, ROOT / "benchmarks" / "README.md"]
 
 
 def commands(page: Path) -> list[str]:
@@ -32,7 +38,7 @@ def test_every_command_is_read_as_it_stands(page):
         words = words[: words.index(">")] if ">" in words else words
         if words == ["--help"]:
             continue
-        assert parse(KINDS, words)[0] == words[0]
+        assert parse(GROUPS, words)[0] == words[0]
 
 
 def test_there_are_commands_to_read():
@@ -43,3 +49,55 @@ def test_there_are_commands_to_read():
 def test_every_link_to_a_file_leads_to_one(page):
     for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert link.startswith(("http://", "https://")) or (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
+def test_a_page_begins_with_its_job_and_a_command(page):
+    title, job, *_ = page.read_text(encoding="utf-8").split("\n\n")
+    assert title.startswith("# ") and job[0].isalpha()
+    head = "\n".join(page.read_text(encoding="utf-8").splitlines()[:14])
+    assert re.search(r"^( {4})?(\S*/)?(hyperlax|python3?|pytest) |^`pytest", head, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES[:-1] if page.stem != "words"], ids=lambda page: page.stem)
+def test_every_page_links_to_the_words(page):
+    assert re.search(r"\]\((docs/)?words\.md", page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
+def test_the_readme_links_to_every_page(page):
+    assert f"](docs/{page.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_options_has_every_option_with_its_default():
+    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    rows = {
+        flag: default.replace("`", "") for flag, default in re.findall(r"^\| `(--\S+)` \|.*\| (.*) \|$", text, re.M)
+    }
+    options = [option for option in options_of(SearchOptions).values() if not option.has(HIDDEN)]
+    assert rows == {option.flag: option.default_text.removeprefix("default: ") for option in options}
+
+
+def test_two_hyperparameters_cannot_differ_inside_a_batch():
+    """As the README says of every algorithm."""
+    for bag in (PPOHyperparams, SACHyperparams, DQNHyperparams):
+        static = {name for name, rule in rules(bag).items() if rule.kind == "static"}
+        assert static == {"total_num_envs", "rollout_length"}
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_git_ignores_what_the_commands_write_by_default(tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True, timeout=60)
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    places = {
+        option.default
+        for command in COMMANDS.values()
+        for name, option in options_of(command.kind).items()
+        if name in ("output_root", "output") and isinstance(option.default, str)
+    }
+    assert {"my_optuna_studies", "my_pbt_runs", "comparison.html"} <= places
+    written = [place if "." in place else f"{place}/a/b/report.html" for place in sorted(places)]
+    written += ["sac_mlp_samples.csv", "ppo_mlp_gymnax_cartpole.journal.log", "mlflow.db"]
+    checked = ["git", "-C", tmp_path, "check-ignore", *written]
+    ignored = subprocess.run(checked, capture_output=True, text=True, timeout=60).stdout.split()
+    assert ignored == written

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import hyperlax
+from hyperlax import api, recipe
+from hyperlax.agent import save_agent
 from hyperlax.envs import make, registry
+from hyperlax.study.agents import agent_path
 from tests.fake_backend import train_with_fakes
+from tests.test_docs_commands import CARTPOLE
 
 ROOT = Path(__file__).parents[1]
+API = ROOT / "docs" / "api.md"
 
 
 def python_of(page: Path) -> list[str]:
@@ -37,19 +45,50 @@ def notebook(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("notebook")
-def test_what_is_said_of_python_runs_from_top_to_bottom():
+def test_the_page_of_the_python_api_runs_from_top_to_bottom(tmp_path):
     names: dict[str, Any] = {}
-    for block in python_of(ROOT / "docs" / "python.md"):
+    for block in python_of(API):
+        if "load_agent" in block:  # which the fake did not train
+            best = names["study"].best.number
+            save_agent(agent_path(names["study"].directory, best), CARTPOLE, {"trial": best, "seed": 0})
         exec(block, names)  # noqa: S102
     assert len(names["table"]) == 32 and names["study"].best.number in names["table"].index
     assert len(names["returns"]) > 1 and names["figure"].data and names["page"].exists()
+    assert len(names["five"]) == 5 and names["five"][0][0] == names["study"].best.number
+    assert names["actions"].shape == (2,) and names["params"].items() <= names["config"].items()
+    (block,) = (text for text in python_of(API) if "def get_base_config" in text)
+    (tmp_path / "mine.py").write_text(block, encoding="utf-8")
+    assert len(recipe.load(str(tmp_path / "mine.py")).space) == 2
+
+
+def test_the_page_of_the_python_api_has_every_public_name():
+    page = API.read_text(encoding="utf-8")
+    assert all(f"## hyperlax.{name}\n" in page for name in hyperlax.__all__)
+    members = [f"study.{name}" for name in vars(api.Study) if not name.startswith("_")]
+    plots = [f"study.plot.{name}(" for name in vars(api.Plots) if not name.startswith("_")]
+    assert [name for name in (*members, "study.directory", *plots) if f"`{name}" not in page] == []
+
+
+def test_what_the_page_lists_of_a_module_exists():
+    tables = re.findall(r"\| `(hyperlax\.\w+)` \|.*\|\n\|---\|---\|\n((?:\|.*\n)+)", API.read_text(encoding="utf-8"))
+    assert [module for module, _ in tables] == [
+        f"hyperlax.{name}" for name in ("recipe", "hyperparams", "space", "envs")
+    ]
+    for module, rows in tables:
+        for row in rows.splitlines():
+            for name, arguments in re.findall(r"`(\w+)(?:\(([^)]*)\))?`", row.split("|")[1]):
+                parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+                given = re.sub(r"=(\([^)]*\)?|\[[^]]*\]|\w+)", "", arguments).split(", ") if arguments else []
+                assert all(one in parameters for one in given if one.isidentifier()), row
 
 
 @pytest.mark.usefixtures("notebook")
 def test_the_readmes_python_runs(monkeypatch):
     shown: list[Any] = []
     monkeypatch.setattr("plotly.graph_objects.Figure.show", lambda figure: shown.append(figure))
-    by_optuna, search, *_ = python_of(ROOT / "README.md")
+    (search,) = python_of(ROOT / "README.md")
+    (by_optuna,) = python_of(ROOT / "docs" / "files.md")
     exec(search, {})  # noqa: S102
+    hyperlax.search("ppo_mlp", "gymnax.cartpole", n_trials=4)
     exec(by_optuna, {})  # noqa: S102
     assert len(shown) == 1

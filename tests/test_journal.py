@@ -89,7 +89,7 @@ def test_what_is_in_the_journal_and_not_in_the_database_is_inserted(case: Case, 
         (1, '{"event": "retried"}', "line 2: is damaged"),
         (1, '{"event": "seen", "trials": []}', "line 2: is damaged"),
         (1, '{"event": "asked", "first": 9, "trials": []}', "begins with trial 9, and 8 were asked before"),
-        (1, '{"event": "invalidated", "trials": [8], "reason": ""}', "speaks of trial 8, which was not asked before"),
+        (1, '{"event": "invalidated", "trials": [8], "reason": ""}', "refers to trial 8, which was never asked"),
     ],
 )
 def test_any_other_damage_is_refused_with_the_line(case: Case, line: int, content: str, said: str) -> None:

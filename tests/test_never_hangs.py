@@ -44,6 +44,24 @@ prepare_jax(compilation_cache=False)
 print("prepared")
 """
 
+FORKED = """
+import multiprocessing, sys, warnings
+warnings.simplefilter("ignore")
+import hyperlax
+import jax
+def child():
+    try:
+        hyperlax.search("ppo_mlp", "gymnax.cartpole", output_root="/dev/null/nowhere")
+    except hyperlax.errors.UsageError as error:
+        print(error, flush=True)
+jax.block_until_ready(jax.numpy.ones(3) + 1)
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join(60)
+print("hangs" if process.is_alive() else "ended")
+process.kill()
+"""
+
 
 def python(program: str, flags: str | None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """Run a program in a fresh process on CPU, killed at the timeout; `flags` is its XLA_FLAGS, None for none."""
@@ -66,6 +84,13 @@ def test_eight_lanes_of_ppo_train_to_their_end_in_a_process_of_their_own() -> No
     done = python(TRAIN_EIGHT_LANES, flags="--xla_backend_optimization_level=1")  # half the time to compile
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["COMPLETE"] * 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_forked_after_jax_started_is_refused() -> None:
+    said, ended = python(FORKED, flags=None).stdout.splitlines()
+    assert said.startswith("this process was forked after JAX started") and "Use spawn" in said
+    assert ended == "ended"
 
 
 @needs_flag

@@ -49,6 +49,7 @@ class ReinforceNetworks:
 @dataclass(frozen=True)
 class Reinforce(AlgorithmConfig):
     action_kinds: ClassVar[tuple[str, ...]] = ("discrete",)
+    policy_network: ClassVar[str] = "policy"
 
     hyperparam: ReinforceHyperparams = ReinforceHyperparams()
     network: ReinforceNetworks = ReinforceNetworks()
@@ -65,8 +66,6 @@ class State(NamedTuple):
 @dataclass(frozen=True)
 class Shape:
     """One compiled program of the policy gradient."""
-
-    policy_torso: ClassVar[str] = "policy"
 
     environment: Environment
     policy: TorsoShape

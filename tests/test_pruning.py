@@ -50,7 +50,7 @@ def one_by_one(name: str, curves: Curves, options: PruningOptions) -> list[tuple
         rivals = [values for other, values in enumerate(lived) if rule.group(other) == rule.group(number)]
         stop = None
         for segment in range(1, min(len(own), options.segments * options.seeds - 1) + 1):
-            if not rule.judges(number, segment):
+            if not rule.compares(number, segment):
                 continue
             carried = [values[:segment] for values in rivals if len(values) >= segment or rule.carries(segment)]
             there = np.array([values[-1] for values in carried if len(values)]).reshape(-1, len(signs))
@@ -83,7 +83,7 @@ def raced(rule: Rule, options: PruningOptions) -> Rule:
     [(NoPruning(), []), (SuccessiveHalving(2, 3), [2, 6]), (Percentile(2, 0.5), [2, 3, 4, 5, 6, 7, 8, 9])],
 )
 def test_trials_are_judged_at_the_rungs_of_their_rule(rule: Rule, segments: list[int]) -> None:
-    assert [segment for segment in range(1, 10) if rule.judges(0, segment)] == segments
+    assert [segment for segment in range(1, 10) if rule.compares(0, segment)] == segments
 
 
 def test_hyperband_gives_every_bracket_its_share_and_its_first_rung() -> None:
@@ -91,7 +91,7 @@ def test_hyperband_gives_every_bracket_its_share_and_its_first_rung() -> None:
     brackets = [rule.group(trial) for trial in range(17)]
     assert [brackets.count(bracket) for bracket in range(3)] == [9, 5, 3]
     for trial in range(17):
-        rungs = [segment for segment in range(1, 27) if rule.judges(trial, segment)]
+        rungs = [segment for segment in range(1, 27) if rule.compares(trial, segment)]
         assert rungs == [3**power for power in range(rule.group(trial), 3)]
 
 

@@ -42,7 +42,9 @@ class Study:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Of the shipped SAC under a name of the user's."""
     root = tmp_path_factory.mktemp("made")
-    path = Path(shutil.copy(ROOT / "recipes" / "sac_mlp.py", root / "mine.py"))
+    path = root / "mine.py"
+    shipped = (ROOT / "recipes" / "sac_mlp.py").read_text()
+    path.write_text(shipped.replace("warmup_rollout_length=250", "warmup_rollout_length=16"))
     config, space = load(str(path)).config, load(str(path)).space
     recipe = Recipe("mine", path, config, {name: space[name] for name in list(space)[:3]})
     given: dict[str, Any] = {"algo_and_network_config": "mine.py", "confirm_top": 2, "confirm_seeds": SEEDS}
@@ -123,7 +125,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[SingleOptions, Recipe
     """What is handed to the training, instead of training it."""
     calls: list[tuple[SingleOptions, Recipe, AlgorithmConfig]] = []
 
-    def note(*given: Any) -> int:
+    def note(*given: Any, source: str) -> int:
         calls.append(given[:3])  # type: ignore[arg-type]
         return 0
 
@@ -153,7 +155,7 @@ def test_a_study_of_ones_own_environment_is_trained_again_where_its_recipe_regis
 ):
     forget(monkeypatch)
     path = Path(shutil.copy(ROOT / "tests" / "bad_input" / "tanks.py", tmp_path / "tanks.py"))
-    case = Case(tmp_path, recipe=load(str(path)), env_config="lab.tanks", n_trials=4)
+    case = Case(tmp_path, recipe=load(str(path)), env_config="lab.tanks", n_trials=4, total_timesteps=20_000)
     assert case.start() == 0
     forget(monkeypatch)
     assert main(["train", "--from", str(case.directory)]) == 0

@@ -11,10 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hyperlax.analysis.certainty import how_certain
 from hyperlax.analysis.pages import write_study_pages
-from hyperlax.analysis.report import how_certain
 from hyperlax.analysis.study_data import StudyData
+from hyperlax.config.option import options_of
+from hyperlax.config.options import SearchOptions
+from hyperlax.config.settling import settled
+from hyperlax.errors import format_number
 from hyperlax.files import write_json
+from hyperlax.recipe import load
 from hyperlax.study.batch_files import UNKNOWN_AFTER_AN_ERROR
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord
 from tests.made_up_studies import ARGUMENTS, large_study, study
@@ -103,6 +108,41 @@ def test_what_finds_out_more_follows_from_what_a_study_is_and_not_from_the_comma
         assert command == "" and "This finds out" not in " ".join(said)
 
 
+def test_without_confirmation_the_gain_over_the_default_is_that_of_the_search_and_says_so(tmp_path):
+    record = study(tmp_path, [3.0, 1.0, 20.25])
+    record = replace(record, base=dict(record.trials[1].params))
+    assert "The default configuration, trial 1, has 1: the winner is better by 19.25 on the search's own" in words(
+        record
+    )
+    write_study_pages(record)
+    assert (
+        "<b>+19.25</b><span>gain over the default in the search, not confirmed"
+        in (tmp_path / "report.html").read_text()
+    )
+    fewer = replace(record, objectives={"peak_performance": "minimize"}, base=dict(record.trials[2].params))
+    assert "the winner is better by 19.25" in words(fewer)
+    assert "The default" not in words(replace(record, base={}))
+
+
+def test_what_was_run_begins_with_what_differs_from_the_defaults(tmp_path):
+    options = settled(
+        SearchOptions, [{"env_config": "gymnax.pendulum", "n_trials": 7, "pruner": "asha"}], load("sac_mlp")
+    )
+    record = replace(study(tmp_path, [3.0, 1.0]), arguments=options.to_json())
+    write_study_pages(record)
+    section = (tmp_path / "report.html").read_text().partition("<h2>What was run</h2>")[2]
+    first, _, rest = section.partition("<details>")
+    rows = [
+        [re.sub("<.*?>", "", cell) for cell in re.findall("<td[^>]*>(.*?)</td>", row)] for row in first.split("<tr>")
+    ]
+    assert rows[2:4] == [["n_trials", "7", "100"], ["pruner", "asha", "none"]]
+    assert ["total_timesteps", format_number(options.total_timesteps), "by --run-length-modifier"] in rows
+    shown = {row[0] for row in rows if len(row) == 3} | set(
+        re.findall(r'class="long">([a-z_]+)<', rest.replace("<wbr>", ""))
+    )
+    assert shown == {option.key for name, option in options_of(SearchOptions).items() if option.is_offered}
+
+
 def test_the_spread_over_seeds_says_how_many_others_are_as_close(tmp_path):
     record = study(tmp_path, [3.0, 19.0, 20.0, 18.0])
     best = record.trials[2]
@@ -118,7 +158,7 @@ def test_a_confirmed_winner_is_said_to_be_what_new_seeds_say(tmp_path):
     record = replace(study(tmp_path, [3.0, 1.0, 20.0]), confirmation=confirmation)
     said, command = how_certain(record)
     assert said[0].startswith("On 3 new seeds, trial 2 has a mean peak_performance of 11")
-    assert said[0].endswith("the search had claimed 20.") and command == ""
+    assert "The search had claimed 20, which did not hold" in said[0] and command == ""
 
 
 def test_a_winner_that_another_trial_beats_on_new_seeds_is_still_reported_first(tmp_path):
@@ -126,11 +166,13 @@ def test_a_winner_that_another_trial_beats_on_new_seeds_is_still_reported_first(
         Confirmed(trial, False, claimed, "COMPLETE", "", {"peak_performance": seeds})
         for trial, claimed, seeds in ((2, 20.0, [5.0, 5.0]), (0, 3.0, [9.0, 9.0]))
     ]
-    confirmation = Confirmation("peak_performance", "maximize", "peak_performance", 2, [winner, other])
-    said = words(replace(study(tmp_path, [3.0, 1.0, 20.0]), confirmation=confirmation))
+    confirmation = Confirmation("peak_performance", "maximize", "peak_performance", 2, [winner, other], winner=2)
+    sentences, command = how_certain(replace(study(tmp_path, [3.0, 1.0, 20.0]), confirmation=confirmation))
+    said = " ".join(sentences)
     assert said.startswith(
-        "On 2 new seeds, trial 2 has a mean peak_performance of 5 [5, 5]; the search had claimed 20."
+        "On 2 new seeds, trial 2 has a mean peak_performance of 5 [5, 5]. The search had claimed 20,"
     )
+    assert "Take trial 0." in said and command == f"hyperlax train --from {tmp_path} --trial 0"
     assert "trial 0 is the best of 2 with a mean peak_performance of 9" in said
 
 
@@ -149,6 +191,7 @@ def test_the_report_says_how_long_it_took_and_what_was_spent_on_what(tmp_path):
     rows = re.findall(r"<tr><td[^>]*>(.*?)</td><td[^>]*>(.*?)</td></tr>", section.partition("</section>")[0])
     cost = dict(rows)
     assert cost["from the first lane&#39;s start to the last one&#39;s end (s)"] == "5.5"
+    assert cost["wall time, from each start of the command to its last result (s)"] == "10", "a second before 0 to 9"
     assert (cost["compiling (s)"], cost["training (s)"], cost["evaluating (s)"]) == ("10.5", "6", "1.5")
 
 
@@ -199,6 +242,4 @@ def test_pruned_trials_count_among_those_that_the_winner_is_the_best_of(tmp_path
 
 
 def test_trials_that_are_as_good_as_the_winner_are_told(tmp_path):
-    assert "Trial 3 has the very same value, as have 1 more." in words(
-        study(tmp_path, [3.0, 500.0, 20.0, 500.0, 500.0])
-    )
+    assert "Trial 3 has the same value, as does 1 other." in words(study(tmp_path, [3.0, 500.0, 20.0, 500.0, 500.0]))

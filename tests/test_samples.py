@@ -153,7 +153,7 @@ def test_a_file_that_is_no_csv_is_refused(tmp_path):
 
 def test_the_space_of_a_file_holds_its_rows_and_is_the_recipes_where_that_does(tmp_path):
     names = [ACTOR_LR, GAMMA, EPOCHS, HYPERPARAM + "tau", HYPERPARAM + "q_lr", HYPERPARAM + "total_buffer_size"]
-    rows = [[1e-3, 0.5, 9, 0.1, 3e-4, 100 + n] for n in range(17)] + [[1e-4, 0.95, 2, 0.001, 3e-4, 1000]]
+    rows = [[1e-3, 0.5, 9, 0.1, 3e-4, 300 + n] for n in range(17)] + [[1e-4, 0.95, 2, 0.001, 3e-4, 1000]]
     text = "\n".join([",".join(names), *(",".join(map(str, row)) for row in rows)])
     space = presampled(recipe_of(MIXED), read_text(tmp_path, text), "file").space
     assert space == {
@@ -161,7 +161,7 @@ def test_the_space_of_a_file_holds_its_rows_and_is_the_recipes_where_that_does(t
         GAMMA: UniformContinuous(domain=(0.5, 0.95)),
         EPOCHS: Categorical(values=[2, 9]),
         f"{HYPERPARAM}tau": LogUniform(domain=(0.001, 0.1)),
-        f"{HYPERPARAM}total_buffer_size": UniformDiscrete(domain=(100, 1000)),
+        f"{HYPERPARAM}total_buffer_size": UniformDiscrete(domain=(300, 1000)),
     }
 
 

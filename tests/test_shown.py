@@ -30,7 +30,7 @@ def search(tmp_path, monkeypatch):
         "--n-trials",
         "8",
     ]
-    words += ["--num-seeds", "2", "--total-timesteps", "500", "--num-evaluations", "5", "--output-root", str(tmp_path)]
+    words += ["--num-seeds", "2", "--total-timesteps", "5000", "--num-evaluations", "5", "--output-root", str(tmp_path)]
     return lambda *more: main([*words, *more])
 
 

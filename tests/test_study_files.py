@@ -2,10 +2,14 @@
 
 import json
 import shutil
+import subprocess
+import time
+from datetime import datetime
 
 import optuna
 import pytest
 
+from hyperlax.analysis.pages import write_study_pages
 from hyperlax.study.study_run import reference_returns
 from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, Case, arguments_of
@@ -60,6 +64,39 @@ def test_study_json_says_what_was_run(tmp_path):
     assert manifest["versions"]["optuna"] == optuna.__version__
     assert (manifest["device"], manifest["lanes"]) == ("fake", 3)
     assert manifest["reference"]["hi"] == reference_returns("gymnax.pendulum").hi
+
+
+def git(*words: str) -> str:
+    identity = ["-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", *identity, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_study_json_says_when_and_at_which_commit_a_study_began_and_was_resumed(tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    case, before = Case(tmp_path), time.time()
+    case.start(n_trials=4)
+    git("init")
+    (work / "notes.txt").write_text("one")
+    git("add", ".")
+    git("commit", "-m", "one")
+    case.resume(n_trials=6)
+    (work / "notes.txt").write_text("two")
+    case.resume(n_trials=8)
+    runs = json.loads((case.directory / "study.json").read_text())["runs"]
+    began = [datetime.fromisoformat(run["began"]).timestamp() for run in runs]
+    assert before - 1 <= began[0] and began == sorted(began) and began[-1] <= time.time()
+    head = git("rev-parse", "HEAD")
+    assert [run["commit"] for run in runs] == ["", head, f"{head}-dirty"]
+    record = case.pages[-1][0]
+    assert list(record.runs) == runs
+    write_study_pages(record)
+    page = (case.directory / "report.html").read_text()
+    assert (
+        f"resumed 2 times, last {runs[-1]['began'][:10]}" in page and f"commit {head} with uncommitted changes" in page
+    )
 
 
 def test_lists_come_back_as_lists_and_steps_as_exact_decimals(tmp_path):

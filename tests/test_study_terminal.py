@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from dataclasses import replace
 
@@ -10,10 +11,11 @@ import pytest
 
 from hyperlax.analysis.pages import write_learning_curve
 from hyperlax.config.options import SingleOptions
+from hyperlax.errors import OptionFailure, UsageError, format_number
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
 from hyperlax.study.single import run_single
-from hyperlax.study.stopping import Stop, stopping_on_signals
+from hyperlax.study.stopping import StopRequest, stopping_on_signals
 from tests.fake_backend import FakeBackend
 from tests.study_cases import MIXED, Case, recipe_of
 
@@ -32,7 +34,7 @@ def test_a_signal_asks_to_stop_and_a_second_one_exits_at_once(monkeypatch, capfd
     exits, now = [], [100.0]
     monkeypatch.setattr(os, "_exit", exits.append)
     monkeypatch.setattr("hyperlax.study.stopping.time.monotonic", lambda: now[0])
-    stop, before = Stop(), signal.getsignal(number)
+    stop, before = StopRequest(), signal.getsignal(number)
     with stopping_on_signals(stop):
         os.kill(os.getpid(), number)
         assert stop.is_set() and stop.exit_status == status and exits == []
@@ -55,7 +57,7 @@ def test_signals_are_obeyed_where_nobody_reads_what_is_said(monkeypatch):
     os.set_blocking(writer, True)
     monkeypatch.setattr(os, "_exit", exits.append)
     monkeypatch.setattr("hyperlax.study.stopping._SAME_SIGNAL_SECONDS", 0.0)
-    with os.fdopen(writer, "w") as stuck, monkeypatch.context() as patch, stopping_on_signals(stop := Stop()):
+    with os.fdopen(writer, "w") as stuck, monkeypatch.context() as patch, stopping_on_signals(stop := StopRequest()):
         patch.setattr(sys, "stderr", stuck)
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.is_set() and exits == []
@@ -66,7 +68,7 @@ def test_signals_are_obeyed_where_nobody_reads_what_is_said(monkeypatch):
 
 def test_the_first_signal_to_a_study_that_ends_for_another_reason_is_no_second_one(monkeypatch):
     monkeypatch.setattr(os, "_exit", lambda status: pytest.fail(f"exits with {status} at once"))
-    stop = Stop()
+    stop = StopRequest()
     with stopping_on_signals(stop):
         stop.set()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -94,7 +96,7 @@ def test_a_study_that_mostly_fails_gives_up_and_goes_on_when_told_to(tmp_path, c
     words = (
         "6 of 8 trials failed, more than --max-failure-rate 0.5 allows; of 6 the reason is: loss is nan at step 300."
     )
-    assert f"{words} The study gives up with 16 trials to go." in capsys.readouterr().out
+    assert f"{words} The study stops with 16 trials to go." in capsys.readouterr().out
     assert case.resume() == 1 and len(case.states()) == 8
     said = capsys.readouterr().out.rstrip()
     assert words in said and said.endswith("--max-failure-rate 1")
@@ -118,7 +120,7 @@ def test_seven_failures_are_no_rate(tmp_path):
     assert case.start(FakeBackend(fail=dict.fromkeys(range(6), "diverged"))) == 0
 
 
-def single(tmp_path, backend):
+def single(tmp_path, backend, algorithm=SAC(), **more):  # noqa: B008
     arguments = SingleOptions(
         algo_and_network_config="sac_test",
         env_config="gymnax.pendulum",
@@ -129,7 +131,7 @@ def single(tmp_path, backend):
         num_eval_episodes=4,
         compilation_cache=False,
     )
-    return run_single(arguments, recipe_of(MIXED), SAC(), write_learning_curve, backend.bind)
+    return run_single(arguments, recipe_of(MIXED), algorithm, write_learning_curve, backend.bind, **more)
 
 
 def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, capsys):
@@ -142,7 +144,45 @@ def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, cap
         *("hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "learning_curve.html", "success.txt"),
     }
     row = read_csv(parent / "single_0000" / "summary.csv")[0]
-    assert f"peak_performance     {float(row['peak_performance']):.6g}" in capsys.readouterr().out
+    assert f"peak_performance     {format_number(float(row['peak_performance']))}" in capsys.readouterr().out
+
+
+def test_a_single_training_says_first_what_it_trains_and_where_its_files_go(tmp_path, caplog):
+    caplog.set_level("INFO", "hyperlax")
+    changed = replace(SAC(), hyperparam=replace(SAC().hyperparam, gamma=0.5, epochs=2))
+    for algorithm, said in (
+        (SAC(), ["Configuration: trial 3. All is as in the recipe's default."]),
+        (
+            changed,
+            [
+                "Configuration: trial 3. Different from the recipe's default:",
+                "  algorithm.hyperparam.epochs = 2 (default 1)",
+                f"  algorithm.hyperparam.gamma = 0.5 (default {SAC().hyperparam.gamma})",
+            ],
+        ),
+    ):
+        caplog.clear()
+        assert single(tmp_path, FakeBackend(), algorithm, source="trial 3") == 0
+        first, *told, last = caplog.messages[0].splitlines()
+        assert first == "sac_test on gymnax.pendulum, 500 steps, 5 evaluations, 2 seeds from seed 0."
+        assert sorted(told) == sorted(said)
+        assert last == f"The files go to {tmp_path}/sac_test/gymnax_pendulum/single_NNNN when training ends."
+
+
+def test_a_single_training_shows_its_progress(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("hyperlax.study.reporters.SILENT_SECONDS", 0.0)
+    monkeypatch.setattr("hyperlax.study.reporters.LOOK_SECONDS", 0.01)
+    backend = FakeBackend(after_batch=lambda count: time.sleep(0.3))
+    assert single(tmp_path, backend) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 3 and lines[0].startswith("0/1 trial") and lines[-1].startswith("1/1 trial")
+
+
+def test_a_single_training_without_memory_says_what_to_make_smaller(tmp_path):
+    with pytest.raises(OptionFailure) as ended:
+        single(tmp_path, FakeBackend(raises={0: MemoryError("no memory for more than 1 trial at once")}))
+    assert ended.value.exit_code == 1 and not isinstance(ended.value, UsageError)
+    assert str(ended.value.spelled(lambda name: name)).endswith("Make networks, batches, replay or num_seeds smaller.")
 
 
 def test_a_single_training_that_fails_exits_with_1_and_the_reason(tmp_path, capsys):

@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from hyperlax import cli
-from hyperlax.cli.commands import KINDS
+from hyperlax.cli.commands import GROUPS
 from hyperlax.cli.parsing import parse
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.space_entries import searched
@@ -29,7 +29,7 @@ from tests.test_bad_input import refused, table
 
 pytestmark = pytest.mark.timeout(240)
 BASE = "algo_and_network_config: sac_mlp\nenv_config: gymnax.pendulum\n"
-LENGTH = "num_seeds: 2\ntotal_timesteps: 500\nnum_evaluations: 5\nnum_eval_episodes: 4\n"
+LENGTH = "num_seeds: 2\ntotal_timesteps: 5000\nnum_evaluations: 5\nnum_eval_episodes: 4\n"
 CHANGED = """
 n_trials: 4
 optuna_study_batch_size: 4
@@ -61,7 +61,7 @@ def trained(monkeypatch):
 def planned(text: str, *words: str, base: str = BASE) -> PlannedStudy:
     """What a file and words of the command line come to."""
     Path("s.yaml").write_text(base + text, encoding="utf-8")
-    _, given = parse(KINDS, ["run-study", *words])
+    _, given = parse(GROUPS, ["run-study", *words])
     (study,) = planned_studies(["s.yaml"], given)
     return study
 
@@ -83,7 +83,7 @@ def told(directory: Path) -> list[tuple[Any, ...]]:
 def test_a_mistake_is_told_by_file_and_line(capsys, case):
     *lines, said = case
     Path("s.yaml").write_text(BASE + "\n".join(lines) + "\n", encoding="utf-8")
-    assert refused(["run-study", "s.yaml"], capsys) == said
+    assert refused(["run-study", "s.yaml"], capsys) == said.replace("ROOT", str(ROOT))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_mistake_is_told_by_file_and_line(capsys, case):
         (
             "seed: 3\nalgo_and_network_config: sac",
             "s.yaml:2: no recipe named `sac` in ./recipes or among those shipped. Did you mean `sac_mlp`? There are dqn_mlp, "
-            "ppo_mlp, sac_mlp; a path to a .py file works too.",
+            "ppo_mlp, sac_mlp, which hyperlax recipes describes; a path to a .py file works too.",
         ),
         (
             "env_config: gymnax.cartpole\nalgo_and_network_config: sac_mlp",
@@ -114,7 +114,7 @@ def test_a_mistake_is_told_by_file_and_line(capsys, case):
 )
 def test_a_file_that_names_no_study_is_refused(capsys, text, said):
     Path("s.yaml").write_text(text, encoding="utf-8")
-    assert refused(["run-study", "s.yaml"], capsys) == said
+    assert refused(["run-study", "s.yaml"], capsys) == said.replace("ROOT", str(ROOT))
 
 
 def test_ppo_values_that_do_not_divide_are_refused_at_their_entry():
@@ -154,7 +154,7 @@ SAID: dict[str, Any] = {
     "pruner_reduction_factor": 4,
     "save_agents": "all",
     "seed_schedule": "racing",
-    "total_timesteps": 1000,
+    "total_timesteps": 2000,
 }
 
 
@@ -203,13 +203,13 @@ seed: 5
         ("", "--run-length-modifier long", "total_timesteps", 100_000),
         ("preset: quick_test\nn_trials: 7", "", "n_trials", 7),
         ("preset: quick_test\nrun_length_modifier: long", "", "total_timesteps", 100_000),
-        ("preset: quick_test\ntotal_timesteps: 900", "", "total_timesteps", 900),
+        ("preset: quick_test\ntotal_timesteps: 9000", "", "total_timesteps", 9000),
         ("preset: production", "--num-seeds 4", "num_seeds", 4),
         ("preset: production", "--run-length-modifier quick", "total_timesteps", 4_000),
         ("preset: production", "--pruner none", "pruner", "none"),
         ("n_trials: 7", "--n-trials 9", "n_trials", 9),
-        ("total_timesteps: 900", "--run-length-modifier quick", "total_timesteps", 4_000),
-        ("total_timesteps: 900", "--num-evaluations 3", "total_timesteps", 900),
+        ("total_timesteps: 9000", "--run-length-modifier quick", "total_timesteps", 4_000),
+        ("total_timesteps: 9000", "--num-evaluations 3", "total_timesteps", 9000),
         ("preset: quick_test\nn_trials: 7", "--n-trials 9", "n_trials", 9),
         ("preset: production\nn_trials: 7", "--preset quick_test", "n_trials", 5),
         ("preset: production", "--preset quick_test --n-trials 9", "n_trials", 9),
@@ -364,7 +364,7 @@ def test_the_saved_file_gives_the_same_study_elsewhere():
 @pytest.mark.usefixtures("trained")
 def test_a_plain_search_leaves_a_file_that_gives_it_again():
     words = "--algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 3 --no-default-trial"
-    length = "--num-seeds 2 --total-timesteps 500 --num-evaluations 5 --num-eval-episodes 4"
+    length = "--num-seeds 2 --total-timesteps 5000 --num-evaluations 5 --num-eval-episodes 4"
     assert cli.main(["optuna-hp-search", *words.split(), *length.split()]) == 0
     assert cli.main(["run-study", str(DIRECTORY / "study.yaml"), "--output-root", "again"]) == 0
     again = Path("again/sac_mlp/gymnax_pendulum")
@@ -388,7 +388,7 @@ def test_a_study_with_a_space_of_its_own_goes_on_without_its_file(monkeypatch):
     assert cli.main(["invalidate", str(DIRECTORY), "3"]) == 0
     assert cli.main(["repair", str(DIRECTORY)]) == 0
     received: list[Any] = []
-    monkeypatch.setattr(single, "run_single", lambda *given: received.append(given[:3]) or 0)
+    monkeypatch.setattr(single, "run_single", lambda *given, **_: received.append(given[:3]) or 0)
     assert cli.main(["train", "--from", str(DIRECTORY)]) == 0
     values = dotted(received[0][2])
     assert values[GAMMA] == 0.9 and values[TAU] == dotted(load("sac_mlp").config.algorithm)[TAU]

@@ -21,7 +21,7 @@ from hyperlax.samplers.fixed import draw, stored
 from tests.fake_backend import FakeBackend, train_with_fakes
 from tests.study_cases import MIXED, Case, Killed, recipe_of
 
-LENGTH = "--num-seeds 2 --total-timesteps 500 --num-evaluations 5 --num-eval-episodes 4"
+LENGTH = "--num-seeds 2 --total-timesteps 5000 --num-evaluations 5 --num-eval-episodes 4"
 SWEEP = ["sweep-hp-samples", "--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum", *LENGTH.split()]
 DIRECTORY = Path("my_sweeps/sac_mlp/gymnax_pendulum")
 RESUME = ["sweep-hp-samples", "--resume-from", str(DIRECTORY)]

@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.stopping import Stop, stopping_on_signals
+from hyperlax.study.stopping import StopRequest, stopping_on_signals
 from hyperlax.tracking import mlflow
 from hyperlax.tracking.mlflow import MlflowObserver
 from tests.fake_backend import FakeBackend
@@ -142,7 +142,11 @@ def test_the_end_waits_for_a_tracker_only_so_long(tmp_path, caplog, monkeypatch,
     if why == "too long":
         monkeypatch.setattr(mlflow, "LONGEST_SECONDS", 0.3)
     record, began = study(tmp_path, [3.0]), time.monotonic()
-    with caplog.at_level(logging.WARNING), stopping_on_signals(Stop()), closing(MlflowObserver(Hangs())) as tracking:
+    with (
+        caplog.at_level(logging.WARNING),
+        stopping_on_signals(StopRequest()),
+        closing(MlflowObserver(Hangs())) as tracking,
+    ):
         tracking.study_ended(lambda: record, 0)
     assert time.monotonic() - began < 30
     (said,) = warnings(caplog)

@@ -47,6 +47,23 @@ def test_the_store_is_mlflows_own_default_unless_something_else_is_said(installe
     assert at(installed, name="pendulum").experiment == "pendulum"
 
 
+def test_a_local_store_that_mlflow_refuses_is_refused_before_anything_runs(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("mlflow", reason='needs MLflow: pip install "hyperlax[mlflow]"')
+
+    def refuse(place):
+        raise RuntimeError("The filesystem tracking backend is in maintenance mode. Please migrate.")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mlflow, "_connect", refuse)
+    Path("text.db").write_text("this is not a database" * 50)
+    for uri in ("file:./mlruns", "mlruns", f"file://{tmp_path}/mlruns", "sqlite:///text.db"):
+        assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-uri", uri]) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert re.search(r"maintenance mode\. Give|file is not a database\. Give", said), said
+        assert "Give --tracking-uri sqlite:///FILE" in said
+    assert sorted(Path().iterdir()) == [Path("text.db")]
+
+
 @pytest.mark.parametrize("letters", ["with spaces", "50%", "is it?", "ü"])
 def test_a_directory_may_have_any_letters(installed, monkeypatch, letters):
     from sqlalchemy import make_url

@@ -22,7 +22,7 @@ def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("studies")
     with pytest.MonkeyPatch.context() as patch:
         train_with_fakes(patch)
-        length: dict[str, Any] = {"num_seeds": 2, "total_timesteps": 500, "num_evaluations": 5, "seed": 3}
+        length: dict[str, Any] = {"num_seeds": 2, "total_timesteps": 5000, "num_evaluations": 5, "seed": 3}
         return hyperlax.search("sac_mlp", "gymnax.pendulum", n_trials=12, output_root=root, **length)
 
 
@@ -30,7 +30,7 @@ def study(tmp_path_factory):
 def trained(monkeypatch):
     """What is handed to the training."""
     received: list[Any] = []
-    monkeypatch.setattr(single, "run_single", lambda *given: received.append(given[:3]) or 0)
+    monkeypatch.setattr(single, "run_single", lambda *given, **_: received.append(given[:3]) or 0)
     return received
 
 
@@ -40,16 +40,21 @@ def test_the_winner_is_trained_as_in_its_study(study, trained):
     own = dotted(algorithm)
     assert {name: own[name] for name in study.best.params} == study.best.params
     assert recipe.name == "sac_mlp" and arguments.env_config == "gymnax.pendulum"
-    assert (arguments.total_timesteps, arguments.num_evaluations, arguments.num_seeds, arguments.seed) == (500, 5, 2, 3)
+    assert (arguments.total_timesteps, arguments.num_evaluations, arguments.num_seeds, arguments.seed) == (
+        5000,
+        5,
+        2,
+        3,
+    )
 
 
 def test_flags_say_what_is_otherwise(study, trained):
-    words = ["--trial", "4", "--total-timesteps", "900", "--num-seeds", "7", "--env-config", "gymnax.point_robot"]
+    words = ["--trial", "4", "--total-timesteps", "9000", "--num-seeds", "7", "--env-config", "gymnax.point_robot"]
     assert main(["train", "--from", str(study.directory), *words]) == 0
     ((arguments, _, algorithm),) = trained
     params = study.pareto and next(trial for trial in study.record.trials if trial.number == 4).params
     assert {name: dotted(algorithm)[name] for name in params} == params
-    assert (arguments.total_timesteps, arguments.num_seeds) == (900, 7)
+    assert (arguments.total_timesteps, arguments.num_seeds) == (9000, 7)
     assert arguments.env_config == "gymnax.point_robot"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,8 +70,6 @@ def huber(error: Array, delta: Array) -> Array:
 @dataclass(frozen=True)
 class Shape:
     """One compiled DQN program. batch_rows: the largest batch of any lane."""
-
-    policy_torso: ClassVar[str] = "critic_network"  # the network that acts
 
     environment: Environment
     critic_network: TorsoShape

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hyperlax.fields import candidates
+from hyperlax.fields import HYPERPARAM, candidates, extremes
 from hyperlax.hyperparams import AlgorithmConfig, Torso, rules
 from hyperlax.networks.architecture import TorsoShape, torso_shape
 from hyperlax.recipe import apply
 from hyperlax.space import Categorical, Distribution, Numeric
 
-_HYPERPARAM, _NETWORK = "algorithm.hyperparam.", "algorithm.network."
+_NETWORK = "algorithm.network."
 _STRUCTURAL = ("total_num_envs", "rollout_length", "epochs", "num_minibatches", "total_batch_size")
 
 
@@ -126,7 +126,7 @@ def sample_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution], si
     searched = {
         name: distribution
         for name, distribution in sorted(space.items())
-        if name.startswith(_NETWORK) or name.removeprefix(_HYPERPARAM) in _STRUCTURAL
+        if name.startswith(_NETWORK) or name.removeprefix(HYPERPARAM) in _STRUCTURAL
     }
     return [
         apply(base, {name: _draw(distribution, draw) for name, distribution in searched.items()}, "search space")
@@ -149,10 +149,7 @@ def largest(base: AlgorithmConfig, space: Mapping[str, Distribution], field: str
     """Return the largest value that an integer hyperparameter can take; 0 if the algorithm has none of that name."""
     if field not in rules(type(base.hyperparam)):
         return 0
-    distribution: Any = space.get(_HYPERPARAM + field)
-    if distribution is None:
-        return getattr(base.hyperparam, field)
-    return int(max(distribution.values) if isinstance(distribution, Categorical) else distribution.bounds()[1])
+    return extremes(getattr(base.hyperparam, field), space.get(HYPERPARAM + field))[1]
 
 
 def _largest_batch(base: AlgorithmConfig, space: Mapping[str, Distribution]) -> list[int]:
@@ -163,7 +160,7 @@ def _largest_batch(base: AlgorithmConfig, space: Mapping[str, Distribution]) -> 
 def _possible_values(base: AlgorithmConfig, space: Mapping[str, Distribution], field: str) -> frozenset[int]:
     if field not in rules(type(base.hyperparam)):
         return frozenset()
-    return frozenset(candidates(getattr(base.hyperparam, field), space.get(_HYPERPARAM + field)))
+    return frozenset(candidates(getattr(base.hyperparam, field), space.get(HYPERPARAM + field)))
 
 
 def _possible_torsos(base: AlgorithmConfig, space: Mapping[str, Distribution], network: str) -> list[Torso]:

@@ -32,7 +32,7 @@ from hyperlax.networks.masked import MaskedMLP, output
 ADAM = Adam(epsilon=1e-5)
 
 
-class Policy(NamedTuple):
+class ActorParams(NamedTuple):
     """Parameters of the policy: a network, and for continuous actions one log standard deviation per dimension."""
 
     network: Any
@@ -44,7 +44,7 @@ class State(NamedTuple):
 
     key: Array
     steps: Array  # int32[], environment steps done
-    policy: Policy
+    policy: ActorParams
     value: Any
     policy_optimizer: Any
     value_optimizer: Any
@@ -127,7 +127,6 @@ class Shape:
     chunks: equal parts of an epoch; a minibatch consists of a whole number of them in every lane. alike: of one in every lane.
     """
 
-    policy_torso: ClassVar[str] = "actor_network"  # the network that acts
     continuous_output: ClassVar[str] = "clip"  # how its outputs are brought into [-1, 1]
 
     environment: Environment
@@ -173,7 +172,7 @@ class Shape:
         environment, observation = jax.vmap(self.environment.reset)(jax.random.split(reset_key, self.total_num_envs))
         space = self.environment.action
         log_std = jnp.zeros(0 if isinstance(space, Discrete) else len(space.low))
-        policy = Policy(self.policy_network.init(policy_key, observation, lane.networks["actor_network"]), log_std)
+        policy = ActorParams(self.policy_network.init(policy_key, observation, lane.networks["actor_network"]), log_std)
         value = self.value_network.init(value_key, observation, lane.networks["critic_network"])
         return State(
             key=train_key,
@@ -227,7 +226,7 @@ class Shape:
 
 
 def policy_output(
-    shape: Shape, policy: Policy, statistics: ObservationStatistics, lane: Lane, observation: Array
+    shape: Shape, policy: ActorParams, statistics: ObservationStatistics, lane: Lane, observation: Array
 ) -> Array:
     """Return logits or means: float32[..., obs] -> float32[..., action]."""
     seen = normalizer.normalize(statistics, observation, lane.hyperparam.normalize_observations)
@@ -240,7 +239,7 @@ def value_of(shape: Shape, value: Any, statistics: ObservationStatistics, lane: 
     return output(shape.value_network, value, seen, lane.networks["critic_network"])[..., 0]
 
 
-def _log_prob_and_entropy(shape: Shape, policy: Policy, out: Array, action: Array) -> tuple[Array, Array]:
+def _log_prob_and_entropy(shape: Shape, policy: ActorParams, out: Array, action: Array) -> tuple[Array, Array]:
     """Return both, float32[...], for actions as the policy sampled them (unclipped if continuous)."""
     if shape.is_discrete:
         return policies.categorical_log_prob(out, action), policies.categorical_entropy(out)
@@ -298,7 +297,7 @@ def estimate(shape: Shape, state: State, lane: Lane, rollout: _Rollout) -> Sampl
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sample)
 
 
-def policy_loss(shape: Shape, policy: Policy, state: State, lane: Lane, sample: Sample) -> Array:
+def policy_loss(shape: Shape, policy: ActorParams, state: State, lane: Lane, sample: Sample) -> Array:
     """Return the clipped surrogate minus the entropy bonus (PPO, eq. 9)."""
     out = policy_output(shape, policy, state.statistics, lane, sample.observation)
     log_prob, entropy = _log_prob_and_entropy(shape, policy, out, sample.action)
@@ -309,7 +308,7 @@ def policy_loss(shape: Shape, policy: Policy, state: State, lane: Lane, sample: 
 class Learner(NamedTuple):
     """All that an epoch changes; the gradients are those of a minibatch's chunks so far."""
 
-    policy: Policy
+    policy: ActorParams
     value: Any
     policy_optimizer: Any
     value_optimizer: Any

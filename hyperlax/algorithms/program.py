@@ -112,7 +112,7 @@ class AlgorithmTask:
 
 def _policy_torso(config: AlgorithmConfig) -> Torso:
     """Return the torso of the network that acts."""
-    return getattr(config.network, shape_class(config).policy_torso).pre_torso
+    return getattr(config.network, config.policy_network).pre_torso
 
 
 def _policy(config: AlgorithmConfig, environment: Environment, params: PolicyParams) -> Policy:

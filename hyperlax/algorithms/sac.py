@@ -73,7 +73,6 @@ def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: Array, s
 class Shape:
     """One compiled SAC program. batch_rows: the largest batch of any lane."""
 
-    policy_torso: ClassVar[str] = "actor_network"  # the network that acts
     continuous_output: ClassVar[str] = "tanh"  # how its outputs are brought into [-1, 1]
 
     environment: Environment

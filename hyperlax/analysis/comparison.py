@@ -140,5 +140,5 @@ def _line(place: int, name: str, where: str, shape: str) -> dict[str, Any]:
         "name": plain(name),
         "line": {"color": SERIES[place % len(SERIES)], "width": 2.5, "shape": shape},
         "showlegend": True,
-        "hovertemplate": f"{plain(name)}<br>{where}: %{{y:.6g}}<extra></extra>",
+        "hovertemplate": f"{plain(name)}<br>{where}: %{{y:.4g}}<extra></extra>",
     }

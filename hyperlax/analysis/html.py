@@ -12,13 +12,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from hyperlax.analysis.labels import format_number, format_value, with_unit
+from hyperlax.analysis.labels import format_value, with_unit
 from hyperlax.analysis.plots.base import template
+from hyperlax.errors import format_number
 
 _LONG_COLUMNS = {
     "reason": "reason",
     "which": "reason",
     "setting": "reason",
+    "option": "long",
+    "default": "long",
     "hyperparameter": "long",
     "searched": "long",
     "metric": "long",
@@ -70,7 +73,7 @@ class _Shared:
 
 
 def render(name: str, title: str, plotly_path: str = "", **content: Any) -> str:
-    """Return the page that a template renders. plotly_path: path of plotly.js relative to the page; None embeds plotly.js."""
+    """Return the page that a template renders. plotly_path: path of plotly.js relative to the page; "" embeds plotly.js."""
     page = _environment().get_template(name)
     return page.render(title=title, plotly_path=plotly_path, shared=_Shared(), **content)
 
@@ -106,8 +109,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _breakable(text: str) -> Markup:
-    """Escape a text, and allow line breaks after the dots of a dotted name, for narrow columns."""
-    return Markup(re.sub(r"(?<=[a-z_])\.(?=[a-z_])", ".<wbr>", str(escape(text))))
+    """Escape a text, and allow line breaks after the dots and underscores of a name, for narrow columns."""
+    return Markup(re.sub(r"(?<=[a-z])([._])(?=[a-z])", r"\1<wbr>", str(escape(text))))
 
 
 def _dense(content: Any) -> str:

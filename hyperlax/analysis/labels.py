@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from hyperlax.errors import format_number
 from hyperlax.metrics import METRICS
 
 AGGREGATE_WORDS = {"mean": "mean", "median": "median", "iqm": "interquartile mean", "worst": "lowest"}
@@ -41,17 +42,6 @@ def _distinct(name: str, group: list[str]) -> str:
     return ".".join([word for word in words if word not in shared] + [last])
 
 
-def format_number(value: float) -> str:
-    """Write a number with at most six significant digits; whole numbers whole, with commas between thousands.
-
-    >>> format_number(0.00012345678), format_number(100000), format_number(-151.25)
-    ('0.000123457', '100,000', '-151.25')
-    """
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
-        return f"{int(value):,}"
-    return f"{value:.6g}"
-
-
 def format_value(value: Any) -> str:
     """Write a hyperparameter's value: text as it is, numbers by `format_number`, lists as JSON.
 
@@ -66,7 +56,7 @@ def format_value(value: Any) -> str:
 
 
 def format_distribution(distribution: dict[str, Any]) -> str:
-    """Write a searched range in words, e.g. `1e-06 to 0.01, log`."""
+    """Write a searched range in words, e.g. `1e-6 to 0.01, log`."""
     if distribution["type"] == "Categorical":
         return " | ".join(format_value(value) for value in distribution["values"])
     low, high = distribution["domain"]

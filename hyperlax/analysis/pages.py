@@ -18,7 +18,7 @@ from hyperlax.analysis.study_data import StudyData
 from hyperlax.analysis.tables import write_best, write_confirmation, write_trials
 from hyperlax.files import write_text
 from hyperlax.study.agents import keep_only_the_best
-from hyperlax.study.directory import PLOTLY_FILE, PLOTS_DIRECTORY, REPORT, TRIALS
+from hyperlax.study.directory import CONFIRMED, PLOTLY_FILE, PLOTS_DIRECTORY, REPORT, TRIALS
 from hyperlax.study.record import StudyRecord
 
 
@@ -51,7 +51,7 @@ def write_study_pages(record: StudyRecord, super_batch: Path | None = None) -> N
         write_trials(record, super_batch / TRIALS)
     write_best(record, root)
     write_trials(record, root / TRIALS)
-    write_confirmation(record.confirmation, root / "confirmation.csv")
+    write_confirmation(record.confirmation, root / CONFIRMED)
     for name in {plot.name for plot in PLOTS} - {drawing.name for drawing in drawings}:
         (plots / f"{name}.html").unlink(missing_ok=True)
     _write_plots(record, drawings, plots)

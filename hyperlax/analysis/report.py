@@ -6,18 +6,18 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from hyperlax.analysis.certainty import ahead_of_default, how_certain
 from hyperlax.analysis.html import Link, render
-from hyperlax.analysis.labels import AGGREGATE_WORDS, format_distribution, format_number, short_names, with_unit
+from hyperlax.analysis.labels import format_distribution, short_names, with_unit
 from hyperlax.analysis.plots.base import Drawing
 from hyperlax.analysis.study_data import Cost, MissingFile, StudyData, warn_once
 from hyperlax.analysis.tables import best_file, rerun_command, searched_names
-from hyperlax.config.option import shell_command
-from hyperlax.errors import counted, noun
+from hyperlax.analysis.what_ran import chosen_options, default_options, facts, when
+from hyperlax.errors import counted, format_number, noun
 from hyperlax.metrics import METRICS
 from hyperlax.study.progress import clock
 from hyperlax.study.record import (
@@ -27,27 +27,13 @@ from hyperlax.study.record import (
     TrialRecord,
     complete_trials,
     feasible_trials,
-    ranked,
     winners,
 )
-from hyperlax.study.statistics import (
-    best_confirmed,
-    complete,
-    default_of,
-    difference_interval,
-    in_full,
-    in_short,
-    mean_interval,
-    of_winner,
-)
+from hyperlax.study.statistics import best_confirmed, complete, gain, in_full, in_short, mean_interval
 
 _log = logging.getLogger(__name__)
 
 _Rows = list[list[Any]]
-_EXACT = ("num_parameters",)
-"""Objectives that do not depend on luck."""
-_RETURNS = ("peak_performance", "final_performance")
-"""Objectives that `seed_spread` can be compared with."""
 
 
 def report(study: StudyData, drawings: list[Drawing]) -> str:
@@ -70,8 +56,12 @@ def report(study: StudyData, drawings: list[Drawing]) -> str:
         "failed": [[trial.number, trial.reason] for trial in _by_number(record) if trial.state == "FAIL"],
         "pruned": _pruned(record),
         "trials": _all_trials(record),
-        "what_ran": _what_ran(record),
-        "drawings": [drawing for drawing in drawings if drawing is not of_confirmation],
+        "when": when(record),
+        "chosen": chosen_options(record),
+        "at_default": default_options(record),
+        "facts": facts(record),
+        "drawings": [drawing for drawing in drawings if drawing is not of_confirmation and not drawing.words],
+        "not_shown": _not_shown(drawings),
         "confirmation": None,
     }
     if best:
@@ -90,7 +80,7 @@ def _tiles(
     infeasible = len(complete_trials(record)) - len(feasible_trials(record))
     tiles: list[tuple[str | None, str]] = []
     if best and len(record.objectives) == 1:
-        tiles.append((format_number(best[0].values[leading]), f"best {with_unit(leading)}"))
+        tiles += [(format_number(best[0].values[leading]), f"best {with_unit(leading)}"), _gain(record)]
     elif best:
         tiles.append((format_number(len(best)), f"{noun(len(best), 'trial')} on the Pareto front"))
     tiles += [
@@ -105,11 +95,39 @@ def _tiles(
     if cost:
         rate = cost.steps_per_train_second
         tiles += [
+            (None if cost.elapsed is None else clock(cost.elapsed), "wall time"),
             (None if cost.duration is None else clock(cost.duration), "duration of training"),
             (None if cost.steps is None else format_number(cost.steps), "environment steps"),
             (None if rate is None else format_number(round(rate)), "steps per training second"),
         ]
     return [(value, words) for value, words in tiles if value is not None]
+
+
+def _gain(record: StudyRecord) -> tuple[str | None, str]:
+    """Return by how much the best is better than the default configuration, on new seeds if it is confirmed; None if not known."""
+    confirmation = record.confirmation
+    if confirmation and (best := best_confirmed(confirmation)):
+        ahead = gain(confirmation, best)
+        other = "" if best.trial == confirmation.winner else f" of {best.words}"
+        words = f"gain{other} over the default on new seeds, 95 %: {ahead}"
+        return (None, "") if ahead is None else (_signed(ahead.estimate), words)
+    found = ahead_of_default(record)
+    if found is None:
+        return None, ""
+    return _signed(found[1]), "gain over the default in the search, not confirmed"
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value > 0 else ''}{format_number(value)}"
+
+
+def _not_shown(drawings: list[Drawing]) -> list[tuple[str, str]]:
+    """Return the titles of plots without data, and why they have none; those with the same reason together."""
+    titles: dict[str, list[str]] = {}
+    for drawing in drawings:
+        if drawing.words:
+            titles.setdefault(drawing.words, []).append(drawing.title)
+    return [(", ".join(own), words) for words, own in titles.items()]
 
 
 def _winner(record: StudyRecord, best: list[TrialRecord]) -> dict[str, Any]:
@@ -126,11 +144,24 @@ def _winner(record: StudyRecord, best: list[TrialRecord]) -> dict[str, Any]:
     better = {name: "high" if metric.direction == "maximize" else "low" for name, metric in METRICS.items()}
     return {
         "is_the_recipes_own": record.is_the_recipes_own(trial) and not record.lineage,
-        "searched": [
-            [name, trial.params.get(name), format_distribution(searched)] for name, searched in record.space.items()
-        ],
+        "searched": _searched(record, trial),
         "metrics": [[with_unit(name), trial.metrics.get(name), better[name]] for name in METRICS],
     }
+
+
+def _searched(record: StudyRecord, trial: TrialRecord) -> tuple[list[str], _Rows]:
+    """Return a row per searched hyperparameter: its value, the recipe's own value if that is known, and the range."""
+    short = short_names(record.space)
+    header = ["hyperparameter", "value", *(["default"] if record.base else []), "searched"]
+    return header, [
+        [
+            short[name],
+            trial.params.get(name),
+            *([record.base.get(name)] if record.base else []),
+            format_distribution(searched),
+        ]
+        for name, searched in record.space.items()
+    ]
 
 
 def _confirmation(record: StudyRecord, confirmation: Confirmation, drawing: Drawing) -> dict[str, Any]:
@@ -145,21 +176,20 @@ def _confirmation(record: StudyRecord, confirmation: Confirmation, drawing: Draw
             f" The search's claim is the {confirmation.metric} of the curve over its {counted(seeds, 'seed')} together, "
             "here it is the mean of each seed's own."
         )
-    rows = [_confirmed_row(confirmation, ours) for ours in complete(confirmation)]
-    return {"words": words, "sentences": in_full(confirmation), "rows": rows, "drawing": drawing}
+    rows, told = [_confirmed_row(confirmation, ours) for ours in complete(confirmation)], in_short(confirmation)
+    return {
+        "words": words,
+        "sentences": [sentence for sentence in in_full(confirmation) if sentence not in told],
+        "rows": rows,
+        "drawing": drawing,
+    }
 
 
 def _confirmed_row(confirmation: Confirmation, ours: Confirmed) -> list[Any]:
-    values, default = ours.per_seed[confirmation.metric], default_of(confirmation)
     name = "default" if ours.trial is None else f"trial {ours.trial}{' (default)' if ours.is_default else ''}"
-    mean = mean_interval(values)
-    row: list[Any] = [name, ours.claimed, mean.estimate, mean.low, mean.high]
-    if default is None or ours.is_default:
-        return [*row, None, None, None]
-    ahead = difference_interval(values, default.per_seed[confirmation.metric])
-    if confirmation.direction == "minimize":
-        return [*row, -ahead.estimate, -ahead.high, -ahead.low]
-    return [*row, ahead.estimate, ahead.low, ahead.high]
+    mean, ahead = mean_interval(ours.per_seed[confirmation.metric]), gain(confirmation, ours)
+    row = [name, ours.claimed, mean.estimate, str(mean)]
+    return [*row, None, None] if ahead is None else [*row, ahead.estimate, str(ahead)]
 
 
 def _pruned(record: StudyRecord) -> _Rows:
@@ -196,19 +226,27 @@ def _cost_rows(cost: Cost) -> _Rows:
     ]
     if cost.duration is not None:
         rows.insert(0, ["from the first lane's start to the last one's end (s)", cost.duration])
+    if cost.elapsed is not None:
+        rows.insert(0, ["wall time, from each start of the command to its last result (s)", cost.elapsed])
     if cost.peak_memory_bytes is not None:
         rows.append(["largest peak memory (MiB)", cost.peak_memory_bytes / 2**20])
     return rows
 
 
 def _all_trials(record: StudyRecord) -> tuple[list[str], _Rows]:
-    names = searched_names(record)
-    short = short_names(names)
+    names, objectives = searched_names(record), list(record.objectives)
+    short, others = short_names(names), [name for name in METRICS if name not in objectives]
     rows = [
-        [_to_files(record, trial), trial.state, *map(trial.metrics.get, METRICS), *map(trial.params.get, names)]
+        [
+            _to_files(record, trial),
+            trial.state,
+            *map(trial.values.get, objectives),
+            *map(trial.params.get, names),
+            *map(trial.metrics.get, others),
+        ]
         for trial in _by_number(record)
     ]
-    return ["trial", "state", *METRICS, *(short[name] for name in names)], rows
+    return ["trial", "state", *objectives, *(short[name] for name in names), *others], rows
 
 
 def _to_files(record: StudyRecord, trial: TrialRecord) -> int | Link:
@@ -218,77 +256,5 @@ def _to_files(record: StudyRecord, trial: TrialRecord) -> int | Link:
     return Link(trial.number, quote(Path(os.path.relpath(trial.batch_directory, record.directory)).as_posix() + "/"))
 
 
-def _what_ran(record: StudyRecord) -> _Rows:
-    lo, hi, source = record.reference.lo, record.reference.hi, record.reference.source
-    rows: _Rows = [
-        ["study", record.study_name],
-        ["recipe", record.recipe],
-        ["environment", record.environment],
-        ["reference returns", f"random policy {format_number(lo)}, solved {format_number(hi)} ({source})"],
-        ["objectives", ", ".join(f"{name} ({direction})" for name, direction in record.objectives.items())],
-        ["return of several seeds", f"their {AGGREGATE_WORDS[record.arguments['aggregate']]}"],
-        ["device", record.device],
-    ]
-    return [*rows, *([f"version of {name}", version] for name, version in record.versions.items())]
-
-
 def _by_number(record: StudyRecord) -> list[TrialRecord]:
     return sorted(record.trials, key=lambda trial: trial.number)
-
-
-def how_certain(record: StudyRecord) -> tuple[list[str], str]:
-    """Return sentences on how certain the winner or the Pareto front is, and the shell command that finds out more.
-
-    The study needs a winner or a front. Objectives that do not depend on luck get no sentence. The command is "" if nothing is
-    left to find out, or if the command that made the study cannot confirm.
-    """
-    if all(name in _EXACT for name in record.objectives):
-        return [], ""
-    if record.confirmation and best_confirmed(record.confirmation):
-        leading = winners(record)[0].number
-        return [*of_winner(record.confirmation, leading), *in_short(record.confirmation)], ""
-    sentences = [_of_luck(record), *(_of_rivals(record) if len(record.objectives) == 1 else [])]
-    if not _can_be_confirmed(record.arguments):
-        return sentences, ""
-    sentences.append("Its performance on new seeds is not known. This finds out:")
-    return sentences, shell_command("optuna-hp-search", "--resume-from", record.directory, "--confirm-top", 3)
-
-
-def _can_be_confirmed(arguments: Mapping[str, Any]) -> bool:
-    """Return whether these arguments, from flags or a file, are those of a search, not of a sweep or a population."""
-    return arguments.get("sampling_method") is None and "population_size" not in arguments
-
-
-def _of_luck(record: StudyRecord) -> str:
-    seeds, pruned = record.arguments["num_seeds"], sum(trial.state == "PRUNED" for trial in record.trials)
-    compared = len(complete_trials(record)) + pruned
-    on = "one seed" if seeds == 1 else counted(seeds, "seed")
-    trials = f"{counted(compared, 'trial')} on {on}" + (f", {pruned} of them pruned" if pruned else "")
-    if compared == 1:
-        return f"It is the only COMPLETE trial, trained on {on}."
-    if len(record.objectives) > 1:
-        return (
-            f"The front is that of {trials}. A trial is on it partly by luck: the values are probably too good, and other seeds "
-            "would give another front."
-        )
-    return f"It is the best of {trials}. The larger a search, the more of its best value is luck: the value is probably too good."
-
-
-def _of_rivals(record: StudyRecord) -> list[str]:
-    """Name the second-best trial, and count the trials that are closer to the best than the spread over seeds."""
-    best, *others = ranked(record)
-    if not others:
-        return []
-    ((name, _),) = record.objectives.items()
-    equal = sum(trial.values[name] == best.values[name] for trial in others)
-    also = f"has the very same value, as have {equal - 1} more" if equal > 1 else "has the very same value"
-    value = format_number(others[0].values[name])
-    sentences = [f"Trial {others[0].number} {also}." if equal else f"Next comes trial {others[0].number} with {value}."]
-    spread = best.metrics.get("seed_spread")
-    if record.arguments["num_seeds"] > 1 and name in _RETURNS and spread is not None:
-        close = sum(abs(best.values[name] - trial.values[name]) <= spread for trial in others)
-        sentences.append(
-            f"The final performance of its seeds has a standard deviation of {format_number(spread)}. Other trials within that "
-            f"distance of the best: {close} of {len(others)}."
-        )
-    return sentences

@@ -1,13 +1,15 @@
-"""What the files of a study's batches hold: learning curves, the trials of each lane over time, and their cost."""
+"""Content of the files of a study's batches: learning curves, the trials of each lane over time, and their cost."""
 
 from __future__ import annotations
 
 import csv
 import json
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ import numpy as np
 
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import convert, read_csv
-from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
+from hyperlax.study.record import Run, StudyRecord, TrialRecord
 from hyperlax.trial import TIMELINE
 
 _log = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
             raise MissingFile(
                 f"trial {trial.number} is {trial.state} but has no batch directory to read its curve from."
             )
-        wanted.setdefault(trial.batch_directory / "curves.csv", []).append(trial.number)
+        wanted.setdefault(trial.batch_directory / CURVES_CSV, []).append(trial.number)
     curves: dict[int, LearningCurve] = {}
     for path, numbers in wanted.items():
         with reading(path):
@@ -119,11 +122,13 @@ class Timeline:
     """All bars of a study on one axis, in order of time.
 
     starts: positions at which a process began to train, the first at 0. unknown: number of batches without times.
+    ends: when each bar ended, in seconds since 1970.
     """
 
     bars: list[Bar]
     starts: list[float]
     unknown: int
+    ends: list[float]
 
     @property
     def seconds(self) -> float | None:
@@ -136,7 +141,8 @@ class Cost:
     """Sums over the batches on disk with a known cost, None if there are none; memory is the largest of any batch.
 
     broken: number of batches that raised; only their time from start to end is known. duration: seconds in which the study
-    trained, counting parallel batches once; None if any batch has no times.
+    trained, counting parallel batches once; None if any batch has no times. elapsed: seconds from the start of each run to its
+    last result, with everything between; None if any of that is not known.
     """
 
     batches: int
@@ -148,6 +154,7 @@ class Cost:
     steps: int | None
     peak_memory_bytes: int | None
     duration: float | None
+    elapsed: float | None
 
     @property
     def steps_per_train_second(self) -> float | None:
@@ -171,11 +178,13 @@ class StudyData:
         paths = [directory / TIMELINE for directory in self._batches]
         known = [path for path in paths if path.exists()]
         by_process: dict[float, list[Bar]] = {}
+        ends: list[float] = []
         for path in known:
             with reading(path):
                 for row in read_csv(path):
                     bar = _bar(row)
                     by_process.setdefault(float(row["process"]), []).append(bar)
+                    ends.append(float(row["process"]) + bar.ended)
         starts: list[float] = []
         bars: list[Bar] = []
         end = 0.0
@@ -185,7 +194,7 @@ class StudyData:
             bars += [replace(bar, began=bar.began + shift, ended=bar.ended + shift) for bar in own]
             end = max(bar.ended for bar in bars)
         in_order = sorted(bars, key=lambda bar: (bar.began, bar.slot, bar.pool, bar.lane))
-        return Timeline(in_order, starts, len(paths) - len(known))
+        return Timeline(in_order, starts, len(paths) - len(known), ends)
 
     @cached_property
     def cost(self) -> Cost:
@@ -194,7 +203,7 @@ class StudyData:
         Raises:
           MissingFile: a file is gone or damaged.
         """
-        timings = [_timing(directory / "timing.json") for directory in self._batches]
+        timings = [_timing(directory / TIMING_JSON) for directory in self._batches]
         memory = [timing["peak_memory_bytes"] for timing in timings if timing["peak_memory_bytes"] is not None]
         return Cost(
             batches=len(timings),
@@ -202,6 +211,7 @@ class StudyData:
             **{name: _known_sum(timings, name) for name in _SUMMED},
             peak_memory_bytes=max(memory) if memory else None,
             duration=self.timeline.seconds,
+            elapsed=_elapsed(self.record.runs, self.timeline),
         )
 
     @cached_property
@@ -212,6 +222,17 @@ class StudyData:
 def _bar(row: dict[str, str]) -> Bar:
     slot, pool, lane = (int(row[name]) for name in ("slot", "pool", "lane"))
     return Bar(int(row["trial"]), row["state"], slot, pool, lane, float(row["began"]), float(row["ended"]))
+
+
+def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
+    """Return the seconds from the start of each run to the last end before the next run, summed; None if not known."""
+    if not runs or timeline.unknown or not timeline.ends:
+        return None
+    starts = [datetime.fromisoformat(run["began"]).timestamp() for run in runs]
+    seconds = 0.0
+    for start, following in zip(starts, [*starts[1:], math.inf], strict=True):
+        seconds += max((end - start for end in timeline.ends if start <= end < following), default=0.0)
+    return seconds
 
 
 def _timing(path: Path) -> dict[str, Any]:

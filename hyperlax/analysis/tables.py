@@ -167,11 +167,11 @@ def _write_parquet(record: StudyRecord, path: Path) -> None:
     except ImportError as error:
         raise OptionError("format", '{format} parquet needs pyarrow: pip install "hyperlax[parquet]"') from error
     header, rows = trial_rows(record)
-    columns = {name: [_plain(row[place]) for row in rows] for place, name in enumerate(header)}
+    columns = {name: [_lists_as_text(row[place]) for row in rows] for place, name in enumerate(header)}
     with replacing(path) as temporary:
         parquet.write_table(pyarrow.table(columns), temporary)
 
 
-def _plain(value: Any) -> Any:
+def _lists_as_text(value: Any) -> Any:
     """Write lists as their JSON text, as in `trials.csv`: a column has one type."""
     return cell(value) if isinstance(value, list) else value

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hyperlax.analysis.labels import format_number, format_value, short_names
+from hyperlax.analysis.labels import format_value, short_names
 from hyperlax.analysis.study_data import readable_curves
-from hyperlax.errors import counted
+from hyperlax.errors import counted, format_number
 from hyperlax.metrics import METRICS, aggregated, final_performance, peak_performance
-from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, pareto_front, ranked, winners
+from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, top, winners
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 PLAIN = "_.-~=+*#"
@@ -71,15 +71,15 @@ def counts(record: StudyRecord, total: int, is_cell: bool = False) -> str:
     return f"{finished}/{total if is_cell else counted(total, 'trial')}" + (f" ({', '.join(lost)})" if lost else "")
 
 
-def study_text(record: StudyRecord, state: str, total: int, top: int) -> str:
-    """Describe a study: its settings, its progress, and its `top` best trials with their curves on one scale."""
+def study_text(record: StudyRecord, state: str, total: int, count: int) -> str:
+    """Describe a study: its settings, its progress, and its `count` best trials with their curves on one scale."""
     goals = ", ".join(f"{direction} {name}" for name, direction in record.objectives.items())
     head = [
         f"{record.study_name}: {record.recipe} on {record.environment}",
         f"{state}, {counts(record, total)}; {goals}",
         f"Best: {best_in_words(record)}",
     ]
-    best = (ranked(record) if len(record.objectives) == 1 else pareto_front(record))[:top]
+    best = top(record, count)
     if not best:
         return "\n".join(head)
     aggregate = record.arguments["aggregate"]

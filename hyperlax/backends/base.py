@@ -1,4 +1,4 @@
-"""The backend protocol: where trials train. Its inputs and outputs are plain data, so they can cross a process or a network."""
+"""The backend protocol: training trials. Its inputs and outputs are plain data, so they can cross a process or a network."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class ClosedBatches(LanesBackend):
         self._is_stopping = True
 
     def save(self) -> None:
-        """Stop every batch after its current segment, and save it there. Start no more. `advance` reports what ended meanwhile."""
+        """Stop every batch after its current segment, and save it there. Start no more. `advance` reports those that ended."""
         self.stop()
         self._wait()
 

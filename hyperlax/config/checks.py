@@ -73,12 +73,12 @@ def check_searched(recipe_path: Path, space: Mapping[str, Distribution]) -> None
 
 def note_constraints(options: SearchOptions) -> None:
     """Log if the sampler does not use the constraints."""
-    heeding = [entry.name for entry in SAMPLERS.values() if entry.heeds_constraints]
-    if options.constraints and options.sampler not in heeding:
+    using = [entry.name for entry in SAMPLERS.values() if entry.uses_constraints]
+    if options.constraints and options.sampler not in using:
         log.info(
             "--sampler %s ignores constraints when it suggests trials; they only decide which is the best. %s use them.",
             options.sampler,
-            ", ".join(heeding),
+            ", ".join(using),
         )
 
 
@@ -156,8 +156,8 @@ def _check_pruning(options: SearchOptions) -> None:
         if any("train_seconds" in text for text in texts):
             raise OptionError(
                 option,
-                f"train_seconds cannot be {what} of trials that are pruned or raced: it is a share of lanes that come and go. "
-                f"Leave it out of {{{option}}}, or prune nothing.",
+                f"train_seconds cannot be {what} of trials that are pruned or raced: it is not comparable, because lanes are "
+                f"refilled. Leave it out of {{{option}}}, or turn pruning off.",
             )
 
 

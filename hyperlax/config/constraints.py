@@ -1,4 +1,4 @@
-"""Constraints on metrics, which a trial has to satisfy to be the best.
+"""Constraints on metrics, which the best trial must satisfy.
 
 >>> parse_constraint("num_parameters <= 20000").violation({"num_parameters": 25000.0})
 5000.0

@@ -27,7 +27,7 @@ from hyperlax.files import PUT_BACK, expanded
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
-"""Option -> its value, of those that somebody gave."""
+"""Option -> its value, for the options that were given."""
 
 
 class Mark(Enum):
@@ -35,7 +35,7 @@ class Mark(Enum):
 
     MAY_CHANGE: a resume may change it. THIS_RUN: it belongs to one run, not to the study. SHORTHAND: it stands for other options,
     which are kept. HIDDEN: it has no flag. POSITIONAL: it is given without a name. REPEATED: a flag with one
-    value that may be given several times.
+    value that may be given several times. FILE: a file to read.
     """
 
     MAY_CHANGE = auto()
@@ -44,9 +44,10 @@ class Mark(Enum):
     HIDDEN = auto()
     POSITIONAL = auto()
     REPEATED = auto()
+    FILE = auto()
 
 
-MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED = Mark
+MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED, FILE = Mark
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,16 @@ class Option:
     def is_kept(self) -> bool:
         """True if study.json has it."""
         return not (self.has(THIS_RUN) or self.has(SHORTHAND))
+
+    @property
+    def is_offered(self) -> bool:
+        """True if study.json has it and it has a flag."""
+        return self.is_kept and not self.has(HIDDEN)
+
+    @property
+    def has_fixed_default(self) -> bool:
+        """True unless it must be given, or the recipe and other options settle it."""
+        return self.default is not MISSING
 
     @property
     def help(self) -> str:
@@ -238,6 +249,9 @@ class Option:
         found: Any = self._as_type(value)
         if found is None:
             raise self.refusal(value, self._advice(value))
+        if self.has(FILE) and not found.strip():
+            or_not = "." if self.default is MISSING else ", or leave it out."
+            raise OptionError(self.name, f"{{{self.name}}} is empty. Name a file{or_not}")
         if choices:
             found = choices.fold(str(found))
             if found not in choices.words:
@@ -317,7 +331,7 @@ def from_json(kind: type[T], stored: Mapping[str, Any], where: str) -> T:
         try:
             values[name] = known[name].read(value)
         except OptionError as error:
-            raise UsageError(f"{where}: the argument {name} is {value!r}, which it cannot be. {PUT_BACK}") from error
+            raise UsageError(f"{where}: the argument {name} is {value!r}, which is not valid. {PUT_BACK}") from error
     return kind(**values)
 
 
@@ -360,7 +374,7 @@ def shown(value: Any) -> str:
 
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-"""What no path may hold, or no file in UTF-8."""
+"""Characters that a path, or a file in UTF-8, cannot hold."""
 _PATH = re.compile(r"\b(DIR|FILE|PATH|ROOT|RECIPE)\b")
 _WHOLE = re.compile(r"[-+]?[0-9](_?[0-9])*")
 

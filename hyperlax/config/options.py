@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from hyperlax.config.option import (
+    FILE,
     HIDDEN,
     MAY_CHANGE,
     POSITIONAL,
@@ -85,7 +86,7 @@ _Lanes = Annotated[
 ]
 _DrawnTrials = Annotated[int, "Number of configurations to sample.", Range(1), Spelled("num_samples")]
 _HOW_SAMPLED = (
-    "How configurations are sampled: a scrambled Sobol sequence (qmc), at random, or all combinations of a finite space (grid), "
+    "Sampling method: a scrambled Sobol sequence (qmc), random draws (random), or all combinations of a finite space (grid), "
     "an evenly spread subset if there are more than --num-samples"
 )
 
@@ -155,24 +156,28 @@ class SearchOptions(RunOptions):
         Metavar("DIRECTION [DIRECTION ...]"),
         By("each metric's better direction"),
     ]
-    sampler: Annotated[str, "Optuna sampler that suggests the trials.", OneOf(tuple(SAMPLERS))] = "tpe"
+    sampler: Annotated[
+        str,
+        f"Optuna sampler that suggests trials: {', '.join(f'{row.name} ({row.help})' for row in SAMPLERS.values())}.",
+        OneOf(tuple(SAMPLERS)),
+    ] = "tpe"
     default_trial: Annotated[
         bool,
         "Do not start with the recipe's default configuration as trial 0.",
         By("trial 0 is the default configuration if the space contains it"),
     ] = True
     enqueue: Annotated[
-        str | None, "Start with the configurations of this JSON file, or JSON text, in order.", Metavar("FILE")
+        str | None, "Start with the configurations of this JSON file, or JSON text, in order.", FILE, Metavar("FILE")
     ] = None
     constraints: Annotated[
         tuple[str, ...],
-        "Constraints that the best trial has to satisfy, e.g. 'num_parameters <= 20000'. tpe, nsgaii, nsgaiii and gp also use "
+        "Constraints that the best trial must satisfy, e.g. 'num_parameters <= 20000'. tpe, nsgaii, nsgaiii and gp also use "
         "them for suggestions.",
         Metavar("'METRIC <= NUMBER' [...]"),
         Spelled("constraint"),
     ] = ()
     pruner: Annotated[
-        str, "Pruner that stops bad trials early; their lanes are refilled with the next trials.", OneOf(tuple(PRUNERS))
+        str, "Pruner that stops bad trials early; their lanes are given to new trials.", OneOf(tuple(PRUNERS))
     ] = "none"
     pruner_min_segments: Annotated[int, "Evaluations before a trial may be pruned.", Range(1)] = 3
     pruner_reduction_factor: Annotated[
@@ -190,7 +195,7 @@ class SearchOptions(RunOptions):
     runner_hparam_batch_size: _Lanes = "auto"
     packing: Annotated[
         str,
-        "How trials of different sizes share programs: one for all (pad), one per size (split), or whichever is predicted to "
+        "Programs for trials of different sizes: one for all (pad), one per size (split), or whichever is predicted to "
         "take the least time (auto).",
         OneOf(("auto", "pad", "split")),
     ] = "auto"
@@ -239,7 +244,7 @@ class SearchOptions(RunOptions):
     max_failure_rate: Annotated[
         float,
         "Stop if more than this share of at least 8 finished trials have failed.",
-        Range(0, 1, unit="a share", note="1 never gives up."),
+        Range(0, 1, unit="a share", note="1 never stops it."),
         Metavar("SHARE"),
         MAY_CHANGE,
     ] = 0.5
@@ -303,7 +308,7 @@ class SearchOptions(RunOptions):
         return dict(zip(self.objective_names, self.objective_directions, strict=True))
 
     @property
-    def judged(self) -> dict[str, str]:
+    def pruning_metrics(self) -> dict[str, str]:
         """Pruning metrics, name -> direction: the objectives, and for a single one how early a trial learnt, to break ties."""
         if len(self.objectives) > 1 or _TIE_BREAKER in self.objectives:
             return self.objectives
@@ -322,6 +327,7 @@ class SweepOptions(SearchOptions):
         str | None,
         "Train the configurations of this CSV file instead, from generate-hp-samples or a study's hyperparams.csv; fields without "
         "a column take the recipe's values.",
+        FILE,
         Metavar("FILE"),
         By("sample --num-samples"),
     ] = None
@@ -349,7 +355,9 @@ class SweepOptions(SearchOptions):
 class RunStudyOptions(SearchOptions):
     """Run studies from YAML files, one after another. Flags override the files."""
 
-    files: Annotated[tuple[str, ...], "YAML files, one per study.", POSITIONAL, THIS_RUN, Metavar("FILE [FILE ...]")]
+    files: Annotated[
+        tuple[str, ...], "YAML files, one per study.", POSITIONAL, THIS_RUN, FILE, Metavar("FILE [FILE ...]")
+    ]
     assignments: Annotated[
         tuple[str, ...],
         "Replace one value of the files, e.g. space.gamma.low=0.95 or n_trials=8. Takes several, and may be repeated.",
@@ -370,7 +378,9 @@ class GenerateOptions:
     n_trials: _DrawnTrials = 64
     sampling_method: Annotated[str, f"{_HOW_SAMPLED}.", OneOf(_SAMPLING_METHODS[:-1])] = "qmc"
     seed: Annotated[int, "Seed of qmc and random; grid needs none.", Range(0, LARGEST)] = 0
-    output: Annotated[str | None, "The CSV file.", Metavar("FILE"), By("<recipe>_samples.csv")] = None
+    output: Annotated[
+        str | None, "The CSV file; - is standard output.", Metavar("FILE"), By("<recipe>_samples.csv")
+    ] = None
     force: Annotated[bool, "Replace FILE if it exists.", By("it must not exist")] = False
 
 
@@ -382,10 +392,11 @@ class SingleOptions(RunOptions):
     params: Annotated[
         str | None,
         "Hyperparameters to train: a study's best_optuna_params.json or pareto_front_params.json.",
+        FILE,
         Metavar("FILE"),
         By("the recipe's"),
     ] = None
-    trial: Annotated[TrialNumber, "Which trial of FILE, if it has several.", By("the only one")] = None
+    trial: Annotated[TrialNumber, "Number of the trial in FILE, if it has several.", By("the only one")] = None
     assignments: Annotated[
         tuple[str, ...],
         "Set one hyperparameter, e.g. algorithm.hyperparam.gamma=0.98 or gamma=0.98; overrides --params. Takes several, and may "
@@ -420,7 +431,7 @@ class TrainOptions(SingleOptions):
 class ReplayOptions(SingleOptions):
     """Train new agents along the winning hyperparameter schedule of a pbt run."""
 
-    schedule: Annotated[str, "The run's pbt_schedule.json.", POSITIONAL, THIS_RUN, Metavar("FILE")]
+    schedule: Annotated[str, "The run's pbt_schedule.json.", POSITIONAL, THIS_RUN, FILE, Metavar("FILE")]
     params: Annotated[str | None, HIDDEN] = None
     algo_and_network_config: Annotated[str, HIDDEN]
     env_config: Annotated[str, HIDDEN]
@@ -448,7 +459,7 @@ class PbtOptions(RunOptions):
     ]
     explore: Annotated[
         str,
-        "How a copy's hyperparameters change: by a step (perturb), resampled (resample), or chosen by a Gaussian process (pb2).",
+        "Change of a copy's hyperparameters: by a step (perturb), resampled (resample), or chosen by a Gaussian process (pb2).",
         OneOf(tuple(EXPLORERS)),
     ] = "perturb"
     quantile: Annotated[
@@ -491,5 +502,5 @@ class PbtOptions(RunOptions):
 
     @property
     def objectives(self) -> dict[str, str]:
-        """Return at the end of an interval, the only point of a trial's curve."""
+        """Objective of a population: the return at the end of an interval, the only point of a trial's curve."""
         return {OBJECTIVE: "maximize"}

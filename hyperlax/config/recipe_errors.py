@@ -20,7 +20,9 @@ def located(path: Path, where: str) -> Iterator[None]:
     except SyntaxError as error:
         place = where if error.lineno is None else f"{where}:{error.lineno}"
         raise UsageError(f"{place}: {type(error).__name__}: {error.msg}.") from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         positions = _positions(error.__traceback__, str(path.resolve()))
         place = f"{where}:{positions[0][0]}" if positions else where
         entry = next((name for position in positions if (name := _entry(path, position))), None)

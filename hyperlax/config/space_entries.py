@@ -29,7 +29,7 @@ _TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
     "quniform": (QUniform, ("low", "high", "q")),
     "choice": (Categorical, ("values",)),
 }
-"""Name in a file -> what it is, and what belongs to it; randint may have `log` or `step` besides."""
+"""Name in a file -> its class and its arguments; randint may have `log` or `step` as well."""
 _OPTIONAL = ("log", "step")
 ENTRY_PARTS = ("type", "low", "high", "q", "values", *_OPTIONAL)
 _ONLY = "only"
@@ -43,7 +43,7 @@ def searched(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Re
 
     Raises UsageError, naming file and line, or beginning with `where` if it is about no entry.
     """
-    entries = _by_full_name(space, params, recipe)
+    entries = by_full_name(space, params, recipe)
     known = fields_of(recipe.config.algorithm)
     changes: dict[str, Distribution | None] = {
         name: None if entry.value is None else _distribution_of(entry, name, known[name])
@@ -86,7 +86,7 @@ def _is_only(space: Mapping[str, Entry]) -> bool:
     return entry is not None and entry.value
 
 
-def _by_full_name(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Recipe) -> dict[str, Entry]:
+def by_full_name(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Recipe) -> dict[str, Entry]:
     """Return the entries by their dotted names."""
     known = fields_of(recipe.config.algorithm)
     whole = {short: _whole(short, entry, known) for short, entry in params.items()}
@@ -98,7 +98,7 @@ def _by_full_name(space: Mapping[str, Entry], params: Mapping[str, Entry], recip
             raise UsageError(f"{entry.where}: no `{short}` among params. {hint}")
         name = whole.get(short) or full_name(short, known, entry.where)
         if name in found:
-            raise UsageError(f"{entry.where}: {name} is there already, by its other name. Keep one of the two.")
+            raise UsageError(f"{entry.where}: {name} is given twice, also by its other name. Keep one of the two.")
         if entry.value is None and name not in recipe.space:
             raise UsageError(
                 f"{entry.where}: {recipe.name} does not search {name}, so there is nothing to leave out. Drop the line."
@@ -175,7 +175,7 @@ def _whole(short: str, entry: Entry, known: Mapping[str, Field]) -> str:
     check_name(entry.value, known, entry.where)
     if "." in short:
         raise UsageError(
-            f"{entry.where}: {short} has a dot, and a short name has none. Name {entry.value} another way."
+            f"{entry.where}: {short} contains a dot, which short names may not. Name {entry.value} another way."
         )
     return entry.value
 

@@ -13,6 +13,7 @@ from hyperlax.files import PUT_BACK, decode, is_too_long
 from hyperlax.recipe import Recipe, load, searching
 from hyperlax.space import from_json as distribution_from_json
 
+MANIFEST = "study.json"
 SEARCH, SWEEP, PBT = "optuna-hp-search", "sweep-hp-samples", "pbt"
 """The commands that start studies, each resuming its own."""
 _KINDS: dict[str, type[SearchOptions] | type[PbtOptions]] = {
@@ -21,7 +22,7 @@ _KINDS: dict[str, type[SearchOptions] | type[PbtOptions]] = {
     PBT: PbtOptions,
 }
 RESUMED = "{resume_from}"
-"""Who asks for the directory of a study that is resumed."""
+"""Name in messages of the flag that resumes a study."""
 
 
 def command_of(arguments: Mapping[str, Any]) -> str:
@@ -50,12 +51,12 @@ def named_directory(given: str, asked_by: str) -> Path:
 def read_stored(directory: Path, asked_by: str) -> SearchOptions | PbtOptions:
     """Return the options in the `study.json` of a directory. Raises UsageError, beginning with `asked_by`, if it is missing."""
     stored = read_arguments(directory, asked_by)
-    return from_json(_KINDS[command_of(stored)], stored, str(directory / "study.json"))
+    return from_json(_KINDS[command_of(stored)], stored, str(directory / MANIFEST))
 
 
 def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
     """Return the entry `arguments` of a `study.json`. Raises UsageError, beginning with `asked_by`, if it is missing."""
-    path = directory / "study.json"
+    path = directory / MANIFEST
     if is_too_long(path):
         raise _no_study(asked_by, directory, "is longer than the system takes")
     _refuse_hidden(path)
@@ -73,7 +74,7 @@ def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recip
 
     It is loaded from the same file as at the start, from any working directory. If that is gone, its name is looked up.
     """
-    path = directory / "study.json"
+    path = directory / MANIFEST
     stored_study: Any = decode(path, object)
     kept = stored_study.get("recipe")
     kept = kept if isinstance(kept, dict) else {}

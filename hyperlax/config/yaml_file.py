@@ -90,7 +90,7 @@ def _entries(node: yaml.MappingNode, path: str, rename: Callable[[str], str] = s
             raise UsageError(f"{where}: `<<` is not read here. Write the entries out.")
         name = rename(key.value)
         if name in found:
-            raise UsageError(f"{where}: `{name}` is there already, in line {found[name].where.rsplit(':', 1)[1]}.")
+            raise UsageError(f"{where}: `{name}` is given twice, first in line {found[name].where.rsplit(':', 1)[1]}.")
         found[name] = Entry(where, _value(value, path))
     return found
 

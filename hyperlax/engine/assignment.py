@@ -15,7 +15,7 @@ from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult, Trial
 SCORES = (*MEASURED, "finite")
 
 PROCESS = round(time.time(), 3)
-"""When this process began to count its seconds, in seconds since 1970."""
+"""Time at which this process began to count its seconds, in seconds since 1970."""
 _ZERO = time.perf_counter()
 
 

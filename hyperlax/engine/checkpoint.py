@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _METADATA, _ARRAYS = "metadata", "arrays"
 _LARGEST_SHARE = 0.1
-"""Of the time that may go into saving."""
+"""Maximum share of the training time that is spent on saving."""
 _BATCH = re.compile(r"trial_\d+\.npz")
 _POOL = re.compile(r"pool_\d+\.npz")
 

@@ -1,4 +1,4 @@
-"""What compiling and running cost on this machine: measured by every batch, kept between studies beside the compiled programs.
+"""Measured costs of compiling and running on this machine, kept between studies beside the compiled programs.
 
 The model of one iteration of a batch is  latency + runs (seconds_per_step steps + seconds_per_flop flops),  where `runs` is
 lanes x seeds. Its three numbers are fitted to what was measured, drawn to the guesses below while little was.
@@ -33,6 +33,9 @@ _GUESSES = {"cpu": (1e-3, 2e-6, 1e-10), "other": (5e-3, 1e-9, 1e-12)}
 """Guesses before any measurement: latency, seconds per step, seconds per multiplication. `cpu` was measured with PPO on two cores
 of a server, `other` is not measured at all."""
 _GUESSED_COMPILE, _GUESSED_LOAD, _GUESSED_EPISODE = 15.0, 1.0, 1e-4
+_KEPT_FOR_NOW = "Compiled programs are kept for this run only: %s cannot be written to"
+_NOT_KEPT: set[Path] = set()
+"""Directories of which `tell_not_kept` has told."""
 _TRUST = 0.01
 """Weight of a guess against one measurement."""
 
@@ -104,6 +107,11 @@ class Costs:
         """Return the seconds for a program that is in the persistent cache."""
         return self._typical(kind, "loads", _GUESSED_LOAD)
 
+    def has_runs(self, kind: str) -> bool:
+        """Return whether a batch of this kind was measured."""
+        with self._lock:
+            return bool(self._of(kind, "runs"))
+
     def knows(self, program: str) -> bool:
         """Return whether a program with this fingerprint was compiled on this machine with its cache on."""
         with self._lock:
@@ -167,9 +175,7 @@ class Costs:
             try:
                 write_json(self._path, {_LAYOUT: everything})
             except OSError as error:
-                log.warning(
-                    "%s cannot be written (%s): what was measured is kept for this run only.", self._path, error
-                )
+                tell_not_kept(self._path.parent, error.strerror or str(error))
                 self._path = None
 
     def _read(self) -> dict[str, Any]:
@@ -183,6 +189,15 @@ class Costs:
         except KeyError as error:
             log.warning("%s: cannot be read (no %s). Costs are measured again.", self._path, error)
         return {}
+
+
+def tell_not_kept(directory: Path, reason: str, is_read: bool = False) -> None:
+    """Log, once a process, that compiled programs and their costs cannot be written, or read."""
+    if directory in _NOT_KEPT:
+        return
+    _NOT_KEPT.add(directory)
+    told = "Programs are compiled again: not all in %s can be read" if is_read else _KEPT_FOR_NOW
+    log.warning(f"{told} (%s). Set HYPERLAX_CACHE_DIR to another directory.", directory, reason)
 
 
 def training_seconds(costs: Costs, kind: str, load: Load, run_length: RunLength) -> float:

@@ -1,4 +1,4 @@
-"""Where batches run: the devices, how many batches at once, how many lanes, and the cache of compiled programs."""
+"""Devices, slots, lanes and the cache of compiled programs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import resource
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -19,10 +20,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hyperlax.engine.costs import FILE, Costs, fingerprint
+from hyperlax.engine.costs import FILE, Costs, fingerprint, tell_not_kept
 from hyperlax.engine.keys import pin_generator
 from hyperlax.engine.lanes import QUICK_COMPILE
-from hyperlax.xla import require_safe_scheduler
+from hyperlax.xla import refuse_fork, require_safe_scheduler
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ CANDIDATES: tuple[int, ...] = (1, 2, 4, 8)
 _ROUNDS = 12
 _SLACK = 1.05
 """Fewer lanes win if they are at most this much slower: small batches spread better over cores and end together."""
+_LONGEST_SECONDS = 15.0
 _NOISE = 1.5
 """A candidate was disturbed if its median turn takes this many times its best one."""
 
@@ -52,15 +54,45 @@ def prepare_jax(compilation_cache: bool) -> None:
     """Pin the random generator and turn the persistent compilation cache on or off.
 
     Raises:
-      UsageError: jax was started in a way that would hang on this CPU.
+      UsageError: jax was started in a way that would hang.
     """
+    refuse_fork()
     require_safe_scheduler(jax.default_backend())
     pin_generator()
-    jax.config.update("jax_enable_compilation_cache", compilation_cache)
-    if compilation_cache:
+    keeps = compilation_cache and _can_keep(cache_directory())
+    jax.config.update("jax_enable_compilation_cache", keeps)
+    if keeps:
+        _tell_cache_errors_once()
         jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _can_keep(directory: Path) -> bool:
+    """Return whether the directory exists or can be made."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        tell_not_kept(directory, error.strerror or str(error))
+        return False
+    return True
+
+
+def _tell_cache_errors_once() -> None:
+    """Log one sentence where jax would warn for every program that it cannot write or read."""
+    if getattr(warnings.showwarning, "tells_cache_errors_once", False):
+        return
+    show: Any = warnings.showwarning
+
+    def show_others(message: Warning | str, *rest: Any, **more: Any) -> None:
+        verb, found, reason = str(message).partition(" persistent compilation cache entry for ")
+        if found:
+            tell_not_kept(cache_directory(), reason.partition(": ")[2], is_read="reading" in verb)
+        else:
+            show(message, *rest, **more)
+
+    show_others.tells_cache_errors_once = True  # pyright: ignore[reportFunctionMemberAccess]
+    warnings.showwarning = show_others
 
 
 def program_name(algorithm: Any, lanes: int, seeds: int) -> str:
@@ -122,7 +154,12 @@ def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs
     spread = -(-super_batch // len(slots))
     if slots[0].platform != "cpu" or spread == 1:
         return spread
-    runs = costs.lanes_per_slot(len(slots), lambda: lanes_per_slot(slots))
+
+    def measure() -> int | None:
+        log.info("Measuring how many trials a core trains best at once, once on this machine (about 5 s, up to 20 s).")
+        return lanes_per_slot(slots)
+
+    runs = costs.lanes_per_slot(len(slots), measure)
     if runs is None:
         log.info(
             "The machine is too busy to measure how many lanes a core can use; using %d for now.", _UNMEASURED_LANES
@@ -180,8 +217,10 @@ def lanes_per_slot(slots: list[Any]) -> int | None:
     Theory and machines disagree, so this is measured on a small stand-in for training, which takes about 5 s. Like training, it
     alternates between many small sequential steps and gradients over the data that they collected. It is compiled for each number
     of lanes with quick settings, in a third of a second instead of an algorithm's ten seconds. The candidates take turns of equal
-    work, and the best turn of each counts. Return None if other work on the machine disturbed too many turns.
+    work, and the best turn of each counts. Return None if other work on the machine disturbed too many turns, or if it takes longer
+    than `_LONGEST_SECONDS`.
     """
+    until = time.perf_counter() + _LONGEST_SECONDS
     programs = {lanes: _compiled(lanes, slots[0]) for lanes in CANDIDATES}
     seconds: dict[int, list[float]] = {lanes: [] for lanes in CANDIDATES}
     with ThreadPoolExecutor(len(slots)) as threads:
@@ -196,6 +235,8 @@ def lanes_per_slot(slots: list[Any]) -> int | None:
                 for done in [threads.submit(turn) for _ in slots]:
                     done.result()
                 seconds[lanes].append(time.perf_counter() - began)
+                if time.perf_counter() > until:
+                    return None
     return choose(seconds)
 
 

@@ -1,4 +1,4 @@
-"""Where randomness comes from: the study's seed, the trial's number and the seed's index, never the lane."""
+"""Random keys from the study's seed, the trial's number and the seed's index, never from the lane."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Stream(NamedTuple):
 SEARCH = Stream(0, 1)
 CONFIRMATION = Stream(2, 3)
 _CONTINUATION = 4
-"""Marks keys of training that continues from a copy of another trial's state."""
+"""Mark of keys of training that continues from a copy of another trial's state."""
 
 
 def pin_generator() -> None:

@@ -1,4 +1,4 @@
-"""Verbs over lanes. A lane is one slot of a compiled program; this module does not know what is trained there.
+"""Verbs over lanes. A lane is one slot of a compiled program; this module does not know the algorithm.
 
 Every array of the training state has leading axes `[lanes, seeds]`. The hyperparameters have a leading axis `[lanes]`: the seeds
 of a lane share them.
@@ -43,7 +43,7 @@ class Preparation(NamedTuple):
 
     @property
     def cached(self) -> bool:
-        """Whether nothing had to be compiled."""
+        """True if nothing had to be compiled."""
         return all(compilation.cached for compilation in self.compilations)
 
 
@@ -96,11 +96,11 @@ class Program:
 
     @property
     def is_ready(self) -> bool:
-        """Whether training and evaluation are compiled already."""
+        """True if training and evaluation are compiled already."""
         return {"start", "train", "evaluate"} <= self._compiled.keys()
 
     def prepare(self, keys: Array, hypers: Any, episode_keys: Array) -> Preparation:
-        """Compile `start`, `train` and `evaluate` if they are not yet, two at a time. Return what this call compiled.
+        """Compile `start`, `train` and `evaluate` if they are not yet, two at a time. Return the cost of this call.
 
         Raises:
           NoRoom: several lanes need more memory than `room`, by the compiler's estimate. A single lane is always tried.

@@ -1,4 +1,4 @@
-"""Which trials share a program, and which of them a batch.
+"""Grouping of trials into programs and batches.
 
 Groups of trials are merged while that saves predicted time: two groups merged compile once instead of twice, and then each computes
 at the larger's size.

@@ -76,7 +76,7 @@ class LaneSession:
 
     @property
     def is_over(self) -> bool:
-        """Whether every trial in lanes has spent its budget or stopped being finite."""
+        """True if every trial in lanes has spent its budget or stopped being finite."""
         return all(self._is_done(a) or a.fault is not None for a in self._lanes.values())
 
     def enter(self, trial: Trial, repetition: int = 0) -> None:
@@ -115,7 +115,7 @@ class LaneSession:
             self._state = self.watch.time("train", lambda: self.program.branch(self._state, moved, keys))
 
     def prepare(self, trial: Trial | None = None) -> Preparation:
-        """Make the program executable for trials like this one, or those that enter. Return what this call compiled."""
+        """Make the program executable for trials like this one, or those that enter. Return the cost of this call."""
         if trial is None and not self._entering:
             return Preparation(0.0, [])
         alike = {0: self._assignment(trial) if trial else self._lanes[self._entering[0]]}
@@ -186,7 +186,7 @@ class LaneSession:
         return Metadata(numbers, self.identity(trials), self.watch.segments, self.watch.timing()), arrays
 
     def restore(self, metadata: Metadata, arrays: Mapping[str, np.ndarray], trials: Mapping[int, Trial]) -> None:
-        """Continue from what was saved, with these of its trials. Only in a session without trials, after `prepare`."""
+        """Continue from a save, with these of its trials. Only in a session without trials, after `prepare`."""
         for number, lane in zip(metadata.trials, arrays["lanes"].tolist(), strict=True):
             if number in trials:
                 prefix = f"{number}_"

@@ -40,7 +40,7 @@ class _Probe:
       observe: state -> the observation, float32[].
       steps: Length of an episode.
       truncates: Whether an episode is truncated at its end; otherwise it terminates.
-      bounds: Of the continuous action.
+      bounds: Bounds of the continuous action.
     """
 
     lo: float

@@ -1,4 +1,4 @@
-"""Which environments a recipe can act in, and which its own file registers. Needs no jax."""
+"""Environments that a recipe can act in, and those that its own file registers. Needs no jax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sampler protocol: who suggests trials."""
+"""The sampler protocol: suggesting trials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 Known = Callable[[int], "Sequence[FrozenTrial]"]
-"""start -> the trials below it, by number, as they stood when the super-batch that begins at `start` was first asked."""
+"""start -> the trials below it, by number, as they were when the super-batch that begins at `start` was first asked."""
 
 
 class AskedTrial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +38,7 @@ class Sampler(Protocol):
 
     @property
     def learns(self) -> bool:
-        """Whether suggestions depend on the results of earlier trials."""
+        """True if suggestions depend on the results of earlier trials."""
         ...
 
     def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[AskedTrial]:

@@ -44,7 +44,7 @@ class SearchSpace:
         return {name: _decode(self._space[name], params[name]) for name in self._space}
 
     def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that `decode` turns into these values; ignore other names. Raise ValueError for illegal values."""
+        """Return the parameters that `decode` turns into these values; ignore other names. Raise ValueError for invalid values."""
         return {name: _encode(distribution, values[name]) for name, distribution in self._space.items()}
 
     def values(self) -> dict[str, list[Any]]:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hyperlax.samplers.distributions import SearchSpace
 
 CONSTRAINTS = "constraints"
-"""The trial's system attribute in which Optuna keeps what `constraints_func` gave."""
+"""The trial's system attribute in which Optuna keeps the values of `constraints_func`."""
 
 ASKED = "hyperlax:asked"
 """The system attribute for parameters as the sampler gave them, where those that are stored differ in the last bits."""

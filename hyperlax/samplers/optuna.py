@@ -1,8 +1,8 @@
-"""Optuna's samplers behind the sampler protocol: suggestions are a pure function of the seed and of what each super-batch knew.
+"""Optuna's samplers behind the sampler protocol: suggestions are a pure function of the seed and of the results known then.
 
 A study in memory is asked with one sampler, super-batch after super-batch. Before a super-batch it is told the earlier trials as
 they stood then. A process that is asked for a later super-batch first, as a resumed one is, begins at trial 0 and asks for all of
-them again, so that its sampler comes to the same random state; TPE's is also kept. Nothing else enters: neither how often the
+them again, so that its sampler reaches the same random state; TPE's is also kept. Nothing else enters: neither how often the
 study was interrupted nor which trials of the super-batch were already recorded. So a resumed study equals an uninterrupted one,
 asking for fewer trials gives the first of those that asking for more would give, and super-batches of one trial are what plain
 Optuna suggests with the same sampler and seed.
@@ -64,7 +64,7 @@ class OptunaSampler:
 
     @property
     def learns(self) -> bool:
-        """Whether suggestions depend on the results of earlier trials."""
+        """True if suggestions depend on the results of earlier trials."""
         return SAMPLERS[self.sampler].learns
 
     def suggest(self, start: int, count: int, known: Known, saved: Mapping[str, Any] | None = None) -> list[AskedTrial]:

@@ -22,11 +22,11 @@ class SamplerRow:
 
     Args:
       name: As `--sampler` takes it.
-      help: One line.
+      help: A phrase for the help of `--sampler`.
       make: Makes Optuna's sampler from the search space (`distributions.SearchSpace`), the seed and the number of trials in a
         super-batch.
       learns: Whether suggestions depend on the results of earlier trials, not on the seed alone.
-      heeds_constraints: Whether it avoids configurations like those that miss a constraint.
+      uses_constraints: Whether it avoids configurations like those that miss a constraint.
       several_objectives: Whether it can optimize more than one objective.
       smallest_super_batch: Minimum number of trials in a super-batch.
       fewest_numbers: Minimum number of searched hyperparameters, all numeric; 0 if categories are allowed as well.
@@ -38,7 +38,7 @@ class SamplerRow:
     help: str
     make: Callable[[Any, int, int], BaseSampler]
     learns: bool = True
-    heeds_constraints: bool = False
+    uses_constraints: bool = False
     several_objectives: bool = True
     smallest_super_batch: int = 1
     fewest_numbers: int = 0
@@ -84,26 +84,24 @@ _QUIET = {"warn_independent_sampling": False}
 # TPE is multivariate for one objective, per parameter for several, and takes trials in flight for bad ones; GP integrates over
 # them. So one super-batch does not propose the same point twice.
 _ROWS = (
-    SamplerRow(
-        "tpe", "Tree-structured Parzen estimator; a good default.", _optuna("TPESampler"), heeds_constraints=True
-    ),
+    SamplerRow("tpe", "tree-structured Parzen estimator, a good default", _optuna("TPESampler"), uses_constraints=True),
     SamplerRow(
         "nsgaii",
-        "Genetic algorithm for several objectives.",
+        "genetic algorithm for several objectives",
         _genetic("NSGAIISampler"),
-        heeds_constraints=True,
+        uses_constraints=True,
         smallest_super_batch=2,
     ),
     SamplerRow(
         "nsgaiii",
-        "Genetic algorithm for many objectives.",
+        "genetic algorithm for many objectives",
         _genetic("NSGAIIISampler"),
-        heeds_constraints=True,
+        uses_constraints=True,
         smallest_super_batch=2,
     ),
     SamplerRow(
         "cmaes",
-        "Evolution strategy over numbers.",
+        "evolution strategy over numbers",
         _optuna("CmaEsSampler", **_QUIET),
         several_objectives=False,
         fewest_numbers=2,
@@ -111,15 +109,15 @@ _ROWS = (
     ),
     SamplerRow(
         "gp",
-        "Bayesian optimization with a Gaussian process; slow, for few trials.",
+        "Bayesian optimization with a Gaussian process, slow, for few trials",
         _optuna("GPSampler", **_QUIET),
-        heeds_constraints=True,
+        uses_constraints=True,
         several_objectives=False,
         package="torch",
     ),
-    SamplerRow("qmc", "A Sobol sequence: points spread evenly.", _qmc, learns=False),
-    SamplerRow("random", "Independent draws.", _optuna("RandomSampler"), learns=False),
-    SamplerRow("grid", "Every configuration of a finite space once.", _grid, learns=False, largest_grid=_LARGEST_GRID),
+    SamplerRow("qmc", "Sobol sequence, which spreads trials evenly", _qmc, learns=False),
+    SamplerRow("random", "independent draws", _optuna("RandomSampler"), learns=False),
+    SamplerRow("grid", "every configuration of a finite space once", _grid, learns=False, largest_grid=_LARGEST_GRID),
 )
 SAMPLERS = {row.name: row for row in _ROWS}
 """Name -> row, in the order in which help and messages name them."""

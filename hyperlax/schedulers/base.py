@@ -1,4 +1,4 @@
-"""The scheduler protocol: which trials continue. Numpy only."""
+"""The scheduler protocol: decisions about which trials continue. Numpy only."""
 
 from __future__ import annotations
 

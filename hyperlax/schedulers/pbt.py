@@ -22,15 +22,14 @@ from hyperlax.space import Categorical, Distribution, Numeric
 
 _HYPERPARAM = f"{PREFIX}.hyperparam."
 _UNCHANGEABLE = ("init_alpha", "warmup_rollout_length", "normalize_observations")
-"""Traced, but useless while weights are kept: the first two act at the start only, the third is what the weights were learnt
-on."""
+"""Traced hyperparameters that are useless while weights are kept: two act at the start only, the third belongs to the weights."""
 
 _INITIAL, _EXPLOIT, EXPLORE = 0, 1, 2
 """Uses of random numbers: the second number of their `stream`, after the seed."""
 _FACTORS = (0.8, 1.2)
-"""Down and up, for values that span orders of magnitude (Jaderberg et al., appendix A)."""
+"""Factors down and up, for values that span orders of magnitude (Jaderberg et al., appendix A)."""
 _STEP = 0.1
-"""Down or up, as a share of a linear range: a fifth of its middle, as the factors are of a value. The factors would carry a
+"""Step down or up, as a share of a linear range: a fifth of its middle, as the factors are of a value. The factors would carry a
 discount factor past both ends of any range worth searching."""
 _RESAMPLED = 0.25
 """Probability that a perturbation samples a hyperparameter instead of moving it."""
@@ -193,7 +192,7 @@ def _is_over(trial: Shown | None) -> bool:
 
 
 def _score(trial: Shown) -> float:
-    """Return the return at the end of a trial's interval; nan if it failed."""
+    """Return a trial's score, the return at the end of its interval; nan if it failed."""
     return float(trial.values[-1, 0]) if len(trial.values) else math.nan
 
 

@@ -23,7 +23,7 @@ _MIN_RIVALS = 5
 class Rule(Protocol):
     """A rule that says when a trial is compared with earlier ones, and how many continue. Segments count from 1."""
 
-    def judges(self, trial: int, segment: int) -> bool:
+    def compares(self, trial: int, segment: int) -> bool:
         """Return whether the trial may be pruned after this segment, which is not its last."""
         ...
 
@@ -44,7 +44,7 @@ class Rule(Protocol):
 class NoPruning:
     """A rule by which no trial stops."""
 
-    def judges(self, trial: int, segment: int) -> bool:
+    def compares(self, trial: int, segment: int) -> bool:
         return False
 
     def group(self, trial: int) -> int:
@@ -67,7 +67,7 @@ class SuccessiveHalving:
     min_segments: int
     reduction_factor: int
 
-    def judges(self, trial: int, segment: int) -> bool:
+    def compares(self, trial: int, segment: int) -> bool:
         return self._is_rung(segment, self.min_segments)
 
     def group(self, trial: int) -> int:
@@ -96,7 +96,7 @@ class Hyperband(SuccessiveHalving):
 
     segments: int
 
-    def judges(self, trial: int, segment: int) -> bool:
+    def compares(self, trial: int, segment: int) -> bool:
         return self._is_rung(segment, self.min_segments * self.reduction_factor ** self.group(trial))
 
     def group(self, trial: int) -> int:
@@ -122,7 +122,7 @@ class Percentile:
     min_segments: int
     share: float
 
-    def judges(self, trial: int, segment: int) -> bool:
+    def compares(self, trial: int, segment: int) -> bool:
         return segment >= self.min_segments
 
     def group(self, trial: int) -> int:
@@ -158,7 +158,7 @@ class Pruner:
         """Return Continue or Stop for every trial that has settled segments and has not ended. Others wait.
 
         Nothing is decided about a trial that has ended. A trial whose last row of values is nan failed in that segment; its earlier
-        segments are still judged.
+        segments are still compared.
         """
         shown = dict(sorted(shown.items()))
         running = [number for number, trial in shown.items() if not trial.has_ended]
@@ -177,14 +177,14 @@ class Pruner:
                 self._stopped.pop(number, None)
 
     def _settle(self, number: int, shown: Mapping[int, Shown]) -> None:
-        """Judge a trial segment by segment, up to the first that cannot be judged yet."""
+        """Compare a trial segment by segment, up to the first that cannot be compared yet."""
         while number not in self._stopped and self._settled.get(number, 0) < _length(shown[number]):
             segment = self._settled.get(number, 0) + 1
-            if segment < self._segments and self._rule.judges(number, segment):
+            if segment < self._segments and self._rule.compares(number, segment):
                 rivals = self._rivals(number, shown)
                 if not all(self._is_known(rival, segment, shown) for rival in rivals):
                     return
-                if stop := self._judge(number, segment, rivals, shown):
+                if stop := self._compare(number, segment, rivals, shown):
                     self._stopped[number] = stop
             self._settled[number] = segment
 
@@ -199,7 +199,7 @@ class Pruner:
             return True
         return settled >= segment - 1 and length >= segment
 
-    def _judge(self, number: int, segment: int, rivals: Sequence[int], shown: Mapping[int, Shown]) -> Stop | None:
+    def _compare(self, number: int, segment: int, rivals: Sequence[int], shown: Mapping[int, Shown]) -> Stop | None:
         own, curves = shown[number].values[segment - 1], [self._values(rival, shown) for rival in rivals]
         if self._rule.carries(segment):
             rows = [values[min(segment, len(values)) - 1] for values in curves if len(values)]
@@ -258,8 +258,8 @@ class Racing:
     segments: int
     reduction_factor: int
 
-    def judges(self, trial: int, segment: int) -> bool:
-        return self.rule.judges(trial, segment) if self._is_first(segment) else segment % self.segments == 0
+    def compares(self, trial: int, segment: int) -> bool:
+        return self.rule.compares(trial, segment) if self._is_first(segment) else segment % self.segments == 0
 
     def group(self, trial: int) -> int:
         return self.rule.group(trial)

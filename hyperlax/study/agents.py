@@ -9,11 +9,12 @@ from typing import Any
 
 from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
 from hyperlax.config.option import shell_command
+from hyperlax.config.stored import MANIFEST
 from hyperlax.envs.recipes import registered
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import is_too_long
 from hyperlax.recipe import Recipe, dotted
-from hyperlax.study.directory import AGENTS, MANIFEST
+from hyperlax.study.directory import AGENTS
 from hyperlax.study.manifest import content_of
 from hyperlax.study.record import StudyRecord, ranked, the_best, winners
 from hyperlax.study.view import load_study

@@ -19,13 +19,13 @@ from hyperlax.metrics import METRICS, ReferenceReturns, of_curve
 from hyperlax.recipe import apply, dotted
 from hyperlax.study.batch_files import read_ends, read_hyperparams
 from hyperlax.study.directory import BATCH, CURVES_CSV, SUCCESS, TIMING_JSON, StudyDirectory
-from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord, pareto_front, ranked
+from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord, top
 from hyperlax.trial import Trial
 
 log = logging.getLogger(__name__)
 
 NOT_A_TRIAL = 2**31 - 1
-"""The recipe's own configuration is trained under this number where no trial of the study has it."""
+"""Number under which the recipe's own configuration is trained where no trial of the study has it."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ def configurations(record: StudyRecord, base: AlgorithmConfig) -> list[Configura
     base: the recipe's own configuration when the study began. It comes last, unless it is among the best already. The result is
     empty while no trial is COMPLETE.
     """
-    order = ranked(record) if len(record.objectives) == 1 else pareto_front(record)
-    best = order[: record.arguments["confirm_top"]]
+    best = top(record, record.arguments["confirm_top"])
     if not best:
         return []
     own = dotted(base)
@@ -84,7 +83,8 @@ def confirmation_of(record: StudyRecord, base: AlgorithmConfig) -> Confirmation 
     direction = record.objectives[leading] if metric == leading else METRICS[metric].direction
     budget = record.arguments["total_timesteps"]
     found = [_confirmed(c, results.get(c.trial.number), metric, budget, record.reference) for c in wanted]
-    return Confirmation(metric, direction, leading, seeds, found)
+    winner = wanted[0].trial.number if wanted and len(record.objectives) == 1 else None
+    return Confirmation(metric, direction, leading, seeds, found, winner)
 
 
 def read_results(directory: Path, trials: Iterable[Trial], seeds: int) -> dict[int, _Result]:

@@ -17,11 +17,11 @@ from hyperlax.errors import counted
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import write_batch
 from hyperlax.study.confirmation import Configuration, configurations, names, read_results
-from hyperlax.study.directory import BATCH, SUCCESS
+from hyperlax.study.directory import BATCH, CHECKPOINTS, SUCCESS
 from hyperlax.study.loop import Loop
-from hyperlax.study.manifest import resume_command
+from hyperlax.study.manifest import resume_command, train_command
 from hyperlax.study.observer import Observer
-from hyperlax.study.statistics import in_short
+from hyperlax.study.statistics import in_short, instead_of_winner
 from hyperlax.study.stopping import Limits
 from hyperlax.study.study_run import MakeBackend, engine_config, lanes_asked
 from hyperlax.study.trials import FixedTrials, Settings
@@ -58,7 +58,7 @@ class ConfirmationRun:
         self._live, self._arguments, self._observers = live, live.arguments, observers
         self._limits, self._make_backend = limits, make_backend
         self._seeds, self._root = self._arguments.confirm_seeds, live.directory.confirmation
-        self._checkpoints = CheckpointManager(self._root / "checkpoints", self._arguments.checkpoint_seconds)
+        self._checkpoints = CheckpointManager(self._root / CHECKPOINTS, self._arguments.checkpoint_seconds)
 
     def run(self, write_pages: Callable[[], None], retry_failed: bool) -> int:
         """Train the missing configurations, have the pages written, print which is best. Returns the exit status.
@@ -77,6 +77,8 @@ class ConfirmationRun:
         if confirmation is None:
             return 0
         print("\n".join(in_short(confirmation)))
+        if (number := instead_of_winner(confirmation)) is not None:
+            print(f"Train trial {number} again:\n  {train_command(self._live.directory.root, number)}")
         return int(all(configuration.state == "FAIL" for configuration in confirmation.configurations))
 
     def _is_trained(

@@ -53,7 +53,7 @@ def serve(root: Path, host: str, port: int) -> int:
         with _bound(host, port, wsgi(storage)) as server:
             study = storage.get_study_id_from_name(name)
             print(f"Dashboard of {name}: http://{host}:{server.server_port}/dashboard/studies/{study}", flush=True)
-            print("Ctrl-C ends it.", flush=True)
+            print("Press Ctrl-C to stop.", flush=True)
             server.serve_forever()
     except KeyboardInterrupt:
         return 0

@@ -136,7 +136,7 @@ class StudyDatabase:
                 self._finish_one(cursor, end, batch, now)
 
     def requeue_failed(self, numbers: Iterable[int]) -> None:
-        """Set FAIL trials to WAITING, without what was recorded of their failure."""
+        """Set FAIL trials to WAITING, without the record of their failure."""
         with self._transaction() as cursor:
             for number in numbers:
                 row = (self._row(cursor, number),)

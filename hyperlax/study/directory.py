@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hyperlax.config.options import PbtOptions, SearchOptions
+from hyperlax.config.stored import MANIFEST
 from hyperlax.envs import slug
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import naming, write_text
@@ -25,12 +26,12 @@ from hyperlax.trial import TIMELINE
 
 log = logging.getLogger(__name__)
 
-MANIFEST, _STUDY_FILE, _DATABASE, REPORT = "study.json", "study.yaml", "optuna_study.db", "report.html"
+_STUDY_FILE, _DATABASE, REPORT = "study.yaml", "optuna_study.db", "report.html"
 SAMPLES, _JOURNAL, TRIALS, CONFIRMED = "samples.csv", "journal.jsonl", "trials.csv", "confirmation.csv"
 SCHEDULE, TRACKING = "pbt_schedule.json", "mlflow.json"
 BEST_FILE, PARETO_FILE = "best_optuna_params.json", "pareto_front_params.json"
 LOCK = ".lock"
-AGENTS, PLOTS_DIRECTORY, PLOTLY_FILE, _CHECKPOINTS, CONFIRMATION, _ANALYSIS = (
+AGENTS, PLOTS_DIRECTORY, PLOTLY_FILE, CHECKPOINTS, CONFIRMATION, _ANALYSIS = (
     "agents", "analysis_plots", "plotly.min.js", "checkpoints", "confirmation", "analysis",
 )  # fmt: skip
 SUCCESS = "success.txt"
@@ -57,7 +58,7 @@ _OWN: dict[str, str] = {
     + rf"|{re.escape(_DATABASE)}(\.backup|\.damaged\d*)?(-journal|-wal|-shm)?",
     AGENTS: r"trial_\d+\.(safetensors|json|gif)",
     PLOTS_DIRECTORY: _one_of(PLOTLY_FILE),
-    rf"({CONFIRMATION}/)?{_CHECKPOINTS}": r"(trial|pool)_\d+\.npz",
+    rf"({CONFIRMATION}/)?{CHECKPOINTS}": r"(trial|pool)_\d+\.npz",
     CONFIRMATION: "",
     _EXEC: _one_of(SUCCESS),
     f"{_EXEC}/{_ANALYSIS}": _one_of(TRIALS, BEST_FILE, PARETO_FILE),
@@ -80,7 +81,7 @@ class StudyDirectory:
         self.backup = root / f"{_DATABASE}.backup"
         self.samples = root / SAMPLES
         self.journal = root / _JOURNAL
-        self.checkpoints = root / _CHECKPOINTS
+        self.checkpoints = root / CHECKPOINTS
         self.confirmation = root / CONFIRMATION
         self.report = root / REPORT
 

@@ -1,4 +1,4 @@
-"""Why trials fail, and checks of the results of a backend.
+"""The reasons for trials' failures, and checks of the results of a backend.
 
 A reason is one line: the cause, then in a parenthesis where it was and with which hyperparameters.
 
@@ -22,7 +22,7 @@ from hyperlax.files import cell, escaped, json_text
 from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult
 
 _LONGEST_CAUSE = 500
-"""Characters of a cause that are kept: exceptions can be pages long."""
+"""Number of characters of a cause that are kept: exceptions can be pages long."""
 
 _WHERE = re.compile(r" \((?:lane |step |algorithm\.)[^()]*\)$")
 

@@ -31,7 +31,7 @@ class IoProblem:
     Args:
       place: The file that it is about.
       reason: The system's words.
-      remedy: What the user can do, an imperative.
+      remedy: Advice to the user, an imperative.
       forbidden: Whether a permission is missing.
     """
 

@@ -146,4 +146,4 @@ class Journal:
     def _check_asked(self, numbers: Sequence[int]) -> None:
         unknown = [number for number in numbers if not 0 <= number < len(self.asked)]
         if unknown:
-            raise ValueError(f"speaks of trial {unknown[0]}, which was not asked before")
+            raise ValueError(f"refers to trial {unknown[0]}, which was never asked")

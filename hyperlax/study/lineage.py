@@ -19,7 +19,7 @@ from hyperlax.files import decode, read_csv
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, apply, dotted
 from hyperlax.space import Categorical, Distribution
-from hyperlax.study.directory import SCHEDULE
+from hyperlax.study.directory import CURVES_CSV, SCHEDULE
 from hyperlax.study.record import Lineage, TrialRecord
 
 MEMBER, INTERVAL, PARENT = "member", "interval", "parent"
@@ -76,7 +76,7 @@ def describe_schedule(arguments: PbtOptions, recipe: Recipe, path: Sequence[Tria
     entries = []
     for interval, trial in enumerate(path):
         assert trial.batch_directory is not None
-        rows = [row for row in read_csv(trial.batch_directory / "curves.csv") if int(row["trial"]) == trial.number]
+        rows = [row for row in read_csv(trial.batch_directory / CURVES_CSV) if int(row["trial"]) == trial.number]
         steps = sorted({int(row["step"]) for row in rows})
         entries.append({"interval": interval, "from_step": steps[0], "to_step": steps[-1], "hyperparams": trial.params})
     return {

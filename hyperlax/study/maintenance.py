@@ -19,7 +19,7 @@ from hyperlax.config.checks import check_space
 from hyperlax.config.option import shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import read_arguments
-from hyperlax.errors import OptionError, UsageError, counted
+from hyperlax.errors import OptionError, UsageError, counted, format_number
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
 from hyperlax.schedulers.pbt import explored
@@ -111,7 +111,9 @@ def invalidate(
             for number in sorted(set(filter(state.is_invalidated, trials))):
                 print(f"Trial {number} was already out of the ranking.")
             for trial in state.invalidate(trials, text):
-                values = ", ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
+                values = ", ".join(
+                    f"{name} {format_number(value)}" for name, value in zip(objectives, trial.values, strict=True)
+                )
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its results are kept.")
             live = LiveStudy(arguments, recipe, directory, manifest, state)
             for record, where in live.analyses():
@@ -175,7 +177,7 @@ def _keep(path: Path) -> Path | None:
 
 
 def _restore(backup: Path, to: Path, study_name: str) -> str:
-    """Copy the backup if it is sound. Return in words what was copied."""
+    """Copy the backup if it is sound. Return the source of the copy in words."""
     try:
         database.check(backup, study_name, has_batches=True)
     except database.Damaged:
@@ -193,7 +195,7 @@ def _ending_on_io_error(directory: StudyDirectory) -> AbstractContextManager[Non
 
 
 _MOST_NAMED = 10
-"""Names of what is kept, so that they stay on one line."""
+"""Maximum number of kept files to name, so that they stay on one line."""
 
 
 def delete(given: Path, is_sure: bool, plots: Collection[str]) -> int:
@@ -246,13 +248,13 @@ def _end(given: Path, study: StudyDirectory) -> str:
     named = list(islice(_kept(study, study.root), _MOST_NAMED + 1))
     if named:
         more = ", and more" if len(named) > _MOST_NAMED else ""
-        return f"The study is deleted. What else was in {given} is kept: {', '.join(named[:_MOST_NAMED])}{more}."
+        return f"The study is deleted. Other files in {given} are kept: {', '.join(named[:_MOST_NAMED])}{more}."
     why = _why_it_stays(given, study.root)
     return f"The study is deleted. The empty directory {given} is kept: {why}." if why else f"{given} is deleted."
 
 
 def _kept(study: StudyDirectory, directory: Path) -> Iterator[str]:
-    """Yield the names of what is left; for the study's own directories, the names of their contents."""
+    """Yield the names of the remaining files; for the study's own directories, the names of their contents."""
     _, own = study.own(directory, ())
     for path in sorted(directory.iterdir()):
         if path in own:

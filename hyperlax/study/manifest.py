@@ -1,12 +1,14 @@
-"""study.json, the description of a study from which it is read, resumed and run again."""
+"""The file study.json: the description of a study from which it is read, resumed and run again."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import logging
 import platform
+import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,7 +16,7 @@ from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.backends.base import Backend
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.config.stored import SEARCH, command_of
+from hyperlax.config.stored import MANIFEST, SEARCH, command_of
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, convert, decode, write_json
 from hyperlax.hyperparams import AlgorithmConfig
@@ -23,9 +25,12 @@ from hyperlax.recipe import Changes, Recipe, apply, dotted
 from hyperlax.samplers.fixed import digest_of
 from hyperlax.space import Distribution
 from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
+from hyperlax.study.record import Run
 
 log = logging.getLogger(__name__)
 
+_GIT_SECONDS = 10
+"""Maximum time for git to find the commit; on a slow disk it compares many files."""
 _PACKAGES = ("hyperlax", "jax", "jaxlib", "optuna", "flax", "gymnax", "numpy")
 
 
@@ -34,6 +39,7 @@ class Manifest:
     """The content of study.json. lanes: the most of any program. packing: the programs.
 
     first_trials: the searched values, by dotted name, of trials 0, 1, ... that no sampler suggested.
+    runs: when and at which commit the study began, and each time it was resumed.
     """
 
     arguments: dict[str, Any]
@@ -46,9 +52,15 @@ class Manifest:
     reference: ReferenceReturns
     lanes: int
     packing: Mapping[str, Any]
+    runs: list[Run]
 
     def write(self, path: Path) -> None:
         write_json(path, {**vars(self), "reference": vars(self.reference)})
+
+    def resumed(self, arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> Manifest:
+        """Return the manifest of the study as it is resumed now, with these arguments."""
+        command, runs = search_command(arguments, recipe, directory), [*self.runs, _run_now(recipe)]
+        return replace(self, arguments=arguments.to_json(), command=command, runs=runs)
 
 
 class _StoredRecipe(TypedDict):
@@ -84,6 +96,7 @@ def describe(
         reference=reference,
         lanes=backend.lanes,
         packing=backend.packing,
+        runs=[_run_now(recipe)],
     )
 
 
@@ -140,6 +153,22 @@ def _changes_to_json(changes: Changes) -> dict[str, Any]:
     return {name: change and change.to_json() for name, change in changes.items()}
 
 
+def _run_now(recipe: Recipe) -> Run:
+    """Return a run that begins now, at the commit of the working directory, else of the recipe's."""
+    began = datetime.now().astimezone().isoformat(timespec="milliseconds")
+    return Run(began=began, commit=_commit(Path.cwd()) or _commit(recipe.path.resolve().parent))
+
+
+def _commit(directory: Path) -> str:
+    """Return the git commit of a directory, followed by -dirty if its files differ from it; "" if there is none."""
+    words = ["git", "-C", str(directory), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, timeout=_GIT_SECONDS)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a study's numbers, without those that are not installed."""
     found = {"python": platform.python_version()}
@@ -162,7 +191,12 @@ def search_command(arguments: SearchOptions | PbtOptions, recipe: Recipe, direct
 
 def resume_command(directory: Path) -> str:
     """Return the command line that resumes the study in a directory."""
-    return shell_command(_command_of(directory / "study.json"), "--resume-from", directory)
+    return shell_command(_command_of(directory / MANIFEST), "--resume-from", directory)
+
+
+def train_command(directory: Path, trial: int) -> str:
+    """Return the command line that trains a trial of the study in a directory again."""
+    return shell_command("train", "--from", directory, "--trial", trial)
 
 
 def _command_of(path: Path) -> str:

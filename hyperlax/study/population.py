@@ -1,4 +1,4 @@
-"""Population-based training: its trials, and its differences from a search.
+"""Population-based training as a study: its trials, and its differences from a search.
 
 A trial is a member over one interval, and continues as the next one.
 
@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import OBJECTIVE, PbtOptions
-from hyperlax.errors import HyperlaxError, OptionError, counted
+from hyperlax.errors import OptionError, OptionFailure, counted, format_number
 from hyperlax.files import write_json
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.base import AskedTrial
@@ -42,7 +42,7 @@ from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reporters import IntervalReporter
 from hyperlax.study.state import StudyState, open_state
-from hyperlax.study.stopping import Limits, Stop
+from hyperlax.study.stopping import Limits, StopRequest
 from hyperlax.study.study_run import Equipment, MakeBackend, StudyRun, engine_config, local_backend
 from hyperlax.study.trials import Resumed, Settings, Trials
 from hyperlax.study.view import LiveStudy
@@ -162,9 +162,12 @@ class PopulationTrials:
     def _compare(self, interval: int, ends: Sequence[TrialResult], before: Sequence[FrozenTrial]) -> None:
         now = np.array([_score(end) if end.state == "COMPLETE" else np.nan for end in ends])
         if not np.array_equal(now, [score_of(trial) for trial in before], equal_nan=True):
-            raise HyperlaxError(
-                f"{self._live.directory.root}: interval {interval} differs from what was recorded: the saved state is lost, and "
-                "this machine or its packages are not those that the run began on. Start again with another --output-root."
+            raise OptionFailure(
+                "output_root",
+                "{0}: interval {1} differs from what was recorded: the saved state is lost, and this machine or its packages are "
+                "not those that the run began on. Start again with another {output_root}.",
+                self._live.directory.root,
+                interval,
             )
 
 
@@ -204,7 +207,7 @@ def run_population(
         )
     directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
     lines = IntervalReporter(sys.stderr, arguments.population_size)
-    equipment = Equipment(make_backend, [lines, *observers], Limits(Stop()), _SAVE_ALWAYS)
+    equipment = Equipment(make_backend, [lines, *observers], Limits(StopRequest()), _SAVE_ALWAYS)
     run = _PopulationRun(arguments, recipe, directory, equipment)
     return run.resume() if resume_from else run.start()
 
@@ -305,7 +308,7 @@ class _PopulationRun(StudyRun):
             return self.limits.stop.exit_status
         assert lineage.final is not None
         value = self.live.state.trials()[lineage.final].values[0]
-        print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), return {value:.6g}.")
+        print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), return {format_number(value)}.")
         print(f"Train fresh agents along its schedule:\n  {replay_command(schedule)}")
         return 0
 
@@ -340,7 +343,10 @@ class _PopulationRun(StudyRun):
             with super()._held():
                 yield
         except MemoryError as error:
-            raise HyperlaxError(
-                f"{error}. Start again with another --output-root and a --population-size below {self._own.population_size}, or "
-                "smaller networks, replay or --num-seeds."
+            raise OptionFailure(
+                "population_size",
+                "{0}. Start again with another {output_root} and a {population_size} below {1}, or smaller networks, replay or "
+                "{num_seeds}.",
+                error,
+                self._own.population_size,
             ) from error

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hyperlax.config.constraints import are_satisfied
-from hyperlax.errors import counted
+from hyperlax.errors import counted, format_number
 from hyperlax.study.observer import Observer, Training
 from hyperlax.study.record import StudyRecord
 from hyperlax.trial import TrialResult
@@ -93,12 +93,16 @@ class Progress(Observer):
 
     @property
     def task(self) -> str:
-        """Running task, "search" or "confirmation"."""
+        """Running task, as in `Training`."""
         return self.training.task if self.training else "search"
 
     def value(self, end: TrialResult) -> float | None:
-        """Return the first objective of a trial; None unless it can be the best. Trials of a confirmation have none."""
-        if self.task == "confirmation" or end.state != "COMPLETE" or not are_satisfied(self._constraints, end.metrics):
+        """Return the first objective of a trial; None unless it can be the best, in a search or a population."""
+        if (
+            self.task in ("confirmation", "single")
+            or end.state != "COMPLETE"
+            or not are_satisfied(self._constraints, end.metrics)
+        ):
             return None
         return end.metrics[self.objective]
 
@@ -141,7 +145,7 @@ class Progress(Observer):
         tally, total = self.tally, self.training.total if self.training else self.tally.done
         parts = {"trials": f"{tally.done}/{counted(total, 'trial')}"}
         if tally.best is not None:
-            parts["best"] = f"best {self.objective} {tally.best[0]:.6g} (trial {tally.best[1]})"
+            parts["best"] = f"best {self.objective} {format_number(tally.best[0])} (trial {tally.best[1]})"
         if tally.pruned:
             parts["pruned"] = f"{tally.pruned} pruned"
         if tally.failed:

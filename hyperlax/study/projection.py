@@ -14,7 +14,7 @@ from hyperlax.files import cell
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.study.batch_files import read_ends, read_hyperparams, trials_of
 from hyperlax.study.database import StudyDatabase, read_recorded
-from hyperlax.study.directory import StudyDirectory
+from hyperlax.study.directory import HYPERPARAMS_CSV, StudyDirectory
 from hyperlax.study.journal import Journal
 
 
@@ -38,7 +38,7 @@ class Projection:
                 repair = shell_command("repair", self._directory.root)
                 raise HyperlaxError(
                     f"{path}: holds trial {number}, which {self._directory.database} does not know. If that is an older "
-                    f"copy, `{repair}` brings it up to date; a batch of another study has to go."
+                    f"copy, `{repair}` brings it up to date; remove a batch that belongs to another study."
                 )
 
     def check_journal(self) -> None:
@@ -110,12 +110,12 @@ class Projection:
             if number >= len(asked):
                 raise HyperlaxError(
                     f"{path}: holds trial {number}, which {self._journal.path} does not have. Put back the journal that "
-                    "Hyperlax wrote; a batch of another study has to go."
+                    "Hyperlax wrote; remove a batch that belongs to another study."
                 )
             for name, value in self._space.decode(asked[number].params).items():
                 if not _is_cell(row[name], value):
                     raise HyperlaxError(
-                        f"{path / 'hyperparams.csv'}: trial {number} was trained with {name} = {row[name]}, "
+                        f"{path / HYPERPARAMS_CSV}: trial {number} was trained with {name} = {row[name]}, "
                         f"{self._journal.path} asked for {cell(value)}. Put back the study's own batch and journal."
                     )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -14,8 +14,16 @@ from hyperlax.errors import OptionError
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.pareto import non_dominated
 
-FEWEST_FOR_IMPORTANCES = 8
-"""Complete trials below which importances are not computed: PED-ANOVA compares the best tenth with all."""
+FEWEST_FOR_IMPORTANCES = 50
+"""Complete trials below which importances are not computed. PED-ANOVA compares the best tenth with all: of eight hyperparameters,
+it ranked the one that mattered most first in 37 % of noisy studies of 16 trials, 72 % of 32, 82 % of 50, 93 % of 100."""
+
+
+class Run(TypedDict):
+    """A run of a study by one process. began: ISO 8601 with the offset from UTC. commit: of git, "" if there is none."""
+
+    began: str
+    commit: str
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class TrialRecord:
     batch_directory: the `samples/batch_NNNNN` with its files, None before the trial's batch is on disk.
     exec_batch: number of the super-batch, None before it is known.
     feasible: whether it satisfies the study's constraints, as far as that is known; one that does not never wins.
+    base: the recipe's own value of every field by dotted name; empty where that is not known.
     """
 
     number: int
@@ -39,6 +48,12 @@ class TrialRecord:
     batch_directory: Path | None
     exec_batch: int | None
     feasible: bool = True
+    base: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Whole configuration by dotted name: the searched values, and the recipe's for every other field."""
+        return {**self.base, **self.params}
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,7 @@ class Confirmation:
     """The best of a study, best first, and the recipe's own configuration, trained again on `seeds` new seeds each.
 
     metric: the first objective, or final_performance if a single seed does not have the first objective. leading: the first
-    objective. direction: "minimize" or "maximize".
+    objective. direction: "minimize" or "maximize". winner: the search's best trial, None for a Pareto front.
     """
 
     metric: str
@@ -81,6 +96,7 @@ class Confirmation:
     leading: str
     seeds: int
     configurations: list[Confirmed]
+    winner: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +130,7 @@ class StudyRecord:
     importances: objective -> dotted name -> share; no entry for an objective where they cannot be computed.
     confirmation: results of the best on new seeds, None if there are none. lineage: None except for a population.
     base: the recipe's own value of every field by dotted name; empty where that is not known.
+    runs: the start and each resume, in order; empty where that is not known.
     """
 
     directory: Path
@@ -132,6 +149,7 @@ class StudyRecord:
     confirmation: Confirmation | None = None
     lineage: Lineage | None = None
     base: Mapping[str, Any] = field(default_factory=dict)
+    runs: Sequence[Run] = ()
 
     def is_the_recipes_own(self, trial: TrialRecord) -> bool:
         """Return whether a trial is the recipe's own configuration. False if that is not known."""
@@ -153,6 +171,14 @@ def complete_trials(record: StudyRecord) -> list[TrialRecord]:
     return sorted((trial for trial in record.trials if trial.state == "COMPLETE"), key=lambda trial: trial.number)
 
 
+def without_importances(record: StudyRecord) -> str:
+    """Explain why a study has no importances."""
+    return (
+        f"Importances need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials with values that differ; with fewer, chance ranks "
+        f"the hyperparameters. The study has {len(complete_trials(record))} COMPLETE."
+    )
+
+
 def feasible_trials(record: StudyRecord) -> list[TrialRecord]:
     """Return the COMPLETE trials that satisfy the study's constraints, by number: those that can win."""
     return [trial for trial in complete_trials(record) if trial.feasible]
@@ -168,6 +194,11 @@ def ranked(record: StudyRecord) -> list[TrialRecord]:
 def winners(record: StudyRecord) -> list[TrialRecord]:
     """Return the best trial for one objective, the Pareto front by number for several; empty where no trial can win."""
     return ranked(record)[:1] if len(record.objectives) == 1 else pareto_front(record)
+
+
+def top(record: StudyRecord, count: int) -> list[TrialRecord]:
+    """Return the `count` best trials, best first; of several objectives the first of the Pareto front, by number."""
+    return (ranked(record) if len(record.objectives) == 1 else pareto_front(record))[:count]
 
 
 def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:

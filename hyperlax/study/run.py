@@ -1,4 +1,4 @@
-"""Starting, resuming and planning a search or a sweep."""
+"""Start, resumption and plan of a search or a sweep."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from hyperlax.study.observer import Observer, tell
 from hyperlax.study.projection import finished_trials
 from hyperlax.study.simulated_schedule import is_pooled, lanes_of
 from hyperlax.study.state import StudyState, open_state
-from hyperlax.study.stopping import Limits, Stop
+from hyperlax.study.stopping import Limits, StopRequest
 from hyperlax.study.study_run import (
     Equipment,
     MakeBackend,
@@ -75,7 +75,7 @@ def run_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(arguments, recipe.space)
     directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
-    limits = Limits(Stop(), arguments.timeout, arguments.max_failure_rate)
+    limits = Limits(StopRequest(), arguments.timeout, arguments.max_failure_rate)
     equipment = Equipment(make_backend, observers, limits, arguments.checkpoint_seconds, retry_failed)
     run = _SearchRun(arguments, recipe, directory, equipment)
     return run.resume() if resume_from else run.start()
@@ -194,7 +194,7 @@ class _SearchRun(StudyRun):
             scoring=self.live.scoring,
             seeds=own.num_seeds,
             repetitions=own.num_seeds if own.seed_schedule == "racing" else 1,
-            columns=tuple(own.judged) if refills else (),
+            columns=tuple(own.pruning_metrics) if refills else (),
             refills=refills,
             lanes=lanes_of(self.live.manifest, self.live.width),
             checkpoint_seconds=own.checkpoint_seconds,
@@ -216,7 +216,7 @@ class _SearchRun(StudyRun):
         if not is_pooled(own):
             return None
         options = PruningOptions(
-            directions=list(own.judged.values()),
+            directions=list(own.pruning_metrics.values()),
             objectives=len(own.objectives),
             segments=own.num_evaluations,
             min_segments=own.pruner_min_segments,

@@ -32,7 +32,7 @@ class RunningTrial:
       shown: The values by which the scheduler decides, one row per segment.
       settled: Segments that the scheduler has decided about.
       seconds_before, intervals_before: Of lanes that it has left.
-      began: When it entered, in seconds of `time.monotonic`.
+      began: Time at which it entered, in seconds of `time.monotonic`.
     """
 
     trial: Trial

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyperlax.errors import counted, in_sentence
+from hyperlax.errors import counted, format_number, in_sentence
 from hyperlax.study.record import Confirmation, Confirmed
 
 _CONFIDENCE = 0.95
@@ -27,7 +27,7 @@ class Interval:
         return self.low <= 0 <= self.high
 
     def __str__(self) -> str:
-        return f"[{self.low:.6g}, {self.high:.6g}]"
+        return f"[{format_number(self.low)}, {format_number(self.high)}]"
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
@@ -59,18 +59,17 @@ def default_of(confirmation: Confirmation) -> Confirmed | None:
 
 
 def in_short(confirmation: Confirmation) -> list[str]:
-    """Return sentences: the best on the new seeds, whether it is better than the default configuration, and the failures."""
-    best = best_confirmed(confirmation)
-    lines = [] if best is None else [_naming(confirmation, best), _comparing(confirmation, best)]
-    return [line for line in [*lines, *_incomplete(confirmation)] if line]
+    """Return sentences: the search's winner and the best on the new seeds, whether they are better than the default, which to take.
 
-
-def of_winner(confirmation: Confirmation, number: int) -> list[str]:
-    """Return sentences on the search's winner if another trial is the best on the new seeds; none if it is not COMPLETE there."""
-    winner = next((ours for ours in complete(confirmation) if ours.trial == number), None)
-    if winner is None or winner is best_confirmed(confirmation):
-        return []
-    return [_measured(confirmation, winner), _comparing(confirmation, winner)]
+    The failures come last. Whether a claim held, and what is better, follows from intervals.
+    """
+    best, winner = best_confirmed(confirmation), _winner(confirmation)
+    told = (
+        [] if winner is None or winner is best else [_measured(confirmation, winner), _comparing(confirmation, winner)]
+    )
+    if best is not None:
+        told += [_naming(confirmation, best), _comparing(confirmation, best), _advice(confirmation, best)]
+    return [line for line in [*told, *_incomplete(confirmation)] if line]
 
 
 def in_full(confirmation: Confirmation) -> list[str]:
@@ -78,7 +77,55 @@ def in_full(confirmation: Confirmation) -> list[str]:
     best = best_confirmed(confirmation)
     first = [] if best is None else [_naming(confirmation, best)]
     each = [_comparing(confirmation, ours) for ours in complete(confirmation) if ours.trial is not None]
-    return [line for line in [*first, *each, *_incomplete(confirmation)] if line]
+    last = [] if best is None else [_advice(confirmation, best)]
+    return [line for line in [*first, *each, *last, *_incomplete(confirmation)] if line]
+
+
+def gain(confirmation: Confirmation, ours: Confirmed) -> Interval | None:
+    """Return by how much a configuration is better than the default one; None if it is the default, or that is not COMPLETE."""
+    default = default_of(confirmation)
+    return None if default is None or ours is default else _ahead(confirmation, ours, default)
+
+
+def instead_of_winner(confirmation: Confirmation) -> int | None:
+    """Return the trial to take instead of the search's winner, None if there is no such trial."""
+    best = best_confirmed(confirmation)
+    if best is None or confirmation.winner in (None, best.trial):
+        return None
+    ahead = gain(confirmation, best)
+    return None if ahead is not None and ahead.low <= 0 else best.trial
+
+
+def _ahead(confirmation: Confirmation, ours: Confirmed, other: Confirmed) -> Interval:
+    """Return by how much one configuration is better than another, with the interval."""
+    found = difference_interval(ours.per_seed[confirmation.metric], other.per_seed[confirmation.metric])
+    return found if confirmation.direction == "maximize" else Interval(-found.estimate, -found.high, -found.low)
+
+
+def _winner(confirmation: Confirmation) -> Confirmed | None:
+    """Return the search's winner, None if there are several objectives or it is not COMPLETE on the new seeds."""
+    return next((ours for ours in complete(confirmation) if ours.trial == confirmation.winner is not None), None)
+
+
+def _advice(confirmation: Confirmation, best: Confirmed) -> str:
+    """Say which configuration to take; empty for a Pareto front, whose trials differ in more than the compared metric."""
+    if confirmation.winner is None:
+        return ""
+    ahead = gain(confirmation, best)
+    if best.is_default:
+        return f"Take {best.words}, the default configuration: no other has a better mean."
+    if ahead is not None and ahead.high < 0:
+        return "Take the default configuration."
+    if ahead is not None and ahead.holds_zero:
+        return f"Neither {best.words} nor the default configuration is shown to be better: take either, or confirm with more seeds."
+    winner = _winner(confirmation)
+    if winner is None or winner is best:
+        return f"Take {best.words}."
+    over = _ahead(confirmation, best, winner)
+    verb = "cannot be told from" if over.holds_zero else "stays ahead of"
+    return (
+        f"Take {best.words}. It {verb} the search's winner, {winner.words}: the interval of the difference is {over}."
+    )
 
 
 def _instead_of(confirmation: Confirmation) -> str:
@@ -95,11 +142,23 @@ def _naming(confirmation: Confirmation, best: Confirmed) -> str:
 
 
 def _measured(confirmation: Confirmation, ours: Confirmed, rank: str = " has") -> str:
-    """State a configuration's mean on the new seeds, after its rank among the others, and what the search had claimed."""
+    """State a configuration's mean on the new seeds, after its rank among the others, and whether the search's claim held."""
     mean = mean_interval(ours.per_seed[confirmation.metric])
-    claimed = "" if ours.claimed is None else f"; the search had claimed {ours.claimed:.6g}"
-    words = f"a mean {confirmation.metric} of {mean.estimate:.6g} {mean}{claimed}."
-    return f"On {counted(confirmation.seeds, 'new seed')}, {ours.words}{rank} {words}"
+    words = f"a mean {confirmation.metric} of {format_number(mean.estimate)} {mean}."
+    return f"On {counted(confirmation.seeds, 'new seed')}, {ours.words}{rank} {words} {_claim(confirmation, ours, mean)}".strip()
+
+
+def _claim(confirmation: Confirmation, ours: Confirmed, mean: Interval) -> str:
+    """Say whether the value of the search held: whether the interval reaches it. Empty if there is no such value."""
+    if ours.claimed is None:
+        return ""
+    claim = f"The search had claimed {format_number(ours.claimed)}"
+    sign, ends = _sign(confirmation), (mean.low, mean.high)
+    if max(sign * end for end in ends) < sign * ours.claimed:
+        return f"{claim}, which did not hold: the whole interval is {'below' if sign > 0 else 'above'} it."
+    if min(sign * end for end in ends) > sign * ours.claimed:
+        return f"{claim}, which was exceeded."
+    return f"{claim}, which is within the interval."
 
 
 def _level_with(confirmation: Confirmation, best: Confirmed, ours: Sequence[Confirmed]) -> str:
@@ -121,9 +180,9 @@ def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:
     theirs = "the default configuration" + ("" if default.trial is None else f" (trial {default.trial})")
     difference = difference_interval(ours.per_seed[confirmation.metric], default.per_seed[confirmation.metric])
     if difference.holds_zero:
-        verb, end = "cannot be told from", "which contains 0"
+        verb, end = "is not distinguishable from", "which contains 0"
     else:
-        ahead = _sign(confirmation) * difference.estimate > 0
+        ahead = _sign(confirmation) * difference.low > 0
         verb, end = "stays ahead of" if ahead else "falls behind", "which excludes 0"
     return f"{in_sentence(ours.words)} {verb} {theirs}: the interval of the difference is {difference}, {end}."
 

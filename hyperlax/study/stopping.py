@@ -31,7 +31,7 @@ def signals_taken() -> int:
     return _taken
 
 
-class Stop(threading.Event):
+class StopRequest(threading.Event):
     """An event that asks a run to end. exit_status: of the process then. since: when a signal set it (`time.monotonic`)."""
 
     exit_status = _EXIT_STATUS[signal.SIGINT]
@@ -52,7 +52,7 @@ class Stop(threading.Event):
 
 
 @contextmanager
-def stopping_on_signals(stop: Stop) -> Iterator[None]:
+def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
     """Let the first signal set `stop`. Does nothing outside the main thread, which gets all signals.
 
     A second signal ends the process and loses only the training since the last save: files and transactions are whole or absent.
@@ -104,7 +104,7 @@ class Limits:
       failure_rate: The share of FAIL among the finished trials above which no trial starts.
     """
 
-    def __init__(self, stop: Stop, timeout: float | None = None, failure_rate: float = 1.0):
+    def __init__(self, stop: StopRequest, timeout: float | None = None, failure_rate: float = 1.0):
         self.stop = stop
         self._deadline = time.monotonic() + (timeout or float("inf"))
         self._rate = failure_rate

@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hyperlax.backends.base import Backend, EngineConfig
@@ -99,8 +99,7 @@ class StudyRun(ABC):
     def resume(self) -> int:
         """Continue the study in the directory. Returns the exit status."""
         stored = manifests.read(self.directory.manifest, self.recipe)
-        command = manifests.search_command(self.arguments, self.recipe, self.directory)
-        manifest = replace(stored, arguments=self.arguments.to_json(), command=command)
+        manifest = stored.resumed(self.arguments, self.recipe, self.directory)
         with self._held():
             check_writable(self.directory)
             return self._run(manifest, lambda: self._new_backend(stored))
@@ -171,9 +170,7 @@ class StudyRun(ABC):
         def what_next(problem: IoProblem) -> str:
             if not os.path.exists(self.directory.manifest):
                 if self._is_on_disk:
-                    return (
-                        "The study was moved or removed while it ran. To continue it, give --resume-from its new place."
-                    )
+                    return "The study was moved or removed while it ran. To continue it, resume it in its new place."
                 return f"No trial has run. {run_again(problem)}"
             return (
                 "The study ends here; all that is complete is kept. "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from hyperlax.errors import counted
-from hyperlax.study.directory import StudyDirectory
+from hyperlax.errors import counted, format_number
+from hyperlax.study.directory import BEST_FILE, StudyDirectory
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.record import StudyRecord, complete_trials, feasible_trials, winners
 
@@ -49,9 +49,9 @@ def print_end(
 
 
 def _why(interrupted: int | None, given_up: str | None, left: int, saved: int) -> str:
-    """Return why trials remain."""
+    """Return the reason why trials remain."""
     if given_up:
-        return f"{given_up} The study gives up with {counted(left, 'trial')} to go."
+        return f"{given_up} The study stops with {counted(left, 'trial')} to go."
     midway = f", {saved} of them saved in the middle of training" if saved else ""
     return f"{'Out of time' if interrupted is None else 'Interrupted'} with {counted(left, 'trial')} to go{midway}."
 
@@ -67,7 +67,7 @@ def print_best(record: StudyRecord) -> None:
         print(f"Pareto front of {', '.join(objectives)}: {counted(len(best), 'trial')}.")
         return
     ties = sum(trial.values == best[0].values for trial in feasible_trials(record))
-    print(f"Best: trial {best[0].number}, {objectives[0]} {best[0].values[objectives[0]]:.6g}{_ties(ties)}.")
+    print(f"Best: trial {best[0].number}, {objectives[0]} {format_number(best[0].values[objectives[0]])}{_ties(ties)}.")
 
 
 def _ties(count: int) -> str:
@@ -79,7 +79,7 @@ def _print_report(directory: StudyDirectory) -> None:
     """Print where the report of the last finished super-batch is, and how to train its best again."""
     if directory.report.exists():
         print(f"Report: {directory.report}")
-    best = directory.root / "best_optuna_params.json"
+    best = directory.root / BEST_FILE
     if best.exists():
         entry = json.loads(best.read_text(encoding="utf-8"))
         print(f"Train trial {entry['trial']} again:\n  {entry['command']}")

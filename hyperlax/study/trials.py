@@ -22,7 +22,7 @@ from hyperlax.study.view import LiveStudy
 from hyperlax.trial import BatchResult, SegmentResult, Trial, TrialResult
 
 REFUSED = "refused"
-"""Begins the reason of a trial with invalid values."""
+"""Beginning of the reason of a trial with invalid values."""
 
 
 class Resumed(NamedTuple):
@@ -116,7 +116,7 @@ class FixedTrials:
         self._trials, self._write, self.survived = list(trials), write, dict[int, int]()
 
     def resume(self, backend: Backend) -> Resumed:
-        """Return that no trial has begun. A backend of closed batches finds its saved batches by itself."""
+        """Return the start: no trial has begun. A backend of closed batches finds its saved batches by itself."""
         return Resumed({}, [], [], len(self._trials))
 
     def ask(self) -> list[Trial]:

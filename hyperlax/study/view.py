@@ -88,6 +88,7 @@ def snapshot(
 ) -> StudyRecord:
     """Return the study in a directory with these first trials, without its confirmation. stored: the content of study.json."""
     space, lineage = SearchSpace({name: from_json(text) for name, text in stored.space.items()}), None
+    base = stored.recipe.get("config", {})
     if isinstance(arguments, PbtOptions):
         trials = finished_intervals(trials, arguments.population_size)
         lineage = lineage_of(trials, arguments.population_size, root)
@@ -103,10 +104,11 @@ def snapshot(
         device=stored.device,
         space=stored.space,
         reference=stored.reference,
-        trials=[trial_record(trial, space, list(arguments.objectives), root) for trial in trials],
+        trials=[replace(trial_record(trial, space, list(arguments.objectives), root), base=base) for trial in trials],
         importances=importances(trials, arguments.objectives) if with_importances else {},
         lineage=lineage,
-        base=stored.recipe.get("config", {}),
+        base=base,
+        runs=stored.runs,
     )
 
 

@@ -1,4 +1,4 @@
-"""What MLflow is told of a study and of its trials, as plain data, within MLflow's limits."""
+"""A study and its trials as MLflow is told of them: plain data, within MLflow's limits."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hyperlax.analysis.study_data import LearningCurve, MissingFile, read_curves
 from hyperlax.analysis.terminal import best_in_words, counts
 from hyperlax.config.option import MAY_CHANGE, options_of
 from hyperlax.config.options import SearchOptions
+from hyperlax.config.stored import MANIFEST
 from hyperlax.errors import UsageError
 from hyperlax.files import cell, decode
 from hyperlax.study.directory import (
     BEST_FILE,
     CONFIRMED,
-    MANIFEST,
     PARETO_FILE,
     PLOTLY_FILE,
     PLOTS_DIRECTORY,

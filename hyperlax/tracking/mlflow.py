@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hyperlax.errors import FAILED, STOPPED, HyperlaxError
+from hyperlax.errors import FAILED, STOPPED, HyperlaxError, OptionError
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
@@ -51,16 +52,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 2.0
-"""How long a study waits at its end without saying so."""
+"""Seconds that a study waits at its end without saying so."""
 LONGEST_SECONDS = 300.0
-"""How long it waits at most: MLflow tries for an hour to reach a database that is away."""
+"""Maximum seconds that it waits: MLflow tries for an hour to reach a database that is away."""
 _LONGEST_FAULT = 300
 STUDY = "hyperlax.study"
 PARENT = "mlflow.parentRunId"
 ENDED = {0: "FINISHED", **dict.fromkeys(STOPPED, "KILLED")}
 """A process's exit status -> that of the parent run; FAILED for any other."""
 _MOST_TAGS, _MOST_PARAMS, _MOST_METRICS = 100, 100, 1000
-"""The most that MLflow takes in one call."""
+"""Maximum numbers that MLflow takes in one call."""
 _PAGE = 1000
 _OF_THE_BEST = ("best.", "best_trial", "pareto_front", "confirmed")
 """The beginnings of the parent's tags that are removed when no trial is the best any more."""
@@ -71,7 +72,7 @@ _STANDINGS = {"best_trial", "pareto_front", "confirmed", "hyperlax.trials"}
 def mlflow_observers(
     track: str | None, uri: str | None, experiment: str | None, study_name: str, root: Path, is_new: bool
 ) -> list[Observer]:
-    """Return what tracks the study in a directory, [] if nothing does. Nothing is written yet.
+    """Return the observers that track the study in a directory, [] if it is not tracked. Nothing is written yet.
 
     Args:
       track, uri, experiment: The options `--track`, `--tracking-uri` and `--tracking-experiment`; None is as it was before.
@@ -85,6 +86,7 @@ def mlflow_observers(
     # Imported while there is only one thread: plotly would use a pandas that another thread has only half imported.
     import_module("pandas")
     import_module("mlflow.entities")
+    _try_local(place)
     return [MlflowObserver(MlflowWriter(place))]
 
 
@@ -355,6 +357,27 @@ class StudyRun:
         return found
 
 
+def _try_local(place: Place) -> None:
+    """Raise OptionError for a store of files that this version of MLflow refuses, or a file that is not its database."""
+    try:
+        if place.database is None and place.is_local:
+            _connect(place)
+        elif place.database is not None and place.database.exists():
+            with closing(sqlite3.connect(place.database)) as database:
+                database.execute("SELECT name FROM sqlite_master").fetchall()
+    except sqlite3.OperationalError as busy:
+        log.debug("The database is in use: %s", busy)
+    except Exception as error:  # MLflow may raise anything
+        reason = " ".join(str(error).split()).split(". ")[0].removesuffix(".")
+        raise OptionError(
+            "tracking_uri",
+            "MLflow {0} cannot write to {1}: {2}. Give {tracking_uri} sqlite:///FILE, e.g. sqlite:///mlflow.db, or {track} none.",
+            metadata.version("mlflow"),
+            place.shown,
+            reason,
+        ) from error
+
+
 def _connect(place: Place) -> MlflowClient:
     """Return a client of the place. Silence what MLflow and alembic print about a new database."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -369,9 +392,7 @@ def _experiment(client: MlflowClient, place: Place) -> str:
     """Return the experiment's id. Make it if needed; an SQLite store gets its artifacts beside its file."""
     known = client.get_experiment_by_name(place.experiment)
     if known is not None and known.lifecycle_stage != "active":
-        raise HyperlaxError(
-            f"the experiment {place.experiment} is deleted. Restore it, or choose another --tracking-experiment."
-        )
+        raise HyperlaxError(f"the experiment {place.experiment} is deleted. Restore it, or choose another.")
     if known is not None:
         return known.experiment_id
     beside = None

@@ -1,4 +1,4 @@
-"""Where a study is tracked: from the flags, MLflow's own variable, and `mlflow.json` of the study's directory."""
+"""The place where a study is tracked: from the flags, MLflow's own variable, and `mlflow.json` of the study's directory."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ class Place:
     def database(self) -> Path | None:
         """The file of an SQLite store, None for any other."""
         return _file_of(self.uri)
+
+    @property
+    def is_local(self) -> bool:
+        """True for a store of files of this machine."""
+        return self.database is not None or ("://" not in self.uri.removeprefix("file://") and self.uri != "databricks")
 
     @property
     def shown(self) -> str:
@@ -165,6 +170,8 @@ def _checked(uri: str, asked_by: str) -> str:
         raise refusal(": is longer than the system takes. Choose a shorter name.")
     if not meant.parent.is_dir():
         raise refusal(f": {path.parent} is not a directory. Make it, or name another file.")
+    if not os.access(meant.parent, os.W_OK):
+        raise refusal(f": {path.parent} cannot be written to. Name a file in another directory.")
     if meant.is_dir():
         raise refusal(f": is a directory. Name a file, as {_SQLITE}{path}/mlflow.db.")
     return f"{_SQLITE}{path}{mark}{query}"

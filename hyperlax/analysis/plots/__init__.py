@@ -7,6 +7,7 @@ from hyperlax.analysis.plots import (
     learning_curves,
     optimization_history,
     parallel_coordinate,
+    param_distributions,
     param_importances,
     pareto_front,
     pbt_lineage,
@@ -28,10 +29,11 @@ PLOTS: list[Plot] = [
     param_importances.PLOT,
     parallel_coordinate.PLOT,
     slice.PLOT,
+    param_distributions.PLOT,
     contour.PLOT,
     timeline.PLOT,
 ]
-"""In the order of the report."""
+"""Plots in the order of the report."""
 
 
 def draw_all(study: StudyData) -> list[Drawing]:

@@ -13,10 +13,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hyperlax.analysis.labels import AGGREGATE_WORDS, format_number, format_value, short_names
+from hyperlax.analysis.labels import AGGREGATE_WORDS, format_value, short_names
 from hyperlax.analysis.study_data import MissingFile, StudyData, warn_once
-from hyperlax.errors import HyperlaxError
-from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.errors import HyperlaxError, format_number
+from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ class Plot:
     Args:
       name: Name of its file, without `.html`.
       title: Heading.
-      caption: How to read it. {aggregate} is replaced by the name of the aggregate over a trial's seeds.
+      caption: How to read it. {aggregate} is replaced by the name of the aggregate over a trial's seeds, {by} by the order of the
+        best trials if there are several objectives.
       figure: Draws it. Raises NothingToShow if data is missing.
       applies: Whether a study has such a plot at all.
       otherwise: Reason to show for a study to which it does not apply.
@@ -79,7 +80,8 @@ class Plot:
     def drawing(self, study: StudyData) -> Drawing:
         """Draw for a page. If that fails, log the error and return it in the plot's place."""
         aggregate = AGGREGATE_WORDS[study.record.arguments["aggregate"]]
-        frame = (self.name, self.title, self.caption.format(aggregate=aggregate), self.min_width)
+        by = " by the first objective, those of the Pareto front first" if has_front(study.record) else ""
+        frame = (self.name, self.title, self.caption.format(aggregate=aggregate, by=by), self.min_width)
         try:
             return Drawing(*frame, figure=str(self.draw(study).to_json()))
         except NothingToShow as nothing:
@@ -90,6 +92,16 @@ class Plot:
         except Exception as error:
             _log.exception("%s could not be drawn", self.name)
             return Drawing(*frame, error=f"{type(error).__name__}: {error}")
+
+
+def several_complete(record: StudyRecord, fewest: int = 2) -> list[TrialRecord]:
+    """Return the COMPLETE trials. Raises NothingToShow if there are too few to compare."""
+    trials = complete_trials(record)
+    if not trials:
+        raise NothingToShow("No trial is COMPLETE yet.")
+    if len(trials) < fewest:
+        raise NothingToShow(f"That needs {fewest} COMPLETE trials; the study has {len(trials)}.")
+    return trials
 
 
 def has_front(record: StudyRecord) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from hyperlax.analysis.labels import format_number, with_unit
+from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, POINT, NothingToShow, Plot
 from hyperlax.analysis.study_data import StudyData
+from hyperlax.errors import format_number
 from hyperlax.study.record import Confirmation, Confirmed
 from hyperlax.study.statistics import complete, mean_interval
 

@@ -28,8 +28,8 @@ def _figure(study: StudyData) -> go.Figure:
     shares = record.importances.get(leading, {})
     if len(shares) < 2:
         raise NothingToShow(
-            "The two most important hyperparameters are not known: that needs two that are searched, and at least "
-            f"{FEWEST_FOR_IMPORTANCES} COMPLETE trials with values that differ."
+            "The two most important hyperparameters are not known. That takes two that are searched and at least "
+            f"{FEWEST_FOR_IMPORTANCES} COMPLETE trials with values that differ; the study has {len(trials)}."
         )
     short = short_names(record.space)
     across, up = (

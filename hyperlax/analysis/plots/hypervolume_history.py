@@ -1,4 +1,4 @@
-"""How a search of several objectives went: the space that the trials so far dominate."""
+"""Plot of a search of several objectives: the space that the trials so far dominate."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""How the best trials learned."""
+"""Plot of the learning curves of the best trials."""
 
 from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from hyperlax.analysis.labels import format_number
 from hyperlax.analysis.plots.base import MUTED, SERIES, NothingToShow, Plot
 from hyperlax.analysis.study_data import LearningCurve, StudyData, read_curves
+from hyperlax.errors import format_number
 from hyperlax.metrics import aggregated
 from hyperlax.study.record import TrialRecord, complete_trials, ranked, winners
 
@@ -90,8 +90,7 @@ def _faint(color: str, opacity: float) -> str:
 PLOT = Plot(
     "learning_curves",
     "Learning curves",
-    "The ten best trials by the first objective, trials of a Pareto front first. Line: {aggregate} over seeds. "
-    "Band: lowest to highest seed.",
+    "The best trials{by}, ten at most. Line: {aggregate} over seeds. Band: lowest to highest seed.",
     _figure,
     min_width=680,
 )

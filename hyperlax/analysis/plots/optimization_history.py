@@ -1,4 +1,4 @@
-"""How the search went: each trial's value and the best so far."""
+"""Plot of the search: each trial's value and the best so far."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hyperlax.analysis.labels import with_unit
-from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, POINT, NothingToShow, Plot, hover_texts
+from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, POINT, Plot, hover_texts, several_complete
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.record import complete_trials
 
 
 def _figure(study: StudyData) -> go.Figure:
     """Draw values over trial number, a row per objective."""
     record = study.record
-    trials = complete_trials(record)
-    if not trials:
-        raise NothingToShow("No trial is COMPLETE yet.")
+    trials = several_complete(record)
     objectives = record.objectives
     figure = make_subplots(rows=len(objectives), cols=1, shared_xaxes=True, vertical_spacing=0.06)
     numbers, texts = [trial.number for trial in trials], hover_texts(record, trials)

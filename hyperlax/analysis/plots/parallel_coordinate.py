@@ -7,17 +7,15 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hyperlax.analysis.labels import short_names
-from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinate
+from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinate, several_complete
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.record import TrialRecord, complete_trials
+from hyperlax.study.record import TrialRecord
 
 
 def _figure(study: StudyData) -> go.Figure:
     """Draw the objectives first, then the search space; colored by the first objective, the best brightest."""
     record = study.record
-    trials = complete_trials(record)
-    if not trials:
-        raise NothingToShow("No trial is COMPLETE yet.")
+    trials = several_complete(record)
     if not record.space:
         raise NothingToShow("The recipe searches no hyperparameter.")
     short = short_names(record.space)

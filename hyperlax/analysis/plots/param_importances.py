@@ -1,4 +1,4 @@
-"""Which hyperparameters moved the objective."""
+"""Plot of how much each hyperparameter changed the objective."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots.base import POINT, NothingToShow, Plot, plain
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, complete_trials
+from hyperlax.study.record import without_importances
 
 
 def _figure(study: StudyData) -> go.Figure:
@@ -16,10 +16,7 @@ def _figure(study: StudyData) -> go.Figure:
     record = study.record
     shown = {name: record.importances[name] for name in record.objectives if record.importances.get(name)}
     if not shown:
-        raise NothingToShow(
-            f"Importances cannot be computed: they need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials "
-            f"with values that differ. The study has {len(complete_trials(record))} COMPLETE."
-        )
+        raise NothingToShow(without_importances(record))
     short = short_names(record.space)
     figure = make_subplots(
         rows=len(shown),
@@ -37,12 +34,14 @@ def _figure(study: StudyData) -> go.Figure:
             text=[f"{share:.2f}" for _, share in rising],
             textposition="outside",
             cliponaxis=False,
-            hovertemplate="%{y}: %{x:.4f}<extra></extra>",
+            hovertemplate="%{y}: %{x:.4g}<extra></extra>",
             showlegend=False,
             row=row,
             col=1,
         )
-    figure.update_xaxes(title_text="importance (shares sum to 1)", row=len(shown), col=1)
+    figure.update_xaxes(title_text="share", row=len(shown), col=1)
+    longest = max(max(shares.values()) for shares in shown.values())
+    figure.update_xaxes(range=[0, 1.15 * longest])
     figure.update_yaxes(showgrid=False)
     return figure.update_layout(height=130 + sum(40 + 28 * len(shares) for shares in shown.values()))
 
@@ -50,6 +49,6 @@ def _figure(study: StudyData) -> go.Figure:
 PLOT = Plot(
     "param_importances",
     "Hyperparameter importances",
-    "How much of the objective's variation each searched hyperparameter explains. Rough below about 50 trials.",
+    "How much each searched hyperparameter decides whether a trial is among the best tenth (PED-ANOVA). The shares sum to 1.",
     _figure,
 )

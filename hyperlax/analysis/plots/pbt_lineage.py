@@ -1,4 +1,4 @@
-"""Who copied whom in population-based training."""
+"""Plot of the copies in population-based training."""
 
 from __future__ import annotations
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from hyperlax.analysis.labels import format_number
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, POINT, NothingToShow, Plot
 from hyperlax.analysis.study_data import Bar, StudyData, Timeline
-from hyperlax.errors import counted
+from hyperlax.errors import counted, format_number
 
 _COLORS = {"COMPLETE": POINT, "PRUNED": MUTED, "FAIL": ACCENT}
 _MOST_WITH_NUMBERS = 120
@@ -92,7 +91,7 @@ def _text(bar: Bar) -> str:
 def _axis_title(found: Timeline) -> str:
     title = "seconds since the first lane began"
     if len(found.starts) > 1:
-        title += ", without the time between processes"
+        title += ",<br>without the time between processes"
     if found.unknown:
         title += f"<br>without {counted(found.unknown, 'batch')} whose times are not known"
     return title

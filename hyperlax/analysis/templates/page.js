@@ -5,6 +5,34 @@ const config = {responsive: true, displaylogo: false, showSendToCloud: false, mo
 const shared = JSON.parse(document.getElementById("shared").textContent);
 const texts = shared.texts.map(text => text.replaceAll("\n", "<br>"));
 const revive = (name, value) => value?.shared === undefined ? value : shared.lists[value.shared].slice();
+// On a narrow page: the layout that a figure brings for it, legends below, and of parallel coordinates the axes that fit.
+const NARROW = 600, AXIS = 75;
+const narrow = innerWidth <= NARROW;
+if (narrow) config.displayModeBar = false;
+const fit = (figure, plot) => {
+  const layout = {...figure.layout, ...figure.layout.meta?.narrow};
+  layout.margin = {...layout.margin, l: 44, r: 8};
+  const named = figure.data.filter(trace => trace.showlegend !== false && trace.name);
+  if (named.length > 1) {
+    const title = {...layout.legend?.title, side: "top"};
+    layout.legend = {...layout.legend, title, orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom"};
+    layout.margin = {...layout.margin, b: 80 + 20 * named.length};
+    layout.height += 20 * named.length;
+  }
+  for (const trace of figure.data.filter(trace => trace.type === "parcoords")) {
+    const all = trace.dimensions.length, count = Math.max(2, Math.floor(plot.clientWidth / AXIS));
+    layout.margin = {...layout.margin, r: 30};
+    if (all <= count) continue;
+    trace.dimensions = trace.dimensions.slice(0, count);
+    trace.line.showscale = false;
+    const words = document.createElement("p");
+    words.className = "soft";
+    words.textContent = `The first ${count} of ${all} axes; a wider window shows all.`;
+    plot.before(words);
+  }
+  if (layout.coloraxis) layout.coloraxis = {...layout.coloraxis, showscale: false};
+  figure.layout = layout;
+};
 const plots = [...document.querySelectorAll(".plot")];
 for (const plot of plots) {
   const fail = error => {
@@ -17,6 +45,7 @@ for (const plot of plots) {
     const figure = JSON.parse(plot.nextElementSibling.textContent, revive);
     for (const trace of figure.data)
       if (Array.isArray(trace.hovertext)) trace.hovertext = trace.hovertext.map(text => typeof text === "number" ? texts[text] : text);
+    if (narrow) fit(figure, plot);
     figure.layout.template = template();
     Plotly.newPlot(plot, figure.data, figure.layout, config).catch(fail);
   } catch (error) {

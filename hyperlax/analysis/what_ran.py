@@ -1,0 +1,90 @@
+"""What was run, for the report: the options that differ from their defaults, the others, when, at which commit, on what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hyperlax.analysis.labels import AGGREGATE_WORDS, format_value
+from hyperlax.config.option import Option, options_of
+from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
+from hyperlax.errors import counted, format_number
+from hyperlax.study.record import Run, StudyRecord
+
+_Rows = list[list[Any]]
+_SHORT = 10
+"""Digits of a commit in a sentence."""
+
+
+def when(record: StudyRecord) -> str:
+    """Return in a sentence when the study began and was last resumed, and at which commit; "" if that is not known."""
+    if not record.runs:
+        return ""
+    first, *more = record.runs
+    began = f"Began {_time(first)}{_at_commit(first['commit'], _SHORT)}"
+    if not more:
+        return f"{began}."
+    last = more[-1]
+    other = _at_commit(last["commit"], _SHORT) if last["commit"] != first["commit"] else ""
+    times = "once" if len(more) == 1 else counted(len(more), "time")
+    return f"{began}; resumed {times}, last {_time(last)}{other}."
+
+
+def chosen_options(record: StudyRecord) -> _Rows:
+    """Return name, value and default of the options that differ from their defaults, then of those that have no fixed one."""
+    known = _options(record)
+    differ = [option for option in known if option.has_fixed_default and not _is_default(record, option)]
+    settled = [option for option in known if not option.has_fixed_default]
+    return [
+        [option.key, _words(record.arguments[option.name]), option.default_text.removeprefix("default: ")]
+        for option in (*differ, *settled)
+    ]
+
+
+def default_options(record: StudyRecord) -> _Rows:
+    """Return name and value of the options at their defaults."""
+    known = [option for option in _options(record) if option.has_fixed_default and _is_default(record, option)]
+    return [[option.key, _words(record.arguments[option.name])] for option in known]
+
+
+def facts(record: StudyRecord) -> _Rows:
+    """Return what else decides a study's results: when it ran, at which commit, its environment, device and versions."""
+    lo, hi, source = record.reference.lo, record.reference.hi, record.reference.source
+    rows: _Rows = [
+        ["resumed" if place else "began", _time(run) + _at_commit(run["commit"])]
+        for place, run in enumerate(record.runs)
+    ]
+    rows += [
+        ["reference returns", f"random policy {format_number(lo)}, solved {format_number(hi)} ({source})"],
+        ["return of several seeds", f"their {AGGREGATE_WORDS[record.arguments['aggregate']]}"],
+        ["device", record.device],
+    ]
+    return [*rows, *([f"version of {name}", version] for name, version in record.versions.items())]
+
+
+def _time(run: Run) -> str:
+    day, _, time = run["began"].partition("T")
+    return f"{day} {time[:5]} UTC{time[-6:].removeprefix('+00:00')}"
+
+
+def _at_commit(commit: str, digits: int | None = None) -> str:
+    """Return the commit of a run in words; "" if there is none."""
+    name, dirty, _ = commit.partition("-dirty")
+    return f" at commit {name[:digits]}{' with uncommitted changes' if dirty else ''}" if name else ""
+
+
+def _options(record: StudyRecord) -> list[Option]:
+    """Return the options of the command that made the study, as far as the study has them."""
+    is_sweep = record.arguments.get("sampling_method") is not None
+    kind = PbtOptions if record.lineage else SweepOptions if is_sweep else SearchOptions
+    return [option for name, option in options_of(kind).items() if option.is_offered and name in record.arguments]
+
+
+def _is_default(record: StudyRecord, option: Option) -> bool:
+    default = list(option.default) if isinstance(option.default, tuple) else option.default
+    return record.arguments[option.name] == default
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "none" if value is None else format_value(value)

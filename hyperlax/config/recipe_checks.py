@@ -1,0 +1,107 @@
+"""Checks that options suit their recipe: that something can be learnt, and that every objective can vary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
+from hyperlax.errors import OptionError
+from hyperlax.fields import HYPERPARAM, dotted, extremes
+from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.metrics import Conditions, check_varying
+from hyperlax.recipe import Recipe
+from hyperlax.space import Distribution
+
+_COUNTED = ("layer_sizes", "use_layer_norm")
+"""The fields of a torso that decide how many parameters it has."""
+
+
+class BudgetError(OptionError):
+    """A budget that is too small for hyperparameters. names: their dotted names."""
+
+    def __init__(self, names: tuple[str, ...], problem: str, *values: object):
+        self.names = names
+        super().__init__("total_timesteps", problem, *values)
+
+
+def check_study(
+    options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[AlgorithmConfig] | None = None
+) -> None:
+    """Raise OptionError if trials of the search space cannot learn, or if an objective is the same for all of them.
+
+    rows: the configurations of a sweep, which trains no others.
+    """
+    base = recipe.config.algorithm
+    if rows is None:
+        is_elsewhere = any(name.startswith(HYPERPARAM) for name in recipe.changes)
+        check_learns(options, base, recipe.space, "" if is_elsewhere else str(recipe.path))
+    for number, row in enumerate(rows or ()):
+        check_learns(options, row, {}, f"configuration {number} of the sweep")
+    if options.confirm_top:  # the default configuration is confirmed, too
+        check_learns(options, base, {}, str(recipe.path))
+    if isinstance(options, SearchOptions):
+        prefix = f"algorithm.network.{base.policy_network}.pre_torso."
+        sized = [recipe.space[prefix + name] for name in _COUNTED if prefix + name in recipe.space]
+        is_sized = any(distribution.size() != 1 for distribution in sized)
+        check_varying(options.objective_names, Conditions(options.num_seeds, options.num_evaluations, is_sized))
+
+
+def check_learns(
+    options: SearchOptions | PbtOptions | SingleOptions,
+    base: AlgorithmConfig,
+    space: Mapping[str, Distribution],
+    where: str = "",
+) -> None:
+    """Raise BudgetError if the budget ends before the first update of any configuration of the space.
+
+    Before it pass a whole rollout, and the algorithm's warm-up in each environment. where: the origin of `base`, "" if the user
+    has given its values.
+    """
+    budget, of = options.total_timesteps, _Largest(base, space)
+    envs, rollout = of["total_num_envs"], of["rollout_length"]
+    rest = "Raise {total_timesteps} to at least {4}, or lower "
+    least = max(envs * rollout, envs * rollout * (options.num_evaluations - 1) + 1)
+    if base.warm_up and of[base.warm_up]:
+        least = max(least, envs * of[base.warm_up] + 1)
+    in_place = f" in {where}" if where else ""
+    if budget < envs * rollout:
+        raise BudgetError(
+            (HYPERPARAM + "rollout_length", HYPERPARAM + "total_num_envs"),
+            "{total_timesteps} {0}: nothing can be learnt in less than one rollout, which takes {1} x {2} = {3} steps. "
+            f"{rest}one of the two{{5}}.",
+            budget,
+            of.said("rollout_length"),
+            of.said("total_num_envs"),
+            envs * rollout,
+            least,
+            in_place,
+        )
+    if base.warm_up and 0 < of[base.warm_up] * envs >= budget:
+        raise BudgetError(
+            (HYPERPARAM + base.warm_up, HYPERPARAM + "total_num_envs"),
+            "{total_timesteps} {0}: nothing can be learnt in the warm-up, which takes {1} x {2} = {3} steps. "
+            f"{rest}{{5}} to at most {{6}}{{7}}.",
+            budget,
+            of.said(base.warm_up),
+            of.said("total_num_envs"),
+            of[base.warm_up] * envs,
+            least,
+            HYPERPARAM + base.warm_up,
+            (budget - 1) // envs,
+            in_place,
+        )
+
+
+class _Largest:
+    """The largest values of integer hyperparameters that a space reaches."""
+
+    def __init__(self, base: AlgorithmConfig, space: Mapping[str, Distribution]):
+        self._base, self._space = dotted(base), space
+
+    def __getitem__(self, field: str) -> int:
+        name = HYPERPARAM + field
+        return extremes(self._base[name], self._space.get(name))[1]
+
+    def said(self, field: str) -> str:
+        """Return a field and its largest value, in words."""
+        return f"{field} ({'up to ' if HYPERPARAM + field in self._space else ''}{self[field]})"

@@ -1,6 +1,6 @@
 """Quality of the search, and the gain from pruning, populations and confirmation.
 
-    python benchmarks/search.py width             # width 1 equals plain Optuna; regret at widths 1, 4, 16, 64
+    python benchmarks/search.py width             # width 1 equals plain Optuna; regret at widths 1, 4, 16, 64, auto
     python benchmarks/search.py fronts            # hypervolume with several objectives against Optuna's NSGA-II
     python benchmarks/search.py pruning           # refilled lanes against fixed batches: PPO CartPole, SAC Pendulum
     python benchmarks/search.py population        # PBT against random search at equal steps: PPO Pendulum
@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import subprocess
 import sys
@@ -36,6 +37,8 @@ from hyperlax.space import UniformContinuous
 
 TRIALS = 256
 WIDTHS = (1, 4, 16, 64)
+AUTO = 2
+"""The width of `auto` on two slots."""
 POPULATION, GENERATIONS = 40, 25
 
 
@@ -47,16 +50,23 @@ def point(params: dict[str, float]) -> np.ndarray:
     return np.array([params[name] for name in sorted(params)])
 
 
-def ours(problem: Problem, sampler: str, width: int, trials: int, seed: int) -> list[FrozenTrial]:
-    """Return the trials of a study with super-batches of `width`."""
+def ours(
+    problem: Problem, sampler: str, width: int, trials: int, seed: int, overlaps: bool = False
+) -> list[FrozenTrial]:
+    """Return the trials of a study with super-batches of `width`. overlaps: whether each is asked while the one before trains."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = space_of(problem)
     objectives = len(problem.reference) or 1
     asker = OptunaSampler(space, sampler, ("minimize",) * objectives, seed, width)
     history: list[FrozenTrial] = []
+
+    def known(start: int) -> list[FrozenTrial]:
+        ended = start - width if overlaps else start
+        return [trial if trial.number < ended else running(trial) for trial in history[:start]]
+
     while len(history) < trials:
         start = len(history)
-        for new in asker.suggest(start, min(width, trials - start), lambda first: history[:first]):
+        for new in asker.suggest(start, min(width, trials - start), known):
             made = create_trial(
                 params=new.params,
                 distributions=space.optuna,
@@ -67,6 +77,13 @@ def ours(problem: Problem, sampler: str, width: int, trials: int, seed: int) -> 
             made.number = len(history)
             history.append(made)
     return history
+
+
+def running(trial: FrozenTrial) -> FrozenTrial:
+    """Return the trial as it was while it trained."""
+    before = copy.copy(trial)
+    before.state, before.values, before.datetime_complete = TrialState.RUNNING, None, None
+    return before
 
 
 def optunas(problem: Problem, sampler: optuna.samplers.BaseSampler, trials: int) -> list[FrozenTrial]:
@@ -81,9 +98,9 @@ def optunas(problem: Problem, sampler: optuna.samplers.BaseSampler, trials: int)
     return study.trials
 
 
-def regret(problem: Problem, sampler: str, width: int, seed: int) -> float:
+def regret(problem: Problem, sampler: str, width: int, seed: int, overlaps: bool = False) -> float:
     """Return the regret of the best of TRIALS trials."""
-    return min(trial.values[0] for trial in ours(problem, sampler, width, TRIALS, seed)) - problem.least
+    return min(trial.values[0] for trial in ours(problem, sampler, width, TRIALS, seed, overlaps)) - problem.least
 
 
 def is_plain_optuna(problem: Problem, seed: int) -> bool:
@@ -113,12 +130,13 @@ def width(repetitions: int) -> None:
             equal = list(processes.map(partial(is_plain_optuna, problem), range(3)))
             print(f"| {problem.name}: width 1 is plain Optuna | | | {sum(equal)} of {len(equal)} seeds |")
             draws = list(processes.map(partial(regret, problem, "random", 16), range(repetitions)))
-            for wide in WIDTHS:
-                found = list(processes.map(partial(regret, problem, "tpe", wide), range(repetitions)))
-                wins = sum(one < other for one, other in zip(found, draws, strict=True))
+            for name, wide in (*((str(wide), wide) for wide in WIDTHS), ("auto on 2 slots", AUTO)):
+                one = partial(regret, problem, "tpe", wide, overlaps=wide == AUTO)
+                found = list(processes.map(one, range(repetitions)))
+                wins = sum(mine < other for mine, other in zip(found, draws, strict=True))
                 low, high = interval(found, np.median)
                 print(
-                    f"| {problem.name} {np.median(found):.3f} | {wide} | {low:.3f} to {high:.3f} | "
+                    f"| {problem.name} {np.median(found):.3f} | {name} | {low:.3f} to {high:.3f} | "
                     f"{wins} of {repetitions} |",
                     flush=True,
                 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +77,10 @@ class Curve:
     episodes: int
     budget: int
 
+    def first(self, points: int) -> Curve:
+        """Return its first points."""
+        return replace(self, **{name: getattr(self, name)[:points] for name in ("steps", *MEASURED)})
+
 
 class LaneInterval(NamedTuple):
     """A trial's time in a lane.
@@ -135,7 +140,8 @@ class Outcome:
     fault_step: environment steps of one seed at the evaluation that found the fault, None if unknown.
     intervals: in lanes, in the order of time; empty if unknown.
     policy: the trained policy of a COMPLETE trial; None if it was not kept.
-    shown: the values by which a scheduler decided, a row per segment.
+    shown: the values by which a scheduler decided, a row per segment; empty without a scheduler. shown_at: the environment steps of
+    one seed at each of them, those of earlier repetitions included.
     """
 
     trial: Trial
@@ -149,6 +155,7 @@ class Outcome:
     intervals: tuple[LaneInterval, ...] = ()
     policy: Policy | None = None
     shown: tuple[tuple[float, ...], ...] = ()
+    shown_at: tuple[int, ...] = ()
 
     @property
     def number(self) -> int:
@@ -169,11 +176,12 @@ class TrialResult:
     """The result of a trial, as a row of `summary.csv` and Optuna's database keep it.
 
     reason: from `hyperlax.study.failures`. metrics: all of them for COMPLETE, else empty.
-    intermediate: in a study that prunes, the pruning metrics after every segment, the leading objective first.
+    intermediate: environment steps -> the leading objective as of the evaluation there; then, in a study that prunes, what else
+    the pruner decides by.
     """
 
     number: int
     state: str
     reason: str
     metrics: dict[str, float]
-    intermediate: tuple[tuple[float, ...], ...] = ()
+    intermediate: Mapping[int, tuple[float, ...]] = field(default_factory=dict)

@@ -80,7 +80,11 @@ def test_pruned_trials_have_their_intermediate_values_and_the_reason(tmp_path: P
         batch = case.directory / trial.user_attrs["batch"]
         own = [row for row in rows(batch / "intermediate.csv") if int(row["trial"]) == trial.number]
         assert [float(row["peak_performance"]) for row in own] == list(trial.intermediate_values.values())
-        assert list(trial.intermediate_values) == list(range(1, len(own) + 1))
+        assert (
+            list(trial.intermediate_values)
+            == [int(row["step"]) for row in own]
+            == [100 * n for n in range(1, len(own) + 1)]
+        )
         (summary,) = [row for row in rows(batch / "summary.csv") if int(row["trial"]) == trial.number]
         assert summary["state"] == trial.state.name
         if trial.state == optuna.trial.TrialState.PRUNED:
@@ -235,7 +239,7 @@ def test_a_repair_that_lacks_batches_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "by"),
-    [(r"(?m)^(\d+),1,(\d),.*$", r"\1,1,\2,nan"), (r"(?s)\n.*", "\n"), (r"\d+,1,", "999,1,"), (r"[^\n]*\n$", "")],
+    [(r"(?m)^(\d+),1,(\d),.*$", r"\1,1,\2,100,nan"), (r"(?s)\n.*", "\n"), (r"\d+,1,", "999,1,"), (r"[^\n]*\n$", "")],
     ids=["nan", "header only", "another trial", "a row less"],
 )
 def test_damaged_intermediate_values_are_refused(

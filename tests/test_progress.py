@@ -171,15 +171,15 @@ def test_of_equal_trials_the_lowest_number_is_the_best_whichever_ended_first():
     [
         (
             None,
-            "3/100 trials  best peak_performance 499.123 (trial 0)  1 pruned  1 failed  3/8 lanes  2,410 steps/s  "
+            "3/100 trials  best peak_performance 499.1 (trial 0)  1 pruned  1 failed  3/8 lanes  2,410 steps/s  "
             "preparing programs  1:23  5:32 left",
         ),
         (
-            109,
-            "3/100 trials  best 499.123 (trial 0)  1 failed  3/8 lanes  2,410 steps/s  preparing programs  5:32 left",
+            107,
+            "3/100 trials  best 499.1 (trial 0)  1 failed  3/8 lanes  2,410 steps/s  preparing programs  5:32 left",
         ),
-        (79, "3/100 trials  best 499.123 (trial 0)  1 failed  preparing programs  5:32 left"),
-        (47, "3/100 trials  best 499.123 (trial 0)  5:32 left"),
+        (77, "3/100 trials  best 499.1 (trial 0)  1 failed  preparing programs  5:32 left"),
+        (45, "3/100 trials  best 499.1 (trial 0)  5:32 left"),
         (6, "3/100 "),
     ],
 )

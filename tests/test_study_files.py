@@ -5,17 +5,25 @@ import shutil
 import subprocess
 import time
 from datetime import datetime
+from typing import Any
 
 import optuna
 import pytest
 
 from hyperlax.analysis.pages import write_study_pages
+from hyperlax.files import read_csv
 from hyperlax.study.study_run import reference_returns
 from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, Case, arguments_of
 
 pytestmark = pytest.mark.timeout(120)
-BATCH_FILES = {"hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "timeline.csv", "success.txt"}
+BATCH_FILES = {
+    *("hyperparams.csv", "curves.csv", "intermediate.csv", "summary.csv", "timing.json", "timeline.csv", "success.txt")
+}
+TWO: dict[str, Any] = {
+    "objective_names": ("peak_performance", "num_parameters"),
+    "objective_directions": ("maximize", "minimize"),
+}
 
 
 def batches(case):
@@ -196,3 +204,23 @@ def test_a_directory_may_have_any_name(tmp_path, name):
     assert case.resume(n_trials=14) == 0
     assert (case.directory / "optuna_study.db").stat().st_size > 0
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("objectives", [{}, TWO])
+def test_every_evaluation_is_an_intermediate_value_also_without_a_pruner(tmp_path, objectives):
+    case = Case(tmp_path, n_trials=6, sampler="tpe", **objectives)
+    assert case.start(FakeBackend(fail={2: "nan"}, raises={4: ValueError("four")}), max_failure_rate=1.0) == 0
+    for trial in case.study().trials:
+        rows = read_csv(case.directory / trial.user_attrs["batch"] / "curves.csv")
+        returns: dict[int, list[float]] = {}
+        for row in rows:
+            if int(row["trial"]) == trial.number and row["step"] != "0":
+                returns.setdefault(int(row["step"]), []).append(float(row["mean"]))
+        means = [sum(seeds) / len(seeds) for seeds in returns.values()]
+        peaks = {step: max(means[: count + 1]) for count, step in enumerate(returns)}
+        assert trial.intermediate_values == peaks
+        assert list(peaks) == ([100, 200, 300, 400, 500] if trial.state.name == "COMPLETE" else list(peaks))
+    before = [trial.intermediate_values for trial in case.study().trials]
+    (case.directory / "optuna_study.db").unlink()
+    assert case.repair() == 0
+    assert [trial.intermediate_values for trial in case.study().trials] == before

@@ -21,6 +21,7 @@ class EngineConfig:
 
     Args:
       num_seeds: Seeds that a lane trains at once.
+      super_batch: Trials of a super-batch; None if as many as train at once. The backend then has its choice in `packing`.
       lanes: The most trials that a compiled call trains at once; None chooses from the device and `super_batch`.
       packing: "auto", "pad" or "split".
       chosen: The `Backend.packing` of a study that is resumed: its programs and, unless others are asked for now, their lanes stay
@@ -41,7 +42,7 @@ class EngineConfig:
     seed: int
     num_seeds: int
     num_trials: int
-    super_batch: int
+    super_batch: int | None
     lanes: int | None = None
     packing: str = "auto"
     chosen: Mapping[str, Any] | None = None
@@ -51,6 +52,11 @@ class EngineConfig:
     trials: Sequence[Trial] = ()
     configs: Sequence[AlgorithmConfig] = ()
     is_confirmation: bool = False
+
+
+def narrowest(at_once: int, trials: int) -> int:
+    """Return the width of super-batches that keep all lanes busy. at_once: trials that train at once; trials: of the study."""
+    return max(2, min(at_once, trials))
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ from hyperlax.algorithms.padding import (
     with_any_activation,
 )
 from hyperlax.algorithms.program import AlgorithmTask
-from hyperlax.backends.base import EngineConfig
+from hyperlax.backends.base import EngineConfig, narrowest
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.backends.lanes import LanesBackend
 from hyperlax.backends.open import OpenLanes
+from hyperlax.config.options import USUAL_SUPER_BATCH
 from hyperlax.engine import device
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.costs import Costs, Load, making_seconds, training_seconds
@@ -122,12 +123,15 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
 def _budget(config: EngineConfig, slots: list[Any], costs: Any) -> Budget:
     """Return the budget of a study. A resumed study keeps its stored choices."""
     chosen = config.chosen or {"super_batch": config.super_batch, "slots": len(slots)}
+    super_batch = chosen["super_batch"]
     lanes = config.lanes or (len(config.trials) if config.trials else chosen.get("automatic_lanes"))
-    lanes = lanes or device.automatic_lanes(chosen["super_batch"], config.num_seeds, slots, costs)
+    if not lanes:
+        widest = super_batch or min(USUAL_SUPER_BATCH, config.num_trials)
+        lanes = device.automatic_lanes(widest, config.num_seeds, slots, costs, widens=super_batch is None)
     return Budget(
         config.run_length,
         config.num_trials,
-        chosen["super_batch"],
+        super_batch or narrowest(lanes * len(slots), config.num_trials),
         config.num_seeds,
         chosen["slots"],
         lanes,

@@ -99,8 +99,8 @@ def _check_search(options: SearchOptions) -> None:
 
 
 def _check_batches(options: SearchOptions) -> None:
-    together, lanes = options.optuna_study_batch_size, options.runner_hparam_batch_size
-    if lanes == "auto" or lanes <= together:
+    together, lanes = options.super_batch, options.runner_hparam_batch_size
+    if lanes == "auto" or together is None or lanes <= together:
         return
     more = "{runner_hparam_batch_size} {0} is more than the {2} "
     if options.is_sweep:
@@ -121,14 +121,14 @@ def _check_sampler(options: SearchOptions) -> None:
             ", ".join(objectives),
             _others(lambda other: other.several_objectives),
         )
-    if options.optuna_study_batch_size < entry.smallest_super_batch:
+    if options.super_batch is not None and options.super_batch < entry.smallest_super_batch:
         raise OptionError(
             "sampler",
             "{sampler} {0} crosses the trials of one super-batch: {optuna_study_batch_size} needs at least {1}, got {2}. "
             "For one trial at a time, use tpe.",
             entry.name,
             entry.smallest_super_batch,
-            options.optuna_study_batch_size,
+            options.super_batch,
         )
 
 

@@ -35,6 +35,8 @@ OBJECTIVE = "final_performance"
 """The metric by which the members of a population are ranked."""
 SUPER_BATCH, BATCHES_OF_ONE = 64, 4
 """A sweep's super-batch holds 64 trials, or 4 hparam batches if that is more: the analysis follows each."""
+USUAL_SUPER_BATCH = 16
+"""Trials of a super-batch whose width the number of lanes does not decide."""
 
 
 def _recipes() -> list[str]:
@@ -190,8 +192,11 @@ class SearchOptions(RunOptions):
         Metavar("PERCENT"),
     ] = 25.0
     optuna_study_batch_size: Annotated[
-        int, "Trials that the sampler suggests together. More is faster, but searches less well.", Range(1)
-    ] = 16
+        int | Literal["auto"],
+        "Trials that the sampler suggests together; auto: as many as train at once, and the next ones while they train. With a "
+        "number, the next ones follow once all of them have ended. More is faster, but searches less well.",
+        Range(1),
+    ] = "auto"
     runner_hparam_batch_size: _Lanes = "auto"
     packing: Annotated[
         str,
@@ -301,6 +306,14 @@ class SearchOptions(RunOptions):
     def is_sweep(self) -> bool:
         """True if its trials were sampled before the first of them trained; `sampling_method` says how."""
         return self.sampling_method is not None
+
+    @property
+    def super_batch(self) -> int | None:
+        """Trials that are suggested together; None if as many as train at once, and the next ones while they train."""
+        if self.optuna_study_batch_size != "auto":
+            return self.optuna_study_batch_size
+        sampler = SAMPLERS[self.sampler]
+        return None if sampler.learns and sampler.smallest_super_batch == 1 else USUAL_SUPER_BATCH
 
     @property
     def objectives(self) -> dict[str, str]:

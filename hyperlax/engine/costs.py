@@ -53,11 +53,14 @@ class _Kind(TypedDict, total=False):
 
 
 class _Memory(TypedDict, total=False):
-    """Measurements on one kind of device. programs: fingerprints of the programs in the persistent cache."""
+    """Measurements on one kind of device.
+
+    programs: fingerprints of the programs in the persistent cache. turns: number of slots -> lanes of a slot, seconds of a turn.
+    """
 
     kinds: dict[str, _Kind]
     programs: list[str]
-    lanes_per_slot: dict[str, Annotated[int, Meta(ge=1)]]
+    turns: dict[str, list[tuple[Annotated[int, Meta(ge=1)], Annotated[float, Meta(gt=0, le=LARGEST)]]]]
 
 
 class Load(NamedTuple):
@@ -117,16 +120,19 @@ class Costs:
         with self._lock:
             return program in self._memory.get("programs", ())
 
-    def lanes_per_slot(self, slots: int, measure: Callable[[], int | None]) -> int | None:
-        """Return the lanes that a core can use while `slots` are busy. Call `measure` unless an earlier answer is stored."""
+    def turns(self, slots: int, measure: Callable[[], dict[int, float] | None]) -> dict[int, float] | None:
+        """Return the seconds of equal work, by the lanes of a slot, while `slots` are busy.
+
+        Call `measure` unless an earlier answer is stored.
+        """
         with self._lock:
-            known = self._memory.get("lanes_per_slot", {}).get(str(slots))
-        found = known or measure()
+            known = self._memory.get("turns", {}).get(str(slots))
+        found = dict(known) if known else measure()
         if found is None or known:
             return found
 
         def update(memory: dict[str, Any]) -> None:
-            memory.setdefault("lanes_per_slot", {})[str(slots)] = found
+            memory.setdefault("turns", {})[str(slots)] = list(found.items())
 
         self._update(update)
         return found

@@ -34,8 +34,9 @@ _UNMEASURED_LANES = 4
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "std::bad_alloc")
 CANDIDATES: tuple[int, ...] = (1, 2, 4, 8)
 _ROUNDS = 12
-_SLACK = 1.05
-"""Fewer lanes win if they are at most this much slower: small batches spread better over cores and end together."""
+_SLACK, _WIDENING = 1.05, 1.25
+"""Fewer lanes win if they are at most this much slower: small batches spread better over cores and end together. The second is
+for lanes that also widen the super-batch: a sampler learns less from a study the more of its trials train at once."""
 _LONGEST_SECONDS = 15.0
 _NOISE = 1.5
 """A candidate was disturbed if its median turn takes this many times its best one."""
@@ -146,25 +147,27 @@ def slot_devices() -> list[Any]:
     return devices * cores() if devices[0].platform == "cpu" else devices
 
 
-def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs) -> int:
+def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs, widens: bool = False) -> int:
     """Return the lanes for `--runner-hparam-batch-size auto`: a super-batch spread over all slots, before memory is considered.
 
     On a CPU, a slot gets at most as many lanes of `seeds` runs as a core can use. That is measured once and stored with the costs.
+    widens: whether every lane widens the super-batch, which then has at most `super_batch` trials, or one per slot.
     """
     spread = -(-super_batch // len(slots))
     if slots[0].platform != "cpu" or spread == 1:
         return spread
 
-    def measure() -> int | None:
+    def measure() -> dict[int, float] | None:
         log.info("Measuring how many trials a core trains best at once, once on this machine (about 5 s, up to 20 s).")
-        return lanes_per_slot(slots)
+        return measured_turns(slots)
 
-    runs = costs.lanes_per_slot(len(slots), measure)
-    if runs is None:
-        log.info(
-            "The machine is too busy to measure how many lanes a core can use; using %d for now.", _UNMEASURED_LANES
-        )
-    return min(spread, -(-(runs or _UNMEASURED_LANES) // seeds))
+    turns = costs.turns(len(slots), measure)
+    if turns is None:
+        runs = 1 if widens else _UNMEASURED_LANES
+        log.info("The machine is too busy to measure how many lanes a core can use; using %d for now.", runs)
+    else:
+        runs = fewest(turns, _WIDENING if widens else _SLACK)
+    return min(spread, -(-runs // seeds))
 
 
 def room_for_a_program(device: Any) -> int | None:
@@ -211,8 +214,8 @@ def peak_memory_bytes(device: Any) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def lanes_per_slot(slots: list[Any]) -> int | None:
-    """Return the fewest lanes of a program that come within `_SLACK` of the most training per second, with all slots busy.
+def measured_turns(slots: list[Any]) -> dict[int, float] | None:
+    """Return the seconds of equal training, by the lanes of a program, with all slots busy.
 
     Theory and machines disagree, so this is measured on a small stand-in for training, which takes about 5 s. Like training, it
     alternates between many small sequential steps and gradients over the data that they collected. It is compiled for each number
@@ -237,15 +240,19 @@ def lanes_per_slot(slots: list[Any]) -> int | None:
                 seconds[lanes].append(time.perf_counter() - began)
                 if time.perf_counter() > until:
                     return None
-    return choose(seconds)
+    return best_turns(seconds)
 
 
-def choose(seconds: Mapping[int, Sequence[float]]) -> int | None:
-    """Return the fewest lanes within `_SLACK` of the fastest; None if turns were disturbed. seconds: lanes -> those of a turn."""
+def best_turns(seconds: Mapping[int, Sequence[float]]) -> dict[int, float] | None:
+    """Return the shortest turn of each number of lanes; None if turns were disturbed."""
     if any(statistics.median(turns) > _NOISE * min(turns) for turns in seconds.values()):
         return None
-    quickest = min(map(min, seconds.values()))
-    return min(lanes for lanes, turns in seconds.items() if min(turns) <= _SLACK * quickest)
+    return {lanes: min(turns) for lanes, turns in seconds.items()}
+
+
+def fewest(turns: Mapping[int, float], slack: float) -> int:
+    """Return the fewest lanes whose turn takes at most `slack` times the shortest."""
+    return min(lanes for lanes, seconds in turns.items() if seconds <= slack * min(turns.values()))
 
 
 def _compiled(lanes: int, device: Any) -> tuple[Any, Array]:

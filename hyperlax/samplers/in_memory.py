@@ -30,8 +30,9 @@ class InMemoryStudy:
     It may hold more trials than the study on disk, because repetitions that were asked again stay here as FAIL. So a trial of the
     study has a place here, which may differ from its number. A trial is RUNNING until `tell` sets its result.
 
-    With several objectives, intermediate values are left out: Optuna's samplers raise if such a trial has any. PRUNED trials then
-    rank last for TPE, and NSGA-II and NSGA-III ignore them, because they breed from COMPLETE trials only.
+    Only PRUNED trials have intermediate values here, since samplers use no others. With several objectives no trial has any:
+    Optuna's samplers would raise. PRUNED trials then rank last for TPE, and NSGA-II and NSGA-III ignore them, because they breed
+    from COMPLETE trials only.
     """
 
     def __init__(self, sampler: BaseSampler, directions: Sequence[str], space: SearchSpace) -> None:
@@ -95,7 +96,8 @@ class InMemoryStudy:
         trial.datetime_complete = datetime.now() if finished else None
         if self._space.identity(told.params) != self._space.identity(held.params):
             trial.params = dict(told.params)
-        trial.intermediate_values = dict(told.intermediate_values) if len(self._directions) == 1 else {}
+        counts = told.state == TrialState.PRUNED and len(self._directions) == 1
+        trial.intermediate_values = dict(told.intermediate_values) if counts else {}
         constraints = {key: value for key, value in told.system_attrs.items() if key == CONSTRAINTS}
         trial.system_attrs = {**held.system_attrs, **constraints}
         return trial

@@ -64,12 +64,14 @@ class Scoring:
     Args:
       reference: The environment's reference returns.
       searched: The names of the study's search space.
+      leading: The first objective, whose value after every evaluation is kept; "" keeps none.
       aggregate: How to combine the returns of a trial's seeds, a name in `hyperlax.metrics.AGGREGATES`.
     """
 
     reference: ReferenceReturns
     searched: Collection[str] = ()
     aggregate: str = "mean"
+    leading: str = ""
 
     def metrics(self, outcome: Outcome) -> dict[str, float]:
         """Return the metrics of a COMPLETE outcome. Raises ValueError where they are not finite."""
@@ -77,7 +79,20 @@ class Scoring:
 
     def ends(self, result: BatchResult) -> list[TrialResult]:
         """Return the results of a batch, in the order of its outcomes."""
-        return [replace(self._end(outcome), intermediate=outcome.shown) for outcome in result.outcomes]
+        return [replace(self._end(outcome), intermediate=self._intermediate(outcome)) for outcome in result.outcomes]
+
+    def _intermediate(self, outcome: Outcome) -> dict[int, tuple[float, ...]]:
+        """Return `TrialResult.intermediate`: what the scheduler saw, else the leading objective if the trial had ended there."""
+        if outcome.shown or not self.leading:
+            return dict(zip(outcome.shown_at, outcome.shown, strict=True))
+        found: dict[int, tuple[float, ...]] = {}
+        for point, step in enumerate(outcome.curve.steps[1:], 1):
+            until = replace(outcome, state="COMPLETE", curve=outcome.curve.first(point + 1))
+            try:
+                found[int(step)] = (self.metrics(until)[self.leading],)
+            except ValueError:
+                break
+        return found
 
     def _end(self, outcome: Outcome) -> TrialResult:
         """Return the result of an outcome. It is a FAIL with the reason if the metrics cannot be computed."""
@@ -99,11 +114,11 @@ class Scoring:
 
 
 def write_batch(directory: Path, result: BatchResult, ends: Sequence[TrialResult], columns: Sequence[str] = ()) -> None:
-    """Write a batch, `success.txt` last. columns: names of the trials' intermediate values, if a scheduler saw any."""
+    """Write a batch, `success.txt` last. columns: names of the trials' intermediate values, if they have any."""
     write_tables(directory, result, ends)
     write_csv(directory / TIMELINE, _INTERVALS, _interval_rows(ends, result.outcomes))
     if columns:
-        write_csv(directory / INTERMEDIATE_CSV, ("trial", "segment", "of", *columns), _intermediate_rows(ends))
+        write_csv(directory / INTERMEDIATE_CSV, ("trial", "segment", "of", "step", *columns), _intermediate_rows(ends))
     mark_complete(directory, ends, f", with {INTERMEDIATE_CSV}" if columns else "")
 
 
@@ -134,8 +149,8 @@ def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialResult
     rows = _read_rows(path, ("state", "reason", *needed))
     ends = [_read_end(path, number, row) for number, row in rows.items()]
     with _blaming(directory / SUCCESS):
-        prunes = INTERMEDIATE_CSV in (directory / SUCCESS).read_text(encoding="utf-8")
-    return _with_intermediate(directory / INTERMEDIATE_CSV, ends) if prunes else ends
+        has_them = INTERMEDIATE_CSV in (directory / SUCCESS).read_text(encoding="utf-8")
+    return _with_intermediate(directory / INTERMEDIATE_CSV, ends) if has_them else ends
 
 
 def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
@@ -145,7 +160,6 @@ def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[st
 
 def failed(
     trial: Trial,
-    shown: Sequence[Sequence[float]],
     cause: str,
     seeds: int,
     wall_seconds: float,
@@ -158,7 +172,7 @@ def failed(
     cause = escaped(cause)
     empty = np.zeros((0, seeds))
     curve = Curve(np.zeros(0, np.int64), empty, empty, empty, empty, empty, 0, 0)
-    outcome = Outcome(trial, "FAIL", cause, curve, 0, 0.0, lane=0, shown=tuple(map(tuple, shown)))
+    outcome = Outcome(trial, "FAIL", cause, curve, 0, 0.0, lane=0)
     unknown = dict.fromkeys(UNKNOWN_AFTER_AN_ERROR)
     traceback = escaped("".join(format_exception(error))).splitlines() if error else []
     return BatchResult((outcome,), {**unknown, "wall_seconds": wall_seconds, "error": cause, "traceback": traceback})
@@ -188,8 +202,8 @@ def _interval_rows(ends: Sequence[TrialResult], outcomes: Sequence[Outcome]) -> 
 
 def _intermediate_rows(ends: Sequence[TrialResult]) -> Iterator[list[Any]]:
     for end in ends:
-        for segment, values in enumerate(end.intermediate, 1):
-            yield [end.number, segment, len(end.intermediate), *values]
+        for segment, (step, values) in enumerate(end.intermediate.items(), 1):
+            yield [end.number, segment, len(end.intermediate), step, *values]
 
 
 def _summary_row(end: TrialResult, outcome: Outcome) -> list[Any]:
@@ -257,19 +271,20 @@ def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialResult:
 
 def _with_intermediate(path: Path, ends: Sequence[TrialResult]) -> list[TrialResult]:
     """Return the results with their values of every segment. The file itself says how many each trial has."""
-    found: dict[int, list[tuple[float, ...]]] = {end.number: [] for end in ends}
+    found: dict[int, dict[int, tuple[float, ...]]] = {end.number: {} for end in ends}
     counted: dict[int, int] = {}
     with _blaming(path):
         for row in read_csv(path):
-            number, segment, counted[number] = (int(row.pop(name, "")) for name in ("trial", "segment", "of"))
+            names = ("trial", "segment", "of", "step")
+            number, segment, counted[number], step = (int(row.pop(name, "")) for name in names)
             values = tuple(map(float, row.values()))
             if number not in found or segment != len(found[number]) + 1 or not all(map(math.isfinite, values)):
                 raise ValueError(f"is not whole at segment {segment} of trial {number}")
-            found[number].append(values)
+            found[number][step] = values
         for end in ends:
             if len(found[end.number]) != counted.get(end.number, 0) or (end.state != "FAIL" and not found[end.number]):
                 raise ValueError(f"is not whole for trial {end.number}")
-    return [replace(end, intermediate=tuple(found[end.number])) for end in ends]
+    return [replace(end, intermediate=found[end.number]) for end in ends]
 
 
 def _is_finite(text: str) -> bool:

@@ -178,7 +178,7 @@ class StudyDatabase:
         cursor.executemany(
             "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type) "
             "VALUES (?, ?, ?, 'FINITE')",
-            [(row, segment, shown[0]) for segment, shown in enumerate(end.intermediate, 1)],
+            [(row, step, values[0]) for step, values in end.intermediate.items()],
         )
         cursor.execute(
             "UPDATE trials SET state = ?, datetime_start = COALESCE(datetime_start, ?), datetime_complete = ? "
@@ -270,8 +270,9 @@ def _attributes_of(end: TrialResult, batch: str) -> dict[str, Any]:
     attributes: dict[str, Any] = {**end.metrics, "batch": batch}
     if end.reason:
         attributes["reason"] = end.reason
-    if end.intermediate and len(end.intermediate[0]) > 1:
-        attributes["intermediate"] = [list(values) for values in end.intermediate]
+    rows = [list(values) for values in end.intermediate.values()]
+    if rows and len(rows[0]) > 1:
+        attributes["intermediate"] = rows
     return attributes
 
 

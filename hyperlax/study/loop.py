@@ -6,6 +6,7 @@ go (`Trials`), where they train (`Backend`), which of them continue (`Scheduler`
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Sequence
@@ -90,7 +91,8 @@ class Loop:
     def _resume(self) -> None:
         """Restore the saved trials, and let the rest wait."""
         self._shown, restored, waiting, self._left = self._trials.resume(self._backend)
-        self._admit(waiting)
+        for _, of_one in itertools.groupby(waiting, lambda trial: self._trials.super_batch(trial.number)):
+            self._admit(list(of_one))
         for trial, result in restored:
             if result.number not in self._running:
                 self._running[result.number] = RunningTrial(trial)
@@ -102,7 +104,7 @@ class Loop:
         self._decide()
 
     def _admit(self, trials: Sequence[Trial]) -> None:
-        """Queue trials for lanes, in the batches that the backend plans. A trial with invalid values fails."""
+        """Queue trials of a super-batch for lanes, in the batches that the backend plans. A trial with invalid values fails."""
         sound = []
         for trial in trials:
             running = self._running[trial.number] = RunningTrial(trial)
@@ -119,7 +121,8 @@ class Loop:
                 log.info("%s, if none is pruned.", self._backend.plan(sound).sentence())
         elif sound:
             plan = self._backend.plan(sound)
-            log.info("%s", plan.sentence())
+            is_one_of_many = self._settings.overlaps and self._groups > 0
+            log.log(logging.DEBUG if is_one_of_many else logging.INFO, "%s", plan.sentence())
             self._waiting += map(_numbers, plan.batches)
 
     def _fill(self) -> None:
@@ -191,7 +194,7 @@ class Loop:
 
     def _is_closed(self) -> bool:
         """Return whether the current super-batch has to end before the next is asked for."""
-        return not self._settings.refills and bool(self._running)
+        return not self._settings.overlaps and bool(self._running)
 
     def _advance(self) -> None:
         """Train to the next segment results, and note them."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from hyperlax.algorithms.registry import ALGORITHMS
-from hyperlax.backends.base import Backend
+from hyperlax.backends.base import Backend, narrowest
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, SEARCH, command_of
@@ -38,6 +38,8 @@ _PACKAGES = ("hyperlax", "jax", "jaxlib", "optuna", "flax", "gymnax", "numpy")
 class Manifest:
     """The content of study.json. lanes: the most of any program. packing: the programs.
 
+    super_batch: trials of a super-batch, the members of a population. overlaps: whether a super-batch of closed batches is asked
+    while the one before trains. A study keeps both, whatever device it continues on.
     first_trials: the searched values, by dotted name, of trials 0, 1, ... that no sampler suggested.
     runs: when and at which commit the study began, and each time it was resumed.
     """
@@ -52,6 +54,8 @@ class Manifest:
     reference: ReferenceReturns
     lanes: int
     packing: Mapping[str, Any]
+    super_batch: int
+    overlaps: bool
     runs: list[Run]
 
     def write(self, path: Path) -> None:
@@ -96,8 +100,18 @@ def describe(
         reference=reference,
         lanes=backend.lanes,
         packing=backend.packing,
+        super_batch=_super_batch(arguments, backend),
+        overlaps=isinstance(arguments, SearchOptions) and arguments.super_batch is None and backend.slots > 1,
         runs=[_run_now(recipe)],
     )
+
+
+def _super_batch(arguments: SearchOptions | PbtOptions, backend: Backend) -> int:
+    if isinstance(arguments, PbtOptions):
+        return arguments.population_size
+    if arguments.super_batch is not None:
+        return arguments.super_batch
+    return backend.packing.get("super_batch") or narrowest(backend.lanes * backend.slots, arguments.n_trials)
 
 
 def read(path: Path, recipe: Recipe) -> Manifest:

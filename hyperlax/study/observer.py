@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from pathlib import Path
 from hyperlax.backends.base import Backend
 from hyperlax.study.record import StudyRecord
 from hyperlax.trial import TrialResult
+
+_MOST_WAITING = 16
+"""Super-batches whose pages may wait to be written; each keeps a record of the whole study in memory."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +87,16 @@ class Pages(Observer):
     def __init__(self, write: Callable[[StudyRecord, Path | None], None]):
         self._write = write
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
-        self._last: Future[None] | None = None
+        self._writing = deque[Future[None]]()
 
     def super_batch_ended(self, record: StudyRecord, directory: Path | None) -> None:
-        self.training_written()
-        self._last = self._thread.submit(self._write, record, directory)
+        while self._writing and (self._writing[0].done() or len(self._writing) == _MOST_WAITING):
+            self._writing.popleft().result()
+        self._writing.append(self._thread.submit(self._write, record, directory))
 
     def training_written(self) -> None:
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
+        while self._writing:
+            self._writing.popleft().result()
 
     def close(self) -> None:
         self._thread.shutdown()

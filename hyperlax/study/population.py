@@ -118,7 +118,7 @@ class PopulationTrials:
     def record(self, result: BatchResult) -> list[TrialResult]:
         """Write an interval's files, then the database. Raises HyperlaxError if an interval recorded before differs."""
         live = self._live
-        ends = [replace(end, intermediate=()) for end in live.scoring.ends(result)]  # its only value is the objective
+        ends = [replace(end, intermediate={}) for end in live.scoring.ends(result)]  # its only value is the objective
         interval, before = self.super_batch(ends[0].number), [self._state.trials()[end.number] for end in ends]
         if before[0].state.is_finished():
             self._compare(interval, ends, before)
@@ -259,6 +259,7 @@ class _PopulationRun(StudyRun):
             seeds=own.num_seeds,
             columns=(OBJECTIVE,),
             refills=True,
+            overlaps=True,
             lanes=own.population_size,
             checkpoint_seconds=_SAVE_ALWAYS,
             fatal=(Exception,),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -42,12 +44,16 @@ from hyperlax.study.study_run import (
     engine_config,
     lanes_asked,
     local_backend,
+    reference_returns,
     refuse_existing,
 )
 from hyperlax.study.summary import print_end
 from hyperlax.study.trials import REFUSED, SearchTrials, Settings, Trials
 
 log = logging.getLogger(__name__)
+
+_PAGES_SECONDS = 5.0
+"""Minimum seconds between two times that pages are written while trials train, if super-batches are as narrow as the lanes."""
 
 
 def run_study(
@@ -98,6 +104,13 @@ def print_plan(
         stored = manifests.read(directory.manifest, recipe)
     checkpoints = CheckpointManager(directory.checkpoints, arguments.checkpoint_seconds)
     backend = make_backend(search_config(arguments, recipe, stored), checkpoints)
+    manifest = stored or manifests.describe(
+        arguments,
+        recipe,
+        reference_returns(arguments.env_config),
+        first_trials=first_trials(arguments, recipe),
+        backend=backend,
+    )
     unchanged = ending_on_io_error(
         directory.database, lambda why: f"Nothing was changed. {why.remedy}, then plan again."
     )
@@ -106,7 +119,7 @@ def print_plan(
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
             database.back_up(directory.database, copy)
-        with closing(open_state(arguments, recipe, directory, stored, database=copy, is_dry=True)) as state:
+        with closing(open_state(arguments, recipe, directory, manifest, database=copy, is_dry=True)) as state:
             state.load()
             trials = [state.trial(trial) for trial in state.ask(arguments.n_trials)]
         sound = []
@@ -121,13 +134,14 @@ def print_plan(
 def search_config(arguments: SearchOptions, recipe: Recipe, stored: Manifest | None) -> EngineConfig:
     """Return the backend's configuration for a search. stored: the manifest of a study that is resumed."""
     racing, refills = arguments.seed_schedule == "racing", is_pooled(arguments)
+    width = stored.super_batch if stored else arguments.super_batch
     return engine_config(
         arguments,
         recipe.config.algorithm,
         space=recipe.space,
         num_seeds=1 if racing else arguments.num_seeds,
         num_trials=arguments.n_trials,
-        super_batch=min(arguments.optuna_study_batch_size, arguments.n_trials),
+        super_batch=min(width, arguments.n_trials) if width else None,
         lanes=lanes_asked(arguments),
         packing=arguments.packing,
         chosen=stored.packing if stored else None,
@@ -141,7 +155,8 @@ class _SearchRun(StudyRun):
 
     def __init__(self, arguments: SearchOptions, *parts: Any):
         super().__init__(arguments, *parts)
-        self._own, self._survived, self._settled = arguments, dict[int, int](), 0
+        self._own, self._survived = arguments, dict[int, int]()
+        self._settled, self._published = 0, -math.inf
 
     def first_trials(self) -> list[dict[str, Any]]:
         """Return the configurations that the study begins with, before the sampler suggests any."""
@@ -196,7 +211,8 @@ class _SearchRun(StudyRun):
             repetitions=own.num_seeds if own.seed_schedule == "racing" else 1,
             columns=tuple(own.pruning_metrics) if refills else (),
             refills=refills,
-            lanes=lanes_of(self.live.manifest, self.live.width),
+            overlaps=refills or self.live.state.overlaps,
+            lanes=lanes_of(self.live.manifest),
             checkpoint_seconds=own.checkpoint_seconds,
         )
 
@@ -205,7 +221,8 @@ class _SearchRun(StudyRun):
 
         def changed() -> None:
             self.live.note_backend(backend)
-            if self.live.settled() > self._settled:
+            is_due = self._own.super_batch is not None or time.monotonic() - self._published > _PAGES_SECONDS
+            if is_due and self.live.settled() > self._settled:
                 self._publish()
 
         return SearchTrials(self.live, settings, self._survived, changed)
@@ -228,6 +245,8 @@ class _SearchRun(StudyRun):
 
     def finish(self) -> int:
         """Print how the study ended, confirm its best if --confirm-top is given, and return the exit status."""
+        if self.live.settled() > self._settled:
+            self._publish()
         tell(self.observers, lambda observer: observer.training_written())
         self.checkpoints.tidy()
         own, state, limits = self._own, self.live.state, self.limits
@@ -259,3 +278,4 @@ class _SearchRun(StudyRun):
                 self.observers,
                 lambda observer, record=record, where=directory: observer.super_batch_ended(record, where),
             )
+            self._published = time.monotonic()

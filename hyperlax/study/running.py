@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,7 @@ class RunningTrial:
     def curve_until(self, segment: int) -> Curve:
         """Return its curve up to a segment of the first repetition, or of all that are complete by a later one."""
         first = self.done[0] if self.done else self._curve_now()
-        return _first_points(first, segment + 1) if segment < len(first.steps) - 1 or not self.done else self.curve()
+        return first.first(segment + 1) if segment < len(first.steps) - 1 or not self.done else self.curve()
 
     def curve(self) -> Curve:
         """Return the curves of its complete repetitions side by side, or of the current one where none is complete."""
@@ -126,23 +126,27 @@ class RunningTrial:
             policy=joined(self.policies) if state == "COMPLETE" and self.policies else None,
             intervals=self.intervals,
             shown=tuple(map(tuple, self.shown)),
+            shown_at=self.shown_at(),
         )
+
+    def shown_at(self) -> tuple[int, ...]:
+        """Return the environment steps of one seed at each row of `shown`, those of earlier repetitions included."""
+        now = [self.latest.curve] if self.latest and self.latest.repetition == len(self.done) else []
+        steps: list[int] = []
+        for curve in (*self.done, *now):
+            before = steps[-1] if steps else 0
+            steps += [before + int(step) for step in curve.steps[1:]]
+        return tuple(steps[: len(self.shown)])
 
     def so_far(self, segment: int) -> Outcome:
         """Return its outcome if it had ended after this segment of the current repetition."""
-        until = _first_points(self._curve_now(), segment + 1)
+        until = self._curve_now().first(segment + 1)
         together = RunningTrial(self.trial, done=[*self.done, until], latest=self.latest)
         return together.outcome("COMPLETE", "", together.curve())
 
     def _curve_now(self) -> Curve:
         assert self.latest is not None
         return self.latest.curve
-
-
-def _first_points(curve: Curve, points: int) -> Curve:
-    """Return the first points of a curve."""
-    columns = {name: getattr(curve, name)[:points] for name in ("steps", *MEASURED)}
-    return Curve(episodes=curve.episodes, budget=curve.budget, **columns)
 
 
 def _last_step(result: SegmentResult) -> int:
@@ -171,7 +175,10 @@ class Recorder:
     def fail(self, running: RunningTrial, cause: str, seconds: float, error: Exception | None) -> None:
         """Record the failure of a trial that has no outcome."""
         self.count += 1
-        self._record(failed(running.trial, running.shown, cause, self._settings.seeds, seconds, error))
+        result = failed(running.trial, cause, self._settings.seeds, seconds, error)
+        (outcome,) = result.outcomes
+        shown = {"shown": tuple(map(tuple, running.shown)), "shown_at": running.shown_at()}
+        self._record(replace(result, outcomes=(replace(outcome, **shown),)))
 
     def flush(self, unfinished: int) -> None:
         """Record all queued trials. unfinished: segments so far of the trials that have not ended."""

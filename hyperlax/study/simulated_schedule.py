@@ -1,8 +1,9 @@
-"""The trials from which a super-batch of a pooled study is suggested: the study simulated on lanes of equal speed.
+"""The trials from which a super-batch is suggested that is asked while trials before it still train.
 
-If lanes are refilled, a super-batch is asked while trials before it still train. The results that it may use must not depend on
-the speed of a machine, or a resumed study would not equal an uninterrupted one. So they are the results that would be known if
-every segment took the same time: a pure function of how many segments trials lasted, of the lanes and of the super-batch.
+The results that it may use must not depend on the speed of a machine, or a resumed study would not equal an uninterrupted one.
+Where trials train in closed batches, they are those of all super-batches but the one before. Where lanes are refilled, they are
+the results that would be known if every segment took the same time: the study simulated on lanes of equal speed, a pure function
+of how many segments trials lasted, of the lanes and of the super-batch.
 """
 
 from __future__ import annotations
@@ -11,11 +12,46 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.options import SearchOptions
 from hyperlax.study.manifest import Manifest
+
+
+class Schedule(Protocol):
+    """The order in which super-batches are asked and trials end. is_noted: whether the journal has to keep what `ended` returns."""
+
+    is_noted: bool
+
+    def ended(self, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
+        """Return the trials that have ended when the super-batch from trial `start` on is asked; None if not known yet.
+
+        trials: the current trials of the study.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class OneAhead:
+    """The schedule of closed batches: a super-batch is asked while the one before trains, and does not know its results."""
+
+    super_batch: int
+    is_noted = False
+
+    def ended(self, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
+        """Return all trials before the last super-batch; None while one of them trains.
+
+        A super-batch that was asked stays what it was, although failed trials are run again.
+        """
+        before = max(0, start - self.super_batch)
+        was_asked = start < len(trials)
+        return frozenset(range(before)) if was_asked or _have_ended(trials[:before]) else None
+
+
+def _have_ended(trials: Sequence[FrozenTrial]) -> bool:
+    return all(trial.state.is_finished() for trial in trials)
 
 
 @dataclass(frozen=True)
@@ -41,14 +77,15 @@ class SimulatedSchedule:
     super_batch: int
     total: int
     survived: Callable[[int], int]
+    is_noted = True
 
     @classmethod
     def of(
         cls, arguments: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None
     ) -> SimulatedSchedule:
         """Return the schedule of a study. survived: by default trials that have not ended survive to their last segment."""
-        width, longest = arguments.optuna_study_batch_size, arguments.num_evaluations * arguments.num_seeds
-        return cls(lanes_of(manifest, width), width, arguments.n_trials, survived or (lambda trial: longest))
+        longest = arguments.num_evaluations * arguments.num_seeds
+        return cls(lanes_of(manifest), manifest.super_batch, arguments.n_trials, survived or (lambda trial: longest))
 
     def ended(self, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
         """Return the trials that have ended when the super-batch from trial `start` on is asked; None if not known yet.
@@ -106,6 +143,13 @@ def is_pooled(arguments: SearchOptions) -> bool:
     return arguments.pruner != "none" or arguments.seed_schedule == "racing"
 
 
-def lanes_of(manifest: Manifest, super_batch: int) -> int:
+def lanes_of(manifest: Manifest) -> int:
     """Return how many trials of a study are in lanes at once, at most."""
-    return min(super_batch, manifest.lanes * manifest.packing.get("slots", 1))
+    return min(manifest.super_batch, manifest.lanes * manifest.packing.get("slots", 1))
+
+
+def schedule_of(arguments: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None) -> Schedule | None:
+    """Return the schedule of a study; None if all trials of a super-batch end before the next is asked."""
+    if is_pooled(arguments):
+        return SimulatedSchedule.of(arguments, manifest, survived)
+    return OneAhead(manifest.super_batch) if manifest.overlaps else None

@@ -15,7 +15,6 @@ from typing import Any
 from msgspec import structs
 from optuna.trial import FrozenTrial, TrialState
 
-from hyperlax.config.configurations import first_trials
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import filled
@@ -32,15 +31,18 @@ from hyperlax.study.journal import Asked, Invalidated, Journal, Retried
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.projection import Projection, batch_of
 from hyperlax.study.record import TrialRecord
-from hyperlax.study.simulated_schedule import SimulatedSchedule, is_pooled
+from hyperlax.study.simulated_schedule import Schedule, schedule_of
 from hyperlax.trial import Trial, TrialResult
+
+_STATE_EVERY = 16
+"""Trials after which the sampler's state is kept again, about 10 kB. Asking for fewer trials again takes half a second."""
 
 
 class StudyState:
     """One study, held open by one process. Close it when done.
 
     Trials b S ... b S + S - 1 are super-batch b. All trials before a super-batch have ended when it is asked, so its suggestions
-    follow from the seed and from them; in a study that prunes, from those that had ended by the simulated schedule.
+    follow from the seed and from them; in a study with a schedule, from those that had ended by the schedule.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class StudyState:
         sampler: Sampler,
         base: AlgorithmConfig,
         objectives: Sequence[str],
-        schedule: SimulatedSchedule | None = None,
+        schedule: Schedule | None = None,
         is_dry: bool = False,
     ):
         """Open the state; `load` brings the database up to date.
@@ -67,6 +69,11 @@ class StudyState:
         self._schedule = schedule
         self._journal = Journal(directory.journal, is_dry)
         self._projection = Projection(database, self._journal, directory, space)
+
+    @property
+    def overlaps(self) -> bool:
+        """True if super-batches are suggested from some of the trials before them."""
+        return self._schedule is not None and self._sampler.learns
 
     def close(self) -> None:
         """Close the database."""
@@ -127,7 +134,7 @@ class StudyState:
         asked = len(self.trials())
         start = asked - asked % self._sampler.super_batch
         stop = min(start + self._sampler.super_batch, total)
-        if asked < stop and not (self._overlaps and self._ended(start) is None):
+        if asked < stop and not (self.overlaps and self._ended(start) is None):
             self._ask(start, stop)
         return self.trials()[asked:]
 
@@ -199,11 +206,6 @@ class StudyState:
         """Return a trial as plain data for the analysis."""
         return trial_record(frozen, self._space, self._objectives, self._directory.root)
 
-    @property
-    def _overlaps(self) -> bool:
-        """True if super-batches are suggested from some of the trials before them."""
-        return self._schedule is not None and self._sampler.learns
-
     def _ask(self, start: int, stop: int) -> None:
         """Ask for trials `start` to `stop`, as far as the space has configurations.
 
@@ -223,14 +225,15 @@ class StudyState:
                 )
         attributes = {"exec_batch": start // self._sampler.super_batch}
         asked = [structs.replace(new, user_attrs=attributes) for new in suggestions[len(recorded) :]]
-        ended = self._ended(start) if self._overlaps and not recorded else None
+        is_noted = self.overlaps and self._schedule and self._schedule.is_noted and not recorded
         state = self._sampler.state()
-        self.append(asked, ended, state if state != saved else None)
+        is_new = state and (saved is None or state["start"] >= saved["start"] + _STATE_EVERY)
+        self.append(asked, self._ended(start) if is_noted else None, state if is_new else None)
 
     def _known(self, start: int) -> list[FrozenTrial]:
         """Return the trials below `start` as they were when the super-batch that begins there was first asked."""
-        known = [self._before_changes(trial, start) for trial in self.trials()[:start]]
-        ended = self._ended(start) if self._overlaps else None
+        known = [_by_segment(self._before_changes(trial, start)) for trial in self.trials()[:start]]
+        ended = self._ended(start) if self.overlaps else None
         if ended is None:
             return [trial if trial.state.is_finished() else _as_failed(trial) for trial in known]
         return [trial if trial.number in ended else _as_running(trial) for trial in known]
@@ -269,7 +272,7 @@ def open_state(
     arguments: SearchOptions | PbtOptions,
     recipe: Recipe,
     directory: StudyDirectory,
-    manifest: Manifest | None,
+    manifest: Manifest,
     *,
     survived: Callable[[int], int] | None = None,
     database: Path | None = None,
@@ -278,7 +281,6 @@ def open_state(
     """Open the state of a study. Call its `load` next.
 
     Args:
-      manifest: None for a new study.
       survived: Returns how many segments a trial that has not ended has survived; by default all of them.
       database: Another file than the study's own.
       is_dry: Leave the journal on disk as it is.
@@ -286,8 +288,7 @@ def open_state(
     schedule, constraints, objectives = None, (), arguments.objectives
     if isinstance(arguments, SearchOptions):
         constraints = arguments.constraints
-        if is_pooled(arguments) and manifest:
-            schedule = SimulatedSchedule.of(arguments, manifest, survived)
+        schedule = schedule_of(arguments, manifest, survived)
     return StudyState(
         StudyDatabase(database or directory.database, arguments.study_name, objectives, constraints),
         directory,
@@ -300,21 +301,20 @@ def open_state(
     )
 
 
-def _make_sampler(arguments: SearchOptions | PbtOptions, recipe: Recipe, manifest: Manifest | None) -> Sampler:
+def _make_sampler(arguments: SearchOptions | PbtOptions, recipe: Recipe, manifest: Manifest) -> Sampler:
     """Return the sampler of a search, or of a sweep if the recipe is `Presampled`. None suggests the trials of a population."""
     space = SearchSpace(recipe.space)
     if isinstance(arguments, PbtOptions):
-        return FixedSampler(space, (), arguments.population_size)
+        return FixedSampler(space, (), manifest.super_batch)
     if isinstance(recipe, Presampled):
-        return FixedSampler(space, recipe.samples, arguments.optuna_study_batch_size)
-    first = manifest.first_trials if manifest else first_trials(arguments, recipe)
+        return FixedSampler(space, recipe.samples, manifest.super_batch)
     return OptunaSampler(
         space=space,
         sampler=arguments.sampler,
         directions=arguments.objective_directions,
         seed=arguments.seed,
-        super_batch=arguments.optuna_study_batch_size,
-        first_trials=[space.encode(values) for values in first],
+        super_batch=manifest.super_batch,
+        first_trials=[space.encode(values) for values in manifest.first_trials],
     )
 
 
@@ -347,6 +347,15 @@ def _next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> t
     return start, min(start + super_batch, len(trials) + missing - len(pending))
 
 
+def _by_segment(trial: FrozenTrial) -> FrozenTrial:
+    """Return a PRUNED trial with its values by segment. By steps, which differ a little between programs, TPE would rank it."""
+    if trial.state != TrialState.PRUNED:
+        return trial
+    pruned, values = copy.copy(trial), trial.intermediate_values
+    pruned.intermediate_values = {segment: values[step] for segment, step in enumerate(sorted(values), 1)}
+    return pruned
+
+
 def _as_failed(trial: FrozenTrial) -> FrozenTrial:
     """Return the trial as if it had failed. Optuna demands times, which have no effect."""
     failed = copy.copy(trial)
@@ -356,8 +365,8 @@ def _as_failed(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _as_running(trial: FrozenTrial) -> FrozenTrial:
-    """Return the trial as if it still trained. Its intermediate values are left out, since samplers do not use them."""
+    """Return the trial as if it still trained."""
     running = copy.copy(trial)
-    running.state, running.values, running.intermediate_values = TrialState.RUNNING, None, {}
+    running.state, running.values = TrialState.RUNNING, None
     running.datetime_start, running.datetime_complete = datetime.now(), None
     return running

@@ -85,8 +85,8 @@ class Settings:
       seeds: Number of seeds of a trial.
       repetitions: How many times a trial trains, one repetition after another; above 1 if seeds race.
       columns: The metrics that the scheduler decides by.
-      refills: Whether trials enter and leave lanes one by one. Otherwise they train in closed batches, and a super-batch is asked
-        for once the one before has ended.
+      refills: Whether trials enter and leave lanes one by one. Otherwise they train in closed batches.
+      overlaps: Whether a super-batch is asked for while the one before trains. Otherwise that has to end first.
       lanes: The most trials in lanes at once, if lanes are refilled.
       checkpoint_seconds: Minimum seconds between two saves of refilled lanes; 0 saves after every advance. The backend saves
         closed batches.
@@ -101,6 +101,7 @@ class Settings:
     repetitions: int = 1
     columns: tuple[str, ...] = ()
     refills: bool = False
+    overlaps: bool = False
     lanes: int = 1
     checkpoint_seconds: float = 60.0
     fatal: tuple[type[Exception], ...] = ()
@@ -161,12 +162,14 @@ class SearchTrials:
         """Return where training continues. The backend of refilled lanes restores the trials that it saved."""
         trials, total = self._state.trials(), self._arguments.n_trials
         left = total - sum(trial.state.is_finished() for trial in trials)
-        if not self._settings.refills:
+        if not self._settings.overlaps:
             return Resumed({}, [], [], left)
-        columns = len(self._settings.columns)
-        shown = {trial.number: Shown(_rows_of(trial, columns), trial.state.is_finished()) for trial in trials}
         asked = {trial.number: self._state.trial(trial) for trial in trials}
         waiting = [asked[trial.number] for trial in trials if not trial.state.is_finished()]
+        if not self._settings.refills:
+            return Resumed({}, [], waiting[: max(0, left)], left)
+        columns = len(self._settings.columns)
+        shown = {trial.number: Shown(_rows_of(trial, columns), trial.state.is_finished()) for trial in trials}
         may_begin = [trial.number for trial in waiting[: max(0, left)]]
         restored = []
         for result in backend.restore(asked, may_begin):
@@ -179,7 +182,7 @@ class SearchTrials:
     def ask(self) -> list[Trial]:
         """Return the trials of the next super-batch. The database is backed up before they train."""
         total = self._arguments.n_trials
-        asked = self._state.ask_more(total) if self._settings.refills else self._state.ask(total)
+        asked = self._state.ask_more(total) if self._settings.overlaps else self._state.ask(total)
         if asked:
             database.back_up(self._live.directory.database, self._live.directory.backup)
         return [self._state.trial(trial) for trial in asked]
@@ -205,7 +208,7 @@ class SearchTrials:
             about = {"study": self._arguments.study_name, **about_recipe(live.recipe)}
             complete = [end.number for end in ends if end.state == "COMPLETE"]
             write_agents(live.directory.root, about, result, complete)
-        write_batch(path, result, ends, self._settings.columns)
+        write_batch(path, result, ends, self._settings.columns or (live.scoring.leading,))
         self._state.record(ends, path)
         _log_failures(ends)
         self._changed()
@@ -222,7 +225,7 @@ def _rows_of(trial: FrozenTrial, columns: int) -> np.ndarray:
         return np.zeros((0, columns))
     unknown = [math.nan] * (columns - 1)
     values = trial.intermediate_values
-    rows = trial.user_attrs.get("intermediate", [[values[segment], *unknown] for segment in sorted(values)])
+    rows = trial.user_attrs.get("intermediate", [[values[step], *unknown] for step in sorted(values)])
     return np.array(rows, np.float64).reshape(len(rows), columns)
 
 

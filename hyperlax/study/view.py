@@ -194,14 +194,14 @@ class LiveStudy:
     @property
     def width(self) -> int:
         """Number of trials of a super-batch."""
-        own = self.arguments
-        return own.population_size if isinstance(own, PbtOptions) else own.optuna_study_batch_size
+        return self.manifest.super_batch
 
     @property
     def scoring(self) -> Scoring:
         """Rules by which outcomes become results."""
         reference = self.manifest.reference
-        return Scoring(reference, self.recipe.space.keys(), self.arguments.aggregate)
+        leading = next(iter(self.arguments.objectives))
+        return Scoring(reference, self.recipe.space.keys(), self.arguments.aggregate, leading)
 
     def snapshot(self) -> StudyRecord:
         """Return the study as it is now."""

@@ -12,8 +12,6 @@ True
 True
 >>> study.best.config["algorithm.hyperparam.tau"], "algorithm.hyperparam.tau" in study.best.params
 (0.005, False)
->>> round(sum(study.importances().values()), 6)
-1.0
 >>> study.curve(study.best.number).returns.shape  # points, seeds
 (6, 2)
 >>> type(study.plot.history()).__name__

@@ -52,7 +52,7 @@ def test_the_page_of_the_python_api_runs_from_top_to_bottom(tmp_path):
             best = names["study"].best.number
             save_agent(agent_path(names["study"].directory, best), CARTPOLE, {"trial": best, "seed": 0})
         exec(block, names)  # noqa: S102
-    assert len(names["table"]) == 32 and names["study"].best.number in names["table"].index
+    assert len(names["table"]) == 64 and names["study"].best.number in names["table"].index
     assert len(names["returns"]) > 1 and names["figure"].data and names["page"].exists()
     assert len(names["five"]) == 5 and names["five"][0][0] == names["study"].best.number
     assert names["actions"].shape == (2,) and names["params"].items() <= names["config"].items()

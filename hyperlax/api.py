@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hyperlax.config.option import HIDDEN, Given, Option, options_of
 from hyperlax.config.options import SearchOptions
-from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError, did_you_mean
+from hyperlax.errors import STOPPED, HyperlaxError, OptionFailure, did_you_mean
 from hyperlax.files import plain
 
 if TYPE_CHECKING:
@@ -315,11 +315,11 @@ _document(search)
 
 @contextmanager
 def _told(function: str = "") -> Iterator[None]:
-    """Let an OptionError of the block begin with the function and name the keyword."""
+    """Let an error of the block that names options begin with the function and name the keywords."""
     try:
         yield
-    except OptionError as error:
-        raise UsageError(function + error.told(lambda name: _KEYWORDS.get(name, name))) from error
+    except OptionFailure as error:
+        raise error.spelled(lambda name: _KEYWORDS.get(name, name), function) from error
 
 
 def _given(keywords: dict[str, Any]) -> Given:

@@ -28,7 +28,7 @@ def flag(name: str) -> str:
     return "--" + name.rstrip("_").replace("_", "-")
 
 
-class SpelledError(UsageError):
+class SpelledError(HyperlaxError):
     """An error about things that are named differently in different places, such as options and distributions.
 
     Args:
@@ -44,9 +44,14 @@ class SpelledError(UsageError):
         """Return the message with every name spelled by `spell`."""
         return Formatter().vformat(self._problem, self._values, _Spelled(spell))
 
+    def spelled(self, spell: Callable[[str], str], before: str = "") -> HyperlaxError:
+        """Return a plain error of the same exit status, with every name spelled by `spell`. before: its first words."""
+        kind = UsageError if isinstance(self, UsageError) else HyperlaxError
+        return kind(before + self.told(spell))
 
-class OptionError(SpelledError):
-    """An invalid value of an option. Its text names flags; `told` uses the names of the place where the value was given."""
+
+class OptionFailure(SpelledError):
+    """A run that could not be completed, and an option that helps. Its text names flags; `told` uses the names of another place."""
 
     def __init__(self, option: str, problem: str, *values: object):
         self.option = option
@@ -57,6 +62,10 @@ class OptionError(SpelledError):
         """Options that the message is about: `option`, then the others in the order of the message."""
         names = [name for _, name, _, _ in Formatter().parse(self._problem) if name and not name.isdecimal()]
         return list(dict.fromkeys((self.option, *names)))
+
+
+class OptionError(OptionFailure, UsageError):
+    """An invalid value of an option, found before anything ran."""
 
 
 class _Spelled(dict[str, str]):

@@ -11,6 +11,8 @@ import errno
 import io
 import json
 import os
+import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,16 +27,22 @@ T = TypeVar("T")
 
 PUT_BACK = "It was changed or damaged; put back the file that Hyperlax wrote."
 """The fix for a file that only Hyperlax writes."""
+STDOUT = Path("-")
+"""The path that stands for standard output."""
 _MOST_OF_A_NAME = 100
 """Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
 
 
 def new_file(given: str, replaces: bool = False, option: str = "output") -> Path:
-    """Return a path where an option may write.
+    """Return a path where an option may write. An option `output` may also name `STDOUT`.
 
     Raises OptionError for an empty or too long name, for a file that may not be replaced, and for a missing directory.
     """
     path = Path(given)
+    if path == STDOUT:
+        if option != "output":
+            raise OptionError(option, f"{{{option}}} -: cannot be standard output. Name a file.")
+        return path
     if not given.strip():
         problem = f"{{{option}}} {{0!r}}: names no file. Name one, or leave {{{option}}} out."
         raise OptionError(option, problem, given)
@@ -48,6 +56,18 @@ def new_file(given: str, replaces: bool = False, option: str = "output") -> Path
         problem = f"{{0}}: {{1}} is not a directory. Make it, or choose another {{{option}}}."
         raise OptionError(option, problem, path, path.absolute().parent)
     return path
+
+
+@contextmanager
+def printed_if_stdout(path: Path) -> Iterator[Path]:
+    """Yield a path for the block to write; for `STDOUT` a temporary one, whose content is then printed."""
+    if path != STDOUT:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield (temporary := Path(scratch) / "output")
+        sys.stdout.flush()
+        sys.stdout.buffer.write(temporary.read_bytes())
 
 
 def is_too_long(path: Path) -> bool:

@@ -250,7 +250,7 @@ AGGREGATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "iqm": _interquartile_mean,
     "worst": lambda returns: returns.min(axis=1),
 }
-"""How to combine the returns of a trial's seeds: name -> function of float64[K, seeds]. "worst" is the lowest return."""
+"""Ways to combine the returns of a trial's seeds: name -> function of float64[K, seeds]. "worst" is the lowest return."""
 
 
 def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mean") -> dict[str, float]:

@@ -20,6 +20,7 @@ from hyperlax.config.recipe_errors import located
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.fields import apply, check_distribution, check_name, check_together, dotted, fields_of
 from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.shipped import shipped_folder
 from hyperlax.space import DISTRIBUTIONS, Distribution
 
 __all__ = [
@@ -38,7 +39,6 @@ Changes = Mapping[str, Distribution | None]
 """Changes to a search space, by dotted name: the new distribution, None for a field that is not searched any more."""
 
 RUN_LENGTHS = ("quick", "default", "long")
-_PACKAGE = Path(__file__).parent
 _COUNTER = itertools.count()
 
 
@@ -134,23 +134,26 @@ def _written(distribution: Distribution | None) -> str | None:
 
 
 def _folders() -> list[Path]:
-    """Return the folders in which names are looked up; the first match wins. A wheel has the shipped recipes in the package."""
-    installed = _PACKAGE / "shipped" / "recipes"
-    return [Path("recipes"), installed if installed.is_dir() else _PACKAGE.parent / "recipes"]
+    """Return the folders in which names are looked up; the first match wins."""
+    return [Path("recipes"), shipped_folder("recipes")]
 
 
 def _find(name_or_path: str) -> Path:
+    names = available()
+    hint = did_you_mean(Path(name_or_path).name.lower().removesuffix(".py"), names)
     if name_or_path.endswith(".py"):
         path = Path(name_or_path)
         if not path.is_file():
-            raise UsageError(f"{name_or_path}: no such recipe file. Recipes by name: {', '.join(available())}.")
+            raise UsageError(
+                f"{name_or_path}: no such recipe file. {hint}Recipes by name: {', '.join(names)}; "
+                "hyperlax recipes describes those shipped."
+            )
         return path
-    if name_or_path in available():
+    if name_or_path in names:
         return next(path for folder in _folders() if (path := folder / f"{name_or_path}.py").is_file())
-    hint = did_you_mean(name_or_path, available())
     raise UsageError(
         f"no recipe named `{name_or_path}` in ./recipes or among those shipped. {hint}"
-        f"There are {', '.join(available())}; a path to a .py file works too."
+        f"There are {', '.join(names)}, which hyperlax recipes describes; a path to a .py file works too."
     )
 
 

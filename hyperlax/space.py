@@ -32,7 +32,7 @@ def _in_recipe(name: str) -> str:
     return f"{kind}({arguments})" if is_call else kind
 
 
-class DistributionError(SpelledError):
+class DistributionError(SpelledError, UsageError):
     """An invalid distribution. Its text uses the spelling of a recipe."""
 
     def __init__(self, problem: str, *values: object):

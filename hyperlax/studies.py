@@ -29,7 +29,7 @@ from hyperlax.config.stored import (
     read_stored,
 )
 from hyperlax.envs.recipes import check_acts
-from hyperlax.errors import STOPPED, HyperlaxError, OptionError, UsageError
+from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError
 from hyperlax.fields import TogetherError
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Changes, Recipe, available, load, searching
@@ -53,7 +53,7 @@ class PlannedStudy:
     directory: Path
     is_new: bool = True
     file: str = ""
-    refusal: Callable[[OptionError], UsageError] | None = None
+    refusal: Callable[[OptionFailure], HyperlaxError] | None = None
 
     def run(self) -> int:
         """Run the study to its end, or print its plan. Returns the exit status."""
@@ -318,7 +318,7 @@ def _status(study: PlannedStudy) -> int:
     try:
         return study.run()
     except HyperlaxError as error:
-        told = study.refusal(error) if study.refusal and isinstance(error, OptionError) else error
+        told = study.refusal(error) if study.refusal and isinstance(error, OptionFailure) else error
         place = "" if str(told).startswith(study.file) else f"{study.file}: "
         print(f"hyperlax: {place}{told}", file=safe(sys.stderr))
         return error.exit_code

@@ -39,17 +39,20 @@ class Plan:
 
     batches: in the order in which they should start, each in the order of its lanes. programs: number of compiled programs that
     they need. known: number of those that are compiled already. seconds: predicted from start to end; None without a prediction.
+    is_rough: nothing of the kind was timed on this machine before.
     """
 
     batches: tuple[tuple[Trial, ...], ...]
     programs: int
     known: int
     seconds: float | None
+    is_rough: bool = False
 
     def sentence(self) -> str:
         """Return the plan in one line."""
         trials = sum(map(len, self.batches))
-        predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s"
+        rough = " (a guess: no such training was timed on this machine yet)" if self.is_rough else ""
+        predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s{rough}"
         programs, batches = counted(self.programs, "program"), counted(len(self.batches), "batch")
         return f"{counted(trials, 'trial')} -> {programs} ({self.known} known), {batches}{predicted}"
 

@@ -68,7 +68,7 @@ def test_no_refusal_spells_an_option():
     spelled = []
     for path in sorted((ROOT / "hyperlax").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("UsageError", "OptionError")):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("Error", "OptionFailure")):
                 texts = [text for text in texts_of_refusals(node) if re.search(r"--(?!help)[a-z]", text)]
                 spelled += [(str(path.relative_to(ROOT)), node.lineno, text) for text in texts]
     assert spelled == []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import types
@@ -10,8 +11,12 @@ from pathlib import Path
 import pytest
 
 from hyperlax import __version__, cli
-from hyperlax.cli.commands import COMMANDS
-from hyperlax.errors import HyperlaxError
+from hyperlax.cli.commands import COMMANDS, GROUPS
+from hyperlax.cli.parsing import parse
+from hyperlax.config.options import GenerateOptions
+from hyperlax.config.settling import settled
+from hyperlax.errors import HyperlaxError, OptionFailure
+from hyperlax.recipe import load
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("jax", "numpy", "optuna", "plotly", "gymnax", "flax")
@@ -50,6 +55,44 @@ for words in [[], *([name] for name in {list(COMMANDS)})]:
     ends = [line.removeprefix("ended: ") for line in run.stdout.splitlines() if line.startswith("ended: ")]
     assert ends == ["0 []", *(f"{name} 0 []" for name in COMMANDS)]
     assert run.stdout.count("usage: hyperlax") == len(ends) and "None" not in run.stdout
+
+
+def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--help"])
+    return " ".join(capsys.readouterr().out.replace("│", "").split())
+
+
+def test_the_commands_are_grouped_and_the_version_is_listed(capsys):
+    said = help_of([], capsys)
+    places = [said.index(f" {title}: {next(iter(commands))} ") for title, commands in GROUPS.items()]
+    assert list(GROUPS) == ["search", "look", "train", "files", "maintenance"] and places == sorted(places)
+    assert "--version Print the version." in said
+
+
+@pytest.mark.parametrize(
+    ("command", "shown", "hidden"),
+    [
+        ("show", "usage: hyperlax show [-h] DIR [TRIAL]", "[TRIAL] Number of one trial. (required)"),
+        ("list", "usage: hyperlax list [-h] [ROOT]", "(required)"),
+        ("run-study", "gymnax.Pendulum-v1. (required, in the file or here)", "gymnax.Pendulum-v1. (required)"),
+        ("optuna-hp-search", "(required, except with --resume-from)", "(required)"),
+        ("pbt", "(required, except with --resume-from)", "(required)"),
+        ("run-single-hp", "gymnax.Pendulum-v1. (required)", "--resume-from"),
+    ],
+)
+def test_what_is_required_is_told_as_such(command, shown, hidden, capsys):
+    said = help_of([command], capsys)
+    assert shown in said and hidden not in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_help_ends_with_an_example_that_can_be_typed(name, capsys):
+    example = help_of([name], capsys).partition(" example: ")[2]
+    assert example == f"hyperlax {name} {COMMANDS[name].example}"
+    _, given = parse(GROUPS, shlex.split(example)[1:])
+    if "algo_and_network_config" in given and COMMANDS[name].kind is not GenerateOptions:
+        settled(COMMANDS[name].kind, [given], load(given["algo_and_network_config"]))
 
 
 def test_the_version_is_told(capsys):
@@ -158,7 +201,7 @@ def test_a_resume_needs_no_other_argument(calls):
 def test_every_flag_of_a_single_run_reaches_it(calls):
     flags = "--num-seeds 3 --seed 7 --run-length-modifier quick --set algorithm.hyperparam.gamma=0.9"
     assert cli.main([*SINGLE, *flags.split(), "--set", "algorithm.hyperparam.epochs=2"]) == 0
-    [(arguments, _, algorithm, _)] = calls
+    [(arguments, _, algorithm, *_)] = calls
     assert (arguments.num_seeds, arguments.seed, arguments.total_timesteps) == (3, 7, 4000)
     assert (algorithm.hyperparam.gamma, algorithm.hyperparam.epochs) == (0.9, 2)
 
@@ -181,14 +224,21 @@ def test_a_window_is_as_wide_after_a_refusal_as_before(calls, monkeypatch):
         assert os.environ.get("COLUMNS") == columns
 
 
-@pytest.mark.parametrize("error, status", [(HyperlaxError("the disk is full"), 1), (KeyboardInterrupt(), 130)])
-def test_what_ends_a_run_has_its_exit_status(calls, capsys, monkeypatch, error, status):
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (HyperlaxError("the disk is full"), 1, "the disk is full"),
+        (OptionFailure("constraints", "Lower {constraints} {0}.", "here"), 1, "Lower --constraint here."),
+        (KeyboardInterrupt(), 130, "interrupted."),
+    ],
+)
+def test_what_ends_a_run_has_its_exit_status(calls, capsys, monkeypatch, error, status, said):
     def run_study(*_, **__):
         raise error
 
     monkeypatch.setattr(sys.modules["hyperlax.study.run"], "run_study", run_study)
     assert cli.main(STUDY) == status
-    assert capsys.readouterr().err.startswith("hyperlax: ")
+    assert capsys.readouterr().err == f"hyperlax: {said}\n"
 
 
 def test_a_bug_keeps_its_traceback(calls, monkeypatch):

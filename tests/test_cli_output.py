@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,8 @@ def test_a_search_whose_output_is_on_a_full_disk_says_so_and_ends_as_any(tmp_pat
 def test_a_path_that_the_terminal_cannot_show_is_printed_in_numbers(tmp_path, monkeypatch):
     case = Case(tmp_path / "ü", n_trials=3, write_pages=_report)
     output = io.BytesIO()
-    kind, _ = commands.COMMANDS["optuna-hp-search"]
-    monkeypatch.setitem(commands.COMMANDS, "optuna-hp-search", (kind, lambda flags: case.start()))
+    search = commands.COMMANDS["optuna-hp-search"]
+    monkeypatch.setitem(commands.COMMANDS, "optuna-hp-search", replace(search, function=lambda flags: case.start()))
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding="ascii"))
     assert cli.main(["optuna-hp-search"]) == 0
     shown = str(case.directory / "report.html").replace("ü", "\\xfc")

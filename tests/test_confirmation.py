@@ -355,7 +355,7 @@ HIGH, LOW, WIDE = [490.0, 491.0, 492.0], [100.0, 101.0, 102.0], [100.0, 300.0, 4
         ({"t3": LOW, "t4": WIDE, "default": WIDE}, "Neither trial 4 nor the default configuration is shown", None),
         (
             {"t3": WIDE, "t4": [*WIDE[:2], 495.0]},
-            "Take trial 4. It cannot be told from the search's winner, trial 3",
+            "Take trial 4. It is not distinguishable from the search's winner, trial 3",
             4,
         ),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperlax.cli.commands import KINDS
+from hyperlax.cli.commands import COMMANDS, GROUPS
 from hyperlax.cli.parsing import parse
 from hyperlax.config.option import HIDDEN, options_of
 from hyperlax.config.options import SearchOptions
@@ -38,7 +38,7 @@ def test_every_command_is_read_as_it_stands(page):
         words = words[: words.index(">")] if ">" in words else words
         if words == ["--help"]:
             continue
-        assert parse(KINDS, words)[0] == words[0]
+        assert parse(GROUPS, words)[0] == words[0]
 
 
 def test_there_are_commands_to_read():
@@ -91,8 +91,8 @@ def test_git_ignores_what_the_commands_write_by_default(tmp_path):
     shutil.copy(ROOT / ".gitignore", tmp_path)
     places = {
         option.default
-        for kind in KINDS.values()
-        for name, option in options_of(kind).items()
+        for command in COMMANDS.values()
+        for name, option in options_of(command.kind).items()
         if name in ("output_root", "output") and isinstance(option.default, str)
     }
     assert {"my_optuna_studies", "my_pbt_runs", "comparison.html"} <= places

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -264,6 +266,33 @@ def test_studies_are_compared_on_one_page(case, tmp_path, capsys):
     assert main(["compare", str(case.directory), str(different.directory), "--output", str(tmp_path / "x.html")]) == 2
     assert "has the first objective num_parameters (minimize)" in capsys.readouterr().err
     assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["export", "{study}", "--format", kind] for kind in ("csv", "json", "optuna-journal")),
+        ["compare", "{study}", "{other}"],
+        ["generate-hp-samples", "--algo-and-network-config", "sac_mlp", "--num-samples", "3"],
+    ],
+    ids=lambda words: "-".join(words[::3]),
+)
+def test_an_output_of_a_hyphen_is_printed_and_nothing_else(case, tmp_path, monkeypatch, capsysbinary, words):
+    other = shutil.copytree(case.directory, tmp_path / "other")
+    words = [word.format(study=case.directory, other=other) for word in words]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main([*words, "--output", "x"]) == 0
+    capsysbinary.readouterr()
+    assert main([*words, "--output", "-"]) == 0
+    printed = capsysbinary.readouterr().out
+    if words[0] == "compare":
+        assert printed.startswith(b"<!DOCTYPE html>") and printed.count(b"<html") == 1
+    else:  # a journal has the id of its writer
+        assert re.sub(rb'"worker_id": ?"[^"]*"', b"", printed) == re.sub(
+            rb'"worker_id": ?"[^"]*"', b"", Path("x").read_bytes()
+        )
+    assert [path.name for path in Path().iterdir()] == ["x"]
 
 
 def test_exported_trials_read_back(case, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperlax.cli.parsing import parse
+from hyperlax.cli.parsing import Command, parse
 from hyperlax.config.checks import checked
 from hyperlax.config.configurations import configured
 from hyperlax.config.option import HIDDEN, command_line, flags_of, from_json, options_of
@@ -82,7 +82,7 @@ def test_every_declaration_is_whole():
 @pytest.mark.parametrize("kind", [SearchOptions, SweepOptions, SingleOptions, PbtOptions])
 def test_a_printed_command_line_gives_the_same_options(kind):
     options = settled(kind, [read(GIVEN, kind), {"seed": 5, "compilation_cache": False}], RECIPE)
-    _, given = parse({"x": kind}, ["x", *command_line(options)])
+    _, given = parse({"": {"x": Command(kind, lambda given: 0, "")}}, ["x", *command_line(options)])
     assert settled(kind, [given], RECIPE) == options
 
 

@@ -250,6 +250,20 @@ def test_a_lane_that_widens_the_super_batch_has_to_win_by_a_quarter(measured, la
     assert device.automatic_lanes(16, 1, slots, Costs("test", "cpu", None), widens=True) == lanes
 
 
+def test_the_measurement_is_announced_once_and_ends_on_a_machine_that_is_too_slow_for_it(monkeypatch, caplog) -> None:
+    caplog.set_level("INFO", "hyperlax")
+    monkeypatch.setattr(device, "_compiled", lambda lanes, device: (lambda seeds: time.sleep(0.02), lanes))
+    monkeypatch.setattr(device, "_LONGEST_SECONDS", 0.1)
+    began, costs = time.monotonic(), Costs("test", "cpu", None)
+    slots = jax.local_devices()[:1] * 2
+    assert device.automatic_lanes(16, 1, slots, costs) == 4
+    assert time.monotonic() - began < 2
+    assert [message.split(maxsplit=1)[0] for message in caplog.messages] == ["Measuring", "The"]
+    monkeypatch.setattr(device, "measured_turns", lambda slots: {1: 2.0, 2: 1.0})
+    assert [device.automatic_lanes(16, 1, slots, costs) for _ in range(2)] == [2, 2]
+    assert len(caplog.messages) == 3
+
+
 def test_free_memory_counts_file_caches_and_the_limit_of_a_container(tmp_path, monkeypatch) -> None:
     cpu = jax.local_devices()[0]
     free = device.free_bytes(cpu)

@@ -65,6 +65,14 @@ def test_who_is_pruned_does_not_hang_on_the_lanes(tmp_path: Path, lanes: int, sl
     assert {"PRUNED", "COMPLETE"} == set(case.states())
 
 
+def test_the_plan_is_told_once_when_training_starts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "hyperlax")
+    case = Case(tmp_path, **ASHA, optuna_study_batch_size=8)
+    assert case.start(FakeBackend(lanes=3)) == 0
+    planned = [message for message in caplog.messages if "->" in message]
+    assert planned == ["8 trials -> 1 program (1 known), 3 batches, if none is pruned."]
+
+
 def test_pruned_trials_have_their_intermediate_values_and_the_reason(tmp_path: Path) -> None:
     case = Case(tmp_path, **ASHA, aggregate="worst")
     case.start()

@@ -83,14 +83,14 @@ def test_a_study_that_is_resumed_counts_what_it_holds_and_its_best(tmp_path):
 
 def test_a_population_has_a_line_per_interval(now):
     stream = io.StringIO()
-    reporter = begun(IntervalReporter(stream, members=2), replace(training(6), task="population"))
-    reporter.steps_done(0)
-    now[0] = 4.0
-    reporter.steps_done(200)
-    reporter.trials_ended([end(0, value=3.0), end(1, value=4.0)])
-    reporter.trials_copied({2: 1, 3: 1})
-    now[0] = 8.0
-    reporter.trials_ended([end(2, "FAIL"), end(3, "FAIL")])
+    with closing(begun(IntervalReporter(stream, members=2), replace(training(6), task="population"))) as reporter:
+        reporter.steps_done(0)
+        now[0] = 4.0
+        reporter.steps_done(200)
+        reporter.trials_ended([end(0, value=3.0), end(1, value=4.0)])
+        reporter.trials_copied({2: 1, 3: 1})
+        now[0] = 8.0
+        reporter.trials_ended([end(2, "FAIL"), end(3, "FAIL")])
     assert stream.getvalue().splitlines() == [
         "interval 1/3  best so far 4  median 3.5  0 copies  50 steps/s  0:08 left",
         "interval 2/3  best so far 4  every member failed  1 copy  25 steps/s  0:04 left",
@@ -171,15 +171,15 @@ def test_of_equal_trials_the_lowest_number_is_the_best_whichever_ended_first():
     [
         (
             None,
-            "3/100 trials  best peak_performance 499.123 (trial 0)  1 pruned  1 failed  3/8 lanes  2,410 steps/s  "
+            "3/100 trials  best peak_performance 499.1 (trial 0)  1 pruned  1 failed  3/8 lanes  2,410 steps/s  "
             "preparing programs  1:23  5:32 left",
         ),
         (
             109,
-            "3/100 trials  best 499.123 (trial 0)  1 failed  3/8 lanes  2,410 steps/s  preparing programs  5:32 left",
+            "3/100 trials  best 499.1 (trial 0)  1 failed  3/8 lanes  2,410 steps/s  preparing programs  5:32 left",
         ),
-        (79, "3/100 trials  best 499.123 (trial 0)  1 failed  preparing programs  5:32 left"),
-        (47, "3/100 trials  best 499.123 (trial 0)  5:32 left"),
+        (79, "3/100 trials  best 499.1 (trial 0)  1 failed  preparing programs  5:32 left"),
+        (47, "3/100 trials  best 499.1 (trial 0)  5:32 left"),
         (6, "3/100 "),
     ],
 )
@@ -235,6 +235,30 @@ def test_elsewhere_each_batch_is_a_line():
         progress.trials_ended([end(1, value=2.0)])
     first, second = output.getvalue().splitlines()
     assert first.startswith("1/2 trials  best peak_performance 1 (trial 0)") and second.startswith("2/2 trials")
+
+
+def test_elsewhere_a_line_tells_that_programs_are_prepared_and_no_silence_is_long(monkeypatch):
+    monkeypatch.setattr("hyperlax.study.reporters.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("hyperlax.study.reporters.SILENT_SECONDS", 0.3)
+    output = io.StringIO()
+    with closing(begun(LineReporter(output), training(2, at_work=(2, 2)))) as progress:
+        time.sleep(0.2)
+        assert output.getvalue().count("\n") == 1
+        time.sleep(0.6)
+        progress.trials_ended([end(0, value=1.0)])
+    lines = output.getvalue().splitlines()
+    assert 3 <= len(lines) <= 5 and all("preparing programs" in line for line in lines)
+    time.sleep(0.5)
+    assert len(output.getvalue().splitlines()) == len(lines)
+
+
+def test_elsewhere_what_ends_in_time_is_a_line_and_no_more(monkeypatch):
+    monkeypatch.setattr("hyperlax.study.reporters.LOOK_SECONDS", 0.01)
+    output = io.StringIO()
+    with closing(begun(LineReporter(output), training(2, at_work=(2, 0)))) as progress:
+        time.sleep(0.1)
+        progress.trials_ended([end(0, value=1.0)])
+    assert output.getvalue().count("\n") == 1
 
 
 @pytest.mark.parametrize(("term", "kind"), [("xterm", TerminalReporter), ("dumb", LineReporter)])

@@ -125,7 +125,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[SingleOptions, Recipe
     """What is handed to the training, instead of training it."""
     calls: list[tuple[SingleOptions, Recipe, AlgorithmConfig]] = []
 
-    def note(*given: Any) -> int:
+    def note(*given: Any, source: str) -> int:
         calls.append(given[:3])  # type: ignore[arg-type]
         return 0
 

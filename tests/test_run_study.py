@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hyperlax import cli
-from hyperlax.cli.commands import KINDS
+from hyperlax.cli.commands import GROUPS
 from hyperlax.cli.parsing import parse
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.studies import planned_studies
@@ -140,4 +140,4 @@ def test_a_shipped_study_can_run_and_says_what_came_of_it(path):
     assert header and all(word in header[0] for word in ("2 cores", "jax", "commit", "trials", "est"))
     commands = re.findall(r"^# {5}(hyperlax .*)$", header[0], flags=re.MULTILINE)
     assert commands == [f"hyperlax run-study studies/{path.name}"]
-    assert parse(KINDS, shlex.split(commands[0])[1:])[1]["files"]
+    assert parse(GROUPS, shlex.split(commands[0])[1:])[1]["files"]

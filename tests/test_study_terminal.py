@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 
 from hyperlax.analysis.pages import write_learning_curve
 from hyperlax.config.options import SingleOptions
-from hyperlax.errors import format_number
+from hyperlax.errors import OptionFailure, UsageError, format_number
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
 from hyperlax.study.single import run_single
@@ -119,7 +120,7 @@ def test_seven_failures_are_no_rate(tmp_path):
     assert case.start(FakeBackend(fail=dict.fromkeys(range(6), "diverged"))) == 0
 
 
-def single(tmp_path, backend):
+def single(tmp_path, backend, algorithm=SAC(), **more):  # noqa: B008
     arguments = SingleOptions(
         algo_and_network_config="sac_test",
         env_config="gymnax.pendulum",
@@ -130,7 +131,7 @@ def single(tmp_path, backend):
         num_eval_episodes=4,
         compilation_cache=False,
     )
-    return run_single(arguments, recipe_of(MIXED), SAC(), write_learning_curve, backend.bind)
+    return run_single(arguments, recipe_of(MIXED), algorithm, write_learning_curve, backend.bind, **more)
 
 
 def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, capsys):
@@ -144,6 +145,44 @@ def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, cap
     }
     row = read_csv(parent / "single_0000" / "summary.csv")[0]
     assert f"peak_performance     {format_number(float(row['peak_performance']))}" in capsys.readouterr().out
+
+
+def test_a_single_training_says_first_what_it_trains_and_where_its_files_go(tmp_path, caplog):
+    caplog.set_level("INFO", "hyperlax")
+    changed = replace(SAC(), hyperparam=replace(SAC().hyperparam, gamma=0.5, epochs=2))
+    for algorithm, said in (
+        (SAC(), ["Configuration: trial 3. All is as in the recipe's default."]),
+        (
+            changed,
+            [
+                "Configuration: trial 3. Different from the recipe's default:",
+                "  algorithm.hyperparam.epochs = 2 (default 1)",
+                f"  algorithm.hyperparam.gamma = 0.5 (default {SAC().hyperparam.gamma})",
+            ],
+        ),
+    ):
+        caplog.clear()
+        assert single(tmp_path, FakeBackend(), algorithm, source="trial 3") == 0
+        first, *told, last = caplog.messages[0].splitlines()
+        assert first == "sac_test on gymnax.pendulum, 500 steps, 5 evaluations, 2 seeds from seed 0."
+        assert sorted(told) == sorted(said)
+        assert last == f"The files go to {tmp_path}/sac_test/gymnax_pendulum/single_NNNN when training ends."
+
+
+def test_a_single_training_shows_its_progress(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("hyperlax.study.reporters.SILENT_SECONDS", 0.0)
+    monkeypatch.setattr("hyperlax.study.reporters.LOOK_SECONDS", 0.01)
+    backend = FakeBackend(after_batch=lambda count: time.sleep(0.3))
+    assert single(tmp_path, backend) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 3 and lines[0].startswith("0/1 trial") and lines[-1].startswith("1/1 trial")
+
+
+def test_a_single_training_without_memory_says_what_to_make_smaller(tmp_path):
+    with pytest.raises(OptionFailure) as ended:
+        single(tmp_path, FakeBackend(raises={0: MemoryError("no memory for more than 1 trial at once")}))
+    assert ended.value.exit_code == 1 and not isinstance(ended.value, UsageError)
+    assert str(ended.value.spelled(lambda name: name)).endswith("Make networks, batches, replay or num_seeds smaller.")
 
 
 def test_a_single_training_that_fails_exits_with_1_and_the_reason(tmp_path, capsys):

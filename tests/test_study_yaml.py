@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from hyperlax import cli
-from hyperlax.cli.commands import KINDS
+from hyperlax.cli.commands import GROUPS
 from hyperlax.cli.parsing import parse
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.space_entries import changes_of
@@ -61,7 +61,7 @@ def trained(monkeypatch):
 def planned(text: str, *words: str, base: str = BASE) -> PlannedStudy:
     """What a file and words of the command line come to."""
     Path("s.yaml").write_text(base + text, encoding="utf-8")
-    _, given = parse(KINDS, ["run-study", *words])
+    _, given = parse(GROUPS, ["run-study", *words])
     (study,) = planned_studies(["s.yaml"], given)
     return study
 
@@ -102,7 +102,7 @@ def test_a_mistake_is_told_by_file_and_line(capsys, case):
         (
             "seed: 3\nalgo_and_network_config: sac",
             "s.yaml:2: no recipe named `sac` in ./recipes or among those shipped. Did you mean `sac_mlp`? There are dqn_mlp, "
-            "ppo_mlp, sac_mlp; a path to a .py file works too.",
+            "ppo_mlp, sac_mlp, which hyperlax recipes describes; a path to a .py file works too.",
         ),
         (
             "env_config: gymnax.cartpole\nalgo_and_network_config: sac_mlp",
@@ -310,7 +310,7 @@ def test_a_study_with_a_space_of_its_own_goes_on_without_its_file(monkeypatch):
     assert cli.main(["invalidate", str(DIRECTORY), "3"]) == 0
     assert cli.main(["repair", str(DIRECTORY)]) == 0
     received: list[Any] = []
-    monkeypatch.setattr(single, "run_single", lambda *given: received.append(given[:3]) or 0)
+    monkeypatch.setattr(single, "run_single", lambda *given, **_: received.append(given[:3]) or 0)
     assert cli.main(["train", "--from", str(DIRECTORY)]) == 0
     values = dotted(received[0][2])
     assert values[GAMMA] == 0.9 and values[TAU] == dotted(load("sac_mlp").config.algorithm)[TAU]

@@ -30,7 +30,7 @@ def study(tmp_path_factory):
 def trained(monkeypatch):
     """What is handed to the training."""
     received: list[Any] = []
-    monkeypatch.setattr(single, "run_single", lambda *given: received.append(given[:3]) or 0)
+    monkeypatch.setattr(single, "run_single", lambda *given, **_: received.append(given[:3]) or 0)
     return received
 
 

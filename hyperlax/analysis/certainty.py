@@ -1,4 +1,4 @@
-"""How certain a study's best is, in sentences: what luck, rivals, the default configuration and new seeds say."""
+"""Sentences on how certain a study's best is: luck, rivals, the default configuration and new seeds."""
 
 from __future__ import annotations
 

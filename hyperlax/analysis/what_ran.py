@@ -1,4 +1,4 @@
-"""What was run, for the report: the options that differ from their defaults, the others, when, at which commit, on what."""
+"""The report's account of the run: options that differ from their defaults, the others, time, commit and machine."""
 
 from __future__ import annotations
 

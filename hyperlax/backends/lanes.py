@@ -155,7 +155,8 @@ class LanesBackend(Backend, ABC):
             durations.append(seconds + (0.0 if program in made else self._predicted_making(program, lanes)))
             made.add(program)
         known = sum(map(self._is_known, made))
-        return Plan(tuple(batch for _, batch in ordered), len(made), known, makespan(durations, self.slots))
+        is_rough = not self._costs.has_runs(self._task.kind)
+        return Plan(tuple(batch for _, batch in ordered), len(made), known, makespan(durations, self.slots), is_rough)
 
     def steps(self, trial: Trial) -> list[int]:
         """Return the environment steps of one seed at each evaluation of a trial, the one before training included."""

@@ -5,15 +5,15 @@ Only what `--help` needs is imported here, so that it answers at once and starts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from hyperlax.cli import inspecting, keeping, training
-from hyperlax.cli.parsing import parse
+from hyperlax.cli.parsing import Command, parse
 from hyperlax.config import options
 from hyperlax.config.option import POSITIONAL, Given, Metavar, OneOf, completed, flags_of
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import OptionFailure
 
 STUDIES = ("optuna-hp-search", "run-study", "sweep-hp-samples", "pbt")
 """The commands that run a study on disk."""
@@ -28,48 +28,85 @@ class _CompletionOptions:
 
 def run(words: Sequence[str]) -> int:
     """Run the command that the words of a command line name, without the program's name. Return the exit status."""
-    command, given = parse(KINDS, words)
-    kind, function = COMMANDS[command]
+    name, given = parse(GROUPS, words)
+    command = COMMANDS[name]
     try:
         if not given.get("json"):
-            return function(given)
+            return command.function(given)
         from hyperlax.study.reporters import json_on_stdout
 
         with json_on_stdout():
-            return function(given)
-    except OptionError as error:
-        raise UsageError(error.told(flags_of(kind))) from error
+            return command.function(given)
+    except OptionFailure as error:
+        raise error.spelled(flags_of(command.kind)) from error
 
 
 def completion(given: Given) -> int:
     """Print the script for a shell to source."""
     from hyperlax.cli.completion import shell_script
 
-    print(shell_script(KINDS, completed(_CompletionOptions, given).shell), end="")
+    print(
+        shell_script(
+            {name: command.kind for name, command in COMMANDS.items()}, completed(_CompletionOptions, given).shell
+        ),
+        end="",
+    )
     return 0
 
 
-COMMANDS: dict[str, tuple[type, Callable[[Given], int]]] = {
-    "optuna-hp-search": (options.SearchOptions, training.starting("optuna-hp-search")),
-    "run-study": (options.RunStudyOptions, training.run_study),
-    "run-single-hp": (options.SingleOptions, training.run_single_hp),
-    "train": (options.TrainOptions, training.train),
-    "play": (keeping.PlayOptions, keeping.play),
-    "generate-hp-samples": (options.GenerateOptions, training.generate_hp_samples),
-    "sweep-hp-samples": (options.SweepOptions, training.starting("sweep-hp-samples")),
-    "pbt": (options.PbtOptions, training.starting("pbt")),
-    "pbt-replay": (options.ReplayOptions, training.pbt_replay),
-    "repair": (keeping.RepairOptions, keeping.repair),
-    "invalidate": (keeping.InvalidateOptions, keeping.invalidate),
-    "list": (inspecting.ListOptions, inspecting.list_studies),
-    "show": (inspecting.ShowOptions, inspecting.show),
-    "watch": (inspecting.WatchOptions, inspecting.watch),
-    "report": (inspecting.ReportOptions, inspecting.report),
-    "compare": (inspecting.CompareOptions, inspecting.compare),
-    "export": (keeping.ExportOptions, keeping.export),
-    "delete": (keeping.DeleteOptions, keeping.delete),
-    "dashboard": (inspecting.DashboardOptions, inspecting.dashboard),
-    "completion": (_CompletionOptions, completion),
+_STUDY = "my_optuna_studies/sac_mlp/gymnax_pendulum"
+_TRAINED = "--algo-and-network-config sac_mlp --env-config gymnax.pendulum"
+
+GROUPS = {
+    "search": {
+        "optuna-hp-search": Command(
+            options.SearchOptions, training.starting("optuna-hp-search"), f"{_TRAINED} --n-trials 32"
+        ),
+        "run-study": Command(options.RunStudyOptions, training.run_study, "studies/sac_pendulum.yaml --n-trials 8"),
+        "sweep-hp-samples": Command(
+            options.SweepOptions, training.starting("sweep-hp-samples"), f"{_TRAINED} --num-samples 64"
+        ),
+        "pbt": Command(options.PbtOptions, training.starting("pbt"), f"{_TRAINED} --population-size 8"),
+    },
+    "look": {
+        "list": Command(inspecting.ListOptions, inspecting.list_studies, "my_optuna_studies"),
+        "show": Command(inspecting.ShowOptions, inspecting.show, f"{_STUDY} 3"),
+        "watch": Command(inspecting.WatchOptions, inspecting.watch, _STUDY),
+        "report": Command(inspecting.ReportOptions, inspecting.report, _STUDY),
+        "compare": Command(
+            inspecting.CompareOptions, inspecting.compare, f"{_STUDY} my_sweeps/sac_mlp/gymnax_pendulum"
+        ),
+        "dashboard": Command(inspecting.DashboardOptions, inspecting.dashboard, f"{_STUDY} --port 0"),
+    },
+    "train": {
+        "run-single-hp": Command(
+            options.SingleOptions, training.run_single_hp, f"{_TRAINED} --set algorithm.hyperparam.gamma=0.98"
+        ),
+        "train": Command(options.TrainOptions, training.train, f"--from {_STUDY} --num-seeds 10"),
+        "pbt-replay": Command(
+            options.ReplayOptions,
+            training.pbt_replay,
+            "my_pbt_runs/sac_mlp/gymnax_pendulum/pbt_schedule.json",
+        ),
+        "play": Command(keeping.PlayOptions, keeping.play, f"{_STUDY} --episodes 10"),
+    },
+    "files": {
+        "recipes": Command(keeping.RecipesOptions, keeping.recipes, "copy sac_mlp"),
+        "generate-hp-samples": Command(
+            options.GenerateOptions,
+            training.generate_hp_samples,
+            "--algo-and-network-config sac_mlp --num-samples 100",
+        ),
+        "export": Command(keeping.ExportOptions, keeping.export, f"{_STUDY} --format json --output -"),
+    },
+    "maintenance": {
+        "repair": Command(keeping.RepairOptions, keeping.repair, _STUDY),
+        "invalidate": Command(
+            keeping.InvalidateOptions, keeping.invalidate, f"{_STUDY} 3 5 --reason 'a wrong environment'"
+        ),
+        "delete": Command(keeping.DeleteOptions, keeping.delete, _STUDY),
+        "completion": Command(_CompletionOptions, completion, "bash"),
+    },
 }
-KINDS = {name: kind for name, (kind, _) in COMMANDS.items()}
-"""Command -> the class that declares its options."""
+"""Group -> its commands by name, in the order of `hyperlax --help`."""
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}

@@ -15,12 +15,12 @@ _hyperlax() {{
     done
     [[ $word == --* ]] && option=""
     ((COMP_CWORD == 1)) && command="" option=""
+    [[ -z $option && -n $command && $word != -* ]] && option=WORDS
     local words=""
     case "$command $option" in
         " ") words="{commands}" ;;
 {cases}
     esac
-    [[ -z $option && -n $command && $word != -* ]] && words=""
     COMPREPLY=($(compgen -W "$words" -- "$word"))
 }}
 complete -o default -F _hyperlax hyperlax
@@ -39,6 +39,8 @@ def _bash(commands: Mapping[str, type]) -> str:
     cases = []
     for command, kind in commands.items():
         options = _flagged(kind)
+        if taken := _positional_words(kind):
+            cases.append(f'        "{command} WORDS") words="{" ".join(taken)}" ;;')
         cases.append(f'        "{command} ") words="{" ".join(option.flag for option in options)}" ;;')
         cases += [
             f'        "{command} {option.flag}") words="{" ".join(option.offered())}" ;;'
@@ -51,6 +53,8 @@ def _bash(commands: Mapping[str, type]) -> str:
 def _fish(commands: Mapping[str, type]) -> str:
     lines = [f"complete -c hyperlax -n __fish_use_subcommand -f -a '{' '.join(commands)}'"]
     for command, kind in commands.items():
+        if taken := _positional_words(kind):
+            lines.append(f"complete -c hyperlax -n '__fish_seen_subcommand_from {command}' -a '{' '.join(taken)}'")
         for option in _flagged(kind):
             takes = (
                 "" if option.type is bool else f" -x -a '{' '.join(option.offered())}'" if option.offered() else " -r"
@@ -58,6 +62,12 @@ def _fish(commands: Mapping[str, type]) -> str:
             flag = option.flag.removeprefix("--")
             lines.append(f"complete -c hyperlax -n '__fish_seen_subcommand_from {command}' -l {flag}{takes}")
     return "\n".join(lines) + "\n"
+
+
+def _positional_words(kind: type) -> list[str]:
+    """Return the words that a command takes without a flag."""
+    positional = [option for option in typed_options(kind).values() if option.has(POSITIONAL)]
+    return [word for option in positional for word in option.offered()]
 
 
 def _flagged(kind: type) -> list[Option]:

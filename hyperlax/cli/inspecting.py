@@ -60,7 +60,7 @@ class CompareOptions:
     """Compare studies on one page: their best trials, progress and learning curves."""
 
     directories: Annotated[tuple[str, ...], "The studies' directories.", POSITIONAL, Metavar("DIR DIR [DIR ...]")]
-    output: Annotated[str, "The HTML page to write.", Metavar("FILE")] = "comparison.html"
+    output: Annotated[str, "The HTML page to write; - is standard output.", Metavar("FILE")] = "comparison.html"
     force: Annotated[bool, "Replace FILE.", By("it must not exist")] = False
 
 
@@ -183,7 +183,7 @@ def compare(given: Given) -> int:
     """Write a page about several studies."""
     from hyperlax.analysis.comparison import Compared, comparison, names_of
     from hyperlax.config.stored import named_directory
-    from hyperlax.files import new_file, write_text
+    from hyperlax.files import STDOUT, new_file, printed_if_stdout, write_text
     from hyperlax.study.io_errors import writing
     from hyperlax.study.view import load_study, with_confirmation
 
@@ -198,9 +198,10 @@ def compare(given: Given) -> int:
         Compared(name, with_confirmation(one.record), one.state) for name, one in zip(names, opened, strict=True)
     ]
     page = comparison(studies)
-    with writing(path):
-        write_text(path, page)
-    print(f"Compared: {path}")
+    with writing(path), printed_if_stdout(path) as place:
+        write_text(place, page)
+    if path != STDOUT:
+        print(f"Compared: {path}")
     return 0
 
 

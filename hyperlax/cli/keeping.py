@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from hyperlax.cli.inspecting import Directory
-from hyperlax.config.option import POSITIONAL, By, Given, Metavar, OneOf, Range, completed
+from hyperlax.config.option import POSITIONAL, By, Given, Metavar, Offered, OneOf, Range, completed
 from hyperlax.config.options import COUNT, LARGEST, TrialNumber
 from hyperlax.errors import OptionError, UsageError, counted, format_number
 
 if TYPE_CHECKING:
     from hyperlax.agent import Agent
     from hyperlax.envs import Environment
+    from hyperlax.shipped import Shipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +25,34 @@ class ExportOptions:
     format: Annotated[str, "Format of the file.", OneOf(("csv", "json", "parquet", "optuna-journal"))] = "csv"
     output: Annotated[
         str | None,
-        "The file to write; it must not exist.",
+        "The file to write; it must not exist. - is standard output.",
         Metavar("FILE"),
         By("<study name>.<format> in the working directory"),
+    ] = None
+
+
+def _shipped_names() -> list[str]:
+    from hyperlax.shipped import shipped
+
+    return [one.name for kind in ("recipes", "studies") for one in shipped(kind)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipesOptions:
+    """List, show or copy the recipes and study files that come with Hyperlax."""
+
+    action: Annotated[str, "list, show or copy.", POSITIONAL, OneOf(("list", "show", "copy")), Metavar("[ACTION]")] = (
+        "list"
+    )
+    name: Annotated[
+        str | None, "Recipe or study, as the list names it.", POSITIONAL, Metavar("[NAME]"), Offered(_shipped_names)
+    ] = None
+    to: Annotated[
+        str | None,
+        "File or directory to copy it to. The file must not exist.",
+        POSITIONAL,
+        Metavar("[TO]"),
+        By("recipes/NAME.py, where it is found by name, or studies/NAME.yaml"),
     ] = None
 
 
@@ -81,7 +107,7 @@ def export(given: Given) -> int:
     """Write the trials to a file."""
     from hyperlax.analysis.tables import default_path, write_export
     from hyperlax.config.stored import named_directory
-    from hyperlax.files import new_file
+    from hyperlax.files import STDOUT, new_file, printed_if_stdout
     from hyperlax.study.io_errors import writing
     from hyperlax.study.view import load_study
 
@@ -92,13 +118,61 @@ def export(given: Given) -> int:
     path = Path(name)
     with writing(path):
         new_file(name)
-        if options.format == "optuna-journal":
-            from hyperlax.study.maintenance import write_journal
+        with printed_if_stdout(path) as place:
+            if options.format == "optuna-journal":
+                from hyperlax.study.maintenance import write_journal
 
-            write_journal(directory, path, record.study_name)
-        else:
-            write_export(record, options.format, path)
-    print(f"Written: {path}")
+                write_journal(directory, place, record.study_name)
+            else:
+                write_export(record, options.format, place)
+    if path != STDOUT:
+        print(f"Written: {path}")
+    return 0
+
+
+def recipes(given: Given) -> int:
+    """List, print or copy what comes with Hyperlax."""
+    from hyperlax.shipped import shipped, shipped_file
+
+    options = completed(RecipesOptions, given)
+    if options.action == "list":
+        if options.name is not None:
+            raise UsageError(f"recipes list takes no name. To see one: hyperlax recipes show {options.name}.")
+        for kind in ("recipes", "studies"):
+            found = shipped(kind)
+            width = max(len(one.name) for one in found) + 2
+            print(f"{kind}:", *(f"  {one.name:{width}}{one.line}" for one in found), sep="\n")
+        print("\nTo edit one: hyperlax recipes copy NAME.")
+        return 0
+    if options.name is None:
+        raise OptionError("name", "recipes {0} needs {name}. See hyperlax recipes.", options.action)
+    one = shipped_file(options.name)
+    if options.action == "copy":
+        return _copy(one, options.to)
+    if options.to is not None:
+        raise OptionError(
+            "to", "recipes show prints a file, and {to} is {0!r}. To copy it: hyperlax recipes copy.", options.to
+        )
+    print(one.path.read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def _copy(one: Shipped, to: str | None) -> int:
+    """Copy a shipped file to a new one, and print how it is used."""
+    from hyperlax.files import new_file, write_text
+    from hyperlax.study.io_errors import writing
+
+    target = Path(one.kind) if to is None else Path(to)
+    if to is None:
+        with writing(target):
+            target.mkdir(exist_ok=True)
+    path = target / one.path.name if target.is_dir() and to != "" else target
+    with writing(path):
+        new_file("" if to == "" else str(path), option="to")
+        write_text(path, one.path.read_text(encoding="utf-8"))
+    name = path.stem if one.kind == "recipes" and path.parent == Path("recipes") else path
+    use = f"hyperlax run-study {path}" if one.kind == "studies" else f"--algo-and-network-config {name}"
+    print(f"Copied: {path}. To use it: {use}")
     return 0
 
 

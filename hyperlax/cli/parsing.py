@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from typing import Annotated, Any
@@ -19,26 +20,38 @@ from hyperlax.errors import OptionError, UsageError, did_you_mean
 DESCRIPTION = "Trains many reinforcement-learning configurations at once, as lanes of one compiled JAX program."
 
 
-def parse(commands: Mapping[str, type], words: Sequence[str]) -> tuple[str, Given]:
-    """Return the command and its given options. `--help` prints and raises SystemExit(0).
+@dataclass(frozen=True)
+class Command:
+    """A command. kind: declares its options. function: runs it, returns the exit status. example: words to type after its name."""
+
+    kind: type
+    function: Callable[[Given], int]
+    example: str
+
+
+def parse(groups: Mapping[str, Mapping[str, Command]], words: Sequence[str]) -> tuple[str, Given]:
+    """Return the command's name and its given options. `--help` prints and raises SystemExit(0).
+
+    groups: title -> the group's commands by name.
 
     Raises:
       UsageError: The command or option does not exist, or a value is not of its kind.
     """
     if words and words[0] in ("-h", "--help"):
-        print(_overview(commands))
+        print(_overview(groups))
         raise SystemExit(0)
+    commands = {name: command for group in groups.values() for name, command in group.items()}
     known = f"There are {', '.join(commands)}. See hyperlax --help."
     if not words:
         raise UsageError(f"a command is needed. {known}")
-    command, *rest = words
-    if command not in commands:
-        raise UsageError(f"no command {command}. {did_you_mean(command, commands)}{known}")
-    kind = commands[command]
+    name, *rest = words
+    if name not in commands:
+        raise UsageError(f"no command {name}. {did_you_mean(name, commands)}{known}")
+    command = commands[name]
     try:
-        return command, _given(command, kind, rest)
+        return name, _given(name, command, rest)
     except OptionError as error:
-        raise UsageError(error.told(flags_of(kind))) from error
+        raise error.spelled(flags_of(command.kind)) from error
 
 
 def typed_options(kind: type) -> dict[str, Option]:
@@ -46,28 +59,38 @@ def typed_options(kind: type) -> dict[str, Option]:
     return {name: option for name, option in options_of(kind).items() if not option.has(HIDDEN)}
 
 
-def _given(command: str, kind: type, words: Sequence[str]) -> Given:
-    options, see = typed_options(kind), f"See hyperlax {command} --help."
+def _given(name: str, command: Command, words: Sequence[str]) -> Given:
+    options, see = typed_options(command.kind), f"See hyperlax {name} --help."
     _check_values(options, words)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             found, unknown = tyro.cli(
-                _parsed_kind(kind), prog=f"hyperlax {command}", args=list(words), return_unknown_args=True
+                _parsed_kind(command.kind), prog=f"hyperlax {name}", args=list(words), return_unknown_args=True
             )
     except SystemExit as end:
         if end.code:
-            raise UsageError(f"hyperlax {command}: its options cannot be read. {see}") from end
+            raise UsageError(f"hyperlax {name}: its options cannot be read. {see}") from end
+        print(f"\nexample:\n  hyperlax {name} {command.example}")
         raise
     if unknown:
-        word, flags = unknown[0], [option.flag for option in options.values()]
-        if word.startswith("-"):
-            raise UsageError(f"{command} has no option {word}. {did_you_mean(word, flags)}{see}")
-        raise UsageError(f"unexpected argument {word}. {see}")
+        raise UsageError(f"{_refused(name, unknown[0], options)}{see}")
     return {
         name: option.read_words(typed)
         for name, option in options.items()
         if (typed := _typed(option, getattr(found, name))) is not None
     }
+
+
+def _refused(name: str, word: str, options: Mapping[str, Option]) -> str:
+    """Return what is wrong with a word that a command does not know."""
+    flags = [option.flag for option in options.values()]
+    if word.partition("=")[0].replace("_", "-") in flags:
+        return f"{word} follows --, after which no option is read. Put it before. "
+    return (
+        f"{name} has no option {word}. {did_you_mean(word, flags)}"
+        if word.startswith("-")
+        else f"unexpected argument {word}. "
+    )
 
 
 def _typed(option: Option, value: Any) -> Sequence[str] | None:
@@ -85,13 +108,16 @@ def _check_values(options: Mapping[str, Option], words: Sequence[str]) -> None:
     """Raise OptionError for an option without its value, and for a switch with one."""
     by_flag = {option.flag: option for option in options.values() if not option.has(POSITIONAL)}
     for word, after in zip_longest(words, words[1:]):
+        if word == "--":
+            return
         spelled, equals, value = word.partition("=")
         option = by_flag.get(spelled.replace("_", "-"))
         if option is None:
             continue
         if option.type is bool and equals:
             raise OptionError(option.name, f"{{{option.name}}} takes no value, got {{0}}.", value)
-        if option.type is not bool and not equals and (after is None or after.partition("=")[0] in by_flag):
+        is_followed = after not in (None, "--", "-h", "--help") and after.partition("=")[0] not in by_flag
+        if option.type is not bool and not equals and not is_followed:
             raise OptionError(option.name, f"{{{option.name}}} needs a value.")
 
 
@@ -102,7 +128,9 @@ def _parsed_kind(kind: type) -> type:
     fields = [
         (
             name,
-            Annotated[_parsed_type(option), *_details(option, option.help.replace("options that may change", flags))],
+            Annotated[
+                _parsed_type(option), *_details(option, option.help.replace("options that may change", flags), options)
+            ],
             dataclasses.field(default=False if option.type is bool else () if option.has(REPEATED) else None),
         )
         for name, option in options.items()
@@ -116,12 +144,20 @@ def _parsed_type(option: Option) -> Any:
     return bool if option.type is bool else tuple[str, ...] if option.has(REPEATED) else Any
 
 
-def _details(option: Option, text: str) -> list[Any]:
+def _default_text(option: Option, options: Mapping[str, Option]) -> str:
+    """Return an option's default as the help shows it, and where else a required one may come from."""
+    is_required = option.default_text == "required" and not option.has(POSITIONAL)
+    if is_required and "files" in options:
+        return "required, in the file or here"
+    return "required, except with --resume-from" if is_required and "resume_from" in options else option.default_text
+
+
+def _details(option: Option, text: str, options: Mapping[str, Option]) -> list[Any]:
     """Return tyro's settings of an option: its name, its help, and that its words are taken literally."""
     name = None if option.has(POSITIONAL) else option.key.replace("_", "-")
     metavar = None if option.type is bool else option.metavar
     told: list[Any] = [
-        tyro.conf.arg(name=name, metavar=metavar, help=text, help_behavior_hint=f"({option.default_text})")
+        tyro.conf.arg(name=name, metavar=metavar, help=text, help_behavior_hint=f"({_default_text(option, options)})")
     ]
     if option.has(POSITIONAL):
         told.append(tyro.conf.Positional)
@@ -142,19 +178,15 @@ _AS_TYPED = partial(
 )
 
 
-def _overview(commands: Mapping[str, type]) -> str:
-    width = max(map(len, commands)) + 2
-    lines = [f"  {name:{width}}{(kind.__doc__ or '').splitlines()[0]}" for name, kind in commands.items()]
-    usage = "usage: hyperlax COMMAND [OPTION ...]"
-    return "\n".join(
-        (
-            usage,
-            "",
-            DESCRIPTION,
-            "",
-            "commands:",
-            *lines,
-            "",
-            "See hyperlax COMMAND --help. hyperlax --version prints the version.",
-        )
-    )
+def _overview(groups: Mapping[str, Mapping[str, Command]]) -> str:
+    width = max(len(name) for commands in groups.values() for name in commands) + 2
+    lines = ["usage: hyperlax [-h] [--version] COMMAND [OPTION ...]", "", DESCRIPTION]
+    for title, commands in groups.items():
+        told = [(name, (command.kind.__doc__ or "").splitlines()[0]) for name, command in commands.items()]
+        lines += ["", f"{title}:", *(f"  {name:{width}}{text}" for name, text in told)]
+    lines += [
+        "",
+        "options:",
+        f"  {'-h, --help':{width}}Print this help, or that of a command: hyperlax COMMAND --help.",
+    ]
+    return "\n".join((*lines, f"  {'--version':{width}}Print the version."))

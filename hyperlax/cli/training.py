@@ -43,7 +43,7 @@ def generate_hp_samples(given: Given) -> int:
     """Draw configurations into a file."""
     from hyperlax.config.checks import check_searched
     from hyperlax.config.configurations import write_samples
-    from hyperlax.files import is_too_long
+    from hyperlax.files import STDOUT, is_too_long, printed_if_stdout
     from hyperlax.samplers.fixed import draw
     from hyperlax.studies import load_recipe
     from hyperlax.study.io_errors import writing
@@ -55,16 +55,18 @@ def generate_hp_samples(given: Given) -> int:
     path = Path(options.output)
     if is_too_long(path):
         raise OptionError("output", "{output} {0}: is longer than the system takes. Choose a shorter name.", path)
-    if path.exists() and not path.is_file():
+    is_file = path != STDOUT
+    if is_file and path.exists() and not path.is_file():
         found = "a directory" if path.is_dir() else "a device"
         raise OptionError("output", "{output} {0}: is {1}. Name a file.", path, found)
-    if path.exists() and not options.force:
+    if is_file and path.exists() and not options.force:
         raise OptionError("output", "{0}: exists already. Give {force} to replace it, or another {output}.", path)
     check_searched(recipe.path, recipe.space)
     drawn = draw(recipe, options.sampling_method, options.n_trials, options.seed)
-    with writing(path):
-        write_samples(path, drawn)
-    print(f"{counted(len(drawn), 'configuration')} of {recipe.name} ({options.sampling_method}): {path}")
+    with writing(path), printed_if_stdout(path) as place:
+        write_samples(place, drawn)
+    if is_file:
+        print(f"{counted(len(drawn), 'configuration')} of {recipe.name} ({options.sampling_method}): {path}")
     return 0
 
 
@@ -74,7 +76,10 @@ def run_single_hp(given: Given) -> int:
     from hyperlax.studies import load_recipe
 
     recipe = load_recipe(given)
-    return _run_single(settled(SingleOptions, [given], recipe), recipe)
+    options = settled(SingleOptions, [given], recipe)
+    which = "" if options.trial is None else f"trial {options.trial} of "
+    base = "the recipe's own" if options.params is None else f"{which}{options.params}"
+    return _run_single(options, recipe, f"{base}, changed by hand" if options.assignments else base)
 
 
 def train(given: Given) -> int:
@@ -108,7 +113,7 @@ def train(given: Given) -> int:
         ),
         "assignments": tuple(f"{name}={json.dumps(value)}" for name, value in trial.params.items()),
     }
-    return _run_single(settled(SingleOptions, [again], recipe), recipe)
+    return _run_single(settled(SingleOptions, [again], recipe), recipe, f"trial {trial.number} of {directory}")
 
 
 def pbt_replay(given: Given) -> int:
@@ -135,7 +140,8 @@ def pbt_replay(given: Given) -> int:
     return replay(options, recipe, schedule, write_learning_curve)
 
 
-def _run_single(options: SingleOptions, recipe: Recipe) -> int:
+def _run_single(options: SingleOptions, recipe: Recipe, source: str) -> int:
+    """Train one configuration. source: where it is from, in words."""
     from hyperlax.analysis.pages import write_learning_curve
     from hyperlax.config.configurations import configured
     from hyperlax.config.recipe_checks import check_learns
@@ -144,7 +150,7 @@ def _run_single(options: SingleOptions, recipe: Recipe) -> int:
     _prepare(options, recipe)
     algorithm = configured(options, recipe)
     check_learns(options, algorithm, {})
-    return run_single(options, recipe, algorithm, write_learning_curve)
+    return run_single(options, recipe, algorithm, write_learning_curve, source=source)
 
 
 def _prepare(options: SingleOptions, recipe: Recipe) -> None:

@@ -35,7 +35,7 @@ class Mark(Enum):
 
     MAY_CHANGE: a resume may change it. THIS_RUN: it belongs to one run, not to the study. SHORTHAND: it stands for other options,
     which are kept. HIDDEN: it has no flag. POSITIONAL: it is given without a name. REPEATED: a flag with one
-    value that may be given several times.
+    value that may be given several times. FILE: a file to read.
     """
 
     MAY_CHANGE = auto()
@@ -44,9 +44,10 @@ class Mark(Enum):
     HIDDEN = auto()
     POSITIONAL = auto()
     REPEATED = auto()
+    FILE = auto()
 
 
-MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED = Mark
+MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED, FILE = Mark
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,9 @@ class Option:
         found: Any = self._as_type(value)
         if found is None:
             raise self.refusal(value, self._advice(value))
+        if self.has(FILE) and not found.strip():
+            or_not = "." if self.default is MISSING else ", or leave it out."
+            raise OptionError(self.name, f"{{{self.name}}} is empty. Name a file{or_not}")
         if choices:
             found = choices.fold(str(found))
             if found not in choices.words:

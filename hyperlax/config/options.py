@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from hyperlax.config.option import (
+    FILE,
     HIDDEN,
     MAY_CHANGE,
     POSITIONAL,
@@ -144,7 +145,9 @@ class SearchOptions(RunOptions):
         "Do not start with the recipe's default configuration as trial 0.",
         By("trial 0 is the default configuration if the space contains it"),
     ] = True
-    enqueue: Annotated[str | None, "Start with the configurations of this JSON file, in order.", Metavar("FILE")] = None
+    enqueue: Annotated[
+        str | None, "Start with the configurations of this JSON file, in order.", FILE, Metavar("FILE")
+    ] = None
     constraints: Annotated[
         tuple[str, ...],
         "Constraints that the best trial must satisfy, e.g. 'num_parameters <= 20000'. tpe, nsgaii, nsgaiii and gp also use "
@@ -314,6 +317,7 @@ class SweepOptions(SearchOptions):
         str | None,
         "Train the configurations of this CSV file instead, from generate-hp-samples or a study's hyperparams.csv; fields without "
         "a column take the recipe's values.",
+        FILE,
         Metavar("FILE"),
         By("sample --num-samples"),
     ] = None
@@ -340,7 +344,9 @@ class SweepOptions(SearchOptions):
 class RunStudyOptions(SearchOptions):
     """Run studies from YAML files, one after another. Flags override the files."""
 
-    files: Annotated[tuple[str, ...], "YAML files, one per study.", POSITIONAL, THIS_RUN, Metavar("FILE [FILE ...]")]
+    files: Annotated[
+        tuple[str, ...], "YAML files, one per study.", POSITIONAL, THIS_RUN, FILE, Metavar("FILE [FILE ...]")
+    ]
     resume_from: Annotated[str | None, HIDDEN, THIS_RUN] = None
     retry_failed: Annotated[bool, HIDDEN, THIS_RUN] = False
 
@@ -353,7 +359,9 @@ class GenerateOptions:
     n_trials: _DrawnTrials = 64
     sampling_method: Annotated[str, f"{_HOW_SAMPLED}.", OneOf(_SAMPLING_METHODS[:-1])] = "qmc"
     seed: Annotated[int, "Seed of qmc and random; grid needs none.", Range(0, LARGEST)] = 0
-    output: Annotated[str | None, "The CSV file.", Metavar("FILE"), By("<recipe>_samples.csv")] = None
+    output: Annotated[
+        str | None, "The CSV file; - is standard output.", Metavar("FILE"), By("<recipe>_samples.csv")
+    ] = None
     force: Annotated[bool, "Replace FILE if it exists.", By("it must not exist")] = False
 
 
@@ -365,6 +373,7 @@ class SingleOptions(RunOptions):
     params: Annotated[
         str | None,
         "Hyperparameters to train: a study's best_optuna_params.json or pareto_front_params.json.",
+        FILE,
         Metavar("FILE"),
         By("the recipe's"),
     ] = None
@@ -402,7 +411,7 @@ class TrainOptions(SingleOptions):
 class ReplayOptions(SingleOptions):
     """Train new agents along the winning hyperparameter schedule of a pbt run."""
 
-    schedule: Annotated[str, "The run's pbt_schedule.json.", POSITIONAL, THIS_RUN, Metavar("FILE")]
+    schedule: Annotated[str, "The run's pbt_schedule.json.", POSITIONAL, THIS_RUN, FILE, Metavar("FILE")]
     params: Annotated[str | None, HIDDEN] = None
     algo_and_network_config: Annotated[str, HIDDEN]
     env_config: Annotated[str, HIDDEN]

@@ -12,7 +12,7 @@ from hyperlax.config.option import HIDDEN, THIS_RUN, Given, keys_of, options_of,
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.space_entries import entry_of
 from hyperlax.config.yaml_file import Entry, read_entries
-from hyperlax.errors import OptionError, UsageError, did_you_mean
+from hyperlax.errors import HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
 from hyperlax.recipe import Recipe
 
 _MAPPINGS = ("params", "space")
@@ -48,13 +48,13 @@ class StudyFile:
     space: Mapping[str, Entry]
     places: Mapping[str, str]
 
-    def refusal(self, error: UsageError, on_command_line: Collection[str], about: str) -> UsageError:
+    def refusal(self, error: HyperlaxError, on_command_line: Collection[str], about: str) -> HyperlaxError:
         """Return an error about the study with its line in the file, or unchanged if it is about the command line.
 
         on_command_line: options that were given there. about: an option, if the error does not name one.
         """
-        options = error.mentioned if isinstance(error, OptionError) else [about]
-        told = error.told(keys_of(SearchOptions)) if isinstance(error, OptionError) else str(error)
+        options = error.mentioned if isinstance(error, OptionFailure) else [about]
+        told = error.told(keys_of(SearchOptions)) if isinstance(error, OptionFailure) else str(error)
         for name in (*options, about):
             if name in on_command_line:
                 return error

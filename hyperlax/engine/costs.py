@@ -110,6 +110,11 @@ class Costs:
         """Return the seconds for a program that is in the persistent cache."""
         return self._typical(kind, "loads", _GUESSED_LOAD)
 
+    def has_runs(self, kind: str) -> bool:
+        """Return whether a batch of this kind was measured."""
+        with self._lock:
+            return bool(self._of(kind, "runs"))
+
     def knows(self, program: str) -> bool:
         """Return whether a program with this fingerprint was compiled on this machine with its cache on."""
         with self._lock:

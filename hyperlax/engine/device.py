@@ -37,6 +37,7 @@ _ROUNDS = 12
 _SLACK, _WIDENING = 1.05, 1.25
 """Fewer lanes win if they are at most this much slower: small batches spread better over cores and end together. The second is
 for lanes that also widen the super-batch: a sampler learns less from a study the more of its trials train at once."""
+_LONGEST_SECONDS = 15.0
 _NOISE = 1.5
 """A candidate was disturbed if its median turn takes this many times its best one."""
 
@@ -155,7 +156,12 @@ def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs
     spread = -(-super_batch // len(slots))
     if slots[0].platform != "cpu" or spread == 1:
         return spread
-    turns = costs.turns(len(slots), lambda: measured_turns(slots))
+
+    def measure() -> dict[int, float] | None:
+        log.info("Measuring how many trials a core trains best at once, once on this machine (about 5 s, up to 20 s).")
+        return measured_turns(slots)
+
+    turns = costs.turns(len(slots), measure)
     if turns is None:
         runs = 1 if widens else _UNMEASURED_LANES
         log.info("The machine is too busy to measure how many lanes a core can use; using %d for now.", runs)
@@ -214,8 +220,10 @@ def measured_turns(slots: list[Any]) -> dict[int, float] | None:
     Theory and machines disagree, so this is measured on a small stand-in for training, which takes about 5 s. Like training, it
     alternates between many small sequential steps and gradients over the data that they collected. It is compiled for each number
     of lanes with quick settings, in a third of a second instead of an algorithm's ten seconds. The candidates take turns of equal
-    work, and the best turn of each counts. Return None if other work on the machine disturbed too many turns.
+    work, and the best turn of each counts. Return None if other work on the machine disturbed too many turns, or if it takes longer
+    than `_LONGEST_SECONDS`.
     """
+    until = time.perf_counter() + _LONGEST_SECONDS
     programs = {lanes: _compiled(lanes, slots[0]) for lanes in CANDIDATES}
     seconds: dict[int, list[float]] = {lanes: [] for lanes in CANDIDATES}
     with ThreadPoolExecutor(len(slots)) as threads:
@@ -230,6 +238,8 @@ def measured_turns(slots: list[Any]) -> dict[int, float] | None:
                 for done in [threads.submit(turn) for _ in slots]:
                     done.result()
                 seconds[lanes].append(time.perf_counter() - began)
+                if time.perf_counter() > until:
+                    return None
     return best_turns(seconds)
 
 

@@ -67,7 +67,7 @@ _OWN: dict[str, str] = {
         HYPERPARAMS_CSV, CURVES_CSV, SUMMARY_CSV, INTERMEDIATE_CSV, TIMELINE, TIMING_JSON, SUCCESS
     ),
 }
-"""Of each directory that Hyperlax makes, the names of the files that it writes there, besides plots; as patterns."""
+"""Directory that Hyperlax makes -> the names of the files that it writes there, besides plots; all as patterns."""
 
 
 class StudyDirectory:

@@ -47,7 +47,7 @@ class Loop:
         self._waiting: list[tuple[int, ...]] = []
         self._shown: dict[int, Shown] = {}
         self._copies: dict[int, CopyFrom] = {}
-        self._groups, self._left = SHARED, 0
+        self._groups, self._left, self._is_planned = SHARED, 0, False
         self._timer = SaveTimer(settings.checkpoint_seconds)
         self._recorder = Recorder(trials, backend, settings, limits, observers)
 
@@ -116,6 +116,9 @@ class Loop:
                 self._fail(running, str(error))
         if self._settings.refills:
             self._waiting = sorted([*self._waiting, *((trial.number,) for trial in sound)])
+            if sound and self._settings.task == "search" and not self._is_planned:
+                self._is_planned = True
+                log.info("%s, if none is pruned.", self._backend.plan(sound).sentence())
         elif sound:
             plan = self._backend.plan(sound)
             is_one_of_many = self._settings.overlaps and self._groups > 0

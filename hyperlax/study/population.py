@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import OBJECTIVE, PbtOptions
-from hyperlax.errors import HyperlaxError, OptionError, counted, format_number
+from hyperlax.errors import OptionError, OptionFailure, counted, format_number
 from hyperlax.files import write_json
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.base import AskedTrial
@@ -162,9 +162,12 @@ class PopulationTrials:
     def _compare(self, interval: int, ends: Sequence[TrialResult], before: Sequence[FrozenTrial]) -> None:
         now = np.array([_score(end) if end.state == "COMPLETE" else np.nan for end in ends])
         if not np.array_equal(now, [score_of(trial) for trial in before], equal_nan=True):
-            raise HyperlaxError(
-                f"{self._live.directory.root}: interval {interval} differs from what was recorded: the saved state is lost, and "
-                "this machine or its packages are not those that the run began on. Start again with another --output-root."
+            raise OptionFailure(
+                "output_root",
+                "{0}: interval {1} differs from what was recorded: the saved state is lost, and this machine or its packages are "
+                "not those that the run began on. Start again with another {output_root}.",
+                self._live.directory.root,
+                interval,
             )
 
 
@@ -341,7 +344,10 @@ class _PopulationRun(StudyRun):
             with super()._held():
                 yield
         except MemoryError as error:
-            raise HyperlaxError(
-                f"{error}. Start again with another --output-root and a --population-size below {self._own.population_size}, or "
-                "smaller networks, replay or --num-seeds."
+            raise OptionFailure(
+                "population_size",
+                "{0}. Start again with another {output_root} and a {population_size} below {1}, or smaller networks, replay or "
+                "{num_seeds}.",
+                error,
+                self._own.population_size,
             ) from error

@@ -93,12 +93,16 @@ class Progress(Observer):
 
     @property
     def task(self) -> str:
-        """Running task: "search", "population" or "confirmation"."""
+        """Running task, as in `Training`."""
         return self.training.task if self.training else "search"
 
     def value(self, end: TrialResult) -> float | None:
-        """Return the first objective of a trial; None unless it can be the best. Trials of a confirmation have none."""
-        if self.task == "confirmation" or end.state != "COMPLETE" or not are_satisfied(self._constraints, end.metrics):
+        """Return the first objective of a trial; None unless it can be the best, in a search or a population."""
+        if (
+            self.task in ("confirmation", "single")
+            or end.state != "COMPLETE"
+            or not are_satisfied(self._constraints, end.metrics)
+        ):
             return None
         return end.metrics[self.objective]
 

@@ -1,4 +1,4 @@
-"""Reporters of progress: one redrawn line on a terminal, one line per batch elsewhere, or JSON lines for a program.
+"""Reporters of progress: one redrawn line on a terminal, lines elsewhere, or JSON lines for a program.
 
 A study does not depend on its output: if a stream cannot be written, the study continues without it.
 """
@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REDRAWS_PER_SECOND = 2.0
+SILENT_SECONDS, LOOK_SECONDS = 30.0, 1.0
+"""The longest time without a line where there is no terminal, and the time between two looks at it."""
 
 
 class SafeStream:
@@ -80,30 +83,60 @@ def reporter() -> Progress:
 
 
 class LineReporter(Progress):
-    """A reporter that prints one line after each batch."""
+    """A reporter that prints a line after each batch, when programs are first prepared, and after `SILENT_SECONDS` without one."""
 
     def __init__(self, stream: TextIO):
         super().__init__()
-        self._stream = safe(stream)
+        self._stream, self._writing = safe(stream), threading.Lock()
+        self._last, self._over, self._follower = 0.0, threading.Event(), None
+
+    def training_started(self, training: Training) -> None:
+        super().training_started(training)
+        self._last, self._over = time.monotonic(), threading.Event()
+        self._follower = threading.Thread(target=self._follow, args=(self._over,), name="progress", daemon=True)
+        self._follower.start()
 
     def trials_ended(self, ends: list[TrialResult]) -> None:
         super().trials_ended(ends)
-        self._stream.write(self.line() + "\n")
-        self._stream.flush()
+        self._print(self.line())
+
+    def training_ended(self) -> None:
+        self._over.set()
+        if self._follower:
+            self._follower.join()
+        super().training_ended()
+
+    def close(self) -> None:
+        self.training_ended()
+
+    def _print(self, line: str) -> None:
+        with self._writing:
+            self._last = time.monotonic()
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    def _follow(self, over: threading.Event) -> None:
+        """Print lines while nothing ends, in a thread of their own."""
+        has_prepared = False
+        while not over.wait(LOOK_SECONDS):
+            begins_to_prepare = self.lanes()[1] > 0 and not has_prepared
+            has_prepared = has_prepared or begins_to_prepare
+            if begins_to_prepare or time.monotonic() - self._last >= SILENT_SECONDS:
+                self._print(self.line())
 
 
-class IntervalReporter(Progress):
-    """A reporter that prints one line after each interval of a population."""
+class IntervalReporter(LineReporter):
+    """A reporter that prints one line after each interval of a population, otherwise as a `LineReporter`."""
 
     def __init__(self, stream: TextIO, members: int):
-        super().__init__()
-        self._stream, self._members, self._copies = safe(stream), members, 0
+        super().__init__(stream)
+        self._members, self._copies = members, 0
 
     def trials_copied(self, sources: Mapping[int, int]) -> None:
         self._copies = sum(source != number - self._members for number, source in sources.items())
 
     def trials_ended(self, ends: list[TrialResult]) -> None:
-        super().trials_ended(ends)
+        Progress.trials_ended(self, ends)
         values = [value for end in ends if (value := self.value(end)) is not None]
         total = self.training.total // self._members if self.training else 0
         parts = [
@@ -114,8 +147,7 @@ class IntervalReporter(Progress):
             f"{self.pace.steps_per_second() or 0:,.0f} steps/s",
             f"{clock(self.seconds_left() or 0)} left",
         ]
-        self._stream.write("  ".join(parts) + "\n")
-        self._stream.flush()
+        self._print("  ".join(parts))
 
 
 class TerminalReporter(Progress):

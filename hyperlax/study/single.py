@@ -13,7 +13,7 @@ from hyperlax.agent import save_agent
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.options import SingleOptions
 from hyperlax.envs import canonical, slug
-from hyperlax.errors import HyperlaxError, UsageError, counted, format_number
+from hyperlax.errors import HyperlaxError, OptionFailure, UsageError, counted, format_number
 from hyperlax.files import write_json
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
@@ -26,6 +26,7 @@ from hyperlax.study.lineage import Schedule, changing, configurations
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
 from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.reporters import reporter
 from hyperlax.study.stopping import Limits, StopRequest, stopping_on_signals
 from hyperlax.study.study_run import MakeBackend, engine_config, local_backend, reference_returns
 from hyperlax.study.trials import FixedTrials, Settings
@@ -52,14 +53,15 @@ def run_single(
     algorithm: AlgorithmConfig,
     write_curve: _WriteCurve,
     make_backend: MakeBackend = local_backend,
+    source: str = "the recipe's own",
 ) -> int:
-    """Train one configuration, write its files, print its metrics. Returns the exit status.
+    """Train one configuration, write its files, print its metrics. Returns the exit status. source: where it is from, in words.
 
     0: done. 1: the training failed, the reason is printed. 130 or 143: interrupted, nothing is written. Raises UsageError, before
     anything runs, if the training cannot run.
     """
     backend = make_backend(single_config(arguments, algorithm), None)
-    return _SingleRun(arguments, recipe, write_curve, "single").run(algorithm, backend)
+    return _SingleRun(arguments, recipe, write_curve, "single", source).run(algorithm, backend)
 
 
 def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule, write_curve: _WriteCurve) -> int:
@@ -75,7 +77,8 @@ def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule, write_c
     backend = make_local_backend(config)
     _check_steps(schedule, backend.steps(Trial(0, config.base)), where)
     beside = {SCHEDULE: {**vars(schedule), "schedule": list(schedule.schedule)}}
-    return _SingleRun(arguments, recipe, write_curve, "replay", beside).run(config.base, backend)
+    source = f"the schedule of {where}, from its first interval on"
+    return _SingleRun(arguments, recipe, write_curve, "replay", source, beside).run(config.base, backend)
 
 
 def path_of_recipe(schedule: Schedule) -> str:
@@ -85,12 +88,17 @@ def path_of_recipe(schedule: Schedule) -> str:
 
 @dataclass
 class _SingleRun:
-    """A training without a study. kind: the beginning of its directory's name. beside: name -> content of further JSON files."""
+    """A training without a study.
+
+    kind: the beginning of its directory's name. source: where its configuration is from. beside: name -> content of further JSON
+    files.
+    """
 
     arguments: SingleOptions
     recipe: Recipe
     write_curve: _WriteCurve
     kind: str
+    source: str
     beside: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, algorithm: AlgorithmConfig, backend: Backend) -> int:
@@ -100,6 +108,7 @@ class _SingleRun:
         parent = Path(own.output_root) / self.recipe.name / slug(own.env_config)
         with _ending_on_io_error(parent):
             make_directory(parent)
+        log.info("%s", self._announced(algorithm, parent))
         found: list[tuple[BatchResult, TrialResult]] = []
 
         def keep(result: BatchResult) -> list[TrialResult]:
@@ -112,9 +121,10 @@ class _SingleRun:
         settings = Settings("single", 1, steps, self._scoring, own.num_seeds, fatal=fatal)
         with closing(backend), stopping_on_signals(limits.stop):
             try:
-                Loop(FixedTrials([Trial(0, algorithm)], keep), backend, None, settings, limits, ()).run()
+                Loop(FixedTrials([Trial(0, algorithm)], keep), backend, None, settings, limits, [reporter()]).run()
             except MemoryError as short:
-                raise HyperlaxError(f"{short}. Make networks, batches, replay or --num-seeds smaller.") from short
+                problem = "{0}. Make networks, batches, replay or {num_seeds} smaller."
+                raise OptionFailure("num_seeds", problem, short) from short
         if not found:
             print("Interrupted; nothing is written.")
             return limits.stop.exit_status
@@ -123,6 +133,19 @@ class _SingleRun:
             directory = _new_directory(parent, self.kind)
             self._write(directory, result, end, backend.device)
         return _print_end(end, directory)
+
+    def _announced(self, algorithm: AlgorithmConfig, parent: Path) -> str:
+        """Return what is trained and where its files go, in sentences."""
+        own, default, now = self.arguments, dotted(self.recipe.config.algorithm), dotted(algorithm)
+        changed = [f"{name} = {now[name]} (default {default[name]})" for name in now if now[name] != default[name]]
+        differs = "Different from the recipe's default:" if changed else "All is as in the recipe's default."
+        told = "\n  ".join([differs, *changed])
+        length = f"{counted(own.total_timesteps, 'step')}, {counted(own.num_evaluations, 'evaluation')}"
+        return (
+            f"{self.recipe.name} on {canonical(own.env_config)}, {length}, {counted(own.num_seeds, 'seed')} from seed {own.seed}.\n"
+            f"Configuration: {self.source}. {told}\n"
+            f"The files go to {parent / self.kind}_NNNN when training ends."
+        )
 
     def _write(self, directory: Path, result: BatchResult, end: TrialResult, device: str) -> None:
         """Write the agent, the tables and the learning curve; `success.txt` last."""

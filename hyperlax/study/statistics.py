@@ -122,7 +122,7 @@ def _advice(confirmation: Confirmation, best: Confirmed) -> str:
     if winner is None or winner is best:
         return f"Take {best.words}."
     over = _ahead(confirmation, best, winner)
-    verb = "cannot be told from" if over.holds_zero else "stays ahead of"
+    verb = "is not distinguishable from" if over.holds_zero else "stays ahead of"
     return (
         f"Take {best.words}. It {verb} the search's winner, {winner.words}: the interval of the difference is {over}."
     )

@@ -170,9 +170,7 @@ class StudyRun(ABC):
         def what_next(problem: IoProblem) -> str:
             if not os.path.exists(self.directory.manifest):
                 if self._is_on_disk:
-                    return (
-                        "The study was moved or removed while it ran. To continue it, give --resume-from its new place."
-                    )
+                    return "The study was moved or removed while it ran. To continue it, resume it in its new place."
                 return f"No trial has run. {run_again(problem)}"
             return (
                 "The study ends here; all that is complete is kept. "

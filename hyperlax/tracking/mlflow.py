@@ -392,9 +392,7 @@ def _experiment(client: MlflowClient, place: Place) -> str:
     """Return the experiment's id. Make it if needed; an SQLite store gets its artifacts beside its file."""
     known = client.get_experiment_by_name(place.experiment)
     if known is not None and known.lifecycle_stage != "active":
-        raise HyperlaxError(
-            f"the experiment {place.experiment} is deleted. Restore it, or choose another --tracking-experiment."
-        )
+        raise HyperlaxError(f"the experiment {place.experiment} is deleted. Restore it, or choose another.")
     if known is not None:
         return known.experiment_id
     beside = None

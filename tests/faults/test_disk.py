@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,8 +181,8 @@ def test_the_command_says_it_in_one_sentence_and_exits_with_1(tmp_path, monkeypa
     def start(flags: object) -> int:
         return Case(tmp_path, **SMALL).start(FakeBackend(lanes=1))
 
-    kind, _ = commands.COMMANDS["optuna-hp-search"]
-    monkeypatch.setitem(commands.COMMANDS, "optuna-hp-search", (kind, start))
+    search = commands.COMMANDS["optuna-hp-search"]
+    monkeypatch.setitem(commands.COMMANDS, "optuna-hp-search", replace(search, function=start))
     with writing_to(Disk(refuses="timing.json")):
         assert cli.main(["optuna-hp-search", "--algo-and-network-config", "sac_mlp"]) == 1
     said = capsys.readouterr().err

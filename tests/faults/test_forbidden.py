@@ -155,7 +155,7 @@ def test_a_study_whose_directory_is_moved_while_it_runs_says_so_and_continues_fr
 
     with pytest.raises(HyperlaxError) as ended:
         case.start(FakeBackend(lanes=1, after_batch=move))
-    assert "was moved or removed while it ran. To continue it, give --resume-from its new place." in str(ended.value)
+    assert "was moved or removed while it ran. To continue it, resume it in its new place." in str(ended.value)
     shutil.rmtree(tmp_path / "old", ignore_errors=True)
     moved = Case(tmp_path / "new", n_trials=4, optuna_study_batch_size=1, runner_hparam_batch_size=1)
     runner = FakeBackend(lanes=1)

@@ -1,4 +1,4 @@
-"""Where the trials and the best of them lie on each hyperparameter."""
+"""Plot of where the trials and the best of them lie on each hyperparameter."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from hyperlax.config.checks import check_searched, check_space, checked
 from hyperlax.config.option import Given, keys_of
 from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
 from hyperlax.config.recipe_checks import BudgetError, check_study
-from hyperlax.config.settling import resumed, settled
+from hyperlax.config.settling import explicit, resumed, settled
 from hyperlax.config.stored import (
     RESUMED,
     SEARCH,
@@ -39,6 +39,7 @@ from hyperlax.xla import refuse_fork
 if TYPE_CHECKING:
     from hyperlax.config.study_file import StudyFile
     from hyperlax.config.yaml_file import Entry
+    from hyperlax.study.directory import StudyDirectory
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class PlannedStudy:
     """A study that can start or continue.
 
     directory: its directory, existing or not. file: its YAML, empty without one. refusal: returns an error about an option with
-    its line in the file.
+    its line in the file. existing: a sentence about the study of a file that exists, else empty.
     """
 
     options: SearchOptions | PbtOptions
@@ -55,6 +56,7 @@ class PlannedStudy:
     is_new: bool = True
     file: str = ""
     refusal: Callable[[OptionFailure], HyperlaxError] | None = None
+    existing: str = ""
 
     def run(self) -> int:
         """Run the study to its end, or print its plan. Returns the exit status."""
@@ -123,7 +125,8 @@ def log_from(level: str, is_quiet: bool = False) -> None:
 def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
     """Return the studies of files. Given options replace those of the files, `assignments` single values of them.
 
-    Raises UsageError, naming file and line, for a study that cannot run or exists, and for two with the same directory.
+    A study that exists is resumed. Raises UsageError, naming file and line, for a study that cannot run, or exists with other
+    options, and for two with the same directory.
     """
     if not files:
         raise UsageError("run-study needs files: hyperlax run-study FILE [FILE ...].")
@@ -133,7 +136,8 @@ def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
     given = {name: value for name, value in given.items() if name != "assignments"}
     planned: dict[Path, PlannedStudy] = {}
     for path in files:
-        study = _of_file(read_study_file(path, assignments), given)
+        names = {one.directory: one.options.study_name for one in planned.values()}
+        study = _of_file(read_study_file(path, assignments), given, names)
         where = study.directory.resolve()
         if where in planned:
             raise UsageError(
@@ -154,6 +158,8 @@ def _in_turn(studies: Sequence[PlannedStudy], stream: TextIO) -> int:
     for number, study in enumerate(studies, start=1):
         if len(studies) > 1:
             print(f"Study {number} of {len(studies)}: {study.file}, in {study.directory}.", file=stream, flush=True)
+        if study.existing:
+            print(f"{study.file}: {study.existing}", file=stream, flush=True)
         ended[study.file] = _status(study)
         if ended[study.file] in STOPPED:
             break
@@ -263,19 +269,19 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     return run() if options.quiet else run(reporter())
 
 
-def _of_file(file: StudyFile, given: Given) -> PlannedStudy:
-    """Return the study of a file, checked."""
+def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> PlannedStudy:
+    """Return the study of a file, checked. planned: the names of the studies of the files before it, by directory."""
     from hyperlax.config.configurations import first_trials
     from hyperlax.config.space_entries import by_full_name, searched
     from hyperlax.study.directory import refuse_running, study_directory
-    from hyperlax.study.study_run import refuse_existing
 
+    layers = [file.given, given]
     with _told(file, given, "algo_and_network_config"):
         recipe = load_recipe({**file.given, **given})
     entries = by_full_name(file.space, file.params, recipe)
     recipe = searched(file.space, file.params, recipe, file.places.get("space", file.path))
     with _told(file, given, "env_config"):
-        options = checked(settled(SearchOptions, [file.given, given], recipe))
+        options = checked(settled(SearchOptions, layers, recipe))
         check_acts(recipe, options.env_config)
     try:
         check_study(options, recipe)
@@ -290,11 +296,35 @@ def _of_file(file: StudyFile, given: Given) -> PlannedStudy:
     with _told(file, given, "enqueue"):
         first_trials(options, recipe)
     with _told(file, given, "output_root"):
-        directory = study_directory(options, recipe)
+        directory = study_directory(options, recipe, planned)
         refuse_running(directory.root)
-        refuse_existing(directory)
+        existing = ""
+        if directory.holds_a_study():
+            options, existing = _continued(directory, recipe, explicit(options, layers))
     refusal = partial(file.refusal, on_command_line=given, about="")
-    return PlannedStudy(options, recipe, directory.root, file=file.path, refusal=refusal)
+    return PlannedStudy(options, recipe, directory.root, not existing, file.path, refusal, existing)
+
+
+def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple[SearchOptions, str]:
+    """Return the options with which the study of a file continues, and a sentence about it.
+
+    Raises UsageError if another command began it, or the file gives other options or another space.
+    """
+    from hyperlax.study.manifest import check_recipe, content_of
+    from hyperlax.study.projection import finished_trials
+    from hyperlax.study.study_run import refuse_existing
+
+    stored = read_stored(directory.root, "run-study")
+    if isinstance(stored, PbtOptions) or stored.is_sweep:
+        refuse_existing(directory)
+    assert isinstance(stored, SearchOptions)
+    options = checked(resumed(stored, given, recipe))
+    check_recipe(content_of(directory.manifest), directory.manifest, recipe)
+    directory.check_database(options.study_name)
+    finished = len(finished_trials(directory, options.study_name))
+    if finished < options.n_trials:
+        return options, f"the study in {directory.root} exists and is resumed."
+    return replace(options, n_trials=finished), f"the study in {directory.root} is finished."
 
 
 @contextmanager

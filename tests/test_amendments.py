@@ -90,7 +90,7 @@ def test_a_retry_that_is_cut_off_goes_on_with_the_next_resume(tmp_path, moment, 
         if moment == "in training":
             assert case.resume(FakeBackend(raises={3: KeyboardInterrupt()}), retry_failed=True) == 130
         else:
-            patch.setattr(StudyDatabase, "requeue_failed" if moment == "before the database" else "finish", die)
+            patch.setattr(StudyDatabase, "requeue_ended" if moment == "before the database" else "finish", die)
             with pytest.raises(RuntimeError, match="killed"):
                 case.resume(FakeBackend(), retry_failed=True)
     assert case.resume(runner) == 0

@@ -10,7 +10,6 @@ from typing import Any
 import optuna
 import pytest
 
-from hyperlax.cli import main
 from hyperlax.errors import UsageError
 from hyperlax.samplers.registry import SAMPLERS, SamplerRow
 from hyperlax.space import UniformContinuous
@@ -105,6 +104,27 @@ def test_any_other_damage_is_refused_with_the_line(case: Case, line: int, conten
         assert str(refused.value).endswith("Put back the file that Hyperlax wrote.")
 
 
+def test_blank_lines_of_an_editor_are_ignored(case: Case, whole: Case) -> None:
+    lines = journal(case).read_text()
+    journal(case).write_text(lines.replace("\n", "\n\n") + " \n")
+    assert case.repair() == case.resume() == 0
+    assert case.told() == whole.told()
+
+
+@pytest.mark.parametrize(
+    "state", [{"a": 1}, {"start": "0", "random": []}, {"start": 8, "random": [["zz", 0, 0, 0.0]] * 2}, {"start": 8}]
+)
+def test_a_damaged_state_of_the_sampler_is_refused(tmp_path: Path, state: dict) -> None:
+    case = Case(tmp_path, sampler="tpe")
+    assert case.start(n_trials=16) == 0
+    *before, last = journal(case).read_text().splitlines()
+    journal(case).write_text("\n".join([*before, json.dumps({**json.loads(last), "sampler": state}), ""]))
+    with pytest.raises(
+        UsageError, match=r"journal\.jsonl: the state of the sampler is damaged \(.+\)\. Put back the file"
+    ):
+        case.resume(n_trials=17)
+
+
 def test_a_journal_that_lacks_what_the_database_has_is_refused(case: Case) -> None:
     journal(case).unlink()
     for command in (case.resume, case.repair):
@@ -112,20 +132,6 @@ def test_a_journal_that_lacks_what_the_database_has_is_refused(case: Case) -> No
             UsageError, match=r"journal\.jsonl: lacks trial 0, which .+optuna_study\.db has\. Put back the file"
         ):
             command()
-
-
-def test_a_trial_of_another_program_breaks_no_look_and_is_removed_by_a_repair(whole: Case, case: Case, capsys) -> None:
-    asked = len(case.told())
-    case.study().ask()
-    case.study().add_trial(optuna.trial.create_trial(value=1.0))
-    assert main(["show", str(case.directory)]) == main(["list", str(case.root)]) == 0
-    assert "11/24 trials" in capsys.readouterr().out
-    for command in (case.resume, case.repair):
-        with pytest.raises(UsageError, match=rf"trial {asked} was added by another program. Remove the database, then"):
-            command()
-    (case.directory / "optuna_study.db").unlink()
-    assert case.repair() == case.resume() == 0
-    assert case.told() == whole.told()
 
 
 def test_the_journal_says_what_was_asked(whole: Case) -> None:

@@ -120,9 +120,17 @@ def test_all_files_are_checked_before_the_first_one_runs(several, capsys):
 
 
 def test_two_files_of_one_study_are_refused(several, capsys):
-    assert cli.main(["run-study", *FILES, "--output-root", "out"]) == 2
+    assert cli.main(["run-study", *FILES, "--output-root", "out", "--study-name", "s"]) == 2
     assert "b.yaml: its study goes to out/sac_mlp/gymnax_pendulum, as that of a.yaml does." in capsys.readouterr().err
     assert several.begun == []
+
+
+def test_studies_of_other_names_have_directories_of_their_own(several, capsys):
+    assert cli.main(["run-study", *FILES, "--output-root", "out"]) == 0
+    places = [
+        line.removesuffix(".").split(", in ")[1] for line in capsys.readouterr().out.splitlines() if ", in " in line
+    ]
+    assert places == [f"out/sac_mlp/gymnax_pendulum{name}" for name in ("", "@b", "@c")]
 
 
 def test_the_shipped_studies_are_several():

@@ -66,7 +66,7 @@ def test_what_is_written_in_bulk_is_what_optuna_would_have_written(tmp_path, sto
                 params=dict(entry.params),
                 distributions=dict(space.optuna),
                 user_attrs={**entry.user_attrs, **own},
-                system_attrs=dict(entry.system_attrs),
+                system_attrs={**entry.system_attrs, "hyperlax:number": number},
             )
         )
     for ours, written in zip(plain(tmp_path / "study.db"), theirs.trials, strict=True):

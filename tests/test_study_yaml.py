@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -395,15 +396,92 @@ def test_a_study_with_a_space_of_its_own_goes_on_without_its_file(monkeypatch):
     assert 1e-5 <= values[LR] <= 1e-4 and 8 <= values[BATCH] <= 64
 
 
-@pytest.mark.usefixtures("trained")
-def test_a_study_that_is_there_is_refused_with_the_command_that_goes_on(capsys):
-    Path("s.yaml").write_text(BASE + LENGTH + CHANGED)
-    assert cli.main(["run-study", "s.yaml"]) == 0
+ENV = ("--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum")
+
+
+def _refusal(words: list[str], capsys) -> str:
+    """What a command that is refused says, of any number of lines."""
     capsys.readouterr()
-    assert cli.main(["run-study", "s.yaml"]) == 2
-    assert capsys.readouterr().err == (
+    assert cli.main(words) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_file_whose_study_exists_resumes_it(capsys, monkeypatch):
+    Path("s.yaml").write_text(BASE + LENGTH + CHANGED)
+    assert cli.main(["run-study", "s.yaml", "--output-root", "whole", "--n-trials", "9"]) == 0
+    assert cli.main(["run-study", "s.yaml"]) == 0
+    assert "exists" not in capsys.readouterr().out
+    assert cli.main(["run-study", "s.yaml", "--n-trials", "9"]) == 0
+    assert capsys.readouterr().out.startswith(f"s.yaml: the study in {DIRECTORY} exists and is resumed.\n")
+    assert told(DIRECTORY) == told(Path("whole/sac_mlp/gymnax_pendulum"))
+    for _ in range(2):
+        assert cli.main(["run-study", "s.yaml"]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"s.yaml: the study in {DIRECTORY} is finished.\n") and "9 trials finished" in said
+    assert told(DIRECTORY) == told(Path("whole/sac_mlp/gymnax_pendulum"))
+
+    assert _refusal(["run-study", "s.yaml", "--seed", "4"], capsys).startswith(
+        "hyperlax: these options differ from those of the study to resume:\n  --seed: study has 0, given 4\n"
+    )
+    Path("s.yaml").write_text(BASE + LENGTH.replace("5000", "6000") + CHANGED)
+    assert _refusal(["run-study", "s.yaml"], capsys).startswith(
+        "hyperlax: s.yaml:4: these options differ from those of the study to resume:\n"
+        "  total_timesteps: study has 5000, given 6000\n"
+    )
+    Path("s.yaml").write_text(BASE + LENGTH + CHANGED.replace("1.0e-4", "2.0e-4").replace("1e-4", "2e-4"))
+    assert "searches algorithm.hyperparam.actor_lr = " in _refusal(["run-study", "s.yaml"], capsys)
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_study_of_another_command_is_not_resumed_by_a_file(capsys):
+    sweep = [
+        "sweep-hp-samples",
+        "--output-root",
+        "my_optuna_studies",
+        "--num-samples",
+        "2",
+        "--total-timesteps",
+        "5000",
+    ]
+    assert (
+        cli.main([*sweep, *ENV, "--sampling-method", "random", *["--num-evaluations", "5", "--num-eval-episodes", "4"]])
+        == 0
+    )
+    Path("s.yaml").write_text(BASE)
+    assert _refusal(["run-study", "s.yaml"], capsys) == (
         f"hyperlax: s.yaml: {DIRECTORY} already holds a study. To continue it:\n"
-        f"  hyperlax optuna-hp-search --resume-from {DIRECTORY}\nFor a new one, choose another output_root.\n"
+        f"  hyperlax sweep-hp-samples --resume-from {DIRECTORY}\nFor a new one, choose another output_root.\n"
+    )
+
+
+@pytest.mark.usefixtures("trained")
+def test_another_study_name_has_a_directory_of_its_own(capsys, caplog):
+    words = [*ENV, *["--total-timesteps", "5000", "--num-evaluations", "5", "--num-eval-episodes", "4"]]
+    words += ["--output-root", "my_optuna_studies"]
+    other = DIRECTORY.with_name("gymnax_pendulum@b")
+    for command, number in (("optuna-hp-search", "--n-trials"), ("sweep-hp-samples", "--num-samples")):
+        for name, place in (("a", DIRECTORY), ("b", other)):
+            caplog.clear()
+            assert cli.main([command, *words, number, "2", "--study-name", name]) == 0
+            assert caplog.messages[0] == f"Study {name} in {place}."
+            assert _refusal([command, *words, "--study-name", name], capsys).startswith(
+                f"hyperlax: {place} already holds a study. To continue it:\n  hyperlax {command} --resume-from {place}\n"
+            )
+        assert cli.main(["list", "my_optuna_studies"]) == 0
+        assert "sac_mlp/gymnax_pendulum@b  " in capsys.readouterr().out
+        assert cli.main([command, "--resume-from", str(other)]) == 0
+        assert json.loads((other / "study.json").read_text())["arguments"]["study_name"] == "b"
+        shutil.rmtree(DIRECTORY)
+        assert "gymnax_pendulum@b already holds a study" in _refusal([command, *words, "--study-name", "b"], capsys)
+        shutil.rmtree(other)
+    assert "'a/b' has a /, so it cannot name a directory" in _refusal(
+        ["optuna-hp-search", *words, "--study-name", "a/b"], capsys
+    )
+    assert cli.main(["optuna-hp-search", *words, "--n-trials", "2", "--study-name", "x" * 300]) == 0
+    assert "is longer than the system takes" in _refusal(
+        ["optuna-hp-search", *words, "--study-name", "y" * 300], capsys
     )
 
 

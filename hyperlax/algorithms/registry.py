@@ -2,9 +2,10 @@
 
 To add one, write its two classes and add its row:
 
-- Its configuration, a frozen dataclass on `AlgorithmConfig` with defaults for all fields. Some hyperparameters have a meaning of
-  their own outside the algorithm. Every algorithm has `total_num_envs` and `rollout_length` (static), `epochs` (turns of the inner
-  loop) and `normalize_observations`. Those that need them have `num_minibatches`, `total_batch_size` and `total_buffer_size`.
+- Its configuration, a frozen dataclass on `AlgorithmConfig` with defaults for all fields, the network that acts and its warm-up.
+  Some hyperparameters have a meaning of their own outside the algorithm. Every algorithm has `total_num_envs` and `rollout_length`
+  (static), `epochs` (turns of the inner loop) and `normalize_observations`. Those that need them have `num_minibatches`,
+  `total_batch_size` and `total_buffer_size`.
 - Its program, a frozen dataclass named `Shape` in the module of the row: what the engine asks of it (`engine.algorithm.Algorithm`)
   and what `algorithms.program` reads. Its fields are filled by name: hyperparameters, networks, `environment`, `replay_capacity`,
   `num_eval_episodes`, and the sizes of `Padding.fields`.

@@ -77,7 +77,7 @@ def _tiles(
 ) -> list[tuple[str, str]]:
     """Return pairs of a value and its label, the winner first if there is one."""
     leading = next(iter(record.objectives))
-    infeasible = len(complete_trials(record)) - len(feasible_trials(record))
+    infeasible, foreign = len(complete_trials(record)) - len(feasible_trials(record)), len(record.foreign)
     tiles: list[tuple[str | None, str]] = []
     if best and len(record.objectives) == 1:
         tiles += [(format_number(best[0].values[leading]), f"best {with_unit(leading)}"), _gain(record)]
@@ -87,6 +87,7 @@ def _tiles(
         (format_number(states["COMPLETE"]), f"{noun(states['COMPLETE'], 'trial')} complete"),
         (format_number(states["FAIL"]), f"{noun(states['FAIL'], 'trial')} failed"),
         (format_number(states["PRUNED"]) if states["PRUNED"] else None, f"{noun(states['PRUNED'], 'trial')} pruned"),
+        (format_number(foreign) if foreign else None, f"{noun(foreign, 'trial')} of other programs"),
         (
             format_number(infeasible) if infeasible else None,
             "misses a constraint" if infeasible == 1 else "miss a constraint",
@@ -244,7 +245,7 @@ def _all_trials(record: StudyRecord) -> tuple[list[str], _Rows]:
             *map(trial.params.get, names),
             *map(trial.metrics.get, others),
         ]
-        for trial in _by_number(record)
+        for trial in record.rows
     ]
     return ["trial", "state", *objectives, *(short[name] for name in names), *others], rows
 

@@ -73,7 +73,7 @@ def rerun_command(record: StudyRecord, trial: TrialRecord, path: Path) -> str:
 
 
 def write_trials(record: StudyRecord, path: Path) -> None:
-    """Write every trial by number.
+    """Write every trial by number, those of other programs with the state FOREIGN.
 
     Columns: trial, state, reason, exec_batch, batch (its directory's name), `objective.<name>` as told to Optuna, every
     metric, every searched hyperparameter. Values that a trial does not have are left empty.
@@ -86,8 +86,7 @@ def trial_rows(record: StudyRecord) -> tuple[list[str], list[list[Any]]]:
     params = searched_names(record)
     header = ["trial", "state", "reason", "exec_batch", "batch"]
     header += [f"objective.{name}" for name in record.objectives] + list(METRICS) + params
-    trials = sorted(record.trials, key=lambda trial: trial.number)
-    return header, [_row(record, trial, params) for trial in trials]
+    return header, [_row(record, trial, params) for trial in record.rows]
 
 
 def write_confirmation(confirmation: Confirmation | None, path: Path) -> None:
@@ -142,7 +141,7 @@ def write_export(record: StudyRecord, kind: str, path: Path) -> None:
     if kind == "csv":
         write_trials(record, path)
     elif kind == "json":
-        write_json(path, [_as_json(trial) for trial in sorted(record.trials, key=lambda trial: trial.number)])
+        write_json(path, [_as_json(trial) for trial in record.rows])
     else:
         _write_parquet(record, path)
 

@@ -61,13 +61,14 @@ def best_in_words(record: StudyRecord) -> str:
 
 
 def counts(record: StudyRecord, total: int, is_cell: bool = False) -> str:
-    """Return a phrase with the number of finished trials of all, and how many of them were pruned or failed.
+    """Return a phrase with the number of finished trials of all, how many were pruned or failed, and how many rows are foreign.
 
     is_cell: whether it stands in a table, under "trials".
     """
     states = Counter(trial.state for trial in record.trials)
     finished = states.total() - states["RUNNING"]
     lost = [f"{states[state]} {words}" for state, words in (("PRUNED", "pruned"), ("FAIL", "failed")) if states[state]]
+    lost += [f"{len(record.foreign)} foreign"] if record.foreign else []
     return f"{finished}/{total if is_cell else counted(total, 'trial')}" + (f" ({', '.join(lost)})" if lost else "")
 
 

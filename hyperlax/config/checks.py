@@ -88,6 +88,9 @@ def _check_search(options: SearchOptions) -> None:
     if not options.study_name.isprintable():
         problem = "{study_name} {0!r} has characters that cannot be printed. Leave them out."
         raise OptionError("study_name", problem, options.study_name)
+    if "/" in options.study_name:
+        problem = "{study_name} {0!r} has a /, so it cannot name a directory. Leave it out."
+        raise OptionError("study_name", problem, options.study_name)
     check_objectives(options.objective_names, options.objective_directions)
     _check_batches(options)
     if options.is_sweep:

@@ -291,7 +291,7 @@ class SearchOptions(RunOptions):
         bool,
         "Print no progress, only warnings and the result.",
         THIS_RUN,
-        By("a progress line, or a line per batch without a terminal"),
+        By("a progress line; without a terminal a line per batch and every 30 s"),
     ] = False
     json: Annotated[
         bool,

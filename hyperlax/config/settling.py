@@ -15,6 +15,7 @@ from hyperlax.config.option import MAY_CHANGE, Given, options_of
 from hyperlax.config.options import (
     BATCHES_OF_ONE,
     PRESETS,
+    RUN_LENGTH,
     SUPER_BATCH,
     PbtOptions,
     RunOptions,
@@ -55,6 +56,15 @@ def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
         widest = SUPER_BATCH if lanes == "auto" else max(SUPER_BATCH, BATCHES_OF_ONE * lanes)
         later["optuna_study_batch_size"] = min(given.get("n_trials", known["n_trials"].default), widest)
     return kind(**{**{name: value for name, value in later.items() if name in known}, **given})
+
+
+def explicit(options: RunOptions, layers: Sequence[Given]) -> dict[str, Any]:
+    """Return the options that layers give, with the values that `settled` gave them."""
+    names = {name for layer in layers for name in layer}
+    names |= {name for layer in layers for name in PRESETS.get(layer.get("preset") or "", {})}
+    names |= set(RUN_LENGTH) if "run_length_modifier" in names else set()
+    names |= {"objective_directions"} if "objective_names" in names else set()
+    return {name: getattr(options, name) for name in options_of(type(options)) if name in names}
 
 
 def resumed(stored: R, layer: Given, recipe: Recipe) -> R:

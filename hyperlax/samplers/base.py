@@ -45,7 +45,14 @@ class Sampler(Protocol):
         """Return the first `count` suggestions of the super-batch that begins with trial `start`.
 
         No suggestion repeats an earlier trial. Fewer than `count` mean that every configuration of a finite space is used.
-        saved: a `state`; the trials before it need not be asked for again.
+        saved: a `state`; the trials before it need not be asked for again. Raises msgspec.ValidationError for anything else.
+        """
+        ...
+
+    def enqueue(self, number: int, params: Mapping[str, Any]) -> bool:
+        """Suggest a trial that was not asked yet with these parameters, as Optuna keeps them. Return whether that is possible.
+
+        Parameters of the space that are missing are chosen by the sampler.
         """
         ...
 

@@ -47,6 +47,21 @@ class SearchSpace:
         """Return the parameters that `decode` turns into these values; ignore other names. Raise ValueError for invalid values."""
         return {name: _encode(distribution, values[name]) for name, distribution in self._space.items()}
 
+    def completed(self, given: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return parameters with the values of `base` for those that are not given, as far as the space contains them.
+
+        Return None if there are none, or any does not fit. given: as `fitting` takes them. base: the recipe's values.
+        """
+        fitting = self.fitting({**base, **given})
+        if not given or not fitting.keys() >= given.keys():
+            return None
+        return {name: _encode(self._space[name], value) for name, value in fitting.items()}
+
+    def fitting(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the recipe's values of those parameters that fit the space, as Optuna keeps them or as the recipe means them."""
+        meant = {name: self._meant(name, given[name]) for name in self._space if name in given}
+        return {name: value for name, value in meant.items() if self._space[name].contains(value)}
+
     def values(self) -> dict[str, list[Any]]:
         """Return dotted name -> every value that Optuna keeps, of a finite space."""
         return {
@@ -57,6 +72,13 @@ class SearchSpace:
     def means(self, name: str, kept: Any, value: Any) -> bool:
         """Return whether Optuna's value of a parameter stands for this value of the recipe."""
         return Categorical([_decode(self._space[name], kept)]).contains(value)
+
+    def _meant(self, name: str, value: Any) -> Any:
+        """Return the recipe's value for a choice as Optuna keeps it, and any other value unchanged."""
+        distribution = self._space[name]
+        if isinstance(distribution, Categorical) and Categorical(_encoded(distribution)).contains(value):
+            return _decode(distribution, value)
+        return value
 
     def identity(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Return a key that is equal for parameters that are the same configuration."""

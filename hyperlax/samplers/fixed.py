@@ -60,6 +60,10 @@ class FixedSampler:
         """Return the rows from `start` to before `start + count`; a repeated row trains with its own random numbers."""
         return [AskedTrial(self.space.encode(dotted(row)), {}, {}) for row in self.rows[start : start + count]]
 
+    def enqueue(self, number: int, params: Mapping[str, Any]) -> bool:
+        """Return False: the rows are all there is."""
+        return False
+
     def state(self) -> None:
         """Return None: nothing has to be kept."""
 

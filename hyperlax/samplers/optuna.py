@@ -13,8 +13,9 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
@@ -33,8 +34,22 @@ log = logging.getLogger(__name__)
 REPEATS = 100
 """Number of repeated configurations in a row after which one is drawn at random."""
 
+_Generator = tuple[
+    Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{4992}$")],
+    Annotated[int, msgspec.Meta(ge=0, le=624)],
+    Annotated[int, msgspec.Meta(ge=0, le=1)],
+    float,
+]
+"""The state of numpy's Mersenne Twister: its 624 words, the position in them, and whether a gaussian number is kept, and which."""
 _OF_THIS_ASK = ("tpe:", "gp:", "cma:optimizer", "fixed_params", "search_space")
 """System attributes of a trial that only its sampler needs, in memory."""
+
+
+class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The state of TPE before the super-batch that begins with trial `start`. random: see `_random_state`."""
+
+    start: Annotated[int, msgspec.Meta(ge=0)]
+    random: Annotated[list[_Generator], msgspec.Meta(min_length=2, max_length=2)]
 
 
 class OptunaSampler:
@@ -59,7 +74,7 @@ class OptunaSampler:
         self.directions = tuple(directions)
         self.seed = seed
         self.super_batch = super_batch
-        self.first_trials = tuple(first_trials)
+        self._enqueued = dict(enumerate(first_trials))
         self._begin()
 
     @property
@@ -71,17 +86,29 @@ class OptunaSampler:
         """Return the first `count` suggestions of the super-batch that begins with trial `start`, a multiple of its width.
 
         No suggestion repeats an earlier trial; fewer than `count` mean that every configuration of a finite space is used.
-        saved: a `state`; the trials below its start need not be asked for again.
+        saved: a `state`; the trials below its start need not be asked for again. Raises msgspec.ValidationError for anything else.
         """
         if start < self._start:
             self._begin()
-        if saved and self._start < saved["start"] <= start:
-            self._resume(saved, known(saved["start"]))
+        if saved:
+            state = msgspec.convert(saved, _State)
+            if self._start < state.start <= start:
+                self._resume(state, known(state.start))
         while self._start < start:
             self._ask_for(self.super_batch)
             self._next_super_batch(known(self._start + self.super_batch))
         self._ask_for(count)
         return self._asked[:count]
+
+    def enqueue(self, number: int, params: Mapping[str, Any]) -> bool:
+        """Suggest these parameters as a trial that was not asked yet. Return False if others are enqueued for it.
+
+        Missing ones are drawn at random: not every sampler can complete a configuration.
+        """
+        if number in self._enqueued:
+            return False
+        self._enqueued[number] = {**_draw_random(self.space.optuna, derive_seed(self.seed, number, 1)), **params}
+        return True
 
     def state(self) -> dict[str, Any] | None:
         """Return the sampler's state before the last super-batch, for a new sampler that gets the trials below its `start`.
@@ -101,12 +128,12 @@ class OptunaSampler:
         self._told: list[FrozenTrial | None] = []
         self._seen: set[tuple[str, ...]] = set()
 
-    def _resume(self, saved: Mapping[str, Any], history: Sequence[FrozenTrial]) -> None:
+    def _resume(self, saved: _State, history: Sequence[FrozenTrial]) -> None:
         """Begin with the state `saved`, before the super-batch that follows these trials."""
         self._begin()
         self._study.hold(history)
-        _set_random_state(self._sampler, saved["random"])
-        self._start, self._state = saved["start"], dict(saved)
+        _set_random_state(self._sampler, saved.random)
+        self._start, self._state = saved.start, msgspec.to_builtins(saved)
         self._places = list(range(len(history)))
         self._told = list(history)
         self._seen = {self.space.identity(trial.params) for trial in history}
@@ -149,9 +176,9 @@ class OptunaSampler:
             self._asked.append(suggestion)
 
     def _next(self, number: int) -> FrozenTrial:
-        """Return trial `number`: from the first trials, else from the sampler, else drawn at random."""
-        if number < len(self.first_trials):
-            return self._study.ask(self.first_trials[number])
+        """Return trial `number`: an enqueued one, else from the sampler, else drawn at random."""
+        if number in self._enqueued:
+            return self._study.ask(self._enqueued[number])
         return self._unrepeated() or self._study.ask(self._drawn(number))
 
     def _unrepeated(self) -> FrozenTrial | None:
@@ -197,11 +224,12 @@ def _random_state(sampler: BaseSampler) -> list[list[Any]] | None:
     ]
 
 
-def _set_random_state(sampler: BaseSampler, states: Sequence[Sequence[Any]]) -> None:
+def _set_random_state(sampler: BaseSampler, states: Sequence[_Generator]) -> None:
     """Set TPE's random numbers to the state that `_random_state` returned."""
     assert isinstance(sampler, TPESampler)
-    for generator, (key, *rest) in zip(_generators(sampler), states, strict=True):
-        generator.set_state(("MT19937", np.frombuffer(bytes.fromhex(key), np.uint32), *rest))
+    for generator, (key, place, has_gauss, gauss) in zip(_generators(sampler), states, strict=True):
+        words = np.frombuffer(bytes.fromhex(key), np.uint32)
+        generator.set_state(("MT19937", words, place, has_gauss, gauss))
 
 
 def _generators(sampler: TPESampler) -> list[np.random.RandomState]:

@@ -4,6 +4,8 @@ A trial is WAITING from the moment it is asked, RUNNING while its batch trains, 
 attributes of their own names. Rows are written directly, many trials in one transaction: Optuna's own storage opens a transaction
 for each attribute of a trial, about 3 ms, and asking it takes 28 to 58 ms of CPU a trial. What the tables hold afterwards is the
 same. The layout is that of `_SCHEMA`.
+
+Other programs may add rows. These are foreign: they stay behind the study's own, so that they do not change its numbers.
 """
 
 from __future__ import annotations
@@ -42,8 +44,19 @@ _SCHEMA = 12
 PATIENCE = 60.0
 """Seconds to wait for a lock that another program holds: a reader holds one while it reads."""
 
+_NUMBER = "hyperlax:number"
+"""The system attribute with the number of a trial that Hyperlax inserted. A copy of its row has another number."""
+TAKEN_OVER = "hyperlax:taken_over"
+"""The system attribute of a trial that began as a foreign one: the key of its row then."""
+
 _OPTUNA = ("stud", "trial", "version_info", "alembic_version")
 _ELSEWHERE = "Put the study's own database back, or choose another {output_root}."
+
+
+_OWN_NUMBERS = (
+    "SELECT trials.trial_id, number, state, value_json FROM trials LEFT JOIN trial_system_attributes "
+    "ON trial_system_attributes.trial_id = trials.trial_id AND key = ? WHERE study_id = ? ORDER BY number, trials.trial_id"
+)
 
 
 class StudyDatabase:
@@ -89,19 +102,24 @@ class StudyDatabase:
                 self._study.set_metric_names(list(self._objectives))
 
     def trials(self) -> list[FrozenTrial]:
-        """Return every trial by number. Do not modify them."""
-        return self._study.get_trials(deepcopy=False)
+        """Return the study's own trials by number. Do not modify them."""
+        return [trial for trial in self._study.get_trials(deepcopy=False) if _is_own(trial)]
 
-    def insert(self, trials: Iterable[AskedTrial], distributions: Mapping[str, BaseDistribution]) -> None:
-        """Add WAITING trials under the next numbers, all of them or none."""
+    def foreign(self) -> list[FrozenTrial]:
+        """Return the trials that other programs added, by their present number. Do not modify them."""
+        return [trial for trial in self._study.get_trials(deepcopy=False) if not _is_own(trial)]
+
+    def insert(self, trials: Sequence[AskedTrial], distributions: Mapping[str, BaseDistribution]) -> None:
+        """Add WAITING trials under the next numbers, all of them or none. Foreign ones move behind them.
+
+        A trial that is `TAKEN_OVER` gets the row of the foreign one, if that still waits.
+        """
         texts = {name: distribution_to_json(distribution) for name, distribution in distributions.items()}
         with self._transaction() as cursor:
-            ((count,),) = cursor.execute("SELECT COUNT(*) FROM trials WHERE study_id = ?", (self._study_id,))
-            for number, trial in enumerate(trials, count):
-                cursor.execute(
-                    "INSERT INTO trials (number, study_id, state) VALUES (?, ?, 'WAITING')", (number, self._study_id)
-                )
-                row = cursor.lastrowid
+            own, foreign = self._split(cursor)
+            moves = bool(foreign)
+            for number, trial in enumerate(trials, own):
+                row = self._make_row(cursor, number, trial.system_attrs.get(TAKEN_OVER, -1), foreign)
                 cursor.executemany(
                     "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (?, ?, ?, ?)",
                     [
@@ -110,7 +128,11 @@ class StudyDatabase:
                     ],
                 )
                 _insert_attributes(cursor, "trial_user_attributes", row, trial.user_attrs)
-                _insert_attributes(cursor, "trial_system_attributes", row, trial.system_attrs)
+                _insert_attributes(cursor, "trial_system_attributes", row, {**trial.system_attrs, _NUMBER: number})
+            behind = enumerate(foreign, own + len(trials))
+            cursor.executemany("UPDATE trials SET number = ? WHERE trial_id = ?", list(behind))
+        if moves:
+            self._reload()
 
     def start(self, numbers: Iterable[int]) -> None:
         """Set WAITING trials to RUNNING, from now."""
@@ -132,11 +154,12 @@ class StudyDatabase:
                 raise ValueError(f"trial {end.number} is {end.state} and needs finite values, got {self._values(end)}")
         now = _now()
         with self._transaction() as cursor:
-            for end in ends:
-                self._finish_one(cursor, end, batch, now)
+            ended_before = [self._finish_one(cursor, end, batch, now) for end in ends]
+        if any(ended_before):
+            self._reload()
 
-    def requeue_failed(self, numbers: Iterable[int]) -> None:
-        """Set FAIL trials to WAITING, without the record of their failure."""
+    def requeue_ended(self, numbers: Iterable[int]) -> None:
+        """Set trials that have ended to WAITING, without the record of their end."""
         with self._transaction() as cursor:
             for number in numbers:
                 row = (self._row(cursor, number),)
@@ -144,7 +167,7 @@ class StudyDatabase:
                     "DELETE FROM trial_user_attributes WHERE trial_id = ? AND key IN ('reason', 'batch', 'intermediate')",
                     row,
                 )
-                cursor.execute("DELETE FROM trial_intermediate_values WHERE trial_id = ?", row)
+                _delete_results(cursor, row[0])
                 cursor.execute(
                     "UPDATE trials SET state = 'WAITING', datetime_start = NULL, datetime_complete = NULL WHERE trial_id = ?",
                     row,
@@ -164,10 +187,11 @@ class StudyDatabase:
                 cursor.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = ?", (row,))
         self._reload()
 
-    def _finish_one(self, cursor: Any, end: TrialResult, batch: str, now: str) -> None:
-        row = self._row(cursor, end.number)
+    def _finish_one(self, cursor: Any, end: TrialResult, batch: str, now: str) -> bool:
+        """Write the result of a trial. Return whether another program had told one, which is replaced."""
+        row, values = self._row(cursor, end.number), self._values(end)
+        told = _delete_results(cursor, row)
         _insert_attributes(cursor, "trial_user_attributes", row, _attributes_of(end, batch))
-        values = self._values(end)
         if values and self._constraints:
             violated = {CONSTRAINTS: violations(self._constraints, end.metrics)}
             _insert_attributes(cursor, "trial_system_attributes", row, violated)
@@ -185,13 +209,32 @@ class StudyDatabase:
             "WHERE trial_id = ?",
             (end.state, now, now, row),
         )
+        return told
 
     def _values(self, end: TrialResult) -> list[float]:
         """Return a value per objective for COMPLETE, else none."""
         return [end.metrics[name] for name in self._objectives] if end.state == TrialState.COMPLETE.name else []
 
+    def _make_row(self, cursor: Any, number: int, taken_over: int, foreign: dict[int, str]) -> int:
+        """Return the key of the row of a new trial: a foreign one that waits, which is taken out of `foreign`, or a new one."""
+        if foreign.get(taken_over) == TrialState.WAITING.name:
+            del foreign[taken_over]
+            cursor.execute("UPDATE trials SET number = ? WHERE trial_id = ?", (number, taken_over))
+            cursor.execute("DELETE FROM trial_params WHERE trial_id = ?", (taken_over,))
+            return taken_over
+        cursor.execute(
+            "INSERT INTO trials (number, study_id, state) VALUES (?, ?, 'WAITING')", (number, self._study_id)
+        )
+        return cursor.lastrowid
+
+    def _split(self, cursor: Any) -> tuple[int, dict[int, str]]:
+        """Return how many trials are the study's own, and the state of each foreign one by its row, in their order."""
+        rows = cursor.execute(_OWN_NUMBERS, (_NUMBER, self._study_id)).fetchall()
+        foreign = {row: state for row, number, state, mark in rows if mark is None or json.loads(mark) != number}
+        return len(rows) - len(foreign), foreign
+
     def _reload(self) -> None:
-        """Forget the finished trials that Optuna keeps in memory, since it takes them for final."""
+        """Forget the trials that Optuna keeps in memory, since it takes numbers and ends for final."""
         self._study = optuna.load_study(study_name=self._study.study_name, storage=self._rdb)
 
     def _row(self, cursor: Any, number: int) -> int:
@@ -258,6 +301,16 @@ def _close(rdb: RDBStorage) -> None:
     rdb.engine.dispose()
 
 
+def _is_own(trial: FrozenTrial) -> bool:
+    return trial.system_attrs.get(_NUMBER) == trial.number
+
+
+def _delete_results(cursor: Any, row: int) -> bool:
+    """Delete the values of a trial. Return whether there were any."""
+    tables = ("trial_values", "trial_intermediate_values")
+    return sum(cursor.execute(f"DELETE FROM {table} WHERE trial_id = ?", (row,)).rowcount for table in tables) > 0
+
+
 def _insert_attributes(cursor: Any, table: str, row: int, attributes: Mapping[str, Any]) -> None:
     cursor.executemany(
         f"INSERT OR REPLACE INTO {table} (trial_id, key, value_json) VALUES (?, ?, ?)",
@@ -317,7 +370,7 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """Trials in a database. asked: numbers of all; finished: of those that have ended; batches: names that they give."""
+    """The study's own trials in a database. asked: numbers of all; finished: of those that ended; batches: names that they give."""
 
     asked: set[int]
     finished: set[int]
@@ -330,11 +383,13 @@ def read_recorded(path: Path, study_name: str) -> _Recorded:
         return _Recorded(set(), set(), set())
     with closing(_open(path)) as connection:
         rows = connection.execute(
-            "SELECT number, state, value_json FROM trials JOIN studies USING (study_id) LEFT JOIN trial_user_attributes "
-            "ON trial_user_attributes.trial_id = trials.trial_id AND key = 'batch' WHERE study_name = ?",
-            (study_name,),
+            "SELECT number, state, batch.value_json FROM trials JOIN studies USING (study_id) "
+            "JOIN trial_system_attributes AS own ON own.trial_id = trials.trial_id AND own.key = ? "
+            "AND own.value_json = CAST(number AS TEXT) LEFT JOIN trial_user_attributes AS batch "
+            "ON batch.trial_id = trials.trial_id AND batch.key = 'batch' WHERE study_name = ?",
+            (_NUMBER, study_name),
         ).fetchall()
-    finished = {number for number, state, _ in rows if state not in ("WAITING", "RUNNING")}
+    finished = {number for number, state, batch in rows if batch and state not in ("WAITING", "RUNNING")}
     return _Recorded({number for number, *_ in rows}, finished, {json.loads(batch) for *_, batch in rows if batch})
 
 

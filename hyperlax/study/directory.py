@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -9,16 +10,16 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.config.stored import MANIFEST
+from hyperlax.config.stored import MANIFEST, read_stored
 from hyperlax.envs import slug
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.files import naming, write_text
+from hyperlax.files import is_too_long, naming, write_text
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study.io_errors import FULL, refusing_forbidden
@@ -71,7 +72,7 @@ _OWN: dict[str, str] = {
 
 
 class StudyDirectory:
-    """The paths of a study below its root, `<output root>/<recipe>/<environment>`."""
+    """The paths of a study below its root; see `study_directory`."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -127,7 +128,12 @@ class StudyDirectory:
         return batch.relative_to(self.root).as_posix()
 
     def next_batch(self, super_batch: int, named: Collection[str]) -> Path:
-        """Return the first free `samples/batch_NNNNN` of a super-batch, after all that exist or are `named`. It is not made."""
+        """Return the first free `samples/batch_NNNNN` of a super-batch, after all that exist or are `named`. It is not made.
+
+        Raises FileNotFoundError if the study was moved or removed: writing would make its directory again.
+        """
+        if not self.root.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root))
         samples = self.exec_batch(super_batch) / "samples"
         taken = [*samples.glob("batch_*"), *(path for path in map(self.root.joinpath, named) if path.parent == samples)]
         numbers = [int(path.name.removeprefix("batch_")) for path in taken if BATCH.fullmatch(path.name)]
@@ -183,9 +189,32 @@ def _is_own_directory(name: str) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in _OWN if pattern)
 
 
-def study_directory(arguments: SearchOptions | PbtOptions, recipe: Recipe) -> StudyDirectory:
-    """Return the directory of a new study."""
-    return StudyDirectory(Path(arguments.output_root) / recipe.name / slug(arguments.env_config))
+def study_directory(
+    arguments: SearchOptions | PbtOptions, recipe: Recipe, planned: Mapping[Path, str] | None = None
+) -> StudyDirectory:
+    """Return the directory of the study of this name, existing or not.
+
+    It is `<output root>/<recipe>/<environment>`, or `<environment>@<study name>` beside that if another study is there.
+
+    planned: the names of studies that do not exist yet, by their directories.
+    """
+    first = Path(arguments.output_root) / recipe.name / slug(arguments.env_config)
+    named = first.with_name(f"{first.name}@{arguments.study_name}")
+    holder = (planned or {}).get(first) or _name_of(first)
+    if holder in (None, arguments.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study()):
+        return StudyDirectory(first)
+    if is_too_long(named):
+        problem = "{study_name}: the directory {0} is longer than the system takes. Choose a shorter name."
+        raise OptionError("study_name", problem, named)
+    return StudyDirectory(named)
+
+
+def _name_of(root: Path) -> str | None:
+    """Return the name of the study in a directory; None if there is none, or it cannot be read."""
+    try:
+        return read_stored(root, "").study_name
+    except UsageError:
+        return None
 
 
 def check_writable(directory: StudyDirectory) -> None:

@@ -71,7 +71,7 @@ class Journal:
     def __init__(self, path: Path, is_dry: bool = False):
         """Read the journal at `path`, which may not exist yet. is_dry: append in memory only.
 
-        An unfinished last line, left by a killed process, is ignored. Raises UsageError for any other damage.
+        Blank lines and an unfinished last line, left by a killed process, are ignored. Raises UsageError for any other damage.
         """
         self.path, self._is_dry = path, is_dry
         self.asked: list[AskedTrial] = []
@@ -83,6 +83,8 @@ class Journal:
         content = self._read()
         self._size = content.rfind(b"\n") + 1
         for number, line in enumerate(content[: self._size].splitlines(), 1):
+            if not line.strip():
+                continue
             try:
                 self._fold(msgspec.convert(json.loads(line), Event))
             except (ValueError, RecursionError, msgspec.MsgspecError) as error:

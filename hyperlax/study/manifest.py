@@ -120,6 +120,15 @@ def read(path: Path, recipe: Recipe) -> Manifest:
     Other versions of the packages are allowed and logged. Results of different programs agree up to float rounding only.
     """
     stored = content_of(path)
+    check_recipe(stored, path, recipe)
+    for package, version in installed_versions().items():
+        if stored.versions.get(package) not in (None, version):
+            log.warning("The study began with %s %s; it continues with %s.", package, stored.versions[package], version)
+    return stored
+
+
+def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
+    """Raise UsageError if a study began with another recipe. stored: the content of its study.json at `path`."""
     if stored.recipe.get("samples") != digest_of(recipe):
         raise UsageError(
             f"{path.parent / SAMPLES}: holds other samples than those that the sweep began with. {PUT_BACK}"
@@ -130,10 +139,6 @@ def read(path: Path, recipe: Recipe) -> Manifest:
     for values in stored.first_trials:
         if values.keys() != recipe.space.keys() or not all(recipe.space[n].contains(values[n]) for n in values):
             raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
-    for package, version in installed_versions().items():
-        if stored.versions.get(package) not in (None, version):
-            log.warning("The study began with %s %s; it continues with %s.", package, stored.versions[package], version)
-    return stored
 
 
 def content_of(path: Path) -> Manifest:

@@ -43,18 +43,12 @@ class Projection:
 
     def check_journal(self) -> None:
         """Raise UsageError if the journal lacks trials that the database has."""
-        trials, number = self._database.trials(), len(self._journal.asked)
-        if len(trials) <= number:
-            return
-        database, root = self._directory.database, self._directory.root
-        if not is_own(trials[number]):
+        number = len(self._journal.asked)
+        if len(self._database.trials()) > number:
             raise UsageError(
-                f"{database}: trial {number} was added by another program. Remove the database, then "
-                f"`{shell_command('repair', root)}` writes it again without that trial."
+                f"{self._journal.path}: lacks trial {number}, which {self._directory.database} has. "
+                "Put back the file that Hyperlax wrote."
             )
-        raise UsageError(
-            f"{self._journal.path}: lacks trial {number}, which {database} has. Put back the file that Hyperlax wrote."
-        )
 
     def replay(self) -> int:
         """Bring any database up to date, a new one or an older copy. Return how many results were recorded.
@@ -74,6 +68,9 @@ class Projection:
                 )
         if asked[known:]:
             self._database.insert(asked[known:], self._space.optuna)
+        told_by_others = [t.number for t in self._database.trials() if t.state.is_finished() and not batch_of(t)]
+        if told_by_others:
+            self._database.requeue_ended(told_by_others)
         self.apply_changes()
         recorded = 0
         for path in dict.fromkeys(self._unrecorded().values()):
@@ -96,7 +93,7 @@ class Projection:
         complete = {trial.number for trial in trials if trial.state == TrialState.COMPLETE}
         invalid = {number: reason for number, reason in journal.invalidated.items() if number in complete}
         if retried:
-            self._database.requeue_failed(retried)
+            self._database.requeue_ended(retried)
         if invalid:
             self._database.invalidate(invalid)
 
@@ -142,13 +139,8 @@ def finished_trials(directory: StudyDirectory, study_name: str) -> set[int]:
 
 
 def batch_of(trial: FrozenTrial) -> str:
-    """Return the batch from which a trial was recorded; empty if it was not recorded, or not by Hyperlax."""
+    """Return the batch from which a trial was recorded; empty if it was not recorded."""
     return trial.user_attrs.get("batch", "")
-
-
-def is_own(trial: FrozenTrial) -> bool:
-    """Return whether Hyperlax asked for a trial; another program may have added it."""
-    return "exec_batch" in trial.user_attrs
 
 
 def _is_cell(text: str, value: Any) -> bool:

@@ -130,6 +130,7 @@ class StudyRecord:
     importances: objective -> dotted name -> share; no entry for an objective where they cannot be computed.
     confirmation: results of the best on new seeds, None if there are none. lineage: None except for a population.
     base: the recipe's own value of every field by dotted name; empty where that is not known.
+    foreign: trials that other programs added to the database, with the state "FOREIGN". They count nowhere.
     runs: the start and each resume, in order; empty where that is not known.
     """
 
@@ -150,6 +151,12 @@ class StudyRecord:
     lineage: Lineage | None = None
     base: Mapping[str, Any] = field(default_factory=dict)
     runs: Sequence[Run] = ()
+    foreign: Sequence[TrialRecord] = ()
+
+    @property
+    def rows(self) -> list[TrialRecord]:
+        """Every row of the database by number, the foreign ones too."""
+        return sorted([*self.trials, *self.foreign], key=lambda trial: trial.number)
 
     def is_the_recipes_own(self, trial: TrialRecord) -> bool:
         """Return whether a trial is the recipe's own configuration. False if that is not known."""
@@ -158,7 +165,7 @@ class StudyRecord:
 
     def trial(self, number: int) -> TrialRecord:
         """Return the trial of that number. Raises OptionError if it does not exist."""
-        found = next((trial for trial in self.trials if trial.number == number), None)
+        found = next((trial for trial in self.rows if trial.number == number), None)
         if found is None:
             there = f"0 to {max(trial.number for trial in self.trials)}" if self.trials else "none yet"
             problem = "{trial} {0}: {1} has no such trial. Its trials are {2}."

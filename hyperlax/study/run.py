@@ -191,8 +191,15 @@ class _SearchRun(StudyRun):
             write_text(self.directory.file, in_full(self._own, self.recipe))
 
     def loaded(self) -> None:
-        """Write the pages that are missing."""
+        """Write the pages that are missing. Log which trials of other programs cannot run for want of room."""
         self._publish()
+        state, total = self.live.state, self._own.n_trials
+        if self.is_over() and (waiting := len(state.waiting_foreign())) and not self._own.is_sweep:
+            log.info(
+                "%s of other programs can be run: resume with --n-trials %d.",
+                counted(waiting, "waiting trial"),
+                total + waiting,
+            )
 
     def is_over(self) -> bool:
         """Return whether nothing is left to train."""

@@ -12,12 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import structs
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.fields import filled
+from hyperlax.fields import dotted, filled
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
@@ -25,7 +26,7 @@ from hyperlax.samplers.base import AskedTrial, Sampler
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import FixedSampler, Presampled
 from hyperlax.samplers.optuna import OptunaSampler
-from hyperlax.study.database import StudyDatabase, is_feasible
+from hyperlax.study.database import TAKEN_OVER, StudyDatabase, is_feasible
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.journal import Asked, Invalidated, Journal, Retried
 from hyperlax.study.manifest import Manifest
@@ -42,7 +43,8 @@ class StudyState:
     """One study, held open by one process. Close it when done.
 
     Trials b S ... b S + S - 1 are super-batch b. All trials before a super-batch have ended when it is asked, so its suggestions
-    follow from the seed and from them; in a study with a schedule, from those that had ended by the schedule.
+    follow from the seed and from them; in a study with a schedule, from those that had ended by the schedule. A trial that another
+    program added and that waits is taken over as the next one, as if it had been enqueued before the study began.
     """
 
     def __init__(
@@ -68,6 +70,9 @@ class StudyState:
         self._objectives = tuple(objectives)
         self._schedule = schedule
         self._journal = Journal(directory.journal, is_dry)
+        for number, asked in enumerate(self._journal.asked):
+            if TAKEN_OVER in asked.system_attrs:
+                sampler.enqueue(number, asked.params)
         self._projection = Projection(database, self._journal, directory, space)
 
     @property
@@ -84,8 +89,19 @@ class StudyState:
         self._database.describe(attributes)
 
     def trials(self) -> list[FrozenTrial]:
-        """Return every trial by number. Do not modify them."""
+        """Return every trial of the study by number. Do not modify them."""
         return self._database.trials()
+
+    def foreign(self) -> list[FrozenTrial]:
+        """Return the trials that other programs added to the database. Do not modify them."""
+        return self._database.foreign()
+
+    def waiting_foreign(self) -> dict[int, dict[str, Any]]:
+        """Return the parameters, by the key of its row, of each foreign trial that can be run."""
+        base = dotted(self._base)
+        waiting = (trial for trial in self.foreign() if trial.state == TrialState.WAITING)
+        found = {t._trial_id: self._space.completed(_given_params(t), base) for t in waiting}
+        return {row: params for row, params in found.items() if params is not None}
 
     def finished(self) -> int:
         """Return how many trials are COMPLETE, PRUNED or FAIL."""
@@ -214,8 +230,13 @@ class StudyState:
         recorded = self.trials()[start:]
         if start + len(recorded) >= stop:
             return
-        saved = self._journal.sampler
-        suggestions = self._sampler.suggest(start, stop - start, self._known, saved)
+        saved, taken = self._journal.sampler, self._take_over(start + len(recorded), stop)
+        try:
+            suggestions = self._sampler.suggest(start, stop - start, self._known, saved)
+        except msgspec.ValidationError as error:
+            raise UsageError(
+                f"{self._journal.path}: the state of the sampler is damaged ({error}). Put back the file that Hyperlax wrote."
+            ) from error
         for trial, suggestion in zip(recorded, suggestions, strict=False):
             if self._space.identity(trial.params) != self._space.identity(suggestion.params):
                 raise HyperlaxError(
@@ -224,11 +245,22 @@ class StudyState:
                     f"{self._directory.manifest.name}: install those to resume, or start a new study elsewhere."
                 )
         attributes = {"exec_batch": start // self._sampler.super_batch}
-        asked = [structs.replace(new, user_attrs=attributes) for new in suggestions[len(recorded) :]]
+        asked = [
+            structs.replace(new, user_attrs=attributes, system_attrs={**new.system_attrs, **taken.get(number, {})})
+            for number, new in enumerate(suggestions[len(recorded) :], start + len(recorded))
+        ]
         is_noted = self.overlaps and self._schedule and self._schedule.is_noted and not recorded
         state = self._sampler.state()
         is_new = state and (saved is None or state["start"] >= saved["start"] + _STATE_EVERY)
         self.append(asked, self._ended(start) if is_noted else None, state if is_new else None)
+
+    def _take_over(self, start: int, stop: int) -> dict[int, dict[str, int]]:
+        """Let the sampler suggest waiting foreign trials as trials `start` to `stop`. Return the system attribute of each."""
+        waiting, taken = list(self.waiting_foreign().items()), {}
+        for number in range(start, stop):
+            if waiting and self._sampler.enqueue(number, waiting[0][1]):
+                taken[number] = {TAKEN_OVER: waiting.pop(0)[0]}
+        return taken
 
     def _known(self, start: int) -> list[FrozenTrial]:
         """Return the trials below `start` as they were when the super-batch that begins there was first asked."""
@@ -321,18 +353,30 @@ def _make_sampler(arguments: SearchOptions | PbtOptions, recipe: Recipe, manifes
 def trial_record(frozen: FrozenTrial, space: SearchSpace, objectives: Sequence[str], root: Path) -> TrialRecord:
     """Return a trial as plain data for the analysis. root: the study's directory."""
     attributes = frozen.user_attrs
-    complete = frozen.state == TrialState.COMPLETE
+    state = frozen.state.name if frozen.state.is_finished() and batch_of(frozen) else "RUNNING"
     return TrialRecord(
         number=frozen.number,
-        state=frozen.state.name if frozen.state.is_finished() else "RUNNING",
+        state=state,
         reason=attributes.get("reason", ""),
         params=space.decode(frozen.params),
-        values=dict(zip(objectives, frozen.values, strict=True)) if complete else {},
+        values=dict(zip(objectives, frozen.values, strict=True)) if state == "COMPLETE" else {},
         metrics={name: attributes[name] for name in METRICS if name in attributes},
         batch_directory=root / attributes["batch"] if "batch" in attributes else None,
         exec_batch=attributes.get("exec_batch"),
         feasible=is_feasible(frozen),
     )
+
+
+def foreign_record(frozen: FrozenTrial, space: SearchSpace) -> TrialRecord:
+    """Return a trial that another program added as plain data. It is never ranked, so it has no values."""
+    reason = f"{frozen.state.name}, added by another program"
+    params = space.fitting(_given_params(frozen))
+    return TrialRecord(frozen.number, "FOREIGN", reason, params, {}, {}, batch_directory=None, exec_batch=None)
+
+
+def _given_params(frozen: FrozenTrial) -> dict[str, Any]:
+    """Return the parameters that another program gave a trial, those of an enqueued one too."""
+    return {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
 
 
 def _next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> tuple[int, int]:

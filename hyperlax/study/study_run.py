@@ -86,6 +86,7 @@ class StudyRun(ABC):
         refuse_running(self.directory.root)
         refuse_existing(self.directory)
         first = self.first_trials()
+        log.info("Study %s in %s.", self.arguments.study_name, self.directory.root)
         backend = self._new_backend(None)
         reference = reference_returns(self.arguments.env_config)
         manifest = manifests.describe(self.arguments, self.recipe, reference, first_trials=first, backend=backend)
@@ -98,6 +99,7 @@ class StudyRun(ABC):
 
     def resume(self) -> int:
         """Continue the study in the directory. Returns the exit status."""
+        log.info("Study %s in %s.", self.arguments.study_name, self.directory.root)
         stored = manifests.read(self.directory.manifest, self.recipe)
         manifest = stored.resumed(self.arguments, self.recipe, self.directory)
         with self._held():

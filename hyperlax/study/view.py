@@ -27,9 +27,8 @@ from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import StudyDirectory, holder_of
 from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.projection import is_own
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, Lineage, StudyRecord
-from hyperlax.study.state import StudyState, trial_record
+from hyperlax.study.state import StudyState, foreign_record, trial_record
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
         if directory.database.exists():
             database.back_up(directory.database, copy)
         with closing(StudyDatabase(copy, arguments.study_name, arguments.objectives)) as opened:
-            trials = [trial for trial in opened.trials() if is_own(trial)]
-    record = snapshot(root, arguments, stored, trials, with_importances)
+            trials, foreign = opened.trials(), opened.foreign()
+    record = snapshot(root, arguments, stored, trials, with_importances, foreign)
     return StudyView(record, _total(arguments, space), holder_of(root) is not None)
 
 
@@ -85,8 +84,12 @@ def snapshot(
     stored: manifest.Manifest,
     trials: Sequence[FrozenTrial],
     with_importances: bool = True,
+    foreign: Sequence[FrozenTrial] = (),
 ) -> StudyRecord:
-    """Return the study in a directory with these first trials, without its confirmation. stored: the content of study.json."""
+    """Return the study in a directory with these first trials, without its confirmation.
+
+    stored: the content of study.json. foreign: the trials that other programs added.
+    """
     space, lineage = SearchSpace({name: from_json(text) for name, text in stored.space.items()}), None
     base = stored.recipe.get("config", {})
     if isinstance(arguments, PbtOptions):
@@ -109,6 +112,7 @@ def snapshot(
         lineage=lineage,
         base=base,
         runs=stored.runs,
+        foreign=[foreign_record(trial, space) for trial in foreign],
     )
 
 
@@ -205,7 +209,7 @@ class LiveStudy:
 
     def snapshot(self) -> StudyRecord:
         """Return the study as it is now."""
-        return self._as_of(self.state.trials())
+        return self._as_of(self.state.trials(), self.state.foreign())
 
     def results(self) -> StudyRecord:
         """Return the study as it is now, without importances and confirmation, which take time."""
@@ -238,7 +242,9 @@ class LiveStudy:
         last = max(finished, self.directory.analysed()) - 1
         for number in range(last + 1):
             if number == last or (number < finished and not self.directory.has_analysis(number)):
-                yield self._as_of(self.state.trials()[: (number + 1) * self.width]), self.directory.analysis(number)
+                foreign = self.state.foreign() if number == last else ()
+                trials = self.state.trials()[: (number + 1) * self.width]
+                yield self._as_of(trials, foreign), self.directory.analysis(number)
 
     def _finished_super_batches(self) -> int:
         """Return how many super-batches there are before the first that has an unfinished trial."""
@@ -246,9 +252,9 @@ class LiveStudy:
         unfinished = [trial.number for trial in trials if not trial.state.is_finished()]
         return unfinished[0] // self.width if unfinished else -(-len(trials) // self.width)
 
-    def _as_of(self, trials: Sequence[FrozenTrial]) -> StudyRecord:
+    def _as_of(self, trials: Sequence[FrozenTrial], foreign: Sequence[FrozenTrial]) -> StudyRecord:
         """Return the study with its first trials only."""
-        record = snapshot(self.directory.root, self.arguments, self.manifest, trials)
+        record = snapshot(self.directory.root, self.arguments, self.manifest, trials, foreign=foreign)
         if not self.arguments.confirm_top:
             return record
         return replace(record, confirmation=confirmation_of(record, self.recipe.config.algorithm))

@@ -22,7 +22,7 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING
 from functools import cached_property
@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hyperlax.config.option import HIDDEN, Given, Option, options_of
 from hyperlax.config.options import SearchOptions
-from hyperlax.errors import STOPPED, HyperlaxError, OptionFailure, did_you_mean
-from hyperlax.files import plain
+from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
+from hyperlax.files import expanded, json_text, plain
 
 if TYPE_CHECKING:
     import pandas
@@ -41,16 +41,25 @@ if TYPE_CHECKING:
 
     from hyperlax.agent import Agent
     from hyperlax.analysis.study_data import LearningCurve
+    from hyperlax.config.yaml_file import Entry
     from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
     from hyperlax.study.view import StudyView
 
 
-def search(recipe: str | None = None, environment: str | None = None, **options: Any) -> Study:
+def search(
+    recipe: str | None = None,
+    environment: str | None = None,
+    *,
+    space: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Study:
     """Run `optuna-hp-search` to its end and return the study.
 
     Args:
       recipe: A name or the path of a .py file.
       environment: E.g. "gymnax.pendulum". With `resume_from=DIR`, leave out recipe and environment.
+      space: Changes to the recipe's search space, as in a study's file, e.g. {"actor_lr": LogUniform(domain=(1e-4, 1e-2))}. A
+        list is a choice, a value alone is fixed, None leaves an entry out, and "only": True leaves out all that is not listed.
       options: The command's flags with underscores, as in the signature.
 
     Raises:
@@ -62,7 +71,8 @@ def search(recipe: str | None = None, environment: str | None = None, **options:
     from hyperlax.studies import study_of
 
     with _told("search(): "):
-        study = study_of(SEARCH, _given({"recipe": recipe, "environment": environment, **options}))
+        given = _given({"recipe": recipe, "environment": environment, **options})
+        study = study_of(SEARCH, given, _entries(space, is_new="resume_from" not in given))
         status = study.run()
     if status in STOPPED:
         raise KeyboardInterrupt
@@ -73,7 +83,7 @@ def search(recipe: str | None = None, environment: str | None = None, **options:
 
 def open_study(directory: str | Path) -> Study:
     """Open the study, or population, in a directory. Raises UsageError if it does not hold one."""
-    return Study(Path(directory))
+    return Study(Path(expanded(str(directory))))
 
 
 def load_agent(path: str | Path, trial: int | None = None, seed: int | None = None) -> Agent:
@@ -86,7 +96,7 @@ def load_agent(path: str | Path, trial: int | None = None, seed: int | None = No
     from hyperlax.study.agents import find_agent
 
     with _told():
-        return load(find_agent(Path(path), trial, "load_agent"), seed)
+        return load(find_agent(Path(expanded(str(path))), trial, "load_agent"), seed)
 
 
 class Study:
@@ -283,7 +293,7 @@ _KEYWORDS = {option.name: keyword for keyword, option in _PYTHON.items()}
 def _document(function: Any) -> None:
     """Set the signature and the arguments in the docstring of `search`, so that a notebook completes them."""
     more = [option for keyword, option in _PYTHON.items() if keyword not in ("recipe", "environment")]
-    own = list(signature(function).parameters.values())[:2]
+    own = list(signature(function).parameters.values())[:-1]
     written = [
         Parameter(_KEYWORDS[o.name], Parameter.KEYWORD_ONLY, default=_default(o), annotation=_annotation(o))
         for o in more
@@ -324,16 +334,47 @@ def _given(keywords: dict[str, Any]) -> Given:
     """Return the given values by option. Raises TypeError for an unknown keyword, OptionError for a value of another type."""
     unknown = sorted(keywords.keys() - _PYTHON.keys())
     if unknown:
-        hint = did_you_mean(unknown[0], _PYTHON)
-        raise TypeError(f"search() has no argument {unknown[0]!r}. {hint}There are {', '.join(sorted(_PYTHON))}.")
+        hint = did_you_mean(unknown[0], (*_PYTHON, "space")).strip()
+        there_are = f"There are {', '.join(sorted((*_PYTHON, 'space')))}."
+        raise TypeError(f"search() has no argument {unknown[0]!r}. {hint or there_are}")
+    if callable(keywords.get("recipe")):
+        problem = "{algo_and_network_config} needs the name of a recipe or the path of a .py file, got a function."
+        raise OptionError("algo_and_network_config", problem)
     given = {}
     for keyword, value in keywords.items():
         option = _PYTHON[keyword]
         if value is None:
             continue
-        read = option.read(plain(str(value) if isinstance(value, Path) else value))
+        read = option.read_given(_written(value))
         if option.type is not bool:
             given[option.name] = read
         elif read:
             given[option.name] = not option.is_switched_off
     return given
+
+
+def _entries(space: Any, is_new: bool) -> dict[str, Entry]:
+    """Return the entries of a search space. Raises UsageError if it is not a dictionary with names, or given on a resume."""
+    from hyperlax.config.space_entries import entries_of
+
+    if space is None:
+        return {}
+    if not is_new:
+        raise UsageError("search(): a study keeps its search space. Leave `space` out to continue the study.")
+    if not isinstance(space, Mapping) or not all(isinstance(name, str) for name in space):
+        example = '{"gamma": [0.98, 0.99]}'
+        raise UsageError(f"search(): space needs a dictionary, e.g. {example}, got {space!r}.")
+    return entries_of(space, "search(): space")
+
+
+def _written(value: Any) -> Any:
+    """Return a value as a file holds it. Configurations become JSON text; raises OptionError for what JSON cannot hold."""
+    if isinstance(value, Path):
+        return str(value)
+    several = value if isinstance(value, (list, tuple)) else [value]
+    if not any(isinstance(one, Mapping) for one in several):
+        return plain(value)
+    try:
+        return json_text(value, indent=None).rstrip()
+    except (TypeError, ValueError) as error:
+        raise OptionError("enqueue", "{enqueue}: cannot be kept as JSON: {0}.", error) from error

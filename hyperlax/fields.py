@@ -10,14 +10,46 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.hyperparams import ACTIVATIONS, AlgorithmConfig, Rule
-from hyperlax.space import DISTRIBUTIONS, Categorical, Distribution, DistributionError, Numeric, is_integer
+from hyperlax.space import DISTRIBUTIONS, Categorical, Distribution, DistributionError, Numeric, QUniform, is_integer
 
+T = TypeVar("T")
 PREFIX = "algorithm"
 HYPERPARAM = f"{PREFIX}.hyperparam."
+
+_LEARNING_RATES = ("actor_lr", "critic_lr", "q_lr")
+_ALIASES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("learning_rate", "lr", "step_size"), _LEARNING_RATES),
+    **dict.fromkeys(("policy_lr", "pi_lr", "actor_learning_rate"), _LEARNING_RATES[:1]),
+    **dict.fromkeys(("value_lr", "vf_lr", "critic_learning_rate"), _LEARNING_RATES[1:]),
+    **dict.fromkeys(
+        ("entropy", "entropy_coef", "entropy_coefficient", "entropy_cost"),
+        ("ent_coef", "init_alpha", "target_entropy_scale"),
+    ),
+    **dict.fromkeys(("alpha", "temperature"), ("init_alpha", "alpha_lr")),
+    "target_entropy": ("target_entropy_scale",),
+    **dict.fromkeys(("discount", "discount_factor"), ("gamma",)),
+    **dict.fromkeys(("lambda", "lam", "gae"), ("gae_lambda",)),
+    **dict.fromkeys(("clip", "clip_range", "clip_ratio", "clip_coef"), ("clip_eps",)),
+    **dict.fromkeys(("value_coef", "value_loss_coef"), ("vf_coef",)),
+    **dict.fromkeys(("polyak", "soft_update", "target_update"), ("tau",)),
+    **dict.fromkeys(("epsilon", "exploration", "exploration_eps"), ("training_epsilon", "exploration_fraction")),
+    **dict.fromkeys(("grad_clip", "clip_grad_norm"), ("max_grad_norm",)),
+    **dict.fromkeys(("n_epochs", "num_epochs", "update_epochs", "gradient_steps"), ("epochs",)),
+    **dict.fromkeys(("batch_size", "minibatch_size"), ("total_batch_size", "num_minibatches")),
+    **dict.fromkeys(("buffer_size", "replay_size", "memory_size"), ("total_buffer_size",)),
+    **dict.fromkeys(("n_envs", "num_envs"), ("total_num_envs",)),
+    **dict.fromkeys(("n_steps", "num_steps", "horizon"), ("rollout_length",)),
+    **dict.fromkeys(("learning_starts", "warmup", "warmup_steps", "start_steps"), ("warmup_rollout_length",)),
+    **dict.fromkeys(("hidden_size", "hidden_sizes", "hidden_dim", "hidden_layers", "net_arch"), ("layer_sizes",)),
+    **dict.fromkeys(("activation_fn", "nonlinearity"), ("activation",)),
+    **dict.fromkeys(("swish", "sigmoid_linear_unit"), ("silu",)),
+    "rectifier": ("relu",),
+}
+"""Word of the field -> what it is called here, a hyperparameter's last name or an activation."""
 
 
 class TogetherError(UsageError):
@@ -46,6 +78,10 @@ class Field:
             return None
         if self.type == "float" and isinstance(value, float) and 0 < abs(value) < _SMALLEST_FLOAT:
             return f"needs 0 or at least {_SMALLEST_FLOAT:.3g}, the smallest that float32 holds, got {value!r}"
+        if self.type == "str" and isinstance(value, str):
+            (meant,) = _ALIASES.get(value.lower(), (value.lower(),))
+            near = did_you_mean(meant, ACTIVATIONS).strip().replace("Did", "did")
+            return f"needs {self.wanted()}, got {value!r}{f' ({near})' if near else ''}"
         return f"needs {self.wanted()}, got {value!r}"
 
     def plain(self, value: Any) -> Any:
@@ -120,13 +156,14 @@ def fields_of(config: AlgorithmConfig) -> dict[str, Field]:
 def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> AlgorithmConfig:
     """Return the configuration with these values set.
 
-    Whole numbers are converted between int and float; nothing else is.
+    Names may be short, see `full_name`. Whole numbers are converted between int and float; nothing else is.
 
     Raises:
       UsageError: A name is unknown, a field does not accept its value, or values do not fit together. Begins with `where`.
     """
     known = fields_of(config)
-    plain = {name: known[name].plain(value) if name in known else value for name, value in values.items()}
+    values = full_names(values, known, where)
+    plain = {name: known[name].plain(value) for name, value in values.items()}
     _check_values(config, plain, where, values)
     config = filled(config, plain)
     check_together(config, {}, where)
@@ -157,12 +194,45 @@ def check_name(name: str, known: Iterable[str], where: str) -> None:
     raise UsageError(f"{where}: no hyperparameter named `{name}`. {hint}")
 
 
-def check_distribution(
+def full_name(name: str, known: Iterable[str], where: str) -> str:
+    """Return the dotted name that a name stands for: itself, or the only one that ends in it. Raises UsageError otherwise.
+
+    >>> from hyperlax.hyperparams import SAC
+    >>> full_name("gamma", fields_of(SAC()), "--set")
+    'algorithm.hyperparam.gamma'
+    """
+    known = list(known)
+    ending = [candidate for candidate in known if candidate.endswith(f".{name}")]
+    if name not in known and len(ending) == 1:
+        return ending[0]
+    check_name(name, known, where)
+    return name
+
+
+def full_names(values: Mapping[str, T], known: Iterable[str], where: str) -> dict[str, T]:
+    """Return the values by their dotted names. Raises UsageError for an unknown name and for one that is given twice."""
+    known, found = list(known), {}
+    for name, value in values.items():
+        full = full_name(name, known, where)
+        if full in found:
+            raise UsageError(f"{where}: {full} is given twice, in full and as a short name. Keep one of the two.")
+        found[full] = value
+    return found
+
+
+def fitted(
     name: str, field: Field, distribution: Distribution, where: str, write: Callable[[Distribution], str] | None = None
-) -> None:
-    """Raise for a distribution with a value that its field does not accept. write: formats it, by default as in a recipe."""
+) -> Distribution:
+    """Return a distribution with its values in the field's type: 4.0 as 4, steps of whole numbers as integers.
+
+    Raises UsageError for a value that the field does not accept. write: formats a distribution, by default as in a recipe.
+    """
     write = write or written
+    if field.type == "int" and isinstance(distribution, QUniform):
+        distribution = distribution.in_whole_numbers() or distribution
     if isinstance(distribution, Categorical):
+        if field.type in ("int", "sizes"):
+            distribution = Categorical(values=[field.plain(value) for value in distribution.values])
         produced = list(distribution.values)
     elif isinstance(distribution, Numeric):
         _check_kind(name, field, distribution, where, write)
@@ -174,6 +244,7 @@ def check_distribution(
         problem = field.problem(value)
         if problem:
             raise DistributionError("{0}: {1} {2} from {3}.", where, name, problem, write(distribution))
+    return distribution
 
 
 def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], where: str) -> None:
@@ -220,10 +291,9 @@ def _check_replay(values: Mapping[str, Any], space: Mapping[str, Distribution], 
 
 
 def _check_values(config: AlgorithmConfig, values: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> None:
-    """Raise UsageError for an unknown name or a value that its field does not accept. given: the values as errors show them."""
+    """Raise UsageError for a value that its field does not accept. given: the values as errors show them."""
     known = fields_of(config)
     for name, value in values.items():
-        check_name(name, known, where)
         if known[name].problem(value):
             raise UsageError(f"{where}: {name} {known[name].problem(given[name])}.")
 
@@ -253,7 +323,7 @@ def candidates(fixed: int, distribution: Distribution | None) -> Iterable[int]:
         return list(distribution.values)
     assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
-    return range(int(low), int(high) + 1)
+    return range(int(low), int(high) + 1, int(distribution.spacing() or 1))
 
 
 def extremes(fixed: int, distribution: Distribution | None) -> tuple[int, int]:
@@ -291,11 +361,15 @@ def _set(node: Any, path: list[str], value: Any) -> Any:
 
 
 def _hint(name: str, known: list[str]) -> str:
-    """Propose the known name most similar to this one, which may lack its prefix."""
+    """Propose the known names that a name most likely stands for: it may lack its prefix, or be another word of the field."""
     last = name.rsplit(".", 1)[-1]
     same = [candidate for candidate in known if candidate.rsplit(".", 1)[-1] == last]
     if same:
-        return did_you_mean(name, same, cutoff=0.0)
+        return did_you_mean(name, same, count=1 if "." in name else len(same), cutoff=0.0)
+    alias = _ALIASES.get(last.lower(), ())
+    meant = [candidate for candidate in known if candidate.rsplit(".", 1)[-1] in alias]
+    if meant:
+        return did_you_mean(name, meant, count=len(meant), cutoff=0.0)
     if "." in name:
         return did_you_mean(name, known, cutoff=0.8)
     shorts = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(known)}

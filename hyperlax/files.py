@@ -11,6 +11,7 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -29,6 +30,7 @@ PUT_BACK = "It was changed or damaged; put back the file that Hyperlax wrote."
 """The fix for a file that only Hyperlax writes."""
 STDOUT = Path("-")
 """The path that stands for standard output."""
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _MOST_OF_A_NAME = 100
 """Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
 
@@ -56,6 +58,18 @@ def new_file(given: str, replaces: bool = False, option: str = "output") -> Path
         problem = f"{{0}}: {{1}} is not a directory. Make it, or choose another {{{option}}}."
         raise OptionError(option, problem, path, path.absolute().parent)
     return path
+
+
+def expanded(path: str) -> str:
+    """Return a path with a home directory for `~` and values for `$NAME` and `${NAME}`. Raises UsageError if one is not set."""
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if name not in os.environ:
+            raise UsageError(f"{path}: the variable {name} is not set. Set it, or write the path in full.")
+        return os.environ[name]
+
+    return os.path.expanduser(_VARIABLE.sub(value, path))
 
 
 @contextmanager
@@ -141,9 +155,9 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json_text(value))
 
 
-def json_text(value: Any) -> str:
-    """Return a value as `write_json` writes it. Raises the same errors."""
-    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_json_default) + "\n"
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """Return a value as `write_json` writes it, in one line if `indent` is None. Raises the same errors."""
+    return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False, default=_json_default) + "\n"
 
 
 def decode(path: Path, kind: type[T], fix: str = PUT_BACK) -> T:
@@ -158,13 +172,17 @@ def decode(path: Path, kind: type[T], fix: str = PUT_BACK) -> T:
       UsageError: It cannot be read, is not JSON (NaN and Infinity are not), has a name twice, or is not of this type.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_once)
+        value = read_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as JSON: {error}.") from error
     return convert(value, kind, str(path), fix)
+
+
+def read_json(text: str) -> Any:
+    """Return the value of a JSON text. Raises ValueError or RecursionError if it is not JSON, or has a name twice."""
+    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_each_once)
 
 
 def convert(value: Any, kind: type[T], where: str, fix: str = PUT_BACK) -> T:
@@ -227,7 +245,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
             if name in header[:place]:
                 raise ValueError(f"{path}: two columns are named `{name}`.")
         lines = [(reader.line_num, cells) for cells in reader]
-    while lines and not lines[-1][1]:
+    while lines and not "".join(lines[-1][1]).strip():
         lines.pop()
     for line, cells in lines:
         if len(cells) != len(header):

@@ -18,7 +18,7 @@ from typing import Any
 from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.config.recipe_errors import located
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.fields import apply, check_distribution, check_name, check_together, dotted, fields_of
+from hyperlax.fields import apply, check_name, check_together, dotted, fields_of, fitted
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.shipped import shipped_folder
 from hyperlax.space import DISTRIBUTIONS, Distribution
@@ -96,8 +96,7 @@ def load(name_or_path: str) -> Recipe:
     config = _call(module, "get_base_config", path, where)
     space = _call(module, "get_base_hyperparam_distributions", path, where)
     config = _checked_config(config, where)
-    _check_space(config.algorithm, space, where)
-    return Recipe(path.stem, path, config, dict(space))
+    return Recipe(path.stem, path, config, _checked_space(config.algorithm, space, where))
 
 
 def searching(recipe: Recipe, changes: Changes, where: str) -> Recipe:
@@ -110,14 +109,14 @@ def searching(recipe: Recipe, changes: Changes, where: str) -> Recipe:
     real: dict[str, Distribution | None] = {}
     for name, distribution in changes.items():
         check_name(name, known, where)
-        if _written(distribution) == _written(space.get(name)):
+        new = None if distribution is None else fitted(name, known[name], distribution, where)
+        if _written(new) == _written(space.get(name)):
             continue
-        real[name] = distribution
-        if distribution is None:
+        real[name] = new
+        if new is None:
             del space[name]
-            continue
-        check_distribution(name, known[name], distribution, where)
-        space[name] = distribution
+        else:
+            space[name] = new
     check_together(recipe.config.algorithm, space, where)
     return replace(recipe, space=space, changes=real)
 
@@ -216,13 +215,14 @@ def _check_shape(node: Any, pattern: Any, name: str, where: str) -> None:
         _check_shape(part, wanted, f"{name}.{f.name}", where)
 
 
-def _check_space(algorithm: AlgorithmConfig, space: Any, where: str) -> None:
+def _checked_space(algorithm: AlgorithmConfig, space: Any, where: str) -> dict[str, Distribution]:
+    """Return the search space with its values in the types of their fields."""
     if not isinstance(space, Mapping):
         raise UsageError(
             f"{where}: get_base_hyperparam_distributions() must return a dictionary of dotted names and distributions, "
             f"got {type(space).__name__}."
         )
-    known = fields_of(algorithm)
+    known, checked = fields_of(algorithm), {}
     for name, distribution in space.items():
         if not isinstance(name, str):
             raise UsageError(
@@ -234,5 +234,6 @@ def _check_space(algorithm: AlgorithmConfig, space: Any, where: str) -> None:
                 f"{where}: {name} needs a distribution ({', '.join(DISTRIBUTIONS)}), got {distribution!r}. "
                 "To fix the value, set it in get_base_config() and drop the entry."
             )
-        check_distribution(name, known[name], distribution, where)
-    check_together(algorithm, space, where)
+        checked[name] = fitted(name, known[name], distribution, where)
+    check_together(algorithm, checked, where)
+    return checked

@@ -75,10 +75,11 @@ class Numeric(Distribution):
 
     integral: ClassVar[bool] = False
     logarithmic: ClassVar[bool] = False
+    _step_name: ClassVar[str] = "step"
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        low, high = _pair(name, self.domain)
+        low, high = map(plain, _pair(name, self.domain))
         kind = int if self.integral else float
         for end, bound in (("low", low), ("high", high)):
             _check_bound(name, end, bound, self.integral)
@@ -104,14 +105,38 @@ class Numeric(Distribution):
             return False
         return self.domain[0] <= value <= self.domain[1]
 
-    def place(self, value: Any) -> int:
-        return round(value - self.domain[0])
-
-    def at(self, place: int) -> Any:
-        return int(self.domain[0]) + place
+    def spacing(self) -> float | None:
+        """Return the distance between values; None if there is none."""
+        return 1 if self.integral else None
 
     def size(self) -> int | None:
-        return int(self.domain[1]) - int(self.domain[0]) + 1 if self.integral else None
+        spacing = self.spacing()
+        return None if spacing is None else round((self.domain[1] - self.domain[0]) / spacing) + 1
+
+    def place(self, value: Any) -> int:
+        return round((value - self.domain[0]) / (self.spacing() or 1))
+
+    def at(self, place: int) -> Any:
+        step = self.spacing() or 1
+        if self.integral:
+            return int(self.domain[0]) + place * int(step)
+        return float(Decimal(str(self.domain[0])) + place * Decimal(str(step)))
+
+    def _check_reached(self) -> None:
+        """Raise DistributionError unless the upper bound is one of the steps from the lower one."""
+        (low, high), step = self.domain, self.spacing()
+        steps, rest = divmod(Decimal(str(high)) - Decimal(str(low)), Decimal(str(step)))
+        if rest:
+            reached = Decimal(str(low)) + steps * Decimal(str(step))
+            raise DistributionError(
+                f"{{{type(self).__name__}}} needs high - low to be a multiple of {self._step_name}, got low={{0}}, high={{1}}, "
+                f"{self._step_name}={{2}}. The nearest high that works: {{3}}{' or {4}' if steps else ''}.",
+                low,
+                high,
+                step,
+                reached + Decimal(str(step)),
+                reached,
+            )
 
     def to_json(self) -> dict[str, Any]:
         return {"type": type(self).__name__, "domain": list(self.domain)}
@@ -131,9 +156,30 @@ class LogUniform(Numeric):
 
 @dataclass(frozen=True)
 class UniformDiscrete(Numeric):
-    """Any integer from low to high, both included."""
+    """The integers low, low + step, low + 2 step, ..., high. step divides the range, so that high is one of them."""
 
     integral = True
+
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        step = plain(self.step)
+        if not _is_whole(step) or step < 1:
+            raise DistributionError(
+                "{UniformDiscrete} needs a whole number of at least 1 as its step, got step={0!r}.", step
+            )
+        object.__setattr__(self, "step", int(step))
+        self._check_reached()
+
+    def spacing(self) -> float | None:
+        return self.step
+
+    def contains(self, value: Any) -> bool:
+        return super().contains(value) and (value - self.domain[0]) % self.step == 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), **({} if self.step == 1 else {"step": self.step})}
 
 
 @dataclass(frozen=True)
@@ -154,9 +200,12 @@ class QUniform(Numeric):
 
     q: float
 
+    _step_name = "q"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.domain
+        object.__setattr__(self, "q", plain(self.q))
         if not _is_number(self.q) or not self.q > 0:
             raise DistributionError(
                 "{QUniform} needs a step q > 0, got q={0!r}. For a range without steps, use {UniformContinuous}.",
@@ -171,18 +220,7 @@ class QUniform(Numeric):
                 high,
                 self.q,
             )
-        steps, rest = divmod(Decimal(str(high)) - Decimal(str(low)), Decimal(str(self.q)))
-        if rest:
-            reached = Decimal(str(low)) + steps * Decimal(str(self.q))
-            raise DistributionError(
-                "{QUniform} needs high - low to be a multiple of q, got low={0}, high={1}, q={2}. "
-                "The nearest high that works: {3}" + (" or {4}." if steps else "."),
-                low,
-                high,
-                self.q,
-                reached + Decimal(str(self.q)),
-                reached,
-            )
+        self._check_reached()
 
     def contains(self, value: Any) -> bool:
         if not super().contains(value):
@@ -190,14 +228,15 @@ class QUniform(Numeric):
         steps = (value - self.domain[0]) / self.q
         return abs(steps - round(steps)) < 1e-8
 
-    def place(self, value: Any) -> int:
-        return round((value - self.domain[0]) / self.q)
+    def spacing(self) -> float | None:
+        return self.q
 
-    def at(self, place: int) -> float:
-        return float(Decimal(str(self.domain[0])) + place * Decimal(str(self.q)))
-
-    def size(self) -> int | None:
-        return round((self.domain[1] - self.domain[0]) / self.q) + 1
+    def in_whole_numbers(self) -> UniformDiscrete | None:
+        """Return the same values as integers; None if any has a fraction."""
+        low, high = self.domain
+        if not all(map(_is_whole, (low, high, self.q))):
+            return None
+        return UniformDiscrete(domain=(int(low), int(high)), step=int(self.q))
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "q": self.q}
@@ -284,7 +323,7 @@ def _check_bound(name: str, end: str, bound: Any, integral: bool) -> None:
     if not _is_number(bound):
         problem = f"{{{name}}} needs finite numbers as bounds, got {end}={{0!r}}. Write {{{name}()}}."
         raise DistributionError(problem, bound)
-    if integral and not is_integer(bound):
+    if integral and not _is_whole(bound):
         other = "LogUniform" if name == "LogUniformDiscrete" else "UniformContinuous"
         problem = f"{{{name}}} needs whole numbers as bounds, got {end}={{0!r}}. For fractions, use {{{other}}}."
         raise DistributionError(problem, bound)
@@ -293,6 +332,10 @@ def _check_bound(name: str, end: str, bound: Any, integral: bool) -> None:
 def is_integer(value: Any) -> bool:
     """Return whether a value is an int; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and value == value // 1
 
 
 def _is_number(value: Any) -> bool:

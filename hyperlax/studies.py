@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.config.checks import check_searched, check_space, checked
@@ -30,14 +31,14 @@ from hyperlax.config.stored import (
 )
 from hyperlax.envs.recipes import check_acts
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError
-from hyperlax.fields import TogetherError
 from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.recipe import Changes, Recipe, available, load, searching
+from hyperlax.recipe import Recipe, available, load
 from hyperlax.study.reporters import safe
 from hyperlax.xla import refuse_fork
 
 if TYPE_CHECKING:
     from hyperlax.config.study_file import StudyFile
+    from hyperlax.config.yaml_file import Entry
     from hyperlax.study.directory import StudyDirectory
 
 
@@ -70,13 +71,18 @@ class PlannedStudy:
         return run_population(self.options, self.recipe, existing, observers=[Pages(write_pages)])
 
 
-def study_of(command: str, given: Given) -> PlannedStudy:
-    """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given."""
+def study_of(command: str, given: Given, space: Mapping[str, Entry] = MappingProxyType({})) -> PlannedStudy:
+    """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given.
+
+    space: changes to the recipe's search space, which `hyperlax.search` takes for a new study.
+    """
     refuse_fork()
     _check_flags(given)
     if "resume_from" in given:
         return _resumed(command, given)
-    return _new_sweep(given) if command == SWEEP else _new(SearchOptions if command == SEARCH else PbtOptions, given)
+    if command == SWEEP:
+        return _new_sweep(given)
+    return _new(SearchOptions if command == SEARCH else PbtOptions, given, space)
 
 
 def run_files(files: Sequence[str], given: Given) -> int:
@@ -117,7 +123,7 @@ def log_from(level: str, is_quiet: bool = False) -> None:
 
 
 def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
-    """Return the studies of files. Given options replace those of the files.
+    """Return the studies of files. Given options replace those of the files, `assignments` single values of them.
 
     A study that exists is resumed. Raises UsageError, naming file and line, for a study that cannot run, or exists with other
     options, and for two with the same directory.
@@ -126,10 +132,12 @@ def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
         raise UsageError("run-study needs files: hyperlax run-study FILE [FILE ...].")
     from hyperlax.config.study_file import read_study_file
 
+    assignments = given.get("assignments", ())
+    given = {name: value for name, value in given.items() if name != "assignments"}
     planned: dict[Path, PlannedStudy] = {}
     for path in files:
         names = {one.directory: one.options.study_name for one in planned.values()}
-        study = _of_file(read_study_file(path), given, names)
+        study = _of_file(read_study_file(path, assignments), given, names)
         where = study.directory.resolve()
         if where in planned:
             raise UsageError(
@@ -171,8 +179,12 @@ def _check_flags(given: Given) -> None:
         )
 
 
-def _new(kind: type[SearchOptions] | type[PbtOptions], given: Given) -> PlannedStudy:
+def _new(kind: type[SearchOptions] | type[PbtOptions], given: Given, space: Mapping[str, Entry]) -> PlannedStudy:
+    from hyperlax.config.space_entries import searched
+
     recipe = load_recipe(given)
+    if space:
+        recipe = searched(space, {}, recipe, "search(): space")
     options = checked(settled(kind, [given], recipe))
     return _planned(options, recipe)
 
@@ -260,14 +272,14 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> PlannedStudy:
     """Return the study of a file, checked. planned: the names of the studies of the files before it, by directory."""
     from hyperlax.config.configurations import first_trials
-    from hyperlax.config.space_entries import changes_of
+    from hyperlax.config.space_entries import by_full_name, searched
     from hyperlax.study.directory import refuse_running, study_directory
 
-    layers = [file.preset, file.given, given]
+    layers = [file.given, given]
     with _told(file, given, "algo_and_network_config"):
         recipe = load_recipe({**file.given, **given})
-    changes = changes_of(file.space, file.params, recipe)
-    recipe = _searching(file, recipe, changes)
+    entries = by_full_name(file.space, file.params, recipe)
+    recipe = searched(file.space, file.params, recipe, file.places.get("space", file.path))
     with _told(file, given, "env_config"):
         options = checked(settled(SearchOptions, layers, recipe))
         check_acts(recipe, options.env_config)
@@ -275,7 +287,8 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
         check_study(options, recipe)
     except OptionError as error:
         names = error.names if isinstance(error, BudgetError) else ()
-        if (place := _entry(file, changes, names)) and "total_timesteps" not in {**file.given, **given}:
+        place = next((entry.where for name, entry in entries.items() if name in names), None)
+        if place and "total_timesteps" not in {**file.given, **given}:
             raise UsageError(f"{place}: {error.told(keys_of(SearchOptions))}") from error
         raise file.refusal(error, given, "") from error
     with _told(file, given, "sampler"):
@@ -312,26 +325,6 @@ def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple
     if finished < options.n_trials:
         return options, f"the study in {directory.root} exists and is resumed."
     return replace(options, n_trials=finished), f"the study in {directory.root} is finished."
-
-
-def _searching(file: StudyFile, recipe: Recipe, changes: Changes) -> Recipe:
-    """Return the recipe with the file's space."""
-    where = file.places.get("space", file.path)
-    try:
-        changed = searching(recipe, changes, where)
-    except TogetherError as error:
-        raise UsageError(f"{_entry(file, changes, error.names) or where}: {error.problem}") from error
-    if not changed.space:
-        raise UsageError(
-            f"{where}: nothing is left to search. Give a hyperparameter a range, or train with run-single-hp."
-        )
-    return changed
-
-
-def _entry(file: StudyFile, changes: Changes, names: Sequence[str]) -> str | None:
-    """Return the place of the file's first entry of `space` that is about one of these hyperparameters."""
-    entries = zip(changes, file.space.values(), strict=True)
-    return next((entry.where for name, entry in entries if name in names), None)
 
 
 @contextmanager

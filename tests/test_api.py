@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from typing import Any
@@ -16,6 +17,7 @@ from hyperlax.api import _given
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import dotted
+from hyperlax.space import LogUniform, UniformContinuous
 from hyperlax.study import run as runs
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 from tests.fake_backend import FakeBackend, train_with_fakes
@@ -59,8 +61,8 @@ def test_a_search_that_does_not_end_well_raises(tmp_path, monkeypatch, status, e
 
 
 def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
-    with pytest.raises(TypeError, match="no argument 'n_trails'. Did you mean `n_trials`\\? There are aggregate"):
-        hyperlax.search("sac_mlp", "gymnax.pendulum", n_trails=4)
+    with pytest.raises(TypeError, match=r"^search\(\) has no argument 'n_trial'. Did you mean `n_trials`\?$"):
+        hyperlax.search("sac_mlp", "gymnax.pendulum", n_trial=4)
     with pytest.raises(UsageError, match="sampler needs one of .* Did you mean `tpe`"):
         hyperlax.search("sac_mlp", "gymnax.pendulum", sampler="tpee", output_root=tmp_path)
     with pytest.raises(UsageError, match="holds no study.json"):
@@ -95,13 +97,62 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
             "Leave that out.",
         ),
         ({"environment": 3}, "search(): environment needs a text, got 3. Put it in quotes."),
+        (
+            {"recipe": lambda: 1},
+            "search(): recipe needs the name of a recipe or the path of a .py file, got a function.",
+        ),
+        (
+            {"preset": "quick"},
+            'search(): preset needs one of quick_test, standard, extensive, production, got "quick". '
+            "Did you mean `quick_test`?",
+        ),
+        (
+            {"space": {"actr_lr": [0.1]}},
+            "search(): space['actr_lr']: no hyperparameter named `actr_lr`. Did you mean `algorithm.hyperparam.actor_lr`?",
+        ),
+        ({"space": [1]}, 'search(): space needs a dictionary, e.g. {"gamma": [0.98, 0.99]}, got [1].'),
+        (
+            {"space": {"gamma": UniformContinuous(domain=(0, 2))}},
+            "search(): space['gamma']: algorithm.hyperparam.gamma needs a finite number from 0 to 1, got 2.0 from "
+            "UniformContinuous(domain=[0.0, 2.0]).",
+        ),
+        (
+            {"resume_from": "here", "space": {}},
+            "search(): a study keeps its search space. Leave `space` out to continue the study.",
+        ),
+        (
+            {"enqueue": [{"gama": 0.9}]},
+            "search(): enqueue: entry 0: no hyperparameter named `gama`. Did you mean `algorithm.hyperparam.gamma`?",
+        ),
+        ({"enqueue": [{"gamma": 1j}]}, "search(): enqueue: cannot be kept as JSON: complex has no form in JSON: 1j."),
+        ({"enqueue": "[{"}, "search(): enqueue: cannot be read as JSON: SAID."),
+        (
+            {"output_root": "$NOT_SET/x"},
+            "search(): output_root $NOT_SET/x: the variable NOT_SET is not set. Set it, or write the path in full.",
+        ),
     ],
 )
 def test_a_value_of_another_type_is_refused(tmp_path, arguments, said):
     with pytest.raises(UsageError) as refused:
         hyperlax.search(**{"recipe": "sac_mlp", "environment": "gymnax.pendulum", "output_root": tmp_path, **arguments})
-    assert str(refused.value) == said.replace("EXAMPLE", "my_optuna_studies/sac_mlp/gymnax_pendulum")
+    found = re.sub("(read as JSON: ).*", r"\1SAID.", str(refused.value))
+    assert found == said.replace("EXAMPLE", "my_optuna_studies/sac_mlp/gymnax_pendulum")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_takes_objects(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDIES", str(tmp_path))
+    train_with_fakes(monkeypatch, pages=False)
+    space = {"actor_lr": LogUniform(domain=(1e-4, 1e-2)), "gamma": [np.float64(0.9), 0.98], "only": True}
+    first = [{"actor_lr": np.float64(0.003), "algorithm.hyperparam.gamma": 0.9}]
+    study = hyperlax.search(
+        "sac_mlp", "gymnax.pendulum", space=space, enqueue=first, preset="quick_test", output_root="$STUDIES/x"
+    )
+    assert study.directory.is_relative_to(tmp_path / "x") and len(study.trials) == 5
+    params = study.record.trials[1].params
+    assert params == {"algorithm.hyperparam.actor_lr": 0.003, "algorithm.hyperparam.gamma": 0.9}
+    assert len(hyperlax.search(resume_from=study.directory, n_trials=6).trials) == 6
+    assert hyperlax.open_study("$STUDIES/x/sac_mlp/gymnax_pendulum").state == "finished"
 
 
 def test_a_text_is_a_list_of_one_and_numpys_numbers_are_numbers():
@@ -165,17 +216,18 @@ def test_a_configuration_is_whole(case):
     assert best.config["algorithm.hyperparam.tau"] == SAC().hyperparam.tau
 
 
-def test_importances_are_the_plots(case, tmp_path):
-    long = Case(tmp_path, n_trials=FEWEST_FOR_IMPORTANCES)
-    long.start()
-    study = hyperlax.open_study(long.directory)
+def test_importances_are_the_plots(case, tmp_path, monkeypatch):
+    monkeypatch.setattr("hyperlax.study.view.FEWEST_FOR_IMPORTANCES", 8)
+    study = hyperlax.open_study(case.directory)
     shares = study.importances()
     assert shares == study.record.importances["peak_performance"] == study.importances("peak_performance")
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
     with pytest.raises(HyperlaxError, match="no objective 'peak_performence'. Did you mean `peak_performance`"):
         study.importances("peak_performence")
+    short = Case(tmp_path, n_trials=4)
+    short.start()
     with pytest.raises(HyperlaxError, match="Importances need at least"):
-        hyperlax.open_study(case.directory).importances()
+        hyperlax.open_study(short.directory).importances()
 
 
 def test_a_study_outlives_a_change_of_the_working_directory(case, tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def add_everything(study: optuna.Study) -> None:
     study.add_trial(create_trial(value=1e9))
     study.add_trial(create_trial(state=TrialState.FAIL))
     study.add_trial(study.best_trial)
-    other = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    other: dict[str, optuna.distributions.BaseDistribution] = {"x": optuna.distributions.FloatDistribution(0, 1)}
     study.add_trial(create_trial(params={"x": 1.0}, distributions=other, value=1e9))
     for params in ({}, {"x": 1}, {GAMMA: 7.0}, {GAMMA: "much"}, {GAMMA: None}, {SIZES: {"a": 1}}, {SIZES: [1]}):
         study.enqueue_trial(params)

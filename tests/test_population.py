@@ -38,6 +38,7 @@ SPACE: dict[str, Distribution] = {
     "lr": LogUniform(domain=(1e-5, 1e-2)),
     "gamma": UniformContinuous(domain=(0.9, 0.999)),
     "epochs": UniformDiscrete(domain=(3, 8)),
+    "steps": UniformDiscrete(domain=(2, 8), step=2),
     "batch": LogUniformDiscrete(domain=(1, 512)),
     "scale": QUniform(domain=(0.1, 1.3), q=0.1),
     "flag": Categorical(values=[False, True]),
@@ -103,6 +104,8 @@ def test_every_value_stays_in_its_domain_however_often_it_is_perturbed(seed, tim
         ("gamma", 0.995, 0.995 - 0.0099, 0.999),
         ("epochs", 5, 4, 6),
         ("epochs", 8, 7, 8),
+        ("steps", 4, 2, 6),
+        ("steps", 8, 6, 8),
         ("batch", 1, 1, 2),
         ("batch", 100, 80, 120),
         ("scale", 0.3, 0.2, 0.4),
@@ -188,7 +191,7 @@ def test_decisions_do_not_depend_on_what_was_decided_before(intervals, explore):
 
 
 def test_how_trials_began_is_taken_as_recorded():
-    mine = {"lr": 1e-3, "gamma": 0.95, "epochs": 5, "batch": 7, "scale": 0.3, "flag": True, "one": "only"}
+    mine = {"lr": 1e-3, "gamma": 0.95, "epochs": 5, "batch": 7, "steps": 4, "scale": 0.3, "flag": True, "one": "only"}
     recorded = {member: CopyFrom(member, mine) for member in range(8)}
     _, params = copies(population(recorded=recorded).decide(scored(RISING)))
     assert params[2:] == [mine] * 6

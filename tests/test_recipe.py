@@ -10,7 +10,7 @@ import pytest
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import DQN, PPO, SAC, SACHyperparams
 from hyperlax.recipe import RunLength, apply, available, dotted, load
-from hyperlax.space import Categorical, LogUniform
+from hyperlax.space import Categorical, LogUniform, UniformDiscrete
 
 SHIPPED = Path(__file__).parent.parent / "recipes"
 HYPERPARAM = "algorithm.hyperparam."
@@ -130,7 +130,7 @@ def test_a_bad_distribution_is_refused_by_file_line_and_field(folder, entry, mes
         ),
         ("epochs", "LogUniform(domain=(1, 8))", "Use UniformDiscrete or Categorical"),
         ("epochs", "UniformDiscrete(domain=(0, 8))", "needs a whole number from 1 to 2147483647, got 0"),
-        ("epochs", "Categorical(values=[1, 2.0])", "needs a whole number from 1 to 2147483647, got 2.0"),
+        ("epochs", "Categorical(values=[1, 2.5])", "needs a whole number from 1 to 2147483647, got 2.5"),
         ("autotune", "UniformDiscrete(domain=(0, 1))", "Use Categorical(values=[False, True])"),
         ("autotune", "Categorical(values=[0, 1])", "needs true or false, got 0"),
         ("tau", "Categorical(values=[True, 0.5])", "needs a finite number above 0 and at most 1, got True"),
@@ -150,7 +150,22 @@ def test_a_distribution_that_leaves_its_field_is_refused(folder, field, entry, m
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("choice", ["[]", "[0]", "[64.0]", "[True]", "64", '"64"'])
+def test_values_have_the_type_of_their_field(folder):
+    edit(
+        folder,
+        ("import Categorical,", "import Categorical, QUniform,"),
+        (
+            f'"{HYPERPARAM}epochs": UniformDiscrete(domain=(2, 8))',
+            f'"{HYPERPARAM}epochs": QUniform(domain=(2, 8), q=2)',
+        ),
+        ("[[64], [32, 32]", "[[64.0], [32, 32]"),
+    )
+    space = load("sac_mlp").space
+    assert space[f"{HYPERPARAM}epochs"] == UniformDiscrete(domain=(2, 8), step=2)
+    assert space[f"{ACTOR_TORSO}layer_sizes"].to_json()["values"][0] == [64]
+
+
+@pytest.mark.parametrize("choice", ["[]", "[0]", "[64.5]", "[True]", "64", '"64"'])
 def test_layer_sizes_are_lists_of_widths(folder, choice):
     edit(folder, ("[[64], [32, 32]", f"[{choice}, [32, 32]"))
     refused(f"{ACTOR_TORSO}layer_sizes needs a non-empty list of layer widths")
@@ -158,7 +173,7 @@ def test_layer_sizes_are_lists_of_widths(folder, choice):
 
 def test_an_unknown_activation_is_refused_with_the_list(folder):
     edit(folder, ('"silu"]', '"swish"]'))
-    refused(f"{ACTOR_TORSO}activation needs one of tanh, relu, silu, gelu, elu, got 'swish'")
+    refused(f"{ACTOR_TORSO}activation needs one of tanh, relu, silu, gelu, elu, got 'swish' (did you mean `silu`?)")
 
 
 def test_a_default_that_its_field_does_not_accept_is_refused(folder):

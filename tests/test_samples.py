@@ -100,6 +100,10 @@ def test_what_has_no_column_is_the_recipes_and_spreadsheets_are_read(tmp_path):
     )
     expected = [{GAMMA: 0.9, f"{HYPERPARAM}autotune": True}, {GAMMA: 1.0, f"{HYPERPARAM}autotune": False}]
     assert found == tuple(apply(SAC(), values, "") for values in expected)
+    (one,) = read_text(
+        tmp_path, f"trial,state,objective.peak_performance,peak_performance,{EPOCHS}\n0,FAIL,,,2\n,,,,\n \n"
+    )
+    assert one == apply(SAC(), {EPOCHS: 2}, "")
     for written in ("2", "2.0", "1e4", "10_000"):
         (one,) = read_text(tmp_path, f"{EPOCHS}\n{written}\n")
         assert one == apply(SAC(), {EPOCHS: int(float(written))}, "")
@@ -111,6 +115,10 @@ def test_what_has_no_column_is_the_recipes_and_spreadsheets_are_read(tmp_path):
         ("", "some.csv: is empty"),
         ("trial\n", "some.csv: holds no row"),
         ("\n\n\n", "some.csv: holds no row"),
+        (
+            "trial,state,peak_performance\n0,FAIL,\n",
+            "some.csv: holds results, and no hyperparameter. Give the hyperparams.csv",
+        ),
         (f"{GAMMA}\n0.9,1\n", "some.csv: line 2: 2 cells"),
         (f"{GAMMA},{GAMMA}\n0.9,0.8\n", f"two columns are named `{GAMMA}`"),
         ("trial,gama\n0,0.9\n", f"some.csv: no hyperparameter named `gama`. Did you mean `{GAMMA}`?"),

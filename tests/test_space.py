@@ -2,11 +2,14 @@
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
+from optuna.distributions import IntDistribution
 
 from hyperlax.errors import UsageError
+from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import (
     Categorical,
     LogUniform,
@@ -57,7 +60,20 @@ def test_a_bound_that_is_no_finite_number_is_refused(kind, bound):
 
 def test_discrete_bounds_are_whole_numbers():
     refused("needs whole numbers as bounds, got low=1.5", UniformDiscrete, domain=(1.5, 3))
-    refused("needs whole numbers as bounds, got high=3.0", LogUniformDiscrete, domain=(1, 3.0))
+    refused("needs whole numbers as bounds, got high=3.5", LogUniformDiscrete, domain=(1, 3.5))
+    of_numpy: Any = (1.0, np.int64(3))
+    assert LogUniformDiscrete(domain=of_numpy).bounds() == (1, 3)
+
+
+def test_whole_numbers_in_steps():
+    steps = UniformDiscrete(domain=(2, 8), step=2)
+    assert (steps.size(), [steps.at(place) for place in range(4)], steps.place(6)) == (4, [2, 4, 6, 8], 2)
+    assert [steps.contains(value) for value in (2, 8, 3, 10, 4.0)] == [True, True, False, False, False]
+    assert SearchSpace({"x": steps}).optuna == {"x": IntDistribution(2, 8, step=2)}
+    assert from_json(steps.to_json()) == steps == QUniform(domain=(2, 8), q=2).in_whole_numbers()
+    assert UniformDiscrete(domain=(2, 8)).to_json() == {"type": "UniformDiscrete", "domain": [2, 8]}
+    refused("needs a whole number of at least 1 as its step, got step=0.5", UniformDiscrete, domain=(2, 8), step=0.5)
+    refused("multiple of step, got low=2, high=9, step=2. The nearest", UniformDiscrete, domain=(2, 9), step=2)
 
 
 @pytest.mark.parametrize("domain", [(1,), (1, 2, 3), 5, "12", None, {1, 2}])

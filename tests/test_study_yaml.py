@@ -15,12 +15,12 @@ from hyperlax import cli
 from hyperlax.cli.commands import GROUPS
 from hyperlax.cli.parsing import parse
 from hyperlax.config.options import SearchOptions
-from hyperlax.config.space_entries import changes_of
+from hyperlax.config.space_entries import searched
 from hyperlax.config.stored import load_recipe_of, read_stored
 from hyperlax.config.study_file import KEYS, in_full, read_study_file
 from hyperlax.errors import UsageError
 from hyperlax.recipe import dotted, load
-from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete
+from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete, UniformDiscrete
 from hyperlax.studies import PlannedStudy, planned_studies
 from hyperlax.study import single
 from tests.desk import ROOT
@@ -179,6 +179,7 @@ timeout: 60
 max_failure_rate: 0.25
 no_compilation_cache: true
 run_length_modifier: long
+preset: quick_test
 seed: 5
 """
     options = options_in(text)
@@ -211,6 +212,14 @@ seed: 5
         ("total_timesteps: 9000", "--run-length-modifier quick", "total_timesteps", 4_000),
         ("total_timesteps: 9000", "--num-evaluations 3", "total_timesteps", 9000),
         ("preset: quick_test\nn_trials: 7", "--n-trials 9", "n_trials", 9),
+        ("preset: production\nn_trials: 7", "--preset quick_test", "n_trials", 5),
+        ("preset: production", "--preset quick_test --n-trials 9", "n_trials", 9),
+        ("n_trials: 7", "--set n_trials=8", "n_trials", 8),
+        ("n_trials: 7", "--set n-trials=8 seed=3", "seed", 3),
+        ("n_trials: 7", "--set n_trials=8 --n-trials 9", "n_trials", 9),
+        ("", "--set total_timesteps=1e5", "total_timesteps", 100_000),
+        ("output_root: ${HERE}/x", "", "output_root", "there/x"),
+        ("", "--output-root=$HERE/x", "output_root", "there/x"),
         ("objective_names: num_parameters", "", "objective_directions", ("minimize",)),
         (
             "objective_names: num_parameters",
@@ -220,7 +229,8 @@ seed: 5
         ),
     ],
 )
-def test_command_line_over_file_over_preset_over_recipe(text, words, name, value):
+def test_command_line_over_file_over_preset_over_recipe(text, words, name, value, monkeypatch):
+    monkeypatch.setenv("HERE", "there")
     assert getattr(options_in(text, *words.split()), name) == value
 
 
@@ -246,6 +256,74 @@ def test_the_space_of_a_file_takes_the_place_of_the_recipes():
     }
 
 
+@pytest.mark.parametrize(
+    ("entry", "wanted"),
+    [
+        ("gamma: [9e-1, 0.99]", Categorical(values=[0.9, 0.99])),
+        ("layer_sizes: [32, 32]", Categorical(values=[[32, 32]])),
+        ("layer_sizes: [[32, 32.0], [64]]", Categorical(values=[[32, 32], [64]])),
+        ("use_layer_norm: [true, false]", Categorical(values=[True, False])),
+        ("epochs: {type: choice, values: [4.0, 1e1]}", Categorical(values=[4, 10])),
+        ("epochs: {type: randint, low: 2, high: 1e1}", UniformDiscrete(domain=(2, 10))),
+        ("epochs: {type: randint, low: 2, high: 8, step: 2}", UniformDiscrete(domain=(2, 8), step=2)),
+        ("epochs: {type: quniform, low: 2, high: 8, q: 2}", UniformDiscrete(domain=(2, 8), step=2)),
+    ],
+)
+def test_an_entry_alone_is_all_that_is_searched(entry, wanted):
+    short = entry.partition(":")[0]
+    name = next(name for name in dotted(load("sac_mlp").config.algorithm) if name.endswith(f".{short}"))
+    text = f"params:\n  {short}: {name}\nspace:\n  only: true\n  {entry}"
+    assert planned(text).recipe.space == {name: wanted}
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "wanted"),
+    [
+        ("space.lr.low=2e-5", LR, LogUniform(domain=(2e-5, 1e-4))),
+        (f"space.{GAMMA}=[0.9, 0.95]", GAMMA, Categorical(values=[0.9, 0.95])),
+        ("space.gamma={type: choice, values: [0.9]}", GAMMA, Categorical(values=[0.9])),
+        ("space.total_batch_size.low=16", BATCH, LogUniformDiscrete(domain=(16, 64))),
+    ],
+)
+def test_one_value_of_a_file_is_replaced(word, name, wanted):
+    assert planned(CHANGED, "--set", word).recipe.space[name] == wanted
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("n_trials", "--set needs NAME=VALUE, got 'n_trials'. Write --set space.gamma.low=0.95."),
+        ("n_trials=x", '--set n_trials=x: n_trials needs a whole number of at least 1, got "x".'),
+        ("n_trails=3", "--set n_trails=3: nothing named `n_trails`. Did you mean `n_trials`?"),
+        ("space.lr.low=1", f"s.yaml:10 with --set space.lr.low=1: {LR}: loguniform needs 0 < low < high, got low=1, high=0.0001. "
+            "Swap the two."),
+        ("space.lr.lw=1", f"--set space.lr.lw=1: {LR}: nothing named `lw`. There are low, high."),
+        ("space.rl.low=1", "--set space.rl.low=1: space of the file has no entry rl. It has lr, tau, "),
+        ("space.gamma.low=0", "--set space.gamma.low=0: gamma has no `low` in the file. Replace it as a "
+            "whole: space.gamma=VALUE."),
+        ("spice.lr.low=1", "--set spice.lr.low=1: only params and space have entries with a dot. Did you mean `space`?"),
+        ("seed=[", "--set seed=[: the value is not valid YAML."),
+    ],
+)  # fmt: skip
+def test_a_replacement_is_refused_by_its_flag(capsys, word, said):
+    Path("s.yaml").write_text(BASE + CHANGED)
+    assert refused(["run-study", "s.yaml", "--set", word], capsys).startswith(said)
+
+
+@pytest.mark.usefixtures("trained")
+def test_whole_numbers_in_steps_are_whole_wherever_they_are():
+    Path("s.yaml").write_text(
+        f"{BASE}{LENGTH}n_trials: 4\nspace:\n  epochs: {{type: randint, low: 2, high: 8, step: 2}}\n"
+    )
+    assert cli.main(["run-study", "s.yaml"]) == 0
+    assert cli.main(["optuna-hp-search", "--resume-from", str(DIRECTORY), "--n-trials", "8"]) == 0
+    values = [params["algorithm.hyperparam.epochs"] for _, params, _ in told(DIRECTORY)]
+    assert len(values) == 8 and {2, 4, 6, 8} >= set(values) and {type(value) for value in values} == {int}
+    assert "high: 8, step: 2}" in (DIRECTORY / "study.yaml").read_text()
+    assert cli.main(["run-study", str(DIRECTORY / "study.yaml"), "--output-root", "again"]) == 0
+    assert told(Path("again/sac_mlp/gymnax_pendulum")) == told(DIRECTORY)
+
+
 def test_what_the_recipe_says_itself_is_no_change():
     own = in_full(options_in(""), load("sac_mlp"))
     assert planned(own, base="").recipe.changes == {}
@@ -259,8 +337,8 @@ def test_what_is_left_without_a_space_is_refused():
 
 def test_every_distribution_reads_back_as_it_was_written():
     Path("s.yaml").write_text(in_full(arguments_of(Path("out")), recipe_of(MIXED)), encoding="utf-8")
-    read = changes_of(read_study_file("s.yaml").space, {}, recipe_of({}))
-    assert list(read.items()) == list(MIXED.items())
+    read = searched(read_study_file("s.yaml").space, {}, recipe_of({}), "s.yaml")
+    assert list(read.space.items()) == list(MIXED.items())
 
 
 def test_texts_that_look_like_something_else_read_back_as_texts():

@@ -185,7 +185,8 @@ def _draw(distribution: Distribution, draw: random.Random) -> Any:
     low, high = distribution.bounds()
     if distribution.logarithmic:
         return min(int(math.exp(draw.uniform(math.log(low), math.log(high + 1)))), int(high))
-    return draw.randint(int(low), int(high))
+    step = int(distribution.spacing() or 1)
+    return int(low) + step * draw.randint(0, int(high - low) // step)
 
 
 def _asked(hyperparam: Any, name: str) -> frozenset[int]:

@@ -61,6 +61,7 @@ def typed_options(kind: type) -> dict[str, Option]:
 
 def _given(name: str, command: Command, words: Sequence[str]) -> Given:
     options, see = typed_options(command.kind), f"See hyperlax {name} --help."
+    words = _one_value_each(options, words)
     _check_values(options, words)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -102,6 +103,20 @@ def _typed(option: Option, value: Any) -> Sequence[str] | None:
     if value == []:
         raise OptionError(option.name, f"{{{option.name}}} needs a value.")
     return value
+
+
+def _one_value_each(options: Mapping[str, Option], words: Sequence[str]) -> list[str]:
+    """Return the words with the flag before each of several values `NAME=VALUE` of a flag that may be repeated."""
+    repeated = {option.flag for option in options.values() if option.has(REPEATED)}
+    found: list[str] = []
+    flag = ""
+    for before, word in zip(("", *words), words, strict=False):
+        is_value = "=" in word and not word.startswith("-")
+        flag = (
+            word.partition("=")[0] if word.partition("=")[0] in repeated else flag if is_value or before == flag else ""
+        )
+        found += [flag, word] if flag and is_value and before != flag else [word]
+    return found
 
 
 def _check_values(options: Mapping[str, Option], words: Sequence[str]) -> None:

@@ -12,17 +12,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperlax.config.option import flags_of, value_of
+from hyperlax.config.option import flags_of, parted, value_of
 from hyperlax.config.options import SearchOptions, SingleOptions
 from hyperlax.errors import OptionError, UsageError, counted
-from hyperlax.fields import apply, check_name, dotted, fields_of, written
-from hyperlax.files import decode, read_csv, write_csv
+from hyperlax.fields import apply, dotted, fields_of, full_names, written
+from hyperlax.files import decode, read_csv, read_json, write_csv
 from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
 _TRIAL = "trial"
+_RESULTS = {_TRIAL, "state", "reason", "exec_batch", "batch", *METRICS}
+"""Columns of a study's trials.csv and summary.csv besides hyperparameters and `objective.NAME`."""
 
 
 def write_samples(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
@@ -34,7 +37,7 @@ def write_samples(path: Path, configurations: Sequence[AlgorithmConfig]) -> None
 def read_samples(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ...]:
     """Return the configurations of a file, in the order of its rows.
 
-    A field without a column has its value in `base`. A column `trial` is ignored.
+    A field without a column has its value in `base`. Columns of a study's trials.csv that hold results are ignored.
 
     Raises UsageError, naming file, line and column, for an unknown name, a value that its field does not accept, values that
     do not go together, and a file without rows.
@@ -43,16 +46,17 @@ def read_samples(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ..
     if not rows:
         raise UsageError(f"{path}: holds no row. It needs one for every configuration to train.")
     known = fields_of(base)
-    columns = [name for name in rows[0] if name != _TRIAL]
-    for name in columns:
-        check_name(name, known, str(path))
+    given = [name for name in rows[0] if name not in _RESULTS and not name.startswith("objective.")]
+    if not given and len(rows[0]) > 1:
+        raise UsageError(f"{path}: holds results, and no hyperparameter. Give the hyperparams.csv beside it.")
+    columns = {short: name for name, short in full_names({name: name for name in given}, known, str(path)).items()}
     configurations = []
     for line, row in enumerate(rows, start=2):
         where = f"{path}, line {line}"
         for name in columns:
             if not row[name].strip():
                 raise UsageError(f"{where}: {name} is empty. Give a value, or drop the column to have the recipe's.")
-        texts = {name: row[name].strip() for name in columns}
+        texts = {full: row[name].strip() for name, full in columns.items()}
         values = {name: text if known[name].type == "str" else value_of(text) for name, text in texts.items()}
         configurations.append(apply(base, values, where))
     return tuple(configurations)
@@ -97,16 +101,22 @@ def _is_contained(base: Mapping[str, Any], recipe: Recipe) -> bool:
 
 
 def _read_first(file: str, base: Mapping[str, Any], recipe: Recipe) -> list[dict[str, Any]]:
-    found = decode(Path(file), object)
+    is_text = file.lstrip().startswith(("[", "{"))
+    place = "" if is_text else f" {file}"
+    try:
+        found: Any = read_json(file) if is_text else decode(Path(file), object)
+    except (ValueError, RecursionError) as error:
+        if not is_text:
+            raise
+        raise OptionError("enqueue", "{enqueue}: cannot be read as JSON: {0}.", error) from error
     entries = found if isinstance(found, list) else [found]
     if not entries:
-        raise OptionError(
-            "enqueue", "{enqueue} {0}: holds no configuration. Write a list of {1}.", file, "{name: value}"
-        )
+        problem = "{enqueue}{0}: holds no configuration. Write a list of {1}."
+        raise OptionError("enqueue", problem, place, "{name: value}")
     try:
         return [_configuration(entry, f"entry {index}", base, recipe) for index, entry in enumerate(entries)]
     except UsageError as error:
-        raise OptionError("enqueue", "{enqueue} {0}: {1}", file, error) from error
+        raise OptionError("enqueue", "{enqueue}{0}: {1}", place, error) from error
 
 
 def _configuration(entry: Any, where: str, base: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
@@ -115,8 +125,7 @@ def _configuration(entry: Any, where: str, base: Mapping[str, Any], recipe: Reci
     if not isinstance(values, dict):
         raise UsageError(f'{where} is {values!r}. Write {{name: value}}, e.g. {{"{next(iter(base))}": ...}}.')
     config, known = dotted(recipe.config.algorithm), fields_of(recipe.config.algorithm)
-    for name in values:
-        check_name(name, known, where)
+    values = full_names(values, known, where)
     plain = {name: known[name].plain(value) for name, value in values.items()}
     for name, value in plain.items():
         if name not in recipe.space and value != config[name]:
@@ -166,10 +175,7 @@ def _parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """Return dotted name -> value of `NAME=VALUE` texts. A value that is neither a number nor JSON is a string."""
     values: dict[str, Any] = {}
     for text in assignments:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not name:
-            problem = "{assignments} needs NAME=VALUE, got {0!r}. Write {assignments} algorithm.hyperparam.gamma=0.98."
-            raise OptionError("assignments", problem, text)
+        name, value = parted(text, "algorithm.hyperparam.gamma=0.98")
         if name in values:
             problem = "{assignments}: {0} is given more than once. Give each name once."
             raise OptionError("assignments", problem, name)

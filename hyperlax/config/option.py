@@ -23,7 +23,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from hyperlax.errors import OptionError, UsageError, did_you_mean, flag
-from hyperlax.files import PUT_BACK
+from hyperlax.files import PUT_BACK, expanded
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
@@ -100,7 +100,7 @@ class Spelled:
 
 @dataclass(frozen=True)
 class Metavar:
-    """The placeholder of the value in the help."""
+    """The placeholder of the value in the help. DIR, FILE, PATH, ROOT and RECIPE stand for paths, which are expanded."""
 
     text: str
 
@@ -221,10 +221,20 @@ class Option:
         if self.type is bool:
             return self.default is not True
         values = [_number(word) if self.type in (int, float) else word for word in words]
-        return self.read(values if self.is_list else values[0])
+        return self.read_given(values if self.is_list else values[0])
+
+    def read_given(self, value: Any) -> Any:
+        """Return a value that a user gave as the option keeps it: `~` and `$NAME` of a path are expanded. Raises like `read`."""
+        found = self.read(value)
+        if found is None or not _PATH.search(self.metavar):
+            return found
+        try:
+            return tuple(map(expanded, found)) if self.is_list else expanded(found)
+        except UsageError as error:
+            raise OptionError(self.name, f"{{{self.name}}} {{0}}", error) from error
 
     def read(self, value: Any) -> Any:
-        """Return a value of a file or of Python as the option keeps it. Raises OptionError if it does not accept the value."""
+        """Return a value as the option keeps it. Raises OptionError if it does not accept the value."""
         if self.is_list:
             several = value if isinstance(value, (list, tuple)) else [value]
             return tuple(map(self._read_one, several))
@@ -365,12 +375,22 @@ def shown(value: Any) -> str:
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """Characters that a path, or a file in UTF-8, cannot hold."""
+_PATH = re.compile(r"\b(DIR|FILE|PATH|ROOT|RECIPE)\b")
 _WHOLE = re.compile(r"[-+]?[0-9](_?[0-9])*")
 
 
 def exponent(value: Any) -> Any:
     """Return a text such as 1e-3, which YAML 1.1 does not read as a number, as that number, and anything else unchanged."""
     return float(value.replace("_", "")) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
+def parted(text: str, example: str) -> tuple[str, str]:
+    """Return name and value of a text `NAME=VALUE`. Raises OptionError for another text."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name:
+        problem = "{assignments} needs NAME=VALUE, got {0!r}. Write {assignments} {1}."
+        raise OptionError("assignments", problem, text, example)
+    return name, value
 
 
 def value_of(text: str) -> Any:

@@ -57,6 +57,21 @@ def _metrics() -> list[str]:
     return list(METRICS)
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick_test": {"n_trials": 5, "num_seeds": 1, "pruner": "none", "run_length_modifier": "quick"},
+    "standard": {"n_trials": 50, "num_seeds": 1, "pruner": "asha", "run_length_modifier": "default"},
+    "extensive": {"n_trials": 200, "num_seeds": 3, "pruner": "hyperband", "run_length_modifier": "default"},
+    "production": {
+        "n_trials": 100,
+        "num_seeds": 5,
+        "pruner": "asha",
+        "run_length_modifier": "long",
+        "confirm_top": 3,
+        "confirm_seeds": 10,
+    },
+}
+"""Name -> the options of a search that the preset stands for. Options given beside it win over them."""
+
 _Recipe = Annotated[str, Metavar("RECIPE"), Offered(_recipes)]
 _Environment = Annotated[str, Metavar("SUITE.NAME"), Offered(_environments)]
 _Seed = Annotated[int, "Seed of all random numbers.", Range(0, LARGEST)]
@@ -122,6 +137,14 @@ class RunOptions:
 class SearchOptions(RunOptions):
     """Search hyperparameters with Optuna, training many trials at once."""
 
+    preset: Annotated[
+        str | None,
+        "Number of trials and seeds, pruner, run length and confirmation of a first test (quick_test) or a study of some size; "
+        "flags given explicitly win.",
+        OneOf(tuple(PRESETS)),
+        SHORTHAND,
+        By("none"),
+    ] = None
     num_evaluations: _NumEvaluations
     study_name: Annotated[str, "Name of the study in its database.", Metavar("NAME"), By("<recipe>_<environment>")]
     n_trials: Annotated[int, "Total number of finished trials.", Range(1), MAY_CHANGE] = 100
@@ -146,7 +169,7 @@ class SearchOptions(RunOptions):
         By("trial 0 is the default configuration if the space contains it"),
     ] = True
     enqueue: Annotated[
-        str | None, "Start with the configurations of this JSON file, in order.", FILE, Metavar("FILE")
+        str | None, "Start with the configurations of this JSON file, or JSON text, in order.", FILE, Metavar("FILE")
     ] = None
     constraints: Annotated[
         tuple[str, ...],
@@ -323,6 +346,7 @@ class SweepOptions(SearchOptions):
     ] = None
     runner_hparam_batch_size: Annotated[_Lanes, Spelled("hparam_batch_size")] = "auto"
     output_root: Annotated[str, "Write the sweep to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_sweeps"
+    preset: Annotated[str | None, HIDDEN, SHORTHAND] = None
     aggregate: Annotated[_Aggregate, HIDDEN] = "mean"
     sampler: Annotated[str, HIDDEN] = "presampled"
     default_trial: Annotated[bool, HIDDEN] = False
@@ -347,6 +371,14 @@ class RunStudyOptions(SearchOptions):
     files: Annotated[
         tuple[str, ...], "YAML files, one per study.", POSITIONAL, THIS_RUN, FILE, Metavar("FILE [FILE ...]")
     ]
+    assignments: Annotated[
+        tuple[str, ...],
+        "Replace one value of the files, e.g. space.gamma.low=0.95 or n_trials=8. Takes several, and may be repeated.",
+        REPEATED,
+        THIS_RUN,
+        Spelled("set"),
+        Metavar("NAME=VALUE"),
+    ] = ()
     resume_from: Annotated[str | None, HIDDEN, THIS_RUN] = None
     retry_failed: Annotated[bool, HIDDEN, THIS_RUN] = False
 
@@ -380,7 +412,8 @@ class SingleOptions(RunOptions):
     trial: Annotated[TrialNumber, "Number of the trial in FILE, if it has several.", By("the only one")] = None
     assignments: Annotated[
         tuple[str, ...],
-        "Set one hyperparameter, e.g. algorithm.hyperparam.gamma=0.98; overrides --params. May be repeated.",
+        "Set one hyperparameter, e.g. algorithm.hyperparam.gamma=0.98 or gamma=0.98; overrides --params. Takes several, and may "
+        "be repeated.",
         REPEATED,
         Spelled("set"),
         Metavar("NAME=VALUE"),

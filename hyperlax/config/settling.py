@@ -1,7 +1,7 @@
 """The options of a run, new or resumed, from several layers.
 
-Layers are default < preset < file < command line. Some defaults are settled here: the run length by the recipe, directions by the
-objectives, the study's name by recipe and environment, a sweep's super-batch by its size.
+Layers are default < file < command line, each with its preset below it. Some defaults are settled here: the run length by the
+recipe, directions by the objectives, the study's name by recipe and environment, a sweep's super-batch by its size.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from hyperlax.config.option import MAY_CHANGE, Given, options_of
 from hyperlax.config.options import (
     BATCHES_OF_ONE,
+    PRESETS,
     RUN_LENGTH,
     SUPER_BATCH,
     PbtOptions,
@@ -59,7 +60,7 @@ def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
 
 def explicit(options: RunOptions, layers: Sequence[Given]) -> dict[str, Any]:
     """Return the options that layers give, with the values that `settled` gave them."""
-    names = {name for layer in layers for name in layer}
+    names = {name for layer in layers for name in (*layer, *PRESETS.get(layer.get("preset") or "", ()))}
     names |= set(RUN_LENGTH) if "run_length_modifier" in names else set()
     names |= {"objective_directions"} if "objective_names" in names else set()
     return {name: getattr(options, name) for name in options_of(type(options)) if name in names}
@@ -97,8 +98,8 @@ def resumed(stored: R, layer: Given, recipe: Recipe) -> R:
 
 
 def _expanded(kind: type, layer: Given, recipe: Recipe) -> dict[str, Any]:
-    """Return the options of a layer, the name of a run length replaced by its numbers, files by their full paths."""
-    given = dict(layer)
+    """Return the options of a layer, names of a preset and a run length replaced by what they stand for, files by full paths."""
+    given = {**PRESETS.get(layer.get("preset") or "", {}), **layer}
     if modifier := given.get("run_length_modifier"):
         given = {**_run_length(kind, recipe, modifier), **given}
     if given.get("algo_and_network_config", "").endswith(".py"):

@@ -8,8 +8,8 @@ from typing import Any
 from hyperlax.config.option import exponent, shown
 from hyperlax.config.yaml_file import Entry
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.fields import Field, check_distribution, check_name, fields_of
-from hyperlax.recipe import Changes, Recipe
+from hyperlax.fields import Field, TogetherError, check_name, fields_of, fitted, full_name
+from hyperlax.recipe import Recipe, searching
 from hyperlax.space import (
     Categorical,
     Distribution,
@@ -29,42 +29,95 @@ _TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
     "quniform": (QUniform, ("low", "high", "q")),
     "choice": (Categorical, ("values",)),
 }
-"""Name in a file -> its class and its arguments; randint may have `log` as well."""
-
+"""Name in a file -> its class and its arguments; randint may have `log` or `step` as well."""
+_OPTIONAL = ("log", "step")
+ENTRY_PARTS = ("type", "low", "high", "q", "values", *_OPTIONAL)
+_ONLY = "only"
+"""The name in a space that, if true, leaves out everything that the space does not list."""
 
 _IN_FILE = {"fixed": "write it alone", "booleans": "{type: choice, values: [false, true]}"}
 
 
-def changes_of(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Recipe) -> Changes:
-    """Return the changes that a file's `space` makes to the recipe's. params: its short names.
+def searched(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Recipe, where: str) -> Recipe:
+    """Return the recipe with the changes that entries make to its search space. params: short names of a file.
 
-    Raises UsageError, naming file and line.
+    Raises UsageError, naming file and line, or beginning with `where` if it is about no entry.
     """
+    entries = by_full_name(space, params, recipe)
+    known = fields_of(recipe.config.algorithm)
+    changes: dict[str, Distribution | None] = {
+        name: None if entry.value is None else _distribution_of(entry, name, known[name])
+        for name, entry in entries.items()
+    }
+    if _is_only(space):
+        changes |= {name: None for name in recipe.space if name not in changes}
+    try:
+        changed = searching(recipe, changes, where)
+    except TogetherError as error:
+        place = next((entry.where for name, entry in entries.items() if name in error.names), where)
+        raise UsageError(f"{place}: {error.problem}") from error
+    if not changed.space:
+        raise UsageError(
+            f"{where}: nothing is left to search. Give a hyperparameter a range, or train with run-single-hp."
+        )
+    return changed
+
+
+def entries_of(space: Mapping[str, Any], where: str) -> dict[str, Entry]:
+    """Return a search space of Python as entries: distributions, values, None, or dictionaries as a file has them."""
+    return {
+        name: Entry(f"{where}[{name!r}]", _in_entries(value, f"{where}[{name!r}]")) for name, value in space.items()
+    }
+
+
+def _in_entries(value: Any, where: str) -> Any:
+    if isinstance(value, Mapping):
+        return {key: Entry(where, _in_entries(one, where)) for key, one in value.items()}
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [_in_entries(one, where) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _is_only(space: Mapping[str, Entry]) -> bool:
+    """Return whether nothing but the entries is searched."""
+    entry = space.get(_ONLY)
+    if entry is not None and not isinstance(entry.value, bool):
+        raise UsageError(f"{entry.where}: {_ONLY} needs true or false, got {shown(entry.value)}.")
+    return entry is not None and entry.value
+
+
+def by_full_name(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Recipe) -> dict[str, Entry]:
+    """Return the entries by their dotted names."""
     known = fields_of(recipe.config.algorithm)
     whole = {short: _whole(short, entry, known) for short, entry in params.items()}
-    changes: dict[str, Distribution | None] = {}
+    found: dict[str, Entry] = {}
     for short, entry in space.items():
-        name = whole.get(short, short)
-        if name not in known:
-            if hint := did_you_mean(short, whole).strip():
-                raise UsageError(f"{entry.where}: no `{short}` among params. {hint}")
-            check_name(name, known, entry.where)
-        if name in changes:
+        if short == _ONLY:
+            continue
+        if short not in whole and short not in known and (hint := did_you_mean(short, whole).strip()):
+            raise UsageError(f"{entry.where}: no `{short}` among params. {hint}")
+        name = whole.get(short) or full_name(short, known, entry.where)
+        if name in found:
             raise UsageError(f"{entry.where}: {name} is given twice, also by its other name. Keep one of the two.")
         if entry.value is None and name not in recipe.space:
             raise UsageError(
                 f"{entry.where}: {recipe.name} does not search {name}, so there is nothing to leave out. Drop the line."
             )
-        changes[name] = None if entry.value is None else _distribution_of(entry, name, known[name])
-    return changes
+        found[name] = entry
+    return found
 
 
 def _distribution_of(entry: Entry, name: str, field: Field) -> Distribution:
-    """Return the distribution of an entry. A value alone is the only choice. Raises UsageError, naming file and line."""
-    arguments = entry.value if isinstance(entry.value, dict) else _alone(entry)
+    """Return the distribution of an entry: a value alone is the only choice, a list of values are the choices.
+
+    Raises UsageError, naming file and line.
+    """
+    if isinstance(entry.value, Distribution):
+        return fitted(name, field, entry.value, entry.where)
+    arguments = entry.value if isinstance(entry.value, dict) else _alone(entry, field)
     kind, wanted = _type(arguments, entry, name)
     given = {key: one for key, one in arguments.items() if key != "type"}
-    optional = ("log",) if kind is UniformDiscrete else ()
+    optional = _OPTIONAL if kind is UniformDiscrete else ()
     for key, one in given.items():
         if key not in (*wanted, *optional):
             raise UsageError(
@@ -78,10 +131,9 @@ def _distribution_of(entry: Entry, name: str, field: Field) -> Distribution:
     except DistributionError as error:
         raise UsageError(f"{entry.where}: {name}: {error.told(_spelled)}") from error
     try:
-        check_distribution(name, field, distribution, entry.where, _written)
+        return fitted(name, field, distribution, entry.where, _written)
     except DistributionError as error:
         raise UsageError(error.told(_spelled)) from error
-    return distribution
 
 
 def entry_of(distribution: Distribution) -> dict[str, Any]:
@@ -93,7 +145,7 @@ def entry_of(distribution: Distribution) -> dict[str, Any]:
     if isinstance(distribution, LogUniformDiscrete):
         return {"type": "randint", "low": low, "high": high, "log": True}
     word = next(word for word, (kind, _) in _TYPES.items() if kind is type(distribution))
-    rest = {"q": distribution.q} if isinstance(distribution, QUniform) else {}
+    rest = {key: value for key, value in distribution.to_json().items() if key in ("q", "step")}
     return {"type": word, "low": low, "high": high, **rest}
 
 
@@ -128,8 +180,11 @@ def _whole(short: str, entry: Entry, known: Mapping[str, Field]) -> str:
     return entry.value
 
 
-def _alone(entry: Entry) -> dict[str, Entry]:
-    return {"type": Entry(entry.where, "choice"), "values": Entry(entry.where, [entry.value])}
+def _alone(entry: Entry, field: Field) -> dict[str, Entry]:
+    """Return a value alone as an entry with a type. A list is several values, unless it is one value of the field."""
+    value = entry.value
+    is_list = isinstance(value, list) and (field.type != "sizes" or any(isinstance(one, list) for one in value))
+    return {"type": Entry(entry.where, "choice"), "values": Entry(entry.where, value if is_list else [value])}
 
 
 def _type(arguments: Mapping[str, Entry], entry: Entry, name: str) -> tuple[type[Distribution], tuple[str, ...]]:
@@ -149,9 +204,9 @@ def _made(kind: type[Distribution], given: Mapping[str, Entry], field: Field) ->
         values = given["values"].value
         if not isinstance(values, list):
             raise DistributionError("choice needs a list as `values`, got {0}. Write values: [...].", shown(values))
-        return Categorical(values=[exponent(value) for value in values] if field.type == "float" else values)
+        return Categorical(values=[exponent(value) for value in values] if field.type in ("float", "int") else values)
     numbers = {}
-    for key in ("low", "high", "q"):
+    for key in ("low", "high", "q", "step"):
         if key in given:
             numbers[key] = exponent(given[key].value)
             if not isinstance(numbers[key], (int, float)) or isinstance(numbers[key], bool):
@@ -163,4 +218,10 @@ def _made(kind: type[Distribution], given: Mapping[str, Entry], field: Field) ->
     if issubclass(kind, QUniform):
         return kind(domain=domain, q=numbers["q"])
     assert issubclass(kind, Numeric)
-    return (LogUniformDiscrete if log else kind)(domain=domain)
+    if "step" not in numbers:
+        return (LogUniformDiscrete if log else kind)(domain=domain)
+    if log:
+        raise DistributionError(
+            "a step is the same everywhere, and `log` spreads the values. Leave one of the two out."
+        )
+    return UniformDiscrete(domain=domain, step=numbers["step"])

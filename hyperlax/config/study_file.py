@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from hyperlax.config.option import HIDDEN, THIS_RUN, Given, keys_of, options_of, shown
-from hyperlax.config.options import SearchOptions
-from hyperlax.config.space_entries import entry_of
-from hyperlax.config.yaml_file import Entry, read_entries
+from hyperlax.config.option import HIDDEN, THIS_RUN, Given, flags_of, keys_of, options_of, parted, shown
+from hyperlax.config.options import PRESETS, RunStudyOptions, SearchOptions
+from hyperlax.config.space_entries import ENTRY_PARTS, entry_of
+from hyperlax.config.yaml_file import Entry, read_entries, read_value
 from hyperlax.errors import HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
 from hyperlax.recipe import Recipe
 
@@ -21,29 +21,13 @@ KEYS = {o.key: o for o in _OPTIONS.values() if not o.has(THIS_RUN) and not o.has
 """Name in a file -> the option."""
 _WRITTEN_BY_US = "# This study in full, for `hyperlax run-study`: every argument, and all that is searched.\n"
 
-_PRESETS: dict[str, dict[str, Any]] = {
-    "quick_test": {"n_trials": 5, "num_seeds": 1, "pruner": "none", "run_length_modifier": "quick"},
-    "standard": {"n_trials": 50, "num_seeds": 1, "pruner": "asha", "run_length_modifier": "default"},
-    "extensive": {"n_trials": 200, "num_seeds": 3, "pruner": "hyperband", "run_length_modifier": "default"},
-    "production": {
-        "n_trials": 100,
-        "num_seeds": 5,
-        "pruner": "asha",
-        "run_length_modifier": "long",
-        "confirm_top": 3,
-        "confirm_seeds": 10,
-    },
-}
-"""The presets of a study. Its file and the command line win over them."""
-
 
 @dataclass(frozen=True)
 class StudyFile:
-    """The content of a file. given: its options. preset: the options of its preset. places: name -> `path:line`."""
+    """The content of a file. given: its options. places: name -> `path:line`, or the flag that replaced its value."""
 
     path: str
     given: Given
-    preset: Given
     params: Mapping[str, Entry]
     space: Mapping[str, Entry]
     places: Mapping[str, str]
@@ -64,20 +48,25 @@ class StudyFile:
 
     def _place(self, name: str) -> str | None:
         """Return the line that gives an option, or the line of the preset that does."""
-        if name in self.preset and name not in self.given:
+        if name not in self.given and name in PRESETS.get(self.given.get("preset", ""), {}):
             return self.places.get("preset")
         return self.places.get(keys_of(SearchOptions)(name))
 
 
-def read_study_file(path: str) -> StudyFile:
-    """Return the study of a file, with checked values. Raises UsageError, naming file and line, if it cannot be read."""
+def read_study_file(path: str, assignments: Sequence[str] = ()) -> StudyFile:
+    """Return the study of a file, with checked values. Raises UsageError, naming file and line, if it cannot be read.
+
+    assignments: texts `NAME=VALUE` that replace values of the file. Errors about those name their flag.
+    """
     entries = read_entries(path, lambda name: name.replace("-", "_"))
+    for text in assignments:
+        _assign(text, entries)
     for name, entry in entries.items():
         _check_name(name, entry)
     given = {KEYS[key].name: _value(key, entry) for key, entry in entries.items() if key in KEYS}
     params, space = (_mapping(name, entries.get(name)) for name in _MAPPINGS)
     places = {name: entry.where for name, entry in entries.items()}
-    return StudyFile(path, given, _preset(entries.get("preset")), params, space, places)
+    return StudyFile(path, given, params, space, places)
 
 
 def in_full(options: SearchOptions, recipe: Recipe) -> str:
@@ -99,7 +88,7 @@ def in_full(options: SearchOptions, recipe: Recipe) -> str:
 
 
 def _check_name(name: str, entry: Entry) -> None:
-    known = (*KEYS, "preset", *_MAPPINGS)
+    known = (*KEYS, *_MAPPINGS)
     if name in known:
         return
     if name in _OPTIONS and _OPTIONS[name].has(THIS_RUN):
@@ -108,24 +97,51 @@ def _check_name(name: str, entry: Entry) -> None:
     raise UsageError(f"{entry.where}: nothing named `{name}`. {hint}")
 
 
+def _assign(text: str, entries: dict[str, Entry]) -> None:
+    """Replace a value of a file: an option's, that of an entry of `params` or `space`, or one value of such an entry."""
+    name, value = parted(text, "space.gamma.low=0.95")
+    where = f"{flags_of(RunStudyOptions)('assignments')} {text}"
+    new = Entry(where, read_value(value, where))
+    key, dot, rest = name.partition(".")
+    key = key.replace("-", "_")
+    if not dot:
+        entries[key] = new
+        return
+    if key not in _MAPPINGS:
+        hint = did_you_mean(key, _MAPPINGS)
+        raise UsageError(f"{where}: only {' and '.join(_MAPPINGS)} have entries with a dot. {hint}".rstrip())
+    mapping = dict(_mapping(key, entries.get(key)))
+    owner, _, part = rest.rpartition(".")
+    if _same_name(rest, mapping) is None and (found := _same_name(owner, mapping)):
+        whole = mapping[found]
+        if not isinstance(whole.value, dict):
+            raise UsageError(
+                f"{where}: {owner} has no `{part}` in the file. Replace it as a whole: {key}.{owner}=VALUE."
+            )
+        mapping[found] = Entry(f"{whole.where} with {where}", {**whole.value, part: new})
+    elif part in ENTRY_PARTS and owner:
+        hint = did_you_mean(owner, mapping).strip() or f"It has {', '.join(mapping) or 'none'}."
+        raise UsageError(f"{where}: {key} of the file has no entry {owner}. {hint}")
+    else:
+        mapping[_same_name(rest, mapping) or rest] = new
+    entries[key] = Entry(entries[key].where if key in entries else where, mapping)
+
+
+def _same_name(name: str, mapping: Mapping[str, Entry]) -> str | None:
+    """Return the entry of a name, which may be short or in full in either place; None if there is none."""
+    found = [one for one in mapping if one == name or one.endswith(f".{name}") or name.endswith(f".{one}")]
+    return name if name in found else found[0] if len(found) == 1 else None
+
+
 def _value(key: str, entry: Entry) -> Any:
     """Return an option's value. Raises UsageError, naming file and line, if the option does not accept it."""
     try:
         if entry.value is None:
             raise KEYS[key].refusal(None)
-        value = KEYS[key].read(entry.value)
+        value = KEYS[key].read_given(entry.value)
         return value != KEYS[key].is_switched_off if KEYS[key].type is bool else value
     except OptionError as error:
         raise UsageError(f"{entry.where}: {error.told(keys_of(SearchOptions))}") from error
-
-
-def _preset(entry: Entry | None) -> Given:
-    if entry is None:
-        return {}
-    if not isinstance(entry.value, str) or entry.value not in _PRESETS:
-        hint = did_you_mean(str(entry.value), _PRESETS)
-        raise UsageError(f"{entry.where}: no preset {shown(entry.value)}. {hint}There are {', '.join(_PRESETS)}.")
-    return _PRESETS[entry.value]
 
 
 def _mapping(name: str, entry: Entry | None) -> Mapping[str, Entry]:

@@ -55,6 +55,22 @@ def read_entries(path: str, rename: Callable[[str], str]) -> dict[str, Entry]:
         raise UsageError(f"{path}: is nested too deeply, or refers to itself.") from error
 
 
+def read_value(text: str, where: str) -> Any:
+    """Return the value that a text spells in YAML: 1e-4, [1, 2], {type: uniform, ...}. Raises UsageError, naming `where`."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        return None if node is None else _placed(_value(node, where), where)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{where}: the value is not valid YAML.") from error
+
+
+def _placed(value: Any, where: str) -> Any:
+    """Return a value whose entries all have the same place."""
+    if not isinstance(value, dict):
+        return value
+    return {name: Entry(where, _placed(entry.value, where)) for name, entry in value.items()}
+
+
 def _text(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")

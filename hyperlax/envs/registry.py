@@ -46,6 +46,13 @@ def canonical(name: str) -> str:
         raise UsageError(f"environment `{name}` is not available: {UNAVAILABLE[name]}")
     if is_known(name):
         return name
+    suite, dot, _ = name.partition(".")
+    suites = sorted({known.partition(".")[0] for known in names()})
+    if dot and not did_you_mean(suite, (*suites, "probe")):
+        raise UsageError(
+            f"no environment named `{name}`: suite `{suite}` is not known, suites are {', '.join(suites)}. A recipe can register "
+            "environments of its own."
+        )
     hint = did_you_mean(name, [*names(), *PROBES, *ALIASES], count=3, cutoff=0.5)
     raise UsageError(f"no environment named `{name}`. {hint}There are: {', '.join(names())}.")
 

@@ -106,7 +106,7 @@ def _to_optuna(distribution: Distribution) -> BaseDistribution:
     assert isinstance(distribution, Numeric)
     low, high = distribution.bounds()
     if distribution.integral:
-        return IntDistribution(int(low), int(high), log=distribution.logarithmic)
+        return IntDistribution(int(low), int(high), log=distribution.logarithmic, step=int(distribution.spacing() or 1))
     if isinstance(distribution, QUniform):
         return FloatDistribution(low, high, step=distribution.q)
     return FloatDistribution(low, high, log=distribution.logarithmic)

@@ -146,9 +146,9 @@ def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
     )
     ends = [time.perf_counter()]
 
-    def write(record, directory):
+    def write(record, directory, is_latest):
         if pages:
-            write_pages(record, directory)
+            write_pages(record, directory, is_latest)
         ends.append(time.perf_counter())
 
     run_study(arguments, recipe, make_backend=lambda *made_for: TrivialBackend(), observers=[Pages(write)])

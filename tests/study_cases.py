@@ -116,7 +116,7 @@ class Case:
         root: Path,
         space: dict[str, Distribution] | None = None,
         recipe: Recipe | None = None,
-        write_pages: Callable[[StudyRecord, Any], None] | None = None,
+        write_pages: Callable[..., None] | None = None,
         confirmer: Callable[..., Backend] = local_backend,
         tracker: Writer | None = None,
         observers: Sequence[Observer] = (),
@@ -178,7 +178,7 @@ class Case:
     def states(self) -> list[str]:
         return [trial.state.name for trial in self.study().trials]
 
-    def _keep(self, record: StudyRecord, directory: Path) -> None:
+    def _keep(self, record: StudyRecord, directory: Path, is_latest: bool = True) -> None:
         self.pages.append((record, directory))
         write_text(directory / "trials.csv", "")
 

@@ -157,6 +157,6 @@ def test_a_path_that_the_terminal_cannot_show_is_printed_in_numbers(tmp_path, mo
     assert f"Report: {shown}\n" in output.getvalue().decode("ascii")
 
 
-def _report(record: Any, directory: Path) -> None:
+def _report(record: Any, directory: Path, is_latest: bool = True) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (record.directory / "report.html").write_text("")

@@ -86,7 +86,7 @@ class Run:
             self.members = FakeBackend(**fake)
             return self.members.bind(config, checkpoints)
 
-        pages = Pages(lambda record, directory: self.pages.append(record))
+        pages = Pages(lambda record, directory, is_latest: self.pages.append(record))
         return run_population(self.arguments, self.recipe, resume_from, make_backend=make, observers=[pages])
 
     def study(self) -> optuna.Study:

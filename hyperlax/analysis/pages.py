@@ -22,19 +22,20 @@ from hyperlax.study.directory import CONFIRMED, PLOTLY_FILE, PLOTS_DIRECTORY, RE
 from hyperlax.study.record import StudyRecord
 
 
-def write_pages(record: StudyRecord, super_batch: Path | None = None) -> None:
+def write_pages(record: StudyRecord, super_batch: Path | None = None, is_latest: bool = True) -> None:
     """Write the pages of a study as it trains, and keep the agents of its best trials only. See `write_study_pages`."""
-    write_study_pages(record, super_batch)
+    write_study_pages(record, super_batch, is_latest)
     if record.lineage is None:
         keep_only_the_best(record)
 
 
-def write_study_pages(record: StudyRecord, super_batch: Path | None = None) -> None:
+def write_study_pages(record: StudyRecord, super_batch: Path | None = None, is_latest: bool = True) -> None:
     """Write `analysis_plots/`, `trials.csv`, `confirmation.csv`, the best and `report.html` at the study's root.
 
     Args:
       record: The study to show.
       super_batch: Also write the best, the plots and, last, `trials.csv` into this directory, which is then complete.
+      is_latest: Whether to write the pages at the root; a later record is about to replace them otherwise.
 
     Raises:
       NotADirectoryError: `analysis_plots` is a file; nothing is written.
@@ -49,6 +50,8 @@ def write_study_pages(record: StudyRecord, super_batch: Path | None = None) -> N
         write_best(record, super_batch)
         _write_plots(record, (drawing for drawing in drawings if drawing.name not in at_root_only), super_batch)
         write_trials(record, super_batch / TRIALS)
+    if not is_latest:
+        return
     write_best(record, root)
     write_trials(record, root / TRIALS)
     write_confirmation(record.confirmation, root / CONFIRMED)

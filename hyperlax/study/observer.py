@@ -81,10 +81,11 @@ class Observer:
 class Pages(Observer):
     """A writer of pages in a separate thread, so that training does not wait for them.
 
-    An error of writing is raised by the next call. write: has the arguments of `Observer.super_batch_ended`.
+    An error of writing is raised by the next call. write: has the arguments of `Observer.super_batch_ended`, and last whether the
+    record is the latest, which the pages at the study's root show.
     """
 
-    def __init__(self, write: Callable[[StudyRecord, Path | None], None]):
+    def __init__(self, write: Callable[[StudyRecord, Path | None, bool], None]):
         self._write = write
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pages")
         self._writing = deque[Future[None]]()
@@ -92,7 +93,8 @@ class Pages(Observer):
     def super_batch_ended(self, record: StudyRecord, directory: Path | None) -> None:
         while self._writing and (self._writing[0].done() or len(self._writing) == _MOST_WAITING):
             self._writing.popleft().result()
-        self._writing.append(self._thread.submit(self._write, record, directory))
+        self._latest = record
+        self._writing.append(self._thread.submit(self._write_one, record, directory))
 
     def training_written(self) -> None:
         while self._writing:
@@ -100,6 +102,9 @@ class Pages(Observer):
 
     def close(self) -> None:
         self._thread.shutdown()
+
+    def _write_one(self, record: StudyRecord, directory: Path | None) -> None:
+        self._write(record, directory, record is self._latest)
 
 
 def tell(observers: Iterable[Observer], call: Callable[[Observer], None]) -> None:

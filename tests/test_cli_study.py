@@ -36,7 +36,7 @@ TIMING = {
     "steps_per_second", "peak_memory_bytes", "lanes", "useful_lane_segments", "predicted_seconds",
 }  # fmt: skip
 PLOTS = {
-    "optimization_history", "param_importances", "parallel_coordinate", "slice", "contour", "timeline", "learning_curves",
+    "optimization_history", "param_importances", "param_distributions", "parallel_coordinate", "slice", "contour", "timeline", "learning_curves",
 }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_a_study_leaves_every_file_that_is_promised(finished):
     assert len(batches(directory)) == 2
     for batch in batches(directory):
         assert {path.name for path in batch.iterdir()} == {
-            "hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "timeline.csv", "success.txt",
+            "hyperparams.csv", "curves.csv", "summary.csv", "timing.json", "timeline.csv", "intermediate.csv", "success.txt",
         }  # fmt: skip
     assert {path.stem for path in (directory / "analysis_plots").glob("*.html")} == plots
     for name in ("study.json", "trials.csv", "report.html", best):

@@ -22,7 +22,7 @@ def test_a_finished_search_is_confirmed_on_new_seeds_and_only_once(desk):
     run = hyperlax(desk, *words)
     assert run.returncode == 0, run.stderr
     assert f"and the default configuration on {NEW_SEEDS} new seeds." in run.stderr
-    assert f"On {NEW_SEEDS} new seeds trial" in run.stdout and "the interval of the difference is [" in run.stdout
+    assert f"On {NEW_SEEDS} new seeds, trial" in run.stdout and "the interval of the difference is [" in run.stdout
     assert f"{TRIALS} trials finished: {TRIALS} COMPLETE." in run.stdout
 
     table = rows(directory / "confirmation.csv")

@@ -317,7 +317,7 @@ def train_with_fakes(monkeypatch: pytest.MonkeyPatch, pages: bool = True, **fake
 
     monkeypatch.setattr("hyperlax.backends.local.make_backend", make)
     if not pages:
-        monkeypatch.setattr("hyperlax.analysis.pages.write_pages", lambda record, directory, is_latest: None)
+        monkeypatch.setattr("hyperlax.analysis.pages.write_pages", lambda record, directory, is_latest=True: None)
     return made
 
 

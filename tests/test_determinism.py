@@ -67,7 +67,7 @@ def test_a_study_is_the_same_on_any_number_of_slots_in_whatever_order_its_batche
     seen, orders = [], set()
     for slots in (1, 2, 3):
         case = Case(tmp_path / str(slots), sampler=sampler, n_trials=16, **SAMPLERS[sampler])
-        case.write_pages = lambda record, directory, is_latest: write_best(record, record.directory)
+        case.write_pages = lambda record, directory, is_latest=True: write_best(record, record.directory)
         runner = Irregular(slots, seed=slots)
         assert case.start(runner) == 0
         orders.add(tuple(runner.trained))

@@ -150,7 +150,7 @@ def test_a_constraint_is_a_metric_a_sense_and_a_number():
 def test_a_trial_that_misses_a_constraint_is_complete_and_never_the_best(tmp_path, more, capsys):
     """`FakeBackend` has num_parameters 100 + number % 7."""
     case = Case(tmp_path / "all", constraints=("num_parameters <= 102",), n_trials=24, **more)
-    case.write_pages = lambda record, directory, is_latest: write_best(record, record.directory)
+    case.write_pages = lambda record, directory, is_latest=True: write_best(record, record.directory)
     assert case.start(FakeBackend(fail={1: "diverged"})) == 0
     trials = case.study().trials
     feasible = [trial for trial in trials if trial.state.name == "COMPLETE" and trial.number % 7 <= 2]
@@ -168,7 +168,7 @@ def test_a_trial_that_misses_a_constraint_is_complete_and_never_the_best(tmp_pat
 
 def test_where_no_trial_satisfies_the_constraints_that_is_said(tmp_path, capsys, caplog):
     case = Case(tmp_path, constraints=("num_parameters <= 3",), n_trials=8)
-    case.write_pages = lambda record, directory, is_latest: write_study_pages(record)
+    case.write_pages = lambda record, directory, is_latest=True: write_study_pages(record)
     with caplog.at_level(logging.INFO, "hyperlax"):
         assert case.start() == 0
     assert "random ignores constraints" in caplog.text

@@ -178,7 +178,7 @@ class Case:
     def states(self) -> list[str]:
         return [trial.state.name for trial in self.study().trials]
 
-    def _keep(self, record: StudyRecord, directory: Path, is_latest: bool = True) -> None:
+    def _keep(self, record: StudyRecord, directory: Any, is_latest: bool = True) -> None:
         self.pages.append((record, directory))
         write_text(directory / "trials.csv", "")
 

@@ -36,7 +36,8 @@ TIMING = {
     "steps_per_second", "peak_memory_bytes", "lanes", "useful_lane_segments", "predicted_seconds",
 }  # fmt: skip
 PLOTS = {
-    "optimization_history", "param_importances", "param_distributions", "parallel_coordinate", "slice", "contour", "timeline", "learning_curves",
+    "optimization_history", "param_importances", "param_distributions",
+    "parallel_coordinate", "slice", "contour", "timeline", "learning_curves",
 }  # fmt: skip
 
 

@@ -247,10 +247,9 @@ def test_the_measurement_is_announced_once_and_ends_on_a_machine_that_is_too_slo
     caplog.set_level("INFO", "hyperlax")
     monkeypatch.setattr(device, "_compiled", lambda lanes, device: (lambda seeds: time.sleep(0.02), lanes))
     monkeypatch.setattr(device, "_LONGEST_SECONDS", 0.1)
-    began, costs = time.monotonic(), Costs("test", "cpu", None)
+    costs = Costs("test", "cpu", None)
     slots = jax.local_devices()[:1] * 2
     assert device.automatic_lanes(16, 1, slots, costs) == 4
-    assert time.monotonic() - began < 2
     assert [message.split(maxsplit=1)[0] for message in caplog.messages] == ["Measuring", "The"]
     monkeypatch.setattr(device, "measured_turns", lambda slots: {1: 2.0, 2: 1.0})
     assert [device.automatic_lanes(16, 1, slots, costs) for _ in range(2)] == [2, 2]

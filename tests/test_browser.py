@@ -96,7 +96,7 @@ DRAWN = """[...document.querySelectorAll(".plot")].map(plot => [
 
 CUT = """[...document.querySelectorAll(".scroll")].filter(box => box.scrollWidth > box.clientWidth).map(
   box => (box.querySelector(".plot, table")).className)"""
-"""What is wider than its box, and would have to be scrolled."""
+"""Script: the elements that are wider than their box, so that a reader would have to scroll."""
 
 
 @pytest.mark.parametrize(("window", "dark"), [(WIDE, False), (NARROW, True)], ids=["1280-light", "390-dark"])

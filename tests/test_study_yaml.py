@@ -400,7 +400,7 @@ ENV = ("--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum"
 
 
 def _refusal(words: list[str], capsys) -> str:
-    """What a command that is refused says, of any number of lines."""
+    """Return the message of a refused command, of any number of lines."""
     capsys.readouterr()
     assert cli.main(words) == 2
     return capsys.readouterr().err

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hyperlax.config.option import shell_command
+from hyperlax.config.stored import SEARCH, command_of
 from hyperlax.errors import counted, format_number
 from hyperlax.study.manifest import train_command
 from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, ranked, winners
@@ -33,15 +31,10 @@ def how_certain(record: StudyRecord) -> tuple[list[str], str]:
     sentences = [_of_luck(record)]
     if len(record.objectives) == 1:
         sentences += [*_of_rivals(record), *_of_default(record)]
-    if not _can_be_confirmed(record.arguments):
+    if command_of(record.arguments) != SEARCH:  # only a search can confirm
         return sentences, ""
     sentences.append("Its performance on new seeds is not known. This finds out:")
-    return sentences, shell_command("optuna-hp-search", "--resume-from", record.directory, "--confirm-top", 3)
-
-
-def _can_be_confirmed(arguments: Mapping[str, Any]) -> bool:
-    """Return whether these arguments, from flags or a file, are those of a search, not of a sweep or a population."""
-    return arguments.get("sampling_method") is None and "population_size" not in arguments
+    return sentences, shell_command(SEARCH, "--resume-from", record.directory, "--confirm-top", 3)
 
 
 def _of_luck(record: StudyRecord) -> str:

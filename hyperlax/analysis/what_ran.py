@@ -6,7 +6,7 @@ from typing import Any
 
 from hyperlax.analysis.labels import AGGREGATE_WORDS, format_value
 from hyperlax.config.option import Option, options_of
-from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
+from hyperlax.config.stored import kind_of
 from hyperlax.errors import counted, format_number
 from hyperlax.study.record import Run, StudyRecord
 
@@ -74,9 +74,8 @@ def _at_commit(commit: str, digits: int | None = None) -> str:
 
 def _options(record: StudyRecord) -> list[Option]:
     """Return the options of the command that made the study, as far as the study has them."""
-    is_sweep = record.arguments.get("sampling_method") is not None
-    kind = PbtOptions if record.lineage else SweepOptions if is_sweep else SearchOptions
-    return [option for name, option in options_of(kind).items() if option.is_offered and name in record.arguments]
+    known = options_of(kind_of(record.arguments))
+    return [option for name, option in known.items() if option.is_offered and name in record.arguments]
 
 
 def _is_default(record: StudyRecord, option: Option) -> bool:

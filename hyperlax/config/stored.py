@@ -32,6 +32,11 @@ def command_of(arguments: Mapping[str, Any]) -> str:
     return SEARCH if arguments.get("sampling_method") is None else SWEEP
 
 
+def kind_of(arguments: Mapping[str, Any]) -> type[SearchOptions] | type[PbtOptions]:
+    """Return the class of the options with which a study started. arguments: those of its `study.json`."""
+    return _KINDS[command_of(arguments)]
+
+
 def check_command(directory: Path, command: str) -> None:
     """Raise OptionError, with the command line that continues it, for a study that another command started."""
     started = command_of(read_arguments(directory, RESUMED))
@@ -51,7 +56,7 @@ def named_directory(given: str, asked_by: str) -> Path:
 def read_stored(directory: Path, asked_by: str) -> SearchOptions | PbtOptions:
     """Return the options in the `study.json` of a directory. Raises UsageError, beginning with `asked_by`, if it is missing."""
     stored = read_arguments(directory, asked_by)
-    return from_json(_KINDS[command_of(stored)], stored, str(directory / MANIFEST))
+    return from_json(kind_of(stored), stored, str(directory / MANIFEST))
 
 
 def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Manifest:
 
     def resumed(self, arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> Manifest:
         """Return the manifest of the study as it is resumed now, with these arguments."""
-        command, runs = search_command(arguments, recipe, directory), [*self.runs, _run_now(recipe)]
+        command, runs = _search_command(arguments, recipe, directory), [*self.runs, _run_now(recipe)]
         return replace(self, arguments=arguments.to_json(), command=command, runs=runs)
 
 
@@ -84,7 +84,7 @@ def describe(
     """Return the manifest of a study that begins now."""
     return Manifest(
         arguments=arguments.to_json(),
-        command=search_command(arguments, recipe, study_directory(arguments, recipe)),
+        command=_search_command(arguments, recipe, study_directory(arguments, recipe)),
         recipe={
             "name": recipe.name,
             "path": str(recipe.path.resolve()),
@@ -199,7 +199,7 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def search_command(arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
+def _search_command(arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """Return the command line that begins this study, with every argument, or with its file if it changes the search space."""
     if recipe.changes:
         return shell_command("run-study", directory.file)

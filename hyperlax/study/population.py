@@ -56,7 +56,7 @@ _PAGES_SECONDS = 60.0
 """Minimum seconds between two updates of the pages while members train."""
 
 
-class PopulationTrials:
+class _PopulationTrials:
     """The trials of a population. first: returns the hyperparameters of the first interval. changed: called after an interval."""
 
     def __init__(self, live: LiveStudy, first: Callable[[], list[dict[str, Any]]], changed: Callable[[], None]):
@@ -212,7 +212,7 @@ def run_population(
     return run.resume() if resume_from else run.start()
 
 
-def population_config(arguments: PbtOptions, recipe: Recipe) -> EngineConfig:
+def _population_config(arguments: PbtOptions, recipe: Recipe) -> EngineConfig:
     """Return the backend's configuration for a population: all members in the lanes of one program."""
     members = dict.fromkeys(("num_trials", "super_batch", "lanes"), arguments.population_size)
     own = {"num_seeds": arguments.num_seeds, "packing": "pad", "kind": "population"}
@@ -232,7 +232,7 @@ class _PopulationRun(StudyRun):
 
     def config(self, stored: Manifest | None) -> EngineConfig:
         """Return the configuration of the backend."""
-        return population_config(self._own, self.recipe)
+        return _population_config(self._own, self.recipe)
 
     def open_state(self, manifest: Manifest) -> StudyState:
         """Open the study's state."""
@@ -275,11 +275,11 @@ class _PopulationRun(StudyRun):
                 began = time.monotonic()
                 self._publish()
 
-        return PopulationTrials(self.live, self._scheduler().first, changed)
+        return _PopulationTrials(self.live, self._scheduler().first, changed)
 
     def scheduler(self, trials: Trials) -> Scheduler:
         """Return the scheduler, which decides which members continue from which."""
-        assert isinstance(trials, PopulationTrials)
+        assert isinstance(trials, _PopulationTrials)
         return self._scheduler(trials)
 
     def loaded(self) -> None:
@@ -318,7 +318,7 @@ class _PopulationRun(StudyRun):
         record = self.live.snapshot()
         tell(self.observers, lambda observer: observer.super_batch_ended(record, None))
 
-    def _scheduler(self, trials: PopulationTrials | None = None) -> PopulationBasedTraining:
+    def _scheduler(self, trials: _PopulationTrials | None = None) -> PopulationBasedTraining:
         own = self._own
         options = PopulationOptions(self.recipe.space, own.population_size, own.num_intervals, own.quantile, own.seed)
         return PopulationBasedTraining(options, EXPLORERS[own.explore](), trials and trials.recorded())

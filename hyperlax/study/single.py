@@ -41,7 +41,7 @@ _WriteCurve = Callable[[StudyRecord, Path], None]
 """Function that writes the page of a learning curve."""
 
 
-def single_config(arguments: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:
+def _single_config(arguments: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:
     """Return the backend's configuration for a single run."""
     alone = {"num_seeds": arguments.num_seeds, "num_trials": 1, "super_batch": 1}
     return engine_config(arguments, algorithm, space={}, packing="pad", **alone)
@@ -60,7 +60,7 @@ def run_single(
     0: done. 1: the training failed, the reason is printed. 130 or 143: interrupted, nothing is written. Raises UsageError, before
     anything runs, if the training cannot run.
     """
-    backend = make_backend(single_config(arguments, algorithm), None)
+    backend = make_backend(_single_config(arguments, algorithm), None)
     return _SingleRun(arguments, recipe, write_curve, "single", source).run(algorithm, backend)
 
 
@@ -73,7 +73,7 @@ def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule, write_c
 
     where = str(arguments.params)
     configs = configurations(schedule, recipe.config.algorithm, where)
-    config = replace(single_config(arguments, configs[0]), space=changing(configs), lanes=1, configs=configs)
+    config = replace(_single_config(arguments, configs[0]), space=changing(configs), lanes=1, configs=configs)
     backend = make_local_backend(config)
     _check_steps(schedule, backend.steps(Trial(0, config.base)), where)
     beside = {SCHEDULE: {**vars(schedule), "schedule": list(schedule.schedule)}}

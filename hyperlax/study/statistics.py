@@ -53,7 +53,7 @@ def best_confirmed(confirmation: Confirmation) -> Confirmed | None:
     return max(ours, key=lambda ours: sign * np.mean(ours.per_seed[confirmation.metric]), default=None)
 
 
-def default_of(confirmation: Confirmation) -> Confirmed | None:
+def _default_of(confirmation: Confirmation) -> Confirmed | None:
     """Return the recipe's own configuration, None unless it is COMPLETE."""
     return next((configuration for configuration in complete(confirmation) if configuration.is_default), None)
 
@@ -83,7 +83,7 @@ def in_full(confirmation: Confirmation) -> list[str]:
 
 def gain(confirmation: Confirmation, ours: Confirmed) -> Interval | None:
     """Return by how much a configuration is better than the default one; None if it is the default, or that is not COMPLETE."""
-    default = default_of(confirmation)
+    default = _default_of(confirmation)
     return None if default is None or ours is default else _ahead(confirmation, ours, default)
 
 
@@ -172,7 +172,7 @@ def _level_with(confirmation: Confirmation, best: Confirmed, ours: Sequence[Conf
 
 def _comparing(confirmation: Confirmation, ours: Confirmed) -> str:
     """Say whether a configuration is better than the default one; empty if that is not known."""
-    default = default_of(confirmation)
+    default = _default_of(confirmation)
     if ours.is_default:
         return f"{in_sentence(ours.words)} is the default configuration."
     if default is None:

@@ -21,6 +21,8 @@ from hyperlax.study.batch_files import Scoring, write_batch
 from hyperlax.study.view import LiveStudy
 from hyperlax.trial import BatchResult, SegmentResult, Trial, TrialResult
 
+log = logging.getLogger(__name__)
+
 REFUSED = "refused"
 """Beginning of the reason of a trial with invalid values."""
 
@@ -142,9 +144,6 @@ class FixedTrials:
     def super_batch(self, number: int) -> int:
         """Return the one super-batch."""
         return 0
-
-
-log = logging.getLogger(__name__)
 
 
 class SearchTrials:

@@ -229,26 +229,26 @@ class LiveStudy:
 
     def settled(self) -> int:
         """Return how many trials the finished super-batches have. The last one may grow when a study continues."""
-        return min(self._finished_super_batches() * self.width, len(self.state.trials()))
+        trials = self.state.trials()
+        return min(self._finished_super_batches(trials) * self.width, len(trials))
 
     def analyses(self) -> Iterator[tuple[StudyRecord, Path]]:
         """Yield the snapshots to analyze and their directories: super-batches without an analysis, then the last finished one.
 
         The analysis of a super-batch contains no later trials. Trials that are run again are shown as running in the last one.
         """
-        finished = self._finished_super_batches()
+        trials = self.state.trials()
+        finished = self._finished_super_batches(trials)
         for number in range(finished):
             self.directory.close_super_batch(number)
         last = max(finished, self.directory.analysed()) - 1
         for number in range(last + 1):
             if number == last or (number < finished and not self.directory.has_analysis(number)):
                 foreign = self.state.foreign() if number == last else ()
-                trials = self.state.trials()[: (number + 1) * self.width]
-                yield self._as_of(trials, foreign), self.directory.analysis(number)
+                yield self._as_of(trials[: (number + 1) * self.width], foreign), self.directory.analysis(number)
 
-    def _finished_super_batches(self) -> int:
+    def _finished_super_batches(self, trials: Sequence[FrozenTrial]) -> int:
         """Return how many super-batches there are before the first that has an unfinished trial."""
-        trials = self.state.trials()
         unfinished = [trial.number for trial in trials if not trial.state.is_finished()]
         return unfinished[0] // self.width if unfinished else -(-len(trials) // self.width)
 

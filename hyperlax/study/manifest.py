@@ -62,9 +62,15 @@ class Manifest:
         write_json(path, {**vars(self), "reference": vars(self.reference)})
 
     def resumed(self, arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> Manifest:
-        """Return the manifest of the study as it is resumed now, with these arguments."""
-        command, runs = _search_command(arguments, recipe, directory), [*self.runs, _run_now(recipe)]
-        return replace(self, arguments=arguments.to_json(), command=command, runs=runs)
+        """Return the manifest of the study as it is resumed with these arguments."""
+        command = _search_command(arguments, recipe, directory)
+        return replace(self, arguments=arguments.to_json(), command=command)
+
+    def running(self, recipe: Recipe) -> Manifest:
+        """Return the manifest with a run that begins now, at the commit of the working directory, else of the recipe's."""
+        began = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        commit = _commit(Path.cwd()) or _commit(recipe.path.resolve().parent)
+        return replace(self, runs=[*self.runs, Run(began=began, commit=commit)])
 
 
 class _StoredRecipe(TypedDict):
@@ -81,7 +87,7 @@ def describe(
     first_trials: list[dict[str, Any]],
     backend: Backend,
 ) -> Manifest:
-    """Return the manifest of a study that begins now."""
+    """Return the manifest of a new study, without a run of it."""
     return Manifest(
         arguments=arguments.to_json(),
         command=_search_command(arguments, recipe, study_directory(arguments, recipe)),
@@ -102,7 +108,7 @@ def describe(
         packing=backend.packing,
         super_batch=_super_batch(arguments, backend),
         overlaps=isinstance(arguments, SearchOptions) and arguments.super_batch is None and backend.slots > 1,
-        runs=[_run_now(recipe)],
+        runs=[],
     )
 
 
@@ -170,12 +176,6 @@ def _space_to_json(space: Mapping[str, Distribution]) -> dict[str, Any]:
 
 def _changes_to_json(changes: Changes) -> dict[str, Any]:
     return {name: change and change.to_json() for name, change in changes.items()}
-
-
-def _run_now(recipe: Recipe) -> Run:
-    """Return a run that begins now, at the commit of the working directory, else of the recipe's."""
-    began = datetime.now().astimezone().isoformat(timespec="milliseconds")
-    return Run(began=began, commit=_commit(Path.cwd()) or _commit(recipe.path.resolve().parent))
 
 
 def _commit(directory: Path) -> str:

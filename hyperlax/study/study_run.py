@@ -111,6 +111,7 @@ class StudyRun(ABC):
         arguments, directory = self.arguments, self.directory
         directory.check_database(arguments.study_name)
         self.check()
+        manifest = manifest.running(self.recipe)
         manifest.write(directory.manifest)
         self._is_on_disk = True
         self.write_files()

@@ -160,13 +160,13 @@ def memory(report: Report, lanes: int, steps: int) -> None:
     report.add(f"| {lanes} lanes, {how} | {sizes} | {settled} | {done} of {lanes} | {seconds:.1f} |", "")
 
 
-def fill(place: Any, room: int) -> jax.Array:
-    """Return an array that leaves about `room` bytes of the device free."""
-    free = device.free_bytes(place)
-    if free is None:
-        raise SystemExit(f"{place} does not tell how much memory it has.")
+def fill(place: Any, room: int) -> list[jax.Array]:
+    """Return arrays that leave about `room` bytes of the device free."""
+    held: list[jax.Array] = []
     with jax.default_device(place):
-        return jax.block_until_ready(jnp.zeros(max(0, free - room), jnp.uint8))
+        while (more := (device.free_bytes(place) or 0) - room) > 2**20:
+            held.append(jax.block_until_ready(jnp.zeros(min(more, 2**30), jnp.uint8)))
+    return held
 
 
 def train_what_fits(backend: ClosedBatches, trials: Sequence[Trial]) -> int:
@@ -256,7 +256,9 @@ def main() -> None:
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     report = Report(given.output, time.monotonic() + 60 * given.minutes)
-    study(report, *((2, 64) if given.quick else (100, 20_000)))  # first: later this process holds the device's memory
+    study(
+        report, *((2, 1_200) if given.quick else (100, 20_000))
+    )  # first: later this process holds the device's memory
     with tempfile.TemporaryDirectory() as cache:
         os.environ["HYPERLAX_CACHE_DIR"] = cache
         device.prepare_jax(compilation_cache=True)

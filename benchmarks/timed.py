@@ -49,7 +49,8 @@ class Version:
         """Run a whole `optuna-hp-search` in its own process and return its seconds.
 
         Besides the quantities of `process`: "start", from the start of the process until the first trial is in a lane of a loaded
-        program; "end", from the last finished batch to the end of the process; "programs", how many were compiled.
+        program; "end", from the last finished batch to the end of the process; "programs", the number compiled; "steps", the
+        environment steps trained, in millions.
         """
         with tempfile.TemporaryDirectory() as scratch:
             command = [str(self.python), "-m", "hyperlax.cli", "optuna-hp-search", *words.split()]
@@ -62,7 +63,15 @@ class Version:
             last = max(path.stat().st_mtime for path in Path(scratch).rglob("samples/*/success.txt"))
             timings = [json.loads(path.read_text()) for path in Path(scratch).rglob("timing.json")]
             compiled = sum(timing["programs_compiled"] for timing in timings)
-            return {**sample, "start": first - began, "end": ended - last, "programs": compiled}
+            curves = [row for path in Path(scratch).rglob("curves.csv") for row in read_csv(path)]
+            trained = {(row["trial"], row["seed"]): int(row["step"]) for row in curves}  # the last row of each
+            own = {
+                "start": first - began,
+                "end": ended - last,
+                "programs": compiled,
+                "steps": sum(trained.values()) / 1e6,
+            }
+            return {**sample, **own}
 
 
 def process(command: Sequence[str], environment: Mapping[str, str], limit: float | None = None) -> Sample:

@@ -138,8 +138,13 @@ def times(name: str, base: str, own: str, mark: float | None, prefix: str = "") 
 def mixed(bench: Bench) -> None:
     from benchmarks.mixed import exact_and_mixed  # imports jax, which the other commands leave to their processes
 
-    runs = (("PPO CartPole", PPO, 1, 0.9), ("DQN CartPole", DQN, 1, 0.9), ("SAC Pendulum", SAC, 1, 0.9))
-    for name, task, seeds, mark in (*runs, ("PPO CartPole, 3 seeds", PPO, 3, None)):
+    runs = (
+        ("PPO CartPole", PPO, 1, 0.9),
+        ("DQN CartPole", DQN, 1, 0.9),
+        ("SAC Pendulum", SAC, 1, 0.9),
+        ("PPO CartPole, 3 seeds", PPO, 3, None),
+    )
+    for name, task, seeds, mark in runs[: 1 if bench.quick else None]:
         cases, steps = exact_and_mixed(
             *task, seeds, trials=2 if bench.quick else 6, seconds=0.01 if bench.quick else 0.5
         )
@@ -155,7 +160,7 @@ def rate(bench: Bench) -> None:
         ("SAC Pendulum", SAC, 1, 10_000, 2.0),
         ("PPO CartPole, 3 seeds", PPO, 3, 50_000, 1.8),
     )
-    for name, task, seeds, steps, mark in runs:
+    for name, task, seeds, steps, mark in runs[: 1 if bench.quick else None]:
         trials, steps, less = (2, 4_096, 2_048) if bench.quick else (8, steps, steps // 5)
         more = f"--packing pad --num-seeds {seeds}"
         long, short = (bench.words(task, trials, length, 2, more) for length in (steps, less))

@@ -57,21 +57,29 @@ class Version:
             environment = {"PYTHONPATH": str(self.root), "HYPERLAX_CACHE_DIR": str(cache)}
             began = time.time()
             sample = process([*command, "--output-root", scratch], environment, limit)
-            ended = began + sample["wall"]
-            intervals = [row for path in Path(scratch).rglob("timeline.csv") for row in read_csv(path)]
-            first = min(float(row["process"]) + float(row["began"]) for row in intervals)
-            last = max(path.stat().st_mtime for path in Path(scratch).rglob("samples/*/success.txt"))
-            timings = [json.loads(path.read_text()) for path in Path(scratch).rglob("timing.json")]
-            compiled = sum(timing["programs_compiled"] for timing in timings)
-            curves = [row for path in Path(scratch).rglob("curves.csv") for row in read_csv(path)]
-            trained = {(row["trial"], row["seed"]): int(row["step"]) for row in curves}  # the last row of each
-            own = {
-                "start": first - began,
-                "end": ended - last,
-                "programs": compiled,
-                "steps": sum(trained.values()) / 1e6,
-            }
-            return {**sample, **own}
+            return {**sample, **_left_behind(Path(scratch), began, began + sample["wall"])}
+
+
+def _left_behind(study: Path, began: float, ended: float) -> Sample:
+    """Return what the files of a study say about its run. Both versions write these files.
+
+    Raises:
+      SystemExit: a batch failed, which would make the seconds meaningless.
+    """
+    timings = [json.loads(path.read_text()) for path in study.rglob("timing.json")]
+    if errors := [timing["traceback"] for timing in timings if timing.get("error")]:
+        raise SystemExit(f"a batch failed:\n{errors[0]}")
+    intervals = [row for path in study.rglob("timeline.csv") for row in read_csv(path)]
+    first = min(float(row["process"]) + float(row["began"]) for row in intervals)
+    last = max(path.stat().st_mtime for path in study.rglob("samples/*/success.txt"))
+    curves = [row for path in study.rglob("curves.csv") for row in read_csv(path)]
+    trained = {(row["trial"], row["seed"]): int(row["step"]) for row in curves}  # the last row of each
+    return {
+        "start": first - began,
+        "end": ended - last,
+        "programs": sum(timing["programs_compiled"] for timing in timings),
+        "steps": sum(trained.values()) / 1e6,
+    }
 
 
 def process(command: Sequence[str], environment: Mapping[str, str], limit: float | None = None) -> Sample:

@@ -105,7 +105,7 @@ class Bench:
     def study(self, task: tuple[str, str], trials: int, steps: int, more: str = "", evaluations: int = 10) -> str:
         """Return the options of a search of this size, or of a tiny one."""
         if self.quick:
-            trials, steps, evaluations = 2, 2_048, 2
+            trials, steps, evaluations = 2, 4_096, 4
         return self.words(task, trials, steps, evaluations, more)
 
     def new_cache(self) -> Path:

@@ -190,7 +190,7 @@ def _is_own_directory(name: str) -> bool:
 
 
 def study_directory(
-    arguments: SearchOptions | PbtOptions, recipe: Recipe, planned: Mapping[Path, str] | None = None
+    options: SearchOptions | PbtOptions, recipe: Recipe, planned: Mapping[Path, str] | None = None
 ) -> StudyDirectory:
     """Return the directory of the study of this name, existing or not.
 
@@ -198,10 +198,10 @@ def study_directory(
 
     planned: the names of studies that do not exist yet, by their directories.
     """
-    first = Path(arguments.output_root) / recipe.name / slug(arguments.env_config)
-    named = first.with_name(f"{first.name}@{arguments.study_name}")
+    first = Path(options.output_root) / recipe.name / slug(options.env_config)
+    named = first.with_name(f"{first.name}@{options.study_name}")
     holder = (planned or {}).get(first) or _name_of(first)
-    if holder in (None, arguments.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study()):
+    if holder in (None, options.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study()):
         return StudyDirectory(first)
     if is_too_long(named):
         problem = "{study_name}: the directory {0} is longer than the system takes. Choose a shorter name."

@@ -301,7 +301,7 @@ class StudyState:
 
 
 def open_state(
-    arguments: SearchOptions | PbtOptions,
+    options: SearchOptions | PbtOptions,
     recipe: Recipe,
     directory: StudyDirectory,
     manifest: Manifest,
@@ -317,15 +317,15 @@ def open_state(
       database: Another file than the study's own.
       is_dry: Leave the journal on disk as it is.
     """
-    schedule, constraints, objectives = None, (), arguments.objectives
-    if isinstance(arguments, SearchOptions):
-        constraints = arguments.constraints
-        schedule = schedule_of(arguments, manifest, survived)
+    schedule, constraints, objectives = None, (), options.objectives
+    if isinstance(options, SearchOptions):
+        constraints = options.constraints
+        schedule = schedule_of(options, manifest, survived)
     return StudyState(
-        StudyDatabase(database or directory.database, arguments.study_name, objectives, constraints),
+        StudyDatabase(database or directory.database, options.study_name, objectives, constraints),
         directory,
         SearchSpace(recipe.space),
-        _make_sampler(arguments, recipe, manifest),
+        _make_sampler(options, recipe, manifest),
         recipe.config.algorithm,
         tuple(objectives),
         schedule,
@@ -333,18 +333,18 @@ def open_state(
     )
 
 
-def _make_sampler(arguments: SearchOptions | PbtOptions, recipe: Recipe, manifest: Manifest) -> Sampler:
+def _make_sampler(options: SearchOptions | PbtOptions, recipe: Recipe, manifest: Manifest) -> Sampler:
     """Return the sampler of a search, or of a sweep if the recipe is `Presampled`. None suggests the trials of a population."""
     space = SearchSpace(recipe.space)
-    if isinstance(arguments, PbtOptions):
+    if isinstance(options, PbtOptions):
         return FixedSampler(space, (), manifest.super_batch)
     if isinstance(recipe, Presampled):
         return FixedSampler(space, recipe.samples, manifest.super_batch)
     return OptunaSampler(
         space=space,
-        sampler=arguments.sampler,
-        directions=arguments.objective_directions,
-        seed=arguments.seed,
+        sampler=options.sampler,
+        directions=options.objective_directions,
+        seed=options.seed,
         super_batch=manifest.super_batch,
         first_trials=[space.encode(values) for values in manifest.first_trials],
     )

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from hyperlax.backends.base import EngineConfig
@@ -17,7 +15,7 @@ from hyperlax.errors import counted
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import write_batch
 from hyperlax.study.confirmation import Configuration, configurations, names, read_results
-from hyperlax.study.directory import BATCH, CHECKPOINTS, SUCCESS
+from hyperlax.study.directory import CHECKPOINTS, next_batch
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import resume_command, train_command
 from hyperlax.study.observer import Observer
@@ -89,13 +87,12 @@ class ConfirmationRun:
         if not self._limits.may_start():
             return False
         log.info("Confirming %s on %s.", names(missing), counted(self._seeds, "new seed"))
-        self._discard_incomplete()
         ended: list[TrialResult] = []
 
         def write(result: BatchResult) -> list[TrialResult]:
             ends = self._live.scoring.ends(result)
             counted = replace(result, timing={**result.timing, "seeds": self._seeds})
-            write_batch(self._next_batch(), counted, ends)
+            write_batch(next_batch(self._root), counted, ends)
             ended.extend(ends)
             return ends
 
@@ -115,13 +112,3 @@ class ConfirmationRun:
         write_pages()
         self._checkpoints.tidy()
         return len(ended) == len(missing)
-
-    def _discard_incomplete(self) -> None:
-        """Remove batches that were being written when a process died."""
-        for path in self._root.glob("batch_*"):
-            if BATCH.fullmatch(path.name) and not (path / SUCCESS).exists():
-                rmtree(path)
-
-    def _next_batch(self) -> Path:
-        numbers = [int(path.name.removeprefix("batch_")) for path in self._root.glob("batch_" + "[0-9]" * 5)]
-        return self._root / f"batch_{max(numbers, default=-1) + 1:05d}"

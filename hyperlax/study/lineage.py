@@ -15,11 +15,12 @@ from hyperlax.config.option import shell_command
 from hyperlax.config.options import OBJECTIVE, PbtOptions
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
-from hyperlax.files import decode, read_csv
+from hyperlax.files import decode
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, apply, dotted
 from hyperlax.space import Categorical, Distribution
-from hyperlax.study.directory import CURVES_CSV, SCHEDULE
+from hyperlax.study.batch_files import read_curves
+from hyperlax.study.directory import SCHEDULE
 from hyperlax.study.record import Lineage, TrialRecord
 
 MEMBER, INTERVAL, PARENT = "member", "interval", "parent"
@@ -76,9 +77,8 @@ def describe_schedule(options: PbtOptions, recipe: Recipe, path: Sequence[TrialR
     entries = []
     for interval, trial in enumerate(path):
         assert trial.batch_directory is not None
-        rows = [row for row in read_csv(trial.batch_directory / CURVES_CSV) if int(row["trial"]) == trial.number]
-        steps = sorted({int(row["step"]) for row in rows})
-        entries.append({"interval": interval, "from_step": steps[0], "to_step": steps[-1], "hyperparams": trial.params})
+        first, *_, last = map(int, read_curves(trial.batch_directory, [trial.number])[trial.number].steps)
+        entries.append({"interval": interval, "from_step": first, "to_step": last, "hyperparams": trial.params})
     return {
         "algo_and_network_config": options.algo_and_network_config,
         "recipe": str(recipe.path.resolve()),

@@ -59,7 +59,7 @@ def repair(options: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> i
         finding = _find_damage(directory, options.study_name)
         if finding is None:
             with closing(open_state(options, recipe, directory, manifest, is_dry=True)) as state:
-                state.check_journal()
+                state.projection.check_journal()
             print(f"{directory.database} is sound; nothing to repair.")
             return 0
         print(finding)
@@ -67,7 +67,7 @@ def repair(options: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> i
             source = _restore(directory.backup, rebuilt, options.study_name)
             with closing(open_state(options, recipe, directory, manifest, database=rebuilt)) as state:
                 before = state.finished()
-                recorded = state.replay()
+                recorded = state.projection.replay()
                 finished = state.finished()
                 left = len(state.trials()) - finished
             kept = _keep(directory.database)

@@ -90,7 +90,7 @@ class _PopulationTrials:
 
     def start(self, numbers: Collection[int]) -> None:
         """Note that members train."""
-        self._state.start(numbers)
+        self._state.database.start(numbers)
 
     def requeue(self, numbers: Collection[int]) -> None:
         """Do nothing: an interval that did not end is trained again from the one before."""

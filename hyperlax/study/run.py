@@ -146,7 +146,7 @@ def search_config(options: SearchOptions, recipe: Recipe, stored: Manifest | Non
         packing=options.packing,
         chosen=stored.packing if stored else None,
         kind="refilled" if refills else "closed",
-        repetitions=options.num_seeds if refills else None,
+        trial_seeds=options.num_seeds if refills else None,
     )
 
 

@@ -123,7 +123,7 @@ class StudyRun(ABC, Generic[_Options]):
                 stack.callback(observer.close)
             stack.enter_context(stopping_on_signals(self.limits.stop))
             stack.enter_context(ignoring_broken_output())
-            state.describe(
+            state.database.describe(
                 {
                     "recipe": self.recipe.name,
                     "environment": canonical(options.env_config),

@@ -189,11 +189,11 @@ class SearchTrials:
 
     def start(self, numbers: Collection[int]) -> None:
         """Note that trials train."""
-        self._state.start(numbers)
+        self._state.database.start(numbers)
 
     def requeue(self, numbers: Collection[int]) -> None:
         """Note that trials wait again."""
-        self._state.requeue(numbers)
+        self._state.database.requeue(numbers)
 
     def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
         """Refuse copies: the trials of a search are suggested, not copied."""

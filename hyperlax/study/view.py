@@ -212,7 +212,7 @@ class LiveStudy(Generic[_Options]):
 
     def snapshot(self) -> StudyRecord:
         """Return the study as it is now."""
-        return self._as_of(self.state.trials(), self.state.foreign())
+        return self._as_of(self.state.trials(), self.state.database.foreign())
 
     def results(self) -> StudyRecord:
         """Return the study as it is now, without importances and confirmation, which take time."""
@@ -247,7 +247,7 @@ class LiveStudy(Generic[_Options]):
         last = max(finished, self.directory.analysed()) - 1
         for number in range(last + 1):
             if number == last or (number < finished and not self.directory.has_analysis(number)):
-                foreign = self.state.foreign() if number == last else ()
+                foreign = self.state.database.foreign() if number == last else ()
                 yield self._as_of(trials[: (number + 1) * self.width], foreign), self.directory.analysis(number)
 
     def _finished_super_batches(self, trials: Sequence[FrozenTrial]) -> int:

@@ -309,5 +309,5 @@ class _PopulationRun(StudyRun[PbtOptions]):
 
     def _write_schedule(self, path: Path, trials: Sequence[int]) -> None:
         """Write `pbt_schedule.json` of the trials that lead to the best."""
-        records = [self.live.state.record_of(self.live.state.trials()[number]) for number in trials]
-        write_json(path, describe_schedule(self.options, self.recipe, records))
+        known = self.live.results().trials
+        write_json(path, describe_schedule(self.options, self.recipe, [known[number] for number in trials]))

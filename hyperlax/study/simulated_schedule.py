@@ -63,7 +63,7 @@ class TrialProgress:
 
 
 @dataclass(frozen=True)
-class SimulatedSchedule:
+class _SimulatedSchedule:
     """Lanes of equal speed that train a study.
 
     Args:
@@ -80,7 +80,9 @@ class SimulatedSchedule:
     is_noted = True
 
     @classmethod
-    def of(cls, options: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None) -> SimulatedSchedule:
+    def of(
+        cls, options: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None
+    ) -> _SimulatedSchedule:
         """Return the schedule of a study. survived: by default trials that have not ended survive to their last segment."""
         longest = options.num_evaluations * options.num_seeds
         return cls(lanes_of(manifest), manifest.super_batch, options.n_trials, survived or (lambda trial: longest))
@@ -149,5 +151,5 @@ def lanes_of(manifest: Manifest) -> int:
 def schedule_of(options: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None) -> Schedule | None:
     """Return the schedule of a study; None if all trials of a super-batch end before the next is asked."""
     if is_pooled(options):
-        return SimulatedSchedule.of(options, manifest, survived)
+        return _SimulatedSchedule.of(options, manifest, survived)
     return OneAhead(manifest.super_batch) if manifest.overlaps else None

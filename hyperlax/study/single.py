@@ -163,13 +163,10 @@ class _SingleRun:
             environment=canonical(self.options.env_config),
             objectives={_LEADING: METRICS[_LEADING].direction},
             arguments=self.options.to_json(),
-            command="",
             versions=installed_versions(),
             device=device,
-            space={},
             reference=self._scoring.reference,
             trials=[_record(end, outcome.trial.algorithm, directory)],
-            importances={},
         )
         self.write_curve(record, directory / "learning_curve.html")
         mark_complete(directory, [end])

@@ -193,10 +193,6 @@ class StudyState:
         """Remove the incomplete files that a killed process left; see `StudyDirectory`."""
         self._directory.discard_incomplete(self._named_batches())
 
-    def record_of(self, frozen: FrozenTrial) -> TrialRecord:
-        """Return a trial as plain data for the analysis."""
-        return trial_record(frozen, self._space, self._objectives, self._directory.root)
-
     def _ask(self, start: int, stop: int) -> None:
         """Ask for trials `start` to `stop`, as far as the space has configurations.
 

@@ -30,10 +30,11 @@ from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hyperlax.config.configurations import as_text
 from hyperlax.config.option import HIDDEN, Given, Option, options_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
-from hyperlax.files import expanded, json_text, plain
+from hyperlax.files import expanded, plain
 
 if TYPE_CHECKING:
     import pandas
@@ -59,7 +60,8 @@ def search(
       recipe: A name or the path of a .py file.
       environment: E.g. "gymnax.pendulum". With `resume_from=DIR`, leave out recipe and environment.
       space: Changes to the recipe's search space, as in a study's file, e.g. {"actor_lr": LogUniform(domain=(1e-4, 1e-2))}. A
-        list is a choice, a value alone is fixed, None leaves an entry out, and "only": True leaves out all that is not listed.
+        list is a choice, a value alone is fixed, {"low": 1e-4} changes one value of the recipe's entry, None leaves an entry out,
+        and "only": True leaves out all that is not listed.
       options: The command's flags with underscores, as in the signature.
 
     Raises:
@@ -374,7 +376,4 @@ def _written(value: Any) -> Any:
     several = value if isinstance(value, (list, tuple)) else [value]
     if not any(isinstance(one, Mapping) for one in several):
         return plain(value)
-    try:
-        return json_text(value, indent=None).rstrip()
-    except (TypeError, ValueError) as error:
-        raise OptionError("enqueue", "{enqueue}: cannot be kept as JSON: {0}.", error) from error
+    return as_text(value)

@@ -165,7 +165,7 @@ class _PopulationTrials:
             raise OptionFailure(
                 "output_root",
                 "{0}: interval {1} differs from what was recorded: the saved state is lost, and this machine or its packages are "
-                "not those that the run began on. Start again with another {output_root}.",
+                "not those that the run began on. Start again with another {study_name}.",
                 self._live.directory.root,
                 interval,
             )
@@ -346,7 +346,7 @@ class _PopulationRun(StudyRun):
         except MemoryError as error:
             raise OptionFailure(
                 "population_size",
-                "{0}. Start again with another {output_root} and a {population_size} below {1}, or smaller networks, replay or "
+                "{0}. Start again with another {study_name} and a {population_size} below {1}, or smaller networks, replay or "
                 "{num_seeds}.",
                 error,
                 self._own.population_size,

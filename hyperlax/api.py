@@ -22,10 +22,12 @@ True
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING
 from functools import cached_property
+from html import escape
 from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -72,6 +74,7 @@ def search(
     from hyperlax.config.stored import SEARCH
     from hyperlax.studies import study_of
 
+    _import_tqdm()
     with _told("search(): "):
         given = _given({"recipe": recipe, "environment": environment, **options})
         study = study_of(SEARCH, given, _entries(space, is_new="resume_from" not in given))
@@ -114,6 +117,13 @@ class Study:
     def __repr__(self) -> str:
         return f"Study({str(self.directory)!r})"
 
+    def _repr_html_(self) -> str:
+        """Return what `hyperlax show` prints, for a notebook."""
+        from hyperlax.analysis.terminal import study_text
+
+        opened = self._opened
+        return f"<pre>{escape(study_text(opened.record, opened.state, opened.total, count=10))}</pre>"
+
     def refresh(self) -> None:
         """Read the directory again. Raises UsageError if it does not hold a study."""
         self._opened = self._load()
@@ -127,6 +137,7 @@ class Study:
         return with_confirmation(self._load(with_importances=True).record)
 
     def _load(self, with_importances: bool = False) -> StudyView:
+        _import_tqdm()
         from hyperlax.study.view import load_study
 
         with _told():
@@ -321,6 +332,13 @@ def _annotation(option: Option) -> Any:
 
 
 _document(search)
+
+
+def _import_tqdm() -> None:
+    """Import tqdm, which Optuna does, without its warning that a notebook has no widgets: Hyperlax shows none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        import tqdm.auto  # noqa: F401
 
 
 @contextmanager

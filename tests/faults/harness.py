@@ -108,7 +108,7 @@ def check(directory: Path, whole: Path) -> int:
     """Compare a study that was killed with one that was not; how many trials both have. AssertionError where they differ."""
     survived, uninterrupted = (told(path / "optuna_study.db") for path in (directory, whole))
     assert [trial[0] for trial in survived] == list(range(len(uninterrupted)))
-    assert all(trial[1] in ("COMPLETE", "FAIL") for trial in survived)
+    assert all(trial[1] in ("COMPLETE", "FAIL", "PRUNED") for trial in survived)
     assert survived == uninterrupted
     left = [str(path) for path in directory.rglob("*") if TEMPORARY.fullmatch(path.name)]
     assert not left, f"half-written files: {left}"

@@ -200,15 +200,10 @@ def run_population(
             recipe.path,
         )
     recipe = replace(recipe, space=space)
-    if kept:
-        log.info(
-            "Not explored, because they cannot change during training: %s. They keep the recipe's value.",
-            ", ".join(kept),
-        )
     directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
     lines = IntervalReporter(sys.stderr, arguments.population_size)
     equipment = Equipment(make_backend, [lines, *observers], Limits(StopRequest()), _SAVE_ALWAYS)
-    run = _PopulationRun(arguments, recipe, directory, equipment)
+    run = _PopulationRun(arguments, kept, recipe, directory, equipment)
     return run.resume() if resume_from else run.start()
 
 
@@ -220,18 +215,23 @@ def _population_config(arguments: PbtOptions, recipe: Recipe) -> EngineConfig:
 
 
 class _PopulationRun(StudyRun):
-    """A population while this process trains it."""
+    """A population while this process trains it. kept: searched names that are not explored."""
 
-    def __init__(self, arguments: PbtOptions, *parts: Any):
+    def __init__(self, arguments: PbtOptions, kept: Sequence[str], *parts: Any):
         super().__init__(arguments, *parts)
-        self._own = arguments
+        self._own, self._kept = arguments, kept
 
     def first_trials(self) -> list[dict[str, Any]]:
         """Return no trials: the scheduler samples the first interval."""
         return []
 
     def config(self, stored: Manifest | None) -> EngineConfig:
-        """Return the configuration of the backend."""
+        """Return the configuration of the backend, and log which hyperparameters keep their value."""
+        if self._kept:
+            log.info(
+                "Not explored, because they cannot change during training: %s. They keep the recipe's value.",
+                ", ".join(self._kept),
+            )
         return _population_config(self._own, self.recipe)
 
     def open_state(self, manifest: Manifest) -> StudyState:

@@ -205,7 +205,7 @@ class LanesBackend(Backend, ABC):
             self._task,
             self._registry.program(algorithm, self._devices[slot], lanes),
             seed=self._seed,
-            repetitions=self._trial_seeds,
+            trial_seeds=self._trial_seeds,
             stream=self.stream,
             place=(slot, index),
         )

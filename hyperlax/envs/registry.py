@@ -50,7 +50,7 @@ def canonical(name: str) -> str:
     suites = sorted({known.partition(".")[0] for known in names()})
     if dot and not did_you_mean(suite, (*suites, "probe")):
         raise UsageError(
-            f"no environment named `{name}`: suite `{suite}` is not known, suites are {', '.join(suites)}. A recipe can register "
+            f"no environment named `{name}`: suite `{suite}` is not known; known: {', '.join(suites)}. A recipe can register "
             "environments of its own."
         )
     hint = did_you_mean(name, [*names(), *PROBES, *ALIASES], count=3, cutoff=0.5)

@@ -115,19 +115,15 @@ class Executables:
 
     def _keep(self, target: str, made: Executable) -> None:
         try:
-            content = _content(made)
-        except (
-            ValueError,
-            NotImplementedError,
-        ) as error:  # not every backend's programs can be kept, nor all with constants
-            log.debug("%s is not kept: %s", target, error)
-            return
-        try:
             with replacing(self.directory / target) as temporary:
-                temporary.write_bytes(_sealed(target, content))
+                temporary.write_bytes(_sealed(target, _content(made)))
             self._prune()
         except OSError as error:
             tell_not_kept(self.directory.parent, error.strerror or str(error))
+        except (
+            Exception
+        ) as error:  # JAX cannot serialize all programs of all backends; such a program is compiled as ever
+            log.debug("%s is not kept: %s", target, error)
 
     def _link(self, name: str, target: str) -> None:
         """Let `name` point to a file if that was kept, and remove the entry of JAX's cache, which holds the same."""
@@ -152,7 +148,7 @@ class Executables:
         options = {
             name: value for name, value in jax.config.values.items() if not any(part in name for part in _IRRELEVANT)
         }
-        own = (device.platform, device.id, device.client.platform_version, _cpu_features())
+        own = (device.platform, device.device_kind, device.id, device.client.platform_version, _cpu_features())
         return fingerprint(self.identity, *own, platform.python_version(), options)
 
 
@@ -250,10 +246,10 @@ def _remove(*paths: Path) -> None:
 @functools.cache
 def _source() -> str:
     """Return a digest of this package's source."""
-    files = sorted(_PACKAGE.rglob("*.py"))
-    return fingerprint(
-        *(f"{path.relative_to(_PACKAGE)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files)
-    )
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(_PACKAGE)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 @functools.cache

@@ -35,6 +35,11 @@ def is_known(name: str) -> bool:
     return name in CATALOG or name in PROBES or name in _factories
 
 
+def is_shipped(name: str) -> bool:
+    """Return whether an environment of this canonical name belongs to this package, and is not a user's own."""
+    return name in CATALOG or name in PROBES
+
+
 def canonical(name: str) -> str:
     """Return the canonical name of an environment that may have several: "gymnax.Pendulum-v1" -> "gymnax.pendulum".
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hyperlax.networks.architecture import Architecture, TorsoShape
+from hyperlax.networks.branches import switch
 from hyperlax.networks.initializers import Initializer
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
@@ -46,20 +47,25 @@ class _MaskedDense(nn.Module):
         return x @ kernel + bias
 
 
-class _MaskedLayerNorm(nn.Module):
-    """Layer normalization (Ba et al., 2016) over the first `live` features; the others stay 0."""
+class _NormParameters(nn.Module):
+    """The parameters of a layer norm over the first `live` features: (scale, bias), float32[features]; 0 elsewhere."""
+
+    features: int
 
     @nn.compact
-    def __call__(self, x: Array, live: Array) -> Array:
-        features = x.shape[-1]
-        mask = jnp.arange(features) < live
-        scale = self.param("scale", lambda key: mask.astype(jnp.float32))
-        bias = self.param("bias", nn.initializers.zeros, (features,))
-        count = jnp.maximum(live, 1)
-        mean = jnp.sum(jnp.where(mask, x, 0.0), axis=-1, keepdims=True) / count
-        centered = jnp.where(mask, x - mean, 0.0)
-        variance = jnp.sum(centered**2, axis=-1, keepdims=True) / count
-        return centered * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * scale + bias
+    def __call__(self, live: Array) -> tuple[Array, Array]:
+        scale = self.param("scale", lambda key: (jnp.arange(self.features) < live).astype(jnp.float32))
+        return scale, self.param("bias", nn.initializers.zeros, (self.features,))
+
+
+def _normalize(live: Array, x: Array, scale: Array, bias: Array) -> Array:
+    """Normalize float32[..., features] (Ba et al., 2016) over the first `live` features; the others stay 0."""
+    mask = jnp.arange(x.shape[-1]) < live
+    count = jnp.maximum(live, 1)
+    mean = jnp.sum(jnp.where(mask, x, 0.0), axis=-1, keepdims=True) / count
+    centered = jnp.where(mask, x - mean, 0.0)
+    variance = jnp.sum(centered**2, axis=-1, keepdims=True) / count
+    return centered * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * scale + bias
 
 
 class _MaskedTorso(nn.Module):
@@ -73,22 +79,28 @@ class _MaskedTorso(nn.Module):
         live = jnp.asarray(x.shape[-1])
         for layer, width in enumerate(self.shape.widths):
             y = _MaskedDense(width, self.initializer, name=f"dense_{layer}")(x, live, lane.widths[layer])
-            y = self._normalize(y, lane, layer)
-            y = self._activate(y, lane)
+            y = self._activate(y, lane, layer)
             alive = layer < lane.depth
             x = y if layer == 0 or x.shape != y.shape else jnp.where(alive, y, x)
             live = jnp.where(alive, lane.widths[layer], live)
         return x
 
-    def _normalize(self, x: Array, lane: Architecture, layer: int) -> Array:
-        if self.shape.layer_norms == (False,):
-            return x
-        normalized = _MaskedLayerNorm(name=f"norm_{layer}")(x, lane.widths[layer])
-        return normalized if self.shape.layer_norms == (True,) else jnp.where(lane.layer_norm, normalized, x)
+    def _activate(self, y: Array, lane: Architecture, layer: int) -> Array:
+        """Apply the lane's layer norm and activation: a branch for each pair that lanes may have."""
+        names, norms, live = self.shape.activations, self.shape.layer_norms, lane.widths[layer]
+        pairs = [_then(ACTIVATION_FUNCTIONS[name], norm) for name in names for norm in norms]
+        index = lane.activation * len(norms) + lane.layer_norm * (len(norms) - 1)
+        parameters = _NormParameters(y.shape[-1], name=f"norm_{layer}")(live) if True in norms else ()
+        return switch(index, pairs, live, y, *parameters)
 
-    def _activate(self, x: Array, lane: Architecture) -> Array:
-        functions = [ACTIVATION_FUNCTIONS[name] for name in self.shape.activations]
-        return functions[0](x) if len(functions) == 1 else jax.lax.switch(lane.activation, functions, x)
+
+def _then(activation: Callable[[Array], Array], norm: bool) -> Callable:
+    """Return the function (live, x, parameters of the layer norm) -> activation(x), after the layer norm if `norm`."""
+
+    def call(live: Array, x: Array, *parameters: Array) -> Array:
+        return activation(_normalize(live, x, *parameters) if norm else x)
+
+    return call
 
 
 class MaskedMLP(nn.Module):

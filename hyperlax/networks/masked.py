@@ -6,6 +6,7 @@ dead under any optimizer that maps gradient 0 to update 0 (SGD, Adam, global-nor
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hyperlax.networks.architecture import Architecture, TorsoShape
-from hyperlax.networks.branches import switch
+from hyperlax.networks.branches import crop, switch
 from hyperlax.networks.initializers import Initializer
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
@@ -30,8 +31,22 @@ LAYER_NORM_EPSILON = 1e-6
 
 
 def output(network: nn.Module, params: Any, x: Array, lane: Architecture) -> Array:
-    """Return `network.apply(...)` as an array: its declared type allows for mutable collections."""
-    return network.apply(params, x, lane)  # pyright: ignore[reportReturnType]
+    """Return the network's output, computed at the lane's size: float32[..., inputs] -> float32[..., outputs].
+
+    params: padded, or inside `by_size` those that it hands out. Outside, a gradient computes the output a second time.
+    """
+    sizes = network.shape.sizes if isinstance(network, MaskedMLP) else ()
+    if not sizes:
+        return _apply(network, lane, params, x)
+    branches = [functools.partial(_apply, network.clone(shape=size)) for size in sizes]
+    if isinstance(lane.size, int):
+        return branches[lane.size](lane, params, x)
+    return switch(lane.size, branches, lane, params, x)
+
+
+def _apply(network: nn.Module, lane: Architecture, params: Any, x: Array) -> Array:
+    own = crop(params, network.shape.widths) if isinstance(network, MaskedMLP) else params
+    return network.apply(own, x, lane)  # pyright: ignore[reportReturnType]
 
 
 class _MaskedDense(nn.Module):
@@ -58,12 +73,14 @@ class _NormParameters(nn.Module):
         return scale, self.param("bias", nn.initializers.zeros, (self.features,))
 
 
-def _normalize(live: Array, x: Array, scale: Array, bias: Array) -> Array:
-    """Normalize float32[..., features] (Ba et al., 2016) over the first `live` features; the others stay 0."""
-    mask = jnp.arange(x.shape[-1]) < live
-    count = jnp.maximum(live, 1)
-    mean = jnp.sum(jnp.where(mask, x, 0.0), axis=-1, keepdims=True) / count
-    centered = jnp.where(mask, x - mean, 0.0)
+def _normalize(live: Array | None, x: Array, scale: Array, bias: Array) -> Array:
+    """Normalize float32[..., features] (Ba et al., 2016) over the first `live` features, None for all; the others stay 0."""
+    if live is None:
+        centered, count = x - jnp.mean(x, axis=-1, keepdims=True), x.shape[-1]
+    else:
+        mask, count = jnp.arange(x.shape[-1]) < live, jnp.maximum(live, 1)
+        mean = jnp.sum(jnp.where(mask, x, 0.0), axis=-1, keepdims=True) / count
+        centered = jnp.where(mask, x - mean, 0.0)
     variance = jnp.sum(centered**2, axis=-1, keepdims=True) / count
     return centered * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * scale + bias
 
@@ -81,23 +98,24 @@ class _MaskedTorso(nn.Module):
             y = _MaskedDense(width, self.initializer, name=f"dense_{layer}")(x, live, lane.widths[layer])
             y = self._activate(y, lane, layer)
             alive = layer < lane.depth
-            x = y if layer == 0 or x.shape != y.shape else jnp.where(alive, y, x)
+            x = y if self.shape.exact or layer == 0 or x.shape != y.shape else jnp.where(alive, y, x)
             live = jnp.where(alive, lane.widths[layer], live)
         return x
 
     def _activate(self, y: Array, lane: Architecture, layer: int) -> Array:
         """Apply the lane's layer norm and activation: a branch for each pair that lanes may have."""
-        names, norms, live = self.shape.activations, self.shape.layer_norms, lane.widths[layer]
+        names, norms = self.shape.activations, self.shape.layer_norms
+        live = lane.widths[layer]
         pairs = [_then(ACTIVATION_FUNCTIONS[name], norm) for name in names for norm in norms]
         index = lane.activation * len(norms) + lane.layer_norm * (len(norms) - 1)
         parameters = _NormParameters(y.shape[-1], name=f"norm_{layer}")(live) if True in norms else ()
-        return switch(index, pairs, live, y, *parameters)
+        return switch(index, pairs, None if self.shape.exact else live, y, *parameters)
 
 
 def _then(activation: Callable[[Array], Array], norm: bool) -> Callable:
     """Return the function (live, x, parameters of the layer norm) -> activation(x), after the layer norm if `norm`."""
 
-    def call(live: Array, x: Array, *parameters: Array) -> Array:
+    def call(live: Array | None, x: Array, *parameters: Array) -> Array:
         return activation(_normalize(live, x, *parameters) if norm else x)
 
     return call

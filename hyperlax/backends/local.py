@@ -186,12 +186,13 @@ def choose_paddings(
     budget: Budget,
     packing: str,
     costs: Costs,
+    exact_sizes: bool | None = None,
 ) -> list[Padding]:
     """Return the paddings of a study's programs: one for all ("pad"), none ("split": exact programs), or the cheapest mix.
 
-    The largest holds every configuration of the space.
+    The largest holds every configuration of the space. exact_sizes: as for `AlgorithmTask`.
     """
-    probe = AlgorithmTask(base, space, environment, budget.run_length)
+    probe = AlgorithmTask(base, space, environment, budget.run_length, exact_sizes=exact_sizes)
     whole = structure_of_space(base, space)
     if packing == "pad":
         return [padding_of(whole, probe.exact_sizes)]

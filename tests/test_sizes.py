@@ -19,7 +19,7 @@ from hyperlax.networks.masked import MaskedMLP, output
 from tests.exact import ExactMLP, crop, dead_weights
 
 INPUTS, OUTPUTS = 3, 2
-X = np.random.default_rng(0).normal(size=(4, INPUTS)).astype(np.float32)
+X = jnp.asarray(np.random.default_rng(0).normal(size=(4, INPUTS)), jnp.float32)
 FEW = [Torso((5,), "tanh", False), Torso((4, 7), "relu", True), Torso((6, 3, 2), "silu", False)]
 MANY = [Torso((3 + n // 2, 12 - n)[: 1 + n % 2], ("tanh", "elu")[n % 3 % 2], n % 3 == 0) for n in range(12)]
 ADAM = Adam(1e-8)
@@ -79,6 +79,7 @@ def test_outputs_gradients_and_adam_steps_equal_those_of_the_exact_size_network(
         own = crop(params, torso, INPUTS, OUTPUTS)
         out, gradients, (stepped, optimizer, value) = padded(params, ADAM.init(params), X, lane)
         expected = jax.grad(lambda p, x, n=exact: loss(n.apply(p, x)), (0, 1))(own, X)
+        expected_optimizer: Any
         expected_step, expected_optimizer = ADAM.descend(own, expected[0], ADAM.init(own), 0.1, 1.0)
         close(out, exact.apply(own, X))
         close(value, loss(exact.apply(own, X)))

@@ -229,11 +229,12 @@ def update(shape: Shape, learner: Learner, state: State, lane: Lane, iteration: 
     def q(lane: Lane, critics: Any, observation: Array, action: Array) -> Array:
         return q_values(shape, critics, state.statistics, lane, observation, action)
 
-    def draw(lane: Lane, policy: Any, observation: Array, key: Array) -> tuple[Array, Array]:
-        return _draw_action(shape, policy, state.statistics, lane, observation, jax.random.normal(key, extent))
+    def draw(lane: Lane, policy: Any, observation: Array, noise: Array) -> tuple[Array, Array]:
+        return _draw_action(shape, policy, state.statistics, lane, observation, noise)
 
-    next_action, next_log_prob = draw(lane, learner.policy, batch.next_observation, next_key)
-    action, log_prob = draw(lane, learner.policy, batch.observation, current_key)
+    noise = jnp.stack([jax.random.normal(key, extent) for key in (current_key, next_key)])
+    both = jnp.stack([batch.observation, batch.next_observation])
+    (action, next_action), (log_prob, next_log_prob) = draw(lane, learner.policy, both, noise)
 
     def improve_critics(lane: Lane, critics: Any, targets: Any, optimizer: Any) -> tuple[Any, Any, Any, Array]:
         next_q = q(lane, targets, batch.next_observation, next_action)
@@ -247,7 +248,7 @@ def update(shape: Shape, learner: Learner, state: State, lane: Lane, iteration: 
         """Descend along the loss's gradient as the paper's eq. 9 writes it: through the action by the critics' slope there."""
 
         def loss(policy: Any) -> Array:
-            action, log_prob = draw(lane, policy, batch.observation, current_key)
+            action, log_prob = draw(lane, policy, batch.observation, noise[0])
             return batch_mean(alpha * log_prob, size) + jnp.sum(slope * action)
 
         gradient = jax.grad(loss)(policy)

@@ -13,6 +13,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any, TypedDict
 
 from hyperlax.algorithms.padding import (
@@ -233,6 +234,8 @@ def _predicted(probe: AlgorithmTask, group: Group, budget: Budget, costs: Costs)
     compiling = training = 0.0
     for program, flops in programs.items():
         share = len(flops) / _SAMPLE
+        if probe.exact_sizes:  # its lanes train one after another
+            flops = [fmean(flops)] * len(flops)
         lanes = budget.lanes_for(share)
         name = device.program_name(program, lanes, budget.num_seeds)
         compiling += (1 - (1 - share) ** budget.num_trials) * making_seconds(costs, probe.kind, name)

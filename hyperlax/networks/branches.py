@@ -1,4 +1,4 @@
-"""Branches for lanes that differ: of activations, and of layer sizes.
+"""Branches for lanes that differ in layer sizes.
 
 Where lanes train one after another, only a lane's own branch runs. Under `vmap` all of them would: programs whose lanes train side
 by side list no sizes.
@@ -23,8 +23,6 @@ def switch(index: Array, branches: Sequence[Callable], fixed: Any, *args: Any) -
     The backward pass keeps the arguments only and computes the rest again in the one branch that it needs. JAX's own gradient of
     a switch keeps the intermediate values of all branches, whichever ran.
     """
-    if len(branches) == 1:
-        return branches[0](fixed, *args)
 
     @jax.custom_vjp
     def run(index: Array, fixed: Any, args: tuple) -> Any:

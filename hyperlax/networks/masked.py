@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -50,16 +50,16 @@ def _apply(network: nn.Module, lane: Architecture, params: Any, x: Array) -> Arr
 
 
 class _MaskedDense(nn.Module):
-    """`x @ kernel + bias`; x is float32[..., inputs]. The bias starts at 0."""
+    """The product `x @ kernel`, and the bias to add to it, which starts at 0; x is float32[..., inputs]."""
 
     features: int
     initializer: Initializer
 
     @nn.compact
-    def __call__(self, x: Array, live_inputs: Array, live_features: Array) -> Array:
+    def __call__(self, x: Array, live_inputs: Array, live_features: Array) -> tuple[Array, Array]:
         kernel = self.param("kernel", self.initializer, x.shape[-1], self.features, live_inputs, live_features)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return x @ kernel + bias
+        return x @ kernel, bias
 
 
 class _NormParameters(nn.Module):
@@ -95,30 +95,67 @@ class _MaskedTorso(nn.Module):
     def __call__(self, x: Array, lane: Architecture) -> Array:
         live = jnp.asarray(x.shape[-1])
         for layer, width in enumerate(self.shape.widths):
-            y = _MaskedDense(width, self.initializer, name=f"dense_{layer}")(x, live, lane.widths[layer])
-            y = self._activate(y, lane, layer)
+            dense = _MaskedDense(width, self.initializer, name=f"dense_{layer}")(x, live, lane.widths[layer])
+            y = self._activate(*dense, lane, layer)
             alive = layer < lane.depth
             x = y if self.shape.exact or layer == 0 or x.shape != y.shape else jnp.where(alive, y, x)
             live = jnp.where(alive, lane.widths[layer], live)
         return x
 
-    def _activate(self, y: Array, lane: Architecture, layer: int) -> Array:
-        """Apply the lane's layer norm and activation: a branch for each pair that lanes may have."""
-        names, norms = self.shape.activations, self.shape.layer_norms
-        live = lane.widths[layer]
-        pairs = [_then(ACTIVATION_FUNCTIONS[name], norm) for name in names for norm in norms]
-        index = lane.activation * len(norms) + lane.layer_norm * (len(norms) - 1)
-        parameters = _NormParameters(y.shape[-1], name=f"norm_{layer}")(live) if True in norms else ()
-        return switch(index, pairs, None if self.shape.exact else live, y, *parameters)
+    def _activate(self, product: Array, bias: Array, lane: Architecture, layer: int) -> Array:
+        """Add the bias, and apply the lane's layer norm and activation."""
+        live, norms = lane.widths[layer], self.shape.layer_norms
+        parameters = _NormParameters(product.shape[-1], name=f"norm_{layer}")(live) if True in norms else ()
+        functions = [ACTIVATION_FUNCTIONS[name] for name in self.shape.activations]
+        sums = [_sum_and_norm if norm else _sum for norm in norms]
+        args = (None if self.shape.exact else live, product, bias, *parameters)
+        if len(functions) == len(sums) == 1:
+            return functions[0](sums[0](*args))
+        return _branching(functions, sums, lane.activation, lane.layer_norm * (len(norms) - 1), *args)
 
 
-def _then(activation: Callable[[Array], Array], norm: bool) -> Callable:
-    """Return the function (live, x, parameters of the layer norm) -> activation(x), after the layer norm if `norm`."""
+def _sum(live: Array | None, product: Array, bias: Array, *parameters: Array) -> Array:
+    return product + bias
 
-    def call(live: Array | None, x: Array, *parameters: Array) -> Array:
-        return activation(_normalize(live, x, *parameters) if norm else x)
 
-    return call
+def _sum_and_norm(live: Array | None, product: Array, bias: Array, scale: Array, shift: Array) -> Array:
+    return _normalize(live, product + bias, scale, shift)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _branching(
+    functions: Sequence[Callable], sums: Sequence[Callable], activation: Array, norm: Array, *args: Any
+) -> Any:
+    """Return `functions[activation](sums[norm](*args))`, computed in one branch for each pair.
+
+    The activation's slope is computed beside it, so that the backward pass needs no branches of activations. JAX's own gradient of
+    a switch keeps the intermediate values of all branches, whichever ran.
+    """
+    pairs = [lambda *args, f=f, g=g: f(g(*args)) for f in functions for g in sums]
+    return jax.lax.switch(activation * len(sums) + norm, pairs, *args)
+
+
+def _branching_forward(functions: Any, sums: Any, activation: Array, norm: Array, *args: Any) -> tuple[Array, tuple]:
+    def with_slope(function: Callable, before: Callable, *args: Any) -> tuple[Array, Array]:
+        x = before(*args)
+        return jax.jvp(function, (x,), (jnp.ones_like(x),))
+
+    pairs = [functools.partial(with_slope, f, g) for f in functions for g in sums]
+    out, slope = jax.lax.switch(activation * len(sums) + norm, pairs, *args)
+    return out, (norm, slope, args)
+
+
+def _branching_backward(functions: Any, sums: Any, kept: tuple, gradient: Array) -> tuple:
+    norm, slope, (live, *args) = kept
+
+    def pull(before: Callable, gradient: Array, *args: Array) -> tuple:
+        return jax.vjp(functools.partial(before, live), *args)[1](gradient)
+
+    pulls = [functools.partial(pull, before) for before in sums]
+    return None, None, None, *jax.lax.switch(norm, pulls, gradient * slope, *args)
+
+
+_branching.defvjp(_branching_forward, _branching_backward)
 
 
 class MaskedMLP(nn.Module):
@@ -139,4 +176,5 @@ class MaskedMLP(nn.Module):
         x = _MaskedTorso(self.shape, self.torso_initializer, name="torso")(x, lane)
         last_width = lane.widths[lane.depth - 1]
         head = _MaskedDense(self.outputs, self.head_initializer, name="head")
-        return head(x, last_width, jnp.asarray(self.outputs))
+        product, bias = head(x, last_width, jnp.asarray(self.outputs))
+        return product + bias

@@ -95,20 +95,23 @@ def structural_space(base: Any) -> dict[str, Categorical]:
 
 
 @lru_cache
-def workload(case: str, widest: int) -> AlgorithmTask:
+def workload(case: str, widest: int, exact_sizes: bool | None = None) -> AlgorithmTask:
     """The workload of a case whose networks are padded to `widest` units, its batches and minibatches to STRUCTURE's largest."""
     base = BASES[case]
     space = structural_space(base)
     for name in space:
-        if name.endswith("layer_sizes"):
-            space[name] = Categorical(values=[[6, 4], [8], [3, widest, 5]])
-    return AlgorithmTask(base, space, ENVIRONMENTS[case], RUN_LENGTH)
+        if name.endswith("layer_sizes") and widest > WIDEST:
+            space[name] = Categorical(values=[*space[name].values, [3, widest, 5]])
+    return AlgorithmTask(base, space, ENVIRONMENTS[case], RUN_LENGTH, exact_sizes=exact_sizes)
 
 
 @lru_cache
 def program(case: str, widest: int, lanes: int = LANES, seeds: int = SEEDS, sequential: bool | None = None) -> Program:
-    """The one program that most tests of a case share, or another of its lanes, seeds and ways to compute them."""
-    load = workload(case, widest)
+    """The one program that most tests of a case share, or another of its lanes, seeds and ways to compute them.
+
+    Lanes side by side are padded, as on an accelerator; else they compute at their own sizes.
+    """
+    load = workload(case, widest, sequential)
     shape = load.program(Trial(0, BASES[case]))
     return Program(shape, lanes, seeds, jax.local_devices()[0], sequential=sequential)
 
@@ -137,7 +140,7 @@ def train(
 
     kind: as for `program`. A program of fewer seeds trains the first.
     """
-    load, lanes_program = workload(case, widest), program(case, widest, **kind)
+    load, lanes_program = workload(case, widest, kind.get("sequential")), program(case, widest, **kind)
     filled = [*trials, *[trials[0]] * (lanes_program.lanes - len(trials))]
     hypers = stacked(lanes_program, [load.lane(trial) for trial in filled])
     episode_keys = evaluation_keys(SEED, SEEDS)[: lanes_program.seeds]

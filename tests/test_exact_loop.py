@@ -191,9 +191,9 @@ def random_trials(draw: st.DrawFn, case: str) -> tuple[list[Trial], Trial]:
     return [*mixed(case)[:place], own, *mixed(case)[place + 1 :]], own
 
 
-def apart(case: str, trials: list[Trial], trial: Trial, seed: int, exact: Trained) -> tuple[float, float]:
-    """The distance of a trial among its mates from its exact-size loop."""
-    state, scores = train(case, trials)[trial.number]
+def apart(case: str, trials: list[Trial], trial: Trial, seed: int, exact: Trained, **kind: Any) -> tuple[float, float]:
+    """The distance of a trial among its mates from its exact-size loop. kind: as for `train`."""
+    state, scores = train(case, trials, **kind)[trial.number]
     shape: Any = AlgorithmTask(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trial)
     own = cropped(jax.tree.map(lambda x: x[seed], state), shape, torsos_of(trial))
     return distance((own, [float(score.mean[seed]) for score in scores]), exact)
@@ -231,7 +231,7 @@ def test_a_random_lane_equals_a_plain_python_loop_over_an_exact_size_network(cas
         exact = loop(0.0)
         rounding = [distance(loop(off), exact) for off in (1e-7, 2e-7)]
         assume(np.max(rounding) < 1e-5)
-        weights, returns = apart(case, trials, trial, seed, exact)
+        weights, returns = apart(case, trials, trial, seed, exact, sequential=False)
         assert weights < 1e-4
         assert returns < 1e-4 or isinstance(make(ENVIRONMENTS[case]).action, Discrete)
         counted.append(trial.number)
@@ -247,8 +247,8 @@ WIDER = 13
     "case", [pytest.param(case, marks=pytest.mark.slow if case == "ppo_continuous" else ()) for case in CASES]
 )
 def test_wider_padding_changes_nothing(case: str) -> None:
-    """Lanes of the narrow program are witnesses against loops of one lane each that is padded further."""
-    trials, seed, wide = mixed(case), 1, workload(case, WIDER)
+    """Lanes that compute at their own sizes are witnesses against loops of one lane each that is padded further."""
+    trials, seed, wide = mixed(case), 1, workload(case, WIDER, exact_sizes=False)
     narrow, shape = train(case, trials), wide.program(trials[0])
     own: Any = AlgorithmTask(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trials[0])
     init, loop = jax.jit(shape.init), Loop(shape)
@@ -263,10 +263,11 @@ def test_wider_padding_changes_nothing(case: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [{}, {"sequential": False}])
 @pytest.mark.parametrize("case", CASES)
-def test_wider_padding_of_all_lanes_changes_nothing(case: str) -> None:
+def test_wider_padding_of_all_lanes_changes_nothing(case: str, kind: dict[str, Any]) -> None:
     trials = mixed(case)
-    narrow, wide = train(case, trials), train(case, trials, widest=WIDER)
+    narrow, wide = train(case, trials, **kind), train(case, trials, widest=WIDER, **kind)
     shape: Any = AlgorithmTask(BASES[case], {}, ENVIRONMENTS[case], RUN_LENGTH).program(trials[0])
     for trial in trials:
         left, right = (cropped(result[trial.number][0], shape, torsos_of(trial)) for result in (narrow, wide))

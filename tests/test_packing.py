@@ -83,10 +83,11 @@ def test_packing_loses_nobody(sizes: set[int], compiling: float) -> None:
     assert sorted(size for group in packed for size in group.members) == sorted(sizes)
 
 
-def test_a_padding_survives_json_and_holds_what_it_was_made_of() -> None:
+@pytest.mark.parametrize("exact_sizes", [False, True])
+def test_a_padding_survives_json_and_holds_what_it_was_made_of(exact_sizes: bool) -> None:
     base = PPO()
     whole = structure_of_space(base, SPACE)
-    padding = padding_of(whole)
+    padding = padding_of(whole, exact_sizes)
     assert Padding.from_json(json.loads(json.dumps(padding.to_json()))) == padding
     for config in sample_of_space(base, SPACE, 40):
         own = structure_of(config)
@@ -103,12 +104,26 @@ def test_the_sample_is_the_same_every_time_and_covers_the_space() -> None:
     assert sum(size < 64 for size in sizes) == pytest.approx(100, abs=25), "uniform in the logarithm"
 
 
-def chosen(packing: str, *, steps: int, compile_seconds: float, lanes: int = 8) -> list[Padding]:
+def test_a_trial_costs_its_own_size_where_the_program_lists_it() -> None:
+    space, length = {PREFIX + "layer_sizes": SPACE[PREFIX + "layer_sizes"]}, RunLength(10_000, 5, 4)
+    padded, exact = (
+        AlgorithmTask(PPO(), space, "gymnax.cartpole", length, exact_sizes=exact_sizes) for exact_sizes in (False, True)
+    )
+    for number, config in enumerate(sample_of_space(PPO(), space, 20)):
+        trial, alone = Trial(number, config), AlgorithmTask(config, {}, "gymnax.cartpole", length)
+        assert exact.flops_of(trial) == alone.flops_of(trial)
+        assert padded.flops_of(trial) >= exact.flops_of(trial)
+    assert padded.flops_of(Trial(0, PPO())) > 10 * exact.flops_of(Trial(0, PPO()))
+
+
+def chosen(
+    packing: str, *, steps: int, compile_seconds: float, exact_sizes: bool = False, space: dict[str, Any] = SPACE
+) -> list[Padding]:
     costs = Costs("test", "cpu", None)
     for program in range(3):
         costs.learn_program("PPO gymnax.cartpole", str(program), compile_seconds, cached=False)
-    budget = Budget(RunLength(steps, 5, 4), 16, 16, 1, 2, lanes, spread=True)
-    return choose_paddings(PPO(), SPACE, "gymnax.cartpole", budget, packing, costs)
+    budget = Budget(RunLength(steps, 5, 4), 16, 16, 1, 2, 8, spread=True)
+    return choose_paddings(PPO(), space, "gymnax.cartpole", budget, packing, costs, exact_sizes)
 
 
 def test_pad_is_one_program_and_split_is_made_on_demand() -> None:
@@ -124,6 +139,13 @@ def test_short_trials_are_padded_and_long_ones_get_programs_of_their_size() -> N
         assert any(padding.holds(whole) for padding in paddings), "no trial is without a program"
 
 
+def test_lanes_that_compute_at_their_own_sizes_share_a_program_however_long_they_are() -> None:
+    space = {name: distribution for name, distribution in SPACE.items() if not name.endswith("num_minibatches")}
+    for steps in (5_000, 5_000_000):
+        assert len(chosen("auto", steps=steps, compile_seconds=15, exact_sizes=True, space=space)) == 1
+    assert len(chosen("auto", steps=5_000_000, compile_seconds=15, space=space)) > 1
+
+
 @pytest.mark.parametrize("share", [1.0, 0.5, 1 / 27, 1 / 64])
 @pytest.mark.parametrize(("trials", "lanes"), [(1, 1), (2, 4), (16, 1), (16, 4), (17, 8)])
 def test_expected_batches_are_the_mean_over_how_many_trials_need_the_program(trials, lanes, share) -> None:
@@ -136,13 +158,13 @@ def test_few_long_trials_of_many_sizes_get_programs_of_their_own() -> None:
     """Each of 27 structures is seldom needed by two trials: their programs are not all counted as if they were."""
     base: Any = PPO()
     budget = Budget(RunLength(2_000_000, 10, 16), 2, 2, 1, slots=2, lanes=2, spread=True)
-    paddings = choose_paddings(base, SPACE, "gymnax.cartpole", budget, "auto", Costs("test", "cpu", None))
+    paddings = choose_paddings(base, SPACE, "gymnax.cartpole", budget, "auto", Costs("test", "cpu", None), False)
     assert len(paddings) > 10
 
 
 def test_a_trial_runs_in_the_cheapest_program_that_holds_it() -> None:
     paddings = chosen("auto", steps=5_000_000, compile_seconds=15)
-    workload = AlgorithmTask(PPO(), SPACE, "gymnax.cartpole", RunLength(10_000, 5, 4), paddings)
+    workload = AlgorithmTask(PPO(), SPACE, "gymnax.cartpole", RunLength(10_000, 5, 4), paddings, exact_sizes=False)
     for number, config in enumerate(sample_of_space(PPO(), SPACE, 30)):
         shape = workload.program(Trial(number, config))
         fitting = [workload.shape(config, p).flops(1) for p in paddings if p.holds(structure_of(config))]

@@ -46,9 +46,6 @@ class Descent:
     dimensions: int = 3
     steps_per_iteration: int = 2
 
-    def flops(self, num_updates: float) -> float:
-        return num_updates * self.dimensions
-
     def init(self, key: Array, lane: Any) -> State:
         draw, key = jax.random.split(key)
         return State(key, lane["spread"] * jax.random.normal(draw, (self.dimensions,)), jnp.int32(0))
@@ -84,8 +81,8 @@ class Descents:
     run_length: RunLength = RUN_LENGTH
     kind: str = "descent"
 
-    def num_updates(self, trial: Trial) -> float:
-        return 1.0
+    def flops_of(self, trial: Trial) -> float:
+        return float(self.program(trial).dimensions)
 
     def program(self, trial: Trial) -> Descent:
         config: Any = trial.algorithm

@@ -9,6 +9,7 @@ Shapes: T rollout_length, E total_num_envs, B total_batch_size, A actions; one s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -131,10 +132,13 @@ class Shape:
             action = epsilon_greedy(q, epsilon, *draws)
             return action, action.astype(jnp.float32)[:, None]
 
-        def learn(state: State, learner: Learner, key: Array) -> Learner:
-            return update(self, learner, state, lane, iteration, key)
+        def learn(state: State, repeat: Callable) -> Learner:
+            def at_own_size(lane: Lane, learner: Learner) -> tuple[Learner]:
+                return (repeat(lambda now, key: update(self, now, state, lane, iteration, key), learner),)
 
-        return off_policy.iterate(self, state, lane, iteration, draw=draw, choose=choose, update=learn)
+            return lane.by_size(self, "critic_network", at_own_size, state.learner)[0]
+
+        return off_policy.iterate(self, state, lane, iteration, draw=draw, choose=choose, learn=learn)
 
     def policy_params(self, state: State) -> PolicyParams:
         """Return the parameters of the Q-network and its statistics."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -18,6 +18,7 @@ from jax import Array
 from hyperlax.algorithms.normalizer import ObservationStatistics
 from hyperlax.hyperparams import rules
 from hyperlax.networks.architecture import Architecture
+from hyperlax.networks.branches import by_size
 
 H = TypeVar("H")
 
@@ -28,6 +29,17 @@ class Lane(NamedTuple):
     hyperparam: Any  # a hyperparameter class whose traced fields are arrays: float32[], int32[] or bool[]
     networks: Mapping[str, Architecture]  # "actor_network", "critic_network"
     total_timesteps: Array  # float32[], the budget, over which schedules fall
+
+    def by_size(self, shape: Any, name: str, function: Callable[..., tuple], *trees: Any) -> tuple:
+        """Return `function(lane, *trees)` at the own size of the network of that name, see `networks.branches.by_size`.
+
+        shape: the program's, which has the network's shape under the same name.
+        """
+
+        def call(own: Architecture, *trees: Any) -> tuple:
+            return function(self._replace(networks={**self.networks, name: own}), *trees)
+
+        return by_size(getattr(shape, name), self.networks[name], call, *trees)
 
 
 class PolicyParams(NamedTuple):

@@ -83,7 +83,7 @@ def iterate(
     *,
     draw: Callable[[Array, tuple[int, int]], Any],
     choose: Choose,
-    update: Callable[[State, Any, Array], Any],
+    learn: Callable[[State, Callable[..., Any]], Any],
 ) -> State:
     """Run one iteration: T steps in E environments into the replay buffer, then `epochs` updates of the learner.
 
@@ -92,7 +92,8 @@ def iterate(
 
     Args:
       draw: (key, (T, E)) -> random numbers for acting, [T, E, ...].
-      update: (state, learner, key) -> learner; it sees the state as of this iteration.
+      learn: (state, repeat) -> learner. It sees the state as of this iteration. `repeat(update, learner)` makes the updates, each
+        (learner, key) -> learner.
     """
     key, collect_key, update_key = jax.random.split(state.key, 3)
     state, transitions = _collect(shape, state, collect_key, draw, choose)
@@ -106,10 +107,13 @@ def iterate(
     warm = state.steps // shape.total_num_envs >= lane.hyperparam.warmup_rollout_length
     updates = jnp.where(warm, lane.hyperparam.epochs, 0)
 
-    def turn(number: Array, learner: Any) -> Any:
-        return update(state, learner, jax.random.fold_in(update_key, number))
+    def repeat(update: Callable[[Any, Array], Any], learner: Any) -> Any:
+        def turn(number: Array, learner: Any) -> Any:
+            return update(learner, jax.random.fold_in(update_key, number))
 
-    return state._replace(learner=jax.lax.fori_loop(0, updates, turn, state.learner))
+        return jax.lax.fori_loop(0, updates, turn, learner)
+
+    return state._replace(learner=learn(state, repeat))
 
 
 def _collect(

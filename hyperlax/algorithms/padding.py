@@ -56,7 +56,7 @@ class Padding:
         """Return whether every trial of the structure fits."""
         return (
             all(
-                _fits(torso, shape)
+                shape.holds(torso)
                 for (_, torsos), (_, shape) in zip(structure.torsos, self.networks, strict=True)
                 for torso in torsos
             )
@@ -74,13 +74,18 @@ class Padding:
             "batch_rows": self.batch_rows,
         }
 
+    def at_size_of(self, config: AlgorithmConfig) -> Padding:
+        """Return the sizes at which a trial computes that runs in this program."""
+
+        def own(name: str, shape: TorsoShape) -> TorsoShape:
+            return shape.sizes[shape.size(getattr(config.network, name).pre_torso)] if shape.sizes else shape
+
+        return dataclasses.replace(self, networks=tuple((name, own(name, shape)) for name, shape in self.networks))
+
     def to_json(self) -> dict[str, Any]:
         """Return the padding as JSON, for `from_json`."""
         return {
-            "networks": {
-                name: {"widths": shape.widths, "activations": shape.activations, "layer_norms": shape.layer_norms}
-                for name, shape in self.networks
-            },
+            "networks": {name: dataclasses.asdict(shape) for name, shape in self.networks},
             "minibatches": self.minibatches,
             "batch_rows": self.batch_rows,
         }
@@ -88,11 +93,18 @@ class Padding:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Padding:
         """Return the padding that `to_json` wrote."""
-        networks = tuple(
-            (name, TorsoShape(tuple(shape["widths"]), tuple(shape["activations"]), tuple(shape["layer_norms"])))
-            for name, shape in stored["networks"].items()
-        )
+        networks = tuple((name, _torso_shape(shape)) for name, shape in stored["networks"].items())
         return cls(networks, tuple(stored["minibatches"]), stored["batch_rows"])
+
+
+def _torso_shape(stored: Mapping[str, Any]) -> TorsoShape:
+    return TorsoShape(
+        tuple(stored["widths"]),
+        tuple(stored["activations"]),
+        tuple(stored["layer_norms"]),
+        stored["exact"],
+        tuple(map(_torso_shape, stored["sizes"])),
+    )
 
 
 def structure_of(config: AlgorithmConfig) -> _Structure:
@@ -105,9 +117,12 @@ def structure_of(config: AlgorithmConfig) -> _Structure:
     )
 
 
-def padding_of(structure: _Structure) -> Padding:
-    """Return the sizes of the smallest program into which every trial of the structure fits."""
-    networks = tuple((name, torso_shape(sorted(torsos, key=repr))) for name, torsos in structure.torsos)
+def padding_of(structure: _Structure, exact_sizes: bool = False) -> Padding:
+    """Return the sizes of the smallest program into which every trial of the structure fits.
+
+    exact_sizes: lanes compute at their own sizes, as far as the shapes of the networks list them.
+    """
+    networks = tuple((name, torso_shape(sorted(torsos, key=repr), exact_sizes)) for name, torsos in structure.torsos)
     return Padding(networks, tuple(sorted(structure.minibatches)), max(structure.batch_sizes, default=0))
 
 
@@ -191,14 +206,3 @@ def _draw(distribution: Distribution, draw: random.Random) -> Any:
 
 def _asked(hyperparam: Any, name: str) -> frozenset[int]:
     return frozenset([getattr(hyperparam, name)] if hasattr(hyperparam, name) else [])
-
-
-def _fits(torso: Torso, shape: TorsoShape) -> bool:
-    depth = len(torso.layer_sizes)
-    return (
-        depth <= len(shape.widths)
-        and all(own <= padded for own, padded in zip(torso.layer_sizes, shape.widths, strict=False))
-        and (depth == len(shape.widths) or len(set(shape.widths[depth - 1 :])) == 1)
-        and torso.activation in shape.activations
-        and torso.use_layer_norm in shape.layer_norms
-    )

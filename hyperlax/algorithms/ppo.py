@@ -10,6 +10,7 @@ Shapes: T rollout_length, E total_num_envs; one seed of one lane, which the engi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -306,14 +307,11 @@ def policy_loss(shape: Shape, policy: ActorParams, state: State, lane: Lane, sam
 
 
 class Learner(NamedTuple):
-    """All that an epoch changes; the gradients are those of a minibatch's chunks so far."""
+    """A network in training. gradient: that of a minibatch's chunks so far; () if every minibatch is one chunk."""
 
-    policy: ActorParams
-    value: Any
-    policy_optimizer: Any
-    value_optimizer: Any
-    policy_gradient: Any
-    value_gradient: Any
+    params: Any
+    optimizer: Any
+    gradient: Any
 
 
 def update(shape: Shape, state: State, lane: Lane, samples: Sample, key: Array) -> State:
@@ -326,50 +324,65 @@ def update(shape: Shape, state: State, lane: Lane, samples: Sample, key: Array) 
     pieces = 1 if shape.alike else shape.chunks // lane.hyperparam.num_minibatches
     scale = jnp.where(lane.hyperparam.decay_learning_rates, remaining(state.steps, lane), 1.0)
 
-    def gradients(learner: Learner, sample: Sample) -> tuple[Any, Any]:
-        def weighted_value_loss(v: Any) -> Array:
-            prediction = value_of(shape, v, state.statistics, lane, sample.observation)
-            return lane.hyperparam.vf_coef * value_loss(prediction, sample.target)
+    def loss_of_policy(policy: ActorParams, lane: Lane, sample: Sample) -> Array:
+        return policy_loss(shape, policy, state, lane, sample)
 
-        of_policy = jax.grad(lambda p: policy_loss(shape, p, state, lane, sample))(learner.policy)
-        return of_policy, jax.grad(weighted_value_loss)(learner.value)
+    def loss_of_value(value: Any, lane: Lane, sample: Sample) -> Array:
+        prediction = value_of(shape, value, state.statistics, lane, sample.observation)
+        return lane.hyperparam.vf_coef * value_loss(prediction, sample.target)
 
-    def descend(learner: Learner) -> Learner:
-        bound, hyperparam = lane.hyperparam.max_grad_norm, lane.hyperparam
-        policy, policy_optimizer = ADAM.descend(
-            learner.policy, learner.policy_gradient, learner.policy_optimizer, scale * hyperparam.actor_lr, bound
-        )
-        value, value_optimizer = ADAM.descend(
-            learner.value, learner.value_gradient, learner.value_optimizer, scale * hyperparam.critic_lr, bound
-        )
-        nothing = jax.tree.map(jnp.zeros_like, (learner.policy_gradient, learner.value_gradient))
-        return Learner(policy, value, policy_optimizer, value_optimizer, *nothing)
+    def descend(name: str, loss: Callable, learner: Learner, parts: Sample, rate: Array) -> Learner:
+        """Train one network over all chunks, at its own size."""
 
-    def chunk(learner: Learner, at: tuple[Array, Sample]) -> tuple[Learner, None]:
-        number, sample = at
-        gradient = gradients(learner, sample)
-        if shape.alike:
-            return descend(learner._replace(policy_gradient=gradient[0], value_gradient=gradient[1])), None
-        so_far = (learner.policy_gradient, learner.value_gradient)
-        policy_gradient, value_gradient = jax.tree.map(lambda a, b: a + b / pieces, so_far, gradient)
-        learner = learner._replace(policy_gradient=policy_gradient, value_gradient=value_gradient)
-        complete = (number + 1) % pieces == 0
-        return jax.tree.map(lambda new, old: jnp.where(complete, new, old), descend(learner), learner), None
+        def at_own_size(lane: Lane, learner: Learner) -> tuple[Learner]:
+            def chunk(learner: Learner, at: tuple[Array, Sample]) -> tuple[Learner, None]:
+                number, sample = at
+                gradient = jax.grad(loss)(learner.params, lane, sample)
+                complete = True if shape.alike else (number + 1) % pieces == 0
+                return _descend(learner, gradient, pieces, complete, scale * rate, lane.hyperparam.max_grad_norm), None
 
-    def epoch(number: Array, learner: Learner) -> Learner:
+            return (jax.lax.scan(chunk, learner, (jnp.arange(shape.chunks), parts))[0],)
+
+        return lane.by_size(shape, name, at_own_size, learner)[0]
+
+    def epoch(number: Array, learners: tuple[Learner, Learner]) -> tuple[Learner, Learner]:
         order = jax.random.permutation(jax.random.fold_in(key, number), shape.steps_per_iteration)
         parts = jax.tree.map(lambda x: x[order].reshape(shape.chunks, -1, *x.shape[1:]), samples)
         wanted = lane.hyperparam.standardize_advantages
         advantage = jnp.where(wanted, standardize(parts.advantage, pieces), parts.advantage)
         parts = parts._replace(advantage=advantage)
-        return jax.lax.scan(chunk, learner, (jnp.arange(shape.chunks), parts))[0]
+        return (
+            descend("actor_network", loss_of_policy, learners[0], parts, lane.hyperparam.actor_lr),
+            descend("critic_network", loss_of_value, learners[1], parts, lane.hyperparam.critic_lr),
+        )
 
-    nothing = jax.tree.map(jnp.zeros_like, (state.policy, state.value))
-    learner = Learner(state.policy, state.value, state.policy_optimizer, state.value_optimizer, *nothing)
-    learner = jax.lax.fori_loop(0, lane.hyperparam.epochs, epoch, learner)
+    def learner(params: Any, optimizer: Any) -> Learner:
+        return Learner(params, optimizer, () if shape.alike else jax.tree.map(jnp.zeros_like, params))
+
+    learners = learner(state.policy, state.policy_optimizer), learner(state.value, state.value_optimizer)
+    policy, value = jax.lax.fori_loop(0, lane.hyperparam.epochs, epoch, learners)
     return state._replace(
-        policy=learner.policy,
-        value=learner.value,
-        policy_optimizer=learner.policy_optimizer,
-        value_optimizer=learner.value_optimizer,
+        policy=policy.params,
+        value=value.params,
+        policy_optimizer=policy.optimizer,
+        value_optimizer=value.optimizer,
+    )
+
+
+def _descend(
+    learner: Learner, gradient: Any, pieces: Array | int, complete: Array | bool, rate: Array, bound: Array
+) -> Learner:
+    """Add the gradient of one of a minibatch's `pieces` chunks. Take a step if the minibatch is `complete`."""
+
+    def step(gradient: Any) -> tuple[Any, Any]:
+        return ADAM.descend(learner.params, gradient, learner.optimizer, rate, bound)
+
+    if isinstance(complete, bool):
+        return Learner(*step(gradient), ())
+    gradient = jax.tree.map(lambda a, b: a + b / pieces, learner.gradient, gradient)
+    nothing = jax.tree.map(jnp.zeros_like, gradient)
+    return jax.lax.cond(
+        complete,
+        lambda: Learner(*step(gradient), nothing),
+        lambda: Learner(learner.params, learner.optimizer, gradient),
     )

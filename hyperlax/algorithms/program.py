@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from hyperlax import envs
@@ -38,6 +39,7 @@ class AlgorithmTask:
       run_length: The budget of a trial.
       paddings: The sizes of the programs; None for one program into which every trial of the space fits.
       others: Configurations that are trained too, though the space may not contain them.
+      exact_sizes: Lanes compute at their own layer sizes, which needs programs whose lanes train one after another. None: on a CPU.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class AlgorithmTask:
         run_length: RunLength,
         paddings: Sequence[Padding] | None = None,
         others: Sequence[AlgorithmConfig] = (),
+        exact_sizes: bool | None = None,
     ):
         self.environment = envs.make(environment)
         self.run_length = run_length
         self._is_shipped = is_shipped(base)
+        self.exact_sizes = jax.default_backend() == "cpu" if exact_sizes is None else exact_sizes
         self.kind = f"{type(base).__name__} {self.environment.name}"
         actions = "discrete" if isinstance(self.environment.action, Discrete) else "continuous"
         if actions not in base.action_kinds:
@@ -60,7 +64,7 @@ class AlgorithmTask:
         self._capacity = min(max(largest(base, space, "total_buffer_size"), *buffers, 0), run_length.total_timesteps)
         self._longest_iteration = largest(base, space, "total_num_envs") * largest(base, space, "rollout_length")
         if paddings is None:
-            paddings = [padding_of(structure_of_space(base, space))]
+            paddings = [padding_of(structure_of_space(base, space), self.exact_sizes)]
         self._paddings = sorted(paddings, key=lambda padding: self.shape(base, padding).flops(1.0))
 
     @property
@@ -94,9 +98,13 @@ class AlgorithmTask:
         budget: Any = np.float32(self.run_length.total_timesteps)
         return Lane(as_scalars(config.hyperparam), networks, budget)
 
-    def num_updates(self, trial: Trial) -> float:
-        """Return the trial's `epochs`."""
-        return float(trial.algorithm.hyperparam.epochs)
+    def flops(self, config: AlgorithmConfig, padding: Padding) -> float:
+        """Return the multiplications of one iteration of one seed in the program of these sizes."""
+        return self.shape(config, padding.at_size_of(config)).flops(float(config.hyperparam.epochs))
+
+    def flops_of(self, trial: Trial) -> float:
+        """Return the multiplications of one iteration of one seed of the trial, in its program."""
+        return self.flops(trial.algorithm, self._padding(trial))
 
     def longest_iteration(self) -> int:
         """Return the environment steps of one seed in the longest iteration that any trial may have."""
@@ -113,7 +121,7 @@ class AlgorithmTask:
     def _padding(self, trial: Trial) -> Padding:
         structure = structure_of(trial.algorithm)
         fitting = (padding for padding in self._paddings if padding.holds(structure))
-        return next(fitting, None) or padding_of(structure)
+        return next(fitting, None) or padding_of(structure, self.exact_sizes)
 
 
 def _policy_torso(config: AlgorithmConfig) -> Torso:

@@ -8,6 +8,7 @@ Shapes: T rollout_length, E total_num_envs, B total_batch_size; one seed of one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -167,10 +168,10 @@ class Shape:
             action = jnp.where(number < lane.hyperparam.warmup_rollout_length, uniform, drawn)
             return bounds.scale(action), action
 
-        def learn(state: State, learner: Learner, key: Array) -> Learner:
-            return update(self, learner, state, lane, iteration, key)
+        def learn(state: State, repeat: Callable) -> Learner:
+            return repeat(lambda now, key: update(self, now, state, lane, iteration, key), state.learner)
 
-        return off_policy.iterate(self, state, lane, iteration, draw=draw, choose=choose, update=learn)
+        return off_policy.iterate(self, state, lane, iteration, draw=draw, choose=choose, learn=learn)
 
     def policy_params(self, state: State) -> PolicyParams:
         """Return the parameters of the policy's network, whose first outputs are the mean, and its statistics."""
@@ -225,27 +226,39 @@ def update(shape: Shape, learner: Learner, state: State, lane: Lane, iteration: 
     size, extent = hyperparam.total_batch_size, (shape.batch_rows, shape.action_size)
     alpha = jnp.exp(learner.log_alpha)
 
-    def q(critics: Any, observation: Array, action: Array) -> Array:
+    def q(lane: Lane, critics: Any, observation: Array, action: Array) -> Array:
         return q_values(shape, critics, state.statistics, lane, observation, action)
 
-    def draw(policy: Any, observation: Array, key: Array) -> tuple[Array, Array]:
-        return _draw_action(shape, policy, state.statistics, lane, observation, jax.random.normal(key, extent))
+    def draw(lane: Lane, policy: Any, observation: Array, noise: Array) -> tuple[Array, Array]:
+        return _draw_action(shape, policy, state.statistics, lane, observation, noise)
 
-    next_action, next_log_prob = draw(learner.policy, batch.next_observation, next_key)
-    next_q = q(learner.targets, batch.next_observation, next_action)
-    target = soft_target(batch.reward, batch.continues, next_q, next_log_prob, hyperparam.gamma, alpha)
-    gradient = jax.grad(lambda c: critic_loss(q(c, batch.observation, batch.action), target, size))(learner.critics)
-    critics, critic_optimizer = ADAM.descend(
-        learner.critics, gradient, learner.critic_optimizer, hyperparam.q_lr, hyperparam.max_grad_norm
+    noise = jnp.stack([jax.random.normal(key, extent) for key in (current_key, next_key)])
+    both = jnp.stack([batch.observation, batch.next_observation])
+    (action, next_action), (log_prob, next_log_prob) = draw(lane, learner.policy, both, noise)
+
+    def improve_critics(lane: Lane, critics: Any, targets: Any, optimizer: Any) -> tuple[Any, Any, Any, Array]:
+        next_q = q(lane, targets, batch.next_observation, next_action)
+        target = soft_target(batch.reward, batch.continues, next_q, next_log_prob, hyperparam.gamma, alpha)
+        gradient = jax.grad(lambda c: critic_loss(q(lane, c, batch.observation, batch.action), target, size))(critics)
+        critics, optimizer = ADAM.descend(critics, gradient, optimizer, hyperparam.q_lr, hyperparam.max_grad_norm)
+        slope = jax.grad(lambda a: policy_loss(log_prob, q(lane, critics, batch.observation, a), alpha, size))(action)
+        return critics, track(targets, critics, hyperparam.tau), optimizer, slope
+
+    def improve_policy(lane: Lane, policy: Any, optimizer: Any) -> tuple[Any, Any]:
+        """Descend along the loss's gradient as the paper's eq. 9 writes it: through the action by the critics' slope there."""
+
+        def loss(policy: Any) -> Array:
+            action, log_prob = draw(lane, policy, batch.observation, noise[0])
+            return batch_mean(alpha * log_prob, size) + jnp.sum(slope * action)
+
+        gradient = jax.grad(loss)(policy)
+        return ADAM.descend(policy, gradient, optimizer, hyperparam.actor_lr, hyperparam.max_grad_norm)
+
+    critics, targets, critic_optimizer, slope = lane.by_size(
+        shape, "critic_network", improve_critics, learner.critics, learner.targets, learner.critic_optimizer
     )
-
-    def loss_of_policy(policy: Any) -> tuple[Array, Array]:
-        action, log_prob = draw(policy, batch.observation, current_key)
-        return policy_loss(log_prob, q(critics, batch.observation, action), alpha, size), log_prob
-
-    gradient, log_prob = jax.grad(loss_of_policy, has_aux=True)(learner.policy)
-    policy, policy_optimizer = ADAM.descend(
-        learner.policy, gradient, learner.policy_optimizer, hyperparam.actor_lr, hyperparam.max_grad_norm
+    policy, policy_optimizer = lane.by_size(
+        shape, "actor_network", improve_policy, learner.policy, learner.policy_optimizer
     )
 
     target_entropy = -hyperparam.target_entropy_scale * shape.action_size
@@ -256,7 +269,7 @@ def update(shape: Shape, learner: Learner, state: State, lane: Lane, iteration: 
     return Learner(
         policy=policy,
         critics=critics,
-        targets=track(learner.targets, critics, hyperparam.tau),
+        targets=targets,
         log_alpha=jnp.where(hyperparam.autotune, tuned, learner.log_alpha),
         policy_optimizer=policy_optimizer,
         critic_optimizer=critic_optimizer,

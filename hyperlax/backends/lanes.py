@@ -142,7 +142,7 @@ class LanesBackend(Backend, ABC):
         saved = list(self._saved(trials))
         taken = {trial.number for batch, _ in saved for trial in batch}
         rest = [trial for trial in trials if trial.number not in taken]
-        batches = batches_of(rest, self._task.program, self._registry.lanes_of, self._task.num_updates)
+        batches = batches_of(rest, self._task.program, self._registry.lanes_of, self._task.flops_of)
         expected = [(self._predicted_training(batch), batch) for batch in batches]
         expected.sort(key=lambda pair: -pair[0])
         whole = self._task.run_length.num_evaluations
@@ -250,7 +250,7 @@ class LanesBackend(Backend, ABC):
         self._costs.learn_run(Run(self._task.kind, load, watch.train / iterations, watch.evaluate / episodes))
 
     def _load(self, algorithm: Any, lanes: int, trials: Sequence[Trial]) -> Load:
-        flops = algorithm.flops(max(map(self._task.num_updates, trials)))
+        flops = max(map(self._task.flops_of, trials))
         return Load(lanes * self._registry.num_seeds, algorithm.steps_per_iteration, flops)
 
     def _predicted_training(self, batch: Sequence[Trial]) -> float:

@@ -13,6 +13,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any, TypedDict
 
 from hyperlax.algorithms.padding import (
@@ -54,6 +55,8 @@ class _Shape(TypedDict):
     widths: list[int]
     activations: list[str]
     layer_norms: list[bool]
+    exact: bool
+    sizes: list[_Shape]
 
 
 class _Padding(TypedDict):
@@ -199,17 +202,18 @@ def choose_paddings(
     budget: Budget,
     packing: str,
     costs: Costs,
+    exact_sizes: bool | None = None,
 ) -> list[Padding]:
     """Return the paddings of a study's programs: one for all ("pad"), none ("split": exact programs), or the cheapest mix.
 
-    The largest holds every configuration of the space.
+    The largest holds every configuration of the space. exact_sizes: as for `AlgorithmTask`.
     """
+    probe = AlgorithmTask(base, space, environment, budget.run_length, exact_sizes=exact_sizes)
     whole = structure_of_space(base, space)
     if packing == "pad":
-        return [padding_of(whole)]
+        return [padding_of(whole, probe.exact_sizes)]
     if packing == "split":
         return []
-    probe = AlgorithmTask(base, space, environment, budget.run_length)
     sample = sample_of_space(base, space, _SAMPLE)
     members: dict[Any, list[AlgorithmConfig]] = {}
     for config in sample:
@@ -220,9 +224,9 @@ def choose_paddings(
         return _predicted(probe, group, budget, costs)
 
     chosen = pack(groups, cost)
-    paddings = [padding_of(group.structure) for group in chosen]
+    paddings = [padding_of(group.structure, probe.exact_sizes) for group in chosen]
     largest = max(range(len(paddings)), key=lambda i: probe.shape(base, paddings[i]).flops(1.0))
-    paddings[largest] = padding_of(chosen[largest].structure | whole)
+    paddings[largest] = padding_of(chosen[largest].structure | whole, probe.exact_sizes)
     return paddings
 
 
@@ -238,20 +242,22 @@ def _predicted(probe: AlgorithmTask, group: Group, budget: Budget, costs: Costs)
 
     A program is compiled if any trial needs it. Two compilations side by side take about as long as one by one.
     """
-    padding = padding_of(group.structure)
+    padding = padding_of(group.structure, probe.exact_sizes)
     programs: dict[Any, list[float]] = {}
     for config in group.members:
-        programs.setdefault(probe.shape(config, padding), []).append(probe.num_updates(Trial(0, config)))
+        programs.setdefault(probe.shape(config, padding), []).append(probe.flops(config, padding))
     compiling = training = 0.0
-    for program, updates in programs.items():
-        share = len(updates) / _SAMPLE
+    for program, flops in programs.items():
+        share = len(flops) / _SAMPLE
+        if probe.exact_sizes:  # its lanes train one after another
+            flops = [fmean(flops)] * len(flops)
         lanes = budget.lanes_for(share)
         name = device.program_name(program, lanes, budget.num_seeds)
         compiling += (1 - (1 - share) ** budget.num_trials) * making_seconds(costs, probe.kind, name)
         load = Load(lanes * budget.num_seeds, program.steps_per_iteration, 0.0)
         training += sum(
-            weight * training_seconds(costs, probe.kind, load._replace(flops=program.flops(most)), budget.run_length)
-            for most, weight in _updates_of_batches(updates, expected_batches(budget.super_batch, share, lanes))
+            weight * training_seconds(costs, probe.kind, load._replace(flops=most), budget.run_length)
+            for most, weight in _flops_of_batches(flops, expected_batches(budget.super_batch, share, lanes))
         )
     return compiling + budget.num_trials / budget.super_batch * training / budget.slots
 
@@ -276,11 +282,11 @@ def _binomial(n: int, k: int, p: float) -> float:
     return math.exp(log)
 
 
-def _updates_of_batches(updates: Sequence[float], batches: float) -> list[tuple[float, float]]:
-    """Return the `num_updates` of each batch of a super-batch, that of its longest trial, and its weight.
+def _flops_of_batches(flops: Sequence[float], batches: float) -> list[tuple[float, float]]:
+    """Return the multiplications of each batch of a super-batch, those of its longest trial, and its weight.
 
     The weights add up to `batches`, which need not be whole.
     """
     count = max(1, math.ceil(batches - 1e-9))
-    ranked = sorted(updates, reverse=True)
+    ranked = sorted(flops, reverse=True)
     return [(ranked[len(ranked) * i // count], batches / count) for i in range(count)]

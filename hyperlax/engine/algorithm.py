@@ -28,10 +28,6 @@ class Algorithm(Hashable, Protocol):
         """Train one iteration. `iteration` int32[] counts the program's iterations, the same in all lanes."""
         ...
 
-    def flops(self, num_updates: float) -> float:
-        """Return the multiplications of one `step` of one seed, about. num_updates: turns of the lane's inner loop."""
-        ...
-
     def evaluate(self, state: Any, lane: Any, key: Array) -> Any:
         """Return scores: a tuple of arrays, one of them `finite` bool[]."""
         ...
@@ -67,8 +63,8 @@ class TrainingTask(Protocol):
         """Return the trial's own numbers: a tree of numpy scalars and arrays, of equal structure for all trials of a program."""
         ...
 
-    def num_updates(self, trial: Trial) -> float:
-        """Return how many turns of the inner loop the trial needs. A batch makes as many as its longest trial."""
+    def flops_of(self, trial: Trial) -> float:
+        """Return the multiplications of one iteration of one seed of the trial. A batch is predicted by its longest trial."""
         ...
 
     def num_parameters(self, trial: Trial) -> int:

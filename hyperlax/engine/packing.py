@@ -41,11 +41,11 @@ def batches_of(
     trials: Sequence[Trial],
     program: Callable[[Trial], Hashable],
     lanes: Callable[[Hashable], int],
-    num_updates: Callable[[Trial], float],
+    flops: Callable[[Trial], float],
 ) -> list[tuple[Trial, ...]]:
     """Return batches of trials with equal `program`, at most `lanes(program)` in each.
 
-    A batch takes as long as its longest trial, so trials with similar `num_updates` are batched together, the longest first. Within
+    A batch takes as long as its longest trial, so trials with similar `flops` are batched together, the longest first. Within
     a batch they stand in order of number.
     """
     groups: dict[Hashable, list[Trial]] = {}
@@ -54,7 +54,7 @@ def batches_of(
     return [
         tuple(sorted(together, key=lambda trial: trial.number))
         for key, group in groups.items()
-        for together in _cut(sorted(group, key=lambda trial: (-num_updates(trial), trial.number)), lanes(key))
+        for together in _cut(sorted(group, key=lambda trial: (-flops(trial), trial.number)), lanes(key))
     ]
 
 

@@ -6,8 +6,9 @@ dead under any optimizer that maps gradient 0 to update 0 (SGD, Adam, global-nor
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hyperlax.networks.architecture import Architecture, TorsoShape
+from hyperlax.networks.branches import crop, switch
 from hyperlax.networks.initializers import Initializer
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
@@ -29,37 +31,58 @@ LAYER_NORM_EPSILON = 1e-6
 
 
 def output(network: nn.Module, params: Any, x: Array, lane: Architecture) -> Array:
-    """Return `network.apply(...)` as an array: its declared type allows for mutable collections."""
-    return network.apply(params, x, lane)  # pyright: ignore[reportReturnType]
+    """Return the network's output, computed at the lane's size: float32[..., inputs] -> float32[..., outputs].
+
+    params: padded, or inside `by_size` those that it hands out. Outside, a gradient computes the output a second time.
+    """
+    sizes = network.shape.sizes if isinstance(network, MaskedMLP) else ()
+    if not sizes:
+        return _apply(network, lane, params, x)
+    branches = [functools.partial(_apply, network.clone(shape=size)) for size in sizes]
+    if isinstance(lane.size, int):
+        return branches[lane.size](lane, params, x)
+    return switch(lane.size, branches, lane, params, x)
+
+
+def _apply(network: nn.Module, lane: Architecture, params: Any, x: Array) -> Array:
+    own = crop(params, network.shape.widths) if isinstance(network, MaskedMLP) else params
+    return network.apply(own, x, lane)  # pyright: ignore[reportReturnType]
 
 
 class _MaskedDense(nn.Module):
-    """`x @ kernel + bias`; x is float32[..., inputs]. The bias starts at 0."""
+    """The product `x @ kernel`, and the bias to add to it, which starts at 0; x is float32[..., inputs]."""
 
     features: int
     initializer: Initializer
 
     @nn.compact
-    def __call__(self, x: Array, live_inputs: Array, live_features: Array) -> Array:
+    def __call__(self, x: Array, live_inputs: Array, live_features: Array) -> tuple[Array, Array]:
         kernel = self.param("kernel", self.initializer, x.shape[-1], self.features, live_inputs, live_features)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return x @ kernel + bias
+        return x @ kernel, bias
 
 
-class _MaskedLayerNorm(nn.Module):
-    """Layer normalization (Ba et al., 2016) over the first `live` features; the others stay 0."""
+class _NormParameters(nn.Module):
+    """The parameters of a layer norm over the first `live` features: (scale, bias), float32[features]; 0 elsewhere."""
+
+    features: int
 
     @nn.compact
-    def __call__(self, x: Array, live: Array) -> Array:
-        features = x.shape[-1]
-        mask = jnp.arange(features) < live
-        scale = self.param("scale", lambda key: mask.astype(jnp.float32))
-        bias = self.param("bias", nn.initializers.zeros, (features,))
-        count = jnp.maximum(live, 1)
+    def __call__(self, live: Array) -> tuple[Array, Array]:
+        scale = self.param("scale", lambda key: (jnp.arange(self.features) < live).astype(jnp.float32))
+        return scale, self.param("bias", nn.initializers.zeros, (self.features,))
+
+
+def _normalize(live: Array | None, x: Array, scale: Array, bias: Array) -> Array:
+    """Normalize float32[..., features] (Ba et al., 2016) over the first `live` features, None for all; the others stay 0."""
+    if live is None:
+        centered, count = x - jnp.mean(x, axis=-1, keepdims=True), x.shape[-1]
+    else:
+        mask, count = jnp.arange(x.shape[-1]) < live, jnp.maximum(live, 1)
         mean = jnp.sum(jnp.where(mask, x, 0.0), axis=-1, keepdims=True) / count
         centered = jnp.where(mask, x - mean, 0.0)
-        variance = jnp.sum(centered**2, axis=-1, keepdims=True) / count
-        return centered * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * scale + bias
+    variance = jnp.sum(centered**2, axis=-1, keepdims=True) / count
+    return centered * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * scale + bias
 
 
 class _MaskedTorso(nn.Module):
@@ -72,23 +95,67 @@ class _MaskedTorso(nn.Module):
     def __call__(self, x: Array, lane: Architecture) -> Array:
         live = jnp.asarray(x.shape[-1])
         for layer, width in enumerate(self.shape.widths):
-            y = _MaskedDense(width, self.initializer, name=f"dense_{layer}")(x, live, lane.widths[layer])
-            y = self._normalize(y, lane, layer)
-            y = self._activate(y, lane)
+            dense = _MaskedDense(width, self.initializer, name=f"dense_{layer}")(x, live, lane.widths[layer])
+            y = self._activate(*dense, lane, layer)
             alive = layer < lane.depth
-            x = y if layer == 0 or x.shape != y.shape else jnp.where(alive, y, x)
+            x = y if self.shape.exact or layer == 0 or x.shape != y.shape else jnp.where(alive, y, x)
             live = jnp.where(alive, lane.widths[layer], live)
         return x
 
-    def _normalize(self, x: Array, lane: Architecture, layer: int) -> Array:
-        if self.shape.layer_norms == (False,):
-            return x
-        normalized = _MaskedLayerNorm(name=f"norm_{layer}")(x, lane.widths[layer])
-        return normalized if self.shape.layer_norms == (True,) else jnp.where(lane.layer_norm, normalized, x)
-
-    def _activate(self, x: Array, lane: Architecture) -> Array:
+    def _activate(self, product: Array, bias: Array, lane: Architecture, layer: int) -> Array:
+        """Add the bias, and apply the lane's layer norm and activation."""
+        live, norms = lane.widths[layer], self.shape.layer_norms
+        parameters = _NormParameters(product.shape[-1], name=f"norm_{layer}")(live) if True in norms else ()
         functions = [ACTIVATION_FUNCTIONS[name] for name in self.shape.activations]
-        return functions[0](x) if len(functions) == 1 else jax.lax.switch(lane.activation, functions, x)
+        sums = [_sum_and_norm if norm else _sum for norm in norms]
+        args = (None if self.shape.exact else live, product, bias, *parameters)
+        if len(functions) == len(sums) == 1:
+            return functions[0](sums[0](*args))
+        return _branching(functions, sums, lane.activation, lane.layer_norm * (len(norms) - 1), *args)
+
+
+def _sum(live: Array | None, product: Array, bias: Array, *parameters: Array) -> Array:
+    return product + bias
+
+
+def _sum_and_norm(live: Array | None, product: Array, bias: Array, scale: Array, shift: Array) -> Array:
+    return _normalize(live, product + bias, scale, shift)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _branching(
+    functions: Sequence[Callable], sums: Sequence[Callable], activation: Array, norm: Array, *args: Any
+) -> Any:
+    """Return `functions[activation](sums[norm](*args))`, computed in one branch for each pair.
+
+    The activation's slope is computed beside it, so that the backward pass needs no branches of activations. JAX's own gradient of
+    a switch keeps the intermediate values of all branches, whichever ran.
+    """
+    pairs = [lambda *args, f=f, g=g: f(g(*args)) for f in functions for g in sums]
+    return jax.lax.switch(activation * len(sums) + norm, pairs, *args)
+
+
+def _branching_forward(functions: Any, sums: Any, activation: Array, norm: Array, *args: Any) -> tuple[Array, tuple]:
+    def with_slope(function: Callable, before: Callable, *args: Any) -> tuple[Array, Array]:
+        x = before(*args)
+        return jax.jvp(function, (x,), (jnp.ones_like(x),))
+
+    pairs = [functools.partial(with_slope, f, g) for f in functions for g in sums]
+    out, slope = jax.lax.switch(activation * len(sums) + norm, pairs, *args)
+    return out, (norm, slope, args)
+
+
+def _branching_backward(functions: Any, sums: Any, kept: tuple, gradient: Array) -> tuple:
+    norm, slope, (live, *args) = kept
+
+    def pull(before: Callable, gradient: Array, *args: Array) -> tuple:
+        return jax.vjp(functools.partial(before, live), *args)[1](gradient)
+
+    pulls = [functools.partial(pull, before) for before in sums]
+    return None, None, None, *jax.lax.switch(norm, pulls, gradient * slope, *args)
+
+
+_branching.defvjp(_branching_forward, _branching_backward)
 
 
 class MaskedMLP(nn.Module):
@@ -109,4 +176,5 @@ class MaskedMLP(nn.Module):
         x = _MaskedTorso(self.shape, self.torso_initializer, name="torso")(x, lane)
         last_width = lane.widths[lane.depth - 1]
         head = _MaskedDense(self.outputs, self.head_initializer, name="head")
-        return head(x, last_width, jnp.asarray(self.outputs))
+        product, bias = head(x, last_width, jnp.asarray(self.outputs))
+        return product + bias

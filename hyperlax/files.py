@@ -93,9 +93,12 @@ def is_too_long(path: Path) -> bool:
     return False
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text` in UTF-8, atomically; missing parent directories are made."""
-    with replacing(path) as temporary:
+def write_text(path: Path, text: str, is_durable: bool = True) -> None:
+    """Replace `path` by `text` in UTF-8, atomically; missing parent directories are made.
+
+    is_durable: whether to wait until it is on the disk. A file that is not may be empty after a loss of power.
+    """
+    with replacing(path, is_durable) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
@@ -118,20 +121,22 @@ def cut(name: str, most: int) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, is_durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`. The file written there replaces `path`, or is removed if the block raises.
 
-    Missing parent directories are made. An OSError of the block names `path`.
+    Missing parent directories are made. An OSError of the block names `path`. is_durable: see `write_text`.
     """
     temporary = path.with_name(f".{cut(path.name, _MOST_OF_A_NAME)}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with naming(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            if is_durable:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
-            _sync_directory(path.parent)
+            if is_durable:
+                _sync_directory(path.parent)
     except BaseException:
         for left in (temporary, temporary.with_name(f"{temporary.name}-journal")):
             with suppress(OSError):

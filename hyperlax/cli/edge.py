@@ -5,6 +5,8 @@ The commands are imported inside `main`, so that Ctrl-C during these slow import
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import os
 import sys
@@ -21,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 1: not completed, or nobody reads the output any more (a study keeps its own status then). 2: refused before anything
     ran. 130, 143: interrupted. Any other exception is a bug and keeps its traceback.
     """
+    atexit.register(gc.freeze)  # else Python looks for garbage in all of JAX several times before it exits
     _open_what_is_closed()
     _escape_what_cannot_be_encoded()
     try:

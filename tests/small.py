@@ -106,10 +106,11 @@ def workload(case: str, widest: int) -> AlgorithmTask:
 
 
 @lru_cache
-def program(case: str, widest: int) -> Program:
-    """The one program that most tests of a case share."""
+def program(case: str, widest: int, lanes: int = LANES, seeds: int = SEEDS, sequential: bool | None = None) -> Program:
+    """The one program that most tests of a case share, or another of its lanes, seeds and ways to compute them."""
     load = workload(case, widest)
-    return Program(load.program(Trial(0, BASES[case])), LANES, SEEDS, jax.local_devices()[0])
+    shape = load.program(Trial(0, BASES[case]))
+    return Program(shape, lanes, seeds, jax.local_devices()[0], sequential=sequential)
 
 
 def changed(case: str, **values: Any) -> Any:
@@ -124,14 +125,24 @@ def with_values(case: str, values: dict[str, Any]) -> Any:
 
 
 def train(
-    case: str, trials: list[Trial], *, segments: tuple[int, ...] = (2, 2), widest: int = WIDEST, iteration: int = 0
+    case: str,
+    trials: list[Trial],
+    *,
+    segments: tuple[int, ...] = (2, 2),
+    widest: int = WIDEST,
+    iteration: int = 0,
+    **kind: Any,
 ) -> dict[int, tuple[Any, list[Any]]]:
-    """Train up to LANES trials side by side; per trial number its final state and its scores, [seeds, ...] numpy trees."""
-    load, lanes_program = workload(case, widest), program(case, widest)
-    filled = [*trials, *[trials[0]] * (LANES - len(trials))]
+    """Train as many trials at once as the program has lanes; per number its final state and its scores, [seeds, ...] numpy trees.
+
+    kind: as for `program`. A program of fewer seeds trains the first.
+    """
+    load, lanes_program = workload(case, widest), program(case, widest, **kind)
+    filled = [*trials, *[trials[0]] * (lanes_program.lanes - len(trials))]
     hypers = stacked(lanes_program, [load.lane(trial) for trial in filled])
-    episode_keys = evaluation_keys(SEED, SEEDS)
-    lanes = lanes_program.start(training_keys(SEED, [trial.number for trial in filled], SEEDS), hypers)
+    episode_keys = evaluation_keys(SEED, SEEDS)[: lanes_program.seeds]
+    keys = training_keys(SEED, [trial.number for trial in filled], SEEDS)[:, : lanes_program.seeds]
+    lanes = lanes_program.start(keys, hypers)
     scores = []
     for iterations in segments:
         lanes = lanes_program.train(lanes, hypers, iteration, iterations)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -108,13 +109,26 @@ def mixed(case: str) -> list[Trial]:
     ]
 
 
+@pytest.mark.parametrize("kind", [{}, {"sequential": False}])
 @pytest.mark.parametrize("case", CASES)
-def test_a_lane_alone_equals_the_lane_among_others_to_the_bit(case: str) -> None:
+def test_a_lane_alone_equals_the_lane_among_others_to_the_bit(case: str, kind: dict[str, Any]) -> None:
     trials = mixed(case)
-    together = train(case, trials)
+    together = train(case, trials, **kind)
     for trial in trials:
-        alone = train(case, [trial])
+        alone = train(case, [trial], **kind)
         assert same_bits(alone[trial.number], together[trial.number])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_lanes_one_after_another_side_by_side_and_a_single_one_agree_to_rounding(case: str) -> None:
+    trials = mixed(case)
+    several, side_by_side = train(case, trials), train(case, trials, sequential=False)
+    for trial in trials:
+        alone = train(case, [trial], lanes=1, seeds=1)[trial.number]
+        first_seed = jax.tree.map(lambda x: x[:1], several[trial.number])
+        for other, expected in ((side_by_side[trial.number], several[trial.number]), (alone, first_seed)):
+            for ours, theirs in zip(jax.tree.leaves(other), jax.tree.leaves(expected), strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-5)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -18,7 +18,6 @@ from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.backends.local import Budget, choose_paddings, expected_batches, shares
 from hyperlax.engine import device
 from hyperlax.engine.costs import Costs, Load, Run
-from hyperlax.engine.device import CANDIDATES, best_turns, fewest
 from hyperlax.engine.packing import Group, pack
 from hyperlax.hyperparams import PPO, SAC
 from hyperlax.recipe import RunLength
@@ -178,16 +177,13 @@ def test_costs_are_kept_beside_the_programs_and_a_damaged_file_costs_nothing(tmp
     first = Costs("test", "cpu", path)
     first.learn_program("kind", "abc", 7.0, cached=False)
     first.learn_run(run(Load(1, 10, 1e6), 0.5))
-    assert first.turns(2, lambda: {1: 1.5, 4: 0.5}) == {1: 1.5, 4: 0.5}
     again = Costs("test", "cpu", path)
-    assert again.turns(2, lambda: {1: 9.0}) == {1: 1.5, 4: 0.5} and again.turns(3, lambda: {1: 9.0}) == {1: 9.0}
     assert again.knows("abc") and not again.knows("abd") and not Costs("elsewhere", "cpu", path).knows("abc")
     assert again.compile_seconds("kind") == 7.0
     assert again.iteration_seconds("kind", Load(1, 10, 1e6)) == first.iteration_seconds("kind", Load(1, 10, 1e6))
     runs = [[[1]], [[1, 2, 3]], [[1, 10, float("nan"), 1]], [[1, 10, 1e300, 1]], [[1, 10, -1.0, 1]]]
     kinds = [{"runs": wrong} for wrong in runs] + [{"episodes": [float("nan")]}, {"compiles": [10**400]}]
     content = [{"kinds": {"kind": wrong}} for wrong in kinds]
-    content += [{"turns": {"2": wrong}} for wrong in ([[0, 1.0]], [[1, -3]], [[0.5, 1]], [[1, float("inf")]])]
     texts = [json.dumps({"devices 1": {"test": wrong}}) for wrong in content]
     for damaged in ("{half", "[]", '{"test": 3}', '{"devices 1": {"test": 7}}', "[" * 100_000, *texts):
         caplog.clear()
@@ -196,71 +192,10 @@ def test_costs_are_kept_beside_the_programs_and_a_damaged_file_costs_nothing(tmp
         assert "cannot be read" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "lanes", "widening"),
-    [
-        ({1: 1.0, 2: 0.81, 4: 0.8, 8: 0.9}, 2, 1),
-        ({1: 1.0, 2: 0.97, 4: 0.98, 8: 0.99}, 1, 1),
-        ({1: 1.0, 2: 0.7, 4: 0.6, 8: 0.61}, 4, 2),
-        ({1: 8, 2: 4, 4: 2, 8: 1}, 8, 8),
-    ],
-)
-def test_the_fewest_lanes_that_are_about_as_quick_as_any_are_chosen(
-    seconds: dict[int, float], lanes: int, widening: int
-) -> None:
-    assert best_turns({lanes: [found, 1.2 * found, 9 * found] for lanes, found in seconds.items()}) == seconds
-    assert best_turns({lanes: [found, 2 * found, 2 * found] for lanes, found in seconds.items()}) is None
-    assert (fewest(seconds, 1.05), fewest(seconds, 1.25)) == (lanes, widening)
-
-
-def test_lanes_that_could_not_be_measured_are_measured_again_and_then_kept() -> None:
-    costs, answers = Costs("test", "cpu", None), iter([None, {4: 1.0}, {8: 1.0}])
-    assert [costs.turns(2, lambda: next(answers)) for _ in range(3)] == [None, {4: 1.0}, {4: 1.0}]
-
-
-def test_the_stand_in_runs_on_every_slot_at_once(monkeypatch) -> None:
-    at_once, most = [], []
-
-    def train(seeds: object) -> None:
-        at_once.append(seeds)
-        time.sleep(0.01)
-        most.append(len(at_once))
-        at_once.pop()
-
-    monkeypatch.setattr(device, "_compiled", lambda lanes, device: (train, lanes))
-    monkeypatch.setattr(device, "best_turns", lambda seconds: sorted(seconds))
-    assert device.measured_turns([None] * 3) == sorted(CANDIDATES)
-    assert max(most) == 3
-
-
-@pytest.mark.parametrize(
-    ("super_batch", "seeds", "measured", "lanes"),
-    [(16, 1, {1: 2, 4: 1}, 4), (16, 1, None, 4), (4, 1, {4: 1}, 2), (16, 3, {4: 1}, 2), (16, 8, {4: 1}, 1)],
-)
-def test_auto_spreads_a_super_batch_and_counts_seeds_as_runs(super_batch, seeds, measured, lanes, monkeypatch) -> None:
-    monkeypatch.setattr(device, "measured_turns", lambda slots: measured)
-    slots = jax.local_devices()[:1] * 2
-    assert device.automatic_lanes(super_batch, seeds, slots, Costs("test", "cpu", None)) == lanes
-
-
-def test_the_measurement_is_announced_once_and_ends_on_a_machine_that_is_too_slow_for_it(monkeypatch, caplog) -> None:
-    caplog.set_level("INFO", "hyperlax")
-    monkeypatch.setattr(device, "_compiled", lambda lanes, device: (lambda seeds: time.sleep(0.02), lanes))
-    monkeypatch.setattr(device, "_LONGEST_SECONDS", 0.1)
-    costs = Costs("test", "cpu", None)
-    slots = jax.local_devices()[:1] * 2
-    assert device.automatic_lanes(16, 1, slots, costs) == 4
-    assert [message.split(maxsplit=1)[0] for message in caplog.messages] == ["Measuring", "The"]
-    monkeypatch.setattr(device, "measured_turns", lambda slots: {1: 2.0, 2: 1.0})
-    assert [device.automatic_lanes(16, 1, slots, costs) for _ in range(2)] == [2, 2]
-    assert len(caplog.messages) == 3
-
-
-@pytest.mark.parametrize(("measured", "lanes"), [({1: 1.2, 4: 1}, 1), ({1: 1.3, 4: 1}, 4), (None, 1)])
-def test_a_lane_that_widens_the_super_batch_has_to_win_by_a_quarter(measured, lanes, monkeypatch) -> None:
-    monkeypatch.setattr(device, "measured_turns", lambda slots: measured)
-    slots = jax.local_devices()[:1] * 2
-    assert device.automatic_lanes(16, 1, slots, Costs("test", "cpu", None), widens=True) == lanes
+def test_auto_is_one_lane_a_core_and_a_spread_super_batch_elsewhere() -> None:
+    cpus = jax.local_devices()[:1] * 2
+    assert device.automatic_lanes(16, cpus) == 1
+    assert device.automatic_lanes(15, [SimpleNamespace(platform="gpu")] * 2) == 8
 
 
 def test_free_memory_counts_file_caches_and_the_limit_of_a_container(tmp_path, monkeypatch) -> None:
@@ -273,8 +208,3 @@ def test_free_memory_counts_file_caches_and_the_limit_of_a_container(tmp_path, m
     monkeypatch.setattr(device, "_available_bytes", lambda: None)
     monkeypatch.setattr(device, "_bytes_below_the_limit", lambda: None)
     assert device.room_for_a_program(cpu) is None
-
-
-def test_the_real_stand_in_names_a_candidate_or_says_that_the_machine_is_busy() -> None:
-    turns = device.measured_turns(device.slot_devices())
-    assert turns is None or list(turns) == list(CANDIDATES)

@@ -205,7 +205,7 @@ def test_a_program_gets_as_many_lanes_as_the_compiled_one_says_fit() -> None:
     large = batch(trial(4, 0.3, dimensions=1000))
     whole = run(backend(lanes=8), large)
     needed = program_bytes(8)
-    closed = backend(lanes=8, room=lambda device: needed * 7 // 16)
+    closed = backend(lanes=8, room=lambda device: needed * 7 // 16, sequential=False)
     result = run(closed, large)
     assert whole.timing["lanes"] == 8 and result.timing["lanes"] == 3
     np.testing.assert_allclose(result.outcomes[0].curve.mean, whole.outcomes[0].curve.mean, rtol=1e-5)
@@ -232,19 +232,19 @@ def test_a_study_that_goes_on_gives_its_programs_the_lanes_they_had_whatever_is_
     large = batch(trial(4, 0.3, dimensions=1000))
     needed = program_bytes(8)
     for room, lanes in ((lambda device: needed // 3, 2), (lambda device: None, 8)):
-        closed = backend(lanes=8, room=room)
+        closed = backend(lanes=8, room=room, sequential=False)
         run(closed, large)
         stored = json.loads(json.dumps(closed.packing))["lanes"]
         assert list(stored.values()) == [lanes]
         for other_room in (None, lambda device: 1):
-            resumed = backend(lanes=8, room=other_room, lanes_before=stored)
+            resumed = backend(lanes=8, room=other_room, lanes_before=stored, sequential=False)
             assert run(resumed, large).timing["lanes"] == lanes
             assert resumed.packing == closed.packing
 
 
 def program_bytes(lanes: int) -> int:
-    """What the toy's program of 1,000 dimensions and so many lanes needs."""
-    program = Program(Descent(1000), lanes, 2, jax.local_devices()[0])
+    """The need of the toy's program of 1,000 dimensions, its lanes side by side."""
+    program = Program(Descent(1000), lanes, 2, jax.local_devices()[0], sequential=False)
     numbers = hypers([0.1] * lanes)
     program.prepare(training_keys(SEED, range(lanes), 2), numbers, evaluation_keys(SEED, 2))
     return program.memory_bytes()

@@ -86,7 +86,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
     slots = device.slot_devices()[: 1 if config.kind == "population" else None]
     costs = device.costs_of_device(config.compilation_cache)
     paddings = _stored_paddings(config.chosen) if config.chosen else None
-    budget = _budget(config, slots, costs)
+    budget = _budget(config, slots)
     if paddings is None:
         paddings = choose_paddings(base, space, environment, budget, config.packing, costs)
     known = [trial.algorithm for trial in config.trials]
@@ -120,14 +120,14 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
     return OpenLanes(task, registry, may_shrink=config.kind == "refilled", **parts)
 
 
-def _budget(config: EngineConfig, slots: list[Any], costs: Any) -> Budget:
+def _budget(config: EngineConfig, slots: list[Any]) -> Budget:
     """Return the budget of a study. A resumed study keeps its stored choices."""
     chosen = config.chosen or {"super_batch": config.super_batch, "slots": len(slots)}
     super_batch = chosen["super_batch"]
     lanes = config.lanes or (len(config.trials) if config.trials else chosen.get("automatic_lanes"))
     if not lanes:
         widest = super_batch or min(USUAL_SUPER_BATCH, config.num_trials)
-        lanes = device.automatic_lanes(widest, config.num_seeds, slots, costs, widens=super_batch is None)
+        lanes = device.automatic_lanes(widest, slots)
     return Budget(
         config.run_length,
         config.num_trials,

@@ -55,12 +55,11 @@ class _Kind(TypedDict, total=False):
 class _Memory(TypedDict, total=False):
     """Measurements on one kind of device.
 
-    programs: fingerprints of the programs in the persistent cache. turns: number of slots -> lanes of a slot, seconds of a turn.
+    programs: fingerprints of the programs in the persistent cache.
     """
 
     kinds: dict[str, _Kind]
     programs: list[str]
-    turns: dict[str, list[tuple[Annotated[int, Meta(ge=1)], Annotated[float, Meta(gt=0, le=LARGEST)]]]]
 
 
 class Load(NamedTuple):
@@ -119,23 +118,6 @@ class Costs:
         """Return whether a program with this fingerprint was compiled on this machine with its cache on."""
         with self._lock:
             return program in self._memory.get("programs", ())
-
-    def turns(self, slots: int, measure: Callable[[], dict[int, float] | None]) -> dict[int, float] | None:
-        """Return the seconds of equal work, by the lanes of a slot, while `slots` are busy.
-
-        Call `measure` unless an earlier answer is stored.
-        """
-        with self._lock:
-            known = self._memory.get("turns", {}).get(str(slots))
-        found = dict(known) if known else measure()
-        if found is None or known:
-            return found
-
-        def update(memory: dict[str, Any]) -> None:
-            memory.setdefault("turns", {})[str(slots)] = list(found.items())
-
-        self._update(update)
-        return found
 
     def learn_run(self, run: Run) -> None:
         """Record the measurements of a batch."""

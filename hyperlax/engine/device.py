@@ -6,23 +6,17 @@ import logging
 import os
 import platform
 import resource
-import statistics
 import sys
-import time
 import warnings
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import Array
 
 from hyperlax.engine.costs import FILE, Costs, fingerprint, tell_not_kept
 from hyperlax.engine.keys import pin_generator
-from hyperlax.engine.lanes import QUICK_COMPILE
 from hyperlax.xla import refuse_fork, require_safe_scheduler
 
 log = logging.getLogger(__name__)
@@ -30,18 +24,7 @@ log = logging.getLogger(__name__)
 VERSION = version("hyperlax")
 
 _CACHE_VARIABLE = "HYPERLAX_CACHE_DIR"
-_UNMEASURED_LANES = 4
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "std::bad_alloc")
-CANDIDATES: tuple[int, ...] = (1, 2, 4, 8)
-_ROUNDS = 12
-_SLACK, _WIDENING = 1.05, 1.25
-"""Fewer lanes win if they are at most this much slower: small batches spread better over cores and end together. The second is
-for lanes that also widen the super-batch: a sampler learns less from a study the more of its trials train at once."""
-_LONGEST_SECONDS = 15.0
-_NOISE = 1.5
-"""A candidate was disturbed if its median turn takes this many times its best one."""
-
-_SIZE, _WIDTH, _ROWS, _STEPS, _UPDATES, _ITERATIONS = 4, 64, 8, 32, 4, 12
 
 
 def cache_directory() -> Path:
@@ -147,27 +130,13 @@ def slot_devices() -> list[Any]:
     return devices * cores() if devices[0].platform == "cpu" else devices
 
 
-def automatic_lanes(super_batch: int, seeds: int, slots: list[Any], costs: Costs, widens: bool = False) -> int:
-    """Return the lanes for `--runner-hparam-batch-size auto`: a super-batch spread over all slots, before memory is considered.
+def automatic_lanes(super_batch: int, slots: Sequence[Any]) -> int:
+    """Return the lanes for `--runner-hparam-batch-size auto`, before memory is considered.
 
-    On a CPU, a slot gets at most as many lanes of `seeds` runs as a core can use. That is measured once and stored with the costs.
-    widens: whether every lane widens the super-batch, which then has at most `super_batch` trials, or one per slot.
+    On a CPU a slot trains one trial at a time: more lanes add no speed there, and fewer trials at once learn more from each other.
+    On an accelerator the super-batch is spread over all slots.
     """
-    spread = -(-super_batch // len(slots))
-    if slots[0].platform != "cpu" or spread == 1:
-        return spread
-
-    def measure() -> dict[int, float] | None:
-        log.info("Measuring how many trials a core trains best at once, once on this machine (about 5 s, up to 20 s).")
-        return measured_turns(slots)
-
-    turns = costs.turns(len(slots), measure)
-    if turns is None:
-        runs = 1 if widens else _UNMEASURED_LANES
-        log.info("The machine is too busy to measure how many lanes a core can use; using %d for now.", runs)
-    else:
-        runs = fewest(turns, _WIDENING if widens else _SLACK)
-    return min(spread, -(-runs // seeds))
+    return 1 if slots[0].platform == "cpu" else -(-super_batch // len(slots))
 
 
 def room_for_a_program(device: Any) -> int | None:
@@ -212,79 +181,3 @@ def peak_memory_bytes(device: Any) -> int:
         return int(statistics["peak_bytes_in_use"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def measured_turns(slots: list[Any]) -> dict[int, float] | None:
-    """Return the seconds of equal training, by the lanes of a program, with all slots busy.
-
-    Theory and machines disagree, so this is measured on a small stand-in for training, which takes about 5 s. Like training, it
-    alternates between many small sequential steps and gradients over the data that they collected. It is compiled for each number
-    of lanes with quick settings, in a third of a second instead of an algorithm's ten seconds. The candidates take turns of equal
-    work, and the best turn of each counts. Return None if other work on the machine disturbed too many turns, or if it takes longer
-    than `_LONGEST_SECONDS`.
-    """
-    until = time.perf_counter() + _LONGEST_SECONDS
-    programs = {lanes: _compiled(lanes, slots[0]) for lanes in CANDIDATES}
-    seconds: dict[int, list[float]] = {lanes: [] for lanes in CANDIDATES}
-    with ThreadPoolExecutor(len(slots)) as threads:
-        for _ in range(_ROUNDS):
-            for lanes, (train, seeds) in programs.items():
-
-                def turn(lanes: int = lanes, train: Any = train, seeds: Array = seeds) -> None:
-                    for _ in range(max(CANDIDATES) // lanes):
-                        jax.block_until_ready(train(seeds))
-
-                began = time.perf_counter()
-                for done in [threads.submit(turn) for _ in slots]:
-                    done.result()
-                seconds[lanes].append(time.perf_counter() - began)
-                if time.perf_counter() > until:
-                    return None
-    return best_turns(seconds)
-
-
-def best_turns(seconds: Mapping[int, Sequence[float]]) -> dict[int, float] | None:
-    """Return the shortest turn of each number of lanes; None if turns were disturbed."""
-    if any(statistics.median(turns) > _NOISE * min(turns) for turns in seconds.values()):
-        return None
-    return {lanes: min(turns) for lanes, turns in seconds.items()}
-
-
-def fewest(turns: Mapping[int, float], slack: float) -> int:
-    """Return the fewest lanes whose turn takes at most `slack` times the shortest."""
-    return min(lanes for lanes, seconds in turns.items() if seconds <= slack * min(turns.values()))
-
-
-def _compiled(lanes: int, device: Any) -> tuple[Any, Array]:
-    with jax.default_device(device):
-        seeds = jnp.arange(lanes, dtype=jnp.float32)
-        return jax.jit(jax.vmap(_train)).lower(seeds).compile(compiler_options=QUICK_COMPILE), seeds
-
-
-def _train(seed: Array) -> Any:
-    weights = [_spread(seed, _SIZE, _WIDTH), _spread(seed, _WIDTH, _WIDTH), _spread(seed, _WIDTH, _SIZE)]
-
-    def act(x: Array, _: None) -> tuple[Array, Array]:
-        moved = jnp.sin(x + _network(weights, x))
-        return moved, moved
-
-    def iteration(carry: tuple[list[Array], Array], _: None) -> tuple[tuple[list[Array], Array], None]:
-        weights, x = carry
-        x, seen = jax.lax.scan(act, x, None, _STEPS)
-        rows = seen.reshape(-1, _SIZE)
-
-        def descend(weights: list[Array], _: None) -> tuple[list[Array], None]:
-            gradient = jax.grad(lambda w: jnp.mean((_network(w, rows) - rows) ** 2))(weights)
-            return [w - 1e-3 * g for w, g in zip(weights, gradient, strict=True)], None
-
-        return (jax.lax.scan(descend, weights, None, _UPDATES)[0], x), None
-
-    return jax.lax.scan(iteration, (weights, _spread(seed, _ROWS, _SIZE)), None, _ITERATIONS)[0]
-
-
-def _network(weights: list[Array], x: Array) -> Array:
-    return jnp.tanh(jnp.tanh(x @ weights[0]) @ weights[1]) @ weights[2]
-
-
-def _spread(seed: Array, rows: int, columns: int) -> Array:
-    return jnp.sin(seed + jnp.arange(rows * columns, dtype=jnp.float32)).reshape(rows, columns) / 8

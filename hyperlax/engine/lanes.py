@@ -77,8 +77,9 @@ class Program:
     """An algorithm over a fixed number of lanes and seeds on one device. Safe to use from several threads at once.
 
     room: returns the free bytes of the device; the program refuses to start if it needs more. None does not check. refills:
-    whether `prepare` makes that verb executable too. Every verb is compiled at its first use, under a lock. The states passed in
-    are donated: do not use them again.
+    whether `prepare` makes that verb executable too. sequential: lanes and seeds are computed one after another, so that their
+    branches and loop bounds stay real; else side by side, by `vmap`, under which every lane runs all branches. None: sequential on
+    a CPU. Every verb is compiled at its first use, under a lock. The states passed in are donated: do not use them again.
     """
 
     algorithm: Algorithm
@@ -87,12 +88,17 @@ class Program:
     device: Any
     room: Callable[[Any], int | None] | None = None
     refills: bool = False
+    sequential: bool | None = None
     compilations: list[Compilation] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _compiled: dict[str, Any] = field(default_factory=dict)
     _texts: dict[str, str] = field(default_factory=dict)
     _refused: tuple[int, int, int] | None = None
     _like: Any = None  # the structure of the training state
+
+    def __post_init__(self) -> None:
+        if self.sequential is None:
+            self.sequential = self.device.platform == "cpu"
 
     @property
     def is_ready(self) -> bool:
@@ -113,15 +119,15 @@ class Program:
             began, before = time.perf_counter(), len(self.compilations)
             start, iteration = self._trace("start", keys, hypers), jax.ShapeDtypeStruct((), jnp.int32)
             lanes = self._like = start.out_info
+            which = jax.ShapeDtypeStruct((self.lanes,), jnp.bool_)
 
             def train() -> None:
-                self._compile("train", self._trace("train", lanes, hypers, iteration, iteration))
+                self._compile("train", self._trace("train", lanes, hypers, which, iteration, iteration))
 
             def start_and_evaluate() -> None:
                 self._compile("start", start)
                 self._compile("evaluate", self._trace("evaluate", lanes, hypers, episode_keys))
                 if self.refills:
-                    which = jax.ShapeDtypeStruct((self.lanes,), jnp.bool_)
                     self._compile("refill", self._trace("refill", lanes, which, lanes))
 
             with ThreadPoolExecutor(2, thread_name_prefix="compile") as threads:
@@ -138,9 +144,13 @@ class Program:
         """Initialise all lanes. keys [lanes, seeds]; hypers [lanes]."""
         return self._call("start", keys, hypers)
 
-    def train(self, lanes: Any, hypers: Any, iteration: int, iterations: int) -> Any:
-        """Train all lanes for some iterations; the first is the program's `iteration`th."""
-        return self._call("train", lanes, hypers, *self.place((np.int32(iteration), np.int32(iterations))))
+    def train(self, lanes: Any, hypers: Any, iteration: int, iterations: int, which: Array | None = None) -> Any:
+        """Train all lanes for some iterations; the first is the program's `iteration`th.
+
+        which: bool[lanes], the lanes whose results matter; the program may save the work of the others.
+        """
+        which = self.place(np.ones(self.lanes, np.bool_)) if which is None else which
+        return self._call("train", lanes, hypers, which, *self.place((np.int32(iteration), np.int32(iterations))))
 
     def evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
         """Return the scores of all lanes, [lanes, seeds] each. keys [seeds]: all lanes meet the same episodes."""
@@ -188,24 +198,34 @@ class Program:
         return jax.device_put(tree, self.device)
 
     def _init(self, keys: Array, hypers: Any) -> Any:
-        return _over_lanes(self.algorithm.init, (0, None), (0, 0))(keys, hypers)
+        return self._over_lanes(self.algorithm.init, (0, None), (0, 0))(keys, hypers)
 
-    def _train(self, lanes: Any, hypers: Any, iteration: Array, iterations: Array) -> Any:
-        step = _over_lanes(self.algorithm.step, (0, None, None), (0, 0, None))
-        return jax.lax.fori_loop(0, iterations, lambda i, state: step(state, hypers, iteration + i), lanes)
+    def _train(self, lanes: Any, hypers: Any, which: Array, iteration: Array, iterations: Array) -> Any:
+        def run(state: Any, hypers: Any, ends: Array) -> Any:
+            return jax.lax.fori_loop(iteration, ends, lambda i, state: self.algorithm.step(state, hypers, i), state)
+
+        end = iteration + iterations
+        if self.sequential:
+            ends = jnp.where(which, end, iteration)
+            return self._over_lanes(run, (0, None, None), (0, 0, 0))(lanes, hypers, ends)
+        return self._over_lanes(run, (0, None, None), (0, 0, None))(lanes, hypers, end)
 
     def _evaluate(self, lanes: Any, hypers: Any, keys: Array) -> Any:
-        return _over_lanes(self.algorithm.evaluate, (0, None, 0), (0, 0, None))(lanes, hypers, keys)
+        return self._over_lanes(self.algorithm.evaluate, (0, None, 0), (0, 0, None))(lanes, hypers, keys)
 
     def _branch(self, lanes: Any, source: Array, keys: Array) -> Any:
         taken = jax.tree.map(lambda x: x[source], lanes)
-        own = _over_lanes(self.algorithm.with_key, (0, 0), (0, 0))(taken, keys)
+        own = self._over_lanes(self.algorithm.with_key, (0, 0), (0, 0))(taken, keys)
         copied = source != jnp.arange(self.lanes)
         return jax.tree.map(lambda new, old: _where(copied, new, old), own, taken)
 
     def _refill(self, lanes: Any, which: Array, fresh: Any) -> Any:
         entered = self.algorithm.reset(lanes, fresh)
         return jax.tree.map(lambda new, old: _where(which, new, old), entered, lanes)
+
+    def _over_lanes(self, function: Callable, seed_axes: tuple, lane_axes: tuple) -> Callable:
+        over_seeds = _over_axis(function, seed_axes, bool(self.sequential))
+        return _over_axis(over_seeds, lane_axes, bool(self.sequential))
 
     def _call(self, verb: str, *arguments: Any) -> Any:
         if verb not in self._compiled:
@@ -247,8 +267,26 @@ def of_lane(tree: Any, lane: int) -> Any:
     return jax.tree.map(lambda x: x[lane], tree)
 
 
-def _over_lanes(function: Callable, seed_axes: tuple, lane_axes: tuple) -> Callable:
-    return jax.vmap(jax.vmap(function, in_axes=seed_axes), in_axes=lane_axes)
+def _over_axis(function: Callable, in_axes: tuple, sequential: bool) -> Callable:
+    """Return `function` over the leading axis of those arguments whose `in_axes` is 0; others are shared.
+
+    An axis of size 1 is squeezed: under `vmap` every `switch` and `cond` would run all its branches also there.
+    """
+
+    def call(*arguments: Any) -> Any:
+        own = tuple(tree for tree, axis in zip(arguments, in_axes, strict=True) if axis == 0)
+
+        def of_one(own: tuple) -> Any:
+            given = iter(own)
+            return function(
+                *(next(given) if axis == 0 else tree for tree, axis in zip(arguments, in_axes, strict=True))
+            )
+
+        if jax.tree.leaves(own)[0].shape[0] == 1:
+            return jax.tree.map(lambda x: x[None], of_one(of_lane(own, 0)))
+        return jax.lax.map(of_one, own) if sequential else jax.vmap(of_one)(own)
+
+    return call
 
 
 def _is_key(x: Any) -> bool:

@@ -20,7 +20,8 @@ class Registry:
 
     lanes: the most lanes of any program. lanes_of: returns the first number of lanes of a program. lanes_before: fingerprint of a
     program -> the lanes it has run with, which it gets again unchecked. room: returns the bytes that a program may use on a
-    device; a program that needs more gets fewer lanes. refills: whether trials enter and leave while others train.
+    device; a program that needs more gets fewer lanes. refills: whether trials enter and leave while others train. sequential: as
+    in `Program`.
     """
 
     def __init__(
@@ -32,9 +33,11 @@ class Registry:
         lanes_before: Mapping[str, int] | None = None,
         room: Callable[[Any], int | None] | None = None,
         refills: bool = False,
+        sequential: bool | None = None,
     ):
         self.lanes, self.num_seeds = lanes, num_seeds
         self._first_lanes, self._room, self._refills = lanes_of or (lambda algorithm: lanes), room, refills
+        self._sequential = sequential
         self._settled = dict(lanes_before or {})
         self._lanes: dict[Hashable, int] = {}
         self._programs: dict[tuple[Hashable, Any, int], Program] = {}
@@ -54,7 +57,9 @@ class Registry:
             key = (algorithm, slot, lanes)
             if key not in self._programs:
                 room = None if fingerprint(algorithm) in self._settled else self._room
-                self._programs[key] = Program(algorithm, lanes, self.num_seeds, slot, room, self._refills)
+                self._programs[key] = Program(
+                    algorithm, lanes, self.num_seeds, slot, room, self._refills, self._sequential
+                )
             return self._programs[key]
 
     def is_ready(self, algorithm: Hashable) -> bool:

@@ -156,7 +156,7 @@ class LaneSession:
         if self._state is None:
             self._state = fresh
         else:
-            which = self.program.place(np.isin(np.arange(self.program.lanes), self._entering))
+            which = self._places(entering)
             self._state = self.watch.time("train", lambda: self.program.refill(self._state, which, fresh))
         for assignment in entering.values():
             assignment.train_seconds = (self.watch.train - before) / len(entering)
@@ -199,8 +199,9 @@ class LaneSession:
     def _train_until(self, stop: int) -> None:
         iterations, clock = stop - self._clock, self._clock
         if iterations > 0:
-            hypers = self._hypers(self._lanes)
-            self._state = self.watch.time("train", lambda: self.program.train(self._state, hypers, clock, iterations))
+            hypers, which = self._hypers(self._lanes), self._places(self._lanes)
+            train = self.program.train
+            self._state = self.watch.time("train", lambda: train(self._state, hypers, clock, iterations, which))
         self._clock = stop
 
     def _evaluate(self, lanes: list[int]) -> None:
@@ -232,6 +233,10 @@ class LaneSession:
 
     def _lane_of(self, number: int) -> int:
         return next(lane for lane, assignment in self._lanes.items() if assignment.trial.number == number)
+
+    def _places(self, assignments: Mapping[int, LaneAssignment]) -> Any:
+        """Return bool[lanes]: the lanes of these assignments, on the device."""
+        return self.program.place(np.isin(np.arange(self.program.lanes), list(assignments)))
 
     def _filled(self, assignments: Mapping[int, LaneAssignment]) -> list[LaneAssignment]:
         """Return an assignment for every lane. A lane without its own repeats the first and is never read."""

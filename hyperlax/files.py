@@ -32,6 +32,8 @@ STDOUT = Path("-")
 """The path that stands for standard output."""
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _MOST_OF_A_NAME = 100
+_HELD = threading.local()
+"""`paths`: the files of this thread that become durable together, None for each by itself."""
 """Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
 
 
@@ -131,17 +133,38 @@ def replacing(path: Path, is_durable: bool = True) -> Iterator[Path]:
         with naming(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            if is_durable:
-                with temporary.open("rb+") as file:
-                    os.fsync(file.fileno())
+            held: list[Path] | None = getattr(_HELD, "paths", None)
+            if is_durable and held is None:
+                _sync_file(temporary)
             os.replace(temporary, path)
-            if is_durable:
+            if held is not None:
+                held += [path] if is_durable else []
+            elif is_durable:
                 _sync_directory(path.parent)
     except BaseException:
         for left in (temporary, temporary.with_name(f"{temporary.name}-journal")):
             with suppress(OSError):
                 left.unlink()
         raise
+
+
+@contextmanager
+def durable_together() -> Iterator[None]:
+    """Wait once, at the end of the block, until all files that it writes are on the disk: faster than for each by itself.
+
+    Until then they have their names, and may be empty after a loss of power.
+    """
+    _HELD.paths = paths = list[Path]()
+    try:
+        yield
+    finally:
+        _HELD.paths = None
+    for path in paths:
+        with naming(path):
+            _sync_file(path)
+    for directory in dict.fromkeys(path.parent for path in paths):
+        with naming(directory):
+            _sync_directory(directory)
 
 
 @contextmanager
@@ -283,6 +306,11 @@ def _json_default(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return plain(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON: {value!r}")
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_directory(directory: Path) -> None:

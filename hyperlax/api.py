@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from hyperlax.agent import Agent
-    from hyperlax.analysis.study_data import LearningCurve
     from hyperlax.config.yaml_file import Entry
+    from hyperlax.study.batch_files import LearningCurve
     from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
     from hyperlax.study.view import StudyView
 

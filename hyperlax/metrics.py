@@ -41,7 +41,7 @@ class ReferenceReturns:
 
 
 @dataclass(frozen=True)
-class MetricInputs:
+class _Inputs:
     """Inputs of a metric.
 
     Args:
@@ -92,7 +92,7 @@ class Metric:
     direction: _Direction
     unit: str
     definition: str
-    compute: Callable[[MetricInputs], float]
+    compute: Callable[[_Inputs], float]
     per_seed: bool = False
     constant: Callable[[Conditions], str] = _varies
 
@@ -107,7 +107,7 @@ def final_performance(curve: np.ndarray) -> float:
     return float(curve[-_final_points(len(curve)) :].mean())
 
 
-def _normalized_auc(inputs: MetricInputs) -> float:
+def _normalized_auc(inputs: _Inputs) -> float:
     """Return the area under c_k = clip((r_k - lo) / (hi - lo), 0, 1), divided by t_K - t_1: in [0, 1].
 
     The points are clipped first, then joined by straight lines (trapezoids). A single point spans no width; its c_1 is
@@ -122,7 +122,7 @@ def _normalized_auc(inputs: MetricInputs) -> float:
     return float(area / (steps[-1] - steps[0]))
 
 
-def _stability_score(inputs: MetricInputs) -> float:
+def _stability_score(inputs: _Inputs) -> float:
     """Return 1 - clip((peak - final) / max(peak - lo, 1e-9), 0, 1): 1 keeps its peak, 0 falls back to a random policy.
 
     A curve that never rises above `lo` scores 1 only if it ends at its peak.
@@ -132,13 +132,13 @@ def _stability_score(inputs: MetricInputs) -> float:
     return float(1.0 - np.clip(lost, 0.0, 1.0))
 
 
-def _seed_spread(inputs: MetricInputs) -> float:
+def _seed_spread(inputs: _Inputs) -> float:
     """Return the population standard deviation (ddof 0) over seeds of each seed's own final performance; 0 for one seed."""
     per_seed = inputs.returns[-_final_points(len(inputs.returns)) :].mean(axis=0)
     return float(per_seed.std())
 
 
-def _steps_to_threshold(inputs: MetricInputs) -> float:
+def _steps_to_threshold(inputs: _Inputs) -> float:
     """Return the first environment step at which r reaches lo + 0.9 (hi - lo), on straight lines between t_1 ... t_K.
 
     It is t_1 if r_1 has reached it, and the budget if r never does, or only in the part of the last rollout beyond the budget.
@@ -261,7 +261,7 @@ def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mea
     """
     steps, returns = _trained_points(outcome)
     parts = steps, aggregated(returns, aggregate), returns, outcome.curve.budget, reference
-    inputs = MetricInputs(*parts, outcome.num_parameters, outcome.train_seconds)
+    inputs = _Inputs(*parts, outcome.num_parameters, outcome.train_seconds)
     metrics = {name: metric.compute(inputs) for name, metric in METRICS.items()}
     for name, value in metrics.items():
         if not math.isfinite(value):
@@ -271,7 +271,7 @@ def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mea
 
 def of_curve(steps: np.ndarray, curve: np.ndarray, budget: int, reference: ReferenceReturns) -> dict[str, float]:
     """Return the metrics that a single seed has, of its steps float64[K] and returns float64[K] after training began."""
-    inputs = MetricInputs(steps, curve, curve[:, None], budget, reference)
+    inputs = _Inputs(steps, curve, curve[:, None], budget, reference)
     return {name: metric.compute(inputs) for name, metric in METRICS.items() if metric.per_seed}
 
 

@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.config.checks import check_searched, check_space, checked
-from hyperlax.config.option import Given, keys_of
+from hyperlax.config.option import Given
 from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
-from hyperlax.config.recipe_checks import BudgetError, check_study
+from hyperlax.config.recipe_checks import check_study
 from hyperlax.config.settling import explicit, resumed, settled
 from hyperlax.config.stored import (
     RESUMED,
@@ -272,25 +272,18 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> PlannedStudy:
     """Return the study of a file, checked. planned: the names of the studies of the files before it, by directory."""
     from hyperlax.config.configurations import first_trials
-    from hyperlax.config.space_entries import by_full_name, searched
+    from hyperlax.config.space_entries import searched
     from hyperlax.study.directory import refuse_running, study_directory
 
     layers = [file.given, given]
     with _told(file, given, "algo_and_network_config"):
         recipe = load_recipe({**file.given, **given})
-    entries = by_full_name(file.space, file.params, recipe)
     recipe = searched(file.space, file.params, recipe, file.places.get("space", file.path))
     with _told(file, given, "env_config"):
         options = checked(settled(SearchOptions, layers, recipe))
         check_acts(recipe, options.env_config)
-    try:
+    with _told(file, given, ""):
         check_study(options, recipe)
-    except OptionError as error:
-        names = error.names if isinstance(error, BudgetError) else ()
-        place = next((entry.where for name, entry in entries.items() if name in names), None)
-        if place and "total_timesteps" not in {**file.given, **given}:
-            raise UsageError(f"{place}: {error.told(keys_of(SearchOptions))}") from error
-        raise file.refusal(error, given, "") from error
     with _told(file, given, "sampler"):
         check_space(options, recipe.space)
     with _told(file, given, "enqueue"):

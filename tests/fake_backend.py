@@ -257,8 +257,8 @@ class FakeBackend:
 
     def _trial_result(self, lane: Lane) -> SegmentResult:
         """Return what a trial shows: the points of its curve so far, of the seeds that have trained so far."""
-        seeds, repetitions = self.config.num_seeds, self.config.repetitions or self.config.num_seeds
-        curve, first = curve_of(lane.trial, repetitions, self.points, self.steps_per_point), lane.repetition * seeds
+        seeds, in_all = self.config.num_seeds, self.config.trial_seeds or self.config.num_seeds
+        curve, first = curve_of(lane.trial, in_all, self.points, self.steps_per_point), lane.repetition * seeds
         if lane.number in self.infinite:
             curve = replace(curve, mean=np.where(curve.steps[:, None] > 300, np.inf, curve.mean))
         fails_at = 2 if self.config.kind == "refilled" else self.points

@@ -144,14 +144,15 @@ def test_when_all_are_invalidated_that_is_said(tmp_path, capsys):
     assert capsys.readouterr().out.endswith("No trial is left in the ranking.\n")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"trials 77: complete and on disk\n", b"0"], ids=repr)
-def test_success_txt_of_a_batch_that_was_told_is_not_read(tmp_path, content):
-    case = Case(tmp_path, n_trials=16)
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"trials 77: complete and on disk\n", None], ids=repr)
+def test_a_batch_that_was_told_is_kept_without_reading_its_success_txt(tmp_path, content):
+    case, runner = Case(tmp_path, n_trials=16), FakeBackend()
     assert case.start() == 0
-    told = case.told()
-    (batch_of(case, 0) / "success.txt").write_bytes(content)
-    assert case.resume() == 0 and case.resume(FakeBackend(), n_trials=18) == 0
-    assert case.told()[:16] == told
+    path, told = batch_of(case, 0), case.told()
+    (path / "success.txt").unlink() if content is None else (path / "success.txt").write_bytes(content)
+    assert case.resume(runner) == 0 and runner.trained == [] and case.told() == told
+    assert (path / "curves.csv").exists()
+    assert case.resume(FakeBackend(), n_trials=18) == 0 and case.told()[:16] == told
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"trials 77: complete and on disk\n"], ids=repr)
@@ -163,15 +164,6 @@ def test_a_damaged_success_txt_of_a_batch_that_was_not_told_is_refused_in_one_li
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"success\.txt.*The database does not have this batch yet"):
         case.repair()
-
-
-def test_a_batch_that_was_told_is_kept_without_its_success_txt(tmp_path):
-    case = Case(tmp_path, n_trials=16)
-    assert case.start() == 0
-    path, told = batch_of(case, 0), case.told()
-    (path / "success.txt").unlink()
-    assert case.resume() == 0
-    assert (path / "curves.csv").exists() and case.told() == told
 
 
 def test_a_database_that_lacks_trials_of_the_batches_is_brought_up_to_date_by_a_repair(tmp_path, capsys):

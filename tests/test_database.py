@@ -54,8 +54,9 @@ def copy_of(case: Case, tmp_path: Path) -> Case:
     return Case(tmp_path / "copy", **case.arguments)
 
 
-@pytest.mark.parametrize("backup", [True, False], ids=["backup", "no backup"])
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    ("damage", "backup"), [*((damage, True) for damage in DAMAGES), ("truncated", False), ("deleted", False)]
+)
 def test_a_damaged_database_is_refused_and_repaired_and_nothing_is_lost(tmp_path, stopped, damage, backup, capsys):
     case, whole = copy_of(stopped[0], tmp_path), stopped[1]
     finished = sum(state == "COMPLETE" for state in case.states())

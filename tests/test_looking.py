@@ -190,11 +190,13 @@ NAMED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("given", [LONG, "/".join(["x" * 100] * 45), "x" * 251 + ".json"], ids=["name", "path", "file"])
-@pytest.mark.parametrize("words", NAMED)
-def test_a_directory_with_a_name_that_is_too_long_is_one_line(tmp_path, monkeypatch, capsys, words, given):
+LONG_ONES = {"name": LONG, "path": "/".join(["x" * 100] * 45), "file": "x" * 251 + ".json"}
+
+
+@pytest.mark.parametrize(("words", "kind"), [*((words, "path") for words in NAMED), ("show", "name"), ("show", "file")])
+def test_a_directory_with_a_name_that_is_too_long_is_one_line(tmp_path, monkeypatch, capsys, words, kind):
     monkeypatch.chdir(tmp_path)
-    command, *more = words.split()
+    given, (command, *more) = LONG_ONES[kind], words.split()
     places = [*more, given] if words.endswith(("from", "yes")) else [given, *more]
     assert main([command, *places]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -203,7 +205,6 @@ def test_a_directory_with_a_name_that_is_too_long_is_one_line(tmp_path, monkeypa
     )
 
 
-@pytest.mark.parametrize("kind", EXTENSIONS)
 @pytest.mark.parametrize(
     ("name", "stem"),
     [
@@ -217,9 +218,9 @@ def test_a_directory_with_a_name_that_is_too_long_is_one_line(tmp_path, monkeypa
         ("the best, of 3.5", "the best, of 3.5"),
     ],
 )
-def test_an_export_stays_in_the_working_directory_whatever_the_studys_name(case, name, stem, kind):
+def test_an_export_stays_in_the_working_directory_whatever_the_studys_name(case, name, stem):
     record = replace(case.pages[-1][0], study_name=name)
-    assert default_path(record, kind) == f"{stem}.{EXTENSIONS[kind]}"
+    assert [default_path(record, kind) for kind in EXTENSIONS] == [f"{stem}.{end}" for end in EXTENSIONS.values()]
 
 
 @pytest.mark.parametrize("name", ["..up?*", "x" * 300], ids=["up", "long"])

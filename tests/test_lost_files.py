@@ -82,13 +82,10 @@ def test_files_that_are_damaged_are_named_in_a_line_each_too(case, caplog):
 HEADER = b"trial,seed,step,mean\n"
 DAMAGES = [
     ("curves.csv", b""),
-    ("curves.csv", b"\xff\xfe\x00"),
     ("curves.csv", b"seed,step,mean\n0,0,1.0\n"),
     ("curves.csv", HEADER),
     ("curves.csv", HEADER + b"".join(b"%d,0,zero,1.0\n" % trial for trial in range(12))),
-    ("curves.csv", HEADER + b"".join(b"%d,0\n" % trial for trial in range(12))),
     ("timing.json", b"["),
-    ("timing.json", b"[]"),
     ("timing.json", b"{}"),
     ("timing.json", b'{"train_seconds": "long"}'),
     ("timeline.csv", b"trial,slot\n1,2\n"),

@@ -32,12 +32,12 @@ def pooled(
     lanes: int,
     slots: int = 1,
     seeds: int = 2,
-    repetitions: int | None = None,
+    trial_seeds: int | None = None,
     saves: CheckpointManager | None = None,
 ) -> OpenLanes:
     registry, devices = Registry(lanes, seeds, refills=True), jax.local_devices()[:1] * slots
     return OpenLanes(
-        task, registry, seed=toy.SEED, slot_devices=devices, repetitions=repetitions or seeds, checkpoints=saves
+        task, registry, seed=toy.SEED, slot_devices=devices, trial_seeds=trial_seeds or seeds, checkpoints=saves
     )
 
 
@@ -179,7 +179,7 @@ def test_repetitions_one_after_another_train_the_seeds_of_a_trial() -> None:
     together.enter([toy.trial(5)])
     ((whole, *_),) = (together.advance()[0] for _ in range(1))
     for seed in range(3):
-        alone = pooled(toy.Descents(UNEVEN), 1, seeds=1, repetitions=3)
+        alone = pooled(toy.Descents(UNEVEN), 1, seeds=1, trial_seeds=3)
         alone.enter([toy.trial(5)], repetition=seed)
         ((advance, *_),) = (alone.advance()[0] for _ in range(1))
         assert advance.repetition == seed

@@ -14,10 +14,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import convert, read_csv
+from hyperlax.study import batch_files
+from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
 from hyperlax.study.record import Run, StudyRecord, TrialRecord
 from hyperlax.trial import TIMELINE
@@ -29,14 +29,6 @@ _SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds
 
 class MissingFile(HyperlaxError):
     """A batch's file that cannot be read, and why. The batch's entries in the database are still valid."""
-
-
-@dataclass(frozen=True)
-class LearningCurve:
-    """A trial's evaluations. steps: int64[points], environment steps; returns: float64[points, seeds], mean return of each seed."""
-
-    steps: np.ndarray
-    returns: np.ndarray
 
 
 def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
@@ -51,16 +43,15 @@ def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
             raise MissingFile(
                 f"trial {trial.number} is {trial.state} but has no batch directory to read its curve from."
             )
-        wanted.setdefault(trial.batch_directory / CURVES_CSV, []).append(trial.number)
+        wanted.setdefault(trial.batch_directory, []).append(trial.number)
     curves: dict[int, LearningCurve] = {}
-    for path, numbers in wanted.items():
+    for batch, numbers in wanted.items():
+        path = batch / CURVES_CSV
         with reading(path):
-            rows = read_csv(path)
-            own = {number: [row for row in rows if row["trial"] == str(number)] for number in numbers}
-            lost = [number for number in numbers if not own[number]]
-            if lost:
-                raise MissingFile(f"{path}: holds nothing of trial {lost[0]}.")
-            curves |= {number: _curve(own[number]) for number in numbers}
+            found = batch_files.read_curves(batch, numbers)
+        if lost := [number for number in numbers if number not in found]:
+            raise MissingFile(f"{path}: holds nothing of trial {lost[0]}.")
+        curves |= found
     return curves
 
 
@@ -93,15 +84,6 @@ def reading(path: Path) -> Iterator[None]:
 def warn_once(text: str) -> None:
     """Log a warning the first time in a process: pages are written again after every super-batch."""
     _log.warning("%s", text)
-
-
-def _curve(rows: list[dict[str, str]]) -> LearningCurve:
-    steps = sorted({int(row["step"]) for row in rows})
-    seeds = sorted({int(row["seed"]) for row in rows})
-    returns = np.full((len(steps), len(seeds)), np.nan)
-    for row in rows:
-        returns[steps.index(int(row["step"])), seeds.index(int(row["seed"]))] = float(row["mean"])
-    return LearningCurve(steps=np.array(steps), returns=returns)
 
 
 @dataclass(frozen=True)

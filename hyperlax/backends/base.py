@@ -28,7 +28,7 @@ class EngineConfig:
         what they were, and so do its results to the bit.
       kind: "closed": trials train to their end in batches. "refilled": they wait for a decision after every segment, and others
         take their lanes. "population": they wait, too, and are replaced by copies, in one program on one device.
-      repetitions: Seeds of a trial, `num_seeds` at once; by default as many.
+      trial_seeds: Seeds of a trial, `num_seeds` at once; by default as many.
       trials: All trials that will be trained, if known beforehand. Every program then gets lanes for its own trials, spread over
         the slots.
       configs: One a segment, under which the only trial trains; for replays.
@@ -48,7 +48,7 @@ class EngineConfig:
     chosen: Mapping[str, Any] | None = None
     compilation_cache: bool = True
     kind: Literal["closed", "refilled", "population"] = "closed"
-    repetitions: int | None = None
+    trial_seeds: int | None = None
     trials: Sequence[Trial] = ()
     configs: Sequence[AlgorithmConfig] = ()
     is_confirmation: bool = False

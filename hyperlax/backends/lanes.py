@@ -66,7 +66,7 @@ class LanesBackend(Backend, ABC):
         costs: Costs | None = None,
         packing: Mapping[str, Any] | None = None,
         stream: Stream = SEARCH,
-        repetitions: int | None = None,
+        trial_seeds: int | None = None,
         checkpoints: CheckpointManager | None = None,
     ):
         """Make a backend without trials.
@@ -76,7 +76,7 @@ class LanesBackend(Backend, ABC):
           costs: Costs of earlier runs on this machine.
           packing: Choice of the programs.
           stream: The random numbers of training and evaluation.
-          repetitions: Seeds of a trial, of which a program trains as many at once as it has.
+          trial_seeds: Seeds of a trial, of which a program trains as many at once as it has.
           checkpoints: Saves trials in the middle of their training; None saves nothing.
         """
         first = slot_devices[0]
@@ -84,7 +84,7 @@ class LanesBackend(Backend, ABC):
         kind = first.device_kind if first.device_kind == first.platform else f"{first.device_kind} ({first.platform})"
         self.device = f"{kind}, {counted(self.slots, 'slot')}"
         self._task, self._registry, self._packing = task, registry, dict(packing or {})
-        self._seed, self.stream, self._repetitions = seed, stream, repetitions
+        self._seed, self.stream, self._trial_seeds = seed, stream, trial_seeds
         self._costs = costs or Costs(first.device_kind, first.platform, None)
         self._devices, self._checkpoints = list(slot_devices), checkpoints
         self._used: list[Any] = []
@@ -205,7 +205,7 @@ class LanesBackend(Backend, ABC):
             self._task,
             self._registry.program(algorithm, self._devices[slot], lanes),
             seed=self._seed,
-            repetitions=self._repetitions,
+            trial_seeds=self._trial_seeds,
             stream=self.stream,
             place=(slot, index),
         )

@@ -112,7 +112,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         "costs": costs,
         "packing": packing,
         "stream": CONFIRMATION if config.is_confirmation else SEARCH,
-        "repetitions": config.repetitions,
+        "trial_seeds": config.trial_seeds,
         "checkpoints": checkpoints,
     }
     if config.kind == "closed":

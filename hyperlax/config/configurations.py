@@ -73,16 +73,16 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise UsageError(f"{path}: {str(error).removeprefix(str(path)).lstrip(':, ')}") from error
 
 
-def first_trials(arguments: SearchOptions, recipe: Recipe) -> list[dict[str, Any]]:
+def first_trials(options: SearchOptions, recipe: Recipe) -> list[dict[str, Any]]:
     """Return searched dotted name -> value of trials 0, 1, ... of a new study, without duplicates.
 
     If the space does not contain the recipe's own configuration, it is left out, which is logged. Raises UsageError, naming file,
     entry and name, for a file that cannot be read and for a value that the space does not contain.
     """
     base = {name: dotted(recipe.config.algorithm)[name] for name in recipe.space}
-    chosen = [base] if arguments.default_trial and _is_contained(base, recipe) else []
-    if arguments.enqueue is not None:
-        chosen += _read_first(arguments.enqueue, base, recipe)
+    chosen = [base] if options.default_trial and _is_contained(base, recipe) else []
+    if options.enqueue is not None:
+        chosen += _read_first(options.enqueue, base, recipe)
     return list({json.dumps(values): values for values in chosen}.values())
 
 

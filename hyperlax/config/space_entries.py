@@ -43,7 +43,7 @@ def searched(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Re
 
     Raises UsageError, naming file and line, or beginning with `where` if it is about no entry.
     """
-    entries = by_full_name(space, params, recipe)
+    entries = _by_full_name(space, params, recipe)
     known = fields_of(recipe.config.algorithm)
     changes: dict[str, Distribution | None] = {
         name: None if entry.value is None else _distribution_of(entry, name, known[name])
@@ -86,7 +86,7 @@ def _is_only(space: Mapping[str, Entry]) -> bool:
     return entry is not None and entry.value
 
 
-def by_full_name(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Recipe) -> dict[str, Entry]:
+def _by_full_name(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Recipe) -> dict[str, Entry]:
     """Return the entries by their dotted names."""
     known = fields_of(recipe.config.algorithm)
     whole = {short: _whole(short, entry, known) for short, entry in params.items()}

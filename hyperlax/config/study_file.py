@@ -10,6 +10,7 @@ import yaml
 
 from hyperlax.config.option import HIDDEN, THIS_RUN, Given, flags_of, keys_of, options_of, parted, shown
 from hyperlax.config.options import PRESETS, RunStudyOptions, SearchOptions
+from hyperlax.config.recipe_checks import BudgetError
 from hyperlax.config.space_entries import ENTRY_PARTS, entry_of
 from hyperlax.config.yaml_file import Entry, read_entries, read_value
 from hyperlax.errors import HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
@@ -39,6 +40,11 @@ class StudyFile:
         """
         options = error.mentioned if isinstance(error, OptionFailure) else [about]
         told = error.told(keys_of(SearchOptions)) if isinstance(error, OptionFailure) else str(error)
+        if isinstance(error, BudgetError) and "total_timesteps" not in {*self.given, *on_command_line}:
+            for short, entry in self.space.items():
+                name = self.params[short].value if short in self.params else short
+                if any(f".{one}".endswith(f".{name}") for one in error.names):
+                    return UsageError(f"{entry.where}: {told}")
         for name in (*options, about):
             if name in on_command_line:
                 return error

@@ -36,7 +36,7 @@ class LaneSession:
         program: Program,
         *,
         seed: int,
-        repetitions: int | None = None,
+        trial_seeds: int | None = None,
         stream: Stream = SEARCH,
         place: tuple[int, int] = (0, 0),
     ):
@@ -44,12 +44,12 @@ class LaneSession:
 
         Args:
           seed: The study's seed.
-          repetitions: Seeds of a trial, of which the program trains as many at once as it has.
+          trial_seeds: Seeds of a trial, of which the program trains as many at once as it has.
           place: Its slot and pool, as in `LaneInterval`.
         """
         self.program, self.place, self._task = program, place, task
         self.segments = Segments.of(task.run_length, program.algorithm.steps_per_iteration)
-        self._seed, self._stream, self._repetitions = seed, stream, repetitions or program.seeds
+        self._seed, self._stream, self._trial_seeds = seed, stream, trial_seeds or program.seeds
         self._lanes: dict[int, LaneAssignment] = {}
         self._entering: list[int] = []
         self._stacked: tuple[list[Any], Any] = ([], None)
@@ -255,7 +255,7 @@ class LaneSession:
         """Return [lanes, seeds]: the keys of each trial's seeds, starting at its first repetition here."""
         filled = self._filled(assignments)
         numbers = [assignment.trial.number for assignment in filled]
-        keys = training_keys(self._seed, numbers, self._repetitions, self._stream)
+        keys = training_keys(self._seed, numbers, self._trial_seeds, self._stream)
         seeds = np.array([a.repetition for a in filled])[:, None] + np.arange(self.program.seeds)
         return self.program.place(keys[np.arange(self.program.lanes)[:, None], seeds])
 

@@ -27,7 +27,7 @@ _NAME = "in memory"
 class InMemoryStudy:
     """An Optuna study in memory: the trials that its sampler was asked for, and their results.
 
-    It may hold more trials than the study on disk, because repetitions that were asked again stay here as FAIL. So a trial of the
+    It may hold more trials than the study on disk, because duplicates that were asked again stay here as FAIL. So a trial of the
     study has a place here, which may differ from its number. A trial is RUNNING until `tell` sets its result.
 
     Only PRUNED trials have intermediate values here, since samplers use no others. With several objectives no trial has any:
@@ -56,7 +56,7 @@ class InMemoryStudy:
         self._rebuild(told)
 
     def refuse(self, place: int) -> None:
-        """Fail the last asked trial, a repetition, without reporting a result to the sampler."""
+        """Fail the last asked trial, a duplicate, without reporting a result to the sampler."""
         self._storage.set_trial_state_values(self._id(place), TrialState.FAIL)
 
     def tell(self, told: Mapping[int, FrozenTrial]) -> None:

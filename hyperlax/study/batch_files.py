@@ -161,6 +161,29 @@ def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[st
     return _read_rows(directory / HYPERPARAMS_CSV, names)
 
 
+@dataclass(frozen=True)
+class LearningCurve:
+    """A trial's evaluations. steps: int64[points], environment steps; returns: float64[points, seeds], mean return of each seed.
+
+    A return that the file lacks is nan.
+    """
+
+    steps: np.ndarray
+    returns: np.ndarray
+
+
+def read_curves(directory: Path, trials: Collection[int]) -> dict[int, LearningCurve]:
+    """Return trial number -> its curve from the `curves.csv` of a batch, without the trials that are not in it.
+
+    Raises OSError, KeyError, ValueError or csv.Error if the file is missing or damaged.
+    """
+    rows: dict[str, list[tuple[int, int, float]]] = {str(number): [] for number in trials}
+    for row in read_csv(directory / CURVES_CSV):
+        if row["trial"] in rows:
+            rows[row["trial"]].append((int(row["seed"]), int(row["step"]), float(row["mean"])))
+    return {int(number): _curve(points) for number, points in rows.items() if points}
+
+
 def failed(
     trial: Trial,
     cause: str,
@@ -179,6 +202,16 @@ def failed(
     unknown = dict.fromkeys(UNKNOWN_AFTER_AN_ERROR)
     traceback = escaped("".join(format_exception(error))).splitlines() if error else []
     return BatchResult((outcome,), {**unknown, "wall_seconds": wall_seconds, "error": cause, "traceback": traceback})
+
+
+def _curve(points: Sequence[tuple[int, int, float]]) -> LearningCurve:
+    """Return a curve from the seed, step and mean return of each point."""
+    steps = sorted({step for _, step, _ in points})
+    index = {step: number for number, step in enumerate(steps)}
+    returns = np.full((len(steps), 1 + max(seed for seed, _, _ in points)), np.nan)
+    for seed, step, mean in points:
+        returns[index[step], seed] = mean
+    return LearningCurve(np.array(steps), returns)
 
 
 def _write_hyperparams(path: Path, trials: Sequence[Trial]) -> None:

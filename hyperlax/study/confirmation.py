@@ -13,12 +13,12 @@ import numpy as np
 
 from hyperlax.errors import UsageError, numbered
 from hyperlax.fields import filled
-from hyperlax.files import cell, decode, read_csv
+from hyperlax.files import cell, decode
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS, ReferenceReturns, of_curve
 from hyperlax.recipe import apply, dotted
-from hyperlax.study.batch_files import read_ends, read_hyperparams
-from hyperlax.study.directory import BATCH, CURVES_CSV, SUCCESS, TIMING_JSON, StudyDirectory
+from hyperlax.study.batch_files import LearningCurve, read_curves, read_ends, read_hyperparams
+from hyperlax.study.directory import TIMING_JSON, StudyDirectory, complete_batches
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord, top
 from hyperlax.trial import Trial
 
@@ -40,12 +40,11 @@ class Configuration:
 
 @dataclass(frozen=True)
 class _Result:
-    """The result of a configuration. steps: int64[K], returns: float64[K, seeds], both without the point before training."""
+    """The result of a configuration. curve: without the point before training, None unless COMPLETE."""
 
     state: str
     reason: str
-    steps: np.ndarray
-    returns: np.ndarray
+    curve: LearningCurve | None
 
 
 def configurations(record: StudyRecord, base: AlgorithmConfig) -> list[Configuration]:
@@ -94,9 +93,7 @@ def read_results(directory: Path, trials: Iterable[Trial], seeds: int) -> dict[i
     """
     wanted = {trial.number: trial for trial in trials}
     results: dict[int, _Result] = {}
-    for path in sorted(directory.glob("batch_*")):
-        if not BATCH.fullmatch(path.name) or not (path / SUCCESS).exists():
-            continue
+    for path in complete_batches(directory):
         try:
             results |= _read_batch(path, wanted, seeds)
         except (OSError, UsageError, ValueError, KeyError, csv.Error) as error:
@@ -119,25 +116,21 @@ def _read_batch(path: Path, wanted: dict[int, Trial], seeds: int) -> dict[int, _
     ends = {end.number: end for end in read_ends(path)}
     asked = {number: trial for number, trial in wanted.items() if number in ends}
     fields = list(dotted(next(iter(asked.values())).algorithm)) if asked else []
-    trained, curves = read_hyperparams(path, fields), read_csv(path / CURVES_CSV)
+    trained, curves = read_hyperparams(path, fields), read_curves(path, asked)
     results = {}
     for number, trial in asked.items():
         if all(trained[number][name] == cell(value) for name, value in dotted(trial.algorithm).items()):
-            rows = [row for row in curves if row["trial"] == str(number)]
             end = ends[number]
-            steps, returns = _curve(rows, seeds) if end.state == "COMPLETE" else (np.zeros(0), np.zeros((0, seeds)))
-            results[number] = _Result(end.state, end.reason, steps, returns)
+            curve = _trained(curves.get(number), seeds) if end.state == "COMPLETE" else None
+            results[number] = _Result(end.state, end.reason, curve)
     return results
 
 
-def _curve(rows: list[dict[str, str]], seeds: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps and returns of a curve. Raises ValueError unless every seed has every step."""
-    mean = {(int(row["step"]), int(row["seed"])): float(row["mean"]) for row in rows}
-    steps = sorted({step for step, _ in mean})
-    if len(steps) < 2 or mean.keys() != {(step, seed) for step in steps for seed in range(seeds)}:
+def _trained(curve: LearningCurve | None, seeds: int) -> LearningCurve:
+    """Return a curve without the point before training. Raises ValueError unless every seed has every step."""
+    if curve is None or len(curve.steps) < 2 or curve.returns.shape[1] != seeds or np.isnan(curve.returns).any():
         raise ValueError("curves.csv lacks rows")
-    trained = steps[1:]
-    return np.array(trained), np.array([[mean[step, seed] for seed in range(seeds)] for step in trained])
+    return LearningCurve(curve.steps[1:], curve.returns[1:])
 
 
 def _confirmed(
@@ -147,8 +140,8 @@ def _confirmed(
     state, reason, per_seed = "WAITING", "", {}
     if result is not None:
         state, reason = result.state, result.reason
-    if result is not None and state == "COMPLETE":
-        each = [of_curve(result.steps, curve, budget, reference) for curve in result.returns.T]
+    if result is not None and result.curve is not None:
+        each = [of_curve(result.curve.steps, returns, budget, reference) for returns in result.curve.returns.T]
         per_seed = {name: [values[name] for values in each] for name in each[0]}
     return Confirmed(
         trial=configuration.trial.number if configuration.chosen else None,

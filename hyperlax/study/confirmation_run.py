@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from hyperlax.backends.base import EngineConfig
@@ -17,7 +15,7 @@ from hyperlax.errors import counted
 from hyperlax.recipe import Recipe
 from hyperlax.study.batch_files import write_batch
 from hyperlax.study.confirmation import Configuration, configurations, names, read_results
-from hyperlax.study.directory import BATCH, CHECKPOINTS, SUCCESS
+from hyperlax.study.directory import CHECKPOINTS, next_batch
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import resume_command, train_command
 from hyperlax.study.observer import Observer
@@ -32,18 +30,18 @@ log = logging.getLogger(__name__)
 
 
 def confirmation_config(
-    arguments: SearchOptions, recipe: Recipe, packing: Mapping[str, Any], trials: Sequence[Trial]
+    options: SearchOptions, recipe: Recipe, packing: Mapping[str, Any], trials: Sequence[Trial]
 ) -> EngineConfig:
     """Return the backend's configuration for a confirmation: the study's programs and budget, other seeds."""
     return engine_config(
-        arguments,
+        options,
         recipe.config.algorithm,
         space=recipe.space,
-        num_seeds=arguments.confirm_seeds,
+        num_seeds=options.confirm_seeds,
         num_trials=len(trials),
         super_batch=len(trials),
-        lanes=lanes_asked(arguments),
-        packing=arguments.packing,
+        lanes=lanes_asked(options),
+        packing=options.packing,
         chosen=packing,
         trials=trials,
         is_confirmation=True,
@@ -53,12 +51,13 @@ def confirmation_config(
 class ConfirmationRun:
     """A confirmation while it runs. It trains on `confirm_seeds` seeds that the search never saw, and has no database."""
 
-    def __init__(self, live: LiveStudy, limits: Limits, make_backend: MakeBackend, observers: Sequence[Observer]):
-        assert isinstance(live.arguments, SearchOptions)
-        self._live, self._arguments, self._observers = live, live.arguments, observers
+    def __init__(
+        self, live: LiveStudy[SearchOptions], limits: Limits, make_backend: MakeBackend, observers: Sequence[Observer]
+    ):
+        self._live, self._options, self._observers = live, live.options, observers
         self._limits, self._make_backend = limits, make_backend
-        self._seeds, self._root = self._arguments.confirm_seeds, live.directory.confirmation
-        self._checkpoints = CheckpointManager(self._root / CHECKPOINTS, self._arguments.checkpoint_seconds)
+        self._seeds, self._root = self._options.confirm_seeds, live.directory.confirmation
+        self._checkpoints = CheckpointManager(self._root / CHECKPOINTS, self._options.checkpoint_seconds)
 
     def run(self, write_pages: Callable[[], None], retry_failed: bool) -> int:
         """Train the missing configurations, have the pages written, print which is best. Returns the exit status.
@@ -88,25 +87,24 @@ class ConfirmationRun:
         if not self._limits.may_start():
             return False
         log.info("Confirming %s on %s.", names(missing), counted(self._seeds, "new seed"))
-        self._discard_incomplete()
         ended: list[TrialResult] = []
 
         def write(result: BatchResult) -> list[TrialResult]:
             ends = self._live.scoring.ends(result)
             counted = replace(result, timing={**result.timing, "seeds": self._seeds})
-            write_batch(self._next_batch(), counted, ends)
+            write_batch(next_batch(self._root), counted, ends)
             ended.extend(ends)
             return ends
 
         trials = [c.trial for c in wanted]
-        config = confirmation_config(self._arguments, self._live.recipe, self._live.manifest.packing, trials)
+        config = confirmation_config(self._options, self._live.recipe, self._live.manifest.packing, trials)
         settings = Settings(
             task="confirmation",
             total=len(missing),
-            steps=len(missing) * self._seeds * self._arguments.total_timesteps,
+            steps=len(missing) * self._seeds * self._options.total_timesteps,
             scoring=self._live.scoring,
             seeds=self._seeds,
-            checkpoint_seconds=self._arguments.checkpoint_seconds,
+            checkpoint_seconds=self._options.checkpoint_seconds,
         )
         fixed, limits = FixedTrials([c.trial for c in missing], write), self._limits.without_failures()
         with closing(self._make_backend(config, self._checkpoints)) as backend:
@@ -114,13 +112,3 @@ class ConfirmationRun:
         write_pages()
         self._checkpoints.tidy()
         return len(ended) == len(missing)
-
-    def _discard_incomplete(self) -> None:
-        """Remove batches that were being written when a process died."""
-        for path in self._root.glob("batch_*"):
-            if BATCH.fullmatch(path.name) and not (path / SUCCESS).exists():
-                rmtree(path)
-
-    def _next_batch(self) -> Path:
-        numbers = [int(path.name.removeprefix("batch_")) for path in self._root.glob("batch_" + "[0-9]" * 5)]
-        return self._root / f"batch_{max(numbers, default=-1) + 1:05d}"

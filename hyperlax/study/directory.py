@@ -44,7 +44,7 @@ LOOK_SECONDS = 1.0
 """Seconds that a starting process waits for processes that only check whether the study runs."""
 _WRITTEN_LAST = TRIALS
 _EXEC_BATCH = re.compile(r"optuna_exec_batch_\d+")
-BATCH = re.compile(r"batch_\d+")
+_BATCH = re.compile(r"batch_\d+")
 
 
 def _one_of(*names: str) -> str:
@@ -64,7 +64,7 @@ _OWN: dict[str, str] = {
     _EXEC: _one_of(SUCCESS),
     f"{_EXEC}/{_ANALYSIS}": _one_of(TRIALS, BEST_FILE, PARETO_FILE),
     f"{_EXEC}/samples": "",
-    f"({_EXEC}/samples|{CONFIRMATION})/{BATCH.pattern}": _one_of(
+    f"({_EXEC}/samples|{CONFIRMATION})/{_BATCH.pattern}": _one_of(
         HYPERPARAMS_CSV, CURVES_CSV, SUMMARY_CSV, INTERMEDIATE_CSV, TIMELINE, TIMING_JSON, SUCCESS
     ),
 }
@@ -134,22 +134,19 @@ class StudyDirectory:
         """
         if not self.root.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root))
-        samples = self.exec_batch(super_batch) / "samples"
-        taken = [*samples.glob("batch_*"), *(path for path in map(self.root.joinpath, named) if path.parent == samples)]
-        numbers = [int(path.name.removeprefix("batch_")) for path in taken if BATCH.fullmatch(path.name)]
-        return samples / f"batch_{max(numbers, default=-1) + 1:05d}"
+        return next_batch(self.exec_batch(super_batch) / "samples", [self.root / name for name in named])
 
     def complete_batches(self) -> list[Path]:
-        """Return every batch whose files are all on disk, in order."""
-        return [path for path in self._batches() if (path / SUCCESS).exists()]
+        """Return every batch of the search whose files are all on disk, in order."""
+        return [batch for samples in self._samples() for batch in complete_batches(samples)]
 
     def discard_incomplete(self, named: Collection[str]) -> None:
         """Remove temporary files and incomplete batches that a killed process left. The trials of those batches are run again.
 
         named: batches that the database has. They were complete once, so they stay.
         """
-        for path in self._batches():
-            if not (path / SUCCESS).exists() and self.name(path) not in named:
+        for path in (path for folder in (*self._samples(), self.confirmation) for path in _batches(folder)):
+            if not _is_complete(path) and self.name(path) not in named:
                 log.info("%s was not complete; its trials are run again.", path)
                 shutil.rmtree(path)
         for path in self.root.rglob(".*.tmp*"):
@@ -176,12 +173,34 @@ class StudyDirectory:
                 files.append(path)
         return files, directories
 
-    def _batches(self) -> list[Path]:
-        """Return the batches by name, without other files that a user keeps there."""
-        found = self.root.glob("optuna_exec_batch_*/samples/batch_*")
-        return sorted(
-            path for path in found if BATCH.fullmatch(path.name) and _EXEC_BATCH.fullmatch(path.parent.parent.name)
-        )
+    def _samples(self) -> list[Path]:
+        """Return the directories that hold the batches of super-batches, in order."""
+        return [
+            path / "samples"
+            for path in sorted(self.root.glob("optuna_exec_batch_*"))
+            if _EXEC_BATCH.fullmatch(path.name)
+        ]
+
+
+def complete_batches(folder: Path) -> list[Path]:
+    """Return the batches in a directory whose files are all on disk, in order."""
+    return [path for path in _batches(folder) if _is_complete(path)]
+
+
+def next_batch(folder: Path, named: Collection[Path] = ()) -> Path:
+    """Return the first free `batch_NNNNN` in a directory, after all that exist or are `named`. It is not made."""
+    taken = [*_batches(folder), *(path for path in named if path.parent == folder)]
+    numbers = [int(path.name.removeprefix("batch_")) for path in taken]
+    return folder / f"batch_{max(numbers, default=-1) + 1:05d}"
+
+
+def _batches(folder: Path) -> list[Path]:
+    """Return the batches in a directory by name, without other files that a user keeps there."""
+    return sorted(path for path in folder.glob("batch_*") if _BATCH.fullmatch(path.name))
+
+
+def _is_complete(batch: Path) -> bool:
+    return (batch / SUCCESS).exists()
 
 
 def _is_own_directory(name: str) -> bool:
@@ -190,7 +209,7 @@ def _is_own_directory(name: str) -> bool:
 
 
 def study_directory(
-    arguments: SearchOptions | PbtOptions, recipe: Recipe, planned: Mapping[Path, str] | None = None
+    options: SearchOptions | PbtOptions, recipe: Recipe, planned: Mapping[Path, str] | None = None
 ) -> StudyDirectory:
     """Return the directory of the study of this name, existing or not.
 
@@ -198,10 +217,10 @@ def study_directory(
 
     planned: the names of studies that do not exist yet, by their directories.
     """
-    first = Path(arguments.output_root) / recipe.name / slug(arguments.env_config)
-    named = first.with_name(f"{first.name}@{arguments.study_name}")
+    first = Path(options.output_root) / recipe.name / slug(options.env_config)
+    named = first.with_name(f"{first.name}@{options.study_name}")
     holder = (planned or {}).get(first) or _name_of(first)
-    if holder in (None, arguments.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study()):
+    if holder in (None, options.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study()):
         return StudyDirectory(first)
     if is_too_long(named):
         problem = "{study_name}: the directory {0} is longer than the system takes. Choose a shorter name."

@@ -15,11 +15,12 @@ from hyperlax.config.option import shell_command
 from hyperlax.config.options import OBJECTIVE, PbtOptions
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
-from hyperlax.files import decode, read_csv
+from hyperlax.files import decode
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, apply, dotted
 from hyperlax.space import Categorical, Distribution
-from hyperlax.study.directory import CURVES_CSV, SCHEDULE
+from hyperlax.study.batch_files import read_curves
+from hyperlax.study.directory import SCHEDULE
 from hyperlax.study.record import Lineage, TrialRecord
 
 MEMBER, INTERVAL, PARENT = "member", "interval", "parent"
@@ -71,23 +72,22 @@ class Schedule:
     schedule: Annotated[tuple[dict[str, Any], ...], Meta(min_length=1)]
 
 
-def describe_schedule(arguments: PbtOptions, recipe: Recipe, path: Sequence[TrialRecord]) -> dict[str, Any]:
+def describe_schedule(options: PbtOptions, recipe: Recipe, path: Sequence[TrialRecord]) -> dict[str, Any]:
     """Return the file's content. path: one trial per interval, leading to the best trial at the end."""
     entries = []
     for interval, trial in enumerate(path):
         assert trial.batch_directory is not None
-        rows = [row for row in read_csv(trial.batch_directory / CURVES_CSV) if int(row["trial"]) == trial.number]
-        steps = sorted({int(row["step"]) for row in rows})
-        entries.append({"interval": interval, "from_step": steps[0], "to_step": steps[-1], "hyperparams": trial.params})
+        first, *_, last = map(int, read_curves(trial.batch_directory, [trial.number])[trial.number].steps)
+        entries.append({"interval": interval, "from_step": first, "to_step": last, "hyperparams": trial.params})
     return {
-        "algo_and_network_config": arguments.algo_and_network_config,
+        "algo_and_network_config": options.algo_and_network_config,
         "recipe": str(recipe.path.resolve()),
-        "env_config": canonical(arguments.env_config),
-        "seed": arguments.seed,
-        "num_seeds": arguments.num_seeds,
-        "population_size": arguments.population_size,
-        "total_timesteps": arguments.total_timesteps,
-        "num_eval_episodes": arguments.num_eval_episodes,
+        "env_config": canonical(options.env_config),
+        "seed": options.seed,
+        "num_seeds": options.num_seeds,
+        "population_size": options.population_size,
+        "total_timesteps": options.total_timesteps,
+        "num_eval_episodes": options.num_eval_episodes,
         "trial": path[-1].number,
         "final_return": path[-1].values[OBJECTIVE],
         "config": dotted(recipe.config.algorithm),

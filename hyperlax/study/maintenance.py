@@ -40,7 +40,7 @@ _COMPANIONS = ("-journal", "-wal", "-shm")
 """SQLite's files beside a database; one left beside another database would be taken for its own."""
 
 
-def repair(arguments: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> int:
+def repair(options: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> int:
     """Replay journal and batches into a new database, keep the damaged one, and say what was restored. Returns 0.
 
     The next resume trains trials again whose batch is not on disk. The damaged database stays in place until the new one is whole.
@@ -49,25 +49,25 @@ def repair(arguments: SearchOptions | PbtOptions, recipe: Recipe, root: Path) ->
       UsageError: The directory holds no study, a batch is damaged too, or the journal lacks trials.
       HyperlaxError: A batch belongs to another study.
     """
-    if isinstance(arguments, PbtOptions):
+    if isinstance(options, PbtOptions):
         recipe = replace(recipe, space=explored(recipe)[0])
     else:
-        check_space(arguments, recipe.space)
+        check_space(options, recipe.space)
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
     with _ending_on_io_error(directory), only_one_process(root):
-        finding = _find_damage(directory, arguments.study_name)
+        finding = _find_damage(directory, options.study_name)
         if finding is None:
-            with closing(open_state(arguments, recipe, directory, manifest, is_dry=True)) as state:
-                state.check_journal()
+            with closing(open_state(options, recipe, directory, manifest, is_dry=True)) as state:
+                state.projection.check_journal()
             print(f"{directory.database} is sound; nothing to repair.")
             return 0
         print(finding)
         with replacing(directory.database) as rebuilt:
-            source = _restore(directory.backup, rebuilt, arguments.study_name)
-            with closing(open_state(arguments, recipe, directory, manifest, database=rebuilt)) as state:
+            source = _restore(directory.backup, rebuilt, options.study_name)
+            with closing(open_state(options, recipe, directory, manifest, database=rebuilt)) as state:
                 before = state.finished()
-                recorded = state.replay()
+                recorded = state.projection.replay()
                 finished = state.finished()
                 left = len(state.trials()) - finished
             kept = _keep(directory.database)
@@ -76,13 +76,13 @@ def repair(arguments: SearchOptions | PbtOptions, recipe: Recipe, root: Path) ->
         print(
             f"Restored {counted(before, 'finished trial')} from {source} and {recorded} from the batches; {left} wait to be run."
         )
-        if finished < arguments.n_trials:
+        if finished < options.n_trials:
             print(f"To resume:\n  {manifests.resume_command(root)}")
         return 0
 
 
 def invalidate(
-    arguments: SearchOptions | PbtOptions,
+    options: SearchOptions | PbtOptions,
     recipe: Recipe,
     root: Path,
     trials: Sequence[int],
@@ -96,16 +96,16 @@ def invalidate(
     """
     if not trials:
         raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
-    if isinstance(arguments, PbtOptions):
+    if isinstance(options, PbtOptions):
         raise UsageError(
             f"invalidate {root}: holds a population. Only trials of a search or of a sweep can be taken out."
         )
-    directory, objectives = StudyDirectory(root), arguments.objectives
+    directory, objectives = StudyDirectory(root), options.objectives
     manifest = manifests.read(directory.manifest, recipe)
     with ending_on_io_error(directory.database, run_again), only_one_process(root):
         check_writable(directory)
-        directory.check_database(arguments.study_name)
-        with closing(open_state(arguments, recipe, directory, manifest)) as state:
+        directory.check_database(options.study_name)
+        with closing(open_state(options, recipe, directory, manifest)) as state:
             state.load()
             text = _INVALIDATED + (f": {' '.join(reason.split())}" if reason else "")
             for number in sorted(set(filter(state.is_invalidated, trials))):
@@ -115,7 +115,7 @@ def invalidate(
                     f"{name} {format_number(value)}" for name, value in zip(objectives, trial.values, strict=True)
                 )
                 print(f"Trial {trial.number} ({values}) is out of the ranking; its results are kept.")
-            live = LiveStudy(arguments, recipe, directory, manifest, state)
+            live = LiveStudy(options, recipe, directory, manifest, state)
             for record, where in live.analyses():
                 write_pages(record, where)
             if any(trial.state.name == "COMPLETE" for trial in state.trials()):

@@ -61,10 +61,10 @@ class Manifest:
     def write(self, path: Path) -> None:
         write_json(path, {**vars(self), "reference": vars(self.reference)})
 
-    def resumed(self, arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> Manifest:
-        """Return the manifest of the study as it is resumed with these arguments."""
-        command = _search_command(arguments, recipe, directory)
-        return replace(self, arguments=arguments.to_json(), command=command)
+    def resumed(self, options: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> Manifest:
+        """Return the manifest of the study as it is resumed with these options."""
+        command = _search_command(options, recipe, directory)
+        return replace(self, arguments=options.to_json(), command=command)
 
     def running(self, recipe: Recipe) -> Manifest:
         """Return the manifest with a run that begins now, at the commit of the working directory, else of the recipe's."""
@@ -81,7 +81,7 @@ class _StoredRecipe(TypedDict):
 
 
 def describe(
-    arguments: SearchOptions | PbtOptions,
+    options: SearchOptions | PbtOptions,
     recipe: Recipe,
     reference: ReferenceReturns,
     first_trials: list[dict[str, Any]],
@@ -89,8 +89,8 @@ def describe(
 ) -> Manifest:
     """Return the manifest of a new study, without a run of it."""
     return Manifest(
-        arguments=arguments.to_json(),
-        command=_search_command(arguments, recipe, study_directory(arguments, recipe)),
+        arguments=options.to_json(),
+        command=_search_command(options, recipe, study_directory(options, recipe)),
         recipe={
             "name": recipe.name,
             "path": str(recipe.path.resolve()),
@@ -106,18 +106,18 @@ def describe(
         reference=reference,
         lanes=backend.lanes,
         packing=backend.packing,
-        super_batch=_super_batch(arguments, backend),
-        overlaps=isinstance(arguments, SearchOptions) and arguments.super_batch is None and backend.slots > 1,
+        super_batch=_super_batch(options, backend),
+        overlaps=isinstance(options, SearchOptions) and options.super_batch is None and backend.slots > 1,
         runs=[],
     )
 
 
-def _super_batch(arguments: SearchOptions | PbtOptions, backend: Backend) -> int:
-    if isinstance(arguments, PbtOptions):
-        return arguments.population_size
-    if arguments.super_batch is not None:
-        return arguments.super_batch
-    return backend.packing.get("super_batch") or narrowest(backend.lanes * backend.slots, arguments.n_trials)
+def _super_batch(options: SearchOptions | PbtOptions, backend: Backend) -> int:
+    if isinstance(options, PbtOptions):
+        return options.population_size
+    if options.super_batch is not None:
+        return options.super_batch
+    return backend.packing.get("super_batch") or narrowest(backend.lanes * backend.slots, options.n_trials)
 
 
 def read(path: Path, recipe: Recipe) -> Manifest:
@@ -199,13 +199,13 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def _search_command(arguments: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
+def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """Return the command line that begins this study, with every argument, or with its file if it changes the search space."""
     if recipe.changes:
         return shell_command("run-study", directory.file)
-    is_of_a_file = isinstance(arguments, SearchOptions) and arguments.load_hyperparams
+    is_of_a_file = isinstance(options, SearchOptions) and options.load_hyperparams
     left_out = ("n_trials", "sampling_method") if is_of_a_file else ()
-    return shell_command(command_of(arguments.to_json()), *command_line(arguments, left_out))
+    return shell_command(command_of(options.to_json()), *command_line(options, left_out))
 
 
 def resume_command(directory: Path) -> str:

@@ -12,8 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from hyperlax.files import write_json
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.schedulers.base import CopyFrom, Scheduler, Shown
+from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.schedulers.pb2 import is_continuous
 from hyperlax.schedulers.pbt import PopulationBasedTraining, PopulationOptions, explored
 from hyperlax.schedulers.registry import EXPLORERS
@@ -38,13 +37,13 @@ from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import write_batch
 from hyperlax.study.directory import SCHEDULE, StudyDirectory, study_directory
 from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, describe_schedule, replay_command, score_of
+from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.reporters import IntervalReporter
-from hyperlax.study.state import StudyState, open_state
 from hyperlax.study.stopping import Limits, StopRequest
 from hyperlax.study.study_run import Equipment, MakeBackend, StudyRun, engine_config, local_backend
-from hyperlax.study.trials import Resumed, Settings, Trials
+from hyperlax.study.trials import Resumed, Settings
 from hyperlax.study.view import LiveStudy
 from hyperlax.trial import BatchResult, Trial, TrialResult
 
@@ -57,23 +56,14 @@ _PAGES_SECONDS = 60.0
 
 
 class _PopulationTrials:
-    """The trials of a population. first: returns the hyperparameters of the first interval. changed: called after an interval."""
+    """The trials of a population. first: the first interval's hyperparameters, by member. changed: called after an interval."""
 
-    def __init__(self, live: LiveStudy, first: Callable[[], list[dict[str, Any]]], changed: Callable[[], None]):
-        assert isinstance(live.arguments, PbtOptions)
-        self._live, self._state, self._arguments = live, live.state, live.arguments
+    def __init__(self, live: LiveStudy[PbtOptions], first: list[dict[str, Any]], changed: Callable[[], None]):
+        self._live, self._state, self._options = live, live.state, live.options
         self.survived: dict[int, int] = {}
         self._first, self._changed = first, changed
         self._space = SearchSpace(live.recipe.space)
-        self._members, self._intervals = self._arguments.population_size, self._arguments.num_intervals
-
-    def recorded(self) -> dict[int, CopyFrom]:
-        """Return how the recorded trials began."""
-        return {
-            trial.number: CopyFrom(trial.number if parent is None else parent, self._space.decode(trial.params))
-            for trial in self._state.trials()
-            for parent in [trial.user_attrs[PARENT]]
-        }
+        self._members, self._intervals = self._options.population_size, self._options.num_intervals
 
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues: after the interval that was saved last, or from the beginning."""
@@ -95,12 +85,12 @@ class _PopulationTrials:
             return []
         self._asked = True
         if not self._state.trials():
-            self._insert(0, {member: CopyFrom(member, params) for member, params in enumerate(self._first())})
+            self._insert(0, {member: CopyFrom(member, params) for member, params in enumerate(self._first)})
         return [self._state.trial(trial) for trial in self._state.trials()[: self._members]]
 
     def start(self, numbers: Collection[int]) -> None:
         """Note that members train."""
-        self._state.start(numbers)
+        self._state.database.start(numbers)
 
     def requeue(self, numbers: Collection[int]) -> None:
         """Do nothing: an interval that did not end is trained again from the one before."""
@@ -125,7 +115,7 @@ class _PopulationTrials:
             return ends
         if interval + 1 == self._intervals:
             best = max(ends, key=lambda end: (_score(end), -end.number))
-            about = {"study": self._arguments.study_name, **about_recipe(live.recipe)}
+            about = {"study": self._options.study_name, **about_recipe(live.recipe)}
             write_agents(live.directory.root, about, result, [best.number] if best.state == "COMPLETE" else [])
         path = self._state.new_batch(interval)
         write_batch(path, result, ends)
@@ -171,12 +161,22 @@ class _PopulationTrials:
             )
 
 
+def _recorded_starts(live: LiveStudy) -> dict[int, CopyFrom]:
+    """Return how the recorded trials began."""
+    space = SearchSpace(live.recipe.space)
+    return {
+        trial.number: CopyFrom(trial.number if parent is None else parent, space.decode(trial.params))
+        for trial in live.state.trials()
+        for parent in [trial.user_attrs[PARENT]]
+    }
+
+
 def _score(end: TrialResult) -> float:
     return end.metrics[OBJECTIVE] if end.state == "COMPLETE" else -np.inf
 
 
 def run_population(
-    arguments: PbtOptions,
+    options: PbtOptions,
     recipe: Recipe,
     resume_from: Path | None = None,
     *,
@@ -193,7 +193,7 @@ def run_population(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, kept = explored(recipe)
-    if arguments.explore == "pb2" and not any(map(is_continuous, space.values())):
+    if options.explore == "pb2" and not any(map(is_continuous, space.values())):
         raise OptionError(
             "explore",
             "{0}: {explore} pb2 needs a LogUniform or UniformContinuous entry that can change while weights are kept. Use perturb.",
@@ -205,89 +205,63 @@ def run_population(
             "Not explored, because they cannot change during training: %s. They keep the recipe's value.",
             ", ".join(kept),
         )
-    directory = StudyDirectory(resume_from) if resume_from else study_directory(arguments, recipe)
-    lines = IntervalReporter(sys.stderr, arguments.population_size)
+    directory = StudyDirectory(resume_from) if resume_from else study_directory(options, recipe)
+    lines = IntervalReporter(sys.stderr, options.population_size)
     equipment = Equipment(make_backend, [lines, *observers], Limits(StopRequest()), _SAVE_ALWAYS)
-    run = _PopulationRun(arguments, recipe, directory, equipment)
-    return run.resume() if resume_from else run.start()
+    run = _PopulationRun(options, recipe, directory, equipment)
+    try:
+        return run.resume() if resume_from else run.start()
+    except MemoryError as error:
+        raise OptionFailure(
+            "population_size",
+            "{0}. Start again with another {output_root} and a {population_size} below {1}, or smaller networks, replay or "
+            "{num_seeds}.",
+            error,
+            options.population_size,
+        ) from error
 
 
-def _population_config(arguments: PbtOptions, recipe: Recipe) -> EngineConfig:
-    """Return the backend's configuration for a population: all members in the lanes of one program."""
-    members = dict.fromkeys(("num_trials", "super_batch", "lanes"), arguments.population_size)
-    own = {"num_seeds": arguments.num_seeds, "packing": "pad", "kind": "population"}
-    return engine_config(arguments, recipe.config.algorithm, space=recipe.space, **members, **own)
-
-
-class _PopulationRun(StudyRun):
+class _PopulationRun(StudyRun[PbtOptions]):
     """A population while this process trains it."""
 
-    def __init__(self, arguments: PbtOptions, *parts: Any):
-        super().__init__(arguments, *parts)
-        self._own = arguments
-
-    def first_trials(self) -> list[dict[str, Any]]:
-        """Return no trials: the scheduler samples the first interval."""
-        return []
-
     def config(self, stored: Manifest | None) -> EngineConfig:
-        """Return the configuration of the backend."""
-        return _population_config(self._own, self.recipe)
-
-    def open_state(self, manifest: Manifest) -> StudyState:
-        """Open the study's state."""
-        return open_state(self._own, self.recipe, self.directory, manifest)
-
-    def check(self) -> None:
-        """Do nothing: a population always has the same number of trials."""
-
-    def write_files(self) -> None:
-        """Do nothing: a population has no study file."""
+        """Return the configuration of the backend: all members in the lanes of one program."""
+        options, recipe = self.options, self.recipe
+        members = dict.fromkeys(("num_trials", "super_batch", "lanes"), options.population_size)
+        own = {"num_seeds": options.num_seeds, "packing": "pad", "kind": "population"}
+        return engine_config(options, recipe.config.algorithm, space=recipe.space, **members, **own)
 
     def is_over(self) -> bool:
         """Return whether the budget is spent, or every member has failed."""
-        return self._finished() >= self._own.num_intervals or self._has_failed()
+        return self._finished() >= self.options.num_intervals or self._has_failed()
 
-    def settings(self) -> Settings:
-        """Return how members train: side by side, and saved after every interval."""
-        own = self._own
-        return Settings(
+    def loop(self, backend: Backend) -> Loop:
+        """Return the loop that trains the missing intervals. Members train side by side and are saved after every one."""
+        options = self.options
+        settings = Settings(
             task="population",
-            total=own.n_trials,
+            total=options.n_trials,
             steps=None,
             scoring=self.live.scoring,
-            seeds=own.num_seeds,
+            seeds=options.num_seeds,
             columns=(OBJECTIVE,),
             refills=True,
             overlaps=True,
-            lanes=own.population_size,
+            lanes=options.population_size,
             checkpoint_seconds=_SAVE_ALWAYS,
             fatal=(Exception,),
         )
-
-    def trials(self, backend: Backend, settings: Settings) -> Trials:
-        """Return the source of the trials, which also records their results."""
-        began = time.monotonic()
-
-        def changed() -> None:
-            nonlocal began
-            if time.monotonic() - began > _PAGES_SECONDS:
-                began = time.monotonic()
-                self._publish()
-
-        return _PopulationTrials(self.live, self._scheduler().first, changed)
-
-    def scheduler(self, trials: Trials) -> Scheduler:
-        """Return the scheduler, which decides which members continue from which."""
-        assert isinstance(trials, _PopulationTrials)
-        return self._scheduler(trials)
-
-    def loaded(self) -> None:
-        """Do nothing: the pages of a population are written as it trains, and at its end."""
+        members = PopulationOptions(
+            self.recipe.space, options.population_size, options.num_intervals, options.quantile, options.seed
+        )
+        scheduler = PopulationBasedTraining(members, EXPLORERS[options.explore](), _recorded_starts(self.live))
+        trials = _PopulationTrials(self.live, scheduler.first(), self._interval_recorded)
+        self._published = time.monotonic()
+        return Loop(trials, backend, scheduler, settings, self.limits, self.observers)
 
     def finish(self) -> int:
         """Write pages and schedule, print the next steps, and return the exit status."""
-        finished, total, size = self._finished(), self._own.num_intervals, self._own.population_size
+        finished, total, size = self._finished(), self.options.num_intervals, self.options.population_size
         lineage = self.live.lineage()
         schedule = self.directory.root / SCHEDULE
         if finished == total and lineage.final is not None:
@@ -313,41 +287,27 @@ class _PopulationRun(StudyRun):
         print(f"Train fresh agents along its schedule:\n  {replay_command(schedule)}")
         return 0
 
+    def _interval_recorded(self) -> None:
+        if time.monotonic() - self._published > _PAGES_SECONDS:
+            self._published = time.monotonic()
+            self._publish()
+
     def _publish(self) -> None:
         """Have the pages written for the intervals that have ended."""
         record = self.live.snapshot()
         tell(self.observers, lambda observer: observer.super_batch_ended(record, None))
 
-    def _scheduler(self, trials: _PopulationTrials | None = None) -> PopulationBasedTraining:
-        own = self._own
-        options = PopulationOptions(self.recipe.space, own.population_size, own.num_intervals, own.quantile, own.seed)
-        return PopulationBasedTraining(options, EXPLORERS[own.explore](), trials and trials.recorded())
-
     def _finished(self) -> int:
         """Return how many intervals have ended."""
-        return self.live.state.finished() // self._own.population_size
+        return self.live.state.finished() // self.options.population_size
 
     def _has_failed(self) -> bool:
         """Return whether every member failed in the last interval."""
-        size, finished = self._own.population_size, self._finished()
+        size, finished = self.options.population_size, self._finished()
         last = self.live.state.trials()[(finished - 1) * size : finished * size] if finished else []
         return bool(last) and all(trial.state.name == "FAIL" for trial in last)
 
     def _write_schedule(self, path: Path, trials: Sequence[int]) -> None:
         """Write `pbt_schedule.json` of the trials that lead to the best."""
-        records = [self.live.state.record_of(self.live.state.trials()[number]) for number in trials]
-        write_json(path, describe_schedule(self._own, self.recipe, records))
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        try:
-            with super()._held():
-                yield
-        except MemoryError as error:
-            raise OptionFailure(
-                "population_size",
-                "{0}. Start again with another {output_root} and a {population_size} below {1}, or smaller networks, replay or "
-                "{num_seeds}.",
-                error,
-                self._own.population_size,
-            ) from error
+        known = self.live.results().trials
+        write_json(path, describe_schedule(self.options, self.recipe, [known[number] for number in trials]))

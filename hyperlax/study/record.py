@@ -140,13 +140,13 @@ class StudyRecord:
     environment: str
     objectives: dict[str, str]
     arguments: dict[str, Any]
-    command: str
     versions: dict[str, str]
     device: str
-    space: dict[str, dict[str, Any]]
     reference: ReferenceReturns
     trials: list[TrialRecord]
-    importances: dict[str, dict[str, float]]
+    command: str = ""
+    space: dict[str, dict[str, Any]] = field(default_factory=dict)
+    importances: dict[str, dict[str, float]] = field(default_factory=dict)
     confirmation: Confirmation | None = None
     lineage: Lineage | None = None
     base: Mapping[str, Any] = field(default_factory=dict)

@@ -63,7 +63,7 @@ class TrialProgress:
 
 
 @dataclass(frozen=True)
-class SimulatedSchedule:
+class _SimulatedSchedule:
     """Lanes of equal speed that train a study.
 
     Args:
@@ -81,11 +81,11 @@ class SimulatedSchedule:
 
     @classmethod
     def of(
-        cls, arguments: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None
-    ) -> SimulatedSchedule:
+        cls, options: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None
+    ) -> _SimulatedSchedule:
         """Return the schedule of a study. survived: by default trials that have not ended survive to their last segment."""
-        longest = arguments.num_evaluations * arguments.num_seeds
-        return cls(lanes_of(manifest), manifest.super_batch, arguments.n_trials, survived or (lambda trial: longest))
+        longest = options.num_evaluations * options.num_seeds
+        return cls(lanes_of(manifest), manifest.super_batch, options.n_trials, survived or (lambda trial: longest))
 
     def ended(self, start: int, trials: Sequence[FrozenTrial]) -> frozenset[int] | None:
         """Return the trials that have ended when the super-batch from trial `start` on is asked; None if not known yet.
@@ -138,9 +138,9 @@ def simulate_schedule(
                 return
 
 
-def is_pooled(arguments: SearchOptions) -> bool:
+def is_pooled(options: SearchOptions) -> bool:
     """Return whether trials of a study end at different times, so that their lanes are refilled."""
-    return arguments.pruner != "none" or arguments.seed_schedule == "racing"
+    return options.pruner != "none" or options.seed_schedule == "racing"
 
 
 def lanes_of(manifest: Manifest) -> int:
@@ -148,8 +148,8 @@ def lanes_of(manifest: Manifest) -> int:
     return min(manifest.super_batch, manifest.lanes * manifest.packing.get("slots", 1))
 
 
-def schedule_of(arguments: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None) -> Schedule | None:
+def schedule_of(options: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None) -> Schedule | None:
     """Return the schedule of a study; None if all trials of a super-batch end before the next is asked."""
-    if is_pooled(arguments):
-        return SimulatedSchedule.of(arguments, manifest, survived)
+    if is_pooled(options):
+        return _SimulatedSchedule.of(options, manifest, survived)
     return OneAhead(manifest.super_batch) if manifest.overlaps else None

@@ -41,14 +41,14 @@ _WriteCurve = Callable[[StudyRecord, Path], None]
 """Function that writes the page of a learning curve."""
 
 
-def _single_config(arguments: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:
+def _single_config(options: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:
     """Return the backend's configuration for a single run."""
-    alone = {"num_seeds": arguments.num_seeds, "num_trials": 1, "super_batch": 1}
-    return engine_config(arguments, algorithm, space={}, packing="pad", **alone)
+    alone = {"num_seeds": options.num_seeds, "num_trials": 1, "super_batch": 1}
+    return engine_config(options, algorithm, space={}, packing="pad", **alone)
 
 
 def run_single(
-    arguments: SingleOptions,
+    options: SingleOptions,
     recipe: Recipe,
     algorithm: AlgorithmConfig,
     write_curve: _WriteCurve,
@@ -60,25 +60,25 @@ def run_single(
     0: done. 1: the training failed, the reason is printed. 130 or 143: interrupted, nothing is written. Raises UsageError, before
     anything runs, if the training cannot run.
     """
-    backend = make_backend(_single_config(arguments, algorithm), None)
-    return _SingleRun(arguments, recipe, write_curve, "single", source).run(algorithm, backend)
+    backend = make_backend(_single_config(options, algorithm), None)
+    return _SingleRun(options, recipe, write_curve, "single", source).run(algorithm, backend)
 
 
-def replay(arguments: SingleOptions, recipe: Recipe, schedule: Schedule, write_curve: _WriteCurve) -> int:
+def replay(options: SingleOptions, recipe: Recipe, schedule: Schedule, write_curve: _WriteCurve) -> int:
     """Train `num_seeds` agents from scratch along a schedule, write their files, print their metrics. Returns the exit status.
 
-    arguments: `params` names the schedule's file. Raises UsageError, before anything runs, if the schedule cannot be followed.
+    options: `params` names the schedule's file. Raises UsageError, before anything runs, if the schedule cannot be followed.
     """
     from hyperlax.backends.local import make_backend as make_local_backend
 
-    where = str(arguments.params)
+    where = str(options.params)
     configs = configurations(schedule, recipe.config.algorithm, where)
-    config = replace(_single_config(arguments, configs[0]), space=changing(configs), lanes=1, configs=configs)
+    config = replace(_single_config(options, configs[0]), space=changing(configs), lanes=1, configs=configs)
     backend = make_local_backend(config)
     _check_steps(schedule, backend.steps(Trial(0, config.base)), where)
     beside = {SCHEDULE: {**vars(schedule), "schedule": list(schedule.schedule)}}
     source = f"the schedule of {where}, from its first interval on"
-    return _SingleRun(arguments, recipe, write_curve, "replay", source, beside).run(config.base, backend)
+    return _SingleRun(options, recipe, write_curve, "replay", source, beside).run(config.base, backend)
 
 
 def path_of_recipe(schedule: Schedule) -> str:
@@ -94,7 +94,7 @@ class _SingleRun:
     files.
     """
 
-    arguments: SingleOptions
+    options: SingleOptions
     recipe: Recipe
     write_curve: _WriteCurve
     kind: str
@@ -103,7 +103,7 @@ class _SingleRun:
 
     def run(self, algorithm: AlgorithmConfig, backend: Backend) -> int:
         """Train, write the files, print the metrics. Returns the exit status."""
-        own = self.arguments
+        own = self.options
         self._scoring = Scoring(reference_returns(own.env_config), aggregate=own.aggregate)
         parent = Path(own.output_root) / self.recipe.name / slug(own.env_config)
         with _ending_on_io_error(parent):
@@ -136,7 +136,7 @@ class _SingleRun:
 
     def _announced(self, algorithm: AlgorithmConfig, parent: Path) -> str:
         """Return what is trained and where its files go, in sentences."""
-        own, default, now = self.arguments, dotted(self.recipe.config.algorithm), dotted(algorithm)
+        own, default, now = self.options, dotted(self.recipe.config.algorithm), dotted(algorithm)
         changed = [f"{name} = {now[name]} (default {default[name]})" for name in now if now[name] != default[name]]
         differs = "Different from the recipe's default:" if changed else "All is as in the recipe's default."
         told = "\n  ".join([differs, *changed])
@@ -160,16 +160,13 @@ class _SingleRun:
             directory=directory,
             study_name=directory.name,
             recipe=self.recipe.name,
-            environment=canonical(self.arguments.env_config),
+            environment=canonical(self.options.env_config),
             objectives={_LEADING: METRICS[_LEADING].direction},
-            arguments=self.arguments.to_json(),
-            command="",
+            arguments=self.options.to_json(),
             versions=installed_versions(),
             device=device,
-            space={},
             reference=self._scoring.reference,
             trials=[_record(end, outcome.trial.algorithm, directory)],
-            importances={},
         )
         self.write_curve(record, directory / "learning_curve.html")
         mark_complete(directory, [end])

@@ -7,7 +7,7 @@ database, so a resume is a replay, and so is a repair, into a new database.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ class StudyState:
     Trials b S ... b S + S - 1 are super-batch b. All trials before a super-batch have ended when it is asked, so its suggestions
     follow from the seed and from them; in a study with a schedule, from those that had ended by the schedule. A trial that another
     program added and that waits is taken over as the next one, as if it had been enqueued before the study began.
+
+    database, projection: its database, and what brings that up to date.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class StudyState:
           schedule: For a study whose super-batches are asked while earlier ones train.
           is_dry: Leave the journal on disk as it is.
         """
-        self._database, self._directory = database, directory
+        self.database, self._directory = database, directory
         self._space, self._sampler, self._base = space, sampler, base
         self._objectives = tuple(objectives)
         self._schedule = schedule
@@ -73,7 +75,7 @@ class StudyState:
         for number, asked in enumerate(self._journal.asked):
             if TAKEN_OVER in asked.system_attrs:
                 sampler.enqueue(number, asked.params)
-        self._projection = Projection(database, self._journal, directory, space)
+        self.projection = Projection(database, self._journal, directory, space)
 
     @property
     def overlaps(self) -> bool:
@@ -82,24 +84,16 @@ class StudyState:
 
     def close(self) -> None:
         """Close the database."""
-        self._database.close()
-
-    def describe(self, attributes: Mapping[str, Any]) -> None:
-        """Set the user attributes of Optuna's study."""
-        self._database.describe(attributes)
+        self.database.close()
 
     def trials(self) -> list[FrozenTrial]:
         """Return every trial of the study by number. Do not modify them."""
-        return self._database.trials()
-
-    def foreign(self) -> list[FrozenTrial]:
-        """Return the trials that other programs added to the database. Do not modify them."""
-        return self._database.foreign()
+        return self.database.trials()
 
     def waiting_foreign(self) -> dict[int, dict[str, Any]]:
         """Return the parameters, by the key of its row, of each foreign trial that can be run."""
         base = dotted(self._base)
-        waiting = (trial for trial in self.foreign() if trial.state == TrialState.WAITING)
+        waiting = (trial for trial in self.database.foreign() if trial.state == TrialState.WAITING)
         found = {t._trial_id: self._space.completed(_given_params(t), base) for t in waiting}
         return {row: params for row, params in found.items() if params is not None}
 
@@ -114,19 +108,8 @@ class StudyState:
           DamagedBatch: A batch that the database does not have yet is not what was written.
           HyperlaxError: The database is an older copy, or a batch belongs to another study.
         """
-        self._projection.refuse_older_copy()
-        self._projection.replay()
-
-    def check_journal(self) -> None:
-        """Raise UsageError if the journal lacks trials that the database has."""
-        self._projection.check_journal()
-
-    def replay(self) -> int:
-        """Bring any database, a new one or an older copy, up to date. Return how many results were recorded.
-
-        Raises the errors of `load`, except for an older copy.
-        """
-        return self._projection.replay()
+        self.projection.refuse_older_copy()
+        self.projection.replay()
 
     def ask(self, total: int) -> list[FrozenTrial]:
         """Return the trials to run next, all of one super-batch. They are in the journal then.
@@ -161,23 +144,15 @@ class StudyState:
         if trials:
             event = Asked(len(self._journal.asked), trials, None if ended is None else sorted(ended), sampler)
             self._journal.append(event)
-            self._database.insert(trials, self._space.optuna)
+            self.database.insert(trials, self._space.optuna)
 
     def trial(self, frozen: FrozenTrial) -> Trial:
         """Return the trial to train: the recipe's configuration with the suggested values, valid or not."""
         return Trial(frozen.number, filled(self._base, self._space.decode(frozen.params)))
 
-    def start(self, numbers: Iterable[int]) -> None:
-        """Set WAITING trials to RUNNING."""
-        self._database.start(numbers)
-
-    def requeue(self, numbers: Iterable[int]) -> None:
-        """Set RUNNING trials to WAITING."""
-        self._database.requeue(numbers)
-
     def record(self, ends: Sequence[TrialResult], batch: Path) -> None:
         """Record the results of a batch. Its files, from which a lost record is restored, are on disk already."""
-        self._database.finish(ends, self._directory.name(batch))
+        self.database.finish(ends, self._directory.name(batch))
 
     def retry_failed(self) -> list[int]:
         """Set every FAIL trial to WAITING, under its own number and parameters. Return their numbers.
@@ -217,10 +192,6 @@ class StudyState:
     def discard_incomplete(self) -> None:
         """Remove the incomplete files that a killed process left; see `StudyDirectory`."""
         self._directory.discard_incomplete(self._named_batches())
-
-    def record_of(self, frozen: FrozenTrial) -> TrialRecord:
-        """Return a trial as plain data for the analysis."""
-        return trial_record(frozen, self._space, self._objectives, self._directory.root)
 
     def _ask(self, start: int, stop: int) -> None:
         """Ask for trials `start` to `stop`, as far as the space has configurations.
@@ -294,14 +265,14 @@ class StudyState:
         """Add a change of these trials to the journal, then to the database. Pages with the old results become outdated."""
         self._directory.outdate_analyses(min(trial.number for trial in trials) // self._sampler.super_batch)
         self._journal.append(event)
-        self._projection.apply_changes()
+        self.projection.apply_changes()
 
     def _named_batches(self) -> set[str]:
         return set(map(batch_of, self.trials())) | {batch for _, batch in self._journal.retried}
 
 
 def open_state(
-    arguments: SearchOptions | PbtOptions,
+    options: SearchOptions | PbtOptions,
     recipe: Recipe,
     directory: StudyDirectory,
     manifest: Manifest,
@@ -317,15 +288,15 @@ def open_state(
       database: Another file than the study's own.
       is_dry: Leave the journal on disk as it is.
     """
-    schedule, constraints, objectives = None, (), arguments.objectives
-    if isinstance(arguments, SearchOptions):
-        constraints = arguments.constraints
-        schedule = schedule_of(arguments, manifest, survived)
+    schedule, constraints, objectives = None, (), options.objectives
+    if isinstance(options, SearchOptions):
+        constraints = options.constraints
+        schedule = schedule_of(options, manifest, survived)
     return StudyState(
-        StudyDatabase(database or directory.database, arguments.study_name, objectives, constraints),
+        StudyDatabase(database or directory.database, options.study_name, objectives, constraints),
         directory,
         SearchSpace(recipe.space),
-        _make_sampler(arguments, recipe, manifest),
+        _make_sampler(options, recipe, manifest),
         recipe.config.algorithm,
         tuple(objectives),
         schedule,
@@ -333,18 +304,18 @@ def open_state(
     )
 
 
-def _make_sampler(arguments: SearchOptions | PbtOptions, recipe: Recipe, manifest: Manifest) -> Sampler:
+def _make_sampler(options: SearchOptions | PbtOptions, recipe: Recipe, manifest: Manifest) -> Sampler:
     """Return the sampler of a search, or of a sweep if the recipe is `Presampled`. None suggests the trials of a population."""
     space = SearchSpace(recipe.space)
-    if isinstance(arguments, PbtOptions):
+    if isinstance(options, PbtOptions):
         return FixedSampler(space, (), manifest.super_batch)
     if isinstance(recipe, Presampled):
         return FixedSampler(space, recipe.samples, manifest.super_batch)
     return OptunaSampler(
         space=space,
-        sampler=arguments.sampler,
-        directions=arguments.objective_directions,
-        seed=arguments.seed,
+        sampler=options.sampler,
+        directions=options.objective_directions,
+        seed=options.seed,
         super_batch=manifest.super_batch,
         first_trials=[space.encode(values) for values in manifest.first_trials],
     )

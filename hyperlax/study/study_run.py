@@ -8,33 +8,35 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.configurations import write_samples
 from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
+from hyperlax.config.study_file import in_full
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import canonical
-from hyperlax.errors import OptionError, numbered
+from hyperlax.errors import OptionError, counted, numbered
+from hyperlax.files import write_text
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.samplers.fixed import Presampled
-from hyperlax.schedulers.base import Scheduler
 from hyperlax.study import manifest as manifests
 from hyperlax.study.directory import StudyDirectory, check_writable, only_one_process, refuse_running
 from hyperlax.study.io_errors import IoProblem, ending_on_io_error, refusing_forbidden, run_again
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, tell
+from hyperlax.study.projection import finished_trials
 from hyperlax.study.reporters import ignoring_broken_output
-from hyperlax.study.state import StudyState
+from hyperlax.study.state import open_state
 from hyperlax.study.stopping import Limits, stopping_on_signals
-from hyperlax.study.trials import Settings, Trials
 from hyperlax.study.view import LiveStudy
 
 log = logging.getLogger(__name__)
 
+_Options = TypeVar("_Options", SearchOptions, PbtOptions)
 
 MakeBackend = Callable[[EngineConfig, CheckpointManager | None], Backend]
 """A function that returns the backend. The checkpoints save trials in the middle of their training; None saves nothing."""
@@ -66,30 +68,27 @@ class Equipment:
     retry_failed: bool = False
 
 
-class StudyRun(ABC):
-    """A study while this process runs it. The differences between a search and a population are abstract methods."""
+class StudyRun(ABC, Generic[_Options]):
+    """A study while this process runs it. The differences between a search and a population are abstract methods.
 
-    def __init__(
-        self,
-        arguments: SearchOptions | PbtOptions,
-        recipe: Recipe,
-        directory: StudyDirectory,
-        equipment: Equipment,
-    ):
-        self.arguments, self.recipe, self.directory = arguments, recipe, directory
+    survived: see `Trials`; it is kept here for the sampler.
+    """
+
+    def __init__(self, options: _Options, recipe: Recipe, directory: StudyDirectory, equipment: Equipment):
+        self.options, self.recipe, self.directory = options, recipe, directory
         self.equipment, self.observers, self.limits = equipment, equipment.observers, equipment.limits
         self.checkpoints = CheckpointManager(directory.checkpoints, equipment.checkpoint_seconds)
+        self.survived: dict[int, int] = {}
         self._is_on_disk = False
 
-    def start(self) -> int:
-        """Begin a new study. Returns the exit status."""
+    def start(self, first_trials: Sequence[dict[str, Any]] = ()) -> int:
+        """Begin a new study. Returns the exit status. first_trials: the configurations before the sampler suggests any."""
         refuse_running(self.directory.root)
         refuse_existing(self.directory)
-        first = self.first_trials()
-        log.info("Study %s in %s.", self.arguments.study_name, self.directory.root)
+        log.info("Study %s in %s.", self.options.study_name, self.directory.root)
         backend = self._new_backend(None)
-        reference = reference_returns(self.arguments.env_config)
-        manifest = manifests.describe(self.arguments, self.recipe, reference, first_trials=first, backend=backend)
+        reference = reference_returns(self.options.env_config)
+        manifest = manifests.describe(self.options, self.recipe, reference, list(first_trials), backend)
         with self._held():
             refuse_existing(self.directory)
             check_writable(self.directory)
@@ -99,37 +98,40 @@ class StudyRun(ABC):
 
     def resume(self) -> int:
         """Continue the study in the directory. Returns the exit status."""
-        log.info("Study %s in %s.", self.arguments.study_name, self.directory.root)
+        log.info("Study %s in %s.", self.options.study_name, self.directory.root)
         stored = manifests.read(self.directory.manifest, self.recipe)
-        manifest = stored.resumed(self.arguments, self.recipe, self.directory)
+        manifest = stored.resumed(self.options, self.recipe, self.directory)
         with self._held():
             check_writable(self.directory)
             return self._run(manifest, lambda: self._new_backend(stored))
 
     def _run(self, manifest: Manifest, make_backend: Callable[[], Backend]) -> int:
         """Run the missing trials, and print how the study ended."""
-        arguments, directory = self.arguments, self.directory
-        directory.check_database(arguments.study_name)
-        self.check()
+        options, directory = self.options, self.directory
+        directory.check_database(options.study_name)
+        self._check_total()
         manifest = manifest.running(self.recipe)
         manifest.write(directory.manifest)
         self._is_on_disk = True
-        self.write_files()
+        if isinstance(options, SearchOptions) and not options.is_sweep:  # a sweep has its samples
+            write_text(directory.file, in_full(options, self.recipe))
         with ExitStack() as stack:
-            state = stack.enter_context(closing(self.open_state(manifest)))
+            survived = lambda number: self.survived.get(number, 0)  # noqa: E731
+            state = open_state(options, self.recipe, directory, manifest, survived=survived)
+            stack.enter_context(closing(state))
             for observer in self.observers:
                 stack.callback(observer.close)
             stack.enter_context(stopping_on_signals(self.limits.stop))
             stack.enter_context(ignoring_broken_output())
-            state.describe(
+            state.database.describe(
                 {
                     "recipe": self.recipe.name,
-                    "environment": canonical(arguments.env_config),
+                    "environment": canonical(options.env_config),
                     "versions": manifest.versions,
                     "search_space": manifest.space,
                 }
             )
-            self.live = LiveStudy(arguments, self.recipe, directory, manifest, state)
+            self.live = LiveStudy(options, self.recipe, directory, manifest, state)
             self._load()
             if not self.is_over():
                 self._train(make_backend())
@@ -155,16 +157,14 @@ class StudyRun(ABC):
         for trial in finished:
             if not state.is_invalidated(trial.number):
                 self.limits.count(trial.state.name, trial.user_attrs.get("reason", ""))
-        self.loaded()
+        self.publish_missing()
         tell(self.observers, lambda observer: observer.study_started(self.live.snapshot))
 
     def _train(self, backend: Backend) -> None:
         """Train until enough trials are finished or a limit is reached."""
         with closing(backend):
             self.live.note_backend(backend)
-            settings = self.settings()
-            trials = self.trials(backend, settings)
-            Loop(trials, backend, self.scheduler(trials), settings, self.limits, self.observers).run()
+            self.loop(backend).run()
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -183,45 +183,33 @@ class StudyRun(ABC):
         with ending_on_io_error(self.directory.database, what_next), only_one_process(self.directory.root):
             yield
 
-    @abstractmethod
-    def first_trials(self) -> list[dict[str, Any]]:
-        """Return the configurations that a new study begins with, before the sampler suggests any."""
+    def _check_total(self) -> None:
+        """Raise UsageError if `n_trials` is less than the finished trials in the database and on disk."""
+        finished, total = len(finished_trials(self.directory, self.options.study_name)), self.options.n_trials
+        if total < finished:
+            raise OptionError(
+                "n_trials",
+                "{n_trials} {0}: the study already holds {2}. Give {1} to have its results as they are, more to "
+                "continue.",
+                total,
+                finished,
+                counted(finished, "finished trial"),
+            )
 
     @abstractmethod
     def config(self, stored: Manifest | None) -> EngineConfig:
         """Return the configuration of the backend. stored: the manifest of a study that is resumed."""
 
-    @abstractmethod
-    def open_state(self, manifest: Manifest) -> StudyState:
-        """Open the study's state."""
-
-    @abstractmethod
-    def check(self) -> None:
-        """Raise UsageError if the study in the directory does not allow this run."""
-
-    @abstractmethod
-    def write_files(self) -> None:
-        """Write the files beside `study.json`."""
-
-    @abstractmethod
-    def loaded(self) -> None:
-        """Have missing pages written, before anything trains."""
+    def publish_missing(self) -> None:
+        """Have missing pages written, before anything trains. By default nothing is missing."""
 
     @abstractmethod
     def is_over(self) -> bool:
         """Return whether nothing is left to train."""
 
     @abstractmethod
-    def settings(self) -> Settings:
-        """Return how trials train."""
-
-    @abstractmethod
-    def trials(self, backend: Backend, settings: Settings) -> Trials:
-        """Return the source of the trials, which also records their results."""
-
-    @abstractmethod
-    def scheduler(self, trials: Trials) -> Scheduler | None:
-        """Return the scheduler, which decides which trials continue; None if every trial trains to its end."""
+    def loop(self, backend: Backend) -> Loop:
+        """Return the loop that trains what is missing."""
 
     @abstractmethod
     def finish(self) -> int:
@@ -242,22 +230,22 @@ def refuse_existing(directory: StudyDirectory) -> None:
 
 
 def engine_config(
-    arguments: SearchOptions | SingleOptions | PbtOptions, base: AlgorithmConfig, **own: Any
+    options: SearchOptions | SingleOptions | PbtOptions, base: AlgorithmConfig, **own: Any
 ) -> EngineConfig:
     """Return a configuration from the options that every training has, and its own."""
     return EngineConfig(
         base=base,
-        environment=canonical(arguments.env_config),
-        run_length=RunLength(arguments.total_timesteps, arguments.num_evaluations, arguments.num_eval_episodes),
-        seed=arguments.seed,
-        compilation_cache=arguments.compilation_cache,
+        environment=canonical(options.env_config),
+        run_length=RunLength(options.total_timesteps, options.num_evaluations, options.num_eval_episodes),
+        seed=options.seed,
+        compilation_cache=options.compilation_cache,
         **own,
     )
 
 
-def lanes_asked(arguments: SearchOptions) -> int | None:
+def lanes_asked(options: SearchOptions) -> int | None:
     """Return the lanes of a compiled call that the user asked for, None for `auto`."""
-    return None if arguments.runner_hparam_batch_size == "auto" else arguments.runner_hparam_batch_size
+    return None if options.runner_hparam_batch_size == "auto" else options.runner_hparam_batch_size
 
 
 def reference_returns(environment: str) -> ReferenceReturns:

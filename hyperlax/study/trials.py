@@ -152,14 +152,15 @@ class SearchTrials:
     survived: see `Trials`. changed: called whenever trials are recorded.
     """
 
-    def __init__(self, live: LiveStudy, settings: Settings, survived: dict[int, int], changed: Callable[[], None]):
-        assert isinstance(live.arguments, SearchOptions)
-        self._live, self._arguments, self._state = live, live.arguments, live.state
+    def __init__(
+        self, live: LiveStudy[SearchOptions], settings: Settings, survived: dict[int, int], changed: Callable[[], None]
+    ):
+        self._live, self._options, self._state = live, live.options, live.state
         self._settings, self._changed, self.survived = settings, changed, survived
 
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues. The backend of refilled lanes restores the trials that it saved."""
-        trials, total = self._state.trials(), self._arguments.n_trials
+        trials, total = self._state.trials(), self._options.n_trials
         left = total - sum(trial.state.is_finished() for trial in trials)
         if not self._settings.overlaps:
             return Resumed({}, [], [], left)
@@ -180,7 +181,7 @@ class SearchTrials:
 
     def ask(self) -> list[Trial]:
         """Return the trials of the next super-batch. The database is backed up before they train."""
-        total = self._arguments.n_trials
+        total = self._options.n_trials
         asked = self._state.ask_more(total) if self._settings.overlaps else self._state.ask(total)
         if asked:
             database.back_up(self._live.directory.database, self._live.directory.backup)
@@ -188,11 +189,11 @@ class SearchTrials:
 
     def start(self, numbers: Collection[int]) -> None:
         """Note that trials train."""
-        self._state.start(numbers)
+        self._state.database.start(numbers)
 
     def requeue(self, numbers: Collection[int]) -> None:
         """Note that trials wait again."""
-        self._state.requeue(numbers)
+        self._state.database.requeue(numbers)
 
     def succeed(self, copies: Mapping[int, CopyFrom]) -> list[tuple[int, Trial]]:
         """Refuse copies: the trials of a search are suggested, not copied."""
@@ -203,8 +204,8 @@ class SearchTrials:
         live = self._live
         ends = live.scoring.ends(result)
         path = self._state.new_batch(self.super_batch(ends[0].number))
-        if self._arguments.save_agents != "none":
-            about = {"study": self._arguments.study_name, **about_recipe(live.recipe)}
+        if self._options.save_agents != "none":
+            about = {"study": self._options.study_name, **about_recipe(live.recipe)}
             complete = [end.number for end in ends if end.state == "COMPLETE"]
             write_agents(live.directory.root, about, result, complete)
         write_batch(path, result, ends, self._settings.columns or (live.scoring.leading,))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -28,6 +29,8 @@ from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.record import Lineage, StudyRecord
 from hyperlax.study.state import StudyState, foreign_record, trial_record
+
+_Options = TypeVar("_Options", SearchOptions, PbtOptions)
 
 
 @dataclass(frozen=True)
@@ -63,23 +66,23 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
       UsageError: It does not exist, or its study.json or database cannot be read. `asked_by` begins the message.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    directory, arguments = StudyDirectory(root), read_stored(root, asked_by)
+    directory, options = StudyDirectory(root), read_stored(root, asked_by)
     stored = manifest.content_of(directory.manifest)
     space = SearchSpace({name: from_json(text) for name, text in stored.space.items()})
-    directory.check_database(arguments.study_name)
+    directory.check_database(options.study_name)
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
             database.back_up(directory.database, copy)
-        with closing(StudyDatabase(copy, arguments.study_name, arguments.objectives)) as opened:
+        with closing(StudyDatabase(copy, options.study_name, options.objectives)) as opened:
             trials, foreign = opened.trials(), opened.foreign()
-    record = snapshot(root, arguments, stored, trials, with_importances, foreign)
-    return StudyView(record, _total(arguments, space), holder_of(root) is not None)
+    record = snapshot(root, options, stored, trials, with_importances, foreign)
+    return StudyView(record, _total(options, space), holder_of(root) is not None)
 
 
 def snapshot(
     root: Path,
-    arguments: SearchOptions | PbtOptions,
+    options: SearchOptions | PbtOptions,
     stored: manifest.Manifest,
     trials: Sequence[FrozenTrial],
     with_importances: bool = True,
@@ -91,23 +94,23 @@ def snapshot(
     """
     space, lineage = SearchSpace({name: from_json(text) for name, text in stored.space.items()}), None
     base = stored.recipe.get("config", {})
-    if isinstance(arguments, PbtOptions):
-        trials = finished_intervals(trials, arguments.population_size)
-        lineage = lineage_of(trials, arguments.population_size, root)
+    if isinstance(options, PbtOptions):
+        trials = finished_intervals(trials, options.population_size)
+        lineage = lineage_of(trials, options.population_size, root)
     return StudyRecord(
         directory=root,
-        study_name=arguments.study_name,
-        recipe=str(stored.recipe.get("name", arguments.algo_and_network_config)),
-        environment=unaliased(arguments.env_config),
-        objectives=arguments.objectives,
+        study_name=options.study_name,
+        recipe=str(stored.recipe.get("name", options.algo_and_network_config)),
+        environment=unaliased(options.env_config),
+        objectives=options.objectives,
         arguments=stored.arguments,
         command=stored.command,
         versions=stored.versions,
         device=stored.device,
         space=stored.space,
         reference=stored.reference,
-        trials=[replace(trial_record(trial, space, list(arguments.objectives), root), base=base) for trial in trials],
-        importances=importances(trials, arguments.objectives) if with_importances else {},
+        trials=[replace(trial_record(trial, space, list(options.objectives), root), base=base) for trial in trials],
+        importances=importances(trials, options.objectives) if with_importances else {},
         lineage=lineage,
         base=base,
         runs=stored.runs,
@@ -144,20 +147,20 @@ def recipe_as_it_was(record: StudyRecord) -> Recipe:
     return Recipe(record.recipe, Path(str(stored.recipe.get("path"))), config, space)
 
 
-def _total(arguments: SearchOptions | PbtOptions, space: SearchSpace) -> int:
+def _total(options: SearchOptions | PbtOptions, space: SearchSpace) -> int:
     """Return the number of finished trials at the end of a study.
 
     A search suggests no configuration twice, so a finite space ends it. The samples of a sweep may repeat.
     """
-    size = None if isinstance(arguments, PbtOptions) or arguments.is_sweep else space.size()
-    return arguments.n_trials if size is None else min(arguments.n_trials, size)
+    size = None if isinstance(options, PbtOptions) or options.is_sweep else space.size()
+    return options.n_trials if size is None else min(options.n_trials, size)
 
 
 @dataclass
-class LiveStudy:
+class LiveStudy(Generic[_Options]):
     """A study that this process holds. manifest: the current content of study.json."""
 
-    arguments: SearchOptions | PbtOptions
+    options: _Options
     recipe: Recipe
     directory: StudyDirectory
     manifest: Manifest
@@ -174,17 +177,17 @@ class LiveStudy:
     def scoring(self) -> Scoring:
         """Rules by which outcomes become results."""
         reference = self.manifest.reference
-        leading = next(iter(self.arguments.objectives))
-        return Scoring(reference, self.recipe.space.keys(), self.arguments.aggregate, leading)
+        leading = next(iter(self.options.objectives))
+        return Scoring(reference, self.recipe.space.keys(), self.options.aggregate, leading)
 
     def snapshot(self) -> StudyRecord:
         """Return the study as it is now."""
-        return self._as_of(self.state.trials(), self.state.foreign())
+        return self._as_of(self.state.trials(), self.state.database.foreign())
 
     def results(self) -> StudyRecord:
         """Return the study as it is now, without importances and confirmation, which take time."""
         trials = self.state.trials()
-        return snapshot(self.directory.root, self.arguments, self.manifest, trials, with_importances=False)
+        return snapshot(self.directory.root, self.options, self.manifest, trials, with_importances=False)
 
     def lineage(self) -> Lineage:
         """Return the lineage of a population's trials."""
@@ -220,7 +223,7 @@ class LiveStudy:
         ]
         self._seen = min(finished, len(trials) // self.width)
         for number in [*missing, last] if last >= 0 else []:
-            foreign = self.state.foreign() if number == last else ()
+            foreign = self.state.database.foreign() if number == last else ()
             yield self._as_of(trials[: (number + 1) * self.width], foreign), self.directory.analysis(number)
 
     def _finished_super_batches(self, trials: Sequence[FrozenTrial]) -> int:
@@ -230,7 +233,7 @@ class LiveStudy:
 
     def _as_of(self, trials: Sequence[FrozenTrial], foreign: Sequence[FrozenTrial]) -> StudyRecord:
         """Return the study with its first trials only."""
-        record = snapshot(self.directory.root, self.arguments, self.manifest, trials, foreign=foreign)
-        if not self.arguments.confirm_top:
+        record = snapshot(self.directory.root, self.options, self.manifest, trials, foreign=foreign)
+        if not self.options.confirm_top:
             return record
         return replace(record, confirmation=confirmation_of(record, self.recipe.config.algorithm))

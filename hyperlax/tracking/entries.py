@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from hyperlax.analysis.study_data import LearningCurve, MissingFile, read_curves
+from hyperlax.analysis.study_data import MissingFile, read_curves
 from hyperlax.analysis.terminal import best_in_words, counts
 from hyperlax.config.option import MAY_CHANGE, options_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.stored import MANIFEST
 from hyperlax.errors import UsageError
 from hyperlax.files import cell, decode
+from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import (
     BEST_FILE,
     CONFIRMED,

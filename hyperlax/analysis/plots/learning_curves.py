@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from hyperlax.analysis.plots.base import MUTED, SERIES, NothingToShow, Plot
 from hyperlax.analysis.plots.figure import Figure
-from hyperlax.analysis.study_data import LearningCurve, StudyData, read_curves
+from hyperlax.analysis.study_data import StudyData, read_curves
 from hyperlax.errors import format_number
 from hyperlax.metrics import aggregated
+from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.record import TrialRecord, complete_trials, ranked, winners
 
 _SHOWN = 10

@@ -11,7 +11,7 @@ import pytest
 
 from hyperlax import files
 from hyperlax.errors import UsageError
-from hyperlax.files import decode, read_csv, write_csv, write_json, write_text
+from hyperlax.files import decode, durable_together, read_csv, write_csv, write_json, write_text
 
 
 def test_every_float_reads_back_exactly(tmp_path):
@@ -81,6 +81,18 @@ def test_a_file_is_on_disk_before_it_has_its_name_and_its_name_before_the_write_
     path = tmp_path / "a.txt"
     write_text(path, "text")
     assert done == [path.stat().st_ino, "renamed", tmp_path.stat().st_ino]
+
+
+def test_files_that_become_durable_together_are_on_disk_when_the_block_ends(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: done.append(os.fstat(descriptor).st_ino))
+    with durable_together():
+        for name in "ab":
+            write_text(tmp_path / name, "text")
+        assert done == []
+    assert done == [path.stat().st_ino for path in (tmp_path / "a", tmp_path / "b", tmp_path)]
+    write_text(tmp_path / "c", "text", is_durable=False)
+    assert len(done) == 3
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import UniformContinuous
 from hyperlax.study.database import StudyDatabase
+from hyperlax.study.importances import importances
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
-from hyperlax.study.view import importances
 from hyperlax.trial import TrialResult
 from tests.study_cases import MIXED
 
@@ -121,6 +121,25 @@ def test_importances_find_the_parameter_that_matters(storage):
     assert list(found) == ["peak_performance"]
     assert list(found["peak_performance"]) == ["x", "y"] and sum(found["peak_performance"].values()) == pytest.approx(1)
     assert importances(storage.trials()[:-1], OBJECTIVES) == {}
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_importances_are_those_of_optuna(direction):
+    study = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(seed=5))
+
+    def objective(trial: optuna.Trial) -> float:
+        rate, size = trial.suggest_float("rate", 1e-5, 0.1, log=True), trial.suggest_int("size", 4, 4096, log=True)
+        share, kind = trial.suggest_float("share", 0, 1, step=0.125), trial.suggest_categorical("kind", ["a", "b", "c"])
+        epochs, _ = trial.suggest_int("epochs", 1, 16), trial.suggest_int("fixed", 3, 3)
+        return round(
+            (math.log10(rate) + 3) ** 2 + share * trial.suggest_float("gamma", 0.9, 1) + (kind == "a") + epochs / size,
+            1,
+        )
+
+    study.optimize(objective, n_trials=75)
+    ours = importances(study.trials, {"value": direction})["value"]
+    assert ours == pytest.approx(optuna.importance.get_param_importances(study), abs=1e-12)
+    assert list(ours.values()) == sorted(ours.values(), reverse=True)
 
 
 def test_times_are_those_of_the_clock_in_any_zone(storage, monkeypatch):

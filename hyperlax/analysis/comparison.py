@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from hyperlax.analysis.html import render
 from hyperlax.analysis.labels import with_unit
-from hyperlax.analysis.plots.base import SERIES, Drawing, plain, styled
+from hyperlax.analysis.plots.base import SERIES, Drawing, plain
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import MissingFile, StudyData, readable_curves
 from hyperlax.errors import UsageError
 from hyperlax.metrics import aggregated
@@ -60,8 +60,8 @@ def comparison(studies: Sequence[Compared]) -> str:
     )
 
 
-def _drawing(title: str, caption: str, figure: go.Figure) -> Drawing:
-    return Drawing("", title, caption, 620, figure=str(styled(figure).to_json()))
+def _drawing(title: str, caption: str, figure: Figure) -> Drawing:
+    return Drawing("", title, caption, 620, figure=figure.to_json())
 
 
 def names_of(directories: Sequence[str]) -> list[str]:
@@ -108,29 +108,31 @@ def _confirmed(record: StudyRecord) -> Interval | None:
     return mean_interval(best.per_seed[record.confirmation.metric]) if best and record.confirmation else None
 
 
-def _history(studies: Sequence[Compared], leading: str, direction: str) -> go.Figure:
-    figure = go.Figure()
+def _history(studies: Sequence[Compared], leading: str, direction: str) -> Figure:
+    figure = Figure()
     for place, one in enumerate(studies):
         trials = feasible_trials(one.record)
         values = np.array([trial.values[leading] for trial in trials])
         best = np.minimum.accumulate(values) if direction == "minimize" else np.maximum.accumulate(values)
         numbers = [trial.number for trial in trials]
-        figure.add_scatter(x=numbers, y=best.tolist(), **_line(place, one.name, "until trial %{x}", "hv"))
-    figure.update_xaxes(title_text="trial number")
-    figure.update_yaxes(title_text=with_unit(leading))
-    return figure.update_layout(height=440)
+        figure.add("scatter", x=numbers, y=best.tolist(), **_line(place, one.name, "until trial %{x}", "hv"))
+    figure.update_x(title={"text": "trial number"})
+    figure.update_y(title={"text": with_unit(leading)})
+    figure.layout["height"] = 440
+    return figure
 
 
-def _curves(studies: Sequence[Compared]) -> go.Figure:
-    figure = go.Figure()
+def _curves(studies: Sequence[Compared]) -> Figure:
+    figure = Figure()
     for place, one in enumerate(studies):
         for trial, curve in readable_curves(ranked(one.record)[:1]).items():
             line = aggregated(curve.returns, one.record.arguments["aggregate"]).tolist()
             name = f"{one.name}, trial {trial}"
-            figure.add_scatter(x=curve.steps.tolist(), y=line, **_line(place, name, "%{x} steps", "linear"))
-    figure.update_xaxes(title_text="environment steps of one seed", tickformat="~s")
-    figure.update_yaxes(title_text="mean return of the evaluation")
-    return figure.update_layout(height=440)
+            figure.add("scatter", x=curve.steps.tolist(), y=line, **_line(place, name, "%{x} steps", "linear"))
+    figure.update_x(title={"text": "environment steps of one seed"}, tickformat="~s")
+    figure.update_y(title={"text": "mean return of the evaluation"})
+    figure.layout["height"] = 440
+    return figure
 
 
 def _line(place: int, name: str, where: str, shape: str) -> dict[str, Any]:

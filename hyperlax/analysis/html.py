@@ -10,7 +10,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
-from plotly.offline import get_plotlyjs
 
 from hyperlax.analysis.labels import format_value, with_unit
 from hyperlax.analysis.plots.base import template
@@ -79,6 +78,14 @@ def render(name: str, title: str, plotly_path: str = "", **content: Any) -> str:
 
 
 @cache
+def plotly_source() -> str:
+    """Return plotly.js, which comes with plotly. Importing that is left to the first page."""
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()
+
+
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("hyperlax.analysis"),
@@ -89,7 +96,7 @@ def _environment() -> Environment:
     )
     environment.globals |= {
         "long_columns": _LONG_COLUMNS,
-        "plotly_source": lambda: Markup(get_plotlyjs()),
+        "plotly_source": lambda: Markup(plotly_source()),
         "templates": lambda: json.dumps({"light": template(dark=False), "dark": template(dark=True)}),
     }
     environment.filters |= {

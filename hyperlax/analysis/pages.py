@@ -8,9 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from plotly.offline import get_plotlyjs
-
-from hyperlax.analysis.html import render
+from hyperlax.analysis.html import plotly_source, render
 from hyperlax.analysis.plots import PLOTS, draw_all, learning_curves
 from hyperlax.analysis.plots.base import Drawing
 from hyperlax.analysis.report import report
@@ -58,7 +56,7 @@ def write_study_pages(record: StudyRecord, super_batch: Path | None = None, is_l
     for name in {plot.name for plot in PLOTS} - {drawing.name for drawing in drawings}:
         (plots / f"{name}.html").unlink(missing_ok=True)
     _write_plots(record, drawings, plots)
-    write_text(root / REPORT, report(study, drawings))
+    write_text(root / REPORT, report(study, drawings), is_durable=False)
 
 
 def write_learning_curve(record: StudyRecord, path: Path) -> None:
@@ -72,11 +70,14 @@ def write_learning_curve(record: StudyRecord, path: Path) -> None:
 
 
 def _write_plots(record: StudyRecord, drawings: Iterable[Drawing], into: Path) -> None:
-    """Write one page per plot. All pages load the study's plotly.js by a relative path."""
+    """Write one page per plot. All pages load the study's plotly.js by a relative path.
+
+    A page can be drawn again from the files of the study, so none waits for the disk, which took most of the time.
+    """
     source = _share_plotly(record.directory / PLOTS_DIRECTORY / PLOTLY_FILE)
     relative = Path(os.path.relpath(source, into)).as_posix()
     for drawing in drawings:
-        write_text(into / f"{drawing.name}.html", _plot_page(record, drawing, relative))
+        write_text(into / f"{drawing.name}.html", _plot_page(record, drawing, relative), is_durable=False)
 
 
 def _plot_page(record: StudyRecord, drawing: Drawing, plotly_path: str = "") -> str:
@@ -86,7 +87,7 @@ def _plot_page(record: StudyRecord, drawing: Drawing, plotly_path: str = "") -> 
 
 def _share_plotly(path: Path) -> Path:
     """Write the installed plotly's plotly.js to `path`, unless it is already there."""
-    source = get_plotlyjs()
+    source = plotly_source()
     if not path.exists() or path.stat().st_size != len(source.encode("utf-8")):
         write_text(path, source)
     return path

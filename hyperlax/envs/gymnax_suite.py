@@ -33,6 +33,10 @@ def deferring(*names: str) -> Iterator[None]:
     """
     deferred = {name: _Deferred(name) for name in names if name not in sys.modules}
     sys.modules.update(deferred)
+    for name, module in deferred.items():
+        package, _, last = name.rpartition(".")
+        if package in deferred:
+            setattr(deferred[package], last, module)  # where `import package.last as ...` reads it
     try:
         yield
     finally:
@@ -43,12 +47,14 @@ def deferring(*names: str) -> Iterator[None]:
 
 class _Deferred(ModuleType):
     def __getattr__(self, name: str) -> Any:
+        if name == "__path__":  # asked by the import system itself
+            raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)
 
 
-with deferring("seaborn", "matplotlib.pyplot"):  # gymnax only renders with them
+with deferring("seaborn", "matplotlib", "matplotlib.colors", "matplotlib.pyplot"):  # gymnax only renders with them
     import gymnax
     from gymnax.environments import spaces
 

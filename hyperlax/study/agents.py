@@ -12,7 +12,7 @@ from hyperlax.config.option import shell_command
 from hyperlax.config.stored import MANIFEST
 from hyperlax.envs.recipes import registered
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.files import is_too_long
+from hyperlax.files import durable_together, is_too_long
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.directory import AGENTS
 from hyperlax.study.manifest import content_of
@@ -31,9 +31,10 @@ def agent_path(directory: Path, number: int) -> Path:
 
 def write_agents(directory: Path, about: Mapping[str, Any], result: BatchResult, complete: Collection[int]) -> None:
     """Write the policies of a batch's `complete` trials. about: the entries that all trials of the study share."""
-    for outcome in result.outcomes:
-        if outcome.number in complete and outcome.policy is not None:
-            save_agent(agent_path(directory, outcome.number), outcome.policy, {**about, **about_training(outcome)})
+    with durable_together():
+        for outcome in result.outcomes:
+            if outcome.number in complete and outcome.policy is not None:
+                save_agent(agent_path(directory, outcome.number), outcome.policy, {**about, **about_training(outcome)})
 
 
 def about_recipe(recipe: Recipe) -> dict[str, Any]:

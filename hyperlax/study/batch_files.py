@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.errors import UsageError
-from hyperlax.files import escaped, read_csv, write_csv, write_json, write_text
+from hyperlax.files import durable_together, escaped, read_csv, write_csv, write_json, write_text
 from hyperlax.metrics import METRICS, ReferenceReturns, compute
 from hyperlax.recipe import dotted
 from hyperlax.study.directory import (
@@ -115,10 +115,13 @@ class Scoring:
 
 def write_batch(directory: Path, result: BatchResult, ends: Sequence[TrialResult], columns: Sequence[str] = ()) -> None:
     """Write a batch, `success.txt` last. columns: names of the trials' intermediate values, if they have any."""
-    write_tables(directory, result, ends)
-    write_csv(directory / TIMELINE, _INTERVALS, _interval_rows(ends, result.outcomes))
-    if columns:
-        write_csv(directory / INTERMEDIATE_CSV, ("trial", "segment", "of", "step", *columns), _intermediate_rows(ends))
+    with durable_together():
+        write_tables(directory, result, ends)
+        write_csv(directory / TIMELINE, _INTERVALS, _interval_rows(ends, result.outcomes))
+        if columns:
+            write_csv(
+                directory / INTERMEDIATE_CSV, ("trial", "segment", "of", "step", *columns), _intermediate_rows(ends)
+            )
     mark_complete(directory, ends, f", with {INTERMEDIATE_CSV}" if columns else "")
 
 

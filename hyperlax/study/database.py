@@ -69,9 +69,9 @@ class StudyDatabase:
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         directions = [StudyDirection[name.upper()] for name in objectives.values()]
-        if not path.exists() or path.stat().st_size == 0:
+        if is_new := not path.exists() or path.stat().st_size == 0:
             _create(path, study_name, directions)
-        self._rdb = _open_rdb(path)
+        self._rdb = _open_rdb(path, is_new)
         self._study = optuna.create_study(
             study_name=study_name, storage=self._rdb, directions=directions, load_if_exists=True
         )

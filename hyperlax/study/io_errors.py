@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import DBAPIError
 
 from hyperlax.errors import HyperlaxError, UsageError
 
@@ -55,8 +54,8 @@ def _problem_of(error: BaseException, database: Path) -> IoProblem | None:
     """Return the problem of the disk that an exception reports, None if it reports none. database: the file of SQLite errors."""
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        error = error.orig
+    if isinstance(wrapped := getattr(error, "orig", None), sqlite3.Error):  # in sqlalchemy's, which need not be loaded
+        error = wrapped
     if isinstance(error, BrokenPipeError):
         return None
     if isinstance(error, OSError):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import optuna
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend
 from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
@@ -26,9 +24,10 @@ from hyperlax.study.batch_files import Scoring
 from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.database import StudyDatabase
 from hyperlax.study.directory import StudyDirectory, holder_of
+from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, Lineage, StudyRecord
+from hyperlax.study.record import Lineage, StudyRecord
 from hyperlax.study.state import StudyState, foreign_record, trial_record
 
 _Options = TypeVar("_Options", SearchOptions, PbtOptions)
@@ -157,37 +156,6 @@ def _total(options: SearchOptions | PbtOptions, space: SearchSpace) -> int:
     return options.n_trials if size is None else min(options.n_trials, size)
 
 
-def importances(trials: Sequence[FrozenTrial], objectives: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Return objective -> dotted name -> share, the largest first, computed from these trials.
-
-    An objective has no entry if there are too few trials, all have the same value, or no hyperparameter matters.
-    """
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    if len(complete) < FEWEST_FOR_IMPORTANCES:
-        return {}
-    shares: dict[str, dict[str, float]] = {}
-    for index, (name, direction) in enumerate(objectives.items()):
-        values = [trial.values[index] for trial in complete]
-        if len(set(values)) > 1 and (found := _shares(complete, values, direction)):
-            shares[name] = found
-    return shares
-
-
-def _shares(complete: Sequence[FrozenTrial], values: Sequence[float], direction: str) -> dict[str, float]:
-    """Return the PED-ANOVA shares for one value of the trials; empty if no hyperparameter matters."""
-    study = optuna.create_study(direction=StudyDirection[direction.upper()])
-    study.add_trials(
-        create_trial(params=trial.params, distributions=trial.distributions, value=value)
-        for trial, value in zip(complete, values, strict=True)
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of `normalize`
-        found = optuna.importance.get_param_importances(study, normalize=False)
-    total = sum(found.values())
-    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    return {name: value / total for name, value in ordered} if total > 0 else {}
-
-
 @dataclass
 class LiveStudy(Generic[_Options]):
     """A study that this process holds. manifest: the current content of study.json."""
@@ -197,6 +165,8 @@ class LiveStudy(Generic[_Options]):
     directory: StudyDirectory
     manifest: Manifest
     state: StudyState
+    _seen: int = field(default=0, init=False)
+    _analysed: int | None = field(default=None, init=False)
 
     @property
     def width(self) -> int:
@@ -239,16 +209,22 @@ class LiveStudy(Generic[_Options]):
         """Yield the snapshots to analyze and their directories: super-batches without an analysis, then the last finished one.
 
         The analysis of a super-batch contains no later trials. Trials that are run again are shown as running in the last one.
+        None but the last is yielded twice: the files are looked at once, by the first call.
         """
         trials = self.state.trials()
         finished = self._finished_super_batches(trials)
-        for number in range(finished):
+        if self._analysed is None:
+            self._analysed = self.directory.analysed()
+        last = max(finished, self._analysed) - 1
+        for number in range(self._seen, finished):
             self.directory.close_super_batch(number)
-        last = max(finished, self.directory.analysed()) - 1
-        for number in range(last + 1):
-            if number == last or (number < finished and not self.directory.has_analysis(number)):
-                foreign = self.state.database.foreign() if number == last else ()
-                yield self._as_of(trials[: (number + 1) * self.width], foreign), self.directory.analysis(number)
+        missing = [
+            number for number in range(self._seen, min(finished, last)) if not self.directory.has_analysis(number)
+        ]
+        self._seen = min(finished, len(trials) // self.width)
+        for number in [*missing, last] if last >= 0 else []:
+            foreign = self.state.database.foreign() if number == last else ()
+            yield self._as_of(trials[: (number + 1) * self.width], foreign), self.directory.analysis(number)
 
     def _finished_super_batches(self, trials: Sequence[FrozenTrial]) -> int:
         """Return how many super-batches there are before the first that has an unfinished trial."""

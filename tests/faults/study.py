@@ -24,7 +24,7 @@ PRUNED: dict[str, Any] = {
     "pruner_reduction_factor": 2,
     "checkpoint_seconds": 0.0,
 }
-IMPORTED_ONCE = [__name__, "hyperlax.analysis.pages", "alembic.command", "optuna.importance", "plotly.graph_objects"]
+IMPORTED_ONCE = [__name__, "hyperlax.analysis.pages", "alembic.command"]
 
 
 class Slow(FakeBackend):

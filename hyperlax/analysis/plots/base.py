@@ -8,15 +8,16 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
-
-import plotly.graph_objects as go
+from typing import TYPE_CHECKING, Any
 
 from hyperlax.analysis.labels import AGGREGATE_WORDS, format_value, short_names
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import MissingFile, StudyData, warn_once
 from hyperlax.errors import HyperlaxError, format_number
 from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 _log = logging.getLogger(__name__)
 
@@ -67,15 +68,18 @@ class Plot:
     name: str
     title: str
     caption: str
-    figure: Callable[[StudyData], go.Figure]
+    figure: Callable[[StudyData], Figure]
     applies: Callable[[StudyRecord], bool] = lambda record: True
     otherwise: str = ""
     min_width: int = 520
     of_super_batches: bool = True
 
     def draw(self, study: StudyData) -> go.Figure:
-        """Return the figure in Hyperlax's style, that of a light page."""
-        return styled(self.figure(study))
+        """Return the figure as an object of plotly, in Hyperlax's style, that of a light page."""
+        import plotly.graph_objects as go
+
+        figure = self.figure(study)
+        return go.Figure(figure.data, {**figure.layout, "template": template(dark=False)})
 
     def drawing(self, study: StudyData) -> Drawing:
         """Draw for a page. If that fails, log the error and return it in the plot's place."""
@@ -83,7 +87,7 @@ class Plot:
         by = " by the first objective, those of the Pareto front first" if has_front(study.record) else ""
         frame = (self.name, self.title, self.caption.format(aggregate=aggregate, by=by), self.min_width)
         try:
-            return Drawing(*frame, figure=str(self.draw(study).to_json()))
+            return Drawing(*frame, figure=self.figure(study).to_json())
         except NothingToShow as nothing:
             return Drawing(*frame, words=str(nothing))
         except MissingFile as missing:
@@ -107,12 +111,6 @@ def several_complete(record: StudyRecord, fewest: int = 2) -> list[TrialRecord]:
 def has_front(record: StudyRecord) -> bool:
     """Return whether a study has a Pareto front."""
     return len(record.objectives) > 1 and record.lineage is None
-
-
-def styled(figure: go.Figure) -> go.Figure:
-    """Give a figure the light template. `update_layout` would validate the template for every figure, ten times slower."""
-    figure.layout.template = _template()  # pyright: ignore[reportAttributeAccessIssue]
-    return figure
 
 
 def template(dark: bool) -> dict[str, Any]:
@@ -160,11 +158,6 @@ def _hover_text(record: StudyRecord, trial: TrialRecord, short: dict[str, str]) 
     lines += [f"{plain(name)}: <b>{format_number(trial.values[name])}</b>" for name in record.objectives]
     lines += [f"{plain(short.get(name, name))}: {plain(format_value(value))}" for name, value in trial.params.items()]
     return "<br>".join(lines)
-
-
-@cache
-def _template() -> go.layout.Template:
-    return go.layout.Template(template(dark=False))
 
 
 @dataclass(frozen=True)

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import plotly.graph_objects as go
-
 from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, POINT, NothingToShow, Plot
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.errors import format_number
 from hyperlax.study.record import Confirmation, Confirmed
 from hyperlax.study.statistics import complete, mean_interval
 
 
-def _figure(study: StudyData) -> go.Figure:
+def _figure(study: StudyData) -> Figure:
     """Draw a row per configuration: its seeds, their mean with its interval, and the value from the search."""
     record = study.record
     confirmation = record.confirmation
     shown = complete(confirmation) if confirmation else []
     if confirmation is None or not shown:
         raise NothingToShow("No configuration has ended well on new seeds.")
-    figure = go.Figure()
+    figure = Figure()
     _add_seeds(figure, confirmation, shown)
     _add_means(figure, confirmation, shown)
     _add_claims(figure, shown)
-    figure.update_xaxes(title_text=with_unit(confirmation.metric))
-    figure.update_yaxes(type="category", categoryorder="array", categoryarray=[_row(ours) for ours in shown][::-1])
-    figure.update_layout(hovermode="closest", legend=LEGEND_ON_TOP)
-    return figure.update_layout(height=150 + 48 * len(shown))
+    figure.update_x(title={"text": with_unit(confirmation.metric)})
+    figure.update_y(type="category", categoryorder="array", categoryarray=[_row(ours) for ours in shown][::-1])
+    figure.layout |= {"hovermode": "closest", "legend": LEGEND_ON_TOP, "height": 150 + 48 * len(shown)}
+    return figure
 
 
-def _add_seeds(figure: go.Figure, confirmation: Confirmation, shown: list[Confirmed]) -> None:
+def _add_seeds(figure: Figure, confirmation: Confirmation, shown: list[Confirmed]) -> None:
     points = [
         (_row(ours), seed, value) for ours in shown for seed, value in enumerate(ours.per_seed[confirmation.metric])
     ]
-    figure.add_scatter(
+    figure.add(
+        "scatter",
         x=[value for _, _, value in points],
         y=[row for row, _, _ in points],
         mode="markers",
@@ -44,9 +44,10 @@ def _add_seeds(figure: go.Figure, confirmation: Confirmation, shown: list[Confir
     )
 
 
-def _add_means(figure: go.Figure, confirmation: Confirmation, shown: list[Confirmed]) -> None:
+def _add_means(figure: Figure, confirmation: Confirmation, shown: list[Confirmed]) -> None:
     means = [mean_interval(ours.per_seed[confirmation.metric]) for ours in shown]
-    figure.add_scatter(
+    figure.add(
+        "scatter",
         x=[mean.estimate for mean in means],
         y=[_row(ours) for ours in shown],
         error_x={
@@ -66,9 +67,10 @@ def _add_means(figure: go.Figure, confirmation: Confirmation, shown: list[Confir
     )
 
 
-def _add_claims(figure: go.Figure, shown: list[Confirmed]) -> None:
+def _add_claims(figure: Figure, shown: list[Confirmed]) -> None:
     claims = [(_row(ours), ours.claimed) for ours in shown if ours.claimed is not None]
-    figure.add_scatter(
+    figure.add(
+        "scatter",
         x=[claimed for _, claimed in claims],
         y=[row for row, _ in claims],
         mode="markers",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from hyperlax.analysis.labels import short_names, with_unit
 from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinate, hover_texts
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, complete_trials
 
@@ -18,7 +18,7 @@ _FAR = 2.5
 """Distance to the nearest trial, in bandwidths, beyond which a cell stays empty."""
 
 
-def _figure(study: StudyData) -> go.Figure:
+def _figure(study: StudyData) -> Figure:
     """Draw the first objective over the two most important hyperparameters: trials, over a map of the values of trials nearby.
 
     The map is a heat map without smoothing, which a browser draws at once.
@@ -39,35 +39,40 @@ def _figure(study: StudyData) -> go.Figure:
     x, y = ([axis.position(trial.params[axis.name]) for trial in trials] for axis in (across, up))
     values = np.array([trial.values[leading] for trial in trials])
     colors = {"colorscale": SCALE, "reversescale": direction == "minimize"}
-    areas = _areas((across, up), np.array([x, y]), values, leading, colors)
-    figure = go.Figure([areas, _points(x, y, values, hover_texts(record, trials), colors)])
-    figure.update_xaxes(**_axis(across))
-    figure.update_yaxes(**_axis(up))
-    return figure.update_layout(height=520)
+    figure = Figure()
+    figure.add("heatmap", **_areas((across, up), np.array([x, y]), values, leading, colors))
+    figure.add("scatter", **_points(x, y, values, hover_texts(record, trials), colors))
+    figure.update_x(**_axis(across))
+    figure.update_y(**_axis(up))
+    figure.layout["height"] = 520
+    return figure
 
 
 def _areas(
     axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray, leading: str, colors: dict[str, Any]
-) -> go.Heatmap:
+) -> dict[str, Any]:
     means = surface(axes, positions, values)
-    return go.Heatmap(
-        x=_edges(axes[0]).tolist(),
-        y=_edges(axes[1]).tolist(),
-        z=[[None if np.isnan(value) else float(f"{value:.6g}") for value in row] for row in means],
-        zmin=values.min(),
-        zmax=values.max(),
-        zsmooth=False,
-        opacity=0.6,
-        hoverinfo="skip",
-        colorbar={"title": {"text": with_unit(leading).replace(" (", "<br>("), "side": "right"}, "thickness": 12},
+    return {
+        "x": _edges(axes[0]).tolist(),
+        "y": _edges(axes[1]).tolist(),
+        "z": [[None if np.isnan(value) else float(f"{value:.6g}") for value in row] for row in means],
+        "zmin": values.min(),
+        "zmax": values.max(),
+        "zsmooth": False,
+        "opacity": 0.6,
+        "hoverinfo": "skip",
+        "colorbar": {"title": {"text": with_unit(leading).replace(" (", "<br>("), "side": "right"}, "thickness": 12},
         **colors,
-    )
+    }
 
 
-def _points(x: list[float], y: list[float], values: np.ndarray, texts: list[str], colors: dict[str, Any]) -> go.Scatter:
+def _points(
+    x: list[float], y: list[float], values: np.ndarray, texts: list[str], colors: dict[str, Any]
+) -> dict[str, Any]:
     line = {"width": 1, "color": "#ffffff"}
     marker = {"color": values.tolist(), "cmin": values.min(), "cmax": values.max(), "size": 8, "line": line, **colors}
-    return go.Scatter(x=x, y=y, mode="markers", marker=marker, hovertext=texts, hoverinfo="text", showlegend=False)
+    hover = {"hovertext": texts, "hoverinfo": "text"}
+    return {"x": x, "y": y, "mode": "markers", "marker": marker, **hover, "showlegend": False}
 
 
 def surface(axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -107,7 +112,7 @@ def _edges(axis: Coordinate) -> np.ndarray:
 def _axis(axis: Coordinate) -> dict[str, Any]:
     edges = _edges(axis)
     margin = 0.0 if axis.choices else 0.02 * (edges[-1] - edges[0])
-    settings: dict[str, Any] = {"title_text": axis.label, "range": [edges[0] - margin, edges[-1] + margin]}
+    settings: dict[str, Any] = {"title": {"text": axis.label}, "range": [edges[0] - margin, edges[-1] + margin]}
     settings["showgrid"] = False
     if ticks := axis.ticks():
         settings["tickvals"], settings["ticktext"] = ticks

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import plotly.graph_objects as go
 
 from hyperlax.analysis.plots.base import ACCENT, NO_FRONT, NothingToShow, Plot, has_front
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.pareto import hypervolume
 from hyperlax.study.record import feasible_trials, scores
 
 
-def _figure(study: StudyData) -> go.Figure:
+def _figure(study: StudyData) -> Figure:
     """Draw the share of the box between the worst and the best values of any trial, over trial number."""
     record = study.record
     trials = feasible_trials(record)
@@ -22,8 +22,9 @@ def _figure(study: StudyData) -> go.Figure:
     flat = [name for name, span in zip(record.objectives, ideal - worst, strict=True) if span == 0]
     if flat:
         raise NothingToShow(f"All trials are equal in {flat[0]}.")
-    figure = go.Figure()
-    figure.add_scatter(
+    figure = Figure()
+    figure.add(
+        "scatter",
         x=[trial.number for trial in trials],
         y=_shares((points - ideal) / (ideal - worst)),
         mode="lines",
@@ -31,9 +32,10 @@ def _figure(study: StudyData) -> go.Figure:
         hovertemplate="until trial %{x}: %{y:.4f}<extra></extra>",
         showlegend=False,
     )
-    figure.update_xaxes(title_text="trial number")
-    figure.update_yaxes(title_text="hypervolume, of the box", rangemode="tozero")
-    return figure.update_layout(height=360)
+    figure.update_x(title={"text": "trial number"})
+    figure.update_y(title={"text": "hypervolume, of the box"}, rangemode="tozero")
+    figure.layout["height"] = 360
+    return figure
 
 
 def _shares(points: np.ndarray) -> list[float]:

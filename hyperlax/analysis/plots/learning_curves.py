@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import plotly.graph_objects as go
-
 from hyperlax.analysis.plots.base import MUTED, SERIES, NothingToShow, Plot
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData, read_curves
 from hyperlax.errors import format_number
 from hyperlax.metrics import aggregated
@@ -14,7 +13,7 @@ from hyperlax.study.record import TrialRecord, complete_trials, ranked, winners
 _SHOWN = 10
 
 
-def _figure(study: StudyData) -> go.Figure:
+def _figure(study: StudyData) -> Figure:
     """Draw the ten best trials by the first objective, of several objectives those of the Pareto front first.
 
     A line is the seeds' aggregate, in a band from the lowest seed to the highest.
@@ -28,25 +27,27 @@ def _figure(study: StudyData) -> go.Figure:
         )
     curves = read_curves(trials)
     leading = next(iter(record.objectives))
-    figure = go.Figure()
+    figure = Figure()
     for rank in reversed(range(len(trials))):
         trial = trials[rank]
         _add(figure, trial, curves[trial.number], rank, leading, record.arguments["aggregate"])
     end = max(int(curve.steps[-1]) for curve in curves.values())
     _add_reference(figure, "solved task (hi)", record.reference.hi, end)
     _add_reference(figure, "random policy (lo)", record.reference.lo, end)
-    figure.update_xaxes(title_text="environment steps of one seed", tickformat="~s")
-    figure.update_yaxes(title_text="mean return of the evaluation")
-    figure.update_layout(hovermode="closest", legend={"title": {"text": leading.replace("_", " ")}})
-    return figure.update_layout(height=520)
+    figure.update_x(title={"text": "environment steps of one seed"}, tickformat="~s")
+    figure.update_y(title={"text": "mean return of the evaluation"})
+    legend = {"title": {"text": leading.replace("_", " ")}}
+    figure.layout |= {"hovermode": "closest", "legend": legend, "height": 520}
+    return figure
 
 
-def _add(figure: go.Figure, trial: TrialRecord, curve: LearningCurve, rank: int, leading: str, aggregate: str) -> None:
+def _add(figure: Figure, trial: TrialRecord, curve: LearningCurve, rank: int, leading: str, aggregate: str) -> None:
     color, group = SERIES[rank], str(trial.number)
     steps, line = curve.steps.tolist(), aggregated(curve.returns, aggregate).tolist()
     if curve.returns.shape[1] > 1:
         low, high = curve.returns.min(axis=1).tolist(), curve.returns.max(axis=1).tolist()
-        figure.add_scatter(
+        figure.add(
+            "scatter",
             x=steps + steps[::-1],
             y=high + low[::-1],
             fill="toself",
@@ -58,7 +59,8 @@ def _add(figure: go.Figure, trial: TrialRecord, curve: LearningCurve, rank: int,
             showlegend=False,
         )
     name = f"trial {trial.number}"
-    figure.add_scatter(
+    figure.add(
+        "scatter",
         x=steps,
         y=line,
         mode="lines",
@@ -70,9 +72,10 @@ def _add(figure: go.Figure, trial: TrialRecord, curve: LearningCurve, rank: int,
     )
 
 
-def _add_reference(figure: go.Figure, name: str, value: float, end: int) -> None:
+def _add_reference(figure: Figure, name: str, value: float, end: int) -> None:
     label = f"{name}: {format_number(value)}"
-    figure.add_scatter(
+    figure.add(
+        "scatter",
         x=[0, end],
         y=[value, value],
         mode="lines",

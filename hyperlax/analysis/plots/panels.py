@@ -6,11 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
-
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots.base import Coordinate, NothingToShow, coordinate
+from hyperlax.analysis.plots.figure import Figure, suffix
 from hyperlax.study.record import StudyRecord
 
 _WIDE, _NARROW = 4, 2
@@ -23,7 +21,7 @@ def panels(
     titles: Sequence[str],
     traces: Callable[[Coordinate, int], list[dict[str, Any]]],
     share_y: bool,
-) -> go.Figure:
+) -> Figure:
     """Return a figure with a block of panels per title of the y axis, in each a panel per hyperparameter.
 
     Axes follow the search space (log, categories). `meta.narrow` holds the layout for a narrow page.
@@ -41,50 +39,34 @@ def panels(
         raise NothingToShow("The recipe searches no hyperparameter.")
     short = short_names(record.space)
     axes = [coordinate(name, short[name], distribution) for name, distribution in record.space.items()]
-    figure = _empty(axes, titles, _WIDE, share_y, head=110)
-    narrow = _empty(axes, titles, _NARROW, share_y, head=50).update_annotations(font_size=10).to_plotly_json()["layout"]
-    figure.update_layout(meta={"narrow": {name: entry for name, entry in narrow.items() if name != "template"}})
+    figure = _empty(axes, titles, _WIDE, share_y, head=110, font=13)
+    figure.layout["meta"] = {"narrow": _empty(axes, titles, _NARROW, share_y, head=50, font=10).layout}
     for block in range(len(titles)):
         for index, axis in enumerate(axes):
-            cell = _suffix(block * len(axes) + index)
-            figure.add_traces([{**trace, "xaxis": f"x{cell}", "yaxis": f"y{cell}"} for trace in traces(axis, block)])
+            for trace in traces(axis, block):
+                figure.add(**trace, cell=block * len(axes) + index)
     return figure
 
 
-def _empty(axes: Sequence[Coordinate], titles: Sequence[str], most: int, share_y: bool, head: int) -> go.Figure:
-    """Return the panels without traces, at most so many side by side, below `head` pixels."""
+def _empty(axes: Sequence[Coordinate], titles: Sequence[str], most: int, share_y: bool, head: int, font: int) -> Figure:
+    """Return the panels without traces, at most so many side by side, below `head` pixels. font: size of their titles."""
     columns = min(most, len(axes))
     band = math.ceil(len(axes) / columns)
     rows = band * len(titles)
     below = [divmod(index, columns) for index in range(len(axes))]
-    places = [(block * band + row + 1, column + 1) for block in range(len(titles)) for row, column in below]
-    figure = make_subplots(
-        rows=rows,
-        cols=columns,
-        specs=[
-            [{} if (row, column) in places else None for column in range(1, columns + 1)] for row in range(1, rows + 1)
-        ],
-        vertical_spacing=0.4 / rows,
-        horizontal_spacing=0.16 / columns,
-        subplot_titles=[axis.label for axis in axes] * len(titles),
-    )
-    for number, (row, column) in enumerate(places):
-        block, index = divmod(number, len(axes))
-        figure.update_xaxes(**_axis(axes[index]), row=row, col=column)
+    places = [(block * band + row, column) for block in range(len(titles)) for row, column in below]
+    figure = Figure(places, (0.16 / columns, 0.4 / rows), [axis.label for axis in axes] * len(titles), font)
+    for cell, (_, column) in enumerate(places):
+        block, index = divmod(cell, len(axes))
+        figure.update_x(cell, **_axis(axes[index]))
         if index and share_y:
-            figure.update_yaxes(matches=f"y{_suffix(block * len(axes))}", row=row, col=column)
-        if column > 1 and share_y:
-            figure.update_yaxes(showticklabels=False, row=row, col=column)
-        if column == 1:
-            text = titles[block].replace(" (", "<br>(")
-            figure.update_yaxes(title={"text": text, "font": {"size": 12}}, row=row, col=1)
-    figure.update_annotations(font_size=13)
-    return figure.update_layout(height=head + 60 + _HEIGHT * rows, margin={"t": head})
-
-
-def _suffix(cell: int) -> str:
-    """Return what plotly puts after the names of a panel's axes."""
-    return str(cell + 1) if cell else ""
+            figure.update_y(cell, matches=f"y{suffix(block * len(axes))}")
+        if column and share_y:
+            figure.update_y(cell, showticklabels=False)
+        if not column:
+            figure.update_y(cell, title={"text": titles[block].replace(" (", "<br>("), "font": {"size": 12}})
+    figure.layout |= {"height": head + 60 + _HEIGHT * rows, "margin": {"t": head}}
+    return figure
 
 
 def _axis(axis: Coordinate) -> dict[str, Any]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import plotly.graph_objects as go
-
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots.base import SCALE, Coordinate, NothingToShow, Plot, coordinate, several_complete
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.record import TrialRecord
 
 
-def _figure(study: StudyData) -> go.Figure:
+def _figure(study: StudyData) -> Figure:
     """Draw the objectives first, then the search space; colored by the first objective, the best brightest."""
     record = study.record
     trials = several_complete(record)
@@ -22,22 +21,23 @@ def _figure(study: StudyData) -> go.Figure:
     dimensions = [_objective(name, trials) for name in record.objectives]
     dimensions += [_parameter(coordinate(name, short[name], space), trials) for name, space in record.space.items()]
     leading, direction = next(iter(record.objectives.items()))
-    figure = go.Figure(
-        go.Parcoords(
-            dimensions=dimensions,
-            labelangle=-25,
-            labelside="top",
-            rangefont={"color": "rgba(0,0,0,0)"},
-            line={
-                "color": [trial.values[leading] for trial in trials],
-                "colorscale": SCALE,
-                "reversescale": direction == "minimize",
-                "showscale": True,
-                "colorbar": {"title": {"text": leading.replace("_", " "), "side": "right"}, "thickness": 12},
-            },
-        )
+    figure = Figure()
+    figure.add(
+        "parcoords",
+        dimensions=dimensions,
+        labelangle=-25,
+        labelside="top",
+        rangefont={"color": "rgba(0,0,0,0)"},
+        line={
+            "color": [trial.values[leading] for trial in trials],
+            "colorscale": SCALE,
+            "reversescale": direction == "minimize",
+            "showscale": True,
+            "colorbar": {"title": {"text": leading.replace("_", " "), "side": "right"}, "thickness": 12},
+        },
     )
-    return figure.update_layout(height=560, margin={"l": 60, "r": 40, "t": 130, "b": 30})
+    figure.layout |= {"height": 560, "margin": {"l": 60, "r": 40, "t": 130, "b": 30}}
+    return figure
 
 
 def _objective(name: str, trials: list[TrialRecord]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, Coordinate, Plot, several_complete
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.plots.panels import panels
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.record import TrialRecord, ranked
@@ -19,7 +19,7 @@ _FEWEST = 8
 """COMPLETE trials below which the best quarter is a single trial."""
 
 
-def _figure(study: StudyData) -> go.Figure:
+def _figure(study: StudyData) -> Figure:
     """Draw a histogram per hyperparameter, of all COMPLETE trials and of the best quarter of those that can win."""
     record = study.record
     trials = several_complete(record, _FEWEST)
@@ -29,11 +29,12 @@ def _figure(study: StudyData) -> go.Figure:
     def traces(axis: Coordinate, block: int) -> list[dict[str, Any]]:
         drawn = (("COMPLETE", trials, MUTED, 0.45), ("best quarter", best, ACCENT, 0.9))
         is_whole = record.space[axis.name]["type"] == "UniformDiscrete"
-        return [_bars(axis, is_whole, own, name, color, opacity) for name, own, color, opacity in drawn]
+        bars = [_bars(axis, is_whole, own, name, color, opacity) for name, own, color, opacity in drawn]
+        return [{**bar, "showlegend": axis.name == next(iter(record.space))} for bar in bars]
 
     figure = panels(record, ["trials"], traces, share_y=False)
-    figure.update_traces(showlegend=True, selector=lambda trace: trace.xaxis == "x")
-    return figure.update_layout(barmode="overlay", bargap=0.08, legend={**LEGEND_ON_TOP, "y": 1.08})
+    figure.layout |= {"barmode": "overlay", "bargap": 0.08, "legend": {**LEGEND_ON_TOP, "y": 1.08}}
+    return figure
 
 
 def _bars(
@@ -47,13 +48,12 @@ def _bars(
         low, high = low - 0.5, low - 0.5 + bins * width
     counts, edges = np.histogram([axis.position(trial.params[axis.name]) for trial in trials], bins, (low, high))
     return {
-        "type": "bar",
+        "kind": "bar",
         "x": ((edges[1:] + edges[:-1]) / 2).tolist(),
         "y": counts.tolist(),
         "width": np.diff(edges).tolist(),
         "name": name,
         "legendgroup": name,
-        "showlegend": False,
         "marker": {"color": color, "opacity": opacity},
         "hovertemplate": f"{name}: %{{y}}<extra></extra>",
     }

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
-
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots.base import POINT, NothingToShow, Plot, plain
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.record import without_importances
 
 
-def _figure(study: StudyData) -> go.Figure:
+def _figure(study: StudyData) -> Figure:
     """Draw bars, longest on top, a row per objective that has importances."""
     record = study.record
     shown = {name: record.importances[name] for name in record.objectives if record.importances.get(name)}
     if not shown:
         raise NothingToShow(without_importances(record))
     short = short_names(record.space)
-    figure = make_subplots(
-        rows=len(shown),
-        cols=1,
-        subplot_titles=[name.replace("_", " ") for name in shown] if len(record.objectives) > 1 else None,
-        vertical_spacing=0.2 / len(shown) + 0.03,
-    )
-    for row, shares in enumerate(shown.values(), start=1):
+    titles = [name.replace("_", " ") for name in shown] if len(record.objectives) > 1 else ()
+    figure = Figure([(row, 0) for row in range(len(shown))], (0.0, 0.2 / len(shown) + 0.03), titles)
+    for row, shares in enumerate(shown.values()):
         rising = sorted(shares.items(), key=lambda item: item[1])
-        figure.add_bar(
+        figure.add(
+            "bar",
+            row,
             x=[share for _, share in rising],
             y=[plain(short.get(name, name)) for name, _ in rising],
             orientation="h",
@@ -36,14 +32,13 @@ def _figure(study: StudyData) -> go.Figure:
             cliponaxis=False,
             hovertemplate="%{y}: %{x:.4g}<extra></extra>",
             showlegend=False,
-            row=row,
-            col=1,
         )
-    figure.update_xaxes(title_text="share", row=len(shown), col=1)
+    figure.update_x(len(shown) - 1, title={"text": "share"})
     longest = max(max(shares.values()) for shares in shown.values())
-    figure.update_xaxes(range=[0, 1.15 * longest])
-    figure.update_yaxes(showgrid=False)
-    return figure.update_layout(height=130 + sum(40 + 28 * len(shares) for shares in shown.values()))
+    figure.update_x(range=[0, 1.15 * longest])
+    figure.update_y(showgrid=False)
+    figure.layout |= {"height": 130 + sum(40 + 28 * len(shares) for shares in shown.values())}
+    return figure
 
 
 PLOT = Plot(

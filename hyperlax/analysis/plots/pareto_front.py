@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
-
 from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.base import (
     ACCENT,
@@ -18,11 +15,12 @@ from hyperlax.analysis.plots.base import (
     has_front,
     hover_texts,
 )
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, pareto_front
 
 
-def _figure(study: StudyData) -> go.Figure:
+def _figure(study: StudyData) -> Figure:
     """Draw each pair of objectives: the front highlighted, the other trials gray. Two objectives are joined by a staircase."""
     record = study.record
     trials = complete_trials(record)
@@ -35,33 +33,33 @@ def _figure(study: StudyData) -> go.Figure:
     pairs = list(itertools.combinations(record.objectives, 2))
     columns = min(2, len(pairs))
     rows = -(-len(pairs) // columns)
-    figure = make_subplots(rows=rows, cols=columns, vertical_spacing=0.3 / rows, horizontal_spacing=0.14)
-    for index, (across, up) in enumerate(pairs):
-        row, column = index // columns + 1, index % columns + 1
-        cell = {"row": row, "col": column}
-        first = index == 0
+    figure = Figure([divmod(cell, columns) for cell in range(len(pairs))], gaps=(0.14, 0.3 / rows))
+    for cell, (across, up) in enumerate(pairs):
+        first = cell == 0
         _add(figure, record, others, across, up, cell, {"color": MUTED, "size": 7, "opacity": 0.55}, beaten, first)
         if len(record.objectives) == 2:
             _add_staircase(figure, record, front, across, up)
         _add(figure, record, front, across, up, cell, {"color": ACCENT, "size": 11}, "Pareto front", first)
-        figure.update_xaxes(title_text=_goal(record, across), row=row, col=column)
-        figure.update_yaxes(title_text=_goal(record, up), row=row, col=column)
-    figure.update_layout(legend=LEGEND_ON_TOP)
-    return figure.update_layout(height=120 + 420 * rows)
+        figure.update_x(cell, title={"text": _goal(record, across)})
+        figure.update_y(cell, title={"text": _goal(record, up)})
+    figure.layout |= {"legend": LEGEND_ON_TOP, "height": 120 + 420 * rows}
+    return figure
 
 
 def _add(
-    figure: go.Figure,
+    figure: Figure,
     record: StudyRecord,
     trials: list[TrialRecord],
     across: str,
     up: str,
-    cell: dict[str, int],
+    cell: int,
     marker: dict[str, object],
     name: str,
     legend: bool,
 ) -> None:
-    figure.add_scatter(
+    figure.add(
+        "scatter",
+        cell,
         x=[trial.values[across] for trial in trials],
         y=[trial.values[up] for trial in trials],
         mode="markers",
@@ -71,23 +69,21 @@ def _add(
         showlegend=legend,
         hovertext=hover_texts(record, trials),
         hoverinfo="text",
-        **cell,
     )
 
 
-def _add_staircase(figure: go.Figure, record: StudyRecord, front: list[TrialRecord], across: str, up: str) -> None:
+def _add_staircase(figure: Figure, record: StudyRecord, front: list[TrialRecord], across: str, up: str) -> None:
     """Add the edge of the dominated region: between two front trials, the corner that both dominate."""
     line = sorted((trial.values[across], trial.values[up]) for trial in front)
     shape = "hv" if record.objectives[across] == "minimize" else "vh"
-    figure.add_scatter(
+    figure.add(
+        "scatter",
         x=[x for x, _ in line],
         y=[y for _, y in line],
         mode="lines",
         line={"color": ACCENT, "width": 1.2, "dash": "dot", "shape": shape},
         hoverinfo="skip",
         showlegend=False,
-        row=1,
-        col=1,
     )
 
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-import plotly.graph_objects as go
-
 from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, SCALE, NothingToShow, Plot, hover_texts
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.study.record import Lineage, TrialRecord, complete_trials
 
 
-def _figure(study: StudyData) -> go.Figure:
+def _figure(study: StudyData) -> Figure:
     """Draw members over intervals: a point per trial, colored by its return, with a line from the trial that it continues."""
     record = study.record
     lineage, trials = record.lineage, complete_trials(record)
     if lineage is None or not trials:
         raise NothingToShow("No interval is complete yet.")
     objective = next(iter(record.objectives))
-    figure = go.Figure()
+    figure = Figure()
     parents = lineage.parents.items()
     kept = [(p, c) for c, p in parents if p % lineage.members == c % lineage.members]
     copied = [(p, c) for c, p in parents if p % lineage.members != c % lineage.members]
@@ -38,13 +37,14 @@ def _figure(study: StudyData) -> go.Figure:
     failed = [trial for trial in record.trials if trial.state == "FAIL"]
     marker = {"symbol": "x", "color": MUTED, "size": 10}
     _points(figure, lineage, failed, "failed", marker, [f"trial {trial.number} failed" for trial in failed])
-    figure.update_xaxes(title_text="interval", dtick=1 if len(trials) <= 20 * lineage.members else None)
-    figure.update_yaxes(title_text="member", autorange="reversed")
-    return figure.update_layout(hovermode="closest", legend=LEGEND_ON_TOP, height=220 + 24 * lineage.members)
+    figure.update_x(title={"text": "interval"}, dtick=1 if len(trials) <= 20 * lineage.members else None)
+    figure.update_y(title={"text": "member"}, autorange="reversed")
+    figure.layout |= {"hovermode": "closest", "legend": LEGEND_ON_TOP, "height": 220 + 24 * lineage.members}
+    return figure
 
 
 def _points(
-    figure: go.Figure,
+    figure: Figure,
     lineage: Lineage,
     trials: list[TrialRecord],
     name: str,
@@ -52,7 +52,8 @@ def _points(
     texts: list[str],
 ) -> None:
     if trials:
-        figure.add_scatter(
+        figure.add(
+            "scatter",
             x=[trial.number // lineage.members + 1 for trial in trials],
             y=[trial.number % lineage.members for trial in trials],
             mode="markers",
@@ -64,7 +65,7 @@ def _points(
 
 
 def _lines(
-    figure: go.Figure, lineage: Lineage, pairs: Iterable[tuple[int, int]], name: str, color: str, width: float
+    figure: Figure, lineage: Lineage, pairs: Iterable[tuple[int, int]], name: str, color: str, width: float
 ) -> None:
     x: list[int | None] = []
     y: list[int | None] = []
@@ -73,7 +74,7 @@ def _lines(
         y += [*(number % lineage.members for number in pair), None]
     if x:
         line = {"color": color, "width": width}
-        figure.add_scatter(x=x, y=y, mode="lines", name=name, line=line, hoverinfo="skip")
+        figure.add("scatter", x=x, y=y, mode="lines", name=name, line=line, hoverinfo="skip")
 
 
 PLOT = Plot(

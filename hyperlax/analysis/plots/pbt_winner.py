@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
-
 from hyperlax.analysis.labels import short_names
 from hyperlax.analysis.plots.base import ACCENT, POINT, NothingToShow, Plot, plain
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData
 
 
-def _figure(study: StudyData) -> go.Figure:
+def _figure(study: StudyData) -> Figure:
     """Draw the return and every explored hyperparameter, a row each, over the intervals that lead to the final best."""
     record = study.record
     lineage = record.lineage
@@ -20,29 +18,28 @@ def _figure(study: StudyData) -> go.Figure:
     path = [by_number[number] for number in lineage.path(lineage.final)]
     objective, short = next(iter(record.objectives)), short_names(record.space)
     intervals = list(range(1, len(path) + 1))
-    figure = make_subplots(rows=1 + len(record.space), cols=1, shared_xaxes=True, vertical_spacing=0.02)
+    figure = Figure([(row, 0) for row in range(1 + len(record.space))], gaps=(0.0, 0.02))
+    figure.link_x()
     returns = [trial.values[objective] for trial in path]
-    figure.add_scatter(
-        x=intervals, y=returns, mode="lines+markers", line={"color": ACCENT}, name="return", row=1, col=1
-    )
-    figure.update_yaxes(title_text="mean return", row=1, col=1)
-    for row, (name, distribution) in enumerate(record.space.items(), start=2):
+    figure.add("scatter", x=intervals, y=returns, mode="lines+markers", line={"color": ACCENT}, name="return")
+    figure.update_y(0, title={"text": "mean return"})
+    for row, (name, distribution) in enumerate(record.space.items(), start=1):
         categorical = distribution["type"] == "Categorical"
         values = [trial.params[name] for trial in path]
-        figure.add_scatter(
+        figure.add(
+            "scatter",
+            row,
             x=intervals,
             y=[str(value) for value in values] if categorical else values,
             mode="lines+markers",
             line={"color": POINT, "shape": "vh"},
             name=plain(short[name]),
-            row=row,
-            col=1,
         )
         kind = "category" if categorical else "log" if distribution["type"].startswith("Log") else "linear"
-        figure.update_yaxes(title_text=plain(short[name]), type=kind, row=row, col=1)
-    figure.update_xaxes(title_text="interval", row=1 + len(record.space), col=1)
-    figure.update_layout(showlegend=False)
-    return figure.update_layout(height=100 + 130 * (1 + len(record.space)))
+        figure.update_y(row, title={"text": plain(short[name])}, type=kind)
+    figure.update_x(len(record.space), title={"text": "interval"})
+    figure.layout |= {"showlegend": False, "height": 100 + 130 * (1 + len(record.space))}
+    return figure
 
 
 PLOT = Plot(

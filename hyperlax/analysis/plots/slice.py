@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import plotly.graph_objects as go
-
 from hyperlax.analysis.labels import with_unit
 from hyperlax.analysis.plots.base import SCALE, Coordinate, Plot, several_complete
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.plots.panels import panels
 from hyperlax.analysis.study_data import StudyData
 
 
-def _figure(study: StudyData) -> go.Figure:
+def _figure(study: StudyData) -> Figure:
     """Draw a panel per hyperparameter and objective, later trials brighter."""
     record = study.record
     trials, objectives = several_complete(record), list(record.objectives)
@@ -23,13 +22,14 @@ def _figure(study: StudyData) -> go.Figure:
         return [{**points, "x": x, "y": [trial.values[objectives[block]] for trial in trials]}]
 
     figure = panels(record, [with_unit(name) for name in objectives], traces, share_y=True)
-    return figure.update_layout(coloraxis=_colors())
+    figure.layout["coloraxis"] = _colors()
+    return figure
 
 
 def _points(numbers: list[int]) -> dict[str, Any]:
     marker = {"color": numbers, "coloraxis": "coloraxis", "size": 7, "opacity": 0.8}
     template = "trial %{marker.color}: %{y:.4g}<extra></extra>"
-    return {"type": "scatter", "mode": "markers", "marker": marker, "hovertemplate": template, "showlegend": False}
+    return {"kind": "scatter", "mode": "markers", "marker": marker, "hovertemplate": template, "showlegend": False}
 
 
 def _colors() -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import plotly.graph_objects as go
-
 from hyperlax.analysis.plots.base import ACCENT, LEGEND_ON_TOP, MUTED, POINT, NothingToShow, Plot
+from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import Bar, StudyData, Timeline
 from hyperlax.errors import counted, format_number
 
@@ -14,7 +13,7 @@ _MOST_WITH_NUMBERS = 120
 _MOST_LABELS = 48
 
 
-def _figure(study: StudyData) -> go.Figure:
+def _figure(study: StudyData) -> Figure:
     """Draw a row per lane and a bar per trial, from its entry to its last evaluation there, colored by its state."""
     if study.record.lineage:
         raise NothingToShow("All members train from the first interval to the last; the lineage shows them.")
@@ -25,33 +24,31 @@ def _figure(study: StudyData) -> go.Figure:
         )
     lanes = sorted({_lane(bar) for bar in found.bars})
     place = {lane: index for index, lane in enumerate(lanes)}
-    figure = go.Figure()
+    figure = Figure()
     for state, color in _COLORS.items():
         if own := [bar for bar in found.bars if bar.state == state]:
             _add(figure, own, place, state, color, with_numbers=len(found.bars) <= _MOST_WITH_NUMBERS)
-    for start in found.starts[1:]:
-        figure.add_vline(x=start, line={"color": MUTED, "dash": "dot", "width": 1.5})
+    line = {"type": "line", "yref": "y domain", "y0": 0, "y1": 1, "line": {"color": MUTED, "dash": "dot", "width": 1.5}}
+    figure.layout["shapes"] = [{**line, "x0": start, "x1": start} for start in found.starts[1:]]
     every = -(-len(lanes) // _MOST_LABELS)
     several = {"slot": len({bar.slot for bar in found.bars}) > 1, "pool": any(bar.pool for bar in found.bars)}
-    figure.update_yaxes(
+    figure.update_y(
         tickvals=list(range(0, len(lanes), every)),
         ticktext=[_name(lane, several) for lane in lanes[::every]],
         range=[len(lanes) - 0.5, -0.5],
         showgrid=False,
     )
-    figure.update_xaxes(title_text=_axis_title(found), rangemode="tozero")
-    figure.update_layout(
-        barmode="overlay",
-        hovermode="closest",
-        legend=LEGEND_ON_TOP,
-    )
-    return figure.update_layout(height=150 + max(90, min(26 * len(lanes), 720)))
+    figure.update_x(title={"text": _axis_title(found)}, rangemode="tozero")
+    figure.layout |= {"barmode": "overlay", "hovermode": "closest", "legend": LEGEND_ON_TOP}
+    figure.layout["height"] = 150 + max(90, min(26 * len(lanes), 720))
+    return figure
 
 
 def _add(
-    figure: go.Figure, bars: list[Bar], place: dict[tuple[int, ...], int], state: str, color: str, with_numbers: bool
+    figure: Figure, bars: list[Bar], place: dict[tuple[int, ...], int], state: str, color: str, with_numbers: bool
 ) -> None:
-    figure.add_bar(
+    figure.add(
+        "bar",
         orientation="h",
         base=[round(bar.began, 3) for bar in bars],
         x=[round(bar.ended - bar.began, 3) for bar in bars],

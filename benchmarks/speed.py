@@ -1,262 +1,290 @@
-"""Speed of lanes against an Optuna loop that compiles every trial, and against trials one after another.
+"""Speed of training and of whole studies: against exact-size programs, against another version of Hyperlax, and against rejax.
 
-    python benchmarks/speed.py study        16 PPO CartPole trials including process start, cold and warm cache
-    python benchmarks/speed.py sequence     16 trials, already compiled: lanes on every core, against one after another
-    python benchmarks/speed.py steady       steps/s of lanes on every core, against one agent alone
-    python benchmarks/speed.py second       compilations of a study's second super-batch
-    python benchmarks/speed.py packing      16 trials of mixed architectures: --packing auto, pad and split, cold cache
-    python benchmarks/speed.py structural   16 trials of mixed epochs, minibatches and batch sizes: one program, against one per
-                                            structure
+    python benchmarks/speed.py mixed            a program for all sizes of the space against one of each trial's own size
+    python benchmarks/speed.py rate             steps/s a core of mixed programs
+    python benchmarks/speed.py study            the shipped study of 16 PPO trials, cold and warm, its start and its end
+    python benchmarks/speed.py pruning          64 PPO trials with --pruner asha
+    python benchmarks/speed.py architectures    16 PPO trials of 13 architectures: --packing auto against split
+    python benchmarks/speed.py wide             12 SAC trials of 64, 256 or 512 units: --packing auto against pad
+    python benchmarks/speed.py batch            --runner-hparam-batch-size 4 against auto
+    python benchmarks/speed.py rejax --rejax-python PATH    16 PPO trials with rejax: a jit per trial, and one vmap
 
-Both sides of a comparison run in one call, on the same trials. Prints Markdown rows. Run it on an otherwise idle machine.
+`--against DIR`, for all but `mixed` and `rejax`, runs the same commands in a checkout of another version as well, with its
+DIR/.venv/bin/python or with `--python PATH`. Sides run in turn. Cold: the cache of compiled programs is empty; warm: the same
+command has run before. Prints Markdown rows of medians. CPU is the processes' CPU time. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import textwrap
-import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
-import optuna
+from benchmarks.timed import Row, Sample, Version, in_turn, print_table, process
 
-from benchmarks.training import train
-from hyperlax.algorithms.program import AlgorithmTask
-from hyperlax.backends.closed import ClosedBatches
-from hyperlax.engine import device
-from hyperlax.engine.registry import Registry
-from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.recipe import Recipe, RunLength, apply, load
-from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.samplers.optuna import OptunaSampler
-from hyperlax.space import Categorical, Distribution, LogUniform
-from hyperlax.trial import Trial
+HERE = "this version"
+SAC, PPO, DQN = ("sac_mlp", "gymnax.pendulum"), ("ppo_mlp", "gymnax.cartpole"), ("dqn_mlp", "gymnax.cartpole")
+RECIPES = {
+    "traced": """
+        from hyperlax.recipe import load
 
-TRIALS, LANES, EVALUATIONS, EPISODES = 16, 4, 10, 16
-TRACED = """
-    from hyperlax.recipe import load
+        def get_base_config():
+            return load("ppo_mlp").config
 
-    def get_base_config():
-        return load("ppo_mlp").config
+        def get_base_hyperparam_distributions():
+            names = ["actor_lr", "critic_lr", "gamma", "gae_lambda", "clip_eps", "ent_coef"]
+            return {f"algorithm.hyperparam.{name}": load("ppo_mlp").space[f"algorithm.hyperparam.{name}"] for name in names}
+    """,
+    "architectures": """
+        from hyperlax.recipe import load
+        from hyperlax.space import Categorical, LogUniform
 
-    def get_base_hyperparam_distributions():
-        return {name: found for name, found in load("ppo_mlp").space.items() if ".network." not in name}
-"""
-MIXED = """
-    import dataclasses
-    from hyperlax.hyperparams import ActorCriticNetworks, Network, Torso
-    from hyperlax.recipe import load
-    from hyperlax.space import Categorical, LogUniform
+        def get_base_config():
+            return load("ppo_mlp").config
 
-    def get_base_config():
-        return load("ppo_mlp").config
+        def get_base_hyperparam_distributions():
+            sizes = [[32], [64], [128], [256], [32, 32], [64, 64], [128, 128], [256, 256], [64, 64, 64], [256, 128, 64]]
+            prefix = "algorithm.network.actor_network.pre_torso."
+            return {
+                "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-4, 3e-3)),
+                prefix + "layer_sizes": Categorical(values=sizes),
+                prefix + "activation": Categorical(values=["tanh", "relu", "silu"]),
+            }
+    """,
+    "wide": """
+        from hyperlax.recipe import load
+        from hyperlax.space import Categorical, LogUniform
 
-    def get_base_hyperparam_distributions():
-        sizes = [[32], [64], [128], [256], [32, 32], [64, 64], [128, 128], [256, 256], [64, 64, 64], [256, 128, 64]]
-        prefix = "algorithm.network.actor_network.pre_torso."
-        return {
-            "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-4, 3e-3)),
-            prefix + "layer_sizes": Categorical(values=sizes),
-            prefix + "activation": Categorical(values=["tanh", "relu", "silu"]),
-        }
-"""
+        def get_base_config():
+            return load("sac_mlp").config
 
-
-def suggested(recipe: Recipe, count: int = TRIALS) -> list[Trial]:
-    """Return the first trials of a study of this recipe."""
-    space = SearchSpace(recipe.space)
-    asked = OptunaSampler(space, "random", ("maximize",), 0, count).suggest(0, count, lambda start: [])
-    base = recipe.config.algorithm
-    return [Trial(n, apply(base, space.decode(one.params), "benchmark")) for n, one in enumerate(asked)]
-
-
-def search(recipe: Path, root: Path, cache: Path, steps: int, *more: str) -> float:
-    """Return the seconds of a whole `optuna-hp-search` in its own process."""
-    words = f"-m hyperlax.cli optuna-hp-search --env-config gymnax.cartpole --n-trials {TRIALS} --sampler random"
-    words += f" --total-timesteps {steps} --num-evaluations {EVALUATIONS} --num-eval-episodes {EPISODES}"
-    command = [
-        sys.executable,
-        *words.split(),
-        "--algo-and-network-config",
-        str(recipe),
-        "--output-root",
-        str(root),
-        *more,
-    ]
-    began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "HYPERLAX_CACHE_DIR": str(cache)})
-    return time.perf_counter() - began
-
-
-def compiled_programs(root: Path) -> int:
-    """Return how many programs the batches below a directory compiled."""
-    return sum(json.loads(path.read_text())["programs_compiled"] for path in root.rglob("timing.json"))
-
-
-def compiled_each(recipe: Recipe, steps: int, count: int) -> float:
-    """Return the seconds per trial if each is compiled and trained alone: an Optuna loop without its bookkeeping."""
-    device.prepare_jax(compilation_cache=False)
-    began = time.perf_counter()
-    for trial in suggested(recipe)[:count]:
-        alone = AlgorithmTask(trial.algorithm, {}, "gymnax.cartpole", RunLength(steps, EVALUATIONS, EPISODES))
-        train(batches(alone, 1, device.slot_devices()[:1]), [trial])
-    return (time.perf_counter() - began) / count
-
-
-def batches(workload: AlgorithmTask, lanes: int, slots: list[Any], registry: Registry | None = None) -> ClosedBatches:
-    return ClosedBatches(workload, registry or Registry(lanes, 1), seed=0, slot_devices=slots)
-
-
-def compiled_already(recipe: Recipe, environment: str, steps: int, lanes: int, slots: int) -> float:
-    """Return the seconds for all trials in already compiled programs, including evaluations."""
-    device.prepare_jax(compilation_cache=True)
-    space = {name: found for name, found in recipe.space.items() if ".network." not in name}
-    trials = suggested(Recipe(recipe.name, recipe.path, recipe.config, space))
-    load_ = AlgorithmTask(recipe.config.algorithm, space, environment, RunLength(steps, EVALUATIONS, EPISODES))
-    registry, devices = Registry(lanes, 1), device.slot_devices()[:slots]
-    train(batches(load_, lanes, devices, registry), trials[:lanes])
-    began = time.perf_counter()
-    train(batches(load_, lanes, devices, registry), trials)
-    return time.perf_counter() - began
-
-
-def study(steps: int, baseline_trials: int) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        recipe = Path(scratch) / "traced.py"
-        recipe.write_text(textwrap.dedent(TRACED))
-        cold = search(recipe, Path(scratch) / "cold", Path(scratch) / "cache", steps)
-        warm = search(recipe, Path(scratch) / "warm", Path(scratch) / "cache", steps)
-        each = compiled_each(load(str(recipe)), steps, baseline_trials)
-    theirs = each * TRIALS
-    note = "" if baseline_trials == TRIALS else f" ({baseline_trials} trials run, scaled)"
-    print(f"| {TRIALS} trials compiled one by one{note} | {theirs:.0f} s | |")
-    print(f"| hyperlax, cold cache | {cold:.0f} s | {theirs / cold:.1f}x |")
-    print(f"| hyperlax, warm cache | {warm:.0f} s | {theirs / warm:.1f}x |", flush=True)
-
-
-def sequence() -> None:
-    slots = len(device.slot_devices())
-    for name, environment, steps in (("ppo_mlp", "gymnax.cartpole", 100_000), ("sac_mlp", "gymnax.pendulum", 20_000)):
-        one = compiled_already(load(name), environment, steps, 1, 1)
-        many = compiled_already(load(name), environment, steps, LANES, slots)
-        speed = steps * TRIALS / many
-        print(
-            f"| {name} {environment} {steps} | {one:.1f} s | {many:.1f} s | {one / many:.2f}x | {speed:,.0f} steps/s |",
-            flush=True,
-        )
-
-
-def packing(steps: int) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        recipe = Path(scratch) / "mixed.py"
-        recipe.write_text(textwrap.dedent(MIXED))
-        print(f"architectures: {len({repr(t.algorithm.network) for t in suggested(load(str(recipe)))})}")
-        seconds = {}
-        for how in ("auto", "pad", "split"):
-            root, cache = Path(scratch) / how, Path(scratch) / f"{how}_cache"
-            seconds[how] = search(recipe, root, cache, steps, "--packing", how)
-            print(f"| {how} | {steps} | {seconds[how]:.0f} s | {compiled_programs(root)} programs |", flush=True)
-        print(f"auto against the better: {seconds['auto'] / min(seconds['pad'], seconds['split']):.2f}x", flush=True)
-
-
-def steady_state() -> None:
-    """Print steps/s with the shipped PPO configuration in every lane: the gain from lanes and cores alone."""
-    device.prepare_jax(compilation_cache=True)
-    recipe, slots = load("ppo_mlp"), device.slot_devices()
-    steps, rates = 200_000, []
-    for lanes, cores in ((1, 1), (LANES, len(slots))):
-        workload = AlgorithmTask(recipe.config.algorithm, {}, "gymnax.cartpole", RunLength(steps, 1, 1))
-        registry = Registry(lanes, 1)
-        trials = [Trial(number, recipe.config.algorithm) for number in range(2 * cores * lanes)]
-        train(batches(workload, lanes, slots[:cores], registry), trials[:lanes])
-        began = time.perf_counter()
-        train(batches(workload, lanes, slots[:cores], registry), trials)
-        rates.append(steps * len(trials) / (time.perf_counter() - began))
-    print(f"| one agent | {rates[0]:,.0f} steps/s | |")
-    print(f"| {LANES} lanes x {len(slots)} slots | {rates[1]:,.0f} steps/s | {rates[1] / rates[0]:.2f}x |", flush=True)
-
-
-def second() -> None:
-    """Print the compilations of two super-batches of mixed architectures, epochs and minibatches, with an empty cache."""
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch) / "study"
-        more = ("--optuna-study-batch-size", "8", "--num-eval-episodes", "4")
-        search(Path("ppo_mlp"), root, Path(scratch) / "cache", 20_000, *more)
-        for name in ("optuna_exec_batch_0000", "optuna_exec_batch_0001"):
-            timings = [json.loads(path.read_text()) for path in root.glob(f"*/*/{name}/samples/*/timing.json")]
-            print(
-                f"| {name} | {sum(timing['programs_compiled'] for timing in timings)} programs compiled |", flush=True
-            )
-
-
-STRUCTURES = {
-    "ppo_mlp": {
-        "algorithm.hyperparam.epochs": Categorical(values=[1, 2, 4]),
-        "algorithm.hyperparam.num_minibatches": Categorical(values=[4, 8, 16]),
-        "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-4, 3e-3)),
-    },
-    "sac_mlp": {
-        "algorithm.hyperparam.epochs": Categorical(values=[2, 4, 8]),
-        "algorithm.hyperparam.total_batch_size": Categorical(values=[32, 64, 128]),
-        "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-4, 3e-3)),
-    },
+        def get_base_hyperparam_distributions():
+            sizes = Categorical(values=[[64, 64], [256, 256], [512, 512]])
+            return {
+                "algorithm.hyperparam.actor_lr": LogUniform(domain=(1e-6, 1e-2)),
+                "algorithm.network.actor_network.pre_torso.layer_sizes": sizes,
+            }
+    """,
 }
 
 
-def structural(name: str, environment: str, steps: int) -> None:
-    """Time epochs x minibatches of PPO, or epochs x batch sizes of SAC, with nothing cached on either side."""
-    device.prepare_jax(compilation_cache=False)
-    recipe, length, space = load(name), RunLength(steps, EVALUATIONS, EPISODES), STRUCTURES[name]
-    trials = suggested(Recipe(recipe.name, recipe.path, recipe.config, space))
-    slots = device.slot_devices()
+@dataclass(frozen=True)
+class Bench:
+    """The sides of a run, and the place of recipes and caches. quick: tiny sizes, to see that everything runs."""
 
-    def backend(base: AlgorithmConfig, space: Mapping[str, Distribution], some: list[Any]) -> ClosedBatches:
-        return batches(AlgorithmTask(base, space, environment, length), LANES, some)
+    scratch: Path
+    rounds: int
+    quick: bool
+    other: Version | None
 
-    def structure(trial: Trial) -> tuple[int, ...]:
-        own = vars(trial.algorithm.hyperparam)
-        return tuple(own[part] for part in ("epochs", "num_minibatches", "total_batch_size") if part in own)
+    @cached_property
+    def sides(self) -> list[Version]:
+        mine = Version(HERE, Path(__file__).parents[1], Path(sys.executable))
+        return [self.other, mine] if self.other else [mine]
 
-    began, groups = time.perf_counter(), {}
-    train(backend(recipe.config.algorithm, space, slots), trials)
-    one, began = time.perf_counter() - began, time.perf_counter()
-    for trial in trials:
-        groups.setdefault(structure(trial), []).append(trial)
-    with ThreadPoolExecutor(len(slots)) as threads:
-        list(threads.map(lambda group: train(backend(group[0].algorithm, {}, slots[:1]), group), groups.values()))
-    each = time.perf_counter() - began
-    print(f"| {name} {steps}, one program per structure | {len(groups)} | {each:.0f} s | |")
-    print(f"| {name} {steps}, hyperlax | 1 | {one:.0f} s | {each / one:.1f}x |", flush=True)
+    @property
+    def base(self) -> str:
+        return self.other.name if self.other else "another version"
+
+    def words(self, task: tuple[str, str], trials: int, steps: int, evaluations: int, more: str = "") -> str:
+        """Return the options of a search. task: a recipe, shipped or of RECIPES, and an environment."""
+        recipe, environment = task
+        if recipe in RECIPES:
+            path = self.scratch / f"{recipe}.py"
+            path.write_text(textwrap.dedent(RECIPES[recipe]))
+            recipe = str(path)
+        length = f"--total-timesteps {steps} --num-evaluations {evaluations} --num-eval-episodes 16"
+        sampler = "--sampler random --seed 0 --log-level WARNING"
+        return f"--algo-and-network-config {recipe} --env-config {environment} --n-trials {trials} {length} {sampler} {more}"
+
+    def study(self, task: tuple[str, str], trials: int, steps: int, more: str = "", evaluations: int = 10) -> str:
+        """Return the options of a search of this size, or of a tiny one."""
+        if self.quick:
+            trials, steps, evaluations = 2, 4_096, 4
+        return self.words(task, trials, steps, evaluations, more)
+
+    def new_cache(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self.scratch))
+
+    def warm(self, version: Version, words: str, cache: Path | None = None) -> Callable[[], Sample]:
+        """Run a search once, to compile its programs. Return it as a case."""
+        cache = cache or self.new_cache()
+        version.search(words, cache)
+        return partial(version.search, words, cache)
+
+    def cold(self, version: Version, words: str) -> Sample:
+        return version.search(words, self.new_cache())
+
+    def cold_and_warm(self, run: Callable[[Path], Sample]) -> Sample:
+        """Return the seconds of two runs with one cache, which is empty at first."""
+        cache = self.new_cache()
+        both = {"cold": run(cache), "warm": run(cache)}
+        return {f"{name}, {quantity}": value for name, one in both.items() for quantity, value in one.items()}
+
+    def report(self, cases: dict[str, Callable[[], Sample]], rows: list[Row]) -> None:
+        print_table(rows, in_turn(cases, self.rounds))
+
+
+def times(name: str, base: str, own: str, mark: float | None, prefix: str = "") -> list[Row]:
+    """Return the row of the wall time, which has the mark, and that of the CPU time."""
+    return [Row(name, f"{prefix}wall", base, own, mark), Row(name, f"{prefix}CPU", base, own)]
+
+
+def mixed(bench: Bench) -> None:
+    from benchmarks.mixed import exact_and_mixed  # imports jax, which the other commands leave to their processes
+
+    runs = (
+        ("PPO CartPole", PPO, 1, 0.9),
+        ("DQN CartPole", DQN, 1, 0.9),
+        ("SAC Pendulum", SAC, 1, 0.9),
+        ("PPO CartPole, 3 seeds", PPO, 3, None),
+    )
+    for name, task, seeds, mark in runs[: 1 if bench.quick else None]:
+        cases, steps = exact_and_mixed(
+            *task, seeds, trials=2 if bench.quick else 6, seconds=0.01 if bench.quick else 0.5
+        )
+        rows = [Row(name, "CPU", "exact", "mixed", mark, steps=steps), Row(name, "wall", "exact", "mixed", steps=steps)]
+        bench.report(cases, rows)
+
+
+def rate(bench: Bench) -> None:
+    """Compare what additional steps cost: the difference between a long and a short study, with 8 trials in one program."""
+    runs = (
+        ("PPO CartPole", PPO, 1, 100_000, 2.0),
+        ("DQN CartPole", DQN, 1, 50_000, 2.0),
+        ("SAC Pendulum", SAC, 1, 10_000, 2.0),
+        ("PPO CartPole, 3 seeds", PPO, 3, 50_000, 1.8),
+    )
+    for name, task, seeds, steps, mark in runs[: 1 if bench.quick else None]:
+        trials, steps, less = (2, 4_096, 2_048) if bench.quick else (8, steps, steps // 5)
+        more = f"--packing pad --num-seeds {seeds}"
+        long, short = (bench.words(task, trials, length, 2, more) for length in (steps, less))
+        cases = {}
+        for version in bench.sides:
+            cache = bench.new_cache()  # one for both, so that both have as many lanes
+            both = bench.warm(version, long, cache), bench.warm(version, short, cache)
+            cases[version.name] = partial(_difference, *both)
+        extra = (steps - less) * seeds * trials
+        rows = [Row(name, "CPU", bench.base, HERE, mark, steps=extra), Row(name, "wall", bench.base, HERE, steps=extra)]
+        bench.report(cases, rows)
+
+
+def _difference(long: Callable[[], Sample], short: Callable[[], Sample]) -> Sample:
+    less = short()
+    return {quantity: max(value - less[quantity], 1e-3) for quantity, value in long().items()}
+
+
+def study(bench: Bench) -> None:
+    words = bench.study(PPO, 16, 100_000)
+    name = "16 PPO trials"
+    rows = [
+        *times(name, bench.base, HERE, 1.7, "cold, "),
+        *times(name, bench.base, HERE, 2.2, "warm, "),
+        Row("process start to the first training step", "warm, start", bench.base, HERE, limit=3.0),
+        Row("last batch to exit", "warm, end", bench.base, HERE, limit=1.0),
+    ]
+    cases = {v.name: partial(bench.cold_and_warm, partial(v.search, words)) for v in bench.sides}
+    bench.report(cases, rows)
+
+
+def pruning(bench: Bench) -> None:
+    words = bench.study(PPO, 64, 100_000, "--pruner asha", evaluations=36)
+    bench.report({v.name: bench.warm(v, words) for v in bench.sides}, times("64 trials, asha", bench.base, HERE, 1.8))
+
+
+def architectures(bench: Bench) -> None:
+    words = bench.study(("architectures", PPO[1]), 16, 100_000)
+    exact = "exact sizes (split)"
+    cases = {v.name: partial(bench.cold, v, f"{words} --packing auto") for v in bench.sides}
+    cases |= {exact: partial(bench.cold, bench.sides[-1], f"{words} --packing split")}
+    rows = times("13 architectures, cold", bench.base, HERE, None) + times("the same", exact, HERE, 1.0)
+    bench.report(cases, [replace(rows[0], limit=60.0), *rows[1:]])
+
+
+def wide(bench: Bench) -> None:
+    words = bench.study(("wide", SAC[1]), 12, 8_000)
+    cases = {f"{v.name}, padded": bench.warm(v, f"{words} --packing pad") for v in bench.sides}
+    cases |= {HERE: bench.warm(bench.sides[-1], f"{words} --packing auto")}
+    rows = [row for base in list(cases)[:-1] for row in times("SAC, 64, 256 or 512 units", base, HERE, None)]
+    bench.report(cases, [replace(rows[0], mark=2.0), *rows[1:]])
+
+
+def batch(bench: Bench) -> None:
+    """Compare batches of 4 with `auto` of this version. The mark is a cost of at most 1.1."""
+    words = bench.study(PPO, 16, 100_000)
+    four = "--runner-hparam-batch-size 4"
+    cases = {f"{v.name}, batches of 4": bench.warm(v, f"{words} {four}") for v in bench.sides}
+    cases |= {HERE: bench.warm(bench.sides[-1], words)}
+    own = f"{HERE}, batches of 4"
+    rows = times("batches of 4, against auto", HERE, own, 0.91)
+    if bench.other:
+        rows += times("batches of 4", f"{bench.base}, batches of 4", own, None)
+    bench.report(cases, rows)
+
+
+def rejax(bench: Bench, python: Path) -> None:
+    """Compare equal work: 100 iterations, 10 evaluations of 16 episodes, and 6 hyperparameters that differ."""
+    trials, steps, evaluations = (2, 2_048, 2) if bench.quick else (16, 102_400, 10)
+    script = Path(__file__).with_name("rejax_trials.py")
+    flags = {
+        "XLA_FLAGS": "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+    }  # as Hyperlax; vmap may hang without it
+    flags |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+
+    def theirs(how: str, cache: Path) -> Sample:
+        numbers = map(str, (trials, steps, evaluations, 16))
+        return process([str(python), str(script), how, *numbers], {**flags, "JAX_COMPILATION_CACHE_DIR": str(cache)})
+
+    words = bench.words(("traced", PPO[1]), trials, steps, evaluations)
+    sides = {"a jit per trial": partial(theirs, "each"), "one vmap": partial(theirs, "vmap")}
+    sides |= {HERE: partial(bench.sides[-1].search, words)}
+    marks = {"a jit per trial": (7.0, 14.0), "one vmap": (1.6, 3.0)}
+    rows = [
+        row
+        for base, both in marks.items()
+        for heat, mark in zip(("cold, ", "warm, "), both, strict=True)
+        for row in times(f"rejax, {base}", base, HERE, mark, heat)
+    ]
+    bench.report({name: partial(bench.cold_and_warm, run) for name, run in sides.items()}, rows)
+
+
+COMMANDS: dict[str, Callable[[Bench], None]] = {
+    "mixed": mixed,
+    "rate": rate,
+    "study": study,
+    "pruning": pruning,
+    "architectures": architectures,
+    "wide": wide,
+    "batch": batch,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["study", "sequence", "steady", "second", "packing", "structural"])
-    parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--baseline-trials", type=int, default=TRIALS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*COMMANDS, "rejax"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--against", type=Path, metavar="DIR", help="checkout of another version")
+    parser.add_argument("--python", type=Path, metavar="PATH", help="its Python (default: DIR/.venv/bin/python)")
+    parser.add_argument("--rejax-python", type=Path, metavar="PATH", help="Python with rejax")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     given = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if given.what == "study":
-        study(given.steps, given.baseline_trials)
-    elif given.what == "sequence":
-        sequence()
-    elif given.what == "steady":
-        steady_state()
-    elif given.what == "second":
-        second()
-    elif given.what == "structural":
-        structural("ppo_mlp", "gymnax.cartpole", given.steps)
-        structural("sac_mlp", "gymnax.pendulum", given.steps // 10)
-    else:
-        packing(given.steps)
+    if given.what == "rejax" and not given.rejax_python:
+        parser.error("rejax needs --rejax-python")
+    other = None
+    if given.against:
+        root = given.against.resolve()
+        other = Version(root.name, root, given.python or root / ".venv/bin/python")
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(Path(scratch), given.rounds, given.quick, other)
+        if given.what == "rejax":
+            rejax(bench, given.rejax_python)
+        else:
+            COMMANDS[given.what](bench)
 
 
 if __name__ == "__main__":

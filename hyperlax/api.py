@@ -22,18 +22,21 @@ True
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING
 from functools import cached_property
+from html import escape
 from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hyperlax.config.configurations import as_text
 from hyperlax.config.option import HIDDEN, Given, Option, options_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
-from hyperlax.files import expanded, json_text, plain
+from hyperlax.files import expanded, plain
 
 if TYPE_CHECKING:
     import pandas
@@ -59,7 +62,8 @@ def search(
       recipe: A name or the path of a .py file.
       environment: E.g. "gymnax.pendulum". With `resume_from=DIR`, leave out recipe and environment.
       space: Changes to the recipe's search space, as in a study's file, e.g. {"actor_lr": LogUniform(domain=(1e-4, 1e-2))}. A
-        list is a choice, a value alone is fixed, None leaves an entry out, and "only": True leaves out all that is not listed.
+        list is a choice, a value alone is fixed, {"low": 1e-4} changes one value of the recipe's entry, None leaves an entry out,
+        and "only": True leaves out all that is not listed.
       options: The command's flags with underscores, as in the signature.
 
     Raises:
@@ -70,6 +74,7 @@ def search(
     from hyperlax.config.stored import SEARCH
     from hyperlax.studies import study_of
 
+    _import_tqdm()
     with _told("search(): "):
         given = _given({"recipe": recipe, "environment": environment, **options})
         study = study_of(SEARCH, given, _entries(space, is_new="resume_from" not in given))
@@ -112,6 +117,13 @@ class Study:
     def __repr__(self) -> str:
         return f"Study({str(self.directory)!r})"
 
+    def _repr_html_(self) -> str:
+        """Return what `hyperlax show` prints, for a notebook."""
+        from hyperlax.analysis.terminal import study_text
+
+        opened = self._opened
+        return f"<pre>{escape(study_text(opened.record, opened.state, opened.total, count=10))}</pre>"
+
     def refresh(self) -> None:
         """Read the directory again. Raises UsageError if it does not hold a study."""
         self._opened = self._load()
@@ -125,6 +137,7 @@ class Study:
         return with_confirmation(self._load(with_importances=True).record)
 
     def _load(self, with_importances: bool = False) -> StudyView:
+        _import_tqdm()
         from hyperlax.study.view import load_study
 
         with _told():
@@ -321,6 +334,13 @@ def _annotation(option: Option) -> Any:
 _document(search)
 
 
+def _import_tqdm() -> None:
+    """Import tqdm, which Optuna does, without its warning that a notebook has no widgets: Hyperlax shows none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        import tqdm.auto  # noqa: F401
+
+
 @contextmanager
 def _told(function: str = "") -> Iterator[None]:
     """Let an error of the block that names options begin with the function and name the keywords."""
@@ -374,7 +394,4 @@ def _written(value: Any) -> Any:
     several = value if isinstance(value, (list, tuple)) else [value]
     if not any(isinstance(one, Mapping) for one in several):
         return plain(value)
-    try:
-        return json_text(value, indent=None).rstrip()
-    except (TypeError, ValueError) as error:
-        raise OptionError("enqueue", "{enqueue}: cannot be kept as JSON: {0}.", error) from error
+    return as_text(value)

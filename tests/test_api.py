@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import re
 import subprocess
@@ -13,6 +14,7 @@ import plotly.graph_objects as go
 import pytest
 
 import hyperlax
+from hyperlax import cli
 from hyperlax.api import _given
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
@@ -153,6 +155,12 @@ def test_a_search_takes_objects(tmp_path, monkeypatch):
     assert params == {"algorithm.hyperparam.actor_lr": 0.003, "algorithm.hyperparam.gamma": 0.9}
     assert len(hyperlax.search(resume_from=study.directory, n_trials=6).trials) == 6
     assert hyperlax.open_study("$STUDIES/x/sac_mlp/gymnax_pendulum").state == "finished"
+
+
+def test_a_notebook_shows_a_study_as_the_command_line_does(case, capsys):
+    shown = hyperlax.open_study(case.directory)._repr_html_()
+    assert cli.main(["show", str(case.directory)]) == 0
+    assert html.unescape(shown) == f"<pre>{capsys.readouterr().out.rstrip()}</pre>"
 
 
 def test_a_text_is_a_list_of_one_and_numpys_numbers_are_numbers():

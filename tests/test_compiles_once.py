@@ -121,7 +121,7 @@ import errno, os, sys
 import hyperlax
 import jax
 from jax._src import compilation_cache
-from hyperlax.engine.device import costs_of_device, prepare_jax
+from hyperlax.engine.device import costs_of_device, executables, prepare_jax
 def full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 if sys.argv[1] == "full":
@@ -129,6 +129,7 @@ if sys.argv[1] == "full":
 prepare_jax(compilation_cache=True)
 for power in (2, 3):
     jax.jit(lambda x: x**power)(1.0)
+executables()
 costs_of_device(True).learn_program("a kind", "a program", 1.0, cached=False)
 print(jax.jit(lambda x: x + 1)(1.0))
 """

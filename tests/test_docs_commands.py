@@ -86,10 +86,9 @@ CARTPOLE = Policy(
 
 
 def new_desk(path: Path) -> None:
-    """The repository's recipes, the README's own one, and its studies."""
+    """The repository's recipes and studies."""
     for folder in ("recipes", "studies"):
         shutil.copytree(ROOT / folder, path / folder, dirs_exist_ok=True)
-    shutil.copy(ROOT / "recipes" / "ppo_mlp.py", path / "recipes" / "ppo_small.py")
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -106,4 +105,6 @@ def test_a_documented_command_runs(line, begun, tmp_path, monkeypatch):
     else:
         new_desk(tmp_path)
     monkeypatch.chdir(tmp_path)
+    if "ppo_small" in words:
+        shutil.copy("recipes/ppo_mlp.py", "recipes/ppo_small.py")
     assert main(words) == 0

@@ -60,6 +60,7 @@ class Run:
         arguments = PbtOptions(
             algo_and_network_config="sac_test",
             env_config="gymnax.pendulum",
+            study_name="sac_test_gymnax_pendulum_pbt",
             population_size=MEMBERS,
             num_intervals=INTERVALS,
             explore="perturb",
@@ -368,14 +369,26 @@ def test_a_lost_database_is_repaired(whole, tmp_path, monkeypatch, finished, cap
 
 
 def test_a_second_run_in_the_same_place_is_refused_with_the_command_that_goes_on(whole):
-    with pytest.raises(UsageError, match="hyperlax pbt --resume-from"):
+    with pytest.raises(UsageError, match="(?s)hyperlax pbt --resume-from .* another --study-name or --output-root"):
         whole.start()
+
+
+def test_a_second_run_of_another_name_has_a_directory_of_its_own(whole, tmp_path):
+    shutil.copytree(whole.root, tmp_path / "runs")
+    second = Run(tmp_path / "runs", study_name="second", num_intervals=2)
+    second.directory = second.directory.with_name("gymnax_pendulum@second")
+    assert second.start() == 0 and second.resume() == 0
+    assert read_stored(second.directory, "a test") == second.arguments
+    with pytest.raises(UsageError, match="'a/b' has a /"):
+        checked(replace(second.arguments, study_name="a/b"))
 
 
 def test_a_search_and_a_population_do_not_go_on_with_each_other(whole):
     with pytest.raises(UsageError, match="pbt started this study. To continue it:\n  hyperlax pbt --resume-from "):
         study_of(SEARCH, {"resume_from": str(whole.directory)})
-    with pytest.raises(UsageError, match="invalidate .+: holds a population"):
+    with pytest.raises(
+        UsageError, match="start again under another name:\n  hyperlax pbt .*--study-name sac_test_.*_2"
+    ):
         invalidate(whole.arguments, whole.recipe, whole.directory, [0], None, lambda record, directory: None)
     assert read_stored(whole.directory, "a test") == whole.arguments
 

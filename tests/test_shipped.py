@@ -43,6 +43,11 @@ def test_a_copied_recipe_is_the_one_that_its_name_means(capsys):
     assert load("mine.py").space == load("sac_mlp").space
 
 
+def test_a_copy_in_recipes_needs_no_directory_there(capsys):
+    assert said("recipes copy sac_mlp recipes/small.py", capsys).endswith("--algo-and-network-config small\n")
+    assert load("small").path == Path("recipes/small.py")
+
+
 def test_a_copied_study_runs_as_the_copy_says(capsys):
     words = shlex.split(said("recipes copy ppo_cartpole_quick", capsys).partition(": hyperlax ")[2])
     [study] = planned_studies(words[1:], {})

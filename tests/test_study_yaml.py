@@ -14,6 +14,7 @@ import pytest
 from hyperlax import cli
 from hyperlax.cli.commands import GROUPS
 from hyperlax.cli.parsing import parse
+from hyperlax.config.configurations import first_trials
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.space_entries import searched
 from hyperlax.config.stored import load_recipe_of, read_stored
@@ -44,6 +45,7 @@ space:
   algorithm.hyperparam.total_batch_size: {type: randint, low: 8, high: 64, log: true}
 """
 LR, TAU, GAMMA, BATCH = (f"algorithm.hyperparam.{name}" for name in ("actor_lr", "tau", "gamma", "total_batch_size"))
+Q_LR = "algorithm.hyperparam.q_lr"
 DIRECTORY = Path("my_optuna_studies/sac_mlp/gymnax_pendulum")
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 
@@ -283,10 +285,37 @@ def test_an_entry_alone_is_all_that_is_searched(entry, wanted):
         (f"space.{GAMMA}=[0.9, 0.95]", GAMMA, Categorical(values=[0.9, 0.95])),
         ("space.gamma={type: choice, values: [0.9]}", GAMMA, Categorical(values=[0.9])),
         ("space.total_batch_size.low=16", BATCH, LogUniformDiscrete(domain=(16, 64))),
+        ("space.actor_lr.low=2e-5", LR, LogUniform(domain=(2e-5, 1e-4))),
+        ("space.q_lr.high=2e-3", Q_LR, LogUniform(domain=(2e-4, 2e-3))),
     ],
 )
 def test_one_value_of_a_file_is_replaced(word, name, wanted):
     assert planned(CHANGED, "--set", word).recipe.space[name] == wanted
+
+
+def test_an_entry_without_a_type_changes_values_of_the_recipes():
+    text = "space:\n  q_lr: {high: 2e-3}"
+    for words in ([], ["--set", "space.q_lr.low=1e-4", "space.q_lr.high=3e-3"]):
+        low, high = (1e-4, 3e-3) if words else (2e-4, 2e-3)
+        space = planned(text, *words).recipe.space
+        assert space[Q_LR] == LogUniform(domain=(low, high))
+        assert space.keys() == load("sac_mlp").space.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("enqueue:\n  - {gamma: 0.95, tau: 1e-2}\n  - gamma: 0.97", []),
+        ("enqueue: first.json", []),
+        ("", ["--set", "enqueue=[{gamma: 0.95, tau: 1e-2}, {gamma: 0.97}]"]),
+    ],
+)
+def test_first_trials_may_be_written_out(text, words):
+    Path("first.json").write_text(json.dumps([{"gamma": 0.95, "tau": "1e-2"}, {"gamma": 0.97}]))
+    study = planned(text, *words)
+    assert isinstance(study.options, SearchOptions)
+    first = first_trials(study.options, study.recipe)
+    assert [(one[GAMMA], one[TAU]) for one in first[1:]] == [(0.95, 0.01), (0.97, first[0][TAU])]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +327,10 @@ def test_one_value_of_a_file_is_replaced(word, name, wanted):
         ("space.lr.low=1", f"s.yaml:10 with --set space.lr.low=1: {LR}: loguniform needs 0 < low < high, got low=1, high=0.0001. "
             "Swap the two."),
         ("space.lr.lw=1", f"--set space.lr.lw=1: {LR}: nothing named `lw`. There are low, high."),
-        ("space.rl.low=1", "--set space.rl.low=1: space of the file has no entry rl. It has lr, tau, "),
+        ("space.rl.low=1", "--set space.rl.low=1: no hyperparameter named `rl`."),
+        ("space.rollout_length.low=1", "--set space.rollout_length.low=1: sac_mlp does not search "
+            "algorithm.hyperparam.rollout_length, so it needs a `type`."),
+        ("params.rl.low=1", "--set params.rl.low=1: rl.low needs"),
         ("space.gamma.low=0", "--set space.gamma.low=0: gamma has no `low` in the file. Replace it as a "
             "whole: space.gamma=VALUE."),
         ("spice.lr.low=1", "--set spice.lr.low=1: only params and space have entries with a dot. Did you mean `space`?"),
@@ -452,7 +484,7 @@ def test_a_study_of_another_command_is_not_resumed_by_a_file(capsys):
     Path("s.yaml").write_text(BASE)
     assert _refusal(["run-study", "s.yaml"], capsys) == (
         f"hyperlax: s.yaml: {DIRECTORY} already holds a study. To continue it:\n"
-        f"  hyperlax sweep-hp-samples --resume-from {DIRECTORY}\nFor a new one, choose another output_root.\n"
+        f"  hyperlax sweep-hp-samples --resume-from {DIRECTORY}\nFor a new one, choose another study_name or output_root.\n"
     )
 
 

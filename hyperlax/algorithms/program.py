@@ -13,7 +13,7 @@ from hyperlax.agent import Policy
 from hyperlax.algorithms import normalizer
 from hyperlax.algorithms.lane import Lane, PolicyParams, as_scalars
 from hyperlax.algorithms.padding import Padding, largest, padding_of, structure_of, structure_of_space
-from hyperlax.algorithms.registry import shape_class
+from hyperlax.algorithms.registry import is_shipped, shape_class
 from hyperlax.envs import Discrete, Environment
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import AlgorithmConfig, Torso
@@ -51,6 +51,7 @@ class AlgorithmTask:
     ):
         self.environment = envs.make(environment)
         self.run_length = run_length
+        self._is_shipped = is_shipped(base)
         self.kind = f"{type(base).__name__} {self.environment.name}"
         actions = "discrete" if isinstance(self.environment.action, Discrete) else "continuous"
         if actions not in base.action_kinds:
@@ -61,6 +62,11 @@ class AlgorithmTask:
         if paddings is None:
             paddings = [padding_of(structure_of_space(base, space))]
         self._paddings = sorted(paddings, key=lambda padding: self.shape(base, padding).flops(1.0))
+
+    @property
+    def is_shipped(self) -> bool:
+        """True if algorithm and environment belong to this package, so that its version says what they compute."""
+        return self._is_shipped and envs.is_shipped(self.environment.name)
 
     def shape(self, config: AlgorithmConfig, padding: Padding) -> Any:
         """Return the program of a configuration's static hyperparameters at these sizes."""

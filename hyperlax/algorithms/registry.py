@@ -29,3 +29,9 @@ ALGORITHMS: dict[type[AlgorithmConfig], str] = {
 def shape_class(config: AlgorithmConfig) -> Any:
     """Return the `Shape` class of a configuration's algorithm."""
     return import_module(ALGORITHMS[type(config)]).Shape
+
+
+def is_shipped(config: AlgorithmConfig) -> bool:
+    """Return whether a configuration's algorithm belongs to this package."""
+    own = __name__.partition(".")[0]
+    return all(name.partition(".")[0] == own for name in (type(config).__module__, ALGORITHMS[type(config)]))

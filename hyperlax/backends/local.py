@@ -44,6 +44,8 @@ from hyperlax.trial import Trial
 
 _SAMPLE = 64
 """Configurations of the sample."""
+_LIKELY = 1 / 4
+"""Share of the trials from which on a program is loaded before one of them asks for it."""
 
 
 class _Shape(TypedDict):
@@ -91,6 +93,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         paddings = choose_paddings(base, space, environment, budget, config.packing, costs)
     known = [trial.algorithm for trial in config.trials]
     task = AlgorithmTask(base, space, environment, run_length, paddings, known)
+    executables = device.executables() if config.compilation_cache and task.is_shipped else None
     registry = Registry(
         budget.lanes,
         config.num_seeds,
@@ -98,7 +101,10 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         lanes_before=_lanes_before(config),
         room=device.room_for_a_program if config.trials or not config.lanes else None,
         refills=config.kind == "refilled",
+        executables=executables,
     )
+    if executables:
+        registry.load(_likely(config, task), slots)
     packing = {
         "super_batch": budget.super_batch,
         "slots": budget.slots,
@@ -152,6 +158,15 @@ def _lanes_of(config: EngineConfig, task: AlgorithmTask, budget: Budget) -> Call
         return lambda program: -(-counted[program] // budget.slots)
     share = shares(task, config.base, config.space)
     return lambda program: budget.lanes_for(share.get(program, 0.0))
+
+
+def _likely(config: EngineConfig, task: AlgorithmTask) -> dict[Any, Any]:
+    """Return the programs that many trials need, each with the hyperparameters of one trial as its lane has them."""
+    trials = config.trials or [Trial(0, one) for one in sample_of_space(config.base, config.space, _SAMPLE)]
+    members: dict[Any, list[Trial]] = {}
+    for trial in trials:
+        members.setdefault(task.program(trial), []).append(trial)
+    return {program: task.lane(own[0]) for program, own in members.items() if len(own) >= _LIKELY * len(trials)}
 
 
 def _stored_paddings(chosen: Mapping[str, Any]) -> list[Padding]:

@@ -162,10 +162,11 @@ def _copy(one: Shipped, to: str | None) -> int:
     from hyperlax.files import new_file, write_text
     from hyperlax.study.io_errors import writing
 
-    target = Path(one.kind) if to is None else Path(to)
-    if to is None:
-        with writing(target):
-            target.mkdir(exist_ok=True)
+    own = Path(one.kind)
+    target = own if to is None else Path(to)
+    if to != "" and own in (target, target.parent):
+        with writing(own):
+            own.mkdir(exist_ok=True)
     path = target / one.path.name if target.is_dir() and to != "" else target
     with writing(path):
         new_file("" if to == "" else str(path), option="to")

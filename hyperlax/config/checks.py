@@ -38,6 +38,8 @@ def checked(options: R) -> R:
             getattr(options, length),
         )
     _check_output_root(options.output_root)
+    if isinstance(options, (SearchOptions, PbtOptions)):
+        _check_study_name(options.study_name)
     if isinstance(options, SearchOptions):
         _check_search(options)
     if isinstance(options, PbtOptions) and options.explore == "pb2" and not _is_installed("sklearn"):
@@ -82,15 +84,18 @@ def note_constraints(options: SearchOptions) -> None:
         )
 
 
-def _check_search(options: SearchOptions) -> None:
-    if not options.study_name.strip():
+def _check_study_name(name: str) -> None:
+    if not name.strip():
         raise OptionError("study_name", "{study_name} is empty. Name the study, or leave it out.")
-    if not options.study_name.isprintable():
+    if not name.isprintable():
         problem = "{study_name} {0!r} has characters that cannot be printed. Leave them out."
-        raise OptionError("study_name", problem, options.study_name)
-    if "/" in options.study_name:
+        raise OptionError("study_name", problem, name)
+    if "/" in name:
         problem = "{study_name} {0!r} has a /, so it cannot name a directory. Leave it out."
-        raise OptionError("study_name", problem, options.study_name)
+        raise OptionError("study_name", problem, name)
+
+
+def _check_search(options: SearchOptions) -> None:
     check_objectives(options.objective_names, options.objective_directions)
     _check_batches(options)
     if options.is_sweep:

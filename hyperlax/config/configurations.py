@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperlax.config.option import flags_of, parted, value_of
+from hyperlax.config.option import exponent, flags_of, parted, value_of
 from hyperlax.config.options import SearchOptions, SingleOptions
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.fields import apply, dotted, fields_of, full_names, written
-from hyperlax.files import decode, read_csv, read_json, write_csv
+from hyperlax.files import decode, json_text, read_csv, read_json, write_csv
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
@@ -86,6 +86,14 @@ def first_trials(options: SearchOptions, recipe: Recipe) -> list[dict[str, Any]]
     return list({json.dumps(values): values for values in chosen}.values())
 
 
+def as_text(configurations: Any) -> str:
+    """Return one or several configurations as the JSON text that `enqueue` takes. Raises OptionError if JSON cannot hold them."""
+    try:
+        return json_text(configurations, indent=None).rstrip()
+    except (TypeError, ValueError) as error:
+        raise OptionError("enqueue", "{enqueue}: cannot be kept as JSON: {0}.", error) from error
+
+
 def _is_contained(base: Mapping[str, Any], recipe: Recipe) -> bool:
     outside = [
         f"{name} = {base[name]}, not in {written(distribution)}"
@@ -126,7 +134,7 @@ def _configuration(entry: Any, where: str, base: Mapping[str, Any], recipe: Reci
         raise UsageError(f'{where} is {values!r}. Write {{name: value}}, e.g. {{"{next(iter(base))}": ...}}.')
     config, known = dotted(recipe.config.algorithm), fields_of(recipe.config.algorithm)
     values = full_names(values, known, where)
-    plain = {name: known[name].plain(value) for name, value in values.items()}
+    plain = {name: known[name].plain(exponent(value)) for name, value in values.items()}
     for name, value in plain.items():
         if name not in recipe.space and value != config[name]:
             raise UsageError(

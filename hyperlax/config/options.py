@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from hyperlax.config.option import (
@@ -78,6 +77,7 @@ _Seed = Annotated[int, "Seed of all random numbers.", Range(0, LARGEST)]
 _Aggregate = Annotated[str, "How to combine the returns of a trial's seeds.", OneOf(AGGREGATES)]
 _TotalTimesteps = Annotated[int, "Environment steps that each seed trains.", COUNT, By("by --run-length-modifier")]
 _NumEvalEpisodes = Annotated[int, "Episodes of each evaluation.", COUNT, By("by --run-length-modifier")]
+_StudyName = Annotated[str, "Name of the study in its database.", Metavar("NAME")]
 _NumEvaluations = Annotated[int, "Evaluations, evenly spaced over training.", COUNT, By("by --run-length-modifier")]
 TrialNumber = Annotated[int | None, Range(0)]
 _Lanes = Annotated[
@@ -146,7 +146,7 @@ class SearchOptions(RunOptions):
         By("none"),
     ] = None
     num_evaluations: _NumEvaluations
-    study_name: Annotated[str, "Name of the study in its database.", Metavar("NAME"), By("<recipe>_<environment>")]
+    study_name: Annotated[_StudyName, By("<recipe>_<environment>")]
     n_trials: Annotated[int, "Total number of finished trials.", Range(1), MAY_CHANGE] = 100
     objective_names: Annotated[
         tuple[str, ...], "Metrics to optimize.", Metavar("NAME [NAME ...]"), Offered(_metrics)
@@ -463,6 +463,7 @@ class ReplayOptions(SingleOptions):
 class PbtOptions(RunOptions):
     """Train a population that copies its best members and changes hyperparameters during training."""
 
+    study_name: Annotated[_StudyName, By("<recipe>_<environment>_pbt")]
     population_size: Annotated[int, "Number of members, all lanes of one compiled program.", Range(2)] = 16
     num_intervals: Annotated[
         int,
@@ -500,13 +501,6 @@ class PbtOptions(RunOptions):
     def num_evaluations(self) -> int:
         """Number of evaluations, one at the end of every interval."""
         return self.num_intervals
-
-    @property
-    def study_name(self) -> str:
-        """Name of the Optuna study that keeps the run."""
-        from hyperlax.envs import slug
-
-        return f"{Path(self.algo_and_network_config).stem}_{slug(self.env_config)}_pbt"
 
     @property
     def confirm_top(self) -> int:

@@ -50,7 +50,8 @@ def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
         later["objective_directions"] = tuple(
             METRICS[name].direction if name in METRICS else "maximize" for name in names
         )
-        later["study_name"] = f"{recipe.name}_{slug(given['env_config'])}"
+    of_kind = "_pbt" if issubclass(kind, PbtOptions) else ""
+    later["study_name"] = f"{recipe.name}_{slug(given['env_config'])}{of_kind}"
     if issubclass(kind, SweepOptions):
         lanes = given.get("runner_hparam_batch_size", "auto")
         widest = SUPER_BATCH if lanes == "auto" else max(SUPER_BATCH, BATCHES_OF_ONE * lanes)
@@ -89,7 +90,7 @@ def resumed(stored: R, layer: Given, recipe: Recipe) -> R:
             first,
             "these options differ from those of the study to resume:\n  " + "\n  ".join(parts) + "\n"
             f"Leave them out to continue with the study's. Only {', '.join(f'{{{name}}}' for name in free)} may change. "
-            "For a new study, choose another {output_root}.",
+            "For a new study, choose another {study_name} or {output_root}.",
             *values,
         )
     forgotten = {"timeout": None} if "timeout" in known else {}

@@ -46,7 +46,7 @@ def searched(space: Mapping[str, Entry], params: Mapping[str, Entry], recipe: Re
     entries = _by_full_name(space, params, recipe)
     known = fields_of(recipe.config.algorithm)
     changes: dict[str, Distribution | None] = {
-        name: None if entry.value is None else _distribution_of(entry, name, known[name])
+        name: None if entry.value is None else _distribution_of(entry, name, known[name], recipe)
         for name, entry in entries.items()
     }
     if _is_only(space):
@@ -94,7 +94,8 @@ def _by_full_name(space: Mapping[str, Entry], params: Mapping[str, Entry], recip
     for short, entry in space.items():
         if short == _ONLY:
             continue
-        if short not in whole and short not in known and (hint := did_you_mean(short, whole).strip()):
+        is_known = short in whole or any(name == short or name.endswith(f".{short}") for name in known)
+        if not is_known and (hint := did_you_mean(short, whole).strip()):
             raise UsageError(f"{entry.where}: no `{short}` among params. {hint}")
         name = whole.get(short) or full_name(short, known, entry.where)
         if name in found:
@@ -107,15 +108,17 @@ def _by_full_name(space: Mapping[str, Entry], params: Mapping[str, Entry], recip
     return found
 
 
-def _distribution_of(entry: Entry, name: str, field: Field) -> Distribution:
+def _distribution_of(entry: Entry, name: str, field: Field, recipe: Recipe) -> Distribution:
     """Return the distribution of an entry: a value alone is the only choice, a list of values are the choices.
 
-    Raises UsageError, naming file and line.
+    A mapping without a type changes values of the recipe's distribution. Raises UsageError, naming file and line.
     """
     if isinstance(entry.value, Distribution):
         return fitted(name, field, entry.value, entry.where)
     arguments = entry.value if isinstance(entry.value, dict) else _alone(entry, field)
-    kind, wanted = _type(arguments, entry, name)
+    if "type" not in arguments:
+        arguments = {**_of_recipe(entry, name, recipe), **arguments}
+    kind, wanted = _type(arguments, name)
     given = {key: one for key, one in arguments.items() if key != "type"}
     optional = _OPTIONAL if kind is UniformDiscrete else ()
     for key, one in given.items():
@@ -187,13 +190,20 @@ def _alone(entry: Entry, field: Field) -> dict[str, Entry]:
     return {"type": Entry(entry.where, "choice"), "values": Entry(entry.where, value if is_list else [value])}
 
 
-def _type(arguments: Mapping[str, Entry], entry: Entry, name: str) -> tuple[type[Distribution], tuple[str, ...]]:
-    there_are = f"There are {', '.join(_TYPES)}."
-    if "type" not in arguments:
-        raise UsageError(f"{entry.where}: {name} needs a `type`. {there_are}")
+def _of_recipe(entry: Entry, name: str, recipe: Recipe) -> dict[str, Entry]:
+    """Return the recipe's distribution as an entry. Raises UsageError if the recipe does not search the name."""
+    if name not in recipe.space:
+        raise UsageError(
+            f"{entry.where}: {recipe.name} does not search {name}, so it needs a `type`. There are {', '.join(_TYPES)}."
+        )
+    return {key: Entry(entry.where, value) for key, value in entry_of(recipe.space[name]).items()}
+
+
+def _type(arguments: Mapping[str, Entry], name: str) -> tuple[type[Distribution], tuple[str, ...]]:
     given = arguments["type"]
     if not isinstance(given.value, str) or given.value not in _TYPES:
         hint = did_you_mean(str(given.value), _TYPES)
+        there_are = f"There are {', '.join(_TYPES)}."
         raise UsageError(f"{given.where}: {name}: no type {shown(given.value)}. {hint}{there_are}")
     return _TYPES[given.value]
 

@@ -8,15 +8,18 @@ from typing import Any
 
 import yaml
 
+from hyperlax.config.configurations import as_text
 from hyperlax.config.option import HIDDEN, THIS_RUN, Given, flags_of, keys_of, options_of, parted, shown
 from hyperlax.config.options import PRESETS, RunStudyOptions, SearchOptions
 from hyperlax.config.recipe_checks import BudgetError
 from hyperlax.config.space_entries import ENTRY_PARTS, entry_of
-from hyperlax.config.yaml_file import Entry, read_entries, read_value
+from hyperlax.config.yaml_file import Entry, plain_value, read_entries, read_value
 from hyperlax.errors import HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
 from hyperlax.recipe import Recipe
 
 _MAPPINGS = ("params", "space")
+_OF_MAPPINGS = ("enqueue",)
+"""Options whose value may be a mapping, or a list of them, and not only a text."""
 _OPTIONS = options_of(SearchOptions)
 KEYS = {o.key: o for o in _OPTIONS.values() if not o.has(THIS_RUN) and not o.has(HIDDEN)}
 """Name in a file -> the option."""
@@ -64,7 +67,7 @@ def read_study_file(path: str, assignments: Sequence[str] = ()) -> StudyFile:
 
     assignments: texts `NAME=VALUE` that replace values of the file. Errors about those name their flag.
     """
-    entries = read_entries(path, lambda name: name.replace("-", "_"))
+    entries = read_entries(path, lambda name: name.replace("-", "_"), _OF_MAPPINGS)
     for text in assignments:
         _assign(text, entries)
     for name, entry in entries.items():
@@ -107,9 +110,9 @@ def _assign(text: str, entries: dict[str, Entry]) -> None:
     """Replace a value of a file: an option's, that of an entry of `params` or `space`, or one value of such an entry."""
     name, value = parted(text, "space.gamma.low=0.95")
     where = f"{flags_of(RunStudyOptions)('assignments')} {text}"
-    new = Entry(where, read_value(value, where))
     key, dot, rest = name.partition(".")
     key = key.replace("-", "_")
+    new = Entry(where, read_value(value, where, key in _OF_MAPPINGS))
     if not dot:
         entries[key] = new
         return
@@ -117,26 +120,35 @@ def _assign(text: str, entries: dict[str, Entry]) -> None:
         hint = did_you_mean(key, _MAPPINGS)
         raise UsageError(f"{where}: only {' and '.join(_MAPPINGS)} have entries with a dot. {hint}".rstrip())
     mapping = dict(_mapping(key, entries.get(key)))
+    full = {short: entry.value for short, entry in _mapping("params", entries.get("params")).items()}
     owner, _, part = rest.rpartition(".")
-    if _same_name(rest, mapping) is None and (found := _same_name(owner, mapping)):
+    if _same_name(rest, mapping, full) is None and (found := _same_name(owner, mapping, full)):
         whole = mapping[found]
         if not isinstance(whole.value, dict):
             raise UsageError(
                 f"{where}: {owner} has no `{part}` in the file. Replace it as a whole: {key}.{owner}=VALUE."
             )
         mapping[found] = Entry(f"{whole.where} with {where}", {**whole.value, part: new})
-    elif part in ENTRY_PARTS and owner:
-        hint = did_you_mean(owner, mapping).strip() or f"It has {', '.join(mapping) or 'none'}."
-        raise UsageError(f"{where}: {key} of the file has no entry {owner}. {hint}")
+    elif key == "space" and part in ENTRY_PARTS and owner:
+        mapping[owner] = Entry(where, {part: new})
     else:
-        mapping[_same_name(rest, mapping) or rest] = new
+        mapping[_same_name(rest, mapping, full) or rest] = new
     entries[key] = Entry(entries[key].where if key in entries else where, mapping)
 
 
-def _same_name(name: str, mapping: Mapping[str, Entry]) -> str | None:
-    """Return the entry of a name, which may be short or in full in either place; None if there is none."""
-    found = [one for one in mapping if one == name or one.endswith(f".{name}") or name.endswith(f".{one}")]
+def _same_name(name: str, mapping: Mapping[str, Entry], full: Mapping[str, Any]) -> str | None:
+    """Return the entry of a name, which may be short or in full in either place; None if there is none.
+
+    full: the dotted names of the names that `params` makes.
+    """
+    given = str(full.get(name, name))
+    found = [one for one in mapping if _is_end(given, str(full.get(one, one)))]
     return name if name in found else found[0] if len(found) == 1 else None
+
+
+def _is_end(one: str, other: str) -> bool:
+    """Return whether one of two dotted names is the end of the other."""
+    return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
 
 
 def _value(key: str, entry: Entry) -> Any:
@@ -144,7 +156,10 @@ def _value(key: str, entry: Entry) -> Any:
     try:
         if entry.value is None:
             raise KEYS[key].refusal(None)
-        value = KEYS[key].read_given(entry.value)
+        value = entry.value
+        if key in _OF_MAPPINGS and isinstance(value, (dict, list)):
+            value = as_text(plain_value(value))
+        value = KEYS[key].read_given(value)
         return value != KEYS[key].is_switched_off if KEYS[key].type is bool else value
     except OptionError as error:
         raise UsageError(f"{entry.where}: {error.told(keys_of(SearchOptions))}") from error

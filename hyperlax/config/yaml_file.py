@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of a mapping. where: `path:line` of its name. value: a mapping is a dict of entries, a list holds values.
+    """An entry of a mapping. where: `path:line` of its name. value: a mapping is a dict of entries, a list holds plain values.
 
     Numbers are decimal. Octal and base 60 numbers of YAML 1.1 are text here. So is 1e-3, which YAML 1.1 does not read as a number.
     """
@@ -33,8 +33,10 @@ class Entry:
     value: Any
 
 
-def read_entries(path: str, rename: Callable[[str], str]) -> dict[str, Entry]:
-    """Return the entries of the mapping in a file, in its order. rename: returns the one spelling of a name with several.
+def read_entries(path: str, rename: Callable[[str], str], of_mappings: Collection[str]) -> dict[str, Entry]:
+    """Return the entries of the mapping in a file, in its order.
+
+    rename: returns the one spelling of a name with several. of_mappings: names whose value may be a list of mappings.
 
     Raises UsageError, naming file and line, if it cannot be read, is not a mapping, or has a name twice.
     """
@@ -43,7 +45,7 @@ def read_entries(path: str, rename: Callable[[str], str]) -> dict[str, Entry]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if not isinstance(node, yaml.MappingNode):
             raise UsageError(f"{path}:1: holds no `name: value`. Begin with algo_and_network_config: sac_mlp.")
-        return _entries(node, path, rename)
+        return _entries(node, path, rename, of_mappings)
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UsageError(f"{path}:{line}: holds a character that cannot be printed. Remove it.") from error
@@ -55,11 +57,14 @@ def read_entries(path: str, rename: Callable[[str], str]) -> dict[str, Entry]:
         raise UsageError(f"{path}: is nested too deeply, or refers to itself.") from error
 
 
-def read_value(text: str, where: str) -> Any:
-    """Return the value that a text spells in YAML: 1e-4, [1, 2], {type: uniform, ...}. Raises UsageError, naming `where`."""
+def read_value(text: str, where: str, may_nest: bool) -> Any:
+    """Return the value that a text spells in YAML: 1e-4, [1, 2], {type: uniform, ...}. Raises UsageError, naming `where`.
+
+    may_nest: whether it may be a list of mappings.
+    """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        return None if node is None else _placed(_value(node, where), where)
+        return None if node is None else _placed(_value(node, where, may_nest), where)
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{where}: the value is not valid YAML.") from error
 
@@ -71,6 +76,11 @@ def _placed(value: Any, where: str) -> Any:
     return {name: Entry(where, _placed(entry.value, where)) for name, entry in value.items()}
 
 
+def plain_value(value: Any) -> Any:
+    """Return the value of an entry without the places of the entries in it."""
+    return {name: plain_value(entry.value) for name, entry in value.items()} if isinstance(value, dict) else value
+
+
 def _text(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
@@ -80,7 +90,9 @@ def _text(path: str) -> str:
         raise UsageError(f"{path}: is not UTF-8. Save it in UTF-8.") from error
 
 
-def _entries(node: yaml.MappingNode, path: str, rename: Callable[[str], str] = str) -> dict[str, Entry]:
+def _entries(
+    node: yaml.MappingNode, path: str, rename: Callable[[str], str] = str, of_mappings: Collection[str] = ()
+) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for key, value in node.value:
         where = f"{path}:{key.start_mark.line + 1}"
@@ -91,11 +103,11 @@ def _entries(node: yaml.MappingNode, path: str, rename: Callable[[str], str] = s
         name = rename(key.value)
         if name in found:
             raise UsageError(f"{where}: `{name}` is given twice, first in line {found[name].where.rsplit(':', 1)[1]}.")
-        found[name] = Entry(where, _value(value, path))
+        found[name] = Entry(where, _value(value, path, name in of_mappings))
     return found
 
 
-def _value(node: yaml.Node, path: str) -> Any:
+def _value(node: yaml.Node, path: str, may_nest: bool = False) -> Any:
     if node.tag not in _READ or (node.tag == _BOOL and node.value.lower() not in (*_TRUE, *_FALSE)):
         where = f"{path}:{node.start_mark.line + 1}"
         raise UsageError(
@@ -104,7 +116,7 @@ def _value(node: yaml.Node, path: str) -> Any:
     if isinstance(node, yaml.MappingNode):
         return _entries(node, path)
     if isinstance(node, yaml.SequenceNode):
-        return _items(node.value, path)
+        return [_item(one, path, may_nest) for one in node.value]
     if node.tag == _NULL:
         return None
     if node.tag == _BOOL:
@@ -112,14 +124,11 @@ def _value(node: yaml.Node, path: str) -> Any:
     return _number(node.value, node.tag) if node.tag in (_INT, _FLOAT) else node.value
 
 
-def _items(nodes: Iterable[yaml.Node], path: str) -> list[Any]:
-    found = []
-    for node in nodes:
-        if isinstance(node, yaml.MappingNode):
-            where = f"{path}:{node.start_mark.line + 1}"
-            raise UsageError(f"{where}: a list holds numbers, texts, true, false or lists, not a mapping.")
-        found.append(_value(node, path))
-    return found
+def _item(node: yaml.Node, path: str, may_nest: bool) -> Any:
+    if isinstance(node, yaml.MappingNode) and not may_nest:
+        where = f"{path}:{node.start_mark.line + 1}"
+        raise UsageError(f"{where}: a list holds numbers, texts, true, false or lists, not a mapping.")
+    return plain_value(_value(node, path))
 
 
 def _number(text: str, tag: str) -> int | float | str:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from hyperlax.engine.costs import FILE, Costs, fingerprint, tell_not_kept
+from hyperlax.engine.executables import FOLDER, Executables, open_executables
 from hyperlax.engine.keys import pin_generator
 from hyperlax.xla import refuse_fork, require_safe_scheduler
 
@@ -112,6 +113,11 @@ def costs_of_device(compilation_cache: bool) -> Costs:
     """Return the cost records stored beside the compiled programs; without a cache they are not kept on disk."""
     first = jax.local_devices()[0]
     return Costs(first.device_kind, first.platform, cache_directory() / FILE if compilation_cache else None)
+
+
+def executables() -> Executables | None:
+    """Return the compiled verbs that are kept on disk; None, after one sentence, if their directory cannot be used."""
+    return open_executables(cache_directory() / FOLDER, identity())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from hyperlax.engine.algorithm import Algorithm
+from hyperlax.engine.executables import Executable, Executables, compiled
 from hyperlax.errors import counted
 
 QUICK_COMPILE: Any = {"xla_backend_optimization_level": 1}
@@ -28,7 +29,7 @@ PPO then takes several times as long to compile and runs no faster."""
 
 
 class Compilation(NamedTuple):
-    """One verb made executable. seconds: after tracing; cached: it was loaded from the persistent cache, not compiled."""
+    """One verb made executable. seconds: after tracing; cached: it was loaded from disk, not compiled."""
 
     verb: str
     seconds: float
@@ -45,19 +46,6 @@ class Preparation(NamedTuple):
     def cached(self) -> bool:
         """True if nothing had to be compiled."""
         return all(compilation.cached for compilation in self.compilations)
-
-
-class _CacheHits(threading.local):
-    """A count of the calling thread's hits in the persistent cache. JAX reports a hit in the thread that compiles."""
-
-    count = 0
-
-    def listen(self, event: str, **_: Any) -> None:
-        self.count += event == "/jax/compilation_cache/cache_hits"
-
-
-_cache_hits = _CacheHits()
-jax.monitoring.register_event_listener(_cache_hits.listen)
 
 
 class NoRoom(MemoryError):
@@ -77,9 +65,10 @@ class Program:
     """An algorithm over a fixed number of lanes and seeds on one device. Safe to use from several threads at once.
 
     room: returns the free bytes of the device; the program refuses to start if it needs more. None does not check. refills:
-    whether `prepare` makes that verb executable too. sequential: lanes and seeds are computed one after another, so that their
-    branches and loop bounds stay real; else side by side, by `vmap`, under which every lane runs all branches. None: sequential on
-    a CPU. Every verb is compiled at its first use, under a lock. The states passed in are donated: do not use them again.
+    whether `prepare` makes that verb executable too. executables: where verbs are kept on disk; only for programs whose whole code
+    belongs to this package. sequential: lanes and seeds are computed one after another, so that their branches and loop bounds stay
+    real; else side by side, by `vmap`, under which every lane runs all branches. None: sequential on a CPU. Every verb is compiled
+    at its first use, under a lock. The states passed in are donated: do not use them again.
     """
 
     algorithm: Algorithm
@@ -89,12 +78,14 @@ class Program:
     room: Callable[[Any], int | None] | None = None
     refills: bool = False
     sequential: bool | None = None
+    executables: Executables | None = None
     compilations: list[Compilation] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _compiled: dict[str, Any] = field(default_factory=dict)
-    _texts: dict[str, str] = field(default_factory=dict)
+    _compiled: dict[str, Executable] = field(default_factory=dict)
+    _loaded: Preparation | None = None  # until `prepare` returns it
     _refused: tuple[int, int, int] | None = None
     _like: Any = None  # the structure of the training state
+    _key: str = ""  # names it on disk, with the structure of its hyperparameters
 
     def __post_init__(self) -> None:
         if self.sequential is None:
@@ -105,8 +96,13 @@ class Program:
         """True if training and evaluation are compiled already."""
         return {"start", "train", "evaluate"} <= self._compiled.keys()
 
+    def load(self, lane: Any) -> None:
+        """Load what `prepare` would make executable, if all of it is on disk. lane: hyperparameters of one lane, any values."""
+        with self._lock:
+            self._load(lane)
+
     def prepare(self, keys: Array, hypers: Any, episode_keys: Array) -> Preparation:
-        """Compile `start`, `train` and `evaluate` if they are not yet, two at a time. Return the cost of this call.
+        """Make `start`, `train` and `evaluate` executable if they are not yet: load or compile them. Return the cost of this call.
 
         Raises:
           NoRoom: several lanes need more memory than `room`, by the compiler's estimate. A single lane is always tried.
@@ -114,26 +110,13 @@ class Program:
         with self._lock:
             if self._refused:
                 raise NoRoom(*self._refused, Preparation(0.0, []))
-            if self.is_ready:
+            if not self.is_ready:
+                self._load(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), hypers))
+            made, self._loaded = self._loaded, None
+            if not self.is_ready:
+                made = self._make(keys, hypers, episode_keys)
+            if made is None:
                 return Preparation(0.0, [])
-            began, before = time.perf_counter(), len(self.compilations)
-            start, iteration = self._trace("start", keys, hypers), jax.ShapeDtypeStruct((), jnp.int32)
-            lanes = self._like = start.out_info
-            which = jax.ShapeDtypeStruct((self.lanes,), jnp.bool_)
-
-            def train() -> None:
-                self._compile("train", self._trace("train", lanes, hypers, which, iteration, iteration))
-
-            def start_and_evaluate() -> None:
-                self._compile("start", start)
-                self._compile("evaluate", self._trace("evaluate", lanes, hypers, episode_keys))
-                if self.refills:
-                    self._compile("refill", self._trace("refill", lanes, which, lanes))
-
-            with ThreadPoolExecutor(2, thread_name_prefix="compile") as threads:
-                for done in [threads.submit(train), threads.submit(start_and_evaluate)]:
-                    done.result()
-            made = Preparation(time.perf_counter() - began, self.compilations[before:])
             room = self.room(self.device) if self.room else None
             if room is not None and self.lanes > 1 and self.memory_bytes() > room:
                 self._refused = (self.memory_bytes(), room, self.lanes)
@@ -162,7 +145,7 @@ class Program:
 
     def code(self) -> str:
         """Return a digest of the code of `start`, `train` and `evaluate`, environment included. Call `prepare` first."""
-        texts = [self._texts[verb] for verb in ("start", "train", "evaluate")]
+        texts = [self._compiled[verb].text for verb in ("start", "train", "evaluate")]
         return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
     def save(self, lanes: Any) -> list[np.ndarray]:
@@ -191,7 +174,7 @@ class Program:
 
     def memory_bytes(self) -> int:
         """Return the bytes of arguments, results and temporaries of the largest verb compiled so far."""
-        return max((_total_bytes(executable) for executable in self._compiled.values()), default=0)
+        return max((executable.needed for executable in self._compiled.values()), default=0)
 
     def place(self, tree: Any) -> Any:
         """Return the same arrays on the program's device."""
@@ -230,25 +213,84 @@ class Program:
     def _call(self, verb: str, *arguments: Any) -> Any:
         if verb not in self._compiled:
             with self._lock:
-                self._compile(verb, self._trace(verb, *arguments))
-        return self._compiled[verb](*arguments)
+                if verb not in self._compiled and not self._find([verb]):
+                    self._compile(verb, self._trace(verb, *arguments))
+        return self._compiled[verb].call(*arguments)
+
+    def _load(self, lane: Any) -> None:
+        """Give the program its name on disk, and load the verbs of `prepare` if all of them are there."""
+        if not self.executables or self._key:
+            return
+        began, before = time.perf_counter(), len(self.compilations)
+        leaves, structure = jax.tree.flatten(lane)
+        own = (type(self.algorithm), self.algorithm, self.lanes, self.seeds, self.sequential)
+        self._key = self.executables.key(self.device, *own, structure, [(x.dtype, x.shape) for x in leaves])
+        if self._find(["start", "train", "evaluate", *(["refill"] if self.refills else [])]):
+            self._like = self._compiled["train"].call.args_info[0][0]
+            self._loaded = Preparation(time.perf_counter() - began, self.compilations[before:])
+
+    def _find(self, verbs: Sequence[str]) -> bool:
+        """Load verbs from disk, side by side. Return whether all of them were there."""
+        if not self.executables or not self._key:
+            return False
+        load = self.executables.load
+
+        def find(verb: str) -> tuple[Executable | None, float]:
+            began = time.perf_counter()
+            return load(self._name(verb), self.device), time.perf_counter() - began
+
+        with ThreadPoolExecutor(2, thread_name_prefix="load") as threads:
+            found = dict(zip(verbs, threads.map(find, verbs), strict=True))
+        whole = {verb: executable for verb, (executable, _) in found.items() if executable}
+        if len(whole) < len(verbs):
+            return False
+        self._compiled |= whole
+        self.compilations += [Compilation(verb, seconds, True) for verb, (_, seconds) in found.items()]
+        return True
+
+    def _make(self, keys: Array, hypers: Any, episode_keys: Array) -> Preparation:
+        """Compile the verbs of `prepare`, two at a time."""
+        began, before = time.perf_counter(), len(self.compilations)
+        start, iteration = self._trace("start", keys, hypers), jax.ShapeDtypeStruct((), jnp.int32)
+        lanes = self._like = start.out_info
+        which = jax.ShapeDtypeStruct((self.lanes,), jnp.bool_)
+
+        def train() -> None:
+            self._compile("train", self._trace("train", lanes, hypers, which, iteration, iteration))
+
+        def start_and_evaluate() -> None:
+            self._compile("start", start)
+            self._compile("evaluate", self._trace("evaluate", lanes, hypers, episode_keys))
+            if self.refills:
+                self._compile("refill", self._trace("refill", lanes, which, lanes))
+
+        with ThreadPoolExecutor(2, thread_name_prefix="compile") as threads:
+            for done in [threads.submit(train), threads.submit(start_and_evaluate)]:
+                done.result()
+        return Preparation(time.perf_counter() - began, self.compilations[before:])
+
+    def _name(self, verb: str) -> str:
+        """Return the name under which compiler logs and files show a verb."""
+        return f"lanes_{verb}_{self._key}" if self._key else f"lanes_{verb}"
 
     def _trace(self, verb: str, *arguments: Any) -> Any:
         function, donated = self._verbs[verb]
         with jax.default_device(self.device):
-            return jax.jit(_named(function, verb), donate_argnums=donated).trace(*arguments)
+            return jax.jit(_named(function, self._name(verb)), donate_argnums=donated).trace(*arguments)
 
     def _compile(self, verb: str, traced: Any) -> None:
         if verb in self._compiled:
             return
-        began, hits = time.perf_counter(), _cache_hits.count
+        began = time.perf_counter()
         options = None if verb == "train" else QUICK_COMPILE
         with jax.default_device(self.device):
             lowered = traced.lower()
-            executable = lowered.compile(compiler_options=options)
-        self.compilations.append(Compilation(verb, time.perf_counter() - began, _cache_hits.count > hits))
-        self._texts[verb] = hashlib.sha256(lowered.as_text().encode()).hexdigest()
-        self._compiled[verb] = executable
+            if self.executables and self._key:
+                made = self.executables.make(self._name(verb), f"lanes_{verb}", lowered, options, self.device)
+            else:
+                made = compiled(lowered, options)
+        self.compilations.append(Compilation(verb, time.perf_counter() - began, made.cached))
+        self._compiled[verb] = made
 
     @property
     def _verbs(self) -> dict[str, tuple[Callable, tuple[int, ...]]]:
@@ -293,21 +335,15 @@ def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _named(function: Callable, verb: str) -> Callable:
-    """Return the same function under a name that compiler logs and cache entries show."""
+def _named(function: Callable, name: str) -> Callable:
+    """Return the same function under a name."""
 
     def call(*arguments: Any) -> Any:
         return function(*arguments)
 
-    call.__name__ = f"lanes_{verb}"
+    call.__name__ = name
     return call
 
 
 def _where(which: Array, new: Array, old: Array) -> Array:
     return jnp.where(which.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-
-
-def _total_bytes(executable: Any) -> int:
-    memory = executable.memory_analysis()
-    parts = (memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes)
-    return sum(parts) - memory.alias_size_in_bytes

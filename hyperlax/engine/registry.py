@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from hyperlax.engine.algorithm import Algorithm
 from hyperlax.engine.costs import fingerprint
+from hyperlax.engine.executables import Executables
 from hyperlax.engine.lanes import Program
 from hyperlax.errors import counted
 
@@ -20,8 +22,8 @@ class Registry:
 
     lanes: the most lanes of any program. lanes_of: returns the first number of lanes of a program. lanes_before: fingerprint of a
     program -> the lanes it has run with, which it gets again unchecked. room: returns the bytes that a program may use on a
-    device; a program that needs more gets fewer lanes. refills: whether trials enter and leave while others train. sequential: as
-    in `Program`.
+    device; a program that needs more gets fewer lanes. refills: whether trials enter and leave while others train. sequential,
+    executables: as in `Program`.
     """
 
     def __init__(
@@ -34,10 +36,11 @@ class Registry:
         room: Callable[[Any], int | None] | None = None,
         refills: bool = False,
         sequential: bool | None = None,
+        executables: Executables | None = None,
     ):
         self.lanes, self.num_seeds = lanes, num_seeds
         self._first_lanes, self._room, self._refills = lanes_of or (lambda algorithm: lanes), room, refills
-        self._sequential = sequential
+        self._sequential, self._executables = sequential, executables
         self._settled = dict(lanes_before or {})
         self._lanes: dict[Hashable, int] = {}
         self._programs: dict[tuple[Hashable, Any, int], Program] = {}
@@ -58,9 +61,25 @@ class Registry:
             if key not in self._programs:
                 room = None if fingerprint(algorithm) in self._settled else self._room
                 self._programs[key] = Program(
-                    algorithm, lanes, self.num_seeds, slot, room, self._refills, self._sequential
+                    algorithm, lanes, self.num_seeds, slot, room, self._refills, self._sequential, self._executables
                 )
             return self._programs[key]
+
+    def load(self, lanes: Mapping[Algorithm, Any], slots: Iterable[Any]) -> None:
+        """Begin to load programs from disk, in a thread. lanes: program -> the hyperparameters of one of its lanes."""
+        programs = [
+            (self.program(algorithm, slot, self.lanes_of(algorithm)), lane)
+            for algorithm, lane in lanes.items()
+            for slot in dict.fromkeys(slots)
+        ]
+
+        def load() -> None:
+            for program, lane in programs:
+                program.load(lane)
+
+        threads = ThreadPoolExecutor(1, thread_name_prefix="load")
+        threads.submit(load)
+        threads.shutdown(wait=False)
 
     def is_ready(self, algorithm: Hashable) -> bool:
         """Return whether the program is compiled in this process."""

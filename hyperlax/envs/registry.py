@@ -35,6 +35,11 @@ def is_known(name: str) -> bool:
     return name in CATALOG or name in PROBES or name in _factories
 
 
+def is_shipped(name: str) -> bool:
+    """Return whether an environment of this canonical name belongs to this package, and is not a user's own."""
+    return name in CATALOG or name in PROBES
+
+
 def canonical(name: str) -> str:
     """Return the canonical name of an environment that may have several: "gymnax.Pendulum-v1" -> "gymnax.pendulum".
 
@@ -50,7 +55,7 @@ def canonical(name: str) -> str:
     suites = sorted({known.partition(".")[0] for known in names()})
     if dot and not did_you_mean(suite, (*suites, "probe")):
         raise UsageError(
-            f"no environment named `{name}`: suite `{suite}` is not known, suites are {', '.join(suites)}. A recipe can register "
+            f"no environment named `{name}`: suite `{suite}` is not known; known: {', '.join(suites)}. A recipe can register "
             "environments of its own."
         )
     hint = did_you_mean(name, [*names(), *PROBES, *ALIASES], count=3, cutoff=0.5)

@@ -16,9 +16,9 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 
 from hyperlax.config.checks import check_space
-from hyperlax.config.option import shell_command
+from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.config.stored import read_arguments
+from hyperlax.config.stored import PBT, read_arguments
 from hyperlax.errors import OptionError, UsageError, counted, format_number
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
@@ -97,8 +97,10 @@ def invalidate(
     if not trials:
         raise UsageError("invalidate needs the numbers of trials: hyperlax invalidate DIR TRIAL [TRIAL ...].")
     if isinstance(options, PbtOptions):
+        again = shell_command(PBT, *command_line(replace(options, study_name=f"{options.study_name}_2")))
         raise UsageError(
-            f"invalidate {root}: holds a population. Only trials of a search or of a sweep can be taken out."
+            f"invalidate {root}: holds a population, whose later trials continue from the earlier ones, so none can be taken out. "
+            f"Correct what was wrong and start again under another name:\n  {again}"
         )
     directory, objectives = StudyDirectory(root), options.objectives
     manifest = manifests.read(directory.manifest, recipe)

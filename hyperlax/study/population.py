@@ -155,7 +155,7 @@ class _PopulationTrials:
             raise OptionFailure(
                 "output_root",
                 "{0}: interval {1} differs from what was recorded: the saved state is lost, and this machine or its packages are "
-                "not those that the run began on. Start again with another {output_root}.",
+                "not those that the run began on. Start again with another {study_name}.",
                 self._live.directory.root,
                 interval,
             )
@@ -200,21 +200,17 @@ def run_population(
             recipe.path,
         )
     recipe = replace(recipe, space=space)
-    if kept:
-        log.info(
-            "Not explored, because they cannot change during training: %s. They keep the recipe's value.",
-            ", ".join(kept),
-        )
     directory = StudyDirectory(resume_from) if resume_from else study_directory(options, recipe)
     lines = IntervalReporter(sys.stderr, options.population_size)
     equipment = Equipment(make_backend, [lines, *observers], Limits(StopRequest()), _SAVE_ALWAYS)
     run = _PopulationRun(options, recipe, directory, equipment)
+    run.kept = kept
     try:
         return run.resume() if resume_from else run.start()
     except MemoryError as error:
         raise OptionFailure(
             "population_size",
-            "{0}. Start again with another {output_root} and a {population_size} below {1}, or smaller networks, replay or "
+            "{0}. Start again with another {study_name} and a {population_size} below {1}, or smaller networks, replay or "
             "{num_seeds}.",
             error,
             options.population_size,
@@ -222,11 +218,18 @@ def run_population(
 
 
 class _PopulationRun(StudyRun[PbtOptions]):
-    """A population while this process trains it."""
+    """A population while this process trains it. kept: searched names that are not explored."""
+
+    kept: Sequence[str] = ()
 
     def config(self, stored: Manifest | None) -> EngineConfig:
-        """Return the configuration of the backend: all members in the lanes of one program."""
+        """Return the configuration of the backend, all members in the lanes of one program. Logs which names are not explored."""
         options, recipe = self.options, self.recipe
+        if self.kept:
+            log.info(
+                "Not explored, because they cannot change during training: %s. They keep the recipe's value.",
+                ", ".join(self.kept),
+            )
         members = dict.fromkeys(("num_trials", "super_batch", "lanes"), options.population_size)
         own = {"num_seeds": options.num_seeds, "packing": "pad", "kind": "population"}
         return engine_config(options, recipe.config.algorithm, space=recipe.space, **members, **own)

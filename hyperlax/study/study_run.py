@@ -223,7 +223,7 @@ def refuse_existing(directory: StudyDirectory) -> None:
     if exists:
         raise OptionError(
             "output_root",
-            "{0} already holds a study. To continue it:\n  {1}\nFor a new one, choose another {output_root}.",
+            "{0} already holds a study. To continue it:\n  {1}\nFor a new one, choose another {study_name} or {output_root}.",
             directory.root,
             manifests.resume_command(directory.root),
         )

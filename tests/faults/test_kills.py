@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.desk import study_of
-from tests.faults.harness import TOY, commands, kill_often
-from tests.faults.study import run_toy
+from tests.faults.harness import TOY, commands, kill_often, told
+from tests.faults.study import PRUNED, run_toy
+
+HYPERBAND = (
+    "--pruner hyperband --pruner-min-segments 1 --pruner-reduction-factor 2 --num-evaluations 6 --total-timesteps 1536"
+)
 
 
 @pytest.mark.timeout(500)
@@ -20,10 +25,20 @@ def test_studies_survive_kills(kills: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_studies_with_hyperband_survive_25_kills(tmp_path: Path) -> None:
+    _, trials = kill_often(partial(run_toy, **PRUNED), TOY, tmp_path, kills=25, seed=0)
+    assert trials == 16
+    states = [trial[1] for trial in told(tmp_path / "whole" / TOY / "optuna_study.db")]
+    assert "PRUNED" in states and "COMPLETE" in states
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_studies_of_real_ppo_survive_5_kills(desk: Path) -> None:
+@pytest.mark.parametrize("options", ["", HYPERBAND], ids=["closed batches", "hyperband"])
+def test_studies_of_real_ppo_survive_5_kills(desk: Path, options: str) -> None:
     def search(root: Path) -> list[str]:
-        return [sys.executable, "-m", "tests.faults.search", str(desk), str(root)]
+        return [sys.executable, "-m", "tests.faults.search", str(desk), str(root), *options.split()]
 
     _, trials = kill_often(commands(search), study_of(Path(), "ppo_mlp", ""), desk / "kills", kills=5, seed=0)
     assert trials == 12

@@ -1,0 +1,236 @@
+"""Compiled verbs on disk: a loaded one does what a compiled one does; what a damaged file held is compiled again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from hyperlax import envs
+from hyperlax.algorithms import registry
+from hyperlax.algorithms.program import AlgorithmTask
+from hyperlax.engine import executables as module
+from hyperlax.engine.device import identity
+from hyperlax.engine.executables import Executables, open_executables
+from hyperlax.engine.keys import evaluation_keys, training_keys
+from hyperlax.engine.lanes import Preparation, Program
+from hyperlax.envs.conformance import check as check_environment
+from tests import toy
+from tests.small import BASES, ENVIRONMENTS, RUN_LENGTH, same_bits, to_numpy
+
+pytestmark = pytest.mark.timeout(300)
+
+ROOT = Path(__file__).parents[1]
+TWICE = """
+import hashlib, json, sys
+from pathlib import Path
+import hyperlax
+import jax, jax.numpy as jnp, numpy as np
+from hyperlax.engine.device import identity, prepare_jax
+from hyperlax.engine.executables import open_executables
+from hyperlax.engine.keys import evaluation_keys, training_keys
+from hyperlax.engine.lanes import Program
+from hyperlax.engine.session import stacked
+from hyperlax.trial import Trial
+from tests.small import BASES, workload
+traced = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **more: traced.append(str(more.get("fun_name"))) if "jaxpr_trace" in event else None
+)
+prepare_jax(compilation_cache=True)
+device, load, trial = jax.local_devices()[0], workload("ppo_discrete", 8), Trial(0, BASES["ppo_discrete"])
+kept = open_executables(Path(sys.argv[1]) / "executables", identity())
+program = Program(load.program(trial), 1, 2, device, refills=True, executables=kept)
+hypers, keys = stacked(program, [load.lane(trial)]), training_keys(7, [3], 2)
+program.load(load.lane(trial))
+made = program.prepare(keys, hypers, evaluation_keys(7, 2))
+lanes = program.train(program.start(keys, hypers), hypers, 0, 3)
+lanes = program.restore(program.save(lanes))
+lanes = program.branch(lanes, jnp.asarray([0]), keys)
+lanes = program.refill(lanes, jnp.asarray([False]), program.start(keys, hypers))
+lanes = program.train(lanes, hypers, 3, 2)
+scores = program.evaluate(lanes, hypers, evaluation_keys(7, 2))
+arrays = [*program.save(lanes), *map(np.asarray, jax.tree.leaves(scores))]
+print(json.dumps({
+    "cached": {compilation.verb: compilation.cached for compilation in program.compilations},
+    "prepared": made.seconds > 0 and len(made.compilations),
+    "traced": [name for name in traced if "lanes_" in name],
+    "bits": hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
+    "code": program.code(),
+    "memory": program.memory_bytes(),
+}))
+"""
+
+
+def in_a_process(directory: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE, str(directory)],
+        cwd=ROOT,
+        env={**os.environ, "HYPERLAX_CACHE_DIR": str(directory), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_second_process_loads_every_verb_untraced_and_gets_the_same_bits(tmp_path: Path) -> None:
+    compiled, loaded = in_a_process(tmp_path), in_a_process(tmp_path)
+    verbs = {"start", "train", "evaluate", "refill", "branch"}
+    assert compiled.pop("cached") == dict.fromkeys(verbs, False)
+    assert loaded.pop("cached") == dict.fromkeys(verbs, True)
+    assert len(compiled.pop("traced")) >= len(verbs)
+    assert loaded.pop("traced") == []
+    assert loaded == compiled
+    assert loaded["prepared"] == 4
+    assert not list(tmp_path.glob("*lanes_*")), "JAX's cache does not keep the same programs once more"
+
+
+ARGUMENTS = (training_keys(toy.SEED, [0, 1], 1), toy.hypers([0.1, 0.3]), evaluation_keys(toy.SEED, 1))
+
+
+def descent(kept: Executables | None, dimensions: int = 3, **more: Any) -> Program:
+    return Program(toy.Descent(dimensions), 2, 1, jax.local_devices()[0], executables=kept, **more)
+
+
+def prepared(kept: Executables | None, **more: Any) -> tuple[Program, Preparation]:
+    program = descent(kept, **more)
+    return program, program.prepare(*ARGUMENTS)
+
+
+def result(program: Program) -> Any:
+    return to_numpy(program.train(program.start(*ARGUMENTS[:2]), ARGUMENTS[1], 0, 2))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Executables:
+    """The toy's verbs, compiled and kept."""
+    opened = open_executables(tmp_path_factory.mktemp("cache") / "executables", identity())
+    assert opened
+    assert not prepared(opened)[1].cached
+    return opened
+
+
+def files(kept: Executables, verb: str = "") -> list[Path]:
+    return [path for path in kept.directory.glob(f"lanes_{verb}*") if not path.is_symlink()]
+
+
+def test_a_program_that_is_kept_is_not_compiled(kept: Executables) -> None:
+    program, made = prepared(kept)
+    assert made.cached and sorted(c.verb for c in made.compilations) == ["evaluate", "start", "train"]
+    assert made.seconds > 0
+    assert program.prepare(*ARGUMENTS) == (0.0, [])
+    plain, _ = prepared(None)
+    assert program.code() == plain.code()
+    assert program.memory_bytes() == plain.memory_bytes()
+    assert same_bits(result(program), result(plain))
+
+
+def test_loading_early_is_reported_by_the_first_preparation_and_does_not_skip_the_memory_check(
+    kept: Executables,
+) -> None:
+    program = descent(kept, room=lambda device: 10)
+    program.load({"rate": np.float32(1), "spread": np.float32(1)})
+    assert program.is_ready
+    with pytest.raises(MemoryError) as refused:
+        program.prepare(*ARGUMENTS)
+    assert refused.value.preparation.cached and len(refused.value.preparation.compilations) == 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "renamed"])
+def test_a_damaged_file_is_told_in_one_sentence_and_compiled_again(
+    kept: Executables, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    (path,), (other,) = files(kept, "train"), files(kept, "start")
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[:-100], "garbage": b"?" * 1000, "empty": b"", "renamed": other.read_bytes()}[damage])
+    with caplog.at_level(logging.WARNING, "hyperlax"):
+        program, made = prepared(kept)
+    assert len(caplog.messages) == 1 and str(path) in caplog.messages[0]
+    assert [c.verb for c in made.compilations if not c.cached] == ["train"]
+    assert same_bits(result(program), result(prepared(None)[0]))
+    assert prepared(kept)[1].cached
+
+
+def test_a_changed_source_is_traced_and_what_it_left_as_it_was_is_not_compiled(
+    kept: Executables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = kept.key(jax.local_devices()[0])
+    monkeypatch.setattr(module, "_source", lambda: "another source")
+    assert kept.key(jax.local_devices()[0]) != before
+    count = len(files(kept))
+    assert prepared(kept)[1].cached
+    assert len(files(kept)) == count
+
+
+@pytest.mark.parametrize("part", ["version", "configuration", "hyperparameters", "lanes"])
+def test_whatever_decides_a_program_is_in_its_name(
+    kept: Executables, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    device, lane = jax.local_devices()[0], {"rate": np.float32(1), "spread": np.float32(1)}
+    program = descent(kept)
+    if part == "version":
+        program.executables = Executables(kept.directory, {**kept.identity, "jaxlib": "0.0.1"})
+    elif part == "configuration":
+        monkeypatch.setattr(type(jax.config), "values", {**jax.config.values, "jax_enable_x64": True})
+    elif part == "hyperparameters":
+        lane["rate"] = np.float64(1)  # pyright: ignore[reportArgumentType]
+    else:
+        program = Program(toy.Descent(), 3, 1, device, executables=kept)
+    program.load(lane)
+    assert not program.is_ready
+
+
+def test_files_that_were_not_used_for_long_and_those_beyond_the_size_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_executables(tmp_path / "executables", identity())
+    assert opened
+    prepared(opened)
+    (old,) = files(opened, "start")
+    os.utime(old, (0, 0))
+    _, made = prepared(opened)
+    assert made.cached, "a file that is used is not old"
+    os.utime(old, (0, 0))
+    descent(opened, dimensions=2).prepare(*ARGUMENTS)
+    assert not old.exists()
+    assert all(path.exists() for path in opened.directory.iterdir()), "no link points to nothing"
+    monkeypatch.setattr(module, "_MOST_BYTES", 1)
+    descent(opened, dimensions=4).prepare(*ARGUMENTS)
+    assert files(opened) == []
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_a_directory_that_others_can_write_to_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int
+) -> None:
+    directory = tmp_path / "executables"
+    assert open_executables(directory, identity())
+    assert directory.stat().st_mode & 0o777 == 0o700
+    directory.chmod(mode)
+    with caplog.at_level(logging.WARNING, "hyperlax"):
+        assert open_executables(directory, identity()) is None
+        assert open_executables(directory, identity()) is None
+    assert len(caplog.messages) == 1 and "others can write to it" in caplog.messages[0]
+
+
+def test_only_the_programs_of_shipped_algorithms_and_environments_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, environment = BASES["ppo_discrete"], ENVIRONMENTS["ppo_discrete"]
+    assert AlgorithmTask(base, {}, environment, RUN_LENGTH).is_shipped
+    shipped = envs.make(environment)
+    own = envs.Environment("own.cartpole", 4, shipped.action, 500, shipped.reset, shipped.step, shipped.reference)
+    check_environment(own)
+    envs.register("own.cartpole", lambda: own)
+    assert not AlgorithmTask(base, {}, "own.cartpole", RUN_LENGTH).is_shipped
+    monkeypatch.setitem(registry.ALGORITHMS, type(base), "somewhere.ppo")
+    assert not registry.is_shipped(base)

@@ -225,7 +225,7 @@ def test_a_configuration_is_whole(case):
 
 
 def test_importances_are_the_plots(case, tmp_path, monkeypatch):
-    monkeypatch.setattr("hyperlax.study.view.FEWEST_FOR_IMPORTANCES", 8)
+    monkeypatch.setattr("hyperlax.study.importances.FEWEST_FOR_IMPORTANCES", 8)
     study = hyperlax.open_study(case.directory)
     shares = study.importances()
     assert shares == study.record.importances["peak_performance"] == study.importances("peak_performance")

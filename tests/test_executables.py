@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -171,6 +173,27 @@ def test_a_changed_source_is_traced_and_what_it_left_as_it_was_is_not_compiled(
     count = len(files(kept))
     assert prepared(kept)[1].cached
     assert len(files(kept)) == count
+
+
+@dataclasses.dataclass(frozen=True)
+class Hoarding(toy.Descent):
+    """A descent with a buffer that its evaluation does not read."""
+
+    buffer: int = 0
+
+    def init(self, key: Any, lane: Any) -> toy.State:
+        return super().init(key, lane)._replace(scrap=jnp.zeros(self.buffer, jnp.int32))
+
+    def step(self, state: toy.State, lane: Any, iteration: Any) -> toy.State:
+        return super().step(state, lane, iteration)._replace(scrap=state.scrap + iteration)
+
+
+def test_verbs_that_differ_only_in_what_they_do_not_read_are_told_apart(kept: Executables) -> None:
+    for buffer in (2, 4):
+        program = Program(Hoarding(buffer=buffer), 2, 1, jax.local_devices()[0], executables=kept)
+        assert not program.prepare(*ARGUMENTS).cached
+        lanes = program.start(*ARGUMENTS[:2])
+        assert np.isfinite(program.evaluate(lanes, ARGUMENTS[1], ARGUMENTS[2]).mean).all()
 
 
 @pytest.mark.parametrize("part", ["version", "configuration", "hyperparameters", "lanes"])

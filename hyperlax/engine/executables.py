@@ -41,6 +41,8 @@ FOLDER = "executables"
 _LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "optax", "gymnax")
 _MOST_BYTES = 2**30
 _KEPT_SECONDS = 60 * 24 * 3600.0
+_WRITING_SECONDS = 3600.0
+"""Age of a temporary file from which on its writer must have died."""
 _IRRELEVANT = ("cache", "log_", "logging", "dump", "traceback", "jax_platforms")
 """Parts of the names of JAX's options that change nothing that is computed."""
 _DIGEST = hashlib.sha256().digest_size
@@ -103,8 +105,8 @@ class Executables:
         and it is really compiled: JAX loads programs from its cache without some of their code, and they cannot be kept then.
         """
         text = _digest_of(lowered, name, plain)
-        trees = (str(lowered.in_tree), str(lowered.out_tree))
-        target = f"{plain}-{fingerprint(self._place(device), text, *trees, sorted((options or {}).items()))}"
+        shapes = (lowered.args_info, lowered.out_info)  # the text lacks arguments that the verb does not read
+        target = f"{plain}-{fingerprint(self._place(device), text, *shapes, sorted((options or {}).items()))}"
         found = self.load(target, device)
         if found is None:
             found = compiled(lowered, options, text)
@@ -230,11 +232,12 @@ def _read(path: Path, device: Any) -> Executable:
 
 
 def _files(directory: Path) -> Iterator[tuple[float, int, Path]]:
-    """Yield when each file and link was last used, its size, and its path."""
+    """Yield when each file and link was last used, its size, and its path; not what others are writing."""
     for path in directory.iterdir():
         with suppress(OSError):
             found = path.lstat()
-            yield found.st_mtime, found.st_size, path
+            if not (path.name.startswith(".") and found.st_mtime > time.time() - _WRITING_SECONDS):
+                yield found.st_mtime, found.st_size, path
 
 
 def _remove(*paths: Path) -> None:

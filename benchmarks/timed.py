@@ -53,7 +53,7 @@ class Version:
         environment steps trained, in millions.
         """
         with tempfile.TemporaryDirectory() as scratch:
-            command = [str(self.python), "-m", "hyperlax.cli", "optuna-hp-search", *words.split()]
+            command = [str(self.python), "-P", "-m", "hyperlax.cli", "optuna-hp-search", *words.split()]
             environment = {"PYTHONPATH": str(self.root), "HYPERLAX_CACHE_DIR": str(cache)}
             began = time.time()
             sample = process([*command, "--output-root", scratch], environment, limit)

@@ -7,12 +7,13 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from benchmarks import scaling
 from benchmarks.mixed import exact_and_mixed
-from benchmarks.timed import Row, cells, in_turn, process
+from benchmarks.timed import Row, Version, cells, in_turn, process
 from tests.desk import ROOT
 
 pytestmark = pytest.mark.timeout(300)
@@ -47,6 +48,15 @@ def test_a_process_is_timed_stopped_in_time_and_its_failure_shown():
         process([sys.executable, "-c", "import time; time.sleep(60)"], {}, limit=0.5)
     with pytest.raises(SystemExit, match="no such thing"):
         process([sys.executable, "-c", "raise SystemExit('no such thing')"], {})
+
+
+def test_another_version_is_run_from_its_own_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "hyperlax").mkdir()
+    (tmp_path / "hyperlax" / "__init__.py").touch()
+    (tmp_path / "hyperlax" / "cli.py").write_text("raise SystemExit('the other version')")
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit, match="the other version"):
+        Version("other", tmp_path, Path(sys.executable)).search("", tmp_path)
 
 
 def test_mixed_and_exact_programs_train_the_same_steps(desk):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hyperlax.engine.device import cache_directory
 from tests.desk import TRIALS, batches, finished_study, hyperlax, optuna_trials, popen, rows, search, study_of
 
 pytestmark = pytest.mark.timeout(900)
@@ -29,9 +30,15 @@ def test_starting_over_a_study_is_refused_with_the_command_that_resumes_it(desk,
     assert (dqn / "optuna_study.db").read_bytes() == before
 
 
-def test_an_interrupted_study_resumes_to_what_an_uninterrupted_one_gives(desk, dqn):
+def test_an_interrupted_study_resumes_to_what_an_uninterrupted_one_gives(desk, dqn, tmp_path, monkeypatch):
     directory = study_of(desk, "dqn_mlp", "interrupted")
-    with popen(desk, *search("dqn_mlp", "interrupted")) as process:
+    with (
+        monkeypatch.context() as without_programs
+    ):  # it is interrupted while it compiles, and stops after the first segment
+        (tmp_path / "costs.json").write_bytes((cache_directory() / "costs.json").read_bytes())
+        without_programs.setenv("HYPERLAX_CACHE_DIR", str(tmp_path))
+        started = popen(desk, *search("dqn_mlp", "interrupted"))
+    with started as process:
         try:
             wait_until_a_trial_runs(directory / "optuna_study.db", process)
             process.send_signal(signal.SIGINT)

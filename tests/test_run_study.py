@@ -141,7 +141,7 @@ def test_the_shipped_studies_are_several():
 def test_a_shipped_study_can_run_and_says_what_came_of_it(path):
     (study,) = planned_studies([str(path)], {})
     if path.stem == "first":  # whose directory the README names
-        assert study.directory == Path("my_optuna_studies/ppo_mlp/gymnax_cartpole")
+        assert study.directory == Path("my_optuna_studies/ppo_mlp/gymnax_acrobot")
     else:
         assert study.options.study_name == path.stem == Path(study.options.output_root).name
     header = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))

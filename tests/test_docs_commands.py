@@ -23,9 +23,10 @@ from tests.test_docs import PAGES, commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 SEARCH = "optuna-hp-search --algo-and-network-config {recipe}_mlp --env-config gymnax.{environment}"
-STUDY = Path("my_optuna_studies/ppo_mlp/gymnax_cartpole")
+STUDIES = Path("my_optuna_studies/ppo_mlp")
 BEGUN = (
     f"{SEARCH.format(recipe='ppo', environment='cartpole')} --n-trials 16",
+    f"{SEARCH.format(recipe='ppo', environment='acrobot')} --n-trials 16 --total-timesteps 50000 --objective-names normalized_auc",
     f"{SEARCH.format(recipe='dqn', environment='cartpole')} --n-trials 4",
     "run-study studies/sac_pendulum.yaml",
     "pbt --algo-and-network-config ppo_mlp --env-config gymnax.pendulum --population-size 4",
@@ -65,24 +66,29 @@ def begun(faked, tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert main(shlex.split(line)) == 0, line
         single_run = Path("my_single_runs/ppo_mlp/gymnax_cartpole/single_0000")
         single_run.mkdir(parents=True)
-        for path, trial in ((single_run / "agent", 0), *((agent_path(STUDY, number), number) for number in range(16))):
-            save_agent(path, CARTPOLE, {"trial": trial, "seed": 0})
+        save_agent(single_run / "agent", CARTPOLE, {"trial": 0, "seed": 0})
+        for study, agent in (("gymnax_cartpole", CARTPOLE), ("gymnax_acrobot", ACROBOT)):
+            for number in range(16):
+                save_agent(agent_path(STUDIES / study, number), agent, {"trial": number, "seed": 0})
     finally:
         os.chdir(before)
     return desk
 
 
-CARTPOLE = Policy(
-    {
+def policy(environment: str, observations: int, actions: int) -> Policy:
+    description = {
         "algorithm": "PPO",
-        "environment": "gymnax.cartpole",
-        "observation_size": 4,
-        "action": {"n": 2},
+        "environment": environment,
+        "observation_size": observations,
+        "action": {"n": actions},
         "activation": "tanh",
         "output": "argmax",
-    },
-    {"head.kernel": np.ones((1, 4, 2), np.float32), "head.bias": np.zeros((1, 2), np.float32)},
-)
+    }
+    arrays = {"head.kernel": np.ones((1, observations, actions)), "head.bias": np.zeros((1, actions))}
+    return Policy(description, {name: array.astype(np.float32) for name, array in arrays.items()})
+
+
+CARTPOLE, ACROBOT = policy("gymnax.cartpole", 4, 2), policy("gymnax.acrobot", 6, 3)
 
 
 def new_desk(path: Path) -> None:

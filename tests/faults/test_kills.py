@@ -36,9 +36,9 @@ def test_studies_with_hyperband_survive_25_kills(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("options", ["", HYPERBAND], ids=["closed batches", "hyperband"])
-def test_studies_of_real_ppo_survive_5_kills(desk: Path, options: str) -> None:
+def test_studies_of_real_ppo_survive_5_kills(desk: Path, tmp_path: Path, options: str) -> None:
     def search(root: Path) -> list[str]:
         return [sys.executable, "-m", "tests.faults.search", str(desk), str(root), *options.split()]
 
-    _, trials = kill_often(commands(search), study_of(Path(), "ppo_mlp", ""), desk / "kills", kills=5, seed=0)
+    _, trials = kill_often(commands(search), study_of(Path(), "ppo_mlp", ""), tmp_path, kills=5, seed=0)
     assert trials == 12

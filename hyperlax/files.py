@@ -32,9 +32,9 @@ STDOUT = Path("-")
 """The path that stands for standard output."""
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _MOST_OF_A_NAME = 100
+"""Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
 _HELD = threading.local()
 """`paths`: the files of this thread that become durable together, None for each by itself."""
-"""Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
 
 
 def new_file(given: str, replaces: bool = False, option: str = "output") -> Path:

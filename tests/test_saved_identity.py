@@ -80,7 +80,7 @@ def test_what_was_saved_with_the_same_values_goes_on(shared: ClosedBatches, tmp_
         ("hyperlax", "hyperlax.engine.device.VERSION", "0"),
         ("jax", "jax.__version__", "0"),
         ("jaxlib", "hyperlax.engine.device.version", lambda package: "0"),
-        ("device", "hyperlax.engine.device._processor", lambda: "a new one"),
+        ("device", "hyperlax.engine.device.cpu_info", lambda *names: "a new one"),
         ("cores", "hyperlax.engine.device.cores", lambda: 999),
         ("seed", "tests.toy.SEED", 6),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import resource
 import sys
 import warnings
@@ -16,7 +15,7 @@ from typing import Any
 import jax
 
 from hyperlax.engine.costs import FILE, Costs, fingerprint, tell_not_kept
-from hyperlax.engine.executables import FOLDER, Executables, open_executables
+from hyperlax.engine.executables import FOLDER, Executables, cpu_info, open_executables
 from hyperlax.engine.keys import pin_generator
 from hyperlax.xla import refuse_fork, require_safe_scheduler
 
@@ -94,19 +93,9 @@ def identity() -> dict[str, Any]:
         "jax": jax.__version__,
         "jaxlib": version("jaxlib"),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-        "device": f"{first.device_kind}, {_processor()}" if first.platform == "cpu" else first.device_kind,
+        "device": f"{first.device_kind}, {cpu_info('model name')}" if first.platform == "cpu" else first.device_kind,
         "cores": cores(),  # XLA's thread pool, by whose size it cuts large products
     }
-
-
-def _processor() -> str:
-    """Return the CPU's model, as far as the system reports it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 def costs_of_device(compilation_cache: bool) -> Costs:

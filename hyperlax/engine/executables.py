@@ -86,7 +86,7 @@ class Executables:
         except OSError as error:
             tell_not_kept(self.directory.parent, error.strerror or str(error), is_read=True)
             return None
-        except Exception as error:  # there is no list of what a damaged pickle, or one of another version, raises
+        except Exception as error:  # a damaged pickle, or one of another version, can raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             log.warning(
                 "%s: cannot be read (%s). It is removed, and the program is compiled again.", target, reason[:200]
@@ -122,9 +122,8 @@ class Executables:
             self._prune()
         except OSError as error:
             tell_not_kept(self.directory.parent, error.strerror or str(error))
-        except (
-            Exception
-        ) as error:  # JAX cannot serialize all programs of all backends; such a program is compiled as ever
+        except Exception as error:
+            # JAX cannot serialize every program of every backend. Such a program is compiled each time.
             log.debug("%s is not kept: %s", target, error)
 
     def _link(self, name: str, target: str) -> None:
@@ -150,7 +149,13 @@ class Executables:
         options = {
             name: value for name, value in jax.config.values.items() if not any(part in name for part in _IRRELEVANT)
         }
-        own = (device.platform, device.device_kind, device.id, device.client.platform_version, _cpu_features())
+        own = (
+            device.platform,
+            device.device_kind,
+            device.id,
+            device.client.platform_version,
+            cpu_info("flags", "Features"),
+        )  # a virtual machine may hide some
         return fingerprint(self.identity, *own, platform.python_version(), options)
 
 
@@ -256,10 +261,11 @@ def _source() -> str:
 
 
 @functools.cache
-def _cpu_features() -> str:
-    """Return the instructions that the CPU has, as far as the system says: the same model may lack some in a virtual machine."""
+def cpu_info(*names: str) -> str:
+    """Return the first entry of these names that Linux has about the CPU; elsewhere the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+        lines = []
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith(names))
+    return next(found, platform.processor() or platform.machine())

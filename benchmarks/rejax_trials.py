@@ -1,9 +1,9 @@
 """Train PPO on CartPole with rejax: the other side of `speed.py rejax`, in an environment of its own.
 
-    python rejax_trials.py each|vmap TRIALS STEPS EVALUATIONS EPISODES
+    python rejax_trials.py each|vmap TRIALS STEPS EVALUATIONS EPISODES SEED
 
 each: a jit per trial, whose hyperparameters are constants. vmap: one program with the trials as an axis and their hyperparameters
-as arguments.
+as arguments. SEED decides the hyperparameters.
 Sizes and settings are those of the recipe `ppo_mlp`; rejax has no decay of learning rates, and one rate for both networks.
 
     python -m venv rejax && rejax/bin/pip install rejax==0.1.3 gymnax==0.0.9 jax==0.10.2
@@ -22,8 +22,8 @@ from rejax.evaluate import evaluate  # pyright: ignore[reportMissingImports]
 
 def main() -> None:
     how, *numbers = sys.argv[1:]
-    trials, steps, evaluations, episodes = map(int, numbers)
-    draws = np.random.default_rng(0)
+    trials, steps, evaluations, episodes, seed = map(int, numbers)
+    draws = np.random.default_rng(seed)
     space = {
         "learning_rate": np.exp(draws.uniform(np.log(2e-4), np.log(3e-3), trials)),
         "gamma": draws.uniform(0.94, 0.995, trials),

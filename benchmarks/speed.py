@@ -120,10 +120,10 @@ class Bench:
     def cold(self, version: Version, words: str) -> Sample:
         return version.search(words, self.new_cache())
 
-    def cold_and_warm(self, run: Callable[[Path], Sample]) -> Sample:
-        """Return the seconds of two runs with one cache, which is empty at first."""
+    def cold_and_warm(self, run: Callable[[Path, int], Sample]) -> Sample:
+        """Return the seconds of two runs, numbered 0 and 1, with one cache, which is empty at first."""
         cache = self.new_cache()
-        both = {"cold": run(cache), "warm": run(cache)}
+        both = {"cold": run(cache, 0), "warm": run(cache, 1)}
         return {f"{name}, {quantity}": value for name, one in both.items() for quantity, value in one.items()}
 
     def report(self, cases: dict[str, Callable[[], Sample]], rows: list[Row]) -> None:
@@ -188,7 +188,7 @@ def study(bench: Bench) -> None:
         Row("process start to the first training step", "warm, start", bench.base, HERE, limit=3.0),
         Row("last batch to exit", "warm, end", bench.base, HERE, limit=1.0),
     ]
-    cases = {v.name: partial(bench.cold_and_warm, partial(v.search, words)) for v in bench.sides}
+    cases = {v.name: partial(bench.cold_and_warm, lambda cache, _, v=v: v.search(words, cache)) for v in bench.sides}
     bench.report(cases, rows)
 
 
@@ -228,7 +228,10 @@ def batch(bench: Bench) -> None:
 
 
 def rejax(bench: Bench, python: Path) -> None:
-    """Compare equal work: 100 iterations, 10 evaluations of 16 episodes, and 6 hyperparameters that differ."""
+    """Compare equal work: 100 iterations, 10 evaluations of 16 episodes, and 6 hyperparameters that differ.
+
+    Cold: a search with an empty cache. Warm: a second search, which tries other hyperparameters.
+    """
     trials, steps, evaluations = (2, 2_048, 2) if bench.quick else (16, 102_400, 10)
     script = Path(__file__).with_name("rejax_trials.py")
     flags = {
@@ -236,21 +239,35 @@ def rejax(bench: Bench, python: Path) -> None:
     }  # as Hyperlax; vmap may hang without it
     flags |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
-    def theirs(how: str, cache: Path) -> Sample:
-        numbers = map(str, (trials, steps, evaluations, 16))
-        return process([str(python), str(script), how, *numbers], {**flags, "JAX_COMPILATION_CACHE_DIR": str(cache)})
-
     words = bench.words(("traced", PPO[1]), trials, steps, evaluations)
-    sides = {"a jit per trial": partial(theirs, "each"), "one vmap": partial(theirs, "vmap")}
-    sides |= {HERE: partial(bench.sides[-1].search, words)}
-    marks = {"a jit per trial": (7.0, 14.0), "one vmap": (1.6, 3.0)}
+
+    def theirs(how: str, cache: Path | None, seed: int) -> Sample:
+        numbers = map(str, (trials, steps, evaluations, 16, seed))
+        kept = {"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}
+        return process([str(python), str(script), how, *numbers], flags | kept)
+
+    def ours(cache: Path, seed: int) -> Sample:
+        return bench.sides[-1].search(words.replace("--seed 0", f"--seed {seed}"), cache)
+
+    def no_cache(how: str) -> Sample:
+        return {f"warm, {quantity}": value for quantity, value in theirs(how, None, 1).items()}
+
+    each, vmap, default = "a jit per trial", "one vmap", "one vmap, JAX's cache off"
+    sides = {each: partial(theirs, "each"), vmap: partial(theirs, "vmap"), HERE: ours}
+    cases: dict[str, Callable[[], Sample]] = {name: partial(bench.cold_and_warm, run) for name, run in sides.items()}
+    cases |= {default: partial(no_cache, "vmap")}
     rows = [
         row
-        for base, both in marks.items()
-        for heat, mark in zip(("cold, ", "warm, "), both, strict=True)
-        for row in times(f"rejax, {base}", base, HERE, mark, heat)
+        for base, mark, heat in (
+            (each, 7, "cold"),
+            (each, 14, "warm"),
+            (vmap, 1.6, "cold"),
+            (vmap, 3, "warm"),
+            (default, 3, "warm"),
+        )
+        for row in times(f"rejax, {base}", base, HERE, mark, f"{heat}, ")
     ]
-    bench.report({name: partial(bench.cold_and_warm, run) for name, run in sides.items()}, rows)
+    bench.report(cases, rows)
 
 
 COMMANDS: dict[str, Callable[[Bench], None]] = {

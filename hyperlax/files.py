@@ -63,7 +63,7 @@ def new_file(given: str, replaces: bool = False, option: str = "output") -> Path
 
 
 def expanded(path: str) -> str:
-    """Return a path with a home directory for `~` and values for `$NAME` and `${NAME}`. Raises UsageError if one is not set."""
+    """Return a path with a home directory for `~` and values for `$NAME` and `${NAME}`. Raises UsageError if one is not known."""
 
     def value(found: re.Match[str]) -> str:
         name = found[1] or found[2]
@@ -71,7 +71,15 @@ def expanded(path: str) -> str:
             raise UsageError(f"{path}: the variable {name} is not set. Set it, or write the path in full.")
         return os.environ[name]
 
-    return os.path.expanduser(_VARIABLE.sub(value, path))
+    if "\0" in path:
+        raise UsageError(f"{path!r}: holds a null character, which no path can. Leave it out.")
+    found = os.path.expanduser(_VARIABLE.sub(value, path))
+    if found.startswith("~"):
+        home = found.partition("/")[0]
+        raise UsageError(
+            f"{path}: the directory {home} is not known. Write the path in full, or ./{home} for one of that name."
+        )
+    return found
 
 
 @contextmanager

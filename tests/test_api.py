@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import pandas
 import plotly.graph_objects as go
 import pytest
 
@@ -69,6 +70,8 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
         hyperlax.search("sac_mlp", "gymnax.pendulum", sampler="tpee", output_root=tmp_path)
     with pytest.raises(UsageError, match="holds no study.json"):
         hyperlax.open_study(tmp_path)
+    with pytest.raises(UsageError, match="holds a null character"):
+        hyperlax.open_study("a\0b")
 
 
 @pytest.mark.parametrize(
@@ -128,9 +131,15 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
         ),
         ({"enqueue": [{"gamma": 1j}]}, "search(): enqueue: cannot be kept as JSON: complex has no form in JSON: 1j."),
         ({"enqueue": "[{"}, "search(): enqueue: cannot be read as JSON: SAID."),
+        ({"enqueue": pandas.DataFrame({"gamma": [0.96]})}, "search(): enqueue needs a text, got gamma 0 0.96."),
         (
             {"output_root": "$NOT_SET/x"},
             "search(): output_root $NOT_SET/x: the variable NOT_SET is not set. Set it, or write the path in full.",
+        ),
+        (
+            {"space": {"epochs": {"type": "randint", "low": 1, "high": 10**30}}},
+            "search(): space['epochs']: algorithm.hyperparam.epochs needs a whole number from 1 to 2147483647, got "
+            f"1{'0' * 30} from randint(low=1, high=1{'0' * 30}).",
         ),
     ],
 )

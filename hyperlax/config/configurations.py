@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _TRIAL = "trial"
 _RESULTS = {_TRIAL, "state", "reason", "exec_batch", "batch", *METRICS}
 """Columns of a study's trials.csv and summary.csv besides hyperparameters and `objective.NAME`."""
+_NAMES_OF_INDEX = ("", "Unnamed: 0")
+"""Names of the column of row numbers that pandas writes unless it is told not to."""
 
 
 def write_samples(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
@@ -47,6 +49,7 @@ def read_samples(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ..
         raise UsageError(f"{path}: holds no row. It needs one for every configuration to train.")
     known = fields_of(base)
     given = [name for name in rows[0] if name not in _RESULTS and not name.startswith("objective.")]
+    given = [name for name in given if not _is_index(name, rows, path)]
     if not given and len(rows[0]) > 1:
         raise UsageError(f"{path}: holds results, and no hyperparameter. Give the hyperparams.csv beside it.")
     columns = {short: name for name, short in full_names({name: name for name in given}, known, str(path)).items()}
@@ -62,15 +65,29 @@ def read_samples(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ..
     return tuple(configurations)
 
 
+def _is_index(name: str, rows: Sequence[Mapping[str, str]], path: Path) -> bool:
+    """Return whether a column is the index that pandas writes, or empty. Raises UsageError for another one without a name."""
+    if name not in _NAMES_OF_INDEX:
+        return False
+    cells = [row[name].strip() for row in rows]
+    if any(cells) and not (all(map(str.isdecimal, cells)) and len(set(cells)) == len(cells)):
+        raise UsageError(f"{path}: a column has no name. Name the hyperparameter that it holds, or drop it.")
+    return True
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        return read_csv(path)
+        rows = read_csv(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not UTF-8, so it cannot be read as CSV.") from error
     except (ValueError, csv.Error) as error:
         raise UsageError(f"{path}: {str(error).removeprefix(str(path)).lstrip(':, ')}") from error
+    for name in rows[0] if rows and len(rows[0]) == 1 else ():
+        if separator := next((mark for mark in (";", "\t", "|") if mark in name), None):
+            raise UsageError(f"{path}: its columns are separated by {separator!r}. Separate them by commas.")
+    return rows
 
 
 def first_trials(options: SearchOptions, recipe: Recipe) -> list[dict[str, Any]]:

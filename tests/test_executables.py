@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ import pytest
 from hyperlax import envs
 from hyperlax.algorithms import registry
 from hyperlax.algorithms.program import AlgorithmTask
+from hyperlax.engine import device
 from hyperlax.engine import executables as module
 from hyperlax.engine.device import identity
 from hyperlax.engine.executables import Executables, open_executables
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Preparation, Program
 from hyperlax.envs.conformance import check as check_environment
+from hyperlax.errors import UsageError
 from tests import toy
 from tests.small import BASES, ENVIRONMENTS, RUN_LENGTH, same_bits, to_numpy
 
@@ -164,6 +167,25 @@ def test_a_damaged_file_is_told_in_one_sentence_and_compiled_again(
     assert prepared(kept)[1].cached
 
 
+@pytest.mark.parametrize("placed", ["link outside", "link to itself", "pipe"])
+def test_what_is_not_a_file_of_its_own_is_replaced_and_nothing_outside_is_touched(
+    kept: Executables, tmp_path: Path, placed: str
+) -> None:
+    (path,), precious = files(kept, "train"), tmp_path / "precious"
+    precious.write_text("not a program")
+    (link,) = (link for link in kept.directory.iterdir() if link.is_symlink() and link.readlink().name == path.name)
+    where = path if placed == "pipe" else link
+    where.unlink()
+    if placed == "pipe":
+        os.mkfifo(where)
+    else:
+        where.symlink_to(precious if placed == "link outside" else where.name)
+    assert same_bits(result(prepared(kept)[0]), result(prepared(None)[0]))
+    assert prepared(kept)[1].cached
+    assert path.is_file() and link.readlink() == Path(path.name)
+    assert precious.read_text() == "not a program"
+
+
 def test_a_changed_source_is_traced_and_what_it_left_as_it_was_is_not_compiled(
     kept: Executables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +195,47 @@ def test_a_changed_source_is_traced_and_what_it_left_as_it_was_is_not_compiled(
     count = len(files(kept))
     assert prepared(kept)[1].cached
     assert len(files(kept)) == count
+
+
+def test_source_that_was_changed_while_it_runs_gives_no_name_to_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, digest = tmp_path / "algorithm.py", module._source.__wrapped__
+    path.write_text("changed")
+    os.utime(path, (1, 1))
+    monkeypatch.setattr(module, "_PACKAGE", tmp_path)
+    before = digest()
+    os.utime(path, (2, 2))
+    assert digest() == before
+    os.utime(path, (module._IMPORTED + 1,) * 2)
+    assert digest() != before
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("~/x", "/home/me/x"), ("$PLACE/x", "/place/x"), ("kept", "HERE/kept"), ("/a/b", "/a/b")]
+)
+def test_the_directory_of_programs_is_a_full_path_that_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, found: str
+) -> None:
+    for name, value in (("HOME", "/home/me"), ("PLACE", "/place"), ("HYPERLAX_CACHE_DIR", given)):
+        monkeypatch.setenv(name, value)
+    device._absolute.cache_clear()
+    monkeypatch.chdir(tmp_path)
+    assert str(device.cache_directory()) == found.replace("HERE", str(tmp_path))
+    monkeypatch.chdir("/")
+    assert str(device.cache_directory()) == found.replace("HERE", str(tmp_path))
+
+
+@pytest.mark.parametrize(("given", "word"), [("$NOT_SET/x", "NOT_SET"), ("~nosuchuser/x", "~nosuchuser"), ("", "~")])
+def test_a_directory_of_programs_that_is_not_known_is_refused(
+    monkeypatch: pytest.MonkeyPatch, given: str, word: str
+) -> None:
+    monkeypatch.setenv("HYPERLAX_CACHE_DIR", given)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(UsageError, match=f"{word} is not (set|known).*HYPERLAX_CACHE_DIR names another"):
+        device.cache_directory()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,12 +284,17 @@ def test_files_that_were_not_used_for_long_and_those_beyond_the_size_are_removed
     assert opened
     prepared(opened)
     (old,) = files(opened, "start")
+    left, being_written = (opened.directory / f".lanes_train.{number}.tmp" for number in (1, 2))
+    for path in (left, being_written):
+        path.write_bytes(b"half of a program")
+    os.utime(left, (time.time() - 7200,) * 2)
     os.utime(old, (0, 0))
     _, made = prepared(opened)
     assert made.cached, "a file that is used is not old"
     os.utime(old, (0, 0))
     descent(opened, dimensions=2).prepare(*ARGUMENTS)
     assert not old.exists()
+    assert not left.exists() and being_written.exists()
     assert all(path.exists() for path in opened.directory.iterdir()), "no link points to nothing"
     monkeypatch.setattr(module, "_MOST_BYTES", 1)
     descent(opened, dimensions=4).prepare(*ARGUMENTS)

@@ -207,7 +207,7 @@ def test_source_that_was_changed_while_it_runs_gives_no_name_to_another_process(
     before = digest()
     os.utime(path, (2, 2))
     assert digest() == before
-    os.utime(path, (module._IMPORTED + 1,) * 2)
+    os.utime(path, (module._IMPORTED + 1, module._IMPORTED + 1))
     assert digest() != before
 
 
@@ -287,7 +287,7 @@ def test_files_that_were_not_used_for_long_and_those_beyond_the_size_are_removed
     left, being_written = (opened.directory / f".lanes_train.{number}.tmp" for number in (1, 2))
     for path in (left, being_written):
         path.write_bytes(b"half of a program")
-    os.utime(left, (time.time() - 7200,) * 2)
+    os.utime(left, (time.time() - 7200, time.time() - 7200))
     os.utime(old, (0, 0))
     _, made = prepared(opened)
     assert made.cached, "a file that is used is not old"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import operator
 import os
+import platform
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -259,7 +263,19 @@ def test_verbs_that_differ_only_in_what_they_do_not_read_are_told_apart(kept: Ex
         assert np.isfinite(program.evaluate(lanes, ARGUMENTS[1], ARGUMENTS[2]).mean).all()
 
 
-@pytest.mark.parametrize("part", ["version", "configuration", "hyperparameters", "lanes"])
+DEVICE = ("platform", "device_kind", "id", "client.platform_version")
+PROGRAM: dict[str, dict[str, Any]] = {
+    "lanes": {"lanes": 3},
+    "seeds": {"seeds": 2},
+    "one after another": {"sequential": False},
+    "sizes": {"algorithm": toy.Descent(4)},
+    "algorithm": {"algorithm": Hoarding()},
+}
+
+
+@pytest.mark.parametrize(
+    "part", ["version", "library", "python", "configuration", "hyperparameters", *DEVICE, *PROGRAM]
+)
 def test_whatever_decides_a_program_is_in_its_name(
     kept: Executables, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
@@ -271,10 +287,23 @@ def test_whatever_decides_a_program_is_in_its_name(
         monkeypatch.setattr(type(jax.config), "values", {**jax.config.values, "jax_enable_x64": True})
     elif part == "hyperparameters":
         lane["rate"] = np.float64(1)  # pyright: ignore[reportArgumentType]
+    elif part == "library":
+        monkeypatch.setattr(module, "version", lambda name: f"{version(name)}{'.1' * (name == 'optax')}")
+    elif part == "python":
+        monkeypatch.setattr(platform, "python_version", lambda: "3.0.0")
+    elif part in PROGRAM:
+        program = dataclasses.replace(program, **PROGRAM[part])
     else:
-        program = Program(toy.Descent(), 3, 1, device, executables=kept)
+        names = {name.rpartition(".")[2]: operator.attrgetter(name)(device) for name in DEVICE}
+        assert kept.key(_device(**names)) == kept.key(device)
+        assert kept.key(_device(**{**names, part.rpartition(".")[2]: "another"})) != kept.key(device)
+        return
     program.load(lane)
     assert not program.is_ready
+
+
+def _device(platform_version: str, **properties: Any) -> Any:
+    return SimpleNamespace(client=SimpleNamespace(platform_version=platform_version), **properties)
 
 
 def test_files_that_were_not_used_for_long_and_those_beyond_the_size_are_removed(

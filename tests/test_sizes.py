@@ -47,6 +47,7 @@ def test_more_sizes_than_are_listed_share_the_nearest() -> None:
     for torso in MANY:
         size = shape.sizes[shape.size(torso)]
         assert size.holds(torso)
+        assert not any(smaller.holds(torso) for smaller in shape.sizes[: shape.size(torso)])
         assert all(own <= padded for own, padded in zip(size.widths, shape.widths, strict=False))
 
 

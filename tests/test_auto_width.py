@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState, create_trial
 
 from hyperlax.study import trials as study_trials
 from hyperlax.study.database import StudyDatabase
+from hyperlax.study.simulated_schedule import OneAhead
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case, Killed, killing
 
@@ -69,6 +71,15 @@ def test_the_next_trials_are_asked_while_one_trains(tmp_path: Path) -> None:
     case = Case(tmp_path, **{**AUTO, "n_trials": 8})
     assert case.start(Watching(is_jumbled=True)) == 0
     assert len(seen) == 8
+
+
+def test_a_super_batch_knows_the_results_of_all_but_the_one_before_it() -> None:
+    ended, trains, schedule = create_trial(value=1.0), create_trial(state=TrialState.RUNNING), OneAhead(2)
+    assert schedule.ended(0, []) == schedule.ended(2, [trains, trains]) == frozenset()
+    assert schedule.ended(4, [ended, trains, trains, trains]) is None
+    assert schedule.ended(4, [ended, ended, trains, trains]) == {0, 1}
+    assert schedule.ended(6, [ended] * 6) == {0, 1, 2, 3}
+    assert schedule.ended(4, [trains] * 6) == {0, 1}, "what was asked stays as it was"
 
 
 def test_neither_speed_nor_slots_nor_interruptions_change_what_is_suggested(tmp_path: Path, whole: Case) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,26 @@ def test_outputs_and_gradients_equal_those_of_the_exact_size_network(torso: Tors
     )
     assert dead_weights(params, torso, INPUTS) == 0.0
     assert dead_weights(gradient, torso, INPUTS) == 0.0
+
+
+@pytest.mark.parametrize(("names", "norms"), [(["tanh", "relu"], [True]), (["elu"], [False, True])])
+def test_a_program_of_one_activation_or_of_layer_norm_alone_equals_the_exact_size_network(
+    names: list[str], norms: list[bool]
+) -> None:
+    own = [Torso((5,), name, norm) for name in names for norm in norms]
+    network = MaskedMLP(torso_shape([Torso((6,), names[0], norms[0]), *own]), OUTPUTS, lecun_normal(), lecun_normal())
+
+    def slope(apply: Any, params: Any, *lane: Any) -> Any:
+        return jax.jit(jax.value_and_grad(lambda p: jnp.sum(jnp.sin(apply(p, X, *lane)))))(params)
+
+    for torso in own:
+        lane = architecture(torso, network.shape)
+        params = jax.jit(network.init)(jax.random.key(1), X, lane)
+        out, gradient = slope(network.apply, params, lane)
+        expected, expected_gradient = slope(ExactMLP(torso, OUTPUTS).apply, crop(params, torso, INPUTS, OUTPUTS))
+        np.testing.assert_allclose(out, expected, rtol=1e-5)
+        compared = (crop(gradient, torso, INPUTS, OUTPUTS), expected_gradient)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *compared)
 
 
 @settings(max_examples=8, deadline=None)

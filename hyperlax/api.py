@@ -231,7 +231,7 @@ class Study:
 
 
 class Plots:
-    """The plots of the report, each a `plotly.graph_objects.Figure`. They raise NothingToShow if there is no data to plot."""
+    """The plots of the report, each a `plotly.graph_objects.Figure`. They raise HyperlaxError if there is no data to plot."""
 
     def __init__(self, study: Study):
         self._study = study

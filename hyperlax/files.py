@@ -52,7 +52,7 @@ def new_file(given: str, replaces: bool = False, option: str = "output") -> Path
         raise OptionError(option, problem, given)
     if is_too_long(path):
         raise OptionError(
-            option, f"{{0}}: is longer than the system takes. Choose a shorter name with {{{option}}}.", path
+            option, f"{{0}}: is longer than the system allows. Choose a shorter name with {{{option}}}.", path
         )
     if path.exists() and not (replaces and path.is_file()):
         raise OptionError(option, f"{{0}}: exists already. Remove it, or choose another name with {{{option}}}.", path)

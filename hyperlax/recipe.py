@@ -181,7 +181,7 @@ def _call(module: types.ModuleType, name: str, path: Path, where: str) -> Any:
     function = getattr(module, name, None)
     if not callable(function):
         raise UsageError(
-            f"{where}: defines no function {name}(). A recipe needs both it and its sibling; see recipes/."
+            f"{where}: defines no function {name}(). A recipe needs it; for an example: hyperlax recipes show ppo_mlp."
         )
     with located(path, where):
         return function()

@@ -132,7 +132,7 @@ def test_members_for_which_memory_is_short_are_lost(monkeypatch: pytest.MonkeyPa
     own.enter(of_interval(0))
     (eviction,) = own.advance()[1]
     assert eviction.numbers == (0, 1, 2) and isinstance(eviction.error, MemoryError)
-    assert str(eviction.error) == "no memory for 3 trials at once"
+    assert str(eviction.error) == "not enough memory for 3 trials at once"
 
 
 def test_a_schedule_that_never_changes_is_a_single_training_to_the_bit_and_one_that_does_is_not(

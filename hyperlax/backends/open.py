@@ -206,7 +206,7 @@ class OpenLanes(LanesBackend):
             made = error.preparation
             self._spent.update({"programs_compiled": int(not made.cached), "compile_seconds": made.seconds})
         if not self._may_shrink and device.is_out_of_memory(error):
-            memory = MemoryError(f"no memory for {counted(size, 'trial')} at once")
+            memory = MemoryError(f"not enough memory for {counted(size, 'trial')} at once")
             memory.__cause__ = error
             return [Evicted(numbers, memory)]
         return [Evicted(numbers, None if self._shrink(lanes.algorithm, size, error) else error)]

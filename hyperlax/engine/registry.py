@@ -102,4 +102,4 @@ class Registry:
             if self._lanes[algorithm] == lanes:
                 self._lanes[algorithm] = fewer
                 self._programs = {key: program for key, program in self._programs.items() if key[0] != algorithm}
-                log.warning("No memory for %s at once: %d from now on.", counted(lanes, "trial"), fewer)
+                log.warning("Not enough memory for %s at once; %d from now on.", counted(lanes, "trial"), fewer)

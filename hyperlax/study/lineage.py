@@ -123,5 +123,5 @@ def changing(configs: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
 
 
 def replay_command(schedule: Path) -> str:
-    """Return the command line that trains fresh agents along a schedule."""
+    """Return the command line that trains new agents along a schedule."""
     return shell_command("pbt-replay", schedule)

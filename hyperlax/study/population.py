@@ -196,7 +196,7 @@ def run_population(
     if options.explore == "pb2" and not any(map(is_continuous, space.values())):
         raise OptionError(
             "explore",
-            "{0}: {explore} pb2 needs a LogUniform or UniformContinuous entry that can change while weights are kept. Use perturb.",
+            "{0}: {explore} pb2 needs a LogUniform or UniformContinuous entry that can change during training. Use perturb.",
             recipe.path,
         )
     recipe = replace(recipe, space=space)
@@ -287,7 +287,7 @@ class _PopulationRun(StudyRun[PbtOptions]):
         assert lineage.final is not None
         value = self.live.state.trials()[lineage.final].values[0]
         print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), return {format_number(value)}.")
-        print(f"Train fresh agents along its schedule:\n  {replay_command(schedule)}")
+        print(f"Train new agents along its schedule:\n  {replay_command(schedule)}")
         return 0
 
     def _interval_recorded(self) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import optuna
 
 from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.config.checks import check_space, note_constraints
-from hyperlax.config.configurations import first_trials
+from hyperlax.config.checks import check_space, ignored_constraints
+from hyperlax.config.configurations import excluded_default, first_trials
 from hyperlax.config.options import SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError, counted
@@ -83,8 +83,9 @@ def run_study(
     run = _SearchRun(options, recipe, directory, equipment)
     if resume_from:
         return run.resume()
-    note_constraints(options)
-    return run.start([] if isinstance(recipe, Presampled) else first_trials(options, recipe))
+    if isinstance(recipe, Presampled):
+        return run.start()
+    return run.start(first_trials(options, recipe), [ignored_constraints(options), excluded_default(options, recipe)])
 
 
 def print_plan(
@@ -99,6 +100,8 @@ def print_plan(
     if resume_from is None:
         directory, stored = study_directory(options, recipe), None
         refuse_existing(directory)
+        if note := excluded_default(options, recipe):
+            log.info("%s", note)
     else:
         directory = StudyDirectory(resume_from)
         stored = manifests.read(directory.manifest, recipe)

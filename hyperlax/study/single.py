@@ -53,7 +53,7 @@ def run_single(
     algorithm: AlgorithmConfig,
     write_curve: _WriteCurve,
     make_backend: MakeBackend = local_backend,
-    source: str = "the recipe's own",
+    source: str = "the recipe's default configuration",
 ) -> int:
     """Train one configuration, write its files, print its metrics. Returns the exit status. source: where it is from, in words.
 

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend
 from hyperlax.config.options import SearchOptions
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import HyperlaxError, counted
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study import database
 from hyperlax.study.agents import about_recipe, write_agents
@@ -233,5 +233,6 @@ def _log_failures(ends: Sequence[TrialResult]) -> None:
     mates = sum(end.state != "FAIL" for end in ends)
     for end in ends:
         if end.state == "FAIL":
-            rest = f"the other {mates} of its batch continue" if mates else "the study continues"
+            others = f"{counted(mates, 'other trial')} of its batch {'continues' if mates == 1 else 'continue'}"
+            rest = others if mates else "the study continues"
             log.warning("trial %d: %s. Marked FAIL; %s.", end.number, end.reason, rest)

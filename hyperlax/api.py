@@ -251,7 +251,7 @@ class Study:
 
 
 class Plots:
-    """The plots of the report, each a `plotly.graph_objects.Figure`. They raise NothingToShow if there is no data to plot."""
+    """The plots of the report, each a `plotly.graph_objects.Figure`. They raise HyperlaxError if there is no data to plot."""
 
     def __init__(self, study: Study):
         self._study = study
@@ -333,12 +333,12 @@ _KEYWORDS = {option.name: keyword for own in _PYTHON.values() for keyword, optio
 
 def _run(function: Callable[..., Study], keywords: dict[str, Any], space: Any = None) -> Study:
     """Run the command of a function to its end and return the study. Raises what the function raises."""
-    from hyperlax.studies import study_of
+    from hyperlax.studies import planned_study
 
     _import_tqdm()
     with _told(f"{function.__name__}(): "):
         given = _given(keywords, function)
-        study = study_of(_COMMANDS[function], given, _entries(space, is_new="resume_from" not in given))
+        study = planned_study(_COMMANDS[function], given, _entries(space, is_new="resume_from" not in given))
         status = study.run()
     if status in STOPPED:
         raise KeyboardInterrupt

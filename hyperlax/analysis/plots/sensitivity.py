@@ -12,6 +12,8 @@ from hyperlax.analysis.sensitivity import Effect, Level, is_sensitivity
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.errors import format_number
 
+_ABOVE = 40
+"""Pixels from the first row of panels to the legend, above their titles."""
 _BAND = "rgba(228,87,46,0.13)"
 """`ACCENT`, faint."""
 
@@ -31,7 +33,8 @@ def _figure(study: StudyData) -> Figure:
         return [{"showlegend": is_in_legend, "legendgroup": trace["name"], **trace} for trace in own]
 
     figure = panels(record, [with_unit(name) for name in objectives], traces, share_y=True)
-    figure.layout |= {"hovermode": "closest", "legend": {**LEGEND_ON_TOP, "y": 1.08}}
+    above_titles = 1 + _ABOVE / figure.layout["height"]
+    figure.layout |= {"hovermode": "closest", "legend": {**LEGEND_ON_TOP, "y": above_titles}}
     return figure
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.algorithms.registry import ALGORITHMS
-from hyperlax.config.recipe_errors import located
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.fields import apply, check_name, check_together, dotted, fields_of, fitted
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.shipped import shipped_folder
 from hyperlax.space import DISTRIBUTIONS, Distribution
+from hyperlax.user_code import located
 
 __all__ = [
     "Changes",

@@ -27,7 +27,7 @@ from hyperlax.hyperparams import SAC
 from hyperlax.recipe import apply, dotted
 from hyperlax.schedulers.pbt import explored
 from hyperlax.space import Categorical, LogUniform
-from hyperlax.studies import study_of
+from hyperlax.studies import planned_study
 from hyperlax.study import agents, population, view
 from hyperlax.study.agents import find_agent
 from hyperlax.study.lineage import changing, configurations, read_schedule
@@ -385,7 +385,7 @@ def test_a_second_run_of_another_name_has_a_directory_of_its_own(whole, tmp_path
 
 def test_a_search_and_a_population_do_not_go_on_with_each_other(whole):
     with pytest.raises(UsageError, match="pbt started this study. To continue it:\n  hyperlax pbt --resume-from "):
-        study_of(SEARCH, {"resume_from": str(whole.directory)})
+        planned_study(SEARCH, {"resume_from": str(whole.directory)})
     with pytest.raises(
         UsageError, match="start again under another name:\n  hyperlax pbt .*--study-name sac_test_.*_2"
     ):

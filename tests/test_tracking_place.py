@@ -11,7 +11,7 @@ import pytest
 
 from hyperlax import cli
 from hyperlax.errors import UsageError
-from hyperlax.study import run as runs
+from hyperlax.study import search as runs
 from hyperlax.study.directory import TRACKING
 from hyperlax.tracking import mlflow
 from hyperlax.tracking import place as places

@@ -24,9 +24,9 @@ def starting(command: str) -> Callable[[Given], int]:
     """Return the function of a command that starts a study, or continues the one of --resume-from."""
 
     def run(given: Given) -> int:
-        from hyperlax.studies import study_of
+        from hyperlax.studies import planned_study
 
-        return study_of(command, given).run()
+        return planned_study(command, given).run()
 
     return run
 

@@ -15,7 +15,7 @@ from hyperlax.config.option import exponent, flags_of, parted, value_of
 from hyperlax.config.options import SearchOptions, SingleOptions
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.fields import apply, dotted, fields_of, full_names, written
-from hyperlax.files import decode, json_text, read_csv, read_json, write_csv
+from hyperlax.files import CsvError, decode, json_text, read_csv, read_json, write_csv
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
@@ -66,8 +66,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not UTF-8, so it cannot be read as CSV.") from error
+    except CsvError as error:
+        raise UsageError(f"{path}: {error.finding}") from error
     except (ValueError, csv.Error) as error:
-        raise UsageError(f"{path}: {str(error).removeprefix(str(path)).lstrip(':, ')}") from error
+        raise UsageError(f"{path}: {error}") from error
 
 
 def first_trials(options: SearchOptions, recipe: Recipe) -> list[dict[str, Any]]:

@@ -164,7 +164,7 @@ class SearchTrials:
         left = total - sum(trial.state.is_finished() for trial in trials)
         if not self._settings.overlaps:
             return Resumed({}, [], [], left)
-        asked = {trial.number: self._state.trial(trial) for trial in trials}
+        asked = {trial.number: self._state.trial(trial.number) for trial in trials}
         waiting = [asked[trial.number] for trial in trials if not trial.state.is_finished()]
         if not self._settings.refills:
             return Resumed({}, [], waiting[: max(0, left)], left)
@@ -185,7 +185,7 @@ class SearchTrials:
         asked = self._state.ask_more(total) if self._settings.overlaps else self._state.ask(total)
         if asked:
             database.back_up(self._live.directory.database, self._live.directory.backup)
-        return [self._state.trial(trial) for trial in asked]
+        return asked
 
     def start(self, numbers: Collection[int]) -> None:
         """Note that trials train."""

@@ -17,7 +17,7 @@ from hyperlax.errors import counted
 log = logging.getLogger(__name__)
 
 
-class Registry:
+class Programs:
     """The compiled programs of a backend. Safe to use from several threads at once.
 
     lanes: the most lanes of any program. lanes_of: returns the first number of lanes of a program. lanes_before: fingerprint of a

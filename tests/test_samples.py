@@ -120,7 +120,7 @@ def test_the_index_that_pandas_writes_is_ignored(tmp_path):
     "header", ["trial,seed,step,mean,std,min,max,length,episodes", "trial,seed,final,peak,normalized_auc"]
 )
 def test_a_file_of_results_is_refused_with_the_file_to_give(tmp_path, header):
-    with pytest.raises(UsageError, match="holds results, and no hyperparameter. Give the hyperparams.csv of a batch"):
+    with pytest.raises(UsageError, match="holds results, but no hyperparameters. Give the hyperparams.csv of a batch"):
         read_text(tmp_path, f"{header}\n{'0,' * header.count(',')}0\n")
 
 
@@ -128,11 +128,11 @@ def test_a_file_of_results_is_refused_with_the_file_to_give(tmp_path, header):
     ("text", "words"),
     [
         ("", "some.csv: is empty"),
-        ("trial\n", "some.csv: holds no row"),
-        ("\n\n\n", "some.csv: holds no row"),
+        ("trial\n", "some.csv: has no rows"),
+        ("\n\n\n", "some.csv: has no rows"),
         (
             "trial,state,peak_performance\n0,FAIL,\n",
-            "some.csv: holds results, and no hyperparameter. Give the hyperparams.csv",
+            "some.csv: holds results, but no hyperparameters. Give the hyperparams.csv",
         ),
         (f"{GAMMA},\n0.9,0\n", "some.csv: no hyperparameter named ``"),
         (f"{GAMMA}\n0.9,1\n", "some.csv: line 2: 2 cells"),

@@ -37,8 +37,10 @@ _HELD = threading.local()
 """`paths`: the files of this thread that become durable together, None for each by itself."""
 
 
-def new_file(given: str, replaces: bool = False, option: str = "output") -> Path:
+def new_file(given: str, replaces: bool | None = None, option: str = "output") -> Path:
     """Return a path where an option may write. An option `output` may also name `STDOUT`.
+
+    replaces: the command's `--force`; None without one.
 
     Raises OptionError for an empty or too long name, for a file that may not be replaced, and for a missing directory.
     """
@@ -52,10 +54,12 @@ def new_file(given: str, replaces: bool = False, option: str = "output") -> Path
         raise OptionError(option, problem, given)
     if is_too_long(path):
         raise OptionError(
-            option, f"{{0}}: is longer than the system takes. Choose a shorter name with {{{option}}}.", path
+            option, f"{{0}}: is longer than the system allows. Choose a shorter name with {{{option}}}.", path
         )
     if path.exists() and not (replaces and path.is_file()):
-        raise OptionError(option, f"{{0}}: exists already. Remove it, or choose another name with {{{option}}}.", path)
+        way = "Remove it" if replaces is None or not path.is_file() else "Replace it with {force}"
+        problem = f"{{0}}: exists already. {way}, or choose another name with {{{option}}}."
+        raise OptionError(option, problem, path)
     if not path.absolute().parent.is_dir():
         problem = f"{{0}}: {{1}} is not a directory. Make it, or choose another {{{option}}}."
         raise OptionError(option, problem, path, path.absolute().parent)
@@ -63,7 +67,10 @@ def new_file(given: str, replaces: bool = False, option: str = "output") -> Path
 
 
 def expanded(path: str) -> str:
-    """Return a path with a home directory for `~` and values for `$NAME` and `${NAME}`. Raises UsageError if one is not known."""
+    """Return a path with a home directory for `~` and `~user` and values for `$NAME` and `${NAME}`.
+
+    Raises UsageError for a variable that is not set, a user who does not exist, and a null character.
+    """
 
     def value(found: re.Match[str]) -> str:
         name = found[1] or found[2]
@@ -73,13 +80,14 @@ def expanded(path: str) -> str:
 
     if "\0" in path:
         raise UsageError(f"{path!r}: holds a null character, which no path can. Leave it out.")
-    found = os.path.expanduser(_VARIABLE.sub(value, path))
-    if found.startswith("~"):
-        home = found.partition("/")[0]
-        raise UsageError(
-            f"{path}: the directory {home} is not known. Write the path in full, or ./{home} for one of that name."
-        )
-    return found
+    home, *rest = _VARIABLE.sub(value, path).partition("/")
+    if home.startswith("~"):
+        user, home = home, os.path.expanduser(home)
+        if home == user:
+            raise UsageError(
+                f"{path}: {user} is not the home directory of a user. Write the path in full, or ./{user}."
+            )
+    return home + "".join(rest)
 
 
 @contextmanager
@@ -267,25 +275,33 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     write_text(path, buffer.getvalue())
 
 
+class CsvError(ValueError):
+    """A CSV whose rows do not fit together. line: its number, if one is at fault. finding: the problem, without the file."""
+
+    def __init__(self, path: Path, problem: str, line: int | None = None):
+        self.finding = problem if line is None else f"line {line}: {problem}"
+        super().__init__(f"{path}{':' if line is None else ','} {self.finding}")
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV as header name -> text. A byte order mark and blank last lines, as spreadsheets write, are ignored.
 
-    Raises ValueError for a row whose length is not the header's, and for a name that the header has twice.
+    Raises CsvError for a row whose length is not the header's, and for a name that the header has twice.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         header = next(reader, None)
         if header is None:
-            raise ValueError(f"{path} is empty; a CSV needs at least its header.")
+            raise CsvError(path, "is empty; a CSV needs at least its header.")
         for place, name in enumerate(header):
             if name in header[:place]:
-                raise ValueError(f"{path}: two columns are named `{name}`.")
+                raise CsvError(path, f"two columns are named `{name}`.")
         lines = [(reader.line_num, cells) for cells in reader]
     while lines and not "".join(lines[-1][1]).strip():
         lines.pop()
     for line, cells in lines:
         if len(cells) != len(header):
-            raise ValueError(f"{path}, line {line}: {counted(len(cells), 'cell')}, the header has {len(header)}.")
+            raise CsvError(path, f"{counted(len(cells), 'cell')}, the header has {len(header)}.", line)
     return [dict(zip(header, cells, strict=True)) for _, cells in lines]
 
 

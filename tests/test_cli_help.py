@@ -29,7 +29,7 @@ def calls(monkeypatch, tmp_path):
     """What the commands hand on, instead of running it."""
     monkeypatch.chdir(tmp_path)
     received = []
-    for name, function in (("run", "run_study"), ("single", "run_single")):
+    for name, function in (("search", "run_study"), ("single", "run_single")):
         module = types.ModuleType(f"hyperlax.study.{name}")
         setattr(module, function, lambda *given, **more: received.append((*given, *more.values())) or 0)
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -236,7 +236,7 @@ def test_what_ends_a_run_has_its_exit_status(calls, capsys, monkeypatch, error, 
     def run_study(*_, **__):
         raise error
 
-    monkeypatch.setattr(sys.modules["hyperlax.study.run"], "run_study", run_study)
+    monkeypatch.setattr(sys.modules["hyperlax.study.search"], "run_study", run_study)
     assert cli.main(STUDY) == status
     assert capsys.readouterr().err == f"hyperlax: {said}\n"
 
@@ -245,6 +245,6 @@ def test_a_bug_keeps_its_traceback(calls, monkeypatch):
     def run_study(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(sys.modules["hyperlax.study.run"], "run_study", run_study)
+    monkeypatch.setattr(sys.modules["hyperlax.study.search"], "run_study", run_study)
     with pytest.raises(ZeroDivisionError):
         cli.main(STUDY)

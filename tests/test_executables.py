@@ -238,7 +238,7 @@ def test_a_directory_of_programs_that_is_not_known_is_refused(
     for name in ("HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    with pytest.raises(UsageError, match=f"{word} is not (set|known).*HYPERLAX_CACHE_DIR names another"):
+    with pytest.raises(UsageError, match=f"{word} is not (set|the home).*HYPERLAX_CACHE_DIR names another"):
         device.cache_directory()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,12 +13,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from hyperlax.analysis.sensitivity import Effect, is_sensitivity, sensitivity
 from hyperlax.errors import HyperlaxError
-from hyperlax.files import convert, read_csv
+from hyperlax.files import CsvError, convert, read_csv, read_json
 from hyperlax.study import batch_files
 from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
-from hyperlax.study.record import Run, StudyRecord, TrialRecord
+from hyperlax.study.record import Run, StudyRecord, TrialRecord, complete_trials
 from hyperlax.trial import TIMELINE
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,8 @@ def reading(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise MissingFile(f"{path}: is damaged (lacks {error}).") from error
     except (ValueError, TypeError, RecursionError, csv.Error) as error:
-        why = " ".join(str(error).split()).removeprefix(f"{path}, ").removesuffix(".")
+        found = error.finding if isinstance(error, CsvError) else str(error)
+        why = " ".join(found.split()).removesuffix(".")
         raise MissingFile(f"{path}: is damaged ({why}).") from error
 
 
@@ -197,6 +198,13 @@ class StudyData:
         )
 
     @cached_property
+    def sensitivity(self) -> dict[str, list[Effect]]:
+        """Objective -> the effects on it, of a sensitivity study; empty for another. A trial without its files has no result."""
+        if not is_sensitivity(self.record):
+            return {}
+        return sensitivity(self.record, readable_curves(complete_trials(self.record)))
+
+    @cached_property
     def _batches(self) -> list[Path]:
         return sorted({trial.batch_directory for trial in self.record.trials if trial.batch_directory})
 
@@ -220,7 +228,7 @@ def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
 def _timing(path: Path) -> dict[str, Any]:
     """Return the entries of a `timing.json` that are summed. Raise MissingFile if it lacks one."""
     with reading(path):
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path.read_text(encoding="utf-8"))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
         return convert(known, dict[str, int | float | None], str(path))
 

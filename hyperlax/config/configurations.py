@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,20 @@ from hyperlax.config.option import exponent, flags_of, parted, value_of
 from hyperlax.config.options import SearchOptions, SingleOptions
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.fields import apply, dotted, fields_of, full_names, written
-from hyperlax.files import decode, json_text, read_csv, read_json, write_csv
+from hyperlax.files import CsvError, decode, json_text, read_csv, read_json, write_csv
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
-
-log = logging.getLogger(__name__)
+from hyperlax.trial import MEASURED
 
 _TRIAL = "trial"
-_RESULTS = {_TRIAL, "state", "reason", "exec_batch", "batch", *METRICS}
-"""Columns of a study's trials.csv and summary.csv besides hyperparameters and `objective.NAME`."""
-_NAMES_OF_INDEX = ("", "Unnamed: 0")
-"""Names of the column of row numbers that pandas writes unless it is told not to."""
+_INDEX = ("", "Unnamed: 0")
+"""Names that pandas gives the column of a table's index, when it writes it and after it has read it."""
+_RESULTS = {
+    _TRIAL, "state", "reason", "exec_batch", "batch", *METRICS, "seconds", "steps",
+    "seed", "step", *MEASURED, "episodes", "final", "peak",
+}  # fmt: skip
+"""Columns of a study's trials.csv, summary.csv, curves.csv and confirmation.csv that are not `objective.NAME`."""
 
 
 def write_samples(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
@@ -39,19 +40,21 @@ def write_samples(path: Path, configurations: Sequence[AlgorithmConfig]) -> None
 def read_samples(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ...]:
     """Return the configurations of a file, in the order of its rows.
 
-    A field without a column has its value in `base`. Columns of a study's trials.csv that hold results are ignored.
+    A field without a column has its value in `base`. Columns of a study's trials.csv that hold results are ignored, and a first
+    column without a name, in which pandas writes the index.
 
     Raises UsageError, naming file, line and column, for an unknown name, a value that its field does not accept, values that
     do not go together, and a file without rows.
     """
     rows = _rows(path)
     if not rows:
-        raise UsageError(f"{path}: holds no row. It needs one for every configuration to train.")
+        raise UsageError(f"{path}: has no rows. Write one per configuration to train.")
     known = fields_of(base)
     given = [name for name in rows[0] if name not in _RESULTS and not name.startswith("objective.")]
-    given = [name for name in given if not _is_index(name, rows, path)]
+    if given and given[0] == next(iter(rows[0])) in _INDEX:
+        del given[0]
     if not given and len(rows[0]) > 1:
-        raise UsageError(f"{path}: holds results, and no hyperparameter. Give the hyperparams.csv beside it.")
+        raise UsageError(f"{path}: holds results, but no hyperparameters. Give the hyperparams.csv of a batch.")
     columns = {short: name for name, short in full_names({name: name for name in given}, known, str(path)).items()}
     configurations = []
     for line, row in enumerate(rows, start=2):
@@ -65,16 +68,6 @@ def read_samples(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ..
     return tuple(configurations)
 
 
-def _is_index(name: str, rows: Sequence[Mapping[str, str]], path: Path) -> bool:
-    """Return whether a column is the index that pandas writes, or empty. Raises UsageError for another one without a name."""
-    if name not in _NAMES_OF_INDEX:
-        return False
-    cells = [row[name].strip() for row in rows]
-    if any(cells) and not (all(map(str.isdecimal, cells)) and len(set(cells)) == len(cells)):
-        raise UsageError(f"{path}: a column has no name. Name the hyperparameter that it holds, or drop it.")
-    return True
-
-
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
         rows = read_csv(path)
@@ -82,8 +75,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not UTF-8, so it cannot be read as CSV.") from error
+    except CsvError as error:
+        raise UsageError(f"{path}: {error.finding}") from error
     except (ValueError, csv.Error) as error:
-        raise UsageError(f"{path}: {str(error).removeprefix(str(path)).lstrip(':, ')}") from error
+        raise UsageError(f"{path}: {error}") from error
     for name in rows[0] if rows and len(rows[0]) == 1 else ():
         if separator := next((mark for mark in (";", "\t", "|") if mark in name), None):
             raise UsageError(f"{path}: its columns are separated by {separator!r}. Separate them by commas.")
@@ -93,14 +88,23 @@ def _rows(path: Path) -> list[dict[str, str]]:
 def first_trials(options: SearchOptions, recipe: Recipe) -> list[dict[str, Any]]:
     """Return searched dotted name -> value of trials 0, 1, ... of a new study, without duplicates.
 
-    If the space does not contain the recipe's own configuration, it is left out, which is logged. Raises UsageError, naming file,
-    entry and name, for a file that cannot be read and for a value that the space does not contain.
+    The recipe's default configuration is left out if the space does not contain it, see `excluded_default`. Raises UsageError,
+    naming file, entry and name, for a file that cannot be read and for a value that the space does not contain.
     """
     base = {name: dotted(recipe.config.algorithm)[name] for name in recipe.space}
-    chosen = [base] if options.default_trial and _is_contained(base, recipe) else []
+    chosen = [base] if options.default_trial and not _outside(base, recipe) else []
     if options.enqueue is not None:
         chosen += _read_first(options.enqueue, base, recipe)
     return list({json.dumps(values): values for values in chosen}.values())
+
+
+def excluded_default(options: SearchOptions, recipe: Recipe) -> str:
+    """Return a sentence if the search space excludes the recipe's default configuration from the first trials, else ""."""
+    outside = _outside(dotted(recipe.config.algorithm), recipe) if options.default_trial else []
+    if not outside:
+        return ""
+    start = "The study starts without the recipe's default configuration, which is not in the search space"
+    return f"{start}: {'; '.join(outside)}."
 
 
 def as_text(configurations: Any) -> str:
@@ -111,18 +115,13 @@ def as_text(configurations: Any) -> str:
         raise OptionError("enqueue", "{enqueue}: cannot be kept as JSON: {0}.", error) from error
 
 
-def _is_contained(base: Mapping[str, Any], recipe: Recipe) -> bool:
-    outside = [
+def _outside(base: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """Return the recipe's own values that the space does not contain, in words."""
+    return [
         f"{name} = {base[name]}, not in {written(distribution)}"
         for name, distribution in recipe.space.items()
         if not distribution.contains(base[name])
     ]
-    if outside:
-        log.info(
-            "The study starts without the recipe's default configuration, which is not in the search space: %s.",
-            "; ".join(outside),
-        )
-    return not outside
 
 
 def _read_first(file: str, base: Mapping[str, Any], recipe: Recipe) -> list[dict[str, Any]]:

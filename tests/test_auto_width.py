@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from optuna.trial import TrialState, create_trial
 
 from hyperlax.study import trials as study_trials
 from hyperlax.study.database import StudyDatabase
-from hyperlax.study.simulated_schedule import OneAhead
+from hyperlax.study.simulated_schedule import schedule_of
 from tests.fake_backend import FakeBackend
-from tests.study_cases import Case, Killed, killing
+from tests.study_cases import Case, Killed, arguments_of, killing
 
 pytestmark = pytest.mark.timeout(240)
 AUTO: dict[str, Any] = {
@@ -74,7 +75,10 @@ def test_the_next_trials_are_asked_while_one_trains(tmp_path: Path) -> None:
 
 
 def test_a_super_batch_knows_the_results_of_all_but_the_one_before_it() -> None:
-    ended, trains, schedule = create_trial(value=1.0), create_trial(state=TrialState.RUNNING), OneAhead(2)
+    manifest: Any = SimpleNamespace(super_batch=2, overlaps=True)
+    schedule = schedule_of(arguments_of(Path(), **AUTO), manifest, None)
+    assert schedule
+    ended, trains = create_trial(value=1.0), create_trial(state=TrialState.RUNNING)
     assert schedule.ended(0, []) == schedule.ended(2, [trains, trains]) == frozenset()
     assert schedule.ended(4, [ended, trains, trains, trains]) is None
     assert schedule.ended(4, [ended, ended, trains, trains]) == {0, 1}

@@ -18,35 +18,11 @@ from hyperlax.engine.lanes import Compilation, NoRoom, Preparation, Program
 from hyperlax.engine.session import LaneSession
 from hyperlax.envs import Discrete, Environment, Step
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.trial import Outcome
-from tests.toy import RUN_LENGTH, SEED, Descent, backend, batch, finish, hypers, run, same_curves, trial
+from tests.toy import RUN_LENGTH, SEED, Descent, backend, batch, hypers, run, same_curves, trial
 
 pytestmark = pytest.mark.timeout(120)
 
-RATES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 STEPS = [0, 6, 12, 20]
-
-
-def outcomes_of(lanes: int, slots: int, order: int = 1) -> dict[int, Outcome]:
-    """Seven trials of one program and two of another, on as many slots."""
-    trials = [*[trial(n, rate) for n, rate in enumerate(RATES)], trial(7, dimensions=2), trial(8, dimensions=2)]
-    results = finish(backend(lanes, slots), trials[::order])
-    assert sum(result.timing["compile_seconds"] > 0 for result in results) == 2
-    return {outcome.number: outcome for result in results for outcome in result.outcomes}
-
-
-def test_outcomes_do_not_depend_on_the_number_of_slots_nor_on_the_lanes_that_trials_get() -> None:
-    expected = outcomes_of(lanes=3, slots=1)
-    assert sorted(expected) == list(range(9))
-    for other in (outcomes_of(lanes=3, slots=3), outcomes_of(lanes=3, slots=2, order=-1)):
-        for number, outcome in other.items():
-            assert same_curves(outcome.curve, expected[number].curve)
-
-
-def test_outcomes_hardly_depend_on_the_number_of_lanes() -> None:
-    expected, other = outcomes_of(lanes=3, slots=1), outcomes_of(lanes=2, slots=1)
-    for number, outcome in other.items():
-        np.testing.assert_allclose(outcome.curve.mean, expected[number].curve.mean, rtol=1e-5)
 
 
 def test_a_complete_outcome_carries_its_trial_its_whole_curve_and_its_size() -> None:

@@ -265,7 +265,7 @@ def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mea
     metrics = {name: metric.compute(inputs) for name, metric in METRICS.items()}
     for name, value in metrics.items():
         if not math.isfinite(value):
-            raise ValueError(f"trial {outcome.number}: {name} is {value}; a trial without finite metrics is a FAIL.")
+            raise ValueError(f"{name} is {value}; a trial without finite metrics is a FAIL.")
     return metrics
 
 
@@ -310,21 +310,20 @@ def check_varying(names: Sequence[str], conditions: Conditions) -> None:
 
 def _trained_points(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
     """Return steps float64[K] and returns float64[K, seeds] of the points after t_0. Raises ValueError if they have no metrics."""
-    where = f"trial {outcome.number}"
     if outcome.state != "COMPLETE":
-        raise ValueError(f"{where} is {outcome.state} ({outcome.reason}); only COMPLETE trials have metrics.")
+        raise ValueError(f"the trial is {outcome.state} ({outcome.reason}); only COMPLETE trials have metrics.")
     steps = np.asarray(outcome.curve.steps, dtype=np.float64)
     returns = np.asarray(outcome.curve.mean, dtype=np.float64)
     if returns.ndim != 2 or returns.shape[1] == 0 or len(steps) != len(returns):
-        raise ValueError(f"{where}: mean needs shape [points: {len(steps)}, seeds], got {list(returns.shape)}.")
+        raise ValueError(f"mean needs shape [points: {len(steps)}, seeds], got {list(returns.shape)}.")
     if len(steps) < 2:
         raise ValueError(
-            f"{where}: the curve has {counted(len(steps), 'point')}; metrics need one before and one after training."
+            f"the curve has {counted(len(steps), 'point')}; metrics need one before and one after training."
         )
     if not np.all(np.isfinite(returns)):
-        raise ValueError(f"{where}: the curve holds nan or inf; a trial without finite returns is a FAIL.")
+        raise ValueError("the curve holds nan or inf; a trial without finite returns is a FAIL.")
     if not np.all(np.diff(steps) > 0):
-        raise ValueError(f"{where}: steps must increase, got {steps.astype(int).tolist()}.")
+        raise ValueError(f"steps must increase, got {steps.astype(int).tolist()}.")
     return steps[1:], returns[1:]
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.algorithms.registry import ALGORITHMS
-from hyperlax.config.recipe_errors import located
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.fields import apply, check_name, check_together, dotted, fields_of, fitted
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.shipped import shipped_folder
 from hyperlax.space import DISTRIBUTIONS, Distribution
+from hyperlax.user_code import located
 
 __all__ = [
     "Changes",
@@ -181,7 +181,7 @@ def _call(module: types.ModuleType, name: str, path: Path, where: str) -> Any:
     function = getattr(module, name, None)
     if not callable(function):
         raise UsageError(
-            f"{where}: defines no function {name}(). A recipe needs both it and its sibling; see recipes/."
+            f"{where}: defines no function {name}(). A recipe needs it; for an example: hyperlax recipes show ppo_mlp."
         )
     with located(path, where):
         return function()

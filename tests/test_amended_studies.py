@@ -64,7 +64,7 @@ def test_a_database_that_is_lost_while_trials_wait_to_be_run_again_is_repaired(
     case.lose_database()
     assert case.repair() == 0
     left = 2 if before == 3 else 1
-    restored = f"Restored 0 finished trials from no backup and {16 - left} from the batches; {left} wait"
+    restored = f"Restored 0 finished trials from no backup and {16 - left} from the batches; to be run: {left}."
     assert restored in capsys.readouterr().out
     assert [trial[2] for trial in case.told()] == [trial[2] for trial in told]
     assert case.resume(FakeBackend()) == 0 and set(case.states()) == {"COMPLETE"}

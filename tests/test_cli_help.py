@@ -172,7 +172,7 @@ def test_what_ends_a_run_has_its_exit_status_and_a_bug_its_traceback(calls, caps
     def run_study(*_, **__):
         raise error
 
-    monkeypatch.setattr(sys.modules["hyperlax.study.run"], "run_study", run_study)
+    monkeypatch.setattr(sys.modules["hyperlax.study.search"], "run_study", run_study)
     if not said:
         with pytest.raises(type(error)):
             cli.main(STUDY)

@@ -28,7 +28,7 @@ from hyperlax.errors import OptionError, UsageError
 from hyperlax.metrics import AGGREGATES as FUNCTIONS
 from hyperlax.recipe import dotted, load
 from hyperlax.samplers.registry import SAMPLERS
-from hyperlax.studies import planned_studies, study_of
+from hyperlax.studies import planned_studies, planned_study
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 RECIPE = load("sac_mlp")
@@ -105,7 +105,7 @@ def test_every_option_of_a_study_can_be_given_by_the_command_line_and_by_a_file(
     same = {name for name, value in options.to_json().items() if value == default[name]}
     assert same == {"sampling_method", "load_hyperparams"}
     _, given = parse(GROUPS, [SEARCH, *command_line(options)])
-    assert study_of(SEARCH, given).options == options
+    assert planned_study(SEARCH, given).options == options
     Path("s.yaml").write_text(in_full(options, load("ppo_mlp")), encoding="utf-8")
     (study,) = planned_studies(["s.yaml"], {})
     assert study.options == options

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.errors import UsageError
-from hyperlax.files import durable_together, escaped, read_csv, write_csv, write_json, write_text
+from hyperlax.files import CsvError, durable_together, escaped, read_csv, write_csv, write_json, write_text
 from hyperlax.metrics import METRICS, ReferenceReturns, compute
 from hyperlax.recipe import dotted
 from hyperlax.study.directory import (
@@ -103,8 +103,7 @@ class Scoring:
         try:
             return TrialResult(outcome.number, outcome.state, "", self.metrics(outcome))
         except ValueError as error:
-            cause = str(error).removeprefix(f"trial {outcome.number}: ")
-            return self._failure(outcome, cause, _first_infinite(outcome.curve))
+            return self._failure(outcome, str(error), _first_infinite(outcome.curve))
 
     def _failure(self, outcome: Outcome, cause: str, step: int | None) -> TrialResult:
         asked = dotted(outcome.trial.algorithm)
@@ -151,7 +150,7 @@ def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialResult
     path = directory / SUMMARY_CSV
     rows = _read_rows(path, ("state", "reason", *needed))
     ends = [_read_end(path, number, row) for number, row in rows.items()]
-    with _blaming(directory / SUCCESS):
+    with _reading(directory / SUCCESS):
         has_them = INTERMEDIATE_CSV in (directory / SUCCESS).read_text(encoding="utf-8")
     return _with_intermediate(directory / INTERMEDIATE_CSV, ends) if has_them else ends
 
@@ -257,7 +256,7 @@ def _first_infinite(curve: Curve) -> int | None:
 def trials_of(directory: Path) -> list[int]:
     """Return the trials of a complete batch, which its `success.txt` lists. Raises DamagedBatch."""
     path = directory / SUCCESS
-    with _blaming(path):
+    with _reading(path):
         numbers = [int(number) for number in re.findall(r"\d+", path.read_text(encoding="utf-8"))]
     if not numbers:
         raise DamagedBatch(path, f"{path}: names no trial.")
@@ -269,7 +268,7 @@ def _read_rows(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
 
     Raises DamagedBatch unless it has these columns, and a row for exactly the trials in `success.txt`.
     """
-    with _blaming(path):
+    with _reading(path):
         rows = read_csv(path)
     expected = trials_of(path.parent)
     lacking = [name for name in ("trial", *columns) if rows and name not in rows[0]]
@@ -283,7 +282,7 @@ def _read_rows(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
 
 
 @contextmanager
-def _blaming(path: Path) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
     """Raise DamagedBatch if the block cannot read a file of a complete batch."""
     try:
         yield
@@ -291,8 +290,10 @@ def _blaming(path: Path) -> Iterator[None]:
         raise DamagedBatch(path, f"{path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise DamagedBatch(path, f"{path}: is not UTF-8.") from error
+    except CsvError as error:
+        raise DamagedBatch(path, f"{path}: {error.finding}") from error
     except (ValueError, csv.Error) as error:
-        raise DamagedBatch(path, f"{path}: {str(error).removeprefix(str(path)).lstrip(', ')}") from error
+        raise DamagedBatch(path, f"{path}: {error}") from error
 
 
 def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialResult:
@@ -309,7 +310,7 @@ def _with_intermediate(path: Path, ends: Sequence[TrialResult]) -> list[TrialRes
     """Return the results with their values of every segment. The file itself says how many each trial has."""
     found: dict[int, dict[int, tuple[float, ...]]] = {end.number: {} for end in ends}
     counted: dict[int, int] = {}
-    with _blaming(path):
+    with _reading(path):
         for row in read_csv(path):
             names = ("trial", "segment", "of", "step")
             number, segment, counted[number], step = (int(row.pop(name, "")) for name in names)

@@ -19,10 +19,16 @@ from hyperlax.files import CsvError, decode, json_text, read_csv, read_json, wri
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
+from hyperlax.trial import MEASURED
 
 _TRIAL = "trial"
-_RESULTS = {_TRIAL, "state", "reason", "exec_batch", "batch", *METRICS}
-"""Columns of a study's trials.csv and summary.csv besides hyperparameters and `objective.NAME`."""
+_INDEX = ""
+"""The name that pandas gives the column of a table's index."""
+_RESULTS = {
+    _TRIAL, "state", "reason", "exec_batch", "batch", *METRICS, "seconds", "steps",
+    "seed", "step", *MEASURED, "episodes", "final", "peak",
+}  # fmt: skip
+"""Columns of a study's trials.csv, summary.csv, curves.csv and confirmation.csv that are not `objective.NAME`."""
 
 
 def write_samples(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
@@ -34,7 +40,8 @@ def write_samples(path: Path, configurations: Sequence[AlgorithmConfig]) -> None
 def read_samples(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ...]:
     """Return the configurations of a file, in the order of its rows.
 
-    A field without a column has its value in `base`. Columns of a study's trials.csv that hold results are ignored.
+    A field without a column has its value in `base`. Columns of a study's trials.csv that hold results are ignored, and a first
+    column without a name, in which pandas writes the index.
 
     Raises UsageError, naming file, line and column, for an unknown name, a value that its field does not accept, values that
     do not go together, and a file without rows.
@@ -44,8 +51,10 @@ def read_samples(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ..
         raise UsageError(f"{path}: has no rows. Write one per configuration to train.")
     known = fields_of(base)
     given = [name for name in rows[0] if name not in _RESULTS and not name.startswith("objective.")]
+    if given and given[0] == next(iter(rows[0])) == _INDEX:
+        del given[0]
     if not given and len(rows[0]) > 1:
-        raise UsageError(f"{path}: holds results, but no hyperparameters. Give the hyperparams.csv beside it.")
+        raise UsageError(f"{path}: holds results, but no hyperparameters. Give the hyperparams.csv of a batch.")
     columns = {short: name for name, short in full_names({name: name for name in given}, known, str(path)).items()}
     configurations = []
     for line, row in enumerate(rows, start=2):

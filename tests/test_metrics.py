@@ -128,7 +128,11 @@ def test_a_metric_is_what_its_curve_gives_by_hand(row):
     [
         *(([0, 1, bad], {}, "the curve holds nan or inf") for bad in (math.nan, math.inf, -math.inf)),
         ([[0, 0], [1.7e308, 1.7e308]], {}, "peak_performance is inf"),
-        ([0, 1], {"state": "FAIL", "reason": "loss is nan"}, r"the trial is FAIL \(loss is nan\); only COMPLETE trials"),
+        (
+            [0, 1],
+            {"state": "FAIL", "reason": "loss is nan"},
+            r"FAIL \(loss is nan\); only COMPLETE",
+        ),
         ([0.0], {}, "1 point;"),
         ([0, 1, 2], {"steps": [0, 100, 100]}, "steps must increase"),
     ],

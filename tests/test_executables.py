@@ -8,8 +8,6 @@ import logging
 import operator
 import os
 import platform
-import subprocess
-import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -33,11 +31,11 @@ from hyperlax.engine.lanes import Preparation, Program
 from hyperlax.envs.conformance import check as check_environment
 from hyperlax.errors import UsageError
 from tests import toy
+from tests.desk import python
 from tests.small import BASES, ENVIRONMENTS, RUN_LENGTH, same_bits, to_numpy
 
 pytestmark = pytest.mark.timeout(300)
 
-ROOT = Path(__file__).parents[1]
 TWICE = """
 import hashlib, json, sys
 from pathlib import Path
@@ -49,13 +47,16 @@ from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Program
 from hyperlax.engine.session import stacked
 from hyperlax.trial import Trial
+from tests import toy
 from tests.small import BASES, workload
 traced = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **more: traced.append(str(more.get("fun_name"))) if "jaxpr_trace" in event else None
 )
 prepare_jax(compilation_cache=True)
-device, load, trial = jax.local_devices()[0], workload("ppo_discrete", 8), Trial(0, BASES["ppo_discrete"])
+is_toy = sys.argv[2] == "toy"
+device, load = jax.local_devices()[0], toy.Descents() if is_toy else workload(sys.argv[2], 8)
+trial = toy.trial(0) if is_toy else Trial(0, BASES[sys.argv[2]])
 kept = open_executables(Path(sys.argv[1]) / "executables", identity())
 program = Program(load.program(trial), 1, 2, device, refills=True, executables=kept)
 hypers, keys = stacked(program, [load.lane(trial)]), training_keys(7, [3], 2)
@@ -79,22 +80,15 @@ print(json.dumps({
 """
 
 
-def in_a_process(directory: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", TWICE, str(directory)],
-        cwd=ROOT,
-        env={**os.environ, "HYPERLAX_CACHE_DIR": str(directory), "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+def in_a_process(directory: Path, what: str) -> dict[str, Any]:
+    done = python("-c", TWICE, str(directory), what, HYPERLAX_CACHE_DIR=str(directory))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_a_second_process_loads_every_verb_untraced_and_gets_the_same_bits(tmp_path: Path) -> None:
-    compiled, loaded = in_a_process(tmp_path), in_a_process(tmp_path)
+@pytest.mark.parametrize("what", ["toy", pytest.param("ppo_discrete", marks=pytest.mark.slow)])
+def test_a_second_process_loads_every_verb_untraced_and_gets_the_same_bits(tmp_path: Path, what: str) -> None:
+    compiled, loaded = in_a_process(tmp_path, what), in_a_process(tmp_path, what)
     verbs = {"start", "train", "evaluate", "refill", "branch"}
     assert compiled.pop("cached") == dict.fromkeys(verbs, False)
     assert loaded.pop("cached") == dict.fromkeys(verbs, True)

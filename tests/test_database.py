@@ -60,7 +60,7 @@ def test_a_damaged_database_is_refused_and_repaired_and_nothing_is_lost(tmp_path
     if not backup:
         (case.directory / "optuna_study.db.backup").unlink()
     damaged = path.read_bytes() if path.exists() else None
-    with pytest.raises(UsageError, match=r"is damaged \(.+\)\. `hyperlax repair .+` rebuilds it"):
+    with pytest.raises(UsageError, match=r"is (damaged \(.+\)\.|missing\.) `hyperlax repair .+` rebuilds it"):
         case.resume()
     assert (path.read_bytes() if path.exists() else None) == damaged
     assert case.repair() == 0

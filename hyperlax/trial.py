@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.errors import counted
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import Config
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")
 """Final states of a trial."""
@@ -27,10 +27,10 @@ MEASURED = ("mean", "std", "min", "max", "length")
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration to train: its number in the study and its whole algorithm configuration."""
+    """One configuration to train: its number in the study and its whole configuration, of an algorithm or of a task."""
 
     number: int
-    algorithm: AlgorithmConfig
+    algorithm: Config
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Curve:
-    """A trial's evaluations; row 0 is the point before any training.
+    """A trial's evaluations.
 
-    steps: int64[points], environment steps of one seed.
-    mean, std, min, max: float64[points, seeds], return over the episodes of one evaluation.
-    length: float64[points, seeds], mean episode length in steps.
+    steps: int64[points], environment steps of one seed, or the steps that a task reports.
+    mean, std, min, max: float64[points, seeds], return over the episodes of one evaluation. Of a task, mean is the leading measure,
+    min and max are equal to it and std is 0.
+    length: float64[points, seeds], mean episode length in steps; nan for a task.
     episodes: episodes per evaluation and seed.
     budget: the requested steps; training continues to the end of the rollout that reaches them.
+    has_start: whether row 0 is a point before any training.
+    others: name -> float64[points, seeds] of a task's further measures.
     """
 
     steps: np.ndarray
@@ -76,10 +79,34 @@ class Curve:
     length: np.ndarray
     episodes: int
     budget: int
+    has_start: bool = True
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def segments(self) -> int:
+        """Number of evaluations after training began."""
+        return max(0, len(self.steps) - self.has_start)
+
+    @property
+    def trained_steps(self) -> np.ndarray:
+        """Steps of the evaluations after training began, int64[segments]."""
+        return self.steps[int(self.has_start) :]
 
     def first(self, points: int) -> Curve:
         """Return its first points."""
-        return replace(self, **{name: getattr(self, name)[:points] for name in ("steps", *MEASURED)})
+        columns = {name: getattr(self, name)[:points] for name in ("steps", *MEASURED)}
+        return replace(self, others={name: values[:points] for name, values in self.others.items()}, **columns)
+
+    def until(self, segment: int) -> Curve:
+        """Return it up to the end of a segment; segment 0 is the point before training, if it has one."""
+        return self.first(segment + self.has_start)
+
+    def beside(self, others: Sequence[Curve]) -> Curve:
+        """Return the seeds of this and of other curves side by side. Their steps are this one's."""
+        curves = (self, *others)
+        columns = {name: np.concatenate([getattr(curve, name) for curve in curves], axis=1) for name in MEASURED}
+        more = {name: np.concatenate([curve.others[name] for curve in curves], axis=1) for name in self.others}
+        return replace(self, others=more, **columns)
 
 
 class LaneInterval(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
+from hyperlax.tasks import Function
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 SHARED = 0
@@ -54,7 +55,7 @@ class EngineConfig:
     trials: Sequence[Trial] = ()
     configs: Sequence[Config] = ()
     is_confirmation: bool = False
-    task: Any = None
+    task: Function | None = None
     slots: int | None = None
 
 

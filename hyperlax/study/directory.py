@@ -18,6 +18,7 @@ from typing import BinaryIO
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
+from hyperlax.engine.checkpoint import OWN_FILES
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import is_too_long, naming, write_text
 from hyperlax.recipe import Recipe
@@ -60,6 +61,8 @@ _OWN: dict[str, str] = {
     AGENTS: r"trial_\d+\.(safetensors|json|gif)",
     PLOTS_DIRECTORY: _one_of(PLOTLY_FILE),
     rf"({CONFIRMATION}/)?{CHECKPOINTS}": r"(trial|pool)_\d+\.npz",
+    rf"({CONFIRMATION}/)?{OWN_FILES}": "",
+    rf"({CONFIRMATION}/)?{OWN_FILES}/trial_\d+(/.*)?": r".*",
     CONFIRMATION: "",
     _EXEC: _one_of(SUCCESS),
     f"{_EXEC}/{_ANALYSIS}": _one_of(TRIALS, BEST_FILE, PARETO_FILE),

@@ -169,6 +169,12 @@ class AlgorithmConfig(Config):
     network: Any = None
 
 
+def of_algorithm(config: Config) -> AlgorithmConfig:
+    """Return a configuration that is known to be an algorithm's as such."""
+    assert isinstance(config, AlgorithmConfig)
+    return config
+
+
 @dataclass(frozen=True)
 class PPO(AlgorithmConfig):
     """Configuration of PPO."""

@@ -55,6 +55,7 @@ class Measures(Scale):
             low=f"low of {name}",
             high=f"high of {name}",
             lane="slot",
+            preparing="starting processes",
             row="a worker process",
             waits="trials",
             has_rate=False,

@@ -28,6 +28,7 @@ OF_RETURNS = Words(
     low="random policy (lo)",
     high="solved task (hi)",
     lane="lane",
+    preparing="preparing programs",
     row="a lane of a compiled program",
     waits="a program, for other lanes or for trials",
     has_rate=True,

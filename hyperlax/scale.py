@@ -21,6 +21,7 @@ class Words:
       curve: What a curve shows.
       low, high: Names of the ends of the scale.
       lane: What holds a trial that trains.
+      preparing: What trials wait for at first.
       row: What a row of the timeline is.
       waits: What such a row waits for where it is empty.
       has_rate: Whether steps a second say anything.
@@ -32,6 +33,7 @@ class Words:
     low: str
     high: str
     lane: str
+    preparing: str
     row: str
     waits: str
     has_rate: bool

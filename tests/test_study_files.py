@@ -11,8 +11,8 @@ import optuna
 import pytest
 
 from hyperlax.analysis.pages import write_study_pages
+from hyperlax.envs.catalog import CATALOG
 from hyperlax.files import read_csv
-from hyperlax.study.study_run import reference_returns
 from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, Case, arguments_of
 
@@ -71,7 +71,7 @@ def test_study_json_says_what_was_run(tmp_path):
     assert manifest["recipe"]["config"]["algorithm.hyperparam.tau"] == 0.005
     assert manifest["versions"]["optuna"] == optuna.__version__
     assert (manifest["device"], manifest["lanes"]) == ("fake", 3)
-    assert manifest["reference"]["hi"] == reference_returns("gymnax.pendulum").hi
+    assert manifest["reference"]["hi"] == CATALOG["gymnax.pendulum"].reference.hi
 
 
 def git(*words: str) -> str:

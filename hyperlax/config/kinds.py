@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperlax.config.option import RL_ONLY, TASK_ONLY, options_of
+from hyperlax.config.option import RL_ONLY, TASK_ONLY, of_other_kind, options_of
 from hyperlax.config.options import PbtOptions, RunOptions, SearchOptions, SingleOptions
 from hyperlax.config.recipe_checks import check_learns, check_study
 from hyperlax.envs import canonical, slug
 from hyperlax.envs.catalog import CATALOG
 from hyperlax.envs.recipes import check_acts
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.hyperparams import AlgorithmConfig, Config
+from hyperlax.hyperparams import Config, of_algorithm
 from hyperlax.measures import Measures, measures_of
 from hyperlax.metrics import OF_RL, check_varying
 from hyperlax.recipe import Recipe
@@ -107,8 +107,7 @@ class _Rl(Kind):
         check_study(options, recipe, rows)
 
     def check_single(self, options: SingleOptions, config: Config) -> None:
-        assert isinstance(config, AlgorithmConfig)
-        check_learns(options, config, {})
+        check_learns(options, of_algorithm(config), {})
 
 
 _INSTEAD = {
@@ -158,7 +157,7 @@ class _OfTask(Kind):
         if isinstance(options, PbtOptions):
             raise UsageError(
                 f"pbt: {recipe.name} trains a function, and members of a population copy the networks of an RL algorithm. "
-                "Search with optuna-hp-search --pruner asha instead."
+                "Search with a pruner instead."
             )
         length = vars(recipe.config.run_lengths["default"])
         for name, option in options_of(type(options)).items():
@@ -177,8 +176,8 @@ class _OfTask(Kind):
 
 def left_out(options: RunOptions, recipe: Recipe) -> list[str]:
     """Return the options that the recipe's kind does not have."""
-    foreign = TASK_ONLY if recipe.task is None else RL_ONLY
-    return [name for name, option in options_of(type(options)).items() if option.has(foreign)]
+    other = of_other_kind(recipe.task is not None)
+    return [name for name, option in options_of(type(options)).items() if option.has(other)]
 
 
 def kind_of(recipe: Recipe) -> Kind:

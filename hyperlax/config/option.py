@@ -286,6 +286,11 @@ class Option:
         return OptionError(self.name, problem, self.wanted(), shown(value), f" {advice}" if advice else "")
 
 
+def of_other_kind(has_task: bool) -> Mark:
+    """Return the mark of the options that a study does not have: those of the other kind. has_task: whether it trains a task."""
+    return RL_ONLY if has_task else TASK_ONLY
+
+
 @cache
 def options_of(kind: type) -> Mapping[str, Option]:
     """Return the options that a dataclass declares, by name, in its order."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
 from hyperlax.errors import OptionError
 from hyperlax.fields import HYPERPARAM, dotted, extremes
-from hyperlax.hyperparams import AlgorithmConfig, Config
+from hyperlax.hyperparams import AlgorithmConfig, Config, of_algorithm
 from hyperlax.metrics import Conditions, check_varying
 from hyperlax.recipe import Recipe
 from hyperlax.space import Distribution
@@ -29,14 +29,12 @@ def check_study(options: SearchOptions | PbtOptions, recipe: Recipe, rows: Seque
 
     rows: the configurations of a sweep, which trains no others.
     """
-    base = recipe.config.algorithm
-    assert isinstance(base, AlgorithmConfig)
+    base = of_algorithm(recipe.config.algorithm)
     if rows is None:
         is_elsewhere = any(name.startswith(HYPERPARAM) for name in recipe.changes)
         check_learns(options, base, recipe.space, "" if is_elsewhere else str(recipe.path))
     for number, row in enumerate(rows or ()):
-        assert isinstance(row, AlgorithmConfig)
-        check_learns(options, row, {}, f"configuration {number} of the sweep")
+        check_learns(options, of_algorithm(row), {}, f"configuration {number} of the sweep")
     if options.confirm_top:  # the default configuration is confirmed, too
         check_learns(options, base, {}, str(recipe.path))
     if isinstance(options, SearchOptions):

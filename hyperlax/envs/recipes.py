@@ -6,15 +6,14 @@ from pathlib import Path
 
 from hyperlax.envs import action_kind, canonical, is_known
 from hyperlax.errors import UsageError
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import AlgorithmConfig, of_algorithm
 from hyperlax.recipe import Recipe, available, load
 
 
 def check_acts(recipe: Recipe, environment: str) -> None:
     """Raise UsageError if the recipe's algorithm cannot take the environment's actions; name the recipes that can."""
     kind = action_kind(environment)
-    algorithm = recipe.config.algorithm
-    assert isinstance(algorithm, AlgorithmConfig)
+    algorithm = of_algorithm(recipe.config.algorithm)
     if kind in algorithm.action_kinds:
         return
     able = [name for name in available() if _takes(name, kind)]

@@ -119,11 +119,12 @@ class Loop:
             self._waiting = sorted([*self._waiting, *((trial.number,) for trial in sound)])
             if sound and self._settings.task == "search" and not self._is_planned:
                 self._is_planned = True
-                log.info("%s, if none is pruned.", self._backend.plan(sound).sentence())
+                plan = self._backend.plan(sound)
+                log.log(logging.INFO if plan.programs else logging.DEBUG, "%s, if none is pruned.", plan.sentence())
         elif sound:
             plan = self._backend.plan(sound)
             is_one_of_many = self._settings.overlaps and self._groups > 0
-            log.log(logging.DEBUG if is_one_of_many else logging.INFO, "%s", plan.sentence())
+            log.log(logging.DEBUG if is_one_of_many or not plan.programs else logging.INFO, "%s", plan.sentence())
             self._waiting += map(_numbers, plan.batches)
 
     def _fill(self) -> None:

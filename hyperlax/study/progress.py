@@ -160,7 +160,7 @@ class Progress(Observer):
         if rate is not None and (training or not preparing):
             parts["rate"] = f"{rate:,.0f} steps/s"
         if preparing:
-            parts["preparing"] = "preparing programs"
+            parts["preparing"] = words.preparing
         parts["elapsed"] = clock(time.monotonic() - self.pace.began)
         if (left := self.seconds_left()) is not None:
             parts["left"] = f"{clock(left)} left"

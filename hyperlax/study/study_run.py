@@ -126,10 +126,11 @@ class StudyRun(ABC, Generic[_Options]):
                 stack.callback(observer.close)
             stack.enter_context(stopping_on_signals(self.limits.stop))
             stack.enter_context(ignoring_broken_output())
+            environment = kind_of(self.recipe).environment(options.env_config)
             state.database.describe(
                 {
                     "recipe": self.recipe.name,
-                    "environment": kind_of(self.recipe).environment(options.env_config),
+                    **({"environment": environment} if environment else {}),
                     "versions": manifest.versions,
                     "search_space": manifest.space,
                 }

@@ -24,6 +24,7 @@ from hyperlax.hyperparams import PPO
 from hyperlax.measures import Measures
 from hyperlax.metrics import compute, of_curve
 from hyperlax.recipe import load
+from hyperlax.study.stopping import Limits
 from hyperlax.tasks import Measure
 from hyperlax.trial import Curve, Outcome, Trial
 from tests.desk import ROOT
@@ -104,11 +105,14 @@ def test_pruned_trials_make_room_for_the_next(desk):
 def test_a_resumed_study_equals_an_uninterrupted_one(desk, folder, monkeypatch, slots):
     """With other slots as well: it keeps the number that it began with."""
     words = f"{SEARCH} --n-trials 12 --pruner asha --pruner-min-segments 1 --output-root {folder}"
-    fewer = iter(range(4))
-    from hyperlax.study import stopping
+    count = Limits.count
 
-    may_start = stopping.Limits.may_start
-    monkeypatch.setattr(stopping.Limits, "may_start", lambda self: may_start(self) and next(fewer, None) is not None)
+    def stop_after_3(limits: Limits, state: str, reason: str) -> None:
+        count(limits, state, reason)
+        if limits._finished == 3:
+            limits.stop.set()
+
+    monkeypatch.setattr(Limits, "count", stop_after_3)
     cli.main(shlex.split(words))
     monkeypatch.undo()
     monkeypatch.chdir(folder)

@@ -73,8 +73,13 @@ class Kind(ABC):
 class _Rl(Kind):
     """An RL algorithm in an environment."""
 
-    table = OF_RL
-    objectives = None
+    @property
+    def table(self) -> MetricTable:
+        return OF_RL
+
+    @property
+    def objectives(self) -> None:
+        return None
 
     def check_environment(self, given: str | None) -> None:
         if not given:

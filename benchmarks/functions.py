@@ -4,9 +4,10 @@
     python benchmarks/functions.py forest       24 trials of the shipped forest
     python benchmarks/functions.py pruning      the forest with --pruner asha against none, on 2 slots
 
-Both sides of the first two ask the same sampler on SQLite for the same trials, one after another. Each run is a process of its own.
-"whole" is the process with its imports and, on our side, the report; "loop" is from the first trial's start to the last one's record,
-which on our side includes the start of the worker process. Needs scikit-learn for the forest. Run it on an otherwise idle machine.
+Both sides of the first two ask the same sampler on SQLite for the same trials, one after another. Each run is its own process.
+"whole" is the process with its imports and, on our side, the report. "loop" is from the first trial's start to the last one's
+record, which on our side includes the start of the worker process. Needs scikit-learn for the forest. Run it on an otherwise idle
+machine.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 import optuna
 
 from benchmarks.timed import Sample, in_turn, process
+from hyperlax.fields import dotted
 from hyperlax.files import read_csv
 from hyperlax.recipe import load
 from hyperlax.samplers.distributions import SearchSpace
@@ -64,7 +66,7 @@ def plain(recipe: str, trials: int) -> Sample:
     with tempfile.TemporaryDirectory() as scratch:
         told = Path(scratch) / "told.json"
         command = [sys.executable, "-m", "benchmarks.functions", "plain", recipe, str(trials), str(told)]
-        sample = process(command, {})
+        sample = process(command, {"PYTHONPATH": str(Path(__file__).parents[1])})
         return {**sample, **json.loads(told.read_text())}
 
 
@@ -73,8 +75,8 @@ def loop(recipe: str, trials: int, told: Path) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     loaded = load(recipe)
     task, space = loaded.task, SearchSpace(loaded.space)
-    assert task is not None and not isinstance(loaded.config.algorithm, type)
-    base = vars(loaded.config.algorithm)["values"]
+    assert task is not None
+    base = dotted(loaded.config.algorithm)
     study = optuna.create_study(
         storage=f"sqlite:///{told.with_suffix('.db')}",
         sampler=optuna.samplers.TPESampler(seed=0),

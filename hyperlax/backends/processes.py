@@ -92,6 +92,8 @@ class Processes:
         for worker in self._workers.values():
             if worker.is_waiting:
                 worker.decide(stop=False)
+        while not self._events.empty():  # among them the deaths of idle processes
+            self._handle(self._events.get())
         for slot in sorted(range(self.slots), key=lambda slot: slot not in self._workers):
             if not self._queue:
                 return
@@ -103,13 +105,14 @@ class Processes:
 
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         """Block until a trial has reported, has ended, or has lost its process. Return at once if the study is to end."""
-        while True:
+        while not self._has_news():
             self.begin()
-            while not self._events.empty():
+            if not self._has_news():
                 self._handle(self._events.get())
-            if self._changed or self._evicted or self._is_stopping or not self.occupied:
-                return self._news()
-            self._handle(self._events.get())
+        changed, self._changed = self._changed, {}
+        evicted, self._evicted = self._evicted, []
+        budget = self._config.run_length.total_timesteps
+        return [changed[number].result(self._task, budget) for number in sorted(changed)], evicted
 
     def copy(self, source: int, into: Trial) -> None:
         """Raise NotImplementedError: the state of a function is its own."""
@@ -274,12 +277,9 @@ class Processes:
         if not self._is_refilled:
             self._ended[run.trial.number] = run
 
-    def _news(self) -> tuple[list[SegmentResult], list[Evicted]]:
-        """Return what has happened since the last call."""
-        changed, self._changed = self._changed, {}
-        evicted, self._evicted = self._evicted, []
-        budget = self._config.run_length.total_timesteps
-        return [changed[number].result(self._task, budget) for number in sorted(changed)], evicted
+    def _has_news(self) -> bool:
+        """Return whether `advance` has something to return, or nothing to wait for."""
+        return bool(self._changed or self._evicted) or self._is_stopping or not self.occupied
 
 
 def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = None) -> Processes:

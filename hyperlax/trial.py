@@ -38,8 +38,8 @@ class Plan:
     """A plan of hparam batches, with predictions. Trials of a batch share one compiled call.
 
     batches: in the order in which they should start, each in the order of its lanes. programs: number of compiled programs that
-    they need. known: number of those that are compiled already. seconds: predicted from start to end; None without a prediction.
-    is_rough: nothing of the kind was timed on this machine before.
+    they need; 0 where there are none. known: number of those that are compiled already. seconds: predicted from start to end; None
+    without a prediction. is_rough: nothing of the kind was timed on this machine before.
     """
 
     batches: tuple[tuple[Trial, ...], ...]
@@ -54,6 +54,8 @@ class Plan:
         rough = " (a guess: no such training was timed on this machine yet)" if self.is_rough else ""
         predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s{rough}"
         programs, batches = counted(self.programs, "program"), counted(len(self.batches), "batch")
+        if not self.programs:
+            return f"{counted(trials, 'trial')}{predicted}"
         return f"{counted(trials, 'trial')} -> {programs} ({self.known} known), {batches}{predicted}"
 
 
@@ -91,6 +93,10 @@ class Curve:
     def trained_steps(self) -> np.ndarray:
         """Steps of the evaluations after training began, int64[segments]."""
         return self.steps[int(self.has_start) :]
+
+    def column(self, name: str) -> np.ndarray:
+        """Return float64[points, seeds] of a column in `MEASURED` or a further measure. Any other name is the leading measure's."""
+        return getattr(self, name) if name in MEASURED else self.others.get(name, self.mean)
 
     def first(self, points: int) -> Curve:
         """Return its first points."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyperlax.analysis.labels import AGGREGATE_WORDS, format_value
-from hyperlax.config.option import Option, options_of
+from hyperlax.analysis.labels import aggregate_in_words, format_value
+from hyperlax.config.option import RL_ONLY, TASK_ONLY, Option, options_of
 from hyperlax.config.stored import kind_of
-from hyperlax.errors import counted, format_number
+from hyperlax.errors import counted
 from hyperlax.study.record import Run, StudyRecord
 
 _Rows = list[list[Any]]
@@ -48,14 +48,16 @@ def default_options(record: StudyRecord) -> _Rows:
 
 def facts(record: StudyRecord) -> _Rows:
     """Return what else decides a study's results: when it ran, at which commit, its environment, device and versions."""
-    lo, hi, source = record.reference.lo, record.reference.hi, record.reference.source
     rows: _Rows = [
         ["resumed" if place else "began", _time(run) + _at_commit(run["commit"])]
         for place, run in enumerate(record.runs)
     ]
     rows += [
-        ["reference returns", f"random policy {format_number(lo)}, solved {format_number(hi)} ({source})"],
-        ["return of several seeds", f"their {AGGREGATE_WORDS[record.arguments['aggregate']]}"],
+        *record.scale.facts(),
+        [
+            f"{record.scale.name} of several seeds",
+            f"their {aggregate_in_words(record.arguments['aggregate'], record.scale)}",
+        ],
         ["device", record.device],
     ]
     return [*rows, *([f"version of {name}", version] for name, version in record.versions.items())]
@@ -73,9 +75,9 @@ def _at_commit(commit: str, digits: int | None = None) -> str:
 
 
 def _options(record: StudyRecord) -> list[Option]:
-    """Return the options of the command that made the study, as far as the study has them."""
-    known = options_of(kind_of(record.arguments))
-    return [option for name, option in known.items() if option.is_offered and name in record.arguments]
+    """Return the options of the command that made the study, as far as the study has them and its kind of task means them."""
+    known, foreign = options_of(kind_of(record.arguments)), TASK_ONLY if record.environment else RL_ONLY
+    return [o for name, o in known.items() if o.is_offered and not o.has(foreign) and name in record.arguments]
 
 
 def _is_default(record: StudyRecord, option: Option) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from hyperlax.hyperparams import AlgorithmConfig, Config
+from hyperlax.hyperparams import Config
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
+from hyperlax.tasks import Function
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 SHARED = 0
@@ -52,9 +53,9 @@ class EngineConfig:
     kind: Literal["closed", "refilled", "population"] = "closed"
     trial_seeds: int | None = None
     trials: Sequence[Trial] = ()
-    configs: Sequence[AlgorithmConfig] = ()
+    configs: Sequence[Config] = ()
     is_confirmation: bool = False
-    task: Any = None
+    task: Function | None = None
     slots: int | None = None
 
 

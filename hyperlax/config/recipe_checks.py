@@ -1,4 +1,4 @@
-"""Checks that options suit their recipe: that something can be learnt, and that every objective can vary."""
+"""Checks that options suit an RL algorithm: that something can be learnt, and that every objective can vary."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
 from hyperlax.errors import OptionError
 from hyperlax.fields import HYPERPARAM, dotted, extremes
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import AlgorithmConfig, Config
 from hyperlax.metrics import Conditions, check_varying
 from hyperlax.recipe import Recipe
 from hyperlax.space import Distribution
@@ -24,18 +24,18 @@ class BudgetError(OptionError):
         super().__init__("total_timesteps", problem, *values)
 
 
-def check_study(
-    options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[AlgorithmConfig] | None = None
-) -> None:
+def check_study(options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
     """Raise OptionError if trials of the search space cannot learn, or if an objective is the same for all of them.
 
     rows: the configurations of a sweep, which trains no others.
     """
     base = recipe.config.algorithm
+    assert isinstance(base, AlgorithmConfig)
     if rows is None:
         is_elsewhere = any(name.startswith(HYPERPARAM) for name in recipe.changes)
         check_learns(options, base, recipe.space, "" if is_elsewhere else str(recipe.path))
     for number, row in enumerate(rows or ()):
+        assert isinstance(row, AlgorithmConfig)
         check_learns(options, row, {}, f"configuration {number} of the sweep")
     if options.confirm_top:  # the default configuration is confirmed, too
         check_learns(options, base, {}, str(recipe.path))

@@ -54,7 +54,8 @@ class Loop:
     def run(self) -> None:
         """Train until every trial has ended, no more may start, or a stop is requested. Trials still in lanes are saved."""
         own = self._settings
-        training = Training(own.task, own.total, own.steps, own.lanes if own.refills else None, self._backend)
+        lanes = own.lanes if own.refills else None
+        training = Training(own.task, own.total, own.steps, lanes, self._backend, own.scoring.scale.words)
         tell(self._observers, lambda observer: observer.training_started(training))
         try:
             self._train()
@@ -244,17 +245,16 @@ class Loop:
         """Note the values by which the scheduler decides about a trial.
 
         In the middle of a later repetition, the values after the one before are repeated.
-        Raises ValueError if a return is not finite.
+        Raises ValueError if a value is not finite.
         """
         if not self._scheduler:
             return
         before, columns = running.segments_before(), self._settings.columns
-        for segment in range(len(running.shown) - before + 1, len(result.curve.steps)):
-            if result.repetition and segment < len(running.done[0].steps) - 1:
+        for segment in range(len(running.shown) - before + 1, result.curve.segments + 1):
+            if result.repetition and segment < running.done[0].segments:
                 running.shown.append(running.shown[-1])
                 continue
-            metrics = self._settings.scoring.metrics(running.so_far(segment))
-            running.shown.append([metrics[name] for name in columns])
+            running.shown.append(self._settings.scoring.values(running.so_far(segment), columns))
         self._show(running, is_failed=result.fault_step is not None)
 
     def _show(self, running: RunningTrial, is_failed: bool = False) -> None:

@@ -7,7 +7,7 @@ database, so a resume is a replay, and so is a repair, into a new database.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import dotted, filled
-from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.metrics import METRICS
+from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.base import AskedTrial, Sampler
 from hyperlax.samplers.distributions import SearchSpace
@@ -55,7 +54,7 @@ class StudyState:
         directory: StudyDirectory,
         space: SearchSpace,
         sampler: Sampler,
-        base: AlgorithmConfig,
+        base: Config,
         objectives: Sequence[str],
         schedule: Schedule | None = None,
         is_dry: bool = False,
@@ -321,8 +320,10 @@ def _make_sampler(options: SearchOptions | PbtOptions, recipe: Recipe, manifest:
     )
 
 
-def trial_record(frozen: FrozenTrial, space: SearchSpace, objectives: Sequence[str], root: Path) -> TrialRecord:
-    """Return a trial as plain data for the analysis. root: the study's directory."""
+def trial_record(
+    frozen: FrozenTrial, space: SearchSpace, objectives: Iterable[str], metrics: Iterable[str], root: Path
+) -> TrialRecord:
+    """Return a trial as plain data for the analysis. metrics: all that it can have. root: the study's directory."""
     attributes = frozen.user_attrs
     state = frozen.state.name if frozen.state.is_finished() and batch_of(frozen) else "RUNNING"
     return TrialRecord(
@@ -331,7 +332,7 @@ def trial_record(frozen: FrozenTrial, space: SearchSpace, objectives: Sequence[s
         reason=attributes.get("reason", ""),
         params=space.decode(frozen.params),
         values=dict(zip(objectives, frozen.values, strict=True)) if state == "COMPLETE" else {},
-        metrics={name: attributes[name] for name in METRICS if name in attributes},
+        metrics={name: attributes[name] for name in metrics if name in attributes},
         batch_directory=root / attributes["batch"] if "batch" in attributes else None,
         exec_batch=attributes.get("exec_batch"),
         feasible=is_feasible(frozen),

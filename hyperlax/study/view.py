@@ -93,7 +93,7 @@ def snapshot(
     stored: the content of study.json. foreign: the trials that other programs added.
     """
     space, lineage = SearchSpace({name: from_json(text) for name, text in stored.space.items()}), None
-    base = stored.recipe.get("config", {})
+    base, metrics = stored.recipe.get("config", {}), stored.scale.table.rows
     if isinstance(options, PbtOptions):
         trials = finished_intervals(trials, options.population_size)
         lineage = lineage_of(trials, options.population_size, root)
@@ -108,8 +108,8 @@ def snapshot(
         versions=stored.versions,
         device=stored.device,
         space=stored.space,
-        reference=stored.reference,
-        trials=[replace(trial_record(trial, space, list(options.objectives), root), base=base) for trial in trials],
+        scale=stored.scale,
+        trials=[replace(trial_record(trial, space, options.objectives, metrics, root), base=base) for trial in trials],
         importances=importances(trials, options.objectives) if with_importances else {},
         lineage=lineage,
         base=base,
@@ -134,17 +134,19 @@ def with_confirmation(record: StudyRecord) -> StudyRecord:
 def recipe_as_it_was(record: StudyRecord) -> Recipe:
     """Return the recipe with which a study began, from its study.json alone: the recipe's file may be gone or changed.
 
-    Its run lengths are all the study's own.
+    Its run lengths are all the study's own. A task's function is in the recipe's file, which is loaded for it.
 
     Raises:
-      UsageError: The base configuration in study.json cannot be read.
+      UsageError: The base configuration in study.json cannot be read, or the recipe's file has no such task any more.
     """
     path = StudyDirectory(record.directory).manifest
     stored = manifest.content_of(path)
     length = RunLength(**{name: record.arguments[name] for name in RUN_LENGTH})
     config = ExperimentConfig(manifest.base_of(stored, path), dict.fromkeys(RUN_LENGTHS, length))
     space = {name: from_json(text) for name, text in stored.space.items()}
-    return Recipe(record.recipe, Path(str(stored.recipe.get("path"))), config, space)
+    file = Path(str(stored.recipe.get("path")))
+    task = manifest.task_of(stored, file) if stored.task else None
+    return Recipe(record.recipe, file, config, space, task=task)
 
 
 def _total(options: SearchOptions | PbtOptions, space: SearchSpace) -> int:
@@ -176,9 +178,9 @@ class LiveStudy(Generic[_Options]):
     @property
     def scoring(self) -> Scoring:
         """Rules by which outcomes become results."""
-        reference = self.manifest.reference
+        scale = self.manifest.scale
         leading = next(iter(self.options.objectives))
-        return Scoring(reference, self.recipe.space.keys(), self.options.aggregate, leading)
+        return Scoring(scale, self.recipe.space.keys(), self.options.aggregate, leading)
 
     def snapshot(self) -> StudyRecord:
         """Return the study as it is now."""

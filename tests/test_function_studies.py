@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import textwrap
@@ -19,21 +18,21 @@ from tests.test_processes import is_alive, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 RECIPE = """
-    import os, signal, time
-    from hyperlax.space import UniformContinuous
-    from hyperlax.tasks import Function, Measure
+import os, signal, time
+from hyperlax.space import UniformContinuous
+from hyperlax.tasks import Function, Measure
 
-    def train(params, report, seed):
-        {body}
+def train(params, report, seed):
+    BODY
 
-    def get_task():
-        return Function(train, Measure("accuracy", "maximize", low=0.0, high=1.0), budget=9, evaluations=9)
+def get_task():
+    return Function(train, Measure("accuracy", "maximize", low=0.0, high=1.0), budget=9, evaluations=9)
 
-    def get_base_params():
-        return {{"x": 0.5}}
+def get_base_params():
+    return {"x": 0.5}
 
-    def get_base_hyperparam_distributions():
-        return {{"x": UniformContinuous(domain=(0.0, 1.0))}}
+def get_base_hyperparam_distributions():
+    return {"x": UniformContinuous(domain=(0.0, 1.0))}
 """
 CLIMBS = """
 for step in range(1, 10):
@@ -49,13 +48,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(body: str) -> None:
-    indented = textwrap.indent(textwrap.dedent(body), " " * 8).strip()
-    Path("made.py").write_text(
-        textwrap.dedent(RECIPE)
-        .replace("{body}", indented.replace("\n    ", "\n"))
-        .replace("{{", "{")
-        .replace("}}", "}")
-    )
+    body = textwrap.indent(textwrap.dedent(body).strip(), " " * 4).strip()
+    Path("made.py").write_text(RECIPE.replace("BODY", body))
 
 
 WORDS = "optuna-hp-search --algo-and-network-config made.py --sampler random --output-root studies --log-level WARNING"
@@ -130,7 +124,7 @@ def test_seeds_of_a_trial_are_calls_and_may_race() -> None:
     assert search("--n-trials 6 --num-seeds 3 --seed 7 --slots 2 --seed-schedule racing --output-root raced") == 0
     raced = trials(Path("raced", "made"))
     assert {trial.state.name for trial in raced} == {"COMPLETE", "PRUNED"}
-    assert [t.values[0] - t.params["x"] for t in raced if t.values] == pytest.approx([8.0] * 2, abs=1e-9) or True
+    assert {round(trial.values[0] - trial.params["x"], 9) for trial in raced if trial.values} == {8.0}
 
 
 def test_ctrl_c_ends_all_processes_and_a_resume_continues_from_the_functions_own_files(folder: Path) -> None:
@@ -161,7 +155,6 @@ def test_ctrl_c_ends_all_processes_and_a_resume_continues_from_the_functions_own
     assert any(int(path.read_text()) > 1 for path in STUDY.glob("trials/*/seed_0/step"))
     assert cli.main(["optuna-hp-search", "--resume-from", str(STUDY)]) == 0
     assert told() == told(Path("whole", "made"))
-    assert os.listdir(STUDY / "trials") == [f"trial_{number:05d}" for number in range(4)] or True
 
 
 def test_a_study_that_is_deleted_takes_the_files_of_its_trials_along(capsys: Any) -> None:

@@ -248,10 +248,9 @@ def _shown(value: Any) -> str:
     shape = getattr(value, "shape", ())
     if isinstance(shape, tuple) and shape:
         return f"an array of shape {tuple(shape)}"
-    if value is None or isinstance(value, (bool, int, float)):
-        return str(value)
     try:
-        text = " ".join(repr(_scalar(value)).split())
+        value = _scalar(value)
+        text = str(value) if isinstance(value, (int, float)) else " ".join(repr(value).split())
     except Exception:
         text = f"an object of type {type(value).__name__}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

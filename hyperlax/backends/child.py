@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 GRACE_SECONDS = 10.0
@@ -92,11 +93,26 @@ def wait_for(children: Collection[Child], seconds: float) -> bool:
 
 
 def _has_group(pid: int) -> bool:
-    """Return whether a process group has members."""
+    """Return whether a process group has members that are alive.
+
+    Zombies are members for the system, and stay where nobody collects them, as in a container whose first process is this one.
+    """
     if not hasattr(os, "killpg"):
         return False
     try:
         os.killpg(pid, 0)
     except OSError:
         return False
-    return True
+    stats = [_read(path) for path in Path("/proc").glob("[0-9]*/stat")]
+    states = [
+        (state, int(group)) for state, _, group in (stat.rpartition(")")[2].split()[:3] for stat in stats if stat)
+    ]
+    return not states or any(group == pid and state not in "ZX" for state, group in states)
+
+
+def _read(path: Path) -> str:
+    """Return the content of a file; empty if it is gone."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

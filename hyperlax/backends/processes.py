@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import logging
 import queue
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from hyperlax.backends.base import SHARED, EngineConfig, Evicted, narrowest
@@ -22,6 +20,7 @@ from hyperlax.engine.assignment import PROCESS, seconds
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, UsageError, counted
 from hyperlax.fields import dotted
+from hyperlax.tasks import Function
 from hyperlax.trial import LaneInterval, Plan, SegmentResult, Trial
 
 log = logging.getLogger(__name__)
@@ -37,10 +36,10 @@ class Processes:
 
     lanes = 1
 
-    def __init__(self, config: EngineConfig, checkpoints: CheckpointManager | None):
-        """Make a backend. No process is started before a trial needs it. checkpoints: name the directories of trials."""
-        self._config, self._task, self._checkpoints = config, config.task, checkpoints
-        self._environments = environments(config.task, config.slots)
+    def __init__(self, config: EngineConfig, task: Function, checkpoints: CheckpointManager):
+        """Make a backend. No process is started before a trial needs it. checkpoints: names the directories of trials."""
+        self._config, self._task, self._checkpoints = config, task, checkpoints
+        self._environments = environments(task, config.slots)
         self.slots = len(self._environments)
         self.device = counted(self.slots, "worker process")
         width = config.super_batch or narrowest(self.slots, config.num_trials)
@@ -58,7 +57,6 @@ class Processes:
         self._losses: Counter[int] = Counter()
         self._spent: Counter[str] = Counter()
         self._runs, self._since, self._is_stopping = 0, seconds(), False
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def occupied(self) -> int:
@@ -92,6 +90,8 @@ class Processes:
         for worker in self._workers.values():
             if worker.is_waiting:
                 worker.decide(stop=False)
+        while not self._events.empty():  # among them the deaths of idle processes
+            self._handle(self._events.get())
         for slot in sorted(range(self.slots), key=lambda slot: slot not in self._workers):
             if not self._queue:
                 return
@@ -103,13 +103,14 @@ class Processes:
 
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         """Block until a trial has reported, has ended, or has lost its process. Return at once if the study is to end."""
-        while True:
+        while not self._has_news():
             self.begin()
-            while not self._events.empty():
+            if not self._has_news():
                 self._handle(self._events.get())
-            if self._changed or self._evicted or self._is_stopping or not self.occupied:
-                return self._news()
-            self._handle(self._events.get())
+        changed, self._changed = self._changed, {}
+        evicted, self._evicted = self._evicted, []
+        budget = self._config.run_length.total_timesteps
+        return [changed[number].result(self._task, budget) for number in sorted(changed)], evicted
 
     def copy(self, source: int, into: Trial) -> None:
         """Raise NotImplementedError: the state of a function is its own."""
@@ -166,8 +167,6 @@ class Processes:
             end([worker.child for worker in idle])
         for worker in (*workers, *self._dead):
             worker.thread.join()
-        if self._temporary:
-            self._temporary.cleanup()
 
     def _seeds(self, repetition: int) -> list[tuple[int, int]]:
         """Return the index and the value of each seed of a run."""
@@ -183,18 +182,11 @@ class Processes:
             recipe=str(self._task.path),
             params=dotted(run.trial.algorithm),
             seeds=run.seeds,
-            directory=str(self._directory(run.trial.number)),
+            directory=str(self._checkpoints.own_directory(run.trial.number).absolute()),
             budget=length.total_timesteps,
             evaluations=length.num_evaluations,
             waits=self._is_refilled,
         )
-
-    def _directory(self, trial: int) -> Path:
-        """Return where a trial keeps files; for a training without a study, a directory that is removed at the end."""
-        if self._checkpoints:
-            return self._checkpoints.own_directory(trial).absolute()
-        self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="hyperlax_")
-        return Path(self._temporary.name, f"trial_{trial:05d}")
 
     def _handle(self, event: tuple[Worker, Any] | None) -> None:
         """Note what a process has said, or how it has died."""
@@ -274,15 +266,12 @@ class Processes:
         if not self._is_refilled:
             self._ended[run.trial.number] = run
 
-    def _news(self) -> tuple[list[SegmentResult], list[Evicted]]:
-        """Return what has happened since the last call."""
-        changed, self._changed = self._changed, {}
-        evicted, self._evicted = self._evicted, []
-        budget = self._config.run_length.total_timesteps
-        return [changed[number].result(self._task, budget) for number in sorted(changed)], evicted
+    def _has_news(self) -> bool:
+        """Return whether `advance` has something to return, or nothing to wait for."""
+        return bool(self._changed or self._evicted) or self._is_stopping or not self.occupied
 
 
-def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = None) -> Processes:
+def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Processes:
     """Return a backend for the task of a configuration, in processes of this machine.
 
     Raises:
@@ -293,4 +282,5 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
             "a population copies what its best members have learned, and the state of a Function is its own. Use "
             "hyperlax optuna-hp-search, with --pruner to stop bad trials early."
         )
-    return Processes(config, checkpoints)
+    assert config.task is not None and checkpoints is not None
+    return Processes(config, config.task, checkpoints)

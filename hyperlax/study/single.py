@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
@@ -13,13 +15,14 @@ from hyperlax.agent import save_agent
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import SingleOptions
+from hyperlax.engine.checkpoint import OWN_FILES, CheckpointManager
 from hyperlax.errors import HyperlaxError, OptionFailure, UsageError, counted, format_number
 from hyperlax.files import write_json
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
 from hyperlax.study.batch_files import Scoring, mark_complete, write_tables
-from hyperlax.study.directory import SCHEDULE, make_directory
+from hyperlax.study.directory import CHECKPOINTS, SCHEDULE, make_directory
 from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.lineage import Schedule, changing, configurations
 from hyperlax.study.loop import Loop
@@ -56,8 +59,16 @@ def run_single(
     0: done. 1: the training failed, the reason is printed. 130 or 143: interrupted, nothing is written. Raises UsageError, before
     anything runs, if the training cannot run.
     """
-    backend = make_backend(_single_config(options, recipe, algorithm), None)
-    return _SingleRun(options, recipe, write_curve, "single", source).run(algorithm, backend)
+    config = _single_config(options, recipe, algorithm)
+    if recipe.task is None:
+        return _SingleRun(options, recipe, write_curve, "single", source).run(algorithm, make_backend(config, None))
+    root = kind_of(recipe).place(options.output_root, recipe.name, options.env_config) / f".single_{os.getpid()}"
+    try:
+        backend = make_backend(config, CheckpointManager(root / CHECKPOINTS, 0.0))
+        own = root / OWN_FILES
+        return _SingleRun(options, recipe, write_curve, "single", source, own_files=own).run(algorithm, backend)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def replay(options: SingleOptions, recipe: Recipe, schedule: Schedule, write_curve: _WriteCurve) -> int:
@@ -87,7 +98,7 @@ class _SingleRun:
     """A training without a study.
 
     kind: the beginning of its directory's name. source: where its configuration is from. beside: name -> content of further JSON
-    files.
+    files. own_files: where a task keeps files while it trains.
     """
 
     options: SingleOptions
@@ -96,6 +107,7 @@ class _SingleRun:
     kind: str
     source: str
     beside: Mapping[str, Any] = field(default_factory=dict)
+    own_files: Path | None = None
 
     def run(self, algorithm: Config, backend: Backend) -> int:
         """Train, write the files, print the metrics. Returns the exit status."""
@@ -149,6 +161,8 @@ class _SingleRun:
         """Write the agent, the tables and the learning curve; `success.txt` last."""
         for name, content in self.beside.items():
             write_json(directory / name, content)
+        if self.own_files and self.own_files.exists():
+            shutil.move(self.own_files, directory / OWN_FILES)
         (outcome,) = result.outcomes
         if outcome.policy is not None:
             about = {**about_recipe(self.recipe), **about_training(outcome)}

@@ -280,7 +280,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) ->
     if config.kind == "population":
         raise UsageError(
             "a population copies what its best members have learned, and the state of a Function is its own. Use "
-            "hyperlax optuna-hp-search, with --pruner to stop bad trials early."
+            "optuna-hp-search, with a pruner to stop bad trials early."
         )
     assert config.task is not None and checkpoints is not None
     return Processes(config, config.task, checkpoints)

@@ -110,8 +110,13 @@ def _in_words(measure: Measure) -> str:
 
 
 def measures_of(task: Function) -> Measures:
-    """Return what a task is measured by."""
-    return Measures(task.all_measures, task.budget, task.evaluations)
+    """Return what a task is measured by, equal to what study.json keeps of it."""
+    measures = (replace(one, low=_as_float(one.low), high=_as_float(one.high)) for one in task.all_measures)
+    return Measures(tuple(measures), task.budget, task.evaluations)
+
+
+def _as_float(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 @cache

@@ -12,7 +12,7 @@ def train(params, report, seed):
 
 def get_task():
     return Function(
-        train, Measure("loss", "minimize", low=0.0, high=4.0), [Measure("size", "minimize")], budget=4, evaluations=4
+        train, Measure("loss", "minimize", low=0, high=4), [Measure("size", "minimize")], budget=4, evaluations=4
     )
 
 

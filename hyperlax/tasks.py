@@ -51,7 +51,7 @@ class Measure:
                 f"{where}: the files of a study have a column of this name. Choose another, e.g. my_{name}."
             )
         if self.direction not in DIRECTIONS:
-            hint = did_you_mean(str(self.direction), DIRECTIONS)
+            hint = did_you_mean(str(self.direction), DIRECTIONS, cutoff=0.5)
             raise UsageError(f"{where}: direction is {self.direction!r}. {hint}Use maximize or minimize.")
         for bound in ("low", "high"):
             value = getattr(self, bound)

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import optuna
 
@@ -80,7 +81,7 @@ def loop(recipe: str, trials: int, told: Path) -> None:
     study = optuna.create_study(
         storage=f"sqlite:///{told.with_suffix('.db')}",
         sampler=optuna.samplers.TPESampler(seed=0),
-        direction=task.measure.direction,
+        direction=cast(Any, task.measure.direction),
     )
     began = time.perf_counter()
     for _ in range(trials):

@@ -96,7 +96,7 @@ def test_a_mistake_is_told_by_file_and_line(capsys, case):
         ("- seed", "s.yaml:1: holds no `name: value`. Begin with algo_and_network_config: sac_mlp."),
         (
             "seed: 3",
-            "s.yaml: algo_and_network_config is required: a recipe (dqn_mlp, ppo_mlp, sac_mlp) or a path to a .py file.",
+            "s.yaml: algo_and_network_config is required: a recipe (dqn_mlp, forest, ppo_mlp, sac_mlp) or a path to a .py file.",
         ),
         (
             "algo_and_network_config: sac_mlp",

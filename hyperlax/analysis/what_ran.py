@@ -11,6 +11,7 @@ from hyperlax.errors import counted
 from hyperlax.study.record import Run, StudyRecord
 
 _Rows = list[list[Any]]
+_DEFAULTS_OF_TASKS = {"objective_names": "the leading measure", "study_name": "<recipe>"}
 _SHORT = 10
 """Digits of a commit in a sentence."""
 
@@ -34,9 +35,10 @@ def chosen_options(record: StudyRecord) -> _Rows:
     known = _options(record)
     differ = [option for option in known if option.has_fixed_default and not _is_default(record, option)]
     settled = [option for option in known if not option.has_fixed_default]
+    own = {} if record.environment else _DEFAULTS_OF_TASKS
     return [
-        [option.key, _words(record.arguments[option.name]), option.default_text.removeprefix("default: ")]
-        for option in (*differ, *settled)
+        [o.key, _words(record.arguments[o.name]), own.get(o.name) or o.default_text.removeprefix("default: ")]
+        for o in (*differ, *settled)
     ]
 
 

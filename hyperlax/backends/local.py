@@ -164,13 +164,15 @@ def _lanes_of(config: EngineConfig, task: AlgorithmTask, budget: Budget) -> Call
     if config.trials:
         counted = Counter(map(task.program, config.trials))
         return lambda program: -(-counted[program] // budget.slots)
-    share = shares(task, config.base, config.space)
+    share = shares(task, of_algorithm(config.base), config.space)
     return lambda program: budget.lanes_for(share.get(program, 0.0))
 
 
 def _likely(config: EngineConfig, task: AlgorithmTask) -> dict[Any, Any]:
     """Return the programs that many trials need, each with the hyperparameters of one trial as its lane has them."""
-    trials = config.trials or [Trial(0, one) for one in sample_of_space(config.base, config.space, _SAMPLE)]
+    trials = config.trials or [
+        Trial(0, one) for one in sample_of_space(of_algorithm(config.base), config.space, _SAMPLE)
+    ]
     members: dict[Any, list[Trial]] = {}
     for trial in trials:
         members.setdefault(task.program(trial), []).append(trial)

@@ -149,7 +149,7 @@ def _run_single(options: SingleOptions, recipe: Recipe, source: str) -> int:
 
     _prepare(options, recipe)
     algorithm = configured(options, recipe)
-    kind_of(recipe).check_single(options, algorithm)
+    kind_of(recipe).check_single(options, recipe, algorithm)
     return run_single(options, recipe, algorithm, write_learning_curve, source=source)
 
 

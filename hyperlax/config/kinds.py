@@ -66,7 +66,7 @@ class Kind(ABC):
         """Raise OptionError for a study from which nothing can be learned. rows: the configurations of a sweep."""
 
     @abstractmethod
-    def check_single(self, options: SingleOptions, config: Config) -> None:
+    def check_single(self, options: SingleOptions, recipe: Recipe, config: Config) -> None:
         """Raise OptionError for a single training in which nothing can be learned."""
 
 
@@ -111,7 +111,7 @@ class _Rl(Kind):
     def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
         check_study(options, recipe, rows)
 
-    def check_single(self, options: SingleOptions, config: Config) -> None:
+    def check_single(self, options: SingleOptions, recipe: Recipe, config: Config) -> None:
         check_learns(options, of_algorithm(config), {})
 
 
@@ -164,6 +164,9 @@ class _OfTask(Kind):
                 f"pbt: {recipe.name} trains a function, and members of a population copy the networks of an RL algorithm. "
                 "Search with a pruner instead."
             )
+
+    def _check_settled(self, options: RunOptions, recipe: Recipe) -> None:
+        """Raise OptionError for an option that a task does not have, unless it says what is so anyway."""
         length = vars(recipe.config.run_lengths["default"])
         for name, option in options_of(type(options)).items():
             if name in _INSTEAD and option.has(RL_ONLY) and getattr(options, name) != length.get(name, option.default):
@@ -172,11 +175,12 @@ class _OfTask(Kind):
 
     def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
         assert isinstance(options, SearchOptions)
+        self._check_settled(options, recipe)
         conditions = Conditions(options.num_seeds, options.num_evaluations, is_sized=False)
         check_varying(options.objective_names, conditions, self.table)
 
-    def check_single(self, options: SingleOptions, config: Config) -> None:
-        """Do nothing: only the function knows."""
+    def check_single(self, options: SingleOptions, recipe: Recipe, config: Config) -> None:
+        self._check_settled(options, recipe)
 
 
 def left_out(options: RunOptions, recipe: Recipe) -> list[str]:

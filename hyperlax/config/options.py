@@ -158,14 +158,13 @@ class SearchOptions(RunOptions):
         By("none"),
     ] = None
     num_evaluations: _NumEvaluations
-    study_name: Annotated[_StudyName, By("<recipe>_<environment>, or <recipe> of a task")]
+    study_name: Annotated[_StudyName, By("<recipe>_<environment>")]
     n_trials: Annotated[int, "Total number of finished trials.", Range(1), MAY_CHANGE] = 100
     objective_names: Annotated[
         tuple[str, ...],
-        "Metrics to optimize.",
+        "Metrics to optimize; those of a task are its measures, too, and its leading one is the default.",
         Metavar("NAME [NAME ...]"),
         Offered(_metrics),
-        By("peak_performance, or the leading measure of a task"),
     ] = ("peak_performance",)
     objective_directions: Annotated[
         tuple[str, ...],

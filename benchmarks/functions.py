@@ -4,10 +4,10 @@
     python benchmarks/functions.py forest       24 trials of the shipped forest
     python benchmarks/functions.py pruning      the forest with --pruner asha against none, on 2 slots
 
-Both sides of the first two ask the same sampler on SQLite for the same trials, one after another. Each run is its own process.
-"whole" is the process with its imports and, on our side, the report. "loop" is from the first trial's start to the last one's
-record, which on our side includes the start of the worker process. Needs scikit-learn for the forest. Run it on an otherwise idle
-machine.
+Both sides of the first two ask TPE on SQLite, and train the same trials one after another: those that Hyperlax has suggested.
+Each run is its own process. "whole" is the process with its imports and, on our side, the report. "loop" is from the first
+trial's start to the last one's record, which on our side includes the start of the worker process. The forest needs scikit-learn.
+Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import optuna
 
@@ -52,27 +53,30 @@ IMMEDIATE = """
 PLAIN, OURS = "plain Optuna", "Hyperlax"
 
 
-def ours(recipe: str, trials: int, more: str) -> Sample:
-    """Return the seconds of a search in its own process, and its best value."""
+def ours(recipe: str, trials: int, more: str, listed: Path | None = None) -> Sample:
+    """Return the seconds of a search in its own process, and its best value. listed: gets the values of its trials."""
     with tempfile.TemporaryDirectory() as scratch:
         words = f"--algo-and-network-config {recipe} --n-trials {trials} --seed 0 --log-level WARNING --output-root {scratch}"
         command = [sys.executable, "-m", "hyperlax.cli", "optuna-hp-search", *words.split(), *more.split()]
         sample = process(command, {})
-        return {**sample, **_left_behind(Path(scratch))}
+        study = _study(Path(scratch))
+        if listed:
+            space = SearchSpace(load(recipe).space)
+            listed.write_text(json.dumps([space.decode(trial.params) for trial in study.trials]))
+        return {**sample, "loop": _loop_seconds(Path(scratch)), "best": study.best_value}
 
 
-def plain(recipe: str, trials: int) -> Sample:
+def plain(recipe: str, listed: Path) -> Sample:
     """Return the same of Optuna's own loop."""
     with tempfile.TemporaryDirectory() as scratch:
         told = Path(scratch) / "told.json"
-        command = [sys.executable, "-m", "benchmarks.functions", "plain", recipe, str(trials), str(told)]
+        command = [sys.executable, "-m", "benchmarks.functions", "plain", recipe, str(listed), str(told)]
         sample = process(command, {"PYTHONPATH": str(Path(__file__).parents[1])})
         return {**sample, **json.loads(told.read_text())}
 
 
-def loop(recipe: str, trials: int, told: Path) -> None:
-    """Run Optuna's loop in this process, and write its seconds and its best value."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+def loop(recipe: str, listed: Path, told: Path) -> None:
+    """Run Optuna's loop in this process, and write its seconds and its best value. It trains the listed trials."""
     loaded = load(recipe)
     task, space = loaded.task, SearchSpace(loaded.space)
     assert task is not None
@@ -80,40 +84,43 @@ def loop(recipe: str, trials: int, told: Path) -> None:
     study = optuna.create_study(
         storage=f"sqlite:///{told.with_suffix('.db')}",
         sampler=optuna.samplers.TPESampler(seed=0),
-        direction=task.measure.direction,
+        direction=cast(Any, task.measure.direction),
     )
     began = time.perf_counter()
-    for _ in range(trials):
+    for params in json.loads(listed.read_text()):
         trial, values = study.ask(space.optuna), dict[str, float]()
 
         def deliver(step: int, now: dict[str, float], into: dict[str, float] = values) -> None:
             into.update(now)
 
         report = Report([task.measure.name], task.budget, task.evaluations, told.parent, deliver)
-        task.train({**base, **space.decode(trial.params)}, report, 0)
+        task.train({**base, **params}, report, 0)
         study.tell(trial, values[task.measure.name])
     told.write_text(json.dumps({"loop": time.perf_counter() - began, "best": study.best_value}))
 
 
-def _left_behind(root: Path) -> Sample:
-    """Return the seconds of the loop and the best value, as the files of a study have them."""
+def _loop_seconds(root: Path) -> float:
+    """Return the seconds from the start of a study's first trial to the record of its last one."""
     intervals = [row for path in root.rglob("timeline.csv") for row in read_csv(path)]
     first = min(float(row["process"]) + float(row["began"]) for row in intervals)
-    last = max(path.stat().st_mtime for path in root.rglob("samples/*/success.txt"))
+    return max(path.stat().st_mtime for path in root.rglob("samples/*/success.txt")) - first
+
+
+def _study(root: Path) -> optuna.Study:
     (database,) = root.rglob("optuna_study.db")
-    storage = f"sqlite:///{database}"
-    study = optuna.load_study(study_name=None, storage=storage)
-    return {"loop": last - first, "best": study.best_value}
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{database}")
 
 
 def compare(name: str, recipe: str, trials: int, rounds: int) -> None:
     """Print what our side costs more, of a trial and of the whole."""
-    one_by_one = "--slots 1 --optuna-study-batch-size 1 --no-default-trial"
-    cases: dict[str, Callable[[], Sample]] = {
-        PLAIN: partial(plain, recipe, trials),
-        OURS: partial(ours, recipe, trials, one_by_one),
-    }
-    samples = in_turn(cases, rounds)
+    with tempfile.TemporaryDirectory() as scratch:
+        listed = Path(scratch) / "listed.json"
+        ours(recipe, trials, "--slots 1", listed)
+        cases: dict[str, Callable[[], Sample]] = {
+            PLAIN: partial(plain, recipe, listed),
+            OURS: partial(ours, recipe, trials, "--slots 1"),
+        }
+        samples = in_turn(cases, rounds)
     best = {side: found[0]["best"] for side, found in samples.items()}
     print(f"| {name} | {PLAIN} | {OURS} | more, a trial | of ours |\n|---|---|---|---|---|")
     for row, quantity in (("loop", "loop"), ("whole", "wall"), ("whole, CPU", "CPU")):
@@ -140,7 +147,7 @@ def forest(rounds: int, quick: bool) -> None:
 
 def pruning(rounds: int, quick: bool) -> None:
     trials = 4 if quick else 48
-    more = "--slots 2 --optuna-study-batch-size 8 --pruner-min-segments 1"
+    more = "--slots 2 --pruner-min-segments 1"
     cases: dict[str, Callable[[], Sample]] = {
         pruner: partial(ours, FOREST, trials, f"{more} --pruner {pruner}") for pruner in ("none", "asha")
     }
@@ -162,8 +169,9 @@ PARTS: dict[str, Callable[[int, bool], None]] = {"overhead": overhead, "forest":
 
 def main() -> None:
     """Run a part and print its table."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if sys.argv[1:2] == ["plain"]:
-        loop(sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
+        loop(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=PARTS)

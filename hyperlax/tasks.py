@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from hyperlax.errors import UsageError, did_you_mean
 
@@ -51,7 +51,7 @@ class Measure:
                 f"{where}: the files of a study have a column of this name. Choose another, e.g. my_{name}."
             )
         if self.direction not in DIRECTIONS:
-            hint = did_you_mean(str(self.direction), DIRECTIONS)
+            hint = did_you_mean(str(self.direction), DIRECTIONS, cutoff=0.5)
             raise UsageError(f"{where}: direction is {self.direction!r}. {hint}Use maximize or minimize.")
         for bound in ("low", "high"):
             value = getattr(self, bound)
@@ -169,7 +169,7 @@ class Report:
         """The last sound step; -1 before the first."""
         return self._last
 
-    def __call__(self, step: int, **values: Any) -> None:
+    def __call__(self, step: SupportsIndex | float, **values: Any) -> None:
         """Report the measures that were reached at a step. Steps increase."""
         if self.ended is not None:
             raise self.ended
@@ -177,7 +177,7 @@ class Report:
             self.fault = self._problem_of_step(step) or self._problem_of(values)
             if self.fault:
                 raise TrialEnded(self.fault)
-            self._count, self._last = self._count + 1, int(step)
+            self._count, self._last = self._count + 1, int(_scalar(step))
             self._deliver(self._last, {name: float(_scalar(value)) for name, value in values.items()})
         except TrialEnded as error:
             self.ended = error

@@ -26,7 +26,7 @@ from hyperlax.hyperparams import SAC
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import LogUniform, UniformContinuous
 from hyperlax.study.observer import Pages
-from hyperlax.study.run import run_study
+from hyperlax.study.search import run_study
 from hyperlax.trial import Curve, Plan, SegmentResult, Trial
 
 POPULATION, LANES = 50, 8

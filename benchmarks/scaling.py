@@ -31,7 +31,7 @@ from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.engine import device
 from hyperlax.engine.lanes import Program
-from hyperlax.engine.registry import Registry
+from hyperlax.engine.programs import Programs
 from hyperlax.recipe import RunLength, apply, load
 from hyperlax.trial import Trial
 
@@ -146,7 +146,7 @@ def memory(report: Report, lanes: int, steps: int) -> None:
     need = program.memory_bytes()
     room = round(0.6 * need)
     filled = fill(place, room) if is_real else None
-    registry = Registry(lanes, 1, room=None if is_real else lambda device: room)
+    registry = Programs(lanes, 1, room=None if is_real else lambda device: room)
     began = time.perf_counter()
     done = train_what_fits(ClosedBatches(task, registry, seed=0, slot_devices=[place]), trials)
     seconds = time.perf_counter() - began
@@ -197,7 +197,7 @@ def devices(report: Report, lanes: int, steps: int) -> None:
     task, trials = task_of(PPO, RunLength(steps, 2, 16), 2 * len(found) * lanes)
     seconds = []
     for used in (found[:1], found):
-        registry = Registry(lanes, 1)
+        registry = Programs(lanes, 1)
         train(ClosedBatches(task, registry, seed=0, slot_devices=used), trials)
         began = time.perf_counter()
         train(ClosedBatches(task, registry, seed=0, slot_devices=used), trials)

@@ -90,7 +90,7 @@ class Agent:
         seen, size = np.asarray(observation, np.float32), self.about["observation_size"]
         if seen.shape[-1:] != (size,):
             raise ValueError(
-                f"{self.about['environment']} shows {counted(size, 'number')}, got an observation of {seen.shape}."
+                f"an observation of {self.about['environment']} has {counted(size, 'number')}, got an array of shape {seen.shape}."
             )
         return act(self.about, self.arrays, seen)
 

@@ -72,12 +72,12 @@ def search(
       HyperlaxError: Too many trials failed. KeyboardInterrupt: It was interrupted; `resume_from` continues.
     """
     from hyperlax.config.stored import SEARCH
-    from hyperlax.studies import study_of
+    from hyperlax.studies import planned_study
 
     _import_tqdm()
     with _told("search(): "):
         given = _given({"recipe": recipe, "environment": environment, **options})
-        study = study_of(SEARCH, given, _entries(space, is_new="resume_from" not in given))
+        study = planned_study(SEARCH, given, _entries(space, is_new="resume_from" not in given))
         status = study.run()
     if status in STOPPED:
         raise KeyboardInterrupt
@@ -231,7 +231,7 @@ class Study:
 
 
 class Plots:
-    """The plots of the report, each a `plotly.graph_objects.Figure`. They raise NothingToShow if there is no data to plot."""
+    """The plots of the report, each a `plotly.graph_objects.Figure`. They raise HyperlaxError if there is no data to plot."""
 
     def __init__(self, study: Study):
         self._study = study

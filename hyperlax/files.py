@@ -52,7 +52,7 @@ def new_file(given: str, replaces: bool = False, option: str = "output") -> Path
         raise OptionError(option, problem, given)
     if is_too_long(path):
         raise OptionError(
-            option, f"{{0}}: is longer than the system takes. Choose a shorter name with {{{option}}}.", path
+            option, f"{{0}}: is longer than the system allows. Choose a shorter name with {{{option}}}.", path
         )
     if path.exists() and not (replaces and path.is_file()):
         raise OptionError(option, f"{{0}}: exists already. Remove it, or choose another name with {{{option}}}.", path)
@@ -259,25 +259,33 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     write_text(path, buffer.getvalue())
 
 
+class CsvError(ValueError):
+    """A CSV whose rows do not fit together. line: its number, if one is at fault. finding: the problem, without the file."""
+
+    def __init__(self, path: Path, problem: str, line: int | None = None):
+        self.finding = problem if line is None else f"line {line}: {problem}"
+        super().__init__(f"{path}{':' if line is None else ','} {self.finding}")
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV as header name -> text. A byte order mark and blank last lines, as spreadsheets write, are ignored.
 
-    Raises ValueError for a row whose length is not the header's, and for a name that the header has twice.
+    Raises CsvError for a row whose length is not the header's, and for a name that the header has twice.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         header = next(reader, None)
         if header is None:
-            raise ValueError(f"{path} is empty; a CSV needs at least its header.")
+            raise CsvError(path, "is empty; a CSV needs at least its header.")
         for place, name in enumerate(header):
             if name in header[:place]:
-                raise ValueError(f"{path}: two columns are named `{name}`.")
+                raise CsvError(path, f"two columns are named `{name}`.")
         lines = [(reader.line_num, cells) for cells in reader]
     while lines and not "".join(lines[-1][1]).strip():
         lines.pop()
     for line, cells in lines:
         if len(cells) != len(header):
-            raise ValueError(f"{path}, line {line}: {counted(len(cells), 'cell')}, the header has {len(header)}.")
+            raise CsvError(path, f"{counted(len(cells), 'cell')}, the header has {len(header)}.", line)
     return [dict(zip(header, cells, strict=True)) for _, cells in lines]
 
 

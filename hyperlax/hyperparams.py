@@ -48,66 +48,66 @@ def rules(bag: type) -> dict[str, Rule]:
 class PPOHyperparams:
     """Proximal policy optimization (Schulman et al., 2017)."""
 
-    actor_lr: float = traced(3e-4, above=0)
-    critic_lr: float = traced(3e-4, above=0)
-    gamma: float = traced(0.99, 0, 1)
-    gae_lambda: float = traced(0.95, 0, 1)
-    clip_eps: float = traced(0.2, above=0)
-    ent_coef: float = traced(0.0, 0)
+    actor_lr: float = traced(3e-4, above=0)  # Adam step size of the policy
+    critic_lr: float = traced(3e-4, above=0)  # Adam step size of the value network
+    gamma: float = traced(0.99, 0, 1)  # discount factor
+    gae_lambda: float = traced(0.95, 0, 1)  # lambda of generalized advantage estimation
+    clip_eps: float = traced(0.2, above=0)  # probability ratios are clipped to 1 - clip_eps and 1 + clip_eps
+    ent_coef: float = traced(0.0, 0)  # weight of the entropy in the policy's loss
     vf_coef: float = traced(0.5, 0)  # the value network has its own optimizer: this acts through max_grad_norm
-    max_grad_norm: float = traced(0.5, above=0)
-    standardize_advantages: bool = traced(True)
-    decay_learning_rates: bool = traced(False)
-    normalize_observations: bool = traced(False)
-    total_num_envs: int = static(8, 1)
-    rollout_length: int = static(128, 1)
-    epochs: int = traced(4, 1)
-    num_minibatches: int = traced(4, 1)
+    max_grad_norm: float = traced(0.5, above=0)  # bound on the global norm of each network's gradient
+    standardize_advantages: bool = traced(True)  # within each minibatch
+    decay_learning_rates: bool = traced(False)  # linearly to 0 over the budget
+    normalize_observations: bool = traced(False)  # by their running mean and variance
+    total_num_envs: int = static(8, 1)  # environments of one seed
+    rollout_length: int = static(128, 1)  # steps of each environment per iteration
+    epochs: int = traced(4, 1)  # passes over each rollout
+    num_minibatches: int = traced(4, 1)  # minibatches of one pass
 
 
 @dataclass(frozen=True)
 class SACHyperparams:
     """Soft actor-critic with twin critics and a learned temperature (Haarnoja et al., 2018b)."""
 
-    actor_lr: float = traced(3e-4, above=0)
-    q_lr: float = traced(3e-4, above=0)
-    alpha_lr: float = traced(3e-4, above=0)
-    gamma: float = traced(0.99, 0, 1)
-    tau: float = traced(0.005, high=1, above=0)
-    max_grad_norm: float = traced(10.0, above=0)
-    target_entropy_scale: float = traced(1.0)
-    init_alpha: float = traced(1.0, above=0)
-    autotune: bool = traced(True)
-    normalize_observations: bool = traced(False)
-    total_num_envs: int = static(1, 1)
-    rollout_length: int = static(1, 1)
-    warmup_rollout_length: int = traced(1000, 0)
-    epochs: int = traced(1, 1)
-    total_buffer_size: int = traced(100_000, 1)
-    total_batch_size: int = traced(256, 1)
+    actor_lr: float = traced(3e-4, above=0)  # Adam step size of the policy
+    q_lr: float = traced(3e-4, above=0)  # Adam step size of the critics
+    alpha_lr: float = traced(3e-4, above=0)  # Adam step size of the temperature
+    gamma: float = traced(0.99, 0, 1)  # discount factor
+    tau: float = traced(0.005, high=1, above=0)  # share by which a target network moves to the trained one per update
+    max_grad_norm: float = traced(10.0, above=0)  # bound on the global norm of each network's gradient
+    target_entropy_scale: float = traced(1.0)  # the target entropy is minus this, times the number of action entries
+    init_alpha: float = traced(1.0, above=0)  # temperature at the start
+    autotune: bool = traced(True)  # learn the temperature
+    normalize_observations: bool = traced(False)  # by their running mean and variance
+    total_num_envs: int = static(1, 1)  # environments of one seed
+    rollout_length: int = static(1, 1)  # steps of each environment per iteration
+    warmup_rollout_length: int = traced(1000, 0)  # random steps of each environment before the first update
+    epochs: int = traced(1, 1)  # updates after each rollout
+    total_buffer_size: int = traced(100_000, 1)  # transitions in the replay buffer
+    total_batch_size: int = traced(256, 1)  # transitions of one update
 
 
 @dataclass(frozen=True)
 class DQNHyperparams:
     """Deep Q-learning (Mnih et al., 2015), with double Q-learning (van Hasselt et al., 2016) as a flag."""
 
-    critic_lr: float = traced(3e-4, above=0)
-    gamma: float = traced(0.99, 0, 1)
-    tau: float = traced(0.005, high=1, above=0)
-    max_grad_norm: float = traced(10.0, above=0)
-    training_epsilon: float = traced(0.05, 0, 1)
-    exploration_fraction: float = traced(0.5, 0, 1)
-    evaluation_epsilon: float = traced(0.0, 0, 1)
+    critic_lr: float = traced(3e-4, above=0)  # Adam step size of the Q-network
+    gamma: float = traced(0.99, 0, 1)  # discount factor
+    tau: float = traced(0.005, high=1, above=0)  # share by which a target network moves to the trained one per update
+    max_grad_norm: float = traced(10.0, above=0)  # bound on the global norm of each network's gradient
+    training_epsilon: float = traced(0.05, 0, 1)  # share of random actions once exploration has decayed
+    exploration_fraction: float = traced(0.5, 0, 1)  # share of the budget over which that share falls from 1
+    evaluation_epsilon: float = traced(0.0, 0, 1)  # share of random actions in evaluations
     huber_loss_parameter: float = traced(1.0, 0)  # where the loss turns linear; 0: nowhere, squared error
-    use_double_q: bool = traced(True)
-    decay_learning_rates: bool = traced(False)
-    normalize_observations: bool = traced(False)
-    total_num_envs: int = static(8, 1)
-    rollout_length: int = static(4, 1)
-    warmup_rollout_length: int = traced(128, 0)
-    epochs: int = traced(4, 1)
-    total_buffer_size: int = traced(50_000, 1)
-    total_batch_size: int = traced(128, 1)
+    use_double_q: bool = traced(True)  # the trained network chooses the next action, the target network rates it
+    decay_learning_rates: bool = traced(False)  # linearly to 0 over the budget
+    normalize_observations: bool = traced(False)  # by their running mean and variance
+    total_num_envs: int = static(8, 1)  # environments of one seed
+    rollout_length: int = static(4, 1)  # steps of each environment per iteration
+    warmup_rollout_length: int = traced(128, 0)  # random steps of each environment before the first update
+    epochs: int = traced(4, 1)  # updates after each rollout
+    total_buffer_size: int = traced(50_000, 1)  # transitions in the replay buffer
+    total_batch_size: int = traced(128, 1)  # transitions of one update
 
 
 @dataclass(frozen=True)

@@ -276,7 +276,7 @@ def compute(outcome: Outcome, scale: Scale, aggregate: str = "mean") -> dict[str
     metrics = {name: metric.compute(inputs) for name, metric in rows.items()}
     for name, value in metrics.items():
         if not math.isfinite(value) and not (rows[name].is_optional and math.isnan(value)):
-            raise ValueError(f"trial {outcome.number}: {name} is {value}; a trial without finite metrics is a FAIL.")
+            raise ValueError(f"{name} is {value}; a trial without finite metrics is a FAIL.")
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
@@ -324,22 +324,21 @@ def check_varying(names: Sequence[str], conditions: Conditions, table: MetricTab
 
 def _trained_points(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
     """Return steps float64[K] and curve float64[K, seeds] of the points after t_0. Raises ValueError if they have no metrics."""
-    where = f"trial {outcome.number}"
     if outcome.state != "COMPLETE":
-        raise ValueError(f"{where} is {outcome.state} ({outcome.reason}); only COMPLETE trials have metrics.")
+        raise ValueError(f"the trial is {outcome.state} ({outcome.reason}); only COMPLETE trials have metrics.")
     steps = np.asarray(outcome.curve.steps, dtype=np.float64)
     returns = np.asarray(outcome.curve.mean, dtype=np.float64)
     if returns.ndim != 2 or returns.shape[1] == 0 or len(steps) != len(returns):
-        raise ValueError(f"{where}: mean needs shape [points: {len(steps)}, seeds], got {list(returns.shape)}.")
+        raise ValueError(f"mean needs shape [points: {len(steps)}, seeds], got {list(returns.shape)}.")
     start = int(outcome.curve.has_start)
     if len(steps) < 1 + start:
         needed = "one before and one after training" if start else "one"
-        raise ValueError(f"{where}: the curve has {counted(len(steps), 'point')}; metrics need {needed}.")
+        raise ValueError(f"the curve has {counted(len(steps), 'point')}; metrics need {needed}.")
     if not np.all(np.isfinite(returns)):
         what = "returns" if start else "values"
-        raise ValueError(f"{where}: the curve holds nan or inf; a trial without finite {what} is a FAIL.")
+        raise ValueError(f"the curve holds nan or inf; a trial without finite {what} is a FAIL.")
     if not np.all(np.diff(steps) > 0):
-        raise ValueError(f"{where}: steps must increase, got {steps.astype(int).tolist()}.")
+        raise ValueError(f"steps must increase, got {steps.astype(int).tolist()}.")
     return steps[start:], returns[start:]
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.algorithms.registry import ALGORITHMS
-from hyperlax.config.recipe_errors import located
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.fields import apply, check_name, check_params, check_together, dotted, fields_of, fitted
 from hyperlax.hyperparams import Config, Params
@@ -24,6 +23,7 @@ from hyperlax.measures import RESERVED
 from hyperlax.shipped import shipped_folder
 from hyperlax.space import DISTRIBUTIONS, Distribution
 from hyperlax.tasks import Function
+from hyperlax.user_code import located
 
 __all__ = [
     "Changes",
@@ -191,7 +191,7 @@ def _call(module: types.ModuleType, name: str, path: Path, where: str) -> Any:
         needs = (
             "A recipe of a task needs get_task(), get_base_params() and get_base_hyperparam_distributions()."
             if hasattr(module, "get_task")
-            else "A recipe needs both it and its sibling; see recipes/."
+            else "A recipe needs it; for an example: hyperlax recipes show ppo_mlp."
         )
         raise UsageError(f"{where}: defines no function {name}(). {needs}")
     with located(path, where):

@@ -70,7 +70,7 @@ class PlannedStudy:
         return run_population(self.options, self.recipe, existing, observers=[Pages(write_pages)])
 
 
-def study_of(command: str, given: Given, space: Mapping[str, Entry] = MappingProxyType({})) -> PlannedStudy:
+def planned_study(command: str, given: Given, space: Mapping[str, Entry] = MappingProxyType({})) -> PlannedStudy:
     """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given.
 
     space: changes to the recipe's search space, which `hyperlax.search` takes for a new study.
@@ -249,13 +249,13 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     log_from(options.log_level, options.quiet)
     existing = None if study.is_new else study.directory
     if options.plan_only:
-        from hyperlax.study.run import print_plan
+        from hyperlax.study.search import print_plan
 
         return print_plan(options, study.recipe, existing)
     from hyperlax.analysis.pages import write_pages
     from hyperlax.study.observer import Observer, Pages
     from hyperlax.study.reporters import reporter, run_in_json
-    from hyperlax.study.run import run_study
+    from hyperlax.study.search import run_study
     from hyperlax.tracking.mlflow import mlflow_observers
 
     place = (options.track, options.tracking_uri, options.tracking_experiment, options.study_name)

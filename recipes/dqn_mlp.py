@@ -6,8 +6,8 @@ periodic copies. The defaults suit classic control: several environments, one gr
 
     hyperlax optuna-hp-search --algo-and-network-config dqn_mlp --env-config gymnax.cartpole --n-trials 32
 
-To change the search, copy this file to recipes/ in your working directory and edit the copy. total_num_envs and
-rollout_length can be searched too, at the cost of one compiled program per value.
+To change the search, edit a copy: `hyperlax recipes copy dqn_mlp recipes/mine.py`. total_num_envs and rollout_length can be
+searched too, at the cost of one compiled program per value.
 
 Measured with the defaults below, mean of 5 seeds: CartPole 479 at 100,000 steps. Layer norm is what keeps seeds consistent.
 Command and commit: benchmarks/README.md (`python benchmarks/learning.py`).

@@ -6,8 +6,8 @@ the paper's.
 
     hyperlax optuna-hp-search --algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 32
 
-To change the search, copy this file to recipes/ in your working directory and edit the copy. total_num_envs and
-rollout_length can be searched too, at the cost of one compiled program per value.
+To change the search, edit a copy: `hyperlax recipes copy sac_mlp recipes/mine.py`. total_num_envs and rollout_length can be
+searched too, at the cost of one compiled program per value.
 
 Measured with the defaults below, mean of 5 seeds: Pendulum -151 at 20,000 steps; the best of 32 trials, retrained
 on new seeds, -151. Command and commit: benchmarks/README.md (`python benchmarks/learning.py`, and with `--study`).

@@ -30,7 +30,7 @@ from hyperlax.study.maintenance import invalidate, repair
 from hyperlax.study.observer import Observer, Pages
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.reporters import reporter
-from hyperlax.study.run import print_plan, run_study
+from hyperlax.study.search import print_plan, run_study
 from hyperlax.study.study_run import local_backend
 from hyperlax.tracking.mlflow import MlflowObserver, Writer
 from tests.fake_backend import FakeBackend

@@ -152,7 +152,7 @@ def test_an_agent_takes_one_observation_or_many(tmp_path):
     batch = np.random.default_rng(0).normal(size=(5, 3))
     assert agent(batch).shape == (5, 1) and agent(batch[0]).shape == (1,)
     np.testing.assert_allclose(agent(batch)[0], agent(batch[0]), rtol=1e-5)
-    with pytest.raises(ValueError, match=r"shows 3 numbers, got an observation of \(4,\)"):
+    with pytest.raises(ValueError, match=r"has 3 numbers, got an array of shape \(4,\)"):
         agent([1, 2, 3, 4])
 
 
@@ -309,7 +309,7 @@ def test_a_study_gives_its_best_agent(study):
         (["{study}", "--training-seed", "7"], "has the seeds 0 to 1, not 7"),
         (["{study}", "--gif", "{agent}"], "exists already"),
         (["{study}", "--gif", ""], "--gif '': names no file. Name one, or leave --gif out."),
-        (["{study}", "--gif", "x" * 300], "x: is longer than the system takes. Choose a shorter name with --gif."),
+        (["{study}", "--gif", "x" * 300], "x: is longer than the system allows. Choose a shorter name with --gif."),
         (["{study}", "--gif", "x.gif", "--no-gif"], "Leave one of them out"),
     ],
 )

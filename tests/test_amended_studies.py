@@ -75,7 +75,7 @@ def test_a_database_that_is_lost_while_trials_wait_to_be_run_again_is_repaired(t
     assert case.repair() == 0
     left = 2 if before == 3 else 1
     assert (
-        f"Restored 0 finished trials from no backup and {16 - left} from the batches; {left} wait"
+        f"Restored 0 finished trials from no backup and {16 - left} from the batches; to be run: {left}."
         in capsys.readouterr().out
     )
     assert [trial[2] for trial in case.told()] == [trial[2] for trial in told]

@@ -20,7 +20,7 @@ from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import dotted
 from hyperlax.space import LogUniform, UniformContinuous
-from hyperlax.study import run as runs
+from hyperlax.study import search as runs
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
 from tests.fake_backend import FakeBackend, train_with_fakes
 from tests.study_cases import Case

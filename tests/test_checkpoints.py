@@ -14,7 +14,7 @@ from benchmarks.training import Interrupted
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata, SaveTimer
 from hyperlax.engine.lanes import Program
-from hyperlax.engine.registry import Registry
+from hyperlax.engine.programs import Programs
 from hyperlax.engine.session import LaneSession
 from hyperlax.trial import BatchResult, Trial
 from tests import small
@@ -72,7 +72,7 @@ def test_real_training_goes_on_to_the_bit_with_its_replay_its_normalizer_and_its
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = small.workload(case, small.WIDEST)
-    closed = batches(load, Registry(small.LANES, small.SEEDS), seed=small.SEED)
+    closed = batches(load, Programs(small.LANES, small.SEEDS), seed=small.SEED)
     values = {"normalize_observations": True} if case.startswith("ppo") else {}
     hparam_batch = batch(Trial(3, small.changed(case, **values)), Trial(1, small.changed(case, gamma=0.5)))
     states = states_met(monkeypatch)

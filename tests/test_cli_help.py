@@ -237,7 +237,7 @@ def test_what_ends_a_run_has_its_exit_status(calls, capsys, monkeypatch, error, 
     def run_study(*_, **__):
         raise error
 
-    monkeypatch.setattr(sys.modules["hyperlax.study.run"], "run_study", run_study)
+    monkeypatch.setattr(sys.modules["hyperlax.study.search"], "run_study", run_study)
     assert cli.main(STUDY) == status
     assert capsys.readouterr().err == f"hyperlax: {said}\n"
 
@@ -246,6 +246,6 @@ def test_a_bug_keeps_its_traceback(calls, monkeypatch):
     def run_study(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(sys.modules["hyperlax.study.run"], "run_study", run_study)
+    monkeypatch.setattr(sys.modules["hyperlax.study.search"], "run_study", run_study)
     with pytest.raises(ZeroDivisionError):
         cli.main(STUDY)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import pytest
 
-from hyperlax.engine.registry import Registry
+from hyperlax.engine.programs import Programs
 from hyperlax.trial import Trial
 from tests import toy
 from tests.small import LANES, SEED, SEEDS, WIDEST, changed, with_values, workload
@@ -77,7 +77,7 @@ def test_the_second_batch_of_a_toy_compiles_nothing_even_if_it_is_shorter() -> N
 
 def test_the_second_batch_of_ppo_compiles_nothing_though_every_hyperparameter_and_network_differs() -> None:
     case = "ppo_discrete"
-    backend = toy.batches(workload(case, WIDEST), Registry(LANES, SEEDS), seed=SEED)
+    backend = toy.batches(workload(case, WIDEST), Programs(LANES, SEEDS), seed=SEED)
     prefix = "algorithm.network.actor_network.pre_torso."
     other = with_values(case, {prefix + "layer_sizes": [8], prefix + "activation": "elu"})
     fast = changed(case, gamma=0.5, epochs=5, normalize_observations=True, decay_learning_rates=True, actor_lr=1.0)

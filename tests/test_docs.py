@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import shutil
@@ -76,6 +77,33 @@ def test_the_table_of_options_has_every_option_with_its_default():
     }
     options = [option for option in options_of(SearchOptions).values() if not option.has(HIDDEN)]
     assert rows == {option.flag: option.default_text.removeprefix("default: ") for option in options}
+
+
+def test_the_way_of_a_value_can_be_read():
+    """The parts that `architecture.md` lists exist, and are about as many lines as it says."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = text.partition("## One value, there and back")[2].partition("\n## ")[0]
+    about = int(re.findall(r"about ([\d,]+) lines", section)[0].replace(",", ""))
+    lines: set[tuple[str, int]] = set()
+    for file, names in re.findall(r"^\| `(\S+\.py)` \| (.+?) \|", section, re.M):
+        tree = ast.parse((ROOT / "hyperlax" / file).read_text(encoding="utf-8"))
+        for name in re.findall(r"`(\S+)`", names):
+            part = _part(tree, name)
+            assert part, f"{file} has no {name}"
+            lines |= {(file, line) for line in range(part.lineno, (part.end_lineno or 0) + 1)}
+    assert len(lines) == pytest.approx(about, abs=100)
+
+
+def _part(tree: ast.Module, name: str) -> ast.ClassDef | ast.FunctionDef | None:
+    """The class or function of a name, `Class.name` or `name`; a method may lack its class."""
+    named = (ast.ClassDef, ast.FunctionDef)
+    top = [node for node in tree.body if isinstance(node, named)]
+    known = {node.name: node for node in top}
+    for node in top:
+        for inner in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(inner, named):
+                known |= {f"{node.name}.{inner.name}": inner} | ({} if inner.name in known else {inner.name: inner})
+    return known.get(name)
 
 
 def test_two_hyperparameters_cannot_differ_inside_a_batch():

@@ -63,7 +63,9 @@ def test_a_space_without_the_recipes_configuration_says_which_entry_excludes_it(
     case = Case(tmp_path, {**SPACE, GAMMA: UniformContinuous(domain=(0.5, 0.6))}, default_trial=True, n_trials=2)
     with caplog.at_level(logging.INFO, "hyperlax"):
         assert case.start() == 0
-    assert f"{GAMMA} = {BASE[GAMMA]}, not in UniformContinuous(domain=[0.5, 0.6])" in caplog.text
+    place, note, *_ = caplog.messages
+    assert place == f"Study test_study in {case.directory}."
+    assert f"{GAMMA} = {BASE[GAMMA]}, not in UniformContinuous(domain=[0.5, 0.6])" in note
     assert json.loads((case.directory / "study.json").read_text())["first_trials"] == []
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hyperlax.algorithms.padding import padding_of, structure_of
 from hyperlax.algorithms.program import AlgorithmTask
-from hyperlax.engine.registry import Registry
+from hyperlax.engine.programs import Programs
 from hyperlax.hyperparams import rules
 from hyperlax.recipe import RunLength
 from hyperlax.trial import Trial
@@ -167,7 +167,7 @@ def test_changing_one_hyperparameter_in_one_lane_changes_that_lane_alone(case: s
 def test_changing_one_static_hyperparameter_in_one_trial_changes_that_trial_alone(case: str, field: str) -> None:
     length = RunLength(total_timesteps=128, num_evaluations=2, num_eval_episodes=2)
     load = AlgorithmTask(BASES[case], {}, ENVIRONMENTS[case], length)
-    backend = toy.batches(load, Registry(3, 1), seed=SEED)
+    backend = toy.batches(load, Programs(3, 1), seed=SEED)
 
     def curves(middle: Any) -> dict[int, Any]:
         trials = [Trial(0, BASES[case]), Trial(1, middle), Trial(2, BASES[case])]
@@ -239,7 +239,7 @@ def test_padded_split_or_mixed_a_trial_has_the_same_curve(case: str) -> None:
     curves = []
     for paddings in (None, [], [some]):
         load = AlgorithmTask(BASES[case], space, ENVIRONMENTS[case], RUN_LENGTH, paddings)
-        backend = toy.batches(load, Registry(2, 1), seed=SEED)
+        backend = toy.batches(load, Programs(2, 1), seed=SEED)
         results = toy.finish(backend, trials)
         curves.append({outcome.number: outcome.curve.mean for result in results for outcome in result.outcomes})
     for other in curves[1:]:

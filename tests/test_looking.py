@@ -165,15 +165,15 @@ def test_a_study_is_watched_until_nobody_runs_it(case, capsys, monkeypatch):
         (["delete", "{study}"], "cannot ask for confirmation without a terminal. Add --yes"),
         (["list", ""], "list '': is not a directory. Give the --output-root of studies."),
         (["list", " "], "list ' ': is not a directory"),
-        (["list", LONG], f"list {LONG}: is longer than the system takes. Give the --output-root"),
+        (["list", LONG], f"list {LONG}: is longer than the system allows. Give the --output-root"),
         (["export", "{study}", "--output", ""], "--output '': names no file. Name one, or leave --output out."),
         (
             ["export", "{study}", "--output", LONG],
-            f"{LONG}: is longer than the system takes. Choose a shorter name with",
+            f"{LONG}: is longer than the system allows. Choose a shorter name with",
         ),
         (["compare", "{study}", "{other}", "--output", ""], "--output '': names no file"),
-        (["compare", "{study}", "{other}", "--output", LONG], f"{LONG}: is longer than the system takes"),
-        (["compare", "{study}", LONG], f"compare {LONG}: is longer than the system takes"),
+        (["compare", "{study}", "{other}", "--output", LONG], f"{LONG}: is longer than the system allows"),
+        (["compare", "{study}", LONG], f"compare {LONG}: is longer than the system allows"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(case, tmp_path, capsys, monkeypatch, words, message):
@@ -201,7 +201,7 @@ def test_a_directory_with_a_name_that_is_too_long_is_one_line(tmp_path, monkeypa
     assert main([command, *places]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert given in line and (
-        "is longer than the system takes. Give the directory of a study" in line or "File name" in line
+        "is longer than the system allows. Give the directory of a study" in line or "File name" in line
     )
 
 

@@ -15,7 +15,7 @@ from hyperlax.backends.open import OpenLanes
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.keys import continuation_keys
 from hyperlax.engine.lanes import Program
-from hyperlax.engine.registry import Registry
+from hyperlax.engine.programs import Programs
 from hyperlax.trial import SegmentResult, Trial
 from tests import small, toy
 from tests.small import same_bits, to_numpy
@@ -26,7 +26,7 @@ SIZE = len(RATES)
 
 
 def members(saves: CheckpointManager | None = None) -> OpenLanes:
-    registry = Registry(SIZE, 2)
+    registry = Programs(SIZE, 2)
     devices = jax.local_devices()[:1]
     return OpenLanes(toy.Descents(), registry, seed=toy.SEED, slot_devices=devices, checkpoints=saves, may_shrink=False)
 
@@ -132,7 +132,7 @@ def test_members_for_which_memory_is_short_are_lost(monkeypatch: pytest.MonkeyPa
     own.enter(of_interval(0))
     (eviction,) = own.advance()[1]
     assert eviction.numbers == (0, 1, 2) and isinstance(eviction.error, MemoryError)
-    assert str(eviction.error) == "no memory for 3 trials at once"
+    assert str(eviction.error) == "not enough memory for 3 trials at once"
 
 
 def test_a_schedule_that_never_changes_is_a_single_training_to_the_bit_and_one_that_does_is_not(
@@ -141,7 +141,7 @@ def test_a_schedule_that_never_changes_is_a_single_training_to_the_bit_and_one_t
     case = "ppo_continuous"
     load, program = small.workload(case, small.WIDEST), small.program(case, small.WIDEST)
     base, slots = small.BASES[case], jax.local_devices()[:1]
-    registry = Registry(small.LANES, small.SEEDS)
+    registry = Programs(small.LANES, small.SEEDS)
     monkeypatch.setattr(registry, "program", lambda *_: program)
 
     def along(*configs: Any) -> Any:

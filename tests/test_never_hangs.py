@@ -24,12 +24,12 @@ import hyperlax
 import jax
 from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine.device import prepare_jax
-from hyperlax.engine.registry import Registry
+from hyperlax.engine.programs import Programs
 from hyperlax.trial import Trial
 from tests import small, toy
 prepare_jax(compilation_cache=True)
 workload = AlgorithmTask(small.BASES["ppo_discrete"], {}, "gymnax.cartpole", small.RUN_LENGTH)
-backend = toy.batches(workload, Registry(8, 2, sequential=False), seed=0)
+backend = toy.batches(workload, Programs(8, 2, sequential=False), seed=0)
 batch = tuple(Trial(n, small.changed("ppo_discrete", epochs=n + 1)) for n in range(8))
 result = toy.run(backend, batch)
 assert len(result.outcomes) == 8

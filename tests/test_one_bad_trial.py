@@ -14,7 +14,7 @@ import pytest
 
 from hyperlax import envs
 from hyperlax.algorithms.program import AlgorithmTask
-from hyperlax.engine.registry import Registry
+from hyperlax.engine.programs import Programs
 from hyperlax.envs import Continuous, Environment, Step
 from hyperlax.files import cell, read_csv
 from hyperlax.metrics import ReferenceReturns
@@ -162,7 +162,7 @@ def test_exploding_parameters_and_infinite_rewards_fail_alone_and_their_mates_ar
     recipe = Recipe("ppo_test", Path("ppo_test.py"), config, space)
     case = Case(tmp_path, recipe=recipe, env_config="lab.walk", n_trials=8, **lengths)
     engines = [
-        toy.batches(AlgorithmTask(base, {}, "lab.walk", RUN_LENGTH), Registry(3, SEEDS), seed=SEED) for _ in range(2)
+        toy.batches(AlgorithmTask(base, {}, "lab.walk", RUN_LENGTH), Programs(3, SEEDS), seed=SEED) for _ in range(2)
     ]
     assert case.start(engines[0]) == 0
     asked = {trial.number: case.pages[-1][0].trials[trial.number].params for trial in case.study().trials}
@@ -216,7 +216,7 @@ class FaultyDescents(toy.Descents):
 def test_what_raises_at_one_value_fails_the_trials_of_that_value_only(tmp_path, caplog):
     epochs = "algorithm.hyperparam.epochs"
     case = Case(tmp_path, {LR: Categorical(values=[0.1, 0.2, 1e6]), epochs: Categorical(values=[2, 3])}, n_trials=6)
-    engine = toy.batches(FaultyDescents(RunLength(20, 3, 4)), Registry(3, 2), seed=3)
+    engine = toy.batches(FaultyDescents(RunLength(20, 3, 4)), Programs(3, 2), seed=3)
     assert case.start(engine, max_failure_rate=1.0) == 0
     for trial in case.study().trials:
         rate, dimensions = (case.pages[-1][0].trials[trial.number].params[name] for name in (LR, epochs))

@@ -26,7 +26,7 @@ from hyperlax.networks.architecture import TorsoShape, count_parameters
 from hyperlax.networks.initializers import lecun_normal
 from hyperlax.networks.masked import MaskedMLP, output
 from hyperlax.recipe import load
-from hyperlax.study.run import run_study
+from hyperlax.study.search import run_study
 from tests.study_cases import arguments_of
 
 pytestmark = pytest.mark.timeout(240)

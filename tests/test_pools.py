@@ -15,7 +15,7 @@ import pytest
 from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.backends.open import OpenLanes
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.engine.registry import Registry
+from hyperlax.engine.programs import Programs
 from hyperlax.engine.session import LaneSession
 from hyperlax.recipe import RunLength
 from hyperlax.trial import SegmentResult, Trial
@@ -35,7 +35,7 @@ def pooled(
     trial_seeds: int | None = None,
     saves: CheckpointManager | None = None,
 ) -> OpenLanes:
-    registry, devices = Registry(lanes, seeds, refills=True), jax.local_devices()[:1] * slots
+    registry, devices = Programs(lanes, seeds, refills=True), jax.local_devices()[:1] * slots
     return OpenLanes(
         task, registry, seed=toy.SEED, slot_devices=devices, trial_seeds=trial_seeds or seeds, checkpoints=saves
     )
@@ -68,7 +68,7 @@ def prefix(curve: Any, points: int) -> Any:
 @pytest.mark.parametrize("lanes", [3, 1])
 def test_a_curve_is_the_same_bits_in_a_refilled_lane(lanes: int) -> None:
     workload = toy.Descents(UNEVEN)
-    closed = toy.batches(workload, Registry(lanes, 2))
+    closed = toy.batches(workload, Programs(lanes, 2))
     ended = finish(pooled(workload, lanes), trials())
     for trial in trials():
         (outcome,) = toy.run(closed, toy.batch(trial)).outcomes
@@ -203,7 +203,7 @@ def test_real_trials_are_the_same_bits_in_refilled_lanes(case: str) -> None:
     asked = [Trial(n, small.changed(case, gamma=0.9 + 0.01 * n, epochs=1 + n % 3)) for n in range(5)]
     lasts = {0: 3, 1: 1, 2: 2, 3: 3, 4: 3}
     pools = pooled(uneven, small.LANES, seeds=small.SEEDS)
-    closed = toy.batches(uneven, Registry(small.LANES, small.SEEDS))
+    closed = toy.batches(uneven, Programs(small.LANES, small.SEEDS))
     waiting, seen = list(asked), 0
     while waiting or pools.occupied:
         while waiting and pools.enter(waiting[:1]):

@@ -27,7 +27,7 @@ from hyperlax.hyperparams import SAC
 from hyperlax.recipe import apply, dotted
 from hyperlax.schedulers.pbt import explored
 from hyperlax.space import Categorical, LogUniform
-from hyperlax.studies import study_of
+from hyperlax.studies import planned_study
 from hyperlax.study import agents, population, view
 from hyperlax.study.agents import find_agent
 from hyperlax.study.lineage import changing, configurations, read_schedule
@@ -323,7 +323,7 @@ def test_only_what_can_change_while_weights_are_kept_is_explored(tmp_path):
     seen = "algorithm.hyperparam.normalize_observations"
     assert explored(recipe_of({**MIXED, seen: Categorical(values=[True, False])}))[1] == [*kept, seen]
     fixed = {"algorithm.hyperparam.init_alpha": LogUniform(domain=(0.1, 1.0))}
-    with pytest.raises(UsageError, match="nothing of the search space can change while weights are kept"):
+    with pytest.raises(UsageError, match="no entry of the search space can change during training"):
         explored(recipe_of(dict(fixed)))
 
 
@@ -362,7 +362,7 @@ def test_a_lost_database_is_repaired(whole, tmp_path, monkeypatch, finished, cap
             look()
     assert repair(lost.arguments, lost.recipe, lost.directory) == 0
     on_disk = min(finished + 1, INTERVALS) * MEMBERS  # a batch is written before it is recorded
-    assert f"{on_disk} from the batches; 0 wait to be run." in capsys.readouterr().out
+    assert f"{on_disk} from the batches; to be run: 0." in capsys.readouterr().out
     assert lost.resume() == 0
     assert lost.told() == whole.told() and lost.files() == whole.files()
     assert repair(lost.arguments, lost.recipe, lost.directory) == 0 and "is sound" in capsys.readouterr().out
@@ -385,7 +385,7 @@ def test_a_second_run_of_another_name_has_a_directory_of_its_own(whole, tmp_path
 
 def test_a_search_and_a_population_do_not_go_on_with_each_other(whole):
     with pytest.raises(UsageError, match="pbt started this study. To continue it:\n  hyperlax pbt --resume-from "):
-        study_of(SEARCH, {"resume_from": str(whole.directory)})
+        planned_study(SEARCH, {"resume_from": str(whole.directory)})
     with pytest.raises(
         UsageError, match="start again under another name:\n  hyperlax pbt .*--study-name sac_test_.*_2"
     ):

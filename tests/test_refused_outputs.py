@@ -83,7 +83,7 @@ def test_an_export_into_a_directory_that_cannot_be_looked_into_is_refused(study,
 def test_a_journal_of_a_study_that_has_not_begun_is_refused(tmp_path, capsys, study):
     early = shutil.copytree(study, tmp_path / "early", ignore=shutil.ignore_patterns("optuna_*"))
     line = said(["export", str(early), "--format", "optuna-journal", "--output", str(tmp_path / "x")], capsys, 2)
-    assert line == f"export {early}: has no database yet. It is there as soon as the search has begun."
+    assert line == f"export {early}: has no database yet. It is created when the search starts."
     assert not (tmp_path / "x").exists()
 
 

@@ -16,7 +16,7 @@ from hyperlax.cli.commands import GROUPS
 from hyperlax.cli.parsing import parse
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.studies import planned_studies
-from hyperlax.study import run as runs
+from hyperlax.study import search as runs
 from tests.desk import ROOT
 
 pytestmark = pytest.mark.timeout(240)

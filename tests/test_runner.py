@@ -195,7 +195,7 @@ def test_without_the_memory_a_program_gets_half_the_lanes_and_keeps_them(monkeyp
 def test_a_batch_that_no_longer_fits_its_program_is_left_to_be_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     tried, closed = out_of_memory_above(monkeypatch, 2), backend(lanes=4)
     for first in (0, 4):
-        with pytest.raises(MemoryError, match="no memory for more than 2 trials at once"):
+        with pytest.raises(MemoryError, match="not enough memory for more than 2 trials at once"):
             run(closed, batch(*(trial(first + n) for n in range(4))))
     halves = [run(closed, batch(trial(n), trial(n + 1))) for n in (0, 2)]
     assert tried == [4, 2, 2] and [len(half.outcomes) for half in halves] == [2, 2]
@@ -254,7 +254,7 @@ def test_without_the_memory_for_one_lane_the_reason_says_so(monkeypatch: pytest.
     out_of_memory_above(monkeypatch, 0)
     closed = backend(lanes=2)
     with pytest.raises(
-        MemoryError, match="no memory for one trial: RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes"
+        MemoryError, match="not enough memory for one trial: RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes"
     ):
         run(closed, batch(trial(0)))
 

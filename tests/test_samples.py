@@ -113,11 +113,11 @@ def test_what_has_no_column_is_the_recipes_and_spreadsheets_are_read(tmp_path):
     ("text", "words"),
     [
         ("", "some.csv: is empty"),
-        ("trial\n", "some.csv: holds no row"),
-        ("\n\n\n", "some.csv: holds no row"),
+        ("trial\n", "some.csv: has no rows"),
+        ("\n\n\n", "some.csv: has no rows"),
         (
             "trial,state,peak_performance\n0,FAIL,\n",
-            "some.csv: holds results, and no hyperparameter. Give the hyperparams.csv",
+            "some.csv: holds results, but no hyperparameters. Give the hyperparams.csv",
         ),
         (f"{GAMMA}\n0.9,1\n", "some.csv: line 2: 2 cells"),
         (f"{GAMMA},{GAMMA}\n0.9,0.8\n", f"two columns are named `{GAMMA}`"),

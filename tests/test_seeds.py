@@ -11,7 +11,7 @@ import pytest
 from hyperlax.backends import local
 from hyperlax.engine.keys import CONFIRMATION, SEARCH, Stream, evaluation_keys, training_keys
 from hyperlax.study.confirmation_run import confirmation_config
-from hyperlax.study.run import search_config
+from hyperlax.study.search import search_config
 from hyperlax.trial import Trial
 from tests.small import BASES, SEEDS, train
 from tests.study_cases import MIXED, arguments_of, recipe_of

@@ -10,7 +10,7 @@ import pytest
 
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.study import run as runs
+from hyperlax.study import search as runs
 from tests.desk import ROOT
 from tests.fake_backend import train_with_fakes
 

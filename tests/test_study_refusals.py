@@ -35,7 +35,7 @@ def test_fewer_trials_than_the_study_holds_are_refused_and_nothing_is_written(tm
     case = Case(tmp_path)
     case.start()
     before = contents(case.directory)
-    said = "--n-trials 5: the study already holds 12 finished trials. Give 12 to have its results as they are, more to continue."
+    said = "--n-trials 5: the study already holds 12 finished trials. Give 12 to leave it as it is, more to continue."
     with pytest.raises(UsageError) as refusal:
         case.resume(n_trials=5)
     assert str(refusal.value) == said

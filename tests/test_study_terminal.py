@@ -94,7 +94,8 @@ def test_a_study_that_mostly_fails_gives_up_and_goes_on_when_told_to(tmp_path, c
     assert case.start(FakeBackend(fail=fail)) == 1
     assert case.states() == ["COMPLETE"] * 2 + ["FAIL"] * 6
     words = (
-        "6 of 8 trials failed, more than --max-failure-rate 0.5 allows; of 6 the reason is: loss is nan at step 300."
+        "6 of 8 trials failed, more than --max-failure-rate 0.5 allows. "
+        "The most frequent reason (6 trials): loss is nan at step 300."
     )
     assert f"{words} The study stops with 16 trials to go." in capsys.readouterr().out
     assert case.resume() == 1 and len(case.states()) == 8
@@ -109,7 +110,7 @@ def test_a_study_whose_last_trials_fail_ends_with_the_sentence_and_exit_1(tmp_pa
     assert case.start(FakeBackend(fail=dict.fromkeys(range(2, 8), "loss is nan"))) == 1
     said = capsys.readouterr().out
     assert said.endswith(
-        "6 of 8 trials failed, more than --max-failure-rate 0.5 allows; of 6 the reason is: loss is nan.\n"
+        "6 of 8 trials failed, more than --max-failure-rate 0.5 allows. The most frequent reason (6 trials): loss is nan.\n"
     )
     assert "Best: trial 1" in said or "Best: trial 0" in said
     assert case.resume(max_failure_rate=1.0) == 0
@@ -180,7 +181,7 @@ def test_a_single_training_shows_its_progress(tmp_path, monkeypatch, capsys):
 
 def test_a_single_training_without_memory_says_what_to_make_smaller(tmp_path):
     with pytest.raises(OptionFailure) as ended:
-        single(tmp_path, FakeBackend(raises={0: MemoryError("no memory for more than 1 trial at once")}))
+        single(tmp_path, FakeBackend(raises={0: MemoryError("not enough memory for more than 1 trial at once")}))
     assert ended.value.exit_code == 1 and not isinstance(ended.value, UsageError)
     assert str(ended.value.spelled(lambda name: name)).endswith("Make networks, batches, replay or num_seeds smaller.")
 

@@ -512,7 +512,7 @@ def test_another_study_name_has_a_directory_of_its_own(capsys, caplog):
         ["optuna-hp-search", *words, "--study-name", "a/b"], capsys
     )
     assert cli.main(["optuna-hp-search", *words, "--n-trials", "2", "--study-name", "x" * 300]) == 0
-    assert "is longer than the system takes" in _refusal(
+    assert "is longer than the system allows" in _refusal(
         ["optuna-hp-search", *words, "--study-name", "y" * 300], capsys
     )
 

@@ -113,7 +113,7 @@ def test_a_sweeps_database_is_repaired_and_its_trials_are_invalidated(finished, 
     for name in ("optuna_study.db", "optuna_study.db.backup"):
         (DIRECTORY / name).unlink()
     assert cli.main(["repair", str(DIRECTORY)]) == 0
-    assert "Restored 0 finished trials from no backup and 3 from the batches; 0 wait" in capsys.readouterr().out
+    assert "Restored 0 finished trials from no backup and 3 from the batches; to be run: 0." in capsys.readouterr().out
     assert cli.main(["invalidate", str(DIRECTORY), "1"]) == 0
     assert cli.main(RESUME) == 0
     assert "3 trials finished: 2 COMPLETE, 1 FAIL" in capsys.readouterr().out and not any(
@@ -183,7 +183,7 @@ def test_other_samples_than_the_sweep_began_with_are_refused(finished, fakes, ca
         (["--load-hyperparams", "none.csv"], "none.csv: cannot be read"),
         (["--num-samples", "0"], "--num-samples needs a whole number of at least 1, got 0"),
         (["--num-samples", "8", "--hparam-batch-size", "9"], "--hparam-batch-size 9 is more than the 8 trials"),
-        (["--sampling-method", "grid"], "grid needs values that can be counted"),
+        (["--sampling-method", "grid"], "grid needs a finite space"),
         (["--retry-failed"], "--retry-failed continues a study: give --resume-from DIR"),
     ],
 )

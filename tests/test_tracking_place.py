@@ -11,7 +11,7 @@ import pytest
 
 from hyperlax import cli
 from hyperlax.errors import UsageError
-from hyperlax.study import run as runs
+from hyperlax.study import search as runs
 from hyperlax.study.directory import TRACKING
 from hyperlax.tracking import mlflow
 from hyperlax.tracking import place as places
@@ -153,8 +153,8 @@ def test_a_file_may_be_named_like_a_password(installed, name):
         ("sqlite:///mf", "is a directory. Name a file, as sqlite:////.*/mf/mlflow.db."),
         ("sqlite:///m%66", "is a directory"),
         ("sqlite:///mf?timeout=3", "is a directory"),
-        ("sqlite:///" + "x" * 300, "is longer than the system takes. Choose a shorter name."),
-        ("sqlite:///" + "x" * 300 + "/mlflow.db", "is longer than the system takes"),
+        ("sqlite:///" + "x" * 300, "is longer than the system allows. Choose a shorter name."),
+        ("sqlite:///" + "x" * 300 + "/mlflow.db", "is longer than the system allows"),
     ],
 )
 def test_what_can_be_no_database_is_refused_and_not_waited_for(installed, monkeypatch, capsys, uri, why):
@@ -168,7 +168,9 @@ def test_what_can_be_no_database_is_refused_and_not_waited_for(installed, monkey
 
 def test_a_study_whose_name_is_too_long_for_an_experiment_needs_one_of_its_own(installed):
     assert place_of("mlflow", None, None, "x" * 500, installed, True) is not None
-    with pytest.raises(UsageError, match=r"has 501 letters; MLflow takes 500. Give a shorter name with --tracking-exp"):
+    with pytest.raises(
+        UsageError, match=r"has 501 characters; MLflow allows 500. Give a shorter name with --tracking-exp"
+    ):
         place_of("mlflow", None, None, "x" * 501, installed, True)
     place = place_of("mlflow", None, "short", "x" * 501, installed, True)
     assert place is not None and place.experiment == "short"

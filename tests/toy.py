@@ -16,7 +16,7 @@ from hyperlax.agent import Policy
 from hyperlax.backends.closed import ClosedBatches
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.costs import Costs
-from hyperlax.engine.registry import Registry
+from hyperlax.engine.programs import Programs
 from hyperlax.recipe import RunLength
 from hyperlax.trial import NOT_FINITE, BatchResult, Outcome, SegmentResult, Trial
 
@@ -133,13 +133,13 @@ def backend(
     checkpoints: CheckpointManager | None = None,
     **registry: Any,
 ) -> Batches:
-    """Over the descents, and whatever else a Registry takes."""
-    return batches(Descents(run_length), Registry(lanes, seeds, **registry), slots, costs, checkpoints)
+    """Over the descents, and whatever else `Programs` takes."""
+    return batches(Descents(run_length), Programs(lanes, seeds, **registry), slots, costs, checkpoints)
 
 
 def batches(
     task: Any,
-    registry: Registry,
+    registry: Programs,
     slots: int = 1,
     costs: Costs | None = None,
     checkpoints: CheckpointManager | None = None,

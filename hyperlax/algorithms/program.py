@@ -33,7 +33,7 @@ class AlgorithmTask:
     long as the longest of the space.
 
     Args:
-      base: The recipe's own configuration.
+      base: The recipe's default configuration.
       space: The search space.
       environment: Its name.
       run_length: The budget of a trial.

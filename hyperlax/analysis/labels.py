@@ -70,6 +70,6 @@ def format_distribution(distribution: dict[str, Any]) -> str:
         notes.append("log")
     if distribution["type"].endswith("Discrete"):
         notes.append("whole numbers")
-    if "q" in distribution:
-        notes.append(f"in steps of {format_value(distribution['q'])}")
+    if step := distribution.get("q", distribution.get("step")):
+        notes.append(f"in steps of {format_value(step)}")
     return ", ".join(notes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.errors import HyperlaxError
-from hyperlax.files import convert, read_csv
+from hyperlax.files import CsvError, convert, read_csv, read_json
 from hyperlax.study import batch_files
 from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
@@ -76,7 +75,8 @@ def reading(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise MissingFile(f"{path}: is damaged (lacks {error}).") from error
     except (ValueError, TypeError, RecursionError, csv.Error) as error:
-        why = " ".join(str(error).split()).removeprefix(f"{path}, ").removesuffix(".")
+        found = error.finding if isinstance(error, CsvError) else str(error)
+        why = " ".join(found.split()).removesuffix(".")
         raise MissingFile(f"{path}: is damaged ({why}).") from error
 
 
@@ -220,7 +220,7 @@ def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
 def _timing(path: Path) -> dict[str, Any]:
     """Return the entries of a `timing.json` that are summed. Raise MissingFile if it lacks one."""
     with reading(path):
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path.read_text(encoding="utf-8"))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
         return convert(known, dict[str, int | float | None], str(path))
 

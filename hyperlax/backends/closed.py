@@ -104,9 +104,9 @@ class ClosedBatches(LanesBackend):
         super().close()
 
     def _train(self, lanes: _Batch) -> Iterator[tuple[Sequence[SegmentResult], bool]]:
-        batch, size = lanes, self._registry.lanes_of(lanes.algorithm)
+        batch, size = lanes, self._programs.lanes_of(lanes.algorithm)
         if size < len(batch.trials):
-            raise MemoryError(f"no memory for more than {counted(size, 'trial')} at once")
+            raise MemoryError(f"not enough memory for more than {counted(size, 'trial')} at once")
         predicted = self._predicted_training(batch.trials) + self._predicted_making(batch.algorithm, size)
         session = batch.session = self._session(batch.algorithm, batch.slot, size)
         self._prepare_batch(batch, session)
@@ -119,7 +119,7 @@ class ClosedBatches(LanesBackend):
             results = session.advance()
             is_over = session.is_over
             if is_over:
-                self._registry.settle(batch.algorithm, size)
+                self._programs.settle(batch.algorithm, size)
                 if not self._configs:
                     self._learn_run(session, batch.trials)
                 batch.timing = self._timing(batch, session, results, predicted)
@@ -204,7 +204,7 @@ class ClosedBatches(LanesBackend):
             batch.refused += [error.preparation] if isinstance(error, NoRoom) else []
             return None
         if session and device.is_out_of_memory(error):
-            short = MemoryError(f"no memory for one trial: {' '.join(str(error).split())}")
+            short = MemoryError(f"not enough memory for one trial: {' '.join(str(error).split())}")
             short.__cause__ = error
             return short
         return error

@@ -22,7 +22,7 @@ from hyperlax.engine.costs import Costs, Load, Run, making_seconds, training_sec
 from hyperlax.engine.keys import SEARCH, Stream
 from hyperlax.engine.lanes import NoRoom
 from hyperlax.engine.packing import batches_of, makespan
-from hyperlax.engine.registry import Registry
+from hyperlax.engine.programs import Programs
 from hyperlax.engine.segments import Segments
 from hyperlax.engine.session import LaneSession, identity_of
 from hyperlax.errors import counted
@@ -59,7 +59,7 @@ class LanesBackend(Backend, ABC):
     def __init__(
         self,
         task: TrainingTask,
-        registry: Registry,
+        programs: Programs,
         *,
         seed: int,
         slot_devices: Sequence[Any],
@@ -72,7 +72,7 @@ class LanesBackend(Backend, ABC):
         """Make a backend without trials.
 
         Args:
-          registry: Its programs.
+          programs: Its programs.
           costs: Costs of earlier runs on this machine.
           packing: Choice of the programs.
           stream: The random numbers of training and evaluation.
@@ -80,10 +80,10 @@ class LanesBackend(Backend, ABC):
           checkpoints: Saves trials in the middle of their training; None saves nothing.
         """
         first = slot_devices[0]
-        self.lanes, self.slots = registry.lanes, len(slot_devices)
+        self.lanes, self.slots = programs.lanes, len(slot_devices)
         kind = first.device_kind if first.device_kind == first.platform else f"{first.device_kind} ({first.platform})"
         self.device = f"{kind}, {counted(self.slots, 'slot')}"
-        self._task, self._registry, self._packing = task, registry, dict(packing or {})
+        self._task, self._programs, self._packing = task, programs, dict(packing or {})
         self._seed, self.stream, self._trial_seeds = seed, stream, trial_seeds
         self._costs = costs or Costs(first.device_kind, first.platform, None)
         self._devices, self._checkpoints = list(slot_devices), checkpoints
@@ -94,7 +94,7 @@ class LanesBackend(Backend, ABC):
     @property
     def packing(self) -> dict[str, Any]:
         """Choice of the programs, and under "lanes" how many lanes each has run with, by its fingerprint."""
-        return {**self._packing, "lanes": self._registry.settled()}
+        return {**self._packing, "lanes": self._programs.settled()}
 
     @property
     def occupied(self) -> int:
@@ -142,7 +142,7 @@ class LanesBackend(Backend, ABC):
         saved = list(self._saved(trials))
         taken = {trial.number for batch, _ in saved for trial in batch}
         rest = [trial for trial in trials if trial.number not in taken]
-        batches = batches_of(rest, self._task.program, self._registry.lanes_of, self._task.flops_of)
+        batches = batches_of(rest, self._task.program, self._programs.lanes_of, self._task.flops_of)
         expected = [(self._predicted_training(batch), batch) for batch in batches]
         expected.sort(key=lambda pair: -pair[0])
         whole = self._task.run_length.num_evaluations
@@ -203,7 +203,7 @@ class LanesBackend(Backend, ABC):
     def _session(self, algorithm: Any, slot: int, lanes: int, index: int = 0) -> LaneSession:
         return LaneSession(
             self._task,
-            self._registry.program(algorithm, self._devices[slot], lanes),
+            self._programs.program(algorithm, self._devices[slot], lanes),
             seed=self._seed,
             trial_seeds=self._trial_seeds,
             stream=self.stream,
@@ -222,7 +222,7 @@ class LanesBackend(Backend, ABC):
         traceback.clear_frames(error.__traceback__)  # they hold the arrays that filled the memory
         if not device.is_out_of_memory(error) or lanes == 1:
             return False
-        self._registry.shrink(algorithm, lanes, max(1, error.lanes) if isinstance(error, NoRoom) else lanes // 2)
+        self._programs.shrink(algorithm, lanes, max(1, error.lanes) if isinstance(error, NoRoom) else lanes // 2)
         return True
 
     def _saved(self, trials: Sequence[Trial]) -> Iterator[tuple[tuple[Trial, ...], Metadata]]:
@@ -232,14 +232,14 @@ class LanesBackend(Backend, ABC):
             if not set(metadata.trials) <= by_number.keys():
                 continue
             batch = tuple(by_number[number] for number in metadata.trials)
-            parts = (*self._needs(batch), self._registry.num_seeds, self._seed, self.stream)
+            parts = (*self._needs(batch), self._programs.num_seeds, self._seed, self.stream)
             if metadata.is_compatible(identity_of(self._task, batch, *parts)):
                 yield batch, metadata
 
     def _needs(self, batch: Sequence[Trial]) -> tuple[Any, int]:
         """Return the program of a batch and its number of lanes."""
         program = self._task.program(batch[0])
-        return program, self._registry.lanes_of(program)
+        return program, self._programs.lanes_of(program)
 
     def _learn_run(self, session: LaneSession, trials: Sequence[Trial]) -> None:
         """Record the cost of a batch."""
@@ -251,22 +251,22 @@ class LanesBackend(Backend, ABC):
 
     def _load(self, algorithm: Any, lanes: int, trials: Sequence[Trial]) -> Load:
         flops = max(map(self._task.flops_of, trials))
-        return Load(lanes * self._registry.num_seeds, algorithm.steps_per_iteration, flops)
+        return Load(lanes * self._programs.num_seeds, algorithm.steps_per_iteration, flops)
 
     def _predicted_training(self, batch: Sequence[Trial]) -> float:
         load = self._load(*self._needs(batch), batch)
         return training_seconds(self._costs, self._task.kind, load, self._task.run_length)
 
     def _predicted_making(self, algorithm: Any, lanes: int) -> float:
-        if self._registry.is_ready(algorithm):
+        if self._programs.is_ready(algorithm):
             return 0.0
         return making_seconds(self._costs, self._task.kind, self._name(algorithm, lanes))
 
     def _name(self, algorithm: Any, lanes: int) -> str:
-        return device.program_name(algorithm, lanes, self._registry.num_seeds)
+        return device.program_name(algorithm, lanes, self._programs.num_seeds)
 
     def _is_known(self, algorithm: Any) -> bool:
         """Return whether the program is compiled already, in this process or in the persistent cache."""
-        return self._registry.is_ready(algorithm) or self._costs.knows(
-            self._name(algorithm, self._registry.lanes_of(algorithm))
+        return self._programs.is_ready(algorithm) or self._costs.knows(
+            self._name(algorithm, self._programs.lanes_of(algorithm))
         )

@@ -35,7 +35,7 @@ from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.costs import Costs, Load, making_seconds, training_seconds
 from hyperlax.engine.keys import CONFIRMATION, SEARCH
 from hyperlax.engine.packing import Group, pack
-from hyperlax.engine.registry import Registry
+from hyperlax.engine.programs import Programs
 from hyperlax.engine.segments import Segments
 from hyperlax.files import convert
 from hyperlax.hyperparams import AlgorithmConfig, of_algorithm
@@ -102,7 +102,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
     known = [of_algorithm(trial.algorithm) for trial in config.trials]
     task = AlgorithmTask(base, space, environment, run_length, paddings, known)
     executables = device.executables() if config.compilation_cache and task.is_shipped else None
-    registry = Registry(
+    programs = Programs(
         budget.lanes,
         config.num_seeds,
         lanes_of=_lanes_of(config, task, budget),
@@ -112,7 +112,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         executables=executables,
     )
     if executables:
-        registry.load(_likely(config, task), slots)
+        programs.load(_likely(config, task), slots)
     packing = {
         "super_batch": budget.super_batch,
         "slots": budget.slots,
@@ -130,8 +130,8 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         "checkpoints": checkpoints,
     }
     if config.kind == "closed":
-        return ClosedBatches(task, registry, configs=config.configs, **parts)
-    return OpenLanes(task, registry, may_shrink=config.kind == "refilled", **parts)
+        return ClosedBatches(task, programs, configs=config.configs, **parts)
+    return OpenLanes(task, programs, may_shrink=config.kind == "refilled", **parts)
 
 
 def _budget(config: EngineConfig, slots: list[Any]) -> Budget:

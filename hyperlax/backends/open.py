@@ -104,7 +104,7 @@ class OpenLanes(LanesBackend):
 
         Call this before any trial enters. trials: all trials that may have been saved, by number.
         """
-        standings: list[SegmentResult] = []
+        results: list[SegmentResult] = []
         restored: set[int] = set()
         for metadata, arrays in self._checkpoints.pools() if self._checkpoints else ():
             wanted = [number for number in metadata.trials if number in unfinished and number not in restored]
@@ -112,9 +112,9 @@ class OpenLanes(LanesBackend):
                 continue
             pool = self._restored([trials[number] for number in metadata.trials], wanted, metadata, arrays)
             if pool is not None:
-                standings += pool.session.standings()
+                results += pool.session.results()
                 restored |= set(wanted)
-        return sorted(standings, key=lambda result: result.number)
+        return sorted(results, key=lambda result: result.number)
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:
         """Return the cost of all sessions since the last call, by the names of `timing.json`.
@@ -168,7 +168,7 @@ class OpenLanes(LanesBackend):
             self._close(idle)
         taken = {pool.session.place[1] for pool in self._used if pool.slot == slot}
         index = next(index for index in itertools.count() if index not in taken)
-        session = self._session(algorithm, slot, self._registry.lanes_of(algorithm), index)
+        session = self._session(algorithm, slot, self._programs.lanes_of(algorithm), index)
         pool = _Pool(algorithm, slot, group, session=session)
         self._used.append(pool)
         return pool
@@ -187,7 +187,7 @@ class OpenLanes(LanesBackend):
             lanes.copies = []
         self._prepare(session)
         results = session.advance()
-        self._registry.settle(lanes.algorithm, session.program.lanes)
+        self._programs.settle(lanes.algorithm, session.program.lanes)
         yield results, True
 
     def _take(self, event: Any) -> Sequence[SegmentResult]:
@@ -206,7 +206,7 @@ class OpenLanes(LanesBackend):
             made = error.preparation
             self._spent.update({"programs_compiled": int(not made.cached), "compile_seconds": made.seconds})
         if not self._may_shrink and device.is_out_of_memory(error):
-            memory = MemoryError(f"no memory for {counted(size, 'trial')} at once")
+            memory = MemoryError(f"not enough memory for {counted(size, 'trial')} at once")
             memory.__cause__ = error
             return [Evicted(numbers, memory)]
         return [Evicted(numbers, None if self._shrink(lanes.algorithm, size, error) else error)]

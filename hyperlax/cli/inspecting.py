@@ -107,7 +107,7 @@ def _root_of_studies(given: str) -> Path:
     is_long = is_too_long(root)
     if given.strip() and not is_long and root.is_dir():
         return root
-    found = "is longer than the system takes" if is_long else "is not a directory"
+    found = "is longer than the system allows" if is_long else "is not a directory"
     problem = "list {0}: {1}. Give the {output_root} of studies."
     raise OptionError("output_root", problem, given if given.strip() else repr(given), found)
 

@@ -222,7 +222,7 @@ def play(given: Given) -> int:
 
     options = completed(PlayOptions, given)
     if options.gif is not None and options.no_gif:
-        raise OptionError("gif", "{gif} and {no_gif} exclude each other. Leave one of them out.")
+        raise OptionError("gif", "{gif} and {no_gif} cannot be combined. Leave one of them out.")
     where = named_directory(options.path, "play")
     path = find_agent(where, options.trial, "play")
     agent = load_agent(path, options.training_seed)
@@ -242,8 +242,8 @@ def play(given: Given) -> int:
     environment = make(name)
     if environment.observation_size != agent.about["observation_size"]:
         raise UsageError(
-            f"{name} shows {counted(environment.observation_size, 'number')}, and the agent in {path} was trained to see "
-            f"{agent.about['observation_size']}. It cannot play there."
+            f"an observation of {name} has {counted(environment.observation_size, 'number')}, the agent in {path} was trained "
+            f"on {agent.about['observation_size']}. It cannot play there."
         )
     found = evaluate_agent(agent, environment, options.episodes, options.seed)
     trial = agent.about["trial"]

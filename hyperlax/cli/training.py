@@ -24,9 +24,9 @@ def starting(command: str) -> Callable[[Given], int]:
     """Return the function of a command that starts a study, or continues the one of --resume-from."""
 
     def run(given: Given) -> int:
-        from hyperlax.studies import study_of
+        from hyperlax.studies import planned_study
 
-        return study_of(command, given).run()
+        return planned_study(command, given).run()
 
     return run
 
@@ -54,7 +54,7 @@ def generate_hp_samples(given: Given) -> int:
         raise OptionError("output", "{output} is required: a file.")
     path = Path(options.output)
     if is_too_long(path):
-        raise OptionError("output", "{output} {0}: is longer than the system takes. Choose a shorter name.", path)
+        raise OptionError("output", "{output} {0}: is longer than the system allows. Choose a shorter name.", path)
     is_file = path != STDOUT
     if is_file and path.exists() and not path.is_file():
         found = "a directory" if path.is_dir() else "a device"
@@ -78,7 +78,7 @@ def run_single_hp(given: Given) -> int:
     recipe = load_recipe(given)
     options = settled(SingleOptions, [given], recipe)
     which = "" if options.trial is None else f"trial {options.trial} of "
-    base = "the recipe's own" if options.params is None else f"{which}{options.params}"
+    base = "the recipe's default configuration" if options.params is None else f"{which}{options.params}"
     return _run_single(options, recipe, f"{base}, changed by hand" if options.assignments else base)
 
 
@@ -117,7 +117,7 @@ def train(given: Given) -> int:
 
 
 def pbt_replay(given: Given) -> int:
-    """Train fresh agents along a schedule that `pbt` wrote."""
+    """Train new agents along a schedule that `pbt` wrote."""
     from hyperlax.analysis.pages import write_learning_curve
     from hyperlax.recipe import load
     from hyperlax.study.lineage import read_schedule

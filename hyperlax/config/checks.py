@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib.util
-import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,6 @@ from hyperlax.metrics import OF_RL, check_objectives
 from hyperlax.samplers.registry import SAMPLERS, SamplerRow
 from hyperlax.scale import MetricTable
 from hyperlax.space import Categorical, Distribution
-
-log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=RunOptions)
 
@@ -74,15 +71,15 @@ def check_searched(recipe_path: Path, space: Mapping[str, Distribution]) -> None
         )
 
 
-def note_constraints(options: SearchOptions) -> None:
-    """Log if the sampler does not use the constraints."""
+def ignored_constraints(options: SearchOptions) -> str:
+    """Return a sentence if the sampler does not use the constraints, else ""."""
     using = [entry.name for entry in SAMPLERS.values() if entry.uses_constraints]
-    if options.constraints and options.sampler not in using:
-        log.info(
-            "--sampler %s ignores constraints when it suggests trials; they only decide which is the best. %s use them.",
-            options.sampler,
-            ", ".join(using),
-        )
+    if not options.constraints or options.sampler in using:
+        return ""
+    return (
+        f"--sampler {options.sampler} ignores constraints when it suggests trials; they only decide which is the best. "
+        f"{', '.join(using)} use them."
+    )
 
 
 def _check_study_name(name: str) -> None:
@@ -133,7 +130,7 @@ def _check_sampler(options: SearchOptions) -> None:
     if options.super_batch is not None and options.super_batch < entry.smallest_super_batch:
         raise OptionError(
             "sampler",
-            "{sampler} {0} crosses the trials of one super-batch: {optuna_study_batch_size} needs at least {1}, got {2}. "
+            "{sampler} {0} breeds each generation from one super-batch: {optuna_study_batch_size} needs at least {1}, got {2}. "
             "For one trial at a time, use tpe.",
             entry.name,
             entry.smallest_super_batch,
@@ -232,7 +229,7 @@ def _check_grid(entry: SamplerRow, largest: int, space: Mapping[str, Distributio
     if size > largest:
         raise OptionError(
             "sampler",
-            "{sampler} {0} lays out at most {1} configurations, the recipe's space has {2}. Give it fewer values, or use {3}.",
+            "{sampler} {0} supports at most {1} configurations, the recipe's space has {2}. Give it fewer values, or use {3}.",
             entry.name,
             largest,
             size,

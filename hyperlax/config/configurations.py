@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,10 @@ from hyperlax.config.option import exponent, flags_of, parted, value_of
 from hyperlax.config.options import SearchOptions, SingleOptions
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.fields import apply, dotted, fields_of, full_names, written
-from hyperlax.files import decode, json_text, read_csv, read_json, write_csv
+from hyperlax.files import CsvError, decode, json_text, read_csv, read_json, write_csv
 from hyperlax.hyperparams import Config
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
-
-log = logging.getLogger(__name__)
 
 _TRIAL = "trial"
 _RESULTS = {_TRIAL, "state", "reason", "exec_batch", "batch"}
@@ -45,11 +42,11 @@ def read_samples(path: Path, base: Config, metrics: Collection[str] = METRICS) -
     """
     rows = _rows(path)
     if not rows:
-        raise UsageError(f"{path}: holds no row. It needs one for every configuration to train.")
+        raise UsageError(f"{path}: has no rows. Write one per configuration to train.")
     known = fields_of(base)
     given = [name for name in rows[0] if name not in {*_RESULTS, *metrics} and not name.startswith("objective.")]
     if not given and len(rows[0]) > 1:
-        raise UsageError(f"{path}: holds results, and no hyperparameter. Give the hyperparams.csv beside it.")
+        raise UsageError(f"{path}: holds results, but no hyperparameters. Give the hyperparams.csv beside it.")
     columns = {short: name for name, short in full_names({name: name for name in given}, known, str(path)).items()}
     configurations = []
     for line, row in enumerate(rows, start=2):
@@ -70,21 +67,32 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not UTF-8, so it cannot be read as CSV.") from error
+    except CsvError as error:
+        raise UsageError(f"{path}: {error.finding}") from error
     except (ValueError, csv.Error) as error:
-        raise UsageError(f"{path}: {str(error).removeprefix(str(path)).lstrip(':, ')}") from error
+        raise UsageError(f"{path}: {error}") from error
 
 
 def first_trials(options: SearchOptions, recipe: Recipe) -> list[dict[str, Any]]:
     """Return searched dotted name -> value of trials 0, 1, ... of a new study, without duplicates.
 
-    If the space does not contain the recipe's own configuration, it is left out, which is logged. Raises UsageError, naming file,
-    entry and name, for a file that cannot be read and for a value that the space does not contain.
+    The recipe's default configuration is left out if the space does not contain it, see `excluded_default`. Raises UsageError,
+    naming file, entry and name, for a file that cannot be read and for a value that the space does not contain.
     """
     base = {name: dotted(recipe.config.algorithm)[name] for name in recipe.space}
-    chosen = [base] if options.default_trial and _is_contained(base, recipe) else []
+    chosen = [base] if options.default_trial and not _outside(base, recipe) else []
     if options.enqueue is not None:
         chosen += _read_first(options.enqueue, base, recipe)
     return list({json.dumps(values): values for values in chosen}.values())
+
+
+def excluded_default(options: SearchOptions, recipe: Recipe) -> str:
+    """Return a sentence if the search space excludes the recipe's default configuration from the first trials, else ""."""
+    outside = _outside(dotted(recipe.config.algorithm), recipe) if options.default_trial else []
+    if not outside:
+        return ""
+    start = "The study starts without the recipe's default configuration, which is not in the search space"
+    return f"{start}: {'; '.join(outside)}."
 
 
 def as_text(configurations: Any) -> str:
@@ -95,18 +103,13 @@ def as_text(configurations: Any) -> str:
         raise OptionError("enqueue", "{enqueue}: cannot be kept as JSON: {0}.", error) from error
 
 
-def _is_contained(base: Mapping[str, Any], recipe: Recipe) -> bool:
-    outside = [
+def _outside(base: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """Return the recipe's own values that the space does not contain, in words."""
+    return [
         f"{name} = {base[name]}, not in {written(distribution)}"
         for name, distribution in recipe.space.items()
         if not distribution.contains(base[name])
     ]
-    if outside:
-        log.info(
-            "The study starts without the recipe's default configuration, which is not in the search space: %s.",
-            "; ".join(outside),
-        )
-    return not outside
 
 
 def _read_first(file: str, base: Mapping[str, Any], recipe: Recipe) -> list[dict[str, Any]]:

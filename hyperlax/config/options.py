@@ -150,8 +150,7 @@ class SearchOptions(RunOptions):
 
     preset: Annotated[
         str | None,
-        "Number of trials and seeds, pruner, run length and confirmation of a first test (quick_test) or a study of some size; "
-        "flags given explicitly win.",
+        "Preset for the number of trials and seeds, pruner, run length and confirmation; flags given explicitly win.",
         OneOf(tuple(PRESETS)),
         SHORTHAND,
         By("none"),
@@ -197,7 +196,10 @@ class SearchOptions(RunOptions):
     ] = "none"
     pruner_min_segments: Annotated[int, "Evaluations before a trial may be pruned.", Range(1)] = 3
     pruner_reduction_factor: Annotated[
-        int, "Reduction factor: the best 1/INT of trials continue past each rung (asha, hyperband).", Range(2)
+        int,
+        "Reduction factor: the best 1/INT of trials continue past each rung (asha, hyperband), or get their next seed "
+        "(--seed-schedule racing).",
+        Range(2),
     ] = 3
     pruner_percentile: Annotated[
         float,

@@ -102,7 +102,7 @@ def _by_full_name(space: Mapping[str, Entry], params: Mapping[str, Entry], recip
             raise UsageError(f"{entry.where}: {name} is given twice, also by its other name. Keep one of the two.")
         if entry.value is None and name not in recipe.space:
             raise UsageError(
-                f"{entry.where}: {recipe.name} does not search {name}, so there is nothing to leave out. Drop the line."
+                f"{entry.where}: {recipe.name} does not search {name}, so there is nothing to leave out. Drop the entry."
             )
         found[name] = entry
     return found
@@ -231,7 +231,5 @@ def _made(kind: type[Distribution], given: Mapping[str, Entry], field: Field) ->
     if "step" not in numbers:
         return (LogUniformDiscrete if log else kind)(domain=domain)
     if log:
-        raise DistributionError(
-            "a step is the same everywhere, and `log` spreads the values. Leave one of the two out."
-        )
+        raise DistributionError("`step` and `log` cannot be combined. Leave one of them out.")
     return UniformDiscrete(domain=domain, step=numbers["step"])

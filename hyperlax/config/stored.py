@@ -63,7 +63,7 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
     """Return the entry `arguments` of a `study.json`. Raises UsageError, beginning with `asked_by`, if it is missing."""
     path = directory / MANIFEST
     if is_too_long(path):
-        raise _no_study(asked_by, directory, "is longer than the system takes")
+        raise _no_study(asked_by, directory, "is longer than the system allows")
     _refuse_hidden(path)
     if not path.is_file():
         found = "holds no study.json" if directory.is_dir() else "is not a directory"

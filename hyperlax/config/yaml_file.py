@@ -99,7 +99,7 @@ def _entries(
         if not isinstance(key, yaml.ScalarNode):
             raise UsageError(f"{where}: a name is a text, not a list or a mapping.")
         if key.value == "<<":
-            raise UsageError(f"{where}: `<<` is not read here. Write the entries out.")
+            raise UsageError(f"{where}: `<<` is not supported. Write the entries out.")
         name = rename(key.value)
         if name in found:
             raise UsageError(f"{where}: `{name}` is given twice, first in line {found[name].where.rsplit(':', 1)[1]}.")
@@ -111,7 +111,7 @@ def _value(node: yaml.Node, path: str, may_nest: bool = False) -> Any:
     if node.tag not in _READ or (node.tag == _BOOL and node.value.lower() not in (*_TRUE, *_FALSE)):
         where = f"{path}:{node.start_mark.line + 1}"
         raise UsageError(
-            f"{where}: the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not read here. Write the value alone."
+            f"{where}: the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not supported. Write the value alone."
         )
     if isinstance(node, yaml.MappingNode):
         return _entries(node, path)

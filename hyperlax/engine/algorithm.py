@@ -29,7 +29,7 @@ class Algorithm(Hashable, Protocol):
         ...
 
     def evaluate(self, state: Any, lane: Any, key: Array) -> Any:
-        """Return scores: a tuple of arrays, one of them `finite` bool[]."""
+        """Return scores: a named tuple with the fields of `engine.assignment.SCORES`, of which `finite` is bool[]."""
         ...
 
     def policy_params(self, state: Any) -> Any:

@@ -58,8 +58,8 @@ class LaneAssignment:
         """The first evaluation at which a seed was not finite."""
         return next((i for i, point in enumerate(self.points) if not point["finite"].all()), None)
 
-    def stay(self, place: tuple[int, int], lane: int, began: float, ended: float) -> None:
-        """Record an interval of time in a lane. place: a `LaneInterval`'s slot and pool."""
+    def add_interval(self, place: tuple[int, int], lane: int, began: float, ended: float) -> None:
+        """Add an interval of time in a lane. place: a `LaneInterval`'s slot and pool."""
         self.intervals = _extended(self.intervals, LaneInterval(*place, lane, PROCESS, began, ended))
 
     def result(self, lane: int, steps: Sequence[int], episodes: int, budget: int) -> SegmentResult:

@@ -138,10 +138,10 @@ class LaneSession:
         ended = seconds()
         for lane, assignment in self._lanes.items():
             assignment.train_seconds += (self.watch.train - before) / len(self._lanes)
-            assignment.stay(self.place, lane, began, ended)
+            assignment.add_interval(self.place, lane, began, ended)
         self._segment += 1
         self.watch.segments += 1
-        return self.standings()
+        return self.results()
 
     def start(self) -> None:
         """Initialise the trials that have entered, and evaluate them before any training."""
@@ -162,7 +162,7 @@ class LaneSession:
             assignment.train_seconds = (self.watch.train - before) / len(entering)
         self._entering.clear()
 
-    def standings(self) -> list[SegmentResult]:
+    def results(self) -> list[SegmentResult]:
         """Return every trial's results so far, by number."""
         lanes = sorted(self._lanes, key=lambda lane: self._lanes[lane].trial.number)
         steps, episodes = self.segments.steps(), self._task.run_length.num_eval_episodes

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hyperlax.config.recipe_errors import in_one_line
 from hyperlax.envs.protocol import Continuous, Discrete, Environment, Step
 from hyperlax.errors import UsageError
 from hyperlax.metrics import ReferenceReturns
+from hyperlax.user_code import in_one_line
 
 
 def check(environment: Environment) -> None:

@@ -7,10 +7,10 @@ import re
 import threading
 from collections.abc import Callable
 
-from hyperlax.config.recipe_errors import in_one_line
 from hyperlax.envs.catalog import ALIASES, CATALOG, PROBES, UNAVAILABLE, ActionKind
 from hyperlax.envs.protocol import Continuous, Environment
 from hyperlax.errors import UsageError, did_you_mean
+from hyperlax.user_code import in_one_line
 
 _NAME = re.compile(r"[a-z][a-z0-9]*\.[a-z][a-z0-9_]*")
 

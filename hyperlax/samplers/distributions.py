@@ -69,10 +69,6 @@ class SearchSpace:
             for name, distribution in self._space.items()
         }
 
-    def means(self, name: str, kept: Any, value: Any) -> bool:
-        """Return whether Optuna's value of a parameter stands for this value of the recipe."""
-        return Categorical([_decode(self._space[name], kept)]).contains(value)
-
     def _meant(self, name: str, value: Any) -> Any:
         """Return the recipe's value for a choice as Optuna keeps it, and any other value unchanged."""
         distribution = self._space[name]

@@ -130,11 +130,12 @@ def _check_finite(recipe: Recipe) -> None:
     if endless:
         raise OptionError(
             "sampling_method",
-            "{0}: {sampling_method} grid needs values that can be counted, and {1} {2} none. Give QUniform, UniformDiscrete or "
-            "Categorical there, or use qmc or random.",
+            "{0}: {sampling_method} grid needs a finite space, and {1} {2} continuous. Give {3} QUniform, UniformDiscrete or "
+            "Categorical, or use qmc or random.",
             recipe.path,
             ", ".join(endless),
-            "has" if len(endless) == 1 else "have",
+            "is" if len(endless) == 1 else "are",
+            "it" if len(endless) == 1 else "them",
         )
 
 
@@ -143,7 +144,7 @@ def _check_room(recipe: Recipe, space: SearchSpace, count: int, method: str) -> 
     if size is not None and count > size:
         raise OptionError(
             "n_trials",
-            "{0}: {n_trials} {1}: the search space has {2}, and {3} draws none twice. Give at most {4}.",
+            "{0}: {n_trials} {1}: the search space has {2}, and {3} samples none twice. Give at most {4}.",
             recipe.path,
             count,
             counted(size, "configuration"),

@@ -273,7 +273,7 @@ def explored(recipe: Recipe) -> tuple[dict[str, Distribution], list[str]]:
     space = {name: distribution for name, distribution in recipe.space.items() if changes(name)}
     if not space:
         raise UsageError(
-            f"{recipe.path}: nothing of the search space can change while weights are kept. Give "
+            f"{recipe.path}: no entry of the search space can change during training. Give "
             f"{_HYPERPARAM}{next(name for name in kinds if changes(_HYPERPARAM + name))} a distribution, or search with "
             "optuna-hp-search."
         )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.errors import UsageError
-from hyperlax.files import durable_together, escaped, read_csv, write_csv, write_json, write_text
+from hyperlax.files import CsvError, durable_together, escaped, read_csv, write_csv, write_json, write_text
 from hyperlax.metrics import compute
 from hyperlax.recipe import dotted
 from hyperlax.scale import Scale
@@ -84,9 +84,7 @@ class Scoring:
         """Return these metrics of a trial that still trains. Raises ValueError if it has not reported one of them yet."""
         metrics = self.metrics(outcome)
         if missing := [name for name in names if name not in metrics]:
-            raise ValueError(
-                f"trial {outcome.number}: no report so far has {missing[0]}, by which the study prunes. Report it every time"
-            )
+            raise ValueError(f"no report so far has {missing[0]}, by which the study prunes. Report it every time")
         return [metrics[name] for name in names]
 
     def ends(self, result: BatchResult) -> list[TrialResult]:
@@ -118,8 +116,7 @@ class Scoring:
                 raise ValueError(f"no report has {missing[0]}, a measure of the task")
             return TrialResult(outcome.number, outcome.state, "", metrics)
         except ValueError as error:
-            cause = str(error).removeprefix(f"trial {outcome.number}: ")
-            return self._failure(outcome, cause, _first_infinite(outcome.curve))
+            return self._failure(outcome, str(error), _first_infinite(outcome.curve))
 
     def _failure(self, outcome: Outcome, cause: str, step: int | None) -> TrialResult:
         asked = dotted(outcome.trial.algorithm)
@@ -171,7 +168,7 @@ def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialResult
     path = directory / SUMMARY_CSV
     rows = _read_rows(path, ("state", "reason", *needed))
     ends = [_read_end(path, number, row) for number, row in rows.items()]
-    with _blaming(directory / SUCCESS):
+    with _reading(directory / SUCCESS):
         has_them = INTERMEDIATE_CSV in (directory / SUCCESS).read_text(encoding="utf-8")
     return _with_intermediate(directory / INTERMEDIATE_CSV, ends) if has_them else ends
 
@@ -288,7 +285,7 @@ def _first_infinite(curve: Curve) -> int | None:
 def trials_of(directory: Path) -> list[int]:
     """Return the trials of a complete batch, which its `success.txt` lists. Raises DamagedBatch."""
     path = directory / SUCCESS
-    with _blaming(path):
+    with _reading(path):
         numbers = [int(number) for number in re.findall(r"\d+", path.read_text(encoding="utf-8"))]
     if not numbers:
         raise DamagedBatch(path, f"{path}: names no trial.")
@@ -300,7 +297,7 @@ def _read_rows(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
 
     Raises DamagedBatch unless it has these columns, and a row for exactly the trials in `success.txt`.
     """
-    with _blaming(path):
+    with _reading(path):
         rows = read_csv(path)
     expected = trials_of(path.parent)
     lacking = [name for name in ("trial", *columns) if rows and name not in rows[0]]
@@ -314,7 +311,7 @@ def _read_rows(path: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
 
 
 @contextmanager
-def _blaming(path: Path) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
     """Raise DamagedBatch if the block cannot read a file of a complete batch."""
     try:
         yield
@@ -322,8 +319,10 @@ def _blaming(path: Path) -> Iterator[None]:
         raise DamagedBatch(path, f"{path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise DamagedBatch(path, f"{path}: is not UTF-8.") from error
+    except CsvError as error:
+        raise DamagedBatch(path, f"{path}: {error.finding}") from error
     except (ValueError, csv.Error) as error:
-        raise DamagedBatch(path, f"{path}: {str(error).removeprefix(str(path)).lstrip(', ')}") from error
+        raise DamagedBatch(path, f"{path}: {error}") from error
 
 
 def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialResult:
@@ -341,7 +340,7 @@ def _with_intermediate(path: Path, ends: Sequence[TrialResult]) -> list[TrialRes
     """Return the results with their values of every segment. The file itself says how many each trial has."""
     found: dict[int, dict[int, tuple[float, ...]]] = {end.number: {} for end in ends}
     counted: dict[int, int] = {}
-    with _blaming(path):
+    with _reading(path):
         for row in read_csv(path):
             names = ("trial", "segment", "of", "step")
             number, segment, counted[number], step = (int(row.pop(name, "")) for name in names)

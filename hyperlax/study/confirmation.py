@@ -26,12 +26,12 @@ from hyperlax.trial import Trial
 log = logging.getLogger(__name__)
 
 NOT_A_TRIAL = 2**31 - 1
-"""Number under which the recipe's own configuration is trained where no trial of the study has it."""
+"""Number under which the recipe's default configuration is trained where no trial of the study has it."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A configuration to confirm. chosen: whether it is among the best of the search; the recipe's own need not be."""
+    """A configuration to confirm. chosen: whether it is among the best of the search; the recipe's default need not be."""
 
     trial: Trial
     chosen: bool
@@ -51,7 +51,7 @@ class _Result:
 def configurations(record: StudyRecord, base: Config) -> list[Configuration]:
     """Return as many of the best trials as `--confirm-top` asks for, best first, or the first of the Pareto front.
 
-    base: the recipe's own configuration when the study began. It comes last, unless it is among the best already. The result is
+    base: the recipe's default configuration when the study began. It comes last, unless it is among the best already. The result is
     empty while no trial is COMPLETE.
     """
     best = top(record, record.arguments["confirm_top"])

@@ -43,7 +43,7 @@ def serve(root: Path, host: str, port: int) -> int:
     name = load_study(root, "dashboard").record.study_name
     database = StudyDirectory(root).database
     if not database.exists():
-        raise UsageError(f"dashboard {root}: has no database yet. It is there as soon as the search has begun.")
+        raise UsageError(f"dashboard {root}: has no database yet. It is created when the search starts.")
     if find_spec("optuna_dashboard") is None:
         raise UsageError('dashboard needs the package optuna-dashboard: pip install "hyperlax[dashboard]"')
     from optuna_dashboard import wsgi  # pyright: ignore[reportMissingImports]

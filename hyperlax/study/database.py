@@ -276,9 +276,9 @@ def url_of(path: Path) -> str:
     return f"sqlite:///{quote(str(path.absolute()))}"
 
 
-def is_feasible(trial: FrozenTrial) -> bool:
-    """Return whether a trial satisfies every constraint, as far as any is known of it."""
-    return all(value <= 0 for value in trial.constraints.values())
+def given_params(frozen: FrozenTrial) -> dict[str, Any]:
+    """Return the parameters that another program gave a trial, those of an enqueued one too."""
+    return {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
 
 
 def _create(path: Path, study_name: str, directions: Sequence[StudyDirection]) -> None:

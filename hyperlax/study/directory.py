@@ -227,7 +227,7 @@ def study_directory(
     if holder in (None, options.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study()):
         return StudyDirectory(first)
     if is_too_long(named):
-        problem = "{study_name}: the directory {0} is longer than the system takes. Choose a shorter name."
+        problem = "{study_name}: the directory {0} is longer than the system allows. Choose a shorter name."
         raise OptionError("study_name", problem, named)
     return StudyDirectory(named)
 

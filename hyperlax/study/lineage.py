@@ -51,7 +51,7 @@ def score_of(trial: FrozenTrial) -> float:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class HyperparameterSchedule:
     """The content of `pbt_schedule.json`.
 
     recipe: its path. config: the values of all its fields when the run began. trial, final_return: those of the best member at the
@@ -95,12 +95,12 @@ def describe_schedule(options: PbtOptions, recipe: Recipe, path: Sequence[TrialR
     }
 
 
-def read_schedule(path: Path) -> Schedule:
+def read_schedule(path: Path) -> HyperparameterSchedule:
     """Read a schedule. Raises UsageError if the file does not hold one."""
-    return decode(path, Schedule, f"Give the {SCHEDULE} of a pbt run.")
+    return decode(path, HyperparameterSchedule, f"Give the {SCHEDULE} of a pbt run.")
 
 
-def configurations(schedule: Schedule, algorithm: Config, where: str) -> list[Config]:
+def configurations(schedule: HyperparameterSchedule, algorithm: Config, where: str) -> list[Config]:
     """Return the whole configuration of every interval. Raises UsageError, beginning with `where`, for invalid values."""
     base = apply(algorithm, schedule.config, where)
     found = []
@@ -123,5 +123,5 @@ def changing(configs: Sequence[Config]) -> dict[str, Distribution]:
 
 
 def replay_command(schedule: Path) -> str:
-    """Return the command line that trains fresh agents along a schedule."""
+    """Return the command line that trains new agents along a schedule."""
     return shell_command("pbt-replay", schedule)

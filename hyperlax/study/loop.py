@@ -53,9 +53,11 @@ class Loop:
 
     def run(self) -> None:
         """Train until every trial has ended, no more may start, or a stop is requested. Trials still in lanes are saved."""
-        own = self._settings
-        lanes = own.lanes if own.refills else None
-        training = Training(own.task, own.total, own.steps, lanes, self._backend, own.scoring.scale.words)
+        settings = self._settings
+        lanes = settings.lanes if settings.refills else None
+        training = Training(
+            settings.task, settings.total, settings.steps, lanes, self._backend, settings.scoring.scale.words
+        )
         tell(self._observers, lambda observer: observer.training_started(training))
         try:
             self._train()
@@ -70,7 +72,7 @@ class Loop:
                 self._record()
             self._fill()
             self._backend.begin()
-            self._record()
+            self._record()  # where lanes are refilled, while the next segment trains
             if not any(trial.is_in_lane for trial in self._running.values()):
                 break
             self._advance()
@@ -222,7 +224,7 @@ class Loop:
             self._score(running, result)
         except ValueError as error:
             self._leave(running)
-            self._fail(running, str(error).removeprefix(f"trial {running.number}: "))
+            self._fail(running, str(error))
             return steps
         if not result.is_done and (result.fault_step is None or not self._settings.refills):
             return steps if is_new else 0

@@ -74,7 +74,7 @@ def repair(options: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> i
         if kept:
             print(f"It is kept as {kept}.")
         print(
-            f"Restored {counted(before, 'finished trial')} from {source} and {recorded} from the batches; {left} wait to be run."
+            f"Restored {counted(before, 'finished trial')} from {source} and {recorded} from the batches; to be run: {left}."
         )
         if finished < options.n_trials:
             print(f"To resume:\n  {manifests.resume_command(root)}")
@@ -134,7 +134,7 @@ def write_journal(root: Path, path: Path, study_name: str) -> None:
     """
     directory = StudyDirectory(root)
     if not directory.database.exists():
-        raise UsageError(f"export {root}: has no database yet. It is there as soon as the search has begun.")
+        raise UsageError(f"export {root}: has no database yet. It is created when the search starts.")
     with tempfile.TemporaryDirectory() as scratch, replacing(path) as temporary:
         copy = Path(scratch) / directory.database.name
         with ending_on_io_error(directory.database, run_again):

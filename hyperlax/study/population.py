@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend, EngineConfig
@@ -68,7 +67,7 @@ class _PopulationTrials:
     def resume(self, backend: Backend) -> Resumed:
         """Return where training continues: after the interval that was saved last, or from the beginning."""
         frozen = self._state.trials()
-        trials = {trial.number: self._state.trial(trial) for trial in frozen}
+        trials = {trial.number: self._state.trial(trial.number) for trial in frozen}
         restored = [(trials[result.number], result) for result in backend.restore(trials, trials.keys())]
         begin = min((result.number for _, result in restored), default=0)
         shown = {trial.number: Shown(np.array([[score_of(trial)]]), True) for trial in frozen[:begin]}
@@ -86,7 +85,7 @@ class _PopulationTrials:
         self._asked = True
         if not self._state.trials():
             self._insert(0, {member: CopyFrom(member, params) for member, params in enumerate(self._first)})
-        return [self._state.trial(trial) for trial in self._state.trials()[: self._members]]
+        return [self._state.trial(number) for number in range(self._members)]
 
     def start(self, numbers: Collection[int]) -> None:
         """Note that members train."""
@@ -100,10 +99,7 @@ class _PopulationTrials:
         first = min(copies) + self._members
         if len(self._state.trials()) <= first:
             self._insert(first, {number + self._members: copy for number, copy in sorted(copies.items())})
-        trials = self._state.trials()
-        return [
-            (copy.source, self._state.trial(trials[number + self._members])) for number, copy in sorted(copies.items())
-        ]
+        return [(copy.source, self._state.trial(number + self._members)) for number, copy in sorted(copies.items())]
 
     def record(self, result: BatchResult) -> list[TrialResult]:
         """Write an interval's files, then the database. Raises HyperlaxError if an interval recorded before differs."""
@@ -137,17 +133,8 @@ class _PopulationTrials:
             parent = copy.source if interval else None
             member = number % self._members
             attributes = {MEMBER: member, INTERVAL: interval, PARENT: parent, "exec_batch": interval}
-            trials.append(AskedTrial(self._encoded(dict(copy.params)), attributes, {}))
+            trials.append(AskedTrial(self._space.encode(copy.params), attributes, {}))
         self._state.append(trials)
-
-    def _encoded(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Return values of a recipe as Optuna keeps them."""
-        encoded = dict(params)
-        for name, distribution in self._space.optuna.items():
-            if isinstance(distribution, CategoricalDistribution):
-                same = (choice for choice in distribution.choices if self._space.means(name, choice, params[name]))
-                encoded[name] = next(same)
-        return encoded
 
     def _compare(self, interval: int, ends: Sequence[TrialResult], before: Sequence[FrozenTrial]) -> None:
         now = np.array([_score(end) if end.state == "COMPLETE" else np.nan for end in ends])
@@ -196,7 +183,7 @@ def run_population(
     if options.explore == "pb2" and not any(map(is_continuous, space.values())):
         raise OptionError(
             "explore",
-            "{0}: {explore} pb2 needs a LogUniform or UniformContinuous entry that can change while weights are kept. Use perturb.",
+            "{0}: {explore} pb2 needs a LogUniform or UniformContinuous entry that can change during training. Use perturb.",
             recipe.path,
         )
     recipe = replace(recipe, space=space)
@@ -287,7 +274,7 @@ class _PopulationRun(StudyRun[PbtOptions]):
         assert lineage.final is not None
         value = self.live.state.trials()[lineage.final].values[0]
         print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), return {format_number(value)}.")
-        print(f"Train fresh agents along its schedule:\n  {replay_command(schedule)}")
+        print(f"Train new agents along its schedule:\n  {replay_command(schedule)}")
         return 0
 
     def _interval_recorded(self) -> None:

@@ -60,9 +60,9 @@ class TrialRecord:
 class Confirmed:
     """One configuration on seeds that the search never saw.
 
-    trial: its number, None for the recipe's own configuration if that is not among the best of the search. claimed: its value in
-    the search, None if it was not a COMPLETE trial. state: "COMPLETE", "FAIL", or "WAITING"; reason: why it
-    failed, else "". per_seed: metric -> a value per seed; empty unless COMPLETE.
+    trial: its number, None for the recipe's default configuration if that is not among the best of the search. claimed: its value
+    in the search, None if it was not a COMPLETE trial. state: "COMPLETE", "FAIL", or "WAITING"; reason: why it failed, else "".
+    per_seed: metric -> a value per seed; empty unless COMPLETE.
     """
 
     trial: int | None
@@ -85,7 +85,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The best of a study, best first, and the recipe's own configuration, trained again on `seeds` new seeds each.
+    """The best of a study, best first, and the recipe's default configuration, trained again on `seeds` new seeds each.
 
     metric: the first objective, or final_performance if a single seed does not have the first objective. leading: the first
     objective. direction: "minimize" or "maximize". winner: the search's best trial, None for a Pareto front.
@@ -165,7 +165,7 @@ class StudyRecord:
         return sorted([*self.trials, *self.foreign], key=lambda trial: trial.number)
 
     def is_the_recipes_own(self, trial: TrialRecord) -> bool:
-        """Return whether a trial is the recipe's own configuration. False if that is not known."""
+        """Return whether a trial is the recipe's default configuration. False if that is not known."""
         own = {name: list(value) if isinstance(value, tuple) else value for name, value in self.base.items()}
         return bool(own) and all(own.get(name) == trial.params.get(name) for name in self.space)
 

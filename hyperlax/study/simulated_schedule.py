@@ -34,7 +34,7 @@ class Schedule(Protocol):
 
 
 @dataclass(frozen=True)
-class OneAhead:
+class _OneAhead:
     """The schedule of closed batches: a super-batch is asked while the one before trains, and does not know its results."""
 
     super_batch: int
@@ -138,7 +138,7 @@ def simulate_schedule(
                 return
 
 
-def is_pooled(options: SearchOptions) -> bool:
+def refills_lanes(options: SearchOptions) -> bool:
     """Return whether trials of a study end at different times, so that their lanes are refilled."""
     return options.pruner != "none" or options.seed_schedule == "racing"
 
@@ -150,6 +150,6 @@ def lanes_of(manifest: Manifest) -> int:
 
 def schedule_of(options: SearchOptions, manifest: Manifest, survived: Callable[[int], int] | None) -> Schedule | None:
     """Return the schedule of a study; None if all trials of a super-batch end before the next is asked."""
-    if is_pooled(options):
+    if refills_lanes(options):
         return _SimulatedSchedule.of(options, manifest, survived)
-    return OneAhead(manifest.super_batch) if manifest.overlaps else None
+    return _OneAhead(manifest.super_batch) if manifest.overlaps else None

@@ -24,7 +24,7 @@ from hyperlax.study.agents import about_recipe, about_training
 from hyperlax.study.batch_files import Scoring, mark_complete, write_tables
 from hyperlax.study.directory import CHECKPOINTS, SCHEDULE, make_directory
 from hyperlax.study.io_errors import ending_on_io_error
-from hyperlax.study.lineage import Schedule, changing, configurations
+from hyperlax.study.lineage import HyperparameterSchedule, changing, configurations
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
 from hyperlax.study.record import StudyRecord, TrialRecord, titled
@@ -52,7 +52,7 @@ def run_single(
     algorithm: Config,
     write_curve: _WriteCurve,
     make_backend: MakeBackend = local_backend,
-    source: str = "the recipe's own",
+    source: str = "the recipe's default configuration",
 ) -> int:
     """Train one configuration, write its files, print its metrics. Returns the exit status. source: where it is from, in words.
 
@@ -71,7 +71,7 @@ def run_single(
         shutil.rmtree(root, ignore_errors=True)
 
 
-def replay(options: SingleOptions, recipe: Recipe, schedule: Schedule, write_curve: _WriteCurve) -> int:
+def replay(options: SingleOptions, recipe: Recipe, schedule: HyperparameterSchedule, write_curve: _WriteCurve) -> int:
     """Train `num_seeds` agents from scratch along a schedule, write their files, print their metrics. Returns the exit status.
 
     options: `params` names the schedule's file. Raises UsageError, before anything runs, if the schedule cannot be followed.
@@ -88,7 +88,7 @@ def replay(options: SingleOptions, recipe: Recipe, schedule: Schedule, write_cur
     return _SingleRun(options, recipe, write_curve, "replay", source, beside).run(config.base, backend)
 
 
-def path_of_recipe(schedule: Schedule) -> str:
+def path_of_recipe(schedule: HyperparameterSchedule) -> str:
     """Return the recipe that a run began with, by its name if its file is gone."""
     return schedule.recipe if Path(schedule.recipe).is_file() else schedule.algo_and_network_config
 
@@ -185,7 +185,7 @@ class _SingleRun:
         mark_complete(directory, [end])
 
 
-def _check_steps(schedule: Schedule, steps: Sequence[int], where: str) -> None:
+def _check_steps(schedule: HyperparameterSchedule, steps: Sequence[int], where: str) -> None:
     """Raise UsageError unless the steps of a schedule are the ends of the segments of its replay."""
     for entry, start, end in zip(schedule.schedule, steps[:-1], steps[1:], strict=True):
         if (entry.get("from_step"), entry.get("to_step")) != (start, end):

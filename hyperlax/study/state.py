@@ -7,7 +7,7 @@ database, so a resume is a replay, and so is a repair, into a new database.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,11 @@ from hyperlax.samplers.base import AskedTrial, Sampler
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import FixedSampler, Presampled
 from hyperlax.samplers.optuna import OptunaSampler
-from hyperlax.study.database import TAKEN_OVER, StudyDatabase, is_feasible
+from hyperlax.study.database import TAKEN_OVER, StudyDatabase, given_params
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.journal import Asked, Invalidated, Journal, Retried
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.projection import Projection, batch_of
-from hyperlax.study.record import TrialRecord
 from hyperlax.study.simulated_schedule import Schedule, schedule_of
 from hyperlax.trial import Trial, TrialResult
 
@@ -93,7 +92,7 @@ class StudyState:
         """Return the parameters, by the key of its row, of each foreign trial that can be run."""
         base = dotted(self._base)
         waiting = (trial for trial in self.database.foreign() if trial.state == TrialState.WAITING)
-        found = {t._trial_id: self._space.completed(_given_params(t), base) for t in waiting}
+        found = {t._trial_id: self._space.completed(given_params(t), base) for t in waiting}
         return {row: params for row, params in found.items() if params is not None}
 
     def finished(self) -> int:
@@ -110,7 +109,7 @@ class StudyState:
         self.projection.refuse_older_copy()
         self.projection.replay()
 
-    def ask(self, total: int) -> list[FrozenTrial]:
+    def ask(self, total: int) -> list[Trial]:
         """Return the trials to run next, all of one super-batch. They are in the journal then.
 
         Empty if the study has `total` finished trials, or every configuration of a finite space is used.
@@ -120,10 +119,10 @@ class StudyState:
             return []
         start, stop = _next_span(self.trials(), total, self._sampler.super_batch)
         self._ask(start, stop)
-        waiting = [trial for trial in self.trials()[start:stop] if not trial.state.is_finished()]
-        return waiting[:room]
+        waiting = [trial.number for trial in self.trials()[start:stop] if not trial.state.is_finished()]
+        return [self.trial(number) for number in waiting[:room]]
 
-    def ask_more(self, total: int) -> list[FrozenTrial]:
+    def ask_more(self, total: int) -> list[Trial]:
         """Return the trials of the next super-batch while earlier ones train. They are in the journal then.
 
         Empty if the study has `total` trials, if every configuration of a finite space is used, or if the results that the
@@ -134,7 +133,7 @@ class StudyState:
         stop = min(start + self._sampler.super_batch, total)
         if asked < stop and not (self.overlaps and self._ended(start) is None):
             self._ask(start, stop)
-        return self.trials()[asked:]
+        return [self.trial(trial.number) for trial in self.trials()[asked:]]
 
     def append(
         self, trials: list[AskedTrial], ended: Collection[int] | None = None, sampler: dict[str, Any] | None = None
@@ -145,9 +144,9 @@ class StudyState:
             self._journal.append(event)
             self.database.insert(trials, self._space.optuna)
 
-    def trial(self, frozen: FrozenTrial) -> Trial:
-        """Return the trial to train: the recipe's configuration with the suggested values, valid or not."""
-        return Trial(frozen.number, filled(self._base, self._space.decode(frozen.params)))
+    def trial(self, number: int) -> Trial:
+        """Return a trial of the journal to train: the recipe's configuration with the suggested values, valid or not."""
+        return Trial(number, filled(self._base, self._space.decode(self._journal.asked[number].params)))
 
     def record(self, ends: Sequence[TrialResult], batch: Path) -> None:
         """Record the results of a batch. Its files, from which a lost record is restored, are on disk already."""
@@ -318,37 +317,6 @@ def _make_sampler(options: SearchOptions | PbtOptions, recipe: Recipe, manifest:
         super_batch=manifest.super_batch,
         first_trials=[space.encode(values) for values in manifest.first_trials],
     )
-
-
-def trial_record(
-    frozen: FrozenTrial, space: SearchSpace, objectives: Iterable[str], metrics: Iterable[str], root: Path
-) -> TrialRecord:
-    """Return a trial as plain data for the analysis. metrics: all that it can have. root: the study's directory."""
-    attributes = frozen.user_attrs
-    state = frozen.state.name if frozen.state.is_finished() and batch_of(frozen) else "RUNNING"
-    return TrialRecord(
-        number=frozen.number,
-        state=state,
-        reason=attributes.get("reason", ""),
-        params=space.decode(frozen.params),
-        values=dict(zip(objectives, frozen.values, strict=True)) if state == "COMPLETE" else {},
-        metrics={name: attributes[name] for name in metrics if name in attributes},
-        batch_directory=root / attributes["batch"] if "batch" in attributes else None,
-        exec_batch=attributes.get("exec_batch"),
-        feasible=is_feasible(frozen),
-    )
-
-
-def foreign_record(frozen: FrozenTrial, space: SearchSpace) -> TrialRecord:
-    """Return a trial that another program added as plain data. It is never ranked, so it has no values."""
-    reason = f"{frozen.state.name}, added by another program"
-    params = space.fitting(_given_params(frozen))
-    return TrialRecord(frozen.number, "FOREIGN", reason, params, {}, {}, batch_directory=None, exec_batch=None)
-
-
-def _given_params(frozen: FrozenTrial) -> dict[str, Any]:
-    """Return the parameters that another program gave a trial, those of an enqueued one too."""
-    return {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
 
 
 def _next_span(trials: Sequence[FrozenTrial], total: int, super_batch: int) -> tuple[int, int]:

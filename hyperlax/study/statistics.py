@@ -54,7 +54,7 @@ def best_confirmed(confirmation: Confirmation) -> Confirmed | None:
 
 
 def _default_of(confirmation: Confirmation) -> Confirmed | None:
-    """Return the recipe's own configuration, None unless it is COMPLETE."""
+    """Return the recipe's default configuration, None unless it is COMPLETE."""
     return next((configuration for configuration in complete(confirmation) if configuration.is_default), None)
 
 

@@ -136,5 +136,5 @@ class Limits:
         ((cause, count),) = self._causes.most_common(1)
         return (
             f"{self._causes.total()} of {counted(self._finished, 'trial')} failed, more than --max-failure-rate {self._rate:g} "
-            f"allows; of {count} the reason is: {cause}."
+            f"allows. The most frequent reason ({counted(count, 'trial')}): {cause}."
         )

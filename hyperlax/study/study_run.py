@@ -84,11 +84,16 @@ class StudyRun(ABC, Generic[_Options]):
         self.survived: dict[int, int] = {}
         self._is_on_disk = False
 
-    def start(self, first_trials: Sequence[dict[str, Any]] = ()) -> int:
-        """Begin a new study. Returns the exit status. first_trials: the configurations before the sampler suggests any."""
+    def start(self, first_trials: Sequence[dict[str, Any]] = (), notes: Sequence[str] = ()) -> int:
+        """Begin a new study. Returns the exit status.
+
+        first_trials: the configurations before the sampler suggests any. notes: sentences to log after the study's place.
+        """
         refuse_running(self.directory.root)
         refuse_existing(self.directory)
         log.info("Study %s in %s.", self.options.study_name, self.directory.root)
+        for note in filter(None, notes):
+            log.info("%s", note)
         backend = self._new_backend(None)
         scale = kind_of(self.recipe).scale(self.options.env_config)
         manifest = manifests.describe(self.options, self.recipe, scale, list(first_trials), backend)
@@ -193,8 +198,7 @@ class StudyRun(ABC, Generic[_Options]):
         if total < finished:
             raise OptionError(
                 "n_trials",
-                "{n_trials} {0}: the study already holds {2}. Give {1} to have its results as they are, more to "
-                "continue.",
+                "{n_trials} {0}: the study already holds {2}. Give {1} to leave it as it is, more to continue.",
                 total,
                 finished,
                 counted(finished, "finished trial"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from typing import Any
 
 from hyperlax.errors import counted, format_number
+from hyperlax.files import decode
 from hyperlax.study.directory import BEST_FILE, StudyDirectory
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.record import StudyRecord, complete_trials, feasible_trials, winners
@@ -81,5 +82,5 @@ def _print_report(directory: StudyDirectory) -> None:
         print(f"Report: {directory.report}")
     best = directory.root / BEST_FILE
     if best.exists():
-        entry = json.loads(best.read_text(encoding="utf-8"))
+        entry = decode(best, dict[str, Any])
         print(f"Train trial {entry['trial']} again:\n  {entry['command']}")

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend
 from hyperlax.config.options import SearchOptions
-from hyperlax.errors import HyperlaxError
+from hyperlax.errors import HyperlaxError, counted
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study import database
 from hyperlax.study.agents import about_recipe, write_agents
@@ -164,7 +164,7 @@ class SearchTrials:
         left = total - sum(trial.state.is_finished() for trial in trials)
         if not self._settings.overlaps:
             return Resumed({}, [], [], left)
-        asked = {trial.number: self._state.trial(trial) for trial in trials}
+        asked = {trial.number: self._state.trial(trial.number) for trial in trials}
         waiting = [asked[trial.number] for trial in trials if not trial.state.is_finished()]
         if not self._settings.refills:
             return Resumed({}, [], waiting[: max(0, left)], left)
@@ -185,7 +185,7 @@ class SearchTrials:
         asked = self._state.ask_more(total) if self._settings.overlaps else self._state.ask(total)
         if asked:
             database.back_up(self._live.directory.database, self._live.directory.backup)
-        return [self._state.trial(trial) for trial in asked]
+        return asked
 
     def start(self, numbers: Collection[int]) -> None:
         """Note that trials train."""
@@ -233,5 +233,6 @@ def _log_failures(ends: Sequence[TrialResult]) -> None:
     mates = sum(end.state != "FAIL" for end in ends)
     for end in ends:
         if end.state == "FAIL":
-            rest = f"the other {mates} of its batch continue" if mates else "the study continues"
+            others = f"{counted(mates, 'other trial')} of its batch {'continues' if mates == 1 else 'continue'}"
+            rest = others if mates else "the study continues"
             log.warning("trial %d: %s. Marked FAIL; %s.", end.number, end.reason, rest)

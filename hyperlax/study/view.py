@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,8 +27,9 @@ from hyperlax.study.directory import StudyDirectory, holder_of
 from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.manifest import Manifest
-from hyperlax.study.record import Lineage, StudyRecord
-from hyperlax.study.state import StudyState, foreign_record, trial_record
+from hyperlax.study.projection import batch_of
+from hyperlax.study.record import Lineage, StudyRecord, TrialRecord
+from hyperlax.study.state import StudyState
 
 _Options = TypeVar("_Options", SearchOptions, PbtOptions)
 
@@ -109,13 +110,39 @@ def snapshot(
         device=stored.device,
         space=stored.space,
         scale=stored.scale,
-        trials=[replace(trial_record(trial, space, options.objectives, metrics, root), base=base) for trial in trials],
+        trials=[replace(_record(trial, space, options.objectives, metrics, root), base=base) for trial in trials],
         importances=importances(trials, options.objectives) if with_importances else {},
         lineage=lineage,
         base=base,
         runs=stored.runs,
-        foreign=[foreign_record(trial, space) for trial in foreign],
+        foreign=[_foreign_record(trial, space) for trial in foreign],
     )
+
+
+def _record(
+    frozen: FrozenTrial, space: SearchSpace, objectives: Iterable[str], metrics: Iterable[str], root: Path
+) -> TrialRecord:
+    """Return a trial as plain data for the analysis. metrics: all that it can have. root: the study's directory."""
+    attributes = frozen.user_attrs
+    state = frozen.state.name if frozen.state.is_finished() and batch_of(frozen) else "RUNNING"
+    return TrialRecord(
+        number=frozen.number,
+        state=state,
+        reason=attributes.get("reason", ""),
+        params=space.decode(frozen.params),
+        values=dict(zip(objectives, frozen.values, strict=True)) if state == "COMPLETE" else {},
+        metrics={name: attributes[name] for name in metrics if name in attributes},
+        batch_directory=root / attributes["batch"] if "batch" in attributes else None,
+        exec_batch=attributes.get("exec_batch"),
+        feasible=all(value <= 0 for value in frozen.constraints.values()),  # as far as any is known of it
+    )
+
+
+def _foreign_record(frozen: FrozenTrial, space: SearchSpace) -> TrialRecord:
+    """Return a trial that another program added as plain data. It is never ranked, so it has no values."""
+    reason = f"{frozen.state.name}, added by another program"
+    params = space.fitting(database.given_params(frozen))
+    return TrialRecord(frozen.number, "FOREIGN", reason, params, {}, {}, batch_directory=None, exec_batch=None)
 
 
 def with_confirmation(record: StudyRecord) -> StudyRecord:
@@ -202,7 +229,7 @@ class LiveStudy(Generic[_Options]):
             self.manifest = manifest
             manifest.write(self.directory.manifest)
 
-    def settled(self) -> int:
+    def trials_in_finished_super_batches(self) -> int:
         """Return how many trials the finished super-batches have. The last one may grow when a study continues."""
         trials = self.state.trials()
         return min(self._finished_super_batches(trials) * self.width, len(trials))

@@ -95,7 +95,7 @@ def place_of(
                 raise OptionError(name, problem)
         return None
     if experiment is not None and not 0 < len(experiment.strip()) <= _LONGEST_EXPERIMENT:
-        problem = "{tracking_experiment} needs a name of at most {0} letters, or leave it out for the study's."
+        problem = "{tracking_experiment} needs a name of at most {0} characters, or leave it out for the study's."
         raise OptionError("tracking_experiment", problem, _LONGEST_EXPERIMENT)
     found = _found_uri(uri, kept)
     spec = find_spec("mlflow")
@@ -106,7 +106,7 @@ def place_of(
     if len(name) > _LONGEST_EXPERIMENT:
         raise OptionError(
             "track",
-            "{track} mlflow names the experiment after the study, whose name has {0} letters; MLflow takes {1}. Give a shorter "
+            "{track} mlflow names the experiment after the study, whose name has {0} characters; MLflow allows {1}. Give a shorter "
             "name with {tracking_experiment}.",
             len(name),
             _LONGEST_EXPERIMENT,
@@ -167,7 +167,7 @@ def _checked(uri: str, asked_by: str) -> str:
     path = Path(name).absolute()
     meant = Path(unquote(str(path)))
     if is_too_long(meant):
-        raise refusal(": is longer than the system takes. Choose a shorter name.")
+        raise refusal(": is longer than the system allows. Choose a shorter name.")
     if not meant.parent.is_dir():
         raise refusal(f": {path.parent} is not a directory. Make it, or name another file.")
     if not os.access(meant.parent, os.W_OK):

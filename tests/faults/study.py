@@ -12,7 +12,7 @@ from typing import Any
 from hyperlax.analysis.pages import write_pages
 from hyperlax.backends.base import Evicted
 from hyperlax.study.observer import Pages
-from hyperlax.study.run import run_study
+from hyperlax.study.search import run_study
 from hyperlax.trial import SegmentResult
 from tests.fake_backend import FakeBackend
 from tests.study_cases import MIXED, Case, arguments_of, recipe_of

@@ -17,7 +17,7 @@ def _figure(study: StudyData) -> Figure:
     confirmation = record.confirmation
     shown = complete(confirmation) if confirmation else []
     if confirmation is None or not shown:
-        raise NothingToShow("No configuration has ended well on new seeds.")
+        raise NothingToShow("No configuration is COMPLETE on the new seeds.")
     figure = Figure()
     _add_seeds(figure, confirmation, shown)
     _add_means(figure, confirmation, shown)

@@ -17,7 +17,7 @@ from hyperlax.errors import counted
 log = logging.getLogger(__name__)
 
 
-class Registry:
+class Programs:
     """The compiled programs of a backend. Safe to use from several threads at once.
 
     lanes: the most lanes of any program. lanes_of: returns the first number of lanes of a program. lanes_before: fingerprint of a
@@ -102,4 +102,4 @@ class Registry:
             if self._lanes[algorithm] == lanes:
                 self._lanes[algorithm] = fewer
                 self._programs = {key: program for key, program in self._programs.items() if key[0] != algorithm}
-                log.warning("No memory for %s at once: %d from now on.", counted(lanes, "trial"), fewer)
+                log.warning("Not enough memory for %s at once; %d from now on.", counted(lanes, "trial"), fewer)

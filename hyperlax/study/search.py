@@ -13,8 +13,8 @@ from pathlib import Path
 import optuna
 
 from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.config.checks import check_space, note_constraints
-from hyperlax.config.configurations import first_trials
+from hyperlax.config.checks import check_space, ignored_constraints
+from hyperlax.config.configurations import excluded_default, first_trials
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
@@ -32,7 +32,7 @@ from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.observer import Observer, tell
-from hyperlax.study.simulated_schedule import is_pooled, lanes_of
+from hyperlax.study.simulated_schedule import lanes_of, refills_lanes
 from hyperlax.study.state import open_state
 from hyperlax.study.stopping import Limits, StopRequest
 from hyperlax.study.study_run import (
@@ -83,8 +83,9 @@ def run_study(
     run = _SearchRun(options, recipe, directory, equipment)
     if resume_from:
         return run.resume()
-    note_constraints(options)
-    return run.start([] if isinstance(recipe, Presampled) else first_trials(options, recipe))
+    if isinstance(recipe, Presampled):
+        return run.start()
+    return run.start(first_trials(options, recipe), [ignored_constraints(options), excluded_default(options, recipe)])
 
 
 def print_plan(
@@ -99,6 +100,8 @@ def print_plan(
     if resume_from is None:
         directory, stored = study_directory(options, recipe), None
         refuse_existing(directory)
+        if note := excluded_default(options, recipe):
+            log.info("%s", note)
     else:
         directory = StudyDirectory(resume_from)
         stored = manifests.read(directory.manifest, recipe)
@@ -121,7 +124,7 @@ def print_plan(
             database.back_up(directory.database, copy)
         with closing(open_state(options, recipe, directory, manifest, database=copy, is_dry=True)) as state:
             state.load()
-            trials = [state.trial(trial) for trial in state.ask(options.n_trials)]
+            trials = state.ask(options.n_trials)
         sound = []
         for trial in trials:
             with suppress(UsageError):
@@ -133,7 +136,7 @@ def print_plan(
 
 def search_config(options: SearchOptions, recipe: Recipe, stored: Manifest | None) -> EngineConfig:
     """Return the backend's configuration for a search. stored: the manifest of a study that is resumed."""
-    racing, refills = options.seed_schedule == "racing", is_pooled(options)
+    racing, refills = options.seed_schedule == "racing", refills_lanes(options)
     width = stored.super_batch if stored else options.super_batch
     return engine_config(
         options,
@@ -154,7 +157,7 @@ def search_config(options: SearchOptions, recipe: Recipe, stored: Manifest | Non
 class _SearchRun(StudyRun[SearchOptions]):
     """A search or a sweep while this process runs it."""
 
-    _settled, _published = 0, -math.inf
+    _in_pages, _published = 0, -math.inf
 
     def config(self, stored: Manifest | None) -> EngineConfig:
         """Return the configuration of the backend."""
@@ -182,7 +185,7 @@ class _SearchRun(StudyRun[SearchOptions]):
         return Loop(trials, backend, self._scheduler(), settings, self.limits, self.observers)
 
     def _settings(self) -> Settings:
-        options, refills = self.options, is_pooled(self.options)
+        options, refills = self.options, refills_lanes(self.options)
         missing = options.n_trials - self.live.state.finished()
         return Settings(
             task="search",
@@ -208,7 +211,7 @@ class _SearchRun(StudyRun[SearchOptions]):
     def _scheduler(self) -> Scheduler | None:
         """Return the scheduler, which decides which trials continue; None if every trial trains to its end."""
         options = self.options
-        if not is_pooled(options):
+        if not refills_lanes(options):
             return None
         pruning = PruningOptions(
             directions=list(self._pruning_metrics().values()),
@@ -225,12 +228,12 @@ class _SearchRun(StudyRun[SearchOptions]):
         """Note the backend's programs, and have pages written if a super-batch has ended."""
         self.live.note_backend(backend)
         is_due = self.options.super_batch is not None or time.monotonic() - self._published > _PAGES_SECONDS
-        if is_due and self.live.settled() > self._settled:
+        if is_due and self.live.trials_in_finished_super_batches() > self._in_pages:
             self._publish()
 
     def finish(self) -> int:
         """Print how the study ended, confirm its best if --confirm-top is given, and return the exit status."""
-        if self.live.settled() > self._settled:
+        if self.live.trials_in_finished_super_batches() > self._in_pages:
             self._publish()
         tell(self.observers, lambda observer: observer.training_written())
         self.checkpoints.tidy()
@@ -257,7 +260,7 @@ class _SearchRun(StudyRun[SearchOptions]):
 
     def _publish(self) -> None:
         """Have the analyses of the finished super-batches written."""
-        self._settled = self.live.settled()
+        self._in_pages = self.live.trials_in_finished_super_batches()
         for record, directory in self.live.analyses():
             tell(
                 self.observers,

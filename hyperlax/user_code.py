@@ -1,4 +1,4 @@
-"""The source of an exception: the line of a user's recipe, and the entry of its search space."""
+"""The source of an exception in a user's code: the line, and in a recipe the entry of its search space."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def in_one_line(error: BaseException) -> str:
 
 def _is_users(file: str) -> bool:
     """Return whether code is a user's: neither Hyperlax's nor an installed package's."""
-    return "site-packages" not in file and not Path(file).is_relative_to(Path(__file__).parents[1])
+    return "site-packages" not in file and not Path(file).is_relative_to(Path(__file__).parent)
 
 
 def _positions(traceback: TracebackType | None, file: str) -> list[tuple[int, int]]:

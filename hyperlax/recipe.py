@@ -99,7 +99,7 @@ def load(name_or_path: str) -> Recipe:
     path = _find(name_or_path)
     where = _shown(path)
     module = _run(path, where)
-    if hasattr(module, "get_task"):
+    if _is_of_task(module):
         return _task_recipe(module, path, where)
     config = _call(module, "get_base_config", path, where)
     space = _call(module, "get_base_hyperparam_distributions", path, where)
@@ -190,12 +190,17 @@ def _call(module: types.ModuleType, name: str, path: Path, where: str) -> Any:
     if not callable(function):
         needs = (
             "A recipe of a task needs get_task(), get_base_params() and get_base_hyperparam_distributions()."
-            if hasattr(module, "get_task")
+            if _is_of_task(module)
             else "A recipe needs it; for an example: hyperlax recipes show ppo_mlp."
         )
         raise UsageError(f"{where}: defines no function {name}(). {needs}")
     with located(path, where):
         return function()
+
+
+def _is_of_task(module: types.ModuleType) -> bool:
+    """Return whether a recipe defines anything that only a task needs."""
+    return hasattr(module, "get_task") or hasattr(module, "get_base_params")
 
 
 def _task_recipe(module: types.ModuleType, path: Path, where: str) -> Recipe:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 from hyperlax.xla import set_safe_scheduler, watch_forks
 
 if TYPE_CHECKING:
-    from hyperlax.api import Study, load_agent, open_study, search
+    from hyperlax.api import Study, load_agent, open_study, search, sweep
 
 __version__ = "0.1.0"
-__all__ = ["Study", "load_agent", "open_study", "search"]
+__all__ = ["Study", "load_agent", "open_study", "search", "sweep"]
 
 set_safe_scheduler()
 watch_forks()

@@ -23,7 +23,7 @@ True
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING
 from functools import cached_property
@@ -34,7 +34,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hyperlax.config.configurations import as_text
 from hyperlax.config.option import HIDDEN, Given, Option, options_of
-from hyperlax.config.options import SearchOptions
+from hyperlax.config.options import SearchOptions, SweepOptions
+from hyperlax.config.stored import SEARCH, SWEEP
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
 from hyperlax.files import expanded, plain
 
@@ -71,19 +72,20 @@ def search(
       UsageError: It was refused before anything ran.
       HyperlaxError: Too many trials failed. KeyboardInterrupt: It was interrupted; `resume_from` continues.
     """
-    from hyperlax.config.stored import SEARCH
-    from hyperlax.studies import planned_study
+    return _run(search, {"recipe": recipe, "environment": environment, **options}, space)
 
-    _import_tqdm()
-    with _told("search(): "):
-        given = _given({"recipe": recipe, "environment": environment, **options})
-        study = planned_study(SEARCH, given, _entries(space, is_new="resume_from" not in given))
-        status = study.run()
-    if status in STOPPED:
-        raise KeyboardInterrupt
-    if status:
-        raise HyperlaxError(f"{study.directory}: the search failed; see its output for the reason.")
-    return Study(study.directory)
+
+def sweep(recipe: str | None = None, environment: str | None = None, **options: Any) -> Study:
+    """Run `sweep-hp-samples` to its end and return the study.
+
+    Args:
+      recipe: A name or the path of a .py file.
+      environment: E.g. "gymnax.pendulum". With `resume_from=DIR`, leave out recipe and environment.
+      options: The command's flags with underscores, as in the signature.
+
+    Raises what `search` raises.
+    """
+    return _run(sweep, {"recipe": recipe, "environment": environment, **options})
 
 
 def open_study(directory: str | Path) -> Study:
@@ -189,6 +191,24 @@ class Study:
         return shares
 
     @property
+    def sensitivity(self) -> pandas.DataFrame:
+        """Table with one row per objective and hyperparameter of a sensitivity study, with the columns of `sensitivity.csv`.
+
+        Raises HyperlaxError for another study.
+        """
+        import pandas
+
+        from hyperlax.analysis.sensitivity import COLUMNS, effect_rows, is_sensitivity
+        from hyperlax.analysis.study_data import StudyData
+
+        record = self._opened.record
+        if not is_sensitivity(record):
+            raise HyperlaxError(
+                f"{self.directory}: is not a sensitivity study. Train one with sweep(..., sampling_method='sensitivity')."
+            )
+        return pandas.DataFrame(effect_rows(StudyData(record).sensitivity), columns=list(COLUMNS))
+
+    @property
     def trials(self) -> pandas.DataFrame:
         """Table with one row per trial, indexed by its number, with the columns of `trials.csv`; lists stay lists."""
         import pandas
@@ -280,6 +300,10 @@ class Plots:
         """Draw the best on new seeds."""
         return self.draw("confirmation")
 
+    def sensitivity(self) -> go.Figure:
+        """Draw each hyperparameter varied alone, with the spread over seeds."""
+        return self.draw("sensitivity")
+
     def draw(self, name: str) -> go.Figure:
         """Draw any plot of the report by its file's name, e.g. `pbt_lineage`."""
         from hyperlax.analysis.plots import PLOTS
@@ -294,18 +318,38 @@ class Plots:
 
 
 _NAMES = {"algo_and_network_config": "recipe", "env_config": "environment"}
-_PYTHON: dict[str, Option] = {
-    _NAMES.get(name, option.key if option.is_switched_off else name): option
-    for name, option in options_of(SearchOptions).items()
-    if not option.has(HIDDEN) and name not in ("plan_only", "json")
+_COMMANDS = {search: SEARCH, sweep: SWEEP}
+_PYTHON: dict[Callable[..., Study], dict[str, Option]] = {
+    function: {
+        _NAMES.get(name, option.key if option.is_switched_off else name): option
+        for name, option in options_of(kind).items()
+        if not option.has(HIDDEN) and name not in ("plan_only", "json")
+    }
+    for function, kind in ((search, SearchOptions), (sweep, SweepOptions))
 }
-"""Keyword of `search` -> the option."""
-_KEYWORDS = {option.name: keyword for keyword, option in _PYTHON.items()}
+"""Function that trains -> its keywords -> the option."""
+_KEYWORDS = {option.name: keyword for own in _PYTHON.values() for keyword, option in own.items()}
+
+
+def _run(function: Callable[..., Study], keywords: dict[str, Any], space: Any = None) -> Study:
+    """Run the command of a function to its end and return the study. Raises what the function raises."""
+    from hyperlax.studies import planned_study
+
+    _import_tqdm()
+    with _told(f"{function.__name__}(): "):
+        given = _given(keywords, function)
+        study = planned_study(_COMMANDS[function], given, _entries(space, is_new="resume_from" not in given))
+        status = study.run()
+    if status in STOPPED:
+        raise KeyboardInterrupt
+    if status:
+        raise HyperlaxError(f"{study.directory}: the {function.__name__} failed; see its output for the reason.")
+    return Study(study.directory)
 
 
 def _document(function: Any) -> None:
-    """Set the signature and the arguments in the docstring of `search`, so that a notebook completes them."""
-    more = [option for keyword, option in _PYTHON.items() if keyword not in ("recipe", "environment")]
+    """Set the signature and the arguments in the docstring of a function that trains, so that a notebook completes them."""
+    more = [option for keyword, option in _PYTHON[function].items() if keyword not in ("recipe", "environment")]
     own = list(signature(function).parameters.values())[:-1]
     written = [
         Parameter(_KEYWORDS[o.name], Parameter.KEYWORD_ONLY, default=_default(o), annotation=_annotation(o))
@@ -332,6 +376,7 @@ def _annotation(option: Option) -> Any:
 
 
 _document(search)
+_document(sweep)
 
 
 def _import_tqdm() -> None:
@@ -350,19 +395,21 @@ def _told(function: str = "") -> Iterator[None]:
         raise error.spelled(lambda name: _KEYWORDS.get(name, name), function) from error
 
 
-def _given(keywords: dict[str, Any]) -> Given:
+def _given(keywords: dict[str, Any], function: Callable[..., Study] = search) -> Given:
     """Return the given values by option. Raises TypeError for an unknown keyword, OptionError for a value of another type."""
-    unknown = sorted(keywords.keys() - _PYTHON.keys())
+    known = _PYTHON[function]
+    unknown = sorted(keywords.keys() - known.keys())
     if unknown:
-        hint = did_you_mean(unknown[0], (*_PYTHON, "space")).strip()
-        there_are = f"There are {', '.join(sorted((*_PYTHON, 'space')))}."
-        raise TypeError(f"search() has no argument {unknown[0]!r}. {hint or there_are}")
+        names = sorted({*known, *signature(function).parameters})
+        hint = did_you_mean(unknown[0], names).strip()
+        there_are = f"There are {', '.join(names)}."
+        raise TypeError(f"{function.__name__}() has no argument {unknown[0]!r}. {hint or there_are}")
     if callable(keywords.get("recipe")):
         problem = "{algo_and_network_config} needs the name of a recipe or the path of a .py file, got a function."
         raise OptionError("algo_and_network_config", problem)
     given = {}
     for keyword, value in keywords.items():
-        option = _PYTHON[keyword]
+        option = known[keyword]
         if value is None:
             continue
         read = option.read_given(_written(value))

@@ -37,8 +37,10 @@ _HELD = threading.local()
 """`paths`: the files of this thread that become durable together, None for each by itself."""
 
 
-def new_file(given: str, replaces: bool = False, option: str = "output") -> Path:
+def new_file(given: str, replaces: bool | None = None, option: str = "output") -> Path:
     """Return a path where an option may write. An option `output` may also name `STDOUT`.
+
+    replaces: the command's `--force`; None without one.
 
     Raises OptionError for an empty or too long name, for a file that may not be replaced, and for a missing directory.
     """
@@ -55,7 +57,9 @@ def new_file(given: str, replaces: bool = False, option: str = "output") -> Path
             option, f"{{0}}: is longer than the system allows. Choose a shorter name with {{{option}}}.", path
         )
     if path.exists() and not (replaces and path.is_file()):
-        raise OptionError(option, f"{{0}}: exists already. Remove it, or choose another name with {{{option}}}.", path)
+        way = "Remove it" if replaces is None or not path.is_file() else "Replace it with {force}"
+        problem = f"{{0}}: exists already. {way}, or choose another name with {{{option}}}."
+        raise OptionError(option, problem, path)
     if not path.absolute().parent.is_dir():
         problem = f"{{0}}: {{1}} is not a directory. Make it, or choose another {{{option}}}."
         raise OptionError(option, problem, path, path.absolute().parent)
@@ -63,7 +67,10 @@ def new_file(given: str, replaces: bool = False, option: str = "output") -> Path
 
 
 def expanded(path: str) -> str:
-    """Return a path with a home directory for `~` and values for `$NAME` and `${NAME}`. Raises UsageError if one is not set."""
+    """Return a path with a home directory for `~` and `~user` and values for `$NAME` and `${NAME}`.
+
+    Raises UsageError for a variable that is not set and a user who does not exist.
+    """
 
     def value(found: re.Match[str]) -> str:
         name = found[1] or found[2]
@@ -71,7 +78,14 @@ def expanded(path: str) -> str:
             raise UsageError(f"{path}: the variable {name} is not set. Set it, or write the path in full.")
         return os.environ[name]
 
-    return os.path.expanduser(_VARIABLE.sub(value, path))
+    home, *rest = _VARIABLE.sub(value, path).partition("/")
+    if home.startswith("~"):
+        user, home = home, os.path.expanduser(home)
+        if home == user:
+            raise UsageError(
+                f"{path}: {user} is not the home directory of a user. Write the path in full, or ./{user}."
+            )
+    return home + "".join(rest)
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
-from hyperlax.config.checks import check_searched, check_space, checked
+from hyperlax.config.checks import check_levels, check_searched, check_space, checked
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.option import Given
-from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
+from hyperlax.config.options import LEVELS, SENSITIVITY, PbtOptions, SearchOptions, SweepOptions
 from hyperlax.config.settling import explicit, resumed, settled
 from hyperlax.config.stored import (
     RESUMED,
@@ -209,21 +209,28 @@ def _new_sweep(given: Given) -> PlannedStudy:
     """Return a sweep whose recipe has the configurations to train."""
     from hyperlax.config.configurations import read_samples
     from hyperlax.samplers.fixed import draw, presampled
+    from hyperlax.samplers.sensitivity import sensitivity_rows
 
     _check_source(given)
     recipe, file = load_recipe(given), given.get("load_hyperparams")
     kind = kind_of(recipe)
-    rows = () if file is None else read_samples(Path(file), recipe.config.algorithm, kind.table.rows)
-    read = {} if file is None else {"n_trials": len(rows), "sampling_method": "file"}
-    options = checked(settled(SweepOptions, [given, read], recipe), kind.table)
-    if not rows:
+    rows, read = (), {}
+    if file is None:
         check_searched(recipe.path, recipe.space)
+    else:
+        rows = read_samples(Path(file), recipe.config.algorithm, kind.table.rows)
+        read = {"n_trials": len(rows), "sampling_method": "file"}
+    if given.get("sampling_method") == SENSITIVITY:
+        rows = sensitivity_rows(recipe, given)
+        read = {"n_trials": len(rows), "num_levels": given.get("num_levels", LEVELS)}
+    options = checked(settled(SweepOptions, [given, read], recipe), kind.table)
     rows = rows or draw(recipe, str(options.sampling_method), options.n_trials, options.seed)
     return _planned(options, presampled(recipe, rows, file or str(recipe.path)), rows=rows)
 
 
 def _check_source(given: Given) -> None:
-    """Raise OptionError if configurations are both loaded and drawn, or neither."""
+    """Raise OptionError if configurations are both loaded and drawn, or neither, or if an option is for another method."""
+    check_levels(given)
     if "load_hyperparams" not in given:
         if given.get("sampling_method") == "file":
             raise OptionError("sampling_method", "{sampling_method} file needs {load_hyperparams} FILE.")

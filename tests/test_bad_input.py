@@ -23,6 +23,7 @@ from tests.desk import ROOT
 TABLES = Path(__file__).parent / "bad_input"
 WORDS: dict[str, str] = {
     "SEARCH": "optuna-hp-search --algo-and-network-config sac_mlp --env-config gymnax.pendulum",
+    "SWEEP": "sweep-hp-samples --algo-and-network-config sac_mlp --env-config gymnax.pendulum",
     "SINGLE": "run-single-hp --algo-and-network-config sac_mlp --env-config gymnax.pendulum",
     "LONG": "x" * 300,
     "LATIN": "caf\udce9",

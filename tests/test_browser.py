@@ -97,6 +97,11 @@ DRAWN = """[...document.querySelectorAll(".plot")].map(plot => [
 CUT = """[...document.querySelectorAll(".scroll")].filter(box => box.scrollWidth > box.clientWidth).map(
   box => (box.querySelector(".plot, table")).className)"""
 """Script: the elements that are wider than their box, so that a reader would have to scroll."""
+BEYOND = """[...document.querySelectorAll(".plot")].flatMap(plot => [...plot.querySelectorAll(".xtitle")].filter(title => {
+  const [text, box] = [title.getBoundingClientRect(), plot.getBoundingClientRect()];
+  return text.left < box.left || text.right > box.right;
+}).map(title => title.textContent))"""
+"""Script: the titles of horizontal axes that leave their plot, where they are cut off."""
 
 
 @pytest.mark.parametrize(
@@ -106,16 +111,16 @@ CUT = """[...document.querySelectorAll(".scroll")].filter(box => box.scrollWidth
 )
 def test_the_report_fits_its_window_and_the_console_stays_empty(page, window, dark, scrolled):
     """scrolled: what may be wider than its box, the table of all trials and parallel coordinates."""
-    width, drawn, areas, bars, background, cut = look(
+    width, drawn, areas, bars, background, cut, beyond = look(
         page,
         f"[document.documentElement.scrollWidth, {DRAWN}, document.querySelectorAll('.heatmaplayer image').length, "
-        f"document.querySelectorAll('.barlayer .point').length, getComputedStyle(document.body).backgroundColor, {CUT}]",
+        f"document.querySelectorAll('.barlayer .point').length, getComputedStyle(document.body).backgroundColor, {CUT}, {BEYOND}]",
         window,
         dark,
     )
     assert width <= window[0]
     assert {title for title, _ in drawn} == PLOTS and all(count for _, count in drawn)
-    assert areas == 1 and bars > 10 + 7
+    assert areas == 1 and bars > 10 + 7 and beyond == []
     assert {name.split()[0] for name in cut} <= scrolled
     assert background == ("rgb(18, 22, 31)" if dark else "rgb(246, 247, 250)")
 

@@ -29,7 +29,7 @@ def calls(monkeypatch, tmp_path):
     """What the commands hand on, instead of running it."""
     monkeypatch.chdir(tmp_path)
     received = []
-    for name, function in (("run", "run_study"), ("single", "run_single")):
+    for name, function in (("search", "run_study"), ("single", "run_single")):
         module = types.ModuleType(f"hyperlax.study.{name}")
         setattr(module, function, lambda *given, **more: received.append((*given, *more.values())) or 0)
         monkeypatch.setitem(sys.modules, module.__name__, module)

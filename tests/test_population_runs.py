@@ -358,7 +358,7 @@ def test_a_lost_database_is_repaired(whole, tmp_path, monkeypatch, finished, cap
         lost.start()
     (lost.directory / "optuna_study.db").unlink()
     for look in (lost.resume, lambda: load_study(lost.directory, "show")):
-        with pytest.raises(UsageError, match=r"is damaged \(it is gone\)\. `hyperlax repair .+` rebuilds it"):
+        with pytest.raises(UsageError, match=r"is missing\. `hyperlax repair .+` rebuilds it"):
             look()
     assert repair(lost.arguments, lost.recipe, lost.directory) == 0
     on_disk = min(finished + 1, INTERVALS) * MEMBERS  # a batch is written before it is recorded

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from hyperlax import cli
@@ -109,6 +110,20 @@ def test_what_has_no_column_is_the_recipes_and_spreadsheets_are_read(tmp_path):
         assert one == apply(SAC(), {EPOCHS: int(float(written))}, "")
 
 
+def test_the_index_that_pandas_writes_is_ignored(tmp_path):
+    text = pandas.DataFrame({GAMMA: [0.9, 0.95], EPOCHS: [2.0, 4.0]}).to_csv()
+    expected = [{GAMMA: 0.9, EPOCHS: 2}, {GAMMA: 0.95, EPOCHS: 4}]
+    assert read_text(tmp_path, text) == tuple(apply(SAC(), values, "") for values in expected)
+
+
+@pytest.mark.parametrize(
+    "header", ["trial,seed,step,mean,std,min,max,length,episodes", "trial,seed,final,peak,normalized_auc"]
+)
+def test_a_file_of_results_is_refused_with_the_file_to_give(tmp_path, header):
+    with pytest.raises(UsageError, match="holds results, but no hyperparameters. Give the hyperparams.csv of a batch"):
+        read_text(tmp_path, f"{header}\n{'0,' * header.count(',')}0\n")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -119,6 +134,7 @@ def test_what_has_no_column_is_the_recipes_and_spreadsheets_are_read(tmp_path):
             "trial,state,peak_performance\n0,FAIL,\n",
             "some.csv: holds results, but no hyperparameters. Give the hyperparams.csv",
         ),
+        (f"{GAMMA},\n0.9,0\n", "some.csv: no hyperparameter named ``"),
         (f"{GAMMA}\n0.9,1\n", "some.csv: line 2: 2 cells"),
         (f"{GAMMA},{GAMMA}\n0.9,0.8\n", f"two columns are named `{GAMMA}`"),
         ("trial,gama\n0,0.9\n", f"some.csv: no hyperparameter named `gama`. Did you mean `{GAMMA}`?"),

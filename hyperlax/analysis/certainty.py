@@ -9,7 +9,7 @@ from hyperlax.study.manifest import train_command
 from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, ranked, winners
 from hyperlax.study.statistics import best_confirmed, in_short, instead_of_winner
 
-_EXACT = ("num_parameters",)
+EXACT = ("num_parameters",)
 """Objectives that do not depend on luck."""
 _RETURNS = ("peak_performance", "final_performance")
 """Objectives that `seed_spread` can be compared with."""
@@ -22,7 +22,7 @@ def how_certain(record: StudyRecord) -> tuple[list[str], str]:
     command that made the study cannot confirm. The study needs a winner or a front. Objectives that do not depend on luck get
     no sentence.
     """
-    if all(name in _EXACT for name in record.objectives):
+    if all(name in EXACT for name in record.objectives):
         return [], ""
     if record.confirmation and best_confirmed(record.confirmation):
         instead = instead_of_winner(record.confirmation)

@@ -116,7 +116,7 @@ def _is_number(value: Any) -> bool:
 
 def _breakable(text: str) -> Markup:
     """Escape a text, and allow line breaks after the dots and underscores of a name, for narrow columns."""
-    return Markup(re.sub(r"(?<=[a-z])([._])(?=[a-z])", r"\1<wbr>", str(escape(text))))
+    return Markup(re.sub(r"(?<=[a-z;])([._])(?=[a-z&])", r"\1<wbr>", str(escape(text))))
 
 
 def _dense(content: Any) -> str:

@@ -13,10 +13,10 @@ from hyperlax.analysis.plots import PLOTS, draw_all, learning_curves
 from hyperlax.analysis.plots.base import Drawing
 from hyperlax.analysis.report import report
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.analysis.tables import write_best, write_confirmation, write_trials
+from hyperlax.analysis.tables import write_best, write_confirmation, write_sensitivity, write_trials
 from hyperlax.files import write_text
 from hyperlax.study.agents import keep_only_the_best
-from hyperlax.study.directory import CONFIRMED, PLOTLY_FILE, PLOTS_DIRECTORY, REPORT, TRIALS
+from hyperlax.study.directory import CONFIRMED, PLOTLY_FILE, PLOTS_DIRECTORY, REPORT, SENSITIVITY_CSV, TRIALS
 from hyperlax.study.record import StudyRecord
 
 
@@ -28,7 +28,7 @@ def write_pages(record: StudyRecord, super_batch: Path | None = None, is_latest:
 
 
 def write_study_pages(record: StudyRecord, super_batch: Path | None = None, is_latest: bool = True) -> None:
-    """Write `analysis_plots/`, `trials.csv`, `confirmation.csv`, the best and `report.html` at the study's root.
+    """Write `analysis_plots/`, `trials.csv`, `confirmation.csv`, `sensitivity.csv`, the best and `report.html` at the study's root.
 
     Args:
       record: The study to show.
@@ -53,6 +53,7 @@ def write_study_pages(record: StudyRecord, super_batch: Path | None = None, is_l
     write_best(record, root)
     write_trials(record, root / TRIALS)
     write_confirmation(record.confirmation, root / CONFIRMED)
+    write_sensitivity(study.sensitivity, root / SENSITIVITY_CSV)
     for name in {plot.name for plot in PLOTS} - {drawing.name for drawing in drawings}:
         (plots / f"{name}.html").unlink(missing_ok=True)
     _write_plots(record, drawings, plots)

@@ -14,6 +14,7 @@ from hyperlax.analysis.certainty import ahead_of_default, how_certain
 from hyperlax.analysis.html import Link, render
 from hyperlax.analysis.labels import format_distribution, short_names, with_unit
 from hyperlax.analysis.plots.base import Drawing
+from hyperlax.analysis.sensitivity import cells, in_words
 from hyperlax.analysis.study_data import Cost, MissingFile, StudyData, warn_once
 from hyperlax.analysis.tables import best_file, rerun_command, searched_names
 from hyperlax.analysis.what_ran import chosen_options, default_options, facts, when
@@ -42,7 +43,7 @@ def report(study: StudyData, drawings: list[Drawing]) -> str:
     states = Counter(trial.state for trial in record.trials)
     cost, cost_error = _cost(study)
     sentences, finds_out_more = how_certain(record) if best else ([], "")
-    of_confirmation = next((drawing for drawing in drawings if drawing.name == "confirmation"), None)
+    placed = {drawing.name: drawing for drawing in drawings if drawing.name in ("confirmation", "sensitivity")}
     content = {
         "tiles": _tiles(record, states, best, cost),
         "winners": best,
@@ -60,15 +61,17 @@ def report(study: StudyData, drawings: list[Drawing]) -> str:
         "chosen": chosen_options(record),
         "at_default": default_options(record),
         "facts": facts(record),
-        "drawings": [drawing for drawing in drawings if drawing is not of_confirmation and not drawing.words],
+        "drawings": [drawing for drawing in drawings if drawing.name not in placed and not drawing.words],
         "not_shown": _not_shown(drawings),
         "confirmation": None,
+        "sensitivity": _sensitivity(study),
+        "placed": placed,
     }
     if best:
         path = record.directory / best_file(record)
         content |= {"train_again": rerun_command(record, best[0], path), **_winner(record, best)}
-    if record.confirmation and of_confirmation:
-        content["confirmation"] = _confirmation(record, record.confirmation, of_confirmation)
+    if record.confirmation and "confirmation" in placed:
+        content["confirmation"] = _confirmation(record, record.confirmation)
     return render("report.html.j2", f"{record.study_name} - Hyperlax", record=record, **content)
 
 
@@ -167,7 +170,16 @@ def _searched(record: StudyRecord, trial: TrialRecord) -> tuple[list[str], _Rows
     ]
 
 
-def _confirmation(record: StudyRecord, confirmation: Confirmation, drawing: Drawing) -> dict[str, Any]:
+def _sensitivity(study: StudyData) -> list[tuple[str, list[str], list[str], _Rows]]:
+    """Return the name, the sentences and the table of each objective of a sensitivity study; empty for another."""
+    record = study.record
+    return [
+        (with_unit(name, record.scale), in_words(record, name, effects), *cells(record, effects))
+        for name, effects in study.sensitivity.items()
+    ]
+
+
+def _confirmation(record: StudyRecord, confirmation: Confirmation) -> dict[str, Any]:
     unseen = " and evaluated on episodes" if record.environment else ""
     words = (
         f"The best of the search and the recipe's default configuration, trained again on "
@@ -186,7 +198,6 @@ def _confirmation(record: StudyRecord, confirmation: Confirmation, drawing: Draw
         "heading": with_unit(confirmation.metric, record.scale),
         "sentences": [sentence for sentence in in_full(confirmation) if sentence not in told],
         "rows": rows,
-        "drawing": drawing,
     }
 
 

@@ -13,12 +13,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from hyperlax.analysis.sensitivity import Effect, is_sensitivity, sensitivity
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import CsvError, convert, read_csv, read_json
 from hyperlax.study import batch_files
 from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
-from hyperlax.study.record import Run, StudyRecord, TrialRecord
+from hyperlax.study.record import Run, StudyRecord, TrialRecord, complete_trials
 from hyperlax.trial import TIMELINE
 
 _log = logging.getLogger(__name__)
@@ -195,6 +196,13 @@ class StudyData:
             duration=self.timeline.seconds,
             elapsed=_elapsed(self.record.runs, self.timeline),
         )
+
+    @cached_property
+    def sensitivity(self) -> dict[str, list[Effect]]:
+        """Objective -> the effects on it, of a sensitivity study; empty for another. A trial without its files has no result."""
+        if not is_sensitivity(self.record):
+            return {}
+        return sensitivity(self.record, readable_curves(complete_trials(self.record)))
 
     @cached_property
     def _batches(self) -> list[Path]:

@@ -1,11 +1,13 @@
-"""A study's results for other programs: the best trial or Pareto front, `trials.csv`, `confirmation.csv`, and exports."""
+"""A study's results for other programs: the best trial or Pareto front, `trials.csv` and tables beside it, and exports."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hyperlax.analysis.sensitivity import COLUMNS, Effect, effect_rows
 from hyperlax.config.option import shell_command
 from hyperlax.errors import OptionError
 from hyperlax.files import cell, cut, replacing, write_csv, write_json
@@ -108,6 +110,12 @@ def write_confirmation(confirmation: Confirmation | None, path: Path) -> None:
         for seed in range(confirmation.seeds)
     ]
     write_csv(path, ["trial", "seed", *columns], rows)
+
+
+def write_sensitivity(effects: Mapping[str, Sequence[Effect]], path: Path) -> None:
+    """Write one row per objective and hyperparameter of a sensitivity study; no file for another study."""
+    if effects:
+        write_csv(path, list(COLUMNS), effect_rows(effects))
 
 
 def searched_names(record: StudyRecord) -> list[str]:

@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hyperlax.analysis.labels import format_value, short_names
-from hyperlax.analysis.study_data import readable_curves
+from hyperlax.analysis.sensitivity import cells, in_words
+from hyperlax.analysis.study_data import StudyData, readable_curves
 from hyperlax.errors import counted, format_number
 from hyperlax.metrics import aggregated, final_performance, peak_performance
 from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, top, winners
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 PLAIN = "_.-~=+*#"
+_NUMBERS = ("range", "range by chance", "spread over seeds", "levels")
+"""Columns of the table of a sensitivity study that are numbers."""
 
 
 def sparkline(values: ArrayLike, low: float, high: float, blocks: str = BLOCKS) -> str:
@@ -99,7 +102,8 @@ def study_text(record: StudyRecord, state: str, total: int, count: int) -> str:
         for trial in best
     ]
     scale = f"learning curve, {format_number(low)} to {format_number(high)}" if lines else "learning curve"
-    return "\n".join([*head, "", aligned(["trial", *names, scale], rows, right=["trial", *names])])
+    table = aligned(["trial", *names, scale], rows, right=["trial", *names])
+    return "\n".join([*head, "", table, *_sensitivity(record)])
 
 
 def trial_text(record: StudyRecord, trial: TrialRecord) -> str:
@@ -117,6 +121,21 @@ def trial_text(record: StudyRecord, trial: TrialRecord) -> str:
     if trial.batch_directory is not None:
         parts += [*_by_seed(trial, record.scale.sign), f"Files: {trial.batch_directory}"]
     return "\n\n".join(parts)
+
+
+def _sensitivity(record: StudyRecord) -> list[str]:
+    """Return the lines about each objective of a sensitivity study; none for another."""
+    lines = []
+    for name, effects in StudyData(record).sensitivity.items():
+        header, rows = cells(record, effects)
+        texts = [[format_number(cell) if isinstance(cell, float) else cell or "" for cell in row] for row in rows]
+        lines += [
+            "",
+            f"Sensitivity of {name}:",
+            aligned(header, texts, right=_NUMBERS),
+            *in_words(record, name, effects),
+        ]
+    return lines
 
 
 def _by_seed(trial: TrialRecord, sign: float) -> list[str]:

@@ -88,10 +88,18 @@ def _refused(name: str, word: str, options: Mapping[str, Option]) -> str:
     if word.partition("=")[0].replace("_", "-") in flags:
         return f"{word} follows --, after which no option is read. Put it before. "
     return (
-        f"{name} has no option {word}. {did_you_mean(word, flags)}"
+        f"{name} has no option {word}. {_nearest(word, flags)}"
         if word.startswith("-")
         else f"unexpected argument {word}. "
     )
+
+
+def _nearest(word: str, flags: Sequence[str]) -> str:
+    """Propose the flags that begin with a word, or else the one that is spelled most like it."""
+    begin = [flag for flag in flags if flag.startswith(word)] if word.strip("-") else []
+    if begin:
+        return did_you_mean(word, begin, count=3, cutoff=0.0)
+    return did_you_mean(word.lstrip("-"), [flag.lstrip("-") for flag in flags], spell="--{}".format)
 
 
 def _typed(option: Option, value: Any) -> Sequence[str] | None:

@@ -41,10 +41,12 @@ def run_study(given: Given) -> int:
 
 def generate_hp_samples(given: Given) -> int:
     """Draw configurations into a file."""
-    from hyperlax.config.checks import check_searched
+    from hyperlax.config.checks import check_levels, check_searched
     from hyperlax.config.configurations import write_samples
+    from hyperlax.config.options import SENSITIVITY
     from hyperlax.files import STDOUT, is_too_long, printed_if_stdout
     from hyperlax.samplers.fixed import draw
+    from hyperlax.samplers.sensitivity import sensitivity_rows
     from hyperlax.studies import load_recipe
     from hyperlax.study.io_errors import writing
 
@@ -61,8 +63,12 @@ def generate_hp_samples(given: Given) -> int:
         raise OptionError("output", "{output} {0}: is {1}. Name a file.", path, found)
     if is_file and path.exists() and not options.force:
         raise OptionError("output", "{0}: exists already. Give {force} to replace it, or another {output}.", path)
+    check_levels(given)
     check_searched(recipe.path, recipe.space)
-    drawn = draw(recipe, options.sampling_method, options.n_trials, options.seed)
+    if options.sampling_method == SENSITIVITY:
+        drawn = sensitivity_rows(recipe, given)
+    else:
+        drawn = draw(recipe, options.sampling_method, options.n_trials, options.seed)
     with writing(path), printed_if_stdout(path) as place:
         write_samples(place, drawn)
     if is_file:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from hyperlax.config.constraints import parse_constraint
-from hyperlax.config.option import options_of
-from hyperlax.config.options import PbtOptions, RunOptions, SearchOptions
+from hyperlax.config.option import Given, options_of
+from hyperlax.config.options import SENSITIVITY, PbtOptions, RunOptions, SearchOptions
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.metrics import OF_RL, check_objectives
 from hyperlax.samplers.registry import SAMPLERS, SamplerRow
@@ -68,6 +68,16 @@ def check_searched(recipe_path: Path, space: Mapping[str, Distribution]) -> None
         raise UsageError(
             f"{recipe_path}: get_base_hyperparam_distributions() is empty, there is nothing to search. "
             "Add an entry, or train its defaults with run-single-hp."
+        )
+
+
+def check_levels(given: Given) -> None:
+    """Raise OptionError if the number of levels is given for another sampling method than sensitivity."""
+    if "num_levels" in given and given.get("sampling_method") != SENSITIVITY:
+        raise OptionError(
+            "num_levels",
+            "{num_levels} says how many values {sampling_method} sensitivity tries of a range. Give that as well, or leave "
+            "{num_levels} out.",
         )
 
 

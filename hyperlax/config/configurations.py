@@ -19,10 +19,16 @@ from hyperlax.files import CsvError, decode, json_text, read_csv, read_json, wri
 from hyperlax.hyperparams import Config
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
+from hyperlax.trial import MEASURED
 
 _TRIAL = "trial"
-_RESULTS = {_TRIAL, "state", "reason", "exec_batch", "batch"}
-"""Columns of a study's trials.csv and summary.csv besides hyperparameters, metrics and `objective.NAME`."""
+_INDEX = ""
+"""The name that pandas gives the column of a table's index."""
+_RESULTS = {
+    _TRIAL, "state", "reason", "exec_batch", "batch", "seconds", "steps",
+    "seed", "step", *MEASURED, "episodes", "final", "peak",
+}  # fmt: skip
+"""Columns of a study's trials.csv, summary.csv, curves.csv and confirmation.csv that are neither a metric nor `objective.NAME`."""
 
 
 def write_samples(path: Path, configurations: Sequence[Config]) -> None:
@@ -35,7 +41,7 @@ def read_samples(path: Path, base: Config, metrics: Collection[str] = METRICS) -
     """Return the configurations of a file, in the order of its rows.
 
     A field without a column has its value in `base`. Columns of a study's trials.csv that hold results are ignored, such as those
-    of its metrics.
+    of its metrics, and a first column without a name, in which pandas writes the index.
 
     Raises UsageError, naming file, line and column, for an unknown name, a value that its field does not accept, values that
     do not go together, and a file without rows.
@@ -45,8 +51,10 @@ def read_samples(path: Path, base: Config, metrics: Collection[str] = METRICS) -
         raise UsageError(f"{path}: has no rows. Write one per configuration to train.")
     known = fields_of(base)
     given = [name for name in rows[0] if name not in {*_RESULTS, *metrics} and not name.startswith("objective.")]
+    if given and given[0] == next(iter(rows[0])) == _INDEX:
+        del given[0]
     if not given and len(rows[0]) > 1:
-        raise UsageError(f"{path}: holds results, but no hyperparameters. Give the hyperparams.csv beside it.")
+        raise UsageError(f"{path}: holds results, but no hyperparameters. Give the hyperparams.csv of a batch.")
     columns = {short: name for name, short in full_names({name: name for name in given}, known, str(path)).items()}
     configurations = []
     for line, row in enumerate(rows, start=2):

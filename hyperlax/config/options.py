@@ -28,7 +28,10 @@ from hyperlax.schedulers.registry import EXPLORERS, PRUNERS
 
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 LARGEST = 2**31 - 1
-_SAMPLING_METHODS = ("qmc", "random", "grid", "file")
+SENSITIVITY = "sensitivity"
+_SAMPLING_METHODS = ("qmc", "random", "grid", SENSITIVITY, "file")
+LEVELS = 5
+"""Values of a continuous hyperparameter that a sensitivity study tries."""
 AGGREGATES = ("mean", "median", "iqm", "worst")
 COUNT = Range(1, LARGEST)
 OBJECTIVE = "final_performance"
@@ -92,10 +95,24 @@ _Lanes = Annotated[
     MAY_CHANGE,
     RL_ONLY,
 ]
-_DrawnTrials = Annotated[int, "Number of configurations to sample.", Range(1), Spelled("num_samples")]
+_DrawnTrials = Annotated[
+    int,
+    "Number of configurations to sample.",
+    Range(1),
+    Spelled("num_samples"),
+    By("64; sensitivity: as many as the space has"),
+]
+_NumLevels = Annotated[
+    int | None,
+    "With --sampling-method sensitivity: values of each range, at even quantiles from its low to its high end. Choices, and whole "
+    "numbers or steps if there are no more of them, are all tried.",
+    Range(2, 100),
+    By(str(LEVELS)),
+]
 _HOW_SAMPLED = (
-    "Sampling method: a scrambled Sobol sequence (qmc), random draws (random), or all combinations of a finite space (grid), "
-    "an evenly spread subset if there are more than --num-samples"
+    "Sampling method: a scrambled Sobol sequence (qmc), random draws (random), all combinations of a finite space (grid), an "
+    "evenly spread subset if there are more than --num-samples, or the recipe's default configuration and each hyperparameter "
+    "varied alone (sensitivity)"
 )
 
 
@@ -355,6 +372,7 @@ class SweepOptions(SearchOptions):
     sampling_method: Annotated[
         str, f"{_HOW_SAMPLED}; file with --load-hyperparams.", OneOf(_SAMPLING_METHODS), By("qmc")
     ] = "qmc"
+    num_levels: _NumLevels = None
     load_hyperparams: Annotated[
         str | None,
         "Train the configurations of this CSV file instead, from generate-hp-samples or a study's hyperparams.csv; fields without "
@@ -409,7 +427,8 @@ class GenerateOptions:
     algo_and_network_config: Annotated[_Recipe, "Recipe, by name or path."]
     n_trials: _DrawnTrials = 64
     sampling_method: Annotated[str, f"{_HOW_SAMPLED}.", OneOf(_SAMPLING_METHODS[:-1])] = "qmc"
-    seed: Annotated[int, "Seed of qmc and random; grid needs none.", Range(0, LARGEST)] = 0
+    num_levels: _NumLevels = None
+    seed: Annotated[int, "Seed of qmc and random; the others need none.", Range(0, LARGEST)] = 0
     output: Annotated[
         str | None, "The CSV file; - is standard output.", Metavar("FILE"), By("<recipe>_samples.csv")
     ] = None

@@ -123,12 +123,12 @@ def _read_batch(path: Path, wanted: dict[int, Trial], seeds: int) -> dict[int, _
     for number, trial in asked.items():
         if all(trained[number][name] == cell(value) for name, value in dotted(trial.algorithm).items()):
             end = ends[number]
-            curve = _trained(curves.get(number), seeds) if end.state == "COMPLETE" else None
+            curve = without_start(curves.get(number), seeds) if end.state == "COMPLETE" else None
             results[number] = _Result(end.state, end.reason, curve)
     return results
 
 
-def _trained(curve: LearningCurve | None, seeds: int) -> LearningCurve:
+def without_start(curve: LearningCurve | None, seeds: int) -> LearningCurve:
     """Return a curve without the point before training. Raises ValueError unless every seed has every step."""
     trained = None if curve is None else curve.trained()
     if (
@@ -141,21 +141,24 @@ def _trained(curve: LearningCurve | None, seeds: int) -> LearningCurve:
     return trained
 
 
+def per_seed(curve: LearningCurve, budget: int, scale: Scale) -> dict[str, list[float]]:
+    """Return the metrics that a single seed has, for each seed of a curve without the point before training."""
+    each = [of_curve(curve.steps, returns, budget, scale) for returns in curve.returns.T]
+    return {name: [values[name] for values in each] for name in each[0]}
+
+
 def _confirmed(
     configuration: Configuration, result: _Result | None, metric: str, budget: int, scale: Scale
 ) -> Confirmed:
     record = configuration.record
-    state, reason, per_seed = "WAITING", "", {}
+    state, reason = "WAITING", ""
     if result is not None:
         state, reason = result.state, result.reason
-    if result is not None and result.curve is not None:
-        each = [of_curve(result.curve.steps, returns, budget, scale) for returns in result.curve.returns.T]
-        per_seed = {name: [values[name] for values in each] for name in each[0]}
     return Confirmed(
         trial=configuration.trial.number if configuration.chosen else None,
         is_default=configuration.is_default,
         claimed=record.metrics.get(metric) if record and record.state == "COMPLETE" else None,
         state=state,
         reason=reason,
-        per_seed=per_seed,
+        per_seed=per_seed(result.curve, budget, scale) if result and result.curve else {},
     )

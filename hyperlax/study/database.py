@@ -335,10 +335,10 @@ def _now() -> str:
 
 
 class Damaged(UsageError):
-    """Damage: the file is not a whole SQLite database. finding: file and problem, without the advice."""
+    """Damage: the file is not a whole SQLite database. why: "" if it is missing. finding: file and problem, without the advice."""
 
     def __init__(self, path: Path, why: str):
-        self.finding = f"{path}: is damaged ({why})."
+        self.finding = f"{path}: is damaged ({why})." if why else f"{path}: is missing."
         rebuild = f"`{shell_command('repair', path.parent)}` rebuilds it from its backup and the batches on disk."
         super().__init__(f"{self.finding} {rebuild}")
 
@@ -365,7 +365,7 @@ def check(path: Path, study_name: str, has_batches: bool) -> None:
         problem = f"{{0}}: holds the study {{1}}, not {{2}} of study.json. {_ELSEWHERE}"
         raise OptionError("output_root", problem, path, ", ".join(studies), study_name)
     if has_batches and not studies:
-        raise Damaged(path, "it holds no study, though batches are on disk" if path.exists() else "it is gone")
+        raise Damaged(path, "it holds no study, though batches are on disk" if path.exists() else "")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _STUDY_FILE, _DATABASE, REPORT = "study.yaml", "optuna_study.db", "report.html"
 SAMPLES, _JOURNAL, TRIALS, CONFIRMED = "samples.csv", "journal.jsonl", "trials.csv", "confirmation.csv"
+SENSITIVITY_CSV = "sensitivity.csv"
 SCHEDULE, TRACKING = "pbt_schedule.json", "mlflow.json"
 BEST_FILE, PARETO_FILE = "best_optuna_params.json", "pareto_front_params.json"
 LOCK = ".lock"
@@ -55,7 +56,18 @@ def _one_of(*names: str) -> str:
 _EXEC = _EXEC_BATCH.pattern
 _OWN: dict[str, str] = {
     "": _one_of(
-        MANIFEST, _STUDY_FILE, REPORT, SAMPLES, _JOURNAL, TRIALS, CONFIRMED, SCHEDULE, TRACKING, BEST_FILE, PARETO_FILE
+        MANIFEST,
+        _STUDY_FILE,
+        REPORT,
+        SAMPLES,
+        _JOURNAL,
+        TRIALS,
+        CONFIRMED,
+        SENSITIVITY_CSV,
+        SCHEDULE,
+        TRACKING,
+        BEST_FILE,
+        PARETO_FILE,
     )
     + rf"|{re.escape(_DATABASE)}(\.backup|\.damaged\d*)?(-journal|-wal|-shm)?",
     AGENTS: r"trial_\d+\.(safetensors|json|gif)",

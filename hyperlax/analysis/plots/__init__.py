@@ -12,6 +12,7 @@ from hyperlax.analysis.plots import (
     pareto_front,
     pbt_lineage,
     pbt_winner,
+    sensitivity,
     slice,
     timeline,
 )
@@ -20,6 +21,7 @@ from hyperlax.analysis.study_data import StudyData
 
 PLOTS: list[Plot] = [
     confirmation.PLOT,
+    sensitivity.PLOT,
     pbt_lineage.PLOT,
     pbt_winner.PLOT,
     pareto_front.PLOT,

@@ -7,11 +7,14 @@ const texts = shared.texts.map(text => text.replaceAll("\n", "<br>"));
 const revive = (name, value) => value?.shared === undefined ? value : shared.lists[value.shared].slice();
 // On a narrow page: the layout that a figure brings for it, legends below, and of parallel coordinates the axes that fit.
 const NARROW = 600, AXIS = 75;
+const wrap = text => text.split("<br>").flatMap(line => line.match(/.{1,26}(?: |$)|\S+ ?/g)).join("<br>");
 const narrow = innerWidth <= NARROW;
 if (narrow) config.displayModeBar = false;
 const fit = (figure, plot) => {
   const layout = {...figure.layout, ...figure.layout.meta?.narrow};
   layout.margin = {...layout.margin, l: 44, r: 8};
+  for (const [name, axis] of Object.entries(layout).filter(([name, axis]) => name.startsWith("xaxis") && axis.title?.text))
+    layout[name] = {...axis, title: {...axis.title, text: wrap(axis.title.text)}};
   const named = figure.data.filter(trace => trace.showlegend !== false && trace.name);
   if (named.length > 1) {
     const title = {...layout.legend?.title, side: "top"};

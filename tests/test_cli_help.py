@@ -169,6 +169,7 @@ def test_every_flag_of_a_study_reaches_it(calls):
         "optuna_study_batch_size": 8,
         "runner_hparam_batch_size": 4,
         "packing": "pad",
+        "slots": None,
         "output_root": "studies",
         "log_level": "WARNING",
         "seed": 5,

@@ -110,8 +110,7 @@ class RunOptions:
     ]
     env_config: Annotated[
         _Environment,
-        "Environment of an RL algorithm, e.g. gymnax.pendulum or gymnax.Pendulum-v1. A task has none.",
-        By("none for a task; required otherwise"),
+        "Environment of an RL algorithm (a task has none), e.g. gymnax.pendulum or gymnax.Pendulum-v1.",
         RL_ONLY,
     ]
     seed: _Seed = 0

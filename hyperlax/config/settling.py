@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hyperlax.config.kinds import kind_of
+from hyperlax.config.kinds import kind_of, left_out
 from hyperlax.config.option import MAY_CHANGE, Given, options_of
 from hyperlax.config.options import (
     BATCHES_OF_ONE,
@@ -91,10 +91,11 @@ def resumed(stored: R, layer: Given, recipe: Recipe) -> R:
         values += [known[name].in_words(before), known[name].in_words(value)]
         first = first or name
     if parts:
+        shown = [name for name in free if name not in left_out(stored, recipe)]
         raise OptionError(
             first,
             "these options differ from those of the study to resume:\n  " + "\n  ".join(parts) + "\n"
-            f"Leave them out to continue with the study's. Only {', '.join(f'{{{name}}}' for name in free)} may change. "
+            f"Leave them out to continue with the study's. Only {', '.join(f'{{{name}}}' for name in shown)} may change. "
             "For a new study, choose another {study_name} or {output_root}.",
             *values,
         )

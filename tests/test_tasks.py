@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 
 from hyperlax.errors import UsageError
+from hyperlax.fields import dotted
+from hyperlax.recipe import load
 from hyperlax.tasks import Function, Measure, Report, TrialEnded
 
 ACCURACY = Measure("accuracy", "maximize", low=0.5, high=1.0)
@@ -120,3 +124,16 @@ def test_the_directory_is_there_once_it_is_asked_for(tmp_path: Path) -> None:
     report = Report(("accuracy",), 10, 5, tmp_path / "a" / "b")
     assert not (tmp_path / "a").exists()
     assert report.directory == tmp_path / "a" / "b" and report.directory.is_dir()
+
+
+def test_the_shipped_forest_loads_without_importing_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import sys; from hyperlax.recipe import load; load('forest'); assert not {'sklearn', 'jax'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    recipe = load("forest")
+    values = dotted(recipe.config.algorithm)
+    assert all(distribution.contains(values[name]) for name, distribution in recipe.space.items())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        UsageError, match=r'forest.py:\d+: the forest needs scikit-learn: pip install "hyperlax\[sklearn\]"$'
+    ):
+        load("forest")

@@ -69,7 +69,7 @@ def new_file(given: str, replaces: bool | None = None, option: str = "output") -
 def expanded(path: str) -> str:
     """Return a path with a home directory for `~` and `~user` and values for `$NAME` and `${NAME}`.
 
-    Raises UsageError for a variable that is not set and a user who does not exist.
+    Raises UsageError for a variable that is not set, a user who does not exist, and a null character.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -78,6 +78,8 @@ def expanded(path: str) -> str:
             raise UsageError(f"{path}: the variable {name} is not set. Set it, or write the path in full.")
         return os.environ[name]
 
+    if "\0" in path:
+        raise UsageError(f"{path!r}: holds a null character, which no path can. Leave it out.")
     home, *rest = _VARIABLE.sub(value, path).partition("/")
     if home.startswith("~"):
         user, home = home, os.path.expanduser(home)

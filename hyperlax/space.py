@@ -124,17 +124,17 @@ class Numeric(Distribution):
 
     def _check_reached(self) -> None:
         """Raise DistributionError unless the upper bound is one of the steps from the lower one."""
-        (low, high), step = self.domain, self.spacing()
-        steps, rest = divmod(Decimal(str(high)) - Decimal(str(low)), Decimal(str(step)))
+        exact: Any = int if self.integral else lambda x: Decimal(str(x))
+        low, high, step = map(exact, (*self.domain, self.spacing()))
+        steps, rest = divmod(high - low, step)
         if rest:
-            reached = Decimal(str(low)) + steps * Decimal(str(step))
+            reached = low + steps * step
             raise DistributionError(
                 f"{{{type(self).__name__}}} needs high - low to be a multiple of {self._step_name}, got low={{0}}, high={{1}}, "
                 f"{self._step_name}={{2}}. The nearest high that works: {{3}}{' or {4}' if steps else ''}.",
-                low,
-                high,
-                step,
-                reached + Decimal(str(step)),
+                *self.domain,
+                self.spacing(),
+                reached + step,
                 reached,
             )
 

@@ -6,7 +6,9 @@ Programs are compiled at LLVM's first optimization level: the tests' shapes are 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1".strip()
 
@@ -15,6 +17,13 @@ import hyperlax  # noqa: F401  (sets the XLA flag before jax is imported)
 os.environ.setdefault("HYPERLAX_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
 
 import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.study_cases import Finished
+
+settings.register_profile("no deadline", deadline=None)  # on a busy machine any example may take long
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,14 +33,63 @@ def _jax_as_the_engine_sets_it_up() -> None:
     prepare_jax(compilation_cache=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _optuna_reads_its_migrations_once() -> Iterator[None]:
+    """Reading them takes half of the time of a small study, and most of a look at one."""
+    from optuna.storages import RDBStorage
+
+    with pytest.MonkeyPatch.context() as patch:
+        manager = RDBStorage("sqlite://")._version_manager
+        script = manager._create_alembic_script()
+        patch.setattr(type(manager), "_create_alembic_script", lambda self: script)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_waits_for_the_disk() -> Iterator[None]:
+    """Some 60 files of a small study are flushed to the disk one by one. Tests read them back before the machine fails."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def empty_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No environment is registered, as in a fresh process."""
+    from tests.desk import forget_environments
+
+    forget_environments(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory to work in as a user does, with small recipes; a finished study serves several tests and none changes it."""
-    from tests.desk import write_small_recipes
+    """A directory to work in as a user does, with small recipes, one for all workers.
 
-    path = tmp_path_factory.mktemp("desk")
-    write_small_recipes(path)
+    A finished study serves several tests and none changes it.
+    """
+    from tests.desk import one_at_a_time, write_small_recipes
+
+    base = tmp_path_factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "desk"
+    with one_at_a_time(path):
+        if not path.exists():
+            write_small_recipes(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Makes finished studies of fakes, by their arguments."""
+    from tests.study_cases import Finished
+
+    return Finished(lambda: tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
+import pytest
 
+from hyperlax.envs import registry
 from hyperlax.trial import Curve
 
 ROOT = Path(__file__).parents[1]
@@ -36,12 +43,39 @@ SMALLER = {
 
 def write_small_recipes(desk: Path) -> None:
     """The shipped recipes with networks and rollouts small enough for a test, into `desk`/recipes."""
-    (desk / "recipes").mkdir()
+    (desk / "recipes").mkdir(parents=True)
     for name in ENVIRONMENTS:
         text = (ROOT / "recipes" / f"{name}.py").read_text()
         for pattern, replacement in SMALLER.items():
             text = re.sub(pattern, replacement, text)
         (desk / "recipes" / f"{name}.py").write_text(text)
+
+
+@contextmanager
+def one_at_a_time(desk: Path) -> Iterator[None]:
+    """One worker of pytest at a time: all of them work at the same desk."""
+    with desk.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def python(*words: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the repository: `-c` and a program, or `-m` and a module, and their arguments."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def forget_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Know of the environments what a fresh process knows."""
+    monkeypatch.setattr(registry, "_factories", {})
+    monkeypatch.setattr(registry, "_made", {})
 
 
 def popen(desk: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -90,10 +124,11 @@ def study_of(desk: Path, recipe: str, output_root: str = "studies") -> Path:
 def finished_study(desk: Path, recipe: str) -> Path:
     """The directory of a recipe's study, which is run if it is not there."""
     directory = study_of(desk, recipe)
-    if not directory.exists():
-        run = hyperlax(desk, *search(recipe))
-        assert run.returncode == 0, run.stderr
-        assert f"{TRIALS} trials finished: {TRIALS} COMPLETE." in run.stdout
+    with one_at_a_time(desk):
+        if not directory.exists():
+            run = hyperlax(desk, *search(recipe))
+            assert run.returncode == 0, run.stderr
+            assert f"{TRIALS} trials finished: {TRIALS} COMPLETE." in run.stdout
     return directory
 
 
@@ -106,9 +141,27 @@ def batches(directory: Path) -> list[Path]:
     return sorted(directory.glob("optuna_exec_batch_*/samples/batch_*"))
 
 
-def optuna_trials(recipe: str, directory: Path) -> list[optuna.trial.FrozenTrial]:
+def optuna_trials(directory: Path) -> list[optuna.trial.FrozenTrial]:
     """As plain Optuna sees them."""
-    return optuna.load_study(study_name=f"tiny_{recipe}", storage=f"sqlite:///{directory / 'optuna_study.db'}").trials
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{directory / 'optuna_study.db'}").trials
+
+
+def told(directory: Path) -> list[tuple[Any, ...]]:
+    """Per trial what two runs of one command must agree on to the last bit: all but the times and the batch it ran in."""
+    unequal = ("batch", "train_seconds")
+    return [
+        (t.number, t.state.name, t.params, t.values, {n: v for n, v in t.user_attrs.items() if n not in unequal})
+        for t in optuna_trials(directory)
+    ]
+
+
+def curves(directory: Path) -> dict[str, list[str]]:
+    """Per trial its lines of curves.csv, as they were written."""
+    lines = defaultdict(list)
+    for batch in batches(directory):
+        for line in (batch / "curves.csv").read_text().splitlines()[1:]:
+            lines[line.split(",")[0]].append(line)
+    return dict(lines)
 
 
 def summaries(directory: Path) -> dict[int, dict[str, str]]:

@@ -45,6 +45,7 @@ class FakeBackend:
 
     fail: trial -> reason, or of a population (interval, member). infinite: trials whose curve has inf. raises: trial -> what its
     program raises. gives: trial -> what is told of it, made of what it should be. saves: every batch saves itself as it starts.
+    policy: what every trial becomes that is trained to its end.
     after_batch, after_segment, after_interval: called with how many there were, or with the number of the interval.
     """
 
@@ -57,6 +58,7 @@ class FakeBackend:
     raises: Mapping[int, BaseException] = field(default_factory=dict)
     gives: Mapping[int, Callable[[SegmentResult], Any]] = field(default_factory=dict)
     saves: bool = False
+    policy: Policy | None = None
     machine: str = "this one"
     after_batch: Callable[[int], None] = lambda count: None
     after_segment: Callable[[int], None] = lambda count: None
@@ -277,6 +279,7 @@ class FakeBackend:
             train_seconds=0.25 * (1 if self.config.kind == "closed" else lane.segments),
             intervals=(LaneInterval(0, 0, lane.index, 1000.0, float(lane.began), self._clock() + 1.0),),
             fault=self.fail[lane.number] if is_fault and self.config.kind == "closed" else NOT_FINITE,
+            policy=None if is_fault or lane.segments < self.points else self.policy,
         )
 
     def _member_result(self, lane: Lane) -> SegmentResult:

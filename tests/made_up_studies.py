@@ -1,4 +1,4 @@
-"""Studies that never ran, with their batches on disk, for the analysis to read."""
+"""Studies that never ran, with their batches on disk, for the analysis to read; and policies that nobody trained."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+from hyperlax.agent import Policy
 from hyperlax.files import write_csv, write_json
 from hyperlax.metrics import METRICS, ReferenceReturns
 from hyperlax.study.record import StudyRecord, TrialRecord
@@ -116,3 +117,32 @@ def large_study(directory, trials=500, objectives=1):
     names = dict(itertools.islice(every.items(), objectives))
     values = np.random.default_rng(1).normal(size=(trials, objectives)) * 100
     return study(directory, values, names, failed={7, 77, 177}, space={**SPACE, **more})
+
+
+BOX = {"low": (-2.0,), "high": (2.0,)}
+
+
+def policy(
+    environment="gymnax.pendulum", sees=3, action=BOX, seeds=2, normalized=False, layer_norm=False, activation="tanh"
+):
+    """A policy of one hidden layer. sees: the numbers of an observation. action: a box, or {"n": number of actions}."""
+    draw, outputs = np.random.default_rng(1).normal, action.get("n", 1)
+    shapes = {"dense_0.kernel": (sees, 4), "dense_0.bias": (4,), "head.kernel": (4, outputs), "head.bias": (outputs,)}
+    if layer_norm:
+        shapes |= {"norm_0.scale": (4,), "norm_0.bias": (4,)}
+    arrays = {name: draw(size=(seeds, *shape)).astype(np.float32) for name, shape in shapes.items()}
+    if normalized:
+        arrays["observation.mean"] = np.ones((seeds, sees), np.float32)
+        arrays["observation.variance"] = np.full((seeds, sees), 4.0, np.float32)
+    description = {
+        "algorithm": "SAC",
+        "environment": environment,
+        "observation_size": sees,
+        "action": action,
+        "activation": activation,
+        "output": "argmax" if "n" in action else "tanh",
+        "layer_norm_epsilon": 1e-6,
+        "observation_clip": 10.0,
+        "observation_epsilon": 1e-8,
+    }
+    return Policy(description, arrays)

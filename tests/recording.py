@@ -11,14 +11,12 @@ import hashlib
 import json
 import platform
 import tempfile
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import jax
-import optuna
 
-from tests.desk import ENVIRONMENTS, batches, hyperlax, study_of, write_small_recipes
+from tests.desk import ENVIRONMENTS, curves, hyperlax, optuna_trials, study_of, write_small_recipes
 
 RECORDING = Path(__file__).with_name("recorded_studies.json")
 SEARCH = (
@@ -55,20 +53,11 @@ def run(desk: Path, name: str) -> dict[str, Any]:
 
 def result(directory: Path) -> dict[str, Any]:
     """Return what must not change of a study: states and values of its trials, digests of parameters, curves and best file."""
-    (study,) = optuna.get_all_study_summaries(f"sqlite:///{directory / 'optuna_study.db'}")
-    trials = optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{directory / 'optuna_study.db'}").trials
-    told = [[t.number, t.state.name, t.values, _digest(t.params)] for t in trials]
+    told = [[t.number, t.state.name, t.values, _digest(t.params)] for t in optuna_trials(directory)]
     files = [directory / "best_optuna_params.json", directory / "pareto_front_params.json"]
     best = [_digest(_without_times(json.loads(file.read_text()))) for file in files if file.exists()]
-    return json.loads(json.dumps({"trials": told, "curves": _curves(directory), "best": best}))
-
-
-def _curves(directory: Path) -> dict[str, str]:
-    lines = defaultdict(list)
-    for batch in batches(directory):
-        for line in (batch / "curves.csv").read_text().splitlines()[1:]:
-            lines[line.split(",")[0]].append(line)
-    return {number: _digest(own) for number, own in sorted(lines.items())}
+    lines = {number: _digest(own) for number, own in curves(directory).items()}
+    return json.loads(json.dumps({"trials": told, "curves": lines, "best": best}))
 
 
 def _digest(value: Any) -> str:

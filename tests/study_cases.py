@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import optuna
 
 from hyperlax.backends.base import Backend, EngineConfig
-from hyperlax.config.options import SearchOptions, SweepOptions
+from hyperlax.config.options import SearchOptions, SingleOptions, SweepOptions
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.envs import slug
 from hyperlax.files import write_text
@@ -49,6 +51,11 @@ FINITE: dict[str, Distribution] = {
     "algorithm.hyperparam.target_entropy_scale": QUniform(domain=(0.1, 0.5), q=0.1),
 }
 LENGTH = RunLength(500, 5, 4)
+TWO: dict[str, Any] = {
+    "objective_names": ("peak_performance", "num_parameters"),
+    "objective_directions": ("maximize", "minimize"),
+}
+"""Arguments of a study with two objectives."""
 
 
 def recipe_of(space: dict[str, Distribution]) -> Recipe:
@@ -81,6 +88,21 @@ def arguments_of(root: Path, **changes: Any) -> SearchOptions:
     return replace(arguments, **changes)
 
 
+def single_options(root: Path, **changes: Any) -> SingleOptions:
+    """A single run; `changes` wins."""
+    options = SingleOptions(
+        algo_and_network_config="sac_test",
+        env_config="gymnax.pendulum",
+        output_root=str(root),
+        num_seeds=2,
+        total_timesteps=500,
+        num_evaluations=5,
+        num_eval_episodes=4,
+        compilation_cache=False,
+    )
+    return replace(options, **changes)
+
+
 class Killed(BaseException):
     """Stands for a process that died: nothing catches it."""
 
@@ -102,6 +124,22 @@ def making(backend: Any) -> Callable[[EngineConfig, CheckpointManager | None], B
     if isinstance(backend, type):
         return backend
     return backend.bind if isinstance(backend, FakeBackend) else lambda config, checkpoints: backend
+
+
+class Finished:
+    """Studies that ended: each is run once, and copied for whoever asks for it."""
+
+    def __init__(self, new_root: Callable[[], Path]):
+        self._new_root = new_root
+        self._known: dict[str, Case] = {}
+
+    def __call__(self, root: Path, backend: dict[str, Any] | None = None, **arguments: Any) -> Case:
+        """A copy of the study of these arguments in `root`. backend: what the fake backend is told. All is plain data."""
+        key = repr((backend, sorted(arguments.items())))
+        if key not in self._known:
+            case = self._known[key] = Case(self._new_root(), **arguments)
+            assert case.start(FakeBackend(**backend or {})) == 0
+        return self._known[key].copy(root)
 
 
 class Case:
@@ -177,6 +215,31 @@ class Case:
 
     def states(self) -> list[str]:
         return [trial.state.name for trial in self.study().trials]
+
+    def batches(self) -> list[Path]:
+        return sorted(self.directory.glob("optuna_exec_batch_*/samples/batch_*"))
+
+    def batch_of(self, trial: int) -> Path:
+        return self.directory / self.study().trials[trial].user_attrs["batch"]
+
+    def stored(self) -> dict[str, Any]:
+        """study.json."""
+        return json.loads((self.directory / "study.json").read_text())
+
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of the journal."""
+        return [json.loads(line) for line in (self.directory / "journal.jsonl").read_text().splitlines()]
+
+    def copy(self, root: Path) -> Case:
+        """A copy of the study as it is on disk."""
+        shutil.copytree(self.root, root)
+        pages = None if self.write_pages == self._keep else self.write_pages
+        return Case(root, self.space, self.given_recipe, pages, **self.arguments)
+
+    def lose_database(self) -> None:
+        """Remove the database and its backup."""
+        for path in self.directory.glob("optuna_study.db*"):
+            path.unlink()
 
     def _keep(self, record: StudyRecord, directory: Any, is_latest: bool = True) -> None:
         self.pages.append((record, directory))

@@ -27,8 +27,9 @@ from hyperlax.study.view import load_study
 from hyperlax.trial import SegmentResult
 from tests import small
 from tests.fake_backend import FakeBackend, Lane
+from tests.made_up_studies import policy
 from tests.small import CASES, RUN_LENGTH, SEED, SEEDS, train, workload
-from tests.study_cases import Case, Killed
+from tests.study_cases import TWO, Case, Killed
 from tests.test_lane_laws import mixed
 
 pytestmark = pytest.mark.timeout(300)
@@ -40,25 +41,28 @@ def test_a_policy_at_its_own_size_earns_what_its_lane_was_evaluated_at(case):
     shape = load.program(trials[0])
     for number, (state, scores) in train(case, trials).items():
         trial = next(trial for trial in trials if trial.number == number)
-        policy = load.policy(trial, shape.policy_params(state))
-        widths = [array.shape[2] for name, array in policy.arrays.items() if re.fullmatch(r"dense_\d.kernel", name)]
+        own = load.policy(trial, shape.policy_params(state))
+        earned = _evaluation(own, load.environment)
+        widths = [array.shape[2] for name, array in own.arrays.items() if re.fullmatch(r"dense_\d.kernel", name)]
         assert tuple(widths) == tuple(_acting(trial).layer_sizes)
         for seed in range(SEEDS):
-            agent = Agent(policy.description, policy.arrays, seed)
-            key = evaluation_keys(SEED, SEEDS)[seed]
-            found = _evaluated(agent, load.environment, key)
+            agent = Agent(own.description, own.arrays, seed)
+            found = earned(agent.arrays, evaluation_keys(SEED, SEEDS)[seed])
             assert float(found.mean) == pytest.approx(float(scores[-1].mean[seed]), rel=1e-4)
             assert float(found.length) == pytest.approx(float(scores[-1].length[seed]))
 
 
-def _evaluated(agent: Agent, environment: Any, key: jax.Array) -> Any:
-    return evaluate(
-        environment,
-        lambda seen, _: act(agent.about, agent.arrays, seen, jnp),
-        key,
-        RUN_LENGTH.num_eval_episodes,
-        agent.arrays,
-    )
+def _evaluation(own: Policy, environment: Any) -> Any:
+    """The evaluation of a policy's agents, by their arrays: compiled once."""
+
+    @jax.jit
+    def earned(arrays: Any, key: jax.Array) -> Any:
+        def acting(seen: jax.Array, _: jax.Array) -> jax.Array:
+            return act(own.description, arrays, seen, jnp)
+
+        return evaluate(environment, acting, key, RUN_LENGTH.num_eval_episodes, arrays)
+
+    return earned
 
 
 def _acting(trial: Any) -> Any:
@@ -67,14 +71,14 @@ def _acting(trial: Any) -> Any:
 
 
 def test_numpy_and_jax_act_alike_and_normalize():
-    policy = made_up(normalized=True)
-    arrays = {name: array[0] for name, array in policy.arrays.items()}
+    own = policy(normalized=True)
+    arrays = {name: array[0] for name, array in own.arrays.items()}
     seen = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32) * 100
-    ours, theirs = act(policy.description, arrays, seen), act(policy.description, arrays, jnp.asarray(seen), jnp)
+    ours, theirs = act(own.description, arrays, seen), act(own.description, arrays, jnp.asarray(seen), jnp)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
     plain = {name: array for name, array in arrays.items() if not name.startswith("observation.")}
     clipped = np.clip((seen - 1.0) / np.sqrt(4.0 + 1e-8), -10, 10)
-    np.testing.assert_allclose(ours, act(policy.description, plain, clipped), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours, act(own.description, plain, clipped), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATION_FUNCTIONS))
@@ -87,39 +91,13 @@ def test_activations_are_flaxs(activation):
     np.testing.assert_allclose(act(description, arrays, x), expected, rtol=1e-5, atol=1e-3)
 
 
-def made_up(
-    seeds: int = 2, normalized: bool = False, outputs: int = 1, layer_norm: bool = False, activation: str = "tanh"
-) -> Policy:
-    """A policy of one hidden layer that sees 3 numbers."""
-    draw = np.random.default_rng(1).normal
-    shapes = {"dense_0.kernel": (3, 4), "dense_0.bias": (4,), "head.kernel": (4, outputs), "head.bias": (outputs,)}
-    arrays = {name: draw(size=(seeds, *shape)).astype(np.float32) for name, shape in shapes.items()}
-    if layer_norm:
-        arrays |= {f"norm_0.{name}": draw(size=(seeds, 4)).astype(np.float32) for name in ("scale", "bias")}
-    if normalized:
-        arrays["observation.mean"] = np.ones((seeds, 3), np.float32)
-        arrays["observation.variance"] = np.full((seeds, 3), 4.0, np.float32)
-    description = {
-        "algorithm": "SAC",
-        "environment": "gymnax.pendulum",
-        "observation_size": 3,
-        "action": {"low": (-2.0,), "high": (2.0,)},
-        "activation": activation,
-        "output": "tanh",
-        "layer_norm_epsilon": 1e-6,
-        "observation_clip": 10.0,
-        "observation_epsilon": 1e-8,
-    }
-    return Policy(description, arrays)
-
-
 def test_a_file_gives_back_what_was_saved(tmp_path):
-    policy = made_up()
-    save_agent(tmp_path / "one", policy, {"trial": 3, "seed": 1})
+    own = policy()
+    save_agent(tmp_path / "one", own, {"trial": 3, "seed": 1})
     for path in (tmp_path / "one", tmp_path / "one.safetensors", tmp_path / "one.json"):
         agent = load_agent(path)
         assert agent.seed == 1 and agent.about["trial"] == 3
-        assert all(np.array_equal(agent.arrays[name], array[1]) for name, array in policy.arrays.items())
+        assert all(np.array_equal(agent.arrays[name], array[1]) for name, array in own.arrays.items())
     assert repr(load_agent(tmp_path / "one", seed=0)) == "Agent(gymnax.pendulum, trial 3, seed 0)"
 
 
@@ -138,7 +116,7 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     ids=str,
 )
 def test_a_description_that_was_changed_is_refused(tmp_path, changes):
-    save_agent(tmp_path / "one", made_up(normalized=True, layer_norm=True), {"trial": 3, "seed": 1})
+    save_agent(tmp_path / "one", policy(normalized=True, layer_norm=True), {"trial": 3, "seed": 1})
     path = tmp_path / "one.json"
     about = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({name: value for name, value in about.items() if value is not ...}))
@@ -147,7 +125,7 @@ def test_a_description_that_was_changed_is_refused(tmp_path, changes):
 
 
 def test_an_agent_takes_one_observation_or_many(tmp_path):
-    save_agent(tmp_path / "one", made_up(), {"trial": 3, "seed": 0})
+    save_agent(tmp_path / "one", policy(), {"trial": 3, "seed": 0})
     agent = load_agent(tmp_path / "one")
     batch = np.random.default_rng(0).normal(size=(5, 3))
     assert agent(batch).shape == (5, 1) and agent(batch[0]).shape == (1,)
@@ -156,47 +134,28 @@ def test_an_agent_takes_one_observation_or_many(tmp_path):
         agent([1, 2, 3, 4])
 
 
-def damaged(path: Path, how: str) -> None:
-    if how == "no json":
-        (path / "one.json").unlink()
-    elif how == "other json":
-        (path / "one.json").write_text("{}")
-    elif how == "no arrays":
-        (path / "one.safetensors").unlink()
-    elif how == "half of the arrays":
-        (path / "one.safetensors").write_bytes((path / "one.safetensors").read_bytes()[:50])
-
-
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("file", "damage", "message"),
     [
-        ("no json", "one.json: cannot be read"),
-        ("other json", "one.json: does not describe an agent"),
-        ("no arrays", "one.safetensors: cannot be read"),
-        ("half of the arrays", "one.safetensors: is not a safetensors file"),
-        ("seed", "has the seeds 0 to 1, not 2"),
+        ("one.json", Path.unlink, "one.json: cannot be read"),
+        ("one.json", lambda path: path.write_text("{}"), "one.json: does not describe an agent"),
+        ("one.safetensors", Path.unlink, "one.safetensors: cannot be read"),
+        ("one.safetensors", lambda path: path.write_bytes(path.read_bytes()[:50]), "is not a safetensors file"),
+        ("one.json", Path.exists, "has the seeds 0 to 1, not 2"),
     ],
 )
-def test_what_is_no_agent_is_refused(tmp_path, how, message):
-    save_agent(tmp_path / "one", made_up(), {"trial": 3, "seed": 0})
-    damaged(tmp_path, how)
+def test_what_is_no_agent_is_refused(tmp_path, file, damage, message):
+    save_agent(tmp_path / "one", policy(), {"trial": 3, "seed": 0})
+    damage(tmp_path / file)
     with pytest.raises(UsageError, match=re.escape(message)):
-        load_agent(tmp_path / "one", seed=2 if how == "seed" else None)
+        load_agent(tmp_path / "one", seed=2 if "seeds" in message else None)
 
 
 def test_seeds_that_trained_one_after_another_are_put_together():
-    one, other = made_up(seeds=1), made_up(seeds=2)
+    one, other = policy(seeds=1), policy(seeds=2)
     both = joined([one, other])
     assert both.arrays["head.kernel"].shape == (3, 4, 1)
     assert np.array_equal(both.arrays["head.kernel"][1:], other.arrays["head.kernel"])
-
-
-class Keeping(FakeBackend):
-    """A backend whose trials become something."""
-
-    def _trial_result(self, lane: Lane) -> SegmentResult:
-        result = super()._trial_result(lane)
-        return replace(result, policy=made_up()) if result.is_done and result.fault_step is None else result
 
 
 def kept(case: Case) -> list[int]:
@@ -209,9 +168,9 @@ def kept(case: Case) -> list[int]:
 
 def test_the_best_trials_agent_is_kept_also_where_the_study_goes_on(tmp_path):
     case = Case(tmp_path, write_pages=write_pages, n_trials=6)
-    assert case.start(Keeping(fail={2: "loss is nan"})) == 0
+    assert case.start(FakeBackend(policy=policy(), fail={2: "loss is nan"})) == 0
     assert kept(case) == [case.study().best_trial.number]
-    assert case.resume(Keeping(), n_trials=16) == 0
+    assert case.resume(FakeBackend(policy=policy()), n_trials=16) == 0
     best = case.study().best_trial
     assert kept(case) == [best.number]
     about = json.loads((case.directory / "agents" / f"trial_{best.number:05d}.json").read_text())
@@ -219,24 +178,19 @@ def test_the_best_trials_agent_is_kept_also_where_the_study_goes_on(tmp_path):
     assert about["returns"][about["seed"]] == max(about["returns"]) and about["steps"] == 500
 
 
-@pytest.mark.parametrize(("save", "numbers"), [("all", [0, 1, 3, 4, 5]), ("none", [])])
-def test_all_agents_are_kept_or_none(tmp_path, save, numbers):
-    case = Case(tmp_path, write_pages=write_pages, n_trials=6, save_agents=save)
-    assert case.start(Keeping(fail={2: "loss is nan"})) == 0
-    assert kept(case) == numbers
-
-
-TWO: dict[str, Any] = {
-    "objective_names": ("peak_performance", "num_parameters"),
-    "objective_directions": ("maximize", "minimize"),
-}
+@pytest.mark.parametrize("more", [{"save_agents": "all"}, {"save_agents": "none"}, TWO], ids=["all", "none", "a front"])
+def test_all_agents_are_kept_or_none_or_those_of_the_front(tmp_path, more):
+    case = Case(tmp_path, write_pages=write_pages, n_trials=6, **more)
+    assert case.start(FakeBackend(policy=policy(), fail={2: "loss is nan"})) == 0
+    numbers = {"all": [0, 1, 3, 4, 5], "none": []}.get(more.get("save_agents", ""))
+    assert kept(case) == (sorted(trial.number for trial in case.study().best_trials) if numbers is None else numbers)
 
 
 def test_what_is_to_be_confirmed_keeps_its_agents(tmp_path):
     """Of several objectives that is the front, whoever is ahead in the first of them."""
     for name, objectives in (("one", {}), ("two", TWO)):
         case = Case(tmp_path / name, n_trials=8, save_agents="all", **objectives)
-        assert case.start(Keeping()) == 0
+        assert case.start(FakeBackend(policy=policy())) == 0
         record = load_study(case.directory, "a test").record
         keep_only_the_best(replace(record, arguments={**record.arguments, "save_agents": "best", "confirm_top": 3}))
         order = [trial.number for trial in sorted(case.study().trials, key=lambda trial: -trial.values[0])]
@@ -244,14 +198,8 @@ def test_what_is_to_be_confirmed_keeps_its_agents(tmp_path):
         assert kept(case) == sorted(front if objectives else order[:3])
 
 
-def test_the_agents_of_a_front_are_kept(tmp_path):
-    case = Case(tmp_path / "front", write_pages=write_pages, n_trials=8, **TWO)
-    assert case.start(Keeping()) == 0
-    assert kept(case) == sorted(trial.number for trial in case.study().best_trials)
-
-
 def test_a_trial_whose_metrics_are_not_finite_leaves_no_agent_and_costs_its_mates_nothing(tmp_path):
-    class Broken(Keeping):
+    class Broken(FakeBackend):
         """Says that trial 1 is COMPLETE, and its last return is nan."""
 
         def _trial_result(self, lane: Lane) -> SegmentResult:
@@ -261,14 +209,14 @@ def test_a_trial_whose_metrics_are_not_finite_leaves_no_agent_and_costs_its_mate
             return result
 
     case = Case(tmp_path, n_trials=4, save_agents="all")
-    assert case.start(Broken()) == 0
+    assert case.start(Broken(policy=policy())) == 0
     assert [trial.state.name for trial in case.study().trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert kept(case) == [0, 2, 3]
 
 
 def test_the_agent_of_an_invalidated_trial_is_not_kept(tmp_path):
     case = Case(tmp_path, write_pages=write_pages, n_trials=6)
-    assert case.start(Keeping()) == 0
+    assert case.start(FakeBackend(policy=policy())) == 0
     best = case.study().best_trial.number
     assert case.invalidate(best) == 0
     assert kept(case) == []
@@ -281,21 +229,15 @@ def test_agents_are_there_before_their_batch_counts_as_complete(tmp_path, monkey
     monkeypatch.setattr("hyperlax.study.batch_files.mark_complete", dying)
     case = Case(tmp_path, n_trials=3)
     with pytest.raises(Killed):
-        case.start(Keeping())
+        case.start(FakeBackend(policy=policy()))
     assert kept(case)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Case:
     case = Case(tmp_path_factory.mktemp("agents"), write_pages=write_pages, n_trials=6)
-    assert case.start(Keeping()) == 0
+    assert case.start(FakeBackend(policy=policy())) == 0
     return case
-
-
-def test_a_study_gives_its_best_agent(study):
-    agent = hyperlax.load_agent(study.directory)
-    assert agent.about["trial"] == study.study().best_trial.number
-    assert agent(np.zeros(3)).shape == (1,)
 
 
 @pytest.mark.parametrize(
@@ -327,9 +269,9 @@ def test_what_cannot_be_played_is_refused(study, tmp_path, capsys, words, messag
 
 def test_playing_says_what_the_agent_earns(study, capsys):
     assert main(["play", str(study.directory), "--episodes", "4", "--no-gif"]) == 0
-    said = capsys.readouterr().out
-    environment = workload("sac", small.WIDEST).environment
-    found = evaluate_agent(hyperlax.load_agent(study.directory), environment, 4, 0)
+    said, agent = capsys.readouterr().out, hyperlax.load_agent(study.directory)
+    assert agent.about["trial"] == study.study().best_trial.number and agent(np.zeros(3)).shape == (1,)
+    found = evaluate_agent(agent, workload("sac", small.WIDEST).environment, 4, 0)
     assert f"mean return {format_number(float(found.mean))} over 4 episodes" in said and "Film" not in said
 
 
@@ -353,9 +295,9 @@ def test_the_example_without_hyperlax_acts_as_the_agent(tmp_path, monkeypatch):
     stem = tmp_path / re.search(r'path = "(.*)"', example)[1]  # type: ignore[index]
     monkeypatch.chdir(tmp_path)
     seen = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
-    normed = [made_up(layer_norm=True, activation=activation) for activation in ACTIVATION_FUNCTIONS]
-    for policy in (made_up(), made_up(normalized=True), *normed):
-        save_agent(stem, policy, {"trial": 0, "seed": 1})
+    normed = [policy(layer_norm=True, activation=activation) for activation in ACTIVATION_FUNCTIONS]
+    for own in (policy(), policy(normalized=True), *normed):
+        save_agent(stem, own, {"trial": 0, "seed": 1})
         names: dict[str, Any] = {}
         exec(example, names)  # noqa: S102
         np.testing.assert_allclose(names["act"](seen), load_agent(stem)(seen), rtol=1e-5, atol=1e-6)

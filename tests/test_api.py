@@ -5,25 +5,24 @@ from __future__ import annotations
 import html
 import inspect
 import re
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
+import pandas
 import plotly.graph_objects as go
 import pytest
 
 import hyperlax
 from hyperlax import cli
-from hyperlax.api import _given
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import dotted
 from hyperlax.space import LogUniform, UniformContinuous
 from hyperlax.study import search as runs
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
+from tests.desk import python
 from tests.fake_backend import FakeBackend, train_with_fakes
-from tests.study_cases import Case
+from tests.study_cases import TWO, Case
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -39,13 +38,16 @@ def case(tmp_path_factory):
 def test_a_search_is_the_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train_with_fakes(monkeypatch)
-    length: dict[str, Any] = {
+    given: dict[str, Any] = {
+        "n_trials": np.int64(4),
+        "timeout": np.float32(2000),
+        "objective_names": "peak_performance",
         "num_seeds": 2,
         "total_timesteps": 5000,
         "num_evaluations": 5,
         "optuna_study_batch_size": 4,
     }
-    study = hyperlax.search("sac_mlp", "gymnax.pendulum", n_trials=4, output_root=tmp_path / "x", **length)
+    study = hyperlax.search("sac_mlp", "gymnax.pendulum", output_root=tmp_path / "x", **given)
     assert study.directory == tmp_path / "x" / "sac_mlp" / "gymnax_pendulum"
     assert study.state == "finished" and len(study.trials) == 4
     assert study.best.number == study.trials["objective.peak_performance"].idxmax()
@@ -69,6 +71,8 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
         hyperlax.search("sac_mlp", "gymnax.pendulum", sampler="tpee", output_root=tmp_path)
     with pytest.raises(UsageError, match="holds no study.json"):
         hyperlax.open_study(tmp_path)
+    with pytest.raises(UsageError, match="holds a null character"):
+        hyperlax.open_study("a\0b")
 
 
 @pytest.mark.parametrize(
@@ -128,9 +132,15 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
         ),
         ({"enqueue": [{"gamma": 1j}]}, "search(): enqueue: cannot be kept as JSON: complex has no form in JSON: 1j."),
         ({"enqueue": "[{"}, "search(): enqueue: cannot be read as JSON: SAID."),
+        ({"enqueue": pandas.DataFrame({"gamma": [0.96]})}, "search(): enqueue needs a text, got gamma 0 0.96."),
         (
             {"output_root": "$NOT_SET/x"},
             "search(): output_root $NOT_SET/x: the variable NOT_SET is not set. Set it, or write the path in full.",
+        ),
+        (
+            {"space": {"epochs": {"type": "randint", "low": 1, "high": 10**30}}},
+            "search(): space['epochs']: algorithm.hyperparam.epochs needs a whole number from 1 to 2147483647, got "
+            f"1{'0' * 30} from randint(low=1, high=1{'0' * 30}).",
         ),
     ],
 )
@@ -163,11 +173,6 @@ def test_a_notebook_shows_a_study_as_the_command_line_does(case, capsys):
     assert html.unescape(shown) == f"<pre>{capsys.readouterr().out.rstrip()}</pre>"
 
 
-def test_a_text_is_a_list_of_one_and_numpys_numbers_are_numbers():
-    given = _given({"objective_names": "num_parameters", "n_trials": np.int64(4), "timeout": np.float32(2)})
-    assert given == {"objective_names": ("num_parameters",), "n_trials": 4, "timeout": 2.0}
-
-
 def test_the_signature_is_written_out():
     parameters = inspect.signature(hyperlax.search).parameters
     assert list(parameters)[:2] == ["recipe", "environment"]
@@ -196,11 +201,7 @@ def test_figures_are_plotlys(case):
 
 
 def test_several_objectives_have_a_front_and_no_best(tmp_path):
-    objectives: dict[str, Any] = {
-        "objective_names": ("peak_performance", "num_parameters"),
-        "objective_directions": ("maximize", "minimize"),
-    }
-    case = Case(tmp_path, **objectives, n_trials=8)
+    case = Case(tmp_path, **TWO, n_trials=8)
     case.start()
     study = hyperlax.open_study(case.directory)
     assert [trial.number for trial in study.pareto] == sorted(trial.number for trial in case.study().best_trials)
@@ -264,8 +265,7 @@ def test_a_report_is_written(case):
 
 def test_importing_hyperlax_imports_none_of_it():
     script = "import sys, hyperlax; print([m for m in ('hyperlax.api', 'optuna', 'jax', 'pandas') if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
-    assert run.stdout == "[]\n"
+    assert python("-c", script).stdout == "[]\n"
     assert {"search", "open_study", "load_agent", "Study"} <= set(dir(hyperlax))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = hyperlax.nothing  # type: ignore[attr-defined]

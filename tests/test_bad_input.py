@@ -142,15 +142,7 @@ def test_an_edit_of_a_recipe_is_refused(capsys, old, new, said):
     assert said_of_recipe(text.replace(old, new.replace("\\n", "\n"), 1), capsys) == said
 
 
-@pytest.fixture
-def registry(monkeypatch):
-    from hyperlax.envs import registry
-
-    monkeypatch.setattr(registry, "_factories", {})
-    monkeypatch.setattr(registry, "_made", {})
-
-
-@pytest.mark.usefixtures("registry")
+@pytest.mark.usefixtures("empty_registry")
 @pytest.mark.parametrize(("old", "new", "said"), table("environments"), ids=lambda value: value[:60])
 def test_an_edit_of_a_users_own_environment_is_refused(capsys, old, new, said):
     text = (TABLES / "tanks.py").read_text()
@@ -160,7 +152,7 @@ def test_an_edit_of_a_users_own_environment_is_refused(capsys, old, new, said):
     assert refused(words.split(), capsys) == f"environment `lab.tanks`: {said}"
 
 
-@pytest.mark.usefixtures("registry")
+@pytest.mark.usefixtures("empty_registry")
 def test_the_environment_that_the_table_edits_is_accepted():
     load(str(TABLES / "tanks.py"))
     assert make("lab.tanks").observation_size == 2

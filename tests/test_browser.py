@@ -140,14 +140,6 @@ def test_a_plot_that_the_browser_cannot_draw_says_so_in_its_place_and_the_others
     assert words.startswith("The browser could not draw this plot. SyntaxError")
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("window", [WIDE, NARROW], ids=["1280", "390"])
-def test_a_screenshot_of_the_report_is_taken(page_of_two, tmp_path, window, dark):
-    picture = tmp_path / "report.png"
-    _browse(framed(page_of_two, window), [f"--screenshot={picture}"], (max(500, window[0]), window[1]), dark)
-    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 20_000
-
-
 TABLE = """(() => {
   const table = document.querySelector("table.sortable"), field = document.querySelector("input.filter");
   const heads = [...table.tHead.rows[0].cells];

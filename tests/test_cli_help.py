@@ -17,8 +17,8 @@ from hyperlax.config.options import GenerateOptions
 from hyperlax.config.settling import settled
 from hyperlax.errors import HyperlaxError, OptionFailure
 from hyperlax.recipe import load
+from tests.desk import ROOT, python
 
-ROOT = Path(__file__).parent.parent
 HEAVY = ("jax", "numpy", "optuna", "plotly", "gymnax", "flax")
 STUDY = ["optuna-hp-search", "--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum"]
 SINGLE = ["run-single-hp", "--algo-and-network-config", "sac_mlp", "--env-config", "gymnax.pendulum"]
@@ -48,9 +48,7 @@ for words in [[], *([name] for name in {list(COMMANDS)})]:
         status = ended.code
     print("ended:", *words, status, [name for name in {HEAVY} if name in sys.modules])
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    arguments = [sys.executable, "-c", script]
-    run = subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment, timeout=100)
+    run = python("-c", script, timeout=100)
     assert run.returncode == 0, run.stderr
     ends = [line.removeprefix("ended: ") for line in run.stdout.splitlines() if line.startswith("ended: ")]
     assert ends == ["0 []", *(f"{name} 0 []" for name in COMMANDS)]
@@ -110,15 +108,6 @@ def test_closed_streams_take_nothing_from_a_command():
 
 
 @pytest.mark.timeout(60)
-def test_the_module_runs_as_a_command():
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    arguments = [sys.executable, "-m", "hyperlax.cli", *STUDY, "--n-trials", "0"]
-    run = subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment, timeout=50)
-    assert run.returncode == 2
-    assert run.stderr == "hyperlax: --n-trials needs a whole number of at least 1, got 0.\n"
-
-
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "start",
     ["from hyperlax.cli import main; sys.exit(main())", "runpy.run_module('hyperlax.cli', run_name='__main__')"],
@@ -132,63 +121,8 @@ def test_an_interrupt_while_it_imports_is_one_line(start):
         "        if name == 'tyro':\n            raise KeyboardInterrupt\n"
         f"sys.meta_path.insert(0, Interrupted())\n{start}\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    arguments = [sys.executable, "-c", script, "--help"]
-    run = subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment, timeout=50)
+    run = python("-c", script, "--help", timeout=50)
     assert (run.returncode, run.stderr) == (130, "hyperlax: interrupted.\n")
-
-
-def test_every_flag_of_a_study_reaches_it(calls):
-    flags = [
-        "--study-name sac_pendulum --n-trials 100 --objective-names peak_performance num_parameters",
-        "--objective-directions maximize minimize --sampler nsgaii --optuna-study-batch-size 8",
-        "--runner-hparam-batch-size 4 --output-root studies --log-level warning --seed 5 --num-seeds 2",
-        "--total-timesteps 2000 --num-evaluations 4 --num-eval-episodes 3 --run-length-modifier long --timeout 60",
-        "--no-compilation-cache --packing pad --max-failure-rate 0.25 --checkpoint-seconds 7 --no-default-trial",
-        "--pruner percentile --pruner-min-segments 2 --pruner-reduction-factor 4 --pruner-percentile 30",
-        "--aggregate worst --seed-schedule fixed --confirm-top 2 --confirm-seeds 4 --save-agents all",
-    ]
-    assert cli.main([*STUDY, *" ".join(flags).split()]) == 0
-    [(arguments, recipe, directory, *_)] = calls
-    assert recipe.name == "sac_mlp" and directory is None
-    assert arguments.to_json() == {
-        "algo_and_network_config": "sac_mlp",
-        "env_config": "gymnax.pendulum",
-        "study_name": "sac_pendulum",
-        "n_trials": 100,
-        "objective_names": ["peak_performance", "num_parameters"],
-        "objective_directions": ["maximize", "minimize"],
-        "sampler": "nsgaii",
-        "default_trial": False,
-        "enqueue": None,
-        "constraints": [],
-        "pruner": "percentile",
-        "pruner_min_segments": 2,
-        "pruner_reduction_factor": 4,
-        "pruner_percentile": 30.0,
-        "optuna_study_batch_size": 8,
-        "runner_hparam_batch_size": 4,
-        "packing": "pad",
-        "slots": None,
-        "output_root": "studies",
-        "log_level": "WARNING",
-        "seed": 5,
-        "num_seeds": 2,
-        "aggregate": "worst",
-        "seed_schedule": "fixed",
-        "total_timesteps": 2000,
-        "num_evaluations": 4,
-        "num_eval_episodes": 3,
-        "confirm_top": 2,
-        "confirm_seeds": 4,
-        "save_agents": "all",
-        "timeout": 60.0,
-        "max_failure_rate": 0.25,
-        "checkpoint_seconds": 7.0,
-        "compilation_cache": False,
-        "sampling_method": None,
-        "load_hyperparams": None,
-    }
 
 
 def test_a_resume_needs_no_other_argument(calls):
@@ -231,21 +165,17 @@ def test_a_window_is_as_wide_after_a_refusal_as_before(calls, monkeypatch):
         (HyperlaxError("the disk is full"), 1, "the disk is full"),
         (OptionFailure("constraints", "Lower {constraints} {0}.", "here"), 1, "Lower --constraint here."),
         (KeyboardInterrupt(), 130, "interrupted."),
+        (ZeroDivisionError(), None, None),
     ],
 )
-def test_what_ends_a_run_has_its_exit_status(calls, capsys, monkeypatch, error, status, said):
+def test_what_ends_a_run_has_its_exit_status_and_a_bug_its_traceback(calls, capsys, monkeypatch, error, status, said):
     def run_study(*_, **__):
         raise error
 
     monkeypatch.setattr(sys.modules["hyperlax.study.search"], "run_study", run_study)
+    if not said:
+        with pytest.raises(type(error)):
+            cli.main(STUDY)
+        return
     assert cli.main(STUDY) == status
     assert capsys.readouterr().err == f"hyperlax: {said}\n"
-
-
-def test_a_bug_keeps_its_traceback(calls, monkeypatch):
-    def run_study(*_, **__):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(sys.modules["hyperlax.study.search"], "run_study", run_study)
-    with pytest.raises(ZeroDivisionError):
-        cli.main(STUDY)

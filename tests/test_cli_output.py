@@ -38,8 +38,7 @@ class Left(io.StringIO):
 def help_into(output: int) -> tuple[int, str]:
     """The exit status of --help, and what it says elsewhere."""
     words = [sys.executable, "-m", "hyperlax.cli", "--help"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(words, check=False, stdout=output, stderr=subprocess.PIPE, text=True, env=environment)
+    run = subprocess.run(words, check=False, stdout=output, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     return run.returncode, run.stderr
 
 
@@ -114,14 +113,11 @@ def search_into(
 ) -> subprocess.CompletedProcess:
     """A search in a process of its own, with these descriptors."""
     program = SEARCH.format(root=str(root), more=more, fail=dict.fromkeys(fail, "loss is nan"))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-c", program], check=False, stdout=output, stderr=errors, cwd=ROOT, env=environment
-    )
+    return subprocess.run([sys.executable, "-c", program], check=False, stdout=output, stderr=errors, cwd=ROOT)
 
 
 def finished_trials(root: Path) -> int:
-    return len(list((root / "sac_mlp" / "gymnax_pendulum").glob("optuna_exec_batch_*/samples/*/success.txt")))
+    return len(list(root.glob("sac_mlp/gymnax_pendulum/*/samples/*/success.txt")))
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hyperlax.engine.device import cache_directory
-from tests.desk import TRIALS, batches, finished_study, hyperlax, optuna_trials, popen, rows, search, study_of
+from tests.desk import TRIALS, batches, curves, finished_study, hyperlax, optuna_trials, popen, search, study_of, told
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -54,7 +54,7 @@ def test_an_interrupted_study_resumes_to_what_an_uninterrupted_one_gives(desk, d
     saved = len(list((directory / "checkpoints").iterdir()))
     assert f"Interrupted with {TRIALS} trials to go, {2 * saved} of them saved in the middle of training." in out
     assert saved > 0
-    assert [trial.state.name for trial in optuna_trials("dqn_mlp", directory)] == ["WAITING"] * TRIALS
+    assert [trial.state.name for trial in optuna_trials(directory)] == ["WAITING"] * TRIALS
 
     run = hyperlax(desk, *command.split())
     assert run.returncode == 0, run.stderr
@@ -64,7 +64,7 @@ def test_an_interrupted_study_resumes_to_what_an_uninterrupted_one_gives(desk, d
     assert curves(directory) == curves(dqn)
 
 
-def wait_until_a_trial_runs(database: Path, process: Any) -> None:
+def wait_until_a_trial_runs(database: Path, process: subprocess.Popen[str]) -> None:
     """Return while the first trials train; read without a lock that the study could meet."""
     patience = time.monotonic() + 120
     while time.monotonic() < patience and process.poll() is None:
@@ -77,25 +77,3 @@ def wait_until_a_trial_runs(database: Path, process: Any) -> None:
                     pass  # its tables are being made
         time.sleep(0.01)
     raise AssertionError(f"no trial ever ran: {process.communicate()}")
-
-
-def told(directory: Path) -> dict[int, tuple[Any, ...]]:
-    """Per trial number what two runs of one study must agree on to the last bit: all but times and batches."""
-    return {
-        trial.number: (
-            trial.state.name,
-            trial.params,
-            trial.values,
-            {name: value for name, value in trial.user_attrs.items() if name not in ("batch", "train_seconds")},
-        )
-        for trial in optuna_trials("dqn_mlp", directory)
-    }
-
-
-def curves(directory: Path) -> dict[int, list[dict[str, str]]]:
-    """Per trial number the rows of curves.csv, as they were written."""
-    table: dict[int, list[dict[str, str]]] = {}
-    for batch in batches(directory):
-        for row in rows(batch / "curves.csv"):
-            table.setdefault(int(row["trial"]), []).append(row)
-    return table

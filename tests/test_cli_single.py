@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 
 from hyperlax import load_agent
+from hyperlax.cli import main
 from tests.desk import SEEDS, finished_study, hyperlax, rows
 
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.fixture
-def dqn(desk):
-    return finished_study(desk, "dqn_mlp")
-
-
-def test_the_command_of_the_best_file_trains_it_again(desk, dqn):
+def test_the_command_of_the_best_file_trains_it_again(desk, capsys):
+    dqn = finished_study(desk, "dqn_mlp")
     best = json.loads((dqn / "best_optuna_params.json").read_text())
     run = hyperlax(desk, *shlex.split(best["command"])[1:], "--output-root", "again")
     assert run.returncode == 0, run.stderr
@@ -37,6 +34,5 @@ def test_the_command_of_the_best_file_trains_it_again(desk, dqn):
         agent = load_agent(trained)
         assert agent(np.zeros((5, 4))).shape == (5,)
         assert len(agent.about["returns"]) == SEEDS
-    play = hyperlax(desk, "play", str(directory), "--episodes", "3", "--no-gif")
-    assert play.returncode == 0, play.stderr
-    assert play.stdout.startswith("gymnax.cartpole, trial 0, training seed ")
+    assert main(["play", str(directory), "--episodes", "3", "--no-gif"]) == 0
+    assert capsys.readouterr().out.startswith("gymnax.cartpole, trial 0, training seed ")

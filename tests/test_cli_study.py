@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ PLOTS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=list(ENVIRONMENTS))
+@pytest.fixture(scope="module", params=["sac_mlp", "dqn_mlp", pytest.param("ppo_mlp", marks=pytest.mark.slow)])
 def finished(request, desk) -> tuple[str, Path]:
     """A recipe, and the directory of its finished study."""
     return request.param, finished_study(desk, request.param)
@@ -72,7 +71,7 @@ def _references(page: Path) -> str:
 def test_sqlite_summary_and_curves_tell_the_same_values(finished):
     recipe, directory = finished
     reference = CATALOG[ENVIRONMENTS[recipe]].reference
-    told = {trial.number: trial for trial in optuna_trials(recipe, directory)}
+    told = {trial.number: trial for trial in optuna_trials(directory)}
     assert sorted(told) == sorted(summaries(directory)) == list(range(TRIALS))
     for batch in batches(directory):
         table = rows(batch / "curves.csv")
@@ -117,7 +116,7 @@ def test_hyperparams_csv_holds_every_field_with_the_value_that_was_asked(finishe
 def test_trials_csv_is_the_whole_study(finished):
     recipe, directory = finished
     table = {int(row["trial"]): row for row in rows(directory / "trials.csv")}
-    for trial in optuna_trials(recipe, directory):
+    for trial in optuna_trials(directory):
         row = table.pop(trial.number)
         assert [float(row[f"objective.{name}"]) for name in OBJECTIVES[recipe]] == trial.values
         assert all(row[name] == summaries(directory)[trial.number][name] for name in METRICS)
@@ -134,19 +133,10 @@ def test_timing_json_has_its_keys_and_counts_what_ran(finished):
     assert compiled[0] == 0 < compiled[1], "both batches share one program"
 
 
-def test_study_json_says_how_to_have_the_study_again(finished):
-    recipe, directory = finished
-    study = json.loads((directory / "study.json").read_text())
-    assert study["arguments"]["total_timesteps"] == BUDGET and study["arguments"]["seed"] == 1
-    assert study["space"] and study["recipe"]["name"] == recipe and study["device"]
-    assert {"jax", "optuna"} <= set(study["versions"])
-    assert shlex.split(study["command"])[:2] == ["hyperlax", "optuna-hp-search"]
-
-
 def test_the_best_file_is_the_best_of_the_study(finished):
     recipe, directory = finished
     objectives = OBJECTIVES[recipe]
-    values = {trial.number: trial.values for trial in optuna_trials(recipe, directory)}
+    values = {trial.number: trial.values for trial in optuna_trials(directory)}
     if len(objectives) == 1:
         entries = [json.loads((directory / "best_optuna_params.json").read_text())]
         assert entries[0]["values"] == {next(iter(objectives)): max(value for (value,) in values.values())}

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +14,11 @@ import pytest
 from hyperlax.engine.programs import Programs
 from hyperlax.trial import Trial
 from tests import toy
+from tests.desk import python
 from tests.small import LANES, SEED, SEEDS, WIDEST, changed, with_values, workload
 
 pytestmark = pytest.mark.timeout(300)
 
-ROOT = Path(__file__).parents[1]
 CACHED_RUN = """
 import json, os, sys
 from collections import Counter
@@ -88,15 +85,7 @@ def test_the_second_batch_of_ppo_compiles_nothing_though_every_hyperparameter_an
 
 
 def run_in_a_process_of_its_own(directory: Path, mode: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", CACHED_RUN, mode],
-        cwd=ROOT,
-        env={**os.environ, "HYPERLAX_CACHE_DIR": str(directory), "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    done = python("-c", CACHED_RUN, mode, HYPERLAX_CACHE_DIR=str(directory))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -104,11 +93,7 @@ def run_in_a_process_of_its_own(directory: Path, mode: str) -> dict[str, Any]:
 def test_a_second_process_finds_every_program_of_the_first_in_the_cache(tmp_path: Path) -> None:
     first = run_in_a_process_of_its_own(tmp_path / "cache", "cached")
     files = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
-    assert {verb for verb in ("start", "train", "evaluate") if any(f"lanes_{verb}" in name for name in files)} == {
-        "start",
-        "train",
-        "evaluate",
-    }
+    assert all(any(f"lanes_{verb}" in name for name in files) for verb in ("start", "train", "evaluate"))
     assert first["misses"] > 0
     second = run_in_a_process_of_its_own(tmp_path / "cache", "cached")
     assert second["misses"] == 0
@@ -138,15 +123,7 @@ print(jax.jit(lambda x: x + 1)(1.0))
 @pytest.mark.parametrize(("below", "why"), [("full", "No space left on device"), ("a_file/cache", "Not a directory")])
 def test_a_cache_that_cannot_be_written_is_told_in_one_sentence(tmp_path: Path, below: str, why: str) -> None:
     (tmp_path / "a_file").write_text("")
-    done = subprocess.run(
-        [sys.executable, "-c", NOT_KEPT, below],
-        cwd=ROOT,
-        env={**os.environ, "HYPERLAX_CACHE_DIR": str(tmp_path / below), "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    done = python("-c", NOT_KEPT, below, HYPERLAX_CACHE_DIR=str(tmp_path / below))
     assert done.stdout == "2.0\n", done.stderr
     (said,) = done.stderr.splitlines()
     assert said.startswith("Compiled programs are kept for this run only: ") and why in said

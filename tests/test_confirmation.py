@@ -94,15 +94,10 @@ def test_the_best_and_the_recipes_own_configuration_are_trained_once_more(tmp_pa
         }  # fmt: skip
 
 
-def test_a_study_that_does_not_ask_for_it_confirms_nothing(tmp_path):
-    case, confirmer = case_of(tmp_path, confirm_top=0)
-    assert case.start() == 0
-    assert confirmer.made_for == [] and not (case.directory / "confirmation").exists()
-
-
 def test_what_is_confirmed_is_not_trained_again_and_a_larger_k_trains_the_rest(tmp_path, capsys):
     case, confirmer = case_of(tmp_path)
-    case.start(confirm_top=0)
+    assert case.start(confirm_top=0) == 0
+    assert confirmer.made_for == [] and not (case.directory / "confirmation").exists()
     assert case.resume() == 0
     trained, said = list(confirmer.trained), capsys.readouterr().out.splitlines()[-2:]
     before = confirmation(case)

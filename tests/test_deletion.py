@@ -11,10 +11,11 @@ import pytest
 
 from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main
+from hyperlax.study.directory import only_one_process
 from tests.fake_backend import FakeBackend
 from tests.faults.disk import Disk, writing_to
 from tests.faults.test_forbidden import as_a_user
-from tests.study_cases import Case
+from tests.study_cases import TWO, Case
 from tests.test_confirmation import case_of, confirmation
 from tests.test_population_runs import Run
 
@@ -90,8 +91,7 @@ def test_a_study_with_everything_leaves_nothing(tmp_path):
 
 
 def test_a_front_and_a_population_leave_nothing(tmp_path):
-    objectives = {"objective_names": ("peak_performance", "num_parameters"), "objective_directions": ("maximize",) * 2}
-    case, run = Case(tmp_path / "front", write_pages=write_pages, n_trials=2, **objectives), Run(tmp_path)
+    case, run = Case(tmp_path / "front", write_pages=write_pages, n_trials=2, **TWO), Run(tmp_path)
     assert case.start() == 0 and run.start() == 0
     for directory in (case.directory, run.directory):
         assert main(["report", str(directory)]) == 0
@@ -152,16 +152,28 @@ def test_a_full_disk_does_not_keep_a_study(directory):
     assert not directory.exists()
 
 
-def test_the_end_of_the_input_is_no(directory, monkeypatch, capsys):
-    def ended(question: str) -> str:
-        raise EOFError
+@pytest.mark.parametrize("answer", ["n", "", "y", EOFError])
+def test_deleting_asks_and_the_end_of_the_input_is_no(directory, monkeypatch, capsys, answer):
+    def asked(question: str) -> str:
+        if answer is EOFError:
+            raise EOFError
+        return answer
 
     before = files(directory)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", ended)
-    assert main(["delete", str(directory)]) == 1
-    assert capsys.readouterr().out == "\nNothing was deleted.\n"
-    assert files(directory) - {".lock"} == before - {".lock"}
+    monkeypatch.setattr("builtins.input", asked)
+    assert main(["delete", str(directory)]) == (0 if answer == "y" else 1)
+    if answer == "y":
+        assert not directory.exists()
+    else:
+        assert capsys.readouterr().out.endswith("Nothing was deleted.\n")
+        assert files(directory) - {".lock"} == before - {".lock"}
+
+
+def test_a_study_that_runs_is_not_deleted(directory, capsys):
+    with only_one_process(directory):
+        assert main(["delete", str(directory), "--yes"]) == 2
+    assert "is running this study" in capsys.readouterr().err and (directory / "study.json").exists()
 
 
 def test_a_resume_leaves_what_a_user_copied_beside_a_super_batch(tmp_path):
@@ -170,8 +182,11 @@ def test_a_resume_leaves_what_a_user_copied_beside_a_super_batch(tmp_path):
     copy = case.directory / "optuna_exec_batch_0000.bak" / "samples" / "batch_00000"
     write(copy, "mine")
     write(case.directory, ".notes.tmp")
-    assert case.resume(n_trials=4) == 0
+    beside = shutil.copytree(case.directory / BATCH, case.directory / f"{BATCH}_backup")
+    (beside / "success.txt").unlink()
+    assert case.resume(n_trials=4) == 0 and case.states() == ["COMPLETE"] * 4
     assert os.listdir(copy) == ["mine"] and (case.directory / ".notes.tmp").exists()
+    assert (beside / "summary.csv").exists()
 
 
 def test_a_confirmation_leaves_what_a_user_put_beside_its_batches(tmp_path):

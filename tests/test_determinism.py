@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import random
@@ -16,18 +15,12 @@ import pytest
 from hyperlax.analysis.tables import write_best
 from hyperlax.errors import counted
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
-from tests.desk import finished_study, hyperlax, optuna_trials, search, study_of
+from tests.desk import curves, finished_study, hyperlax, search, study_of, told
 from tests.fake_backend import FakeBackend
-from tests.study_cases import Case
+from tests.study_cases import TWO, Case
 
 pytestmark = pytest.mark.timeout(300)
-SAMPLERS: dict[str, dict[str, Any]] = {
-    "tpe": {},
-    "nsgaii": {
-        "objective_names": ("peak_performance", "num_parameters"),
-        "objective_directions": ("maximize", "minimize"),
-    },
-}
+SAMPLERS: dict[str, dict[str, Any]] = {"tpe": {}, "nsgaii": TWO}
 
 
 class Irregular(FakeBackend):
@@ -39,15 +32,6 @@ class Irregular(FakeBackend):
 
     def _first_batch(self) -> int:
         return self.draw.choice(sorted({lane.group for lane in self.in_lanes.values()}))
-
-
-def curves(directory: Path) -> dict[int, list[list[str]]]:
-    """Per trial its rows of curves.csv, as they were written."""
-    found: dict[int, list[list[str]]] = {}
-    for path in directory.glob("optuna_exec_batch_*/samples/batch_*/curves.csv"):
-        for row in list(csv.reader(path.open(encoding="utf-8")))[1:]:
-            found.setdefault(int(row[0]), []).append(row)
-    return found
 
 
 def best(directory: Path, root: str) -> Any:
@@ -87,20 +71,6 @@ def one_core() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def told(recipe: str, directory: Path) -> list[tuple[Any, ...]]:
-    """Per trial what two runs of one command must agree on: all but the times and the batch it ran in."""
-    return [
-        (
-            trial.number,
-            trial.state.name,
-            trial.params,
-            trial.values,
-            {name: value for name, value in trial.user_attrs.items() if name not in ("batch", "train_seconds")},
-        )
-        for trial in optuna_trials(recipe, directory)
-    ]
-
-
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system gives no process fewer cores")
 def test_real_training_is_the_same_to_the_bit_on_one_slot_and_on_many(desk):
     recipe = "dqn_mlp"
@@ -110,6 +80,6 @@ def test_real_training_is_the_same_to_the_bit_on_one_slot_and_on_many(desk):
     assert run.returncode == 0, run.stderr
     slots = [json.loads((path / "study.json").read_text())["device"] for path in (many, one)]
     assert slots[1].endswith(", 1 slot") and slots[0].endswith(f", {counted(len(os.sched_getaffinity(0)), 'slot')}")
-    assert told(recipe, one) == told(recipe, many)
+    assert told(one) == told(many)
     assert curves(one) == curves(many)
     assert best(one, "one_slot") == best(many, "studies")

@@ -10,15 +10,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from hyperlax.agent import Policy, save_agent
+from hyperlax.agent import save_agent
 from hyperlax.cli import main, playing
 from hyperlax.study import dashboard
 from hyperlax.study.agents import agent_path
 from tests.desk import ROOT
 from tests.fake_backend import train_with_fakes
+from tests.made_up_studies import policy
 from tests.test_docs import PAGES, commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -76,20 +76,7 @@ def begun(faked, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return desk
 
 
-def policy(environment: str, observations: int, actions: int) -> Policy:
-    description = {
-        "algorithm": "PPO",
-        "environment": environment,
-        "observation_size": observations,
-        "action": {"n": actions},
-        "activation": "tanh",
-        "output": "argmax",
-    }
-    arrays = {"head.kernel": np.ones((1, observations, actions)), "head.bias": np.zeros((1, actions))}
-    return Policy(description, {name: array.astype(np.float32) for name, array in arrays.items()})
-
-
-CARTPOLE, ACROBOT = policy("gymnax.cartpole", 4, 2), policy("gymnax.acrobot", 6, 3)
+CARTPOLE, ACROBOT = policy("gymnax.cartpole", 4, {"n": 2}), policy("gymnax.acrobot", 6, {"n": 3})
 
 
 def new_desk(path: Path) -> None:

@@ -97,6 +97,14 @@ def test_no_iterations_change_nothing() -> None:
     assert same_bits(to_numpy(program().train(started(0, 1, 2), hypers(RATES), 3, 0)), before)
 
 
+def test_lanes_whose_results_do_not_matter_are_not_trained_one_after_another() -> None:
+    before = to_numpy(started(0, 1, 2))
+    after = to_numpy(program().train(started(0, 1, 2), hypers(RATES), 0, 3, jnp.asarray([True, False, True])))
+    whole = to_numpy(program().train(started(0, 1, 2), hypers(RATES), 0, 3))
+    assert same_bits(lane(after, 1), lane(before, 1))
+    assert all(same_bits(lane(after, index), lane(whole, index)) for index in (0, 2))
+
+
 def test_refill_touches_only_the_named_lanes() -> None:
     trained = program().train(started(0, 1, 2), hypers(RATES), 0, 3)
     before = to_numpy(trained)

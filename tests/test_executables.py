@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import operator
 import os
-import subprocess
-import sys
+import platform
+import time
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -19,18 +22,20 @@ import pytest
 from hyperlax import envs
 from hyperlax.algorithms import registry
 from hyperlax.algorithms.program import AlgorithmTask
+from hyperlax.engine import device
 from hyperlax.engine import executables as module
 from hyperlax.engine.device import identity
 from hyperlax.engine.executables import Executables, open_executables
 from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Preparation, Program
 from hyperlax.envs.conformance import check as check_environment
+from hyperlax.errors import UsageError
 from tests import toy
+from tests.desk import python
 from tests.small import BASES, ENVIRONMENTS, RUN_LENGTH, same_bits, to_numpy
 
 pytestmark = pytest.mark.timeout(300)
 
-ROOT = Path(__file__).parents[1]
 TWICE = """
 import hashlib, json, sys
 from pathlib import Path
@@ -42,13 +47,16 @@ from hyperlax.engine.keys import evaluation_keys, training_keys
 from hyperlax.engine.lanes import Program
 from hyperlax.engine.session import stacked
 from hyperlax.trial import Trial
+from tests import toy
 from tests.small import BASES, workload
 traced = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **more: traced.append(str(more.get("fun_name"))) if "jaxpr_trace" in event else None
 )
 prepare_jax(compilation_cache=True)
-device, load, trial = jax.local_devices()[0], workload("ppo_discrete", 8), Trial(0, BASES["ppo_discrete"])
+is_toy = sys.argv[2] == "toy"
+device, load = jax.local_devices()[0], toy.Descents() if is_toy else workload(sys.argv[2], 8)
+trial = toy.trial(0) if is_toy else Trial(0, BASES[sys.argv[2]])
 kept = open_executables(Path(sys.argv[1]) / "executables", identity())
 program = Program(load.program(trial), 1, 2, device, refills=True, executables=kept)
 hypers, keys = stacked(program, [load.lane(trial)]), training_keys(7, [3], 2)
@@ -72,22 +80,15 @@ print(json.dumps({
 """
 
 
-def in_a_process(directory: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", TWICE, str(directory)],
-        cwd=ROOT,
-        env={**os.environ, "HYPERLAX_CACHE_DIR": str(directory), "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+def in_a_process(directory: Path, what: str) -> dict[str, Any]:
+    done = python("-c", TWICE, str(directory), what, HYPERLAX_CACHE_DIR=str(directory))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_a_second_process_loads_every_verb_untraced_and_gets_the_same_bits(tmp_path: Path) -> None:
-    compiled, loaded = in_a_process(tmp_path), in_a_process(tmp_path)
+@pytest.mark.parametrize("what", ["toy", pytest.param("ppo_discrete", marks=pytest.mark.slow)])
+def test_a_second_process_loads_every_verb_untraced_and_gets_the_same_bits(tmp_path: Path, what: str) -> None:
+    compiled, loaded = in_a_process(tmp_path, what), in_a_process(tmp_path, what)
     verbs = {"start", "train", "evaluate", "refill", "branch"}
     assert compiled.pop("cached") == dict.fromkeys(verbs, False)
     assert loaded.pop("cached") == dict.fromkeys(verbs, True)
@@ -164,6 +165,25 @@ def test_a_damaged_file_is_told_in_one_sentence_and_compiled_again(
     assert prepared(kept)[1].cached
 
 
+@pytest.mark.parametrize("placed", ["link outside", "link to itself", "pipe"])
+def test_what_is_not_a_file_of_its_own_is_replaced_and_nothing_outside_is_touched(
+    kept: Executables, tmp_path: Path, placed: str
+) -> None:
+    (path,), precious = files(kept, "train"), tmp_path / "precious"
+    precious.write_text("not a program")
+    (link,) = (link for link in kept.directory.iterdir() if link.is_symlink() and link.readlink().name == path.name)
+    where = path if placed == "pipe" else link
+    where.unlink()
+    if placed == "pipe":
+        os.mkfifo(where)
+    else:
+        where.symlink_to(precious if placed == "link outside" else where.name)
+    assert same_bits(result(prepared(kept)[0]), result(prepared(None)[0]))
+    assert prepared(kept)[1].cached
+    assert path.is_file() and link.readlink() == Path(path.name)
+    assert precious.read_text() == "not a program"
+
+
 def test_a_changed_source_is_traced_and_what_it_left_as_it_was_is_not_compiled(
     kept: Executables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +193,47 @@ def test_a_changed_source_is_traced_and_what_it_left_as_it_was_is_not_compiled(
     count = len(files(kept))
     assert prepared(kept)[1].cached
     assert len(files(kept)) == count
+
+
+def test_source_that_was_changed_while_it_runs_gives_no_name_to_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, digest = tmp_path / "algorithm.py", module._source.__wrapped__
+    path.write_text("changed")
+    os.utime(path, (1, 1))
+    monkeypatch.setattr(module, "_PACKAGE", tmp_path)
+    before = digest()
+    os.utime(path, (2, 2))
+    assert digest() == before
+    os.utime(path, (module._IMPORTED + 1, module._IMPORTED + 1))
+    assert digest() != before
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("~/x", "/home/me/x"), ("$PLACE/x", "/place/x"), ("kept", "HERE/kept"), ("/a/b", "/a/b")]
+)
+def test_the_directory_of_programs_is_a_full_path_that_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, found: str
+) -> None:
+    for name, value in (("HOME", "/home/me"), ("PLACE", "/place"), ("HYPERLAX_CACHE_DIR", given)):
+        monkeypatch.setenv(name, value)
+    device._absolute.cache_clear()
+    monkeypatch.chdir(tmp_path)
+    assert str(device.cache_directory()) == found.replace("HERE", str(tmp_path))
+    monkeypatch.chdir("/")
+    assert str(device.cache_directory()) == found.replace("HERE", str(tmp_path))
+
+
+@pytest.mark.parametrize(("given", "word"), [("$NOT_SET/x", "NOT_SET"), ("~nosuchuser/x", "~nosuchuser"), ("", "~")])
+def test_a_directory_of_programs_that_is_not_known_is_refused(
+    monkeypatch: pytest.MonkeyPatch, given: str, word: str
+) -> None:
+    monkeypatch.setenv("HYPERLAX_CACHE_DIR", given)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(UsageError, match=f"{word} is not (set|the home).*HYPERLAX_CACHE_DIR names another"):
+        device.cache_directory()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +257,19 @@ def test_verbs_that_differ_only_in_what_they_do_not_read_are_told_apart(kept: Ex
         assert np.isfinite(program.evaluate(lanes, ARGUMENTS[1], ARGUMENTS[2]).mean).all()
 
 
-@pytest.mark.parametrize("part", ["version", "configuration", "hyperparameters", "lanes"])
+DEVICE = ("platform", "device_kind", "id", "client.platform_version")
+PROGRAM: dict[str, dict[str, Any]] = {
+    "lanes": {"lanes": 3},
+    "seeds": {"seeds": 2},
+    "one after another": {"sequential": False},
+    "sizes": {"algorithm": toy.Descent(4)},
+    "algorithm": {"algorithm": Hoarding()},
+}
+
+
+@pytest.mark.parametrize(
+    "part", ["version", "library", "python", "configuration", "hyperparameters", *DEVICE, *PROGRAM]
+)
 def test_whatever_decides_a_program_is_in_its_name(
     kept: Executables, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
@@ -208,10 +281,23 @@ def test_whatever_decides_a_program_is_in_its_name(
         monkeypatch.setattr(type(jax.config), "values", {**jax.config.values, "jax_enable_x64": True})
     elif part == "hyperparameters":
         lane["rate"] = np.float64(1)  # pyright: ignore[reportArgumentType]
+    elif part == "library":
+        monkeypatch.setattr(module, "version", lambda name: f"{version(name)}{'.1' * (name == 'optax')}")
+    elif part == "python":
+        monkeypatch.setattr(platform, "python_version", lambda: "3.0.0")
+    elif part in PROGRAM:
+        program = dataclasses.replace(program, **PROGRAM[part])
     else:
-        program = Program(toy.Descent(), 3, 1, device, executables=kept)
+        names = {name.rpartition(".")[2]: operator.attrgetter(name)(device) for name in DEVICE}
+        assert kept.key(_device(**names)) == kept.key(device)
+        assert kept.key(_device(**{**names, part.rpartition(".")[2]: "another"})) != kept.key(device)
+        return
     program.load(lane)
     assert not program.is_ready
+
+
+def _device(platform_version: str, **properties: Any) -> Any:
+    return SimpleNamespace(client=SimpleNamespace(platform_version=platform_version), **properties)
 
 
 def test_files_that_were_not_used_for_long_and_those_beyond_the_size_are_removed(
@@ -221,12 +307,17 @@ def test_files_that_were_not_used_for_long_and_those_beyond_the_size_are_removed
     assert opened
     prepared(opened)
     (old,) = files(opened, "start")
+    left, being_written = (opened.directory / f".lanes_train.{number}.tmp" for number in (1, 2))
+    for path in (left, being_written):
+        path.write_bytes(b"half of a program")
+    os.utime(left, (time.time() - 7200, time.time() - 7200))
     os.utime(old, (0, 0))
     _, made = prepared(opened)
     assert made.cached, "a file that is used is not old"
     os.utime(old, (0, 0))
     descent(opened, dimensions=2).prepare(*ARGUMENTS)
     assert not old.exists()
+    assert not left.exists() and being_written.exists()
     assert all(path.exists() for path in opened.directory.iterdir()), "no link points to nothing"
     monkeypatch.setattr(module, "_MOST_BYTES", 1)
     descent(opened, dimensions=4).prepare(*ARGUMENTS)

@@ -14,8 +14,7 @@ from hyperlax.api import open_study
 from hyperlax.cli import main
 from hyperlax.files import read_csv
 from tests.fake_backend import FakeBackend
-from tests.study_cases import FINITE, Case, Killed, killing
-from tests.test_journal import journal
+from tests.study_cases import FINITE, Case, Finished, Killed, killing
 from tests.test_pooled_studies import ASHA
 from tests.test_population_runs import Run, kill
 
@@ -35,17 +34,13 @@ def add_everything(study: optuna.Study) -> None:
 
 
 @pytest.fixture
-def whole(tmp_path: Path) -> Case:
-    case = Case(tmp_path / "whole", write_pages=write_pages, default_trial=False)
-    assert case.start(n_trials=24) == 0
-    return case
+def whole(finished: Finished, tmp_path: Path) -> Case:
+    return finished(tmp_path / "whole", write_pages=write_pages, n_trials=24)
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> Case:
-    case = Case(tmp_path / "case", write_pages=write_pages)
-    assert case.start() == 0
-    return case
+def case(finished: Finished, tmp_path: Path) -> Case:
+    return finished(tmp_path / "case", write_pages=write_pages, n_trials=12)
 
 
 def own(case: Case) -> list[tuple]:
@@ -108,8 +103,7 @@ def test_a_waiting_trial_that_fits_is_run_by_the_next_resume(case: Case, capsys,
     assert case.resume(n_trials=20) == 0 and case.told()[:15] == told[:15]
     assert "other parameters" not in caplog.text
     before = own(case)
-    (case.directory / "optuna_study.db").unlink()
-    (case.directory / "optuna_study.db.backup").unlink()
+    case.lose_database()
     assert case.repair() == case.resume(n_trials=20) == 0
     assert [one[:4] for one in own(case)] == [one[:4] for one in before]
 
@@ -141,8 +135,7 @@ def test_a_waiting_trial_is_run_once_after_a_kill(case: Case, monkeypatch, momen
     assert case.resume(n_trials=17) == 0
     gammas = [trial.params[GAMMA] for trial in case.study().trials]
     assert gammas[12] == 0.95 and gammas.count(0.95) == gammas.count(0.96) == 1 and len(gammas) == 17
-    lines = journal(case).read_text().splitlines()
-    assert sum(len(json.loads(line)["trials"]) for line in lines) == 17
+    assert sum(len(event["trials"]) for event in case.events()) == 17
 
 
 def test_a_trial_added_while_the_study_runs_takes_no_number_of_it(tmp_path: Path) -> None:

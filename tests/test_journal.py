@@ -37,8 +37,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture
 def case(stopped: Case, tmp_path: Path) -> Case:
-    shutil.copytree(stopped.root, tmp_path / "copy")
-    return Case(tmp_path / "copy", **ASKED)
+    return stopped.copy(tmp_path / "copy")
 
 
 def journal(case: Case) -> Path:
@@ -46,10 +45,8 @@ def journal(case: Case) -> Path:
 
 
 def test_a_study_without_its_database_ends_as_if_it_had_not_been_interrupted(case: Case, whole: Case) -> None:
-    for path in case.directory.glob("optuna_study.db*"):
-        path.unlink()
-    assert case.repair() == 0
-    assert case.resume() == 0
+    case.lose_database()
+    assert case.repair() == case.resume() == 0
     assert case.told() == whole.told()
     assert journal(case).read_bytes() == journal(whole).read_bytes()
 
@@ -61,8 +58,7 @@ def test_a_torn_last_line_is_ignored_and_written_again(case: Case, whole: Case, 
     assert len(lines) == 2
     journal(case).write_bytes(lines[0] + lines[1][:kept])
     shutil.rmtree(case.directory / "optuna_exec_batch_0001")
-    for path in case.directory.glob("optuna_study.db*"):
-        path.unlink()
+    case.lose_database()
     assert case.repair() == 0 and len(case.states()) == 8
     assert case.resume() == 0
     assert case.told() == whole.told()
@@ -135,7 +131,7 @@ def test_a_journal_that_lacks_what_the_database_has_is_refused(case: Case) -> No
 
 
 def test_the_journal_says_what_was_asked(whole: Case) -> None:
-    events = [json.loads(line) for line in journal(whole).read_text().splitlines()]
+    events = whole.events()
     assert [(event["event"], event["first"], event["ended"]) for event in events] == [
         ("asked", first, None) for first in (0, 8, 16)
     ]

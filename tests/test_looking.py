@@ -20,12 +20,12 @@ from optuna.storages.journal import JournalFileBackend
 from hyperlax.analysis.tables import EXTENSIONS, default_path
 from hyperlax.analysis.terminal import PLAIN, sparkline
 from hyperlax.cli import main
-from hyperlax.errors import UsageError, format_number
+from hyperlax.errors import format_number
 from hyperlax.files import read_csv
 from hyperlax.study.directory import only_one_process
 from hyperlax.study.view import load_study
 from tests.fake_backend import FakeBackend
-from tests.study_cases import Case
+from tests.study_cases import FINITE, TWO, Case
 from tests.test_population_runs import Run
 
 pytestmark = pytest.mark.timeout(120)
@@ -45,9 +45,8 @@ def test_a_study_opens_as_the_analysis_got_it(case, tmp_path):
     assert load_study(case.directory, "show", with_importances=True).record == record
 
 
-@pytest.mark.parametrize("objectives", [("peak_performance", "num_parameters")])
-def test_a_study_of_several_objectives_opens_too(tmp_path, objectives, capsys):
-    case = Case(tmp_path, objective_names=objectives, objective_directions=("maximize", "minimize"), n_trials=8)
+def test_a_study_of_several_objectives_opens_too(tmp_path, capsys):
+    case = Case(tmp_path, **TWO, n_trials=8)
     case.start()
     record, _ = case.pages[-1]
     assert load_study(case.directory, "show", with_importances=True).record == record
@@ -61,7 +60,7 @@ def test_a_population_opens_with_its_lineage(tmp_path):
     run = Run(tmp_path)
     assert run.start() == 0
     opened = load_study(run.directory, "show")
-    assert (opened.record, opened.state) == (replace(run.pages[-1], importances={}), "finished")
+    assert (opened.record, opened.state) == (replace(run.records[-1], importances={}), "finished")
 
 
 def test_studies_are_listed_with_how_far_they_are(case, tmp_path, capsys):
@@ -77,6 +76,42 @@ def test_studies_are_listed_with_how_far_they_are(case, tmp_path, capsys):
     assert [cell.strip() for cell in lines[0] if cell] == [
         "more/sac_test/gymnax_pendulum", "stopped", "0/8", "nothing yet",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", ["mlartifacts/1/2/artifacts", "mlruns/1/2/artifacts", ".trash", "deep/.git/x"])
+def test_copies_of_a_study_json_in_other_programs_directories_are_not_listed(case, tmp_path, capsys, inside):
+    (tmp_path / inside).mkdir(parents=True)
+    shutil.copy(case.directory / "study.json", tmp_path / inside)
+    assert main(["list", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"No study below {tmp_path}.\n"
+
+
+def test_a_root_that_is_hidden_is_listed_where_it_is_named(case, tmp_path, capsys):
+    shutil.copytree(case.directory, tmp_path / ".studies")
+    capsys.readouterr()
+    assert main(["list", str(tmp_path / ".studies")]) == 0
+    assert "12/12" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [{}, {"pruner": "median", "pruner_min_segments": 1}], ids=["plain", "pruned"])
+def test_a_study_whose_space_is_used_up_is_finished(tmp_path, more):
+    case = Case(tmp_path, FINITE, n_trials=100, **more)
+    assert case.start(timeout=1e-9) == 0
+    opened = load_study(case.directory, "list")
+    assert (opened.state, opened.finished, opened.total) == ("stopped", 0, 15)
+    assert case.resume() == 0
+    opened = load_study(case.directory, "list")
+    assert (opened.state, opened.finished, opened.total) == ("finished", 15, 15)
+
+
+def test_a_sweep_may_repeat_a_configuration_of_a_finite_space(tmp_path):
+    case = Case(tmp_path, FINITE, n_trials=4)
+    case.start()
+    stored = case.stored()
+    stored["arguments"] |= {"sampling_method": "random", "n_trials": 20}
+    (case.directory / "study.json").write_text(json.dumps(stored))
+    opened = load_study(case.directory, "list")
+    assert (opened.state, opened.total) == ("stopped", 20)
 
 
 def test_a_study_that_a_process_holds_is_running_and_can_be_looked_at(case):
@@ -106,7 +141,7 @@ def test_the_best_are_shown_with_their_curves_on_one_scale(case, capsys):
     )
     assert [int(line.split()[0]) for line in shown[-3:]] == [trial.number for trial in best[:3]]
     assert shown[1].startswith("finished, 12/12 trials (1 failed); maximize peak_performance")
-    points = len(read_csv(case.directory / best[0].user_attrs["batch"] / "curves.csv")) // 8
+    points = len(read_csv(case.batch_of(best[0].number) / "curves.csv")) // 8
     assert all(len(line.split()[-1]) >= points for line in shown[-3:])
 
 
@@ -223,17 +258,6 @@ def test_an_export_stays_in_the_working_directory_whatever_the_studys_name(case,
     assert [default_path(record, kind) for kind in EXTENSIONS] == [f"{stem}.{end}" for end in EXTENSIONS.values()]
 
 
-@pytest.mark.parametrize("name", ["..up?*", "x" * 300], ids=["up", "long"])
-def test_a_study_with_any_name_is_exported(tmp_path, monkeypatch, capsys, name):
-    case = Case(tmp_path / "studies", study_name=name, n_trials=2)
-    assert case.start() == 0
-    (tmp_path / "desk").mkdir()
-    monkeypatch.chdir(tmp_path / "desk")
-    kinds = ["csv", "json", "optuna-journal"]
-    assert [main(["export", str(case.directory), "--format", kind]) for kind in kinds] == [0, 0, 0]
-    assert len(list(Path().iterdir())) == 3 and len(list(tmp_path.iterdir())) == 2
-
-
 @pytest.mark.parametrize("kind", ["csv", "json", "optuna-journal"])
 def test_an_export_may_have_the_longest_name_that_there_is(case, tmp_path, kind):
     assert main(["export", str(case.directory), "--format", kind, "--output", str(tmp_path / ("x" * 255))]) == 0
@@ -296,17 +320,18 @@ def test_an_output_of_a_hyphen_is_printed_and_nothing_else(case, tmp_path, monke
     assert [path.name for path in Path().iterdir()] == ["x"]
 
 
-def test_exported_trials_read_back(case, tmp_path):
-    trials = case.study().trials
-    for kind in ("csv", "json", "optuna-journal"):
-        assert main(["export", str(case.directory), "--format", kind, "--output", str(tmp_path / kind)]) == 0
-    rows = read_csv(tmp_path / "csv")
+@pytest.mark.usefixtures("elsewhere")
+def test_exported_trials_read_back(case):
+    trials, kinds = case.study().trials, ("csv", "json", "optuna-journal")
+    assert [main(["export", str(case.directory), "--format", kind]) for kind in kinds] == [0, 0, 0]
+    table, text, log = (Path(default_path(case.pages[-1][0], kind)) for kind in kinds)
+    rows = read_csv(table)
     assert [row["objective.peak_performance"] for row in rows] == [
         repr(t.values[0]) if t.values else "" for t in trials
     ]
-    entries = json.loads((tmp_path / "json").read_text())
+    entries = json.loads(text.read_text())
     assert [entry["values"].get("peak_performance") for entry in entries] == [t.values and t.values[0] for t in trials]
-    backend = JournalFileBackend(str(tmp_path / "optuna-journal"))
+    backend = JournalFileBackend(str(log))
     copied = optuna.load_study(study_name="test_study", storage=optuna.storages.JournalStorage(backend))
     assert [(t.params, t.values, t.state) for t in copied.trials] == [(t.params, t.values, t.state) for t in trials]
 
@@ -326,44 +351,8 @@ def test_without_pyarrow_parquet_is_refused_with_the_line_to_install_it(case, tm
     assert 'pip install "hyperlax[parquet]"' in capsys.readouterr().err
 
 
-def test_deleting_leaves_what_is_not_the_studys(tmp_path, capsys):
-    for keep in ("notes.txt", None):
-        case = Case(tmp_path, n_trials=8)
-        case.start()
-        if keep:
-            (case.directory / keep).write_text("mine")
-        assert main(["report", str(case.directory)]) == 0
-        assert main(["delete", str(case.directory), "--yes"]) == 0
-        if keep:
-            assert [path.name for path in case.directory.iterdir()] == [keep]
-            (case.directory / keep).unlink()
-        else:
-            assert not case.directory.exists()
-
-
-@pytest.mark.parametrize(("answer", "status"), [("n", 1), ("", 1), ("y", 0)])
-def test_deleting_asks(tmp_path, monkeypatch, answer, status):
-    case = Case(tmp_path, n_trials=8)
-    case.start()
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda question: answer)
-    assert main(["delete", str(case.directory)]) == status
-    assert case.directory.exists() == bool(status)
-
-
-def test_a_study_that_runs_is_not_deleted(case, capsys):
-    with only_one_process(case.directory):
-        assert main(["delete", str(case.directory), "--yes"]) == 2
-    assert "is running this study" in capsys.readouterr().err
-
-
 def test_a_sparkline_covers_its_range_and_leaves_out_what_is_not_finite():
     values = [0.0, 1.0, np.nan, 7.99, 8.0, 9.0, -1.0]
     assert sparkline(values, 0.0, 8.0) == "▁▂ █" + "██▁"
     assert sparkline([3.0, 3.0], 3.0, 3.0) == "▁▁"
     assert sparkline([0.0, 8.0], 0.0, 8.0, PLAIN) == "_#"
-
-
-def test_opening_says_who_asked():
-    with pytest.raises(UsageError, match="^export nowhere: is not a directory"):
-        load_study(Path("nowhere"), "export")

@@ -40,8 +40,8 @@ def outcome(returns, steps=None, state="COMPLETE", reason="", budget=None):
     )
 
 
-def metrics(returns, steps=None, reference=ZERO_TO_HUNDRED):
-    return compute(outcome(returns, steps), reference)
+def metrics(returns, steps=None, reference=ZERO_TO_HUNDRED, **more):
+    return compute(outcome(returns, steps, **more), reference)
 
 
 def test_every_metric_is_there_in_the_order_of_the_table():
@@ -54,6 +54,13 @@ def test_every_metric_is_a_plain_float():
 
 def test_the_point_before_training_enters_no_metric():
     assert metrics([1e6, 10, 20]) == metrics([-1e6, 10, 20])
+
+
+def swapped():
+    """Returns of two seeds whose last two points are each other's."""
+    curve = np.zeros((21, 2))
+    curve[-2], curve[-1] = (10, 20), (20, 10)
+    return curve
 
 
 BY_HAND = {
@@ -87,75 +94,58 @@ BY_HAND = {
     "never crossed by one point": ("steps_to_threshold", [0, 10], 100.0),
     "the outcome's parameters": ("num_parameters", [0, 1], 4610.0),
     "the outcome's seconds": ("train_seconds", [0, 1], 1.25),
-}
+    **{
+        f"the mean of the last tenth of {points} points, rounded up": ("final_performance", range(points + 1), expected)
+        for points, expected in [(1, 1.0), (9, 9.0), (10, 10.0), (11, 10.5), (20, 19.5), (21, 20.0)]
+    },
+    "the spread of each seed's last tenth": ("seed_spread", swapped(), 0.0),
+    "each point weighs by the steps around it": (
+        "normalized_auc", [0, 0, 100, 100], pytest.approx(350 / 400), {"steps": [0, 100, 200, 500]}
+    ),
+    "normalized by the environment": (
+        "normalized_auc", [-1200, -700, -700], 0.5, {"reference": ReferenceReturns(-1200.0, -200.0, "by hand")}
+    ),
+    "stability counts from lo": (
+        "stability_score", [0, 60, 40], 0.5, {"reference": ReferenceReturns(20.0, 100.0, "by hand")}
+    ),
+    **{  # between (252, 10) and (504, last): training went on past the budget to the end of its rollout
+        f"the threshold is reached within the budget or not at all, {last}": (
+            "steps_to_threshold", [0, 10, last], expected, {"steps": [0, 252, 504], "budget": 500}
+        )
+        for last, expected in [(20, 500.0), (90.5, 500.0), (170, 378.0)]
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "returns", "expected"), BY_HAND.values(), ids=BY_HAND)
-def test_a_metric_is_what_its_curve_gives_by_hand(name, returns, expected):
-    assert metrics(returns)[name] == expected
-
-
-def test_auc_weighs_each_point_by_the_steps_around_it():
-    assert metrics([0, 0, 100, 100], steps=[0, 100, 200, 500])["normalized_auc"] == pytest.approx(350 / 400)
+@pytest.mark.parametrize("row", BY_HAND.values(), ids=BY_HAND)
+def test_a_metric_is_what_its_curve_gives_by_hand(row):
+    name, returns, expected, *more = row
+    assert metrics(returns, **(more[0] if more else {}))[name] == expected
 
 
 @pytest.mark.parametrize(
-    ("points", "expected"),
-    [(1, 1.0), (9, 9.0), (10, 10.0), (11, 10.5), (20, 19.5), (21, 20.0)],
+    ("returns", "more", "words"),
+    [
+        *(([0, 1, bad], {}, "the curve holds nan or inf") for bad in (math.nan, math.inf, -math.inf)),
+        ([[0, 0], [1.7e308, 1.7e308]], {}, "peak_performance is inf"),
+        (
+            [0, 1],
+            {"state": "FAIL", "reason": "loss is nan"},
+            r"FAIL \(loss is nan\); only COMPLETE",
+        ),
+        ([0.0], {}, "1 point;"),
+        ([0, 1, 2], {"steps": [0, 100, 100]}, "steps must increase"),
+    ],
 )
-def test_final_is_the_mean_of_the_last_tenth_rounded_up(points, expected):
-    assert metrics(np.arange(points + 1))["final_performance"] == expected
-
-
-def test_auc_is_normalized_by_the_environment():
-    pendulum = ReferenceReturns(lo=-1200.0, hi=-200.0, source="by hand")
-    assert metrics([-1200, -700, -700], reference=pendulum)["normalized_auc"] == 0.5
-
-
-def test_stability_counts_from_lo():
-    assert metrics([0, 60, 40], reference=ReferenceReturns(20.0, 100.0, ""))["stability_score"] == 0.5
-
-
-def test_seed_spread_averages_each_seeds_last_tenth_first():
-    swapped = np.zeros((21, 2))
-    swapped[-2], swapped[-1] = (10, 20), (20, 10)
-    assert metrics(swapped)["seed_spread"] == 0.0
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_curve_that_is_not_finite_is_refused(bad):
-    with pytest.raises(ValueError, match=r"the curve holds nan or inf"):
-        metrics([0, 1, bad])
-
-
-def test_returns_whose_mean_overflows_are_refused():
-    with np.errstate(over="ignore"), pytest.raises(ValueError, match=r"peak_performance is inf"):
-        metrics([[0, 0], [1.7e308, 1.7e308]])
-
-
-def test_a_failed_trial_has_no_metrics():
-    with pytest.raises(ValueError, match=r"the trial is FAIL \(loss is nan\); only COMPLETE trials"):
-        compute(outcome([0, 1], state="FAIL", reason="loss is nan"), ZERO_TO_HUNDRED)
-
-
-def test_a_curve_without_a_trained_point_is_refused():
-    with pytest.raises(ValueError, match="1 point;"):
-        metrics([0.0])
-
-
-def test_steps_that_do_not_increase_are_refused():
-    with pytest.raises(ValueError, match="steps must increase"):
-        metrics([0, 1, 2], steps=[0, 100, 100])
+def test_what_has_no_metrics_is_refused(returns, more, words):
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match=words):
+        metrics(returns, **more)
 
 
 @pytest.mark.parametrize(("lo", "hi"), [(1.0, 1.0), (2.0, 1.0), (math.nan, 1.0), (0.0, math.inf)])
 def test_reference_returns_need_lo_below_hi(lo, hi):
     with pytest.raises(UsageError, match="finite lo < hi"):
         ReferenceReturns(lo, hi, "nowhere")
-
-
-def test_known_objectives_with_one_direction_each_pass():
-    check_objectives(["peak_performance", "num_parameters"], ["maximize", "minimize"])
 
 
 @pytest.mark.parametrize(
@@ -172,13 +162,6 @@ def test_objectives_that_cannot_work_are_refused_with_what_would(names, directio
     with pytest.raises(UsageError) as error:
         check_objectives(names, directions)
     assert words in str(error.value)
-
-
-@pytest.mark.parametrize(("last", "expected"), [(20, 500.0), (90.5, 500.0), (170, 378.0)])
-def test_the_threshold_is_reached_within_the_budget_or_not_at_all(last, expected):
-    """Between (252, 10) and (504, last), at 90: training went on past the budget to the end of its rollout."""
-    late = compute(outcome([0, 10, last], steps=[0, 252, 504], budget=500), ZERO_TO_HUNDRED)
-    assert late["steps_to_threshold"] == expected
 
 
 FIVE_SEEDS = [[7.0, 1.0, 100.0, 4.0, 3.0]]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hyperlax.analysis.pages import write_pages
@@ -21,6 +23,7 @@ from tests.study_cases import Case
 pytest.importorskip("mlflow", reason='needs MLflow: pip install "hyperlax[mlflow]"')
 
 pytestmark = pytest.mark.timeout(300)
+SIZES = "algorithm.network.actor_network.pre_torso.layer_sizes"
 
 
 def test_a_study_is_a_run_and_its_trials_are_runs_under_it(store, tmp_path):
@@ -35,6 +38,7 @@ def test_a_study_is_a_run_and_its_trials_are_runs_under_it(store, tmp_path):
         assert run.info.run_name == f"trial {trial.number}"
         assert run.data.tags["hyperlax.state"] == trial.state.name
         assert run.data.params["algorithm.hyperparam.gamma"] == repr(trial.params["algorithm.hyperparam.gamma"])
+        assert run.data.params[SIZES] == trial.params[SIZES]
         if trial.values:
             assert run.data.metrics["peak_performance"] == trial.values[0]
             assert run.data.metrics["num_parameters"] == trial.user_attrs["num_parameters"]
@@ -43,7 +47,10 @@ def test_a_study_is_a_run_and_its_trials_are_runs_under_it(store, tmp_path):
     assert parent.tags["best_trial"] == str(best.number)
     assert parent.tags["best.algorithm.hyperparam.gamma"] == repr(best.params["algorithm.hyperparam.gamma"])
     assert parent.metrics["best_peak_performance"] == best.value
-    assert parent.params["sampler"] == "random"
+    assert parent.params["sampler"] == "random" and parent.params["objective_names"] == '["peak_performance"]'
+    assert not {"n_trials", "timeout", "log_level", "constraints", "enqueue"} & parent.params.keys(), (
+        "a resume changes them"
+    )
     assert [step for step, _ in seen.points(seen.parent, "best_peak_performance")][-1] == 12
     files = {file.path for file in seen.client.list_artifacts(seen.parent.info.run_id)}
     assert files == {"report.html", "trials.csv", "study.json", "best_optuna_params.json", "analysis_plots"}
@@ -62,8 +69,10 @@ def test_a_learning_curve_is_that_of_the_files_and_a_batch_has_its_times(store, 
         run, curve = seen.trials[trial.number], read_curves([trial])[trial.number]
         shown = sorted(seen.points(run, "return_mean"))
         assert shown == [(int(s), float(v)) for s, v in zip(curve.steps, curve.returns.mean(axis=1), strict=True)]
-        assert len(seen.points(run, "return_min")) == len(curve.steps)
+        lowest = sorted(seen.points(run, "return_min"))
+        assert lowest == [(int(s), float(v)) for s, v in zip(curve.steps, curve.returns.min(axis=1), strict=True)]
         assert trial.batch_directory is not None
+        assert run.data.tags["hyperlax.batch"] == str(trial.batch_directory.relative_to(case.directory))
         assert run.info.end_time == int((trial.batch_directory / "success.txt").stat().st_mtime * 1000)
 
 
@@ -144,6 +153,23 @@ def test_more_than_one_call_can_hold_is_several_calls(store, tmp_path):
     assert len(run.data.params) == 251 and len(run.data.params["text"]) == 6000
     assert len(seen.points(run, "return_mean")) == 2500
     assert seen.parent.info.status == "FAILED" and seen.parent.data.tags["hyperlax.trials"] == "1/1 trial (1 failed)"
+
+
+def test_what_cannot_be_shown_of_a_curve_is_left_out_and_costs_no_other_trial_its_own(store, tmp_path):
+    """Returns that are not finite, a trial whose rows are gone, and a batch without the file."""
+    record = with_trials(study(tmp_path, np.arange(8.0)))
+    curves, gone = (Path(str(record.trials[number].batch_directory), "curves.csv") for number in (0, 4))
+    lines = [line for line in curves.read_text().splitlines() if not line.startswith("1,")]
+    lines = [re.sub(r"^(0,\d,[1-9]\d{4}),[^,]*", r"\1,inf", line) for line in lines]
+    curves.write_text("\n".join(lines) + "\n")
+    gone.unlink()
+    tracker(store, "left out", record.directory).end(record, 0)
+    seen = Seen(store, "left out")
+    steps = {
+        number: [step for step, _ in sorted(seen.points(run, "return_mean"))] for number, run in seen.trials.items()
+    }
+    whole = list(range(0, 20001, 2000))
+    assert steps == {0: whole[:5], 1: [], 2: whole, 3: whole, 4: [], 5: [], 6: [], 7: []}
 
 
 def test_several_objectives_and_pruned_trials(store, tmp_path):

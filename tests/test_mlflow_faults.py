@@ -21,7 +21,7 @@ from hyperlax.tracking.mlflow import MlflowWriter
 from hyperlax.tracking.place import Place, place_of
 from tests.made_up_studies import study
 from tests.mlflow_store import Seen, tracked, tracker, with_trials
-from tests.study_cases import Case, Killed
+from tests.study_cases import Killed
 
 pytest.importorskip("mlflow", reason='needs MLflow: pip install "hyperlax[mlflow]"')
 
@@ -115,34 +115,6 @@ def test_points_whose_writer_died_are_not_written_again(store, tmp_path, monkeyp
     assert seen.histories(seen.parent) == sound.histories(sound.parent)
 
 
-@pytest.mark.slow
-def test_a_fault_costs_nothing_and_what_it_left_out_is_written_later(store, tmp_path, monkeypatch, caplog):
-    connect, calls = mlflow._connect, iter(range(10_000))
-
-    class Faulty(Dying):
-        def __getattr__(self, name: str) -> Any:
-            if next(calls) % 7 == 6:
-                raise ConnectionError("the server is away")
-            return getattr(self._client, name)
-
-    quiet = Case(tmp_path / "quiet", n_trials=24)
-    assert quiet.start() == 0
-    case = tracked(store, "faulty", tmp_path / "tracked", n_trials=24)
-    monkeypatch.setattr(mlflow, "_connect", lambda place: Faulty(connect(place), 0, False))
-    with caplog.at_level(logging.WARNING):
-        assert case.start() == 0
-    assert case.told() == quiet.told()
-    assert "MLflow could not be written: ConnectionError: the server is away." in caplog.text
-    assert f"--resume-from {case.directory}" in caplog.text
-    monkeypatch.setattr(mlflow, "_connect", connect)
-    assert case.resume() == 0
-    seen = Seen(store, "faulty")
-    assert seen.numbers == list(range(24)) and seen.parent.info.status == "FINISHED"
-    whole = tracked(store, "sound", tmp_path / "whole", n_trials=24)
-    assert whole.start() == 0
-    assert seen.told() == Seen(store, "sound").told()
-
-
 def test_a_locked_store_costs_nothing_and_is_written_when_it_is_free(store, tmp_path, monkeypatch, caplog):
     """A store of its own, which MLflow has opened before: it tries for minutes to open a locked one, and 20 seconds to write."""
     patient, text = "PRAGMA busy_timeout = 20000;", sqlalchemy.sql.text
@@ -162,15 +134,6 @@ def test_a_locked_store_costs_nothing_and_is_written_when_it_is_free(store, tmp_
     assert case.states() == ["COMPLETE"] * 8
     assert case.resume() == 0
     assert Seen(locked, "locked").numbers == list(range(8))
-
-
-def test_what_is_no_store_costs_nothing(tmp_path, caplog):
-    path = tmp_path / "damaged.db"
-    path.write_bytes(b"this is no database" * 100)
-    case = tracked(f"sqlite:///{path}", "damaged", tmp_path / "studies", n_trials=8)
-    with caplog.at_level(logging.WARNING):
-        assert case.start() == 0
-    assert "MLflow could not be written: " in caplog.text and len(case.states()) == 8
 
 
 def test_an_address_that_is_no_store_does_not_take_the_place_of_a_good_one(store, tmp_path):

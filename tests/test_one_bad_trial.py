@@ -36,20 +36,16 @@ LR, GAMMA = "algorithm.hyperparam.actor_lr", "algorithm.hyperparam.gamma"
 def values_of(case: Case, number: int) -> str:
     """A trial's searched hyperparameters as its reason has them, read from hyperparams.csv."""
     (row,) = [
-        row for path in batches(case) for row in read_csv(path / "hyperparams.csv") if row["trial"] == str(number)
+        row for path in case.batches() for row in read_csv(path / "hyperparams.csv") if row["trial"] == str(number)
     ]
     return ", ".join(f"{name}={row[name]}" for name in case.recipe.space)
-
-
-def batches(case: Case) -> list[Path]:
-    return sorted(case.directory.glob("optuna_exec_batch_*/samples/batch_*"))
 
 
 def assert_said_once_everywhere(case: Case, number: int, reason: str, log: Any) -> None:
     """The same string in the database, in summary.csv and in the one line about the trial."""
     trial = case.study().trials[number]
     assert (trial.state.name, trial.user_attrs["reason"], trial.values) == ("FAIL", reason, None)
-    rows = {row["trial"]: row for path in batches(case) for row in read_csv(path / "summary.csv")}
+    rows = {row["trial"]: row for path in case.batches() for row in read_csv(path / "summary.csv")}
     assert (rows[str(number)]["state"], rows[str(number)]["reason"]) == ("FAIL", reason)
     lines = [record.getMessage() for record in log.records if record.getMessage().startswith(f"trial {number}:")]
     assert len(lines) == 1 and "\n" not in lines[0]
@@ -138,20 +134,12 @@ def walk() -> Environment:
     return Environment("lab.walk", 1, Continuous((-1.0,), (1.0,)), 8, reset, step, reference)
 
 
-@pytest.fixture
-def lab_walk(monkeypatch):
-    from hyperlax.envs import registry
-
-    monkeypatch.setattr(registry, "_factories", {})
-    monkeypatch.setattr(registry, "_made", {})
-    envs.register("lab.walk", walk)
-
-
 SLOW, STRAIGHT_ON, EXPLODING = [1e-4, 2e-4], 1.0, 1e37
 
 
-@pytest.mark.usefixtures("lab_walk")
+@pytest.mark.usefixtures("empty_registry")
 def test_exploding_parameters_and_infinite_rewards_fail_alone_and_their_mates_are_the_same_to_the_bit(tmp_path, caplog):
+    envs.register("lab.walk", walk)
     base = BASES["ppo_continuous"]
     space: dict[str, Distribution] = {
         LR: Categorical(values=[*SLOW, STRAIGHT_ON, EXPLODING]),
@@ -170,7 +158,7 @@ def test_exploding_parameters_and_infinite_rewards_fail_alone_and_their_mates_ar
         *[STRAIGHT_ON] * 2,
         *[EXPLODING] * 2,
     ]
-    for path in batches(case):
+    for path in case.batches():
         numbers = [int(row["trial"]) for row in read_csv(path / "summary.csv")]
         sane = {n: {LR: min(asked[n][LR], SLOW[-1]), GAMMA: asked[n][GAMMA]} for n in numbers}
         undisturbed = run(engines[1], tuple(Trial(n, apply(base, sane[n], "")) for n in numbers))

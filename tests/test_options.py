@@ -2,11 +2,13 @@
 
 import json
 import re
-from dataclasses import MISSING, asdict, replace
+from dataclasses import MISSING, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hyperlax.cli.commands import GROUPS
 from hyperlax.cli.parsing import Command, parse
 from hyperlax.config.checks import checked
 from hyperlax.config.configurations import configured
@@ -20,20 +22,18 @@ from hyperlax.config.options import (
     TrainOptions,
 )
 from hyperlax.config.settling import resumed, settled
-from hyperlax.config.stored import read_stored
+from hyperlax.config.stored import SEARCH, read_stored
+from hyperlax.config.study_file import in_full
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.metrics import AGGREGATES as FUNCTIONS
 from hyperlax.recipe import dotted, load
 from hyperlax.samplers.registry import SAMPLERS
+from hyperlax.studies import planned_studies, planned_study
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 RECIPE = load("sac_mlp")
 GAMMA = "algorithm.hyperparam.gamma"
 LAYERS = "algorithm.network.actor_network.pre_torso.layer_sizes"
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 GIVEN = {"algo_and_network_config": "sac_mlp", "env_config": "gymnax.pendulum"}
@@ -86,6 +86,31 @@ def test_a_printed_command_line_gives_the_same_options(kind):
     assert settled(kind, [given], RECIPE) == options
 
 
+OTHER: dict[str, Any] = {
+    "algo_and_network_config": "ppo_mlp", "env_config": "gymnax.cartpole", "study_name": "1e-5", "n_trials": 9,
+    "objective_names": ("seed_spread", "num_parameters"), "objective_directions": ("minimize", "maximize"),
+    "sampler": "nsgaii", "default_trial": False, "enqueue": "first.json", "constraints": ("num_parameters <= 20000",),
+    "pruner": "percentile", "pruner_min_segments": 2, "pruner_reduction_factor": 4, "pruner_percentile": 30.0,
+    "optuna_study_batch_size": 8, "runner_hparam_batch_size": 4, "packing": "pad", "output_root": "yes",
+    "log_level": "WARNING", "seed": 5, "num_seeds": 2, "aggregate": "worst", "seed_schedule": "racing",
+    "total_timesteps": 200_000, "num_evaluations": 4, "num_eval_episodes": 3, "confirm_top": 2, "confirm_seeds": 4,
+    "save_agents": "all", "timeout": 60.0, "max_failure_rate": 0.25, "checkpoint_seconds": 7.0, "compilation_cache": False,
+}  # fmt: skip
+
+
+def test_every_option_of_a_study_can_be_given_by_the_command_line_and_by_a_file():
+    """Each with another value than its default; those of a sweep are hidden."""
+    Path("first.json").write_text(json.dumps([{"gamma": 0.95}]))
+    options, default = SearchOptions(**OTHER), resolved().to_json()
+    same = {name for name, value in options.to_json().items() if value == default[name]}
+    assert same == {"sampling_method", "load_hyperparams", "slots"}  # slots are an option of functions
+    _, given = parse(GROUPS, [SEARCH, *command_line(options)])
+    assert planned_study(SEARCH, given).options == options
+    Path("s.yaml").write_text(in_full(options, load("ppo_mlp")), encoding="utf-8")
+    (study,) = planned_studies(["s.yaml"], {})
+    assert study.options == options
+
+
 @pytest.mark.parametrize(
     ("name", "written", "value"),
     [
@@ -100,21 +125,6 @@ def test_a_printed_command_line_gives_the_same_options(kind):
 def test_a_value_may_be_written_in_several_ways(name, written, value):
     found = options_of(SearchOptions)[name].read_words([written])
     assert found == value and type(found) is type(value)
-
-
-def test_directions_default_to_what_is_better_for_each_metric():
-    assert resolved(objective_names=("train_seconds", "normalized_auc")).objective_directions == (
-        "minimize",
-        "maximize",
-    )
-
-
-def test_a_run_length_names_three_flags_and_an_explicit_one_wins():
-    arguments = resolved(run_length_modifier="quick", num_evaluations=3)
-    quick = RECIPE.config.run_lengths["quick"]
-    assert arguments.total_timesteps == quick.total_timesteps
-    assert arguments.num_eval_episodes == quick.num_eval_episodes
-    assert arguments.num_evaluations == 3
 
 
 def test_json_reads_back_as_the_same_arguments():
@@ -148,13 +158,6 @@ def test_what_cannot_run_is_refused_by_flag(flags, message):
 def test_every_sampler_but_cmaes_and_gp_takes_several_objectives():
     for sampler in set(SAMPLERS) - {"cmaes", "gp"}:
         assert resolved(sampler=sampler, objective_names=("peak_performance", "num_parameters")).sampler == sampler
-
-
-def test_an_environment_is_required_and_must_exist():
-    with pytest.raises(UsageError, match="--env-config is required"):
-        settled(SearchOptions, [{}], RECIPE)
-    with pytest.raises(UsageError, match=re.escape("gymnax.pendulum")):
-        settled(SearchOptions, [{"env_config": "gymnax.pendulm"}], RECIPE)
 
 
 def test_a_resume_without_arguments_has_those_of_the_study_but_for_the_time_limit_of_one_run():
@@ -200,17 +203,11 @@ def test_a_resume_is_checked_too():
 
 def test_the_arguments_of_a_study_are_read_from_its_directory():
     directory = Path("study")
-    with pytest.raises(UsageError, match="--resume-from study: is not a directory"):
-        read_stored(directory, "--resume-from")
     directory.mkdir()
-    with pytest.raises(UsageError, match="--resume-from study: holds no study.json"):
-        read_stored(directory, "--resume-from")
-    (directory / "study.json").write_text("{")
-    with pytest.raises(UsageError, match=r"study/study\.json: cannot be read as JSON"):
-        read_stored(directory, "--resume-from")
-    (directory / "study.json").write_text("[]")
-    with pytest.raises(UsageError, match="has no `arguments`"):
-        read_stored(directory, "--resume-from")
+    for text, said in (("{", r"study/study\.json: cannot be read as JSON"), ("[]", "has no `arguments`")):
+        (directory / "study.json").write_text(text)
+        with pytest.raises(UsageError, match=said):
+            read_stored(directory, "--resume-from")
     (directory / "study.json").write_text(json.dumps({"arguments": resolved().to_json()}))
     assert read_stored(directory, "--resume-from") == resolved()
 
@@ -219,13 +216,6 @@ def single(**given):
     """Return the options and the dotted configuration of run-single-hp."""
     options = checked(settled(SingleOptions, [read({**GIVEN, **given}, SingleOptions)], RECIPE))
     return options, dotted(configured(options, RECIPE))
-
-
-def test_a_single_run_has_the_defaults_of_its_recipe():
-    arguments, values = single(num_seeds=5, total_timesteps=100, compilation_cache=False)
-    assert values == dotted(RECIPE.config.algorithm)
-    assert (arguments.num_seeds, arguments.seed, arguments.compilation_cache) == (5, 0, False)
-    assert asdict(arguments)["total_timesteps"] == 100
 
 
 def test_a_set_value_is_json_or_else_a_string_and_wins_over_the_file():

@@ -5,54 +5,26 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import hyperlax
-from hyperlax.agent import ABOUT, Policy
+from hyperlax.agent import ABOUT
 from hyperlax.analysis.pages import write_learning_curve, write_pages
 from hyperlax.cli import main
-from hyperlax.config.options import SingleOptions
 from hyperlax.envs import registry
 from hyperlax.recipe import load
 from hyperlax.study.single import run_single
-from hyperlax.trial import SegmentResult
-from tests.fake_backend import FakeBackend, Lane
-from tests.study_cases import Case
+from tests.desk import forget_environments
+from tests.fake_backend import FakeBackend
+from tests.made_up_studies import policy
+from tests.study_cases import Case, single_options
 
 pytestmark = pytest.mark.timeout(300)
 TANKS = Path(__file__).parent / "bad_input" / "tanks.py"
-
-
-def policy_of_tanks() -> Policy:
-    """A policy of one hidden layer that sees the two levels."""
-    shapes = {"dense_0.kernel": (2, 4), "dense_0.bias": (4,), "head.kernel": (4, 1), "head.bias": (1,)}
-    arrays = {name: np.full((2, *shape), 0.1, np.float32) for name, shape in shapes.items()}
-    description = {
-        "algorithm": "SAC",
-        "environment": "lab.tanks",
-        "observation_size": 2,
-        "action": {"low": (-1.0,), "high": (1.0,)},
-        "activation": "tanh",
-        "output": "tanh",
-    }
-    return Policy(description, arrays)
-
-
-class InTanks(FakeBackend):
-    """A backend whose trials become a policy."""
-
-    def _trial_result(self, lane: Lane) -> SegmentResult:
-        return replace(super()._trial_result(lane), policy=policy_of_tanks())
-
-
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Know what a fresh process knows."""
-    monkeypatch.setattr(registry, "_factories", {})
-    monkeypatch.setattr(registry, "_made", {})
+OF_TANKS = policy("lab.tanks", 2, {"low": (-1.0,), "high": (1.0,)})
 
 
 @pytest.fixture(scope="module")
@@ -62,26 +34,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = load(str(shutil.copy(TANKS, root / "tanks.py")))
     with pytest.MonkeyPatch.context() as patch:
         case = Case(root, recipe=recipe, write_pages=write_pages, env_config="lab.tanks", n_trials=4)
-        assert case.start(InTanks()) == 0
-        arguments = SingleOptions(
-            algo_and_network_config=str(root / "tanks.py"),
-            env_config="lab.tanks",
-            output_root=str(root),
-            num_seeds=2,
-            total_timesteps=500,
-            num_evaluations=5,
-            num_eval_episodes=4,
-            compilation_cache=False,
-        )
-        assert run_single(arguments, recipe, recipe.config.algorithm, write_learning_curve, InTanks().bind) == 0
-        forget(patch)
+        assert case.start(FakeBackend(policy=OF_TANKS)) == 0
+        arguments = single_options(root, algo_and_network_config=str(root / "tanks.py"), env_config="lab.tanks")
+        backend = FakeBackend(policy=OF_TANKS)
+        assert run_single(arguments, recipe, recipe.config.algorithm, write_learning_curve, backend.bind) == 0
+        forget_environments(patch)
     return root
 
 
 @pytest.fixture
 def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, of one's own, in a process that knows nothing of it."""
-    forget(monkeypatch)
+    forget_environments(monkeypatch)
     monkeypatch.chdir(tmp_path)
     text = str(made)
     copied = Path(shutil.copytree(made, tmp_path / "tanks"))
@@ -95,27 +59,22 @@ def study(root: Path) -> Path:
     return root / "tanks" / "lab_tanks"
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["list", "{root}"],
-        ["show", "{study}"],
-        ["show", "{study}", "1"],
-        ["watch", "{study}"],
-        ["report", "{study}"],
-        ["compare", "{study}", "{other}", "--output", "page.html"],
-        ["export", "{study}", "--output", "trials.csv"],
-    ],
-    ids=lambda words: " ".join(words[:1]),
-)
 @pytest.mark.parametrize("recipe", ["there", "gone"])
-def test_a_study_is_looked_at_without_its_recipe(root, study, capsys, words, recipe):
+def test_a_study_is_looked_at_without_its_recipe(root, study, capsys, recipe):
     other = shutil.copytree(study, root / "other")
     if recipe == "gone":
         (root / "tanks.py").unlink()
-    capsys.readouterr()
-    status = main([word.format(root=root, study=study, other=other) for word in words])
-    assert (status, capsys.readouterr().err) == (0, "")
+    for words in (
+        ["list", root],
+        ["show", study],
+        ["show", study, "1"],
+        ["watch", study],
+        ["report", study],
+        ["compare", study, other, "--output", "page.html"],
+        ["export", study, "--output", "trials.csv"],
+    ):
+        capsys.readouterr()
+        assert (main(list(map(str, words))), capsys.readouterr().err) == (0, "")
     assert registry._factories == {}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,8 @@ from scipy.stats import binom
 
 from hyperlax.algorithms.padding import Padding, padding_of, sample_of_space, structure_of, structure_of_space
 from hyperlax.algorithms.program import AlgorithmTask
-from hyperlax.backends.local import Budget, choose_paddings, expected_batches, shares
+from hyperlax.backends.base import EngineConfig
+from hyperlax.backends.local import Budget, choose_paddings, expected_batches, make_backend, shares
 from hyperlax.engine import device
 from hyperlax.engine.costs import Costs, Load, Run
 from hyperlax.engine.packing import Group, pack
@@ -230,3 +233,18 @@ def test_free_memory_counts_file_caches_and_the_limit_of_a_container(tmp_path, m
     monkeypatch.setattr(device, "_available_bytes", lambda: None)
     monkeypatch.setattr(device, "_bytes_below_the_limit", lambda: None)
     assert device.room_for_a_program(cpu) is None
+
+
+def test_a_resumed_study_keeps_its_super_batch_and_the_lanes_of_its_programs() -> None:
+    length = RunLength(500, 5, 4)
+    config = EngineConfig(SAC(), {}, "gymnax.pendulum", length, 1, num_seeds=1, num_trials=8, super_batch=8)
+
+    def packing_of(**changes: Any) -> dict[str, Any]:
+        with closing(make_backend(dataclasses.replace(config, **changes))) as backend:
+            return {**backend.packing, "most": backend.lanes}
+
+    chosen = {**packing_of(), "super_batch": 5, "automatic_lanes": 6, "lanes": {"a program": 3}}
+    resumed = packing_of(chosen=chosen)
+    assert (resumed["super_batch"], resumed["most"], resumed["lanes"]) == (5, 6, {"a program": 3})
+    asked = packing_of(chosen=chosen, lanes=2)
+    assert (asked["super_batch"], asked["most"], asked["lanes"]) == (5, 2, {})

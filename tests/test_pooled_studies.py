@@ -24,7 +24,7 @@ from hyperlax.study.state import StudyState
 from hyperlax.trial import MEASURED, Outcome, Trial
 from tests.desk import rows
 from tests.fake_backend import FakeBackend, curve_of
-from tests.study_cases import Case, Killed, killing
+from tests.study_cases import TWO, Case, Killed, killing
 
 ASHA: dict[str, Any] = {
     "pruner": "asha", "pruner_min_segments": 1, "pruner_reduction_factor": 2, "n_trials": 24, "runner_hparam_batch_size": 3
@@ -76,8 +76,9 @@ def test_the_plan_is_told_once_when_training_starts(tmp_path: Path, caplog: pyte
 def test_pruned_trials_have_their_intermediate_values_and_the_reason(tmp_path: Path) -> None:
     case = Case(tmp_path, **ASHA, aggregate="worst")
     case.start()
+    assert [(case.directory / f"optuna_exec_batch_{n:04d}" / "success.txt").exists() for n in range(3)] == [True] * 3
     for trial in case.study().trials:
-        batch = case.directory / trial.user_attrs["batch"]
+        batch = case.batch_of(trial.number)
         own = [row for row in rows(batch / "intermediate.csv") if int(row["trial"]) == trial.number]
         assert [float(row["peak_performance"]) for row in own] == list(trial.intermediate_values.values())
         assert (
@@ -138,17 +139,14 @@ def test_a_study_that_dies_at_any_write_ends_as_one_that_was_left_alone(
 
 
 def test_several_objectives_prune_by_rank_and_crowding(tmp_path: Path) -> None:
-    objectives = {
-        "objective_names": ("peak_performance", "num_parameters"),
-        "objective_directions": ("maximize", "minimize"),
-    }
-    case = Case(tmp_path, **{**ASHA, **objectives, "sampler": "nsgaii"})
+    arguments = {**ASHA, **TWO, "sampler": "nsgaii"}
+    case = Case(tmp_path, **arguments)
     assert case.start() == 0
     states = case.states()
     assert states.count("PRUNED") >= 8 and states.count("COMPLETE") >= 2
     for trial in case.study().trials:
         assert len(trial.user_attrs["intermediate"]) == len(trial.intermediate_values)
-    again = Case(tmp_path / "again", **{**ASHA, **objectives, "sampler": "nsgaii"}, checkpoint_seconds=0.0)
+    again = Case(tmp_path / "again", **arguments, checkpoint_seconds=0.0)
     assert again.start(stopping_after(3)) == 130
     assert again.resume() == 0
     assert again.told() == case.told()
@@ -184,12 +182,6 @@ def test_seeds_race(tmp_path: Path) -> None:
     assert again.told() == case.told()
 
 
-def test_the_exec_batch_closes_with_its_last_trial(tmp_path: Path) -> None:
-    case = Case(tmp_path, **ASHA)
-    case.start()
-    assert [(case.directory / f"optuna_exec_batch_{n:04d}" / "success.txt").exists() for n in range(3)] == [True] * 3
-
-
 def test_lanes_stay_full_until_the_queue_is_empty(tmp_path: Path) -> None:
     case = Case(tmp_path, **{**ASHA, "runner_hparam_batch_size": 4, "n_trials": 24})
     case.start(FakeBackend(lanes=4))
@@ -212,9 +204,10 @@ def test_more_trials_follow_whatever_was_changed_of_the_earlier_ones(tmp_path: P
     case.invalidate(*complete[:2])
     assert case.resume(n_trials=32) == 0
     before = case.told()
-    (case.directory / "optuna_study.db").unlink()
-    assert case.repair() == 0
-    assert case.told() == before
+    for lose in ((case.directory / "optuna_study.db").unlink, case.lose_database):
+        lose()
+        assert case.repair() == 0
+        assert case.told() == before
 
 
 def test_a_study_is_not_overrun_where_it_shall_end_earlier(tmp_path: Path) -> None:
@@ -223,18 +216,6 @@ def test_a_study_is_not_overrun_where_it_shall_end_earlier(tmp_path: Path) -> No
     finished = sum(state in ("COMPLETE", "PRUNED") for state in case.states())
     assert case.resume(n_trials=finished + 2) == 0
     assert sum(state in ("COMPLETE", "PRUNED") for state in case.states()) == finished + 2
-
-
-def test_a_repair_that_lacks_batches_says_so(tmp_path: Path) -> None:
-    case = Case(tmp_path, **{**ASHA, "sampler": "nsgaii", "n_trials": 16})
-    case.start()
-    for mark in case.directory.glob("optuna_exec_batch_000*/samples/*/success.txt"):
-        mark.unlink()
-    (case.directory / "optuna_study.db").unlink()
-    (case.directory / "optuna_study.db.backup").unlink()
-    assert case.repair() == 0
-    assert case.resume() == 0
-    assert len(case.states()) == 16
 
 
 @pytest.mark.parametrize(

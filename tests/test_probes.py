@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,23 +9,17 @@ import pytest
 from hyperlax import envs
 from hyperlax.envs.catalog import PROBES
 from hyperlax.envs.probes import LIMIT
+from tests.test_envs import rollout
 
 pytestmark = pytest.mark.timeout(120)
 
 KINDS = ("discrete", "continuous")
 
 
-def play(name: str, action: float, length: int, copies: int = 16):
+def play(name: str, action: float, length: int):
     """(first observations [copies, 1], Steps [length, copies, ...]) under one constant action."""
-    environment = envs.make(name)
     fixed = jnp.int32(action) if PROBES[name] == "discrete" else jnp.array([action], jnp.float32)
-    step = jax.jit(jax.vmap(environment.step, in_axes=(0, 0, None)))
-    state, first = jax.vmap(environment.reset)(jax.random.split(jax.random.key(0), copies))
-    steps = []
-    for t in range(length):
-        state, taken = step(jax.random.split(jax.random.key(t + 1), copies), state, fixed)
-        steps.append(taken)
-    return np.asarray(first), jax.tree.map(lambda *leaves: np.stack(leaves), *steps)
+    return rollout(envs.make(name), length, copies=16, action=fixed)
 
 
 @pytest.mark.parametrize("kind", KINDS)

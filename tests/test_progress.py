@@ -9,7 +9,6 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -129,18 +128,6 @@ def test_where_trials_may_be_pruned_the_time_left_follows_from_trials(now):
     assert progress.line().endswith("0:30  1:30 left")
 
 
-def test_preparing_programs_is_no_part_of_the_steps_per_second(now):
-    progress = begun(Progress(), training(4))
-    now[0] = 60.0
-    progress.steps_done(0)
-    assert progress.pace.steps_per_second() is None
-    now[0] = 61.0
-    progress.steps_done(500)
-    now[0] = 62.0
-    progress.steps_done(500)
-    assert progress.pace.steps_per_second() == 500
-
-
 @pytest.mark.parametrize(
     ("at_work", "said", "not_said"),
     [
@@ -228,15 +215,6 @@ def test_threads_that_draw_and_log_do_not_wait_for_each_other(monkeypatch):
     assert logged and all(line.endswith("said") for line in logged)
 
 
-def test_elsewhere_each_batch_is_a_line():
-    output = io.StringIO()
-    with closing(begun(LineReporter(output), training(2))) as progress:
-        progress.trials_ended([end(0, value=1.0)])
-        progress.trials_ended([end(1, value=2.0)])
-    first, second = output.getvalue().splitlines()
-    assert first.startswith("1/2 trials  best peak_performance 1 (trial 0)") and second.startswith("2/2 trials")
-
-
 def test_elsewhere_a_line_tells_that_programs_are_prepared_and_no_silence_is_long(monkeypatch):
     monkeypatch.setattr("hyperlax.study.reporters.LOOK_SECONDS", 0.01)
     monkeypatch.setattr("hyperlax.study.reporters.SILENT_SECONDS", 0.3)
@@ -278,22 +256,18 @@ def lines_of(case: Case, runner: FakeBackend, monkeypatch: pytest.MonkeyPatch) -
     return terminal.getvalue()
 
 
-def test_a_study_shows_its_lanes_while_batches_train(tmp_path: Path, monkeypatch):
-    drawn = lines_of(Case(tmp_path), FakeBackend(after_batch=lambda count: time.sleep(0.1)), monkeypatch)
-    assert "  3 lanes  " in drawn and "  2 lanes  " in drawn
+@pytest.mark.parametrize(
+    ("pruner", "preparing", "said"),
+    [("none", 0, ["  3 lanes  ", "  2 lanes  "]), ("asha", 0, ["  3/3 lanes  "]), ("asha", 3, ["preparing programs"])],
+)
+def test_a_study_shows_its_lanes_or_that_programs_are_being_prepared(tmp_path, monkeypatch, pruner, preparing, said):
+    def after(count: int) -> None:
+        time.sleep(0.05)
 
-
-def test_a_study_that_prunes_shows_its_lanes_while_a_segment_trains(tmp_path: Path, monkeypatch):
-    case = Case(tmp_path, pruner="asha", pruner_min_segments=1)
-    drawn = lines_of(case, FakeBackend(after_segment=lambda count: time.sleep(0.1)), monkeypatch)
-    assert "  3/3 lanes  " in drawn
-
-
-def test_a_study_that_prunes_says_that_programs_are_being_prepared(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(FakeBackend, "preparing", property(lambda backend: backend.occupied))
-    case = Case(tmp_path, pruner="asha", pruner_min_segments=1)
-    drawn = lines_of(case, FakeBackend(after_segment=lambda count: time.sleep(0.1)), monkeypatch)
-    assert "preparing programs" in drawn and "lanes" not in drawn
+    monkeypatch.setattr(FakeBackend, "preparing", property(lambda backend: min(preparing, backend.occupied)))
+    case = Case(tmp_path, pruner=pruner, pruner_min_segments=1)
+    drawn = lines_of(case, FakeBackend(after_batch=after, after_segment=after), monkeypatch)
+    assert all(words in drawn for words in said) and not (preparing and "lanes" in drawn)
 
 
 def test_times_read_as_hours_minutes_and_seconds():

@@ -1,5 +1,6 @@
 """Recipes: the shipped ones load, an edited one is followed, a wrong one is refused by file and field."""
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from hyperlax.errors import UsageError
-from hyperlax.hyperparams import DQN, PPO, SAC, SACHyperparams
+from hyperlax.hyperparams import DQN, PPO, SAC
 from hyperlax.recipe import RunLength, apply, available, dotted, load
 from hyperlax.space import Categorical, LogUniform, UniformDiscrete
 
@@ -99,9 +100,7 @@ def test_an_edit_within_the_same_second_is_seen(folder):
 @pytest.mark.parametrize(
     "entry, message",
     [
-        ("LogUniform(domain=(0, 1))", "LogUniform needs 0 < low < high, got low=0, high=1"),
         ("LogUniform(\n            domain=(2, 1),\n        )", "LogUniform needs 0 < low < high, got low=2, high=1"),
-        ("Categorical(values=[])", "Categorical needs at least one value"),
         ("LogUniform(domain=(1e-4, ten))", "NameError: name 'ten' is not defined"),
     ],
 )
@@ -171,11 +170,6 @@ def test_layer_sizes_are_lists_of_widths(folder, choice):
     refused(f"{ACTOR_TORSO}layer_sizes needs a non-empty list of layer widths")
 
 
-def test_an_unknown_activation_is_refused_with_the_list(folder):
-    edit(folder, ('"silu"]', '"swish"]'))
-    refused(f"{ACTOR_TORSO}activation needs one of tanh, relu, silu, gelu, elu, got 'swish' (did you mean `silu`?)")
-
-
 def test_a_default_that_its_field_does_not_accept_is_refused(folder):
     edit(folder, ("tau=0.02", "tau=1.5"))
     refused("recipes/sac_mlp.py: algorithm.hyperparam.tau needs a finite number above 0 and at most 1, got 1.5.")
@@ -210,20 +204,14 @@ def test_a_combination_that_the_space_can_produce_and_that_does_not_divide_is_re
     refused("total_num_envs=4, rollout_length=33, num_minibatches=8", "ppo_mlp")
 
 
-def test_a_recipe_that_raises_is_refused_by_line_and_leaves_no_module(folder):
+def test_a_recipe_that_raises_leaves_no_module(folder):
     before = set(sys.modules)
     (folder / "broken.py").write_text("x = 1\ny = x / 0\n")
     refused("recipes/broken.py:2: ZeroDivisionError: division by zero", "broken")
-    (folder / "broken.py").write_text("x = (\n")
-    refused("recipes/broken.py:1: SyntaxError", "broken")
-    (folder / "broken.py").write_text("raise SystemExit\n")
-    refused("recipes/broken.py:1: SystemExit", "broken")
     assert not {name for name in set(sys.modules) - before if "broken" in name}
 
 
-def test_a_recipe_without_its_functions_is_refused(folder):
-    (folder / "empty.py").write_text("")
-    refused("recipes/empty.py: defines no function get_base_config()", "empty")
+def test_a_recipe_whose_functions_return_something_else_is_refused(folder):
     (folder / "empty.py").write_text("get_base_config = dict\nget_base_hyperparam_distributions = dict\n")
     refused("get_base_config() must return an ExperimentConfig, got dict", "empty")
 
@@ -261,15 +249,14 @@ def test_a_whole_number_is_one_however_it_is_written(value):
     assert found == 3 and type(found) is int
 
 
-@pytest.mark.parametrize("value", [3.5, float("nan"), 1e300, True, "3", None, [3], 2**31, 0])
-def test_no_value_is_rounded_or_reinterpreted(value):
-    with pytest.raises(UsageError, match=r"here: algorithm\.hyperparam\.epochs needs a whole number"):
-        apply(SAC(), {HYPERPARAM + "epochs": value}, "here")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "0.5", None])
-def test_a_float_field_takes_finite_numbers_only(value):
-    with pytest.raises(
-        UsageError, match=r"here: algorithm\.hyperparam\.target_entropy_scale needs a finite number, got"
-    ):
-        apply(SAC(hyperparam=SACHyperparams()), {HYPERPARAM + "target_entropy_scale": value}, "here")
+@pytest.mark.parametrize(
+    ("field", "needed", "values"),
+    [
+        ("epochs", "a whole number", [3.5, math.nan, 1e300, True, "3", None, [3], 2**31, 0]),
+        ("target_entropy_scale", "a finite number, got", [math.nan, math.inf, True, "0.5", None]),
+    ],
+)
+def test_no_value_is_rounded_or_reinterpreted(field, needed, values):
+    for value in values:
+        with pytest.raises(UsageError, match=rf"here: algorithm\.hyperparam\.{field} needs {needed}"):
+            apply(SAC(), {HYPERPARAM + field: value}, "here")

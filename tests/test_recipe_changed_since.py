@@ -1,4 +1,4 @@
-"""A study whose recipe was edited or removed since: its confirmation stays as it was, and its winner is trained as it was."""
+"""A study is looked at and its winner trained as it was, also where its recipe was edited or removed since."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from hyperlax.config.options import SingleOptions
 from hyperlax.envs import registry
 from hyperlax.hyperparams import AlgorithmConfig
 from hyperlax.recipe import Recipe, dotted, load
+from tests.desk import ROOT, forget_environments
 from tests.study_cases import Case
 from tests.test_confirmation import SEEDS, Confirmer
-from tests.test_own_environments import forget
 
 pytestmark = pytest.mark.timeout(120)
-ROOT = Path(__file__).parents[1]
 CONFIRMED = ("confirmation.csv", "analysis_plots/confirmation.html")
 GAMMA, TAU = "algorithm.hyperparam.gamma", "algorithm.hyperparam.tau"
 
@@ -141,6 +140,31 @@ def test_the_winner_is_trained_as_it_was(study, trained, change):
     ((arguments, recipe, algorithm, *_),) = trained
     assert dotted(algorithm) == {**study.base, **study.best}
     assert (recipe.name, arguments.env_config, arguments.total_timesteps) == ("mine", "gymnax.pendulum", 500)
+    assert (arguments.num_evaluations, arguments.num_seeds, arguments.seed) == (5, 2, 3)
+
+
+def test_flags_say_what_is_otherwise(study, trained):
+    words = ["--trial", "4", "--total-timesteps", "9000", "--num-seeds", "7", "--env-config", "gymnax.point_robot"]
+    assert main(["train", "--from", str(study.directory), *words]) == 0
+    ((arguments, _, algorithm),) = trained
+    params = hyperlax.open_study(study.directory).record.trials[4].params
+    assert {name: dotted(algorithm)[name] for name in params} == params
+    found = (arguments.total_timesteps, arguments.num_evaluations, arguments.num_seeds, arguments.seed)
+    assert found == (9000, 5, 7, 3) and arguments.env_config == "gymnax.point_robot"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["study", "--trial", "99"], "has no such trial. Its trials are 0 to 5"),
+        (["nowhere"], "is not a directory"),
+        (["study", "--num-seeds", "0"], "--num-seeds"),
+    ],
+)
+@pytest.mark.usefixtures("study")
+def test_what_cannot_be_trained_is_refused(trained, capsys, words, message):
+    assert main(["train", "--from", *words]) == 2
+    assert message in capsys.readouterr().err and not trained
 
 
 def test_what_cannot_be_trained_as_it_was_is_refused(study, trained, capsys):
@@ -153,14 +177,14 @@ def test_what_cannot_be_trained_as_it_was_is_refused(study, trained, capsys):
 def test_a_study_of_ones_own_environment_is_trained_again_where_its_recipe_registers_it(
     tmp_path, monkeypatch, trained, capsys
 ):
-    forget(monkeypatch)
+    forget_environments(monkeypatch)
     path = Path(shutil.copy(ROOT / "tests" / "bad_input" / "tanks.py", tmp_path / "tanks.py"))
     case = Case(tmp_path, recipe=load(str(path)), env_config="lab.tanks", n_trials=4, total_timesteps=20_000)
     assert case.start() == 0
-    forget(monkeypatch)
+    forget_environments(monkeypatch)
     assert main(["train", "--from", str(case.directory)]) == 0
     assert trained[0][0].env_config == "lab.tanks" and "lab.tanks" in registry._factories
-    forget(monkeypatch)
+    forget_environments(monkeypatch)
     path.unlink()
     assert main(["train", "--from", str(case.directory)]) == 2
     assert f"{path}, which registered it, is gone" in capsys.readouterr().err

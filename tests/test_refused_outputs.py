@@ -15,10 +15,11 @@ from hyperlax.analysis.pages import write_pages
 from hyperlax.cli import main, playing
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import replacing
+from tests.fake_backend import FakeBackend
 from tests.faults.disk import Disk, writing_to
 from tests.faults.test_forbidden import as_a_user
+from tests.made_up_studies import policy
 from tests.study_cases import Case
-from tests.test_agents import Keeping
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -30,7 +31,7 @@ FORMATS = ("csv", "json", "optuna-journal")
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     case = Case(tmp_path_factory.mktemp("studies"), write_pages=write_pages, n_trials=3)
-    assert case.start(Keeping()) == 0
+    assert case.start(FakeBackend(policy=policy())) == 0
     return case.directory
 
 
@@ -50,34 +51,24 @@ def said(words: list[str], capsys: Any, status: int) -> str:
     return line.removeprefix("hyperlax: ")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is a file system of Linux")
 @pytest.mark.parametrize("kind", FORMATS)
-def test_an_export_into_a_directory_that_may_not_be_written_is_refused(study, shut, capsys, kind):
-    path = shut / "x"
-    line = said(["export", str(study), "--format", kind, "--output", str(path)], capsys, 2)
-    assert line.startswith(
-        f"{path}: cannot be opened for writing (Permission denied). Make it writable, or use another"
-    )
+def test_an_export_that_cannot_be_written_is_one_line_and_leaves_nothing(study, shut, tmp_path, capsys, kind):
+    """Into a directory that may not be written, one of what takes no files, a full disk, a directory that cannot be read."""
 
+    def line(path: Path, status: int) -> str:
+        return said(["export", str(study), "--format", kind, "--output", str(path)], capsys, status)
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a file system of Linux")
-@pytest.mark.parametrize("kind", FORMATS)
-def test_an_export_to_what_takes_no_files_says_so(study, capsys, kind):
-    line = said(["export", str(study), "--format", kind, "--output", "/proc/x.csv"], capsys, 1)
-    assert line == "/proc/x.csv: No such file or directory. Fix this, then run the command again."
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_an_export_to_a_full_disk_leaves_nothing(study, tmp_path, capsys, kind):
-    path = tmp_path / "x"
+    refused = f"{shut / 'x'}: cannot be opened for writing (Permission denied). Make it writable, or use another"
+    assert line(shut / "x", 2).startswith(refused)
+    again = "/proc/x.csv: No such file or directory. Fix this, then run the command again."
+    assert line(Path("/proc/x.csv"), 1) == again
     with writing_to(Disk(f"replace {tmp_path}")):
-        line = said(["export", str(study), "--format", kind, "--output", str(path)], capsys, 1)
-    assert line == f"{path}: No space left on device. Free some space, then run the command again."
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_export_into_a_directory_that_cannot_be_looked_into_is_refused(study, shut, capsys):
+        full = f"{tmp_path / 'x'}: No space left on device. Free some space, then run the command again."
+        assert line(tmp_path / "x", 1) == full
+    assert list(tmp_path.iterdir()) == [shut]
     shut.chmod(0)
-    assert "(Permission denied)" in said(["export", str(study), "--output", str(shut / "x")], capsys, 2)
+    assert "(Permission denied)" in line(shut / "x", 2)
 
 
 def test_a_journal_of_a_study_that_has_not_begun_is_refused(tmp_path, capsys, study):

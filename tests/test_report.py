@@ -234,11 +234,6 @@ def test_what_some_batches_know_of_the_cost_is_summed_without_the_others(tmp_pat
     assert (cost.steps, cost.train_seconds, cost.steps_per_train_second, cost.broken) == (480000, 4.0, 120000.0, 1)
 
 
-def test_where_no_batch_broke_the_cost_says_nothing_of_that(tmp_path):
-    write_study_pages(study(tmp_path, np.arange(9.0)))
-    assert "broke" not in cost_of(tmp_path)
-
-
 def test_pruned_trials_count_among_those_that_the_winner_is_the_best_of(tmp_path):
     record = study(tmp_path, [3.0, 1.0, 20.0], failed={1})
     record.trials[1] = replace(record.trials[1], state="PRUNED")

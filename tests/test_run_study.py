@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shlex
@@ -18,15 +17,11 @@ from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.studies import planned_studies
 from hyperlax.study import search as runs
 from tests.desk import ROOT
+from tests.test_cli_output import Left
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("elsewhere")]
 BASE = "algo_and_network_config: sac_mlp\nenv_config: gymnax.pendulum\n"
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 class Several:
@@ -100,10 +95,6 @@ def test_in_json_each_study_has_its_end_also_one_that_raises(several, capsys):
 
 
 def test_a_reader_who_has_left_ends_none_of_several_studies(several, monkeypatch):
-    class Left(io.StringIO):
-        def write(self, text: str) -> int:
-            raise BrokenPipeError
-
     for more in ([], ["--json"]):
         several.begun = []
         with monkeypatch.context() as patched:
@@ -131,10 +122,6 @@ def test_studies_of_other_names_have_directories_of_their_own(several, capsys):
         line.removesuffix(".").split(", in ")[1] for line in capsys.readouterr().out.splitlines() if ", in " in line
     ]
     assert places == [f"out/sac_mlp/gymnax_pendulum{name}" for name in ("", "@b", "@c")]
-
-
-def test_the_shipped_studies_are_several():
-    assert len(STUDIES) >= 6
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

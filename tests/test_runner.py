@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.training import train_batches
 from hyperlax.algorithms.evaluation import evaluate
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.keys import evaluation_keys, training_keys
@@ -19,7 +20,7 @@ from hyperlax.engine.session import LaneSession
 from hyperlax.envs import Discrete, Environment, Step
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.trial import Outcome
-from tests.toy import RUN_LENGTH, SEED, Descent, backend, batch, finish, hypers, run, same_curves, trial
+from tests.toy import RUN_LENGTH, SEED, Descent, backend, batch, batch_result, hypers, run, same_curves, trial
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -28,9 +29,12 @@ STEPS = [0, 6, 12, 20]
 
 
 def outcomes_of(lanes: int, slots: int, order: int = 1) -> dict[int, Outcome]:
-    """Seven trials of one program and two of another, on as many slots."""
+    """Seven trials of one program and two of another, on as many slots; in the first lane the first or, of order -1, the last."""
     trials = [*[trial(n, rate) for n, rate in enumerate(RATES)], trial(7, dimensions=2), trial(8, dimensions=2)]
-    results = finish(backend(lanes, slots), trials[::order])
+    closed = backend(lanes, slots)
+    batches = [planned[::order] for planned in closed.plan(trials).batches]
+    ended = train_batches(closed, batches)
+    results = [batch_result(closed, own, ended) for own in batches]
     assert sum(result.timing["compile_seconds"] > 0 for result in results) == 2
     return {outcome.number: outcome for result in results for outcome in result.outcomes}
 

@@ -105,6 +105,8 @@ def test_what_has_no_column_is_the_recipes_and_spreadsheets_are_read(tmp_path):
         tmp_path, f"trial,state,objective.peak_performance,peak_performance,{EPOCHS}\n0,FAIL,,,2\n,,,,\n \n"
     )
     assert one == apply(SAC(), {EPOCHS: 2}, "")
+    for index in (f",{EPOCHS}\n17,2\n3,2\n", f"Unnamed: 0,{EPOCHS}\n0,2\n1,2\n"):
+        assert read_text(tmp_path, index) == (apply(SAC(), {EPOCHS: 2}, ""),) * 2
     for written in ("2", "2.0", "1e4", "10_000"):
         (one,) = read_text(tmp_path, f"{EPOCHS}\n{written}\n")
         assert one == apply(SAC(), {EPOCHS: int(float(written))}, "")
@@ -143,6 +145,8 @@ def test_a_file_of_results_is_refused_with_the_file_to_give(tmp_path, header):
         (f"trial,{GAMMA}\n0,0.9\n1,\n", f"some.csv, line 3: {GAMMA} is empty"),
         (f"{EPOCHS}\n1.5\n", f"some.csv, line 2: {EPOCHS} needs a whole number from 1 to 2147483647, got 1.5"),
         (f"{HYPERPARAM}autotune\n1\n", "autotune needs true or false, got 1"),
+        (f"{GAMMA};{EPOCHS}\n0.9;2\n", "some.csv: its columns are separated by ';'. Separate them by commas."),
+        (f"{GAMMA}\t{EPOCHS}\n0.9\t2\n", "some.csv: its columns are separated by '\\t'."),
         ("algorithm.network.actor_network.pre_torso.layer_sizes\n64\n", "layer_sizes needs a non-empty list"),
         ("algorithm.network.actor_network.pre_torso.activation\nsine\n", "activation needs one of tanh"),
     ],

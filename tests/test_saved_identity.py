@@ -74,65 +74,42 @@ def test_what_was_saved_with_the_same_values_goes_on(shared: ClosedBatches, tmp_
     assert segments == 2 and same(result, run(shared, BATCH))
 
 
-@pytest.mark.parametrize(
-    ("name", "patched", "by"),
-    [
-        ("hyperlax", "hyperlax.engine.device.VERSION", "0"),
-        ("jax", "jax.__version__", "0"),
-        ("jaxlib", "hyperlax.engine.device.version", lambda package: "0"),
-        ("device", "hyperlax.engine.device.cpu_info", lambda *names: "a new one"),
-        ("cores", "hyperlax.engine.device.cores", lambda: 999),
-        ("seed", "tests.toy.SEED", 6),
-    ],
-)
-def test_another_version_machine_or_seed_is_told_apart(
+PATCHES: dict[str, tuple[str, Any]] = {
+    "hyperlax": ("hyperlax.engine.device.VERSION", "0"),
+    "jax": ("jax.__version__", "0"),
+    "jaxlib": ("hyperlax.engine.device.version", lambda package: "0"),
+    "device": ("hyperlax.engine.device.cpu_info", lambda *names: "a new one"),
+    "cores": ("hyperlax.engine.device.cores", lambda: 999),
+    "seed": ("tests.toy.SEED", 6),
+}
+BACKENDS: dict[str, dict[str, Any]] = {
+    "lanes": {"lanes": 4},
+    "seeds": {"seeds": 3},
+    "budget": {"run_length": RunLength(22, 3, 4)},
+    "evaluations": {"run_length": RunLength(20, 2, 4)},
+    "episodes": {"run_length": RunLength(20, 3, 5)},
+}
+TRIALS = {
+    "program": [*BATCH[:2], trial(2, 0.1, dimensions=2)],
+    "hyperparameters": [trial(4, 0.4), *BATCH[1:]],
+}
+
+
+@pytest.mark.parametrize("name", [*PATCHES, *BACKENDS, *TRIALS, "XLA_FLAGS"])
+def test_another_version_machine_study_or_trial_is_told_apart(
     name: str,
-    patched: str,
-    by: Any,
     shared: ClosedBatches,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     saved = saved_after_a_segment(shared, BATCH, tmp_path)
-    monkeypatch.setattr(patched, by)
-    with_saved(backend(), saved).plan(BATCH)
+    if name in PATCHES:
+        monkeypatch.setattr(*PATCHES[name])
+    elif name == "XLA_FLAGS":
+        monkeypatch.setenv("XLA_FLAGS", "--xla_none")
+    with_saved(backend(**BACKENDS.get(name, {})), saved).plan(TRIALS.get(name, BATCH))
     assert f"Trials 4, 9, 2 restart from the beginning: saved with {name} " in caplog.text
-
-
-def test_other_flags_of_the_compiler_are_told_apart(
-    shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    saved = saved_after_a_segment(shared, BATCH, tmp_path)
-    monkeypatch.setenv("XLA_FLAGS", "--xla_none")
-    with_saved(shared, saved).plan(BATCH)
-    assert "now it is --xla_none." in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
-        ("lanes", {"lanes": 4}),
-        ("seeds", {"seeds": 3}),
-        ("budget", {"run_length": RunLength(22, 3, 4)}),
-        ("evaluations", {"run_length": RunLength(20, 2, 4)}),
-        ("episodes", {"run_length": RunLength(20, 3, 5)}),
-    ],
-)
-def test_another_number_of_lanes_or_seeds_or_run_length_is_told_apart(
-    name: str, values: dict[str, Any], shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    saved = saved_after_a_segment(shared, BATCH, tmp_path)
-    with_saved(backend(**values), saved).plan(BATCH)
-    assert f"Trials 4, 9, 2 restart from the beginning: saved with {name} " in caplog.text
-
-
-def test_another_shape_of_one_trial_is_told_apart(
-    shared: ClosedBatches, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    saved = saved_after_a_segment(shared, BATCH, tmp_path)
-    with_saved(shared, saved).plan([*BATCH[:2], trial(2, 0.1, dimensions=2)])
-    assert "Trials 4, 9, 2 restart from the beginning: saved with program " in caplog.text
 
 
 @pytest.mark.parametrize("numbers", [(4, 2, 9), (4, 9, 3), (4, 9)], ids=["order", "one other", "fewer"])

@@ -13,10 +13,7 @@ from hyperlax.recipe import load
 from hyperlax.studies import planned_studies
 from tests.desk import ROOT
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def said(command: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -27,6 +24,7 @@ def said(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_each_is_listed_with_a_line(capsys):
     lines = said("recipes", capsys).splitlines()
     files = [*(ROOT / "recipes").glob("*.py"), *(ROOT / "studies").glob("*.yaml")]
+    assert len(files) >= 3 + 6
     listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line.startswith("  ")}
     assert listed.keys() == {path.stem for path in files} and all(line.endswith(".") for line in listed.values())
     assert listed["sac_mlp"] == "SAC with multilayer perceptrons, for continuous actions."

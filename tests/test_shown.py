@@ -21,17 +21,9 @@ pytestmark = pytest.mark.timeout(120)
 def search(tmp_path, monkeypatch):
     """Runs a search of 8 trials without jax, with more flags."""
     train_with_fakes(monkeypatch, pages=False, fail={5: "loss is nan"}, lanes=2)
-    words = [
-        "optuna-hp-search",
-        "--algo-and-network-config",
-        "sac_mlp",
-        "--env-config",
-        "gymnax.pendulum",
-        "--n-trials",
-        "8",
-    ]
-    words += ["--num-seeds", "2", "--total-timesteps", "5000", "--num-evaluations", "5", "--output-root", str(tmp_path)]
-    return lambda *more: main([*words, *more])
+    words = "optuna-hp-search --algo-and-network-config sac_mlp --env-config gymnax.pendulum --n-trials 8 --num-seeds 2"
+    words += " --total-timesteps 5000 --num-evaluations 5 --output-root"
+    return lambda *more: main([*words.split(), str(tmp_path), *more])
 
 
 def directory(tmp_path: Path) -> Path:
@@ -108,23 +100,14 @@ def test_what_a_recipe_prints_is_not_among_the_json_lines(search, tmp_path, caps
     assert events_of(said.out)[-1]["event"] == "end" and "I am loaded\n" in said.err
 
 
-def test_a_resume_tells_only_of_its_own_trials(search, tmp_path, capsys):
-    search("--quiet")
-    capsys.readouterr()
-    assert main(["optuna-hp-search", "--resume-from", str(directory(tmp_path)), "--n-trials", "10", "--json"]) == 0
-    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [event["trial"] for event in events if event["event"] == "trial"] == [8, 9]
-    assert [event["finished"] for event in events if event["event"] == "progress"][-1] == 10
-
-
-def test_quiet_prints_warnings_and_the_end(search, capsys):
+def test_quiet_prints_the_end_is_not_remembered_and_a_resume_tells_only_of_its_own_trials(search, tmp_path, capsys):
     assert search("--quiet") == 0
     said = capsys.readouterr()
     assert "steps/s" not in said.err and "batches" not in said.err
     assert "8 trials finished: 7 COMPLETE, 1 FAIL." in said.out
-
-
-def test_how_a_search_is_shown_is_not_remembered(search, tmp_path):
-    search("--quiet")
     stored = json.loads((directory(tmp_path) / "study.json").read_text())["arguments"]
     assert not {"quiet", "json"} & stored.keys()
+    assert main(["optuna-hp-search", "--resume-from", str(directory(tmp_path)), "--n-trials", "10", "--json"]) == 0
+    events = events_of(capsys.readouterr().out)
+    assert [event["trial"] for event in events if event["event"] == "trial"] == [8, 9]
+    assert [event["finished"] for event in events if event["event"] == "progress"][-1] == 10

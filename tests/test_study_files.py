@@ -1,39 +1,41 @@
-"""A study from nothing: what is on disk, in the database, and printed."""
+"""A study from nothing: what is on disk, in the database, printed and drawn."""
 
 import json
-import shutil
 import subprocess
 import time
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 
+from hyperlax.analysis import plots
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.envs.catalog import CATALOG
 from hyperlax.files import read_csv
+from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
+from tests.desk import python
 from tests.fake_backend import FakeBackend
-from tests.study_cases import FINITE, Case, arguments_of
+from tests.made_up_studies import study
+from tests.study_cases import TWO, Case, arguments_of
 
 pytestmark = pytest.mark.timeout(120)
 BATCH_FILES = {
     *("hyperparams.csv", "curves.csv", "intermediate.csv", "summary.csv", "timing.json", "timeline.csv", "success.txt")
 }
-TWO: dict[str, Any] = {
-    "objective_names": ("peak_performance", "num_parameters"),
-    "objective_directions": ("maximize", "minimize"),
-}
 
 
-def batches(case):
-    return sorted(case.directory.glob("optuna_exec_batch_*/samples/batch_*"))
-
-
-def test_a_study_leaves_every_file_of_every_batch(tmp_path):
-    case = Case(tmp_path)
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """A finished study that no test changes."""
+    case = Case(tmp_path_factory.mktemp("study"))
     assert case.start() == 0
-    names = [str(path.relative_to(case.directory)) for path in batches(case)]
+    return case
+
+
+def test_a_study_leaves_every_file_of_every_batch(case):
+    names = [str(path.relative_to(case.directory)) for path in case.batches()]
     assert names == [
         "optuna_exec_batch_0000/samples/batch_00000",
         "optuna_exec_batch_0000/samples/batch_00001",
@@ -41,7 +43,7 @@ def test_a_study_leaves_every_file_of_every_batch(tmp_path):
         "optuna_exec_batch_0001/samples/batch_00000",
         "optuna_exec_batch_0001/samples/batch_00001",
     ]
-    for path in batches(case):
+    for path in case.batches():
         assert {file.name for file in path.iterdir()} == BATCH_FILES
     assert [page[1].relative_to(case.directory).as_posix() for page in case.pages] == [
         "optuna_exec_batch_0000/analysis",
@@ -50,9 +52,7 @@ def test_a_study_leaves_every_file_of_every_batch(tmp_path):
     assert [len(page[0].trials) for page in case.pages] == [8, 12]
 
 
-def test_plain_optuna_opens_the_database(tmp_path):
-    case = Case(tmp_path)
-    case.start()
+def test_plain_optuna_opens_the_database(case):
     study = case.study()
     assert study.metric_names == ["peak_performance"]
     assert study.user_attrs["recipe"] == "sac_test" and study.user_attrs["environment"] == "gymnax.pendulum"
@@ -61,11 +61,9 @@ def test_plain_optuna_opens_the_database(tmp_path):
     assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
 
 
-def test_study_json_says_what_was_run(tmp_path):
-    case = Case(tmp_path)
-    case.start()
-    manifest = json.loads((case.directory / "study.json").read_text())
-    assert manifest["arguments"] == arguments_of(tmp_path).to_json()
+def test_study_json_says_what_was_run(case):
+    manifest = case.stored()
+    assert manifest["arguments"] == arguments_of(case.root).to_json()
     assert "--n-trials 12 --objective-names peak_performance" in manifest["command"]
     assert "--no-compilation-cache" in manifest["command"]
     assert manifest["recipe"]["config"]["algorithm.hyperparam.tau"] == 0.005
@@ -93,7 +91,7 @@ def test_study_json_says_when_and_at_which_commit_a_study_began_and_was_resumed(
     case.resume(n_trials=6)
     (work / "notes.txt").write_text("two")
     case.resume(n_trials=8)
-    runs = json.loads((case.directory / "study.json").read_text())["runs"]
+    runs = case.stored()["runs"]
     began = [datetime.fromisoformat(run["began"]).timestamp() for run in runs]
     assert before - 1 <= began[0] and began == sorted(began) and began[-1] <= time.time()
     head = git("rev-parse", "HEAD")
@@ -105,31 +103,6 @@ def test_study_json_says_when_and_at_which_commit_a_study_began_and_was_resumed(
     assert (
         f"resumed 2 times, last {runs[-1]['began'][:10]}" in page and f"commit {head} with uncommitted changes" in page
     )
-
-
-def test_lists_come_back_as_lists_and_steps_as_exact_decimals(tmp_path):
-    case = Case(tmp_path, n_trials=24)
-    case.start()
-    for trial in case.pages[-1][0].trials:
-        assert trial.params["algorithm.network.actor_network.pre_torso.layer_sizes"] in ([64, 64], [128])
-        scale = trial.params["algorithm.hyperparam.target_entropy_scale"]
-        assert scale == float(f"{scale:.1f}")
-        assert isinstance(trial.params["algorithm.hyperparam.epochs"], int)
-
-
-def test_a_failed_trial_is_a_fail_with_its_reason_and_never_wins(tmp_path):
-    case = Case(tmp_path)
-    runner = FakeBackend(fail={1: "loss is nan at step 300"}, infinite={4})
-    assert case.start(runner) == 0
-    trials = case.study().trials
-    assert trials[1].state.name == trials[4].state.name == "FAIL"
-    assert trials[1].user_attrs["reason"].startswith("loss is nan at step 300 (lane 1, step 500; ")
-    assert "nan or inf" in trials[4].user_attrs["reason"]
-    assert trials[4].values is None and "peak_performance" not in trials[4].user_attrs
-    assert sum(trial.state.name == "COMPLETE" for trial in trials) == 10
-    assert case.study().best_trial.number not in (1, 4)
-    record = case.pages[-1][0].trials[4]
-    assert (record.values, record.metrics) == ({}, {}) and record.reason
 
 
 def test_a_batch_that_raises_is_halved_until_the_trial_at_fault_is_alone(tmp_path, caplog):
@@ -144,7 +117,7 @@ def test_a_batch_that_raises_is_halved_until_the_trial_at_fault_is_alone(tmp_pat
     assert f"Batch of trials 3, 4, 5 failed ({cause}); retrying it as two smaller batches." in caplog.text
     assert f"trial 4: {reason}. Marked FAIL; the study continues." in caplog.text
     (timing,) = [
-        timing for path in batches(case) if "error" in (timing := json.loads((path / "timing.json").read_text()))
+        timing for path in case.batches() if "error" in (timing := json.loads((path / "timing.json").read_text()))
     ]
     assert timing["steps"] is None and timing["error"] == cause
     mates = [number for number in range(8) if number != 4]
@@ -155,46 +128,19 @@ def test_lanes_that_a_program_comes_to_have_are_in_study_json_as_soon_as_its_bat
     case, runner, seen = Case(tmp_path), FakeBackend(packing={"shrunk": {}}), []
 
     def after_batch(count: int) -> None:
-        seen.append(json.loads((case.directory / "study.json").read_text())["packing"])
+        seen.append(case.stored()["packing"])
         runner.packing = {"shrunk": {"program": count}}
 
     runner.after_batch = after_batch
     assert case.start(runner) == 0
     assert seen[0] == {"shrunk": {}} and {"shrunk": {"program": 1}} in seen[1:]
-    assert json.loads((case.directory / "study.json").read_text())["packing"] == runner.packing
+    assert case.stored()["packing"] == runner.packing
 
 
 def test_a_study_whose_every_trial_failed_exits_with_1(tmp_path, capsys):
     case = Case(tmp_path, n_trials=4)
     assert case.start(FakeBackend(fail=dict.fromkeys(range(4), "diverged"))) == 1
     assert "Every trial failed" in capsys.readouterr().out
-
-
-def test_a_finite_space_is_searched_without_repeats_and_then_the_study_ends(tmp_path, capsys):
-    case = Case(tmp_path, FINITE, n_trials=40, sampler="tpe")
-    assert case.start() == 0
-    params = [tuple(trial.params.values()) for trial in case.study().trials]
-    assert len(params) == len(set(params)) == 15
-    assert "Every configuration of the search space is used" in capsys.readouterr().out
-    assert case.resume() == 0
-    assert len(case.study().trials) == 15
-
-
-def test_slots_train_side_by_side_without_changing_anything(tmp_path):
-    one, two = Case(tmp_path / "one"), Case(tmp_path / "two")
-    one.start(FakeBackend(slots=1))
-    two.start(FakeBackend(slots=2, lanes=2))
-    assert one.told() == two.told()
-
-
-def test_what_a_user_keeps_beside_the_batches_is_left_alone(tmp_path):
-    case = Case(tmp_path)
-    case.start(n_trials=5)
-    copy = batches(case)[0].with_name("batch_00000_backup")
-    shutil.copytree(batches(case)[0], copy)
-    (copy / "success.txt").unlink()
-    assert case.resume(n_trials=8) == 0
-    assert set(case.states()) == {"COMPLETE"} and (copy / "summary.csv").exists()
 
 
 @pytest.mark.parametrize("name", ["q?x", "50%20", "#1 & so=on"])
@@ -224,3 +170,47 @@ def test_every_evaluation_is_an_intermediate_value_also_without_a_pruner(tmp_pat
     (case.directory / "optuna_study.db").unlink()
     assert case.repair() == 0
     assert [trial.intermediate_values for trial in case.study().trials] == before
+
+
+NOT_NEEDED = ("sklearn", "scipy", "pandas", "matplotlib", "seaborn", "mlflow", "optuna.importance", "plotly.graph_objs")
+
+
+def test_a_super_batch_is_analysed_once_however_slow_its_pages_are(tmp_path):
+    written = []
+    case = Case(tmp_path, write_pages=lambda record, directory, is_latest: written.append(directory))
+    assert case.start(optuna_study_batch_size=2) == 0
+    assert written == [case.directory / f"optuna_exec_batch_{number:04d}" / "analysis" for number in range(6)]
+    written.clear()
+    assert case.resume(n_trials=14) == 0
+    names = [int(directory.parent.name.removeprefix("optuna_exec_batch_")) for directory in written]
+    assert names == [*range(6), 6]
+
+
+def test_a_plot_is_drawn_once_for_all_of_its_pages(tmp_path, monkeypatch):
+    drawn = []
+    counting = [
+        replace(plot, figure=lambda data, plot=plot: drawn.append(plot.name) or plot.figure(data))
+        for plot in plots.PLOTS
+    ]
+    monkeypatch.setattr(plots, "PLOTS", counting)
+    record = study(tmp_path, np.arange(9.0))
+    write_study_pages(record, tmp_path / "optuna_exec_batch_0000" / "analysis")
+    assert drawn == [plot.name for plot in counting if plot.applies(record)]
+
+
+def test_a_study_imports_nothing_that_it_does_not_need_to_the_end(tmp_path):
+    script = f"""
+import sys
+from pathlib import Path
+import hyperlax.studies
+from hyperlax.analysis.pages import write_pages
+from tests.study_cases import Case
+case = Case(Path({str(tmp_path)!r}), write_pages=write_pages, n_trials={FEWEST_FOR_IMPORTANCES}, optuna_study_batch_size=50)
+assert case.start() == 0
+print("imported:", [name for name in {NOT_NEEDED} if name in sys.modules])
+"""
+    run = python("-c", script)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.endswith("imported: []\n")
+    (importances,) = tmp_path.rglob("analysis_plots/param_importances.html")
+    assert '"type":"bar"' in importances.read_text().replace(" ", "")

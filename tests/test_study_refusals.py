@@ -8,11 +8,19 @@ from dataclasses import replace
 import pytest
 
 from hyperlax.errors import UsageError
+from hyperlax.hyperparams import SAC
+from hyperlax.recipe import apply
 from hyperlax.space import Categorical, LogUniform
 from hyperlax.study.directory import only_one_process
 from tests.study_cases import MIXED, Case
 
 pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+def case(finished, tmp_path):
+    """A finished study of 12 trials."""
+    return finished(tmp_path / "study")
 
 
 @pytest.mark.parametrize(
@@ -22,18 +30,14 @@ pytestmark = pytest.mark.timeout(240)
         ({"algorithm.hyperparam.tau": Categorical(values=[0.1])}, "algorithm.hyperparam.tau"),
     ],
 )
-def test_a_changed_search_space_is_refused_naming_the_entry(tmp_path, change, named):
-    case = Case(tmp_path)
-    case.start()
+def test_a_changed_search_space_is_refused_naming_the_entry(case, change, named):
     case.space = {**MIXED, **change}
     with pytest.raises(UsageError, match=named):
         case.resume(n_trials=20)
     assert len(case.study().trials) == 12
 
 
-def test_fewer_trials_than_the_study_holds_are_refused_and_nothing_is_written(tmp_path):
-    case = Case(tmp_path)
-    case.start()
+def test_fewer_trials_than_the_study_holds_are_refused_and_nothing_is_written(case):
     before = contents(case.directory)
     said = "--n-trials 5: the study already holds 12 finished trials. Give 12 to leave it as it is, more to continue."
     with pytest.raises(UsageError) as refusal:
@@ -58,27 +62,14 @@ def test_finished_trials_that_only_the_batches_on_disk_know_count_too(tmp_path):
         case.resume(n_trials=9)
 
 
-def test_a_changed_base_value_is_refused_naming_it(tmp_path, monkeypatch):
-    case = Case(tmp_path)
-    case.start()
-    recipe = study_recipe_with_tau(0.01)
-    monkeypatch.setattr("tests.study_cases.recipe_of", lambda space: replace(recipe, space=space))
+def test_a_changed_base_value_is_refused_naming_it(case):
+    algorithm = apply(SAC(), {"algorithm.hyperparam.tau": 0.01}, "test")
+    case.given_recipe = replace(case.recipe, config=replace(case.recipe.config, algorithm=algorithm))
     with pytest.raises(UsageError, match="algorithm.hyperparam.tau = 0.005, the recipe now says 0.01"):
         case.resume(n_trials=20)
 
 
-def study_recipe_with_tau(tau):
-    from hyperlax.recipe import apply
-    from tests.study_cases import recipe_of
-
-    recipe = recipe_of(MIXED)
-    algorithm = apply(recipe.config.algorithm, {"algorithm.hyperparam.tau": tau}, "test")
-    return replace(recipe, config=replace(recipe.config, algorithm=algorithm))
-
-
-def test_a_study_that_another_process_runs_is_refused(tmp_path):
-    case = Case(tmp_path)
-    case.start()
+def test_a_study_that_another_process_runs_is_refused(case):
     holder = f"process {os.getpid()} on {socket.gethostname()} is running this study"
     with only_one_process(case.directory), pytest.raises(UsageError, match=holder):
         case.resume(n_trials=20)
@@ -88,16 +79,12 @@ def test_a_study_that_another_process_runs_is_refused(tmp_path):
         case.start()
 
 
-def test_what_a_dead_process_left_is_taken_over(tmp_path):
-    case = Case(tmp_path)
-    case.start()
+def test_what_a_dead_process_left_is_taken_over(case):
     (case.directory / ".lock").write_text("process 999999 on elsewhere\n")
     assert case.resume(n_trials=20) == 0
 
 
-def test_without_locks_a_living_process_that_is_named_is_believed(tmp_path, monkeypatch):
-    case = Case(tmp_path)
-    case.start()
+def test_without_locks_a_living_process_that_is_named_is_believed(case, monkeypatch):
     monkeypatch.setattr("fcntl.flock", unavailable)
     (case.directory / ".lock").write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
     with pytest.raises(UsageError, match=f"process {os.getpid()} on"):

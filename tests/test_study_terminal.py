@@ -10,14 +10,13 @@ from dataclasses import replace
 import pytest
 
 from hyperlax.analysis.pages import write_learning_curve
-from hyperlax.config.options import SingleOptions
 from hyperlax.errors import OptionFailure, UsageError, format_number
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
 from hyperlax.study.single import run_single
 from hyperlax.study.stopping import StopRequest, stopping_on_signals
 from tests.fake_backend import FakeBackend
-from tests.study_cases import MIXED, Case, recipe_of
+from tests.study_cases import MIXED, Case, recipe_of, single_options
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -122,17 +121,7 @@ def test_seven_failures_are_no_rate(tmp_path):
 
 
 def single(tmp_path, backend, algorithm=SAC(), **more):  # noqa: B008
-    arguments = SingleOptions(
-        algo_and_network_config="sac_test",
-        env_config="gymnax.pendulum",
-        output_root=str(tmp_path),
-        num_seeds=2,
-        total_timesteps=500,
-        num_evaluations=5,
-        num_eval_episodes=4,
-        compilation_cache=False,
-    )
-    return run_single(arguments, recipe_of(MIXED), algorithm, write_learning_curve, backend.bind, **more)
+    return run_single(single_options(tmp_path), recipe_of(MIXED), algorithm, write_learning_curve, backend.bind, **more)
 
 
 def test_a_single_training_leaves_its_files_and_prints_its_metrics(tmp_path, capsys):
@@ -186,26 +175,23 @@ def test_a_single_training_without_memory_says_what_to_make_smaller(tmp_path):
     assert str(ended.value.spelled(lambda name: name)).endswith("Make networks, batches, replay or num_seeds smaller.")
 
 
-def test_a_single_training_that_fails_exits_with_1_and_the_reason(tmp_path, capsys):
-    assert single(tmp_path, FakeBackend(fail={0: "loss is nan"})) == 1
-    assert "The training failed: loss is nan (lane 0, step 500)\n" in capsys.readouterr().out
-    assert "loss is nan" in next(tmp_path.rglob("learning_curve.html")).read_text()[:20000]
-
-
 @pytest.mark.parametrize(
     ("backend", "reason"),
     [
+        (FakeBackend(fail={0: "loss is nan"}), "loss is nan (lane 0, step 500)"),
         (FakeBackend(raises={0: ValueError("the tank is\n empty")}), "ValueError: the tank is empty (lane 0)"),
         (
             FakeBackend(gives={0: lambda result: replace(result, curve=None)}),
             "the backend returned the curve None; a Curve is needed (lane 0)",
         ),
     ],
-    ids=["raises", "gives nothing"],
+    ids=["fails", "raises", "gives nothing"],
 )
-def test_a_single_training_that_breaks_leaves_its_files_too(tmp_path, capsys, backend, reason):
+def test_a_single_training_that_fails_exits_with_1_and_leaves_its_files_too(tmp_path, capsys, backend, reason):
     assert single(tmp_path, backend) == 1
     directory = tmp_path / "sac_test" / "gymnax_pendulum" / "single_0000"
     assert capsys.readouterr().out == f"The training failed: {reason}\nIts files: {directory}\n"
     (row,) = read_csv(directory / "summary.csv")
     assert (row["state"], row["reason"]) == ("FAIL", reason) and (directory / "success.txt").exists()
+    if backend.fail:
+        assert "loss is nan" in (directory / "learning_curve.html").read_text()[:20000]

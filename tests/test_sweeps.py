@@ -29,9 +29,8 @@ GAMMA, ENVS = "algorithm.hyperparam.gamma", "algorithm.hyperparam.total_num_envs
 
 
 @pytest.fixture
-def fakes(tmp_path, monkeypatch):
+def fakes(elsewhere, monkeypatch):
     """What the commands train with, in a working directory of their own; pages are left out."""
-    monkeypatch.chdir(tmp_path)
     return train_with_fakes(monkeypatch, pages=False)
 
 
@@ -73,7 +72,6 @@ def test_a_sweep_trains_what_generate_draws_with_the_same_arguments(fakes):
 )
 def test_the_analysis_follows_64_trials_or_four_hparam_batches(samples, lanes, together):
     given = {"env_config": "gymnax.pendulum", "n_trials": samples, "runner_hparam_batch_size": lanes}
-    given = {name: value for name, value in given.items() if value is not None}
     assert settled(SweepOptions, [given], recipe_of(MIXED)).optuna_study_batch_size == together
 
 

@@ -22,12 +22,11 @@ SEARCH = ["optuna-hp-search", "--algo-and-network-config", "sac_mlp", "--env-con
 
 
 @pytest.fixture
-def installed(monkeypatch, tmp_path):
+def installed(monkeypatch, elsewhere):
     """As if MLflow were installed, in a working directory of its own, without MLflow's variable."""
     monkeypatch.setattr(places, "find_spec", lambda name: SimpleNamespace(origin=name))
     monkeypatch.delenv(places.VARIABLE, raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return elsewhere
 
 
 def at(root: Path, track: str | None = "mlflow", uri: str | None = None, name: str | None = None, is_new: bool = True):

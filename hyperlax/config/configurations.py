@@ -22,8 +22,8 @@ from hyperlax.recipe import Recipe
 from hyperlax.trial import MEASURED
 
 _TRIAL = "trial"
-_INDEX = ""
-"""The name that pandas gives the column of a table's index."""
+_INDEX = ("", "Unnamed: 0")
+"""Names that pandas gives the column of a table's index, when it writes it and after it has read it."""
 _RESULTS = {
     _TRIAL, "state", "reason", "exec_batch", "batch", "seconds", "steps",
     "seed", "step", *MEASURED, "episodes", "final", "peak",
@@ -51,7 +51,7 @@ def read_samples(path: Path, base: Config, metrics: Collection[str] = METRICS) -
         raise UsageError(f"{path}: has no rows. Write one per configuration to train.")
     known = fields_of(base)
     given = [name for name in rows[0] if name not in {*_RESULTS, *metrics} and not name.startswith("objective.")]
-    if given and given[0] == next(iter(rows[0])) == _INDEX:
+    if given and given[0] == next(iter(rows[0])) in _INDEX:
         del given[0]
     if not given and len(rows[0]) > 1:
         raise UsageError(f"{path}: holds results, but no hyperparameters. Give the hyperparams.csv of a batch.")
@@ -70,7 +70,7 @@ def read_samples(path: Path, base: Config, metrics: Collection[str] = METRICS) -
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        return read_csv(path)
+        rows = read_csv(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
@@ -79,6 +79,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise UsageError(f"{path}: {error.finding}") from error
     except (ValueError, csv.Error) as error:
         raise UsageError(f"{path}: {error}") from error
+    for name in rows[0] if rows and len(rows[0]) == 1 else ():
+        if separator := next((mark for mark in (";", "\t", "|") if mark in name), None):
+            raise UsageError(f"{path}: its columns are separated by {separator!r}. Separate them by commas.")
+    return rows
 
 
 def first_trials(options: SearchOptions, recipe: Recipe) -> list[dict[str, Any]]:

@@ -277,7 +277,7 @@ class Option:
     def _advice(self, value: Any) -> str:
         if self.type is str and isinstance(value, str):
             return "It holds a null character, or half of a character. Leave that out."
-        is_plain = not isinstance(value, (str, list, tuple, dict, NoneType))
+        is_plain = isinstance(value, (int, float))
         return "Put it in quotes." if self.type is str and is_plain and not self.mark(OneOf) else ""
 
     def refusal(self, value: Any, advice: str = "") -> OptionError:
@@ -368,7 +368,7 @@ def shell_command(command: str, *words: object) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a file writes it."""
+    """Return a value as a file writes it, in one line."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, float) and not math.isfinite(value):
@@ -376,7 +376,7 @@ def shown(value: Any) -> str:
     try:
         return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
     except TypeError:
-        return repr(value)
+        return " ".join(repr(value).split())
 
 
 _EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")

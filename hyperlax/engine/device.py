@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import resource
@@ -18,6 +19,8 @@ from hyperlax.engine.costs import FILE, Costs, fingerprint, tell_not_kept
 from hyperlax.engine.executables import FOLDER, Executables, cpu_info, open_executables
 from hyperlax.engine.keys import pin_generator
 from hyperlax.engine.machine import cores
+from hyperlax.errors import UsageError
+from hyperlax.files import expanded
 from hyperlax.xla import refuse_fork, require_safe_scheduler
 
 log = logging.getLogger(__name__)
@@ -29,10 +32,18 @@ _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "std::
 
 
 def cache_directory() -> Path:
-    """Return `$HYPERLAX_CACHE_DIR`, else `hyperlax/` in the user's cache directory."""
-    chosen = os.environ.get(_CACHE_VARIABLE)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen) if chosen else Path(base) / "hyperlax" / "programs"
+    """Return `$HYPERLAX_CACHE_DIR`, else `hyperlax/` in the user's cache directory. Raises UsageError if that is not known."""
+    usual = f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/hyperlax/programs"
+    return _absolute(os.environ.get(_CACHE_VARIABLE) or usual)
+
+
+@functools.cache
+def _absolute(directory: str) -> Path:
+    """Return the full path of a directory, the same after the working directory has changed."""
+    try:
+        return Path(expanded(directory)).absolute()
+    except UsageError as error:
+        raise UsageError(f"{error} It is for compiled programs: {_CACHE_VARIABLE} names another.") from error
 
 
 def prepare_jax(compilation_cache: bool) -> None:

@@ -19,6 +19,7 @@ import logging
 import os
 import pickle
 import platform
+import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,8 @@ _IRRELEVANT = ("cache", "log_", "logging", "dump", "traceback", "jax_platforms")
 """Parts of the names of JAX's options that change nothing that is computed."""
 _DIGEST = hashlib.sha256().digest_size
 _PACKAGE = Path(__file__).parents[1]
+_IMPORTED = time.time()
+"""Time at which this process began to import what trains."""
 
 
 class Executable(NamedTuple):
@@ -77,9 +80,10 @@ class Executables:
 
     def load(self, name: str, device: Any) -> Executable | None:
         """Return the verb that was kept under this name, None if there is none. A file that is damaged is removed."""
-        path = self.directory / name
-        target = path.resolve()
+        path = target = self.directory / name
         try:
+            if path.is_symlink():
+                target = self.directory / path.readlink().name
             found = _read(target, device)
         except FileNotFoundError:
             return None
@@ -137,11 +141,12 @@ class Executables:
             _remove(*Path(cache).glob(f"*{name}-*"))
 
     def _prune(self) -> None:
-        """Remove what was not used for long, the least recently used beyond the largest size, and links to nothing."""
+        """Remove what was not used for long, the least recently used beyond the largest size, and what is of no use."""
         room, oldest = _MOST_BYTES, time.time() - _KEPT_SECONDS
         for used, size, path in sorted(_files(self.directory), reverse=True):
             room -= size
-            if room < 0 or used < oldest or not path.exists():
+            is_useless = path.name.startswith(".") or not path.exists()
+            if room < 0 or used < oldest or is_useless:
                 _remove(path)
 
     def _place(self, device: Any) -> str:
@@ -227,6 +232,9 @@ def _sealed(name: str, content: bytes) -> bytes:
 
 def _read(path: Path, device: Any) -> Executable:
     """Return the verb in a file. Raises ValueError if the file is not as it was written."""
+    mode = path.lstat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError("it is not a file")
     whole = path.read_bytes()
     if whole != _sealed(path.name, whole[_DIGEST:]):
         raise ValueError("it is damaged")
@@ -253,9 +261,11 @@ def _remove(*paths: Path) -> None:
 
 @functools.cache
 def _source() -> str:
-    """Return a digest of this package's source."""
-    digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
+    """Return a digest of this package's source. If a file was changed since it was imported, no other process has the same."""
+    digest, paths = hashlib.sha256(), sorted(_PACKAGE.rglob("*.py"))
+    if any(path.stat().st_mtime > _IMPORTED for path in paths):
+        digest.update(f"{_IMPORTED} {os.getpid()}".encode())
+    for path in paths:
         digest.update(f"{path.relative_to(_PACKAGE)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

@@ -16,8 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import optuna
-
+from tests.desk import told
 from tests.faults.study import run_toy
 
 Run = Callable[[Path, float], tuple[int, str]]
@@ -88,27 +87,9 @@ def complete_batches(directory: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def told(database: Path) -> list[tuple[object, ...]]:
-    """What must be the same in every study of one seed: all but the times, and which batch a trial ran in."""
-    trials = optuna.load_study(study_name=None, storage=f"sqlite:///{database}").trials
-    return [
-        (
-            t.number,
-            t.state.name,
-            t.params,
-            t.values,
-            {name: v for name, v in t.user_attrs.items() if name not in UNEQUAL},
-        )
-        for t in trials
-    ]
-
-
-UNEQUAL = ("batch", "train_seconds")
-
-
 def check(directory: Path, whole: Path) -> int:
     """Compare a study that was killed with one that was not; how many trials both have. AssertionError where they differ."""
-    survived, uninterrupted = (told(path / "optuna_study.db") for path in (directory, whole))
+    survived, uninterrupted = told(directory), told(whole)
     assert [trial[0] for trial in survived] == list(range(len(uninterrupted)))
     assert all(trial[1] in ("COMPLETE", "FAIL", "PRUNED") for trial in survived)
     assert survived == uninterrupted

@@ -12,10 +12,9 @@ import pytest
 from hyperlax.analysis.pages import write_pages
 from hyperlax.errors import UsageError
 from hyperlax.study.database import StudyDatabase
-from hyperlax.study.maintenance import repair
 from tests.fake_backend import FakeBackend
 from tests.faults.disk import refuse_each_write
-from tests.study_cases import Case, Killed, arguments_of, recipe_of
+from tests.study_cases import Case, Killed
 
 pytestmark = pytest.mark.timeout(240)
 SMALL: dict[str, Any] = {"n_trials": 6, "sampler": "random", "optuna_study_batch_size": 3}
@@ -90,17 +89,8 @@ def untold(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return case
 
 
-def copy_of(case: Case, tmp_path: Path) -> Case:
-    shutil.copytree(case.root, tmp_path / "copy")
-    return Case(tmp_path / "copy", **case.arguments)
-
-
 def last_batch(case: Case) -> Path:
     return case.directory / "optuna_exec_batch_0001" / "samples" / "batch_00000"
-
-
-def repaired(case: Case) -> int:
-    return repair(arguments_of(case.root, **case.arguments), recipe_of(case.space), case.directory)
 
 
 def check_words(refused: UsageError, path: Path, finding: str) -> None:
@@ -115,7 +105,7 @@ def check_words(refused: UsageError, path: Path, finding: str) -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "another trial"])
 def test_a_damaged_batch_that_is_told_is_not_needed(tmp_path, whole, damage):
-    case, runner = copy_of(whole, tmp_path), FakeBackend()
+    case, runner = whole.copy(tmp_path / "copy"), FakeBackend()
     DAMAGES[damage][0](last_batch(case) / "summary.csv")
     assert case.resume(runner) == 0
     assert runner.trained == [] and case.told() == whole.told()
@@ -123,7 +113,7 @@ def test_a_damaged_batch_that_is_told_is_not_needed(tmp_path, whole, damage):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_batch_that_is_not_told_is_refused_and_run_again_without_its_success(tmp_path, whole, untold, damage):
-    case, (spoil, finding) = copy_of(untold, tmp_path), DAMAGES[damage]
+    case, (spoil, finding) = untold.copy(tmp_path / "copy"), DAMAGES[damage]
     spoil(last_batch(case) / "summary.csv")
     for command in (case.resume, lambda: case.plan(resume=True)):
         with pytest.raises(UsageError) as refused:
@@ -137,7 +127,7 @@ def test_a_damaged_batch_that_is_not_told_is_refused_and_run_again_without_its_s
 
 
 def test_a_study_whose_told_batch_is_gone_goes_on_with_its_pages(tmp_path, whole):
-    case = copy_of(whole, tmp_path)
+    case = whole.copy(tmp_path / "copy")
     case.write_pages = write_pages
     shutil.rmtree(last_batch(case))
     assert case.resume(n_trials=7) == 0
@@ -149,38 +139,37 @@ def test_a_study_whose_told_batch_is_gone_goes_on_with_its_pages(tmp_path, whole
     [("summary.csv", "missing"), ("hyperparams.csv", "missing"), ("hyperparams.csv", "truncated between rows")],
 )
 def test_a_repair_that_needs_a_damaged_batch_changes_nothing_and_works_once_it_is_back(tmp_path, whole, file, damage):
-    case, (spoil, finding) = copy_of(whole, tmp_path), DAMAGES[damage]
+    case, (spoil, finding) = whole.copy(tmp_path / "copy"), DAMAGES[damage]
     database, path = case.directory / "optuna_study.db", last_batch(case) / file
     (case.directory / "optuna_study.db.backup").unlink()
     database.write_bytes(b"no database")
     good = path.read_bytes()
     spoil(path)
     with pytest.raises(UsageError) as refused:
-        repaired(case)
+        case.repair()
     check_words(refused.value, path, finding)
     assert database.read_bytes() == b"no database"
     assert not list(case.directory.glob("*.damaged*")) and not list(case.directory.glob(".*.tmp*"))
     path.write_bytes(good)
-    assert repaired(case) == 0 and case.told() == whole.told()
+    assert case.repair() == 0 and case.told() == whole.told()
 
 
 def test_a_repair_without_the_success_of_a_damaged_batch_leaves_its_trials_to_be_run_again(tmp_path, whole):
-    case, runner = copy_of(whole, tmp_path), FakeBackend()
-    (case.directory / "optuna_study.db").unlink()
-    (case.directory / "optuna_study.db.backup").unlink()
+    case, runner = whole.copy(tmp_path / "copy"), FakeBackend()
+    case.lose_database()
     (last_batch(case) / "summary.csv").unlink()
     (last_batch(case) / "success.txt").unlink()
-    assert repaired(case) == 0
+    assert case.repair() == 0
     assert case.resume(runner) == 0
     assert runner.trained == [3, 4, 5] and case.told() == whole.told()
 
 
 def test_a_repair_does_not_need_a_damaged_batch_that_its_backup_has(tmp_path, whole):
-    case = copy_of(whole, tmp_path)
+    case = whole.copy(tmp_path / "copy")
     (case.directory / "optuna_study.db").unlink()
     first = case.directory / "optuna_exec_batch_0000" / "samples" / "batch_00000"
     (first / "summary.csv").write_bytes(b"")
-    assert repaired(case) == 0
+    assert case.repair() == 0
     assert case.told() == whole.told()
 
 
@@ -188,8 +177,7 @@ def test_whatever_write_of_a_repair_finds_no_room_it_can_be_repeated(tmp_path, w
     words = "Nothing is lost. Free some space, then repair again:\n  hyperlax repair "
 
     def spoiled(number: int) -> Case:
-        shutil.copytree(whole.root, tmp_path / str(number))
-        case = Case(tmp_path / str(number), **SMALL)
+        case = whole.copy(tmp_path / str(number))
         (case.directory / "optuna_study.db").write_bytes(b"no database")
         return case
 
@@ -199,6 +187,6 @@ def test_whatever_write_of_a_repair_finds_no_room_it_can_be_repeated(tmp_path, w
 
     def again(case: Case, refused: Exception) -> int:
         assert str(refused).endswith(words + str(case.directory))
-        return repaired(case)
+        return case.repair()
 
-    assert refuse_each_write(spoiled, repaired, again, check) > 5
+    assert refuse_each_write(spoiled, Case.repair, again, check) > 5

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 
 from hyperlax import cli
@@ -28,16 +25,6 @@ pytestmark = pytest.mark.timeout(240)
 SMALL: dict[str, Any] = {"n_trials": 2, "optuna_study_batch_size": 1, "runner_hparam_batch_size": 1}
 FIRST_WRITES, NEXT_WRITES = 20, 20
 """A study writes at least so often before its first trial, and then for each."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def optuna_reads_its_migrations_once() -> Iterator[None]:
-    """Half of the time of a study this small; they are no part of what is tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        manager = optuna.storages.RDBStorage("sqlite://")._version_manager
-        script = manager._create_alembic_script()
-        patch.setattr(type(manager), "_create_alembic_script", lambda self: script)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +84,9 @@ def test_whatever_write_of_a_trial_finds_no_room_going_on_ends_it_as_if_nothing_
         assert case.told() == whole.told() and files(case) == files(whole)
 
     def copy(number: int) -> Case:
-        shutil.copytree(half.root, tmp_path / str(number))
-        return Case(tmp_path / str(number), **SMALL)
+        copied = half.copy(tmp_path / str(number))
+        copied.arguments = SMALL
+        return copied
 
     assert refuse_each_write(copy, lambda case: case.resume(FakeBackend(lanes=1)), go_on, check) >= NEXT_WRITES
 
@@ -117,8 +105,7 @@ def test_whatever_write_of_an_amendment_finds_no_room_giving_the_command_again_d
     assert run(expected) == 0
     ended = []
     for refuses in itertools.count(1):
-        shutil.copytree(begun.root, tmp_path / str(refuses))
-        case = Case(tmp_path / str(refuses), **SMALL)
+        case = begun.copy(tmp_path / str(refuses))
         with writing_to(Disk(refuses)) as disk, suppress(HyperlaxError):
             ended.append(run(case))
         if ended:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.desk import study_of
-from tests.faults.harness import TOY, commands, kill_often, told
+from tests.desk import study_of, told
+from tests.faults.harness import TOY, commands, kill_often
 from tests.faults.study import PRUNED, run_toy
 
 HYPERBAND = (
@@ -29,7 +29,7 @@ def test_studies_survive_kills(kills: int, tmp_path: Path) -> None:
 def test_studies_with_hyperband_survive_25_kills(tmp_path: Path) -> None:
     _, trials = kill_often(partial(run_toy, **PRUNED), TOY, tmp_path, kills=25, seed=0)
     assert trials == 16
-    states = [trial[1] for trial in told(tmp_path / "whole" / TOY / "optuna_study.db")]
+    states = [trial[1] for trial in told(tmp_path / "whole" / TOY)]
     assert "PRUNED" in states and "COMPLETE" in states
 
 

@@ -22,7 +22,7 @@ import optuna
 from hyperlax.analysis.pages import write_pages
 from hyperlax.backends.base import Evicted
 from hyperlax.config.options import SearchOptions
-from hyperlax.hyperparams import SAC
+from hyperlax.hyperparams import SAC, of_algorithm
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength
 from hyperlax.space import LogUniform, UniformContinuous
 from hyperlax.study.observer import Pages
@@ -97,7 +97,7 @@ def value(gamma: float, tau: float, actor_lr: float, q_lr: float) -> float:
 
 
 def _result(trial: Trial) -> SegmentResult:
-    own = vars(trial.algorithm.hyperparam)
+    own = vars(of_algorithm(trial.algorithm).hyperparam)
     last = value(*(own[name] for name in ("gamma", "tau", "actor_lr", "q_lr")))
     mean = np.array([[-1200.0], [last]])
     curve = Curve(np.array([0, 100]), mean, np.zeros_like(mean), mean, mean, np.ones_like(mean), 1, 100)

@@ -13,6 +13,7 @@ from benchmarks.training import Training
 from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine import device
 from hyperlax.engine.lanes import Program
+from hyperlax.hyperparams import of_algorithm
 from hyperlax.recipe import Recipe, RunLength, apply, load
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.optuna import OptunaSampler
@@ -41,12 +42,12 @@ def exact_and_mixed(
     """
     device.prepare_jax(compilation_cache=True)
     recipe, place = load(name), jax.local_devices()[0]
-    mixed = AlgorithmTask(recipe.config.algorithm, recipe.space, environment, LENGTH)
+    mixed = AlgorithmTask(of_algorithm(recipe.config.algorithm), recipe.space, environment, LENGTH)
     programs: dict[object, Program] = {}
     cases: dict[str, list[Callable[[], Sample]]] = {"exact": [], "mixed": []}
     steps = 0
     for trial in suggested(recipe, trials):
-        exact = AlgorithmTask(trial.algorithm, {}, environment, LENGTH)
+        exact = AlgorithmTask(of_algorithm(trial.algorithm), {}, environment, LENGTH)
         both: dict[str, Training] = {}
         for case, task in (("exact", exact), ("mixed", mixed)):
             algorithm = task.program(trial)

@@ -32,6 +32,7 @@ from hyperlax.backends.closed import ClosedBatches
 from hyperlax.engine import device
 from hyperlax.engine.lanes import Program
 from hyperlax.engine.programs import Programs
+from hyperlax.hyperparams import of_algorithm
 from hyperlax.recipe import RunLength, apply, load
 from hyperlax.trial import Trial
 
@@ -109,7 +110,7 @@ class Report:
 def task_of(name: str, run_length: RunLength, count: int) -> tuple[AlgorithmTask, list[Trial]]:
     """Return a task, and trials of the shipped configuration without a warm-up, in which nothing would be learned."""
     recipe, environment = TASKS[name]
-    config = load(recipe).config.algorithm
+    config = of_algorithm(load(recipe).config.algorithm)
     if config.warm_up:
         config = apply(config, {f"algorithm.hyperparam.{config.warm_up}": 0}, "benchmark")
     return AlgorithmTask(config, {}, environment, run_length), [Trial(number, config) for number in range(count)]

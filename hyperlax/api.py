@@ -61,7 +61,7 @@ def search(
 
     Args:
       recipe: A name or the path of a .py file.
-      environment: E.g. "gymnax.pendulum". With `resume_from=DIR`, leave out recipe and environment.
+      environment: E.g. "gymnax.pendulum"; a task has none. With `resume_from=DIR`, leave out recipe and environment.
       space: Changes to the recipe's search space, as in a study's file, e.g. {"actor_lr": LogUniform(domain=(1e-4, 1e-2))}. A
         list is a choice, a value alone is fixed, {"low": 1e-4} changes one value of the recipe's entry, None leaves an entry out,
         and "only": True leaves out all that is not listed.

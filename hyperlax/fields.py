@@ -1,4 +1,4 @@
-"""Fields of an algorithm's configuration by dotted name: their valid values, and setting them.
+"""Fields of a trial's configuration by name: their valid values, and setting them. Those of an algorithm have dotted names.
 
 >>> from hyperlax.hyperparams import SAC
 >>> apply(SAC(), {"algorithm.hyperparam.gamma": 0.98}, "--set").hyperparam.gamma
@@ -8,15 +8,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.hyperparams import ACTIVATIONS, AlgorithmConfig, Rule
+from hyperlax.hyperparams import ACTIVATIONS, Config, Params, Rule
 from hyperlax.space import DISTRIBUTIONS, Categorical, Distribution, DistributionError, Numeric, QUniform, is_integer
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Config)
 PREFIX = "algorithm"
 HYPERPARAM = f"{PREFIX}.hyperparam."
 
@@ -62,6 +64,7 @@ class TogetherError(UsageError):
 
 _LARGEST_INTEGER = 2**31 - 1  # integers are int32 on the device
 _WIDEST_LAYER = 65_536
+_NAME = re.compile(r"[A-Za-z_][\w./-]*")
 _SMALLEST_FLOAT, _LARGEST_FLOAT = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127  # and floats normal float32
 
 
@@ -143,17 +146,68 @@ class Field:
         return above and value <= self.rule.high
 
 
-def dotted(config: AlgorithmConfig) -> dict[str, Any]:
-    """Return dotted name -> value of every field, in the order of the classes; layer sizes as a list."""
+@dataclass(frozen=True)
+class _OwnField(Field):
+    """A field of a task by the type of its value: "float", "int", "bool", "str" or "list". Python's numbers, not a device's."""
+
+    def plain(self, value: Any) -> Any:
+        value = value.tolist() if hasattr(value, "tolist") else value
+        if self.type == "list" and isinstance(value, tuple):
+            return list(value)
+        return float(value) if self.type == "float" and is_integer(value) else super().plain(value)
+
+    def convert(self, value: Any) -> Any:
+        return value
+
+    def wanted(self) -> str:
+        words = {"str": "a text", "list": "a list of numbers, texts, true or false"}
+        return words.get(self.type) or super().wanted()
+
+    def problem(self, value: Any) -> str | None:
+        return None if self._accepts(value) else f"needs {self.wanted()}, got {value!r}"
+
+    def _accepts(self, value: Any) -> bool:
+        return _type_of(value) == self.type
+
+
+def _type_of(value: Any) -> str | None:
+    """Return the type of a task's field with this value; None if no field can have it."""
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, float):
+        return "float" if math.isfinite(value) else None
+    if isinstance(value, (list, tuple)):
+        kinds = {_type_of(one) for one in value}
+        return None if kinds & {None, "list"} else "list"
+    return "int" if is_integer(value) else "str" if isinstance(value, str) else None
+
+
+def check_params(params: Params, where: str) -> None:
+    """Raise UsageError for a name or a value that a task's configuration cannot have."""
+    if not params.values:
+        raise UsageError(f"{where} is empty. Return the value of every hyperparameter by its name.")
+    for name, value in params.values.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UsageError(
+                f"{where} has the name {name!r}. Use letters, digits, `_`, `-`, `.` and `/`, as in learning_rate."
+            )
+        if _type_of(value) is None:
+            raise UsageError(
+                f"{where} has {name} = {value!r}. Give a finite number, a text, true or false, or a list of them."
+            )
+
+
+def dotted(config: Config) -> dict[str, Any]:
+    """Return name -> value of every field, in the order of the classes; layer sizes as a list."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value, _ in _leaves(config, PREFIX)}
 
 
-def fields_of(config: AlgorithmConfig) -> dict[str, Field]:
-    """Return dotted name -> field."""
+def fields_of(config: Config) -> dict[str, Field]:
+    """Return name -> field."""
     return {name: field for name, _, field in _leaves(config, PREFIX)}
 
 
-def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> AlgorithmConfig:
+def apply(config: C, values: Mapping[str, Any], where: str) -> C:
     """Return the configuration with these values set.
 
     Names may be short, see `full_name`. Whole numbers are converted between int and float; nothing else is.
@@ -170,16 +224,18 @@ def apply(config: AlgorithmConfig, values: Mapping[str, Any], where: str) -> Alg
     return config
 
 
-def check(config: AlgorithmConfig, where: str) -> None:
+def check(config: Config, where: str) -> None:
     """Raise UsageError if a field does not accept its value, or values do not fit together."""
     values = dotted(config)
     _check_values(config, values, where, values)
     check_together(config, {}, where)
 
 
-def filled(config: AlgorithmConfig, values: Mapping[str, Any]) -> AlgorithmConfig:
+def filled(config: C, values: Mapping[str, Any]) -> C:
     """Return the configuration with these values set, without checks."""
     known = fields_of(config)
+    if isinstance(config, Params):
+        return replace(config, values={**config.values, **{n: known[n].convert(v) for n, v in values.items()}})
     for name, value in values.items():
         config = _set(config, name.split(".")[1:], known[name].convert(value))
     return config
@@ -247,7 +303,7 @@ def fitted(
     return distribution
 
 
-def check_together(config: AlgorithmConfig, space: Mapping[str, Distribution], where: str) -> None:
+def check_together(config: Config, space: Mapping[str, Distribution], where: str) -> None:
     """Raise TogetherError if any combination of the space has values that are valid alone but not together.
 
     If the algorithm has num_minibatches, they must divide the steps of a rollout, total_num_envs * rollout_length. If it has
@@ -290,7 +346,7 @@ def _check_replay(values: Mapping[str, Any], space: Mapping[str, Distribution], 
         )
 
 
-def _check_values(config: AlgorithmConfig, values: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> None:
+def _check_values(config: Config, values: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> None:
     """Raise UsageError for a value that its field does not accept. given: the values as errors show them."""
     known = fields_of(config)
     for name, value in values.items():
@@ -343,6 +399,8 @@ def _residues(values: Iterable[int], modulus: int) -> list[int]:
 
 
 def _leaves(node: Any, prefix: str) -> list[tuple[str, Any, Field]]:
+    if isinstance(node, Params):
+        return [(name, value, _OwnField(_type_of(value) or "str", None)) for name, value in node.values.items()]
     found = []
     for f in fields(node):
         name, value = f"{prefix}.{f.name}", getattr(node, f.name)

@@ -7,6 +7,7 @@ below the program's size. The classes double as the pytrees that the algorithms 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -141,7 +142,19 @@ class QNetworks:
 
 
 @dataclass(frozen=True)
-class AlgorithmConfig:
+class Config:
+    """Configuration of a trial: an `AlgorithmConfig`, or the `Params` of a task. `hyperlax.fields` reads and sets its fields."""
+
+
+@dataclass(frozen=True)
+class Params(Config):
+    """Configuration of a task: its fields are the keys of `values`. A field's type is that of its value."""
+
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AlgorithmConfig(Config):
     """Configuration of an algorithm, which declares both fields with their own classes and defaults.
 
     action_kinds: the actions that it can choose, "discrete" or "continuous" or both. policy_network: the network that acts.
@@ -154,6 +167,12 @@ class AlgorithmConfig:
 
     hyperparam: Any = None
     network: Any = None
+
+
+def of_algorithm(config: Config) -> AlgorithmConfig:
+    """Return a configuration that is known to be an algorithm's as such."""
+    assert isinstance(config, AlgorithmConfig)
+    return config
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Metrics: numbers computed from a learning curve, which Optuna optimizes. Numpy only.
 
-A trial's evaluations give r_1 ... r_K at environment steps t_1 < ... < t_K, the budget. r_k is an aggregate over seeds, by
-default the mean, of each seed's mean return over its episodes. The point before any training, t_0, stays in the curve and enters
-no metric. `lo` and `hi` are the environment's reference returns: normalizing by them, and not by the trial's own curve, lets two
-trials be compared.
+A trial's evaluations give r_1 ... r_K at steps t_1 < ... < t_K, the budget. r_k is an aggregate over seeds, by default the mean,
+of each seed's mean return over its episodes, or of a task's leading measure. The point before any training, t_0, stays in the
+curve and enters no metric. `lo` and `hi` are the ends of the `Scale`, an environment's reference returns: normalizing by them, and
+not by the trial's own curve, lets two trials be compared. A measure that is minimized is mirrored, so that r rises.
 """
 
 from __future__ import annotations
@@ -11,21 +11,33 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from hyperlax.errors import OptionError, UsageError, counted, did_you_mean
-from hyperlax.trial import Outcome
-
-_Direction = Literal["minimize", "maximize"]
+from hyperlax.errors import OptionError, UsageError, counted, did_you_mean, format_number
+from hyperlax.scale import Conditions, Inputs, Metric, MetricTable, Scale, Words
+from hyperlax.trial import MEASURED, Outcome
 
 _SOLVED_FRACTION = 0.9
 """Part of the way from `lo` to `hi` that `steps_to_threshold` waits for."""
 
 
+OF_RETURNS = Words(
+    steps="environment steps",
+    curve="mean return of the evaluation",
+    low="random policy (lo)",
+    high="solved task (hi)",
+    lane="lane",
+    preparing="preparing programs",
+    row="a lane of a compiled program",
+    waits="a program, for other lanes or for trials",
+    has_rate=True,
+    has_programs=True,
+)
+
+
 @dataclass(frozen=True)
-class ReferenceReturns:
+class ReferenceReturns(Scale):
     """The scale of an environment's returns: `lo` of a random policy, `hi` of a solved task. source: the origin of both."""
 
     lo: float
@@ -39,62 +51,45 @@ class ReferenceReturns:
                 "lo is the mean return of a random policy, hi that of a solved task."
             )
 
+    @property
+    def words(self) -> Words:
+        """Words of RL."""
+        return OF_RETURNS
 
-@dataclass(frozen=True)
-class _Inputs:
-    """Inputs of a metric.
+    @property
+    def name(self) -> str:
+        """Return."""
+        return "return"
 
-    Args:
-      steps: float64[K], environment steps of one seed at each evaluation, without the point before training.
-      curve: float64[K], r_1 ... r_K.
-      returns: float64[K, seeds], each seed's mean return over its episodes.
-      budget: Environment steps that each seed may take.
-      reference: The environment's reference returns.
-      num_parameters: Trainable scalars of the policy network that acts.
-      train_seconds: The trial's share of its batch's training time.
-    """
+    def facts(self) -> list[list[str]]:
+        """Return the row of the reference returns."""
+        ends = f"random policy {format_number(self.lo)}, solved {format_number(self.hi)}"
+        return [["reference returns", f"{ends} ({self.source})"]]
 
-    steps: np.ndarray
-    curve: np.ndarray
-    returns: np.ndarray
-    budget: int
-    reference: ReferenceReturns
-    num_parameters: int = 0
-    train_seconds: float = 0.0
+    @property
+    def has_start(self) -> bool:
+        """True: the untrained policy is evaluated, too."""
+        return True
 
+    @property
+    def sign(self) -> float:
+        """1.0: returns are maximized."""
+        return 1.0
 
-@dataclass(frozen=True)
-class Conditions:
-    """The parts of a study that decide whether a metric can vary. is_sized: whether the policy network's sizes are searched."""
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns about an evaluation's episodes."""
+        return (*MEASURED, "episodes")
 
-    num_seeds: int
-    num_evaluations: int
-    is_sized: bool
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """`lo` and `hi`."""
+        return self.lo, self.hi
 
-
-def _varies(conditions: Conditions) -> str:
-    return ""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number that rates a training.
-
-    Args:
-      direction: "maximize" or "minimize".
-      unit: In words; empty where the name says it.
-      definition: One line for the user.
-      compute: Computes it.
-      per_seed: Whether a single seed has it too. Then `compute` reads the curve only, not `returns`.
-      constant: Returns why it says nothing about trials under these conditions, and what to change; "" if it can vary.
-    """
-
-    direction: _Direction
-    unit: str
-    definition: str
-    compute: Callable[[_Inputs], float]
-    per_seed: bool = False
-    constant: Callable[[Conditions], str] = _varies
+    @property
+    def table(self) -> MetricTable:
+        """Metrics of returns."""
+        return OF_RL
 
 
 def peak_performance(curve: np.ndarray) -> float:
@@ -107,14 +102,14 @@ def final_performance(curve: np.ndarray) -> float:
     return float(curve[-_final_points(len(curve)) :].mean())
 
 
-def _normalized_auc(inputs: _Inputs) -> float:
+def _normalized_auc(inputs: Inputs) -> float:
     """Return the area under c_k = clip((r_k - lo) / (hi - lo), 0, 1), divided by t_K - t_1: in [0, 1].
 
     The points are clipped first, then joined by straight lines (trapezoids). A single point spans no width; its c_1 is
     the limit of shrinking the interval, and is returned.
     """
-    steps, reference = inputs.steps, inputs.reference
-    height = np.clip((inputs.curve - reference.lo) / (reference.hi - reference.lo), 0.0, 1.0)
+    steps, (lo, hi) = inputs.steps, inputs.scale.bounds
+    height = np.clip((inputs.curve - lo) / (hi - lo), 0.0, 1.0)
     if len(height) == 1:
         return float(height[0])
     widths = np.diff(steps)
@@ -122,29 +117,29 @@ def _normalized_auc(inputs: _Inputs) -> float:
     return float(area / (steps[-1] - steps[0]))
 
 
-def _stability_score(inputs: _Inputs) -> float:
+def _stability_score(inputs: Inputs) -> float:
     """Return 1 - clip((peak - final) / max(peak - lo, 1e-9), 0, 1): 1 keeps its peak, 0 falls back to a random policy.
 
     A curve that never rises above `lo` scores 1 only if it ends at its peak.
     """
     peak, final = peak_performance(inputs.curve), final_performance(inputs.curve)
-    lost = (peak - final) / max(peak - inputs.reference.lo, 1e-9)
+    lost = (peak - final) / max(peak - inputs.scale.bounds[0], 1e-9)
     return float(1.0 - np.clip(lost, 0.0, 1.0))
 
 
-def _seed_spread(inputs: _Inputs) -> float:
+def _seed_spread(inputs: Inputs) -> float:
     """Return the population standard deviation (ddof 0) over seeds of each seed's own final performance; 0 for one seed."""
     per_seed = inputs.returns[-_final_points(len(inputs.returns)) :].mean(axis=0)
     return float(per_seed.std())
 
 
-def _steps_to_threshold(inputs: _Inputs) -> float:
-    """Return the first environment step at which r reaches lo + 0.9 (hi - lo), on straight lines between t_1 ... t_K.
+def _steps_to_threshold(inputs: Inputs) -> float:
+    """Return the first step at which r reaches lo + 0.9 (hi - lo), on straight lines between t_1 ... t_K.
 
     It is t_1 if r_1 has reached it, and the budget if r never does, or only in the part of the last rollout beyond the budget.
     """
-    steps, curve, budget, reference = inputs.steps, inputs.curve, inputs.budget, inputs.reference
-    threshold = reference.lo + _SOLVED_FRACTION * (reference.hi - reference.lo)
+    steps, curve, budget, (lo, hi) = inputs.steps, inputs.curve, inputs.budget, inputs.scale.bounds
+    threshold = lo + _SOLVED_FRACTION * (hi - lo)
     reached = np.flatnonzero(curve >= threshold)
     if len(reached) == 0:
         return float(budget)
@@ -170,14 +165,14 @@ METRICS: dict[str, Metric] = {
         "maximize",
         "mean return",
         "highest mean return of any evaluation",
-        lambda inputs: peak_performance(inputs.curve),
+        lambda inputs: inputs.scale.sign * peak_performance(inputs.curve),
         per_seed=True,
     ),
     "final_performance": Metric(
         "maximize",
         "mean return",
         "mean of the last tenth of the evaluations",
-        lambda inputs: final_performance(inputs.curve),
+        lambda inputs: inputs.scale.sign * final_performance(inputs.curve),
         per_seed=True,
     ),
     "normalized_auc": Metric(
@@ -225,13 +220,19 @@ METRICS: dict[str, Metric] = {
         lambda inputs: float(inputs.train_seconds),
     ),
 }
-"""Every metric, in the order in which files and reports list them. To add one, add its row: results written before have it as not
-known."""
+"""Every metric of RL, in the order in which files and reports list them. To add one, add its row: results written before have it
+as not known."""
 
 
-def aggregated(returns: np.ndarray, aggregate: str) -> np.ndarray:
-    """Return r_k, float64[K]: the seeds' mean returns, float64[K, seeds], combined by an aggregate of `AGGREGATES`."""
-    return AGGREGATES[aggregate](returns)
+OF_RL = MetricTable(METRICS, "peak_performance")
+
+
+def aggregated(returns: np.ndarray, aggregate: str, sign: float = 1.0) -> np.ndarray:
+    """Return r_k, float64[K]: the seeds' mean returns, float64[K, seeds], combined by an aggregate of `AGGREGATES`.
+
+    sign: -1.0 if smaller is better.
+    """
+    return sign * AGGREGATES[aggregate](sign * returns)
 
 
 def _interquartile_mean(returns: np.ndarray) -> np.ndarray:
@@ -253,36 +254,49 @@ AGGREGATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """Ways to combine the returns of a trial's seeds: name -> function of float64[K, seeds]. "worst" is the lowest return."""
 
 
-def compute(outcome: Outcome, reference: ReferenceReturns, aggregate: str = "mean") -> dict[str, float]:
-    """Return every metric of `METRICS`, in its order. aggregate: of `AGGREGATES`.
+def compute(outcome: Outcome, scale: Scale, aggregate: str = "mean") -> dict[str, float]:
+    """Return every metric of the scale, in its order, without the optional ones that it lacks. aggregate: of `AGGREGATES`.
 
     Raises ValueError for an outcome that is not COMPLETE, a curve without a point after training, steps that do not
     increase, or anything that is not finite: such a trial has failed and has no metrics.
     """
     steps, returns = _trained_points(outcome)
-    parts = steps, aggregated(returns, aggregate), returns, outcome.curve.budget, reference
-    inputs = _Inputs(*parts, outcome.num_parameters, outcome.train_seconds)
-    metrics = {name: metric.compute(inputs) for name, metric in METRICS.items()}
+    inputs = Inputs(
+        steps,
+        scale.sign * aggregated(returns, aggregate, scale.sign),
+        returns,
+        outcome.curve.budget,
+        scale,
+        outcome.num_parameters,
+        outcome.train_seconds,
+        {name: values[-len(steps) :] for name, values in outcome.curve.others.items()},
+        aggregate,
+    )
+    rows = scale.table.rows
+    metrics = {name: metric.compute(inputs) for name, metric in rows.items()}
     for name, value in metrics.items():
-        if not math.isfinite(value):
+        if not math.isfinite(value) and not (rows[name].is_optional and math.isnan(value)):
             raise ValueError(f"{name} is {value}; a trial without finite metrics is a FAIL.")
-    return metrics
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
-def of_curve(steps: np.ndarray, curve: np.ndarray, budget: int, reference: ReferenceReturns) -> dict[str, float]:
-    """Return the metrics that a single seed has, of its steps float64[K] and returns float64[K] after training began."""
-    inputs = _Inputs(steps, curve, curve[:, None], budget, reference)
-    return {name: metric.compute(inputs) for name, metric in METRICS.items() if metric.per_seed}
+def of_curve(steps: np.ndarray, curve: np.ndarray, budget: int, scale: Scale) -> dict[str, float]:
+    """Return the metrics that a single seed has, of its steps float64[K] and curve float64[K] after training began."""
+    inputs = Inputs(steps, scale.sign * curve, curve[:, None], budget, scale)
+    return {name: metric.compute(inputs) for name, metric in scale.table.rows.items() if metric.per_seed}
 
 
-def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
+def check_objectives(names: Sequence[str], directions: Sequence[str], table: MetricTable = OF_RL) -> None:
     """Raise OptionError unless every name is a metric, none repeats, and each has one direction."""
+    known = table.rows
     if not names:
-        raise OptionError("objective_names", "{objective_names} is empty. Metrics: {0}.", ", ".join(METRICS))
+        raise OptionError("objective_names", "{objective_names} is empty. Metrics: {0}.", ", ".join(known))
     for name in names:
-        if name not in METRICS:
+        if name in table.refused:
+            raise OptionError("objective_names", "{objective_names}: {0}.", table.refused[name])
+        if name not in known:
             problem = "{objective_names}: no metric named `{0}`. {1}Metrics: {2}."
-            raise OptionError("objective_names", problem, name, did_you_mean(name, METRICS), ", ".join(METRICS))
+            raise OptionError("objective_names", problem, name, did_you_mean(name, known), ", ".join(known))
     repeated = sorted({name for name in names if list(names).count(name) > 1})
     if repeated:
         problem = "{objective_names}: `{0}` is given more than once. Give each objective once."
@@ -296,35 +310,36 @@ def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
             ", ".join(names),
             len(directions),
             ", ".join(directions),
-            " ".join(METRICS[name].direction for name in names),
+            " ".join(known[name].direction for name in names),
         )
 
 
-def check_varying(names: Sequence[str], conditions: Conditions) -> None:
+def check_varying(names: Sequence[str], conditions: Conditions, table: MetricTable = OF_RL) -> None:
     """Raise OptionError for an objective that says nothing about trials."""
     for name in names:
-        if reason := METRICS[name].constant(conditions):
+        if reason := table.rows[name].constant(conditions):
             problem = f"{{objective_names}} {{0}} cannot tell trials apart: {reason}, or choose another objective."
             raise OptionError("objective_names", problem, name)
 
 
 def _trained_points(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps float64[K] and returns float64[K, seeds] of the points after t_0. Raises ValueError if they have no metrics."""
+    """Return steps float64[K] and curve float64[K, seeds] of the points after t_0. Raises ValueError if they have no metrics."""
     if outcome.state != "COMPLETE":
         raise ValueError(f"the trial is {outcome.state} ({outcome.reason}); only COMPLETE trials have metrics.")
     steps = np.asarray(outcome.curve.steps, dtype=np.float64)
     returns = np.asarray(outcome.curve.mean, dtype=np.float64)
     if returns.ndim != 2 or returns.shape[1] == 0 or len(steps) != len(returns):
         raise ValueError(f"mean needs shape [points: {len(steps)}, seeds], got {list(returns.shape)}.")
-    if len(steps) < 2:
-        raise ValueError(
-            f"the curve has {counted(len(steps), 'point')}; metrics need one before and one after training."
-        )
+    start = int(outcome.curve.has_start)
+    if len(steps) < 1 + start:
+        needed = "one before and one after training" if start else "one"
+        raise ValueError(f"the curve has {counted(len(steps), 'point')}; metrics need {needed}.")
     if not np.all(np.isfinite(returns)):
-        raise ValueError("the curve holds nan or inf; a trial without finite returns is a FAIL.")
+        what = "returns" if start else "values"
+        raise ValueError(f"the curve holds nan or inf; a trial without finite {what} is a FAIL.")
     if not np.all(np.diff(steps) > 0):
         raise ValueError(f"steps must increase, got {steps.astype(int).tolist()}.")
-    return steps[1:], returns[1:]
+    return steps[start:], returns[start:]
 
 
 def _final_points(count: int) -> int:

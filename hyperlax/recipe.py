@@ -1,4 +1,4 @@
-"""A recipe: the Python file that names algorithm, network and defaults, and declares what is searched.
+"""A recipe: the Python file that names an algorithm and its network, or a task, with defaults, and declares what is searched.
 
 >>> load("sac_mlp").config.run_lengths["default"].num_evaluations
 10
@@ -17,10 +17,12 @@ from typing import Any
 
 from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.fields import apply, check_name, check_together, dotted, fields_of, fitted
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.fields import apply, check_name, check_params, check_together, dotted, fields_of, fitted
+from hyperlax.hyperparams import Config, Params
+from hyperlax.measures import RESERVED
 from hyperlax.shipped import shipped_folder
 from hyperlax.space import DISTRIBUTIONS, Distribution
+from hyperlax.tasks import Function
 from hyperlax.user_code import located
 
 __all__ = [
@@ -64,9 +66,12 @@ class RunLength:
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """The configuration of fields that are not searched. run_lengths has the keys quick, default and long."""
+    """The configuration of fields that are not searched. run_lengths has the keys quick, default and long.
 
-    algorithm: AlgorithmConfig
+    algorithm: that of an algorithm, or the `Params` of a task.
+    """
+
+    algorithm: Config
     run_lengths: Mapping[str, RunLength]
 
 
@@ -74,7 +79,7 @@ class ExperimentConfig:
 class Recipe:
     """A checked recipe: every name of `space` is a field, and every value that it can produce is valid.
 
-    changes: how `space` differs from the recipe's file; see `searching`.
+    changes: how `space` differs from the recipe's file; see `searching`. task: what it trains; None for an RL algorithm.
     """
 
     name: str
@@ -82,6 +87,7 @@ class Recipe:
     config: ExperimentConfig
     space: dict[str, Distribution]
     changes: Changes = field(default_factory=dict, kw_only=True)
+    task: Function | None = field(default=None, kw_only=True)
 
 
 def load(name_or_path: str) -> Recipe:
@@ -93,6 +99,8 @@ def load(name_or_path: str) -> Recipe:
     path = _find(name_or_path)
     where = _shown(path)
     module = _run(path, where)
+    if _is_of_task(module):
+        return _task_recipe(module, path, where)
     config = _call(module, "get_base_config", path, where)
     space = _call(module, "get_base_hyperparam_distributions", path, where)
     config = _checked_config(config, where)
@@ -180,11 +188,58 @@ def _run(path: Path, where: str) -> types.ModuleType:
 def _call(module: types.ModuleType, name: str, path: Path, where: str) -> Any:
     function = getattr(module, name, None)
     if not callable(function):
-        raise UsageError(
-            f"{where}: defines no function {name}(). A recipe needs it; for an example: hyperlax recipes show ppo_mlp."
+        needs = (
+            "A recipe of a task needs get_task(), get_base_params() and get_base_hyperparam_distributions()."
+            if _is_of_task(module)
+            else "A recipe needs it; for an example: hyperlax recipes show ppo_mlp."
         )
+        raise UsageError(f"{where}: defines no function {name}(). {needs}")
     with located(path, where):
         return function()
+
+
+def _is_of_task(module: types.ModuleType) -> bool:
+    """Return whether a recipe defines anything that only a task needs."""
+    return hasattr(module, "get_task") or hasattr(module, "get_base_params")
+
+
+def _task_recipe(module: types.ModuleType, path: Path, where: str) -> Recipe:
+    """Return the recipe of a task."""
+    if hasattr(module, "get_base_config"):
+        raise UsageError(
+            f"{where}: defines get_task() and get_base_config(). A recipe trains a task or an RL algorithm: remove one of the two."
+        )
+    task = _call(module, "get_task", path, where)
+    if not isinstance(task, Function):
+        raise UsageError(f"{where}: get_task() must return a Function, got {type(task).__name__}.")
+    values = _call(module, "get_base_params", path, where)
+    space = _call(module, "get_base_hyperparam_distributions", path, where)
+    if not isinstance(values, Mapping):
+        raise UsageError(
+            f"{where}: get_base_params() must return a dictionary of names and values, got {type(values).__name__}."
+        )
+    params = Params(dict(values))
+    check_params(params, f"{where}: get_base_params()")
+    _check_names(task, params, where)
+    length = RunLength(task.budget, task.evaluations, 1)
+    config = ExperimentConfig(params, dict.fromkeys(RUN_LENGTHS, length))
+    return Recipe(
+        path.stem, path, config, _checked_space(params, space, where), task=replace(task, path=path.resolve())
+    )
+
+
+def _check_names(task: Function, params: Params, where: str) -> None:
+    """Raise UsageError for a measure or a hyperparameter whose name stands for something else in a study's files."""
+    measures = [measure.name for measure in task.all_measures]
+    for kind, names, taken in (
+        ("measure", measures, RESERVED),
+        ("hyperparameter", params.values, RESERVED | {*measures}),
+    ):
+        for name in names:
+            if name in taken or name.startswith("objective."):
+                raise UsageError(
+                    f"{where}: the {kind} {name} has a name that a study's files use for something else. Choose another."
+                )
 
 
 def _checked_config(config: Any, where: str) -> ExperimentConfig:
@@ -215,7 +270,7 @@ def _check_shape(node: Any, pattern: Any, name: str, where: str) -> None:
         _check_shape(part, wanted, f"{name}.{f.name}", where)
 
 
-def _checked_space(algorithm: AlgorithmConfig, space: Any, where: str) -> dict[str, Distribution]:
+def _checked_space(algorithm: Config, space: Any, where: str) -> dict[str, Distribution]:
     """Return the search space with its values in the types of their fields."""
     if not isinstance(space, Mapping):
         raise UsageError(
@@ -230,9 +285,10 @@ def _checked_space(algorithm: AlgorithmConfig, space: Any, where: str) -> dict[s
             )
         check_name(name, known, where)
         if not isinstance(distribution, Distribution):
+            base = "get_base_params()" if isinstance(algorithm, Params) else "get_base_config()"
             raise UsageError(
                 f"{where}: {name} needs a distribution ({', '.join(DISTRIBUTIONS)}), got {distribution!r}. "
-                "To fix the value, set it in get_base_config() and drop the entry."
+                f"To fix the value, set it in {base} and drop the entry."
             )
         checked[name] = fitted(name, known[name], distribution, where)
     check_together(algorithm, checked, where)

@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.config.checks import check_levels, check_searched, check_space, checked
+from hyperlax.config.kinds import kind_of
 from hyperlax.config.option import Given
 from hyperlax.config.options import LEVELS, SENSITIVITY, PbtOptions, SearchOptions, SweepOptions
-from hyperlax.config.recipe_checks import check_study
 from hyperlax.config.settling import explicit, resumed, settled
 from hyperlax.config.stored import (
     RESUMED,
@@ -29,9 +29,8 @@ from hyperlax.config.stored import (
     named_directory,
     read_stored,
 )
-from hyperlax.envs.recipes import check_acts
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, available, load
 from hyperlax.study.reporters import safe
 from hyperlax.xla import refuse_fork
@@ -185,7 +184,7 @@ def _new(kind: type[SearchOptions] | type[PbtOptions], given: Given, space: Mapp
     recipe = load_recipe(given)
     if space:
         recipe = searched(space, {}, recipe, "search(): space")
-    options = checked(settled(kind, [given], recipe))
+    options = checked(settled(kind, [given], recipe), kind_of(recipe).table)
     return _planned(options, recipe)
 
 
@@ -193,16 +192,16 @@ def _planned(
     options: SearchOptions | PbtOptions,
     recipe: Recipe,
     existing: Path | None = None,
-    rows: Sequence[AlgorithmConfig] | None = None,
+    rows: Sequence[Config] | None = None,
 ) -> PlannedStudy:
     """Return a study whose options are checked. existing: the directory of one that continues. rows: those of a new sweep."""
     from hyperlax.study.directory import study_directory
 
     if isinstance(options, SearchOptions) and not options.load_hyperparams:
         check_searched(recipe.path, recipe.space)
-    check_acts(recipe, options.env_config)
+    kind_of(recipe).check_options(options, recipe)
     if existing is None:
-        check_study(options, recipe, rows)
+        kind_of(recipe).check_study(options, recipe, rows)
     return PlannedStudy(options, recipe, existing or study_directory(options, recipe).root, is_new=existing is None)
 
 
@@ -214,16 +213,17 @@ def _new_sweep(given: Given) -> PlannedStudy:
 
     _check_source(given)
     recipe, file = load_recipe(given), given.get("load_hyperparams")
+    kind = kind_of(recipe)
     rows, read = (), {}
     if file is None:
         check_searched(recipe.path, recipe.space)
     else:
-        rows = read_samples(Path(file), recipe.config.algorithm)
+        rows = read_samples(Path(file), recipe.config.algorithm, kind.table.rows)
         read = {"n_trials": len(rows), "sampling_method": "file"}
     if given.get("sampling_method") == SENSITIVITY:
         rows = sensitivity_rows(recipe, given)
         read = {"n_trials": len(rows), "num_levels": given.get("num_levels", LEVELS)}
-    options = checked(settled(SweepOptions, [given, read], recipe))
+    options = checked(settled(SweepOptions, [given, read], recipe), kind.table)
     rows = rows or draw(recipe, str(options.sampling_method), options.n_trials, options.seed)
     return _planned(options, presampled(recipe, rows, file or str(recipe.path)), rows=rows)
 
@@ -247,7 +247,8 @@ def _resumed(command: str, given: Given) -> PlannedStudy:
     directory = named_directory(given["resume_from"], RESUMED)
     check_command(directory, command)
     stored, recipe = study_in(directory, RESUMED)
-    return _planned(checked(resumed(stored, given, recipe)), recipe, directory)
+    options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
+    return _planned(options, recipe, directory)
 
 
 def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
@@ -287,10 +288,10 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
         recipe = load_recipe({**file.given, **given})
     recipe = searched(file.space, file.params, recipe, file.places.get("space", file.path))
     with _told(file, given, "env_config"):
-        options = checked(settled(SearchOptions, layers, recipe))
-        check_acts(recipe, options.env_config)
+        options = checked(settled(SearchOptions, layers, recipe), kind_of(recipe).table)
+        kind_of(recipe).check_options(options, recipe)
     with _told(file, given, ""):
-        check_study(options, recipe)
+        kind_of(recipe).check_study(options, recipe, None)
     with _told(file, given, "sampler"):
         check_space(options, recipe.space)
     with _told(file, given, "enqueue"):
@@ -318,7 +319,7 @@ def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple
     if isinstance(stored, PbtOptions) or stored.is_sweep:
         refuse_existing(directory)
     assert isinstance(stored, SearchOptions)
-    options = checked(resumed(stored, given, recipe))
+    options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
     check_recipe(content_of(directory.manifest), directory.manifest, recipe)
     directory.check_database(options.study_name)
     finished = len(finished_trials(directory, options.study_name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.errors import counted
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import Config
 
 STATES = ("COMPLETE", "PRUNED", "FAIL")
 """Final states of a trial."""
@@ -27,10 +27,10 @@ MEASURED = ("mean", "std", "min", "max", "length")
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration to train: its number in the study and its whole algorithm configuration."""
+    """One configuration to train: its number in the study and its whole configuration, of an algorithm or of a task."""
 
     number: int
-    algorithm: AlgorithmConfig
+    algorithm: Config
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Plan:
     """A plan of hparam batches, with predictions. Trials of a batch share one compiled call.
 
     batches: in the order in which they should start, each in the order of its lanes. programs: number of compiled programs that
-    they need. known: number of those that are compiled already. seconds: predicted from start to end; None without a prediction.
-    is_rough: nothing of the kind was timed on this machine before.
+    they need; 0 where there are none. known: number of those that are compiled already. seconds: predicted from start to end; None
+    without a prediction. is_rough: nothing of the kind was timed on this machine before.
     """
 
     batches: tuple[tuple[Trial, ...], ...]
@@ -54,18 +54,23 @@ class Plan:
         rough = " (a guess: no such training was timed on this machine yet)" if self.is_rough else ""
         predicted = "" if self.seconds is None else f"; predicted {self.seconds:.0f} s{rough}"
         programs, batches = counted(self.programs, "program"), counted(len(self.batches), "batch")
+        if not self.programs:
+            return f"{counted(trials, 'trial')}{predicted}"
         return f"{counted(trials, 'trial')} -> {programs} ({self.known} known), {batches}{predicted}"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A trial's evaluations; row 0 is the point before any training.
+    """A trial's evaluations.
 
-    steps: int64[points], environment steps of one seed.
-    mean, std, min, max: float64[points, seeds], return over the episodes of one evaluation.
-    length: float64[points, seeds], mean episode length in steps.
+    steps: int64[points], environment steps of one seed, or the steps that a task reports.
+    mean, std, min, max: float64[points, seeds], return over the episodes of one evaluation. Of a task, mean is the leading measure,
+    min and max are equal to it and std is 0.
+    length: float64[points, seeds], mean episode length in steps; nan for a task.
     episodes: episodes per evaluation and seed.
     budget: the requested steps; training continues to the end of the rollout that reaches them.
+    has_start: whether row 0 is a point before any training.
+    others: name -> float64[points, seeds] of a task's further measures.
     """
 
     steps: np.ndarray
@@ -76,10 +81,38 @@ class Curve:
     length: np.ndarray
     episodes: int
     budget: int
+    has_start: bool = True
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def segments(self) -> int:
+        """Number of evaluations after training began."""
+        return max(0, len(self.steps) - self.has_start)
+
+    @property
+    def trained_steps(self) -> np.ndarray:
+        """Steps of the evaluations after training began, int64[segments]."""
+        return self.steps[int(self.has_start) :]
+
+    def column(self, name: str) -> np.ndarray:
+        """Return float64[points, seeds] of a column in `MEASURED` or a further measure. Any other name is the leading measure's."""
+        return getattr(self, name) if name in MEASURED else self.others.get(name, self.mean)
 
     def first(self, points: int) -> Curve:
         """Return its first points."""
-        return replace(self, **{name: getattr(self, name)[:points] for name in ("steps", *MEASURED)})
+        columns = {name: getattr(self, name)[:points] for name in ("steps", *MEASURED)}
+        return replace(self, others={name: values[:points] for name, values in self.others.items()}, **columns)
+
+    def until(self, segment: int) -> Curve:
+        """Return it up to the end of a segment; segment 0 is the point before training, if it has one."""
+        return self.first(segment + self.has_start)
+
+    def beside(self, others: Sequence[Curve]) -> Curve:
+        """Return the seeds of this and of other curves side by side. Their steps are this one's."""
+        curves = (self, *others)
+        columns = {name: np.concatenate([getattr(curve, name) for curve in curves], axis=1) for name in MEASURED}
+        more = {name: np.concatenate([curve.others[name] for curve in curves], axis=1) for name in self.others}
+        return replace(self, others=more, **columns)
 
 
 class LaneInterval(NamedTuple):

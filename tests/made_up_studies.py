@@ -57,7 +57,7 @@ def study(directory, values, objectives=None, failed=(), space=None, name="a stu
         versions={"jax": "0.10.2", "optuna": "5.0.0"},
         device="cpu, 2 slots",
         space=space,
-        reference=ReferenceReturns(-1200.0, -150.0, "measured"),
+        scale=ReferenceReturns(-1200.0, -150.0, "measured"),
         trials=trials,
         importances=importances,
         runs=[{"began": "2023-11-14T22:13:19.000+00:00", "commit": "0123456789abcdef0123456789abcdef01234567"}],

@@ -108,3 +108,18 @@ def test_each_comparison_runs_at_a_tiny_size(command, desk, tmp_path):
     head, line, *rows = done.stdout.splitlines()
     assert head.startswith("| | time | ") and line.startswith("|---") and rows
     assert all(re.search(r" (\d+\.\d s|[\d,]+ steps/s) \|", row) for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["overhead", "forest", "pruning"])
+def test_functions_are_compared_at_a_tiny_size(what, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.functions", what, "--quick", "--rounds", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    names = [line.split(" | ")[0].removeprefix("| ") for line in done.stdout.splitlines()[2:]]
+    assert names == ["loop", "whole", "whole, CPU", "best accuracy" if what == "pruning" else "best"]

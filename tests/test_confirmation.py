@@ -248,7 +248,7 @@ def test_every_number_of_confirmation_csv_follows_from_the_curves(tmp_path, obje
 
 def outcome_of(rows: list[dict[str, str]]) -> Outcome:
     """Of one seed's rows of curves.csv."""
-    columns = {name: np.array([[float(row[name])] for row in rows]) for name in MEASURED}
+    columns: Any = {name: np.array([[float(row[name])] for row in rows]) for name in MEASURED}
     steps = np.array([int(row["step"]) for row in rows])
     return Outcome(Trial(0, PPO()), "COMPLETE", "", Curve(steps=steps, episodes=4, budget=500, **columns), 1, 1.0)
 

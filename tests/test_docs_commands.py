@@ -32,6 +32,7 @@ BEGUN = (
     "pbt --algo-and-network-config ppo_mlp --env-config gymnax.pendulum --population-size 4",
     "sweep-hp-samples --algo-and-network-config sac_mlp --env-config gymnax.pendulum --num-samples 4 --output-root my_sweeps",
     "generate-hp-samples --algo-and-network-config sac_mlp --num-samples 4 --output mine.csv",
+    "optuna-hp-search --algo-and-network-config tank --n-trials 2",
 )
 """What the pages take for done."""
 LINES = [
@@ -79,9 +80,11 @@ CARTPOLE, ACROBOT = policy("gymnax.cartpole", 4, {"n": 2}), policy("gymnax.acrob
 
 
 def new_desk(path: Path) -> None:
-    """The repository's recipes and studies."""
+    """The repository's recipes and studies, and the recipe that the page about own code has."""
     for folder in ("recipes", "studies"):
         shutil.copytree(ROOT / folder, path / folder, dirs_exist_ok=True)
+    page = (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8")
+    (path / "recipes" / "tank.py").write_text(page.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -72,7 +72,7 @@ def test_the_page_of_the_python_api_has_every_public_name():
 def test_what_the_page_lists_of_a_module_exists():
     tables = re.findall(r"\| `(hyperlax\.\w+)` \|.*\|\n\|---\|---\|\n((?:\|.*\n)+)", API.read_text(encoding="utf-8"))
     assert [module for module, _ in tables] == [
-        f"hyperlax.{name}" for name in ("recipe", "hyperparams", "space", "envs")
+        f"hyperlax.{name}" for name in ("recipe", "hyperparams", "space", "tasks", "envs")
     ]
     for module, rows in tables:
         for row in rows.splitlines():

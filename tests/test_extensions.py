@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hyperlax.backends.base import SHARED, EngineConfig, Evicted
+from hyperlax.hyperparams import of_algorithm
 from hyperlax.schedulers.base import Continue, Decision, Shown, Stop
 from hyperlax.schedulers.registry import PRUNERS
 from hyperlax.space import LogUniform
@@ -46,7 +47,7 @@ class Processes:
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
         for trial in trials:
-            hyperparam: Any = trial.algorithm.hyperparam
+            hyperparam: Any = of_algorithm(trial.algorithm).hyperparam
             self._running[self._pool.submit(math.log10, hyperparam.actor_lr)] = trial
         return [trial.number for trial in trials]
 

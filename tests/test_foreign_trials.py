@@ -13,6 +13,7 @@ from hyperlax.analysis.pages import write_pages
 from hyperlax.api import open_study
 from hyperlax.cli import main
 from hyperlax.files import read_csv
+from hyperlax.hyperparams import of_algorithm
 from tests.fake_backend import FakeBackend
 from tests.study_cases import FINITE, Case, Finished, Killed, killing
 from tests.test_pooled_studies import ASHA
@@ -96,7 +97,9 @@ def test_a_waiting_trial_that_fits_is_run_by_the_next_resume(case: Case, capsys,
     trials = case.study().trials
     assert [trial.params[GAMMA] for trial in trials[12:15]] == [0.95, 0.96, 0.97]
     assert [trial.params[SIZES] for trial in trials[12:15]] == ["[64, 64]", "[128]", "[64, 64]"]
-    assert trials[12].params["algorithm.hyperparam.epochs"] == case.recipe.config.algorithm.hyperparam.epochs
+    assert (
+        trials[12].params["algorithm.hyperparam.epochs"] == of_algorithm(case.recipe.config.algorithm).hyperparam.epochs
+    )
     assert trials[12].user_attrs["why"] == "a guess" and len(trials) == 16
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 15 + ["FAIL"]
     told = case.told()

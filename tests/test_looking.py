@@ -108,7 +108,7 @@ def test_a_sweep_may_repeat_a_configuration_of_a_finite_space(tmp_path):
     case = Case(tmp_path, FINITE, n_trials=4)
     case.start()
     stored = case.stored()
-    stored["arguments"] |= {"sampling_method": "random", "n_trials": 20}
+    stored["arguments"] |= {"sampling_method": "random", "num_levels": 5, "n_trials": 20}
     (case.directory / "study.json").write_text(json.dumps(stored))
     opened = load_study(case.directory, "list")
     assert (opened.state, opened.total) == ("stopped", 20)

@@ -17,6 +17,7 @@ from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.engine.programs import Programs
 from hyperlax.envs import Continuous, Environment, Step
 from hyperlax.files import cell, read_csv
+from hyperlax.hyperparams import of_algorithm
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength, apply
 from hyperlax.space import Categorical, Distribution, UniformContinuous
@@ -194,10 +195,10 @@ class FaultyDescents(toy.Descents):
     """The toy's workload for trials of a study: its rate is `actor_lr`, its dimensions `epochs`."""
 
     def program(self, trial: Trial) -> Faulty:
-        return Faulty(trial.algorithm.hyperparam.epochs)
+        return Faulty(of_algorithm(trial.algorithm).hyperparam.epochs)
 
     def lane(self, trial: Trial) -> Any:
-        hyperparam: Any = trial.algorithm.hyperparam
+        hyperparam: Any = of_algorithm(trial.algorithm).hyperparam
         return {"rate": np.float32(hyperparam.actor_lr), "spread": np.float32(1.0)}
 
 

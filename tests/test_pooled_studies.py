@@ -13,7 +13,7 @@ import numpy as np
 import optuna
 import pytest
 
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import AlgorithmConfig, of_algorithm
 from hyperlax.metrics import ReferenceReturns, compute
 from hyperlax.recipe import apply
 from hyperlax.schedulers.base import Shown, Stop
@@ -50,7 +50,7 @@ def fates(case: Case, seeds: int = 2) -> list[tuple[str, int]]:
 
 
 def algorithm(case: Case, number: int) -> AlgorithmConfig:
-    return apply(case.recipe.config.algorithm, case.pages[-1][0].trials[number].params, "test")
+    return apply(of_algorithm(case.recipe.config.algorithm), case.pages[-1][0].trials[number].params, "test")
 
 
 def met(case: Case) -> list[tuple[str, int]]:

@@ -14,7 +14,7 @@ import pytest
 from hyperlax.analysis.certainty import how_certain
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.config.option import options_of
+from hyperlax.config.option import TASK_ONLY, options_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.settling import settled
 from hyperlax.errors import format_number
@@ -140,7 +140,11 @@ def test_what_was_run_begins_with_what_differs_from_the_defaults(tmp_path):
     shown = {row[0] for row in rows if len(row) == 3} | set(
         re.findall(r'class="long">([a-z_]+)<', rest.replace("<wbr>", ""))
     )
-    assert shown == {option.key for name, option in options_of(SearchOptions).items() if option.is_offered}
+    assert shown == {
+        option.key
+        for name, option in options_of(SearchOptions).items()
+        if option.is_offered and not option.has(TASK_ONLY)
+    }
 
 
 def test_the_spread_over_seeds_says_how_many_others_are_as_close(tmp_path):

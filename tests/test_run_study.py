@@ -132,7 +132,8 @@ def test_a_shipped_study_can_run_and_says_what_came_of_it(path):
     else:
         assert study.options.study_name == path.stem == Path(study.options.output_root).name
     header = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
-    assert header and all(word in header[0] for word in ("2 cores", "jax", "commit", "trials", "est"))
+    library = "scikit-learn" if study.recipe.task else "jax"
+    assert header and all(word in header[0] for word in ("2 cores", library, "commit", "trials", "est"))
     commands = re.findall(r"^# {5}(hyperlax .*)$", header[0], flags=re.MULTILINE)
     assert commands == [f"hyperlax run-study studies/{path.name}"]
     assert parse(GROUPS, shlex.split(commands[0])[1:])[1]["files"]

@@ -12,9 +12,9 @@ import pytest
 
 from hyperlax.analysis import plots
 from hyperlax.analysis.pages import write_study_pages
+from hyperlax.envs.catalog import CATALOG
 from hyperlax.files import read_csv
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES
-from hyperlax.study.study_run import reference_returns
 from tests.desk import python
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
@@ -69,7 +69,7 @@ def test_study_json_says_what_was_run(case):
     assert manifest["recipe"]["config"]["algorithm.hyperparam.tau"] == 0.005
     assert manifest["versions"]["optuna"] == optuna.__version__
     assert (manifest["device"], manifest["lanes"]) == ("fake", 3)
-    assert manifest["reference"]["hi"] == reference_returns("gymnax.pendulum").hi
+    assert manifest["reference"]["hi"] == CATALOG["gymnax.pendulum"].reference.hi
 
 
 def git(*words: str) -> str:

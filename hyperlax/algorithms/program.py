@@ -17,7 +17,7 @@ from hyperlax.algorithms.padding import Padding, largest, padding_of, structure_
 from hyperlax.algorithms.registry import is_shipped, shape_class
 from hyperlax.envs import Discrete, Environment
 from hyperlax.errors import UsageError
-from hyperlax.hyperparams import AlgorithmConfig, Torso
+from hyperlax.hyperparams import AlgorithmConfig, Torso, of_algorithm
 from hyperlax.networks.architecture import architecture
 from hyperlax.networks.masked import LAYER_NORM_EPSILON
 from hyperlax.recipe import RunLength
@@ -86,11 +86,11 @@ class AlgorithmTask:
 
     def program(self, trial: Trial) -> Any:
         """Return the `Shape` of the program that this trial needs, equal for trials that can share one."""
-        return self.shape(trial.algorithm, self._padding(trial))
+        return self.shape(of_algorithm(trial.algorithm), self._padding(trial))
 
     def lane(self, trial: Trial) -> Lane:
         """Return the trial's own numbers: a tree of numpy scalars and small arrays."""
-        config = trial.algorithm
+        config = of_algorithm(trial.algorithm)
         networks = {
             name: architecture(getattr(config.network, name).pre_torso, shape)
             for name, shape in self._padding(trial).networks
@@ -104,7 +104,7 @@ class AlgorithmTask:
 
     def flops_of(self, trial: Trial) -> float:
         """Return the multiplications of one iteration of one seed of the trial, in its program."""
-        return self.flops(trial.algorithm, self._padding(trial))
+        return self.flops(of_algorithm(trial.algorithm), self._padding(trial))
 
     def longest_iteration(self) -> int:
         """Return the environment steps of one seed in the longest iteration that any trial may have."""
@@ -112,14 +112,14 @@ class AlgorithmTask:
 
     def num_parameters(self, trial: Trial) -> int:
         """Return the trainable scalars of the policy network that acts, at the trial's own size."""
-        return self.program(trial).num_parameters(_policy_torso(trial.algorithm))
+        return self.program(trial).num_parameters(_policy_torso(of_algorithm(trial.algorithm)))
 
     def policy(self, trial: Trial, params: PolicyParams) -> Policy:
         """Return the policy of the trial's lane, at the trial's own size. params: numpy [seeds, ...]."""
-        return _policy(trial.algorithm, self.environment, params)
+        return _policy(of_algorithm(trial.algorithm), self.environment, params)
 
     def _padding(self, trial: Trial) -> Padding:
-        structure = structure_of(trial.algorithm)
+        structure = structure_of(of_algorithm(trial.algorithm))
         fitting = (padding for padding in self._paddings if padding.holds(structure))
         return next(fitting, None) or padding_of(structure, self.exact_sizes)
 

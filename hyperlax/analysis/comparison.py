@@ -19,7 +19,6 @@ from hyperlax.study.record import StudyRecord, feasible_trials, ranked
 from hyperlax.study.statistics import Interval, best_confirmed, mean_interval
 
 _HEADER = ["study", "recipe", "environment", "state", "trials", "best", "trial", "confirmed", "95 % from", "95 % to"]
-_HEADER += ["environment steps", "training (s)"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ def comparison(studies: Sequence[Compared]) -> str:
       UsageError: the studies differ in their first objective or its direction.
     """
     leading, direction = _common_objective(studies)
-    goal = f"Compared by {with_unit(leading)}, {direction}d."
-    environments = sorted({one.record.environment for one in studies})
+    goal = f"Compared by {with_unit(leading, studies[0].record.scale)}, {direction}d."
+    environments = sorted({one.record.environment for one in studies} - {""})
     if len(environments) > 1:
         goal += f" They are on different environments: {', '.join(environments)}."
     drawings = [
@@ -54,10 +53,20 @@ def comparison(studies: Sequence[Compared]) -> str:
             _curves(studies),
         ),
     ]
-    rows = [_row(one, leading) for one in studies]
+    header, rows = [*_HEADER, _steps(studies), "training (s)"], [_row(one, leading) for one in studies]
+    if not environments:
+        place = header.index("environment")
+        for line in (header, *rows):
+            del line[place]
     return render(
-        "comparison.html.j2", "Studies compared - Hyperlax", goal=goal, header=_HEADER, rows=rows, drawings=drawings
+        "comparison.html.j2", "Studies compared - Hyperlax", goal=goal, header=header, rows=rows, drawings=drawings
     )
+
+
+def _steps(studies: Sequence[Compared]) -> str:
+    """Return the word for the studies' steps."""
+    words = {one.record.scale.words.steps for one in studies}
+    return words.pop() if len(words) == 1 else "steps"
 
 
 def _drawing(title: str, caption: str, figure: Figure) -> Drawing:
@@ -117,7 +126,7 @@ def _history(studies: Sequence[Compared], leading: str, direction: str) -> Figur
         numbers = [trial.number for trial in trials]
         figure.add("scatter", x=numbers, y=best.tolist(), **_line(place, one.name, "until trial %{x}", "hv"))
     figure.update_x(title={"text": "trial number"})
-    figure.update_y(title={"text": with_unit(leading)})
+    figure.update_y(title={"text": with_unit(leading, studies[0].record.scale)})
     figure.layout["height"] = 440
     return figure
 
@@ -126,11 +135,12 @@ def _curves(studies: Sequence[Compared]) -> Figure:
     figure = Figure()
     for place, one in enumerate(studies):
         for trial, curve in readable_curves(ranked(one.record)[:1]).items():
-            line = aggregated(curve.returns, one.record.arguments["aggregate"]).tolist()
+            line = aggregated(curve.returns, one.record.arguments["aggregate"], one.record.scale.sign).tolist()
             name = f"{one.name}, trial {trial}"
             figure.add("scatter", x=curve.steps.tolist(), y=line, **_line(place, name, "%{x} steps", "linear"))
-    figure.update_x(title={"text": "environment steps of one seed"}, tickformat="~s")
-    figure.update_y(title={"text": "mean return of the evaluation"})
+    shown = sorted({one.record.scale.words.curve for one in studies})
+    figure.update_x(title={"text": f"{_steps(studies)} of one seed"}, tickformat="~s")
+    figure.update_y(title={"text": ", ".join(shown)})
     figure.layout["height"] = 440
     return figure
 

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from hyperlax.analysis.labels import format_value, with_unit
+from hyperlax.analysis.labels import format_value
 from hyperlax.analysis.plots.base import template
 from hyperlax.errors import format_number
 
@@ -105,7 +105,6 @@ def _environment() -> Environment:
         "format_value": format_value,
         "has_numbers": lambda rows, column: any(_is_number(row[column]) for row in rows),
         "in_script": lambda text: Markup(text.replace("<", "\\u003c")),
-        "with_unit": with_unit,
     }
     environment.tests |= {"link": lambda value: isinstance(value, Link), "numeric": _is_number}
     return environment

@@ -7,16 +7,21 @@ from collections.abc import Iterable
 from typing import Any
 
 from hyperlax.errors import format_number
-from hyperlax.metrics import METRICS
+from hyperlax.scale import Scale
 
-AGGREGATE_WORDS = {"mean": "mean", "median": "median", "iqm": "interquartile mean", "worst": "lowest"}
+_AGGREGATES = {"mean": "mean", "median": "median", "iqm": "interquartile mean"}
 
 
-def with_unit(metric: str) -> str:
+def aggregate_in_words(name: str, scale: Scale) -> str:
+    """Return how a trial's seeds are combined, in words."""
+    return _AGGREGATES.get(name) or ("lowest" if scale.sign > 0 else "highest")
+
+
+def with_unit(metric: str, scale: Scale) -> str:
     """Return `peak_performance` as `peak performance (mean return)`."""
-    unit = METRICS[metric].unit if metric in METRICS else ""
+    row = scale.table.rows.get(metric)
     words = metric.replace("_", " ")
-    return f"{words} ({unit})" if unit else words
+    return f"{words} ({row.unit})" if row and row.unit else words
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from hyperlax.analysis.study_data import Cost, MissingFile, StudyData, warn_once
 from hyperlax.analysis.tables import best_file, rerun_command, searched_names
 from hyperlax.analysis.what_ran import chosen_options, default_options, facts, when
 from hyperlax.errors import counted, format_number, noun
-from hyperlax.metrics import METRICS
+from hyperlax.scale import Words
 from hyperlax.study.progress import clock
 from hyperlax.study.record import (
     Confirmation,
@@ -53,7 +53,7 @@ def report(study: StudyData, drawings: list[Drawing]) -> str:
         "best_file": best_file(record),
         "cost": cost,
         "cost_error": cost_error,
-        "cost_rows": _cost_rows(cost) if cost else [],
+        "cost_rows": _cost_rows(cost, record.scale.words) if cost else [],
         "failed": [[trial.number, trial.reason] for trial in _by_number(record) if trial.state == "FAIL"],
         "pruned": _pruned(record),
         "trials": _all_trials(record),
@@ -83,7 +83,7 @@ def _tiles(
     infeasible, foreign = len(complete_trials(record)) - len(feasible_trials(record)), len(record.foreign)
     tiles: list[tuple[str | None, str]] = []
     if best and len(record.objectives) == 1:
-        tiles += [(format_number(best[0].values[leading]), f"best {with_unit(leading)}"), _gain(record)]
+        tiles += [(format_number(best[0].values[leading]), f"best {with_unit(leading, record.scale)}"), _gain(record)]
     elif best:
         tiles.append((format_number(len(best)), f"{noun(len(best), 'trial')} on the Pareto front"))
     tiles += [
@@ -97,11 +97,12 @@ def _tiles(
         ),
     ]
     if cost:
-        rate = cost.steps_per_train_second
+        words = record.scale.words
+        rate = cost.steps_per_train_second if words.has_rate else None
         tiles += [
             (None if cost.elapsed is None else clock(cost.elapsed), "wall time"),
             (None if cost.duration is None else clock(cost.duration), "duration of training"),
-            (None if cost.steps is None else format_number(cost.steps), "environment steps"),
+            (None if cost.steps is None else format_number(cost.steps), words.steps),
             (None if rate is None else format_number(round(rate)), "steps per training second"),
         ]
     return [(value, words) for value, words in tiles if value is not None]
@@ -145,11 +146,12 @@ def _winner(record: StudyRecord, best: list[TrialRecord]) -> dict[str, Any]:
         ]
         return {"front": (header, rows)}
     trial = best[0]
-    better = {name: "high" if metric.direction == "maximize" else "low" for name, metric in METRICS.items()}
+    metrics = record.scale.table.rows
+    better = {name: "high" if metric.direction == "maximize" else "low" for name, metric in metrics.items()}
     return {
         "is_the_recipes_own": record.is_the_recipes_own(trial) and not record.lineage,
         "searched": _searched(record, trial),
-        "metrics": [[with_unit(name), trial.metrics.get(name), better[name]] for name in METRICS],
+        "metrics": [[with_unit(name, record.scale), trial.metrics.get(name), better[name]] for name in metrics],
     }
 
 
@@ -172,16 +174,17 @@ def _sensitivity(study: StudyData) -> list[tuple[str, list[str], list[str], _Row
     """Return the name, the sentences and the table of each objective of a sensitivity study; empty for another."""
     record = study.record
     return [
-        (with_unit(name), in_words(record, name, effects), *cells(record, effects))
+        (with_unit(name, record.scale), in_words(record, name, effects), *cells(record, effects))
         for name, effects in study.sensitivity.items()
     ]
 
 
 def _confirmation(record: StudyRecord, confirmation: Confirmation) -> dict[str, Any]:
+    unseen = " and evaluated on episodes" if record.environment else ""
     words = (
         f"The best of the search and the recipe's default configuration, trained again on "
-        f"{counted(confirmation.seeds, 'seed')} and evaluated on episodes that the search never saw. "
-        f"Compared: {with_unit(confirmation.metric)} of each seed. "
+        f"{counted(confirmation.seeds, 'seed')}{unseen} that the search never saw. "
+        f"Compared: {with_unit(confirmation.metric, record.scale)} of each seed. "
         "Intervals: 95 % percentile bootstrap. Every seed's values are in confirmation.csv."
     )
     if (seeds := record.arguments["num_seeds"]) > 1:
@@ -192,6 +195,7 @@ def _confirmation(record: StudyRecord, confirmation: Confirmation) -> dict[str, 
     rows, told = [_confirmed_row(confirmation, ours) for ours in complete(confirmation)], in_short(confirmation)
     return {
         "words": words,
+        "heading": with_unit(confirmation.metric, record.scale),
         "sentences": [sentence for sentence in in_full(confirmation) if sentence not in told],
         "rows": rows,
     }
@@ -226,18 +230,18 @@ def _cost(study: StudyData) -> tuple[Cost | None, str]:
         return None, f"{type(error).__name__}: {error}"
 
 
-def _cost_rows(cost: Cost) -> _Rows:
+def _cost_rows(cost: Cost, words: Words) -> _Rows:
     rows: _Rows = [
         ["hparam batches", cost.batches],
-        ["environment steps, over trials and seeds", cost.steps],
-        ["compiling (s)", cost.compile_seconds],
+        [f"{words.steps}, over trials and seeds", cost.steps],
+        *([["compiling (s)", cost.compile_seconds]] if words.has_programs else []),
         ["training (s)", cost.train_seconds],
-        ["evaluating (s)", cost.evaluate_seconds],
+        *([["evaluating (s)", cost.evaluate_seconds]] if words.has_programs else []),
         ["batches from start to end (s)", cost.wall_seconds],
-        ["environment steps per second of training", cost.steps_per_train_second],
+        *([[f"{words.steps} per second of training", cost.steps_per_train_second]] if words.has_rate else []),
     ]
     if cost.duration is not None:
-        rows.insert(0, ["from the first lane's start to the last one's end (s)", cost.duration])
+        rows.insert(0, [f"from the first {words.lane}'s start to the last one's end (s)", cost.duration])
     if cost.elapsed is not None:
         rows.insert(0, ["wall time, from each start of the command to its last result (s)", cost.elapsed])
     if cost.peak_memory_bytes is not None:
@@ -247,7 +251,7 @@ def _cost_rows(cost: Cost) -> _Rows:
 
 def _all_trials(record: StudyRecord) -> tuple[list[str], _Rows]:
     names, objectives = searched_names(record), list(record.objectives)
-    short, others = short_names(names), [name for name in METRICS if name not in objectives]
+    short, others = short_names(names), [name for name in record.scale.table.rows if name not in objectives]
     rows = [
         [
             _to_files(record, trial),

@@ -19,7 +19,7 @@ from hyperlax.analysis.certainty import EXACT
 from hyperlax.analysis.labels import format_value, short_names
 from hyperlax.config.options import SENSITIVITY
 from hyperlax.errors import counted, format_number, in_sentence
-from hyperlax.metrics import METRICS, aggregated
+from hyperlax.metrics import aggregated
 from hyperlax.space import Categorical, from_json
 from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.confirmation import per_seed, without_start
@@ -231,13 +231,13 @@ def _level(
 def _seeds(
     record: StudyRecord, objective: str, trial: TrialRecord, curves: Mapping[int, LearningCurve]
 ) -> Sequence[float]:
-    if not METRICS[objective].per_seed:
+    if not record.scale.table.rows[objective].per_seed:
         return [trial.values[objective]]
     try:
         curve = without_start(curves.get(trial.number), record.arguments["num_seeds"])
     except ValueError:
         return []
-    return per_seed(curve, record.arguments["total_timesteps"], record.reference)[objective]
+    return per_seed(curve, record.arguments["total_timesteps"], record.scale)[objective]
 
 
 def _range_by_chance(seeds: np.ndarray, aggregate: str) -> float:

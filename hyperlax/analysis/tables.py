@@ -11,8 +11,8 @@ from hyperlax.analysis.sensitivity import COLUMNS, Effect, effect_rows
 from hyperlax.config.option import shell_command
 from hyperlax.errors import OptionError
 from hyperlax.files import cell, cut, replacing, write_csv, write_json
-from hyperlax.metrics import METRICS
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
+from hyperlax.study.manifest import train_command
 from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord, winners
 from hyperlax.study.statistics import complete
 
@@ -56,13 +56,15 @@ def _entry(record: StudyRecord, trial: TrialRecord, path: Path) -> dict[str, Any
 def rerun_command(record: StudyRecord, trial: TrialRecord, path: Path) -> str:
     """Return the shell command that trains a trial again from the best file at `path`.
 
-    For a population the command replays the path to its best trial.
+    For a population the command replays the path to its best trial. A task is trained from the study's directory.
 
     Raises:
       KeyError: the study's arguments lack a run length or a seed.
     """
     if record.lineage:
         return record.lineage.replay
+    if not record.environment:
+        return train_command(record.directory, trial.number)
     options = {
         "algo-and-network-config": record.arguments.get("algo_and_network_config", record.recipe),
         "env-config": record.arguments.get("env_config", record.environment),
@@ -87,7 +89,7 @@ def trial_rows(record: StudyRecord) -> tuple[list[str], list[list[Any]]]:
     """Return the header and rows of `write_trials`."""
     params = searched_names(record)
     header = ["trial", "state", "reason", "exec_batch", "batch"]
-    header += [f"objective.{name}" for name in record.objectives] + list(METRICS) + params
+    header += [f"objective.{name}" for name in record.objectives] + _metrics(record) + params
     return header, [_row(record, trial, params) for trial in record.rows]
 
 
@@ -124,11 +126,16 @@ def searched_names(record: StudyRecord) -> list[str]:
     return list(names)
 
 
+def _metrics(record: StudyRecord) -> list[str]:
+    """Return every metric that a trial can have."""
+    return list(record.scale.table.rows)
+
+
 def _row(record: StudyRecord, trial: TrialRecord, params: list[str]) -> list[Any]:
     batch = trial.batch_directory.name if trial.batch_directory else None
     row: list[Any] = [trial.number, trial.state, trial.reason, trial.exec_batch, batch]
     row += [trial.values.get(name) for name in record.objectives]
-    row += [trial.metrics.get(name) for name in METRICS]
+    row += [trial.metrics.get(name) for name in _metrics(record)]
     row += [trial.params.get(name) for name in params]
     return row
 

@@ -13,7 +13,7 @@ from hyperlax.analysis.labels import format_value, short_names
 from hyperlax.analysis.sensitivity import cells, in_words
 from hyperlax.analysis.study_data import StudyData, readable_curves
 from hyperlax.errors import counted, format_number
-from hyperlax.metrics import METRICS, aggregated, final_performance, peak_performance
+from hyperlax.metrics import aggregated, final_performance, peak_performance
 from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, top, winners
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -79,7 +79,7 @@ def study_text(record: StudyRecord, state: str, total: int, count: int) -> str:
     """Describe a study: its settings, its progress, and its `count` best trials with their curves on one scale."""
     goals = ", ".join(f"{direction} {name}" for name, direction in record.objectives.items())
     head = [
-        f"{record.study_name}: {record.recipe} on {record.environment}",
+        f"{record.study_name}: {record.title}",
         f"{state}, {counts(record, total)}; {goals}",
         f"Best: {best_in_words(record)}",
     ]
@@ -87,7 +87,8 @@ def study_text(record: StudyRecord, state: str, total: int, count: int) -> str:
     if not best:
         return "\n".join(head)
     aggregate = record.arguments["aggregate"]
-    lines = {trial: aggregated(curve.returns, aggregate) for trial, curve in readable_curves(best).items()}
+    sign = record.scale.sign
+    lines = {trial: aggregated(curve.returns, aggregate, sign) for trial, curve in readable_curves(best).items()}
     low, high = _range(lines.values())
     names = list(record.objectives)
     rows = [
@@ -111,14 +112,14 @@ def trial_text(record: StudyRecord, trial: TrialRecord) -> str:
         f"Trial {trial.number} of {record.study_name}: {trial.state}{f' ({trial.reason})' if trial.reason else ''}"
     ]
     if trial.metrics:
-        rows = [[name, format_number(trial.metrics[name])] for name in METRICS if name in trial.metrics]
+        rows = [[name, format_number(trial.metrics[name])] for name in record.scale.table.rows if name in trial.metrics]
         parts.append(aligned(["metric", "value"], rows, right=["value"]))
     short = short_names(trial.params)
     rows = [[short[name], format_value(value)] for name, value in trial.params.items()]
     if rows:
         parts.append(aligned(["hyperparameter", "value"], rows))
     if trial.batch_directory is not None:
-        parts += [*_by_seed(trial), f"Files: {trial.batch_directory}"]
+        parts += [*_by_seed(trial, record.scale.sign), f"Files: {trial.batch_directory}"]
     return "\n\n".join(parts)
 
 
@@ -137,19 +138,25 @@ def _sensitivity(record: StudyRecord) -> list[str]:
     return lines
 
 
-def _by_seed(trial: TrialRecord) -> list[str]:
+def _by_seed(trial: TrialRecord, sign: float) -> list[str]:
     curves = readable_curves([trial])
     if trial.number not in curves:
         return ["The files of its batch are gone, damaged, or hold nothing of it."]
     curve = curves[trial.number]
     low, high = _range(curve.returns.T)
+    start, trained = int(curve.has_start), curve.trained().returns.T
     rows = [
-        [str(seed), format_number(column[0]), *_peak_and_final(column), sparkline(column, low, high, _blocks())]
+        [
+            str(seed),
+            *map(format_number, column[:start]),
+            *_peak_and_final(trained[seed], sign),
+            sparkline(column, low, high, _blocks()),
+        ]
         for seed, column in enumerate(curve.returns.T)
     ]
     header = [
         "seed",
-        "untrained",
+        *["untrained"][:start],
         "peak",
         "final",
         f"{format_number(low)} to {format_number(high)}, {format_number(int(curve.steps[-1]))} steps",
@@ -157,14 +164,12 @@ def _by_seed(trial: TrialRecord) -> list[str]:
     return [aligned(header, rows, right=header[:-1])]
 
 
-def _peak_and_final(column: np.ndarray) -> list[str]:
+def _peak_and_final(column: np.ndarray, sign: float) -> list[str]:
     """Return the metrics of a seed's finite evaluations after training began."""
-    trained = column[1:][np.isfinite(column[1:])]
-    return (
-        [format_number(peak_performance(trained)), format_number(final_performance(trained))]
-        if len(trained)
-        else ["", ""]
-    )
+    trained = column[np.isfinite(column)]
+    if not len(trained):
+        return ["", ""]
+    return [format_number(sign * peak_performance(sign * trained)), format_number(final_performance(trained))]
 
 
 def _range(lines: Iterable[np.ndarray]) -> tuple[float, float]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyperlax.analysis.labels import AGGREGATE_WORDS, format_value
-from hyperlax.config.option import Option, options_of
+from hyperlax.analysis.labels import aggregate_in_words, format_value
+from hyperlax.config.option import Option, of_other_kind, options_of
 from hyperlax.config.stored import kind_of
-from hyperlax.errors import counted, format_number
+from hyperlax.errors import counted
 from hyperlax.study.record import Run, StudyRecord
 
 _Rows = list[list[Any]]
+_DEFAULTS_OF_TASKS = {"objective_names": "the leading measure", "study_name": "<recipe>"}
 _SHORT = 10
 """Digits of a commit in a sentence."""
 
@@ -34,9 +35,10 @@ def chosen_options(record: StudyRecord) -> _Rows:
     known = _options(record)
     differ = [option for option in known if option.has_fixed_default and not _is_default(record, option)]
     settled = [option for option in known if not option.has_fixed_default]
+    own = {} if record.environment else _DEFAULTS_OF_TASKS
     return [
-        [option.key, _words(record.arguments[option.name]), option.default_text.removeprefix("default: ")]
-        for option in (*differ, *settled)
+        [o.key, _words(record.arguments[o.name]), own.get(o.name) or o.default_text.removeprefix("default: ")]
+        for o in (*differ, *settled)
     ]
 
 
@@ -48,14 +50,16 @@ def default_options(record: StudyRecord) -> _Rows:
 
 def facts(record: StudyRecord) -> _Rows:
     """Return what else decides a study's results: when it ran, at which commit, its environment, device and versions."""
-    lo, hi, source = record.reference.lo, record.reference.hi, record.reference.source
     rows: _Rows = [
         ["resumed" if place else "began", _time(run) + _at_commit(run["commit"])]
         for place, run in enumerate(record.runs)
     ]
     rows += [
-        ["reference returns", f"random policy {format_number(lo)}, solved {format_number(hi)} ({source})"],
-        ["return of several seeds", f"their {AGGREGATE_WORDS[record.arguments['aggregate']]}"],
+        *record.scale.facts(),
+        [
+            f"{record.scale.name} of several seeds",
+            f"their {aggregate_in_words(record.arguments['aggregate'], record.scale)}",
+        ],
         ["device", record.device],
     ]
     return [*rows, *([f"version of {name}", version] for name, version in record.versions.items())]
@@ -73,9 +77,9 @@ def _at_commit(commit: str, digits: int | None = None) -> str:
 
 
 def _options(record: StudyRecord) -> list[Option]:
-    """Return the options of the command that made the study, as far as the study has them."""
-    known = options_of(kind_of(record.arguments))
-    return [option for name, option in known.items() if option.is_offered and name in record.arguments]
+    """Return the options of the command that made the study, as far as the study has them and its kind of task means them."""
+    known, foreign = options_of(kind_of(record.arguments)), of_other_kind(not record.environment)
+    return [o for name, o in known.items() if o.is_offered and not o.has(foreign) and name in record.arguments]
 
 
 def _is_default(record: StudyRecord, option: Option) -> bool:

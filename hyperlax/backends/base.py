@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import Config
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
+from hyperlax.tasks import Function
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 SHARED = 0
@@ -33,9 +34,11 @@ class EngineConfig:
         the slots.
       configs: One a segment, under which the only trial trains; for replays.
       is_confirmation: Whether to use other random numbers than the search.
+      task: The task that is trained; None for an RL algorithm in `environment`, which is empty otherwise.
+      slots: The most worker processes of a task; None for as many as the cores of this process allow.
     """
 
-    base: AlgorithmConfig
+    base: Config
     space: Mapping[str, Distribution]
     environment: str
     run_length: RunLength
@@ -50,8 +53,10 @@ class EngineConfig:
     kind: Literal["closed", "refilled", "population"] = "closed"
     trial_seeds: int | None = None
     trials: Sequence[Trial] = ()
-    configs: Sequence[AlgorithmConfig] = ()
+    configs: Sequence[Config] = ()
     is_confirmation: bool = False
+    task: Function | None = None
+    slots: int | None = None
 
 
 def narrowest(at_once: int, trials: int) -> int:

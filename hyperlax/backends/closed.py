@@ -14,7 +14,7 @@ from hyperlax.engine.checkpoint import SaveTimer
 from hyperlax.engine.lanes import NoRoom, Preparation
 from hyperlax.engine.session import LaneSession
 from hyperlax.errors import counted, in_sentence, numbered
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import Config
 from hyperlax.trial import SegmentResult, Trial
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class ClosedBatches(LanesBackend):
     gets fewer lanes, and the batch starts again if it still fits.
     """
 
-    def __init__(self, *args: Any, configs: Sequence[AlgorithmConfig] = (), **kwargs: Any):
+    def __init__(self, *args: Any, configs: Sequence[Config] = (), **kwargs: Any):
         """Make a backend; see `LanesBackend`. configs: one per segment, used by the only trial in place of its own; for replays."""
         super().__init__(*args, **kwargs)
         self._configs = tuple(configs)

@@ -38,7 +38,7 @@ from hyperlax.engine.packing import Group, pack
 from hyperlax.engine.programs import Programs
 from hyperlax.engine.segments import Segments
 from hyperlax.files import convert
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import AlgorithmConfig, of_algorithm
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
 from hyperlax.trial import Trial
@@ -86,7 +86,12 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         choice of the search space; jax was started so that it would hang.
     """
     device.prepare_jax(config.compilation_cache)
-    base, space, environment, run_length = config.base, config.space, config.environment, config.run_length
+    base, space, environment, run_length = (
+        of_algorithm(config.base),
+        config.space,
+        config.environment,
+        config.run_length,
+    )
     Segments.of(run_length, AlgorithmTask(base, space, environment, run_length).longest_iteration())
     slots = device.slot_devices()[: 1 if config.kind == "population" else None]
     costs = device.costs_of_device(config.compilation_cache)
@@ -94,7 +99,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
     budget = _budget(config, slots)
     if paddings is None:
         paddings = choose_paddings(base, space, environment, budget, config.packing, costs)
-    known = [trial.algorithm for trial in config.trials]
+    known = [of_algorithm(trial.algorithm) for trial in config.trials]
     task = AlgorithmTask(base, space, environment, run_length, paddings, known)
     executables = device.executables() if config.compilation_cache and task.is_shipped else None
     programs = Programs(
@@ -159,13 +164,15 @@ def _lanes_of(config: EngineConfig, task: AlgorithmTask, budget: Budget) -> Call
     if config.trials:
         counted = Counter(map(task.program, config.trials))
         return lambda program: -(-counted[program] // budget.slots)
-    share = shares(task, config.base, config.space)
+    share = shares(task, of_algorithm(config.base), config.space)
     return lambda program: budget.lanes_for(share.get(program, 0.0))
 
 
 def _likely(config: EngineConfig, task: AlgorithmTask) -> dict[Any, Any]:
     """Return the programs that many trials need, each with the hyperparameters of one trial as its lane has them."""
-    trials = config.trials or [Trial(0, one) for one in sample_of_space(config.base, config.space, _SAMPLE)]
+    trials = config.trials or [
+        Trial(0, one) for one in sample_of_space(of_algorithm(config.base), config.space, _SAMPLE)
+    ]
     members: dict[Any, list[Trial]] = {}
     for trial in trials:
         members.setdefault(task.program(trial), []).append(trial)

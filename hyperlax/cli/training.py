@@ -91,7 +91,7 @@ def run_single_hp(given: Given) -> int:
 def train(given: Given) -> int:
     """Train a study's winner, or another of its trials, once more. Options that are not given are the study's.
 
-    Its recipe is only loaded for a user's own environment; study.json stores everything else.
+    Its recipe is only loaded for a task or a user's own environment; study.json stores everything else.
     """
     from hyperlax.config.options import RUN_LENGTH
     from hyperlax.config.settling import settled
@@ -115,7 +115,7 @@ def train(given: Given) -> int:
         **{name: value for name, value in given.items() if name not in ("from_", "trial")},
         "algo_and_network_config": str(recipe.path),
         "env_config": _environment(
-            given.get("env_config"), record.environment, recipe.path, f"{flags_of(TrainOptions)('from_')} {directory}"
+            given.get("env_config"), record.environment, recipe, f"{flags_of(TrainOptions)('from_')} {directory}"
         ),
         "assignments": tuple(f"{name}={json.dumps(value)}" for name, value in trial.params.items()),
     }
@@ -150,34 +150,36 @@ def _run_single(options: SingleOptions, recipe: Recipe, source: str) -> int:
     """Train one configuration. source: where it is from, in words."""
     from hyperlax.analysis.pages import write_learning_curve
     from hyperlax.config.configurations import configured
-    from hyperlax.config.recipe_checks import check_learns
+    from hyperlax.config.kinds import kind_of
     from hyperlax.study.single import run_single
 
     _prepare(options, recipe)
     algorithm = configured(options, recipe)
-    check_learns(options, algorithm, {})
+    kind_of(recipe).check_single(options, recipe, algorithm)
     return run_single(options, recipe, algorithm, write_learning_curve, source=source)
 
 
 def _prepare(options: SingleOptions, recipe: Recipe) -> None:
     """Raise UsageError if a single training cannot run with these options. Log from their level on."""
     from hyperlax.config.checks import checked
-    from hyperlax.envs.recipes import check_acts
+    from hyperlax.config.kinds import kind_of
     from hyperlax.studies import log_from
 
     checked(options)
-    check_acts(recipe, options.env_config)
+    kind_of(recipe).check_options(options, recipe)
     log_from(options.log_level)
 
 
-def _environment(given: str | None, of_study: str, recipe: Path, where: str) -> str:
+def _environment(given: str | None, of_study: str, recipe: Recipe, where: str) -> str:
     """Return the environment to train in: the study's, or another that its recipe may register. Raise as `registered` does."""
     from hyperlax.envs import is_known
     from hyperlax.envs.recipes import registered
     from hyperlax.recipe import load
 
+    if recipe.task:
+        return given or ""
     if given is None:
-        return registered(of_study, str(recipe), where)
-    if not is_known(given) and recipe.is_file():
-        load(str(recipe))
+        return registered(of_study, str(recipe.path), where)
+    if not is_known(given) and recipe.path.is_file():
+        load(str(recipe.path))
     return given

@@ -14,15 +14,16 @@ from hyperlax.config.constraints import parse_constraint
 from hyperlax.config.option import Given, options_of
 from hyperlax.config.options import SENSITIVITY, PbtOptions, RunOptions, SearchOptions
 from hyperlax.errors import OptionError, UsageError, counted
-from hyperlax.metrics import check_objectives
+from hyperlax.metrics import OF_RL, check_objectives
 from hyperlax.samplers.registry import SAMPLERS, SamplerRow
+from hyperlax.scale import MetricTable
 from hyperlax.space import Categorical, Distribution
 
 R = TypeVar("R", bound=RunOptions)
 
 
-def checked(options: R) -> R:
-    """Return the same options. Raises OptionError for an invalid option or combination."""
+def checked(options: R, table: MetricTable = OF_RL) -> R:
+    """Return the same options. Raises OptionError for an invalid option or combination. table: the metrics of the trials."""
     for name, option in options_of(type(options)).items():
         option.read(getattr(options, name))
     length = "num_intervals" if isinstance(options, PbtOptions) else "num_evaluations"
@@ -38,7 +39,7 @@ def checked(options: R) -> R:
     if isinstance(options, (SearchOptions, PbtOptions)):
         _check_study_name(options.study_name)
     if isinstance(options, SearchOptions):
-        _check_search(options)
+        _check_search(options, table)
     if isinstance(options, PbtOptions) and options.explore == "pb2" and not _is_installed("sklearn"):
         raise OptionError(
             "explore",
@@ -102,13 +103,13 @@ def _check_study_name(name: str) -> None:
         raise OptionError("study_name", problem, name)
 
 
-def _check_search(options: SearchOptions) -> None:
-    check_objectives(options.objective_names, options.objective_directions)
+def _check_search(options: SearchOptions, table: MetricTable) -> None:
+    check_objectives(options.objective_names, options.objective_directions, table)
     _check_batches(options)
     if options.is_sweep:
         return
     for text in options.constraints:
-        parse_constraint(text)
+        parse_constraint(text, table.rows)
     _check_sampler(options)
     _check_pruning(options)
 

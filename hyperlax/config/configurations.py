@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hyperlax.config.options import SearchOptions, SingleOptions
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.fields import apply, dotted, fields_of, full_names, written
 from hyperlax.files import CsvError, decode, json_text, read_csv, read_json, write_csv
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import Config
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
 from hyperlax.trial import MEASURED
@@ -25,23 +25,23 @@ _TRIAL = "trial"
 _INDEX = ("", "Unnamed: 0")
 """Names that pandas gives the column of a table's index, when it writes it and after it has read it."""
 _RESULTS = {
-    _TRIAL, "state", "reason", "exec_batch", "batch", *METRICS, "seconds", "steps",
+    _TRIAL, "state", "reason", "exec_batch", "batch", "seconds", "steps",
     "seed", "step", *MEASURED, "episodes", "final", "peak",
 }  # fmt: skip
-"""Columns of a study's trials.csv, summary.csv, curves.csv and confirmation.csv that are not `objective.NAME`."""
+"""Columns of a study's trials.csv, summary.csv, curves.csv and confirmation.csv that are neither a metric nor `objective.NAME`."""
 
 
-def write_samples(path: Path, configurations: Sequence[AlgorithmConfig]) -> None:
+def write_samples(path: Path, configurations: Sequence[Config]) -> None:
     """Replace `path`: a header, then the number and every hyperparameter of each configuration."""
     header = (_TRIAL, *dotted(configurations[0]))
     write_csv(path, header, ([number, *dotted(one).values()] for number, one in enumerate(configurations)))
 
 
-def read_samples(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ...]:
+def read_samples(path: Path, base: Config, metrics: Collection[str] = METRICS) -> tuple[Config, ...]:
     """Return the configurations of a file, in the order of its rows.
 
-    A field without a column has its value in `base`. Columns of a study's trials.csv that hold results are ignored, and a first
-    column without a name, in which pandas writes the index.
+    A field without a column has its value in `base`. Columns of a study's trials.csv that hold results are ignored, such as those
+    of its metrics, and a first column without a name, in which pandas writes the index.
 
     Raises UsageError, naming file, line and column, for an unknown name, a value that its field does not accept, values that
     do not go together, and a file without rows.
@@ -50,7 +50,7 @@ def read_samples(path: Path, base: AlgorithmConfig) -> tuple[AlgorithmConfig, ..
     if not rows:
         raise UsageError(f"{path}: has no rows. Write one per configuration to train.")
     known = fields_of(base)
-    given = [name for name in rows[0] if name not in _RESULTS and not name.startswith("objective.")]
+    given = [name for name in rows[0] if name not in {*_RESULTS, *metrics} and not name.startswith("objective.")]
     if given and given[0] == next(iter(rows[0])) in _INDEX:
         del given[0]
     if not given and len(rows[0]) > 1:
@@ -164,7 +164,7 @@ def _configuration(entry: Any, where: str, base: Mapping[str, Any], recipe: Reci
     return complete
 
 
-def configured(options: SingleOptions, recipe: Recipe) -> AlgorithmConfig:
+def configured(options: SingleOptions, recipe: Recipe) -> Config:
     """Return the recipe's configuration, overridden by the values of the params file, then by those of --set."""
     algorithm = recipe.config.algorithm
     if options.params is not None:

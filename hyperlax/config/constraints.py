@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,9 +30,12 @@ class _Constraint:
         return over if self.sense == "<=" else -over
 
 
-def parse_constraint(text: str) -> _Constraint:
-    """Return the constraint from `METRIC <= NUMBER` or `METRIC >= NUMBER`. Raises OptionError for any other text."""
-    found = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
+def parse_constraint(text: str, known: Collection[str] = METRICS) -> _Constraint:
+    """Return the constraint from `METRIC <= NUMBER` or `METRIC >= NUMBER`. Raises OptionError for any other text.
+
+    known: the metrics of the study's trials.
+    """
+    found = re.fullmatch(r"\s*([^\s<>=]+)\s*(<=|>=)\s*(\S+)\s*", text)
     if not found:
         raise OptionError(
             "constraints",
@@ -41,10 +44,10 @@ def parse_constraint(text: str) -> _Constraint:
             text,
         )
     metric, sense, number = found.groups()
-    if metric not in METRICS:
-        hint = did_you_mean(metric, METRICS)
+    if metric not in known:
+        hint = did_you_mean(metric, known)
         problem = "{constraints}: no metric named `{0}`. {1}Metrics: {2}."
-        raise OptionError("constraints", problem, metric, hint, ", ".join(METRICS))
+        raise OptionError("constraints", problem, metric, hint, ", ".join(known))
     try:
         bound = float(number)
     except ValueError:
@@ -62,4 +65,4 @@ def are_satisfied(constraints: Sequence[str], metrics: Mapping[str, float]) -> b
 
 def violations(constraints: Sequence[str], metrics: Mapping[str, float]) -> list[float]:
     """Return a number per constraint, each at most 0 for a trial that satisfies all of them."""
-    return [parse_constraint(text).violation(metrics) for text in constraints]
+    return [parse_constraint(text, metrics).violation(metrics) for text in constraints]

@@ -35,7 +35,7 @@ class Mark(Enum):
 
     MAY_CHANGE: a resume may change it. THIS_RUN: it belongs to one run, not to the study. SHORTHAND: it stands for other options,
     which are kept. HIDDEN: it has no flag. POSITIONAL: it is given without a name. REPEATED: a flag with one
-    value that may be given several times. FILE: a file to read.
+    value that may be given several times. FILE: a file to read. RL_ONLY, TASK_ONLY: only RL algorithms have it, or only tasks.
     """
 
     MAY_CHANGE = auto()
@@ -45,9 +45,11 @@ class Mark(Enum):
     POSITIONAL = auto()
     REPEATED = auto()
     FILE = auto()
+    RL_ONLY = auto()
+    TASK_ONLY = auto()
 
 
-MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED, FILE = Mark
+MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED, FILE, RL_ONLY, TASK_ONLY = Mark
 
 
 @dataclass(frozen=True)
@@ -284,6 +286,11 @@ class Option:
         return OptionError(self.name, problem, self.wanted(), shown(value), f" {advice}" if advice else "")
 
 
+def of_other_kind(has_task: bool) -> Mark:
+    """Return the mark of the options that a study does not have: those of the other kind. has_task: whether it trains a task."""
+    return RL_ONLY if has_task else TASK_ONLY
+
+
 @cache
 def options_of(kind: type) -> Mapping[str, Option]:
     """Return the options that a dataclass declares, by name, in its order."""
@@ -345,7 +352,7 @@ def command_line(options: Any, left_out: Collection[str] = ()) -> list[str]:
             or not option.is_kept
             or option.has(HIDDEN)
             or option.has(POSITIONAL)
-            or value in (None, ())
+            or value in (None, (), "")
         ):
             continue
         if option.type is bool:

@@ -11,7 +11,9 @@ from hyperlax.config.option import (
     MAY_CHANGE,
     POSITIONAL,
     REPEATED,
+    RL_ONLY,
     SHORTHAND,
+    TASK_ONLY,
     THIS_RUN,
     By,
     Metavar,
@@ -24,7 +26,6 @@ from hyperlax.config.option import (
 from hyperlax.samplers.registry import SAMPLERS
 from hyperlax.schedulers.registry import EXPLORERS, PRUNERS
 
-_TIE_BREAKER = "normalized_auc"
 RUN_LENGTH = ("total_timesteps", "num_evaluations", "num_eval_episodes")
 LARGEST = 2**31 - 1
 SENSITIVITY = "sensitivity"
@@ -78,16 +79,21 @@ _Recipe = Annotated[str, Metavar("RECIPE"), Offered(_recipes)]
 _Environment = Annotated[str, Metavar("SUITE.NAME"), Offered(_environments)]
 _Seed = Annotated[int, "Seed of all random numbers.", Range(0, LARGEST)]
 _Aggregate = Annotated[str, "How to combine the returns of a trial's seeds.", OneOf(AGGREGATES)]
-_TotalTimesteps = Annotated[int, "Environment steps that each seed trains.", COUNT, By("by --run-length-modifier")]
-_NumEvalEpisodes = Annotated[int, "Episodes of each evaluation.", COUNT, By("by --run-length-modifier")]
+_TotalTimesteps = Annotated[
+    int, "Environment steps that each seed trains.", COUNT, By("by --run-length-modifier"), RL_ONLY
+]
+_NumEvalEpisodes = Annotated[int, "Episodes of each evaluation.", COUNT, By("by --run-length-modifier"), RL_ONLY]
 _StudyName = Annotated[str, "Name of the study in its database.", Metavar("NAME")]
-_NumEvaluations = Annotated[int, "Evaluations, evenly spaced over training.", COUNT, By("by --run-length-modifier")]
+_NumEvaluations = Annotated[
+    int, "Evaluations, evenly spaced over training.", COUNT, By("by --run-length-modifier"), RL_ONLY
+]
 TrialNumber = Annotated[int | None, Range(0)]
 _Lanes = Annotated[
     int | Literal["auto"],
     "Maximum number of trials that share one compiled call; auto fits it to the device.",
     Range(1),
     MAY_CHANGE,
+    RL_ONLY,
 ]
 _DrawnTrials = Annotated[
     int,
@@ -112,14 +118,18 @@ _HOW_SAMPLED = (
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The options of every training: a recipe in an environment, seeds, a length, a place for the results."""
+    """The options of every training: a recipe, an environment for an RL algorithm, seeds, a length, a place for the results."""
 
     algo_and_network_config: Annotated[
         _Recipe,
         "Recipe: its name (recipes/NAME.py of the working directory first, then those shipped: ppo_mlp, sac_mlp, dqn_mlp) or the "
         "path of a .py file.",
     ]
-    env_config: Annotated[_Environment, "Environment, e.g. gymnax.pendulum or gymnax.Pendulum-v1."]
+    env_config: Annotated[
+        _Environment,
+        "Environment of an RL algorithm (a task has none), e.g. gymnax.pendulum or gymnax.Pendulum-v1.",
+        RL_ONLY,
+    ]
     seed: _Seed = 0
     num_seeds: Annotated[int, "Number of training runs per configuration.", COUNT] = 1
     aggregate: _Aggregate = "mean"
@@ -131,6 +141,7 @@ class RunOptions:
         OneOf(("quick", "default", "long")),
         SHORTHAND,
         By("default"),
+        RL_ONLY,
     ] = None
     output_root: Annotated[str, "Write the results to DIR/<recipe>/<environment>.", Metavar("DIR")] = (
         "my_optuna_studies"
@@ -141,9 +152,9 @@ class RunOptions:
         OneOf(("DEBUG", "INFO", "WARNING", "ERROR"), str.upper),
         MAY_CHANGE,
     ] = "INFO"
-    compilation_cache: Annotated[bool, "Do not keep compiled programs on disk for later runs.", By("they are kept")] = (
-        True
-    )
+    compilation_cache: Annotated[
+        bool, "Do not keep compiled programs on disk for later runs.", By("they are kept"), RL_ONLY
+    ] = True
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry `arguments` of `study.json`."""
@@ -165,7 +176,10 @@ class SearchOptions(RunOptions):
     study_name: Annotated[_StudyName, By("<recipe>_<environment>")]
     n_trials: Annotated[int, "Total number of finished trials.", Range(1), MAY_CHANGE] = 100
     objective_names: Annotated[
-        tuple[str, ...], "Metrics to optimize.", Metavar("NAME [NAME ...]"), Offered(_metrics)
+        tuple[str, ...],
+        "Metrics to optimize; those of a task are its measures, too, and its leading one is the default.",
+        Metavar("NAME [NAME ...]"),
+        Offered(_metrics),
     ] = ("peak_performance",)
     objective_directions: Annotated[
         tuple[str, ...],
@@ -222,7 +236,16 @@ class SearchOptions(RunOptions):
         "Programs for trials of different sizes: one for all (pad), one per size (split), or whichever is predicted to "
         "take the least time (auto).",
         OneOf(("auto", "pad", "split")),
+        RL_ONLY,
     ] = "auto"
+    slots: Annotated[
+        int | None,
+        "Trials of a task that train at once, each in a process of its own.",
+        Range(1),
+        MAY_CHANGE,
+        TASK_ONLY,
+        By("as many as there are cores for"),
+    ] = None
     plan_only: Annotated[
         bool, "Print the plan of the next super-batch and exit, without changing the study.", THIS_RUN, By("run it")
     ] = False
@@ -256,6 +279,7 @@ class SearchOptions(RunOptions):
         "Trials whose trained networks are kept in the study's agents/ directory, for hyperlax play.",
         OneOf(("best", "all", "none")),
         MAY_CHANGE,
+        RL_ONLY,
     ] = "best"
     timeout: Annotated[
         float | None,
@@ -338,13 +362,6 @@ class SearchOptions(RunOptions):
     def objectives(self) -> dict[str, str]:
         """Name -> "minimize" or "maximize"."""
         return dict(zip(self.objective_names, self.objective_directions, strict=True))
-
-    @property
-    def pruning_metrics(self) -> dict[str, str]:
-        """Pruning metrics, name -> direction: the objectives, and for a single one how early a trial learnt, to break ties."""
-        if len(self.objectives) > 1 or _TIE_BREAKER in self.objectives:
-            return self.objectives
-        return {**self.objectives, _TIE_BREAKER: "maximize"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Checks that options suit their recipe: that something can be learnt, and that every objective can vary."""
+"""Checks that options suit an RL algorithm: that something can be learnt, and that every objective can vary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
 from hyperlax.errors import OptionError, counted
 from hyperlax.fields import HYPERPARAM, dotted, extremes
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import AlgorithmConfig, Config, of_algorithm
 from hyperlax.metrics import Conditions, check_varying
 from hyperlax.recipe import Recipe
 from hyperlax.shipped import shipped_folder
@@ -26,19 +26,17 @@ class BudgetError(OptionError):
         super().__init__("total_timesteps", problem, *values)
 
 
-def check_study(
-    options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[AlgorithmConfig] | None = None
-) -> None:
+def check_study(options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
     """Raise OptionError if trials of the search space cannot learn, or if an objective is the same for all of them.
 
     rows: the configurations of a sweep, which trains no others.
     """
-    base = recipe.config.algorithm
+    base = of_algorithm(recipe.config.algorithm)
     if rows is None:
         is_elsewhere = any(name.startswith(HYPERPARAM) for name in recipe.changes)
         check_learns(options, base, recipe.space, "" if is_elsewhere else _place_to_edit(recipe))
     for number, row in enumerate(rows or ()):
-        check_learns(options, row, {}, f"configuration {number} of the sweep")
+        check_learns(options, of_algorithm(row), {}, f"configuration {number} of the sweep")
     if options.confirm_top:  # the default configuration is confirmed, too
         check_learns(options, base, {}, _place_to_edit(recipe))
     if isinstance(options, SearchOptions):

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hyperlax.config.kinds import kind_of, left_out
 from hyperlax.config.option import MAY_CHANGE, Given, options_of
 from hyperlax.config.options import (
     BATCHES_OF_ONE,
@@ -24,17 +25,18 @@ from hyperlax.config.options import (
 )
 from hyperlax.envs import slug
 from hyperlax.errors import OptionError
-from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
 
 R = TypeVar("R", bound=RunOptions)
 
 
 def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
-    """Return the options of a new run from several layers, of which the last one wins. Raises OptionError without an environment.
+    """Return the options of a new run from several layers, of which the last one wins.
 
     The recipe settles the run length, the objectives settle their directions, recipe and environment the study's name.
+    Raises OptionError without an environment, or with one for a task.
     """
+    training = kind_of(recipe)
     given: dict[str, Any] = {}
     for layer in layers:
         own = _expanded(kind, layer, recipe)
@@ -42,16 +44,17 @@ def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
             given.pop("objective_directions", None)
         given |= own
     known = options_of(kind)
-    later = {"algo_and_network_config": recipe.name, **_run_length(kind, recipe, "default")}
-    if not given.get("env_config"):
-        raise OptionError("env_config", "{env_config} is required: an environment such as gymnax.pendulum.")
+    later = {"algo_and_network_config": recipe.name, "env_config": "", **_run_length(kind, recipe, "default")}
+    environment = given.get("env_config") or ""
+    training.check_environment(environment)
     if issubclass(kind, SearchOptions):
-        names = given.get("objective_names", known["objective_names"].default)
+        later["objective_names"] = training.objectives or known["objective_names"].default
+        names, metrics = given.get("objective_names", later["objective_names"]), training.table.rows
         later["objective_directions"] = tuple(
-            METRICS[name].direction if name in METRICS else "maximize" for name in names
+            metrics[name].direction if name in metrics else "maximize" for name in names
         )
     of_kind = "_pbt" if issubclass(kind, PbtOptions) else ""
-    later["study_name"] = f"{recipe.name}_{slug(given['env_config'])}{of_kind}"
+    later["study_name"] = training.name(recipe.name, environment) + of_kind
     if issubclass(kind, SweepOptions):
         lanes = given.get("runner_hparam_batch_size", "auto")
         widest = SUPER_BATCH if lanes == "auto" else max(SUPER_BATCH, BATCHES_OF_ONE * lanes)
@@ -74,6 +77,8 @@ def resumed(stored: R, layer: Given, recipe: Recipe) -> R:
     """
     known = options_of(type(stored))
     given = _expanded(type(stored), layer, recipe)
+    if "env_config" in given:
+        kind_of(recipe).check_environment(given["env_config"])
     free = [name for name, option in known.items() if option.has(MAY_CHANGE)]
     parts: list[str] = []
     values: list[str] = []
@@ -86,10 +91,11 @@ def resumed(stored: R, layer: Given, recipe: Recipe) -> R:
         values += [known[name].in_words(before), known[name].in_words(value)]
         first = first or name
     if parts:
+        shown = [name for name in free if name not in left_out(stored, recipe)]
         raise OptionError(
             first,
             "these options differ from those of the study to resume:\n  " + "\n  ".join(parts) + "\n"
-            f"Leave them out to continue with the study's. Only {', '.join(f'{{{name}}}' for name in free)} may change. "
+            f"Leave them out to continue with the study's. Only {', '.join(f'{{{name}}}' for name in shown)} may change. "
             "For a new study, choose another {study_name} or {output_root}.",
             *values,
         )

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from hyperlax.config.configurations import as_text
+from hyperlax.config.kinds import left_out
 from hyperlax.config.option import HIDDEN, THIS_RUN, Given, flags_of, keys_of, options_of, parted, shown
 from hyperlax.config.options import PRESETS, RunStudyOptions, SearchOptions
 from hyperlax.config.recipe_checks import BudgetError
@@ -81,16 +82,17 @@ def read_study_file(path: str, assignments: Sequence[str] = ()) -> StudyFile:
 def in_full(options: SearchOptions, recipe: Recipe) -> str:
     """Return a search as the text of a file that does not depend on presets, defaults, or the recipe's search space."""
     said: dict[str, Any] = {}
+    foreign = left_out(options, recipe)
     for name, value in options.to_json().items():
         option = _OPTIONS[name]
-        if option.has(HIDDEN) or value is None or value == []:
+        if option.has(HIDDEN) or name in foreign or value is None or value == []:
             continue
         if option.type is not bool:
             said[option.key] = value
         elif value != option.default:
             said[option.key] = True
-    left_out = {name: None for name, change in recipe.changes.items() if change is None}
-    said["space"] = {name: entry_of(distribution) for name, distribution in recipe.space.items()} | left_out
+    unsearched = {name: None for name, change in recipe.changes.items() if change is None}
+    said["space"] = {name: entry_of(distribution) for name, distribution in recipe.space.items()} | unsearched
     return _WRITTEN_BY_US + yaml.safe_dump(
         said, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120
     )

@@ -67,7 +67,7 @@ class LaneAssignment:
         fault, own = self.fault, steps[self.first :]
         points = self.points[:fault]
         seeds = len(self.points[0]["finite"])
-        columns = {
+        columns: dict[str, Any] = {
             name: np.array([point[name] for point in points], np.float64).reshape(len(points), seeds)
             for name in MEASURED
         }

@@ -23,6 +23,8 @@ from hyperlax.files import convert, replacing
 
 log = logging.getLogger(__name__)
 
+OWN_FILES = "trials"
+"""The directory beside the checkpoints where trials keep files of their own."""
 _METADATA, _ARRAYS = "metadata", "arrays"
 _LARGEST_SHARE = 0.1
 """Maximum share of the training time that is spent on saving."""
@@ -115,6 +117,10 @@ class CheckpointManager:
         for path in self._paths("pool", _POOL)[len(states) :]:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
+
+    def own_directory(self, trial: int) -> Path:
+        """Return the directory where a trial's own code keeps files. It stays when the trial has ended."""
+        return self._directory.with_name(OWN_FILES) / f"trial_{trial:05d}"
 
     def saved_trials(self) -> int:
         """Return how many trials are saved in the middle of their training."""

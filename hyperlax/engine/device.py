@@ -18,6 +18,7 @@ import jax
 from hyperlax.engine.costs import FILE, Costs, fingerprint, tell_not_kept
 from hyperlax.engine.executables import FOLDER, Executables, cpu_info, open_executables
 from hyperlax.engine.keys import pin_generator
+from hyperlax.engine.machine import cores
 from hyperlax.errors import UsageError
 from hyperlax.files import expanded
 from hyperlax.xla import refuse_fork, require_safe_scheduler
@@ -123,11 +124,6 @@ def executables() -> Executables | None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception says that the device, or the machine, has no memory left."""
     return isinstance(error, MemoryError) or any(word in str(error) for word in _OUT_OF_MEMORY)
-
-
-def cores() -> int:
-    """Return how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def slot_devices() -> list[Any]:

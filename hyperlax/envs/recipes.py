@@ -6,13 +6,14 @@ from pathlib import Path
 
 from hyperlax.envs import action_kind, canonical, is_known
 from hyperlax.errors import UsageError
+from hyperlax.hyperparams import AlgorithmConfig, of_algorithm
 from hyperlax.recipe import Recipe, available, load
 
 
 def check_acts(recipe: Recipe, environment: str) -> None:
     """Raise UsageError if the recipe's algorithm cannot take the environment's actions; name the recipes that can."""
     kind = action_kind(environment)
-    algorithm = recipe.config.algorithm
+    algorithm = of_algorithm(recipe.config.algorithm)
     if kind in algorithm.action_kinds:
         return
     able = [name for name in available() if _takes(name, kind)]
@@ -51,6 +52,7 @@ def registered(name: str, recipe: str | None, where: str) -> str:
 def _takes(name: str, kind: str) -> bool:
     """Return whether the recipe of this name takes such actions; False if it cannot be read."""
     try:
-        return kind in load(name).config.algorithm.action_kinds
+        algorithm = load(name).config.algorithm
     except UsageError:
         return False
+    return isinstance(algorithm, AlgorithmConfig) and kind in algorithm.action_kinds

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.config.configurations import read_samples
+from hyperlax.config.kinds import kind_of
 from hyperlax.errors import OptionError, counted
 from hyperlax.fields import Field, apply, check_together, dotted, fields_of
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.base import AskedTrial, Known
 from hyperlax.samplers.distributions import SearchSpace
@@ -44,7 +45,7 @@ _ORDERS_OF_MAGNITUDE = 100
 class Presampled(Recipe):
     """A recipe with the configurations to train, trial by trial. Its space contains them all."""
 
-    samples: tuple[AlgorithmConfig, ...]
+    samples: tuple[Config, ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class FixedSampler:
     """A sampler that suggests row n as trial n."""
 
     space: SearchSpace
-    rows: tuple[AlgorithmConfig, ...]
+    rows: tuple[Config, ...]
     super_batch: int
     learns: bool = False
 
@@ -68,16 +69,16 @@ class FixedSampler:
         """Return None: nothing has to be kept."""
 
 
-def presampled(recipe: Recipe, rows: tuple[AlgorithmConfig, ...], where: str) -> Presampled:
+def presampled(recipe: Recipe, rows: tuple[Config, ...], where: str) -> Presampled:
     """Return the recipe with these samples instead of a search. Raise UsageError, naming `where`, for an invalid space."""
     space = _space_of(recipe, rows)
     check_together(recipe.config.algorithm, space, where)
-    return Presampled(recipe.name, recipe.path, recipe.config, space, rows)
+    return Presampled(recipe.name, recipe.path, recipe.config, space, rows, task=recipe.task)
 
 
 def stored(recipe: Recipe, path: Path) -> Presampled:
     """Return the recipe with the samples of a sweep's file. Raise UsageError if they cannot be read."""
-    return presampled(recipe, read_samples(path, recipe.config.algorithm), str(path))
+    return presampled(recipe, read_samples(path, recipe.config.algorithm, kind_of(recipe).table.rows), str(path))
 
 
 def digest_of(recipe: Recipe) -> str | None:
@@ -87,7 +88,7 @@ def digest_of(recipe: Recipe) -> str | None:
     return hashlib.sha256(json.dumps([dotted(row) for row in recipe.samples]).encode()).hexdigest()
 
 
-def draw(recipe: Recipe, method: str, count: int, seed: int) -> tuple[AlgorithmConfig, ...]:
+def draw(recipe: Recipe, method: str, count: int, seed: int) -> tuple[Config, ...]:
     """Return configurations drawn by "qmc", "random" or "grid", all different; fewer than `count` if a grid has no more.
 
     qmc and random draw the configurations that a search with that sampler would try in one super-batch.
@@ -152,7 +153,7 @@ def _check_room(recipe: Recipe, space: SearchSpace, count: int, method: str) -> 
         )
 
 
-def _space_of(recipe: Recipe, rows: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
+def _space_of(recipe: Recipe, rows: Sequence[Config]) -> dict[str, Distribution]:
     """Return a distribution for each field that differs from the recipe in any row, ordered as in the recipe if possible."""
     base, known = dotted(recipe.config.algorithm), fields_of(recipe.config.algorithm)
     values = [dotted(row) for row in rows]
@@ -171,7 +172,7 @@ def _distribution(field: Field, values: list[Any], declared: Distribution | None
     distinct = list({json.dumps(value): value for value in values}.values())
     listed = 1 if field.type == "float" else _MOST_LISTED
     if field.type not in ("float", "int") or len(distinct) <= listed:
-        return Categorical(values=distinct if field.type in ("str", "bool") else sorted(distinct))
+        return Categorical(values=distinct if field.type in ("str", "bool", "list") else sorted(distinct))
     low, high = min(distinct), max(distinct)
     logarithmic = low > 0 and (high >= _ORDERS_OF_MAGNITUDE * low or _is_logarithmic(declared))
     if field.type == "float":

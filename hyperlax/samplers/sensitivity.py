@@ -8,12 +8,12 @@ from hyperlax.config.option import Given
 from hyperlax.config.options import LEVELS
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.fields import apply
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe
 from hyperlax.space import Categorical, Distribution, Numeric
 
 
-def sensitivity_rows(recipe: Recipe, given: Given) -> tuple[AlgorithmConfig, ...]:
+def sensitivity_rows(recipe: Recipe, given: Given) -> tuple[Config, ...]:
     """Return the recipe's default configuration, then every other level of each hyperparameter, in the recipe's order.
 
     given: the given options. The space decides the number of configurations, so another `n_trials` is refused.

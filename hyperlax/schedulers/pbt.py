@@ -15,7 +15,7 @@ import numpy as np
 
 from hyperlax.errors import UsageError
 from hyperlax.fields import PREFIX, check_together
-from hyperlax.hyperparams import rules
+from hyperlax.hyperparams import of_algorithm, rules
 from hyperlax.recipe import Recipe
 from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Shown, Stop
 from hyperlax.space import Categorical, Distribution, Numeric
@@ -263,7 +263,7 @@ def explored(recipe: Recipe) -> tuple[dict[str, Distribution], list[str]]:
     Raises:
       UsageError: No entry can change, or the changing entries do not go together with the recipe's values of the others.
     """
-    algorithm = recipe.config.algorithm
+    algorithm = of_algorithm(recipe.config.algorithm)
     kinds = {name: rule.kind for name, rule in rules(type(algorithm.hyperparam)).items()}
 
     def changes(name: str) -> bool:

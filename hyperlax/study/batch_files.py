@@ -16,8 +16,9 @@ import numpy as np
 
 from hyperlax.errors import UsageError
 from hyperlax.files import CsvError, durable_together, escaped, read_csv, write_csv, write_json, write_text
-from hyperlax.metrics import METRICS, ReferenceReturns, compute
+from hyperlax.metrics import compute
 from hyperlax.recipe import dotted
+from hyperlax.scale import Scale
 from hyperlax.study.directory import (
     CURVES_CSV,
     HYPERPARAMS_CSV,
@@ -28,7 +29,6 @@ from hyperlax.study.directory import (
 )
 from hyperlax.study.failures import failure_reason
 from hyperlax.trial import (
-    MEASURED,
     STATES,
     TIMELINE,
     BatchResult,
@@ -39,7 +39,10 @@ from hyperlax.trial import (
     TrialResult,
 )
 
-_CURVES = ("trial", "seed", "step", *MEASURED, "episodes")
+_CURVES = ("trial", "seed", "step")
+_SUMMARY, _AFTER_METRICS = ("trial", "state", "reason"), ("seconds", "steps")
+_MEAN, _EPISODES = "mean", "episodes"
+"""First column about returns; a curve with another one there is that of a task."""
 _INTERVALS = ("trial", "state", *LaneInterval._fields)
 UNKNOWN_AFTER_AN_ERROR = (
     "programs_compiled", "compile_seconds", "train_seconds", "evaluate_seconds", "steps", "steps_per_second",
@@ -62,20 +65,27 @@ class Scoring:
     """The rules by which outcomes become results.
 
     Args:
-      reference: The environment's reference returns.
+      scale: What the trials are measured by.
       searched: The names of the study's search space.
       leading: The first objective, whose value after every evaluation is kept; "" keeps none.
       aggregate: How to combine the returns of a trial's seeds, a name in `hyperlax.metrics.AGGREGATES`.
     """
 
-    reference: ReferenceReturns
+    scale: Scale
     searched: Collection[str] = ()
     aggregate: str = "mean"
     leading: str = ""
 
     def metrics(self, outcome: Outcome) -> dict[str, float]:
-        """Return the metrics of a COMPLETE outcome. Raises ValueError where they are not finite."""
-        return compute(outcome, self.reference, self.aggregate)
+        """Return the metrics of a COMPLETE outcome, as far as it has reported them. Raises ValueError if any is not finite."""
+        return compute(outcome, self.scale, self.aggregate)
+
+    def values(self, outcome: Outcome, names: Sequence[str]) -> list[float]:
+        """Return these metrics of a trial that still trains. Raises ValueError if it has not reported one of them yet."""
+        metrics = self.metrics(outcome)
+        if missing := [name for name in names if name not in metrics]:
+            raise ValueError(f"no report so far has {missing[0]}, by which the study prunes. Report it every time")
+        return [metrics[name] for name in names]
 
     def ends(self, result: BatchResult) -> list[TrialResult]:
         """Return the results of a batch, in the order of its outcomes."""
@@ -86,10 +96,10 @@ class Scoring:
         if outcome.shown or not self.leading:
             return dict(zip(outcome.shown_at, outcome.shown, strict=True))
         found: dict[int, tuple[float, ...]] = {}
-        for point, step in enumerate(outcome.curve.steps[1:], 1):
-            until = replace(outcome, state="COMPLETE", curve=outcome.curve.first(point + 1))
+        for segment, step in enumerate(outcome.curve.trained_steps, 1):
+            until = replace(outcome, state="COMPLETE", curve=outcome.curve.until(segment))
             try:
-                found[int(step)] = (self.metrics(until)[self.leading],)
+                found[int(step)] = tuple(self.values(until, [self.leading]))
             except ValueError:
                 break
         return found
@@ -101,21 +111,27 @@ class Scoring:
         if outcome.state != "COMPLETE":
             return self._failure(outcome, outcome.reason, outcome.fault_step)
         try:
-            return TrialResult(outcome.number, outcome.state, "", self.metrics(outcome))
+            metrics = self.metrics(outcome)
+            if missing := [name for name in self.scale.table.rows if name not in metrics]:
+                raise ValueError(f"no report has {missing[0]}, a measure of the task")
+            return TrialResult(outcome.number, outcome.state, "", metrics)
         except ValueError as error:
             return self._failure(outcome, str(error), _first_infinite(outcome.curve))
 
     def _failure(self, outcome: Outcome, cause: str, step: int | None) -> TrialResult:
         asked = dotted(outcome.trial.algorithm)
         searched = {name: asked[name] for name in self.searched}
-        reason = failure_reason(cause, lane=outcome.lane, step=step, searched=searched)
+        lane = outcome.lane if self.scale.words.has_programs else None
+        reason = failure_reason(cause, lane=lane, step=step, searched=searched)
         return TrialResult(outcome.number, "FAIL", reason, {})
 
 
-def write_batch(directory: Path, result: BatchResult, ends: Sequence[TrialResult], columns: Sequence[str] = ()) -> None:
+def write_batch(
+    directory: Path, result: BatchResult, ends: Sequence[TrialResult], scale: Scale, columns: Sequence[str] = ()
+) -> None:
     """Write a batch, `success.txt` last. columns: names of the trials' intermediate values, if they have any."""
     with durable_together():
-        write_tables(directory, result, ends)
+        write_tables(directory, result, ends, scale)
         write_csv(directory / TIMELINE, _INTERVALS, _interval_rows(ends, result.outcomes))
         if columns:
             write_csv(
@@ -124,14 +140,16 @@ def write_batch(directory: Path, result: BatchResult, ends: Sequence[TrialResult
     mark_complete(directory, ends, f", with {INTERMEDIATE_CSV}" if columns else "")
 
 
-def write_tables(directory: Path, result: BatchResult, ends: Sequence[TrialResult]) -> None:
-    """Write the tables and the `timing.json` of a batch."""
+def write_tables(directory: Path, result: BatchResult, ends: Sequence[TrialResult], scale: Scale) -> None:
+    """Write the tables and the `timing.json` of a batch. scale: what its trials are measured by."""
     _write_hyperparams(directory / HYPERPARAMS_CSV, [outcome.trial for outcome in result.outcomes])
-    write_csv(directory / CURVES_CSV, _CURVES, (row for outcome in result.outcomes for row in _curve_rows(outcome)))
+    columns, metrics = scale.columns, list(scale.table.rows)
+    curves = (row for outcome in result.outcomes for row in _curve_rows(outcome, columns))
+    write_csv(directory / CURVES_CSV, (*_CURVES, *columns), curves)
     write_csv(
         directory / SUMMARY_CSV,
-        ("trial", "state", "reason", *METRICS, "seconds", "steps"),
-        (_summary_row(end, outcome) for end, outcome in zip(ends, result.outcomes, strict=True)),
+        (*_SUMMARY, *metrics, *_AFTER_METRICS),
+        (_summary_row(end, outcome, metrics) for end, outcome in zip(ends, result.outcomes, strict=True)),
     )
     write_json(directory / TIMING_JSON, result.timing)
 
@@ -162,13 +180,20 @@ def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[st
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """A trial's evaluations. steps: int64[points], environment steps; returns: float64[points, seeds], mean return of each seed.
+    """A trial's evaluations.
 
-    A return that the file lacks is nan.
+    steps: int64[points], of one seed. returns: float64[points, seeds], mean return of each seed, or the leading measure of a task;
+    nan where the file lacks it. has_start: whether the first point is before any training.
     """
 
     steps: np.ndarray
     returns: np.ndarray
+    has_start: bool = True
+
+    def trained(self) -> LearningCurve:
+        """Return it without the point before any training."""
+        start = int(self.has_start)
+        return LearningCurve(self.steps[start:], self.returns[start:], has_start=False)
 
 
 def read_curves(directory: Path, trials: Collection[int]) -> dict[int, LearningCurve]:
@@ -177,10 +202,12 @@ def read_curves(directory: Path, trials: Collection[int]) -> dict[int, LearningC
     Raises OSError, KeyError, ValueError or csv.Error if the file is missing or damaged.
     """
     rows: dict[str, list[tuple[int, int, float]]] = {str(number): [] for number in trials}
+    leading = _MEAN
     for row in read_csv(directory / CURVES_CSV):
         if row["trial"] in rows:
-            rows[row["trial"]].append((int(row["seed"]), int(row["step"]), float(row["mean"])))
-    return {int(number): _curve(points) for number, points in rows.items() if points}
+            leading = list(row)[len(_CURVES)]
+            rows[row["trial"]].append((int(row["seed"]), int(row["step"]), float(row[leading])))
+    return {int(number): _curve(points, leading == _MEAN) for number, points in rows.items() if points}
 
 
 def failed(
@@ -203,14 +230,14 @@ def failed(
     return BatchResult((outcome,), {**unknown, "wall_seconds": wall_seconds, "error": cause, "traceback": traceback})
 
 
-def _curve(points: Sequence[tuple[int, int, float]]) -> LearningCurve:
-    """Return a curve from the seed, step and mean return of each point."""
+def _curve(points: Sequence[tuple[int, int, float]], has_start: bool) -> LearningCurve:
+    """Return a curve from the seed, step and value of each point."""
     steps = sorted({step for _, step, _ in points})
     index = {step: number for number, step in enumerate(steps)}
     returns = np.full((len(steps), 1 + max(seed for seed, _, _ in points)), np.nan)
     for seed, step, mean in points:
         returns[index[step], seed] = mean
-    return LearningCurve(np.array(steps), returns)
+    return LearningCurve(np.array(steps), returns, has_start)
 
 
 def _write_hyperparams(path: Path, trials: Sequence[Trial]) -> None:
@@ -219,13 +246,15 @@ def _write_hyperparams(path: Path, trials: Sequence[Trial]) -> None:
     write_csv(path, ("trial", *names), ([trial.number, *dotted(trial.algorithm).values()] for trial in trials))
 
 
-def _curve_rows(outcome: Outcome) -> Iterator[list[Any]]:
+def _curve_rows(outcome: Outcome, names: Sequence[str]) -> Iterator[list[Any]]:
+    """Yield a row per seed and evaluation. names: see `Scale.columns`."""
     curve = outcome.curve
+    columns = [curve.column(name) for name in names if name != _EPISODES]
+    episodes = [curve.episodes] if _EPISODES in names else []
     for seed in range(curve.mean.shape[1]):
-        columns = [getattr(curve, name) for name in MEASURED]
         for point, step in enumerate(curve.steps):
             measured = [float(column[point, seed]) for column in columns]
-            yield [outcome.number, seed, int(step), *measured, curve.episodes]
+            yield [outcome.number, seed, int(step), *measured, *episodes]
 
 
 def _interval_rows(ends: Sequence[TrialResult], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
@@ -241,10 +270,10 @@ def _intermediate_rows(ends: Sequence[TrialResult]) -> Iterator[list[Any]]:
             yield [end.number, segment, len(end.intermediate), step, *values]
 
 
-def _summary_row(end: TrialResult, outcome: Outcome) -> list[Any]:
-    metrics = [end.metrics.get(name) for name in METRICS]
+def _summary_row(end: TrialResult, outcome: Outcome, metrics: Sequence[str]) -> list[Any]:
+    values = [end.metrics.get(name) for name in metrics]
     steps = int(outcome.curve.steps[-1]) if len(outcome.curve.steps) else 0
-    return [end.number, end.state, end.reason, *metrics, float(outcome.train_seconds), steps]
+    return [end.number, end.state, end.reason, *values, float(outcome.train_seconds), steps]
 
 
 def _first_infinite(curve: Curve) -> int | None:
@@ -299,7 +328,8 @@ def _reading(path: Path) -> Iterator[None]:
 def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialResult:
     if row["state"] not in STATES:
         raise DamagedBatch(path, f"{path}: trial {number} has state {row['state']!r}, none of {', '.join(STATES)}.")
-    metrics = [name for name in METRICS if name in row] if row["state"] == "COMPLETE" else []
+    others = {*_SUMMARY, *_AFTER_METRICS}
+    metrics = [name for name in row if name not in others] if row["state"] == "COMPLETE" else []
     for name in metrics:
         if not _is_finite(row[name]):
             raise DamagedBatch(path, f"{path}: trial {number} has {name} {row[name]!r}, which is not a finite number.")

@@ -14,9 +14,10 @@ import numpy as np
 from hyperlax.errors import UsageError, numbered
 from hyperlax.fields import filled
 from hyperlax.files import cell, decode
-from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.metrics import METRICS, ReferenceReturns, of_curve
+from hyperlax.hyperparams import Config
+from hyperlax.metrics import of_curve
 from hyperlax.recipe import apply, dotted
+from hyperlax.scale import Scale
 from hyperlax.study.batch_files import LearningCurve, read_curves, read_ends, read_hyperparams
 from hyperlax.study.directory import TIMING_JSON, StudyDirectory, complete_batches
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord, top
@@ -47,7 +48,7 @@ class _Result:
     curve: LearningCurve | None
 
 
-def configurations(record: StudyRecord, base: AlgorithmConfig) -> list[Configuration]:
+def configurations(record: StudyRecord, base: Config) -> list[Configuration]:
     """Return as many of the best trials as `--confirm-top` asks for, best first, or the first of the Pareto front.
 
     base: the recipe's default configuration when the study began. It comes last, unless it is among the best already. The result is
@@ -71,17 +72,18 @@ def configurations(record: StudyRecord, base: AlgorithmConfig) -> list[Configura
     return [*chosen, Configuration(Trial(number, base), False, True, twin)]
 
 
-def confirmation_of(record: StudyRecord, base: AlgorithmConfig) -> Confirmation | None:
+def confirmation_of(record: StudyRecord, base: Config) -> Confirmation | None:
     """Return the confirmation in the study's directory, None if there is none. base: as in `configurations`."""
     wanted, seeds = configurations(record, base), record.arguments["confirm_seeds"]
     results = read_results(StudyDirectory(record.directory).confirmation, [c.trial for c in wanted], seeds)
     if not results:
         return None
     leading = next(iter(record.objectives))
-    metric = leading if METRICS[leading].per_seed else "final_performance"
-    direction = record.objectives[leading] if metric == leading else METRICS[metric].direction
+    metrics = record.scale.table.rows
+    metric = leading if metrics[leading].per_seed else "final_performance"
+    direction = record.objectives[leading] if metric == leading else metrics[metric].direction
     budget = record.arguments["total_timesteps"]
-    found = [_confirmed(c, results.get(c.trial.number), metric, budget, record.reference) for c in wanted]
+    found = [_confirmed(c, results.get(c.trial.number), metric, budget, record.scale) for c in wanted]
     winner = wanted[0].trial.number if wanted and len(record.objectives) == 1 else None
     return Confirmation(metric, direction, leading, seeds, found, winner)
 
@@ -128,19 +130,25 @@ def _read_batch(path: Path, wanted: dict[int, Trial], seeds: int) -> dict[int, _
 
 def without_start(curve: LearningCurve | None, seeds: int) -> LearningCurve:
     """Return a curve without the point before training. Raises ValueError unless every seed has every step."""
-    if curve is None or len(curve.steps) < 2 or curve.returns.shape[1] != seeds or np.isnan(curve.returns).any():
+    trained = None if curve is None else curve.trained()
+    if (
+        trained is None
+        or not len(trained.steps)
+        or trained.returns.shape[1] != seeds
+        or np.isnan(trained.returns).any()
+    ):
         raise ValueError("curves.csv lacks rows")
-    return LearningCurve(curve.steps[1:], curve.returns[1:])
+    return trained
 
 
-def per_seed(curve: LearningCurve, budget: int, reference: ReferenceReturns) -> dict[str, list[float]]:
+def per_seed(curve: LearningCurve, budget: int, scale: Scale) -> dict[str, list[float]]:
     """Return the metrics that a single seed has, for each seed of a curve without the point before training."""
-    each = [of_curve(curve.steps, returns, budget, reference) for returns in curve.returns.T]
+    each = [of_curve(curve.steps, returns, budget, scale) for returns in curve.returns.T]
     return {name: [values[name] for values in each] for name in each[0]}
 
 
 def _confirmed(
-    configuration: Configuration, result: _Result | None, metric: str, budget: int, reference: ReferenceReturns
+    configuration: Configuration, result: _Result | None, metric: str, budget: int, scale: Scale
 ) -> Confirmed:
     record = configuration.record
     state, reason = "WAITING", ""
@@ -152,5 +160,5 @@ def _confirmed(
         claimed=record.metrics.get(metric) if record and record.state == "COMPLETE" else None,
         state=state,
         reason=reason,
-        per_seed=per_seed(result.curve, budget, reference) if result and result.curve else {},
+        per_seed=per_seed(result.curve, budget, scale) if result and result.curve else {},
     )

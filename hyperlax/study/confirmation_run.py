@@ -35,6 +35,7 @@ def confirmation_config(
     """Return the backend's configuration for a confirmation: the study's programs and budget, other seeds."""
     return engine_config(
         options,
+        recipe,
         recipe.config.algorithm,
         space=recipe.space,
         num_seeds=options.confirm_seeds,
@@ -92,7 +93,7 @@ class ConfirmationRun:
         def write(result: BatchResult) -> list[TrialResult]:
             ends = self._live.scoring.ends(result)
             counted = replace(result, timing={**result.timing, "seeds": self._seeds})
-            write_batch(next_batch(self._root), counted, ends)
+            write_batch(next_batch(self._root), counted, ends, self._live.scoring.scale)
             ended.extend(ends)
             return ends
 

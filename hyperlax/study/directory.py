@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
-from hyperlax.envs import slug
+from hyperlax.engine.checkpoint import OWN_FILES
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import is_too_long, naming, write_text
 from hyperlax.recipe import Recipe
@@ -72,6 +73,8 @@ _OWN: dict[str, str] = {
     AGENTS: r"trial_\d+\.(safetensors|json|gif)",
     PLOTS_DIRECTORY: _one_of(PLOTLY_FILE),
     rf"({CONFIRMATION}/)?{CHECKPOINTS}": r"(trial|pool)_\d+\.npz",
+    rf"({CONFIRMATION}/)?{OWN_FILES}": "",
+    rf"({CONFIRMATION}/)?{OWN_FILES}/trial_\d+(/.*)?": r".*",
     CONFIRMATION: "",
     _EXEC: _one_of(SUCCESS),
     f"{_EXEC}/{_ANALYSIS}": _one_of(TRIALS, BEST_FILE, PARETO_FILE),
@@ -225,11 +228,12 @@ def study_directory(
 ) -> StudyDirectory:
     """Return the directory of the study of this name, existing or not.
 
-    It is `<output root>/<recipe>/<environment>`, or `<environment>@<study name>` beside that if another study is there.
+    It is `<output root>/<recipe>/<environment>`, or `<environment>@<study name>` beside that if another study is there. A task has
+    no environment: its study is in `<output root>/<recipe>`.
 
     planned: the names of studies that do not exist yet, by their directories.
     """
-    first = Path(options.output_root) / recipe.name / slug(options.env_config)
+    first = kind_of(recipe).place(options.output_root, recipe.name, options.env_config)
     named = first.with_name(f"{first.name}@{options.study_name}")
     holder = (planned or {}).get(first) or _name_of(first)
     if holder in (None, options.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study()):

@@ -24,7 +24,7 @@ from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult
 _LONGEST_CAUSE = 500
 """Number of characters of a cause that are kept: exceptions can be pages long."""
 
-_WHERE = re.compile(r" \((?:lane |step |algorithm\.)[^()]*\)$")
+_WHERE = re.compile(r" \((?:lane |step |[\w./-]+=)[^()]*\)$")
 
 
 def failure_reason(cause: str, *, lane: int | None, step: int | None, searched: Mapping[str, Any]) -> str:
@@ -128,6 +128,9 @@ def _problems_of_curve(curve: Curve, seeds: int) -> Iterator[str]:
         column = getattr(curve, name)
         if _kind(column) not in ("f2", "iu2") or column.shape != (len(curve.steps), seeds):
             yield f"curve.{name} {_shown(column)}; float64[{len(curve.steps)}, {seeds}] is needed, points and seeds"
+    for name, column in curve.others.items():
+        if _kind(column) != "f2" or column.shape != (len(curve.steps), seeds):
+            yield f"curve.others[{name!r}] {_shown(column)}; float64[{len(curve.steps)}, {seeds}] is needed, points and seeds"
     for name in ("episodes", "budget"):
         if not _is_whole(value := getattr(curve, name)):
             yield f"curve.{name} {_shown(value)}; {WHOLE} is needed"

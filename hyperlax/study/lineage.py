@@ -16,7 +16,7 @@ from hyperlax.config.options import OBJECTIVE, PbtOptions
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.files import decode
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, apply, dotted
 from hyperlax.space import Categorical, Distribution
 from hyperlax.study.batch_files import read_curves
@@ -100,7 +100,7 @@ def read_schedule(path: Path) -> HyperparameterSchedule:
     return decode(path, HyperparameterSchedule, f"Give the {SCHEDULE} of a pbt run.")
 
 
-def configurations(schedule: HyperparameterSchedule, algorithm: AlgorithmConfig, where: str) -> list[AlgorithmConfig]:
+def configurations(schedule: HyperparameterSchedule, algorithm: Config, where: str) -> list[Config]:
     """Return the whole configuration of every interval. Raises UsageError, beginning with `where`, for invalid values."""
     base = apply(algorithm, schedule.config, where)
     found = []
@@ -111,7 +111,7 @@ def configurations(schedule: HyperparameterSchedule, algorithm: AlgorithmConfig,
     return found
 
 
-def changing(configs: Sequence[AlgorithmConfig]) -> dict[str, Distribution]:
+def changing(configs: Sequence[Config]) -> dict[str, Distribution]:
     """Return dotted name -> the values in turn, for the fields that change."""
     tables = [dotted(config) for config in configs]
     values = {name: [] for name in tables[0]}

@@ -55,7 +55,9 @@ class Loop:
         """Train until every trial has ended, no more may start, or a stop is requested. Trials still in lanes are saved."""
         settings = self._settings
         lanes = settings.lanes if settings.refills else None
-        training = Training(settings.task, settings.total, settings.steps, lanes, self._backend)
+        training = Training(
+            settings.task, settings.total, settings.steps, lanes, self._backend, settings.scoring.scale.words
+        )
         tell(self._observers, lambda observer: observer.training_started(training))
         try:
             self._train()
@@ -119,11 +121,12 @@ class Loop:
             self._waiting = sorted([*self._waiting, *((trial.number,) for trial in sound)])
             if sound and self._settings.task == "search" and not self._is_planned:
                 self._is_planned = True
-                log.info("%s, if none is pruned.", self._backend.plan(sound).sentence())
+                plan = self._backend.plan(sound)
+                log.log(logging.INFO if plan.programs else logging.DEBUG, "%s, if none is pruned.", plan.sentence())
         elif sound:
             plan = self._backend.plan(sound)
             is_one_of_many = self._settings.overlaps and self._groups > 0
-            log.log(logging.DEBUG if is_one_of_many else logging.INFO, "%s", plan.sentence())
+            log.log(logging.DEBUG if is_one_of_many or not plan.programs else logging.INFO, "%s", plan.sentence())
             self._waiting += map(_numbers, plan.batches)
 
     def _fill(self) -> None:
@@ -245,17 +248,16 @@ class Loop:
         """Note the values by which the scheduler decides about a trial.
 
         In the middle of a later repetition, the values after the one before are repeated.
-        Raises ValueError if a return is not finite.
+        Raises ValueError if a value is not finite.
         """
         if not self._scheduler:
             return
         before, columns = running.segments_before(), self._settings.columns
-        for segment in range(len(running.shown) - before + 1, len(result.curve.steps)):
-            if result.repetition and segment < len(running.done[0].steps) - 1:
+        for segment in range(len(running.shown) - before + 1, result.curve.segments + 1):
+            if result.repetition and segment < running.done[0].segments:
                 running.shown.append(running.shown[-1])
                 continue
-            metrics = self._settings.scoring.metrics(running.so_far(segment))
-            running.shown.append([metrics[name] for name in columns])
+            running.shown.append(self._settings.scoring.values(running.so_far(segment), columns))
         self._show(running, is_failed=result.fault_step is not None)
 
     def _show(self, running: RunningTrial, is_failed: bool = False) -> None:

@@ -7,25 +7,30 @@ import logging
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
 from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.backends.base import Backend, narrowest
+from hyperlax.config.kinds import left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, SEARCH, command_of
 from hyperlax.errors import OptionError, UsageError
+from hyperlax.fields import check_params
 from hyperlax.files import PUT_BACK, convert, decode, write_json
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import Config, Params
+from hyperlax.measures import Measures, measures_of
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.recipe import Changes, Recipe, apply, dotted
+from hyperlax.recipe import Changes, Recipe, apply, dotted, load
 from hyperlax.samplers.fixed import digest_of
+from hyperlax.scale import Scale
 from hyperlax.space import Distribution
 from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
 from hyperlax.study.record import Run
+from hyperlax.tasks import Function
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +38,10 @@ _GIT_SECONDS = 10
 """Maximum time for git to find the commit; on a slow disk it compares many files."""
 _PACKAGES = ("hyperlax", "jax", "jaxlib", "optuna", "flax", "gymnax", "numpy")
 
+_SCALES = ("reference", "task")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The content of study.json. lanes: the most of any program. packing: the programs.
 
@@ -42,6 +49,7 @@ class Manifest:
     while the one before trains. A study keeps both, whatever device it continues on.
     first_trials: the searched values, by dotted name, of trials 0, 1, ... that no sampler suggested.
     runs: when and at which commit the study began, and each time it was resumed.
+    reference, task: what its trials are measured by; the file has the one of the two that the study's kind of task has.
     """
 
     arguments: dict[str, Any]
@@ -51,15 +59,24 @@ class Manifest:
     first_trials: list[dict[str, Any]]
     versions: dict[str, str]
     device: str
-    reference: ReferenceReturns
+    reference: ReferenceReturns | None = None
+    task: Measures | None = None
     lanes: int
     packing: Mapping[str, Any]
     super_batch: int
     overlaps: bool
     runs: list[Run]
 
+    @property
+    def scale(self) -> Scale:
+        """What its trials are measured by."""
+        scale = self.task or self.reference
+        assert scale is not None
+        return scale
+
     def write(self, path: Path) -> None:
-        write_json(path, {**vars(self), "reference": vars(self.reference)})
+        scales = {name: asdict(one) for name in _SCALES if (one := getattr(self, name))}
+        write_json(path, {n: scales.get(n, v) for n, v in vars(self).items() if n in scales or n not in _SCALES})
 
     def resumed(self, options: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> Manifest:
         """Return the manifest of the study as it is resumed with these options."""
@@ -83,7 +100,7 @@ class _StoredRecipe(TypedDict):
 def describe(
     options: SearchOptions | PbtOptions,
     recipe: Recipe,
-    reference: ReferenceReturns,
+    scale: Scale,
     first_trials: list[dict[str, Any]],
     backend: Backend,
 ) -> Manifest:
@@ -103,7 +120,8 @@ def describe(
         first_trials=first_trials,
         versions=installed_versions(),
         device=backend.device,
-        reference=reference,
+        reference=scale if isinstance(scale, ReferenceReturns) else None,
+        task=scale if isinstance(scale, Measures) else None,
         lanes=backend.lanes,
         packing=backend.packing,
         super_batch=_super_batch(options, backend),
@@ -140,6 +158,7 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
             f"{path.parent / SAMPLES}: holds other samples than those that the sweep began with. {PUT_BACK}"
         )
     where = f"{recipe.path}: the study in {path.parent}"
+    _same_task(stored, recipe, where)
     _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches")
     _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value")
     for values in stored.first_trials:
@@ -147,20 +166,33 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
             raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
 
 
+def task_of(stored: Manifest, file: Path) -> Function:
+    """Return the task with which a study began. Raises UsageError if the recipe's file does not return it any more."""
+    recipe = load(str(file))
+    _same_task(stored, recipe, f"{file}: the study")
+    assert recipe.task is not None
+    return recipe.task
+
+
 def content_of(path: Path) -> Manifest:
     """Return the content of a study.json without checking the recipe. Raises UsageError if it is damaged."""
     stored = decode(path, Manifest)
     convert(stored.recipe, _StoredRecipe, f"{path}: `recipe`")
+    if stored.task is None and stored.reference is None:
+        raise UsageError(f"{path}: cannot be read (Object missing required field `reference`). {PUT_BACK}")
     return stored
 
 
-def base_of(stored: Manifest, path: Path) -> AlgorithmConfig:
+def base_of(stored: Manifest, path: Path) -> Config:
     """Return the base configuration with which a study began, even if its recipe has changed. path: of its study.json.
 
     Raises:
       UsageError: The algorithm is unknown, the stored values are not its fields, or a field does not accept its value.
     """
     kept, where = stored.recipe["config"], f"{path}: `recipe.config`"
+    if stored.task:
+        check_params(Params(kept), where)
+        return Params(kept)
     make = next((kind for kind in ALGORITHMS if kind.__name__ == stored.recipe["algorithm"]), None)
     if make is not None and kept.keys() == dotted(make()).keys():
         return apply(make(), kept, where)
@@ -204,8 +236,9 @@ def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directo
     if recipe.changes:
         return shell_command("run-study", directory.file)
     is_of_a_file = isinstance(options, SearchOptions) and options.load_hyperparams
-    left_out = ("n_trials", "sampling_method") if is_of_a_file else ()
-    return shell_command(command_of(options.to_json()), *command_line(options, left_out))
+    settled = ("n_trials", "sampling_method") if is_of_a_file else ()
+    words = command_line(options, [*settled, *left_out(options, recipe)])
+    return shell_command(command_of(options.to_json()), *words)
 
 
 def resume_command(directory: Path) -> str:
@@ -225,6 +258,22 @@ def _command_of(path: Path) -> str:
     except UsageError:
         return SEARCH
     return command_of(arguments)
+
+
+def _same_task(stored: Manifest, recipe: Recipe, where: str) -> None:
+    """Raise OptionError unless the recipe trains what the study began with, as far as its results depend on that."""
+    now = measures_of(recipe.task) if recipe.task else None
+    _same_entries(_task_entries(stored.task), _task_entries(now), f"{where} has the task's")
+
+
+def _task_entries(measures: Measures | None) -> dict[str, Any]:
+    """Return what a task is measured by as text, by name; nothing for an RL algorithm."""
+    if measures is None:
+        return {}
+    first = {"budget": measures.budget, "evaluations": measures.evaluations, "leading measure": measures.leading.name}
+    return first | {
+        f"measure {one.name}": f"{one.direction}d from {one.low} to {one.high}" for one in measures.measures
+    }
 
 
 def _same_entries(stored: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:

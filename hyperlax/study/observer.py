@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperlax.backends.base import Backend
+from hyperlax.metrics import OF_RETURNS
+from hyperlax.scale import Words
 from hyperlax.study.record import StudyRecord
 from hyperlax.trial import TrialResult
 
@@ -26,6 +28,7 @@ class Training:
       steps: Environment steps that remain, over all trials and seeds; None if trials may stop early.
       lanes: The most trials that train at once; None if trials train in closed batches.
       backend: Knows at any time how many lanes are occupied, and how many of them wait for a program.
+      words: How to speak of it.
     """
 
     task: str
@@ -33,6 +36,7 @@ class Training:
     steps: int | None
     lanes: int | None
     backend: Backend
+    words: Words = OF_RETURNS
 
 
 class Observer:

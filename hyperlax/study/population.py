@@ -114,7 +114,7 @@ class _PopulationTrials:
             about = {"study": self._options.study_name, **about_recipe(live.recipe)}
             write_agents(live.directory.root, about, result, [best.number] if best.state == "COMPLETE" else [])
         path = self._state.new_batch(interval)
-        write_batch(path, result, ends)
+        write_batch(path, result, ends, live.scoring.scale)
         self._state.record(ends, path)
         for end in ends:
             if end.state == "FAIL":
@@ -219,7 +219,7 @@ class _PopulationRun(StudyRun[PbtOptions]):
             )
         members = dict.fromkeys(("num_trials", "super_batch", "lanes"), options.population_size)
         own = {"num_seeds": options.num_seeds, "packing": "pad", "kind": "population"}
-        return engine_config(options, recipe.config.algorithm, space=recipe.space, **members, **own)
+        return engine_config(options, recipe, recipe.config.algorithm, space=recipe.space, **members, **own)
 
     def is_over(self) -> bool:
         """Return whether the budget is spent, or every member has failed."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from hyperlax.config.constraints import are_satisfied
 from hyperlax.errors import counted, format_number
+from hyperlax.metrics import OF_RETURNS
 from hyperlax.study.observer import Observer, Training
 from hyperlax.study.record import StudyRecord
 from hyperlax.trial import TrialResult
@@ -151,14 +152,15 @@ class Progress(Observer):
         if tally.failed:
             parts["failed"] = f"{tally.failed} failed"
         training, preparing = self.lanes()
+        words = self.training.words if self.training else OF_RETURNS
         most = self.training.lanes if self.training else None
         if training:
-            parts["lanes"] = ("" if most is None else f"{training}/") + counted(most or training, "lane")
-        rate = self.pace.steps_per_second()
+            parts["lanes"] = ("" if most is None else f"{training}/") + counted(most or training, words.lane)
+        rate = self.pace.steps_per_second() if words.has_rate else None
         if rate is not None and (training or not preparing):
             parts["rate"] = f"{rate:,.0f} steps/s"
         if preparing:
-            parts["preparing"] = "preparing programs"
+            parts["preparing"] = words.preparing
         parts["elapsed"] = clock(time.monotonic() - self.pace.began)
         if (left := self.seconds_left()) is not None:
             parts["left"] = f"{clock(left)} left"

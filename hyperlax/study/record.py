@@ -11,8 +11,8 @@ from typing import Any, TypedDict
 import numpy as np
 
 from hyperlax.errors import OptionError
-from hyperlax.metrics import ReferenceReturns
 from hyperlax.pareto import non_dominated
+from hyperlax.scale import Scale
 
 FEWEST_FOR_IMPORTANCES = 50
 """Complete trials below which importances are not computed. PED-ANOVA compares the best tenth with all: of eight hyperparameters,
@@ -130,6 +130,7 @@ class StudyRecord:
     importances: objective -> dotted name -> share; no entry for an objective where they cannot be computed.
     confirmation: results of the best on new seeds, None if there are none. lineage: None except for a population.
     base: the recipe's own value of every field by dotted name; empty where that is not known.
+    scale: what its trials are measured by. environment: "" for a task.
     foreign: trials that other programs added to the database, with the state "FOREIGN". They count nowhere.
     runs: the start and each resume, in order; empty where that is not known.
     """
@@ -142,7 +143,7 @@ class StudyRecord:
     arguments: dict[str, Any]
     versions: dict[str, str]
     device: str
-    reference: ReferenceReturns
+    scale: Scale
     trials: list[TrialRecord]
     command: str = ""
     space: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -152,6 +153,11 @@ class StudyRecord:
     base: Mapping[str, Any] = field(default_factory=dict)
     runs: Sequence[Run] = ()
     foreign: Sequence[TrialRecord] = ()
+
+    @property
+    def title(self) -> str:
+        """Recipe and environment, in words."""
+        return titled(self.recipe, self.environment)
 
     @property
     def rows(self) -> list[TrialRecord]:
@@ -171,6 +177,11 @@ class StudyRecord:
             problem = "{trial} {0}: {1} has no such trial. Its trials are {2}."
             raise OptionError("trial", problem, number, self.directory, there)
         return found
+
+
+def titled(recipe: str, environment: str) -> str:
+    """Return a recipe and its environment in words; a task has no environment."""
+    return f"{recipe} on {environment}" if environment else recipe
 
 
 def complete_trials(record: StudyRecord) -> list[TrialRecord]:

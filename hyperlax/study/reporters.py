@@ -217,8 +217,12 @@ class _JsonReporter(Progress):
             seconds=round(time.monotonic() - self.pace.began, 3),
             lanes=self.lanes()[0],
             seconds_left=None if (left := self.seconds_left()) is None else round(left, 1),
-            steps_per_second=None if (rate := self.pace.steps_per_second()) is None else round(rate, 1),
+            steps_per_second=None if (rate := self._rate()) is None else round(rate, 1),
         )
+
+    def _rate(self) -> float | None:
+        has_rate = self.training is None or self.training.words.has_rate
+        return self.pace.steps_per_second() if has_rate else None
 
 
 def _write_event(stream: TextIO, event: str, **content: Any) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from hyperlax.agent import Policy, joined
 from hyperlax.backends.base import SHARED, Backend
 from hyperlax.errors import HyperlaxError
@@ -17,7 +15,7 @@ from hyperlax.study.failures import problem_of_timing
 from hyperlax.study.observer import Observer, tell
 from hyperlax.study.stopping import Limits
 from hyperlax.study.trials import Settings, Trials
-from hyperlax.trial import MEASURED, BatchResult, Curve, LaneInterval, Outcome, SegmentResult, Trial
+from hyperlax.trial import BatchResult, Curve, LaneInterval, Outcome, SegmentResult, Trial
 
 
 @dataclass
@@ -96,20 +94,16 @@ class RunningTrial:
     def segments_before(self) -> int:
         """Return the number of segments of the repetitions before the current one."""
         assert self.latest is not None
-        return sum(len(curve.steps) - 1 for curve in self.done[: self.latest.repetition])
+        return sum(curve.segments for curve in self.done[: self.latest.repetition])
 
     def curve_until(self, segment: int) -> Curve:
         """Return its curve up to a segment of the first repetition, or of all that are complete by a later one."""
         first = self.done[0] if self.done else self._curve_now()
-        return first.first(segment + 1) if segment < len(first.steps) - 1 or not self.done else self.curve()
+        return first.until(segment) if segment < first.segments or not self.done else self.curve()
 
     def curve(self) -> Curve:
         """Return the curves of its complete repetitions side by side, or of the current one where none is complete."""
-        if not self.done:
-            return self._curve_now()
-        first = self.done[0]
-        columns = {name: np.concatenate([getattr(curve, name) for curve in self.done], axis=1) for name in MEASURED}
-        return Curve(steps=first.steps, episodes=first.episodes, budget=first.budget, **columns)
+        return self.done[0].beside(self.done[1:]) if self.done else self._curve_now()
 
     def outcome(self, state: str, reason: str, curve: Curve) -> Outcome:
         """Return its outcome."""
@@ -135,12 +129,12 @@ class RunningTrial:
         steps: list[int] = []
         for curve in (*self.done, *now):
             before = steps[-1] if steps else 0
-            steps += [before + int(step) for step in curve.steps[1:]]
+            steps += [before + int(step) for step in curve.trained_steps]
         return tuple(steps[: len(self.shown)])
 
     def so_far(self, segment: int) -> Outcome:
         """Return its outcome if it had ended after this segment of the current repetition."""
-        until = self._curve_now().first(segment + 1)
+        until = self._curve_now().until(segment)
         together = RunningTrial(self.trial, done=[*self.done, until], latest=self.latest)
         return together.outcome("COMPLETE", "", together.curve())
 

@@ -15,6 +15,7 @@ import optuna
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.checks import check_space, ignored_constraints
 from hyperlax.config.configurations import excluded_default, first_trials
+from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError, counted
@@ -41,7 +42,6 @@ from hyperlax.study.study_run import (
     engine_config,
     lanes_asked,
     local_backend,
-    reference_returns,
     refuse_existing,
 )
 from hyperlax.study.summary import print_end
@@ -110,7 +110,7 @@ def print_plan(
     manifest = stored or manifests.describe(
         options,
         recipe,
-        reference_returns(options.env_config),
+        kind_of(recipe).scale(options.env_config),
         first_trials(options, recipe),
         backend,
     )
@@ -140,6 +140,7 @@ def search_config(options: SearchOptions, recipe: Recipe, stored: Manifest | Non
     width = stored.super_batch if stored else options.super_batch
     return engine_config(
         options,
+        recipe,
         recipe.config.algorithm,
         space=recipe.space,
         num_seeds=1 if racing else options.num_seeds,
@@ -193,12 +194,19 @@ class _SearchRun(StudyRun[SearchOptions]):
             scoring=self.live.scoring,
             seeds=options.num_seeds,
             repetitions=options.num_seeds if options.seed_schedule == "racing" else 1,
-            columns=tuple(options.pruning_metrics) if refills else (),
+            columns=tuple(self._pruning_metrics()) if refills else (),
             refills=refills,
             overlaps=refills or self.live.state.overlaps,
             lanes=lanes_of(self.live.manifest),
             checkpoint_seconds=options.checkpoint_seconds,
         )
+
+    def _pruning_metrics(self) -> dict[str, str]:
+        """Return name -> direction of the pruning metrics: the objectives, and for one alone how early a trial learnt, for ties."""
+        own, tie_breaker = self.options.objectives, "normalized_auc"
+        if len(own) > 1 or tie_breaker in own or tie_breaker not in self.live.manifest.scale.table.rows:
+            return own
+        return {**own, tie_breaker: "maximize"}
 
     def _scheduler(self) -> Scheduler | None:
         """Return the scheduler, which decides which trials continue; None if every trial trains to its end."""
@@ -206,7 +214,7 @@ class _SearchRun(StudyRun[SearchOptions]):
         if not refills_lanes(options):
             return None
         pruning = PruningOptions(
-            directions=list(options.pruning_metrics.values()),
+            directions=list(self._pruning_metrics().values()),
             objectives=len(options.objectives),
             segments=options.num_evaluations,
             min_segments=options.pruner_min_segments,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
@@ -11,46 +13,43 @@ from typing import Any
 
 from hyperlax.agent import save_agent
 from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import SingleOptions
-from hyperlax.envs import canonical, slug
+from hyperlax.engine.checkpoint import OWN_FILES, CheckpointManager
 from hyperlax.errors import HyperlaxError, OptionFailure, UsageError, counted, format_number
 from hyperlax.files import write_json
-from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.metrics import METRICS
+from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
 from hyperlax.study.batch_files import Scoring, mark_complete, write_tables
-from hyperlax.study.directory import SCHEDULE, make_directory
+from hyperlax.study.directory import CHECKPOINTS, SCHEDULE, make_directory
 from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.lineage import HyperparameterSchedule, changing, configurations
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
-from hyperlax.study.record import StudyRecord, TrialRecord
+from hyperlax.study.record import StudyRecord, TrialRecord, titled
 from hyperlax.study.reporters import reporter
 from hyperlax.study.stopping import Limits, StopRequest, stopping_on_signals
-from hyperlax.study.study_run import MakeBackend, engine_config, local_backend, reference_returns
+from hyperlax.study.study_run import MakeBackend, engine_config, local_backend
 from hyperlax.study.trials import FixedTrials, Settings
 from hyperlax.trial import BatchResult, Trial, TrialResult
 
 log = logging.getLogger(__name__)
 
-_LEADING = "peak_performance"
-
-
 _WriteCurve = Callable[[StudyRecord, Path], None]
 """Function that writes the page of a learning curve."""
 
 
-def _single_config(options: SingleOptions, algorithm: AlgorithmConfig) -> EngineConfig:
+def _single_config(options: SingleOptions, recipe: Recipe, algorithm: Config) -> EngineConfig:
     """Return the backend's configuration for a single run."""
     alone = {"num_seeds": options.num_seeds, "num_trials": 1, "super_batch": 1}
-    return engine_config(options, algorithm, space={}, packing="pad", **alone)
+    return engine_config(options, recipe, algorithm, space={}, packing="pad", **alone)
 
 
 def run_single(
     options: SingleOptions,
     recipe: Recipe,
-    algorithm: AlgorithmConfig,
+    algorithm: Config,
     write_curve: _WriteCurve,
     make_backend: MakeBackend = local_backend,
     source: str = "the recipe's default configuration",
@@ -60,8 +59,16 @@ def run_single(
     0: done. 1: the training failed, the reason is printed. 130 or 143: interrupted, nothing is written. Raises UsageError, before
     anything runs, if the training cannot run.
     """
-    backend = make_backend(_single_config(options, algorithm), None)
-    return _SingleRun(options, recipe, write_curve, "single", source).run(algorithm, backend)
+    config = _single_config(options, recipe, algorithm)
+    if recipe.task is None:
+        return _SingleRun(options, recipe, write_curve, "single", source).run(algorithm, make_backend(config, None))
+    root = kind_of(recipe).place(options.output_root, recipe.name, options.env_config) / f".single_{os.getpid()}"
+    try:
+        backend = make_backend(config, CheckpointManager(root / CHECKPOINTS, 0.0))
+        own = root / OWN_FILES
+        return _SingleRun(options, recipe, write_curve, "single", source, own_files=own).run(algorithm, backend)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def replay(options: SingleOptions, recipe: Recipe, schedule: HyperparameterSchedule, write_curve: _WriteCurve) -> int:
@@ -73,7 +80,7 @@ def replay(options: SingleOptions, recipe: Recipe, schedule: HyperparameterSched
 
     where = str(options.params)
     configs = configurations(schedule, recipe.config.algorithm, where)
-    config = replace(_single_config(options, configs[0]), space=changing(configs), lanes=1, configs=configs)
+    config = replace(_single_config(options, recipe, configs[0]), space=changing(configs), lanes=1, configs=configs)
     backend = make_local_backend(config)
     _check_steps(schedule, backend.steps(Trial(0, config.base)), where)
     beside = {SCHEDULE: {**vars(schedule), "schedule": list(schedule.schedule)}}
@@ -91,7 +98,7 @@ class _SingleRun:
     """A training without a study.
 
     kind: the beginning of its directory's name. source: where its configuration is from. beside: name -> content of further JSON
-    files.
+    files. own_files: where a task keeps files while it trains.
     """
 
     options: SingleOptions
@@ -100,12 +107,14 @@ class _SingleRun:
     kind: str
     source: str
     beside: Mapping[str, Any] = field(default_factory=dict)
+    own_files: Path | None = None
 
-    def run(self, algorithm: AlgorithmConfig, backend: Backend) -> int:
+    def run(self, algorithm: Config, backend: Backend) -> int:
         """Train, write the files, print the metrics. Returns the exit status."""
         own = self.options
-        self._scoring = Scoring(reference_returns(own.env_config), aggregate=own.aggregate)
-        parent = Path(own.output_root) / self.recipe.name / slug(own.env_config)
+        kind = kind_of(self.recipe)
+        self._scoring = Scoring(kind.scale(own.env_config), aggregate=own.aggregate)
+        parent = kind.place(own.output_root, self.recipe.name, own.env_config)
         with _ending_on_io_error(parent):
             make_directory(parent)
         log.info("%s", self._announced(algorithm, parent))
@@ -134,15 +143,16 @@ class _SingleRun:
             self._write(directory, result, end, backend.device)
         return _print_end(end, directory)
 
-    def _announced(self, algorithm: AlgorithmConfig, parent: Path) -> str:
+    def _announced(self, algorithm: Config, parent: Path) -> str:
         """Return what is trained and where its files go, in sentences."""
         own, default, now = self.options, dotted(self.recipe.config.algorithm), dotted(algorithm)
         changed = [f"{name} = {now[name]} (default {default[name]})" for name in now if now[name] != default[name]]
         differs = "Different from the recipe's default:" if changed else "All is as in the recipe's default."
         told = "\n  ".join([differs, *changed])
         length = f"{counted(own.total_timesteps, 'step')}, {counted(own.num_evaluations, 'evaluation')}"
+        what = titled(self.recipe.name, kind_of(self.recipe).environment(own.env_config))
         return (
-            f"{self.recipe.name} on {canonical(own.env_config)}, {length}, {counted(own.num_seeds, 'seed')} from seed {own.seed}.\n"
+            f"{what}, {length}, {counted(own.num_seeds, 'seed')} from seed {own.seed}.\n"
             f"Configuration: {self.source}. {told}\n"
             f"The files go to {parent / self.kind}_NNNN when training ends."
         )
@@ -151,22 +161,25 @@ class _SingleRun:
         """Write the agent, the tables and the learning curve; `success.txt` last."""
         for name, content in self.beside.items():
             write_json(directory / name, content)
+        if self.own_files and self.own_files.exists():
+            shutil.move(self.own_files, directory / OWN_FILES)
         (outcome,) = result.outcomes
         if outcome.policy is not None:
             about = {**about_recipe(self.recipe), **about_training(outcome)}
             save_agent(directory / "agent", outcome.policy, about)
-        write_tables(directory, result, [end])
+        write_tables(directory, result, [end], self._scoring.scale)
+        leading = self._scoring.scale.table.leading
         record = StudyRecord(
             directory=directory,
             study_name=directory.name,
             recipe=self.recipe.name,
-            environment=canonical(self.options.env_config),
-            objectives={_LEADING: METRICS[_LEADING].direction},
+            environment=kind_of(self.recipe).environment(self.options.env_config),
+            objectives={leading: self._scoring.scale.table.rows[leading].direction},
             arguments=self.options.to_json(),
             versions=installed_versions(),
             device=device,
-            reference=self._scoring.reference,
-            trials=[_record(end, outcome.trial.algorithm, directory)],
+            scale=self._scoring.scale,
+            trials=[_record(end, outcome.trial.algorithm, directory, leading)],
         )
         self.write_curve(record, directory / "learning_curve.html")
         mark_complete(directory, [end])
@@ -204,13 +217,13 @@ def _ending_on_io_error(parent: Path) -> AbstractContextManager[None]:
     )
 
 
-def _record(end: TrialResult, algorithm: AlgorithmConfig, directory: Path) -> TrialRecord:
+def _record(end: TrialResult, algorithm: Config, directory: Path, leading: str) -> TrialRecord:
     return TrialRecord(
         number=end.number,
         state=end.state,
         reason=end.reason,
         params=dotted(algorithm),
-        values={_LEADING: end.metrics[_LEADING]} if end.metrics else {},
+        values={leading: end.metrics[leading]} if end.metrics else {},
         metrics=end.metrics,
         batch_directory=directory,
         exec_batch=None,

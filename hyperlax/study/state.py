@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.fields import dotted, filled
-from hyperlax.hyperparams import AlgorithmConfig
+from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.base import AskedTrial, Sampler
 from hyperlax.samplers.distributions import SearchSpace
@@ -53,7 +53,7 @@ class StudyState:
         directory: StudyDirectory,
         space: SearchSpace,
         sampler: Sampler,
-        base: AlgorithmConfig,
+        base: Config,
         objectives: Sequence[str],
         schedule: Schedule | None = None,
         is_dry: bool = False,

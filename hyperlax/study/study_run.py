@@ -12,14 +12,13 @@ from typing import Any, Generic, TypeVar
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.configurations import write_samples
+from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions, SingleOptions
 from hyperlax.config.study_file import in_full
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.envs import canonical
 from hyperlax.errors import OptionError, counted, numbered
 from hyperlax.files import write_text
-from hyperlax.hyperparams import AlgorithmConfig
-from hyperlax.metrics import ReferenceReturns
+from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, RunLength
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.study import manifest as manifests
@@ -43,7 +42,11 @@ MakeBackend = Callable[[EngineConfig, CheckpointManager | None], Backend]
 
 
 def local_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
-    """Return the backend of this machine's devices. Raises UsageError if the configuration cannot run there."""
+    """Return the backend of this machine: its devices, or worker processes for a task. Raises UsageError if it cannot run there."""
+    if config.task is not None:
+        from hyperlax.backends.processes import make_backend as make_process_backend
+
+        return make_process_backend(config, checkpoints)
     from hyperlax.backends.local import make_backend
 
     return make_backend(config, checkpoints)
@@ -92,8 +95,8 @@ class StudyRun(ABC, Generic[_Options]):
         for note in filter(None, notes):
             log.info("%s", note)
         backend = self._new_backend(None)
-        reference = reference_returns(self.options.env_config)
-        manifest = manifests.describe(self.options, self.recipe, reference, list(first_trials), backend)
+        scale = kind_of(self.recipe).scale(self.options.env_config)
+        manifest = manifests.describe(self.options, self.recipe, scale, list(first_trials), backend)
         with self._held():
             refuse_existing(self.directory)
             check_writable(self.directory)
@@ -128,10 +131,11 @@ class StudyRun(ABC, Generic[_Options]):
                 stack.callback(observer.close)
             stack.enter_context(stopping_on_signals(self.limits.stop))
             stack.enter_context(ignoring_broken_output())
+            environment = kind_of(self.recipe).environment(options.env_config)
             state.database.describe(
                 {
                     "recipe": self.recipe.name,
-                    "environment": canonical(options.env_config),
+                    **({"environment": environment} if environment else {}),
                     "versions": manifest.versions,
                     "search_space": manifest.space,
                 }
@@ -234,12 +238,14 @@ def refuse_existing(directory: StudyDirectory) -> None:
 
 
 def engine_config(
-    options: SearchOptions | SingleOptions | PbtOptions, base: AlgorithmConfig, **own: Any
+    options: SearchOptions | SingleOptions | PbtOptions, recipe: Recipe, base: Config, **own: Any
 ) -> EngineConfig:
-    """Return a configuration from the options that every training has, and its own."""
+    """Return a configuration from the recipe, the options that every training has, and its own."""
     return EngineConfig(
         base=base,
-        environment=canonical(options.env_config),
+        task=recipe.task,
+        slots=options.slots if isinstance(options, SearchOptions) else None,
+        environment=kind_of(recipe).environment(options.env_config),
         run_length=RunLength(options.total_timesteps, options.num_evaluations, options.num_eval_episodes),
         seed=options.seed,
         compilation_cache=options.compilation_cache,
@@ -250,12 +256,3 @@ def engine_config(
 def lanes_asked(options: SearchOptions) -> int | None:
     """Return the lanes of a compiled call that the user asked for, None for `auto`."""
     return None if options.runner_hparam_batch_size == "auto" else options.runner_hparam_batch_size
-
-
-def reference_returns(environment: str) -> ReferenceReturns:
-    """Return the reference returns of an environment. Makes it, with jax, only if it is not in the catalog."""
-    from hyperlax.envs import make
-    from hyperlax.envs.catalog import CATALOG
-
-    name = canonical(environment)
-    return CATALOG[name].reference if name in CATALOG else make(name).reference

@@ -208,7 +208,7 @@ class SearchTrials:
             about = {"study": self._options.study_name, **about_recipe(live.recipe)}
             complete = [end.number for end in ends if end.state == "COMPLETE"]
             write_agents(live.directory.root, about, result, complete)
-        write_batch(path, result, ends, self._settings.columns or (live.scoring.leading,))
+        write_batch(path, result, ends, live.scoring.scale, self._settings.columns or (live.scoring.leading,))
         self._state.record(ends, path)
         _log_failures(ends)
         self._changed()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,6 @@ from hyperlax.backends.base import Backend
 from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
 from hyperlax.config.stored import read_stored
 from hyperlax.envs import unaliased
-from hyperlax.metrics import METRICS
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import from_json
@@ -95,7 +94,7 @@ def snapshot(
     stored: the content of study.json. foreign: the trials that other programs added.
     """
     space, lineage = SearchSpace({name: from_json(text) for name, text in stored.space.items()}), None
-    base = stored.recipe.get("config", {})
+    base, metrics = stored.recipe.get("config", {}), stored.scale.table.rows
     if isinstance(options, PbtOptions):
         trials = finished_intervals(trials, options.population_size)
         lineage = lineage_of(trials, options.population_size, root)
@@ -110,8 +109,8 @@ def snapshot(
         versions=stored.versions,
         device=stored.device,
         space=stored.space,
-        reference=stored.reference,
-        trials=[replace(_record(trial, space, list(options.objectives), root), base=base) for trial in trials],
+        scale=stored.scale,
+        trials=[replace(_record(trial, space, options.objectives, metrics, root), base=base) for trial in trials],
         importances=importances(trials, options.objectives) if with_importances else {},
         lineage=lineage,
         base=base,
@@ -120,8 +119,10 @@ def snapshot(
     )
 
 
-def _record(frozen: FrozenTrial, space: SearchSpace, objectives: Sequence[str], root: Path) -> TrialRecord:
-    """Return a trial as plain data for the analysis. root: the study's directory."""
+def _record(
+    frozen: FrozenTrial, space: SearchSpace, objectives: Iterable[str], metrics: Iterable[str], root: Path
+) -> TrialRecord:
+    """Return a trial as plain data for the analysis. metrics: all that it can have. root: the study's directory."""
     attributes = frozen.user_attrs
     state = frozen.state.name if frozen.state.is_finished() and batch_of(frozen) else "RUNNING"
     return TrialRecord(
@@ -130,7 +131,7 @@ def _record(frozen: FrozenTrial, space: SearchSpace, objectives: Sequence[str], 
         reason=attributes.get("reason", ""),
         params=space.decode(frozen.params),
         values=dict(zip(objectives, frozen.values, strict=True)) if state == "COMPLETE" else {},
-        metrics={name: attributes[name] for name in METRICS if name in attributes},
+        metrics={name: attributes[name] for name in metrics if name in attributes},
         batch_directory=root / attributes["batch"] if "batch" in attributes else None,
         exec_batch=attributes.get("exec_batch"),
         feasible=all(value <= 0 for value in frozen.constraints.values()),  # as far as any is known of it
@@ -160,17 +161,19 @@ def with_confirmation(record: StudyRecord) -> StudyRecord:
 def recipe_as_it_was(record: StudyRecord) -> Recipe:
     """Return the recipe with which a study began, from its study.json alone: the recipe's file may be gone or changed.
 
-    Its run lengths are all the study's own.
+    Its run lengths are all the study's own. A task's function is in the recipe's file, which is loaded for it.
 
     Raises:
-      UsageError: The base configuration in study.json cannot be read.
+      UsageError: The base configuration in study.json cannot be read, or the recipe's file has no such task any more.
     """
     path = StudyDirectory(record.directory).manifest
     stored = manifest.content_of(path)
     length = RunLength(**{name: record.arguments[name] for name in RUN_LENGTH})
     config = ExperimentConfig(manifest.base_of(stored, path), dict.fromkeys(RUN_LENGTHS, length))
     space = {name: from_json(text) for name, text in stored.space.items()}
-    return Recipe(record.recipe, Path(str(stored.recipe.get("path"))), config, space)
+    file = Path(str(stored.recipe.get("path")))
+    task = manifest.task_of(stored, file) if stored.task else None
+    return Recipe(record.recipe, file, config, space, task=task)
 
 
 def _total(options: SearchOptions | PbtOptions, space: SearchSpace) -> int:
@@ -202,9 +205,9 @@ class LiveStudy(Generic[_Options]):
     @property
     def scoring(self) -> Scoring:
         """Rules by which outcomes become results."""
-        reference = self.manifest.reference
+        scale = self.manifest.scale
         leading = next(iter(self.options.objectives))
-        return Scoring(reference, self.recipe.space.keys(), self.options.aggregate, leading)
+        return Scoring(scale, self.recipe.space.keys(), self.options.aggregate, leading)
 
     def snapshot(self) -> StudyRecord:
         """Return the study as it is now."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from hyperlax.analysis.study_data import MissingFile, read_curves
 from hyperlax.analysis.terminal import best_in_words, counts
-from hyperlax.config.option import MAY_CHANGE, options_of
+from hyperlax.config.option import MAY_CHANGE, of_other_kind, options_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.stored import MANIFEST
 from hyperlax.errors import UsageError
@@ -95,7 +95,7 @@ def trial_entry(record: StudyRecord, trial: TrialRecord, curve: LearningCurve | 
         status=_STATUS[trial.state],
         params={name: _text(value) for name, value in trial.params.items()},
         tags=tags,
-        points=[point for point in [*_curve_points(curve), *summary] if math.isfinite(point.value)],
+        points=[point for point in [*_curve_points(curve, record.scale.name), *summary] if math.isfinite(point.value)],
         began=began,
         ended=ended,
     )
@@ -111,10 +111,11 @@ def with_curves(trials: Iterable[TrialRecord]) -> Iterator[tuple[TrialRecord, Le
 
 def study_params(record: StudyRecord) -> dict[str, str]:
     """Return the arguments that cannot change in a study, since MLflow's parameters cannot change either."""
+    other = of_other_kind(not record.environment)
     fixed = {
         f: record.arguments.get(f)
         for f, option in options_of(SearchOptions).items()
-        if option.is_kept and not option.has(MAY_CHANGE)
+        if option.is_kept and not option.has(MAY_CHANGE) and not option.has(other)
     }
     return {name: _text(value) for name, value in fixed.items() if value not in (None, [])}
 
@@ -125,7 +126,7 @@ def standing(record: StudyRecord) -> Standing:
     finished = sum(trial.state != "RUNNING" for trial in record.trials)
     how_far = counts(record, int(record.arguments["n_trials"]))
     tags = {
-        DESCRIPTION: f"{record.recipe} on {record.environment}: {how_far}\n\nBest: {best_in_words(record)}",
+        DESCRIPTION: f"{record.title}: {how_far}\n\nBest: {best_in_words(record)}",
         "hyperlax.trials": how_far,
         "hyperlax.directory": str(record.directory.absolute()),
         "hyperlax.command": record.command,
@@ -169,13 +170,13 @@ def _curves(trials: Sequence[TrialRecord]) -> Mapping[int, LearningCurve]:
         return {}
 
 
-def _curve_points(curve: LearningCurve | None) -> Iterator[Point]:
-    """Yield the mean over seeds and, if there are several, the lowest and the highest."""
+def _curve_points(curve: LearningCurve | None, name: str) -> Iterator[Point]:
+    """Yield the mean over seeds and, if there are several, the lowest and the highest. name: what the curve shows, in a word."""
     if curve is None:
         return
-    shown = {"return_mean": np.mean}
+    shown = {f"{name}_mean": np.mean}
     if curve.returns.shape[1] > 1:
-        shown |= {"return_min": np.min, "return_max": np.max}
+        shown |= {f"{name}_min": np.min, f"{name}_max": np.max}
     for name, over_seeds in shown.items():
         for step, value in zip(curve.steps, over_seeds(curve.returns, axis=1), strict=True):
             yield Point(name, float(value), int(step))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hyperlax.analysis.labels import AGGREGATE_WORDS, format_value, short_names
+from hyperlax.analysis.labels import aggregate_in_words, format_value, short_names
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import MissingFile, StudyData, warn_once
 from hyperlax.errors import HyperlaxError, format_number
@@ -56,8 +56,8 @@ class Plot:
     Args:
       name: Name of its file, without `.html`.
       title: Heading.
-      caption: How to read it. {aggregate} is replaced by the name of the aggregate over a trial's seeds, {by} by the order of the
-        best trials if there are several objectives.
+      caption: How to read it. In both, {aggregate} is replaced by the name of the aggregate over a trial's seeds, {by} by the order
+        of the best trials if there are several objectives, {lane}, {row} and {waits} by the study's `Words`.
       figure: Draws it. Raises NothingToShow if data is missing.
       applies: Whether a study has such a plot at all.
       otherwise: Reason to show for a study to which it does not apply.
@@ -83,9 +83,15 @@ class Plot:
 
     def drawing(self, study: StudyData) -> Drawing:
         """Draw for a page. If that fails, log the error and return it in the plot's place."""
-        aggregate = AGGREGATE_WORDS[study.record.arguments["aggregate"]]
-        by = " by the first objective, those of the Pareto front first" if has_front(study.record) else ""
-        frame = (self.name, self.title, self.caption.format(aggregate=aggregate, by=by), self.min_width)
+        record, words = study.record, study.record.scale.words
+        said = {
+            "aggregate": aggregate_in_words(record.arguments["aggregate"], record.scale),
+            "by": " by the first objective, those of the Pareto front first" if has_front(record) else "",
+            "lane": words.lane,
+            "row": words.row,
+            "waits": words.waits,
+        }
+        frame = (self.name, self.title.format(**said), self.caption.format(**said), self.min_width)
         try:
             return Drawing(*frame, figure=self.figure(study).to_json())
         except NothingToShow as nothing:

@@ -22,7 +22,7 @@ def _figure(study: StudyData) -> Figure:
     _add_seeds(figure, confirmation, shown)
     _add_means(figure, confirmation, shown)
     _add_claims(figure, shown)
-    figure.update_x(title={"text": with_unit(confirmation.metric)})
+    figure.update_x(title={"text": with_unit(confirmation.metric, record.scale)})
     figure.update_y(type="category", categoryorder="array", categoryarray=[_row(ours) for ours in shown][::-1])
     figure.layout |= {"hovermode": "closest", "legend": LEGEND_ON_TOP, "height": 150 + 48 * len(shown)}
     return figure

@@ -40,7 +40,7 @@ def _figure(study: StudyData) -> Figure:
     values = np.array([trial.values[leading] for trial in trials])
     colors = {"colorscale": SCALE, "reversescale": direction == "minimize"}
     figure = Figure()
-    figure.add("heatmap", **_areas((across, up), np.array([x, y]), values, leading, colors))
+    figure.add("heatmap", **_areas((across, up), np.array([x, y]), values, with_unit(leading, record.scale), colors))
     figure.add("scatter", **_points(x, y, values, hover_texts(record, trials), colors))
     figure.update_x(**_axis(across))
     figure.update_y(**_axis(up))
@@ -49,7 +49,7 @@ def _figure(study: StudyData) -> Figure:
 
 
 def _areas(
-    axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray, leading: str, colors: dict[str, Any]
+    axes: tuple[Coordinate, Coordinate], positions: np.ndarray, values: np.ndarray, title: str, colors: dict[str, Any]
 ) -> dict[str, Any]:
     means = surface(axes, positions, values)
     return {
@@ -61,7 +61,7 @@ def _areas(
         "zsmooth": False,
         "opacity": 0.6,
         "hoverinfo": "skip",
-        "colorbar": {"title": {"text": with_unit(leading).replace(" (", "<br>("), "side": "right"}, "thickness": 12},
+        "colorbar": {"title": {"text": title.replace(" (", "<br>("), "side": "right"}, "thickness": 12},
         **colors,
     }
 

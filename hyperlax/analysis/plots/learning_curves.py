@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hyperlax.analysis.plots.base import MUTED, SERIES, NothingToShow, Plot
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData, read_curves
@@ -30,20 +32,24 @@ def _figure(study: StudyData) -> Figure:
     figure = Figure()
     for rank in reversed(range(len(trials))):
         trial = trials[rank]
-        _add(figure, trial, curves[trial.number], rank, leading, record.arguments["aggregate"])
+        curve = curves[trial.number]
+        line = aggregated(curve.returns, record.arguments["aggregate"], record.scale.sign)
+        _add(figure, trial, curve, line.tolist(), rank, leading)
     end = max(int(curve.steps[-1]) for curve in curves.values())
-    _add_reference(figure, "solved task (hi)", record.reference.hi, end)
-    _add_reference(figure, "random policy (lo)", record.reference.lo, end)
-    figure.update_x(title={"text": "environment steps of one seed"}, tickformat="~s")
-    figure.update_y(title={"text": "mean return of the evaluation"})
+    low, high = sorted(record.scale.sign * bound for bound in record.scale.bounds)
+    words = record.scale.words
+    if not math.isnan(low):
+        _add_reference(figure, words.high, high, end)
+        _add_reference(figure, words.low, low, end)
+    figure.update_x(title={"text": f"{words.steps} of one seed"}, tickformat="~s")
+    figure.update_y(title={"text": words.curve})
     legend = {"title": {"text": leading.replace("_", " ")}}
     figure.layout |= {"hovermode": "closest", "legend": legend, "height": 520}
     return figure
 
 
-def _add(figure: Figure, trial: TrialRecord, curve: LearningCurve, rank: int, leading: str, aggregate: str) -> None:
-    color, group = SERIES[rank], str(trial.number)
-    steps, line = curve.steps.tolist(), aggregated(curve.returns, aggregate).tolist()
+def _add(figure: Figure, trial: TrialRecord, curve: LearningCurve, line: list[float], rank: int, leading: str) -> None:
+    color, group, steps = SERIES[rank], str(trial.number), curve.steps.tolist()
     if curve.returns.shape[1] > 1:
         low, high = curve.returns.min(axis=1).tolist(), curve.returns.max(axis=1).tolist()
         figure.add(

@@ -46,7 +46,7 @@ def _figure(study: StudyData) -> Figure:
             hoverinfo="skip",
             showlegend=row == 0,
         )
-        figure.update_y(row, title={"text": with_unit(name)})
+        figure.update_y(row, title={"text": with_unit(name, record.scale)})
     figure.update_x(len(objectives) - 1, title={"text": "trial number"})
     figure.layout |= {"legend": LEGEND_ON_TOP, "height": 120 + 320 * len(objectives)}
     return figure

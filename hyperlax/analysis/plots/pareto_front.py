@@ -88,7 +88,7 @@ def _add_staircase(figure: Figure, record: StudyRecord, front: list[TrialRecord]
 
 
 def _goal(record: StudyRecord, name: str) -> str:
-    return f"{with_unit(name)}, {record.objectives[name]}"
+    return f"{with_unit(name, record.scale)}, {record.objectives[name]}"
 
 
 PLOT = Plot(

@@ -28,7 +28,7 @@ def _figure(study: StudyData) -> Figure:
     _lines(figure, lineage, copied, "copies", MUTED, 1.8)
     _lines(figure, lineage, list(itertools.pairwise(path)), "way to the best at the end", ACCENT, 5.0)
     color = {"color": [trial.values[objective] for trial in trials], "colorscale": SCALE, "showscale": True}
-    colorbar = {"colorbar": {"title": {"text": with_unit(objective)}}, "size": 12}
+    colorbar = {"colorbar": {"title": {"text": with_unit(objective, record.scale)}}, "size": 12}
     texts = [
         f"member {trial.number % lineage.members}, interval {trial.number // lineage.members + 1}<br>{text}"
         for trial, text in zip(trials, hover_texts(record, trials), strict=True)

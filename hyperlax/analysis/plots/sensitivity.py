@@ -32,7 +32,7 @@ def _figure(study: StudyData) -> Figure:
         is_in_legend = block == 0 and axis.name == first
         return [{"showlegend": is_in_legend, "legendgroup": trace["name"], **trace} for trace in own]
 
-    figure = panels(record, [with_unit(name) for name in objectives], traces, share_y=True)
+    figure = panels(record, [with_unit(name, record.scale) for name in objectives], traces, share_y=True)
     above_titles = 1 + _ABOVE / figure.layout["height"]
     figure.layout |= {"hovermode": "closest", "legend": {**LEGEND_ON_TOP, "y": above_titles}}
     return figure

@@ -21,7 +21,7 @@ def _figure(study: StudyData) -> Figure:
         x = [axis.position(trial.params[axis.name]) for trial in trials]
         return [{**points, "x": x, "y": [trial.values[objectives[block]] for trial in trials]}]
 
-    figure = panels(record, [with_unit(name) for name in objectives], traces, share_y=True)
+    figure = panels(record, [with_unit(name, record.scale) for name in objectives], traces, share_y=True)
     figure.layout["coloraxis"] = _colors()
     return figure
 

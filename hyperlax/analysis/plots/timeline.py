@@ -22,30 +22,41 @@ def _figure(study: StudyData) -> Figure:
         raise NothingToShow(
             "No batch says when its trials trained: the times were not recorded, or the files are missing."
         )
+    word = study.record.scale.words.lane
     lanes = sorted({_lane(bar) for bar in found.bars})
     place = {lane: index for index, lane in enumerate(lanes)}
     figure = Figure()
     for state, color in _COLORS.items():
         if own := [bar for bar in found.bars if bar.state == state]:
-            _add(figure, own, place, state, color, with_numbers=len(found.bars) <= _MOST_WITH_NUMBERS)
+            _add(figure, own, place, state, color, word, with_numbers=len(found.bars) <= _MOST_WITH_NUMBERS)
     line = {"type": "line", "yref": "y domain", "y0": 0, "y1": 1, "line": {"color": MUTED, "dash": "dot", "width": 1.5}}
     figure.layout["shapes"] = [{**line, "x0": start, "x1": start} for start in found.starts[1:]]
     every = -(-len(lanes) // _MOST_LABELS)
-    several = {"slot": len({bar.slot for bar in found.bars}) > 1, "pool": any(bar.pool for bar in found.bars)}
+    several = {
+        "slot": len({bar.slot for bar in found.bars}) > 1,
+        "pool": any(bar.pool for bar in found.bars),
+        "lane": word == "lane",
+    }
     figure.update_y(
         tickvals=list(range(0, len(lanes), every)),
         ticktext=[_name(lane, several) for lane in lanes[::every]],
         range=[len(lanes) - 0.5, -0.5],
         showgrid=False,
     )
-    figure.update_x(title={"text": _axis_title(found)}, rangemode="tozero")
+    figure.update_x(title={"text": _axis_title(found, word)}, rangemode="tozero")
     figure.layout |= {"barmode": "overlay", "hovermode": "closest", "legend": LEGEND_ON_TOP}
     figure.layout["height"] = 150 + max(90, min(26 * len(lanes), 720))
     return figure
 
 
 def _add(
-    figure: Figure, bars: list[Bar], place: dict[tuple[int, ...], int], state: str, color: str, with_numbers: bool
+    figure: Figure,
+    bars: list[Bar],
+    place: dict[tuple[int, ...], int],
+    state: str,
+    color: str,
+    word: str,
+    with_numbers: bool,
 ) -> None:
     figure.add(
         "bar",
@@ -61,7 +72,7 @@ def _add(
         insidetextanchor="middle",
         textangle=0,
         constraintext="both",
-        hovertext=[_text(bar) for bar in bars],
+        hovertext=[_text(bar, word) for bar in bars],
         hoverinfo="text",
         showlegend=True,
     )
@@ -72,21 +83,23 @@ def _lane(bar: Bar) -> tuple[int, int, int]:
 
 
 def _name(lane: tuple[int, int, int], several: dict[str, bool]) -> str:
-    """Return the name of a lane. It names the slot and the pool only if there are several."""
+    """Return the name of a lane. It names the slot and the pool only if there are several; a slot without lanes by its number."""
     slot, pool, index = lane
+    if not several["lane"]:
+        return f"slot {slot}"
     words = [f"slot {slot}"] if several["slot"] else []
     words += [f"pool {pool}"] if several["pool"] else []
     return ", ".join([*words, f"lane {index}"])
 
 
-def _text(bar: Bar) -> str:
-    where = _name(_lane(bar), {"slot": True, "pool": bar.pool > 0})
+def _text(bar: Bar, word: str) -> str:
+    where = _name(_lane(bar), {"slot": True, "pool": bar.pool > 0, "lane": word == "lane"})
     times = f"{format_number(round(bar.began, 1))} s to {format_number(round(bar.ended, 1))} s"
     return f"<b>trial {bar.trial}</b>: {bar.state}<br>{where}<br>{times}"
 
 
-def _axis_title(found: Timeline) -> str:
-    title = "seconds since the first lane began"
+def _axis_title(found: Timeline, word: str) -> str:
+    title = f"seconds since the first {word} began"
     if len(found.starts) > 1:
         title += ",<br>without the time between processes"
     if found.unknown:
@@ -96,9 +109,9 @@ def _axis_title(found: Timeline) -> str:
 
 PLOT = Plot(
     "timeline",
-    "Timeline of lanes",
-    "Each row is a lane of a compiled program. Each bar is a trial there, until its last evaluation. Where a row is empty, its "
-    "lane waited for a program, for other lanes or for trials. Dotted line: another process continued.",
+    "Timeline of {lane}s",
+    "Each row is {row}. Each bar is a trial there, until its last evaluation. Where a row is empty, its {lane} waited for {waits}. "
+    "Dotted line: another process continued.",
     _figure,
     min_width=680,
 )

@@ -1,0 +1,118 @@
+"""A process that is ended with everything that it has started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+GRACE_SECONDS = 10.0
+"""Time between TERM and KILL."""
+_POLL_SECONDS = 0.02
+
+
+class Child:
+    """A process that leads a session and a process group of its own.
+
+    A Ctrl-C in the terminal does not reach it. What it starts belongs to its group and ends with it.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None, **streams: Any):
+        """Start a process. streams: `stdin`, `stdout`, `stderr` and `cwd` as in `subprocess.Popen`.
+
+        Raises OSError if the command cannot be started.
+        """
+        self._process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+        self._is_over = False
+
+    @property
+    def pid(self) -> int:
+        """The process and its group."""
+        return self._process.pid
+
+    @property
+    def input(self) -> IO[bytes]:
+        """Its standard input, if that is a pipe."""
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def output(self) -> IO[bytes]:
+        """Its standard output, if that is a pipe."""
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def wait(self) -> str:
+        """Wait until the process has ended. Return how, in words. What it has started may still run; see `end`."""
+        status = self._process.wait()
+        if status >= 0:
+            return f"exited with status {status}"
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+        return f"was killed by {name}"
+
+    def is_alive(self) -> bool:
+        """Return whether the process or anything in its group is alive."""
+        if not self._is_over:
+            self._is_over = self._process.poll() is not None and not _has_group(self.pid)
+        return not self._is_over
+
+    def send(self, number: int) -> None:
+        """Send a signal to the process and its group."""
+        if not self.is_alive():
+            return
+        with suppress(OSError):  # it has just ended
+            if hasattr(os, "killpg"):
+                os.killpg(self.pid, number)
+            else:
+                self._process.send_signal(number)
+
+
+def end(children: Collection[Child], grace: float | None = None) -> None:
+    """Send TERM to the processes and their groups, wait until all have ended, and KILL those that live after `grace` seconds."""
+    for child in children:
+        child.send(signal.SIGTERM)
+    if not wait_for(children, GRACE_SECONDS if grace is None else grace):
+        for child in children:
+            child.send(getattr(signal, "SIGKILL", signal.SIGTERM))
+        wait_for(children, GRACE_SECONDS)
+
+
+def wait_for(children: Collection[Child], seconds: float) -> bool:
+    """Wait until all processes and their groups have ended, or the time is over. Return whether they have."""
+    until = time.monotonic() + seconds
+    while any(child.is_alive() for child in children):
+        if time.monotonic() > until:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _has_group(pid: int) -> bool:
+    """Return whether a process group has members that are alive.
+
+    Zombies are members for the system, and stay where nobody collects them, as in a container whose first process is this one.
+    """
+    if not hasattr(os, "killpg"):
+        return False
+    try:
+        os.killpg(pid, 0)
+    except OSError:
+        return False
+    stats = [_read(path) for path in Path("/proc").glob("[0-9]*/stat")]
+    states = [
+        (state, int(group)) for state, _, group in (stat.rpartition(")")[2].split()[:3] for stat in stats if stat)
+    ]
+    return not states or any(group == pid and state not in "ZX" for state, group in states)
+
+
+def _read(path: Path) -> str:
+    """Return the content of a file; empty if it is gone."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,248 @@
+"""The process in which a task's function is called. It lives as long as the study, and trains one trial after another.
+
+It speaks JSON, a line a message, with the process that holds the study: orders on its standard input, news on its standard output.
+The function does not see these: what it prints goes to a file of its trial.
+
+An order: {"run", "recipe", "params", "seeds": [[index, seed], ...], "directory", "budget", "evaluations", "waits"}. A decision:
+{"run", "stop"}, awaited after each report of a trial's last seed if the order `waits`. News: {"run", "kind", ...}, of kind
+"loaded", "points", or the last of a run, "done", "stopped", "fault", "raised" or "unloadable".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hyperlax import recipe
+from hyperlax.files import escaped
+from hyperlax.tasks import Function, Report, TrialEnded
+
+OUTPUT = "output.txt"
+"""The file in a trial's directory that gets what its function prints."""
+
+
+class Point(NamedTuple):
+    """A sound report."""
+
+    step: int
+    values: dict[str, float]
+
+
+class _KeptPoints:
+    """The reports of a seed, kept in a file, for a trial that starts again where its own checkpoint is."""
+
+    def __init__(self, path: Path):
+        self._path, self._before, self._file = path, _read_points(path), None
+
+    def add(self, point: Point) -> list[Point]:
+        """Keep a report. Return it; the first time after those before it that the file has of an earlier start."""
+        new = [point]
+        if self._file is None:
+            new = [*(before for before in self._before if before.step < point.step), point]
+            self._file = self._path.open("w", encoding="utf-8")
+        self._file.writelines(json.dumps(one) + "\n" for one in new)
+        self._file.flush()
+        return new
+
+    def close(self) -> list[Point]:
+        """Return the reports of an earlier start if there were none in this one."""
+        if self._file is None:
+            return self._before
+        self._file.close()
+        return []
+
+
+class _Study:
+    """The connection to the process that holds the study. It takes standard input and output, which then lead nowhere."""
+
+    def __init__(self) -> None:
+        self._incoming, self._outgoing = os.dup(0), os.dup(1)
+        self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.is_training = False
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nowhere, stream)
+        if hasattr(os, "register_at_fork"):  # a forked child must not keep the pipes open when this process has died
+            os.register_at_fork(after_in_child=self._disconnect)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def orders(self) -> Iterator[dict[str, Any]]:
+        """Yield orders until the study is over."""
+        while (message := self._messages.get()) is not None:
+            if "recipe" in message:  # else it is about a run that has ended
+                yield message
+
+    def tell(self, run: int, kind: str, **news: Any) -> None:
+        """Send news of a run."""
+        line = memoryview(json.dumps({"run": run, "kind": kind, **news}).encode() + b"\n")
+        while line:
+            line = line[os.write(self._outgoing, line) :]
+
+    def must_stop(self, run: int, waits: bool) -> bool:
+        """Return whether a run has to stop. waits: until that is decided."""
+        with suppress(queue.Empty):
+            while (message := self._messages.get(block=waits)) is not None:
+                if message["run"] == run:
+                    return message["stop"]
+        return False
+
+    def _listen(self) -> None:
+        rest = b""
+        while block := os.read(self._incoming, 65536):
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                self._messages.put(json.loads(line))
+        if self.is_training:  # nobody is left who waits for it
+            os.killpg(0, signal.SIGKILL)
+        self._messages.put(None)
+
+    def _disconnect(self) -> None:
+        for descriptor in (self._incoming, self._outgoing):
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+class _Stopwatch:
+    """The seconds that a function has computed. It stands while a decision is awaited."""
+
+    def __init__(self) -> None:
+        self._since, self._before = time.perf_counter(), 0.0
+
+    def seconds(self) -> float:
+        """Return the seconds so far."""
+        return self._before + time.perf_counter() - self._since
+
+    @contextmanager
+    def standing(self) -> Iterator[float]:
+        """Let the watch stand in the block. Yield the seconds so far."""
+        self._before = self.seconds()
+        yield self._before
+        self._since = time.perf_counter()
+
+
+def main() -> None:
+    """Train trials as ordered, until the study is over."""
+    study, tasks, home = _Study(), dict[str, Function](), os.getcwd()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # pyright: ignore
+    for order in study.orders():
+        study.is_training = True
+        try:
+            os.chdir(home)
+            with _printing_to(Path(order["directory"]) / OUTPUT):
+                kind, news = _train(order, tasks, study)
+        except BaseException as error:
+            kind, news = "raised", {"text": _told(error)}
+        study.is_training = False
+        study.tell(order["run"], kind, **news)
+
+
+def _train(order: dict[str, Any], tasks: dict[str, Function], study: _Study) -> tuple[str, dict[str, Any]]:
+    """Train a trial, one seed after another. Return the kind and content of the last news, or raise what its function raises."""
+    path = order["recipe"]
+    try:
+        task = tasks[path] = tasks.get(path) or _load(path)
+    except Exception as error:
+        return "unloadable", {"text": str(error)}
+    study.tell(order["run"], "loaded")
+    last = order["seeds"][-1][0]
+    for index, seed in order["seeds"]:
+        if end := _train_seed(order, task, study, index, seed, order["waits"] and index == last):
+            return end
+    return "done", {}
+
+
+def _train_seed(
+    order: dict[str, Any], task: Function, study: _Study, index: int, seed: int, waits: bool
+) -> tuple[str, dict[str, Any]] | None:
+    """Train a seed. Return the last news if the trial ends with it."""
+    run, directory, names = order["run"], Path(order["directory"]), [measure.name for measure in task.all_measures]
+    watch, kept = _Stopwatch(), _KeptPoints(directory / f"seed_{index}.jsonl")
+
+    def deliver(step: int, values: dict[str, float]) -> None:
+        with watch.standing() as seconds:
+            study.tell(run, "points", seed=index, points=kept.add(Point(step, values)), seconds=seconds)
+            if study.must_stop(run, waits):
+                raise TrialEnded("the study has stopped this trial")
+
+    report = Report(names, order["budget"], order["evaluations"], directory / f"seed_{index}", deliver)
+    end = _call(task, order["params"], report, seed)
+    earlier = kept.close()
+    if end is None and report.step < 0 and not earlier:
+        return "fault", {"words": f"returned without a report. Call report(step, {names[0]}=...)"}
+    study.tell(run, "points", seed=index, points=earlier if end is None else [], seconds=watch.seconds())
+    return end
+
+
+def _call(task: Function, params: dict[str, Any], report: Report, seed: int) -> tuple[str, dict[str, Any]] | None:
+    """Call the function. Return the last news of a run that ends here, None if the function returned."""
+    try:
+        task.train(dict(params), report, seed)
+    except BaseException:
+        if report.ended is None:
+            raise
+    if report.ended is None:
+        return None
+    return ("fault", {"words": report.fault}) if report.fault else ("stopped", {})
+
+
+def _load(path: str) -> Function:
+    task = recipe.load(path).task
+    assert isinstance(task, Function)
+    return task
+
+
+def _told(error: BaseException) -> str:
+    """Return the traceback of an exception below this file; its last line is the exception in one line."""
+    frames, own = error.__traceback__, __file__
+    while frames and frames.tb_next and frames.tb_frame.f_code.co_filename == own:
+        frames = frames.tb_next
+    text = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
+    try:
+        words = " ".join(str(error).split())
+    except Exception:
+        words = ""
+    line = f"{type(error).__name__}: {words}".removesuffix(": ")
+    return escaped(text if text.endswith(f"\n{line}") else f"{text}\n{line}")
+
+
+@contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """Let what the block prints, also by programs that it starts, be added to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nowhere, file = os.dup(1), os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    _point_output(file)
+    try:
+        yield
+    finally:
+        _point_output(nowhere)
+
+
+def _point_output(descriptor: int) -> None:
+    """Point standard output and error to an open file, which is closed."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _read_points(path: Path) -> list[Point]:
+    """Return the reports in a file, up to the first line that is not whole."""
+    points = []
+    with suppress(FileNotFoundError, ValueError, TypeError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            step, values = json.loads(line)
+            points.append(Point(step, values))
+    return points

@@ -1,0 +1,194 @@
+"""The kinds of tasks: what differs between an RL algorithm in an environment and a task of a recipe, before and around training.
+
+To add a kind, add its class. What differs in results is in its `Scale`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperlax.config.option import RL_ONLY, TASK_ONLY, of_other_kind, options_of
+from hyperlax.config.options import PbtOptions, RunOptions, SearchOptions, SingleOptions
+from hyperlax.config.recipe_checks import check_learns, check_study
+from hyperlax.envs import canonical, slug
+from hyperlax.envs.catalog import CATALOG
+from hyperlax.envs.recipes import check_acts
+from hyperlax.errors import OptionError, UsageError
+from hyperlax.hyperparams import Config, of_algorithm
+from hyperlax.measures import Measures, measures_of
+from hyperlax.metrics import OF_RL, check_varying
+from hyperlax.recipe import Recipe
+from hyperlax.scale import Conditions, MetricTable, Scale
+
+
+class Kind(ABC):
+    """What a kind of task decides."""
+
+    @property
+    @abstractmethod
+    def table(self) -> MetricTable:
+        """Metrics of its trials."""
+
+    @property
+    @abstractmethod
+    def objectives(self) -> tuple[str, ...] | None:
+        """Objectives by default; None for those of the option."""
+
+    @abstractmethod
+    def check_environment(self, given: str | None) -> None:
+        """Raise OptionError for an environment that is missing, or one too many."""
+
+    @abstractmethod
+    def environment(self, given: str) -> str:
+        """Return the canonical name of the environment, "" if the kind has none."""
+
+    @abstractmethod
+    def name(self, recipe: str, environment: str) -> str:
+        """Return the default name of a study."""
+
+    @abstractmethod
+    def place(self, root: str, recipe: str, environment: str) -> Path:
+        """Return the directory of results below the output root."""
+
+    @abstractmethod
+    def scale(self, environment: str) -> Scale:
+        """Return what trials are measured by."""
+
+    @abstractmethod
+    def check_options(self, options: RunOptions, recipe: Recipe) -> None:
+        """Raise UsageError for options that the recipe cannot run with."""
+
+    @abstractmethod
+    def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
+        """Raise OptionError for a study from which nothing can be learned. rows: the configurations of a sweep."""
+
+    @abstractmethod
+    def check_single(self, options: SingleOptions, recipe: Recipe, config: Config) -> None:
+        """Raise OptionError for a single training in which nothing can be learned."""
+
+
+class _Rl(Kind):
+    """An RL algorithm in an environment."""
+
+    @property
+    def table(self) -> MetricTable:
+        return OF_RL
+
+    @property
+    def objectives(self) -> None:
+        return None
+
+    def check_environment(self, given: str | None) -> None:
+        if not given:
+            raise OptionError("env_config", "{env_config} is required: an environment such as gymnax.pendulum.")
+
+    def environment(self, given: str) -> str:
+        return canonical(given)
+
+    def name(self, recipe: str, environment: str) -> str:
+        return f"{recipe}_{slug(environment)}"
+
+    def place(self, root: str, recipe: str, environment: str) -> Path:
+        return Path(root) / recipe / slug(environment)
+
+    def scale(self, environment: str) -> Scale:
+        """Return the reference returns. Makes the environment, with jax, only if it is not in the catalog."""
+        from hyperlax.envs import make
+
+        name = canonical(environment)
+        return CATALOG[name].reference if name in CATALOG else make(name).reference
+
+    def check_options(self, options: RunOptions, recipe: Recipe) -> None:
+        for name, option in options_of(type(options)).items():
+            if option.has(TASK_ONLY) and getattr(options, name) != option.default:
+                problem = f"{{{name}}} is for tasks; {{0}} trains lanes of compiled programs. Give {{runner_hparam_batch_size}}."
+                raise OptionError(name, problem, recipe.name)
+        check_acts(recipe, options.env_config)
+
+    def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
+        check_study(options, recipe, rows)
+
+    def check_single(self, options: SingleOptions, recipe: Recipe, config: Config) -> None:
+        check_learns(options, of_algorithm(config), {})
+
+
+_INSTEAD = {
+    "total_timesteps": "its length is budget= of get_task(). Change it there",
+    "num_evaluations": "how often it reports is evaluations= of get_task(). Change it there",
+    "num_eval_episodes": "it has no episodes. Leave it out",
+    "runner_hparam_batch_size": "each of its trials has a process. Give {slots}",
+    "packing": "it has no compiled programs. Leave it out",
+    "save_agents": "its trials leave no agents. Let the function write what should stay into report.directory",
+    "compilation_cache": "it has no compiled programs. Leave it out",
+}
+"""Option that only RL has -> why a task does not have it, and what to do."""
+
+
+@dataclass(frozen=True)
+class _OfTask(Kind):
+    """A task that a recipe returns."""
+
+    measures: Measures
+
+    @property
+    def table(self) -> MetricTable:
+        return self.measures.table
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        return (self.measures.leading.name,)
+
+    def check_environment(self, given: str | None) -> None:
+        if given:
+            problem = "{env_config} {0}: the recipe trains a task, which has no environment. Leave it out."
+            raise OptionError("env_config", problem, given)
+
+    def environment(self, given: str) -> str:
+        return ""
+
+    def name(self, recipe: str, environment: str) -> str:
+        return recipe
+
+    def place(self, root: str, recipe: str, environment: str) -> Path:
+        return Path(root) / recipe
+
+    def scale(self, environment: str) -> Scale:
+        return self.measures
+
+    def check_options(self, options: RunOptions, recipe: Recipe) -> None:
+        if isinstance(options, PbtOptions):
+            raise UsageError(
+                f"pbt: {recipe.name} trains a function, and members of a population copy the networks of an RL algorithm. "
+                "Search with a pruner instead."
+            )
+
+    def _check_settled(self, options: RunOptions, recipe: Recipe) -> None:
+        """Raise OptionError for an option that a task does not have, unless it says what is so anyway."""
+        length = vars(recipe.config.run_lengths["default"])
+        for name, option in options_of(type(options)).items():
+            if name in _INSTEAD and option.has(RL_ONLY) and getattr(options, name) != length.get(name, option.default):
+                problem = f"{{{name}}}: {{0}} trains a function, and {_INSTEAD[name]}."
+                raise OptionError(name, problem, recipe.name)
+
+    def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
+        assert isinstance(options, SearchOptions)
+        self._check_settled(options, recipe)
+        conditions = Conditions(options.num_seeds, options.num_evaluations, is_sized=False)
+        check_varying(options.objective_names, conditions, self.table)
+
+    def check_single(self, options: SingleOptions, recipe: Recipe, config: Config) -> None:
+        self._check_settled(options, recipe)
+
+
+def left_out(options: RunOptions, recipe: Recipe) -> list[str]:
+    """Return the options that the recipe's kind does not have."""
+    other = of_other_kind(recipe.task is not None)
+    return [name for name, option in options_of(type(options)).items() if option.has(other)]
+
+
+def kind_of(recipe: Recipe) -> Kind:
+    """Return the kind of what a recipe trains."""
+    return _Rl() if recipe.task is None else _OfTask(measures_of(recipe.task))

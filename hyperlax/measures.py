@@ -1,0 +1,158 @@
+"""The scale of a task: its measures as metrics, beside those that every curve has.
+
+>>> from hyperlax.tasks import Measure
+>>> list(Measures((Measure("loss", "minimize"),), budget=10, evaluations=5).table.rows)
+['loss', 'peak_performance', 'final_performance', 'seed_spread', 'train_seconds']
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import cast
+
+from hyperlax.errors import format_number
+from hyperlax.metrics import METRICS, aggregated
+from hyperlax.scale import Direction, Inputs, Metric, MetricTable, Scale, Words
+from hyperlax.tasks import Function, Measure
+from hyperlax.trial import MEASURED
+
+RESERVED = frozenset(
+    {
+        *METRICS, *MEASURED, "episodes", "trial", "seed", "step", "steps", "state", "reason", "seconds", "segment", "of", "batch",
+        "exec_batch", "intermediate", "only",
+    }
+)  # fmt: skip
+"""Names that files or the database use for something else, so that neither a measure nor a hyperparameter can have them."""
+_SCALED = ("normalized_auc", "stability_score", "steps_to_threshold")
+"""Metrics that need both ends of the scale."""
+
+
+@dataclass(frozen=True)
+class Measures(Scale):
+    """What the trials of a task are measured by. A study keeps it in study.json, so that it can be read without the recipe.
+
+    measures: the leading one first. budget, evaluations: the last step and the number of reports of a trial.
+    """
+
+    measures: tuple[Measure, ...]
+    budget: int
+    evaluations: int
+
+    @property
+    def leading(self) -> Measure:
+        """Measure that the curve shows."""
+        return self.measures[0]
+
+    @property
+    def words(self) -> Words:
+        """Words of a function in worker processes."""
+        name = self.name
+        return Words(
+            steps="steps",
+            curve=name,
+            low=f"low of {name}",
+            high=f"high of {name}",
+            lane="slot",
+            preparing="starting processes",
+            row="a worker process",
+            waits="trials",
+            has_rate=False,
+            has_programs=False,
+        )
+
+    @property
+    def name(self) -> str:
+        """Name of the leading measure."""
+        return self.leading.name
+
+    def facts(self) -> list[list[str]]:
+        """Return a row per measure."""
+        return [["leading measure" if one is self.leading else "measure", _in_words(one)] for one in self.measures]
+
+    @property
+    def has_start(self) -> bool:
+        """False: a task reports after training only."""
+        return False
+
+    @property
+    def sign(self) -> float:
+        """1.0 if the leading measure is maximized, -1.0 if it is minimized."""
+        return 1.0 if self.leading.direction == "maximize" else -1.0
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """`low` and `high` of the leading measure, or `-high` and `-low` of one that is minimized."""
+        low, high = self.leading.low, self.leading.high
+        if low is None or high is None:
+            return math.nan, math.nan
+        return (low, high) if self.sign > 0 else (-high, -low)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the measures."""
+        return tuple(measure.name for measure in self.measures)
+
+    @property
+    def table(self) -> MetricTable:
+        """Measures, each by its value at the last evaluation, then the metrics of the leading one's curve."""
+        return _table_of(self)
+
+
+def _in_words(measure: Measure) -> str:
+    ends = (
+        f"{word} {format_number(end)}"
+        for word, end in (("low", measure.low), ("high", measure.high))
+        if end is not None
+    )
+    return ", ".join((f"{measure.name}, {measure.direction}d", *ends))
+
+
+def measures_of(task: Function) -> Measures:
+    """Return what a task is measured by, equal to what study.json keeps of it."""
+    measures = (replace(one, low=_as_float(one.low), high=_as_float(one.high)) for one in task.all_measures)
+    return Measures(tuple(measures), task.budget, task.evaluations)
+
+
+def _as_float(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+@cache
+def _table_of(scale: Measures) -> MetricTable:
+    leading, is_scaled = scale.leading, not math.isnan(scale.bounds[0])
+    name, direction = leading.name, cast(Direction, leading.direction)
+    best = "highest" if direction == "maximize" else "lowest"
+    of_curve: dict[str, tuple[Direction, str, str]] = {
+        "peak_performance": (direction, name, f"{best} {name} of any evaluation"),
+        "final_performance": (direction, name, f"mean {name} of the last tenth of the evaluations"),
+        "normalized_auc": ("maximize", "0 to 1", f"area under the curve of {name}, 1 if it is at its best end throughout"),
+        "stability_score": ("maximize", "0 to 1", "1 if the curve ends at its best value, 0 if it falls back to the worse end"),
+        "seed_spread": ("minimize", name, "standard deviation of final performance over seeds"),
+        "steps_to_threshold": ("minimize", "steps", "steps until 90 % of the way to the better end; the budget if never"),
+        "train_seconds": ("minimize", "", "seconds of training"),
+    }  # fmt: skip
+    rows = {measure.name: _at_the_end(measure, measure is leading) for measure in scale.measures}
+    refused = {"num_parameters": "num_parameters counts the parameters of a policy, and a task has none"}
+    for metric, (better, unit, definition) in of_curve.items():
+        if metric in _SCALED and not is_scaled:
+            refused[metric] = f'{metric} needs low and high of Measure("{name}")'
+        else:
+            rows[metric] = replace(METRICS[metric], direction=better, unit=unit, definition=definition)
+    return MetricTable(rows, name, refused)
+
+
+def _at_the_end(measure: Measure, is_leading: bool) -> Metric:
+    """Return the metric of a measure: its value at the last evaluation."""
+    direction = cast(Direction, measure.direction)
+    if is_leading:
+        definition = f"{measure.name} at the last evaluation"
+        return Metric(direction, "", definition, lambda inputs: inputs.scale.sign * float(inputs.curve[-1]), True)
+    sign = 1.0 if direction == "maximize" else -1.0
+
+    def last(inputs: Inputs) -> float:
+        values = aggregated(inputs.others[measure.name], inputs.aggregate, sign)
+        return float(next((value for value in values[::-1] if not math.isnan(value)), math.nan))
+
+    return Metric(direction, "", f"last {measure.name} that was reported", last, is_optional=True)

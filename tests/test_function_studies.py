@@ -1,0 +1,173 @@
+"""Whole studies of a Python function, by the command."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from hyperlax import cli
+from tests.desk import popen, rows
+from tests.test_processes import is_alive, wait_until
+
+pytestmark = pytest.mark.timeout(120)
+RECIPE = """
+import os, signal, time
+from hyperlax.space import UniformContinuous
+from hyperlax.tasks import Function, Measure
+
+def train(params, report, seed):
+    BODY
+
+def get_task():
+    return Function(train, Measure("accuracy", "maximize", low=0.0, high=1.0), budget=9, evaluations=9)
+
+def get_base_params():
+    return {"x": 0.5}
+
+def get_base_hyperparam_distributions():
+    return {"x": UniformContinuous(domain=(0.0, 1.0))}
+"""
+CLIMBS = """
+for step in range(1, 10):
+    report(step, accuracy=params["x"] * step / 9)
+"""
+STUDY = Path("studies", "made")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(body: str) -> None:
+    body = textwrap.indent(textwrap.dedent(body).strip(), " " * 4).strip()
+    Path("made.py").write_text(RECIPE.replace("BODY", body))
+
+
+WORDS = "optuna-hp-search --algo-and-network-config made.py --sampler random --output-root studies --log-level WARNING"
+
+
+def search(more: str = "") -> int:
+    return cli.main(shlex.split(f"{WORDS} {more}"))
+
+
+def trials(study: Path = STUDY) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{study / 'optuna_study.db'}").trials  # pyright: ignore
+
+
+def told(study: Path = STUDY) -> list[tuple[Any, ...]]:
+    """What must be equal in two runs of one study."""
+    return [(t.number, t.state.name, t.params, t.values, t.intermediate_values) for t in trials(study)]
+
+
+def reasons(study: Path = STUDY) -> dict[int, str]:
+    return {trial.number: trial.user_attrs["reason"] for trial in trials(study) if trial.state.name == "FAIL"}
+
+
+def test_asha_stops_functions_at_their_reports(capsys: Any) -> None:
+    write(CLIMBS)
+    assert search("--n-trials 12 --pruner asha --slots 2 --pruner-min-segments 1") == 0
+    found = trials()
+    states = [trial.state.name for trial in found]
+    assert set(states) == {"COMPLETE", "PRUNED"} and len(states) == 12
+    best = max(found, key=lambda trial: trial.params["x"])
+    assert best.state.name == "COMPLETE" and best.values == pytest.approx([best.params["x"]])
+    pruned = [trial for trial in found if trial.state.name == "PRUNED"]
+    assert {len(trial.intermediate_values) for trial in pruned} <= {1, 3}
+    intervals = [row for path in STUDY.rglob("timeline.csv") for row in rows(path)]
+    assert {row["slot"] for row in intervals} == {"0", "1"}
+
+
+def test_a_pruned_study_is_the_same_on_any_number_of_slots() -> None:
+    write(CLIMBS)
+    for slots in (1, 3):
+        more = f"--n-trials 9 --pruner asha --pruner-min-segments 1 --slots {slots} --optuna-study-batch-size 3"
+        assert search(f"{more} --output-root slots_{slots}") == 0
+    one, other = (told(Path(f"slots_{slots}", "made")) for slots in (1, 3))
+    assert one == other
+
+
+def test_failures_are_the_trials_own_and_say_why() -> None:
+    write(
+        """
+        number = int(report.directory.parent.name[-1])
+        if number == 1:
+            raise ValueError("not like that")
+        report(1, accuracy=float("nan") if number == 2 else number)
+        if number == 3:
+            os.kill(os.getpid(), 9)
+        """
+    )
+    assert search("--n-trials 5 --slots 2 --max-failure-rate 1") == 0
+    assert [trial.state.name for trial in trials()] == ["COMPLETE", "FAIL", "FAIL", "FAIL", "COMPLETE"]
+    found = reasons()
+    assert found[1].startswith("ValueError: not like that (x=")
+    assert found[2].startswith("accuracy is nan; report a finite number (step 0; x=")
+    assert found[3].startswith("lost three times, the last time because its process was killed by SIGKILL, as happens")
+    (timing,) = [path for path in STUDY.rglob("timing.json") if "not like that" in path.read_text()]
+    assert "made.py" in timing.read_text() and "in train" in timing.read_text()
+
+
+def test_seeds_of_a_trial_are_calls_and_may_race() -> None:
+    write("for step in range(1, 10): report(step, accuracy=params['x'] + seed)")
+    assert search("--n-trials 6 --num-seeds 3 --seed 7 --slots 2") == 0
+    assert [trial.values[0] - trial.params["x"] for trial in trials()] == pytest.approx([8.0] * 6)
+    assert search("--n-trials 6 --num-seeds 3 --seed 7 --slots 2 --seed-schedule racing --output-root raced") == 0
+    raced = trials(Path("raced", "made"))
+    assert {trial.state.name for trial in raced} == {"COMPLETE", "PRUNED"}
+    assert {round(trial.values[0] - trial.params["x"], 9) for trial in raced if trial.values} == {8.0}
+
+
+def test_ctrl_c_ends_all_processes_and_a_resume_continues_from_the_functions_own_files(folder: Path) -> None:
+    write(
+        """
+        kept = report.directory / "step"
+        (report.directory / f"pid_{os.getpid()}").touch()
+        first = int(kept.read_text()) + 1 if kept.exists() else 1
+        for step in range(first, 10):
+            kept.write_text(str(step))
+            report(step, accuracy=params["x"] * step / 9)
+            time.sleep(0.1)
+        """
+    )
+    with popen(folder, *WORDS.split(), "--n-trials", "4", "--slots", "2") as process:
+        wait_until(lambda: len(list(STUDY.glob("trials/*/seed_0/pid_*"))) == 2, 30)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "Stopping at the next evaluation" in err and "Traceback" not in err
+    assert not any(is_alive(int(path.name[4:])) for path in STUDY.glob("trials/*/seed_0/pid_*"))
+    assert [trial.state.name for trial in trials()] == ["WAITING"] * 4
+    reached = [int(path.read_text()) for path in STUDY.glob("trials/*/seed_0/step")]
+    assert len(reached) == 2 and max(reached) > 1
+    assert cli.main(["optuna-hp-search", "--resume-from", str(STUDY)]) == 0
+    assert [trial.values for trial in trials()] == [pytest.approx([trial.params["x"]]) for trial in trials()]
+    assert [list(trial.intermediate_values) for trial in trials()] == [list(range(1, 10))] * 4
+
+
+def test_a_study_that_is_deleted_takes_the_files_of_its_trials_along(capsys: Any) -> None:
+    write("(report.directory / 'model.bin').write_text('x')\nreport(1, accuracy=params['x'])")
+    assert search("--n-trials 2 --confirm-top 1 --confirm-seeds 2") == 0
+    assert (STUDY / "trials" / "trial_00001" / "seed_0" / "model.bin").exists()
+    assert (STUDY / "confirmation" / "trials").is_dir()
+    assert cli.main(["delete", str(STUDY), "--yes"]) == 0
+    assert not STUDY.exists()
+
+
+def test_a_single_run_keeps_the_files_of_its_function(capsys: Any) -> None:
+    write("(report.directory / 'model.bin').write_text('x')\nprint('hello')\nreport(1, accuracy=params['x'])")
+    words = "run-single-hp --algo-and-network-config made.py --num-seeds 1 --output-root single"
+    assert cli.main(words.split()) == 0
+    (directory,) = Path("single").rglob("single_0000")
+    assert (directory / "trials" / "trial_00000" / "seed_0" / "model.bin").exists()
+    assert (directory / "trials" / "trial_00000" / "output.txt").read_text() == "hello\n"
+    assert list(Path("single").rglob(".single_*")) == []

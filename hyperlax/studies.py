@@ -343,7 +343,7 @@ def _status(study: PlannedStudy) -> int:
         return study.run()
     except HyperlaxError as error:
         told = study.refusal(error) if study.refusal and isinstance(error, OptionFailure) else error
-        place = "" if str(told).startswith(study.file) else f"{study.file}: "
+        place = f"{study.file}: " if told is error else ""
         print(f"hyperlax: {place}{told}", file=safe(sys.stderr))
         return error.exit_code
 

@@ -41,7 +41,7 @@ class Words:
 
 
 class Scale(ABC):
-    """What the trials of a study are measured by. A study keeps it: `ReferenceReturns` is that of RL, `Measures` that of a task."""
+    """The metrics and ends by which a study rates its trials. A study keeps it: `ReferenceReturns` is that of RL, `Measures` that of a task."""
 
     @property
     @abstractmethod

@@ -25,7 +25,7 @@ from hyperlax.scale import Conditions, MetricTable, Scale
 
 
 class Kind(ABC):
-    """What a kind of task decides."""
+    """The decisions that depend on the kind of task."""
 
     @property
     @abstractmethod

@@ -41,7 +41,7 @@ class Words:
 
 
 class Scale(ABC):
-    """The metrics and ends by which a study rates its trials: `ReferenceReturns` for RL, `Measures` for a task. A study keeps it."""
+    """The metrics and ends by which a study rates its trials: `ReferenceReturns` for RL, `Measures` for a task. Stored with it."""
 
     @property
     @abstractmethod

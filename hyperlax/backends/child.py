@@ -48,7 +48,7 @@ class Child:
         return self._process.stdout
 
     def wait(self) -> str:
-        """Wait until the process has ended. Return how, in words. What it has started may still run; see `end`."""
+        """Wait until the process has ended, and return how, in words. Processes that it started may still run; see `end`."""
         status = self._process.wait()
         if status >= 0:
             return f"exited with status {status}"

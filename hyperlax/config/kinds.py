@@ -139,7 +139,7 @@ class _OfTask(Kind):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        return (self.measures.leading.name,)
+        return (self.measures.name,)
 
     def check_environment(self, given: str | None) -> None:
         if given:

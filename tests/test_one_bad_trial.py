@@ -21,7 +21,7 @@ from hyperlax.hyperparams import of_algorithm
 from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import ExperimentConfig, Recipe, RunLength, apply
 from hyperlax.space import Categorical, Distribution, UniformContinuous
-from hyperlax.study.failures import cause_of, failure_reason
+from hyperlax.study.failures import failure_reason
 from hyperlax.trial import Trial
 from tests import toy
 from tests.fake_backend import FakeBackend
@@ -72,16 +72,16 @@ def test_the_reason_names_lane_step_and_hyperparameters_in_the_database_the_file
 
 
 @pytest.mark.parametrize(
-    "reason",
+    ("cause", "lane", "step", "searched", "reason"),
     [
-        failure_reason("loss (of all) is nan", lane=2, step=300, searched={LR: 0.9, "algorithm.x": [64, 64]}),
-        failure_reason("loss (of all) is nan.", lane=None, step=None, searched={LR: 1e-5}),
-        failure_reason(" loss (of all)\nis nan", lane=0, step=0, searched={}),
-        failure_reason("loss (of all) is nan", lane=None, step=None, searched={}),
+        ("loss is nan", 2, 300, {LR: 0.9, "x": [64, 64]}, f"loss is nan (lane 2, step 300; {LR}=0.9, x=[64, 64])"),
+        ("loss is nan.", None, None, {LR: 1e-5}, f"loss is nan ({LR}=1e-05)"),
+        (" loss\nis nan", 0, 0, {}, "loss is nan (lane 0, step 0)"),
+        ("loss is nan", None, None, {}, "loss is nan"),
     ],
 )
-def test_the_cause_is_the_reason_without_what_is_the_trials_own(reason):
-    assert cause_of(reason) == "loss (of all) is nan"
+def test_a_reason_is_one_line_with_the_cause_and_where_it_was(cause, lane, step, searched, reason):
+    assert failure_reason(cause, lane=lane, step=step, searched=searched) == reason
 
 
 def test_a_message_of_many_pages_becomes_a_reason_that_still_ends_with_the_hyperparameters():

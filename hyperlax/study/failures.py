@@ -2,16 +2,12 @@
 
 A reason is one line: the cause, then in a parenthesis where it was and with which hyperparameters.
 
->>> reason = failure_reason("returns are not finite", lane=2, step=4000, searched={"algorithm.hyperparam.gamma": 0.99})
->>> reason
+>>> failure_reason("returns are not finite", lane=2, step=4000, searched={"algorithm.hyperparam.gamma": 0.99})
 'returns are not finite (lane 2, step 4000; algorithm.hyperparam.gamma=0.99)'
->>> cause_of(reason)
-'returns are not finite'
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,8 +20,6 @@ from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult
 _LONGEST_CAUSE = 500
 """Number of characters of a cause that are kept: exceptions can be pages long."""
 
-_WHERE = re.compile(r" \((?:lane |step |[\w./-]+=)[^()]*\)$")
-
 
 def failure_reason(cause: str, *, lane: int | None, step: int | None, searched: Mapping[str, Any]) -> str:
     """Return the line. lane, step: None if unknown. searched: dotted name -> value, of the study's search space."""
@@ -34,11 +28,6 @@ def failure_reason(cause: str, *, lane: int | None, step: int | None, searched: 
     where = "; ".join(", ".join(part) for part in (places, values) if part)
     line = " ".join(escaped(cause).split())[:_LONGEST_CAUSE].removesuffix(".")
     return f"{line} ({where})" if where else line
-
-
-def cause_of(reason: str) -> str:
-    """Return the part of a reason that trials can have in common."""
-    return _WHERE.sub("", reason)
 
 
 def cause_of_error(error: BaseException) -> str:

@@ -192,7 +192,7 @@ class Recorder:
             for end in ends:
                 self._backend.leave(end.number)
         for end in ends:
-            self._limits.count(end.state, end.reason)
+            self._limits.count(end.number, end.state, end.reason)
         tell(self._observers, lambda observer: observer.trials_ended(ends))
 
     def _timing(self, outcomes: Sequence[Outcome], unfinished: int) -> dict[str, Any]:

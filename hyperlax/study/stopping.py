@@ -11,13 +11,11 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 from hyperlax.errors import INTERRUPTED, TERMINATED, counted
-from hyperlax.study.failures import cause_of
 
 _EXIT_STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 _SAME_SIGNAL_SECONDS = 0.5
@@ -108,8 +106,8 @@ class Limits:
         self.stop = stop
         self._deadline = time.monotonic() + (timeout or float("inf"))
         self._rate = failure_rate
-        self._finished = 0
-        self._causes: Counter[str] = Counter()
+        self._finished = self._failed = 0
+        self._last = ""
 
     def without_failures(self) -> Limits:
         """Return the same limits without that of failures."""
@@ -117,11 +115,12 @@ class Limits:
         limits._deadline = self._deadline
         return limits
 
-    def count(self, state: str, reason: str) -> None:
-        """Count a finished trial."""
+    def count(self, number: int, state: str, reason: str) -> None:
+        """Count a finished trial. reason: of a FAIL."""
         self._finished += 1
         if state == "FAIL":
-            self._causes[cause_of(reason)] += 1
+            self._failed += 1
+            self._last = f"trial {number}: {reason}"
 
     def may_start(self) -> bool:
         """Return whether another trial may start."""
@@ -129,12 +128,11 @@ class Limits:
 
     @property
     def too_many_failed(self) -> bool:
-        return self._finished >= _MIN_FINISHED and self._causes.total() > self._rate * self._finished
+        return self._finished >= _MIN_FINISHED and self._failed > self._rate * self._finished
 
     def sentence(self) -> str:
-        """Return a sentence that too many trials failed, with the most frequent cause."""
-        ((cause, count),) = self._causes.most_common(1)
+        """Return a sentence that too many trials failed, with the latest."""
         return (
-            f"{self._causes.total()} of {counted(self._finished, 'trial')} failed, more than --max-failure-rate {self._rate:g} "
-            f"allows. The most frequent reason ({counted(count, 'trial')}): {cause}."
+            f"{self._failed} of {counted(self._finished, 'trial')} failed, more than --max-failure-rate {self._rate:g} allows. "
+            f"The latest: {self._last}."
         )

@@ -165,7 +165,7 @@ class StudyRun(ABC, Generic[_Options]):
         self.checkpoints.forget([trial.number for trial in finished])
         for trial in finished:
             if not state.is_invalidated(trial.number):
-                self.limits.count(trial.state.name, trial.user_attrs.get("reason", ""))
+                self.limits.count(trial.number, trial.state.name, trial.user_attrs.get("reason", ""))
         self.publish_missing()
         tell(self.observers, lambda observer: observer.study_started(self.live.snapshot))
 

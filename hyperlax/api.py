@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from hyperlax.agent import Agent
+    from hyperlax.analysis.plots.base import Plot
     from hyperlax.config.yaml_file import Entry
     from hyperlax.study.batch_files import LearningCurve
     from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
@@ -249,6 +250,12 @@ class Study:
         write_study_pages(self.record)
         return self.directory / REPORT
 
+    def html(self) -> str:
+        """Return the report as one page of HTML that needs no network, for a notebook or a card. Nothing is written."""
+        from hyperlax.analysis.pages import report_page
+
+        return report_page(self.record)
+
 
 class Plots:
     """The plots of the report, each a `plotly.graph_objects.Figure`. They raise HyperlaxError if there is no data to plot."""
@@ -276,7 +283,26 @@ class Plots:
         """Draw each hyperparameter against the objective."""
         return self.draw("slice")
 
-    def distributions(self) -> go.Figure:
+    def metric_vs_param(self, name: str, metric: str | None = None) -> go.Figure:
+        """Draw one point per COMPLETE trial over a searched hyperparameter, on a logarithmic axis if it is searched on one.
+
+        name: dotted or short. metric: any metric of the trials, by default the first objective.
+        """
+        from hyperlax.analysis.plots import slice
+        from hyperlax.analysis.plots.base import as_plotly
+        from hyperlax.analysis.study_data import StudyData
+        from hyperlax.fields import full_name
+
+        record, where = self._study.record, f"{self._study.directory}: metric_vs_param()"
+        if not record.space:
+            raise HyperlaxError(f"{where}: the study searches no hyperparameter.")
+        metric = next(iter(record.objectives)) if metric is None else metric
+        if metric not in record.scale.table.rows:
+            known = record.scale.table.rows
+            raise HyperlaxError(f"{where}: no metric {metric!r}. {did_you_mean(metric, known)}There are {', '.join(known)}.")
+        return as_plotly(slice.metric_vs_param(StudyData(record), full_name(name, record.space, where), metric))
+
+    def param_distributions(self) -> go.Figure:
         """Draw where all trials and the best quarter of them lie on each hyperparameter."""
         return self.draw("param_distributions")
 
@@ -306,15 +332,25 @@ class Plots:
 
     def draw(self, name: str) -> go.Figure:
         """Draw any plot of the report by its file's name, e.g. `pbt_lineage`."""
-        from hyperlax.analysis.plots import PLOTS
         from hyperlax.analysis.study_data import StudyData
+
+        return self._named(name).draw(StudyData(self._study.record))
+
+    def html(self, name: str) -> str:
+        """Return the page of any plot, by its file's name, as HTML that needs no network."""
+        from hyperlax.analysis.pages import plot_page
+
+        return plot_page(self._study.record, self._named(name))
+
+    def _named(self, name: str) -> Plot:
+        from hyperlax.analysis.plots import PLOTS
 
         record, plots = self._study.record, {plot.name: plot for plot in PLOTS}
         if name not in plots:
-            raise HyperlaxError(f"There is no plot {name!r}. There are {', '.join(plots)}.")
+            raise HyperlaxError(f"There is no plot {name!r}. {did_you_mean(name, plots)}There are {', '.join(plots)}.")
         if not plots[name].applies(record):
             raise HyperlaxError(f"{record.directory}: {plots[name].otherwise}")
-        return plots[name].draw(StudyData(record))
+        return plots[name]
 
 
 _NAMES = {"algo_and_network_config": "recipe", "env_config": "environment"}

@@ -190,7 +190,7 @@ def test_trials_are_a_table(case):
 
 def test_figures_are_plotlys(case):
     study = hyperlax.open_study(case.directory)
-    plots = (study.plot.history, study.plot.distributions, study.plot.learning_curves, study.plot.parallel_coordinate)
+    plots = (study.plot.history, study.plot.param_distributions, study.plot.learning_curves, study.plot.parallel_coordinate)
     assert all(isinstance(plot(), go.Figure) for plot in (*plots, study.plot.slice))
     with pytest.raises(HyperlaxError, match=f"Importances need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials"):
         study.plot.importances()
@@ -261,6 +261,16 @@ def test_a_curve_is_that_of_the_files(case):
 def test_a_report_is_written(case):
     path = hyperlax.open_study(case.directory).report()
     assert path == case.directory / "report.html" and path.exists()
+
+
+def test_pages_are_strings_that_need_no_network(case):
+    study = hyperlax.open_study(case.directory)
+    report = study.report().read_text(encoding="utf-8")
+    assert study.html() == report
+    page = study.plot.html("slice")
+    assert page.startswith("<!DOCTYPE html>") and "<script src=" not in page and len(page) > 1_000_000
+    with pytest.raises(HyperlaxError, match="no plot 'slices'. Did you mean `slice`"):
+        study.plot.html("slices")
 
 
 def test_importing_hyperlax_imports_none_of_it():

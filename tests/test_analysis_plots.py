@@ -152,12 +152,24 @@ def test_a_metric_over_one_hyperparameter_has_its_own_values_on_the_axis(tmp_pat
     def drawn(*given: str) -> Any:
         return Plots(SimpleNamespace(record=record, directory=tmp_path)).metric_vs_param(*given)  # pyright: ignore
 
-    rate, epochs, sizes = drawn("actor_lr"), drawn("epochs", "seed_spread"), drawn("actor_network.pre_torso.layer_sizes")
+    rate, epochs, sizes = (
+        drawn("actor_lr"),
+        drawn("epochs", "seed_spread"),
+        drawn("actor_network.pre_torso.layer_sizes"),
+    )
     assert [figure.layout.xaxis.type for figure in (rate, epochs, sizes)] == ["log", "linear", "category"]
-    assert list(rate.data[0].x) == [trial.params[RATE] for trial in complete] and list(rate.data[0].y) == [0, 1, 3, 4, 5]
+    assert list(rate.data[0].x) == [trial.params[RATE] for trial in complete] and list(rate.data[0].y) == [
+        0,
+        1,
+        3,
+        4,
+        5,
+    ]
     assert list(epochs.data[0].y) == [trial.metrics["seed_spread"] for trial in complete]
     assert list(sizes.data[0].x) == [str(trial.params[SIZES]) for trial in complete]
-    with pytest.raises(HyperlaxError, match="no hyperparameter named `lr`. Did you mean `algorithm.hyperparam.actor_lr`"):
+    with pytest.raises(
+        HyperlaxError, match="no hyperparameter named `lr`. Did you mean `algorithm.hyperparam.actor_lr`"
+    ):
         drawn("lr")
     with pytest.raises(HyperlaxError, match=r"metric_vs_param\(\): no metric 'spread'"):
         drawn("gamma", "spread")

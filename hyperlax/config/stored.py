@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperlax.config.option import from_json, shell_command
+from hyperlax.config.option import from_json
 from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
+from hyperlax.config.speech import command_to
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
 from hyperlax.recipe import Recipe, load, searching
@@ -41,7 +42,7 @@ def check_command(directory: Path, command: str) -> None:
     """Raise OptionError, with the command line that continues it, for a study that another command started."""
     started = command_of(read_arguments(directory, RESUMED))
     if command != started:
-        resume = shell_command(started, "--resume-from", directory)
+        resume = command_to(started, resume_from=directory)
         problem = "{resume_from} {0}: {1} started this study. To continue it:\n  {2}"
         raise OptionError("resume_from", problem, directory, started, resume)
 

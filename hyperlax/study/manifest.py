@@ -17,6 +17,7 @@ from hyperlax.backends.base import Backend, narrowest
 from hyperlax.config.kinds import left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
+from hyperlax.config.speech import command_to
 from hyperlax.config.stored import MANIFEST, SEARCH, command_of
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.fields import check_params
@@ -241,9 +242,9 @@ def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directo
     return shell_command(command_of(options.to_json()), *words)
 
 
-def resume_command(directory: Path) -> str:
-    """Return the command line that resumes the study in a directory."""
-    return shell_command(_command_of(directory / MANIFEST), "--resume-from", directory)
+def resume_command(directory: Path, **changes: Any) -> str:
+    """Return the command line that resumes the study in a directory, or the call in Python. changes: options to give."""
+    return command_to(_command_of(directory / MANIFEST), resume_from=directory, **changes)
 
 
 def train_command(directory: Path, trial: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyperlax.analysis.labels import format_value, short_names, with_unit
+from hyperlax.analysis.labels import short_names, with_unit
 from hyperlax.analysis.plots.base import SCALE, Coordinate, Plot, coordinate, hover_texts, several_complete
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.plots.panels import panels

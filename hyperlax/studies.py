@@ -70,18 +70,21 @@ class PlannedStudy:
         return run_population(self.options, self.recipe, existing, observers=[Pages(write_pages)])
 
 
-def planned_study(command: str, given: Given, space: Mapping[str, Entry] = MappingProxyType({})) -> PlannedStudy:
+def planned_study(
+    command: str, given: Given, space: Mapping[str, Entry] = MappingProxyType({}), recipe: Recipe | None = None
+) -> PlannedStudy:
     """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given.
 
-    space: changes to the recipe's search space, which `hyperlax.search` takes for a new study.
+    space: changes to the recipe's search space, which `hyperlax.search` takes for a new study. recipe: of a new study, instead of
+    the one that `given` names.
     """
     refuse_fork()
     _check_flags(given)
     if "resume_from" in given:
         return _resumed(command, given)
     if command == SWEEP:
-        return _new_sweep(given)
-    return _new(SearchOptions if command == SEARCH else PbtOptions, given, space)
+        return _new_sweep(given, recipe)
+    return _new(SearchOptions if command == SEARCH else PbtOptions, given, space, recipe)
 
 
 def run_files(files: Sequence[str], given: Given) -> int:
@@ -178,10 +181,12 @@ def _check_flags(given: Given) -> None:
         )
 
 
-def _new(kind: type[SearchOptions] | type[PbtOptions], given: Given, space: Mapping[str, Entry]) -> PlannedStudy:
+def _new(
+    kind: type[SearchOptions] | type[PbtOptions], given: Given, space: Mapping[str, Entry], recipe: Recipe | None
+) -> PlannedStudy:
     from hyperlax.config.space_entries import searched
 
-    recipe = load_recipe(given)
+    recipe = recipe or load_recipe(given)
     if space:
         recipe = searched(space, {}, recipe, "search(): space")
     options = checked(settled(kind, [given], recipe), kind_of(recipe).table)
@@ -205,14 +210,14 @@ def _planned(
     return PlannedStudy(options, recipe, existing or study_directory(options, recipe).root, is_new=existing is None)
 
 
-def _new_sweep(given: Given) -> PlannedStudy:
+def _new_sweep(given: Given, recipe: Recipe | None) -> PlannedStudy:
     """Return a sweep whose recipe has the configurations to train."""
     from hyperlax.config.configurations import read_samples
     from hyperlax.samplers.fixed import draw, presampled
     from hyperlax.samplers.sensitivity import sensitivity_rows
 
     _check_source(given)
-    recipe, file = load_recipe(given), given.get("load_hyperparams")
+    recipe, file = recipe or load_recipe(given), given.get("load_hyperparams")
     kind = kind_of(recipe)
     rows, read = (), {}
     if file is None:

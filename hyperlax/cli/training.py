@@ -113,7 +113,7 @@ def train(given: Given) -> int:
     again = {
         **as_then,
         **{name: value for name, value in given.items() if name not in ("from_", "trial")},
-        "algo_and_network_config": str(recipe.path),
+        "algo_and_network_config": recipe.name if recipe.source else str(recipe.path),
         "env_config": _environment(
             given.get("env_config"), record.environment, recipe, f"{flags_of(TrainOptions)('from_')} {directory}"
         ),

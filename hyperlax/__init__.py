@@ -6,10 +6,10 @@ from hyperlax.xla import set_safe_scheduler, watch_forks
 
 if TYPE_CHECKING:
     from hyperlax.api import Study, load_agent, open_study
-    from hyperlax.training import search, sweep
+    from hyperlax.training import search, sweep, tune
 
 __version__ = "0.1.0"
-__all__ = ["Study", "load_agent", "open_study", "search", "sweep"]
+__all__ = ["Study", "load_agent", "open_study", "search", "sweep", "tune"]
 
 set_safe_scheduler()
 watch_forks()

@@ -49,6 +49,11 @@ class Report:
         return self._directory
 
     @property
+    def leading(self) -> str:
+        """The name of the leading measure."""
+        return self._measures[0]
+
+    @property
     def step(self) -> int:
         """The last sound step; -1 before the first."""
         return self._last

@@ -75,13 +75,13 @@ def planned_study(
 ) -> PlannedStudy:
     """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given.
 
-    space: changes to the recipe's search space, which `hyperlax.search` takes for a new study. recipe: of a new study, instead of
-    the one that `given` names.
+    space: changes to the recipe's search space, which `hyperlax.search` takes for a new study. recipe: instead of the one that
+    `given` names, or that the study began with.
     """
     refuse_fork()
     _check_flags(given)
     if "resume_from" in given:
-        return _resumed(command, given)
+        return _resumed(command, given, recipe)
     if command == SWEEP:
         return _new_sweep(given, recipe)
     return _new(SearchOptions if command == SEARCH else PbtOptions, given, space, recipe)
@@ -105,10 +105,10 @@ def load_recipe(given: Given) -> Recipe:
     return load(name)
 
 
-def study_in(directory: Path, asked_by: str) -> tuple[SearchOptions | PbtOptions, Recipe]:
-    """Return the options and the recipe of the study in a directory. The recipe of a sweep has its samples."""
+def study_in(directory: Path, asked_by: str, recipe: Recipe | None = None) -> tuple[SearchOptions | PbtOptions, Recipe]:
+    """Return the options and the recipe of the study in a directory, loaded if it is not given. That of a sweep has its samples."""
     options = read_stored(directory, asked_by)
-    recipe = load_recipe_of(directory, options)
+    recipe = recipe or load_recipe_of(directory, options)
     if isinstance(options, PbtOptions) or not options.is_sweep:
         return options, recipe
     from hyperlax.samplers.fixed import stored
@@ -248,10 +248,10 @@ def _check_source(given: Given) -> None:
             )
 
 
-def _resumed(command: str, given: Given) -> PlannedStudy:
+def _resumed(command: str, given: Given, recipe: Recipe | None) -> PlannedStudy:
     directory = named_directory(given["resume_from"], RESUMED)
     check_command(directory, command)
-    stored, recipe = study_in(directory, RESUMED)
+    stored, recipe = study_in(directory, RESUMED, recipe)
     options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
     return _planned(options, recipe, directory)
 

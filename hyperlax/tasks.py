@@ -16,7 +16,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hyperlax import functions
 from hyperlax.errors import UsageError, did_you_mean
+from hyperlax.functions import Placed
 from hyperlax.placeholders import check_places, split
 from hyperlax.report import Report, is_number, shown
 
@@ -151,6 +153,7 @@ class Function(Task):
     Args, besides those of every task:
       train: The function.
       path: The recipe's file, from which workers load the function. It is set when the recipe is loaded.
+      place: Where workers find a function that is not a recipe's, see `hyperlax.functions`.
     """
 
     train: Callable[[dict[str, Any], Report, int], Any]
@@ -161,10 +164,17 @@ class Function(Task):
     cores: int = field(default=1, kw_only=True)
     resources: Mapping[str, float] = field(default_factory=dict, kw_only=True)
     path: Path | None = field(default=None, kw_only=True, compare=False)
+    place: str = field(default="", kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         _check_callable(self.train)
         self.check()
+
+    def source(self) -> dict[str, Any] | None:
+        """Return its form as JSON, without a place if only this run knows it; None for a recipe's."""
+        if not self.place:
+            return None
+        return {"function": self.place if functions.has_file(self.place) else None, **self.lengths()}
 
     def loaded_from(self, path: Path) -> Function:
         """Return the task of a recipe's file."""
@@ -206,10 +216,15 @@ class Command(Task):
         return {"command": list(self.command), "directory": self.directory, **self.lengths()}
 
 
-def from_source(source: Mapping[str, Any]) -> Task:
-    """Return the task whose `source()` this is. Raises UsageError, KeyError or TypeError for anything else."""
+def from_source(source: Mapping[str, Any], function: Placed | None) -> Task:
+    """Return the task whose `source()` this is. Raises UsageError, KeyError or TypeError for anything else.
+
+    function: that of the source if it has one.
+    """
     lengths = {name: source[name] for name in ("budget", "evaluations", "cores", "resources")}
     measure, *measures = (Measure(**one) for one in (source["measure"], *source["measures"]))
+    if function:
+        return Function(function.call, measure, tuple(measures), place=function.place, **lengths)
     return Command(source["command"], measure, tuple(measures), directory=source["directory"], **lengths)
 
 

@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hyperlax.api import Study, import_tqdm
 from hyperlax.config.configurations import as_text
-from hyperlax.config.option import HIDDEN, Given, OneOf, Option, options_of, shown
+from hyperlax.config.option import HIDDEN, RL_ONLY, Given, OneOf, Option, options_of, shown
 from hyperlax.config.options import SearchOptions, SweepOptions
-from hyperlax.config.speech import SHELL, Speech, speaking
+from hyperlax.config.speech import SHELL, Speech, python_call, speaking
 from hyperlax.config.stored import SEARCH, SWEEP
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
 from hyperlax.files import plain
+from hyperlax.functions import placed
+from hyperlax.tasks import Measure
+from hyperlax.tuning import Tuning, check_function
 
 if TYPE_CHECKING:
     from hyperlax.config.yaml_file import Entry
+    from hyperlax.recipe import Recipe
 
 
 def search(
@@ -40,7 +44,7 @@ def search(
       space: Changes to the recipe's search space, as in a study's file, e.g. {"actor_lr": LogUniform(domain=(1e-4, 1e-2))}. A
         list is a choice, a value alone is fixed, {"low": 1e-4} changes one value of the recipe's entry, None leaves an entry out,
         and "only": True leaves out all that is not listed.
-      options: The command's flags with underscores, as in the signature.
+      options: The options of the command with underscores, as in the signature.
 
     Raises:
       TypeError: An option does not exist.
@@ -56,23 +60,66 @@ def sweep(recipe: str | Path | None = None, environment: str | None = None, **op
     Args:
       recipe: A name or the path of a .py file.
       environment: E.g. "gymnax.pendulum". With `resume_from=DIR`, leave out recipe and environment.
-      options: The command's flags with underscores, as in the signature.
+      options: The options of the command with underscores, as in the signature.
 
     Raises what `search` raises.
     """
     return _run(sweep, {"recipe": recipe, "environment": environment, **options})
 
 
+def tune(
+    function: Callable[..., Any],
+    *,
+    space: Mapping[str, Any] | None = None,
+    metric: str | Measure | None = None,
+    mode: Literal["max", "min"] = "max",
+    measures: Mapping[str, Literal["max", "min"]] | Sequence[Measure] = (),
+    params: Mapping[str, Any] | None = None,
+    budget: int | None = None,
+    evaluations: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    **options: Any,
+) -> Study:
+    """Search the hyperparameters of a Python function, in worker processes, and return the study.
+
+    Args:
+      function: `function(params)`, which returns the metric, or all measures by name; or `function(params, report, seed)`, which
+        reports them as `report(step, accuracy=0.9)`, so that a pruner can stop it. Worker processes load it from its file, so a
+        script calls `tune` below `if __name__ == "__main__":`. A lambda, or a function of a notebook, needs cloudpickle.
+      space: Its hyperparameters: a distribution, a list of choices, or a fixed value by each name.
+      metric: The measure to optimize, its name or a `Measure`. mode: Its better direction.
+      measures: Further measures that it returns or reports, by name: {"loss": "min"}.
+      params: Values with which the search starts. Without one it is the middle of a range, the first of a list.
+      budget: The last step that it reports. evaluations: How often it reports, by default at every step.
+      resources: What a trial needs: {"cpu": 2, "gpu": 0.5}. The default is one core.
+      options: The options of the command with underscores, as in the signature.
+
+    With `resume_from=DIR`, leave out all of these but the function, or give them as before. Raises what `search` raises.
+    """
+    own = Tuning(space, metric, mode, measures, params, budget, evaluations, resources)
+    check_function(function)
+    with placed(function, "tune()") as found:
+        return _run(tune, options, recipe=lambda given: own.recipe(found, given.get("resume_from")))
+
+
 _NAMES = {"algo_and_network_config": "recipe", "env_config": "environment"}
-_COMMANDS = {search: SEARCH, sweep: SWEEP}
-_PYTHON: dict[Callable[..., Study], dict[str, Option]] = {
-    function: {
+_COMMANDS = {search: SEARCH, sweep: SWEEP, tune: SEARCH}
+_KINDS = {search: SearchOptions, sweep: SweepOptions, tune: SearchOptions}
+
+
+def _options(function: Callable[..., Study]) -> dict[str, Option]:
+    """Return the options of a function that trains by their keywords."""
+    named = {
         _NAMES.get(name, option.key if option.is_switched_off else name): option
-        for name, option in options_of(kind).items()
+        for name, option in options_of(_KINDS[function]).items()
         if not option.has(HIDDEN) and name not in ("plan_only", "json")
     }
-    for function, kind in ((search, SearchOptions), (sweep, SweepOptions))
-}
+    if function is not tune:
+        return named
+    return {word: option for word, option in named.items() if word != "recipe" and not option.has(RL_ONLY)}
+
+
+_PYTHON = {function: _options(function) for function in _COMMANDS}
 """Function that trains -> its keywords -> the option."""
 _KEYWORDS = {
     word: keyword for own in _PYTHON.values() for keyword, option in own.items() for word in (option.key, option.name)
@@ -89,26 +136,31 @@ def _call(command: str, options: Mapping[str, Any]) -> str:
     name = next((function.__name__ for function, own in _COMMANDS.items() if own == command), None)
     if name is None:
         return SHELL.command(command, options)
-    values = {_keyword(key): str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    return f"hyperlax.{name}({', '.join(f'{key}={value!r}' for key, value in values.items())})"
+    return python_call(name, {_keyword(key): value for key, value in options.items()})
 
 
 _SPEECH = Speech(_keyword, _call)
 
 
-def _run(function: Callable[..., Study], keywords: dict[str, Any], space: Any = None) -> Study:
+def _run(
+    function: Callable[..., Study],
+    keywords: dict[str, Any],
+    space: Any = None,
+    recipe: Callable[[Given], Recipe | None] = lambda given: None,
+) -> Study:
     """Run the command of a function to its end and return the study. Raises what the function raises."""
     from hyperlax.studies import planned_study
 
     import_tqdm()
     with _told(function), speaking(_SPEECH):
         given = _given(keywords, function)
-        study = planned_study(_COMMANDS[function], given, _entries(space, is_new="resume_from" not in given))
+        entries = _entries(space, is_new="resume_from" not in given)
+        study = planned_study(_COMMANDS[function], given, entries, recipe(given))
         status = study.run()
     if status in STOPPED:
         raise KeyboardInterrupt
     if status:
-        raise HyperlaxError(f"{study.directory}: the {function.__name__} failed; see its output for the reason.")
+        raise HyperlaxError(f"{study.directory}: {function.__name__}() failed; see its output for the reason.")
     return Study(study.directory)
 
 
@@ -123,7 +175,7 @@ def _document(function: Any) -> None:
     ]
     function.__signature__ = Signature([*own, *written], return_annotation=Study)
     lines = [f"  {word}: {option.help_in(_keyword)} ({option.default_in(_keyword)})" for word, option in more.items()]
-    everything = "  options: The command's flags with underscores, as in the signature."
+    everything = "  options: The options of the command with underscores, as in the signature."
     function.__doc__ = (getdoc(function) or "").replace(everything, "\n".join(lines))
 
 
@@ -147,8 +199,8 @@ def _annotation(option: Option) -> Any:
     return one | None if _default(option) is None else one
 
 
-_document(search)
-_document(sweep)
+for _function in _COMMANDS:
+    _document(_function)
 
 
 @contextmanager

@@ -179,7 +179,8 @@ class Processes:
         length = self._config.run_length
         worker.say(
             run=run.id,
-            recipe=str(self._task.path),
+            recipe=self._task.place or str(self._task.path),
+            measures=[measure.name for measure in self._task.all_measures],
             params=dotted(run.trial.algorithm),
             seeds=run.seeds,
             directory=str(self._checkpoints.own_directory(run.trial.number).absolute()),

@@ -3,7 +3,8 @@
 It speaks JSON, a line a message, with the process that holds the study: orders on its standard input, news on its standard output.
 The function does not see these: what it prints goes to a file of its trial.
 
-An order: {"run", "recipe", "params", "seeds": [[index, seed], ...], "directory", "budget", "evaluations", "waits"}. A decision:
+An order: {"run", "recipe", "measures", "params", "seeds": [[index, seed], ...], "directory", "budget", "evaluations", "waits"};
+its recipe is a recipe's file, or the place of a function as `hyperlax.functions` has them. A decision:
 {"run", "stop"}, awaited after each report of a trial's last seed if the order `waits`. News: {"run", "kind", ...}, of kind
 "loaded", "points", or the last of a run, "done", "stopped", "fault", "raised" or "unloadable".
 """
@@ -18,18 +19,22 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hyperlax import recipe
 from hyperlax.files import escaped
+from hyperlax.functions import load as load_function
 from hyperlax.report import Report, TrialEnded
 from hyperlax.tasks import Function
 
 OUTPUT = "output.txt"
 """The file in a trial's directory that gets what its function prints."""
+
+
+_Train = Callable[[dict[str, Any], Report, int], Any]
 
 
 class Point(NamedTuple):
@@ -133,7 +138,7 @@ class _Stopwatch:
 
 def main() -> None:
     """Train trials as ordered, until the study is over."""
-    study, tasks, home = _Study(), dict[str, Function](), os.getcwd()
+    study, functions, home = _Study(), dict[str, _Train](), os.getcwd()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # pyright: ignore
     for order in study.orders():
@@ -141,33 +146,33 @@ def main() -> None:
         try:
             os.chdir(home)
             with _printing_to(Path(order["directory"]) / OUTPUT):
-                kind, news = _train(order, tasks, study)
+                kind, news = _train(order, functions, study)
         except BaseException as error:
             kind, news = "raised", {"text": _told(error)}
         study.is_training = False
         study.tell(order["run"], kind, **news)
 
 
-def _train(order: dict[str, Any], tasks: dict[str, Function], study: _Study) -> tuple[str, dict[str, Any]]:
+def _train(order: dict[str, Any], functions: dict[str, _Train], study: _Study) -> tuple[str, dict[str, Any]]:
     """Train a trial, one seed after another. Return the kind and content of the last news, or raise what its function raises."""
     path = order["recipe"]
     try:
-        task = tasks[path] = tasks.get(path) or _load(path)
+        train = functions[path] = functions.get(path) or _load(path)
     except Exception as error:
         return "unloadable", {"text": str(error)}
     study.tell(order["run"], "loaded")
     last = order["seeds"][-1][0]
     for index, seed in order["seeds"]:
-        if end := _train_seed(order, task, study, index, seed, order["waits"] and index == last):
+        if end := _train_seed(order, train, study, index, seed, order["waits"] and index == last):
             return end
     return "done", {}
 
 
 def _train_seed(
-    order: dict[str, Any], task: Function, study: _Study, index: int, seed: int, waits: bool
+    order: dict[str, Any], train: _Train, study: _Study, index: int, seed: int, waits: bool
 ) -> tuple[str, dict[str, Any]] | None:
     """Train a seed. Return the last news if the trial ends with it."""
-    run, directory, names = order["run"], Path(order["directory"]), [measure.name for measure in task.all_measures]
+    run, directory, names = order["run"], Path(order["directory"]), order["measures"]
     watch, kept = _Stopwatch(), _KeptPoints(directory / f"seed_{index}.jsonl")
 
     def deliver(step: int, values: dict[str, float]) -> None:
@@ -177,7 +182,7 @@ def _train_seed(
                 raise TrialEnded("the study has stopped this trial")
 
     report = Report(names, order["budget"], order["evaluations"], directory / f"seed_{index}", deliver)
-    end = _call(task, order["params"], report, seed)
+    end = _call(train, order["params"], report, seed)
     earlier = kept.close()
     if end is None and report.step < 0 and not earlier:
         return "fault", {"words": f"returned without a report. Call report(step, {names[0]}=...)"}
@@ -185,10 +190,10 @@ def _train_seed(
     return end
 
 
-def _call(task: Function, params: dict[str, Any], report: Report, seed: int) -> tuple[str, dict[str, Any]] | None:
+def _call(train: _Train, params: dict[str, Any], report: Report, seed: int) -> tuple[str, dict[str, Any]] | None:
     """Call the function. Return the last news of a run that ends here, None if the function returned."""
     try:
-        task.train(dict(params), report, seed)
+        train(dict(params), report, seed)
     except BaseException:
         if report.ended is None:
             raise
@@ -197,10 +202,13 @@ def _call(task: Function, params: dict[str, Any], report: Report, seed: int) -> 
     return ("fault", {"words": report.fault}) if report.fault else ("stopped", {})
 
 
-def _load(path: str) -> Function:
-    task = recipe.load(path).task
+def _load(place: str) -> _Train:
+    """Return the function of a recipe's file, or of a place as `hyperlax.functions` has them."""
+    if not place.endswith(".py"):
+        return load_function(place).call
+    task = recipe.load(place).task
     assert isinstance(task, Function)
-    return task
+    return task.train
 
 
 def _told(error: BaseException) -> str:

@@ -75,7 +75,7 @@ def _in_entries(value: Any, where: str) -> Any:
         return {key: Entry(where, _in_entries(one, where)) for key, one in value.items()}
     if hasattr(value, "tolist"):
         return value.tolist()
-    return [_in_entries(one, where) for one in value] if isinstance(value, (list, tuple)) else value
+    return [_in_entries(one, where) for one in value] if isinstance(value, (list, tuple, range)) else value
 
 
 def _is_only(space: Mapping[str, Entry]) -> bool:

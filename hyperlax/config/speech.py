@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hyperlax.config.option import shell_command
@@ -22,6 +23,12 @@ class Speech:
 
 def _command_line(command: str, options: Mapping[str, Any]) -> str:
     return shell_command(command, *(word for name, value in options.items() for word in (flag(name), value)))
+
+
+def python_call(function: str, options: Mapping[str, Any], *first: str) -> str:
+    """Return the call of a function of Hyperlax. first: its positional arguments, as code."""
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    return f"hyperlax.{function}({', '.join([*first, *(f'{name}={value!r}' for name, value in values.items())])})"
 
 
 SHELL = Speech(flag, _command_line)

@@ -11,6 +11,7 @@ from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
 from hyperlax.config.speech import command_to
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
+from hyperlax.functions import Placed
 from hyperlax.recipe import Recipe, from_source, load, searching
 from hyperlax.space import from_json as distribution_from_json
 
@@ -75,11 +76,11 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
     return stored["arguments"]
 
 
-def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recipe:
+def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions, function: Placed | None = None) -> Recipe:
     """Return the recipe with which a study started, with the study's search space. Raises UsageError if it cannot be loaded.
 
     It is made from its source, or loaded from the same file as at the start, from any working directory. If that is gone, its name
-    is looked up.
+    is looked up. function: instead of the one that the source names.
     """
     path = directory / MANIFEST
     stored_study: Any = decode(path, object)
@@ -92,8 +93,12 @@ def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recip
         changes = {name: None if text is None else distribution_from_json(text) for name, text in found.items()}
     except UsageError as error:
         raise UsageError(f"{path}: {error} {PUT_BACK}") from error
-    if source := kept.get("source"):
-        return searching(from_source(source, str(path)), changes, str(path))
+    source = kept.get("source") or {}
+    if function is not None and "function" not in source:
+        problem = "{resume_from} {0}: this study did not begin with a function. To continue it:\n  hyperlax.search(resume_from={1!r})"
+        raise OptionError("resume_from", problem, directory, str(directory))
+    if source:
+        return searching(from_source(source, str(path), function), changes, str(path))
     file = kept.get("path")
     there = file if isinstance(file, str) and Path(file).is_file() else stored.algo_and_network_config
     return searching(load(there), changes, str(path))

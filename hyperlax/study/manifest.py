@@ -17,7 +17,7 @@ from hyperlax.backends.base import Backend, narrowest
 from hyperlax.config.kinds import left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.config.speech import command_to
+from hyperlax.config.speech import command_to, python_call
 from hyperlax.config.stored import MANIFEST, SEARCH, command_of
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.fields import check_params
@@ -246,21 +246,20 @@ def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directo
 
 def resume_command(directory: Path, **changes: Any) -> str:
     """Return the command line that resumes the study in a directory, or the call in Python. changes: options to give."""
-    return command_to(_command_of(directory / MANIFEST), resume_from=directory, **changes)
+    options = {"resume_from": directory, **changes}
+    try:
+        stored = content_of(directory / MANIFEST)
+    except UsageError:  # the resume reports that
+        return command_to(SEARCH, **options)
+    source = stored.recipe.get("source") or {}
+    if "function" in source and source["function"] is None:
+        return python_call("tune", options, source["name"])
+    return command_to(command_of(stored.arguments), **options)
 
 
 def train_command(directory: Path, trial: int) -> str:
     """Return the command line that trains a trial of the study in a directory again."""
     return shell_command("train", "--from", directory, "--trial", trial)
-
-
-def _command_of(path: Path) -> str:
-    """Return the command that began a study. If study.json cannot be read it is a search, whose resume reports that."""
-    try:
-        arguments = content_of(path).arguments
-    except UsageError:
-        return SEARCH
-    return command_of(arguments)
 
 
 def _same_task(stored: Manifest, recipe: Recipe, where: str) -> None:

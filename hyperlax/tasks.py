@@ -71,6 +71,7 @@ class Task:
       evaluations: How often it reports; less if it ends early.
       cores: CPU cores of a trial.
       resources: What a trial needs besides cores, by name: `{"gpu": 1}`, or a fraction of one.
+      path: The recipe's file, where a form of task needs it.
     """
 
     measure: Measure
@@ -79,6 +80,7 @@ class Task:
     evaluations: int
     cores: int
     resources: Mapping[str, float]
+    path: Path | None
 
     def loaded_from(self, path: Path) -> Task:
         """Return the task of a recipe's file. A form of task that needs the file keeps its path."""
@@ -192,6 +194,7 @@ class Command(Task):
     cores: int = field(default=1, kw_only=True)
     resources: Mapping[str, float] = field(default_factory=dict, kw_only=True)
     directory: str | None = field(default=None, kw_only=True)
+    path = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "command", split(self.command))

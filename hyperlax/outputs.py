@@ -52,5 +52,7 @@ def last_lines(path: Path, count: int) -> list[str]:
             text = file.read().decode(errors="replace")
     except OSError:
         return []
-    lines = ["".join(c if c.isprintable() else " " for c in line.rpartition("\r")[2]).rstrip() for line in text.splitlines()]
+    lines = [
+        "".join(c if c.isprintable() else " " for c in line.rpartition("\r")[2]).rstrip() for line in text.splitlines()
+    ]
     return [line for line in lines if line][-count:]

@@ -14,10 +14,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.placeholders import check_places, split
+from hyperlax.placeholders import check_places, missing_file, split
 from hyperlax.report import Report, is_number, shown
 
 __all__ = ["Command", "Function", "Measure", "Report", "Task"]
@@ -72,7 +72,11 @@ class Task:
       cores: CPU cores of a trial.
       resources: What a trial needs besides cores, by name: `{"gpu": 1}`, or a fraction of one.
       path: The recipe's file, where a form of task needs it.
+
+    noun: What it trains, in words.
     """
+
+    noun: ClassVar[str]
 
     measure: Measure
     measures: Sequence[Measure]
@@ -88,6 +92,10 @@ class Task:
 
     def check_params(self, params: Mapping[str, Any], where: str) -> None:
         """Raise UsageError, beginning with `where`, for hyperparameters that do not suit the task."""
+
+    def missing(self) -> str | None:
+        """Return what it needs of this machine and does not find, in a sentence and what to do; None if it can run."""
+        return None
 
     def source(self) -> dict[str, Any] | None:
         """Return its form as JSON, from which `from_source` makes the task again; None if only a recipe's file can."""
@@ -155,6 +163,8 @@ class Function(Task):
       path: The recipe's file, from which workers load the function. It is set when the recipe is loaded.
     """
 
+    noun: ClassVar[str] = "a function"
+
     train: Callable[[dict[str, Any], Report, int], Any]
     measure: Measure
     measures: Sequence[Measure] = ()
@@ -186,6 +196,8 @@ class Command(Task):
       directory: Where it runs; None for the working directory.
     """
 
+    noun: ClassVar[str] = "a command"
+
     command: str | Sequence[str]
     measure: Measure
     measures: Sequence[Measure] = ()
@@ -203,6 +215,10 @@ class Command(Task):
     def check_params(self, params: Mapping[str, Any], where: str) -> None:
         """Raise UsageError for a `{name}` in the command without a hyperparameter of this name."""
         check_places(self.command, params, where)
+
+    def missing(self) -> str | None:
+        """Return the program or the script that does not exist, or cannot be run."""
+        return missing_file(self.command, self.directory)
 
     def source(self) -> dict[str, Any]:
         """Return its form as JSON."""

@@ -124,7 +124,9 @@ def _read_line(text: str, report: Report) -> dict[str, Any]:
     else:
         if values:
             return values
-    return report.end(f"its report {shown(text)} is not of the form {_MARK} step=3 {report.leading}=0.91", is_fault=True)
+    return report.end(
+        f"its report {shown(text)} is not of the form {_MARK} step=3 {report.leading}=0.91", is_fault=True
+    )
 
 
 def _number(text: str) -> Any:

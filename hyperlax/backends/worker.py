@@ -1,4 +1,4 @@
-"""The process in which a task's function is called, or its command run. It lives as long as the study, and trains one trial after another.
+"""The process in which a task's function is called, or its command run. It lives as long as the study, and trains trial after trial.
 
 It speaks JSON, a line a message, with the process that holds the study: orders on its standard input, news on its standard output.
 The function does not see these: what it prints goes to a file of its trial.
@@ -198,7 +198,9 @@ def _train_seed(
     earlier = kept.close()
     if end is None and report.step < 0 and not earlier:
         is_command = isinstance(task, Command)
-        without = f"exit status 0 without a report. Print hyperlax: {names[0]}=..." if is_command else None
+        without = (
+            f"exit status 0 without a report. Print a line such as hyperlax: {names[0]}=0.9" if is_command else None
+        )
         return "fault", {"words": without or f"returned without a report. Call report(step, {names[0]}=...)"}
     study.tell(run, "points", seed=index, points=earlier if end is None else [], seconds=watch.seconds())
     return end

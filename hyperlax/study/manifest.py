@@ -160,6 +160,8 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
         )
     where = f"{recipe.path}: the study in {path.parent}"
     _same_task(stored, recipe, where)
+    before, now = ((one or {}).get("command") for one in (stored.recipe.get("source"), recipe.source))
+    _same_entries({"command": before}, {"command": now}, f"{where} runs the")
     _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches")
     _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value")
     for values in stored.first_trials:

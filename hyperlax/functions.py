@@ -62,30 +62,25 @@ def accepts(function: Callable[..., Any], count: int) -> bool:
     return True
 
 
-def file_of(place: str) -> Path:
-    """Return the file that messages about a function name: its own, or a path of its name."""
-    return (
-        Path(place.rpartition(":")[0])
-        if has_file(place)
-        else Path(place).with_suffix("").relative_to(Path(place).parent)
-    )
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """Return a name for a function that can also name a directory."""
-    function = function.function if isinstance(function, OneReport) else function
-    name = getattr(function, "__name__", type(function).__name__)
-    return name.strip("<>")
-
-
 def _reporting(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function if it takes `(params, report, seed)`, else one that reports what it returns."""
     return OneReport(function) if not accepts(function, 3) and accepts(function, 1) else function
 
 
-def has_file(place: str) -> bool:
-    """Return whether a later process can load the function of a place."""
-    return not place.endswith(_PICKLE)
+def stored_place(place: str) -> str | None:
+    """Return a place as a study keeps it, None if only this run can load the function."""
+    return None if place.endswith(_PICKLE) else place
+
+
+def file_of(place: str) -> Path:
+    """Return the file that messages about a function name: its own, or a path of its name."""
+    return Path(Path(place).stem if place.endswith(_PICKLE) else place.rpartition(":")[0])
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return a name for a function that can also name a directory."""
+    function = function.function if isinstance(function, OneReport) else function
+    return getattr(function, "__name__", type(function).__name__).strip("<>")
 
 
 @contextmanager
@@ -107,7 +102,7 @@ def placed(function: Callable[..., Any], where: str) -> Iterator[Placed]:
 
 def load(place: str) -> Placed:
     """Return the function of a place. Raises UsageError if it cannot be loaded."""
-    if not has_file(place):
+    if place.endswith(_PICKLE):
         return Placed(_reporting(pickle.loads(Path(place).read_bytes())), place)
     file, _, name = place.rpartition(":")
     path = Path(file)
@@ -141,12 +136,12 @@ def _check_guard(place: str, where: str) -> None:
     frame = inspect.currentframe()
     while frame:
         code = frame.f_code
-        if code.co_name == "<module>" and code.co_filename and Path(code.co_filename).resolve() == Path(file):
-            if not _is_guarded(Path(file), frame.f_lineno):
-                raise UsageError(
-                    f"{where}: {file}:{frame.f_lineno} makes this call whenever the file is loaded, and worker processes load "
-                    f'it to get {name}(). Put the call below `if __name__ == "__main__":`.'
-                )
+        is_of_file = code.co_name == "<module>" and Path(code.co_filename).resolve() == Path(file)
+        if is_of_file and not _is_guarded(Path(file), frame.f_lineno):
+            raise UsageError(
+                f"{where}: {file}:{frame.f_lineno} makes this call whenever the file is loaded, and worker processes load it to "
+                f'get {name}(). Put the call below `if __name__ == "__main__":`.'
+            )
         frame = frame.f_back
 
 
@@ -174,8 +169,8 @@ def _pickled(function: Callable[..., Any], where: str) -> bytes:
         return cloudpickle.dumps(function)
     except Exception as error:
         raise UsageError(
-            f"{where}: {name} cannot be sent to worker processes ({type(error).__name__}: {error}). Make what it uses inside of it, "
-            "or move it to the top level of a file."
+            f"{where}: {name} cannot be sent to worker processes ({type(error).__name__}: {error}). Make what it uses inside of "
+            "it, or move it to the top level of a file."
         ) from error
 
 

@@ -7,15 +7,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hyperlax.errors import UsageError, did_you_mean
 
 _PLACE = re.compile(r"\{\{([A-Za-z_][\w./-]*)\}\}|\{([A-Za-z_][\w./-]*)\}")
 """`{{name}}`, which stands for the text `{name}`, or `{name}`, which stands for a value. Other braces are themselves."""
+_SCRIPT = re.compile(r"[^=-][^=]*\.(py|sh|R|jl|pl|js|rb)")
+"""A word that names a script."""
 
 
 def split(command: Any) -> tuple[str, ...]:
@@ -49,6 +54,29 @@ def check_places(words: Sequence[str], params: Collection[str], where: str) -> N
                     f"{where}: no hyperparameter named `{name}` for {{{name}}} in the command. {hint}"
                     f"For the text itself, write {{{{{name}}}}}."
                 )
+
+
+def missing_file(words: Sequence[str], directory: str | None) -> str | None:
+    """Return why a command cannot be started, and what to do: its program, or the script after it, is not there; else None.
+
+    directory: where it is started; None for the working directory.
+    """
+    program, here = words[0], Path(directory or ".")
+    if _PLACE.search(program):
+        return None
+    if os.sep in program:
+        path = here / program
+        if not path.is_file():
+            return f"there is no program {path.absolute()}. Correct the command"
+        if not os.access(path, os.X_OK):
+            return f"{path.absolute()} is not executable. Run chmod +x on it, or begin with its interpreter: python {program}"
+    elif shutil.which(program) is None:
+        hint = f"Did you mean ./{program}? " if (here / program).is_file() else ""
+        return f"there is no program {program} in {os.environ.get('PATH', os.defpath)}. {hint}Correct the command"
+    script = next((word for word in words[1:] if _SCRIPT.fullmatch(word)), None)
+    if script and not _PLACE.search(script) and not (here / script).is_file():
+        return f"there is no file {(here / script).absolute()}. Correct the command, or start in another directory"
+    return None
 
 
 def filled(words: Sequence[str], params: Mapping[str, Any]) -> list[str]:

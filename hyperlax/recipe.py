@@ -19,7 +19,7 @@ from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.fields import apply, check_name, check_params, check_together, dotted, fields_of, fitted
 from hyperlax.files import PUT_BACK
-from hyperlax.functions import Placed
+from hyperlax.functions import Placed, stored_place
 from hyperlax.functions import load as load_function
 from hyperlax.hyperparams import Config, Params
 from hyperlax.measures import RESERVED
@@ -153,6 +153,8 @@ def of_task(name: str, path: Path, task: Task, values: Any, space: Any, where: s
     recipe = Recipe(name, path, config, _checked_space(params, space, where), task=task)
     if (form := task.source()) is None:
         return recipe
+    if "function" in form:
+        form["function"] = stored_place(form["function"])
     searched = {name: distribution.to_json() for name, distribution in recipe.space.items()}
     return replace(
         recipe, source={"name": name, "path": str(path), **form, "params": dict(params.values), "space": searched}

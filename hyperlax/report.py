@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, NoReturn, SupportsIndex
 
 from hyperlax.errors import did_you_mean
 
@@ -49,23 +49,28 @@ class Report:
         return self._directory
 
     @property
+    def step(self) -> int:
+        """The last sound step; -1 before the first."""
+        return self._last
+
+    @property
     def leading(self) -> str:
         """The name of the leading measure."""
         return self._measures[0]
 
-    @property
-    def step(self) -> int:
-        """The last sound step; -1 before the first."""
-        return self._last
+    def end(self, reason: str, is_fault: bool = False) -> NoReturn:
+        """End the trial by an exception. is_fault: whether it has failed, for this reason."""
+        self.fault = reason if is_fault else None
+        self.ended = TrialEnded(reason)
+        raise self.ended
 
     def __call__(self, step: SupportsIndex | float, **values: Any) -> None:
         """Report the measures that were reached at a step. Steps increase."""
         if self.ended is not None:
             raise self.ended
         try:
-            self.fault = self._problem_of_step(step) or self._problem_of(values)
-            if self.fault:
-                raise TrialEnded(self.fault)
+            if problem := self._problem_of_step(step) or self._problem_of(values):
+                self.end(problem, is_fault=True)
             self._count, self._last = self._count + 1, int(scalar(step))
             self._deliver(self._last, {name: float(scalar(value)) for name, value in values.items()})
         except TrialEnded as error:

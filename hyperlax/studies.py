@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.config.checks import check_levels, check_searched, check_space, checked
 from hyperlax.config.kinds import kind_of
-from hyperlax.config.option import Given
+from hyperlax.config.option import Given, exponent
 from hyperlax.config.options import LEVELS, SENSITIVITY, PbtOptions, SearchOptions, SweepOptions
 from hyperlax.config.settling import explicit, resumed, settled
 from hyperlax.config.stored import (
@@ -285,13 +285,10 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> PlannedStudy:
     """Return the study of a file, checked. planned: the names of the studies of the files before it, by directory."""
     from hyperlax.config.configurations import first_trials
-    from hyperlax.config.space_entries import searched
     from hyperlax.study.directory import refuse_running, study_directory
 
     layers = [file.given, given]
-    with _told(file, given, "algo_and_network_config"):
-        recipe = load_recipe({**file.given, **given})
-    recipe = searched(file.space, file.params, recipe, file.places.get("space", file.path))
+    recipe = _recipe_of_file(file, given)
     with _told(file, given, "env_config"):
         options = checked(settled(SearchOptions, layers, recipe), kind_of(recipe).table)
         kind_of(recipe).check_options(options, recipe)
@@ -309,6 +306,28 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
             options, existing = _continued(directory, recipe, explicit(options, layers))
     refusal = partial(file.refusal, on_command_line=given, about="")
     return PlannedStudy(options, recipe, directory.root, not existing, file.path, refusal, existing)
+
+
+def _recipe_of_file(file: StudyFile, given: Given) -> Recipe:
+    """Return the recipe of a file with the file's search space, or that of its command."""
+    from hyperlax.config.command_recipes import command_recipe
+    from hyperlax.config.space_entries import searched
+    from hyperlax.config.yaml_file import plain_value
+
+    where = file.places.get("space", file.path)
+    if not file.command:
+        with _told(file, given, "algo_and_network_config"):
+            recipe = load_recipe({**file.given, **given})
+        return searched(file.space, file.params, recipe, where)
+    if "algo_and_network_config" in given:
+        problem = "{algo_and_network_config} {0}: {1} trains a command. Leave the option out."
+        raise OptionError("algo_and_network_config", problem, given["algo_and_network_config"], file.path)
+    params = {name: exponent(plain_value(entry.value)) for name, entry in file.params.items()}
+    name = {"study_name": Path(file.path).stem, **file.given, **given}["study_name"]
+    words = file.command["command"]
+    own = {**file.command, "command": words[0] if len(words) == 1 else words, "study_name": name}
+    with _told(file, given, "command"):
+        return command_recipe(own, params, file.space, where)
 
 
 def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple[SearchOptions, str]:

@@ -14,12 +14,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from hyperlax import functions
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.functions import Placed
-from hyperlax.placeholders import check_places, split
+from hyperlax.functions import Placed, load
+from hyperlax.placeholders import check_places, missing_file, split
 from hyperlax.report import Report, is_number, shown
 
 __all__ = ["Command", "Function", "Measure", "Report", "Task"]
@@ -73,7 +72,12 @@ class Task:
       evaluations: How often it reports; less if it ends early.
       cores: CPU cores of a trial.
       resources: What a trial needs besides cores, by name: `{"gpu": 1}`, or a fraction of one.
+      path: The recipe's file, where a form of task needs it.
+
+    noun: What it trains, in words.
     """
+
+    noun: ClassVar[str]
 
     measure: Measure
     measures: Sequence[Measure]
@@ -81,6 +85,7 @@ class Task:
     evaluations: int
     cores: int
     resources: Mapping[str, float]
+    path: Path | None
 
     def loaded_from(self, path: Path) -> Task:
         """Return the task of a recipe's file. A form of task that needs the file keeps its path."""
@@ -88,6 +93,10 @@ class Task:
 
     def check_params(self, params: Mapping[str, Any], where: str) -> None:
         """Raise UsageError, beginning with `where`, for hyperparameters that do not suit the task."""
+
+    def missing(self) -> str | None:
+        """Return what it needs of this machine and does not find, in a sentence and what to do; None if it can run."""
+        return None
 
     def source(self) -> dict[str, Any] | None:
         """Return its form as JSON, from which `from_source` makes the task again; None if only a recipe's file can."""
@@ -156,6 +165,8 @@ class Function(Task):
       place: Where workers find a function that is not a recipe's, see `hyperlax.functions`.
     """
 
+    noun: ClassVar[str] = "a function"
+
     train: Callable[[dict[str, Any], Report, int], Any]
     measure: Measure
     measures: Sequence[Measure] = ()
@@ -171,10 +182,8 @@ class Function(Task):
         self.check()
 
     def source(self) -> dict[str, Any] | None:
-        """Return its form as JSON, without a place if only this run knows it; None for a recipe's."""
-        if not self.place:
-            return None
-        return {"function": self.place if functions.has_file(self.place) else None, **self.lengths()}
+        """Return its form as JSON; None for a recipe's."""
+        return {"function": self.place, **self.lengths()} if self.place else None
 
     def loaded_from(self, path: Path) -> Function:
         """Return the task of a recipe's file."""
@@ -194,6 +203,8 @@ class Command(Task):
       directory: Where it runs; None for the working directory.
     """
 
+    noun: ClassVar[str] = "a command"
+
     command: str | Sequence[str]
     measure: Measure
     measures: Sequence[Measure] = ()
@@ -202,6 +213,7 @@ class Command(Task):
     cores: int = field(default=1, kw_only=True)
     resources: Mapping[str, float] = field(default_factory=dict, kw_only=True)
     directory: str | None = field(default=None, kw_only=True)
+    path = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "command", split(self.command))
@@ -211,19 +223,24 @@ class Command(Task):
         """Raise UsageError for a `{name}` in the command without a hyperparameter of this name."""
         check_places(self.command, params, where)
 
+    def missing(self) -> str | None:
+        """Return the program or the script that does not exist, or cannot be run."""
+        return missing_file(self.command, self.directory)
+
     def source(self) -> dict[str, Any]:
         """Return its form as JSON."""
         return {"command": list(self.command), "directory": self.directory, **self.lengths()}
 
 
-def from_source(source: Mapping[str, Any], function: Placed | None) -> Task:
+def from_source(source: Mapping[str, Any], function: Placed | None = None) -> Task:
     """Return the task whose `source()` this is. Raises UsageError, KeyError or TypeError for anything else.
 
-    function: that of the source if it has one.
+    function: that of the source if it has one and is loaded already.
     """
     lengths = {name: source[name] for name in ("budget", "evaluations", "cores", "resources")}
     measure, *measures = (Measure(**one) for one in (source["measure"], *source["measures"]))
-    if function:
+    if "function" in source:
+        function = function or load(source["function"])
         return Function(function.call, measure, tuple(measures), place=function.place, **lengths)
     return Command(source["command"], measure, tuple(measures), directory=source["directory"], **lengths)
 

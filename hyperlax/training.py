@@ -71,9 +71,8 @@ def tune(
     function: Callable[..., Any],
     *,
     space: Mapping[str, Any] | None = None,
-    metric: str | Measure | None = None,
-    mode: Literal["max", "min"] = "max",
-    measures: Mapping[str, Literal["max", "min"]] | Sequence[Measure] = (),
+    metric: str | Measure | Sequence[str | Measure] | None = None,
+    mode: Literal["max", "min"] | Sequence[Literal["max", "min"]] | None = None,
     params: Mapping[str, Any] | None = None,
     budget: int | None = None,
     evaluations: int | None = None,
@@ -87,8 +86,8 @@ def tune(
         reports them as `report(step, accuracy=0.9)`, so that a pruner can stop it. Worker processes load it from its file, so a
         script calls `tune` below `if __name__ == "__main__":`. A lambda, or a function of a notebook, needs cloudpickle.
       space: Its hyperparameters: a distribution, a list of choices, or a fixed value by each name.
-      metric: The measure to optimize, its name or a `Measure`. mode: Its better direction.
-      measures: Further measures that it returns or reports, by name: {"loss": "min"}.
+      metric: What it reaches, by name or as a `Measure`: several in a list, of which the first one is optimized.
+      mode: Whether larger or smaller is better, one per metric. (default: max)
       params: Values with which the search starts. Without one it is the middle of a range, the first of a list.
       budget: The last step that it reports. evaluations: How often it reports, by default at every step.
       resources: What a trial needs: {"cpu": 2, "gpu": 0.5}. The default is one core.
@@ -96,10 +95,10 @@ def tune(
 
     With `resume_from=DIR`, leave out all of these but the function, or give them as before. Raises what `search` raises.
     """
-    own = Tuning(space, metric, mode, measures, params, budget, evaluations, resources)
+    own = Tuning(space, metric, mode, params, budget, evaluations, resources)
     check_function(function)
     with placed(function, "tune()") as found:
-        return _run(tune, options, recipe=lambda given: own.recipe(found, given.get("resume_from")))
+        return _run(tune, options, recipe=lambda given: own.recipe(found, given))
 
 
 _NAMES = {"algo_and_network_config": "recipe", "env_config": "environment"}

@@ -36,6 +36,7 @@ class EngineConfig:
       is_confirmation: Whether to use other random numbers than the search.
       task: The task that is trained; None for an RL algorithm in `environment`, which is empty otherwise.
       slots: The most worker processes of a task; None for as many as the cores of this process allow.
+      trial_timeout: Seconds after which a trial of a task has failed; None for no limit.
     """
 
     base: Config
@@ -57,6 +58,7 @@ class EngineConfig:
     is_confirmation: bool = False
     task: Task | None = None
     slots: int | None = None
+    trial_timeout: float | None = None
 
 
 def narrowest(at_once: int, trials: int) -> int:

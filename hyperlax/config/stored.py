@@ -8,7 +8,7 @@ from typing import Any
 
 from hyperlax.config.option import from_json
 from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
-from hyperlax.config.speech import command_to
+from hyperlax.config.speech import command_to, python_call
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
 from hyperlax.functions import Placed
@@ -95,8 +95,9 @@ def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions, function
         raise UsageError(f"{path}: {error} {PUT_BACK}") from error
     source = kept.get("source") or {}
     if function is not None and "function" not in source:
-        problem = "{resume_from} {0}: this study did not begin with a function. To continue it:\n  hyperlax.search(resume_from={1!r})"
-        raise OptionError("resume_from", problem, directory, str(directory))
+        again = python_call("search", {"resume_from": directory})
+        problem = "{resume_from} {0}: this study did not begin with a function. To continue it:\n  {1}"
+        raise OptionError("resume_from", problem, directory, again)
     if source:
         return searching(from_source(source, str(path), function), changes, str(path))
     file = kept.get("path")

@@ -17,6 +17,7 @@ from hyperlax.backends.base import Backend, narrowest
 from hyperlax.config.kinds import left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
+from hyperlax.config.own_recipes import tune_call
 from hyperlax.config.speech import command_to, python_call
 from hyperlax.config.stored import MANIFEST, SEARCH, command_of
 from hyperlax.errors import OptionError, UsageError
@@ -161,6 +162,8 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
         )
     where = f"{recipe.path}: the study in {path.parent}"
     _same_task(stored, recipe, where)
+    before, now = ((one or {}).get("command") for one in (stored.recipe.get("source"), recipe.source))
+    _same_entries({"command": before}, {"command": now}, f"{where} runs the")
     _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches")
     _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value")
     for values in stored.first_trials:
@@ -236,6 +239,9 @@ def installed_versions() -> dict[str, str]:
 
 def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """Return the command line that begins this study, with every argument, or with its file if it changes the search space."""
+    if recipe.source and "function" in recipe.source:
+        assert isinstance(options, SearchOptions)
+        return tune_call(options, recipe)
     if recipe.changes or recipe.source:
         return shell_command("run-study", directory.file)
     is_of_a_file = isinstance(options, SearchOptions) and options.load_hyperparams

@@ -121,7 +121,8 @@ class StudyRun(ABC, Generic[_Options]):
         manifest = manifest.running(self.recipe)
         manifest.write(directory.manifest)
         self._is_on_disk = True
-        if isinstance(options, SearchOptions) and not options.is_sweep:  # a sweep has its samples
+        is_search = isinstance(options, SearchOptions) and not options.is_sweep  # a sweep has its samples
+        if is_search and "function" not in (self.recipe.source or {}):  # a function begins in Python
             write_text(directory.file, in_full(options, self.recipe))
         with ExitStack() as stack:
             survived = lambda number: self.survived.get(number, 0)  # noqa: E731
@@ -245,6 +246,7 @@ def engine_config(
         base=base,
         task=recipe.task,
         slots=options.slots if isinstance(options, SearchOptions) else None,
+        trial_timeout=options.trial_timeout if isinstance(options, SearchOptions) else None,
         environment=kind_of(recipe).environment(options.env_config),
         run_length=RunLength(options.total_timesteps, options.num_evaluations, options.num_eval_episodes),
         seed=options.seed,

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hyperlax.api import Study, import_tqdm
+from hyperlax.config.command_options import TuneOptions
 from hyperlax.config.configurations import as_text
-from hyperlax.config.option import HIDDEN, RL_ONLY, Given, OneOf, Option, options_of, shown
+from hyperlax.config.option import HIDDEN, Given, OneOf, Option, options_of, shown
 from hyperlax.config.options import SearchOptions, SweepOptions
 from hyperlax.config.speech import SHELL, Speech, python_call, speaking
 from hyperlax.config.stored import SEARCH, SWEEP
@@ -103,19 +104,18 @@ def tune(
 
 _NAMES = {"algo_and_network_config": "recipe", "env_config": "environment"}
 _COMMANDS = {search: SEARCH, sweep: SWEEP, tune: SEARCH}
-_KINDS = {search: SearchOptions, sweep: SweepOptions, tune: SearchOptions}
+_KINDS = {search: SearchOptions, sweep: SweepOptions, tune: TuneOptions}
+_NOT_IN_PYTHON = {"plan_only", "json", *(options_of(TuneOptions).keys() - options_of(SearchOptions).keys())}
+"""Options that are for the command line. `tune` has arguments of its own for the function and its space."""
 
 
 def _options(function: Callable[..., Study]) -> dict[str, Option]:
     """Return the options of a function that trains by their keywords."""
-    named = {
+    return {
         _NAMES.get(name, option.key if option.is_switched_off else name): option
         for name, option in options_of(_KINDS[function]).items()
-        if not option.has(HIDDEN) and name not in ("plan_only", "json")
+        if not option.has(HIDDEN) and name not in _NOT_IN_PYTHON
     }
-    if function is not tune:
-        return named
-    return {word: option for word, option in named.items() if word != "recipe" and not option.has(RL_ONLY)}
 
 
 _PYTHON = {function: _options(function) for function in _COMMANDS}
@@ -123,6 +123,7 @@ _PYTHON = {function: _options(function) for function in _COMMANDS}
 _KEYWORDS = {
     word: keyword for own in _PYTHON.values() for keyword, option in own.items() for word in (option.key, option.name)
 }
+_KEYWORDS["set"] = "params"
 """Name of an option, also that of its flag -> its keyword."""
 
 

@@ -1,10 +1,11 @@
 # Written from the options of the commands, see tests/test_api.py.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from hyperlax.api import Study
+from hyperlax.tasks import Measure
 
 def search(
     recipe: str | Path | None = None,
@@ -44,6 +45,7 @@ def search(
     confirm_seeds: int = 10,
     save_agents: Literal["best", "all", "none"] = "best",
     timeout: float | None = None,
+    trial_timeout: float | None = None,
     max_failure_rate: float = 0.5,
     retry_failed: bool = False,
     checkpoint_seconds: float = 60.0,
@@ -74,6 +76,7 @@ def sweep(
     slots: int | None = None,
     resume_from: str | Path | None = None,
     timeout: float | None = None,
+    trial_timeout: float | None = None,
     max_failure_rate: float = 0.5,
     retry_failed: bool = False,
     checkpoint_seconds: float = 60.0,
@@ -84,4 +87,48 @@ def sweep(
     sampling_method: Literal["qmc", "random", "grid", "sensitivity", "file"] = "qmc",
     load_hyperparams: str | Path | None = None,
     num_levels: int | None = None,
+) -> Study: ...
+def tune(
+    function: Callable[..., Any],
+    *,
+    space: Mapping[str, Any] | None = None,
+    metric: str | Measure | Sequence[str | Measure] | None = None,
+    mode: Literal["max", "min"] | Sequence[Literal["max", "min"]] | None = None,
+    params: Mapping[str, Any] | None = None,
+    budget: int | None = None,
+    evaluations: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    seed: int = 0,
+    num_seeds: int = 1,
+    aggregate: Literal["mean", "median", "iqm", "worst"] = "mean",
+    output_root: str | Path = "my_optuna_studies",
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO",
+    preset: Literal["quick_test", "standard", "extensive", "production"] | None = None,
+    study_name: str | None = None,
+    n_trials: int = 100,
+    objective_names: str | Sequence[str] = (),
+    objective_directions: Literal["minimize", "maximize"] | Sequence[Literal["minimize", "maximize"]] | None = None,
+    sampler: Literal["tpe", "nsgaii", "nsgaiii", "cmaes", "gp", "qmc", "random", "grid"] = "tpe",
+    no_default_trial: bool = False,
+    enqueue: str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    constraints: str | Sequence[str] = (),
+    pruner: Literal["none", "asha", "median", "percentile", "hyperband"] = "none",
+    pruner_min_segments: int = 3,
+    pruner_reduction_factor: int = 3,
+    pruner_percentile: float = 25.0,
+    optuna_study_batch_size: int | Literal["auto"] = "auto",
+    slots: int | None = None,
+    resume_from: str | Path | None = None,
+    seed_schedule: Literal["fixed", "racing"] = "fixed",
+    confirm_top: int = 0,
+    confirm_seeds: int = 10,
+    timeout: float | None = None,
+    trial_timeout: float | None = None,
+    max_failure_rate: float = 0.5,
+    retry_failed: bool = False,
+    checkpoint_seconds: float = 60.0,
+    track: Literal["none", "mlflow"] | None = None,
+    tracking_uri: str | None = None,
+    tracking_experiment: str | None = None,
+    quiet: bool = False,
 ) -> Study: ...

@@ -52,8 +52,8 @@ class Tuning:
         if name.startswith(".") or not name.strip():
             raise OptionError("study_name", "{study_name} {0!r} cannot name a directory. Choose another.", name)
         fixed, searched = self._space()
-        params = fixed | _named("params", {} if self.params is None else self.params, '{"lr": 0.01}')
-        values = {name: scalar(value) for name, value in params.items()}
+        params = _named("params", {} if self.params is None else self.params, '{"lr": 0.01}')
+        values = {name: scalar(value) for name, value in {**fixed, **params}.items()}
         entries = entries_of(searched, f"{_WHERE}: space")
         return recipe_of(self._task(function), name, file_of(function.place), values, entries, _WHERE)
 

@@ -215,11 +215,12 @@ def stub() -> str:
     head = """\
 # Written from the options of the commands, see tests/test_api.py.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from hyperlax.api import Study
+from hyperlax.tasks import Measure
 
 """
     functions = [getattr(training, name) for name in hyperlax.__all__ if hasattr(training, name)]
@@ -242,7 +243,9 @@ def _kind(annotation: Any) -> str:
         return " | ".join(map(_kind, parts))
     if origin is Literal:
         return f"Literal[{', '.join(map(json.dumps, parts))}]"
-    name = "None" if annotation is NoneType else (origin or annotation).__name__
+    if annotation in (Ellipsis, NoneType):
+        return "..." if annotation is Ellipsis else "None"
+    name = (origin or annotation).__name__
     return f"{name}[{', '.join(map(_kind, parts))}]" if parts else name
 
 

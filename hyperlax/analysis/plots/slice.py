@@ -51,8 +51,9 @@ def metric_vs_param(study: StudyData, name: str, metric: str) -> Figure:
     if axis.choices:
         values, kind = [axis.choice_labels[int(axis.position(value))] for value in values], "category"
         figure.update_x(categoryorder="array", categoryarray=list(axis.choice_labels))
+    points: dict[str, Any] = _points([trial.number for trial in trials]) | {"hovertemplate": None}
     figure.add(
-        **_points([trial.number for trial in trials]) | {"hovertemplate": None},
+        **points,
         x=values,
         y=[{**trial.metrics, **trial.values}.get(metric) for trial in trials],
         hovertext=hover_texts(record, trials),

@@ -80,6 +80,9 @@ def run_command(
         end([child])
         lines.close()
         hold(None)
+        with suppress(OSError):
+            if not reported.stat().st_size:
+                reported.unlink()
     _check_status(child, outputs[1])
 
 

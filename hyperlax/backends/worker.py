@@ -1,4 +1,4 @@
-"""The process in which a task's function is called, or its command run. It lives as long as the study, and trains trial after trial.
+"""The process in which a task's function is called, or its command run. It lives as long as the study.
 
 It speaks JSON, a line a message, with the process that holds the study: orders on its standard input, news on its standard output.
 The function does not see these: what it prints goes to a file of its trial.

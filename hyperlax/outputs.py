@@ -52,6 +52,11 @@ def directory_of(root: Path, trial: int) -> Path:
     return root / OWN_FILES / f"trial_{trial:05d}"
 
 
+def run_file(directory: Path, index: int) -> Path:
+    """Return the file with the id of the MLflow run of a trial's seed. directory: of the trial."""
+    return directory / f"seed_{index}.mlflow.json"
+
+
 def said_last(directory: Path, count: int) -> list[str]:
     """Return the last lines that a trial wrote to standard error, else to standard output; none if it wrote nothing."""
     for pattern in ("*.err.txt", "*.txt"):

@@ -268,14 +268,18 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     from hyperlax.study.observer import Observer, Pages
     from hyperlax.study.reporters import reporter, run_in_json
     from hyperlax.study.search import run_study
-    from hyperlax.tracking.mlflow import mlflow_observers
+    from hyperlax.tracking.mlflow import backend_with_runs, mlflow_observers
+    from hyperlax.tracking.place import place_of
 
-    place = (options.track, options.tracking_uri, options.tracking_experiment, options.study_name)
-    tracking = mlflow_observers(*place, study.directory, is_new=study.is_new)
+    asked = (options.track, options.tracking_uri, options.tracking_experiment, options.study_name)
+    place = place_of(*asked, study.directory, study.is_new)
+    tracking = mlflow_observers(place)
 
     def run(*shown: Observer) -> int:
-        observers = [*shown, Pages(write_pages), *tracking]
-        return run_study(options, study.recipe, existing, observers=observers, retry_failed=options.retry_failed)
+        observers, more = [*shown, Pages(write_pages), *tracking], {"retry_failed": options.retry_failed}
+        return run_study(
+            options, study.recipe, existing, make_backend=backend_with_runs(place), observers=observers, **more
+        )
 
     if options.json:
         return run_in_json(run, study.directory)

@@ -189,6 +189,7 @@ class Processes:
             budget=length.total_timesteps,
             evaluations=length.num_evaluations,
             waits=self._is_refilled,
+            mlflow=self._config.mlflow,
         )
 
     def _wait(self) -> None:

@@ -43,7 +43,8 @@ def tuned(given: Given) -> Recipe:
 def command_recipe(given: Given, params: Mapping[str, Any], space: Mapping[str, Entry], where: str) -> Recipe:
     """Return the recipe of a command.
 
-    given: `CommandOptions`, whose command may be a text that is split, and `study_name`. params: values by name. where: begins errors about all of the space.
+    given: `CommandOptions`, whose command may be a text that is split, and `study_name`. params: values by name. where: begins
+    errors about all of the space.
     """
     task = _command(given)
     name = given.get("study_name") or _name_of(task.command)

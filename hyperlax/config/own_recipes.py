@@ -48,10 +48,10 @@ def tune_call(options: SearchOptions, recipe: Recipe) -> str:
         said |= {"budget": task.budget, "evaluations": task.evaluations}
     if task.cores > 1 or task.resources:
         said["resources"] = {"cpu": task.cores, **task.resources}
-    name = (source["function"] or recipe.name).rpartition(":")[2]
+    name = (source["function"] or "function").rpartition(":")[2]
     leading = task.measure
     settled = {
-        "study_name": name,
+        "study_name": name.rpartition(".")[2],
         "objective_names": (leading.name,),
         "objective_directions": (leading.direction,),
     }

@@ -259,7 +259,7 @@ def resume_command(directory: Path, **changes: Any) -> str:
         return command_to(SEARCH, **options)
     source = stored.recipe.get("source") or {}
     if "function" in source and source["function"] is None:
-        return python_call("tune", options, source["name"])
+        return python_call("tune", options, "function")
     return command_to(command_of(stored.arguments), **options)
 
 

@@ -127,6 +127,13 @@ _KEYWORDS["set"] = "params"
 """Name of an option, also that of its flag -> its keyword."""
 
 
+_OTHER_WORDS = {
+    "direction": "mode", "num_samples": "n_trials", "n_jobs": "slots", "max_concurrent_trials": "slots", "config": "space",
+    "param_space": "space", "points_to_evaluate": "enqueue", "name": "study_name", "storage_path": "output_root",
+}  # fmt: skip
+"""Words of other tools that do the same -> ours."""
+
+
 def _keyword(name: str) -> str:
     return _KEYWORDS.get(name, name)
 
@@ -218,11 +225,13 @@ def _given(keywords: dict[str, Any], function: Callable[..., Study] = search) ->
     unknown = sorted(keywords.keys() - known.keys())
     if unknown:
         names = sorted({*known, *signature(function).parameters})
-        hint = did_you_mean(unknown[0], names).strip()
+        ours = _OTHER_WORDS.get(unknown[0])
+        hint = did_you_mean(ours if ours in names else unknown[0], names).strip()
         there_are = f"There are {', '.join(names)}."
         raise TypeError(f"{function.__name__}() has no argument {unknown[0]!r}. {hint or there_are}")
     if callable(keywords.get("recipe")):
-        problem = "{algo_and_network_config} needs the name of a recipe or the path of a .py file, got a function."
+        problem = "{algo_and_network_config} needs the name of a recipe or the path of a .py file, got a function. "
+        problem += "Give that to hyperlax.tune."
         raise OptionError("algo_and_network_config", problem)
     given = {}
     for keyword, value in keywords.items():

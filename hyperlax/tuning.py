@@ -16,7 +16,6 @@ from hyperlax.errors import OptionError, UsageError
 from hyperlax.functions import OneReport, Placed, accepts, file_of, name_of
 from hyperlax.recipe import Recipe
 from hyperlax.report import is_number, scalar, shown
-from hyperlax.space import Distribution
 from hyperlax.tasks import Function, Measure
 
 _DIRECTIONS = {"max": "maximize", "min": "minimize"}
@@ -61,15 +60,8 @@ class Tuning:
         """Return the values that are fixed, and the entries of what is searched."""
         fixed, searched = {}, {}
         for name, value in _named("space", self.space, '{"lr": LogUniform(domain=(1e-4, 1e-1))}').items():
-            if isinstance(value, (Distribution, Mapping, list, tuple, range)) or getattr(value, "shape", ()):
-                searched[name] = value
-            elif isinstance(scalar(value), (bool, int, float, str)):
-                fixed[name] = value
-            else:
-                raise _refusal(
-                    f"space[{name!r}] needs a distribution of hyperlax.space, a list of choices, or a number, a text, True or "
-                    f"False that is fixed, got {shown(value)}"
-                )
+            is_fixed = isinstance(scalar(value), (bool, int, float, str))
+            (fixed if is_fixed else searched)[name] = value
         if not searched:
             raise _refusal("space has nothing to search. Give a hyperparameter a distribution, or a list of choices")
         return fixed, searched

@@ -108,7 +108,8 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
         ({"environment": 3}, "search(): environment needs a text, got 3. Put it in quotes."),
         (
             {"recipe": lambda: 1},
-            "search(): recipe needs the name of a recipe or the path of a .py file, got a function.",
+            "search(): recipe needs the name of a recipe or the path of a .py file, got a function. Give that to "
+            "hyperlax.tune.",
         ),
         (
             {"preset": "quick"},

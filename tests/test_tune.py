@@ -178,8 +178,8 @@ def test_what_cannot_be_tuned_is_refused_before_anything_runs(folder, function, 
 def test_what_is_not_of_a_function_is_no_argument():
     parameters = inspect.signature(hyperlax.tune).parameters
     assert {"recipe", "environment", "total_timesteps", "cores", "assignments", "packing"}.isdisjoint(parameters)
-    with pytest.raises(TypeError, match="no argument 'n_trial'. Did you mean `n_trials`"):
-        hyperlax.tune(train, space={"lr": RATE}, n_trial=3)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(TypeError, match="no argument 'num_samples'. Did you mean `n_trials`"):
+        hyperlax.tune(train, space={"lr": RATE}, num_samples=3)  # pyright: ignore[reportCallIssue]
     with pytest.raises(HyperlaxError, match="this study did not begin with a function"):
         _of_a_recipe()
 

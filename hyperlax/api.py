@@ -16,8 +16,12 @@ True
 (6, 2)
 >>> type(study.plot.history()).__name__
 'Figure'
+>>> study.plot.metric_vs_param("actor_lr").layout.xaxis.type
+'log'
 >>> study.report().name
 'report.html'
+>>> study.html()[:15]
+'<!DOCTYPE html>'
 """
 
 from __future__ import annotations

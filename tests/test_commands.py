@@ -208,7 +208,7 @@ def test_the_pages_example_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert cli.main([*shlex.split(words.replace("--", "--quiet --", 1))]) == 0
     assert {trial.state.name for trial in trials(Path("my_optuna_studies/train"))} == {"COMPLETE", "PRUNED"}
     Path("study.yaml").write_text(study.replace("--lr={lr}", "lr={lr}"))
-    assert cli.main("run-study study.yaml --n-trials 2 --quiet".split()) == 0
+    assert cli.main(["run-study", "study.yaml", "--n-trials", "2", "--quiet"]) == 0
     Path("own.py").write_text(
         f"from hyperlax.space import UniformContinuous\nfrom hyperlax.tasks import Command, Measure\n{recipe}"
         "def get_base_params(): return {'lr': 0.01, 'batch_size': 32}\n"

@@ -76,6 +76,7 @@ def last_lines(path: Path, count: int) -> list[str]:
     except OSError:
         return []
     lines = [
-        "".join(c if c.isprintable() else " " for c in line.rpartition("\r")[2]).rstrip() for line in text.splitlines()
+        "".join(c if c.isprintable() else " " for c in line.rstrip("\r").rpartition("\r")[2]).rstrip()
+        for line in text.split("\n")
     ]
     return [line for line in lines if line][-count:]

@@ -314,7 +314,7 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
 
 def _recipe_of_file(file: StudyFile, given: Given) -> Recipe:
     """Return the recipe of a file with the file's search space, or that of its command."""
-    from hyperlax.config.command_recipes import command_recipe
+    from hyperlax.config.command_recipes import command_of, command_recipe
     from hyperlax.config.space_entries import searched
     from hyperlax.config.yaml_file import plain_value
 
@@ -327,11 +327,14 @@ def _recipe_of_file(file: StudyFile, given: Given) -> Recipe:
         problem = "{algo_and_network_config} {0}: {1} trains a command. Leave the option out."
         raise OptionError("algo_and_network_config", problem, given["algo_and_network_config"], file.path)
     params = {name: exponent(plain_value(entry.value)) for name, entry in file.params.items()}
-    name = {"study_name": Path(file.path).stem, **file.given, **given}["study_name"]
     words = file.command["command"]
-    own = {**file.command, "command": words[0] if len(words) == 1 else words, "study_name": name}
     with _told(file, given, "command"):
-        return command_recipe(own, params, file.space, where)
+        task = command_of({**file.command, "command": words[0] if len(words) == 1 else words})
+    if not file.space:
+        raise UsageError(f"{file.path}: space is missing. Write below it what is searched, an entry a line.")
+    task.check_params({**params, **file.space}, file.places["command"])
+    name = {"study_name": Path(file.path).stem, **file.given, **given}["study_name"]
+    return command_recipe(task, name, params, file.space, where)
 
 
 def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple[SearchOptions, str]:

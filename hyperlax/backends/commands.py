@@ -209,7 +209,7 @@ class _Lines:
             self._line = rest if len(rest) <= _LONGEST_LINE else rest[:_LONGEST_LINE]
 
     def _note(self, line: bytes) -> None:
-        text = line.rpartition(b"\r")[2] or line.rstrip(b"\r")
+        text = line.rstrip(b"\r").rpartition(b"\r")[2]
         if text.startswith(_MARK.encode()):
             self._reports.put(text.decode(errors="replace").strip())
 

@@ -3,10 +3,10 @@
 It speaks JSON, a line a message, with the process that holds the study: orders on its standard input, news on its standard output.
 The function does not see these: what it prints goes to a file of its trial.
 
-An order: {"run", "task", "params", "trial", "seeds": [[index, seed], ...], "directory", "budget", "evaluations", "waits", "mlflow"}.
-Its `task` is the source of a task, or {"recipe": path}. A decision: {"run", "stop"}, awaited after each report of a trial's last
-seed if the order `waits`. News: {"run", "kind", ...}, of kind "loaded", "points", or the last of a run, "done", "stopped", "fault",
-"lost", "raised" or "unloadable".
+An order: {"run", "task", "params", "trial", "seeds": [[index, seed], ...], "directory", "budget", "evaluations", "waits",
+"mlflow"}; its `task` is the source of a task, or {"recipe": path}. A decision: {"run", "stop"}, awaited after each report of a
+trial's last seed if the order `waits`. News: {"run", "kind", ...}, of kind "loaded", "points", or the last of a run, "done",
+"stopped", "fault", "lost", "raised" or "unloadable".
 """
 
 from __future__ import annotations

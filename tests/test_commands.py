@@ -159,6 +159,15 @@ def test_a_killed_command_is_lost_and_runs_again(closed: Any, folder: Path, capl
     assert "was killed by SIGKILL" in second.fault and len(caplog.records) == 3
 
 
+def test_a_command_ends_with_its_worker(closed: Any, caplog: Any) -> None:
+    code = f"""pid=$HYPERLAX_DIRECTORY/pid
+    if [ -e $pid ]; then echo {SAYS}; else echo $$ > $pid; sleep 0.5; kill -9 $PPID; sleep 100; fi"""
+    (found,) = trained(closed, code)
+    assert values(found) == [0.5] and len(caplog.records) == 1
+    (pid,) = Path(closed._checkpoints.own_directory(sound(found).number)).glob("seed_0/pid")
+    wait_until(lambda: not is_alive(int(pid.read_text())))
+
+
 def test_what_it_leaves_behind_is_ended(closed: Any) -> None:
     code = f"sleep 100 & echo $! > $HYPERLAX_DIRECTORY/pid; echo {SAYS}"
     (found,) = trained(closed, code)

@@ -254,7 +254,7 @@ def test_tune_resumes_and_trains_again(desk: Path, capsys: Any) -> None:
     assert cli.main(["run-study", "studies/s/study.yaml", "--n-trials", "6", "--quiet"]) == 0
     assert cli.main(["train", "--from", "studies/s", "--output-root", "single"]) == 0
     assert tune("--n-trials 3", "echo hyperlax: accuracy=$0") == 2
-    assert "hyperlax tune --resume-from studies/s" in capsys.readouterr().err
+    assert "hyperlax optuna-hp-search --resume-from studies/s" in capsys.readouterr().err
 
 
 def test_a_pruned_study_of_commands_does_not_depend_on_their_speed(desk: Path) -> None:

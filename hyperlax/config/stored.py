@@ -16,8 +16,6 @@ from hyperlax.space import from_json as distribution_from_json
 MANIFEST = "study.json"
 SEARCH, SWEEP, PBT = "optuna-hp-search", "sweep-hp-samples", "pbt"
 """The commands that start studies, each resuming its own."""
-TUNE = "tune"
-"""The command that starts a search without a recipe. It resumes one as `SEARCH` does."""
 _KINDS: dict[str, type[SearchOptions] | type[PbtOptions]] = {
     SEARCH: SearchOptions,
     SWEEP: SweepOptions,

@@ -17,7 +17,7 @@ from hyperlax.backends.base import Backend, narrowest
 from hyperlax.config.kinds import left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.config.stored import MANIFEST, SEARCH, TUNE, command_of
+from hyperlax.config.stored import MANIFEST, SEARCH, command_of
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.fields import check_params
 from hyperlax.files import PUT_BACK, convert, decode, write_json
@@ -256,12 +256,12 @@ def train_command(directory: Path, trial: int) -> str:
 
 
 def _command_of(path: Path) -> str:
-    """Return the command that continues a study. If study.json cannot be read it is a search, whose resume reports that."""
+    """Return the command that began a study. If study.json cannot be read it is a search, whose resume reports that."""
     try:
-        stored = content_of(path)
+        arguments = content_of(path).arguments
     except UsageError:
         return SEARCH
-    return TUNE if "command" in (stored.recipe.get("source") or {}) else command_of(stored.arguments)
+    return command_of(arguments)
 
 
 def _same_task(stored: Manifest, recipe: Recipe, where: str) -> None:

@@ -159,12 +159,29 @@ def test_a_killed_command_is_lost_and_runs_again(closed: Any, folder: Path, capl
     assert "was killed by SIGKILL" in second.fault and len(caplog.records) == 3
 
 
+def test_a_command_ends_with_its_worker(closed: Any, caplog: Any) -> None:
+    code = f"""pid=$HYPERLAX_DIRECTORY/pid
+    if [ -e $pid ]; then echo {SAYS}; else echo $$ > $pid; sleep 0.5; kill -9 $PPID; sleep 100; fi"""
+    (found,) = trained(closed, code)
+    assert values(found) == [0.5] and len(caplog.records) == 1
+    (pid,) = Path(closed._checkpoints.own_directory(sound(found).number)).glob("seed_0/pid")
+    wait_until(lambda: not is_alive(int(pid.read_text())))
+
+
 def test_what_it_leaves_behind_is_ended(closed: Any) -> None:
     code = f"sleep 100 & echo $! > $HYPERLAX_DIRECTORY/pid; echo {SAYS}"
     (found,) = trained(closed, code)
     assert values(found) == [0.5]
     (pid,) = Path(closed._checkpoints.own_directory(sound(found).number)).glob("seed_0/pid")
     assert not is_alive(int(pid.read_text()))
+
+
+def test_a_process_that_has_left_its_group_does_not_hold_up_its_trial(closed: Any) -> None:
+    code = f"setsid yes & echo $! > $HYPERLAX_DIRECTORY/pid; echo {SAYS}; sleep 0.2"
+    (found,) = trained(closed, code)
+    assert values(found) == [0.5]
+    (pid,) = Path(closed._checkpoints.own_directory(sound(found).number)).glob("seed_0/pid")
+    wait_until(lambda: not is_alive(int(pid.read_text())))  # nobody reads what it writes
 
 
 def test_it_goes_on_while_a_decision_is_awaited_and_is_ended_when_it_is_pruned(folder: Path) -> None:

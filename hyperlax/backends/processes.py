@@ -203,7 +203,7 @@ class Processes:
         except queue.Empty:
             for worker, run, started in running:
                 if limit is not None and seconds() - started >= limit:
-                    self._finish(run, f"took longer than --trial-timeout {limit:g}")
+                    self._finish(run, f"took longer than the trial timeout of {limit:g} s")
                     self._stop(worker)
 
     def _stop(self, worker: Worker) -> None:

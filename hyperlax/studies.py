@@ -263,10 +263,14 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     from hyperlax.study.observer import Observer, Pages
     from hyperlax.study.reporters import reporter, run_in_json
     from hyperlax.study.search import run_study
+    from hyperlax.tracking.mirror import mirror_observers
     from hyperlax.tracking.mlflow import mlflow_observers
 
     place = (options.track, options.tracking_uri, options.tracking_experiment, options.study_name)
-    tracking = mlflow_observers(*place, study.directory, is_new=study.is_new)
+    tracking = [
+        *mlflow_observers(*place, study.directory, is_new=study.is_new),
+        *mirror_observers(options.mirror, options.study_name, study.directory, is_new=study.is_new),
+    ]
 
     def run(*shown: Observer) -> int:
         observers = [*shown, Pages(write_pages), *tracking]

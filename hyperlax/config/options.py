@@ -330,6 +330,14 @@ class SearchOptions(RunOptions):
         THIS_RUN,
         By("the study's name"),
     ] = None
+    mirror: Annotated[
+        str | None,
+        "Also add finished trials to this Optuna storage, under the study's name: sqlite:///FILE, postgresql://..., or the "
+        "path of a journal file; none turns it off for this run.",
+        Metavar("STORAGE"),
+        THIS_RUN,
+        By("HYPERLAX_MIRROR, or as before for a study that was mirrored; else none"),
+    ] = None
     quiet: Annotated[
         bool,
         "Print no progress, only warnings and the result.",

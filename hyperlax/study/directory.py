@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _STUDY_FILE, _DATABASE, REPORT = "study.yaml", "optuna_study.db", "report.html"
 SAMPLES, _JOURNAL, TRIALS, CONFIRMED = "samples.csv", "journal.jsonl", "trials.csv", "confirmation.csv"
 SENSITIVITY_CSV = "sensitivity.csv"
-SCHEDULE, TRACKING = "pbt_schedule.json", "mlflow.json"
+SCHEDULE, TRACKING, MIRROR = "pbt_schedule.json", "mlflow.json", "mirror.json"
 BEST_FILE, PARETO_FILE = "best_optuna_params.json", "pareto_front_params.json"
 LOCK = ".lock"
 AGENTS, PLOTS_DIRECTORY, PLOTLY_FILE, CHECKPOINTS, CONFIRMATION, _ANALYSIS = (
@@ -66,6 +66,7 @@ _OWN: dict[str, str] = {
         SENSITIVITY_CSV,
         SCHEDULE,
         TRACKING,
+        MIRROR,
         BEST_FILE,
         PARETO_FILE,
     )

@@ -46,7 +46,7 @@ class PlannedStudy:
     """A study that can start or continue.
 
     directory: its directory, existing or not. file: its YAML, empty without one. refusal: returns an error about an option with
-    its line in the file. existing: a sentence about the study of a file that exists, else empty.
+    its line in the file. existing: a sentence about the study of a file that exists, else empty. note: one about names in the file.
     """
 
     options: SearchOptions | PbtOptions
@@ -56,6 +56,7 @@ class PlannedStudy:
     file: str = ""
     refusal: Callable[[OptionFailure], HyperlaxError] | None = None
     existing: str = ""
+    note: str = ""
 
     def run(self) -> int:
         """Run the study to its end, or print its plan. Returns the exit status."""
@@ -131,12 +132,14 @@ def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
         raise UsageError("run-study needs files: hyperlax run-study FILE [FILE ...].")
     from hyperlax.config.study_file import read_study_file
 
-    assignments = given.get("assignments", ())
-    given = {name: value for name, value in given.items() if name != "assignments"}
+    of_files = {name: given[name] for name in ("assignments", "space") if name in given}
+    rest = {name: value for name, value in given.items() if name not in of_files}
     planned: dict[Path, PlannedStudy] = {}
     for path in files:
         names = {one.directory: one.options.study_name for one in planned.values()}
-        study = _of_file(read_study_file(path, assignments), given, names)
+        file = read_study_file(path, given.get("assignments", ()), given)
+        own = {name: value for name, value in rest.items() if name != "preset"} if file.has_preset else rest
+        study = _of_file(file, own, names)
         where = study.directory.resolve()
         if where in planned:
             raise UsageError(
@@ -157,8 +160,8 @@ def _in_turn(studies: Sequence[PlannedStudy], stream: TextIO) -> int:
     for number, study in enumerate(studies, start=1):
         if len(studies) > 1:
             print(f"Study {number} of {len(studies)}: {study.file}, in {study.directory}.", file=stream, flush=True)
-        if study.existing:
-            print(f"{study.file}: {study.existing}", file=stream, flush=True)
+        for sentence in filter(None, (study.note, study.existing)):
+            print(f"{study.file}: {sentence}", file=stream, flush=True)
         ended[study.file] = _status(study)
         if ended[study.file] in STOPPED:
             break
@@ -284,13 +287,15 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> PlannedStudy:
     """Return the study of a file, checked. planned: the names of the studies of the files before it, by directory."""
     from hyperlax.config.configurations import first_trials
+    from hyperlax.config.search_spaces import in_our_names
     from hyperlax.config.space_entries import searched
     from hyperlax.study.directory import refuse_running, study_directory
 
     layers = [file.given, given]
     with _told(file, given, "algo_and_network_config"):
         recipe = load_recipe({**file.given, **given})
-    recipe = searched(file.space, file.params, recipe, file.places.get("space", file.path))
+    space, note = in_our_names(file.space, recipe) if file.has_spaces else (file.space, "")
+    recipe = searched(space, file.params, recipe, file.places.get("space", file.path))
     with _told(file, given, "env_config"):
         options = checked(settled(SearchOptions, layers, recipe), kind_of(recipe).table)
         kind_of(recipe).check_options(options, recipe)
@@ -307,7 +312,7 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
         if directory.holds_a_study():
             options, existing = _continued(directory, recipe, explicit(options, layers))
     refusal = partial(file.refusal, on_command_line=given, about="")
-    return PlannedStudy(options, recipe, directory.root, not existing, file.path, refusal, existing)
+    return PlannedStudy(options, recipe, directory.root, not existing, file.path, refusal, existing, note)
 
 
 def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple[SearchOptions, str]:

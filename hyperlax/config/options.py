@@ -424,6 +424,21 @@ class RunStudyOptions(SearchOptions):
         Spelled("set"),
         Metavar("NAME=VALUE"),
     ] = ()
+    space: Annotated[
+        str | None,
+        "Search space of a file that has several under search_spaces.",
+        THIS_RUN,
+        Metavar("NAME"),
+        By("the only one"),
+    ] = None
+    preset: Annotated[
+        str | None,
+        f"Preset of the file's experiments, or one of {', '.join(PRESETS)}; flags given explicitly win.",
+        SHORTHAND,
+        Offered(lambda: PRESETS),
+        Metavar("NAME"),
+        By("none"),
+    ] = None
     resume_from: Annotated[str | None, HIDDEN, THIS_RUN] = None
     retry_failed: Annotated[bool, HIDDEN, THIS_RUN] = False
 

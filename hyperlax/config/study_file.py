@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -13,6 +14,7 @@ from hyperlax.config.kinds import left_out
 from hyperlax.config.option import HIDDEN, THIS_RUN, Given, flags_of, keys_of, options_of, parted, shown
 from hyperlax.config.options import PRESETS, RunStudyOptions, SearchOptions
 from hyperlax.config.recipe_checks import BudgetError
+from hyperlax.config.search_spaces import EXPERIMENTS, SPACES, choose
 from hyperlax.config.space_entries import ENTRY_PARTS, entry_of
 from hyperlax.config.yaml_file import Entry, plain_value, read_entries, read_value
 from hyperlax.errors import HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
@@ -29,13 +31,18 @@ _WRITTEN_BY_US = "# This study in full, for `hyperlax run-study`: every argument
 
 @dataclass(frozen=True)
 class StudyFile:
-    """The content of a file. given: its options. places: name -> `path:line`, or the flag that replaced its value."""
+    """The content of a file. given: its options. places: name -> `path:line`, or the flag that replaced its value.
+
+    has_spaces: whether its space is one of several, with names of other tools. has_preset: whether the given preset is its own.
+    """
 
     path: str
     given: Given
     params: Mapping[str, Entry]
     space: Mapping[str, Entry]
     places: Mapping[str, str]
+    has_spaces: bool = False
+    has_preset: bool = False
 
     def refusal(self, error: HyperlaxError, on_command_line: Collection[str], about: str) -> HyperlaxError:
         """Return an error about the study with its line in the file, or unchanged if it is about the command line.
@@ -63,20 +70,23 @@ class StudyFile:
         return self.places.get(keys_of(SearchOptions)(name))
 
 
-def read_study_file(path: str, assignments: Sequence[str] = ()) -> StudyFile:
+def read_study_file(path: str, assignments: Sequence[str] = (), given: Given = MappingProxyType({})) -> StudyFile:
     """Return the study of a file, with checked values. Raises UsageError, naming file and line, if it cannot be read.
 
-    assignments: texts `NAME=VALUE` that replace values of the file. Errors about those name their flag.
+    assignments: texts `NAME=VALUE` that replace values of the file. Errors about those name their flag. given: the options of the
+    command line, of which `space` and `preset` choose in a file that has several.
     """
-    entries = read_entries(path, lambda name: name.replace("-", "_"), _OF_MAPPINGS)
+    written = read_entries(path, lambda name: name.replace("-", "_"), _OF_MAPPINGS)
+    has_recipe = "algo_and_network_config" in given
+    entries, has_preset = choose(written, path, given.get("space"), given.get("preset"), has_recipe)
     for text in assignments:
         _assign(text, entries)
     for name, entry in entries.items():
         _check_name(name, entry)
-    given = {KEYS[key].name: _value(key, entry) for key, entry in entries.items() if key in KEYS}
+    own = {KEYS[key].name: _value(key, entry) for key, entry in entries.items() if key in KEYS}
     params, space = (_mapping(name, entries.get(name)) for name in _MAPPINGS)
     places = {name: entry.where for name, entry in entries.items()}
-    return StudyFile(path, given, params, space, places)
+    return StudyFile(path, own, params, space, places, SPACES in written, has_preset)
 
 
 def in_full(options: SearchOptions, recipe: Recipe) -> str:
@@ -99,9 +109,9 @@ def in_full(options: SearchOptions, recipe: Recipe) -> str:
 
 
 def _check_name(name: str, entry: Entry) -> None:
-    known = (*KEYS, *_MAPPINGS)
-    if name in known:
+    if name in (*KEYS, *_MAPPINGS):
         return
+    known = (*KEYS, *_MAPPINGS, SPACES, EXPERIMENTS)
     if name in _OPTIONS and _OPTIONS[name].has(THIS_RUN):
         raise UsageError(f"{entry.where}: {name} belongs to one run. Give it on the command line and drop the line.")
     hint = did_you_mean(name, known).strip() or f"There are {', '.join(known)}."

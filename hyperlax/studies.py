@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.config.checks import check_levels, check_searched, check_space, checked
 from hyperlax.config.kinds import kind_of
-from hyperlax.config.option import Given
+from hyperlax.config.option import Given, exponent
 from hyperlax.config.options import LEVELS, SENSITIVITY, PbtOptions, SearchOptions, SweepOptions
 from hyperlax.config.settling import explicit, resumed, settled
 from hyperlax.config.stored import (
@@ -71,18 +71,21 @@ class PlannedStudy:
         return run_population(self.options, self.recipe, existing, observers=[Pages(write_pages)])
 
 
-def planned_study(command: str, given: Given, space: Mapping[str, Entry] = MappingProxyType({})) -> PlannedStudy:
+def planned_study(
+    command: str, given: Given, space: Mapping[str, Entry] = MappingProxyType({}), recipe: Recipe | None = None
+) -> PlannedStudy:
     """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given.
 
-    space: changes to the recipe's search space, which `hyperlax.search` takes for a new study.
+    space: changes to the recipe's search space, which `hyperlax.search` takes for a new study. recipe: of a new study, instead of
+    the one that `given` names.
     """
     refuse_fork()
     _check_flags(given)
     if "resume_from" in given:
         return _resumed(command, given)
     if command == SWEEP:
-        return _new_sweep(given)
-    return _new(SearchOptions if command == SEARCH else PbtOptions, given, space)
+        return _new_sweep(given, recipe)
+    return _new(SearchOptions if command == SEARCH else PbtOptions, given, space, recipe)
 
 
 def run_files(files: Sequence[str], given: Given) -> int:
@@ -181,10 +184,12 @@ def _check_flags(given: Given) -> None:
         )
 
 
-def _new(kind: type[SearchOptions] | type[PbtOptions], given: Given, space: Mapping[str, Entry]) -> PlannedStudy:
+def _new(
+    kind: type[SearchOptions] | type[PbtOptions], given: Given, space: Mapping[str, Entry], recipe: Recipe | None
+) -> PlannedStudy:
     from hyperlax.config.space_entries import searched
 
-    recipe = load_recipe(given)
+    recipe = recipe or load_recipe(given)
     if space:
         recipe = searched(space, {}, recipe, "search(): space")
     options = checked(settled(kind, [given], recipe), kind_of(recipe).table)
@@ -208,14 +213,14 @@ def _planned(
     return PlannedStudy(options, recipe, existing or study_directory(options, recipe).root, is_new=existing is None)
 
 
-def _new_sweep(given: Given) -> PlannedStudy:
+def _new_sweep(given: Given, recipe: Recipe | None) -> PlannedStudy:
     """Return a sweep whose recipe has the configurations to train."""
     from hyperlax.config.configurations import read_samples
     from hyperlax.samplers.fixed import draw, presampled
     from hyperlax.samplers.sensitivity import sensitivity_rows
 
     _check_source(given)
-    recipe, file = load_recipe(given), given.get("load_hyperparams")
+    recipe, file = recipe or load_recipe(given), given.get("load_hyperparams")
     kind = kind_of(recipe)
     rows, read = (), {}
     if file is None:
@@ -287,15 +292,10 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> PlannedStudy:
     """Return the study of a file, checked. planned: the names of the studies of the files before it, by directory."""
     from hyperlax.config.configurations import first_trials
-    from hyperlax.config.search_spaces import in_our_names
-    from hyperlax.config.space_entries import searched
     from hyperlax.study.directory import refuse_running, study_directory
 
     layers = [file.given, given]
-    with _told(file, given, "algo_and_network_config"):
-        recipe = load_recipe({**file.given, **given})
-    space, note = in_our_names(file.space, recipe) if file.has_spaces else (file.space, "")
-    recipe = searched(space, file.params, recipe, file.places.get("space", file.path))
+    recipe, note = _recipe_of_file(file, given)
     with _told(file, given, "env_config"):
         options = checked(settled(SearchOptions, layers, recipe), kind_of(recipe).table)
         kind_of(recipe).check_options(options, recipe)
@@ -313,6 +313,30 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
             options, existing = _continued(directory, recipe, explicit(options, layers))
     refusal = partial(file.refusal, on_command_line=given, about="")
     return PlannedStudy(options, recipe, directory.root, not existing, file.path, refusal, existing, note)
+
+
+def _recipe_of_file(file: StudyFile, given: Given) -> tuple[Recipe, str]:
+    """Return the recipe of a file with the file's search space, or that of its command, and a sentence about its names."""
+    from hyperlax.config.command_recipes import command_recipe
+    from hyperlax.config.search_spaces import in_our_names
+    from hyperlax.config.space_entries import searched
+    from hyperlax.config.yaml_file import plain_value
+
+    where = file.places.get("space", file.path)
+    if not file.command:
+        with _told(file, given, "algo_and_network_config"):
+            recipe = load_recipe({**file.given, **given})
+        space, note = in_our_names(file.space, recipe) if file.has_spaces else (file.space, "")
+        return searched(space, file.params, recipe, where), note
+    if "algo_and_network_config" in given:
+        problem = "{algo_and_network_config} {0}: {1} trains a command. Leave the option out."
+        raise OptionError("algo_and_network_config", problem, given["algo_and_network_config"], file.path)
+    params = {name: exponent(plain_value(entry.value)) for name, entry in file.params.items()}
+    name = {"study_name": Path(file.path).stem, **file.given, **given}["study_name"]
+    words = file.command["command"]
+    own = {**file.command, "command": words[0] if len(words) == 1 else words, "study_name": name}
+    with _told(file, given, "command"):
+        return command_recipe(own, params, file.space, where), ""
 
 
 def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple[SearchOptions, str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
-from hyperlax.tasks import Function
+from hyperlax.tasks import Task
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 SHARED = 0
@@ -36,6 +36,7 @@ class EngineConfig:
       is_confirmation: Whether to use other random numbers than the search.
       task: The task that is trained; None for an RL algorithm in `environment`, which is empty otherwise.
       slots: The most worker processes of a task; None for as many as the cores of this process allow.
+      trial_timeout: Seconds after which a trial of a task has failed; None for no limit.
     """
 
     base: Config
@@ -55,8 +56,9 @@ class EngineConfig:
     trials: Sequence[Trial] = ()
     configs: Sequence[Config] = ()
     is_confirmation: bool = False
-    task: Function | None = None
+    task: Task | None = None
     slots: int | None = None
+    trial_timeout: float | None = None
 
 
 def narrowest(at_once: int, trials: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.backends.child import Child, end
-from hyperlax.tasks import Function
+from hyperlax.tasks import Task
 from hyperlax.trial import NOT_FINITE, Curve, LaneInterval, SegmentResult, Trial
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from hyperlax.backends.worker import main; main()"
@@ -81,7 +81,7 @@ class Run:
         wall = self.interval.ended - self.interval.began if self.interval else 0.0
         return timing_of(sum(self.seconds.values()), self.steps, wall, useful_lane_segments=self.segments)
 
-    def result(self, task: Function, budget: int) -> SegmentResult:
+    def result(self, task: Task, budget: int) -> SegmentResult:
         """Return its results so far."""
         seeds, rows = [self.points.get(index, []) for index, _ in self.seeds], self.segments
 

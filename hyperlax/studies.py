@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from hyperlax.config.checks import check_levels, check_searched, check_space, checked
 from hyperlax.config.kinds import kind_of
-from hyperlax.config.option import Given, exponent
+from hyperlax.config.option import HIDDEN, Given, exponent, options_of
 from hyperlax.config.options import LEVELS, SENSITIVITY, PbtOptions, SearchOptions, SweepOptions
 from hyperlax.config.settling import explicit, resumed, settled
 from hyperlax.config.stored import (
@@ -294,8 +295,10 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
     from hyperlax.config.configurations import first_trials
     from hyperlax.study.directory import refuse_running, study_directory
 
-    layers = [file.given, given]
     recipe, note = _recipe_of_file(file, given)
+    if "sampling_method" in file.given:
+        return _sensitivity_of_file(file, given, recipe)
+    layers = [_whole_grid(file, given, recipe), file.given, given]
     with _told(file, given, "env_config"):
         options = checked(settled(SearchOptions, layers, recipe), kind_of(recipe).table)
         kind_of(recipe).check_options(options, recipe)
@@ -310,7 +313,7 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
         refuse_running(directory.root)
         existing = ""
         if directory.holds_a_study():
-            options, existing = _continued(directory, recipe, explicit(options, layers))
+            options, existing = _continued(directory, options, recipe, explicit(options, layers))
     refusal = partial(file.refusal, on_command_line=given, about="")
     return PlannedStudy(options, recipe, directory.root, not existing, file.path, refusal, existing, note)
 
@@ -339,8 +342,38 @@ def _recipe_of_file(file: StudyFile, given: Given) -> tuple[Recipe, str]:
         return command_recipe(own, params, file.space, where), ""
 
 
-def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple[SearchOptions, str]:
-    """Return the options with which the study of a file continues, and a sentence about it.
+def _whole_grid(file: StudyFile, given: Given, recipe: Recipe) -> Given:
+    """Return the number of trials of a sweep file whose algorithm is grid: all configurations, unless a number is given."""
+    sizes = [distribution.size() for distribution in recipe.space.values()]
+    if not file.names or {**file.given, **given}.get("sampler") != "grid" or None in sizes:
+        return {}
+    return {"n_trials": math.prod(size for size in sizes if size)}
+
+
+def _sensitivity_of_file(file: StudyFile, given: Given, recipe: Recipe) -> PlannedStudy:
+    """Return the study of a sweep file whose algorithm is sensitivity."""
+    from hyperlax.study.directory import StudyDirectory, refuse_running
+
+    every, known, existing = {**file.given, **given}, options_of(SweepOptions), ""
+    with _told(file, given, "sampling_method"):
+        for name in every:
+            if known[name].has(HIDDEN):
+                problem = f"{{{name}}} does not go with algorithm: sensitivity. Leave one of the two out."
+                raise OptionError(name, problem)
+        study = _new_sweep(every, recipe)
+        assert isinstance(study.options, SearchOptions)
+        options, directory = study.options, StudyDirectory(study.directory)
+        refuse_running(directory.root)
+        if directory.holds_a_study():
+            options, existing = _continued(directory, options, study.recipe, explicit(options, [file.given, given]))
+    refusal = partial(file.refusal, on_command_line=given, about="")
+    return replace(study, options=options, is_new=not existing, file=file.path, refusal=refusal, existing=existing)
+
+
+def _continued(
+    directory: StudyDirectory, options: SearchOptions, recipe: Recipe, given: Given
+) -> tuple[SearchOptions, str]:
+    """Return the options with which the study of a file continues, and a sentence about it. options: those of the file.
 
     Raises UsageError if another command began it, or the file gives other options or another space.
     """
@@ -349,7 +382,7 @@ def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple
     from hyperlax.study.study_run import refuse_existing
 
     stored = read_stored(directory.root, "run-study")
-    if isinstance(stored, PbtOptions) or stored.is_sweep:
+    if type(stored) is not type(options):
         refuse_existing(directory)
     assert isinstance(stored, SearchOptions)
     options = checked(resumed(stored, given, recipe), kind_of(recipe).table)

@@ -114,7 +114,7 @@ def choose(
     if not has_recipe and "algo_and_network_config" not in found:
         found["algo_and_network_config"] = Entry(spaces[chosen].where, _recipe(chosen, spaces[chosen].where))
     searched = _mapping(spaces[chosen], f"{SPACES}.{chosen}", "gamma: [0.98, 0.99]")
-    own = {name: _entry(entry) for name, entry in searched.items() if name not in _IGNORED}
+    own = {name: entry_in_our_words(entry) for name, entry in searched.items() if name not in _IGNORED}
     found["space"] = Entry(spaces[chosen].where, {"only": Entry(spaces[chosen].where, True), **own})
     return found, is_given
 
@@ -201,7 +201,7 @@ def _own_space(options: dict[str, Entry]) -> str | None:
     return None if entry is None else entry.value
 
 
-def _entry(entry: Entry) -> Entry:
+def entry_in_our_words(entry: Entry) -> Entry:
     """Return an entry of a space with the words of a study's file."""
     if not isinstance(entry.value, dict):
         return entry

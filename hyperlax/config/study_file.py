@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +18,8 @@ from hyperlax.config.options import PRESETS, RunStudyOptions, SearchOptions
 from hyperlax.config.recipe_checks import BudgetError
 from hyperlax.config.search_spaces import EXPERIMENTS, SPACES, choose
 from hyperlax.config.space_entries import ENTRY_PARTS, entry_of
+from hyperlax.config.sweep_file import KEYS as SWEEP_KEYS
+from hyperlax.config.sweep_file import Sweep, is_sweep, read_sweep
 from hyperlax.config.yaml_file import Entry, plain_value, read_entries, read_value
 from hyperlax.errors import HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
 from hyperlax.recipe import Recipe
@@ -39,6 +41,7 @@ class StudyFile:
     given: its options. command: its `CommandOptions`, which replace the recipe; `params` then are values. places: name ->
     `path:line`, or the flag that replaced its value.
     has_spaces: whether its space is one of several, with names of other tools. has_preset: whether the given preset is its own.
+    names: option -> its key in a sweep file; empty for a study's file.
     """
 
     path: str
@@ -49,6 +52,7 @@ class StudyFile:
     places: Mapping[str, str]
     has_spaces: bool = False
     has_preset: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def refusal(self, error: HyperlaxError, on_command_line: Collection[str], about: str) -> HyperlaxError:
         """Return an error about the study with its line in the file, or unchanged if it is about the command line.
@@ -56,7 +60,9 @@ class StudyFile:
         on_command_line: options that were given there. about: an option, if the error does not name one.
         """
         options = error.mentioned if isinstance(error, OptionFailure) else [about]
-        told = error.told(keys_of(SearchOptions)) if isinstance(error, OptionFailure) else str(error)
+        told = error.told(self._key) if isinstance(error, OptionFailure) else str(error)
+        if told.startswith(f"{self.path}:"):
+            return error
         if isinstance(error, BudgetError) and "total_timesteps" not in {*self.given, *on_command_line}:
             for short, entry in self.space.items():
                 name = self.params[short].value if short in self.params else short
@@ -73,7 +79,10 @@ class StudyFile:
         """Return the line that gives an option, or the line of the preset that does."""
         if name not in self.given and name in PRESETS.get(self.given.get("preset", ""), {}):
             return self.places.get("preset")
-        return self.places.get(keys_of(SearchOptions)(name))
+        return self.places.get(self._key(name))
+
+    def _key(self, name: str) -> str:
+        return self.names.get(name) or keys_of(SearchOptions)(name)
 
 
 def read_study_file(path: str, assignments: Sequence[str] = (), given: Given = MappingProxyType({})) -> StudyFile:
@@ -84,7 +93,8 @@ def read_study_file(path: str, assignments: Sequence[str] = (), given: Given = M
     """
     written = read_entries(path, lambda name: name.replace("-", "_"), _OF_MAPPINGS)
     has_recipe = "algo_and_network_config" in given
-    entries, has_preset = choose(written, path, given.get("space"), given.get("preset"), has_recipe)
+    sweep = read_sweep(written, path) if is_sweep(written) else Sweep(written)
+    entries, has_preset = choose(sweep.entries, path, given.get("space"), given.get("preset"), has_recipe)
     for text in assignments:
         _assign(text, entries)
     for name, entry in entries.items():
@@ -93,9 +103,9 @@ def read_study_file(path: str, assignments: Sequence[str] = (), given: Given = M
     command = {name: value for name, value in found.items() if name in OF_COMMAND}
     _check_command(command, entries)
     params, space = (_mapping(name, entries.get(name)) for name in _MAPPINGS)
-    places = {name: entry.where for name, entry in entries.items()}
-    own = {name: value for name, value in found.items() if name not in command}
-    return StudyFile(path, own, command, params, space, places, SPACES in written, has_preset)
+    places = {name: entry.where for name, entry in (entries | written).items()}
+    own = {**{name: value for name, value in found.items() if name not in command}, **sweep.given}
+    return StudyFile(path, own, command, params, space, places, SPACES in written, has_preset, sweep.names)
 
 
 def in_full(options: SearchOptions, recipe: Recipe) -> str:
@@ -123,7 +133,7 @@ def in_full(options: SearchOptions, recipe: Recipe) -> str:
 def _check_name(name: str, entry: Entry) -> None:
     if name in (*KEYS, *_MAPPINGS):
         return
-    known = (*KEYS, *_MAPPINGS, SPACES, EXPERIMENTS)
+    known = (*KEYS, *_MAPPINGS, SPACES, EXPERIMENTS, *SWEEP_KEYS)
     if name in _OPTIONS and _OPTIONS[name].has(THIS_RUN):
         raise UsageError(f"{entry.where}: {name} belongs to one run. Give it on the command line and drop the line.")
     hint = did_you_mean(name, known).strip() or f"There are {', '.join(known)}."

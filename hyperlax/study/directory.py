@@ -235,7 +235,7 @@ def study_directory(
     planned: the names of studies that do not exist yet, by their directories.
     """
     first = kind_of(recipe).place(options.output_root, recipe.name, options.env_config)
-    named = first.with_name(f"{first.name}@{options.study_name}")
+    named = first.with_name(f"{first.name}@{options.study_name.replace('/', '_')}")
     holder = (planned or {}).get(first) or _name_of(first)
     if holder in (None, options.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study()):
         return StudyDirectory(first)

@@ -6,8 +6,12 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
+OWN_FILES = "trials"
+"""The directory of a study where each trial has one with its output, and with the files of its own code."""
 MOST_BYTES = 2_000_000
 """Bytes that are kept of the beginning of a stream, and of its end."""
+LAST_LINES = 15
+"""Lines that are shown of a failed trial."""
 _LAST_BYTES = 16_384
 
 
@@ -43,6 +47,25 @@ class BoundedFile:
             self._file.writelines(self._end)
 
 
+def directory_of(root: Path, trial: int) -> Path:
+    """Return the directory of a trial's own files, of the study in `root`."""
+    return root / OWN_FILES / f"trial_{trial:05d}"
+
+
+def run_file(directory: Path, index: int) -> Path:
+    """Return the file with the id of the MLflow run of a trial's seed. directory: of the trial."""
+    return directory / f"seed_{index}.mlflow.json"
+
+
+def said_last(directory: Path, count: int) -> list[str]:
+    """Return the last lines that a trial wrote to standard error, else to standard output; none if it wrote nothing."""
+    for pattern in ("*.err.txt", "*.txt"):
+        paths = sorted(directory.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
+        if lines := next((lines for path in paths if (lines := last_lines(path, count))), None):
+            return lines
+    return []
+
+
 def last_lines(path: Path, count: int) -> list[str]:
     """Return the last lines of a file that are not blank; none if it cannot be read."""
     try:
@@ -53,6 +76,7 @@ def last_lines(path: Path, count: int) -> list[str]:
     except OSError:
         return []
     lines = [
-        "".join(c if c.isprintable() else " " for c in line.rpartition("\r")[2]).rstrip() for line in text.splitlines()
+        "".join(c if c.isprintable() else " " for c in line.rstrip("\r").rpartition("\r")[2]).rstrip()
+        for line in text.splitlines()
     ]
     return [line for line in lines if line][-count:]

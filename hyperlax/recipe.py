@@ -130,11 +130,11 @@ def of_task(name: str, path: Path, task: Task, values: Any, space: Any, where: s
     """
     params = Params(dict(values))
     check_params(params, where)
-    _check_names(task, params, where)
     task.check_params(params.values, where)
     length = RunLength(task.budget, task.evaluations, 1)
     config = ExperimentConfig(params, dict.fromkeys(RUN_LENGTHS, length))
     recipe = Recipe(name, path, config, _checked_space(params, space, where), task=task)
+    _check_names(task, recipe, where)
     if (form := task.source()) is None:
         return recipe
     searched = {name: distribution.to_json() for name, distribution in recipe.space.items()}
@@ -162,7 +162,10 @@ def searching(recipe: Recipe, changes: Changes, where: str) -> Recipe:
         else:
             space[name] = new
     check_together(recipe.config.algorithm, space, where)
-    return replace(recipe, space=space, changes=real)
+    changed = replace(recipe, space=space, changes=real)
+    if recipe.task:
+        _check_names(recipe.task, changed, where)
+    return changed
 
 
 def available() -> list[str]:
@@ -259,12 +262,17 @@ def _task_recipe(module: types.ModuleType, path: Path, where: str) -> Recipe:
     return replace(recipe, source=None)
 
 
-def _check_names(task: Task, params: Params, where: str) -> None:
-    """Raise UsageError for a measure or a hyperparameter whose name stands for something else in a study's files."""
-    measures = [measure.name for measure in task.all_measures]
+def _check_names(task: Task, recipe: Recipe, where: str) -> None:
+    """Raise UsageError for a measure or a hyperparameter whose name stands for something else in a study's files.
+
+    Those files have no values of hyperparameters that are not searched.
+    """
+    measures = {measure.name for measure in task.all_measures}
+    searched = RESERVED - {"seed"} | measures
     for kind, names, taken in (
         ("measure", measures, RESERVED),
-        ("hyperparameter", params.values, RESERVED | {*measures}),
+        ("hyperparameter", recipe.space, searched),
+        ("hyperparameter", dotted(recipe.config.algorithm), {"trial"} | measures),
     ):
         for name in names:
             if name in taken or name.startswith("objective."):

@@ -273,17 +273,19 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     from hyperlax.study.reporters import reporter, run_in_json
     from hyperlax.study.search import run_study
     from hyperlax.tracking.mirror import mirror_observers
-    from hyperlax.tracking.mlflow import mlflow_observers
+    from hyperlax.tracking.mlflow import backend_with_runs, mlflow_observers
+    from hyperlax.tracking.place import place_of
 
-    place = (options.track, options.tracking_uri, options.tracking_experiment, options.study_name)
-    tracking = [
-        *mlflow_observers(*place, study.directory, is_new=study.is_new),
-        *mirror_observers(options.mirror, options.study_name, study.directory, is_new=study.is_new),
-    ]
+    asked = (options.track, options.tracking_uri, options.tracking_experiment, options.study_name)
+    place = place_of(*asked, study.directory, study.is_new)
+    mirrored = mirror_observers(options.mirror, options.study_name, study.directory, study.is_new)
+    tracking = [*mlflow_observers(place), *mirrored]
 
     def run(*shown: Observer) -> int:
-        observers = [*shown, Pages(write_pages), *tracking]
-        return run_study(options, study.recipe, existing, observers=observers, retry_failed=options.retry_failed)
+        observers, more = [*shown, Pages(write_pages), *tracking], {"retry_failed": options.retry_failed}
+        return run_study(
+            options, study.recipe, existing, make_backend=backend_with_runs(place), observers=observers, **more
+        )
 
     if options.json:
         return run_in_json(run, study.directory)
@@ -320,7 +322,7 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
 
 def _recipe_of_file(file: StudyFile, given: Given) -> tuple[Recipe, str]:
     """Return the recipe of a file with the file's search space, or that of its command, and a sentence about its names."""
-    from hyperlax.config.command_recipes import command_recipe
+    from hyperlax.config.command_recipes import command_of, command_recipe
     from hyperlax.config.search_spaces import in_our_names
     from hyperlax.config.space_entries import searched
     from hyperlax.config.yaml_file import plain_value
@@ -335,11 +337,14 @@ def _recipe_of_file(file: StudyFile, given: Given) -> tuple[Recipe, str]:
         problem = "{algo_and_network_config} {0}: {1} trains a command. Leave the option out."
         raise OptionError("algo_and_network_config", problem, given["algo_and_network_config"], file.path)
     params = {name: exponent(plain_value(entry.value)) for name, entry in file.params.items()}
-    name = {"study_name": Path(file.path).stem, **file.given, **given}["study_name"]
     words = file.command["command"]
-    own = {**file.command, "command": words[0] if len(words) == 1 else words, "study_name": name}
     with _told(file, given, "command"):
-        return command_recipe(own, params, file.space, where), ""
+        task = command_of({**file.command, "command": words[0] if len(words) == 1 else words})
+    if not file.space:
+        raise UsageError(f"{file.path}: space is missing. Write below it what is searched, an entry a line.")
+    task.check_params({**params, **file.space}, file.places["command"])
+    name = {"study_name": Path(file.path).stem, **file.given, **given}["study_name"]
+    return command_recipe(task, name, params, file.space, where), ""
 
 
 def _whole_grid(file: StudyFile, given: Given, recipe: Recipe) -> Given:

@@ -44,18 +44,7 @@ def test_a_sweep_is_a_study_of_its_command():
     assert (options.sampler, options.n_trials, options.objectives) == ("grid", 4, {"val/accuracy": "maximize"})
     assert options.mirror == "sqlite:///optuna.db" and options.track is None
     assert study.recipe.space == {"lr": Categorical(values=[1e-3, 1e-4]), "batch_size": Categorical(values=[32, 64])}
-    assert study.recipe.task.command == ("python", "train.py", "seed=0")
-
-
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        ("python train.py --seed={seed} {{seed}}", ("python", "train.py", "--seed=0", "{{seed}}")),
-        ("[python, train.py]", ("python", "train.py", "seed=0")),
-    ],
-)
-def test_a_fixed_value_with_a_name_of_our_files_is_a_word_of_the_command(command, words):
-    assert planned("python train.py", command).recipe.task.command == words
+    assert study.recipe.task.command == ("python", "train.py") and study.recipe.config.algorithm.values["seed"] == 0
 
 
 def test_parameters_are_choices_ranges_or_fixed():
@@ -93,7 +82,8 @@ def test_a_sweep_runs_is_mirrored_and_the_same_file_resumes_it(capsys):
     assert len(found.trials) == 4 and found.best_value == 1e-3 and found.direction.name == "MAXIMIZE"
     for old, new, said in (
         ("64", "128", "5: train.py: the study in sweeps/{0} searches batch_size = "),
-        ("seed: 0", "seed: 1", "3: train.py: the study in sweeps/{0} runs the command = "),
+        ("seed: 0", "seed: 1", "5: train.py: the study in sweeps/{0} has the base value seed = 0, "),
+        ("train.py", "-u train.py", "3: train.py: the study in sweeps/{0} runs the command = "),
         (
             "grid\nparam",
             "tpe\nparam",

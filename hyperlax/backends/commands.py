@@ -1,6 +1,7 @@
 """A command that trains a seed of a trial, in a worker process: it is started, and what it says becomes reports.
 
-It may say so in three ways, see `_Lines`, `_ReportFile` and `mlflow_runs`. It is not blocked while a decision is awaited.
+It may say so in three ways: by lines of its output, in the file of $HYPERLAX_REPORT, and by metrics of its MLflow run. It is not
+blocked while a decision is awaited.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.backends.child import Child, end
+from hyperlax.backends.mlflow_runs import MlflowRun
 from hyperlax.outputs import BoundedFile, last_lines
 from hyperlax.placeholders import filled
 from hyperlax.report import Report, shown
@@ -43,6 +45,7 @@ def run_command(
     names: Mapping[str, Any],
     must_stop: Callable[[], bool],
     hold: Callable[[Child | None], None],
+    mlflow: MlflowRun | None = None,
 ) -> None:
     """Run a command to its end. Return if it has succeeded.
 
@@ -50,10 +53,12 @@ def run_command(
       names: The further variables of its environment.
       must_stop: Says whether it has to end now.
       hold: Is told the process while it runs.
+      mlflow: Its run in MLflow.
 
     Raises:
       TrialEnded: It has to end, or has reported something wrong. It has ended.
       CommandFault, CommandLost: It ended by itself, or was killed.
+      MlflowAway: It has succeeded, and its metrics cannot be read.
     """
     place = report.directory
     reported, outputs = place.with_name(f"{place.name}.report.jsonl"), [_output(place, name) for name in ("out", "err")]
@@ -62,7 +67,7 @@ def run_command(
     variables = {f"HYPERLAX_{name}": str(value) for name, value in {**own, **names}.items()}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
-        environment = {"PYTHONUNBUFFERED": "1", **os.environ, **variables}
+        environment = {"PYTHONUNBUFFERED": "1", **os.environ, **variables, **(mlflow.variables if mlflow else {})}
         child = Child(filled(task.command, params), environment, cwd=task.directory, **pipes)
     except (OSError, ValueError) as error:
         raise CommandFault(f"cannot be started: {error}") from error
@@ -71,6 +76,8 @@ def run_command(
     try:
         while not child.has_ended(_POLL_SECONDS if lines.is_over else 0.0):
             _pass_on([*lines.new(_POLL_SECONDS), *file.new()], report)
+            if mlflow:
+                mlflow.pass_on(report)
             if must_stop():
                 report.end("the study has stopped this trial")
         end([child])  # and what it has left behind
@@ -80,7 +87,12 @@ def run_command(
         end([child])
         lines.close()
         hold(None)
+        with suppress(OSError):
+            if not reported.stat().st_size:
+                reported.unlink()
     _check_status(child, outputs[1])
+    if mlflow:
+        mlflow.pass_on(report, is_over=True)
 
 
 def _output(place: Path, name: str) -> Path:
@@ -197,7 +209,7 @@ class _Lines:
             self._line = rest if len(rest) <= _LONGEST_LINE else rest[:_LONGEST_LINE]
 
     def _note(self, line: bytes) -> None:
-        text = line.rpartition(b"\r")[2] or line.rstrip(b"\r")
+        text = line.rstrip(b"\r").rpartition(b"\r")[2]
         if text.startswith(_MARK.encode()):
             self._reports.put(text.decode(errors="replace").strip())
 

@@ -189,19 +189,20 @@ class Processes:
             budget=length.total_timesteps,
             evaluations=length.num_evaluations,
             waits=self._is_refilled,
+            mlflow=self._config.mlflow,
         )
 
     def _wait(self) -> None:
         """Wait until a process says something, or a trial has taken too long."""
         limit, left = self._config.trial_timeout, None
-        if limit is not None:
-            begun = [worker.current.interval for worker in self._workers.values() if worker.current]
-            left = max(0.0, min((one.began for one in begun if one), default=0.0) + limit - seconds())
+        running = [(one, run, run.started) for one in self._workers.values() if (run := one.current) and run.started]
+        if limit is not None and running:
+            left = max(0.0, min(started for *_, started in running) + limit - seconds())
         try:
             self._handle(self._events.get(timeout=left))
         except queue.Empty:
-            for worker in self._workers.values():
-                if (run := worker.current) and run.interval and seconds() - run.interval.began >= (limit or 0.0):
+            for worker, run, started in running:
+                if limit is not None and seconds() - started >= limit:
                     self._finish(run, f"took longer than --trial-timeout {limit:g}")
                     self._stop(worker)
 
@@ -229,7 +230,7 @@ class Processes:
         if isinstance(news, str):
             self._lose(run, news)
         elif news["kind"] == "loaded":
-            worker.is_loaded = True
+            worker.is_loaded, run.started = True, seconds()
         elif news["kind"] == "points":
             self._add(worker, run, news)
         else:

@@ -36,6 +36,7 @@ class Run:
       points: Step and values of every report, by the seed's index.
       seconds: Computed for each seed, by its index.
       interval: Where and when it has trained, None before it begins.
+      started: When its function was called or its command started, in seconds; None before that.
       is_leaving: Whether its results are not reported any more.
       fault: Why it has failed.
     """
@@ -47,6 +48,7 @@ class Run:
     points: dict[int, list[tuple[int, dict[str, float]]]] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
     interval: LaneInterval | None = None
+    started: float | None = None
     is_leaving: bool = False
     is_done: bool = False
     fault: str | None = None

@@ -1,12 +1,12 @@
-"""The process in which a task's function is called, or its command run. It lives as long as the study, and trains trial after trial.
+"""The process in which a task's function is called, or its command run. It lives as long as the study.
 
 It speaks JSON, a line a message, with the process that holds the study: orders on its standard input, news on its standard output.
 The function does not see these: what it prints goes to a file of its trial.
 
-An order: {"run", "task", "params", "trial", "seeds": [[index, seed], ...], "directory", "budget", "evaluations", "waits"}. A
-decision: {"run", "stop"}, awaited after each report of a trial's last seed if the order `waits`. News: {"run", "kind", ...}, of
-kind "loaded", "points", or the last of a run, "done", "stopped", "fault", "lost", "raised" or "unloadable". A `task` is the path of
-a recipe, or the source of a task.
+An order: {"run", "task", "params", "trial", "seeds": [[index, seed], ...], "directory", "budget", "evaluations", "waits",
+"mlflow"}; its `task` is the source of a task, or {"recipe": path}. A decision: {"run", "stop"}, awaited after each report of a
+trial's last seed if the order `waits`. News: {"run", "kind", ...}, of kind "loaded", "points", or the last of a run, "done",
+"stopped", "fault", "lost", "raised" or "unloadable".
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from hyperlax import recipe
 from hyperlax.backends.child import GRACE_SECONDS, Child, end
 from hyperlax.backends.commands import CommandFault, CommandLost, run_command
+from hyperlax.backends.mlflow_runs import MlflowAway, MlflowRun
 from hyperlax.files import escaped
 from hyperlax.report import Report, TrialEnded
 from hyperlax.tasks import Command, Function, Task, from_source
@@ -194,7 +195,7 @@ def _train_seed(
                 raise TrialEnded("the study has stopped this trial")
 
     report = Report(names, order["budget"], order["evaluations"], directory / f"seed_{index}", deliver)
-    end = _call(task, order, report, seed, study)
+    end = _call(task, order, report, (index, seed), study)
     earlier = kept.close()
     if end is None and report.step < 0 and not earlier:
         is_command = isinstance(task, Command)
@@ -207,18 +208,22 @@ def _train_seed(
 
 
 def _call(
-    task: Task, order: dict[str, Any], report: Report, seed: int, study: _Study
+    task: Task, order: dict[str, Any], report: Report, place: tuple[int, int], study: _Study
 ) -> tuple[str, dict[str, Any]] | None:
-    """Call the function, or run the command. Return the last news of a run that ends here, None if it succeeded."""
-    params = dict(order["params"])
+    """Call the function, or run the command. Return the last news of a run that ends here, None if it succeeded.
+
+    place: index and value of the seed.
+    """
+    params, (index, seed) = dict(order["params"]), place
     try:
         if isinstance(task, Command):
             names = {"TRIAL": order["trial"], "SEED": seed}
-            run_command(task, params, report, names, lambda: study.must_stop(order["run"], waits=False), study.hold)
+            must_stop = lambda: study.must_stop(order["run"], waits=False)  # noqa: E731
+            run_command(task, params, report, names, must_stop, study.hold, _mlflow_run(task, order, index))
         else:
             assert isinstance(task, Function)
             task.train(params, report, seed)
-    except CommandFault as error:
+    except (CommandFault, MlflowAway) as error:
         return "fault", {"words": str(error)}
     except CommandLost as error:
         return "lost", {"how": str(error)}
@@ -228,6 +233,16 @@ def _call(
     if report.ended is None:
         return None
     return ("fault", {"words": report.fault}) if report.fault else ("stopped", {})
+
+
+def _mlflow_run(task: Command, order: dict[str, Any], index: int) -> MlflowRun | None:
+    """Return the run of a seed in MLflow; None if the study is not tracked there, or MLflow cannot be reached."""
+    directory, names = Path(order["directory"]), [measure.name for measure in task.all_measures]
+    directory.mkdir(parents=True, exist_ok=True)
+    with suppress(Exception):  # MLflow may raise anything. A command that needs its run does not find it, and says so
+        if order["mlflow"]:
+            return MlflowRun(order["mlflow"], directory, index, order["trial"], names, order["evaluations"] > 1)
+    return None
 
 
 def _load(source: dict[str, Any]) -> Task:

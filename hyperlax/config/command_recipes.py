@@ -26,7 +26,7 @@ _EXAMPLE = "lr=loguniform:1e-4:1e-1"
 
 def tuned(given: Given) -> Recipe:
     """Return the recipe that the options of `hyperlax tune` describe. Raises OptionError, or UsageError with their flags."""
-    flags = flags_of(TuneOptions)
+    flags, task = flags_of(TuneOptions), command_of(given)
     space = dict(map(_space_entry, given.get("space", ())))
     if len(space) < len(given.get("space", ())):
         raise OptionError("space", "{space} names a hyperparameter twice. Give each name once.")
@@ -37,44 +37,42 @@ def tuned(given: Given) -> Recipe:
     for text in given.get("assignments", ()):
         name, value = parted(text, "epochs=3")
         params[name] = value_of(value)
-    return command_recipe(given, params, space, flags("space"))
+    return command_recipe(task, given.get("study_name"), params, space, flags("space"))
 
 
-def command_recipe(given: Given, params: Mapping[str, Any], space: Mapping[str, Entry], where: str) -> Recipe:
-    """Return the recipe of a command.
+def command_recipe(
+    task: Command, name: str | None, params: Mapping[str, Any], space: Mapping[str, Entry], where: str
+) -> Recipe:
+    """Return the recipe of a command. name: by default that of its script. params: values by name.
 
-    given: `CommandOptions`, whose command may be a text that is split, and `study_name`. params: values by name. where: begins errors about all of the space.
+    Raises UsageError, naming the entry, or beginning with `where`.
     """
-    task = _command(given)
-    name = given.get("study_name") or _name_of(task.command)
+    name = name or _name_of(task.command)
     if name.startswith(".") or not name.strip():
         raise OptionError("study_name", "{study_name} {0!r} cannot name a directory. Choose another.", name)
     return recipe_of(task, name, Path(_script_of(task.command)), params, space, where)
 
 
-def _command(given: Given) -> Command:
-    """Return the command with its measures."""
-    words, names, modes = given.get("command", ()), given.get("metric", ()), given.get("mode", ())
-    if not words:
+def command_of(given: Given) -> Command:
+    """Return the command of `CommandOptions`, and of a text that is split into words."""
+    names, modes = given.get("metric", ()), given.get("mode", ())
+    if "command" not in given:
         raise OptionError("command", "a command is required: give it after all options, e.g. -- python train.py.")
     if not names:
         raise OptionError("metric", "{metric} is required: what the command reports, e.g. accuracy.")
     if modes and len(modes) != len(names):
-        raise OptionError(
-            "mode", "{mode} needs one of max and min per {metric}, got {0} for {1}.", " ".join(modes), " ".join(names)
-        )
+        problem = "{mode} needs max or min for each {metric}, got {0} for {1}."
+        raise OptionError("mode", problem, " ".join(modes), " ".join(names))
     if not modes and (name := next((name for name in names if _SMALLER_IS_BETTER.search(name)), None)):
-        raise OptionError(
-            "mode", "{mode} is required for a {metric} named {0}: say whether max or min is better.", name
-        )
-    measures = [
-        Measure(name, _DIRECTIONS[mode]) for name, mode in zip(names, modes or ("max",) * len(names), strict=True)
-    ]
+        problem = "{mode} is required for a {metric} named {0}: say whether max or min is better."
+        raise OptionError("mode", problem, name)
+    modes = modes or ("max",) * len(names)
+    measure, *measures = (Measure(name, _DIRECTIONS[mode]) for name, mode in zip(names, modes, strict=True))
     budget = given.get("budget", 1)
     return Command(
-        words,
-        measures[0],
-        tuple(measures[1:]),
+        given["command"],
+        measure,
+        tuple(measures),
         budget=budget,
         evaluations=given.get("evaluations") or budget,
         cores=given.get("cores", 1),
@@ -101,12 +99,14 @@ def command_entries(recipe: Recipe) -> dict[str, Any]:
 
 
 def _script_of(words: Sequence[str]) -> str:
-    """Return the word that names the command: the first file with an extension after the program, else the program."""
-    return next((word for word in words[1:] if Path(word).suffix and Path(word).is_file()), words[0])
+    """Return the word that names the command: the first file with an extension after the program, or a module, else the program."""
+    module = words[words.index("-m") + 1 :][:1] if "-m" in words else []
+    return next((word for word in words[1:] if Path(word).suffix and Path(word).is_file()), *module or [words[0]])
 
 
 def _name_of(words: Sequence[str]) -> str:
-    return Path(_script_of(words)).stem
+    script = _script_of(words)
+    return Path(script).stem if Path(script).is_file() else Path(script).name
 
 
 def _space_entry(text: str) -> tuple[str, Entry]:
@@ -121,6 +121,8 @@ def _space_entry(text: str) -> tuple[str, Entry]:
         problem = f"{{space}} {{0}}: no type {{1}}. {hint}There are {', '.join(ARGUMENTS)}. {rest}"
         raise OptionError("space", problem.rstrip(), text, kind or "at all")
     where = f"{flags_of(TuneOptions)('space')} {text}"
+    if kind == "choice" and not any(texts):
+        raise OptionError("space", "{space} {0}: needs the form {1}=choice:A,B,...", text, name)
     if kind == "choice":
         parts: dict[str, Any] = {"values": _choices(":".join(texts))}
     else:

@@ -9,7 +9,9 @@ from typing import Any
 from hyperlax.config.option import exponent
 from hyperlax.config.space_entries import searched
 from hyperlax.config.yaml_file import Entry
+from hyperlax.errors import UsageError
 from hyperlax.recipe import Recipe, of_task
+from hyperlax.report import is_number
 from hyperlax.space import Distribution, is_integer
 from hyperlax.tasks import Task
 
@@ -24,18 +26,23 @@ def recipe_of(
 
     Raises UsageError, naming the entry, or beginning with `where`.
     """
-    values = {**params, **{short: _typed(entry.value, params.get(short)) for short, entry in space.items()}}
+    values = {**params, **{short: _typed(short, entry, params.get(short)) for short, entry in space.items()}}
     found = searched(space, {}, of_task(name, path, task, values, {}, where), where).space
     values |= {short: found[short].middle() for short in found if short not in params}
     return of_task(name, path, task, values, found, where)
 
 
-def _typed(entry: Any, given: Any) -> Any:
+def _typed(name: str, entry: Entry, given: Any) -> Any:
     """Return a value of the type that an entry of a search space has, the given one if there is any."""
-    example = _example(entry)
+    example = _example(entry.value)
     if given is None:
         return example
-    return float(given) if isinstance(example, float) and is_integer(given) else given
+    if is_number(example) and not (is_integer(given) or (is_number(given) and isinstance(example, float))):
+        wanted = "a number" if isinstance(example, float) else "a whole number"
+        raise UsageError(
+            f"{entry.where}: {name} is searched, and the value with which it begins is {given!r}. Give {wanted}."
+        )
+    return float(given) if isinstance(example, float) else given
 
 
 def _example(entry: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +13,12 @@ from hyperlax.config.search_spaces import entry_in_our_words
 from hyperlax.config.yaml_file import Entry
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.files import expanded
-from hyperlax.measures import RESERVED
-from hyperlax.placeholders import split, text_of
 from hyperlax.samplers.registry import SAMPLERS
 
 KEYS = (
     "experiment", "sweep_name", "algorithm", "parameters", "optuna_storage", "mlflow_storage", "output_dir", "spec",
 )  # fmt: skip
 _SPEC = ("direction", "metric")
-_OTHER_NAME = (
-    "Give it another one, as run_seed: [0, 1] with `seed={run_seed}` in the command; for several seeds a trial, num_seeds and "
-    "$HYPERLAX_SEED."
-)
 _DIRECTIONS = {"maximize": "max", "max": "max", "minimize": "min", "min": "min"}
 _INSTEAD = {
     "study_name": "sweep_name",
@@ -73,7 +66,7 @@ def read_sweep(entries: Mapping[str, Entry], path: str) -> Sweep:
             first = next(name for name in entries if name in KEYS)
             raise UsageError(f"{entries[first].where}: {first} makes this a sweep file, which needs `{name}` as well.")
     found = {name: entry for name, entry in entries.items() if name not in KEYS}
-    found |= _measures(entries["spec"]) | _parameters(entries["parameters"], found["command"])
+    found |= _measures(entries["spec"]) | _parameters(entries["parameters"])
     name = "/".join(
         _text(entries, key, path) for key in ("experiment", "sweep_name") if key != "experiment" or key in entries
     )
@@ -141,27 +134,18 @@ def _measures(spec: Entry) -> dict[str, Entry]:
     return {"metric": spec.value["metric"], "mode": Entry(given.where, [_DIRECTIONS[one] for one in several])}
 
 
-def _parameters(entry: Entry, command: Entry) -> dict[str, Entry]:
-    """Return command, fixed values and search space: a list is choices, a mapping an entry of the space, a value alone fixed.
-
-    A fixed value whose name a study's files use for something else, such as seed, becomes a word of the command.
-    """
+def _parameters(entry: Entry) -> dict[str, Entry]:
+    """Return the fixed values and the search space: a list is choices, a mapping an entry of the space, a value alone fixed."""
     example = "{lr: [0.001, 0.01], batch_size: 32}"
     if not isinstance(entry.value, dict):
         raise UsageError(f"{entry.where}: parameters need a mapping such as {example}, got {shown(entry.value)}.")
-    params, space, words = dict[str, Entry](), dict[str, Entry](), command.value
+    params, space = dict[str, Entry](), dict[str, Entry]()
     for name, one in entry.value.items():
         if one.value is None or one.value == [] or one.value == {}:
             raise UsageError(
                 f"{one.where}: {name} needs a value, a list of choices, or a range, got {shown(one.value)}."
             )
-        if name in RESERVED and not isinstance(one.value, (list, dict)):
-            words = _with_word(command.where, words, name, text_of(one.value))
-        elif name in RESERVED:
-            raise UsageError(
-                f"{one.where}: {name} cannot be searched: a study's files use the name for something else. {_OTHER_NAME}"
-            )
-        elif isinstance(one.value, list):
+        if isinstance(one.value, list):
             space[name] = Entry(one.where, [exponent(value) for value in one.value])
         elif isinstance(one.value, dict):
             space[name] = entry_in_our_words(one)
@@ -172,22 +156,9 @@ def _parameters(entry: Entry, command: Entry) -> dict[str, Entry]:
             f"{entry.where}: no parameter has choices or a range, so nothing is searched. Write a list, as lr: [0.001, 0.01]."
         )
     return {
-        "command": Entry(command.where, words),
         "params": Entry(entry.where, params),
         "space": Entry(entry.where, space),
     }
-
-
-def _with_word(where: str, command: Any, name: str, value: str) -> list[str]:
-    """Return the words of a command with a value in place of `{name}`, or appended as `name=value`."""
-    try:
-        words = split(command)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
-    place = re.compile(rf"(?<!{{){{{re.escape(name)}}}(?!}})")
-    if any(map(place.search, words)):
-        return [place.sub(lambda _: value, word) for word in words]
-    return [*words, f"{name}={value}"]
 
 
 def _address(entry: Entry, key: str) -> str:

@@ -113,13 +113,13 @@ class BackgroundObserver(Observer):
             self._said = ""
         except Exception as error:  # it may raise anything, and none of it is the study's fault
             log.debug("The fault in full:", exc_info=True)
-            fault = f"{in_sentence(self._place)} could not be written: {_in_one_line(error)} The study is not affected. {later}"
+            fault = f"{in_sentence(self._place)} could not be written: {in_one_line(error)} The study is not affected. {later}"
             if fault != self._said:
                 log.warning("%s", fault)
             self._said = fault
 
 
-def _in_one_line(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or "it gave no reason"
     shown = text if len(text) <= _LONGEST_FAULT else f"{text[:_LONGEST_FAULT]}..."
     kind = "" if isinstance(error, HyperlaxError) else f"{type(error).__name__}: "

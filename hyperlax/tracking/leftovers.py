@@ -67,10 +67,11 @@ def _runs(place: Place, root: Path) -> list[str]:
     for parent in mlflow.search_runs(client, experiment.experiment_id, f"tags.`{mlflow.STUDY}` = '{place.study}'"):
         if _is_copy(root, parent.data.tags.get("hyperlax.directory")):
             continue
-        condition = f"tags.`{mlflow.PARENT}` = '{parent.info.run_id}'"
-        found += [run.info.run_id for run in mlflow.search_runs(client, experiment.experiment_id, condition)]
         found.append(parent.info.run_id)
-    return found
+    for run in found:  # grows: trials, and further seeds of commands below these
+        condition = f"tags.`{mlflow.PARENT}` = '{run}'"
+        found += [below.info.run_id for below in mlflow.search_runs(client, experiment.experiment_id, condition)]
+    return found[::-1]
 
 
 def _delete_runs(place: Place, runs: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hyperlax import cli
 from hyperlax.space import Categorical, LogUniform
 from hyperlax.studies import PlannedStudy, planned_studies
+from tests.mlflow_store import Seen
 from tests.test_bad_input import TABLES, refused, table
 
 pytestmark = pytest.mark.timeout(300)
@@ -18,7 +20,14 @@ FILE = (TABLES / "sweep.yaml").read_text()
 PRINTS = """import sys
 given = dict(word.split("=") for word in sys.argv[1:])
 assert given["seed"] == "0"
-print("hyperlax: step=1 val/accuracy=" + given["lr"])
+for step in (1, 2, 3):
+    print(f"hyperlax: step={step} val/accuracy={float(given['lr']) * step}")
+"""
+LOGS = """import sys, mlflow
+given = dict(word.split("=") for word in sys.argv[1:])
+with mlflow.start_run():
+    for step in (1, 2, 3):
+        mlflow.log_metric("val/accuracy", float(given["lr"]) * step, step=step)
 """
 NAME = "my-experiment/lr_bs_grid"
 
@@ -79,7 +88,7 @@ def test_a_sweep_runs_is_mirrored_and_the_same_file_resumes_it(capsys):
     assert cli.main(["run-study", "sweep.yaml"]) == 0
     assert f"sweep.yaml: the study in sweeps/{NAME} exists and is resumed." in capsys.readouterr().out
     found = optuna.load_study(study_name=NAME, storage="sqlite:///optuna.db")
-    assert len(found.trials) == 4 and found.best_value == 1e-3 and found.direction.name == "MAXIMIZE"
+    assert len(found.trials) == 4 and found.best_value == 3e-3 and found.direction.name == "MAXIMIZE"
     for old, new, said in (
         ("64", "128", "5: train.py: the study in sweeps/{0} searches batch_size = "),
         ("seed: 0", "seed: 1", "5: train.py: the study in sweeps/{0} has the base value seed = 0, "),
@@ -93,6 +102,22 @@ def test_a_sweep_runs_is_mirrored_and_the_same_file_resumes_it(capsys):
         Path("sweep.yaml").write_text(FILE.replace(old, new))
         assert cli.main(["run-study", "sweep.yaml"]) == 2
         assert said.partition(": ")[2].format(NAME) in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_script_that_logs_to_mlflow_reports_by_that(capsys):
+    pytest.importorskip("mlflow", reason='needs MLflow: pip install "hyperlax[mlflow]"')
+    Path("train.py").write_text(LOGS)
+    old, new = "optuna_storage: sqlite:///optuna.db", "mlflow_storage: sqlite:///mlruns.db"
+    text = FILE.replace(old, new).replace("lr: [1e-3, 1e-4], batch_size: [32, 64]", "lr: [1e-3]")
+    Path("sweep.yaml").write_text(text.replace("python", sys.executable))
+    assert cli.main(["run-study", "sweep.yaml"]) == 0
+    seen = Seen("sqlite:///mlruns.db", "my-experiment")
+    assert seen.numbers == [0] and seen.parent.info.run_name == NAME
+    assert seen.points(seen.trials[0], "val/accuracy")[:3] == [(1, 1e-3), (2, 2e-3), (3, 3e-3)]
+    assert seen.trials[0].data.tags["hyperlax.state"] == "COMPLETE"
+    assert cli.main(["delete", f"sweeps/{NAME}", "--yes"]) == 0
+    assert "Deleted to MLflow's trash: 2 runs in experiment my-experiment of MLflow" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("old", "new", "said"), table("sweep_files"), ids=lambda value: value[:60])

@@ -77,6 +77,6 @@ def last_lines(path: Path, count: int) -> list[str]:
         return []
     lines = [
         "".join(c if c.isprintable() else " " for c in line.rstrip("\r").rpartition("\r")[2]).rstrip()
-        for line in text.splitlines()
+        for line in text.split("\n")
     ]
     return [line for line in lines if line][-count:]

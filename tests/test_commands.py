@@ -24,7 +24,7 @@ from hyperlax.placeholders import filled, split
 from hyperlax.recipe import RunLength
 from hyperlax.tasks import Command, Measure
 from hyperlax.trial import SegmentResult, Trial
-from tests.desk import popen
+from tests.desk import ROOT, popen
 from tests.test_bad_input import refused, table
 from tests.test_function_studies import reasons, told, trials
 from tests.test_processes import is_alive, sound, trained, values, wait_until
@@ -194,6 +194,28 @@ def test_a_trial_that_takes_too_long_has_failed(tmp_path: Path) -> None:
         assert slow.curve.mean.tolist() == [[0.5]] and values(fast) == [0.5]
     finally:
         backend.close()
+
+
+def test_the_pages_example_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8")
+    _, script, recipe, _ = re.findall(r"```python\n(.*?)```", page, re.S)
+    (study,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    (words,) = re.findall(r"^hyperlax (tune .*)$", page, re.M)
+    (desk / "bin").mkdir()
+    (desk / "bin" / "python").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", f"{desk / 'bin'}:/bin")
+    Path("train.py").write_text(script)
+    assert cli.main([*shlex.split(words.replace("--", "--quiet --", 1))]) == 0
+    assert {trial.state.name for trial in trials(Path("my_optuna_studies/train"))} == {"COMPLETE", "PRUNED"}
+    Path("study.yaml").write_text(study.replace("--lr={lr}", "lr={lr}"))
+    assert cli.main("run-study study.yaml --n-trials 2 --quiet".split()) == 0
+    Path("own.py").write_text(
+        f"from hyperlax.space import UniformContinuous\nfrom hyperlax.tasks import Command, Measure\n{recipe}"
+        "def get_base_params(): return {'lr': 0.01, 'batch_size': 32}\n"
+        "def get_base_hyperparam_distributions(): return {'lr': UniformContinuous(domain=(0, 0.1))}\n"
+    )
+    words = "optuna-hp-search --algo-and-network-config own.py --objective-names normalized_auc --n-trials 2 --quiet"
+    assert cli.main(words.split()) == 0
 
 
 TUNE = "tune --space x=uniform:0:1 --metric accuracy --sampler random --output-root studies --quiet"

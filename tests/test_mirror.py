@@ -15,7 +15,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from hyperlax import cli, studies
+from hyperlax.errors import HyperlaxError
 from hyperlax.study import search as runs
+from hyperlax.study.view import load_study
 from hyperlax.tracking.mirror import MirrorWriter, mirror_of
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
@@ -191,6 +193,10 @@ def test_deleting_a_study_asks_for_its_mirror_too_and_can_leave_it(tmp_path, add
     monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "n")
     assert cli.main(["delete", str(case.directory)]) == 1
     assert asked[0].endswith(f" MiB), and study test_study in the mirror {address}? [y/N] ")
+    with pytest.raises(HyperlaxError, match="has another study of the name test_study, that of .*one"):
+        mirror = mirror_of(None, "test_study", copy, False)
+        assert mirror
+        MirrorWriter(mirror).follow(load_study(copy, "").record)
     assert cli.main(["delete", str(copy), "--yes"]) == 0 and names(address) == ["test_study"], "it is the original's"
     copy = shutil.copytree(case.directory, tmp_path / "copy")
     assert cli.main(["delete", str(case.directory), "--yes", "--keep-tracking"]) == 0 and names(address) == [

@@ -11,7 +11,7 @@ import pytest
 
 from hyperlax import cli
 from hyperlax.space import Categorical, LogUniform
-from hyperlax.studies import PlannedStudy, planned_studies
+from hyperlax.studies import planned_studies
 from tests.mlflow_store import Seen
 from tests.test_bad_input import TABLES, refused, table
 
@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
     Path("train.py").write_text(PRINTS)
 
 
-def planned(old: str = "", new: str = "", **given: Any) -> PlannedStudy:
+def planned(old: str = "", new: str = "", **given: Any) -> Any:
     assert old in FILE
     Path("sweep.yaml").write_text(FILE.replace(old, new))
     (study,) = planned_studies(["sweep.yaml"], given)

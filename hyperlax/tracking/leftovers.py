@@ -15,7 +15,7 @@ from hyperlax.study.directory import MIRROR, TRACKING
 from hyperlax.study.maintenance import Elsewhere
 from hyperlax.tracking import mlflow
 from hyperlax.tracking.addresses import file_of
-from hyperlax.tracking.mirror import DIRECTORY, Mirror, mirror_of
+from hyperlax.tracking.mirror import Mirror, is_copy, mirror_of
 from hyperlax.tracking.place import Place, place_of
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ def _runs(place: Place, root: Path) -> list[str]:
         return []
     found = []
     for parent in mlflow.search_runs(client, experiment.experiment_id, f"tags.`{mlflow.STUDY}` = '{place.study}'"):
-        if _is_copy(root, parent.data.tags.get("hyperlax.directory")):
+        if is_copy(root, parent.data.tags.get("hyperlax.directory")):
             continue
         found.append(parent.info.run_id)
     for run in found:  # grows: trials, and further seeds of commands below these
@@ -93,26 +93,19 @@ def _in_mirror(root: Path, name: str) -> Elsewhere | None:
         return None
     what = f"study {name} in the mirror {mirror.shown}"
     try:
-        is_there = _in_time(partial(_holds, mirror, root))
+        is_there = _in_time(partial(_holds, mirror))
     except Exception as error:  # a driver may raise anything
         return Elsewhere(what, mirror.reason(error))
     return Elsewhere(what, "", mirror.delete) if is_there else None
 
 
-def _holds(mirror: Mirror, root: Path) -> bool:
+def _holds(mirror: Mirror) -> bool:
     with mirror.opened() as storage:
         try:
             study = mirror.study_in(storage)
         except HyperlaxError:  # another study has its name
             return False
-        return study is not None and not _is_copy(root, study.user_attrs.get(DIRECTORY))
-
-
-def _is_copy(root: Path, written_by: str | None) -> bool:
-    """Return whether what is in another place belongs to another directory, which still holds the study."""
-    if not written_by or not (Path(written_by) / "study.json").exists():
-        return False
-    return not root.samefile(written_by)
+        return study is not None
 
 
 def _in_time(work: Callable[[], T]) -> T:

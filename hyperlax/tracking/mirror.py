@@ -24,6 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from hyperlax.config.stored import MANIFEST
 from hyperlax.errors import HyperlaxError, OptionError, noun, spans
 from hyperlax.files import decode, write_json
 from hyperlax.study.database import PATIENCE, own_number, read_finished
@@ -94,10 +95,10 @@ class Mirror:
         if self.study_name not in optuna.get_all_study_names(storage):
             return None
         study = optuna.load_study(study_name=self.study_name, storage=storage)
-        mark = study.user_attrs.get(MARK)
-        if mark == self.mark or (mark is None and not study.get_trials(deepcopy=False)):
+        mark, where = (study.user_attrs.get(name) for name in (MARK, DIRECTORY))
+        is_own = mark == self.mark and not is_copy(self.path.parent, where)
+        if is_own or (mark is None and not study.get_trials(deepcopy=False)):
             return study
-        where = study.user_attrs.get(DIRECTORY)
         raise HyperlaxError(
             f"has another study of the name {self.study_name}" + (f", that of {where}" if where else "")
         )
@@ -109,6 +110,13 @@ class Mirror:
                 optuna.delete_study(study_name=self.study_name, storage=storage)
         except Exception as error:  # a driver may raise anything
             raise HyperlaxError(self.reason(error)) from None
+
+
+def is_copy(root: Path, written_by: str | None) -> bool:
+    """Return whether what is in another place was written from another directory, which still holds that study."""
+    if not written_by or not (Path(written_by) / MANIFEST).exists():
+        return False
+    return not root.exists() or not root.samefile(written_by)
 
 
 def mirror_observers(given: str | None, study_name: str, root: Path, is_new: bool) -> list[Observer]:

@@ -67,11 +67,7 @@ def read_sweep(entries: Mapping[str, Entry], path: str) -> Sweep:
             raise UsageError(f"{entries[first].where}: {first} makes this a sweep file, which needs `{name}` as well.")
     found = {name: entry for name, entry in entries.items() if name not in KEYS}
     found |= _measures(entries["spec"]) | _parameters(entries["parameters"])
-    name = "/".join(
-        _text(entries, key, path) for key in ("experiment", "sweep_name") if key != "experiment" or key in entries
-    )
-    where = entries["sweep_name"].where if "sweep_name" in entries else f"{path}"
-    found["study_name"] = Entry(where, name)
+    found["study_name"] = _study_name(entries, path)
     given: dict[str, Any] = {}
     if "output_dir" in entries:
         found["output_root"] = entries["output_dir"]
@@ -90,11 +86,15 @@ def read_sweep(entries: Mapping[str, Entry], path: str) -> Sweep:
     return Sweep(found, given, _NAMES)
 
 
-def _text(entries: Mapping[str, Entry], key: str, path: str) -> str:
-    """Return a part of the study's name, which is also a directory. A sweep without a name is called like its file."""
-    if key not in entries:
-        return Path(path).stem
-    entry = entries[key]
+def _study_name(entries: Mapping[str, Entry], path: str) -> Entry:
+    """Return experiment and name of the sweep, joined. A sweep without a name is called like its file."""
+    last = entries.get("sweep_name", Entry(path, Path(path).stem))
+    parts = [_part(key, entries[key]) for key in ("experiment", "sweep_name") if key in entries]
+    return Entry(last.where, "/".join(parts if "sweep_name" in entries else [*parts, last.value]))
+
+
+def _part(key: str, entry: Entry) -> str:
+    """Return a part of a study's name, which is also a directory."""
     value = entry.value
     if not isinstance(value, str) or not value.strip():
         advice = " Put it in quotes." if isinstance(value, (int, float)) else ""

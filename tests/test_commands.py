@@ -159,6 +159,15 @@ def test_a_killed_command_is_lost_and_runs_again(closed: Any, folder: Path, capl
     assert "was killed by SIGKILL" in second.fault and len(caplog.records) == 3
 
 
+def test_a_command_ends_with_its_worker(closed: Any, caplog: Any) -> None:
+    code = f"""pid=$HYPERLAX_DIRECTORY/pid
+    if [ -e $pid ]; then echo {SAYS}; else echo $$ > $pid; sleep 0.5; kill -9 $PPID; sleep 100; fi"""
+    (found,) = trained(closed, code)
+    assert values(found) == [0.5] and len(caplog.records) == 1
+    (pid,) = Path(closed._checkpoints.own_directory(sound(found).number)).glob("seed_0/pid")
+    wait_until(lambda: not is_alive(int(pid.read_text())))
+
+
 def test_what_it_leaves_behind_is_ended(closed: Any) -> None:
     code = f"sleep 100 & echo $! > $HYPERLAX_DIRECTORY/pid; echo {SAYS}"
     (found,) = trained(closed, code)
@@ -208,7 +217,7 @@ def test_the_pages_example_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert cli.main([*shlex.split(words.replace("--", "--quiet --", 1))]) == 0
     assert {trial.state.name for trial in trials(Path("my_optuna_studies/train"))} == {"COMPLETE", "PRUNED"}
     Path("study.yaml").write_text(study.replace("--lr={lr}", "lr={lr}"))
-    assert cli.main("run-study study.yaml --n-trials 2 --quiet".split()) == 0
+    assert cli.main(["run-study", "study.yaml", "--n-trials", "2", "--quiet"]) == 0
     Path("own.py").write_text(
         f"from hyperlax.space import UniformContinuous\nfrom hyperlax.tasks import Command, Measure\n{recipe}"
         "def get_base_params(): return {'lr': 0.01, 'batch_size': 32}\n"

@@ -222,7 +222,11 @@ class Processes:
         worker, news = event
         run = worker.run
         if isinstance(news, str):
+            worker.clean_up()
             self._dead.append(self._workers.pop(worker.slot))
+        elif news["kind"] == "group":
+            worker.group = news["group"]
+            return
         if run is None:
             return
         assert run.interval is not None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -119,10 +121,15 @@ class Run:
 
 
 class Worker:
-    """The process of a slot. run: what it trains. is_loaded: whether it has the recipe. is_waiting: for a decision on its run."""
+    """The process of a slot.
+
+    run: what it trains. is_loaded: whether it has the recipe. is_waiting: for a decision on its run. group: the process group of
+    the command that it runs, None if it runs none.
+    """
 
     def __init__(self, slot: int, environment: Mapping[str, str], events: queue.SimpleQueue[Any]):
         self.slot, self.is_loaded, self.is_waiting = slot, False, False
+        self.group: int | None = None
         self.run: Run | None = None
         command = [sys.executable, "-P", "-c", _START, json.dumps([str(path) for path in sys.path])]
         self.child = Child(command, environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -145,6 +152,12 @@ class Worker:
         self.is_waiting = False
         if self.run is not None:
             self.say(run=self.run.id, stop=stop)
+
+    def clean_up(self) -> None:
+        """Kill the command that a process which has died could not end."""
+        if self.group is not None:
+            with suppress(OSError):
+                os.killpg(self.group, signal.SIGKILL)
 
     def hang_up(self) -> None:
         """Close its standard input. The process then ends by itself if it does not train."""

@@ -5,8 +5,8 @@ The function does not see these: what it prints goes to a file of its trial.
 
 An order: {"run", "task", "params", "trial", "seeds": [[index, seed], ...], "directory", "budget", "evaluations", "waits",
 "mlflow"}; its `task` is the source of a task, or {"recipe": path}. A decision: {"run", "stop"}, awaited after each report of a
-trial's last seed if the order `waits`. News: {"run", "kind", ...}, of kind "loaded", "points", or the last of a run, "done",
-"stopped", "fault", "lost", "raised" or "unloadable".
+trial's last seed if the order `waits`. News: {"run", "kind", ...}, of kind "loaded", "group", "points", or the last of a run,
+"done", "stopped", "fault", "lost", "raised" or "unloadable".
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,10 +102,11 @@ class _Study:
                     return message["stop"]
         return False
 
-    def hold(self, child: Child | None) -> None:
-        """Note the command that runs, with which this process has to end."""
+    def hold(self, run: int, child: Child | None) -> None:
+        """Note the command that runs, and tell its group: it has to end with this process."""
         self._child = child
         signal.signal(signal.SIGTERM, self._end)
+        self.tell(run, "group", group=child and child.pid)
 
     def _end(self, *_: Any) -> None:
         if self._child:
@@ -218,8 +220,8 @@ def _call(
     try:
         if isinstance(task, Command):
             names = {"TRIAL": order["trial"], "SEED": seed}
-            must_stop = lambda: study.must_stop(order["run"], waits=False)  # noqa: E731
-            run_command(task, params, report, names, must_stop, study.hold, _mlflow_run(task, order, index))
+            must_stop, hold = partial(study.must_stop, order["run"], waits=False), partial(study.hold, order["run"])
+            run_command(task, params, report, names, must_stop, hold, _mlflow_run(task, order, index))
         else:
             assert isinstance(task, Function)
             task.train(params, report, seed)

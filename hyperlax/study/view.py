@@ -116,6 +116,7 @@ def snapshot(
         base=base,
         runs=stored.runs,
         foreign=[_foreign_record(trial, space) for trial in foreign],
+        program=(stored.recipe.get("source") or {}).get("command", ()),
     )
 
 

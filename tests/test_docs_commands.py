@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -85,7 +86,9 @@ def new_desk(path: Path) -> None:
         shutil.copytree(ROOT / folder, path / folder, dirs_exist_ok=True)
     page = (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8")
     (path / "recipes" / "tank.py").write_text(page.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
-    (path / "train.py").write_text("")
+    scripts = (text.partition("```")[0] for text in page.split("```python\n")[1:])
+    command, sweep = (indent(text, "    ") for text in scripts if "hyperlax: step=" in text)
+    (path / "train.py").write_text(f"import sys\nif 'batch_size' in ' '.join(sys.argv):\n{command}else:\n{sweep}")
     for name, of, first in (
         ("sweep", "own-code", "experiment:"),
         ("spaces", "studies", "env_config: gymnax.cartpole\nsearch"),

@@ -75,6 +75,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Name -> the options of a search that the preset stands for. Options given beside it win over them."""
 
+
+def _presets() -> list[str]:
+    return list(PRESETS)
+
+
 _Recipe = Annotated[str, Metavar("RECIPE"), Offered(_recipes)]
 _Environment = Annotated[str, Metavar("SUITE.NAME"), Offered(_environments)]
 _Seed = Annotated[int, "Seed of all random numbers.", Range(0, LARGEST)]
@@ -444,7 +449,7 @@ class RunStudyOptions(SearchOptions):
         str | None,
         f"Preset of the file's experiments, or one of {', '.join(PRESETS)}; flags given explicitly win.",
         SHORTHAND,
-        Offered(lambda: PRESETS),
+        Offered(_presets),
         Metavar("NAME"),
         By("none"),
     ] = None

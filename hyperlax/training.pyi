@@ -52,6 +52,7 @@ def search(
     track: Literal["none", "mlflow"] | None = None,
     tracking_uri: str | None = None,
     tracking_experiment: str | None = None,
+    mirror: str | None = None,
     quiet: bool = False,
 ) -> Study: ...
 def sweep(
@@ -83,6 +84,7 @@ def sweep(
     track: Literal["none", "mlflow"] | None = None,
     tracking_uri: str | None = None,
     tracking_experiment: str | None = None,
+    mirror: str | None = None,
     quiet: bool = False,
     sampling_method: Literal["qmc", "random", "grid", "sensitivity", "file"] = "qmc",
     load_hyperparams: str | Path | None = None,
@@ -130,5 +132,6 @@ def tune(
     track: Literal["none", "mlflow"] | None = None,
     tracking_uri: str | None = None,
     tracking_experiment: str | None = None,
+    mirror: str | None = None,
     quiet: bool = False,
 ) -> Study: ...

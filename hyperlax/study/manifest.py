@@ -19,7 +19,7 @@ from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.own_recipes import tune_call
 from hyperlax.config.speech import command_to, python_call
-from hyperlax.config.stored import MANIFEST, SEARCH, command_of
+from hyperlax.config.stored import MANIFEST, SEARCH, SWEEP, command_of
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.fields import check_params
 from hyperlax.files import PUT_BACK, convert, decode, write_json
@@ -156,16 +156,16 @@ def read(path: Path, recipe: Recipe) -> Manifest:
 
 def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
     """Raise UsageError if a study began with another recipe. stored: the content of its study.json at `path`."""
-    if stored.recipe.get("samples") != digest_of(recipe):
-        raise UsageError(
-            f"{path.parent / SAMPLES}: holds other samples than those that the sweep began with. {PUT_BACK}"
-        )
     where = f"{recipe.path}: the study in {path.parent}"
     _same_task(stored, recipe, where)
     before, now = ((one or {}).get("command") for one in (stored.recipe.get("source"), recipe.source))
     _same_entries({"command": before}, {"command": now}, f"{where} runs the")
     _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches")
     _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value")
+    if stored.recipe.get("samples") != digest_of(recipe):
+        raise UsageError(
+            f"{path.parent / SAMPLES}: holds other samples than those that the sweep began with. {PUT_BACK}"
+        )
     for values in stored.first_trials:
         if values.keys() != recipe.space.keys() or not all(recipe.space[n].contains(values[n]) for n in values):
             raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
@@ -242,6 +242,8 @@ def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directo
     if recipe.source and "function" in recipe.source:
         assert isinstance(options, SearchOptions)
         return tune_call(options, recipe)
+    if isinstance(options, SearchOptions) and options.is_sweep and recipe.source:
+        return shell_command(SWEEP, "--resume-from", directory.root)
     if recipe.changes or recipe.source:
         return shell_command("run-study", directory.file)
     is_of_a_file = isinstance(options, SearchOptions) and options.load_hyperparams

@@ -44,6 +44,39 @@ class OneReport:
 
 
 @dataclass(frozen=True)
+class LastReport:
+    """A function of which only the last report counts, as its one report of step 1."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, params: dict[str, Any], report: Report, seed: int) -> None:
+        """Call the function, then report what it reported last."""
+        kept = _Kept(report)
+        self.function(params, kept, seed)
+        if kept.values:
+            report(1, **kept.values)
+
+
+class _Kept:
+    """What stands for a `Report` of which only the last call counts."""
+
+    def __init__(self, report: Report):
+        self._report, self.step, self.values = report, -1, {}
+
+    @property
+    def directory(self) -> Path:
+        return self._report.directory
+
+    def __call__(self, step: Any, **values: Any) -> None:
+        self.step, self.values = step, values
+
+
+def of_length(function: Callable[..., Any], budget: int) -> Callable[..., Any]:
+    """Return a function for a budget: with one of 1 only its last report counts."""
+    return LastReport(function) if budget == 1 and not isinstance(function, OneReport) else function
+
+
+@dataclass(frozen=True)
 class Placed:
     """A function and its place. call: takes `(params, report, seed)`."""
 

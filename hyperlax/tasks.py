@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.functions import Placed, load
+from hyperlax.functions import Placed, load, of_length
 from hyperlax.placeholders import check_places, missing_file, split
 from hyperlax.report import Report, is_number, shown
 
@@ -241,7 +241,8 @@ def from_source(source: Mapping[str, Any], function: Placed | None = None) -> Ta
     measure, *measures = (Measure(**one) for one in (source["measure"], *source["measures"]))
     if "function" in source:
         function = function or load(source["function"])
-        return Function(function.call, measure, tuple(measures), place=function.place, **lengths)
+        call = of_length(function.call, lengths["budget"])
+        return Function(call, measure, tuple(measures), place=function.place, **lengths)
     return Command(source["command"], measure, tuple(measures), directory=source["directory"], **lengths)
 
 

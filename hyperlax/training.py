@@ -90,7 +90,8 @@ def tune(
       metric: What it reaches, by name or as a `Measure`: several in a list, of which the first one is optimized.
       mode: Whether larger or smaller is better, one per metric. (default: max)
       params: Values with which the search starts. Without one it is the middle of a range, the first of a list.
-      budget: The last step that it reports. evaluations: How often it reports, by default at every step.
+      budget: The last step that it reports; without it only its last report counts, and no pruner can stop it. evaluations: How
+        often it reports, by default at every step.
       resources: What a trial needs: {"cpu": 2, "gpu": 0.5}. The default is one core.
       options: The options of the command with underscores, as in the signature.
 

@@ -13,7 +13,7 @@ from hyperlax.config.own_recipes import recipe_of
 from hyperlax.config.space_entries import entries_of
 from hyperlax.config.stored import RESUMED, load_recipe_of, named_directory, read_stored
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.functions import OneReport, Placed, accepts, file_of, name_of
+from hyperlax.functions import OneReport, Placed, accepts, file_of, name_of, of_length
 from hyperlax.recipe import Recipe
 from hyperlax.report import is_number, scalar, shown
 from hyperlax.tasks import Function, Measure
@@ -69,9 +69,14 @@ class Tuning:
     def _task(self, function: Placed) -> Function:
         cores, resources = self._cores()
         measure, *measures = self._measures()
-        more = {"cores": cores, "resources": resources, "place": function.place, **self._length(function)}
+        more: dict[str, Any] = {
+            "cores": cores,
+            "resources": resources,
+            "place": function.place,
+            **self._length(function),
+        }
         try:
-            return Function(function.call, measure, tuple(measures), **more)
+            return Function(of_length(function.call, more["budget"]), measure, tuple(measures), **more)
         except UsageError as error:
             raise UsageError(f"{_WHERE}: {error}") from error
 
@@ -96,10 +101,9 @@ class Tuning:
                 )
             return {"budget": 1, "evaluations": 1}
         if self.budget is None:
-            raise _refusal(
-                f"{name} reports, so give budget=, the last step that it reports, and evaluations=, how often it reports if that "
-                "is not at every step from 1 on"
-            )
+            if self.evaluations:
+                raise _refusal("evaluations is given without budget, the last step that is reported. Give both")
+            return {"budget": 1, "evaluations": 1}
         return {"budget": self.budget, "evaluations": self.budget if self.evaluations is None else self.evaluations}
 
     def _cores(self) -> tuple[int, dict[str, float]]:

@@ -101,6 +101,9 @@ def test_a_function_reports_and_is_continued_with_the_same_words(capfd):
     with pytest.raises(UsageError, match=f"To continue it:\n  {re.escape(again)}"):
         hyperlax.tune(steps, **given, study_name="mine")
     assert len(hyperlax.tune(steps, **given, n_trials=3, resume_from=study.directory).trials) == 3
+    last = hyperlax.tune(steps, space={"lr": RATE}, metric="loss", mode="min", n_trials=1)
+    losses = hyperlax.search(resume_from=last.directory, n_trials=2).trials["loss"].tolist()
+    assert losses[0] == pytest.approx(np.sqrt(1e-5) / 4)
     with pytest.raises(UsageError, match=r"searches lr = .* the recipe now says"):
         hyperlax.tune(steps, **{**given, "space": {"lr": [0.1, 0.2], "width": 2}}, resume_from=study.directory)
 
@@ -145,12 +148,7 @@ def test_without_cloudpickle_a_sentence_says_what_would_work(monkeypatch):
         (train, {"metric": ["a", "b"], "mode": "max"}, "mode needs one of max and min per metric, got 'max' for ['a', 'b']."),
         (train, {"metric": "a b"}, "Measure('a b'): the name must be a text without spaces, commas, quotes and =, as in accuracy."),
         (train, {"budget": 3}, "train(params) returns its only result, so it has no budget and evaluations. Leave them out."),
-        (
-            steps,
-            {},
-            "steps reports, so give budget=, the last step that it reports, and evaluations=, how often it reports if that is not "
-            "at every step from 1 on.",
-        ),
+        (steps, {"evaluations": 2}, "evaluations is given without budget, the last step that is reported. Give both."),
         (train, {"resources": {"cpu": 0.5}}, "resources needs a whole number of cpu of at least 1, got 0.5."),
         (train, {"sampler": "tpee"}, "sampler needs one of SAMPLERS, got \"tpee\". Did you mean `tpe`?"),
         (train, {"params": 1}, 'params needs a dictionary, e.g. {"lr": 0.01}, got 1.'),

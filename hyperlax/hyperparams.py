@@ -1,8 +1,9 @@
 """Hyperparameters of each algorithm, to set and search in a recipe: every field once, with its kind and its valid range.
 
 A field is *traced* (one scalar per lane of a compiled program: lanes of one batch may differ) or *static* (part of the
-program's structure: trials that differ in it run in different programs). `network` architectures are *padded*: lanes differ
-below the program's size. The classes double as the pytrees that the algorithms receive, see `hyperlax.algorithms.lane`.
+program's structure: trials that differ in it run in different programs). A size is *padded*: lanes differ below the program's
+size, as `network` architectures do. The classes double as the pytrees that the algorithms receive, see `hyperlax.algorithms.lane`.
+A recipe declares the fields of its own JAX program in the same way.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "elu")
 
 @dataclass(frozen=True)
 class Rule:
-    """The valid values of a field: `low <= value <= high`. kind: "traced" or "static"."""
+    """The valid values of a field: `low <= value <= high`. kind: "traced", "static" or "padded"."""
 
     kind: str
     low: float
@@ -33,6 +34,11 @@ def traced(default: Any, low: float = -_INFINITY, high: float = _INFINITY, *, ab
 def static(default: Any, low: float = -_INFINITY, high: float = _INFINITY) -> Any:
     """Declare a field with one compiled program per value."""
     return field(default=default, metadata={"rule": _rule("static", low, high, None)})
+
+
+def padded(default: int, low: int = 1, high: float = _INFINITY) -> Any:
+    """Declare a size that may differ from lane to lane of one program, below the program's size."""
+    return field(default=default, metadata={"rule": _rule("padded", low, high, None)})
 
 
 def _rule(kind: str, low: float, high: float, above: float | None) -> Rule:
@@ -148,9 +154,13 @@ class Config:
 
 @dataclass(frozen=True)
 class Params(Config):
-    """Configuration of a task: its fields are the keys of `values`. A field's type is that of its value."""
+    """Configuration of a task: its fields are the keys of `values`. A field's type is that of its value.
+
+    rules: the valid values of the fields that have a rule.
+    """
 
     values: Mapping[str, Any]
+    rules: Mapping[str, Rule] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from typing import Any
 
 from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.fields import apply, check_name, check_params, check_together, dotted, fields_of, fitted
+from hyperlax.fields import apply, check, check_name, check_params, check_together, dotted, fields_of, fitted
 from hyperlax.hyperparams import Config, Params
 from hyperlax.measures import RESERVED
 from hyperlax.shipped import shipped_folder
 from hyperlax.space import DISTRIBUTIONS, Distribution
-from hyperlax.tasks import Task
+from hyperlax.tasks import Lanes, Task
 from hyperlax.user_code import located
 
 __all__ = [
@@ -211,19 +211,35 @@ def _task_recipe(module: types.ModuleType, path: Path, where: str) -> Recipe:
         )
     task = _call(module, "get_task", path, where)
     if not isinstance(task, Task):
-        raise UsageError(f"{where}: get_task() must return a Function, got {type(task).__name__}.")
-    values = _call(module, "get_base_params", path, where)
+        forms = ", ".join(form.__name__ for form in Task.__subclasses__())
+        raise UsageError(f"{where}: get_task() must return one of {forms}, got {type(task).__name__}.")
+    params = _base_params(module, task, path, where)
     space = _call(module, "get_base_hyperparam_distributions", path, where)
+    _check_names(task, params, where)
+    length = RunLength(task.budget, task.evaluations, 1)
+    config = ExperimentConfig(params, dict.fromkeys(RUN_LENGTHS, length))
+    return Recipe(path.stem, path, config, _checked_space(params, space, where), task=task.loaded_from(path.resolve()))
+
+
+def _base_params(module: types.ModuleType, task: Task, path: Path, where: str) -> Params:
+    """Return the configuration of a task. That of `Lanes` is in its own class, with rules."""
+    if isinstance(task, Lanes):
+        if hasattr(module, "get_base_params"):
+            raise UsageError(
+                f"{where}: defines get_base_params(), but the values of Lanes are those of {type(task.hypers).__name__}. Remove it."
+            )
+        params = Params(task.defaults, task.rules)
+        check_params(params, f"{where}: {type(task.hypers).__name__}")
+        check(params, f"{where}: {type(task.hypers).__name__}")
+        return params
+    values = _call(module, "get_base_params", path, where)
     if not isinstance(values, Mapping):
         raise UsageError(
             f"{where}: get_base_params() must return a dictionary of names and values, got {type(values).__name__}."
         )
     params = Params(dict(values))
     check_params(params, f"{where}: get_base_params()")
-    _check_names(task, params, where)
-    length = RunLength(task.budget, task.evaluations, 1)
-    config = ExperimentConfig(params, dict.fromkeys(RUN_LENGTHS, length))
-    return Recipe(path.stem, path, config, _checked_space(params, space, where), task=task.loaded_from(path.resolve()))
+    return params
 
 
 def _check_names(task: Task, params: Params, where: str) -> None:
@@ -283,7 +299,9 @@ def _checked_space(algorithm: Config, space: Any, where: str) -> dict[str, Distr
             )
         check_name(name, known, where)
         if not isinstance(distribution, Distribution):
-            base = "get_base_params()" if isinstance(algorithm, Params) else "get_base_config()"
+            base = "get_base_config()"
+            if isinstance(algorithm, Params):
+                base = "the default of its field" if algorithm.rules else "get_base_params()"
             raise UsageError(
                 f"{where}: {name} needs a distribution ({', '.join(DISTRIBUTIONS)}), got {distribution!r}. "
                 f"To fix the value, set it in {base} and drop the entry."

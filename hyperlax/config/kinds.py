@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperlax.config.option import RL_ONLY, TASK_ONLY, of_other_kind, options_of
+from hyperlax.config.option import PROCESSES_ONLY, options_of
 from hyperlax.config.options import PbtOptions, RunOptions, SearchOptions, SingleOptions
 from hyperlax.config.recipe_checks import check_learns, check_study
 from hyperlax.envs import canonical, slug
@@ -25,7 +25,9 @@ from hyperlax.scale import Conditions, MetricTable, Scale
 
 
 class Kind(ABC):
-    """The decisions that depend on the kind of task."""
+    """The decisions that depend on the kind of task. has_programs: whether trials are lanes of compiled programs."""
+
+    has_programs: bool
 
     @property
     @abstractmethod
@@ -73,6 +75,8 @@ class Kind(ABC):
 class _Rl(Kind):
     """An RL algorithm in an environment."""
 
+    has_programs = True
+
     @property
     def table(self) -> MetricTable:
         return OF_RL
@@ -102,10 +106,7 @@ class _Rl(Kind):
         return CATALOG[name].reference if name in CATALOG else make(name).reference
 
     def check_options(self, options: RunOptions, recipe: Recipe) -> None:
-        for name, option in options_of(type(options)).items():
-            if option.has(TASK_ONLY) and getattr(options, name) != option.default:
-                problem = f"{{{name}}} is for tasks; {{0}} trains lanes of compiled programs. Give {{runner_hparam_batch_size}}."
-                raise OptionError(name, problem, recipe.name)
+        _check_processes(options, recipe)
         check_acts(recipe, options.env_config)
 
     def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
@@ -113,6 +114,14 @@ class _Rl(Kind):
 
     def check_single(self, options: SingleOptions, recipe: Recipe, config: Config) -> None:
         check_learns(options, of_algorithm(config), {})
+
+
+def _check_processes(options: RunOptions, recipe: Recipe) -> None:
+    """Raise OptionError for an option of trials in processes."""
+    for name, option in options_of(type(options)).items():
+        if option.has(PROCESSES_ONLY) and getattr(options, name) != option.default:
+            problem = f"{{{name}}} is for trials in processes; {{0}} trains lanes. Give {{runner_hparam_batch_size}}."
+            raise OptionError(name, problem, recipe.name)
 
 
 _INSTEAD = {
@@ -124,14 +133,21 @@ _INSTEAD = {
     "save_agents": "its trials leave no agents. Let the function write what should stay into report.directory",
     "compilation_cache": "it has no compiled programs. Leave it out",
 }
-"""Option that only RL has -> why a task does not have it, and what to do."""
+"""Option that a task may not have -> why, and what to do."""
+_OF_LANES = {"save_agents": "its trials leave no agents. Leave it out"}
+"""The same where trials are lanes, if it differs."""
 
 
 @dataclass(frozen=True)
 class _OfTask(Kind):
-    """A task that a recipe returns."""
+    """A task that a recipe returns. noun: what it trains."""
 
     measures: Measures
+    noun: str
+
+    @property
+    def has_programs(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.measures.has_programs
 
     @property
     def table(self) -> MetricTable:
@@ -159,23 +175,30 @@ class _OfTask(Kind):
         return self.measures
 
     def check_options(self, options: RunOptions, recipe: Recipe) -> None:
-        if isinstance(options, PbtOptions):
+        if self.has_programs:
+            _check_processes(options, recipe)
+        elif isinstance(options, PbtOptions):
             raise UsageError(
-                f"pbt: {recipe.name} trains a function, and members of a population copy the networks of an RL algorithm. "
+                f"pbt: {recipe.name} trains {self.noun}, and members of a population copy what is trained in lanes. "
                 "Search with a pruner instead."
             )
 
     def _check_settled(self, options: RunOptions, recipe: Recipe) -> None:
         """Raise OptionError for an option that a task does not have, unless it says what is so anyway."""
-        length = vars(recipe.config.run_lengths["default"])
+        length, instead = (
+            vars(recipe.config.run_lengths["default"]),
+            {**_INSTEAD, **(_OF_LANES if self.has_programs else {})},
+        )
         for name, option in options_of(type(options)).items():
-            if name in _INSTEAD and option.has(RL_ONLY) and getattr(options, name) != length.get(name, option.default):
-                problem = f"{{{name}}}: {{0}} trains a function, and {_INSTEAD[name]}."
+            is_foreign = option.is_foreign(False, self.has_programs)
+            if name in instead and is_foreign and getattr(options, name) != length.get(name, option.default):
+                problem = f"{{{name}}}: {{0}} trains {self.noun}, and {instead[name]}."
                 raise OptionError(name, problem, recipe.name)
 
     def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
-        assert isinstance(options, SearchOptions)
         self._check_settled(options, recipe)
+        if isinstance(options, PbtOptions):
+            return
         conditions = Conditions(options.num_seeds, options.num_evaluations, is_sized=False)
         check_varying(options.objective_names, conditions, self.table)
 
@@ -185,10 +208,10 @@ class _OfTask(Kind):
 
 def left_out(options: RunOptions, recipe: Recipe) -> list[str]:
     """Return the options that the recipe's kind does not have."""
-    other = of_other_kind(recipe.task is not None)
-    return [name for name, option in options_of(type(options)).items() if option.has(other)]
+    kind = recipe.task is None, kind_of(recipe).has_programs
+    return [name for name, option in options_of(type(options)).items() if option.is_foreign(*kind)]
 
 
 def kind_of(recipe: Recipe) -> Kind:
     """Return the kind of what a recipe trains."""
-    return _Rl() if recipe.task is None else _OfTask(measures_of(recipe.task))
+    return _Rl() if recipe.task is None else _OfTask(measures_of(recipe.task), recipe.task.noun)

@@ -10,10 +10,11 @@ from hyperlax.config.option import (
     HIDDEN,
     MAY_CHANGE,
     POSITIONAL,
+    PROCESSES_ONLY,
+    PROGRAMS_ONLY,
     REPEATED,
     RL_ONLY,
     SHORTHAND,
-    TASK_ONLY,
     THIS_RUN,
     By,
     Metavar,
@@ -93,7 +94,7 @@ _Lanes = Annotated[
     "Maximum number of trials that share one compiled call; auto fits it to the device.",
     Range(1),
     MAY_CHANGE,
-    RL_ONLY,
+    PROGRAMS_ONLY,
 ]
 _DrawnTrials = Annotated[
     int,
@@ -153,7 +154,7 @@ class RunOptions:
         MAY_CHANGE,
     ] = "INFO"
     compilation_cache: Annotated[
-        bool, "Do not keep compiled programs on disk for later runs.", By("they are kept"), RL_ONLY
+        bool, "Do not keep compiled programs on disk for later runs.", By("they are kept"), PROGRAMS_ONLY
     ] = True
 
     def to_json(self) -> dict[str, Any]:
@@ -236,14 +237,14 @@ class SearchOptions(RunOptions):
         "Programs for trials of different sizes: one for all (pad), one per size (split), or whichever is predicted to "
         "take the least time (auto).",
         OneOf(("auto", "pad", "split")),
-        RL_ONLY,
+        PROGRAMS_ONLY,
     ] = "auto"
     slots: Annotated[
         int | None,
         "Trials of a task that train at once, each in a process of its own.",
         Range(1),
         MAY_CHANGE,
-        TASK_ONLY,
+        PROCESSES_ONLY,
         By("as many as there are cores for"),
     ] = None
     plan_only: Annotated[

@@ -97,7 +97,7 @@ def load(name_or_path: str) -> Recipe:
       UsageError: Something in it cannot run. Names file and field.
     """
     path = _find(name_or_path)
-    where = _shown(path)
+    where = shown_path(path)
     module = _run(path, where)
     if _is_of_task(module):
         return _task_recipe(module, path, where)
@@ -164,7 +164,7 @@ def _find(name_or_path: str) -> Path:
     )
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """Return the path relative to the working directory if it lies below it, else in full."""
     here = Path.cwd()
     full = path.resolve()

@@ -79,12 +79,12 @@ class LanesProgram:
     def init(self, key: Array, lane: Any) -> State:
         """Return the state before training."""
         key, own = jax.random.split(key)
-        return State(key, jax.tree.map(_array, self.task.init(own, self.hypers(lane))))
+        return State(key, jax.tree.map(array, self.task.init(own, self.hypers(lane))))
 
     def step(self, state: State, lane: Any, iteration: Array) -> State:
         """Train one step. Its random numbers do not depend on when the trial entered."""
         key, own = jax.random.split(state.key)
-        return State(key, jax.tree.map(_array, self.task.step(state.own, self.hypers(lane), own)))
+        return State(key, jax.tree.map(array, self.task.step(state.own, self.hypers(lane), own)))
 
     def evaluate(self, state: State, lane: Any, key: Array) -> dict[str, Array]:
         """Return the measures, and whether all of them are finite."""
@@ -159,7 +159,7 @@ class LanesTask:
         """Return the same task with programs of these sizes."""
         return LanesTask(self._task, self._base, self._space, self.run_length, paddings)
 
-    def sample(self, size: int) -> list[Config]:
+    def sample(self, size: int) -> list[Any]:
         """Return configurations that differ in what decides a program, sampled as by random search, the same in every process."""
         draw = random.Random(0)
         searched = [name for name in sorted(self._space) if name in (*self._fields("static"), *self._fields("padded"))]
@@ -254,7 +254,7 @@ def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _array(leaf: Any) -> Any:
+def array(leaf: Any) -> Any:
     """Return a leaf of a state as an array whose type does not give way to others'."""
     leaf = jnp.asarray(leaf)
     return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else jax.lax.convert_element_type(leaf, leaf.dtype)

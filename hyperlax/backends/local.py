@@ -62,7 +62,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
 
     Raises:
       UsageError: the algorithm cannot act in the environment; the budget is smaller than the evaluations need, for some
-        choice of the search space; a function of a JAX program cannot be traced; jax was started so that it would hang.
+        choice of the search space; jax was started so that it would hang.
     """
     device.prepare_jax(config.compilation_cache)
     probe = _probe(config)

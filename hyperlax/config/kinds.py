@@ -176,7 +176,10 @@ class _OfTask(Kind):
 
     def check_options(self, options: RunOptions, recipe: Recipe) -> None:
         if self.has_programs:
+            from hyperlax.algorithms.own_checks import check_functions
+
             _check_processes(options, recipe)
+            check_functions(recipe)
         elif isinstance(options, PbtOptions):
             raise UsageError(
                 f"pbt: {recipe.name} trains {self.noun}, and members of a population copy what is trained in lanes. "

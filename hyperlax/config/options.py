@@ -521,6 +521,7 @@ class PbtOptions(RunOptions):
         Range(0, 0.5, above=True, unit="a share", note="No member may be among the worst and the best at once."),
         Metavar("SHARE"),
     ] = 0.25
+    direction: Annotated[str, HIDDEN] = "maximize"
     output_root: Annotated[str, "Write the run to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_pbt_runs"
     resume_from: Annotated[
         str | None,
@@ -549,4 +550,4 @@ class PbtOptions(RunOptions):
     @property
     def objectives(self) -> dict[str, str]:
         """Objective of a population: the return at the end of an interval, the only point of a trial's curve."""
-        return {OBJECTIVE: "maximize"}
+        return {OBJECTIVE: self.direction}

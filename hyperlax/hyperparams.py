@@ -9,8 +9,11 @@ A recipe declares the fields of its own JAX program in the same way.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
+
+from hyperlax.errors import UsageError
+from hyperlax.report import shown
 
 _INFINITY = float("inf")
 ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "elu")
@@ -48,6 +51,32 @@ def _rule(kind: str, low: float, high: float, above: float | None) -> Rule:
 def rules(bag: type) -> dict[str, Rule]:
     """Return field name -> rule of a hyperparameter class."""
     return {f.name: f.metadata["rule"] for f in fields(bag)}
+
+
+def check_declared(hypers: Any) -> None:
+    """Raise UsageError unless the hyperparameters of a recipe's own program are a frozen dataclass of declared fields."""
+    example = "@dataclass(frozen=True) class Hypers: lr: float = traced(1e-3, above=0)"
+    if isinstance(hypers, type) and is_dataclass(hypers):
+        raise UsageError(
+            f"Lanes needs the values of its hyperparameters, got the class {hypers.__name__}. Write {hypers.__name__}()."
+        )
+    if not is_dataclass(hypers) or not type(hypers).__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
+        raise UsageError(f"Lanes needs an instance of a frozen dataclass first, got {shown(hypers)}. Write {example}.")
+    name = type(hypers).__name__
+    if not fields(hypers):
+        raise UsageError(f"{name} has no fields. Declare at least one hyperparameter: {example}.")
+    for f in fields(hypers):
+        rule, value = f.metadata.get("rule"), getattr(hypers, f.name)
+        if not isinstance(rule, Rule):
+            raise UsageError(
+                f"{name}.{f.name} is declared by neither traced, padded nor static. Write {f.name} = traced({value!r}), or static."
+            )
+        if rule.kind == "traced" and not isinstance(value, (bool, int, float)):
+            raise UsageError(
+                f"{name}.{f.name} is traced and {shown(value)}; a traced field is a number, True or False. Make it static."
+            )
+        if rule.kind == "padded" and (not isinstance(value, int) or isinstance(value, bool)):
+            raise UsageError(f"{name}.{f.name} is padded and {shown(value)}; a padded field is a size, a whole number.")
 
 
 @dataclass(frozen=True)

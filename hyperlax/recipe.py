@@ -213,33 +213,32 @@ def _task_recipe(module: types.ModuleType, path: Path, where: str) -> Recipe:
     if not isinstance(task, Task):
         forms = ", ".join(form.__name__ for form in Task.__subclasses__())
         raise UsageError(f"{where}: get_task() must return one of {forms}, got {type(task).__name__}.")
-    params = _base_params(module, task, path, where)
+    values, of_values = _base_values(module, task, path, where)
     space = _call(module, "get_base_hyperparam_distributions", path, where)
+    params = Params(dict(values), task.rules)
+    check_params(params, of_values)
+    check(params, of_values)
     _check_names(task, params, where)
     length = RunLength(task.budget, task.evaluations, 1)
     config = ExperimentConfig(params, dict.fromkeys(RUN_LENGTHS, length))
     return Recipe(path.stem, path, config, _checked_space(params, space, where), task=task.loaded_from(path.resolve()))
 
 
-def _base_params(module: types.ModuleType, task: Task, path: Path, where: str) -> Params:
-    """Return the configuration of a task. That of `Lanes` is in its own class, with rules."""
+def _base_values(module: types.ModuleType, task: Task, path: Path, where: str) -> tuple[Mapping[str, Any], str]:
+    """Return the value of each hyperparameter of a task, and where it is from. Those of `Lanes` are in its own class."""
     if isinstance(task, Lanes):
+        own = type(task.hypers).__name__
         if hasattr(module, "get_base_params"):
             raise UsageError(
-                f"{where}: defines get_base_params(), but the values of Lanes are those of {type(task.hypers).__name__}. Remove it."
+                f"{where}: defines get_base_params(), but the values of Lanes are those of {own}. Remove it."
             )
-        params = Params(task.defaults, task.rules)
-        check_params(params, f"{where}: {type(task.hypers).__name__}")
-        check(params, f"{where}: {type(task.hypers).__name__}")
-        return params
+        return task.defaults, f"{where}: {own}"
     values = _call(module, "get_base_params", path, where)
     if not isinstance(values, Mapping):
         raise UsageError(
             f"{where}: get_base_params() must return a dictionary of names and values, got {type(values).__name__}."
         )
-    params = Params(dict(values))
-    check_params(params, f"{where}: get_base_params()")
-    return params
+    return values, f"{where}: get_base_params()"
 
 
 def _check_names(task: Task, params: Params, where: str) -> None:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.hyperparams import Rule, rules
+from hyperlax.hyperparams import Rule, check_declared, rules
 from hyperlax.report import Report, is_number, shown
 
 __all__ = ["Function", "Lanes", "Measure", "Report", "Task"]
@@ -103,6 +103,11 @@ class Task:
             )
         self._check_measures()
         self._check_resources()
+
+    @property
+    def rules(self) -> Mapping[str, Rule]:
+        """Valid values of the hyperparameters that have a rule."""
+        return {}
 
     @property
     def all_measures(self) -> tuple[Measure, ...]:
@@ -199,7 +204,7 @@ class Lanes(Task):
     path: Path = field(default=Path("Lanes"), kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
-        _check_hypers(self.hypers)
+        check_declared(self.hypers)
         _check_callable("Lanes", "init", self.init, ("key", "hypers"))
         _check_callable("Lanes", "step", self.step, ("state", "hypers", "key"))
         _check_callable("Lanes", "evaluate", self.evaluate, ("state", "hypers", "key"))
@@ -223,32 +228,6 @@ class Lanes(Task):
     def rules(self) -> dict[str, Rule]:
         """Kind and valid values of each field."""
         return rules(type(self.hypers))
-
-
-def _check_hypers(hypers: Any) -> None:
-    """Raise UsageError unless the fields of a JAX program are declared as they should be."""
-    example = "@dataclass(frozen=True) class Hypers: lr: float = traced(1e-3, above=0)"
-    if isinstance(hypers, type) and is_dataclass(hypers):
-        raise UsageError(
-            f"Lanes needs the values of its hyperparameters, got the class {hypers.__name__}. Write {hypers.__name__}()."
-        )
-    if not is_dataclass(hypers) or not type(hypers).__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
-        raise UsageError(f"Lanes needs an instance of a frozen dataclass first, got {shown(hypers)}. Write {example}.")
-    name = type(hypers).__name__
-    if not fields(hypers):
-        raise UsageError(f"{name} has no fields. Declare at least one hyperparameter: {example}.")
-    for f in fields(hypers):
-        rule, value = f.metadata.get("rule"), getattr(hypers, f.name)
-        if not isinstance(rule, Rule):
-            raise UsageError(
-                f"{name}.{f.name} is declared by neither traced, padded nor static. Write {f.name} = traced({value!r}), or static."
-            )
-        if rule.kind == "traced" and not isinstance(value, (bool, int, float)):
-            raise UsageError(
-                f"{name}.{f.name} is traced and {shown(value)}; a traced field is a number, True or False. Make it static."
-            )
-        if rule.kind == "padded" and (not isinstance(value, int) or isinstance(value, bool)):
-            raise UsageError(f"{name}.{f.name} is padded and {shown(value)}; a padded field is a size, a whole number.")
 
 
 def _check_callable(form: str, role: str, function: Any, arguments: tuple[str, ...]) -> None:

@@ -19,7 +19,7 @@ from hyperlax.study.agents import agent_path
 from tests.desk import ROOT
 from tests.fake_backend import train_with_fakes
 from tests.made_up_studies import policy
-from tests.test_docs import PAGES, commands
+from tests.test_docs import PAGES, commands, python_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 SEARCH = "optuna-hp-search --algo-and-network-config {recipe}_mlp --env-config gymnax.{environment}"
@@ -80,11 +80,13 @@ CARTPOLE, ACROBOT = policy("gymnax.cartpole", 4, {"n": 2}), policy("gymnax.acrob
 
 
 def new_desk(path: Path) -> None:
-    """The repository's recipes and studies, and the recipe that the page about own code has."""
+    """The repository's recipes and studies, and the recipes that the page about own code has."""
     for folder in ("recipes", "studies"):
         shutil.copytree(ROOT / folder, path / folder, dirs_exist_ok=True)
-    page = (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8")
-    (path / "recipes" / "tank.py").write_text(page.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+    for block in python_of(ROOT / "docs" / "own-code.md"):
+        if "get_task()" in block:
+            name = "sine" if "Lanes(" in block else "tank"
+            (path / "recipes" / f"{name}.py").write_text(block, encoding="utf-8")
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -29,7 +29,7 @@ from hyperlax.tasks import Measure
 from hyperlax.trial import Curve, Outcome, Trial
 from tests.desk import ROOT
 from tests.test_bad_input import TABLES, refused, table
-from tests.test_docs_examples import python_of
+from tests.test_docs import python_of
 
 pytestmark = pytest.mark.timeout(120)
 RECIPE = TABLES / "own_code.py"
@@ -284,7 +284,7 @@ def test_a_further_measure_counts_where_it_was_last_reported():
 
 
 def test_the_page_about_own_code_runs(folder):
-    recipe, search = python_of(ROOT / "docs" / "own-code.md")
+    recipe, search = (block for block in python_of(ROOT / "docs" / "own-code.md") if "Lanes(" not in block)
     Path("recipes").mkdir()
     Path("recipes/tank.py").write_text(recipe)
     names: dict[str, Any] = {"hyperlax": hyperlax}

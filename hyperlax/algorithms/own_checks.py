@@ -10,6 +10,7 @@ import numpy as np
 
 from hyperlax.algorithms.own import LanesProgram, LanesTask, array
 from hyperlax.errors import UsageError, did_you_mean
+from hyperlax.fields import written
 from hyperlax.recipe import Recipe, shown_path
 from hyperlax.report import shown
 from hyperlax.tasks import Lanes
@@ -36,6 +37,7 @@ def check_functions(recipe: Recipe) -> None:
     """Raise UsageError unless the functions of a recipe's `Lanes` go together, with the default configuration."""
     assert isinstance(recipe.task, Lanes)
     config = recipe.config
+    _check_static(recipe)
     task = LanesTask(recipe.task, config.algorithm, recipe.space, config.run_lengths["default"])
     default = Trial(0, config.algorithm)
     program, lane, where = task.program(default), task.lane(default), shown_path(recipe.path)
@@ -43,6 +45,17 @@ def check_functions(recipe: Recipe) -> None:
     state = _traced(program, "init", lane, where, key)
     _check_kept(state, _traced(program, "step", lane, where, state, key), where)
     _check_measures(program.task, _traced(program, "evaluate", lane, where, state, key), where)
+
+
+def _check_static(recipe: Recipe) -> None:
+    """Raise UsageError for a static field with a continuous range: each of its values would be compiled."""
+    assert recipe.task is not None
+    for name, distribution in recipe.space.items():
+        if recipe.task.rules[name].kind == "static" and not distribution.is_finite():
+            raise UsageError(
+                f"{shown_path(recipe.path)}: {name} is static, so each value of {written(distribution)} would be compiled. Make it "
+                "traced, or give it Categorical or whole numbers."
+            )
 
 
 def _traced(program: LanesProgram, verb: str, lane: Mapping[str, Any], where: str, *arguments: Any) -> Any:

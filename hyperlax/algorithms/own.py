@@ -27,6 +27,8 @@ from hyperlax.tasks import Lanes
 from hyperlax.trial import Trial
 
 _FINITE = "finite"
+_MOST_SIZES = 8
+"""The most sizes of a field that programs are chosen for one by one."""
 _TYPES: dict[type, Any] = {bool: np.bool_, int: np.int32, float: np.float32}
 
 
@@ -135,6 +137,7 @@ class LanesTask:
       space: The search space.
       run_length: The budget of a trial.
       paddings: The sizes of the programs; None for one program into which every trial of the space fits.
+      weights: The numbers in a state of each program, as far as they are known.
     """
 
     exact_sizes = is_shipped = False
@@ -146,18 +149,19 @@ class LanesTask:
         space: Mapping[str, Distribution],
         run_length: RunLength,
         paddings: Sequence[Sizes] | None = None,
+        weights: dict[LanesProgram, float] | None = None,
     ):
         self._task, self._base, self._space, self.run_length = task, base, space, run_length
         self.measures = tuple(measure.name for measure in task.all_measures)
         self.kind = f"{type(task).__name__} {task.path.stem}"
-        self._weights: dict[LanesProgram, float] = {}
+        self._weights = {} if weights is None else weights
         register(type(task.hypers), task.rules)
         paddings = [self.structure()] if paddings is None else paddings
         self._paddings = sorted(paddings, key=self.size)
 
     def padded(self, paddings: Sequence[Sizes], others: Sequence[Config] = ()) -> LanesTask:
         """Return the same task with programs of these sizes."""
-        return LanesTask(self._task, self._base, self._space, self.run_length, paddings)
+        return LanesTask(self._task, self._base, self._space, self.run_length, paddings, self._weights)
 
     def sample(self, size: int) -> list[Any]:
         """Return configurations that differ in what decides a program, sampled as by random search, the same in every process."""
@@ -173,8 +177,13 @@ class LanesTask:
         return Sizes(tuple((n, extremes(values[n], self._space.get(n))[1]) for n in self._fields("padded")))
 
     def group(self, config: Config, whole: Sizes) -> Sizes:
-        """Return the sizes of a configuration."""
-        return self._sizes(config)
+        """Return the sizes of a configuration. Of more than a few that a field can have, neighbours share a power of two."""
+        own = []
+        for (name, size), (_, largest) in zip(self._sizes(config).of, whole.of, strict=True):
+            choices = self._space[name].size() if name in self._space else 1
+            is_rounded = choices is None or choices > _MOST_SIZES
+            own.append((name, min(largest, 1 << (size - 1).bit_length()) if is_rounded else size))
+        return Sizes(tuple(own))
 
     def padding(self, structure: Sizes) -> Sizes:
         """Return the sizes of the smallest program into which every trial of a structure fits."""

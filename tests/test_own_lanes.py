@@ -107,6 +107,19 @@ def test_wider_padding_changes_nothing(sine):
     np.testing.assert_allclose(exact.mean, narrow.mean, rtol=2e-5)
 
 
+def test_wider_padding_changes_nothing_in_the_shipped_digits(sine):
+    """Two padded layers, with dropout and weight decay."""
+    recipe, curves_of = load("digits"), []
+    one = trial(recipe, 7, width_1=12, width_2=9, dropout=0.3, weight_decay=0.1, label_smoothing=0.1, batch_size=16)
+    for sizes in ((12, 9), (16, 32)):
+        paddings = [Sizes((("width_1", sizes[0]), ("width_2", sizes[1])))]
+        task = LanesTask(recipe.task, recipe.config.algorithm, recipe.space, RunLength(20, 4, 1), paddings)  # type: ignore[arg-type]
+        curves_of.append(curves(task, [one])[7])
+    exact, padded = curves_of
+    np.testing.assert_allclose(padded.others["loss"], exact.others["loss"], rtol=1e-4)
+    assert exact.others["loss"][-1].max() < exact.others["loss"][0].min()
+
+
 def test_a_lane_begins_with_the_weights_of_its_own_size_and_zeros(sine):
     small = trial(sine, 7, width=6)
     states = [
@@ -238,7 +251,9 @@ def test_a_population_copies_the_lowest_and_its_schedule_is_replayed(desk, folde
     record = hyperlax.open_study(directory).record
     assert record.lineage is not None
     assert record.lineage.final == min(record.trials[-4:], key=lambda one: one.values["final_performance"]).number
-    assert any(parent % 4 != child % 4 for child, parent in record.lineage.parents.items())
+    scores = {one.number: one.values["final_performance"] for one in record.trials}
+    copied = [(parent, child) for child, parent in record.lineage.parents.items() if parent % 4 != child % 4]
+    assert copied and all(scores[parent] < scores[child - 4] for parent, child in copied)
     run(f"pbt-replay {directory / 'pbt_schedule.json'} --num-seeds 2")
     assert [row["step"] for row in read_csv(Path("my_pbt_replays/own_lanes/replay_0000/curves.csv"))[:4]] == [
         "5",

@@ -221,7 +221,7 @@ def test_neither_the_study_nor_its_processes_import_jax(folder):
 
 def test_an_agent_of_a_function_does_not_exist(desk, capsys):
     assert cli.main(["play", str(desk / "whole" / "own_code")]) == 2
-    assert capsys.readouterr().err.endswith("is a study of a function, whose trials leave no agents.\n")
+    assert capsys.readouterr().err.endswith("is a study of a task, whose trials leave no agents.\n")
 
 
 @pytest.mark.parametrize(("old", "new", "said"), table("own_code_edits"), ids=lambda value: value[:60])

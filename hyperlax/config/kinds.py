@@ -120,17 +120,18 @@ def _check_processes(options: RunOptions, recipe: Recipe) -> None:
     """Raise OptionError for an option of trials in processes."""
     for name, option in options_of(type(options)).items():
         if option.has(PROCESSES_ONLY) and getattr(options, name) != option.default:
-            problem = f"{{{name}}} is for trials in processes; {{0}} trains lanes. Give {{runner_hparam_batch_size}}."
+            instead = "Give {runner_hparam_batch_size}" if name == "slots" else "Leave it out"
+            problem = f"{{{name}}} is for trials in processes; {{0}} trains lanes. {instead}."
             raise OptionError(name, problem, recipe.name)
 
 
 _INSTEAD = {
-    "total_timesteps": "its length is budget= of get_task(). Change it there",
-    "num_evaluations": "how often it reports is evaluations= of get_task(). Change it there",
+    "total_timesteps": "its length is the task's budget=. Change it there",
+    "num_evaluations": "how often it reports is the task's evaluations=. Change it there",
     "num_eval_episodes": "it has no episodes. Leave it out",
     "runner_hparam_batch_size": "each of its trials has a process. Give {slots}",
     "packing": "it has no compiled programs. Leave it out",
-    "save_agents": "its trials leave no agents. Let the function write what should stay into report.directory",
+    "save_agents": "its trials leave no agents. Let it write what should stay into the directory that it is given",
     "compilation_cache": "it has no compiled programs. Leave it out",
 }
 """Option that a task may not have -> why, and what to do."""
@@ -185,13 +186,15 @@ class _OfTask(Kind):
                 f"pbt: {recipe.name} trains {self.noun}, and members of a population copy what is trained in lanes. "
                 "Search with a pruner instead."
             )
+        assert recipe.task is not None
+        if missing := recipe.task.missing():
+            place = "" if recipe.source else f"{recipe.path}: "
+            raise OptionError("command", "{0}{1}.", place, missing)
 
     def _check_settled(self, options: RunOptions, recipe: Recipe) -> None:
         """Raise OptionError for an option that a task does not have, unless it says what is so anyway."""
-        length, instead = (
-            vars(recipe.config.run_lengths["default"]),
-            {**_INSTEAD, **(_OF_LANES if self.has_programs else {})},
-        )
+        length = vars(recipe.config.run_lengths["default"])
+        instead = _INSTEAD | _OF_LANES if self.has_programs else _INSTEAD
         for name, option in options_of(type(options)).items():
             is_foreign = option.is_foreign(False, self.has_programs)
             if name in instead and is_foreign and getattr(options, name) != length.get(name, option.default):

@@ -36,7 +36,8 @@ class Mark(Enum):
     MAY_CHANGE: a resume may change it. THIS_RUN: it belongs to one run, not to the study. SHORTHAND: it stands for other options,
     which are kept. HIDDEN: it has no flag. POSITIONAL: it is given without a name. REPEATED: a flag with one
     value that may be given several times. FILE: a file to read. RL_ONLY: only RL algorithms have it. PROGRAMS_ONLY,
-    PROCESSES_ONLY: only what trains in compiled programs has it, or only what trains in processes.
+    PROCESSES_ONLY: only what trains in compiled programs has it, or only what trains in processes. LAST: the words that
+    follow `--`.
     """
 
     MAY_CHANGE = auto()
@@ -49,9 +50,10 @@ class Mark(Enum):
     RL_ONLY = auto()
     PROGRAMS_ONLY = auto()
     PROCESSES_ONLY = auto()
+    LAST = auto()
 
 
-MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED, FILE, RL_ONLY, PROGRAMS_ONLY, PROCESSES_ONLY = Mark
+MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED, FILE, RL_ONLY, PROGRAMS_ONLY, PROCESSES_ONLY, LAST = Mark
 
 
 @dataclass(frozen=True)

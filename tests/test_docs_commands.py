@@ -83,10 +83,9 @@ def new_desk(path: Path) -> None:
     """The repository's recipes and studies, and the recipes that the page about own code has."""
     for folder in ("recipes", "studies"):
         shutil.copytree(ROOT / folder, path / folder, dirs_exist_ok=True)
-    for block in python_of(ROOT / "docs" / "own-code.md"):
-        if "get_task()" in block:
-            name = "sine" if "Lanes(" in block else "tank"
-            (path / "recipes" / f"{name}.py").write_text(block, encoding="utf-8")
+    for name, mark in (("tank", "def train(params"), ("sine", "Lanes(")):
+        (block,) = (block for block in python_of(ROOT / "docs" / "own-code.md") if mark in block)
+        (path / "recipes" / f"{name}.py").write_text(block, encoding="utf-8")
 
 
 @pytest.mark.parametrize("line", LINES)

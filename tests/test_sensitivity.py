@@ -192,6 +192,18 @@ def test_a_minimized_objective_has_its_best_level_at_the_lowest_value(finished):
     assert float(first["best_value"]) < float(first["worst_value"]) and first["beyond_chance"] == "yes"
 
 
+def test_the_worst_seed_of_a_minimized_objective_has_the_highest_value(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.fake_backend.curve_of", curve_of)
+    recipe = recipe_of({GAMMA: UniformContinuous(domain=(0.9, 0.999))})
+    rows = presampled(recipe, sensitivity_rows(recipe, {}), "rows")
+    least = {"objective_names": ("steps_to_threshold",), "objective_directions": ("minimize",)}
+    case = Case(tmp_path, recipe=rows, sampler="presampled", sampling_method="sensitivity", aggregate="worst", **least)
+    assert case.start() == 0
+    study = hyperlax.open_study(case.directory)
+    best = study.sensitivity.iloc[0]
+    assert best["best_value"] == pytest.approx(study.best.values["steps_to_threshold"])
+
+
 def test_the_report_and_python_have_the_plot_and_the_table(finished, monkeypatch):
     monkeypatch.chdir(finished)
     page = (DIRECTORY / "report.html").read_text()

@@ -318,6 +318,7 @@ def check_varying(names: Sequence[str], conditions: Conditions, table: MetricTab
     """Raise OptionError for an objective that says nothing about trials."""
     for name in names:
         if reason := table.rows[name].constant(conditions):
+            reason = reason.replace(OF_RL.evaluations, table.evaluations)
             problem = f"{{objective_names}} {{0}} cannot tell trials apart: {reason}, or choose another objective."
             raise OptionError("objective_names", problem, name)
 

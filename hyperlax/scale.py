@@ -148,8 +148,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class MetricTable:
-    """The metrics of the trials of a task. leading: the default objective. refused: metrics that they do not have, and why."""
+    """The metrics of the trials of a task.
+
+    leading: the default objective. refused: metrics that they do not have, and why. evaluations: what decides the number of
+    evaluations, as the message of an OptionError.
+    """
 
     rows: Mapping[str, Metric]
     leading: str
     refused: Mapping[str, str] = field(default_factory=dict)
+    evaluations: str = "{num_evaluations}"

@@ -109,13 +109,13 @@ def test_a_resumed_study_equals_an_uninterrupted_one(desk, folder, monkeypatch, 
     words = f"{SEARCH} --n-trials 12 --pruner asha --pruner-min-segments 1 --output-root {folder}"
     count = Limits.count
 
-    def stop_after_3(limits: Limits, state: str, reason: str) -> None:
-        count(limits, state, reason)
+    def stop_after_3(limits: Limits, trial: int, state: str, reason: str) -> None:
+        count(limits, trial, state, reason)
         if limits._finished == 3:
             limits.stop.set()
 
     monkeypatch.setattr(Limits, "count", stop_after_3)
-    cli.main(shlex.split(words))
+    assert cli.main(shlex.split(words)) == 130
     monkeypatch.undo()
     monkeypatch.chdir(folder)
     directory = folder / "own_code"

@@ -155,4 +155,4 @@ def _at_the_end(measure: Measure, is_leading: bool) -> Metric:
         values = aggregated(inputs.others[measure.name], inputs.aggregate, sign)
         return float(next((value for value in values[::-1] if not math.isnan(value)), math.nan))
 
-    return Metric(direction, "", f"last {measure.name} that was reported", last, is_optional=True)
+    return Metric(direction, "", f"last {measure.name} that was reported", last, per_seed=True, is_optional=True)

@@ -132,7 +132,7 @@ class Metric:
       unit: In words; empty where the name says it.
       definition: One line for the user.
       compute: Computes it.
-      per_seed: Whether a single seed has it too. Then `compute` reads the curve only, not `returns`.
+      per_seed: Whether a single seed has it too. Then `compute` does not read `returns`.
       constant: Returns why it says nothing about trials under these conditions, and what to change; "" if it can vary.
       is_optional: Whether a trial that still trains may not have it yet; then `compute` returns nan.
     """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
@@ -183,17 +183,19 @@ class LearningCurve:
     """A trial's evaluations.
 
     steps: int64[points], of one seed. returns: float64[points, seeds], mean return of each seed, or the leading measure of a task;
-    nan where the file lacks it. has_start: whether the first point is before any training.
+    nan where the file lacks it. has_start: whether the first point is before any training. others: as in `Curve`.
     """
 
     steps: np.ndarray
     returns: np.ndarray
     has_start: bool = True
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def trained(self) -> LearningCurve:
         """Return it without the point before any training."""
         start = int(self.has_start)
-        return LearningCurve(self.steps[start:], self.returns[start:], has_start=False)
+        others = {name: values[start:] for name, values in self.others.items()}
+        return LearningCurve(self.steps[start:], self.returns[start:], has_start=False, others=others)
 
 
 def read_curves(directory: Path, trials: Collection[int]) -> dict[int, LearningCurve]:
@@ -201,13 +203,13 @@ def read_curves(directory: Path, trials: Collection[int]) -> dict[int, LearningC
 
     Raises OSError, KeyError, ValueError or csv.Error if the file is missing or damaged.
     """
-    rows: dict[str, list[tuple[int, int, float]]] = {str(number): [] for number in trials}
-    leading = _MEAN
+    rows: dict[str, list[tuple[int, int, list[float]]]] = {str(number): [] for number in trials}
+    names: list[str] = []
     for row in read_csv(directory / CURVES_CSV):
         if row["trial"] in rows:
-            leading = list(row)[len(_CURVES)]
-            rows[row["trial"]].append((int(row["seed"]), int(row["step"]), float(row[leading])))
-    return {int(number): _curve(points, leading == _MEAN) for number, points in rows.items() if points}
+            names = names or ([_MEAN] if _MEAN in row else list(row)[len(_CURVES) :])
+            rows[row["trial"]].append((int(row["seed"]), int(row["step"]), [float(row[name]) for name in names]))
+    return {int(number): _curve(points, names) for number, points in rows.items() if points}
 
 
 def failed(
@@ -230,14 +232,14 @@ def failed(
     return BatchResult((outcome,), {**unknown, "wall_seconds": wall_seconds, "error": cause, "traceback": traceback})
 
 
-def _curve(points: Sequence[tuple[int, int, float]], has_start: bool) -> LearningCurve:
-    """Return a curve from the seed, step and value of each point."""
+def _curve(points: Sequence[tuple[int, int, list[float]]], names: Sequence[str]) -> LearningCurve:
+    """Return a curve from the seed, step and values of each point. names: of the values, the leading one first."""
     steps = sorted({step for _, step, _ in points})
     index = {step: number for number, step in enumerate(steps)}
-    returns = np.full((len(steps), 1 + max(seed for seed, _, _ in points)), np.nan)
-    for seed, step, mean in points:
-        returns[index[step], seed] = mean
-    return LearningCurve(np.array(steps), returns, has_start)
+    found = np.full((len(names), len(steps), 1 + max(seed for seed, _, _ in points)), np.nan)
+    for seed, step, values in points:
+        found[:, index[step], seed] = values
+    return LearningCurve(np.array(steps), found[0], names[0] == _MEAN, dict(zip(names[1:], found[1:], strict=True)))
 
 
 def _write_hyperparams(path: Path, trials: Sequence[Trial]) -> None:

@@ -143,7 +143,10 @@ def without_start(curve: LearningCurve | None, seeds: int) -> LearningCurve:
 
 def per_seed(curve: LearningCurve, budget: int, scale: Scale) -> dict[str, list[float]]:
     """Return the metrics that a single seed has, for each seed of a curve without the point before training."""
-    each = [of_curve(curve.steps, returns, budget, scale) for returns in curve.returns.T]
+    each = [
+        of_curve(curve.steps, returns, budget, scale, {name: values[:, seed] for name, values in curve.others.items()})
+        for seed, returns in enumerate(curve.returns.T)
+    ]
     return {name: [values[name] for values in each] for name in each[0]}
 
 

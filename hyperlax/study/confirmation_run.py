@@ -87,6 +87,7 @@ class ConfirmationRun:
         """Train the missing configurations. Return whether all of them ended."""
         if not self._limits.may_start():
             return False
+        self._live.note_run()
         log.info("Confirming %s on %s.", names(missing), counted(self._seeds, "new seed"))
         ended: list[TrialResult] = []
 

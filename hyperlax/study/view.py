@@ -28,7 +28,7 @@ from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.projection import batch_of
-from hyperlax.study.record import Lineage, StudyRecord, TrialRecord
+from hyperlax.study.record import Lineage, Run, StudyRecord, TrialRecord
 from hyperlax.study.state import StudyState
 
 _Options = TypeVar("_Options", SearchOptions, PbtOptions)
@@ -187,13 +187,14 @@ def _total(options: SearchOptions | PbtOptions, space: SearchSpace) -> int:
 
 @dataclass
 class LiveStudy(Generic[_Options]):
-    """A study that this process holds. manifest: the current content of study.json."""
+    """A study that this process holds. manifest: the current content of study.json. runs: those so far and this one."""
 
     options: _Options
     recipe: Recipe
     directory: StudyDirectory
     manifest: Manifest
     state: StudyState
+    runs: Sequence[Run] = ()
     _seen: int = field(default=0, init=False)
     _analysed: int | None = field(default=None, init=False)
 
@@ -224,7 +225,13 @@ class LiveStudy(Generic[_Options]):
 
     def note_backend(self, backend: Backend) -> None:
         """Write the current device and programs into study.json."""
-        manifest = replace(self.manifest, lanes=backend.lanes, device=backend.device, packing=backend.packing)
+        self._write(replace(self.manifest, lanes=backend.lanes, device=backend.device, packing=backend.packing))
+
+    def note_run(self) -> None:
+        """Write into study.json that this run trains. One that finds nothing to train does not count."""
+        self._write(replace(self.manifest, runs=list(self.runs)))
+
+    def _write(self, manifest: Manifest) -> None:
         if manifest != self.manifest:
             self.manifest = manifest
             manifest.write(self.directory.manifest)

@@ -15,7 +15,7 @@ from typing import cast
 from hyperlax.errors import format_number
 from hyperlax.metrics import METRICS, aggregated
 from hyperlax.scale import Direction, Inputs, Metric, MetricTable, Scale, Words
-from hyperlax.tasks import Function, Measure
+from hyperlax.tasks import Measure, Task
 from hyperlax.trial import MEASURED
 
 RESERVED = frozenset(
@@ -109,7 +109,7 @@ def _in_words(measure: Measure) -> str:
     return ", ".join((f"{measure.name}, {measure.direction}d", *ends))
 
 
-def measures_of(task: Function) -> Measures:
+def measures_of(task: Task) -> Measures:
     """Return what a task is measured by, equal to what study.json keeps of it."""
     measures = (replace(one, low=_as_float(one.low), high=_as_float(one.high)) for one in task.all_measures)
     return Measures(tuple(measures), task.budget, task.evaluations)

@@ -22,7 +22,7 @@ from hyperlax.hyperparams import Config, Params
 from hyperlax.measures import RESERVED
 from hyperlax.shipped import shipped_folder
 from hyperlax.space import DISTRIBUTIONS, Distribution
-from hyperlax.tasks import Function
+from hyperlax.tasks import Task
 from hyperlax.user_code import located
 
 __all__ = [
@@ -87,7 +87,7 @@ class Recipe:
     config: ExperimentConfig
     space: dict[str, Distribution]
     changes: Changes = field(default_factory=dict, kw_only=True)
-    task: Function | None = field(default=None, kw_only=True)
+    task: Task | None = field(default=None, kw_only=True)
 
 
 def load(name_or_path: str) -> Recipe:
@@ -210,7 +210,7 @@ def _task_recipe(module: types.ModuleType, path: Path, where: str) -> Recipe:
             f"{where}: defines get_task() and get_base_config(). A recipe trains a task or an RL algorithm: remove one of the two."
         )
     task = _call(module, "get_task", path, where)
-    if not isinstance(task, Function):
+    if not isinstance(task, Task):
         raise UsageError(f"{where}: get_task() must return a Function, got {type(task).__name__}.")
     values = _call(module, "get_base_params", path, where)
     space = _call(module, "get_base_hyperparam_distributions", path, where)
@@ -223,12 +223,10 @@ def _task_recipe(module: types.ModuleType, path: Path, where: str) -> Recipe:
     _check_names(task, params, where)
     length = RunLength(task.budget, task.evaluations, 1)
     config = ExperimentConfig(params, dict.fromkeys(RUN_LENGTHS, length))
-    return Recipe(
-        path.stem, path, config, _checked_space(params, space, where), task=replace(task, path=path.resolve())
-    )
+    return Recipe(path.stem, path, config, _checked_space(params, space, where), task=task.loaded_from(path.resolve()))
 
 
-def _check_names(task: Function, params: Params, where: str) -> None:
+def _check_names(task: Task, params: Params, where: str) -> None:
     """Raise UsageError for a measure or a hyperparameter whose name stands for something else in a study's files."""
     measures = [measure.name for measure in task.all_measures]
     for kind, names, taken in (

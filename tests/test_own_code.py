@@ -109,8 +109,8 @@ def test_a_resumed_study_equals_an_uninterrupted_one(desk, folder, monkeypatch, 
     words = f"{SEARCH} --n-trials 12 --pruner asha --pruner-min-segments 1 --output-root {folder}"
     count = Limits.count
 
-    def stop_after_3(limits: Limits, trial: int, state: str, reason: str) -> None:
-        count(limits, trial, state, reason)
+    def stop_after_3(limits: Limits, *end: Any) -> None:
+        count(limits, *end)
         if limits._finished == 3:
             limits.stop.set()
 

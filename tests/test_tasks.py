@@ -14,7 +14,8 @@ import pytest
 from hyperlax.errors import UsageError
 from hyperlax.fields import dotted
 from hyperlax.recipe import load
-from hyperlax.tasks import Function, Measure, Report, TrialEnded
+from hyperlax.report import Report, TrialEnded
+from hyperlax.tasks import Function, Measure
 
 ACCURACY = Measure("accuracy", "maximize", low=0.5, high=1.0)
 

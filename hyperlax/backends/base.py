@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
-from hyperlax.tasks import Function
+from hyperlax.tasks import Task
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 SHARED = 0
@@ -55,7 +55,7 @@ class EngineConfig:
     trials: Sequence[Trial] = ()
     configs: Sequence[Config] = ()
     is_confirmation: bool = False
-    task: Function | None = None
+    task: Task | None = None
     slots: int | None = None
 
 

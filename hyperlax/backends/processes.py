@@ -282,5 +282,5 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) ->
             "a population copies what its best members have learned, and the state of a Function is its own. Use "
             "optuna-hp-search, with a pruner to stop bad trials early."
         )
-    assert config.task is not None and checkpoints is not None
+    assert isinstance(config.task, Function) and checkpoints is not None
     return Processes(config, config.task, checkpoints)

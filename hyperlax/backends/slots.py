@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hyperlax.engine.machine import cores
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.tasks import Function
+from hyperlax.tasks import Task
 
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -20,7 +20,7 @@ _THREADS = (
 """Variables from which numerical libraries know how many threads to start. Else each process starts one per core."""
 
 
-def environments(task: Function, asked: int | None) -> list[dict[str, str]]:
+def environments(task: Task, asked: int | None) -> list[dict[str, str]]:
     """Return the variables of each slot's process. asked: slots; None for as many as the cores and GPUs of this process allow.
 
     Raises UsageError if this machine lacks what a trial needs.

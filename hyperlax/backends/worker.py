@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 
 from hyperlax import recipe
 from hyperlax.files import escaped
-from hyperlax.tasks import Function, Report, TrialEnded
+from hyperlax.report import Report, TrialEnded
+from hyperlax.tasks import Function
 
 OUTPUT = "output.txt"
 """The file in a trial's directory that gets what its function prints."""

@@ -30,7 +30,7 @@ from hyperlax.scale import Scale
 from hyperlax.space import Distribution
 from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
 from hyperlax.study.record import Run
-from hyperlax.tasks import Function
+from hyperlax.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
             raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
 
 
-def task_of(stored: Manifest, file: Path) -> Function:
+def task_of(stored: Manifest, file: Path) -> Task:
     """Return the task with which a study began. Raises UsageError if the recipe's file does not return it any more."""
     recipe = load(str(file))
     _same_task(stored, recipe, f"{file}: the study")

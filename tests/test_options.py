@@ -235,13 +235,15 @@ def test_a_set_value_is_json_or_else_a_string_and_wins_over_the_file():
     assert values["algorithm.hyperparam.epochs"] == 10 and type(values["algorithm.hyperparam.epochs"]) is int
 
 
-def test_a_trial_of_a_pareto_file_is_chosen_by_number():
+def test_a_trial_of_a_pareto_file_or_a_table_is_chosen_by_number():
     entries = [{"trial": n, "params": {GAMMA: 0.9 + n / 1000}} for n in (3, 8)]
     Path("pareto.json").write_text(json.dumps(entries))
-    assert single(params="pareto.json", trial=8)[1][GAMMA] == 0.908
-    for trial, message in ((None, "holds 2 trials (3, 8). Choose one with --trial."), (4, "holds no trial 4.")):
-        with pytest.raises(UsageError, match=re.escape(message)):
-            single(params="pareto.json", trial=trial)
+    Path("rows.csv").write_text("trial,state,gamma,peak_performance\n3,COMPLETE,0.903,-1.0\n8,COMPLETE,0.908,-2.0\n")
+    for file in ("pareto.json", "rows.csv"):
+        assert single(params=file, trial=8)[1][GAMMA] == 0.908
+        for trial, message in ((None, "holds 2 trials (3, 8). Choose one with --trial."), (4, "holds no trial 4.")):
+            with pytest.raises(UsageError, match=re.escape(message)):
+                single(params=file, trial=trial)
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,12 @@ def test_a_value_may_be_written_in_several_ways(name, written, value):
     assert found == value and type(found) is type(value)
 
 
+def test_a_flag_that_is_given_again_replaces_the_one_before():
+    words = "optuna-hp-search --seed 1 --quiet --objective-names peak_performance --seed=2 --objective-names final_performance"
+    wanted = {"seed": 2, "quiet": True, "objective_names": ("final_performance",)}
+    assert parse(GROUPS, words.split()) == ("optuna-hp-search", wanted)
+
+
 def test_json_reads_back_as_the_same_arguments():
     for arguments in (resolved(), resolved(timeout=1.5, runner_hparam_batch_size=4, compilation_cache=False)):
         assert from_json(type(arguments), json.loads(json.dumps(arguments.to_json())), "study.json") == arguments

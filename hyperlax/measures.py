@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import cast
 
 from hyperlax.errors import format_number
 from hyperlax.metrics import METRICS, aggregated
-from hyperlax.scale import Direction, Inputs, Metric, MetricTable, Scale, Words
-from hyperlax.tasks import Measure, Task
+from hyperlax.scale import Inputs, Metric, MetricTable, Scale, Words
+from hyperlax.tasks import Direction, Measure, Task
 from hyperlax.trial import MEASURED
 
 RESERVED = frozenset(
@@ -122,7 +121,7 @@ def _as_float(value: float | None) -> float | None:
 @cache
 def _table_of(scale: Measures) -> MetricTable:
     leading, is_scaled = scale.leading, not math.isnan(scale.bounds[0])
-    name, direction = leading.name, cast(Direction, leading.direction)
+    name, direction = leading.name, leading.direction
     best = "highest" if direction == "maximize" else "lowest"
     of_curve: dict[str, tuple[Direction, str, str]] = {
         "peak_performance": (direction, name, f"{best} {name} of any evaluation"),
@@ -145,7 +144,7 @@ def _table_of(scale: Measures) -> MetricTable:
 
 def _at_the_end(measure: Measure, is_leading: bool) -> Metric:
     """Return the metric of a measure: its value at the last evaluation."""
-    direction = cast(Direction, measure.direction)
+    direction = measure.direction
     if is_leading:
         definition = f"{measure.name} at the last evaluation"
         return Metric(direction, "", definition, lambda inputs: inputs.scale.sign * float(inputs.curve[-1]), True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-Direction = Literal["minimize", "maximize"]
+from hyperlax.tasks import Direction
 
 
 @dataclass(frozen=True)

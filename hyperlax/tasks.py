@@ -14,14 +14,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.report import Report, is_number, shown
 
 __all__ = ["Function", "Measure", "Report", "Task"]
 
-DIRECTIONS = ("maximize", "minimize")
+Direction = Literal["maximize", "minimize"]
+DIRECTIONS = get_args(Direction)
 _TAKEN = ("trial", "seed", "step", "state", "reason")
 """Columns of a study's files, which no measure may be named like."""
 
@@ -37,7 +38,7 @@ class Measure:
     """
 
     name: str
-    direction: str
+    direction: Direction
     low: float | None = None
     high: float | None = None
 

@@ -12,7 +12,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from optuna.storages import RDBStorage
 
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.study.database import PATIENCE, url_of
+from hyperlax.study.database import url_of
+from hyperlax.study.database_file import PATIENCE
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.view import load_study
 

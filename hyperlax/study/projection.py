@@ -133,7 +133,7 @@ def unrecorded_trials(directory: StudyDirectory, recorded: Collection[str], jour
 
 
 def finished_trials(directory: StudyDirectory, study_name: str) -> set[int]:
-    """Return the trials that have ended, in the database, which `database.check` found sound, or on disk."""
+    """Return the trials that have ended, in the database, which `database_file.check` found sound, or on disk."""
     recorded = read_recorded(directory.database, study_name)
     return recorded.finished | set(unrecorded_trials(directory, recorded.batches, Journal(directory.journal)))
 

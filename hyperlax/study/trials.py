@@ -15,7 +15,7 @@ from hyperlax.backends.base import Backend
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import HyperlaxError, counted
 from hyperlax.schedulers.base import CopyFrom, Shown
-from hyperlax.study import database
+from hyperlax.study import database_file
 from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import Scoring, write_batch
 from hyperlax.study.view import LiveStudy
@@ -184,7 +184,7 @@ class SearchTrials:
         total = self._options.n_trials
         asked = self._state.ask_more(total) if self._settings.overlaps else self._state.ask(total)
         if asked:
-            database.back_up(self._live.directory.database, self._live.directory.backup)
+            database_file.back_up(self._live.directory.database, self._live.directory.backup)
         return asked
 
     def start(self, numbers: Collection[int]) -> None:

@@ -19,10 +19,10 @@ from hyperlax.envs import unaliased
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import from_json
-from hyperlax.study import database, manifest
+from hyperlax.study import database_file, manifest
 from hyperlax.study.batch_files import Scoring
 from hyperlax.study.confirmation import confirmation_of
-from hyperlax.study.database import StudyDatabase
+from hyperlax.study.database import StudyDatabase, given_params
 from hyperlax.study.directory import StudyDirectory, holder_of
 from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
@@ -74,7 +74,7 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
-            database.back_up(directory.database, copy)
+            database_file.back_up(directory.database, copy)
         with closing(StudyDatabase(copy, options.study_name, options.objectives)) as opened:
             trials, foreign = opened.trials(), opened.foreign()
     record = snapshot(root, options, stored, trials, with_importances, foreign)
@@ -141,7 +141,7 @@ def _record(
 def _foreign_record(frozen: FrozenTrial, space: SearchSpace) -> TrialRecord:
     """Return a trial that another program added as plain data. It is never ranked, so it has no values."""
     reason = f"{frozen.state.name}, added by another program"
-    params = space.fitting(database.given_params(frozen))
+    params = space.fitting(given_params(frozen))
     return TrialRecord(frozen.number, "FOREIGN", reason, params, {}, {}, batch_directory=None, exec_batch=None)
 
 

@@ -21,7 +21,7 @@ from hyperlax.files import write_json
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
-from hyperlax.study.batch_files import Scoring, mark_complete, write_tables
+from hyperlax.study.batch_files import mark_complete, write_tables
 from hyperlax.study.directory import CHECKPOINTS, SCHEDULE, make_directory
 from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.lineage import HyperparameterSchedule, changing, configurations
@@ -29,6 +29,7 @@ from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
 from hyperlax.study.record import StudyRecord, TrialRecord, titled
 from hyperlax.study.reporters import reporter
+from hyperlax.study.scoring import Scoring
 from hyperlax.study.stopping import Limits, StopRequest, stopping_on_signals
 from hyperlax.study.study_run import MakeBackend, engine_config, local_backend
 from hyperlax.study.trials import FixedTrials, Settings

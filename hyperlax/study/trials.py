@@ -17,7 +17,8 @@ from hyperlax.errors import HyperlaxError, counted
 from hyperlax.schedulers.base import CopyFrom, Shown
 from hyperlax.study import database_file
 from hyperlax.study.agents import about_recipe, write_agents
-from hyperlax.study.batch_files import Scoring, write_batch
+from hyperlax.study.batch_files import write_batch
+from hyperlax.study.scoring import Scoring
 from hyperlax.study.view import LiveStudy
 from hyperlax.trial import BatchResult, SegmentResult, Trial, TrialResult
 

@@ -20,7 +20,6 @@ from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import from_json
 from hyperlax.study import database_file, manifest
-from hyperlax.study.batch_files import Scoring
 from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.database import StudyDatabase, given_params
 from hyperlax.study.directory import StudyDirectory, holder_of
@@ -29,6 +28,7 @@ from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.projection import batch_of
 from hyperlax.study.record import Lineage, Run, StudyRecord, TrialRecord
+from hyperlax.study.scoring import Scoring
 from hyperlax.study.state import StudyState
 
 _Options = TypeVar("_Options", SearchOptions, PbtOptions)

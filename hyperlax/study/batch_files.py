@@ -59,50 +59,50 @@ class DamagedBatch(UsageError):
 
 
 def write_batch(
-    directory: Path, result: BatchResult, ends: Sequence[TrialResult], scale: Scale, columns: Sequence[str] = ()
+    directory: Path, batch: BatchResult, results: Sequence[TrialResult], scale: Scale, columns: Sequence[str] = ()
 ) -> None:
     """Write a batch, `success.txt` last. columns: names of the trials' intermediate values, if they have any."""
     with durable_together():
-        write_tables(directory, result, ends, scale)
-        write_csv(directory / TIMELINE, _INTERVALS, _interval_rows(ends, result.outcomes))
+        write_tables(directory, batch, results, scale)
+        write_csv(directory / TIMELINE, _INTERVALS, _interval_rows(results, batch.outcomes))
         if columns:
             write_csv(
-                directory / INTERMEDIATE_CSV, ("trial", "segment", "of", "step", *columns), _intermediate_rows(ends)
+                directory / INTERMEDIATE_CSV, ("trial", "segment", "of", "step", *columns), _intermediate_rows(results)
             )
-    mark_complete(directory, ends, f", with {INTERMEDIATE_CSV}" if columns else "")
+    mark_complete(directory, results, f", with {INTERMEDIATE_CSV}" if columns else "")
 
 
-def write_tables(directory: Path, result: BatchResult, ends: Sequence[TrialResult], scale: Scale) -> None:
+def write_tables(directory: Path, batch: BatchResult, results: Sequence[TrialResult], scale: Scale) -> None:
     """Write the tables and the `timing.json` of a batch. scale: what its trials are measured by."""
-    _write_hyperparams(directory / HYPERPARAMS_CSV, [outcome.trial for outcome in result.outcomes])
+    _write_hyperparams(directory / HYPERPARAMS_CSV, [outcome.trial for outcome in batch.outcomes])
     columns, metrics = scale.columns, list(scale.table.rows)
-    curves = (row for outcome in result.outcomes for row in _curve_rows(outcome, columns))
+    curves = (row for outcome in batch.outcomes for row in _curve_rows(outcome, columns))
     write_csv(directory / CURVES_CSV, (*_CURVES, *columns), curves)
     write_csv(
         directory / SUMMARY_CSV,
         (*_SUMMARY, *metrics, *_AFTER_METRICS),
-        (_summary_row(end, outcome, metrics) for end, outcome in zip(ends, result.outcomes, strict=True)),
+        (_summary_row(result, outcome, metrics) for result, outcome in zip(results, batch.outcomes, strict=True)),
     )
-    write_json(directory / TIMING_JSON, result.timing)
+    write_json(directory / TIMING_JSON, batch.timing)
 
 
-def mark_complete(directory: Path, ends: Sequence[TrialResult], more: str = "") -> None:
+def mark_complete(directory: Path, results: Sequence[TrialResult], more: str = "") -> None:
     """Write `success.txt`, after which this batch is never run again. more: words about further files, without numbers."""
-    numbers = ", ".join(str(end.number) for end in ends)
+    numbers = ", ".join(str(result.number) for result in results)
     write_text(directory / SUCCESS, f"trials {numbers}: complete and on disk{more}\n")
 
 
-def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialResult]:
+def read_trial_results(directory: Path, needed: Collection[str] = ()) -> list[TrialResult]:
     """Return the results of a complete batch, equal to the bit to those that `write_batch` got.
 
     needed: the metrics that the file must have; metrics that were added later may be missing. Raises DamagedBatch.
     """
     path = directory / SUMMARY_CSV
     rows = _read_rows(path, ("state", "reason", *needed))
-    ends = [_read_end(path, number, row) for number, row in rows.items()]
+    results = [_read_result(path, number, row) for number, row in rows.items()]
     with _reading(directory / SUCCESS):
         has_them = INTERMEDIATE_CSV in (directory / SUCCESS).read_text(encoding="utf-8")
-    return _with_intermediate(directory / INTERMEDIATE_CSV, ends) if has_them else ends
+    return _with_intermediate(directory / INTERMEDIATE_CSV, results) if has_them else results
 
 
 def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
@@ -191,23 +191,23 @@ def _curve_rows(outcome: Outcome, names: Sequence[str]) -> Iterator[list[Any]]:
             yield [outcome.number, seed, int(step), *measured, *episodes]
 
 
-def _interval_rows(ends: Sequence[TrialResult], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
+def _interval_rows(results: Sequence[TrialResult], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
     """Yield one row per trial and lane that it was in, with times to the millisecond."""
-    for end, outcome in zip(ends, outcomes, strict=True):
+    for result, outcome in zip(results, outcomes, strict=True):
         for interval in outcome.intervals:
-            yield [end.number, end.state, *interval[:4], round(interval.began, 3), round(interval.ended, 3)]
+            yield [result.number, result.state, *interval[:4], round(interval.began, 3), round(interval.ended, 3)]
 
 
-def _intermediate_rows(ends: Sequence[TrialResult]) -> Iterator[list[Any]]:
-    for end in ends:
-        for segment, (step, values) in enumerate(end.intermediate.items(), 1):
-            yield [end.number, segment, len(end.intermediate), step, *values]
+def _intermediate_rows(results: Sequence[TrialResult]) -> Iterator[list[Any]]:
+    for result in results:
+        for segment, (step, values) in enumerate(result.intermediate.items(), 1):
+            yield [result.number, segment, len(result.intermediate), step, *values]
 
 
-def _summary_row(end: TrialResult, outcome: Outcome, metrics: Sequence[str]) -> list[Any]:
-    values = [end.metrics.get(name) for name in metrics]
+def _summary_row(result: TrialResult, outcome: Outcome, metrics: Sequence[str]) -> list[Any]:
+    values = [result.metrics.get(name) for name in metrics]
     steps = int(outcome.curve.steps[-1]) if len(outcome.curve.steps) else 0
-    return [end.number, end.state, end.reason, *values, float(outcome.train_seconds), steps]
+    return [result.number, result.state, result.reason, *values, float(outcome.train_seconds), steps]
 
 
 def trials_of(directory: Path) -> list[int]:
@@ -253,7 +253,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise DamagedBatch(path, f"{path}: {error}") from error
 
 
-def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialResult:
+def _read_result(path: Path, number: int, row: dict[str, str]) -> TrialResult:
     if row["state"] not in STATES:
         raise DamagedBatch(path, f"{path}: trial {number} has state {row['state']!r}, none of {', '.join(STATES)}.")
     others = {*_SUMMARY, *_AFTER_METRICS}
@@ -264,9 +264,9 @@ def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialResult:
     return TrialResult(number, row["state"], row["reason"], {name: float(row[name]) for name in metrics})
 
 
-def _with_intermediate(path: Path, ends: Sequence[TrialResult]) -> list[TrialResult]:
+def _with_intermediate(path: Path, results: Sequence[TrialResult]) -> list[TrialResult]:
     """Return the results with their values of every segment. The file itself says how many each trial has."""
-    found: dict[int, dict[int, tuple[float, ...]]] = {end.number: {} for end in ends}
+    found: dict[int, dict[int, tuple[float, ...]]] = {result.number: {} for result in results}
     counted: dict[int, int] = {}
     with _reading(path):
         for row in read_csv(path):
@@ -276,10 +276,12 @@ def _with_intermediate(path: Path, ends: Sequence[TrialResult]) -> list[TrialRes
             if number not in found or segment != len(found[number]) + 1 or not all(map(math.isfinite, values)):
                 raise ValueError(f"is not whole at segment {segment} of trial {number}")
             found[number][step] = values
-        for end in ends:
-            if len(found[end.number]) != counted.get(end.number, 0) or (end.state != "FAIL" and not found[end.number]):
-                raise ValueError(f"is not whole for trial {end.number}")
-    return [replace(end, intermediate=found[end.number]) for end in ends]
+        for result in results:
+            if len(found[result.number]) != counted.get(result.number, 0) or (
+                result.state != "FAIL" and not found[result.number]
+            ):
+                raise ValueError(f"is not whole for trial {result.number}")
+    return [replace(result, intermediate=found[result.number]) for result in results]
 
 
 def _is_finite(text: str) -> bool:

@@ -130,18 +130,20 @@ class StudyDatabase:
         """Set RUNNING trials to WAITING, to be run again."""
         self._update("state = 'WAITING'", [(number,) for number in numbers])
 
-    def finish(self, ends: Sequence[TrialResult], batch: str) -> None:
+    def finish(self, results: Sequence[TrialResult], batch: str) -> None:
         """Write the results of trials of a batch, all of them or none.
 
         Optuna demands a start time. A trial that ran before a repair has none here, and gets that of its end. Raises ValueError
         for a value that is not finite, since Optuna would take an infinite one for the best.
         """
-        for end in ends:
-            if not all(map(math.isfinite, self._values(end))):
-                raise ValueError(f"trial {end.number} is {end.state} and needs finite values, got {self._values(end)}")
+        for result in results:
+            if not all(map(math.isfinite, self._values(result))):
+                raise ValueError(
+                    f"trial {result.number} is {result.state} and needs finite values, got {self._values(result)}"
+                )
         now = _now()
         with self._transaction() as cursor:
-            ended_before = [self._finish_one(cursor, end, batch, now) for end in ends]
+            ended_before = [self._finish_one(cursor, result, batch, now) for result in results]
         if any(ended_before):
             self._reload()
 
@@ -174,13 +176,13 @@ class StudyDatabase:
                 cursor.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = ?", (row,))
         self._reload()
 
-    def _finish_one(self, cursor: Any, end: TrialResult, batch: str, now: str) -> bool:
+    def _finish_one(self, cursor: Any, result: TrialResult, batch: str, now: str) -> bool:
         """Write the result of a trial. Return whether another program had told one, which is replaced."""
-        row, values = self._row(cursor, end.number), self._values(end)
+        row, values = self._row(cursor, result.number), self._values(result)
         told = _delete_results(cursor, row)
-        _insert_attributes(cursor, "trial_user_attributes", row, _attributes_of(end, batch))
+        _insert_attributes(cursor, "trial_user_attributes", row, _attributes_of(result, batch))
         if values and self._constraints:
-            violated = {CONSTRAINTS: violations(self._constraints, end.metrics)}
+            violated = {CONSTRAINTS: violations(self._constraints, result.metrics)}
             _insert_attributes(cursor, "trial_system_attributes", row, violated)
         cursor.executemany(
             "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?, ?, ?, 'FINITE')",
@@ -189,18 +191,18 @@ class StudyDatabase:
         cursor.executemany(
             "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type) "
             "VALUES (?, ?, ?, 'FINITE')",
-            [(row, step, values[0]) for step, values in end.intermediate.items()],
+            [(row, step, values[0]) for step, values in result.intermediate.items()],
         )
         cursor.execute(
             "UPDATE trials SET state = ?, datetime_start = COALESCE(datetime_start, ?), datetime_complete = ? "
             "WHERE trial_id = ?",
-            (end.state, now, now, row),
+            (result.state, now, now, row),
         )
         return told
 
-    def _values(self, end: TrialResult) -> list[float]:
+    def _values(self, result: TrialResult) -> list[float]:
         """Return a value per objective for COMPLETE, else none."""
-        return [end.metrics[name] for name in self._objectives] if end.state == TrialState.COMPLETE.name else []
+        return [result.metrics[name] for name in self._objectives] if result.state == TrialState.COMPLETE.name else []
 
     def _make_row(self, cursor: Any, number: int, taken_over: int, foreign: dict[int, str]) -> int:
         """Return the key of the row of a new trial: a foreign one that waits, which is taken out of `foreign`, or a new one."""
@@ -305,12 +307,12 @@ def _insert_attributes(cursor: Any, table: str, row: int, attributes: Mapping[st
     )
 
 
-def _attributes_of(end: TrialResult, batch: str) -> dict[str, Any]:
+def _attributes_of(result: TrialResult, batch: str) -> dict[str, Any]:
     """Return the user attributes that a trial gets when it ends."""
-    attributes: dict[str, Any] = {**end.metrics, "batch": batch}
-    if end.reason:
-        attributes["reason"] = end.reason
-    rows = [list(values) for values in end.intermediate.values()]
+    attributes: dict[str, Any] = {**result.metrics, "batch": batch}
+    if result.reason:
+        attributes["reason"] = result.reason
+    rows = [list(values) for values in result.intermediate.values()]
     if rows and len(rows[0]) > 1:
         attributes["intermediate"] = rows
     return attributes

@@ -41,9 +41,9 @@ class Scoring:
             raise ValueError(f"no report so far has {missing[0]}, by which the study prunes. Report it every time")
         return [metrics[name] for name in names]
 
-    def ends(self, result: BatchResult) -> list[TrialResult]:
+    def results(self, batch: BatchResult) -> list[TrialResult]:
         """Return the results of a batch, in the order of its outcomes."""
-        return [replace(self._end(outcome), intermediate=self._intermediate(outcome)) for outcome in result.outcomes]
+        return [replace(self._result(outcome), intermediate=self._intermediate(outcome)) for outcome in batch.outcomes]
 
     def _intermediate(self, outcome: Outcome) -> dict[int, tuple[float, ...]]:
         """Return `TrialResult.intermediate`: what the scheduler saw, else the leading objective if the trial had ended there."""
@@ -58,7 +58,7 @@ class Scoring:
                 break
         return found
 
-    def _end(self, outcome: Outcome) -> TrialResult:
+    def _result(self, outcome: Outcome) -> TrialResult:
         """Return the result of an outcome. It is a FAIL with the reason if the metrics cannot be computed."""
         if outcome.state == "PRUNED":
             return TrialResult(outcome.number, outcome.state, outcome.reason, {})

@@ -59,7 +59,7 @@ def write_recipe(entries: str = ENTRIES, base: str = "sac_mlp", name: str = "sma
 
 def curve_of(trial: Trial, num_seeds: int, points: int = 5, steps_per_point: int = 100) -> Curve:
     """Rise from -1200 to 0 with a gamma of 0.999, to about -200 with 0.9; nothing else matters. Seeds have a deviation of 20."""
-    values = dotted(trial.algorithm)
+    values = dotted(trial.config)
     seeds = np.random.default_rng(zlib.crc32(json.dumps(values, sort_keys=True).encode())).normal(0, 20, num_seeds)
     steps = np.arange(points + 1, dtype=np.int64) * steps_per_point
     mean = -1200 + np.linspace(0, 1, points + 1)[:, None] * (1200 - 2000 * abs(values[GAMMA] - 0.999) + seeds)

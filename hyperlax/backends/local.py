@@ -99,7 +99,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
     budget = _budget(config, slots)
     if paddings is None:
         paddings = choose_paddings(base, space, environment, budget, config.packing, costs)
-    known = [of_algorithm(trial.algorithm) for trial in config.trials]
+    known = [of_algorithm(trial.config) for trial in config.trials]
     task = AlgorithmTask(base, space, environment, run_length, paddings, known)
     executables = device.executables() if config.compilation_cache and task.is_shipped else None
     programs = Programs(

@@ -180,7 +180,7 @@ class Processes:
         worker.say(
             run=run.id,
             recipe=str(self._task.path),
-            params=dotted(run.trial.algorithm),
+            params=dotted(run.trial.config),
             seeds=run.seeds,
             directory=str(self._checkpoints.own_directory(run.trial.number).absolute()),
             budget=length.total_timesteps,

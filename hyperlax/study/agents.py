@@ -50,7 +50,7 @@ def about_training(outcome: Outcome) -> dict[str, Any]:
         "steps": int(outcome.curve.steps[-1]),
         "returns": returns,
         "seed": returns.index(max(returns)),
-        "params": dotted(outcome.trial.algorithm),
+        "params": dotted(outcome.trial.config),
     }
 
 

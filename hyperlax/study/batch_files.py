@@ -176,8 +176,8 @@ def _curve(points: Sequence[tuple[int, int, list[float]]], names: Sequence[str])
 
 def _write_hyperparams(path: Path, trials: Sequence[Trial]) -> None:
     """Write one row per trial: its number and every hyperparameter, the fixed ones too."""
-    names = list(dotted(trials[0].algorithm))
-    write_csv(path, ("trial", *names), ([trial.number, *dotted(trial.algorithm).values()] for trial in trials))
+    names = list(dotted(trials[0].config))
+    write_csv(path, ("trial", *names), ([trial.number, *dotted(trial.config).values()] for trial in trials))
 
 
 def _curve_rows(outcome: Outcome, names: Sequence[str]) -> Iterator[list[Any]]:

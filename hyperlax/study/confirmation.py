@@ -117,11 +117,11 @@ def _read_batch(path: Path, wanted: dict[int, Trial], seeds: int) -> dict[int, _
         return {}
     ended = {one.number: one for one in read_trial_results(path)}
     asked = {number: trial for number, trial in wanted.items() if number in ended}
-    fields = list(dotted(next(iter(asked.values())).algorithm)) if asked else []
+    fields = list(dotted(next(iter(asked.values())).config)) if asked else []
     trained, curves = read_hyperparams(path, fields), read_curves(path, asked)
     results = {}
     for number, trial in asked.items():
-        if all(trained[number][name] == cell(value) for name, value in dotted(trial.algorithm).items()):
+        if all(trained[number][name] == cell(value) for name, value in dotted(trial.config).items()):
             one = ended[number]
             curve = without_start(curves.get(number), seeds) if one.state == "COMPLETE" else None
             results[number] = _Result(one.state, one.reason, curve)

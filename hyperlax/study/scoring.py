@@ -73,7 +73,7 @@ class Scoring:
             return self._failure(outcome, str(error), _first_infinite(outcome.curve))
 
     def _failure(self, outcome: Outcome, cause: str, step: int | None) -> TrialResult:
-        asked = dotted(outcome.trial.algorithm)
+        asked = dotted(outcome.trial.config)
         searched = {name: asked[name] for name in self.searched}
         lane = outcome.lane if self.scale.words.has_programs else None
         reason = failure_reason(cause, lane=lane, step=step, searched=searched)

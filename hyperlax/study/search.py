@@ -128,7 +128,7 @@ def print_plan(
         sound = []
         for trial in trials:
             with suppress(UsageError):
-                check(trial.algorithm, REFUSED)
+                check(trial.config, REFUSED)
                 sound.append(trial)
         print(backend.plan(sound).sentence() if sound else "Nothing is left to run.")
     return 0

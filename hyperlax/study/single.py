@@ -180,7 +180,7 @@ class _SingleRun:
             versions=installed_versions(),
             device=device,
             scale=self._scoring.scale,
-            trials=[_record(result, outcome.trial.algorithm, directory, leading)],
+            trials=[_record(result, outcome.trial.config, directory, leading)],
         )
         self.write_curve(record, directory / "learning_curve.html")
         mark_complete(directory, [result])

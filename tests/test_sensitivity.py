@@ -196,7 +196,7 @@ def test_the_worst_seed_of_a_minimized_objective_has_the_highest_value(tmp_path,
     monkeypatch.setattr("tests.fake_backend.curve_of", curve_of)
     recipe = recipe_of({GAMMA: UniformContinuous(domain=(0.9, 0.999))})
     rows = presampled(recipe, sensitivity_rows(recipe, {}), "rows")
-    least = {"objective_names": ("steps_to_threshold",), "objective_directions": ("minimize",)}
+    least: dict[str, Any] = {"objective_names": ("steps_to_threshold",), "objective_directions": ("minimize",)}
     case = Case(tmp_path, recipe=rows, sampler="presampled", sampling_method="sensitivity", aggregate="worst", **least)
     assert case.start() == 0
     study = hyperlax.open_study(case.directory)

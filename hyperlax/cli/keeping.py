@@ -58,10 +58,13 @@ class RecipesOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteOptions:
-    """Delete a study: the files that Hyperlax wrote, and nothing else."""
+    """Delete a study: the files that Hyperlax wrote, and nothing else; also what it left in MLflow and in its mirror."""
 
     directory: Directory
     yes: Annotated[bool, "Do not ask for confirmation.", By("ask")] = False
+    keep_tracking: Annotated[
+        bool, "Leave the study's runs in MLflow and its copy in the mirror.", By("they are deleted, too")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +171,14 @@ def _copy(one: Shipped, to: str | None) -> int:
         with writing(own):
             own.mkdir(exist_ok=True)
     path = target / one.path.name if target.is_dir() and to != "" else target
+    files = {path: one.path}
+    if one.kind == "studies" and one.path.with_suffix(".py").is_file():
+        files[path.with_suffix(".py")] = one.path.with_suffix(".py")
     with writing(path):
-        new_file("" if to == "" else str(path), option="to")
-        write_text(path, one.path.read_text(encoding="utf-8"))
+        for file in files:
+            new_file("" if to == "" else str(file), option="to")
+        for file, source in files.items():
+            write_text(file, source.read_text(encoding="utf-8"))
     name = path.stem if one.kind == "recipes" and path.parent == Path("recipes") else path
     use = f"hyperlax run-study {path}" if one.kind == "studies" else f"--algo-and-network-config {name}"
     print(f"Copied: {path}. To use it: {use}")
@@ -182,10 +190,12 @@ def delete(given: Given) -> int:
     from hyperlax.analysis.plots import PLOTS
     from hyperlax.config.stored import named_directory
     from hyperlax.study.maintenance import delete as remove
+    from hyperlax.tracking.leftovers import leftovers
 
     options = completed(DeleteOptions, given)
     pages = [f"{plot.name}.html" for plot in PLOTS]
-    return remove(named_directory(options.directory, "delete"), options.yes, pages)
+    directory = named_directory(options.directory, "delete")
+    return remove(directory, options.yes, pages, [] if options.keep_tracking else leftovers(directory))
 
 
 def repair(given: Given) -> int:

@@ -100,6 +100,7 @@ def content(path: Path) -> tuple[set[str], int | None, list[str]]:
         raise
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open for reading. A journal left by a killed process is rolled back, which needs write permission."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
+def connect(path: Path, mode: str = "rw", check_same_thread: bool = True) -> sqlite3.Connection:
+    """Open for reading. A journal left by a killed process is rolled back, which needs write permission, unless mode is "ro"."""
+    address = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(address, uri=True, timeout=PATIENCE, check_same_thread=check_same_thread)

@@ -18,9 +18,9 @@ from typing import BinaryIO
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
-from hyperlax.engine.checkpoint import OWN_FILES
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import is_too_long, naming, write_text
+from hyperlax.outputs import OWN_FILES
 from hyperlax.recipe import Recipe
 from hyperlax.study import database_file
 from hyperlax.study.io_errors import FULL, refusing_forbidden
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _STUDY_FILE, _DATABASE, REPORT = "study.yaml", "optuna_study.db", "report.html"
 SAMPLES, _JOURNAL, TRIALS, CONFIRMED = "samples.csv", "journal.jsonl", "trials.csv", "confirmation.csv"
 SENSITIVITY_CSV = "sensitivity.csv"
-SCHEDULE, TRACKING = "pbt_schedule.json", "mlflow.json"
+SCHEDULE, TRACKING, MIRROR = "pbt_schedule.json", "mlflow.json", "mirror.json"
 BEST_FILE, PARETO_FILE = "best_optuna_params.json", "pareto_front_params.json"
 LOCK = ".lock"
 AGENTS, PLOTS_DIRECTORY, PLOTLY_FILE, CHECKPOINTS, CONFIRMATION, _ANALYSIS = (
@@ -66,6 +66,7 @@ _OWN: dict[str, str] = {
         SENSITIVITY_CSV,
         SCHEDULE,
         TRACKING,
+        MIRROR,
         BEST_FILE,
         PARETO_FILE,
     )
@@ -234,7 +235,7 @@ def study_directory(
     planned: the names of studies that do not exist yet, by their directories.
     """
     first = kind_of(recipe).place(options.output_root, recipe.name, options.env_config)
-    named = first.with_name(f"{first.name}@{options.study_name}")
+    named = first.with_name(f"{first.name}@{options.study_name.replace('/', '_')}")
     holder = (planned or {}).get(first) or _name_of(first)
     if holder in (None, options.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study()):
         return StudyDirectory(first)

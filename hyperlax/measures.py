@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import cast
 
 from hyperlax.errors import format_number
 from hyperlax.metrics import METRICS, OF_RETURNS, aggregated
-from hyperlax.scale import Direction, Inputs, Metric, MetricTable, Scale, Words
-from hyperlax.tasks import Measure, Task
+from hyperlax.scale import Inputs, Metric, MetricTable, Scale, Words
+from hyperlax.tasks import Direction, Measure, Task
 from hyperlax.trial import MEASURED
 
 RESERVED = frozenset(
@@ -124,7 +123,7 @@ def _as_float(value: float | None) -> float | None:
 @cache
 def _table_of(scale: Measures) -> MetricTable:
     leading, is_scaled = scale.leading, not math.isnan(scale.bounds[0])
-    name, direction = leading.name, cast(Direction, leading.direction)
+    name, direction = leading.name, leading.direction
     best = "highest" if direction == "maximize" else "lowest"
     of_curve: dict[str, tuple[Direction, str, str]] = {
         "peak_performance": (direction, name, f"{best} {name} of any evaluation"),
@@ -142,12 +141,12 @@ def _table_of(scale: Measures) -> MetricTable:
             refused[metric] = f'{metric} needs low and high of Measure("{name}")'
         else:
             rows[metric] = replace(METRICS[metric], direction=better, unit=unit, definition=definition)
-    return MetricTable(rows, name, refused)
+    return MetricTable(rows, name, refused, evaluations="the task's evaluations=")
 
 
 def _at_the_end(measure: Measure, is_leading: bool) -> Metric:
     """Return the metric of a measure: its value at the last evaluation."""
-    direction = cast(Direction, measure.direction)
+    direction = measure.direction
     if is_leading:
         definition = f"{measure.name} at the last evaluation"
         return Metric(direction, "", definition, lambda inputs: inputs.scale.sign * float(inputs.curve[-1]), True)
@@ -157,4 +156,4 @@ def _at_the_end(measure: Measure, is_leading: bool) -> Metric:
         values = aggregated(inputs.others[measure.name], inputs.aggregate, sign)
         return float(next((value for value in values[::-1] if not math.isnan(value)), math.nan))
 
-    return Metric(direction, "", f"last {measure.name} that was reported", last, is_optional=True)
+    return Metric(direction, "", f"last {measure.name} that was reported", last, per_seed=True, is_optional=True)

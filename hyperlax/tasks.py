@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.functions import Placed, load, of_length
@@ -24,7 +24,8 @@ from hyperlax.report import Report, is_number, shown
 
 __all__ = ["Command", "Function", "Lanes", "Measure", "Report", "Task"]
 
-DIRECTIONS = ("maximize", "minimize")
+Direction = Literal["maximize", "minimize"]
+DIRECTIONS = get_args(Direction)
 _TAKEN = ("trial", "seed", "step", "state", "reason")
 """Columns of a study's files, which no measure may be named like."""
 
@@ -40,7 +41,7 @@ class Measure:
     """
 
     name: str
-    direction: str
+    direction: Direction
     low: float | None = None
     high: float | None = None
 

@@ -30,7 +30,7 @@ class Trial:
     """One configuration to train: its number in the study and its whole configuration, of an algorithm or of a task."""
 
     number: int
-    algorithm: Config
+    config: Config
 
 
 @dataclass(frozen=True)

@@ -330,7 +330,7 @@ def train_with_fakes(monkeypatch: pytest.MonkeyPatch, pages: bool = True, **fake
 
 def curve_of(trial: Trial, num_seeds: int, points: int = POINTS, steps_per_point: int = STEPS_PER_POINT) -> Curve:
     """Rising returns between pendulum's lo and hi that depend on every hyperparameter, the seed and nothing else."""
-    text = json.dumps(dotted(trial.algorithm), sort_keys=True)
+    text = json.dumps(dotted(trial.config), sort_keys=True)
     steps = np.arange(points + 1, dtype=np.int64) * steps_per_point
     rise = np.linspace(0, 1, points + 1)[:, None] * np.linspace(0.9, 1.0, num_seeds)[None, :]
     mean = -1200.0 + 1000.0 * _share(text) * rise
@@ -340,7 +340,7 @@ def curve_of(trial: Trial, num_seeds: int, points: int = POINTS, steps_per_point
 
 def gain(trial: Trial, interval: int) -> float:
     """From 0 to 100, of every hyperparameter and of nothing else but the interval."""
-    return 100 * _share(json.dumps([interval, dotted(trial.algorithm)], sort_keys=True))
+    return 100 * _share(json.dumps([interval, dotted(trial.config)], sort_keys=True))
 
 
 def _share(text: str) -> float:

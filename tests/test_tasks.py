@@ -35,7 +35,10 @@ def function(**changes: Any) -> Function:
         (lambda: Measure("my loss", "minimize"), "Measure('my loss'): the name must be a text without spaces"),
         (lambda: Measure(3, "minimize"), "Measure(3): the name must be a text"),  # pyright: ignore[reportArgumentType]
         (lambda: Measure("step", "minimize"), "Choose another, e.g. my_step."),
-        (lambda: Measure("loss", "min"), "direction is 'min'. Did you mean `minimize`? Use maximize or minimize."),
+        (
+            lambda: Measure("loss", "min"),  # pyright: ignore[reportArgumentType]
+            "direction is 'min'. Did you mean `minimize`? Use maximize or minimize.",
+        ),
         (lambda: Measure("loss", "minimize", low=float("nan")), "low is nan. Give a finite number, or leave it out."),
         (lambda: Measure("loss", "minimize", high="1"), "high is '1'. Give a finite"),  # pyright: ignore[reportArgumentType]
         (lambda: Measure("loss", "minimize", 1, 0.5), "low must be less than high, got low=1 and high=0.5."),

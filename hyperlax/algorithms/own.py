@@ -202,13 +202,13 @@ class LanesTask:
 
     def program(self, trial: Trial) -> LanesProgram:
         """Return the program that this trial needs, equal for trials that can share one."""
-        own = self._sizes(trial.algorithm)
+        own = self._sizes(trial.config)
         fitting = (padding for padding in self._paddings if padding.holds(own))
-        return self.shape(trial.algorithm, next(fitting, own))
+        return self.shape(trial.config, next(fitting, own))
 
     def lane(self, trial: Trial) -> dict[str, Any]:
         """Return the trial's own numbers: numpy scalars of its traced and padded fields."""
-        values, kinds = _values(trial.algorithm), self._task.defaults
+        values, kinds = _values(trial.config), self._task.defaults
         names = (*self._fields("traced"), *self._fields("padded"))
         return {name: _TYPES[type(kinds[name])](values[name]) for name in names}
 
@@ -225,7 +225,7 @@ class LanesTask:
 
     def flops_of(self, trial: Trial) -> float:
         """Return the numbers in a state of the trial, in its program."""
-        return self.flops(trial.algorithm, Sizes(self.program(trial).sizes))
+        return self.flops(trial.config, Sizes(self.program(trial).sizes))
 
     def longest_iteration(self) -> int:
         """Return the steps of the longest iteration: each is one step."""

@@ -122,11 +122,11 @@ class AlgorithmTask:
 
     def program(self, trial: Trial) -> Any:
         """Return the `Shape` of the program that this trial needs, equal for trials that can share one."""
-        return self.shape(of_algorithm(trial.algorithm), self._padding(trial))
+        return self.shape(of_algorithm(trial.config), self._padding(trial))
 
     def lane(self, trial: Trial) -> Lane:
         """Return the trial's own numbers: a tree of numpy scalars and small arrays."""
-        config = of_algorithm(trial.algorithm)
+        config = of_algorithm(trial.config)
         networks = {
             name: architecture(getattr(config.network, name).pre_torso, shape)
             for name, shape in self._padding(trial).networks
@@ -144,7 +144,7 @@ class AlgorithmTask:
 
     def flops_of(self, trial: Trial) -> float:
         """Return the multiplications of one iteration of one seed of the trial, in its program."""
-        return self.flops(of_algorithm(trial.algorithm), self._padding(trial))
+        return self.flops(of_algorithm(trial.config), self._padding(trial))
 
     def longest_iteration(self) -> int:
         """Return the environment steps of one seed in the longest iteration that any trial may have."""
@@ -152,14 +152,14 @@ class AlgorithmTask:
 
     def num_parameters(self, trial: Trial) -> int:
         """Return the trainable scalars of the policy network that acts, at the trial's own size."""
-        return self.program(trial).num_parameters(_policy_torso(of_algorithm(trial.algorithm)))
+        return self.program(trial).num_parameters(_policy_torso(of_algorithm(trial.config)))
 
     def policy(self, trial: Trial, params: PolicyParams) -> Policy:
         """Return the policy of the trial's lane, at the trial's own size. params: numpy [seeds, ...]."""
-        return _policy(of_algorithm(trial.algorithm), self.environment, params)
+        return _policy(of_algorithm(trial.config), self.environment, params)
 
     def _padding(self, trial: Trial) -> Padding:
-        structure = structure_of(of_algorithm(trial.algorithm))
+        structure = structure_of(of_algorithm(trial.config))
         fitting = (padding for padding in self._paddings if padding.holds(structure))
         return next(fitting, None) or padding_of(structure, self.exact_sizes)
 

@@ -73,7 +73,7 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
     budget = _budget(config, slots)
     if paddings is None:
         paddings = choose_paddings(probe, budget, config.packing, costs)
-    task = probe.padded(paddings, [trial.algorithm for trial in config.trials])
+    task = probe.padded(paddings, [trial.config for trial in config.trials])
     executables = device.executables() if config.compilation_cache and task.is_shipped else None
     programs = Programs(
         budget.lanes,

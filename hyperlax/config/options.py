@@ -205,7 +205,10 @@ class SearchOptions(RunOptions):
         By("trial 0 is the default configuration if the space contains it"),
     ] = True
     enqueue: Annotated[
-        str | None, "Start with the configurations of this JSON file, or JSON text, in order.", FILE, Metavar("FILE")
+        str | None,
+        "Start with the configurations of this JSON or CSV file, or JSON text, in order.",
+        FILE,
+        Metavar("FILE"),
     ] = None
     constraints: Annotated[
         tuple[str, ...],
@@ -480,7 +483,7 @@ class SingleOptions(RunOptions):
     num_evaluations: _NumEvaluations
     params: Annotated[
         str | None,
-        "Hyperparameters to train: a study's best_optuna_params.json or pareto_front_params.json.",
+        "Hyperparameters to train: a study's best_optuna_params.json or pareto_front_params.json, or a CSV, e.g. hyperparams.csv.",
         FILE,
         Metavar("FILE"),
         By("the recipe's"),

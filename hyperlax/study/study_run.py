@@ -118,7 +118,8 @@ class StudyRun(ABC, Generic[_Options]):
         options, directory = self.options, self.directory
         directory.check_database(options.study_name)
         self._check_total()
-        manifest = manifest.running(self.recipe)
+        running = manifest.running(self.recipe)
+        manifest = manifest if manifest.runs else running  # a resume counts once it trains
         manifest.write(directory.manifest)
         self._is_on_disk = True
         is_in_python = "function" in (self.recipe.source or {})
@@ -141,7 +142,7 @@ class StudyRun(ABC, Generic[_Options]):
                     "search_space": manifest.space,
                 }
             )
-            self.live = LiveStudy(options, self.recipe, directory, manifest, state)
+            self.live = LiveStudy(options, self.recipe, directory, manifest, state, running.runs)
             self._load()
             if not self.is_over():
                 self._train(make_backend())
@@ -172,6 +173,7 @@ class StudyRun(ABC, Generic[_Options]):
 
     def _train(self, backend: Backend) -> None:
         """Train until enough trials are finished or a limit is reached."""
+        self.live.note_run()
         with closing(backend):
             self.live.note_backend(backend)
             self.loop(backend).run()

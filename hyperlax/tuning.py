@@ -16,9 +16,9 @@ from hyperlax.errors import OptionError, UsageError
 from hyperlax.functions import OneReport, Placed, accepts, file_of, name_of, of_length
 from hyperlax.recipe import Recipe
 from hyperlax.report import is_number, scalar, shown
-from hyperlax.tasks import Function, Measure
+from hyperlax.tasks import Direction, Function, Measure
 
-_DIRECTIONS = {"max": "maximize", "min": "minimize"}
+_DIRECTIONS: dict[str, Direction] = {"max": "maximize", "min": "minimize"}
 _WHERE = "tune()"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.errors import UsageError, counted
-from hyperlax.files import PUT_BACK, decode, replacing, write_json
+from hyperlax.files import PUT_BACK, decode, read_bytes, replacing, write_json
 
 _FORMAT = "hyperlax agent 1"
 ARRAYS, ABOUT = ".safetensors", ".json"
@@ -124,7 +124,7 @@ def load_agent(path: Path, seed: int | None = None) -> Agent:
     if about.get("format") != _FORMAT or not all(name in about for name in _NEEDED):
         raise UsageError(f"{description}: does not describe an agent. {PUT_BACK}")
     try:
-        arrays = load(file.read_bytes())
+        arrays = load(read_bytes(file))
     except OSError as error:
         raise UsageError(f"{file}: cannot be read ({error.strerror}).") from error
     except SafetensorError as error:

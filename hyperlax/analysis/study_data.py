@@ -15,7 +15,7 @@ from typing import Any
 
 from hyperlax.analysis.sensitivity import Effect, is_sensitivity, sensitivity
 from hyperlax.errors import HyperlaxError
-from hyperlax.files import CsvError, convert, read_csv, read_json
+from hyperlax.files import CsvError, convert, read_csv, read_json, read_text
 from hyperlax.study import batch_files
 from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
@@ -228,7 +228,7 @@ def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
 def _timing(path: Path) -> dict[str, Any]:
     """Return the entries of a `timing.json` that are summed. Raise MissingFile if it lacks one."""
     with reading(path):
-        stored = read_json(path.read_text(encoding="utf-8"))
+        stored = read_json(read_text(path))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
         return convert(known, dict[str, int | float | None], str(path))
 

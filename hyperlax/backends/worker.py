@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hyperlax import recipe
-from hyperlax.files import escaped
+from hyperlax.files import escaped, read_text
 from hyperlax.report import Report, TrialEnded
 from hyperlax.tasks import Function
 
@@ -243,7 +243,7 @@ def _read_points(path: Path) -> list[Point]:
     """Return the reports in a file, up to the first line that is not whole."""
     points = []
     with suppress(FileNotFoundError, ValueError, TypeError):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_text(path).splitlines():
             step, values = json.loads(line)
             points.append(Point(step, values))
     return points

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.errors import UsageError
-from hyperlax.files import CsvError, durable_together, escaped, read_csv, write_csv, write_json, write_text
+from hyperlax.files import CsvError, durable_together, escaped, read_csv, read_text, write_csv, write_json, write_text
 from hyperlax.metrics import compute
 from hyperlax.recipe import dotted
 from hyperlax.scale import Scale
@@ -169,7 +169,7 @@ def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialResult
     rows = _read_rows(path, ("state", "reason", *needed))
     ends = [_read_end(path, number, row) for number, row in rows.items()]
     with _reading(directory / SUCCESS):
-        has_them = INTERMEDIATE_CSV in (directory / SUCCESS).read_text(encoding="utf-8")
+        has_them = INTERMEDIATE_CSV in read_text(directory / SUCCESS)
     return _with_intermediate(directory / INTERMEDIATE_CSV, ends) if has_them else ends
 
 
@@ -286,7 +286,7 @@ def trials_of(directory: Path) -> list[int]:
     """Return the trials of a complete batch, which its `success.txt` lists. Raises DamagedBatch."""
     path = directory / SUCCESS
     with _reading(path):
-        numbers = [int(number) for number in re.findall(r"\d+", path.read_text(encoding="utf-8"))]
+        numbers = [int(number) for number in re.findall(r"\d+", read_text(path))]
     if not numbers:
         raise DamagedBatch(path, f"{path}: names no trial.")
     return numbers

@@ -20,7 +20,7 @@ from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
 from hyperlax.engine.checkpoint import OWN_FILES
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.files import is_too_long, naming, write_text
+from hyperlax.files import TO_READ, TO_WRITE, is_too_long, naming, open_regular, write_text
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study.io_errors import FULL, refusing_forbidden
@@ -44,6 +44,8 @@ TEMPORARY = re.compile(r"\.[^/]+\.\d+\.\d+\.tmp(-journal)?")
 """A name that `files.replacing` writes to first."""
 LOOK_SECONDS = 1.0
 """Seconds that a starting process waits for processes that only check whether the study runs."""
+_MOST_OF_A_NAME = 400
+"""Bytes of a lock that are read: the name of the process that holds it."""
 _WRITTEN_LAST = TRIALS
 _EXEC_BATCH = re.compile(r"optuna_exec_batch_\d+")
 _BATCH = re.compile(r"batch_\d+")
@@ -307,7 +309,7 @@ def _locked(root: Path) -> BinaryIO:
     while True:
         refuse_running(root)
         with refusing_forbidden(path):
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
+            file = open_regular(path, TO_WRITE | os.O_CREAT)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -341,19 +343,23 @@ def holder_of(root: Path) -> str | None:
         return None
     import fcntl
 
-    with refusing_forbidden(root):
-        exists = (root / LOCK).exists()
-    if not exists:
+    try:
+        with refusing_forbidden(root / LOCK), open_regular(root / LOCK, TO_READ) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _name_in(file)
+            except OSError:
+                return holder if _lives(holder := _name_in(file)) else None
+    except FileNotFoundError:
         return None
-    with refusing_forbidden(root / LOCK), (root / LOCK).open(encoding="utf-8", errors="replace") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read().strip()
-        except OSError:
-            holder = file.read().strip()
-            return holder if _lives(holder) else None
+    except OSError as error:
+        raise UsageError(f"{root / LOCK}: cannot be read ({error.strerror}). Remove it if no process runs this study.") from error
     return None
+
+
+def _name_in(lock: BinaryIO) -> str:
+    return lock.read(_MOST_OF_A_NAME).decode(errors="replace").strip()
 
 
 def _held(root: Path, holder: str) -> UsageError:

@@ -231,6 +231,8 @@ def play(given: Given) -> int:
     if options.gif is not None:
         with writing(wanted):
             new_file(options.gif, option="gif")
+    elif not options.no_gif and wanted.parent.is_symlink():
+        raise OptionError("gif", "{0}: is a link, which nothing is written through. Name a file with {gif}.", wanted.parent)
     from hyperlax.cli.playing import can_film, evaluate_agent
     from hyperlax.engine.device import prepare_jax
     from hyperlax.envs import make

@@ -26,17 +26,19 @@ from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.constraints import parse_constraint, violations
 from hyperlax.config.option import shell_command
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.files import replacing
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.in_memory import CONSTRAINTS
-from hyperlax.study.io_errors import is_damage, primary_code, refusing_forbidden
+from hyperlax.study.database_checks import fault_of_files, fault_of_tables
+from hyperlax.study.io_errors import is_damage, primary_code, problem_of, refusing_forbidden
 from hyperlax.trial import TrialResult
 
 _SCHEMA = 12
@@ -65,7 +67,7 @@ class StudyDatabase:
     def __init__(self, path: Path, study_name: str, objectives: Mapping[str, str], constraints: Sequence[str] = ()):
         """Open the study of that name, or create it. objectives: name -> "minimize" or "maximize".
 
-        Raises UsageError if the file, which `check` found sound, holds a study of that name with other directions.
+        Raises ValueError if the file, which `check` found sound, holds a study of that name with other directions.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         directions = [StudyDirection[name.upper()] for name in objectives.values()]
@@ -77,7 +79,7 @@ class StudyDatabase:
         )
         found = [direction.name.lower() for direction in self._study.directions]
         if found != list(objectives.values()):
-            raise UsageError(f"{path}: study {study_name} has directions {found}, study.json says {dict(objectives)}.")
+            raise ValueError(f"its study has directions {found}, study.json says {dict(objectives)}")
         self._objectives, self._constraints = dict(objectives), tuple(constraints)
         self._study_id = self._rdb.get_study_id_from_name(study_name)
 
@@ -278,7 +280,8 @@ def url_of(path: Path) -> str:
 
 def given_params(frozen: FrozenTrial) -> dict[str, Any]:
     """Return the parameters that another program gave a trial, those of an enqueued one too."""
-    return {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
+    fixed = frozen.system_attrs.get("fixed_params")
+    return {**(fixed if isinstance(fixed, dict) else {}), **frozen.params}
 
 
 def _create(path: Path, study_name: str, directions: Sequence[StudyDirection]) -> None:
@@ -424,6 +427,8 @@ def _content(path: Path) -> tuple[set[str], int | None, list[str]]:
     """Return the names of the tables, the version of the layout and the names of the studies, as far as they exist."""
     try:
         with refusing_forbidden(path), closing(_open(path)) as connection:
+            if fault := fault_of_tables(connection):
+                raise Damaged(path, fault)
             complaints = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
             if complaints != ["ok"]:
                 raise Damaged(path, complaints[0].splitlines()[-1])
@@ -440,4 +445,23 @@ def _content(path: Path) -> tuple[set[str], int | None, list[str]]:
 
 def _open(path: Path) -> sqlite3.Connection:
     """Open for reading. A journal left by a killed process is rolled back, which needs write permission."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
+    if fault := fault_of_files(path):
+        raise Damaged(path, fault)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+@contextmanager
+def understanding(path: Path) -> Iterator[None]:
+    """Raise Damaged if the block cannot understand what is in a database. Errors of the disk pass."""
+    try:
+        yield
+    except HyperlaxError:
+        raise
+    except Exception as error:  # Optuna takes what it reads for its own, and raises anything if it is not
+        if problem_of(error, path) is not None:
+            raise
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        said = " ".join(str(cause or error).split())[:200] or type(error).__name__
+        raise Damaged(path, f"Optuna cannot read it: {said}") from error

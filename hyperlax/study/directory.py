@@ -170,6 +170,19 @@ class StudyDirectory:
             if TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
+    def links(self) -> Iterator[Path]:
+        """Yield the study's own directories that are links. What a task's trials keep in theirs is not looked at."""
+        for directory, below, _ in os.walk(self.root):
+            inside = os.path.relpath(directory, self.root)
+            names = {name: os.path.normpath(os.path.join(inside, name)) for name in below}
+            yield from (
+                self.root / path
+                for name, path in names.items()
+                if os.path.islink(os.path.join(directory, name)) and _is_own_directory(path)
+            )
+            if os.path.basename(inside) == OWN_FILES:
+                below.clear()
+
     def own(self, directory: Path, plots: Collection[str]) -> tuple[list[Path], list[Path]]:
         """Return the files and the directories that Hyperlax wrote in one of the study's own directories.
 
@@ -255,7 +268,12 @@ def _name_of(root: Path) -> str | None:
 
 
 def check_writable(directory: StudyDirectory) -> None:
-    """Raise UsageError, before anything runs, if the directory or the database of a study may not be written."""
+    """Raise UsageError, before anything runs, if the directory or the database of a study may not be written.
+
+    Nor may one of its directories be a link: what is written or removed there would be somewhere else.
+    """
+    for path in directory.links():
+        raise UsageError(f"{path}: is a link, which a study does not write through. Replace it by the directory, or remove it.")
     with refusing_forbidden(directory.root), tempfile.TemporaryFile(dir=directory.root):
         pass
     database.check_writable(directory.database)

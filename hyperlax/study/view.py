@@ -18,11 +18,13 @@ from hyperlax.config.stored import read_stored
 from hyperlax.envs import unaliased
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
 from hyperlax.samplers.distributions import SearchSpace
+from hyperlax.scale import Scale
 from hyperlax.space import from_json
 from hyperlax.study import database, manifest
 from hyperlax.study.batch_files import Scoring
 from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.database import StudyDatabase
+from hyperlax.study.database_checks import fault_of_trials
 from hyperlax.study.directory import StudyDirectory, holder_of
 from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
@@ -71,14 +73,24 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
     stored = manifest.content_of(directory.manifest)
     space = SearchSpace({name: from_json(text) for name, text in stored.space.items()})
     directory.check_database(options.study_name)
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / directory.database.name
-        if directory.database.exists():
-            database.back_up(directory.database, copy)
-        with closing(StudyDatabase(copy, options.study_name, options.objectives)) as opened:
-            trials, foreign = opened.trials(), opened.foreign()
+    trials, foreign = read_trials(directory.database, options, space, stored.scale)
     record = snapshot(root, options, stored, trials, with_importances, foreign)
     return StudyView(record, _total(options, space), holder_of(root) is not None)
+
+
+def read_trials(
+    path: Path, options: SearchOptions | PbtOptions, space: SearchSpace, scale: Scale
+) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+    """Return a study's own trials and the foreign ones from a copy of its database at `path`. Raises `database.Damaged`."""
+    with tempfile.TemporaryDirectory() as scratch, database.understanding(path):
+        copy = Path(scratch) / path.name
+        if path.exists():
+            database.back_up(path, copy)
+        with closing(StudyDatabase(copy, options.study_name, options.objectives)) as opened:
+            trials, foreign = opened.trials(), opened.foreign()
+        if fault := fault_of_trials(trials, space, options.objectives, scale.table.rows):
+            raise database.Damaged(path, fault)
+    return trials, foreign
 
 
 def snapshot(

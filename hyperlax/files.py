@@ -39,6 +39,7 @@ _MOST_BYTES = 2**28
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _MOST_OF_A_NAME = 100
 """Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _HELD = threading.local()
 """`paths`: the files of this thread that become durable together, None for each by itself."""
 
@@ -105,7 +106,11 @@ def printed_if_stdout(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         yield (temporary := Path(scratch) / "output")
         sys.stdout.flush()
-        sys.stdout.buffer.write(temporary.read_bytes())
+        content = temporary.read_bytes()
+        if sys.stdout.isatty():  # which would obey control characters
+            sys.stdout.write(content.decode(errors="backslashreplace"))
+        else:
+            sys.stdout.buffer.write(content)
 
 
 def is_too_long(path: Path) -> bool:
@@ -359,6 +364,20 @@ def cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return json.dumps(value, allow_nan=False)
     raise TypeError(f"A CSV cell is text, a number, a boolean, a list or None, not {type(value).__name__}: {value!r}")
+
+
+def quoted(value: Any) -> Any:
+    """Return a text with an apostrophe before it if a spreadsheet would take it for a formula, any other value unchanged.
+
+    >>> quoted("=1+1"), quoted("tanh"), quoted(-1.0)
+    ("'=1+1", 'tanh', -1.0)
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def unquoted(text: str) -> str:
+    """Return the text that `quoted` was given."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
 
 
 def plain(value: Any) -> Any:

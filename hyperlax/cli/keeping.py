@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from hyperlax.shipped import Shipped
 
 
+_Recipe = Annotated[
+    str | None,
+    "Recipe of a study that you received, by name or path.",
+    Metavar("RECIPE"),
+    By("the study's, if it is your own"),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """Export a study's trials as CSV, JSON, Parquet or an Optuna journal."""
@@ -69,6 +77,7 @@ class RepairOptions:
     """Rebuild a study's damaged or missing database from its backup and the batches on disk."""
 
     directory: Directory
+    algo_and_network_config: _Recipe = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +87,7 @@ class InvalidateOptions:
     directory: Directory
     trials: Annotated[tuple[int, ...], "Numbers of COMPLETE trials.", POSITIONAL, Metavar("TRIAL [TRIAL ...]")]
     reason: Annotated[str | None, "Reason, stored with each trial.", By("none")] = None
+    algo_and_network_config: _Recipe = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +111,7 @@ class PlayOptions:
         By("<agent>.gif next to the agent, if it can be rendered"),
     ] = None
     no_gif: Annotated[bool, "Write no GIF.", By("write one if possible")] = False
+    algo_and_network_config: _Recipe = None
 
 
 def export(given: Given) -> int:
@@ -194,9 +205,10 @@ def repair(given: Given) -> int:
     from hyperlax.studies import study_in
     from hyperlax.study.maintenance import repair as repair_study
 
-    directory = named_directory(completed(RepairOptions, given).directory, "repair")
-    options, recipe = study_in(directory, "repair")
-    return repair_study(options, recipe, directory)
+    options = completed(RepairOptions, given)
+    directory = named_directory(options.directory, "repair")
+    study, recipe = study_in(directory, "repair", options.algo_and_network_config)
+    return repair_study(study, recipe, directory)
 
 
 def invalidate(given: Given) -> int:
@@ -208,7 +220,7 @@ def invalidate(given: Given) -> int:
 
     options = completed(InvalidateOptions, given)
     directory = named_directory(options.directory, "invalidate")
-    study, recipe = study_in(directory, "invalidate")
+    study, recipe = study_in(directory, "invalidate", options.algo_and_network_config)
     return invalidate_trials(study, recipe, directory, options.trials, options.reason, write_pages)
 
 
@@ -226,13 +238,15 @@ def play(given: Given) -> int:
     where = named_directory(options.path, "play")
     path = find_agent(where, options.trial, "play")
     agent = load_agent(path, options.training_seed)
-    name = environment_of(agent.about, where)
+    name = environment_of(agent.about, where, options.algo_and_network_config)
     wanted = path.with_name(path.name + ".gif") if options.gif is None else Path(options.gif)
     if options.gif is not None:
         with writing(wanted):
             new_file(options.gif, option="gif")
     elif not options.no_gif and wanted.parent.is_symlink():
-        raise OptionError("gif", "{0}: is a link, which nothing is written through. Name a file with {gif}.", wanted.parent)
+        raise OptionError(
+            "gif", "{0}: is a link, which nothing is written through. Name a file with {gif}.", wanted.parent
+        )
     from hyperlax.cli.playing import can_film, evaluate_agent
     from hyperlax.engine.device import prepare_jax
     from hyperlax.envs import make

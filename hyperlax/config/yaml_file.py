@@ -49,7 +49,9 @@ def read_entries(path: str, rename: Callable[[str], str], of_mappings: Collectio
         if not isinstance(node, yaml.MappingNode):
             raise UsageError(f"{path}:1: holds no `name: value`. Begin with algo_and_network_config: sac_mlp.")
         if _size(node, {}) > _MOST_VALUES:
-            raise UsageError(f"{path}: its aliases stand for more than {_MOST_VALUES:,} values. Write out what is needed.")
+            raise UsageError(
+                f"{path}: its aliases stand for more than {_MOST_VALUES:,} values. Write out what is needed."
+            )
         return _entries(node, path, rename, of_mappings)
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

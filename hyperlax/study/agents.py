@@ -10,10 +10,12 @@ from typing import Any
 from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
 from hyperlax.config.option import shell_command
 from hyperlax.config.stored import MANIFEST
+from hyperlax.config.trusted import code_of, recipe_file
+from hyperlax.envs import is_known
 from hyperlax.envs.recipes import registered
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import durable_together, is_too_long
-from hyperlax.recipe import Recipe, dotted
+from hyperlax.recipe import Recipe, dotted, load
 from hyperlax.study.directory import AGENTS
 from hyperlax.study.manifest import content_of
 from hyperlax.study.record import StudyRecord, ranked, the_best, winners
@@ -39,7 +41,7 @@ def write_agents(directory: Path, about: Mapping[str, Any], result: BatchResult,
 
 def about_recipe(recipe: Recipe) -> dict[str, Any]:
     """Return the entries of an agent's file about its recipe. A user's own environment is registered by that recipe."""
-    return {"recipe": recipe.name, "recipe_path": str(recipe.path.resolve())}
+    return {"recipe": recipe.name, **{f"recipe_{name}": value for name, value in code_of(recipe).items()}}
 
 
 def about_training(outcome: Outcome) -> dict[str, Any]:
@@ -74,22 +76,33 @@ def keep_only_the_best(record: StudyRecord) -> None:
             path.unlink(missing_ok=True)
 
 
-def environment_of(about: Mapping[str, Any], given: Path) -> str:
+def environment_of(about: Mapping[str, Any], given: Path, named: str | None) -> str:
     """Return the environment that an agent was trained in. A user's own is registered by the recipe that the agent names.
 
-    given: the path that the user gave, for messages and for agents that do not name their recipe.
+    given: the path that the user gave, for messages and for agents that do not name their recipe. named: a recipe that the user
+    names instead.
 
     Raises:
-      UsageError: The environment is unknown, and the recipe is gone or does not register it.
+      UsageError: The environment is unknown, and the recipe is gone, does not register it, or may not be loaded.
     """
-    path = about.get("recipe_path") or _recipe_of_study(given)
-    return registered(about["environment"], path if isinstance(path, str) else None, str(given))
+    name = about["environment"]
+    kept = {name: about.get(f"recipe_{name}") for name in ("path", "seal")}
+    if kept["path"] is None:
+        kept = _recipe_of_study(given)
+    path = kept.get("path")
+    if is_known(name):
+        return registered(name, None, str(given))
+    if named:
+        path = str(load(named).path)
+    elif isinstance(path, str) and Path(path).is_file():
+        recipe_file(kept, "", given if given.is_dir() else given.parent, str(given))
+    return registered(name, path if isinstance(path, str) else None, str(given))
 
 
-def _recipe_of_study(directory: Path) -> Any:
-    """Return the path of the recipe that the study.json of a directory names, None if there is none."""
+def _recipe_of_study(directory: Path) -> dict[str, Any]:
+    """Return the entry of the recipe in the study.json of a directory, empty if there is none."""
     path = directory / MANIFEST
-    return content_of(path).recipe.get("path") if path.exists() else None
+    return content_of(path).recipe if path.exists() else {}
 
 
 def find_agent(given: Path, number: int | None, asked_by: str) -> Path:

@@ -99,8 +99,14 @@ def _fault_of_trial(trial: FrozenTrial, space: SearchSpace, objectives: int, met
     if not all(map(_is_finite, trial.intermediate_values.values())):
         return "has an intermediate value that is not finite"
     violated: Any = trial.constraints
-    return "" if isinstance(violated, Mapping) and all(isinstance(v, Real) for v in violated.values()) else "has odd constraints"
+    return (
+        ""
+        if isinstance(violated, Mapping) and all(isinstance(v, Real) for v in violated.values())
+        else "has odd constraints"
+    )
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300 and math.isfinite(value)
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300 and math.isfinite(value)
+    )

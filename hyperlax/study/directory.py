@@ -273,7 +273,9 @@ def check_writable(directory: StudyDirectory) -> None:
     Nor may one of its directories be a link: what is written or removed there would be somewhere else.
     """
     for path in directory.links():
-        raise UsageError(f"{path}: is a link, which a study does not write through. Replace it by the directory, or remove it.")
+        raise UsageError(
+            f"{path}: is a link, which a study does not write through. Replace it by the directory, or remove it."
+        )
     with refusing_forbidden(directory.root), tempfile.TemporaryFile(dir=directory.root):
         pass
     database.check_writable(directory.database)
@@ -372,7 +374,9 @@ def holder_of(root: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UsageError(f"{root / LOCK}: cannot be read ({error.strerror}). Remove it if no process runs this study.") from error
+        raise UsageError(
+            f"{root / LOCK}: cannot be read ({error.strerror}). Remove it if no process runs this study."
+        ) from error
     return None
 
 

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.option import shell_command
 from hyperlax.config.options import OBJECTIVE, PbtOptions
+from hyperlax.config.trusted import code_of
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.files import decode
@@ -54,7 +55,7 @@ def score_of(trial: FrozenTrial) -> float:
 class HyperparameterSchedule:
     """The content of `pbt_schedule.json`.
 
-    recipe: its path. config: the values of all its fields when the run began. trial, final_return: those of the best member at the
+    recipe: its path. seal: this user's mark of it, see `trusted`. config: the values of all its fields when the run began. trial, final_return: those of the best member at the
     end. schedule: one {interval, from_step, to_step, hyperparams} per interval, in order; steps are environment steps of one seed.
     """
 
@@ -70,6 +71,7 @@ class HyperparameterSchedule:
     final_return: float
     config: dict[str, Any]
     schedule: Annotated[tuple[dict[str, Any], ...], Meta(min_length=1)]
+    seal: str = ""
 
 
 def describe_schedule(options: PbtOptions, recipe: Recipe, path: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def describe_schedule(options: PbtOptions, recipe: Recipe, path: Sequence[TrialR
         entries.append({"interval": interval, "from_step": first, "to_step": last, "hyperparams": trial.params})
     return {
         "algo_and_network_config": options.algo_and_network_config,
-        "recipe": str(recipe.path.resolve()),
+        "recipe": (code := code_of(recipe))["path"],
         "env_config": canonical(options.env_config),
         "seed": options.seed,
         "num_seeds": options.num_seeds,
@@ -92,6 +94,7 @@ def describe_schedule(options: PbtOptions, recipe: Recipe, path: Sequence[TrialR
         "final_return": path[-1].values[OBJECTIVE],
         "config": dotted(recipe.config.algorithm),
         "schedule": entries,
+        "seal": code["seal"],
     }
 
 

@@ -18,6 +18,7 @@ from hyperlax.config.kinds import left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, SEARCH, command_of
+from hyperlax.config.trusted import code_of
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.fields import check_params
 from hyperlax.files import PUT_BACK, convert, decode, write_json
@@ -81,7 +82,7 @@ class Manifest:
     def resumed(self, options: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> Manifest:
         """Return the manifest of the study as it is resumed with these options."""
         command = _search_command(options, recipe, directory)
-        return replace(self, arguments=options.to_json(), command=command)
+        return replace(self, arguments=options.to_json(), command=command, recipe={**self.recipe, **code_of(recipe)})
 
     def running(self, recipe: Recipe) -> Manifest:
         """Return the manifest with a run that begins now, at the commit of the working directory, else of the recipe's."""
@@ -110,7 +111,7 @@ def describe(
         command=_search_command(options, recipe, study_directory(options, recipe)),
         recipe={
             "name": recipe.name,
-            "path": str(recipe.path.resolve()),
+            **code_of(recipe),
             "algorithm": type(recipe.config.algorithm).__name__,
             "config": dotted(recipe.config.algorithm),
             "samples": digest_of(recipe),

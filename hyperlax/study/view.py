@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial
 from hyperlax.backends.base import Backend
 from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
 from hyperlax.config.stored import read_stored
-from hyperlax.envs import unaliased
-from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
+from hyperlax.config.trusted import recipe_file
+from hyperlax.envs import is_known, unaliased
+from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength, load
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.scale import Scale
 from hyperlax.space import from_json
@@ -170,20 +171,27 @@ def with_confirmation(record: StudyRecord) -> StudyRecord:
     return replace(record, confirmation=confirmation_of(record, base))
 
 
-def recipe_as_it_was(record: StudyRecord) -> Recipe:
+def recipe_as_it_was(record: StudyRecord, environment: str, named: str | None) -> Recipe:
     """Return the recipe with which a study began, from its study.json alone: the recipe's file may be gone or changed.
 
     Its run lengths are all the study's own. A task's function is in the recipe's file, which is loaded for it.
 
+    Args:
+      environment: The environment to train in, which the recipe's file may have to register.
+      named: The recipe that the user names, in place of one that no run of the user's recorded.
+
     Raises:
-      UsageError: The base configuration in study.json cannot be read, or the recipe's file has no such task any more.
+      UsageError: The base configuration in study.json cannot be read, or the recipe's file has no such task any more, or may not
+        be loaded.
     """
     path = StudyDirectory(record.directory).manifest
     stored = manifest.content_of(path)
     length = RunLength(**{name: record.arguments[name] for name in RUN_LENGTH})
     config = ExperimentConfig(manifest.base_of(stored, path), dict.fromkeys(RUN_LENGTHS, length))
     space = {name: from_json(text) for name, text in stored.space.items()}
-    file = Path(str(stored.recipe.get("path")))
+    file = Path(load(named).path if named else str(stored.recipe.get("path")))
+    if not named and file.is_file() and (stored.task or not is_known(environment)):
+        recipe_file(stored.recipe, "", record.directory, str(path))
     task = manifest.task_of(stored, file) if stored.task else None
     return Recipe(record.recipe, file, config, space, task=task)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sqlite3
 import threading
 import time
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 2.0
 """Seconds that a study waits at its end without saying so."""
+ANSWER_SECONDS = 5.0
+"""Seconds in which a server has to answer: one that is dead costs them at the end of a study."""
 LONGEST_SECONDS = 300.0
 """Maximum seconds that it waits: MLflow tries for an hour to reach a database that is away."""
 _LONGEST_FAULT = 300
@@ -217,6 +220,7 @@ class MlflowWriter:
 
     def _open(self, record: StudyRecord) -> StudyRun:
         self._place.write_if_new()
+        _refuse_dead(self._place)
         client = _connect(self._place)
         experiment = _experiment(client, self._place)
         parent = _parent(client, experiment, self._place.study, record)
@@ -378,9 +382,20 @@ def _try_local(place: Place) -> None:
         ) from error
 
 
+def _refuse_dead(place: Place) -> None:
+    """Raise HyperlaxError if nothing listens at the place's server. MLflow would try for minutes."""
+    if (server := place.server) is None:
+        return
+    try:
+        socket.create_connection(server, timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise HyperlaxError(f"{place.shown} does not answer ({error.strerror or error}).") from error
+
+
 def _connect(place: Place) -> MlflowClient:
-    """Return a client of the place. Silence what MLflow and alembic print about a new database."""
+    """Return a client of the place that does not try for long. Silence what MLflow and alembic print about a new database."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
     for name in ("mlflow", "alembic"):

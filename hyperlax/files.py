@@ -218,7 +218,7 @@ def json_text(value: Any, indent: int | None = 2) -> str:
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
     """Open a file that may come from somebody else, for reading or with flags such as `TO_WRITE`.
 
-    Raises OSError, naming `path`, also for a pipe and a device, which may have no end, and for a link that would be written through.
+    Raises OSError, naming `path`, also for a pipe or a device, which may have no end, and for a link if the flags forbid it.
     """
     with naming(path):
         if flags & _NO_LINK and path.is_symlink():

@@ -1,4 +1,4 @@
-"""Text for a terminal: what control characters it has, which a study from somebody else may hold in any name, is shown and not obeyed."""
+"""Text for a terminal: its control characters, which a received study may have in any name, are written out and not obeyed."""
 
 from __future__ import annotations
 

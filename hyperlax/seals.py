@@ -1,4 +1,4 @@
-"""Marks by which this user's own studies are told from those received: only the own ones decide what code runs and where results go.
+"""Marks that tell this user's own studies from received ones: only the own decide which code runs and where results go.
 
 A mark is a keyed digest. The key is a file that only the user can read, outside of every study, so a study that somebody else
 wrote or changed has no mark that holds.

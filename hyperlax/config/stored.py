@@ -15,7 +15,7 @@ from hyperlax.files import PUT_BACK, decode, is_too_long
 from hyperlax.recipe import Recipe, load, searching
 from hyperlax.space import from_json as distribution_from_json
 
-O = TypeVar("O", bound="SearchOptions | PbtOptions")
+_Options = TypeVar("_Options", bound="SearchOptions | PbtOptions")
 
 MANIFEST = "study.json"
 SEARCH, SWEEP, PBT = "optuna-hp-search", "sweep-hp-samples", "pbt"
@@ -99,7 +99,7 @@ def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions, named: s
     return searching(load(there), changes, str(path))
 
 
-def with_recipe(directory: Path, stored: O, named: str | None) -> O:
+def with_recipe(directory: Path, stored: _Options, named: str | None) -> _Options:
     """Return the stored options with the recipe that the user names, if no run of the user's recorded the study's own."""
     kept = decode(directory / MANIFEST, dict[str, Any]).get("recipe")
     if named is None or (isinstance(kept, dict) and is_own(kept)):

@@ -43,7 +43,9 @@ def recipe_file(kept: Mapping[str, Any], name: str, directory: Path, where: str)
     if name in own and not is_own(kept):
         return own[name]
     why = "in the study's own directory" if _is_below(there, directory) else "and no run of yours wrote that"
-    problem = "{0}: names the recipe {1}, {2}. A recipe is code. To load one that you trust, name it with {algo_and_network_config}."
+    problem = (
+        "{0}: names the recipe {1}, {2}. Recipes are code: name one that you trust with {algo_and_network_config}."
+    )
     raise OptionError("algo_and_network_config", problem, where, there, why)
 
 

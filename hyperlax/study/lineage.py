@@ -55,8 +55,8 @@ def score_of(trial: FrozenTrial) -> float:
 class HyperparameterSchedule:
     """The content of `pbt_schedule.json`.
 
-    recipe: its path. seal: this user's mark of it, see `trusted`. config: the values of all its fields when the run began. trial, final_return: those of the best member at the
-    end. schedule: one {interval, from_step, to_step, hyperparams} per interval, in order; steps are environment steps of one seed.
+    recipe: its path. seal: this user's mark of it. config: the values of all its fields when the run began. trial, final_return:
+    those of the best member at the end. schedule: one {interval, from_step, to_step, hyperparams} per interval, in order; steps are environment steps of one seed.
     """
 
     algo_and_network_config: str

@@ -24,7 +24,6 @@ from hyperlax.errors import OptionError, UsageError, counted, format_number
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
 from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.scale import Scale
 from hyperlax.schedulers.pbt import explored
 from hyperlax.study import database
 from hyperlax.study import manifest as manifests

@@ -28,7 +28,7 @@ from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Changes, Recipe, apply, dotted, load
 from hyperlax.samplers.fixed import digest_of
 from hyperlax.scale import Scale
-from hyperlax.space import Distribution
+from hyperlax.space import Distribution, from_json
 from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
 from hyperlax.study.record import Run
 from hyperlax.tasks import Task
@@ -182,6 +182,14 @@ def content_of(path: Path) -> Manifest:
     if stored.task is None and stored.reference is None:
         raise UsageError(f"{path}: cannot be read (Object missing required field `reference`). {PUT_BACK}")
     return stored
+
+
+def space_of(stored: Manifest, path: Path) -> dict[str, Distribution]:
+    """Return the search space of a study. Raises UsageError, naming its study.json at `path`, for a damaged distribution."""
+    try:
+        return {name: from_json(text) for name, text in stored.space.items()}
+    except UsageError as error:
+        raise UsageError(f"{path}: `space`: {error} {PUT_BACK}") from error
 
 
 def base_of(stored: Manifest, path: Path) -> Config:

@@ -14,13 +14,12 @@ from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend
 from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
-from hyperlax.config.stored import read_stored
+from hyperlax.config.stored import MANIFEST, read_stored
 from hyperlax.config.trusted import recipe_file
 from hyperlax.envs import is_known, unaliased
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength, load
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.scale import Scale
-from hyperlax.space import from_json
 from hyperlax.study import database, manifest
 from hyperlax.study.batch_files import Scoring
 from hyperlax.study.confirmation import confirmation_of
@@ -72,7 +71,7 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory, options = StudyDirectory(root), read_stored(root, asked_by)
     stored = manifest.content_of(directory.manifest)
-    space = SearchSpace({name: from_json(text) for name, text in stored.space.items()})
+    space = SearchSpace(manifest.space_of(stored, directory.manifest))
     directory.check_database(options.study_name)
     trials, foreign = read_trials(directory.database, options, space, stored.scale)
     record = snapshot(root, options, stored, trials, with_importances, foreign)
@@ -106,7 +105,7 @@ def snapshot(
 
     stored: the content of study.json. foreign: the trials that other programs added.
     """
-    space, lineage = SearchSpace({name: from_json(text) for name, text in stored.space.items()}), None
+    space, lineage = SearchSpace(manifest.space_of(stored, root / MANIFEST)), None
     base, metrics = stored.recipe.get("config", {}), stored.scale.table.rows
     if isinstance(options, PbtOptions):
         trials = finished_intervals(trials, options.population_size)
@@ -188,7 +187,7 @@ def recipe_as_it_was(record: StudyRecord, environment: str, named: str | None) -
     stored = manifest.content_of(path)
     length = RunLength(**{name: record.arguments[name] for name in RUN_LENGTH})
     config = ExperimentConfig(manifest.base_of(stored, path), dict.fromkeys(RUN_LENGTHS, length))
-    space = {name: from_json(text) for name, text in stored.space.items()}
+    space = manifest.space_of(stored, path)
     file = Path(load(named).path if named else str(stored.recipe.get("path")))
     if not named and file.is_file() and (stored.task or not is_known(environment)):
         recipe_file(stored.recipe, "", record.directory, str(path))

@@ -126,7 +126,9 @@ def place_of(
         raise OptionError("tracking_experiment", problem, _LONGEST_EXPERIMENT)
     if kept and not is_sealed(kept.content, kept.seal):
         if track is None and uri is None and not os.environ.get(VARIABLE):
-            problem = "{0}: tracks the study in MLflow, and no run of yours wrote that. Say where with {tracking_uri}, or give {track} none."
+            problem = (
+                "{0}: no run of yours wrote this address. Give {track} mlflow and {tracking_uri}, or {track} none."
+            )
             raise OptionError("track", problem, path)
         kept = None
     found = _found_uri(uri, kept)

@@ -56,7 +56,8 @@ class HyperparameterSchedule:
     """The content of `pbt_schedule.json`.
 
     recipe: its path. seal: this user's mark of it. config: the values of all its fields when the run began. trial, final_return:
-    those of the best member at the end. schedule: one {interval, from_step, to_step, hyperparams} per interval, in order; steps are environment steps of one seed.
+    those of the best member at the end. schedule: one {interval, from_step, to_step, hyperparams} per interval, in order; steps are
+    environment steps of one seed.
     """
 
     algo_and_network_config: str

@@ -21,13 +21,13 @@ def code_of(recipe: Recipe) -> dict[str, Any]:
     return {**code, "seal": seal(code)}
 
 
-def recipe_file(kept: Mapping[str, Any], name: str, directory: Path, where: str) -> str:
+def recipe_file(kept: Mapping[str, Any], name: str, directory: Path | None, where: str) -> str:
     """Return the name or path of the recipe that a file in a directory names, if it may be loaded.
 
     Args:
       kept: The entries of `code_of`, which may be anything.
       name: The name or path that the recipe was chosen by.
-      directory: That of the study; no code in it is loaded.
+      directory: That of the study, if it is in one; no code in it is loaded.
       where: Begins the message of an error.
 
     Raises:
@@ -62,5 +62,5 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def _is_below(path: str, directory: Path) -> bool:
-    return path.endswith(".py") and Path(path).resolve().is_relative_to(directory.resolve())
+def _is_below(path: str, directory: Path | None) -> bool:
+    return directory is not None and path.endswith(".py") and Path(path).resolve().is_relative_to(directory.resolve())

@@ -95,7 +95,8 @@ def environment_of(about: Mapping[str, Any], given: Path, named: str | None) -> 
     if named:
         path = str(load(named).path)
     elif isinstance(path, str) and Path(path).is_file():
-        recipe_file(kept, "", given if given.is_dir() else given.parent, str(given))
+        study = given if given.is_dir() else given.parent.parent if given.parent.name == AGENTS else None
+        recipe_file(kept, "", study, str(given))
     return registered(name, path if isinstance(path, str) else None, str(given))
 
 

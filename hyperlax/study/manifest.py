@@ -56,7 +56,7 @@ class Manifest:
     arguments: dict[str, Any]
     command: str
     recipe: dict[str, Any]
-    space: dict[str, Any]
+    space: dict[str, dict[str, Any]]
     first_trials: list[dict[str, Any]]
     versions: dict[str, str]
     device: str

@@ -267,19 +267,21 @@ def _state(directory: Path) -> dict[str, str]:
     return found
 
 
-def attack(desk: Desk, count: int, seed: int, commands: int = 8) -> list[str]:
-    """Try so many inputs, drawn at random but from every file alike, each with so many commands. Return what was wrong."""
+def attack(desk: Desk, count: int, seed: int, commands: int = 8, file: str = "") -> Iterator[str]:
+    """Yield what was wrong with so many inputs, each with so many commands.
+
+    They are drawn at random, more of a file with more of them, but not in proportion. file: the end of its name, of one file only.
+    """
     draw, by_file = random.Random(seed), dict[str, list[Input]]()
     for one in desk.inputs():
-        by_file.setdefault(one.file, []).append(one)
-    wrong, tried = [], set[tuple[str, str]]()
-    weights = [len(ones) ** 0.5 for ones in by_file.values()]
-    while len(tried) < min(count, sum(map(len, by_file.values()))):
-        one = draw.choice(by_file[draw.choices(list(by_file), weights)[0]])
-        if (one.file, one.what) not in tried:
-            tried.add((one.file, one.what))
-            wrong += desk.try_one(one, draw.sample(COMMANDS, commands))
-    return wrong
+        if one.file.endswith(file):
+            by_file.setdefault(one.file, []).append(one)
+    for ones in by_file.values():
+        draw.shuffle(ones)
+    for _ in range(min(count, sum(map(len, by_file.values())))):
+        left = [ones for ones in by_file.values() if ones]
+        (ones,) = draw.choices(left, [len(ones) ** 0.5 for ones in left])
+        yield from desk.try_one(ones.pop(), draw.sample(COMMANDS, commands))
 
 
 def main() -> None:
@@ -287,13 +289,15 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", type=int, default=8)
+    parser.add_argument("--file", default="", help="the end of the name of the only file to change")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         desk = Desk(Path(scratch))
         print(f"{len(desk.inputs())} inputs in all")
-        wrong = attack(desk, given.inputs, given.seed, given.commands)
-    print(*wrong, sep="\n")
-    print(f"{given.inputs} inputs with {given.commands} commands each: {len(wrong)} faults.")
+        wrong = 0
+        for wrong, fault in enumerate(attack(desk, given.inputs, given.seed, given.commands, given.file), 1):
+            print(fault, flush=True)
+    print(f"{given.inputs} inputs with {given.commands} commands each: {wrong} faults.")
     sys.exit(bool(wrong))
 
 

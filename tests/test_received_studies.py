@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -24,10 +25,10 @@ from tests.study_cases import Case
 
 pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[1]
-SEARCH = (
+SEARCH = shlex.split(
     "optuna-hp-search --algo-and-network-config mine.py --env-config gymnax.pendulum --n-trials 4 --output-root out "
     "--optuna-study-batch-size 2 --total-timesteps 5000 --num-evaluations 5 --num-eval-episodes 2 --num-seeds 2"
-).split()
+)
 
 
 def edit(path: Path, change: Callable[[Any], object]) -> None:
@@ -142,7 +143,11 @@ def test_a_mark_is_of_this_user_and_of_this_content(tmp_path, monkeypatch):
 
 def test_a_lock_that_is_a_link_or_a_pipe_is_refused_and_not_written_through(study, capsys):
     Path("precious").write_text("precious")
-    for make in (lambda lock: lock.symlink_to(Path("precious").resolve()), os.mkfifo, lambda lock: lock.symlink_to("gone")):
+    for make in (
+        lambda lock: lock.symlink_to(Path("precious").resolve()),
+        os.mkfifo,
+        lambda lock: lock.symlink_to("gone"),
+    ):
         (study / ".lock").unlink(missing_ok=True)
         make(study / ".lock")
         for command in (["list", "out"], ["show", str(study)], *commands(study)):
@@ -150,7 +155,9 @@ def test_a_lock_that_is_a_link_or_a_pipe_is_refused_and_not_written_through(stud
     assert Path("precious").read_text() == "precious" and not Path("gone").exists()
 
 
-@pytest.mark.parametrize("name", ["analysis_plots", "optuna_exec_batch_0002", "optuna_exec_batch_0000/samples", "checkpoints"])
+@pytest.mark.parametrize(
+    "name", ["analysis_plots", "optuna_exec_batch_0002", "optuna_exec_batch_0000/samples", "checkpoints"]
+)
 def test_nothing_is_written_or_removed_through_a_link(study, capsys, name):
     elsewhere = Path("elsewhere").resolve()
     (elsewhere / "samples" / "batch_00007").mkdir(parents=True)
@@ -158,7 +165,11 @@ def test_nothing_is_written_or_removed_through_a_link(study, capsys, name):
     shutil.rmtree(study / name, ignore_errors=True)
     (study / name).symlink_to(elsewhere)
     before = sorted(elsewhere.rglob("*"))
-    for command in (["report", str(study)], ["invalidate", str(study), "1"], ["optuna-hp-search", "--resume-from", str(study)]):
+    for command in (
+        ["report", str(study)],
+        ["invalidate", str(study), "1"],
+        ["optuna-hp-search", "--resume-from", str(study)],
+    ):
         assert main(command) == 2 and f"{name}: is a link" in capsys.readouterr().err
     assert sorted(elsewhere.rglob("*")) == before
 
@@ -182,7 +193,11 @@ def test_a_journal_that_is_a_link_is_not_written_through(study, capsys):
 )
 def test_a_database_with_more_than_tables_is_refused_and_repaired(study, capsys, statement):
     change(study, statement)
-    for command in (["show", str(study)], ["invalidate", str(study), "1"], ["optuna-hp-search", "--resume-from", str(study)]):
+    for command in (
+        ["show", str(study)],
+        ["invalidate", str(study), "1"],
+        ["optuna-hp-search", "--resume-from", str(study)],
+    ):
         assert main(command) == 2 and "is damaged (it" in capsys.readouterr().err
     (study / "optuna_study.db.backup").unlink(missing_ok=True)
     assert main(["repair", str(study)]) == 0 and main(["show", str(study)]) == 0
@@ -252,7 +267,10 @@ def test_a_dead_server_costs_seconds(tmp_path, caplog):
 
 
 def test_aliases_of_a_yaml_file_have_a_limit(tmp_path, capsys):
-    lines = [f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True)]
+    lines = [
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]"
+        for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
     path = tmp_path / "study.yaml"
     path.write_text("\n".join(["a: &a [1, 2]", *lines]))
     assert main(["run-study", str(path)]) == 2 and "its aliases stand for more than" in capsys.readouterr().err

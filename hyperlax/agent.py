@@ -131,13 +131,24 @@ def load_agent(path: Path, seed: int | None = None) -> Agent:
         raise UsageError(f"{file}: is not a safetensors file ({error}). {PUT_BACK}") from error
     if "head.kernel" not in arrays:
         raise UsageError(f"{file}: holds no policy. {PUT_BACK}")
-    if not _fit(about, arrays):
-        raise UsageError(f"{description}: does not describe the agent in {file.name}. {PUT_BACK}")
-    seeds = len(arrays["head.kernel"])
-    chosen = about["seed"] if seed is None else seed
-    if not isinstance(chosen, int) or not 0 <= chosen < seeds:
-        raise UsageError(f"{file}: has the seeds 0 to {seeds - 1}, not {chosen}.")
-    return Agent(about, arrays, chosen)
+    problem = f"{description}: does not describe the agent in {file.name}"
+    try:
+        if not _fit(about, arrays):
+            raise UsageError(f"{problem}. {PUT_BACK}")
+        agent = Agent(about, arrays, _chosen(about["seed"] if seed is None else seed, len(arrays["head.kernel"]), file))
+        agent(np.zeros(about["observation_size"], np.float32))
+    except UsageError:
+        raise
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        raise UsageError(f"{problem} ({error}). {PUT_BACK}") from error
+    return agent
+
+
+def _chosen(seed: Any, seeds: int, file: Path) -> int:
+    """Return the number of a seed. Raises UsageError if a file with so many seeds does not have it."""
+    if not isinstance(seed, int) or not 0 <= seed < seeds:
+        raise UsageError(f"{file}: has the seeds 0 to {seeds - 1}, not {seed}.")
+    return seed
 
 
 def _fit(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bool:

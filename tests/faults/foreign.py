@@ -249,6 +249,7 @@ class Desk:
             "watch": ["watch", directory],
             "report": ["report", directory],
             "export": ["export", directory, "--output", self.root / "out.csv"],
+            "play": ["play", directory, "--trial", 1, "--episodes", 1, "--no-gif"],
             "export json": ["export", directory, "--format", "json", "--output", self.root / "out.json"],
             "compare": ["compare", directory, self.outside / "other", "--output", self.root / "out.html"],
         }[command]
@@ -321,7 +322,9 @@ def attack(desk: Desk, count: int, seed: int, commands: int = 8, file: str = "")
     for _ in range(min(count, sum(map(len, by_file.values())))):
         left = [ones for ones in by_file.values() if ones]
         (ones,) = draw.choices(left, [len(ones) ** 0.5 for ones in left])
-        yield from desk.try_one(ones.pop(), draw.sample(COMMANDS, commands))
+        one = ones.pop()
+        is_agent = one.file.startswith("agents/")
+        yield from desk.try_one(one, ["play"] if is_agent else draw.sample(COMMANDS, commands))
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from hyperlax.config.option import from_json, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
-from hyperlax.config.trusted import is_own, recipe_file
+from hyperlax.config.trusted import check_source, is_own, recipe_file
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
-from hyperlax.recipe import Recipe, load, searching
+from hyperlax.recipe import Recipe, from_source, load, searching
 from hyperlax.space import from_json as distribution_from_json
 
 _Options = TypeVar("_Options", bound="SearchOptions | PbtOptions")
@@ -81,7 +81,8 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
 def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions, named: str | None = None) -> Recipe:
     """Return the recipe with which a study started, with the study's search space. Raises UsageError if it cannot be loaded.
 
-    It is loaded from the same file as at the start, from any working directory. If that is gone, its name is looked up.
+    It is made from its source, or loaded from the same file as at the start, from any working directory. If that is gone, its name
+    is looked up.
     named: the recipe that the user names for it, in place of one that no run of the user's recorded.
     """
     path = directory / MANIFEST
@@ -95,6 +96,9 @@ def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions, named: s
         changes = {name: None if text is None else distribution_from_json(text) for name, text in found.items()}
     except UsageError as error:
         raise UsageError(f"{path}: {error} {PUT_BACK}") from error
+    if (source := kept.get("source")) and not named:
+        check_source(kept, str(path))
+        return searching(from_source(source, str(path)), changes, str(path))
     there = named or recipe_file(kept, stored.algo_and_network_config, directory, str(path))
     return searching(load(there), changes, str(path))
 

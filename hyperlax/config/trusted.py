@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperlax.errors import OptionError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.recipe import Recipe
 from hyperlax.seals import is_sealed, seal
 from hyperlax.shipped import shipped
@@ -17,7 +17,9 @@ _CODE = ("path", "source")
 
 def code_of(recipe: Recipe) -> dict[str, Any]:
     """Return the entries that name a recipe's code, with the mark of this user."""
-    code = {"path": str(recipe.path.resolve())}
+    code: dict[str, Any] = {"path": str(recipe.path.resolve())}
+    if recipe.source is not None:
+        code["source"] = recipe.source
     return {**code, "seal": seal(code)}
 
 
@@ -47,6 +49,14 @@ def recipe_file(kept: Mapping[str, Any], name: str, directory: Path | None, wher
         "{0}: names the recipe {1}, {2}. Recipes are code: name one that you trust with {algo_and_network_config}."
     )
     raise OptionError("algo_and_network_config", problem, where, there, why)
+
+
+def check_source(kept: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError, beginning with `where`, for a source that no run of this user's wrote: it says what is run."""
+    if not is_own(kept):
+        raise UsageError(
+            f"{where}: says what its trials run, and no run of yours wrote that. Start a study of your own with hyperlax tune."
+        )
 
 
 def is_own(kept: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.backends.base import Backend, narrowest
@@ -18,14 +18,14 @@ from hyperlax.config.kinds import left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, SEARCH, command_of
-from hyperlax.config.trusted import code_of
+from hyperlax.config.trusted import check_source, code_of
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.fields import check_params
 from hyperlax.files import PUT_BACK, convert, decode, write_json
 from hyperlax.hyperparams import Config, Params
 from hyperlax.measures import Measures, measures_of
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.recipe import Changes, Recipe, apply, dotted, load
+from hyperlax.recipe import Changes, Recipe, apply, dotted, from_source, load
 from hyperlax.samplers.fixed import digest_of
 from hyperlax.scale import Scale
 from hyperlax.space import Distribution, from_json
@@ -91,11 +91,18 @@ class Manifest:
         return replace(self, runs=[*self.runs, Run(began=began, commit=commit)])
 
 
+class _StoredSource(TypedDict, total=False):
+    """The source of a recipe that is not a file. command: words of the command that its trials run."""
+
+    command: list[str]
+
+
 class _StoredRecipe(TypedDict):
     """The recipe in a study.json. algorithm: the name of its configuration's class."""
 
     algorithm: str
     config: dict[str, Any]
+    source: NotRequired[_StoredSource | None]
 
 
 def describe(
@@ -160,6 +167,8 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
         )
     where = f"{recipe.path}: the study in {path.parent}"
     _same_task(stored, recipe, where)
+    before, now = ((one or {}).get("command") for one in (stored.recipe.get("source"), recipe.source))
+    _same_entries({"command": before}, {"command": now}, f"{where} runs the")
     _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches")
     _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value")
     for values in stored.first_trials:
@@ -169,7 +178,10 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
 
 def task_of(stored: Manifest, file: Path) -> Task:
     """Return the task with which a study began. Raises UsageError if the recipe's file does not return it any more."""
-    recipe = load(str(file))
+    source = stored.recipe.get("source")
+    if source:
+        check_source(stored.recipe, f"{file}: the study")
+    recipe = from_source(source, str(file)) if source else load(str(file))
     _same_task(stored, recipe, f"{file}: the study")
     assert recipe.task is not None
     return recipe.task
@@ -242,7 +254,7 @@ def installed_versions() -> dict[str, str]:
 
 def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """Return the command line that begins this study, with every argument, or with its file if it changes the search space."""
-    if recipe.changes:
+    if recipe.changes or recipe.source:
         return shell_command("run-study", directory.file)
     is_of_a_file = isinstance(options, SearchOptions) and options.load_hyperparams
     settled = ("n_trials", "sampling_method") if is_of_a_file else ()

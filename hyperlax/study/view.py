@@ -128,6 +128,7 @@ def snapshot(
         base=base,
         runs=stored.runs,
         foreign=[_foreign_record(trial, space) for trial in foreign],
+        program=(stored.recipe.get("source") or {}).get("command", ()),
     )
 
 
@@ -192,7 +193,7 @@ def recipe_as_it_was(record: StudyRecord, environment: str, named: str | None) -
     if not named and file.is_file() and (stored.task or not is_known(environment)):
         recipe_file(stored.recipe, "", record.directory, str(path))
     task = manifest.task_of(stored, file) if stored.task else None
-    return Recipe(record.recipe, file, config, space, task=task)
+    return Recipe(record.recipe, file, config, space, task=task, source=stored.recipe.get("source"))
 
 
 def _total(options: SearchOptions | PbtOptions, space: SearchSpace) -> int:

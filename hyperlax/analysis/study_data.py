@@ -23,6 +23,8 @@ from hyperlax.study.record import Run, StudyRecord, TrialRecord, complete_trials
 from hyperlax.trial import TIMELINE
 
 _log = logging.getLogger(__name__)
+_LATEST_SECONDS = 1e11
+"""Upper bound of plausible times, in seconds since 1970."""
 _SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
 """Entries of a batch's `timing.json` that are summed over the study."""
 
@@ -75,7 +77,7 @@ def reading(path: Path) -> Iterator[None]:
         raise MissingFile(f"{path}: {error.strerror}.") from error
     except KeyError as error:
         raise MissingFile(f"{path}: is damaged (lacks {error}).") from error
-    except (ValueError, TypeError, RecursionError, csv.Error) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, csv.Error) as error:
         found = error.finding if isinstance(error, CsvError) else str(error)
         why = " ".join(found.split()).removesuffix(".")
         raise MissingFile(f"{path}: is damaged ({why}).") from error
@@ -211,7 +213,10 @@ class StudyData:
 
 def _bar(row: dict[str, str]) -> Bar:
     slot, pool, lane = (int(row[name]) for name in ("slot", "pool", "lane"))
-    return Bar(int(row["trial"]), row["state"], slot, pool, lane, float(row["began"]), float(row["ended"]))
+    began, ended = float(row["began"]), float(row["ended"])
+    if not all(abs(time) < _LATEST_SECONDS for time in (began, ended, float(row["process"]))):
+        raise ValueError(f"a trial was in its lane from {began} to {ended}")
+    return Bar(int(row["trial"]), row["state"], slot, pool, lane, began, ended)
 
 
 def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:

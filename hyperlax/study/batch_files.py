@@ -321,7 +321,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise DamagedBatch(path, f"{path}: is not UTF-8.") from error
     except CsvError as error:
         raise DamagedBatch(path, f"{path}: {error.finding}") from error
-    except (ValueError, csv.Error) as error:
+    except (ValueError, OverflowError, csv.Error) as error:
         raise DamagedBatch(path, f"{path}: {error}") from error
 
 

@@ -233,9 +233,7 @@ def play(given: Given) -> int:
     """Evaluate a trained agent, and film it."""
     from hyperlax.agent import load_agent
     from hyperlax.config.stored import named_directory
-    from hyperlax.files import new_file
     from hyperlax.study.agents import environment_of, find_agent
-    from hyperlax.study.io_errors import writing
 
     options = completed(PlayOptions, given)
     if options.gif is not None and options.no_gif:
@@ -244,14 +242,7 @@ def play(given: Given) -> int:
     path = find_agent(where, options.trial, "play")
     agent = load_agent(path, options.training_seed)
     name = environment_of(agent.about, where, options.algo_and_network_config)
-    wanted = path.with_name(path.name + ".gif") if options.gif is None else Path(options.gif)
-    if options.gif is not None:
-        with writing(wanted):
-            new_file(options.gif, option="gif")
-    elif not options.no_gif and wanted.parent.is_symlink():
-        raise OptionError(
-            "gif", "{0}: is a link, which nothing is written through. Name a file with {gif}.", wanted.parent
-        )
+    wanted = _gif_file(options, path)
     from hyperlax.cli.playing import can_film, evaluate_agent
     from hyperlax.engine.device import prepare_jax
     from hyperlax.envs import make
@@ -280,6 +271,20 @@ def play(given: Given) -> int:
     elif not options.no_gif:
         _film(agent, environment, options.seed, wanted)
     return 0
+
+
+def _gif_file(options: PlayOptions, agent: Path) -> Path:
+    """Return the file for the GIF of an agent. Raises OptionError for one that cannot be written there."""
+    from hyperlax.files import new_file
+    from hyperlax.study.io_errors import writing
+
+    if options.gif is not None:
+        with writing(Path(options.gif)):
+            return new_file(options.gif, option="gif")
+    if not options.no_gif and agent.parent.is_symlink():
+        problem = "{0}: is a link, which nothing is written through. Name a file with {gif}."
+        raise OptionError("gif", problem, agent.parent)
+    return agent.with_name(agent.name + ".gif")
 
 
 def _film(agent: Agent, environment: Environment, seed: int, path: Path) -> None:

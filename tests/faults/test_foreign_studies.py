@@ -15,7 +15,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 
 
 def test_odd_values_end_in_a_sentence(desk):
-    assert list(attack(desk, 25, seed=0, commands=3)) == []
+    assert list(attack(desk, 20, seed=0, commands=2)) == []
 
 
 @pytest.mark.slow

@@ -83,9 +83,11 @@ def fault_of_trials(
 def _fault_of_trial(trial: FrozenTrial, space: SearchSpace, objectives: int, metrics: Collection[str]) -> str:
     attributes = trial.user_attrs
     try:
-        msgspec.convert(attributes, _Attributes)
+        known = msgspec.convert(attributes, _Attributes)
     except (msgspec.ValidationError, RecursionError) as error:
         return f"has odd attributes: {error}"
+    if known.parent is not None and known.parent >= trial.number:
+        return f"continues from trial {known.parent}, which is later"
     if not space.holds(trial.params):
         return "has parameters that study.json does not search"
     odd = [name for name in metrics if name in attributes and not _is_finite(attributes[name])]

@@ -35,7 +35,7 @@ def finished_intervals(trials: Sequence[FrozenTrial], members: int) -> list[Froz
 
 def lineage_of(trials: Sequence[FrozenTrial], members: int, root: Path) -> Lineage:
     """Return the lineage of the trials of whole intervals. root: the study's directory."""
-    parents = {trial.number: trial.user_attrs[PARENT] for trial in trials if trial.user_attrs[PARENT] is not None}
+    parents = {trial.number: parent for trial in trials if (parent := trial.user_attrs.get(PARENT)) is not None}
     last = trials[-members:] if trials else []
     best = max(
         last,

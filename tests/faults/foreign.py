@@ -31,6 +31,7 @@ from hyperlax.cli import main as hyperlax
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import policy
 from tests.study_cases import Case
+from tests.test_population_runs import Run
 
 SECONDS = 10
 DEEP = json.loads("[" * 200 + "]" * 200)
@@ -213,16 +214,32 @@ def _edit_sql(path: Path, statement: str, *values: Any) -> None:
         connection.commit()
 
 
+def search(root: Path) -> Path:
+    """Run a search with a failed trial, a confirmation and a trial that plain Optuna added. Return its directory."""
+    given: dict[str, Any] = {"n_trials": 4, "optuna_study_batch_size": 2, "save_agents": "all"}
+    confirmed = {"confirm_top": 1, "confirm_seeds": 2, "confirmer": FakeBackend().bind}
+    case = Case(root, write_pages=write_pages, **given, **confirmed)
+    assert case.start(FakeBackend(fail={3: "loss is nan"}, policy=policy())) == 0
+    case.study().enqueue_trial(dict.fromkeys(case.space, 1))
+    return case.directory
+
+
+def population(root: Path) -> Path:
+    """Run a population. Return its directory."""
+    run = Run(root, population_size=3, num_intervals=2, total_timesteps=200)
+    assert run.start() == 0
+    return run.directory
+
+
+KINDS = {"search": search, "population": population}
+
+
 class Desk:
     """A received study, and beside it what no command may change."""
 
-    def __init__(self, scratch: Path):
+    def __init__(self, scratch: Path, kind: str = "search"):
         self.root, self.outside = scratch / "received", scratch / "outside"
-        whole = Case(
-            scratch / "whole", n_trials=4, optuna_study_batch_size=2, save_agents="all", write_pages=write_pages
-        )
-        assert whole.start(FakeBackend(fail={3: "loss is nan"}, policy=policy())) == 0
-        self.whole = whole.directory
+        self.whole = KINDS[kind](scratch / "whole")
         shutil.copytree(self.whole, self.outside / "other")
         (self.outside / "precious").write_text("precious")
         (self.outside / "here").mkdir()
@@ -331,12 +348,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--inputs", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", choices=KINDS, default="search")
     parser.add_argument("--commands", type=int, default=8)
     parser.add_argument("--file", default="", help="the end of the name of the only file to change")
     given = parser.parse_args()
     count = 0
     with tempfile.TemporaryDirectory() as scratch:
-        desk = Desk(Path(scratch))
+        desk = Desk(Path(scratch), given.kind)
         print(f"{len(desk.inputs())} inputs in all")
         for fault in attack(desk, given.inputs, given.seed, given.commands, given.file):
             print(fault, flush=True)

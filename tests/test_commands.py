@@ -176,6 +176,14 @@ def test_what_it_leaves_behind_is_ended(closed: Any) -> None:
     assert not is_alive(int(pid.read_text()))
 
 
+def test_a_process_that_has_left_its_group_does_not_hold_up_its_trial(closed: Any) -> None:
+    code = f"setsid yes & echo $! > $HYPERLAX_DIRECTORY/pid; echo {SAYS}; sleep 0.2"
+    (found,) = trained(closed, code)
+    assert values(found) == [0.5]
+    (pid,) = Path(closed._checkpoints.own_directory(sound(found).number)).glob("seed_0/pid")
+    wait_until(lambda: not is_alive(int(pid.read_text())))  # nobody reads what it writes
+
+
 def test_it_goes_on_while_a_decision_is_awaited_and_is_ended_when_it_is_pruned(folder: Path) -> None:
     backend, mark = making(folder, kind="refilled", trial_seeds=1, slots=1), folder / "later"
     code = f"for i in 1 2 3; do echo hyperlax: step=$i val/accuracy=$i; done; touch {mark}; exec sleep 100"
@@ -207,7 +215,8 @@ def test_a_trial_that_takes_too_long_has_failed(tmp_path: Path) -> None:
 
 def test_the_pages_example_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8")
-    _, script, recipe, _ = re.findall(r"```python\n(.*?)```", page, re.S)
+    page = page.partition("## A sweep file")[0]
+    _, script, recipe = re.findall(r"```python\n(.*?)```", page, re.S)
     (study,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
     (words,) = re.findall(r"^hyperlax (tune .*)$", page, re.M)
     (desk / "bin").mkdir()

@@ -240,14 +240,19 @@ def test_a_formula_is_a_text_in_an_exported_csv(study):
 
 def test_tracking_resumes_only_where_the_user_says(study, capsys, monkeypatch):
     pytest.importorskip("mlflow", reason='needs MLflow: pip install "hyperlax[mlflow]"')
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for variable in ("MLFLOW_TRACKING_URI", "HYPERLAX_MIRROR"):
+        monkeypatch.delenv(variable, raising=False)
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         server.settimeout(0.1)
         uri = f"http://127.0.0.1:{server.getsockname()[1]}"
         (study / TRACKING).write_text(json.dumps({"uri": uri, "experiment": "theirs", "study": "theirs"}))
         assert resume(study, "--n-trials", "5") == 2
         assert "mlflow.json: no run of yours wrote this address." in capsys.readouterr().err
-        assert resume(study, "--n-trials", "5", "--track", "none") == 0
+        mirror = study / "mirror.json"
+        mirror.write_text(json.dumps({"storage": uri.replace("http", "mysql+pymysql"), "mark": "theirs"}))
+        assert resume(study, "--n-trials", "5", "--track", "none") == 2
+        assert "mirror.json: no run of yours wrote this address." in capsys.readouterr().err
+        assert resume(study, "--n-trials", "5", "--track", "none", "--mirror", "none") == 0
         with pytest.raises(TimeoutError):
             server.accept()
 

@@ -7,11 +7,13 @@ blocked while a decision is awaited.
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import selectors
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +27,8 @@ from hyperlax.report import Report, shown
 from hyperlax.tasks import Command
 
 _POLL_SECONDS = 0.05
+_DRAIN_SECONDS = 1.0
+"""Longest time for reading what a command that has ended has left in its pipes."""
 _LONGEST_LINE = 65_536
 """Bytes of a line that is read as a report. A longer one is only kept."""
 _MARK = "hyperlax:"
@@ -61,28 +65,26 @@ def run_command(
       MlflowAway: It has succeeded, and its metrics cannot be read.
     """
     place = report.directory
-    reported, outputs = place.with_name(f"{place.name}.report.jsonl"), [_output(place, name) for name in ("out", "err")]
+    outputs = [place.with_name(f"{place.name}.{stream}.txt") for stream in ("out", "err")]
+    reported = place.with_name(f"{place.name}.report.jsonl")
     reported.write_bytes(b"")
-    own = {"DIRECTORY": str(place), "REPORT": str(reported)}
-    variables = {f"HYPERLAX_{name}": str(value) for name, value in {**own, **names}.items()}
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    try:
-        environment = {"PYTHONUNBUFFERED": "1", **os.environ, **variables, **(mlflow.variables if mlflow else {})}
-        child = Child(filled(task.command, params), environment, cwd=task.directory, **pipes)
-    except (OSError, ValueError) as error:
-        raise CommandFault(f"cannot be started: {error}") from error
+    own = {f"HYPERLAX_{name}": str(value) for name, value in {"DIRECTORY": place, "REPORT": reported, **names}.items()}
+    child = _start(task, params, {**own, **(mlflow.variables if mlflow else {})})
     hold(child)
     lines, file = _Lines(child, outputs), _ReportFile(reported)
+    last: dict[str, Any] | None = {} if task.evaluations == 1 else None
     try:
         while not child.has_ended(_POLL_SECONDS if lines.is_over else 0.0):
-            _pass_on([*lines.new(_POLL_SECONDS), *file.new()], report)
+            _pass_on([*lines.new(_POLL_SECONDS), *file.new()], report, last)
             if mlflow:
                 mlflow.pass_on(report)
             if must_stop():
                 report.end("the study has stopped this trial")
         end([child])  # and what it has left behind
         lines.close()
-        _pass_on([*lines.new(0.0), *file.new(is_over=True)], report)
+        _pass_on([*lines.new(0.0), *file.new(is_over=True)], report, last)
+        if last:
+            report(report.budget, **last)
     finally:
         end([child])
         lines.close()
@@ -95,9 +97,14 @@ def run_command(
         mlflow.pass_on(report, is_over=True)
 
 
-def _output(place: Path, name: str) -> Path:
-    """Return the file that gets a stream of the command that keeps its own files in `place`."""
-    return place.with_name(f"{place.name}.{name}.txt")
+def _start(task: Command, params: Mapping[str, Any], variables: Mapping[str, str]) -> Child:
+    """Start the command of a trial. variables: of its environment, besides those of this process."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = {"PYTHONUNBUFFERED": "1", **os.environ, **variables}  # else reports of Python wait for its end
+    try:
+        return Child(filled(task.command, params), environment, cwd=task.directory, **pipes)
+    except (OSError, ValueError) as error:
+        raise CommandFault(f"cannot be started: {error}") from error
 
 
 def _check_status(child: Child, errors: Path) -> None:
@@ -109,11 +116,19 @@ def _check_status(child: Child, errors: Path) -> None:
         raise CommandFault(": ".join([f"exit status {child.status}", *said]))
 
 
-def _pass_on(texts: list[str], report: Report) -> None:
-    """Report what lines say: `hyperlax: step=3 accuracy=0.9`, or JSON. Without a step, the next one is reported."""
+def _pass_on(texts: list[str], report: Report, last: dict[str, Any] | None) -> None:
+    """Report what lines say: `hyperlax: step=3 accuracy=0.9`, or JSON. Without a step, the next one is reported.
+
+    last: gets the newest values instead, without their step, of a command of which only its last report counts; else None.
+    """
     for text in texts:
         values = _read_json(text, report) if text.startswith("{") else _read_line(text, report)
-        report(values.pop("step", max(report.step, 0) + 1), **values)
+        step = values.pop("step", max(report.step, 0) + 1)
+        if last is None:
+            report(step, **values)
+        else:
+            last.clear()
+            last.update(values)
 
 
 def _read_json(text: str, report: Report) -> dict[str, Any]:
@@ -162,7 +177,7 @@ class _Lines:
         for pipe, file, reads in zip((child.output, child.error), self._files, (True, False), strict=True):
             os.set_blocking(pipe.fileno(), False)
             self._pipes.register(pipe, selectors.EVENT_READ, (file, reads))
-        self._line, self.is_over, self._is_closing = b"", False, False
+        self._line, self.is_over, self._until = b"", False, math.inf
         self._thread = threading.Thread(target=self._listen, daemon=True, name="output of a command")
         self._thread.start()
 
@@ -176,16 +191,18 @@ class _Lines:
 
     def close(self) -> None:
         """Keep what is left in the pipes, even if processes that have left the command's group still have them open."""
-        self._is_closing = True
+        self._until = min(self._until, time.monotonic() + _DRAIN_SECONDS)
         self._thread.join()
 
     def _listen(self) -> None:
         while self._pipes.get_map():
             ready = self._pipes.select(_POLL_SECONDS)
-            if not ready and self._is_closing:
+            if time.monotonic() > self._until or (not ready and self._until < math.inf):
                 break
             for key, _ in ready:
                 self._read(key.fileobj, *key.data)
+        for key in [*self._pipes.get_map().values()]:
+            self._close(key.fileobj)
         self._note(self._line)
         for file in self._files:
             file.close()
@@ -198,8 +215,7 @@ class _Lines:
         except BlockingIOError:
             return
         if not block:
-            self._pipes.unregister(pipe)
-            pipe.close()
+            self._close(pipe)
             return
         file.write(block)
         if reads:
@@ -207,6 +223,10 @@ class _Lines:
             for line in lines:
                 self._note(line)
             self._line = rest if len(rest) <= _LONGEST_LINE else rest[:_LONGEST_LINE]
+
+    def _close(self, pipe: Any) -> None:
+        self._pipes.unregister(pipe)
+        pipe.close()
 
     def _note(self, line: bytes) -> None:
         text = line.rstrip(b"\r").rpartition(b"\r")[2]

@@ -136,7 +136,6 @@ class MlflowWriter:
 
     def _open(self, record: StudyRecord) -> StudyRun:
         self._place.write_if_new()
-        _refuse_dead(self._place)
         client = connect(self._place)
         experiment = _experiment(client, self._place)
         parent = _parent(client, experiment, self._place.study, record)
@@ -316,7 +315,11 @@ def _refuse_dead(place: Place) -> None:
 
 
 def connect(place: Place) -> MlflowClient:
-    """Return a client of the place that does not try for long. Silence what MLflow and alembic print about a new database."""
+    """Return a client of the place that does not try for long. Silence what MLflow and alembic print about a new database.
+
+    Raises HyperlaxError if nothing listens at the place's server.
+    """
+    _refuse_dead(place)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]

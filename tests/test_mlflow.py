@@ -215,7 +215,7 @@ def test_deleting_a_study_moves_its_runs_to_the_trash_unless_they_are_kept(store
     capsys.readouterr()
     assert main(["delete", str(case.directory), "--yes"]) == 0
     assert capsys.readouterr().out.startswith(
-        f"Deleted to MLflow's trash: 3 runs in experiment deleted of MLflow, {store}.\n"
+        f"Deleted to MLflow's trash: 3 runs in experiment in the trash of MLflow, {store}.\n"
     )
     seen = Seen(store, "in the trash")
     assert seen.numbers == [0] and seen.parent.data.tags["hyperlax.directory"] == str(other.directory)

@@ -13,7 +13,7 @@ from functools import cache
 from typing import cast
 
 from hyperlax.errors import format_number
-from hyperlax.metrics import METRICS, aggregated
+from hyperlax.metrics import METRICS, OF_RETURNS, aggregated
 from hyperlax.scale import Direction, Inputs, Metric, MetricTable, Scale, Words
 from hyperlax.tasks import Measure, Task
 from hyperlax.trial import MEASURED
@@ -21,7 +21,7 @@ from hyperlax.trial import MEASURED
 RESERVED = frozenset(
     {
         *METRICS, *MEASURED, "episodes", "trial", "seed", "step", "steps", "state", "reason", "seconds", "segment", "of", "batch",
-        "exec_batch", "intermediate", "only",
+        "exec_batch", "intermediate", "only", "finite",
     }
 )  # fmt: skip
 """Names that files or the database use for something else, so that neither a measure nor a hyperparameter can have them."""
@@ -33,12 +33,14 @@ _SCALED = ("normalized_auc", "stability_score", "steps_to_threshold")
 class Measures(Scale):
     """What the trials of a task are measured by. A study keeps it in study.json, so that it can be read without the recipe.
 
-    measures: the leading one first. budget, evaluations: the last step and the number of reports of a trial.
+    measures: the leading one first. budget, evaluations: the last step and the number of reports of a trial. has_programs: whether
+    trials are lanes of compiled programs, and not processes.
     """
 
     measures: tuple[Measure, ...]
     budget: int
     evaluations: int
+    has_programs: bool = False
 
     @property
     def leading(self) -> Measure:
@@ -47,13 +49,13 @@ class Measures(Scale):
 
     @property
     def words(self) -> Words:
-        """Words of a function in worker processes."""
+        """Words of a function in worker processes, or of a JAX program in lanes."""
         name = self.name
+        own = {"steps": "steps", "curve": name, "low": f"low of {name}", "high": f"high of {name}"}
+        if self.has_programs:
+            return replace(OF_RETURNS, **own)
         return Words(
-            steps="steps",
-            curve=name,
-            low=f"low of {name}",
-            high=f"high of {name}",
+            **own,
             lane="slot",
             preparing="starting processes",
             row="a worker process",
@@ -112,7 +114,7 @@ def _in_words(measure: Measure) -> str:
 def measures_of(task: Task) -> Measures:
     """Return what a task is measured by, equal to what study.json keeps of it."""
     measures = (replace(one, low=_as_float(one.low), high=_as_float(one.high)) for one in task.all_measures)
-    return Measures(tuple(measures), task.budget, task.evaluations)
+    return Measures(tuple(measures), task.budget, task.evaluations, task.has_programs)
 
 
 def _as_float(value: float | None) -> float | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hyperlax.agent import Policy
+from hyperlax.backends import local
 from hyperlax.backends.base import SHARED, EngineConfig, Evicted
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.recipe import dotted
@@ -311,10 +312,13 @@ class FakeBackend:
 
 
 def train_with_fakes(monkeypatch: pytest.MonkeyPatch, pages: bool = True, **fake: Any) -> list[FakeBackend]:
-    """Have commands train with fakes, which are listed as they are made. pages: whether studies write their pages."""
+    """Have commands train RL with fakes, which are listed as they are made. pages: whether studies write their pages."""
     made: list[FakeBackend] = []
+    make_real = local.make_backend
 
-    def make(config: EngineConfig, checkpoints: CheckpointManager | None = None) -> FakeBackend:
+    def make(config: EngineConfig, checkpoints: CheckpointManager | None = None) -> Any:
+        if config.task is not None:
+            return make_real(config, checkpoints)
         made.append(FakeBackend(**fake).bind(config, checkpoints))
         return made[-1]
 

@@ -29,7 +29,7 @@ from hyperlax.tasks import Measure
 from hyperlax.trial import Curve, Outcome, Trial
 from tests.desk import ROOT
 from tests.test_bad_input import TABLES, refused, table
-from tests.test_docs_examples import python_of
+from tests.test_docs import python_of
 
 pytestmark = pytest.mark.timeout(120)
 RECIPE = TABLES / "own_code.py"
@@ -221,7 +221,7 @@ def test_neither_the_study_nor_its_processes_import_jax(folder):
 
 def test_an_agent_of_a_function_does_not_exist(desk, capsys):
     assert cli.main(["play", str(desk / "whole" / "own_code")]) == 2
-    assert capsys.readouterr().err.endswith("is a study of a function, whose trials leave no agents.\n")
+    assert capsys.readouterr().err.endswith("is a study of a task, whose trials leave no agents.\n")
 
 
 @pytest.mark.parametrize(("old", "new", "said"), table("own_code_edits"), ids=lambda value: value[:60])

@@ -127,14 +127,16 @@ def test_the_directory_is_there_once_it_is_asked_for(tmp_path: Path) -> None:
     assert report.directory == tmp_path / "a" / "b" and report.directory.is_dir()
 
 
-def test_the_shipped_forest_loads_without_importing_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_recipes_need_scikit_learn_only_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import sys; from hyperlax.recipe import load; load('forest'); assert not {'sklearn', 'jax'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
-    recipe = load("forest")
-    values = dotted(recipe.config.algorithm)
-    assert all(distribution.contains(values[name]) for name, distribution in recipe.space.items())
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        UsageError, match=r'forest.py:\d+: the forest needs scikit-learn: pip install "hyperlax\[sklearn\]"$'
-    ):
-        load("forest")
+    for name, needs in (("forest", "the forest needs"), ("digits", "the digits need")):
+        recipe = load(name)
+        values = dotted(recipe.config.algorithm)
+        assert all(distribution.contains(values[name]) for name, distribution in recipe.space.items())
+        with monkeypatch.context() as patch:
+            patch.setattr("importlib.util.find_spec", lambda name: None)
+            with pytest.raises(
+                UsageError, match=rf'{name}.py:\d+: {needs} scikit-learn: pip install "hyperlax\[sklearn\]"$'
+            ):
+                load(name)

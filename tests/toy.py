@@ -80,6 +80,7 @@ class Descents:
 
     run_length: RunLength = RUN_LENGTH
     kind: str = "descent"
+    measures: tuple[str, ...] = ()
 
     def flops_of(self, trial: Trial) -> float:
         return float(self.program(trial).dimensions)

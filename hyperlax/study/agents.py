@@ -120,7 +120,7 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
         return given.with_suffix("") if is_file else given / "agent"
     record = load_study(given, asked_by).record
     if not record.environment:
-        raise UsageError(f"{asked_by} {given}: is a study of a function, whose trials leave no agents.")
+        raise UsageError(f"{asked_by} {given}: is a study of a task, whose trials leave no agents.")
     if number is not None:
         trial = record.trial(number)
     elif record.lineage and record.lineage.final is not None:

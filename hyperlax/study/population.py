@@ -35,7 +35,7 @@ from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import write_batch
 from hyperlax.study.directory import SCHEDULE, StudyDirectory, study_directory
-from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, describe_schedule, replay_command, score_of
+from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, describe_schedule, replay_command, score_of, sign_of
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, tell
@@ -110,9 +110,11 @@ class _PopulationTrials:
             self._compare(interval, ends, before)
             return ends
         if interval + 1 == self._intervals:
-            best = max(ends, key=lambda end: (_score(end), -end.number))
+            complete = [end for end in ends if end.state == "COMPLETE"]
+            sign = sign_of(self._options)
+            best = max(complete, key=lambda end: (sign * _score(end), -end.number), default=None)
             about = {"study": self._options.study_name, **about_recipe(live.recipe)}
-            write_agents(live.directory.root, about, result, [best.number] if best.state == "COMPLETE" else [])
+            write_agents(live.directory.root, about, result, [best.number] if best else [])
         path = self._state.new_batch(interval)
         write_batch(path, result, ends, live.scoring.scale)
         self._state.record(ends, path)
@@ -137,7 +139,7 @@ class _PopulationTrials:
         self._state.append(trials)
 
     def _compare(self, interval: int, ends: Sequence[TrialResult], before: Sequence[FrozenTrial]) -> None:
-        now = np.array([_score(end) if end.state == "COMPLETE" else np.nan for end in ends])
+        now = np.array([_score(end) for end in ends])
         if not np.array_equal(now, [score_of(trial) for trial in before], equal_nan=True):
             raise OptionFailure(
                 "output_root",
@@ -159,7 +161,7 @@ def _recorded_starts(live: LiveStudy) -> dict[int, CopyFrom]:
 
 
 def _score(end: TrialResult) -> float:
-    return end.metrics[OBJECTIVE] if end.state == "COMPLETE" else -np.inf
+    return end.metrics[OBJECTIVE] if end.state == "COMPLETE" else np.nan
 
 
 def run_population(
@@ -242,7 +244,12 @@ class _PopulationRun(StudyRun[PbtOptions]):
             fatal=(Exception,),
         )
         members = PopulationOptions(
-            self.recipe.space, options.population_size, options.num_intervals, options.quantile, options.seed
+            self.recipe.space,
+            options.population_size,
+            options.num_intervals,
+            options.quantile,
+            options.seed,
+            sign_of(options),
         )
         scheduler = PopulationBasedTraining(members, EXPLORERS[options.explore](), _recorded_starts(self.live))
         trials = _PopulationTrials(self.live, scheduler.first(), self._interval_recorded)
@@ -273,8 +280,9 @@ class _PopulationRun(StudyRun[PbtOptions]):
             return self.limits.stop.exit_status
         assert lineage.final is not None
         value = self.live.state.trials()[lineage.final].values[0]
-        print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), return {format_number(value)}.")
-        print(f"Train new agents along its schedule:\n  {replay_command(schedule)}")
+        name, again = self.live.scoring.scale.name, "new agents" if self.options.env_config else "again"
+        print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), {name} {format_number(value)}.")
+        print(f"Train {again} along its schedule:\n  {replay_command(schedule)}")
         return 0
 
     def _interval_recorded(self) -> None:

@@ -62,7 +62,7 @@ def run_single(
     anything runs, if the training cannot run.
     """
     config = _single_config(options, recipe, algorithm)
-    if recipe.task is None:
+    if kind_of(recipe).has_programs:
         return _SingleRun(options, recipe, write_curve, "single", source).run(algorithm, make_backend(config, None))
     root = kind_of(recipe).place(options.output_root, recipe.name, options.env_config) / f".single_{os.getpid()}"
     try:

@@ -42,8 +42,8 @@ MakeBackend = Callable[[EngineConfig, CheckpointManager | None], Backend]
 
 
 def local_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
-    """Return the backend of this machine: its devices, or worker processes for a task. Raises UsageError if it cannot run there."""
-    if config.task is not None:
+    """Return the backend of this machine: its devices, or processes for a function. Raises UsageError if it cannot run there."""
+    if config.task is not None and not config.task.has_programs:
         from hyperlax.backends.processes import make_backend as make_process_backend
 
         return make_process_backend(config, checkpoints)

@@ -109,7 +109,7 @@ def snapshot(
     base, metrics = stored.recipe.get("config", {}), stored.scale.table.rows
     if isinstance(options, PbtOptions):
         trials = finished_intervals(trials, options.population_size)
-        lineage = lineage_of(trials, options.population_size, root)
+        lineage = lineage_of(trials, options, root)
     return StudyRecord(
         directory=root,
         study_name=options.study_name,
@@ -240,7 +240,8 @@ class LiveStudy(Generic[_Options]):
 
     def lineage(self) -> Lineage:
         """Return the lineage of a population's trials."""
-        return lineage_of(finished_intervals(self.state.trials(), self.width), self.width, self.directory.root)
+        assert isinstance(self.options, PbtOptions)
+        return lineage_of(finished_intervals(self.state.trials(), self.width), self.options, self.directory.root)
 
     def note_backend(self, backend: Backend) -> None:
         """Write the current device and programs into study.json."""

@@ -163,9 +163,14 @@ def _fit(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bool:
         isinstance(about["environment"], str)
         and about["observation_size"] == first.shape[-2]
         and isinstance(action, dict)
-        and (action.get("n") == outputs or all(np.size(action.get(name, ())) == outputs for name in ("low", "high")))
+        and (action.get("n") == outputs or all(_are_numbers(action.get(name), outputs) for name in ("low", "high")))
         and all(name in about for array, names in needed.items() if array in arrays for name in names)
     )
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    """Return whether these are so many numbers. numpy would take None for nan."""
+    return np.size(values) == count and np.asarray(values).dtype.kind in "if"
 
 
 def _activate(name: str, x: Any, xp: Any) -> Any:

@@ -29,6 +29,7 @@ from hyperlax.config.stored import (
     load_recipe_of,
     named_directory,
     read_stored,
+    with_recipe,
 )
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError
 from hyperlax.hyperparams import Config
@@ -107,10 +108,18 @@ def load_recipe(given: Given) -> Recipe:
     return load(name)
 
 
-def study_in(directory: Path, asked_by: str, recipe: Recipe | None = None) -> tuple[SearchOptions | PbtOptions, Recipe]:
-    """Return the options and the recipe of the study in a directory, loaded if it is not given. That of a sweep has its samples."""
+def study_in(
+    directory: Path, asked_by: str, named: str | None = None, recipe: Recipe | None = None
+) -> tuple[SearchOptions | PbtOptions, Recipe]:
+    """Return the options and the recipe of the study in a directory. The recipe of a sweep has its samples.
+
+    named: the recipe that the user names for it. It is loaded if no run of the user's recorded the study's own. recipe:
+    the study's, if it is loaded already.
+    """
     options = read_stored(directory, asked_by)
-    recipe = recipe or load_recipe_of(directory, options)
+    accepted = with_recipe(directory, options, named)
+    recipe = recipe or load_recipe_of(directory, accepted, None if accepted is options else named)
+    options = accepted
     if isinstance(options, PbtOptions) or not options.is_sweep:
         return options, recipe
     from hyperlax.samplers.fixed import stored
@@ -255,7 +264,7 @@ def _check_source(given: Given) -> None:
 def _resumed(command: str, given: Given, recipe: Recipe | None) -> PlannedStudy:
     directory = named_directory(given["resume_from"], RESUMED)
     check_command(directory, command)
-    stored, recipe = study_in(directory, RESUMED, recipe)
+    stored, recipe = study_in(directory, RESUMED, given.get("algo_and_network_config"), recipe)
     options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
     return _planned(options, recipe, directory)
 

@@ -20,6 +20,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError, counted, format_number
+from hyperlax.printable import printable, unescaped
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress, clock
 from hyperlax.trial import TrialResult
@@ -85,7 +86,7 @@ def reporter() -> Progress:
     if display := _notebook_display():
         return NotebookReporter(display)
     is_terminal = stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
-    return TerminalReporter(stream) if is_terminal else LineReporter(stream)
+    return TerminalReporter(unescaped(stream)) if is_terminal else LineReporter(stream)
 
 
 class LineReporter(Progress):
@@ -339,7 +340,7 @@ def _console(stream: TextIO) -> Console:
 def _one_line(text: str) -> Any:
     from rich.text import Text
 
-    return Text(text, no_wrap=True, overflow="crop")
+    return Text(printable(text), no_wrap=True, overflow="crop")
 
 
 class _AboveTheLine(logging.Handler):
@@ -364,4 +365,4 @@ class _AboveTheLine(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from rich.text import Text
 
-        self._console.print(Text(self.format(record)), soft_wrap=True)
+        self._console.print(Text(printable(self.format(record))), soft_wrap=True)

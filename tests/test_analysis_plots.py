@@ -115,7 +115,7 @@ def test_a_plot_that_compares_trials_is_no_section_of_a_report_on_one_trial(tmp_
     titles = re.findall("<h2>(.*?)</h2>", page)
     assert not {"Optimization history", "Slices", "Parallel coordinates", "Failed trials"} & {*titles}
     section = page.partition("<h2>Not shown</h2>")[2].partition("</section>")[0]
-    assert "<b>Optimization history, Parallel coordinates, Slices.</b> That needs 2 COMPLETE trials" in section
+    assert "<b>Optimization history, Parallel coordinates, Slices.</b> The plot needs 2 COMPLETE trials" in section
     assert f"need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials" in section
     plots = tmp_path / "analysis_plots"
     assert "The study has 1 COMPLETE" in (plots / "param_importances.html").read_text()

@@ -278,8 +278,24 @@ def test_failed_trials_show_their_last_lines(desk: Path, capsys: Any) -> None:
     assert reasons(Path("studies/s"))[1].startswith("exit status 3: two (step 0; x=")
     capsys.readouterr()
     assert cli.main(["show", "studies/s", "1"]) == 0
-    assert "It wrote last:\n  <b> one\n  two\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "It wrote last:\n  <b> one\n  two\n" in shown and "It has no learning curve: it failed too early" in shown
     assert "<pre>&lt;b&gt; one\ntwo</pre>" in Path("studies/s/report.html").read_text()
+
+
+def test_a_name_is_not_said_twice(desk: Path, capsys: Any) -> None:
+    assert tune("--n-trials 1", "echo hyperlax: accuracy=$0") == 0
+    assert '<h1>s</h1><p class="soft"> maximize accuracy.' in " ".join(Path("studies/s/report.html").read_text().split())
+    capsys.readouterr()
+    assert cli.main(["show", "studies/s"]) == 0 and capsys.readouterr().out.startswith("s\nfinished, ")
+
+
+def test_progress_says_how_many_of_all_slots_train(desk: Path, capsys: Any) -> None:
+    more = f"{TUNE.removesuffix(' --quiet')} --n-trials 2 --slots 2"
+    code = "[ $0 = 0.5 ] || sleep 1; echo hyperlax: accuracy=$0"
+    assert cli.main([*shlex.split(more), "--study-name", "s", "--", "sh", "-c", code, "{x}"]) == 0
+    first = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("1/2 trials"))
+    assert "  1/2 slots  " in first
 
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])

@@ -81,7 +81,7 @@ def study_text(record: StudyRecord, state: str, total: int, count: int) -> str:
     """Describe a study: its settings, its progress, and its `count` best trials with their curves on one scale."""
     goals = ", ".join(f"{direction} {name}" for name, direction in record.objectives.items())
     head = [
-        f"{record.study_name}: {record.title}",
+        record.full_name,
         f"{state}, {counts(record, total)}; {goals}",
         f"Best: {best_in_words(record)}",
     ]
@@ -148,6 +148,8 @@ def _sensitivity(record: StudyRecord) -> list[str]:
 def _by_seed(trial: TrialRecord, sign: float) -> list[str]:
     curves = readable_curves([trial])
     if trial.number not in curves:
+        if trial.state == "FAIL":
+            return ["It has no learning curve: it failed too early, or the files of its batch are gone or damaged."]
         return ["The files of its batch are gone, damaged, or hold nothing of it."]
     curve = curves[trial.number]
     low, high = _range(curve.returns.T)

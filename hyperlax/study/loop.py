@@ -54,10 +54,9 @@ class Loop:
     def run(self) -> None:
         """Train until every trial has ended, no more may start, or a stop is requested. Trials still in lanes are saved."""
         settings = self._settings
-        lanes = settings.lanes if settings.refills else None
-        training = Training(
-            settings.task, settings.total, settings.steps, lanes, self._backend, settings.scoring.scale.words
-        )
+        words = settings.scoring.scale.words
+        lanes = settings.lanes if settings.refills else None if words.has_programs else self._backend.slots
+        training = Training(settings.task, settings.total, settings.steps, lanes, self._backend, words)
         tell(self._observers, lambda observer: observer.training_started(training))
         try:
             self._train()

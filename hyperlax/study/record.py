@@ -162,6 +162,11 @@ class StudyRecord:
         return titled(self.recipe, self.environment)
 
     @property
+    def full_name(self) -> str:
+        """Name of the study, and what it trains unless the name says it."""
+        return self.study_name if self.title == self.study_name else f"{self.study_name}: {self.title}"
+
+    @property
     def rows(self) -> list[TrialRecord]:
         """Every row of the database by number, the foreign ones too."""
         return sorted([*self.trials, *self.foreign], key=lambda trial: trial.number)

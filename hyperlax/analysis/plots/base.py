@@ -114,7 +114,7 @@ def several_complete(record: StudyRecord, fewest: int = 2) -> list[TrialRecord]:
     if not trials:
         raise NothingToShow("No trial is COMPLETE yet.")
     if len(trials) < fewest:
-        raise NothingToShow(f"That needs {fewest} COMPLETE trials; the study has {len(trials)}.")
+        raise NothingToShow(f"The plot needs {fewest} COMPLETE trials; the study has {len(trials)}.")
     return trials
 
 

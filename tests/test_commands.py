@@ -285,7 +285,9 @@ def test_failed_trials_show_their_last_lines(desk: Path, capsys: Any) -> None:
 
 def test_a_name_is_not_said_twice(desk: Path, capsys: Any) -> None:
     assert tune("--n-trials 1", "echo hyperlax: accuracy=$0") == 0
-    assert '<h1>s</h1><p class="soft"> maximize accuracy.' in " ".join(Path("studies/s/report.html").read_text().split())
+    assert '<h1>s</h1><p class="soft"> maximize accuracy.' in " ".join(
+        Path("studies/s/report.html").read_text().split()
+    )
     capsys.readouterr()
     assert cli.main(["show", "studies/s"]) == 0 and capsys.readouterr().out.startswith("s\nfinished, ")
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import hyperlax
 from hyperlax import cli
 from hyperlax.config.configurations import read_samples
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.fields import dotted
+from hyperlax.fields import apply, dotted
 from hyperlax.files import read_csv
 from hyperlax.hyperparams import SAC
 from hyperlax.metrics import aggregated
@@ -136,6 +137,14 @@ def test_each_trial_varies_one_hyperparameter_and_the_default_is_trained_once():
     assert len(rows) == len({str(row) for row in rows})
     levels = {name: {str(row[name]) for row in rows} for name in MIXED}
     assert len(rows) == 1 + sum(len(own) - 1 for own in levels.values())
+
+
+@pytest.mark.parametrize("space", [LogUniform(domain=(1e-4, 1e-1)), UniformContinuous(domain=(1 / 3, 1.0))])
+def test_a_default_in_the_middle_of_its_range_is_not_trained_again_as_a_rounded_level(space):
+    recipe = recipe_of({TAU: space})
+    base = apply(recipe.config.algorithm, {TAU: space.middle()}, "recipe")
+    rows = sensitivity_rows(replace(recipe, config=replace(recipe.config, algorithm=base)), {})
+    assert len(rows) == 5 and rows[0] == base
 
 
 @pytest.mark.parametrize("name", ["ppo_mlp", "sac_mlp", "dqn_mlp"])

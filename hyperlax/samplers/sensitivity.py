@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hyperlax.config.option import Given
 from hyperlax.config.options import LEVELS
 from hyperlax.errors import OptionError, UsageError, counted
-from hyperlax.fields import apply
+from hyperlax.fields import apply, dotted
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import Recipe
 from hyperlax.space import Categorical, Distribution, Numeric
@@ -22,9 +23,10 @@ def sensitivity_rows(recipe: Recipe, given: Given) -> tuple[Config, ...]:
       UsageError: Nothing can be varied, a level does not go together with the default configuration, or the number is another.
     """
     base, count = recipe.config.algorithm, given.get("num_levels", LEVELS)
-    rows = [base]
+    rows, default = [base], dotted(base)
     for name, distribution in recipe.space.items():
-        varied = [apply(base, {name: value}, str(recipe.path)) for value in _levels(distribution, count)]
+        others = [value for value in _levels(distribution, count) if not _is_level(value, default[name])]
+        varied = [apply(base, {name: value}, str(recipe.path)) for value in others]
         rows += [row for row in varied if row != base]
     if len(rows) == 1:
         raise UsageError(
@@ -42,6 +44,11 @@ def sensitivity_rows(recipe: Recipe, given: Given) -> tuple[Config, ...]:
             len(rows),
         )
     return tuple(rows)
+
+
+def _is_level(value: Any, default: Any) -> bool:
+    """Return whether a number is the default one: levels are rounded, and a default such as the middle of a range is not."""
+    return isinstance(value, float) and isinstance(default, float) and math.isclose(value, default, rel_tol=1e-9)
 
 
 def _levels(distribution: Distribution, count: int) -> list[Any]:

@@ -346,7 +346,7 @@ def test_a_changed_command_does_not_continue_a_study(desk: Path, capsys: Any) ->
     capsys.readouterr()
     assert cli.main(["run-study", "s.yaml", "--quiet"]) == 2
     assert (
-        "runs the command = ['sh', '-c', 'echo hyperlax: accuracy=$0', '{x}'], the recipe now says"
+        "runs the command = ['sh', '-c', 'echo hyperlax: accuracy=$0', '{x}'], now it is"
         in capsys.readouterr().err
     )
 

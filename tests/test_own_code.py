@@ -198,13 +198,13 @@ def test_another_study_goes_beside_the_first(folder):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("evaluations=4", "evaluations=3", "has the task's evaluations = 4, the recipe now says 3"),
+        ("evaluations=4", "evaluations=3", "has the task's evaluations = 4, now it is 3"),
         (
             "low=0,",
             "low=0.5,",
-            "measure loss = minimized from 0.0 to 4.0, the recipe now says minimized from 0.5 to 4.0",
+            "measure loss = minimized from 0.0 to 4.0, now it is minimized from 0.5 to 4.0",
         ),
-        ('"mode": "slow"', '"mode": "fast"', "has the base value mode = slow, the recipe now says fast"),
+        ('"mode": "slow"', '"mode": "fast"', "has the base value mode = slow, now it is fast"),
     ],
 )
 def test_a_changed_task_does_not_resume(folder, capsys, old, new, said):

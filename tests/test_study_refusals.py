@@ -65,7 +65,7 @@ def test_finished_trials_that_only_the_batches_on_disk_know_count_too(tmp_path):
 def test_a_changed_base_value_is_refused_naming_it(case):
     algorithm = apply(SAC(), {"algorithm.hyperparam.tau": 0.01}, "test")
     case.given_recipe = replace(case.recipe, config=replace(case.recipe.config, algorithm=algorithm))
-    with pytest.raises(UsageError, match="algorithm.hyperparam.tau = 0.005, the recipe now says 0.01"):
+    with pytest.raises(UsageError, match="algorithm.hyperparam.tau = 0.005, now it is 0.01"):
         case.resume(n_trials=20)
 
 

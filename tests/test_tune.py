@@ -104,7 +104,7 @@ def test_a_function_reports_and_is_continued_with_the_same_words(capfd):
     last = hyperlax.tune(steps, space={"lr": RATE}, metric="loss", mode="min", n_trials=1)
     losses = hyperlax.search(resume_from=last.directory, n_trials=2).trials["loss"].tolist()
     assert losses[0] == pytest.approx(np.sqrt(1e-5) / 4)
-    with pytest.raises(UsageError, match=r"searches lr = .* the recipe now says"):
+    with pytest.raises(UsageError, match=r"searches lr = .* now it is"):
         hyperlax.tune(steps, **{**given, "space": {"lr": [0.1, 0.2], "width": 2}}, resume_from=study.directory)
 
 

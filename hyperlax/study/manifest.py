@@ -309,7 +309,7 @@ def _same_entries(stored: Mapping[str, Any], now: Mapping[str, Any], where: str)
         if before != after:
             raise OptionError(
                 "output_root",
-                "{0} {1} = {2}, the recipe now says {3}. Put it back to resume, or choose another {study_name} or {output_root} "
+                "{0} {1} = {2}, now it is {3}. Put it back to resume, or choose another {study_name} or {output_root} "
                 "for a new study.",
                 *(where, name, before, after),
             )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hyperlax.config.checks import check_levels, check_searched, check_space, checked
 from hyperlax.config.kinds import kind_of
@@ -270,7 +270,16 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 
     def run(*shown: Observer) -> int:
         observers = [*shown, Pages(write_pages), *tracking]
-        return run_study(options, study.recipe, existing, observers=observers, retry_failed=options.retry_failed)
+        keywords: dict[str, Any] = {"observers": observers, "retry_failed": options.retry_failed}
+        if options.agents == "none":
+            return run_study(options, study.recipe, existing, **keywords)
+        from hyperlax.study.leading import run_with_agents
+
+        return run_with_agents(
+            study.directory,
+            options.agents,
+            lambda make: run_study(options, study.recipe, existing, make_backend=make, **keywords),
+        )
 
     if options.json:
         return run_in_json(run, study.directory)

@@ -246,6 +246,13 @@ class SearchOptions(RunOptions):
         TASK_ONLY,
         By("as many as there are cores for"),
     ] = None
+    agents: Annotated[
+        int | Literal["none"],
+        "Train in agents, processes on every machine where hyperlax agent DIR runs on the study's directory, and start this many of "
+        "them on this machine; 0 only leads. With none, this process trains.",
+        Range(0),
+        MAY_CHANGE,
+    ] = "none"
     plan_only: Annotated[
         bool, "Print the plan of the next super-batch and exit, without changing the study.", THIS_RUN, By("run it")
     ] = False

@@ -76,7 +76,7 @@ class AgentProcess:
     """An agent while it runs. Its backend is used by one thread only; a second thread renews the leases."""
 
     def __init__(self, place: Place, stop: Stop, any_device: bool = False, idle_timeout: float | None = None):
-        """Make an agent. any_device: see `refusal`. idle_timeout: seconds without a batch after which it ends; None for no limit."""
+        """Make an agent. any_device: see `refusal`. idle_timeout: seconds without a batch after which it ends, if any."""
         self._place, self._work, self._stop = place, place.work, stop
         self._any_device, self._idle_timeout = any_device, idle_timeout
         self.name, self._began = name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")

@@ -58,7 +58,7 @@ class Agents:
         local: LocalAgents,
         lease: float = LEASE_SECONDS,
     ):
-        """Make a backend. planner: decides programs and batches, as for this machine. device: see `Engine`. local: its own agents."""
+        """Make a backend. planner: chooses programs and batches, as for this machine. device: see `Engine`. local: its own agents."""
         self._work, self._planner, self._config, self._local, self._lease = work, planner, config, local, lease
         self.lanes, self.device = planner.lanes, planner.device
         self._device = device

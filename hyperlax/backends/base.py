@@ -87,7 +87,11 @@ class Backend(Protocol):
 
     device: str
     lanes: int
-    slots: int
+
+    @property
+    def slots(self) -> int:
+        """Batches that train at once."""
+        ...
 
     @property
     def packing(self) -> Mapping[str, Any]:

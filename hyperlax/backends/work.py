@@ -1,8 +1,8 @@
 """The directory `work/` of a study: hparam batches on their way to agents and back. Standard library only.
 
 A batch is one file, whose name says where it is: `<batch>.ticket` waits, `<batch>.<agent>.claim` is trained by that agent,
-`<batch>.result` is trained. An agent takes a batch by renaming its ticket, which only one can. The claim's modification time is the
-agent's lease. All times are compared between files here, as the file server wrote them, or are seconds in which a file did not change.
+`<batch>.result` is trained. An agent takes a batch by renaming its ticket, which only one can. It renews its lease by changing the
+claim's modification time. No clock of a machine is compared with such a time: it counts whether it changes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TICKET, CLAIM, RESULT = "ticket", "claim", "result"
 _AGENT, _LEADER, _STOP, _ENDED = ".agent", "leader.json", "stop", "ended.json"
 _BATCH = r"b\d{5,}-[0-9a-f]{12}"
 _ITEM = re.compile(rf"({_BATCH})(?:\.([\w-]+))?\.({TICKET}|{CLAIM}|{RESULT})")
-FILES = rf"{_BATCH}(\.[\w-]+)?\.({TICKET}|{CLAIM}|{RESULT})|engine-[0-9a-f]{{12}}\.json|[\w-]+\{_AGENT}|leader\.json|stop|ended\.json"
+FILES = rf"{_ITEM.pattern}|engine-[0-9a-f]{{12}}\.json|[\w-]+\{_AGENT}|leader\.json|stop|ended\.json"
 """The names of all files in the directory, as a pattern."""
 
 

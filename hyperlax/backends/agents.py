@@ -58,9 +58,9 @@ class Agents:
         local: LocalAgents,
         lease: float = LEASE_SECONDS,
     ):
-        """Make a backend. planner: chooses programs and batches, as for this machine. device: see `Engine`. local: its own agents."""
+        """Make a backend. planner: chooses programs and batches for this machine. device: see `Engine`. local: its own agents."""
         self._work, self._planner, self._config, self._local, self._lease = work, planner, config, local, lease
-        self.lanes, self.device = planner.lanes, planner.device
+        self.lanes, self.slots, self.device = planner.lanes, planner.slots, planner.device
         self._device = device
         self._lanes: dict[str, int] = {}
         self._engine = ""
@@ -72,12 +72,6 @@ class Agents:
         self._places: dict[tuple[str, int], int] = {}
         self._agents: dict[str, tuple[int, float, float]] = {}
         self._is_stopping, self._led = False, 0.0
-
-    @property
-    def slots(self) -> int:
-        """Batches that agents get at once: as many as train, and one more for each agent. Before agents come, those planned for."""
-        slots = [slots for slots, _, _ in tuple(self._agents.values())]
-        return max(self._planner.slots, sum(slots) + len(slots))
 
     @property
     def packing(self) -> Mapping[str, Any]:
@@ -230,6 +224,8 @@ class Agents:
             if agent not in cards or now - since > self._lease:
                 del self._agents[agent]
                 self._work.remove_card(agent)
+        slots = [slots for slots, _, _ in self._agents.values()]
+        self.slots = max(self._planner.slots, sum(slots) + len(slots))  # a batch waits for each agent
 
     def _drop(self, item: Item) -> None:
         """Remove the file of a batch that this leader has not handed out, or that has ended."""

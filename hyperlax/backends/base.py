@@ -87,11 +87,7 @@ class Backend(Protocol):
 
     device: str
     lanes: int
-
-    @property
-    def slots(self) -> int:
-        """Batches that train at once."""
-        ...
+    slots: int
 
     @property
     def packing(self) -> Mapping[str, Any]:

@@ -248,8 +248,8 @@ class SearchOptions(RunOptions):
     ] = None
     agents: Annotated[
         int | Literal["none"],
-        "Train in agents, which hyperlax agent DIR starts on any machine that sees the study's directory, and start this many of them "
-        "here; 0 only leads. With none, this process trains.",
+        "Train in agents, which hyperlax agent DIR starts on any machine that sees the study's directory, and start this many "
+        "of them here; 0 only leads. With none, this process trains.",
         Range(0),
         MAY_CHANGE,
     ] = "none"

@@ -142,23 +142,25 @@ class AgentProcess:
             if self._backend is not None:
                 self._hand_back()
             return
+        if self._backend is None and (digest := self._work.engine_now()):
+            self._prepare(digest)
         for item in self._work.items():
             if item.kind != TICKET:
                 continue
             if self._backend is not None and len(self._batches) >= self._backend.slots:
                 return
             ticket = self._work.read(item)
-            if ticket is not None and self._is_ready_for(ticket) and (claim := self._work.claim(item, self.name)):
+            if ticket is not None and self._prepare(ticket["engine"]) and (claim := self._work.claim(item, self.name)):
                 self._start(claim, ticket)
 
-    def _is_ready_for(self, ticket: Ticket) -> bool:
-        """Return whether a batch can train here now. Makes another backend if it needs one and nothing trains."""
-        if ticket["engine"] == self._digest:
+    def _prepare(self, digest: str) -> bool:
+        """Make the backend of a configuration, unless another one trains. Return whether it is there."""
+        if digest == self._digest:
             return True
         if self._batches:
             return False
         try:
-            engine = read_engine(self._work.engine(ticket["engine"]))
+            engine = read_engine(self._work.engine(digest))
         except UsageError:
             return False  # its leader has just ended
         self._close()
@@ -167,7 +169,7 @@ class AgentProcess:
         if problem := refusal(engine, device, self._any_device):
             raise UsageError(f"{self._work.study}: {problem}")
         self._backend = self._place.make_backend(config, self._place.checkpoints(engine.is_confirmation))
-        self._engine, self._digest, self._device = engine, ticket["engine"], device
+        self._engine, self._digest, self._device = engine, digest, device
         self._write_card()
         return True
 

@@ -22,6 +22,8 @@ from hyperlax.trial import Plan, SegmentResult, Trial
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.03
+_CARD_SECONDS = 1.0
+"""Seconds between two looks at which agents there are."""
 _MOST_LOSSES = 3
 """How often agents may lose a batch before it has failed."""
 
@@ -71,7 +73,7 @@ class Agents:
         self._timing: dict[int, Mapping[str, Any]] = {}
         self._places: dict[tuple[str, int], int] = {}
         self._agents: dict[str, tuple[int, float, float]] = {}
-        self._is_stopping, self._led = False, 0.0
+        self._is_stopping, self._looked = False, 0.0
 
     @property
     def packing(self) -> Mapping[str, Any]:
@@ -169,6 +171,7 @@ class Agents:
             self._engine = engine.digest
             self._work.set_stopping(False)
             engine.write(self._work.engine(self._engine))
+            self._work.lead(self._engine)
         content = [self._engine, repetition, *([trial.number, dotted(trial.algorithm)] for trial in trials)]
         return f"b{trials[0].number:05d}-{digest_of(content)}"
 
@@ -197,9 +200,9 @@ class Agents:
     def _look(self) -> None:
         """Take results, and take back what agents have lost."""
         now = time.monotonic()
-        if now - self._led > self._lease / 12:
-            self._led = now
-            self._work.lead()
+        if now - self._looked > min(_CARD_SECONDS, self._lease / 6):
+            self._looked = now
+            self._work.lead(self._engine)
             self._look_at_agents(now)
         found: dict[str, Item] = {}
         for item in self._work.items():

@@ -159,10 +159,17 @@ class Work:
         times = (self.age(self.root / name) for name in self._names())
         return max((time for time in times if time is not None), default=0.0)
 
-    def lead(self) -> None:
-        """Say that this process leads the study."""
-        text = json_text({"host": socket.gethostname(), "process": os.getpid()}, indent=None)
+    def lead(self, engine: str) -> None:
+        """Say that this process leads the study, that it lives, and the configuration that agents need now."""
+        text = json_text({"host": socket.gethostname(), "process": os.getpid(), "engine": engine}, indent=None)
         write_text(self.root / _LEADER, text, is_durable=False)
+
+    def engine_now(self) -> str:
+        """Return the configuration that agents need now, "" if there is no leader."""
+        try:
+            return str(json.loads((self.root / _LEADER).read_text(encoding="utf-8"))["engine"])
+        except (OSError, ValueError, KeyError):
+            return ""
 
     def is_stopping(self) -> bool:
         """Return whether agents have to hand back what they train."""

@@ -1,0 +1,116 @@
+"""Agents of a test: threads or processes that train fakes, and a leader with a short lease."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hyperlax.backends.agent_process import AgentProcess, Place
+from hyperlax.backends.agents import Agents
+from hyperlax.backends.base import Backend, EngineConfig, Evicted
+from hyperlax.backends.local_agents import LocalAgents
+from hyperlax.backends.work import Item, Work
+from hyperlax.engine.checkpoint import CheckpointManager
+from hyperlax.recipe import Recipe
+from hyperlax.trial import SegmentResult
+from tests.fake_backend import FakeBackend
+from tests.study_cases import Case
+
+LEASE = 0.5
+DEVICE = "a device of a test"
+
+
+@dataclass
+class Slow(FakeBackend):
+    """Takes its time for a batch, unless it has to stop. asleep: set while it trains. wakes: ends the training of a batch."""
+
+    seconds: float = 0.1
+    asleep: threading.Event = field(default_factory=threading.Event)
+    wakes: threading.Event = field(default_factory=threading.Event)
+
+    def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
+        self.asleep.set()
+        self.wakes.wait(self.seconds)
+        return super().advance()
+
+    def stop(self) -> None:
+        self.is_stopped = True
+        self.wakes.set()
+
+
+def leading(case: Case, planner: FakeBackend | None = None, lease: float = LEASE) -> Callable[..., Backend]:
+    """What makes the backend of a study's leader."""
+    work, local = Work(case.directory), LocalAgents(0, case.directory)
+
+    def make(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+        bound = (planner or FakeBackend()).bind(config, checkpoints)
+        return Agents(work, bound, config, DEVICE, local, lease)
+
+    return make
+
+
+def place_of(directory: Path, recipe: Recipe, backend: FakeBackend, **changes: Any) -> Place:
+    """Where an agent trains with a fake."""
+    parts: dict[str, Any] = {
+        "work": Work(directory),
+        "recipe": recipe,
+        "make_backend": backend.bind,
+        "checkpoints": lambda is_confirmation: CheckpointManager(directory / "checkpoints", 60.0),
+        "device_of": lambda config: DEVICE,
+        "is_over": lambda: False,
+        "is_led": lambda: True,
+    }
+    return Place(**{**parts, **changes})
+
+
+@contextmanager
+def at_work(case: Case, *backends: FakeBackend, **changes: Any) -> Iterator[list[AgentProcess]]:
+    """Agents in threads, one with each backend. changes: to their place."""
+    stop, errors = threading.Event(), list[BaseException]()
+    agents = [AgentProcess(place_of(case.directory, case.recipe, backend, **changes), stop) for backend in backends]
+
+    def run(agent: AgentProcess) -> None:
+        try:
+            agent.run()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(agent,)) for agent in agents]
+    for thread in threads:
+        thread.start()
+    try:
+        yield agents
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
+
+
+@contextmanager
+def elsewhere(function: Callable[..., None], *arguments: Any) -> Iterator[threading.Thread]:
+    """A thread that does something meanwhile."""
+    thread = threading.Thread(target=function, args=arguments)
+    thread.start()
+    yield thread
+    thread.join()
+
+
+def claimed(work: Work, agent: str, may: Callable[[Item], bool] = lambda item: True) -> Item:
+    """The next batch that waits, claimed."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        for item in work.items():
+            if item.kind == "ticket" and may(item) and (claim := work.claim(item, agent)):
+                return claim
+        time.sleep(0.01)
+    raise AssertionError("no batch waits")

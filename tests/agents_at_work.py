@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +80,7 @@ def at_work(case: Case, *backends: FakeBackend, **changes: Any) -> Iterator[list
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=run, args=(agent,)) for agent in agents]
+    threads = [threading.Thread(target=run, args=(agent,), daemon=True) for agent in agents]
     for thread in threads:
         thread.start()
     try:
@@ -91,26 +88,51 @@ def at_work(case: Case, *backends: FakeBackend, **changes: Any) -> Iterator[list
     finally:
         stop.set()
         for thread in threads:
-            thread.join()
+            thread.join(20)
     if errors:
         raise errors[0]
 
 
 @contextmanager
-def elsewhere(function: Callable[..., None], *arguments: Any) -> Iterator[threading.Thread]:
-    """A thread that does something meanwhile."""
-    thread = threading.Thread(target=function, args=arguments)
+def meanwhile(function: Callable[..., None], *arguments: Any) -> Iterator[threading.Thread]:
+    """A thread that does something meanwhile. What it raises is raised here."""
+    errors = list[BaseException]()
+
+    def run() -> None:
+        try:
+            function(*arguments)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    yield thread
-    thread.join()
+    try:
+        yield thread
+    finally:
+        thread.join(20)
+    if errors:
+        raise errors[0]
 
 
-def claimed(work: Work, agent: str, may: Callable[[Item], bool] = lambda item: True) -> Item:
+def eventually(condition: Callable[[], Any]) -> Any:
+    """What a condition returns as soon as that is true."""
+    until = time.monotonic() + 15
+    while not (found := condition()):
+        assert time.monotonic() < until, "it never came true"
+        time.sleep(0.005)
+    return found
+
+
+def claimed(work: Work, agent: str) -> Item:
     """The next batch that waits, claimed."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        for item in work.items():
-            if item.kind == "ticket" and may(item) and (claim := work.claim(item, agent)):
-                return claim
-        time.sleep(0.01)
-    raise AssertionError("no batch waits")
+
+    def claim() -> Item | None:
+        waiting = [item for item in work.items() if item.kind == "ticket"]
+        return work.claim(waiting[0], agent) if waiting else None
+
+    return eventually(claim)
+
+
+def has_ended(case: Case, super_batch: int = 1) -> bool:
+    """Whether a super-batch has ended."""
+    return (case.directory / f"optuna_exec_batch_{super_batch:04d}" / "success.txt").exists()

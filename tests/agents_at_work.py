@@ -21,7 +21,7 @@ from hyperlax.trial import SegmentResult
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
-LEASE = 0.5
+LEASE = 30.0
 DEVICE = "a device of a test"
 
 

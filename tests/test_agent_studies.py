@@ -106,7 +106,7 @@ def test_a_batch_whose_lease_ran_out_is_trained_by_another_agent(
         assert not work.renew(claim)
 
     with meanwhile(vanish):
-        lead(case)
+        assert case.start(leading(case, lease=0.5)) == 0
     assert case.told() == alone.told()
     assert "Lost trials 0, 1, 2: its agent gone-1-a was not heard of for 0.5 s." in caplog.text
 
@@ -136,7 +136,7 @@ def test_an_agent_that_is_too_late_drops_its_result(
 
     caplog.set_level(logging.INFO, "hyperlax")
     with meanwhile(be_late):
-        assert case.start(leading(case), n_trials=8) == 0
+        assert case.start(leading(case, lease=0.5), n_trials=8) == 0
     assert case.told() == alone.told()[:8]
     assert "The result of trials 0, 1, 2 comes too late and is dropped." in caplog.text
 
@@ -200,9 +200,9 @@ def test_clocks_are_not_compared(
         real(path, (then, then))
 
     monkeypatch.setattr("hyperlax.backends.work.os.utime", an_hour_off)
-    with at_work(case, Slow(seconds=1.2)):
-        lead(case, n_trials=6)
-    assert case.told() == alone.told()[:6]
+    with at_work(case, Slow(seconds=2.5)):
+        assert case.start(leading(case, lease=1.5), n_trials=3, optuna_study_batch_size=3) == 0
+    assert case.told() == alone.told()[:3]
     assert "Lost" not in caplog.text
 
 
@@ -221,13 +221,13 @@ def test_an_agent_that_is_terminated_hands_its_batch_back(tmp_path: Path, alone:
             eventually(lambda: has_ended(case))
 
     with meanwhile(leave):
-        assert case.start(leading(case, lease=60.0)) == 0
+        assert case.start(leading(case)) == 0
     assert case.told() == alone.told()
 
 
 def test_a_leader_that_stops_has_the_agents_hand_back(tmp_path: Path, alone: Case) -> None:
     case, slow = Case(tmp_path), Slow(seconds=30.0)
-    backend = leading(case, lease=60.0)
+    backend = leading(case)
 
     def make(*arguments: object) -> object:
         made = backend(*arguments)  # pyright: ignore

@@ -268,10 +268,7 @@ class AgentProcess:
         for batch in tuple(self._batches.values()):
             if not self._work.renew(batch.claim):
                 batch.is_lost = True
-        try:
-            self._write_card()
-        except OSError as error:
-            log.warning("%s: cannot be written (%s).", self._work.root, error.strerror)
+        self._write_card()
 
     def _has_news(self, backend: Backend) -> bool:
         """Return whether a batch is lost, or there is room for one that waits."""
@@ -292,7 +289,10 @@ class AgentProcess:
         card = AgentCard(
             socket.gethostname(), os.getpid(), self._device or backend.device, backend.slots, self._began, batches
         )
-        self._work.write_card(self.name, card)
+        try:
+            self._work.write_card(self.name, card)
+        except OSError as error:  # the leases say that it lives; whether the study is there is looked at elsewhere
+            log.debug("%s: cannot be written (%s).", self._work.root, error.strerror)
 
 
 def refusal(engine: Engine, device: str, any_device: bool) -> str | None:

@@ -196,7 +196,11 @@ class Work:
     def clear(self) -> None:
         """Remove what only a leader needs."""
         (self.root / _LEADER).unlink(missing_ok=True)
-        for path in (*(item.path for item in self.items()), *self.root.glob("engine-*.json")):
+        for path in (
+            *(item.path for item in self.items()),
+            *self.root.glob("engine-*.json"),
+            *self.root.glob(".*.tmp"),
+        ):
             path.unlink(missing_ok=True)
 
     def _card(self, agent: str) -> Path:

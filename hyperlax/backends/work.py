@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
+from hyperlax.errors import numbered
 from hyperlax.files import PUT_BACK, convert, decode, json_text, write_text
 
 WORK = "work"
@@ -209,6 +210,21 @@ class Work:
     def _names(self) -> Iterator[str]:
         with suppress(FileNotFoundError):
             yield from sorted(os.listdir(self.root))
+
+
+def agents_in_words(study: Path) -> list[str]:
+    """Return a line for each agent of a study: where it is, what it trains, and when it was last heard of."""
+    work = Work(study)
+    now, lines = work.now(), []
+    for agent, (card, written) in work.cards().items():
+        trained = [
+            f"{numbered(trials)} (evaluation {done} of {whole})" for trials, done, whole in card.batches.values()
+        ]
+        lines.append(
+            f"{agent} on {card.host}, {card.device}, since {card.began}: {', '.join(trained) or 'waits'}; "
+            f"last heard of {max(0.0, now - written):.0f} s ago"
+        )
+    return lines
 
 
 def ticket_of(trials: Mapping[int, dict[str, Any]], engine: str, repetition: int, losses: int = 0) -> Ticket:

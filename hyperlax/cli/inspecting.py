@@ -149,7 +149,7 @@ def watch(given: Given) -> int:
     while True:
         opened = load_study(directory, "watch")
         if sys.stdout.isatty():
-            text = study_text(opened.record, opened.state, opened.total, options.top)
+            text = study_text(opened.record, opened.state, opened.total, options.top, opened.agents)
             print(f"{CLEAR}{text}", flush=True)
         else:
             line = f"{counts(opened.record, opened.total)}  best: {best_in_words(opened.record)}  {opened.state}"

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from hyperlax.backends.work import FILES, WORK
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
@@ -76,6 +77,7 @@ _OWN: dict[str, str] = {
     rf"({CONFIRMATION}/)?{OWN_FILES}": "",
     rf"({CONFIRMATION}/)?{OWN_FILES}/trial_\d+(/.*)?": r".*",
     CONFIRMATION: "",
+    WORK: FILES,
     _EXEC: _one_of(SUCCESS),
     f"{_EXEC}/{_ANALYSIS}": _one_of(TRIALS, BEST_FILE, PARETO_FILE),
     f"{_EXEC}/samples": "",

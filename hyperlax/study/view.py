@@ -13,9 +13,11 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend
+from hyperlax.backends.work import agents_in_words
 from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
 from hyperlax.config.stored import read_stored
 from hyperlax.envs import unaliased
+from hyperlax.errors import counted
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import from_json
@@ -39,11 +41,13 @@ class StudyView:
     """A study as it is now. is_running: whether a process runs it.
 
     total: number of finished trials at its end: `n_trials`, or the number of configurations of a smaller, finite space.
+    agents: its agents, a line each.
     """
 
     record: StudyRecord
     total: int
     is_running: bool
+    agents: Sequence[str] = ()
 
     @property
     def finished(self) -> int:
@@ -52,9 +56,9 @@ class StudyView:
 
     @property
     def state(self) -> str:
-        """State: running, finished or stopped."""
+        """State: running, and with how many agents if it has any, finished or stopped."""
         if self.is_running:
-            return "running"
+            return f"running with {counted(len(self.agents), 'agent')}" if self.agents else "running"
         return "finished" if self.finished >= self.total else "stopped"
 
 
@@ -78,7 +82,7 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
         with closing(StudyDatabase(copy, options.study_name, options.objectives)) as opened:
             trials, foreign = opened.trials(), opened.foreign()
     record = snapshot(root, options, stored, trials, with_importances, foreign)
-    return StudyView(record, _total(options, space), holder_of(root) is not None)
+    return StudyView(record, _total(options, space), holder_of(root) is not None, agents_in_words(root))
 
 
 def snapshot(

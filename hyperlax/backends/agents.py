@@ -15,6 +15,7 @@ from hyperlax.backends.base import SHARED, Backend, EngineConfig, Evicted, LostE
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.wire import BatchDone, Engine, digest_of, read_done
 from hyperlax.backends.work import CLAIM, LEASE_SECONDS, RESULT, TICKET, Item, Work, ticket_of
+from hyperlax.config.option import shell_command
 from hyperlax.errors import numbered
 from hyperlax.fields import dotted
 from hyperlax.trial import Plan, SegmentResult, Trial
@@ -172,6 +173,8 @@ class Agents:
             self._work.set_stopping(False)
             engine.write(self._work.engine(self._engine))
             self._work.lead(self._engine)
+            if not self._config.is_confirmation:
+                log.info("Agents join with\n  %s", shell_command("agent", self._work.study))
         content = [self._engine, repetition, *([trial.number, dotted(trial.algorithm)] for trial in trials)]
         return f"b{trials[0].number:05d}-{digest_of(content)}"
 

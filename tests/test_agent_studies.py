@@ -51,10 +51,12 @@ def test_any_number_of_agents_trains_the_same_study(tmp_path: Path, alone: Case,
 
 
 def test_curves_and_policies_travel_to_the_bit(tmp_path: Path) -> None:
-    for root, make in ((tmp_path / "alone", FakeBackend), (tmp_path / "agents", None)):
-        case = Case(root)
-        with at_work(case, FakeBackend(policy=POLICY)):
-            case.start(FakeBackend(policy=POLICY) if make else leading(case))
+    alone, backend = FakeBackend(policy=POLICY), FakeBackend(policy=POLICY)
+    Case(tmp_path / "alone").start(alone)
+    case = Case(tmp_path / "agents")
+    with at_work(case, backend):
+        lead(case)
+    assert backend.config == replace(alone.config, chosen={})
     one, other = (sorted((tmp_path / name).rglob("curves.csv")) for name in ("alone", "agents"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other] != []
     one, other = (sorted((tmp_path / name).rglob("*.safetensors")) for name in ("alone", "agents"))

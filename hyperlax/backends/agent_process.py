@@ -164,7 +164,7 @@ class AgentProcess:
         except UsageError:
             return False  # its leader has just ended
         self._close()
-        config = engine.config(self._place.recipe)
+        config = engine.config_for(self._place.recipe)
         device = self._place.device_of(config)
         if problem := refusal(engine, device, self._any_device):
             raise UsageError(f"{self._work.study}: {problem}")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from traceback import format_exception
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +28,10 @@ from hyperlax.trial import MEASURED, Curve, SegmentResult, Trial
 _ABOUT = "about"
 _DECIDING = ("hyperlax", "jax", "jaxlib")
 """The packages whose version decides the bits of a result."""
+_OF_RECIPE = ("space", "task")
+_NOT_JSON = ("base", "run_length", "trials", "configs", "mlflow")
+_NOT_DECIDING = ("num_trials", "super_batch", "slots", "lanes", "compilation_cache")
+"""Fields of a configuration, and entries of its choice of programs, that plan a study and decide no result."""
 _FIELDS = (
     "number",
     "repetition",
@@ -43,27 +47,17 @@ _FIELDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """The configuration of a backend as JSON: the fields of `EngineConfig` that the recipe does not say, and what agents check.
+    """The configuration of a backend as JSON.
 
-    base: the base configuration. trials: number and values of each. device: of the leader, "" if any will do.
+    config: the fields of `EngineConfig` that are JSON. It has no address of MLflow, which may hold a password. base: the values of
+    the base configuration. trials: number and values of each. The recipe has the rest.
+    versions, device: what agents have to have; any device if it is "". lease: see `work`.
     """
 
+    config: dict[str, Any]
+    run_length: RunLength
     base: dict[str, Any]
     trials: list[tuple[int, dict[str, Any]]]
-    environment: str
-    run_length: RunLength
-    seed: int
-    num_seeds: int
-    num_trials: int
-    super_batch: int | None
-    lanes: int | None
-    packing: str
-    chosen: dict[str, Any]
-    compilation_cache: bool
-    kind: Literal["closed", "refilled", "population"]
-    trial_seeds: int | None
-    is_confirmation: bool
-    slots: int | None
     versions: dict[str, str]
     device: str
     lease: float
@@ -71,37 +65,42 @@ class Engine:
     @classmethod
     def of(cls, config: EngineConfig, chosen: Mapping[str, Any], device: str, lease: float) -> Engine:
         """Return the configuration of a leader. chosen: its choice of programs."""
-        own = {"base", "trials", "chosen", "versions", "device", "lease"}
+        own = {name: value for name, value in vars(config).items() if name not in (*_OF_RECIPE, *_NOT_JSON)}
         return cls(
+            config={**own, "chosen": dict(chosen)},
+            run_length=config.run_length,
             base=dotted(config.base),
             trials=[(trial.number, dotted(trial.algorithm)) for trial in config.trials],
-            chosen=dict(chosen),
             versions=versions(),
             device=device,
             lease=lease,
-            **{name: getattr(config, name) for name in cls.__dataclass_fields__ if name not in own},
         )
+
+    @property
+    def is_confirmation(self) -> bool:
+        """Whether it is that of a confirmation."""
+        return self.config["is_confirmation"]
 
     @property
     def digest(self) -> str:
         """A short name for everything here that decides results."""
-        packing = {name: value for name, value in self.chosen.items() if name not in ("lanes", "super_batch", "slots")}
-        deciding = replace(self, chosen=packing, num_trials=0, super_batch=None, slots=None, lease=0.0)
-        return digest_of(asdict(deciding))
+        chosen = {name: value for name, value in self.config["chosen"].items() if name not in _NOT_DECIDING}
+        config = {name: value for name, value in self.config.items() if name not in _NOT_DECIDING}
+        return digest_of(asdict(replace(self, config={**config, "chosen": chosen}, lease=0.0)))
 
     def write(self, path: Path) -> None:
         """Write the file that `read_engine` takes."""
         write_text(path, json_text(asdict(self)), is_durable=False)
 
-    def config(self, recipe: Recipe) -> EngineConfig:
+    def config_for(self, recipe: Recipe) -> EngineConfig:
         """Return the configuration for this process."""
-        own = {"base", "trials", "versions", "device", "lease"}
         return EngineConfig(
             base=filled(recipe.config.algorithm, self.base),
             space=recipe.space,
+            run_length=self.run_length,
             trials=trials_of(self.trials, recipe.config.algorithm),
-            task=recipe.task,  # pyright: ignore[reportArgumentType]
-            **{name: getattr(self, name) for name in self.__dataclass_fields__ if name not in own},
+            task=recipe.task,
+            **self.config,
         )
 
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.agents
 
-First, batches of one trivial trial, one after another, in this process and by an agent in a process of its own. Then a simulation: a thread answers every batch at once under the names of 64 agents, and the CPU time of the leader's
-thread is printed per trial, for each tenth of the trials.
+First, batches of one trivial trial, one after another, in this process and by an agent in a process of its own. Then a simulation:
+a thread answers every batch at once under the names of 64 agents, and the CPU time of the leader's thread is printed per trial, for
+each tenth of the trials.
 """
 
 from __future__ import annotations

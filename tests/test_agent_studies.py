@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -319,12 +320,34 @@ def test_an_agent_says_that_nobody_leads_and_that_the_study_is_gone(
     place = place_of(case.directory, case.recipe, FakeBackend(), is_led=lambda: False)
     AgentProcess(place, threading.Event(), idle_timeout=0.2).run()
     assert caplog.text.count("Nobody leads the study") == 1 and "Nothing to train for 0.2 s." in caplog.text
+    AgentProcess(replace(place, is_led=lambda: True), threading.Event(), idle_timeout=0.2).run()
+    assert "has no --agents and trains alone" in caplog.text
     case.directory.rmdir()
     with pytest.raises(HyperlaxError, match="the study was moved or removed"):
         AgentProcess(place, threading.Event()).run()
     with at_work(case, FakeBackend(), is_over=lambda: True) as (agent,):
         pass
     assert agent.name not in caplog.text
+
+
+def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tmp_path)
+    agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event())
+
+    def full(path: Path, done: BatchDone) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    def fail() -> None:
+        monkeypatch.setattr("hyperlax.backends.agent_process.write_done", full)
+        with pytest.raises(OSError, match="No space left"):
+            agent.run()
+        assert {item.kind for item in Work(case.directory).items()} == {"ticket"}
+        monkeypatch.setattr("hyperlax.backends.agent_process.write_done", write_done)
+        with at_work(case, FakeBackend()):
+            eventually(lambda: has_ended(case))
+
+    with meanwhile(fail):
+        lead(case)
 
 
 def test_a_damaged_result_is_trained_again(tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture) -> None:

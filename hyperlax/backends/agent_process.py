@@ -134,6 +134,9 @@ class AgentProcess:
         if not self._has_said and not self._place.is_led():
             log.info("Nobody leads the study in %s. Waiting for a process that resumes it.", self._work.study)
             self._has_said = True
+        elif not self._has_said and not self._work.engine_now():
+            log.info("The process that runs the study in %s has no --agents and trains alone.", self._work.study)
+            self._has_said = True
         return False
 
     def _take_up(self) -> None:

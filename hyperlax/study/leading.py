@@ -17,6 +17,7 @@ from hyperlax.errors import STOPPED, TERMINATED
 from hyperlax.files import read_csv
 from hyperlax.recipe import Recipe
 from hyperlax.study.directory import CHECKPOINTS, SUMMARY_CSV, StudyDirectory, holder_of
+from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.stopping import StopRequest, stopping_on_signals
 from hyperlax.study.study_run import MakeBackend, local_backend
 
@@ -90,7 +91,7 @@ def join(
     stop.tell(agent.stop)
     if ENDS_WITH_INPUT in os.environ:
         threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
-    with stopping_on_signals(stop):
+    with stopping_on_signals(stop), ending_on_io_error(directory.database, run_again):
         agent.run()
     return stop.exit_status if stop.is_set() else 0
 

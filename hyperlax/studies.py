@@ -87,7 +87,27 @@ def planned_study(command: str, given: Given, space: Mapping[str, Entry] = Mappi
 def run_files(files: Sequence[str], given: Given) -> int:
     """Run the studies of files, or print their plans, one after another. Returns the worst exit status."""
     _check_flags(given)
+    if given.get("join"):
+        return _lead_or_join(files, {name: value for name, value in given.items() if name != "join"})
     return _in_turn(planned_studies(files, given), sys.stderr if given.get("json") else sys.stdout)
+
+
+def _lead_or_join(files: Sequence[str], given: Given) -> int:
+    """Run the study of one file in agents, or train for the process that runs it. Returns the exit status."""
+    from hyperlax.study.joining import lead_or_join
+
+    if len(files) != 1 or given.get("plan_only"):
+        raise OptionError("join", "{join} runs the study of one file. Give one, without {plan_only}.")
+
+    def plan() -> PlannedStudy:
+        (study,) = planned_studies(files, given)
+        assert isinstance(study.options, SearchOptions)
+        log_from(study.options.log_level, study.options.quiet)
+        if study.options.agents != "none":
+            return study
+        return replace(study, options=checked(replace(study.options, agents=1), kind_of(study.recipe).table))
+
+    return lead_or_join(plan)
 
 
 def load_recipe(given: Given) -> Recipe:

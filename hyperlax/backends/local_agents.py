@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from hyperlax.backends.child import GRACE_SECONDS, Child, end, wait_for
@@ -19,6 +20,14 @@ _MOST_DEATHS = 10
 """How many agents may die one after another without a result in between."""
 
 
+def start_agent(study: Path, level: str, environment: Mapping[str, str] = os.environ) -> Child:
+    """Start an agent on this machine. It ends when its standard input does, so also with this process."""
+    words = ["agent", str(study.absolute()), "--log-level", level]
+    command = [sys.executable, "-P", "-c", _START, json.dumps([str(path) for path in sys.path]), *words]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    return Child(command, {**environment, ENDS_WITH_INPUT: "1"}, **streams)
+
+
 class LocalAgents:
     """Agents on this machine, each a process, which are started again when they die.
 
@@ -26,19 +35,14 @@ class LocalAgents:
     """
 
     def __init__(self, count: int, study: Path):
-        self._count = count
-        paths = json.dumps([str(path) for path in sys.path])
-        words = ["agent", str(study.absolute()), "--log-level", "WARNING"]
-        self._command = [sys.executable, "-P", "-c", _START, paths, *words]
-        self._environment = {**os.environ, ENDS_WITH_INPUT: "1"}
+        self._count, self._study, self._environment = count, study, dict(os.environ)
         self._children: list[Child] = []
         self._deaths = 0
 
     def start(self) -> None:
         """Start the agents that are missing."""
         while len(self._children) < self._count:
-            streams = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
-            self._children.append(Child(self._command, self._environment, **streams))
+            self._children.append(start_agent(self._study, "WARNING", self._environment))
 
     def dead(self) -> dict[str, str]:
         """Return those that have died since the last call: the beginning of the agent's name, and how.

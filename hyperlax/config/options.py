@@ -423,6 +423,13 @@ class RunStudyOptions(SearchOptions):
         Spelled("set"),
         Metavar("NAME=VALUE"),
     ] = ()
+    join: Annotated[
+        bool,
+        "Train in agents, one of them here unless --agents says otherwise. If another process runs the study, train for it, and "
+        "run the study if that process ends before it does.",
+        THIS_RUN,
+        By("the study is refused while another process runs it"),
+    ] = False
     resume_from: Annotated[str | None, HIDDEN, THIS_RUN] = None
     retry_failed: Annotated[bool, HIDDEN, THIS_RUN] = False
 

@@ -319,7 +319,7 @@ def _locked(root: Path) -> BinaryIO:
         except BlockingIOError as error:
             if time.monotonic() > until:
                 file.close()
-                raise _held(root, "") from error
+                raise StudyRunning(root, "") from error
         except OSError as error:
             log.warning("%s cannot be locked (%s): take care that no other process runs this study.", root, error)
             return file
@@ -330,7 +330,7 @@ def _locked(root: Path) -> BinaryIO:
 def refuse_running(root: Path) -> None:
     """Raise UsageError, naming the process, if another one holds the directory. Writes nothing."""
     if (holder := holder_of(root)) is not None:
-        raise _held(root, holder)
+        raise StudyRunning(root, holder)
 
 
 def holder_of(root: Path) -> str | None:
@@ -358,10 +358,14 @@ def holder_of(root: Path) -> str | None:
     return None
 
 
-def _held(root: Path, holder: str) -> UsageError:
-    return UsageError(
-        f"{root}: {holder or 'another process'} is running this study. Wait for it, or stop it and resume."
-    )
+class StudyRunning(UsageError):
+    """A study that another process holds. root: its directory."""
+
+    def __init__(self, root: Path, holder: str):
+        self.root = root
+        super().__init__(
+            f"{root}: {holder or 'another process'} is running this study. Wait for it, or stop it and resume."
+        )
 
 
 def _lives(holder: str) -> bool:

@@ -36,7 +36,9 @@ def hosts(directory: Path) -> list[str]:
     return [json.loads(path.read_text())["agent"] for path in directory.rglob("timing.json")]
 
 
-def test_functions_train_in_agents_as_in_one_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_functions_train_in_agents_as_in_one_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     for place, more in (("alone", ""), ("agents", "--agents 2")):
         assert cli.main(shlex.split(f"{FUNCTIONS} --output-root {tmp_path / place} {more}")) == 0
     alone, agents = (next((tmp_path / place).iterdir()) for place in ("alone", "agents"))
@@ -44,6 +46,10 @@ def test_functions_train_in_agents_as_in_one_process(tmp_path: Path, caplog: pyt
     assert len(hosts(agents)) == 6
     assert cli.main(["agent", str(agents)]) == 0
     assert f"The study in {agents} has ended." in caplog.text
+    assert cli.main(["agent", str(agents), "--sbatch"]) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[0] == "sbatch" and words[-1] == f"exec hyperlax agent {agents} --idle-timeout 600"
+    assert "--cpus-per-task" in words and "--gres" not in words
     assert cli.main(["delete", str(agents), "--yes"]) == 0
     assert not agents.exists()
 

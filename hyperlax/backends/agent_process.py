@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Protocol
 
 from hyperlax.backends.base import Backend, EngineConfig, Evicted
-from hyperlax.backends.wire import BatchDone, Engine, read_engine, trials_of, versions, write_done
+from hyperlax.backends.wire import BatchDone, Engine, read_engine, refusal, trials_of, write_done
 from hyperlax.backends.work import TICKET, AgentCard, Item, Ticket, Work, name_of_agent
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, UsageError, numbered
@@ -296,23 +296,3 @@ class AgentProcess:
             self._work.write_card(self.name, card)
         except OSError as error:  # the leases say that it lives; whether the study is there is looked at elsewhere
             log.debug("%s: cannot be written (%s).", self._work.root, error.strerror)
-
-
-def refusal(engine: Engine, device: str, any_device: bool) -> str | None:
-    """Return why a machine would not give the study's results to the bit, None if it would. device: its own.
-
-    any_device: whether another kind of device is accepted.
-    """
-    here = versions()
-    for package in sorted({*here, *engine.versions}):
-        there = engine.versions.get(package, "none")
-        if here.get(package, "none") != there:
-            return (
-                f"its leader has {package} {there}, this agent {here.get(package, 'none')}. Install the same version."
-            )
-    if engine.device and device != engine.device and not any_device:
-        return (
-            f"it trains on {engine.device}, and this machine has {device}, where results differ in their last bits. "
-            "Start agents on the same kind of device, or give --any-device."
-        )
-    return None

@@ -13,7 +13,7 @@ from typing import Any
 
 from hyperlax.backends.base import SHARED, Backend, EngineConfig, Evicted, LostError
 from hyperlax.backends.local_agents import LocalAgents
-from hyperlax.backends.wire import BatchDone, Engine, digest_of, read_done
+from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
 from hyperlax.backends.work import CLAIM, LEASE_SECONDS, RESULT, TICKET, Item, Work, ticket_of
 from hyperlax.config.option import shell_command
 from hyperlax.errors import numbered
@@ -182,7 +182,7 @@ class Agents:
         """Return the trials of batches that a leader before has handed out, and that would be the same now."""
         found: dict[str, tuple[int, ...]] = {}
         for item in self._work.items():
-            numbers = _numbers_in(self._work, item)
+            numbers = numbers_in(item, self._work)
             if (
                 item.batch in found
                 or item.batch in self._batches
@@ -298,14 +298,3 @@ class Agents:
         for item in self._work.items():
             if item.batch == batch.name:
                 item.path.unlink(missing_ok=True)
-
-
-def _numbers_in(work: Work, item: Item) -> tuple[int, ...]:
-    """Return the trials of a batch's file; none if it cannot be read."""
-    try:
-        if item.kind == RESULT:
-            return read_done(item.path).numbers
-        ticket = work.read(item)
-        return tuple(number for number, _ in ticket["trials"]) if ticket else ()
-    except Exception:
-        return ()

@@ -18,6 +18,7 @@ import numpy as np
 
 from hyperlax.agent import Policy
 from hyperlax.backends.base import EngineConfig
+from hyperlax.backends.work import RESULT, Item, Work
 from hyperlax.engine.assignment import intervals_from_array, intervals_to_array
 from hyperlax.fields import dotted, filled
 from hyperlax.files import convert, decode, json_text, replacing, write_text
@@ -130,6 +131,26 @@ def trials_of(stored: Sequence[tuple[int, Mapping[str, Any]]], base: Config) -> 
     return tuple(Trial(number, filled(base, values)) for number, values in stored)
 
 
+def refusal(engine: Engine, device: str, any_device: bool) -> str | None:
+    """Return why a machine would not give the study's results to the bit, None if it would. device: its own.
+
+    any_device: whether another kind of device is accepted.
+    """
+    here = versions()
+    for package in sorted({*here, *engine.versions}):
+        there = engine.versions.get(package, "none")
+        if here.get(package, "none") != there:
+            return (
+                f"its leader has {package} {there}, this agent {here.get(package, 'none')}. Install the same version."
+            )
+    if engine.device and device != engine.device and not any_device:
+        return (
+            f"it trains on {engine.device}, and this machine has {device}, where results differ in their last bits. "
+            "Start agents on the same kind of device, or give --any-device."
+        )
+    return None
+
+
 class RemoteError(Exception):
     """An exception of an agent. The type's name and the text are those of the exception there; its traceback is a note."""
 
@@ -170,6 +191,17 @@ def read_done(path: Path) -> BatchDone:
     return BatchDone(
         convert(about["numbers"], tuple[int, ...], str(path)), about["agent"], tuple(results), about["timing"], error
     )
+
+
+def numbers_in(item: Item, work: Work) -> tuple[int, ...]:
+    """Return the trials of a batch's file; none if it cannot be read."""
+    try:
+        if item.kind == RESULT:
+            return read_done(item.path).numbers
+        ticket = work.read(item)
+        return tuple(number for number, _ in ticket["trials"]) if ticket else ()
+    except Exception:
+        return ()
 
 
 def _to_json(result: SegmentResult, at: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from hyperlax.cli.inspecting import Directory
@@ -27,9 +29,20 @@ class AgentOptions:
         "Train also on another kind of device than the leader's. Results then differ in their last bits from those of one machine.",
         By("another kind is refused"),
     ] = False
+    sbatch: Annotated[bool, "Print a command that starts agents as an array of SLURM's, and exit.", By("train")] = False
     log_level: Annotated[
         str, "Lowest level of messages to print.", OneOf(("DEBUG", "INFO", "WARNING", "ERROR"), str.upper)
     ] = "INFO"
+
+
+def _sbatch(study: Path, is_on_gpu: bool) -> str:
+    """Return the command. Two minutes before the end of its job, an agent is asked to hand back what it trains."""
+    from hyperlax.config.option import shell_command
+
+    agent = shell_command("agent", study, "--idle-timeout", 600)
+    device = ["--gres", "gpu:1"] if is_on_gpu else ["--cpus-per-task", "4"]
+    words = ["--array", "0-7", *device, "--time", "4:00:00", "--requeue", "--signal", "B:TERM@120"]
+    return shlex.join(["sbatch", *words, "--wrap", f"exec {agent}"])
 
 
 def agent(given: Given) -> int:
@@ -47,7 +60,11 @@ def agent(given: Given) -> int:
     study, recipe = study_in(directory.root, "agent")
     if isinstance(study, PbtOptions):
         raise UsageError(f"agent {directory.root}: holds a population, whose members train together in one place.")
-    check_recipe(content_of(directory.manifest), directory.manifest, recipe)
+    stored = content_of(directory.manifest)
+    check_recipe(stored, directory.manifest, recipe)
+    if options.sbatch:
+        print(_sbatch(directory.root.absolute(), is_on_gpu="(gpu)" in stored.device))
+        return 0
     return join(
         directory,
         recipe,

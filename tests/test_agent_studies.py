@@ -152,12 +152,12 @@ def test_a_result_that_comes_twice_is_dropped(tmp_path: Path, alone: Case, caplo
     class Twice(AgentProcess):
         def _advance(self) -> None:
             for path in kept.glob("*.result"):
-                shutil.copy(path, work.root)
+                (work.root / path.name).write_bytes(path.read_bytes())
             super()._advance()
             kept.mkdir(exist_ok=True)
             with suppress(FileNotFoundError):  # the leader has just taken it
                 for path in work.root.glob("*.result"):
-                    shutil.copy(path, kept)
+                    (kept / path.name).write_bytes(path.read_bytes())
 
     caplog.set_level(logging.DEBUG, "hyperlax")
     stop = threading.Event()
@@ -354,10 +354,12 @@ def test_a_damaged_result_is_trained_again(tmp_path: Path, alone: Case, caplog: 
     case, written = Case(tmp_path), list[Path]()
 
     def once(path: Path, done: BatchDone) -> None:
-        write_done(path, done)
-        if not written:
-            path.write_bytes(path.read_bytes()[:100])
         written.append(path)
+        if len(written) == 1:
+            raise FileNotFoundError(errno.ENOENT, "a leader has removed the temporary file", str(path))
+        write_done(path, done)
+        if len(written) == 2:
+            path.write_bytes(path.read_bytes()[:100])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hyperlax.backends.agent_process.write_done", once)

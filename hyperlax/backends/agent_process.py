@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -222,7 +223,11 @@ class AgentProcess:
     def _finish(self, batch: _Batch, done: BatchDone) -> None:
         """Give the leader the end of a batch, unless another agent has the batch now."""
         if self._work.renew(batch.claim):
-            write_done(self._work.result(batch.claim.batch), done)
+            path = self._work.result(batch.claim.batch)
+            try:
+                write_done(path, done)
+            except FileNotFoundError:  # a leader that begins removes temporary files, also this one
+                write_done(path, done)
             batch.claim.path.unlink(missing_ok=True)
             log.info("Trained %s.", numbered(batch.numbers))
         else:
@@ -261,11 +266,12 @@ class AgentProcess:
             backend, engine, now = self._backend, self._engine, time.monotonic()
             if backend is None or engine is None:
                 continue
-            if now - renewed > engine.lease / 6:
-                renewed = now
-                self._renew()
-            if self._batches and self._has_news(backend):
-                backend.wake()
+            with suppress(OSError):  # a file server may be away for some seconds
+                if now - renewed > engine.lease / 6:
+                    renewed = now
+                    self._renew()
+                if self._batches and self._has_news(backend):
+                    backend.wake()
 
     def _renew(self) -> None:
         for batch in tuple(self._batches.values()):

@@ -7,6 +7,7 @@ claim's modification time. No clock of a machine is compared with such a time: i
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -112,8 +113,10 @@ class Work:
         """Renew an agent's lease. Return whether the batch is still its own."""
         try:
             os.utime(claim.path)
-        except FileNotFoundError:
-            return False
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):
+                return False
+            raise
         return True
 
     def give_back(self, claim: Item) -> None:

@@ -287,7 +287,7 @@ def fitted(
     if field.type == "int" and isinstance(distribution, QUniform):
         distribution = distribution.in_whole_numbers() or distribution
     if isinstance(distribution, Categorical):
-        if field.type in ("int", "sizes"):
+        if field.type in ("int", "sizes") or isinstance(field, _OwnField):
             distribution = Categorical(values=[field.plain(value) for value in distribution.values])
         produced = list(distribution.values)
     elif isinstance(distribution, Numeric):

@@ -18,11 +18,14 @@ from typing import Any
 from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.fields import apply, check_name, check_params, check_together, dotted, fields_of, fitted
+from hyperlax.files import PUT_BACK
 from hyperlax.hyperparams import Config, Params
 from hyperlax.measures import RESERVED
 from hyperlax.shipped import shipped_folder
 from hyperlax.space import DISTRIBUTIONS, Distribution
+from hyperlax.space import from_json as distribution_from_json
 from hyperlax.tasks import Task
+from hyperlax.tasks import from_source as task_from_source
 from hyperlax.user_code import located
 
 __all__ = [
@@ -80,6 +83,7 @@ class Recipe:
     """A checked recipe: every name of `space` is a field, and every value that it can produce is valid.
 
     changes: how `space` differs from the recipe's file; see `searching`. task: what it trains; None for an RL algorithm.
+    source: JSON from which `from_source` makes the recipe again, without changes; None if `path` is the recipe's file.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Recipe:
     space: dict[str, Distribution]
     changes: Changes = field(default_factory=dict, kw_only=True)
     task: Task | None = field(default=None, kw_only=True)
+    source: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
 
 def load(name_or_path: str) -> Recipe:
@@ -105,6 +110,37 @@ def load(name_or_path: str) -> Recipe:
     space = _call(module, "get_base_hyperparam_distributions", path, where)
     config = _checked_config(config, where)
     return Recipe(path.stem, path, config, _checked_space(config.algorithm, space, where))
+
+
+def from_source(source: Mapping[str, Any], where: str) -> Recipe:
+    """Return the recipe of a `Recipe.source`. Raises UsageError, beginning with `where`, if it is damaged."""
+    try:
+        space = {name: distribution_from_json(text) for name, text in source["space"].items()}
+        task, path = task_from_source(source), Path(source["path"])
+        recipe = of_task(source["name"], path, task, source["params"], space, where)
+    except (UsageError, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(f"{where}: `source` is not what Hyperlax writes there ({error}). {PUT_BACK}") from error
+    return replace(recipe, source=source)
+
+
+def of_task(name: str, path: Path, task: Task, values: Any, space: Any, where: str) -> Recipe:
+    """Return the recipe of a task. values: the value of each hyperparameter by its name. path: what messages about it begin with.
+
+    It has a `source` if the task has one; a recipe's file replaces that by None. Raises UsageError, beginning with `where`.
+    """
+    params = Params(dict(values))
+    check_params(params, where)
+    task.check_params(params.values, where)
+    length = RunLength(task.budget, task.evaluations, 1)
+    config = ExperimentConfig(params, dict.fromkeys(RUN_LENGTHS, length))
+    recipe = Recipe(name, path, config, _checked_space(params, space, where), task=task)
+    _check_names(task, recipe, where)
+    if (form := task.source()) is None:
+        return recipe
+    searched = {name: distribution.to_json() for name, distribution in recipe.space.items()}
+    return replace(
+        recipe, source={"name": name, "path": str(path), **form, "params": dict(params.values), "space": searched}
+    )
 
 
 def searching(recipe: Recipe, changes: Changes, where: str) -> Recipe:
@@ -126,7 +162,10 @@ def searching(recipe: Recipe, changes: Changes, where: str) -> Recipe:
         else:
             space[name] = new
     check_together(recipe.config.algorithm, space, where)
-    return replace(recipe, space=space, changes=real)
+    changed = replace(recipe, space=space, changes=real)
+    if recipe.task:
+        _check_names(recipe.task, changed, where)
+    return changed
 
 
 def available() -> list[str]:
@@ -211,27 +250,29 @@ def _task_recipe(module: types.ModuleType, path: Path, where: str) -> Recipe:
         )
     task = _call(module, "get_task", path, where)
     if not isinstance(task, Task):
-        raise UsageError(f"{where}: get_task() must return a Function, got {type(task).__name__}.")
+        raise UsageError(f"{where}: get_task() must return a Function or a Command, got {type(task).__name__}.")
     values = _call(module, "get_base_params", path, where)
     space = _call(module, "get_base_hyperparam_distributions", path, where)
     if not isinstance(values, Mapping):
         raise UsageError(
             f"{where}: get_base_params() must return a dictionary of names and values, got {type(values).__name__}."
         )
-    params = Params(dict(values))
-    check_params(params, f"{where}: get_base_params()")
-    _check_names(task, params, where)
-    length = RunLength(task.budget, task.evaluations, 1)
-    config = ExperimentConfig(params, dict.fromkeys(RUN_LENGTHS, length))
-    return Recipe(path.stem, path, config, _checked_space(params, space, where), task=task.loaded_from(path.resolve()))
+    check_params(Params(dict(values)), f"{where}: get_base_params()")
+    recipe = of_task(path.stem, path, task.loaded_from(path.resolve()), values, space, where)
+    return replace(recipe, source=None)
 
 
-def _check_names(task: Task, params: Params, where: str) -> None:
-    """Raise UsageError for a measure or a hyperparameter whose name stands for something else in a study's files."""
-    measures = [measure.name for measure in task.all_measures]
+def _check_names(task: Task, recipe: Recipe, where: str) -> None:
+    """Raise UsageError for a measure or a hyperparameter whose name stands for something else in a study's files.
+
+    Those files have no values of hyperparameters that are not searched.
+    """
+    measures = {measure.name for measure in task.all_measures}
+    searched = RESERVED - {"seed"} | measures
     for kind, names, taken in (
         ("measure", measures, RESERVED),
-        ("hyperparameter", params.values, RESERVED | {*measures}),
+        ("hyperparameter", recipe.space, searched),
+        ("hyperparameter", dotted(recipe.config.algorithm), {"trial"} | measures),
     ):
         for name in names:
             if name in taken or name.startswith("objective."):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, NoReturn, SupportsIndex
 
 from hyperlax.errors import did_you_mean
 
@@ -21,6 +21,8 @@ class Report:
     """What a function calls to report its measures: `report(step, accuracy=0.9)`.
 
     A trial that is pruned or interrupted ends inside of this call, by an exception that passes `except Exception`.
+
+    budget: the task's. count: number of sound reports.
     """
 
     def __init__(
@@ -32,9 +34,10 @@ class Report:
         deliver: Callable[[int, dict[str, float]], None] = lambda step, values: None,
     ):
         """Make a report. measures: names, the leading one first. deliver: gets the step and the values of every sound report."""
-        self._measures, self._budget, self._evaluations = tuple(measures), budget, evaluations
+        self._measures, self._evaluations = tuple(measures), evaluations
         self._directory, self._deliver = directory, deliver
-        self._count, self._last = 0, -1
+        self._last = -1
+        self.budget, self.count = budget, 0
         self.ended: TrialEnded | None = None
         self.fault: str | None = None
 
@@ -53,15 +56,25 @@ class Report:
         """The last sound step; -1 before the first."""
         return self._last
 
+    @property
+    def leading(self) -> str:
+        """The name of the leading measure."""
+        return self._measures[0]
+
+    def end(self, reason: str, is_fault: bool = False) -> NoReturn:
+        """End the trial by an exception. is_fault: whether it has failed, for this reason."""
+        self.fault = reason if is_fault else None
+        self.ended = TrialEnded(reason)
+        raise self.ended
+
     def __call__(self, step: SupportsIndex | float, **values: Any) -> None:
         """Report the measures that were reached at a step. Steps increase."""
         if self.ended is not None:
             raise self.ended
         try:
-            self.fault = self._problem_of_step(step) or self._problem_of(values)
-            if self.fault:
-                raise TrialEnded(self.fault)
-            self._count, self._last = self._count + 1, int(scalar(step))
+            if problem := self._problem_of_step(step) or self._problem_of(values):
+                self.end(problem, is_fault=True)
+            self.count, self._last = self.count + 1, int(scalar(step))
             self._deliver(self._last, {name: float(scalar(value)) for name, value in values.items()})
         except TrialEnded as error:
             self.ended = error
@@ -73,9 +86,9 @@ class Report:
             return f"the step {shown(step)} is not a whole number of at least 0"
         if whole <= self._last:
             return f"step {shown(step)} was reported after step {self._last}; steps must increase"
-        if whole > self._budget:
-            return f"step {shown(step)} was reported, the task's budget is {self._budget}; raise budget="
-        if self._count == self._evaluations:
+        if whole > self.budget:
+            return f"step {shown(step)} was reported, the task's budget is {self.budget}; raise budget="
+        if self.count == self._evaluations:
             return f"more reports than the task's evaluations={self._evaluations}; raise it, or report less often"
         return None
 

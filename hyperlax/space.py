@@ -8,6 +8,7 @@ True
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,10 @@ class Distribution:
 
     def at(self, place: int) -> Any:
         """Return the value of a finite distribution at an index."""
+        raise NotImplementedError
+
+    def middle(self) -> Any:
+        """Return the value in the middle of a range, on a logarithmic scale if it has one; the first choice."""
         raise NotImplementedError
 
     def size(self) -> int | None:
@@ -104,6 +109,11 @@ class Numeric(Distribution):
         if not (is_integer(value) if self.integral else _is_number(value)):
             return False
         return self.domain[0] <= value <= self.domain[1]
+
+    def middle(self) -> Any:
+        low, high = self.domain
+        middle = math.sqrt(low) * math.sqrt(high) if self.logarithmic else low / 2 + high / 2
+        return min(max(middle, low), high) if self.spacing() is None else self.at(self.place(middle))
 
     def spacing(self) -> float | None:
         """Return the distance between values; None if there is none."""
@@ -287,6 +297,9 @@ class Categorical(Distribution):
 
     def at(self, place: int) -> Any:
         return self.values[place]
+
+    def middle(self) -> Any:
+        return self.values[0]
 
     def size(self) -> int | None:
         return len(self.values)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from hyperlax.config.checks import check_levels, check_searched, check_space, checked
 from hyperlax.config.kinds import kind_of
-from hyperlax.config.option import Given
+from hyperlax.config.option import Given, exponent
 from hyperlax.config.options import LEVELS, SENSITIVITY, PbtOptions, SearchOptions, SweepOptions
 from hyperlax.config.settling import explicit, resumed, settled
 from hyperlax.config.stored import (
@@ -70,18 +70,21 @@ class PlannedStudy:
         return run_population(self.options, self.recipe, existing, observers=[Pages(write_pages)])
 
 
-def planned_study(command: str, given: Given, space: Mapping[str, Entry] = MappingProxyType({})) -> PlannedStudy:
+def planned_study(
+    command: str, given: Given, space: Mapping[str, Entry] = MappingProxyType({}), recipe: Recipe | None = None
+) -> PlannedStudy:
     """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given.
 
-    space: changes to the recipe's search space, which `hyperlax.search` takes for a new study.
+    space: changes to the recipe's search space, which `hyperlax.search` takes for a new study. recipe: of a new study, instead of
+    the one that `given` names.
     """
     refuse_fork()
     _check_flags(given)
     if "resume_from" in given:
         return _resumed(command, given)
     if command == SWEEP:
-        return _new_sweep(given)
-    return _new(SearchOptions if command == SEARCH else PbtOptions, given, space)
+        return _new_sweep(given, recipe)
+    return _new(SearchOptions if command == SEARCH else PbtOptions, given, space, recipe)
 
 
 def run_files(files: Sequence[str], given: Given) -> int:
@@ -198,10 +201,12 @@ def _check_flags(given: Given) -> None:
         )
 
 
-def _new(kind: type[SearchOptions] | type[PbtOptions], given: Given, space: Mapping[str, Entry]) -> PlannedStudy:
+def _new(
+    kind: type[SearchOptions] | type[PbtOptions], given: Given, space: Mapping[str, Entry], recipe: Recipe | None
+) -> PlannedStudy:
     from hyperlax.config.space_entries import searched
 
-    recipe = load_recipe(given)
+    recipe = recipe or load_recipe(given)
     if space:
         recipe = searched(space, {}, recipe, "search(): space")
     options = checked(settled(kind, [given], recipe), kind_of(recipe).table)
@@ -225,14 +230,14 @@ def _planned(
     return PlannedStudy(options, recipe, existing or study_directory(options, recipe).root, is_new=existing is None)
 
 
-def _new_sweep(given: Given) -> PlannedStudy:
+def _new_sweep(given: Given, recipe: Recipe | None) -> PlannedStudy:
     """Return a sweep whose recipe has the configurations to train."""
     from hyperlax.config.configurations import read_samples
     from hyperlax.samplers.fixed import draw, presampled
     from hyperlax.samplers.sensitivity import sensitivity_rows
 
     _check_source(given)
-    recipe, file = load_recipe(given), given.get("load_hyperparams")
+    recipe, file = recipe or load_recipe(given), given.get("load_hyperparams")
     kind = kind_of(recipe)
     rows, read = (), {}
     if file is None:
@@ -283,16 +288,18 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     from hyperlax.study.observer import Observer, Pages
     from hyperlax.study.reporters import reporter, run_in_json
     from hyperlax.study.search import run_study
-    from hyperlax.tracking.mlflow import mlflow_observers
+    from hyperlax.tracking.mlflow import backend_with_runs, mlflow_observers
+    from hyperlax.tracking.place import place_of
 
-    place = (options.track, options.tracking_uri, options.tracking_experiment, options.study_name)
-    tracking = mlflow_observers(*place, study.directory, is_new=study.is_new)
+    asked = (options.track, options.tracking_uri, options.tracking_experiment, options.study_name)
+    place = place_of(*asked, study.directory, study.is_new)
+    tracking = mlflow_observers(place)
 
     def run(*shown: Observer) -> int:
         observers = [*shown, Pages(write_pages), *tracking]
         keywords: dict[str, Any] = {"observers": observers, "retry_failed": options.retry_failed}
         if options.agents == "none":
-            return run_study(options, study.recipe, existing, **keywords)
+            return run_study(options, study.recipe, existing, make_backend=backend_with_runs(place), **keywords)
         from hyperlax.study.leading import run_with_agents
 
         return run_with_agents(
@@ -309,13 +316,10 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> PlannedStudy:
     """Return the study of a file, checked. planned: the names of the studies of the files before it, by directory."""
     from hyperlax.config.configurations import first_trials
-    from hyperlax.config.space_entries import searched
     from hyperlax.study.directory import refuse_running, study_directory
 
     layers = [file.given, given]
-    with _told(file, given, "algo_and_network_config"):
-        recipe = load_recipe({**file.given, **given})
-    recipe = searched(file.space, file.params, recipe, file.places.get("space", file.path))
+    recipe = _recipe_of_file(file, given)
     with _told(file, given, "env_config"):
         options = checked(settled(SearchOptions, layers, recipe), kind_of(recipe).table)
         kind_of(recipe).check_options(options, recipe)
@@ -333,6 +337,31 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
             options, existing = _continued(directory, recipe, explicit(options, layers))
     refusal = partial(file.refusal, on_command_line=given, about="")
     return PlannedStudy(options, recipe, directory.root, not existing, file.path, refusal, existing)
+
+
+def _recipe_of_file(file: StudyFile, given: Given) -> Recipe:
+    """Return the recipe of a file with the file's search space, or that of its command."""
+    from hyperlax.config.command_recipes import command_of, command_recipe
+    from hyperlax.config.space_entries import searched
+    from hyperlax.config.yaml_file import plain_value
+
+    where = file.places.get("space", file.path)
+    if not file.command:
+        with _told(file, given, "algo_and_network_config"):
+            recipe = load_recipe({**file.given, **given})
+        return searched(file.space, file.params, recipe, where)
+    if "algo_and_network_config" in given:
+        problem = "{algo_and_network_config} {0}: {1} trains a command. Leave the option out."
+        raise OptionError("algo_and_network_config", problem, given["algo_and_network_config"], file.path)
+    params = {name: exponent(plain_value(entry.value)) for name, entry in file.params.items()}
+    words = file.command["command"]
+    with _told(file, given, "command"):
+        task = command_of({**file.command, "command": words[0] if len(words) == 1 else words})
+    if not file.space:
+        raise UsageError(f"{file.path}: space is missing. Write below it what is searched, an entry a line.")
+    task.check_params({**params, **file.space}, file.places["command"])
+    name = {"study_name": Path(file.path).stem, **file.given, **given}["study_name"]
+    return command_recipe(task, name, params, file.space, where)
 
 
 def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple[SearchOptions, str]:

@@ -12,14 +12,15 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperlax.errors import UsageError, did_you_mean
+from hyperlax.placeholders import check_places, missing_file, split
 from hyperlax.report import Report, is_number, shown
 
-__all__ = ["Function", "Measure", "Report", "Task"]
+__all__ = ["Command", "Function", "Measure", "Report", "Task"]
 
 DIRECTIONS = ("maximize", "minimize")
 _TAKEN = ("trial", "seed", "step", "state", "reason")
@@ -70,7 +71,12 @@ class Task:
       evaluations: How often it reports; less if it ends early.
       cores: CPU cores of a trial.
       resources: What a trial needs besides cores, by name: `{"gpu": 1}`, or a fraction of one.
+      path: The recipe's file, where a form of task needs it.
+
+    noun: What it trains, in words.
     """
+
+    noun: ClassVar[str]
 
     measure: Measure
     measures: Sequence[Measure]
@@ -78,10 +84,28 @@ class Task:
     evaluations: int
     cores: int
     resources: Mapping[str, float]
+    path: Path | None
 
     def loaded_from(self, path: Path) -> Task:
         """Return the task of a recipe's file. A form of task that needs the file keeps its path."""
         return self
+
+    def check_params(self, params: Mapping[str, Any], where: str) -> None:
+        """Raise UsageError, beginning with `where`, for hyperparameters that do not suit the task."""
+
+    def missing(self) -> str | None:
+        """Return what it needs of this machine and does not find, in a sentence and what to do; None if it can run."""
+        return None
+
+    def source(self) -> dict[str, Any] | None:
+        """Return its form as JSON, from which `from_source` makes the task again; None if only a recipe's file can."""
+        return None
+
+    def lengths(self) -> dict[str, Any]:
+        """Return the fields that all forms have, as JSON."""
+        measure, *measures = (asdict(one) for one in self.all_measures)
+        counts = {name: getattr(self, name) for name in ("budget", "evaluations", "cores")}
+        return {"measure": measure, "measures": measures, **counts, "resources": dict(self.resources)}
 
     def check(self) -> None:
         """Raise UsageError for counts, measures or resources that are not valid."""
@@ -139,6 +163,8 @@ class Function(Task):
       path: The recipe's file, from which workers load the function. It is set when the recipe is loaded.
     """
 
+    noun: ClassVar[str] = "a function"
+
     train: Callable[[dict[str, Any], Report, int], Any]
     measure: Measure
     measures: Sequence[Measure] = ()
@@ -155,6 +181,55 @@ class Function(Task):
     def loaded_from(self, path: Path) -> Function:
         """Return the task of a recipe's file."""
         return replace(self, path=path)
+
+
+@dataclass(frozen=True)
+class Command(Task):
+    """A command that trains one configuration, in a process group of its own. No shell runs.
+
+    It is run once per seed of a trial. Its environment has HYPERLAX_TRIAL, HYPERLAX_SEED and HYPERLAX_DIRECTORY, where it may keep
+    files. It says what it reached by lines such as `hyperlax: step=3 accuracy=0.91` on standard output.
+
+    Args, besides those of every task:
+      command: A text, which is split as a shell would, or a list of words. `{lr}` in a word is replaced by the value of this
+        hyperparameter; the others are appended as `name=value`.
+      directory: Where it runs; None for the working directory.
+    """
+
+    noun: ClassVar[str] = "a command"
+
+    command: str | Sequence[str]
+    measure: Measure
+    measures: Sequence[Measure] = ()
+    budget: int = field(default=1, kw_only=True)
+    evaluations: int = field(default=1, kw_only=True)
+    cores: int = field(default=1, kw_only=True)
+    resources: Mapping[str, float] = field(default_factory=dict, kw_only=True)
+    directory: str | None = field(default=None, kw_only=True)
+    path = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "command", split(self.command))
+        self.check()
+
+    def check_params(self, params: Mapping[str, Any], where: str) -> None:
+        """Raise UsageError for a `{name}` in the command without a hyperparameter of this name."""
+        check_places(self.command, params, where)
+
+    def missing(self) -> str | None:
+        """Return the program or the script that does not exist, or cannot be run."""
+        return missing_file(self.command, self.directory)
+
+    def source(self) -> dict[str, Any]:
+        """Return its form as JSON."""
+        return {"command": list(self.command), "directory": self.directory, **self.lengths()}
+
+
+def from_source(source: Mapping[str, Any]) -> Task:
+    """Return the task whose `source()` this is. Raises UsageError, KeyError or TypeError for anything else."""
+    lengths = {name: source[name] for name in ("budget", "evaluations", "cores", "resources")}
+    measure, *measures = (Measure(**one) for one in (source["measure"], *source["measures"]))
+    return Command(source["command"], measure, tuple(measures), directory=source["directory"], **lengths)
 
 
 def _check_callable(train: Any) -> None:

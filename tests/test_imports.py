@@ -16,7 +16,7 @@ HEAVY = {
     "optuna": ("hyperlax.samplers", "hyperlax.study"),
     "plotly": ("hyperlax.analysis", "hyperlax.api"),
     "jinja2": ("hyperlax.analysis",),
-    "mlflow": ("hyperlax.tracking",),
+    "mlflow": ("hyperlax.tracking", "hyperlax.backends.mlflow_runs"),
     "tyro": ("hyperlax.cli",),
     "sklearn": ("hyperlax.schedulers.pb2",),
 }

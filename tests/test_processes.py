@@ -356,6 +356,17 @@ def test_a_study_that_stops_ends_functions_at_their_report(tmp_path: Path) -> No
     assert not any(map(is_alive, pids))
 
 
+def test_a_function_that_takes_too_long_has_failed(tmp_path: Path) -> None:
+    backend = making(tmp_path, slots=1, trial_timeout=1.0)
+    try:
+        slow, fast = trained(backend, FAMILY + "report(1, accuracy=1)\ntime.sleep(100)", "report(1, accuracy=2)")
+        assert isinstance(slow, SegmentResult) and slow.fault == "took longer than --trial-timeout 1"
+        assert values(fast) == [2.0]
+        assert not any(map(is_alive, family(tmp_path, slow.number)))
+    finally:
+        backend.close()
+
+
 def test_processes_that_do_not_end_are_killed_with_their_children(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("hyperlax.backends.child.GRACE_SECONDS", 0.3)
     monkeypatch.setattr("hyperlax.backends.processes.GRACE_SECONDS", 0.1)

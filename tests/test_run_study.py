@@ -125,14 +125,16 @@ def test_studies_of_other_names_have_directories_of_their_own(several, capsys):
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_a_shipped_study_can_run_and_says_what_came_of_it(path):
+def test_a_shipped_study_can_run_and_says_what_came_of_it(monkeypatch, path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("shutil.which", lambda name: name)
     (study,) = planned_studies([str(path)], {})
     if path.stem == "first":  # whose directory the README names
         assert study.directory == Path("my_optuna_studies/ppo_mlp/gymnax_acrobot")
     else:
         assert study.options.study_name == path.stem == Path(study.options.output_root).name
     header = re.match(r"(#.*\n)+", path.read_text(encoding="utf-8"))
-    library = "scikit-learn" if study.recipe.task else "jax"
+    library = "numpy" if study.recipe.source else "scikit-learn" if study.recipe.task else "jax"
     assert header and all(word in header[0] for word in ("2 cores", library, "commit", "trials", "est"))
     commands = re.findall(r"^# {5}(hyperlax .*)$", header[0], flags=re.MULTILINE)
     assert commands == [f"hyperlax run-study studies/{path.name}"]

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from hyperlax.analysis.study_data import Cost, MissingFile, StudyData, warn_once
 from hyperlax.analysis.tables import best_file, rerun_command, searched_names
 from hyperlax.analysis.what_ran import chosen_options, default_options, facts, when
 from hyperlax.errors import counted, format_number, noun
+from hyperlax.outputs import LAST_LINES, directory_of, said_last
 from hyperlax.scale import Words
 from hyperlax.study.progress import clock
 from hyperlax.study.record import (
@@ -35,6 +37,8 @@ from hyperlax.study.statistics import best_confirmed, complete, gain, in_full, i
 _log = logging.getLogger(__name__)
 
 _Rows = list[list[Any]]
+_MOST_OUTPUTS = 20
+"""Failed trials whose last lines are shown."""
 
 
 def report(study: StudyData, drawings: list[Drawing]) -> str:
@@ -55,6 +59,7 @@ def report(study: StudyData, drawings: list[Drawing]) -> str:
         "cost_error": cost_error,
         "cost_rows": _cost_rows(cost, record.scale.words) if cost else [],
         "failed": [[trial.number, trial.reason] for trial in _by_number(record) if trial.state == "FAIL"],
+        "said_last": _said_last(record),
         "pruned": _pruned(record),
         "trials": _all_trials(record),
         "when": when(record),
@@ -73,6 +78,13 @@ def report(study: StudyData, drawings: list[Drawing]) -> str:
     if record.confirmation and "confirmation" in placed:
         content["confirmation"] = _confirmation(record, record.confirmation)
     return render("report.html.j2", f"{record.study_name} - Hyperlax", record=record, **content)
+
+
+def _said_last(record: StudyRecord) -> list[tuple[int, str]]:
+    """Return failed trials with the last lines that they wrote, without those that wrote nothing."""
+    failed = [trial.number for trial in _by_number(record) if trial.state == "FAIL"]
+    said = ((number, said_last(directory_of(record.directory, number), LAST_LINES)) for number in failed)
+    return list(islice(((number, "\n".join(lines)) for number, lines in said if lines), _MOST_OUTPUTS))
 
 
 def _tiles(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from hyperlax.analysis.labels import aggregate_in_words, format_value
@@ -55,6 +56,7 @@ def facts(record: StudyRecord) -> _Rows:
         for place, run in enumerate(record.runs)
     ]
     rows += [
+        *([["command of a trial", shlex.join(record.program)]] if record.program else []),
         *record.scale.facts(),
         [
             f"{record.scale.name} of several seeds",

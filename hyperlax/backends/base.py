@@ -37,6 +37,8 @@ class EngineConfig:
       is_confirmation: Whether to use other random numbers than the search.
       task: The task that is trained; None for an RL algorithm in `environment`, which is empty otherwise.
       slots: The most worker processes of a task; None for as many as the cores of this process allow.
+      trial_timeout: Seconds after which a trial of a task has failed; None for no limit.
+      mlflow: Address and experiment in MLflow where each run of a command gets its own; None if the study is not tracked.
     """
 
     base: Config
@@ -58,6 +60,8 @@ class EngineConfig:
     is_confirmation: bool = False
     task: Task | None = None
     slots: int | None = None
+    trial_timeout: float | None = None
+    mlflow: Mapping[str, str] | None = None
 
 
 def narrowest(at_once: int, trials: int) -> int:

@@ -47,6 +47,25 @@ class Child:
         assert self._process.stdout is not None
         return self._process.stdout
 
+    @property
+    def error(self) -> IO[bytes]:
+        """Its standard error, if that is a pipe."""
+        assert self._process.stderr is not None
+        return self._process.stderr
+
+    @property
+    def status(self) -> int:
+        """Its exit status, once it has ended; the negative number of the signal that has killed it."""
+        assert self._process.returncode is not None
+        return self._process.returncode
+
+    def has_ended(self, seconds: float) -> bool:
+        """Return whether the process has ended, after waiting for that at most for some seconds. Its group may still run."""
+        if seconds:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+        return self._process.poll() is not None
+
     def wait(self) -> str:
         """Wait until the process has ended, and return how, in words. Processes that it started may still run; see `end`."""
         status = self._process.wait()

@@ -1,4 +1,4 @@
-"""Functions in worker processes of this machine. A slot is a process that lives as long as the study; see `worker`.
+"""Functions and commands in worker processes of this machine. A slot is a process that lives as long as the study; see `worker`.
 
 Everything happens in the caller's thread. A thread per process only passes on what the process says.
 """
@@ -10,6 +10,7 @@ import queue
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from threading import Thread
 from typing import Any
 
 from hyperlax.backends.base import SHARED, EngineConfig, Evicted, narrowest
@@ -20,7 +21,7 @@ from hyperlax.engine.assignment import PROCESS, seconds
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, UsageError, counted
 from hyperlax.fields import dotted
-from hyperlax.tasks import Function
+from hyperlax.tasks import Command, Task
 from hyperlax.trial import LaneInterval, Plan, SegmentResult, Trial
 
 log = logging.getLogger(__name__)
@@ -32,11 +33,11 @@ _FIRST_CONFIRMATION_SEED = 1_000_000
 
 
 class Processes:
-    """A backend that calls a task's function in worker processes. A trial has one, and trains its seeds one after another in it."""
+    """A backend that trains a task in worker processes. A trial has one, and trains its seeds one after another in it."""
 
     lanes = 1
 
-    def __init__(self, config: EngineConfig, task: Function, checkpoints: CheckpointManager):
+    def __init__(self, config: EngineConfig, task: Task, checkpoints: CheckpointManager):
         """Make a backend. No process is started before a trial needs it. checkpoints: names the directories of trials."""
         self._config, self._task, self._checkpoints = config, task, checkpoints
         self._environments = environments(task, config.slots)
@@ -57,6 +58,7 @@ class Processes:
         self._losses: Counter[int] = Counter()
         self._spent: Counter[str] = Counter()
         self._runs, self._since, self._is_stopping, self._is_woken = 0, seconds(), False, False
+        self._source = task.source() or {"recipe": str(task.path)}
 
     @property
     def occupied(self) -> int:
@@ -106,7 +108,7 @@ class Processes:
         while not self._has_news():
             self.begin()
             if not self._has_news():
-                self._handle(self._events.get())
+                self._wait()
         self._is_woken = False
         changed, self._changed = self._changed, {}
         evicted, self._evicted = self._evicted, []
@@ -142,7 +144,7 @@ class Processes:
             return
         for worker in self._workers.values():
             worker.decide(stop=True)
-        until = seconds() + GRACE_SECONDS
+        until = seconds() + GRACE_SECONDS + 1  # that of a command, and a little for its process to say so
         while any(worker.run for worker in self._workers.values()) and (left := until - seconds()) > 0:
             with suppress(queue.Empty):
                 self._handle(self._events.get(timeout=left))
@@ -184,14 +186,39 @@ class Processes:
         length = self._config.run_length
         worker.say(
             run=run.id,
-            recipe=str(self._task.path),
+            task=self._source,
+            trial=run.trial.number,
             params=dotted(run.trial.algorithm),
             seeds=run.seeds,
             directory=str(self._checkpoints.own_directory(run.trial.number).absolute()),
             budget=length.total_timesteps,
             evaluations=length.num_evaluations,
             waits=self._is_refilled,
+            mlflow=self._config.mlflow,
         )
+
+    def _wait(self) -> None:
+        """Wait until a process says something, or a trial has taken too long."""
+        limit, left = self._config.trial_timeout, None
+        running = [(one, run, run.started) for one in self._workers.values() if (run := one.current) and run.started]
+        if limit is not None and running:
+            left = max(0.0, min(started for *_, started in running) + limit - seconds())
+        try:
+            self._handle(self._events.get(timeout=left))
+        except queue.Empty:
+            for worker, run, started in running:
+                if limit is not None and seconds() - started >= limit:
+                    self._finish(run, f"took longer than --trial-timeout {limit:g}")
+                    self._stop(worker)
+
+    def _stop(self, worker: Worker) -> None:
+        """End a run that is not at a report: a command, or else the whole process."""
+        assert worker.run is not None
+        worker.run.is_leaving = True
+        if isinstance(self._task, Command):
+            worker.decide(stop=True)
+        else:
+            Thread(target=end, args=([worker.child],), daemon=True).start()
 
     def _handle(self, event: tuple[Worker, Any] | None) -> None:
         """Note what a process has said, or how it has died. None only wakes `advance`."""
@@ -201,7 +228,11 @@ class Processes:
         worker, news = event
         run = worker.run
         if isinstance(news, str):
+            worker.clean_up()
             self._dead.append(self._workers.pop(worker.slot))
+        elif news["kind"] == "group":
+            worker.group = news["group"]
+            return
         if run is None:
             return
         assert run.interval is not None
@@ -209,12 +240,15 @@ class Processes:
         if isinstance(news, str):
             self._lose(run, news)
         elif news["kind"] == "loaded":
-            worker.is_loaded = True
+            worker.is_loaded, run.started = True, seconds()
         elif news["kind"] == "points":
             self._add(worker, run, news)
         else:
             worker.run, worker.is_waiting = None, False
-            self._end(run, news)
+            if news["kind"] == "lost":
+                self._lose(run, news["how"])
+            else:
+                self._end(run, news)
 
     def _add(self, worker: Worker, run: Run, news: dict[str, Any]) -> None:
         """Note reports of a seed."""
@@ -288,5 +322,5 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) ->
             "a population copies what its best members have learned, and the state of a Function is its own. Use "
             "optuna-hp-search, with a pruner to stop bad trials early."
         )
-    assert isinstance(config.task, Function) and checkpoints is not None
+    assert config.task is not None and checkpoints is not None
     return Processes(config, config.task, checkpoints)

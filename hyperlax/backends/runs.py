@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.backends.child import Child, end
-from hyperlax.tasks import Function
+from hyperlax.tasks import Task
 from hyperlax.trial import NOT_FINITE, Curve, LaneInterval, SegmentResult, Trial
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from hyperlax.backends.worker import main; main()"
@@ -36,6 +38,7 @@ class Run:
       points: Step and values of every report, by the seed's index.
       seconds: Computed for each seed, by its index.
       interval: Where and when it has trained, None before it begins.
+      started: When its function was called or its command started, in seconds; None before that.
       is_leaving: Whether its results are not reported any more.
       fault: Why it has failed.
     """
@@ -47,6 +50,7 @@ class Run:
     points: dict[int, list[tuple[int, dict[str, float]]]] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
     interval: LaneInterval | None = None
+    started: float | None = None
     is_leaving: bool = False
     is_done: bool = False
     fault: str | None = None
@@ -81,7 +85,7 @@ class Run:
         wall = self.interval.ended - self.interval.began if self.interval else 0.0
         return timing_of(sum(self.seconds.values()), self.steps, wall, useful_lane_segments=self.segments)
 
-    def result(self, task: Function, budget: int) -> SegmentResult:
+    def result(self, task: Task, budget: int) -> SegmentResult:
         """Return its results so far."""
         seeds, rows = [self.points.get(index, []) for index, _ in self.seeds], self.segments
 
@@ -117,10 +121,15 @@ class Run:
 
 
 class Worker:
-    """The process of a slot. run: what it trains. is_loaded: whether it has the recipe. is_waiting: for a decision on its run."""
+    """The process of a slot.
+
+    run: what it trains. is_loaded: whether it has the recipe. is_waiting: for a decision on its run. group: the process group of
+    the command that it runs, None if it runs none.
+    """
 
     def __init__(self, slot: int, environment: Mapping[str, str], events: queue.SimpleQueue[Any]):
         self.slot, self.is_loaded, self.is_waiting = slot, False, False
+        self.group: int | None = None
         self.run: Run | None = None
         command = [sys.executable, "-P", "-c", _START, json.dumps([str(path) for path in sys.path])]
         self.child = Child(command, environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -143,6 +152,12 @@ class Worker:
         self.is_waiting = False
         if self.run is not None:
             self.say(run=self.run.id, stop=stop)
+
+    def clean_up(self) -> None:
+        """Kill the command that a process which has died could not end."""
+        if self.group is not None:
+            with suppress(OSError):
+                os.killpg(self.group, signal.SIGKILL)
 
     def hang_up(self) -> None:
         """Close its standard input. The process then ends by itself if it does not train."""

@@ -1,11 +1,12 @@
-"""The process in which a task's function is called. It lives as long as the study, and trains one trial after another.
+"""The process in which a task's function is called, or its command run. It lives as long as the study.
 
 It speaks JSON, a line a message, with the process that holds the study: orders on its standard input, news on its standard output.
 The function does not see these: what it prints goes to a file of its trial.
 
-An order: {"run", "recipe", "params", "seeds": [[index, seed], ...], "directory", "budget", "evaluations", "waits"}. A decision:
-{"run", "stop"}, awaited after each report of a trial's last seed if the order `waits`. News: {"run", "kind", ...}, of kind
-"loaded", "points", or the last of a run, "done", "stopped", "fault", "raised" or "unloadable".
+An order: {"run", "task", "params", "trial", "seeds": [[index, seed], ...], "directory", "budget", "evaluations", "waits",
+"mlflow"}; its `task` is the source of a task, or {"recipe": path}. A decision: {"run", "stop"}, awaited after each report of a
+trial's last seed if the order `waits`. News: {"run", "kind", ...}, of kind "loaded", "group", "points", or the last of a run,
+"done", "stopped", "fault", "lost", "raised" or "unloadable".
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hyperlax import recipe
+from hyperlax.backends.child import GRACE_SECONDS, Child, end
+from hyperlax.backends.commands import CommandFault, CommandLost, run_command
+from hyperlax.backends.mlflow_runs import MlflowAway, MlflowRun
 from hyperlax.files import escaped
 from hyperlax.report import Report, TrialEnded
-from hyperlax.tasks import Function
+from hyperlax.tasks import Command, Function, Task, from_source
 
 OUTPUT = "output.txt"
 """The file in a trial's directory that gets what its function prints."""
@@ -69,7 +74,7 @@ class _Study:
     def __init__(self) -> None:
         self._incoming, self._outgoing = os.dup(0), os.dup(1)
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self.is_training = False
+        self.is_training, self._child = False, None
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
@@ -80,7 +85,7 @@ class _Study:
     def orders(self) -> Iterator[dict[str, Any]]:
         """Yield orders until the study is over."""
         while (message := self._messages.get()) is not None:
-            if "recipe" in message:  # else it is about a run that has ended
+            if "task" in message:  # else it is about a run that has ended
                 yield message
 
     def tell(self, run: int, kind: str, **news: Any) -> None:
@@ -97,6 +102,17 @@ class _Study:
                     return message["stop"]
         return False
 
+    def hold(self, run: int, child: Child | None) -> None:
+        """Note the command that runs, and tell its group: it has to end with this process."""
+        self._child = child
+        signal.signal(signal.SIGTERM, self._end)
+        self.tell(run, "group", group=child and child.pid)
+
+    def _end(self, *_: Any) -> None:
+        if self._child:
+            end([self._child], GRACE_SECONDS - 2)  # then this process is killed
+        os._exit(128 + signal.SIGTERM)
+
     def _listen(self) -> None:
         rest = b""
         while block := os.read(self._incoming, 65536):
@@ -104,6 +120,8 @@ class _Study:
             for line in lines:
                 self._messages.put(json.loads(line))
         if self.is_training:  # nobody is left who waits for it
+            if self._child:
+                self._child.send(signal.SIGKILL)
             os.killpg(0, signal.SIGKILL)
         self._messages.put(None)
 
@@ -114,10 +132,10 @@ class _Study:
 
 
 class _Stopwatch:
-    """The seconds that a function has computed. It stands while a decision is awaited."""
+    """The seconds that a function has computed. It stands while a decision is awaited, unless it is of a command, which goes on."""
 
-    def __init__(self) -> None:
-        self._since, self._before = time.perf_counter(), 0.0
+    def __init__(self, stands: bool) -> None:
+        self._since, self._before, self._stands = time.perf_counter(), 0.0, stands
 
     def seconds(self) -> float:
         """Return the seconds so far."""
@@ -126,21 +144,23 @@ class _Stopwatch:
     @contextmanager
     def standing(self) -> Iterator[float]:
         """Let the watch stand in the block. Yield the seconds so far."""
-        self._before = self.seconds()
-        yield self._before
-        self._since = time.perf_counter()
+        seconds = self.seconds()
+        yield seconds
+        if self._stands:
+            self._before, self._since = seconds, time.perf_counter()
 
 
 def main() -> None:
     """Train trials as ordered, until the study is over."""
-    study, tasks, home = _Study(), dict[str, Function](), os.getcwd()
+    study, tasks, home = _Study(), dict[str, Task](), os.getcwd()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # pyright: ignore
     for order in study.orders():
         study.is_training = True
         try:
             os.chdir(home)
-            with _printing_to(Path(order["directory"]) / OUTPUT):
+            is_command = "command" in order["task"]
+            with nullcontext() if is_command else _printing_to(Path(order["directory"]) / OUTPUT):
                 kind, news = _train(order, tasks, study)
         except BaseException as error:
             kind, news = "raised", {"text": _told(error)}
@@ -148,11 +168,11 @@ def main() -> None:
         study.tell(order["run"], kind, **news)
 
 
-def _train(order: dict[str, Any], tasks: dict[str, Function], study: _Study) -> tuple[str, dict[str, Any]]:
+def _train(order: dict[str, Any], tasks: dict[str, Task], study: _Study) -> tuple[str, dict[str, Any]]:
     """Train a trial, one seed after another. Return the kind and content of the last news, or raise what its function raises."""
-    path = order["recipe"]
+    key = json.dumps(order["task"])
     try:
-        task = tasks[path] = tasks.get(path) or _load(path)
+        task = tasks[key] = tasks.get(key) or _load(order["task"])
     except Exception as error:
         return "unloadable", {"text": str(error)}
     study.tell(order["run"], "loaded")
@@ -164,11 +184,11 @@ def _train(order: dict[str, Any], tasks: dict[str, Function], study: _Study) -> 
 
 
 def _train_seed(
-    order: dict[str, Any], task: Function, study: _Study, index: int, seed: int, waits: bool
+    order: dict[str, Any], task: Task, study: _Study, index: int, seed: int, waits: bool
 ) -> tuple[str, dict[str, Any]] | None:
     """Train a seed. Return the last news if the trial ends with it."""
     run, directory, names = order["run"], Path(order["directory"]), [measure.name for measure in task.all_measures]
-    watch, kept = _Stopwatch(), _KeptPoints(directory / f"seed_{index}.jsonl")
+    watch, kept = _Stopwatch(not isinstance(task, Command)), _KeptPoints(directory / f"seed_{index}.jsonl")
 
     def deliver(step: int, values: dict[str, float]) -> None:
         with watch.standing() as seconds:
@@ -177,18 +197,38 @@ def _train_seed(
                 raise TrialEnded("the study has stopped this trial")
 
     report = Report(names, order["budget"], order["evaluations"], directory / f"seed_{index}", deliver)
-    end = _call(task, order["params"], report, seed)
+    end = _call(task, order, report, (index, seed), study)
     earlier = kept.close()
     if end is None and report.step < 0 and not earlier:
-        return "fault", {"words": f"returned without a report. Call report(step, {names[0]}=...)"}
+        is_command = isinstance(task, Command)
+        without = (
+            f"exit status 0 without a report. Print a line such as hyperlax: {names[0]}=0.9" if is_command else None
+        )
+        return "fault", {"words": without or f"returned without a report. Call report(step, {names[0]}=...)"}
     study.tell(run, "points", seed=index, points=earlier if end is None else [], seconds=watch.seconds())
     return end
 
 
-def _call(task: Function, params: dict[str, Any], report: Report, seed: int) -> tuple[str, dict[str, Any]] | None:
-    """Call the function. Return the last news of a run that ends here, None if the function returned."""
+def _call(
+    task: Task, order: dict[str, Any], report: Report, place: tuple[int, int], study: _Study
+) -> tuple[str, dict[str, Any]] | None:
+    """Call the function, or run the command. Return the last news of a run that ends here, None if it succeeded.
+
+    place: index and value of the seed.
+    """
+    params, (index, seed) = dict(order["params"]), place
     try:
-        task.train(dict(params), report, seed)
+        if isinstance(task, Command):
+            names = {"TRIAL": order["trial"], "SEED": seed}
+            must_stop, hold = partial(study.must_stop, order["run"], waits=False), partial(study.hold, order["run"])
+            run_command(task, params, report, names, must_stop, hold, _mlflow_run(task, order, index))
+        else:
+            assert isinstance(task, Function)
+            task.train(params, report, seed)
+    except (CommandFault, MlflowAway) as error:
+        return "fault", {"words": str(error)}
+    except CommandLost as error:
+        return "lost", {"how": str(error)}
     except BaseException:
         if report.ended is None:
             raise
@@ -197,9 +237,20 @@ def _call(task: Function, params: dict[str, Any], report: Report, seed: int) -> 
     return ("fault", {"words": report.fault}) if report.fault else ("stopped", {})
 
 
-def _load(path: str) -> Function:
-    task = recipe.load(path).task
-    assert isinstance(task, Function)
+def _mlflow_run(task: Command, order: dict[str, Any], index: int) -> MlflowRun | None:
+    """Return the run of a seed in MLflow; None if the study is not tracked there, or MLflow cannot be reached."""
+    directory, names = Path(order["directory"]), [measure.name for measure in task.all_measures]
+    directory.mkdir(parents=True, exist_ok=True)
+    with suppress(Exception):  # MLflow may raise anything. A command that needs its run does not find it, and says so
+        if order["mlflow"]:
+            return MlflowRun(order["mlflow"], directory, index, order["trial"], names, order["evaluations"] > 1)
+    return None
+
+
+def _load(source: dict[str, Any]) -> Task:
+    """Return the task of an order."""
+    task = recipe.load(source["recipe"]).task if "recipe" in source else from_source(source)
+    assert task is not None
     return task
 
 

@@ -11,11 +11,11 @@ from typing import Annotated
 
 from hyperlax.cli import inspecting, joining, keeping, training
 from hyperlax.cli.parsing import Command, parse
-from hyperlax.config import options
+from hyperlax.config import command_options, options
 from hyperlax.config.option import POSITIONAL, Given, Metavar, OneOf, completed, flags_of
 from hyperlax.errors import OptionFailure
 
-STUDIES = ("optuna-hp-search", "run-study", "sweep-hp-samples", "pbt")
+STUDIES = ("optuna-hp-search", "tune", "run-study", "sweep-hp-samples", "pbt")
 """The commands that run a study on disk."""
 
 
@@ -61,6 +61,11 @@ GROUPS = {
     "search": {
         "optuna-hp-search": Command(
             options.SearchOptions, training.starting("optuna-hp-search"), f"{_TRAINED} --n-trials 32"
+        ),
+        "tune": Command(
+            command_options.TuneOptions,
+            training.tune,
+            "--space lr=loguniform:1e-4:1e-1 batch_size=choice:32,64 --metric accuracy --n-trials 20 -- python train.py",
         ),
         "run-study": Command(options.RunStudyOptions, training.run_study, "studies/sac_pendulum.yaml --n-trials 8"),
         "sweep-hp-samples": Command(

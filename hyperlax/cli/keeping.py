@@ -168,9 +168,14 @@ def _copy(one: Shipped, to: str | None) -> int:
         with writing(own):
             own.mkdir(exist_ok=True)
     path = target / one.path.name if target.is_dir() and to != "" else target
+    files = {path: one.path}
+    if one.kind == "studies" and one.path.with_suffix(".py").is_file():
+        files[path.with_suffix(".py")] = one.path.with_suffix(".py")
     with writing(path):
-        new_file("" if to == "" else str(path), option="to")
-        write_text(path, one.path.read_text(encoding="utf-8"))
+        for file in files:
+            new_file("" if to == "" else str(file), option="to")
+        for file, source in files.items():
+            write_text(file, source.read_text(encoding="utf-8"))
     name = path.stem if one.kind == "recipes" and path.parent == Path("recipes") else path
     use = f"hyperlax run-study {path}" if one.kind == "studies" else f"--algo-and-network-config {name}"
     print(f"Copied: {path}. To use it: {use}")

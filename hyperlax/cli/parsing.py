@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from hyperlax.config.option import HIDDEN, MAY_CHANGE, POSITIONAL, REPEATED, Given, Option, flags_of, options_of
+from hyperlax.config.option import HIDDEN, LAST, MAY_CHANGE, POSITIONAL, REPEATED, Given, Option, flags_of, options_of
 from hyperlax.errors import OptionError, UsageError, did_you_mean
 
 DESCRIPTION = "Trains many reinforcement-learning configurations at once, as lanes of one compiled JAX program."
@@ -55,12 +55,17 @@ def parse(groups: Mapping[str, Mapping[str, Command]], words: Sequence[str]) -> 
 
 
 def typed_options(kind: type) -> dict[str, Option]:
-    """Return the options of a command that can be typed."""
-    return {name: option for name, option in options_of(kind).items() if not option.has(HIDDEN)}
+    """Return the options of a command that can be typed, without the words that follow `--`."""
+    return {
+        name: option for name, option in options_of(kind).items() if not option.has(HIDDEN) and not option.has(LAST)
+    }
 
 
 def _given(name: str, command: Command, words: Sequence[str]) -> Given:
     options, see = typed_options(command.kind), f"See hyperlax {name} --help."
+    last = next((option for option in options_of(command.kind).values() if option.has(LAST)), None)
+    after = list(words[words.index("--") + 1 :]) if last and "--" in words else []
+    words = words[: words.index("--")] if after else words
     words = _one_value_each(options, words)
     _check_values(options, words)
     try:
@@ -75,11 +80,12 @@ def _given(name: str, command: Command, words: Sequence[str]) -> Given:
         raise
     if unknown:
         raise UsageError(f"{_refused(name, unknown[0], options)}{see}")
-    return {
+    given = {
         name: option.read_words(typed)
         for name, option in options.items()
         if (typed := _typed(option, getattr(found, name))) is not None
     }
+    return {**given, **({last.name: last.read_words(after)} if last and after else {})}
 
 
 def _refused(name: str, word: str, options: Mapping[str, Option]) -> str:

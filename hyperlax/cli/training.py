@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyperlax.config.option import Given, completed, flags_of
+from hyperlax.config.option import Given, completed, flags_of, options_of
 from hyperlax.config.options import (
     GenerateOptions,
     ReplayOptions,
@@ -29,6 +29,25 @@ def starting(command: str) -> Callable[[Given], int]:
         return planned_study(command, given).run()
 
     return run
+
+
+def tune(given: Given) -> int:
+    """Search the hyperparameters of a command, or continue."""
+    from hyperlax.config.command_options import TuneOptions
+    from hyperlax.config.command_recipes import tuned
+    from hyperlax.config.options import SearchOptions
+    from hyperlax.config.stored import SEARCH
+    from hyperlax.studies import planned_study
+
+    kept = options_of(SearchOptions)
+    own = [name for name in options_of(TuneOptions) if name in given and name not in kept]
+    rest = {name: value for name, value in given.items() if name in kept}
+    if "resume_from" not in given:
+        return planned_study(SEARCH, rest, recipe=tuned(given)).run()
+    if own:
+        problem = f"{{resume_from}} {{0}}: the study has its command. Leave {{{own[0]}}} out, or start a new study."
+        raise OptionError("resume_from", problem, given["resume_from"])
+    return planned_study(SEARCH, rest).run()
 
 
 def run_study(given: Given) -> int:
@@ -113,7 +132,7 @@ def train(given: Given) -> int:
     again = {
         **as_then,
         **{name: value for name, value in given.items() if name not in ("from_", "trial")},
-        "algo_and_network_config": str(recipe.path),
+        "algo_and_network_config": recipe.name if recipe.source else str(recipe.path),
         "env_config": _environment(
             given.get("env_config"), record.environment, recipe, f"{flags_of(TrainOptions)('from_')} {directory}"
         ),

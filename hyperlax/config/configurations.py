@@ -50,7 +50,8 @@ def read_samples(path: Path, base: Config, metrics: Collection[str] = METRICS) -
     if not rows:
         raise UsageError(f"{path}: has no rows. Write one per configuration to train.")
     known = fields_of(base)
-    given = [name for name in rows[0] if name not in {*_RESULTS, *metrics} and not name.startswith("objective.")]
+    results = {*_RESULTS, *metrics} - {*known}
+    given = [name for name in rows[0] if name not in results and not name.startswith("objective.")]
     if given and given[0] == next(iter(rows[0])) in _INDEX:
         del given[0]
     if not given and len(rows[0]) > 1:

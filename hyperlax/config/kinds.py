@@ -104,7 +104,8 @@ class _Rl(Kind):
     def check_options(self, options: RunOptions, recipe: Recipe) -> None:
         for name, option in options_of(type(options)).items():
             if option.has(TASK_ONLY) and getattr(options, name) != option.default:
-                problem = f"{{{name}}} is for tasks; {{0}} trains lanes of compiled programs. Give {{runner_hparam_batch_size}}."
+                instead = "Give {runner_hparam_batch_size}" if name == "slots" else "Leave it out"
+                problem = f"{{{name}}} is for tasks; {{0}} trains lanes of compiled programs. {instead}."
                 raise OptionError(name, problem, recipe.name)
         check_acts(recipe, options.env_config)
 
@@ -116,12 +117,12 @@ class _Rl(Kind):
 
 
 _INSTEAD = {
-    "total_timesteps": "its length is budget= of get_task(). Change it there",
-    "num_evaluations": "how often it reports is evaluations= of get_task(). Change it there",
+    "total_timesteps": "its length is the task's budget=. Change it there",
+    "num_evaluations": "how often it reports is the task's evaluations=. Change it there",
     "num_eval_episodes": "it has no episodes. Leave it out",
     "runner_hparam_batch_size": "each of its trials has a process. Give {slots}",
     "packing": "it has no compiled programs. Leave it out",
-    "save_agents": "its trials leave no agents. Let the function write what should stay into report.directory",
+    "save_agents": "its trials leave no agents. Let it write what should stay into the directory that it is given",
     "compilation_cache": "it has no compiled programs. Leave it out",
 }
 """Option that only RL has -> why a task does not have it, and what to do."""
@@ -129,9 +130,10 @@ _INSTEAD = {
 
 @dataclass(frozen=True)
 class _OfTask(Kind):
-    """A task that a recipe returns."""
+    """A task that a recipe returns. noun: what it trains."""
 
     measures: Measures
+    noun: str
 
     @property
     def table(self) -> MetricTable:
@@ -161,16 +163,20 @@ class _OfTask(Kind):
     def check_options(self, options: RunOptions, recipe: Recipe) -> None:
         if isinstance(options, PbtOptions):
             raise UsageError(
-                f"pbt: {recipe.name} trains a function, and members of a population copy the networks of an RL algorithm. "
+                f"pbt: {recipe.name} trains {self.noun}, and members of a population copy the networks of an RL algorithm. "
                 "Search with a pruner instead."
             )
+        assert recipe.task is not None
+        if missing := recipe.task.missing():
+            place = "" if recipe.source else f"{recipe.path}: "
+            raise OptionError("command", "{0}{1}.", place, missing)
 
     def _check_settled(self, options: RunOptions, recipe: Recipe) -> None:
         """Raise OptionError for an option that a task does not have, unless it says what is so anyway."""
         length = vars(recipe.config.run_lengths["default"])
         for name, option in options_of(type(options)).items():
             if name in _INSTEAD and option.has(RL_ONLY) and getattr(options, name) != length.get(name, option.default):
-                problem = f"{{{name}}}: {{0}} trains a function, and {_INSTEAD[name]}."
+                problem = f"{{{name}}}: {{0}} trains {self.noun}, and {_INSTEAD[name]}."
                 raise OptionError(name, problem, recipe.name)
 
     def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
@@ -191,4 +197,4 @@ def left_out(options: RunOptions, recipe: Recipe) -> list[str]:
 
 def kind_of(recipe: Recipe) -> Kind:
     """Return the kind of what a recipe trains."""
-    return _Rl() if recipe.task is None else _OfTask(measures_of(recipe.task))
+    return _Rl() if recipe.task is None else _OfTask(measures_of(recipe.task), recipe.task.noun)

@@ -36,6 +36,7 @@ class Mark(Enum):
     MAY_CHANGE: a resume may change it. THIS_RUN: it belongs to one run, not to the study. SHORTHAND: it stands for other options,
     which are kept. HIDDEN: it has no flag. POSITIONAL: it is given without a name. REPEATED: a flag with one
     value that may be given several times. FILE: a file to read. RL_ONLY, TASK_ONLY: only RL algorithms have it, or only tasks.
+    LAST: the words that follow `--`.
     """
 
     MAY_CHANGE = auto()
@@ -47,9 +48,10 @@ class Mark(Enum):
     FILE = auto()
     RL_ONLY = auto()
     TASK_ONLY = auto()
+    LAST = auto()
 
 
-MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED, FILE, RL_ONLY, TASK_ONLY = Mark
+MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED, FILE, RL_ONLY, TASK_ONLY, LAST = Mark
 
 
 @dataclass(frozen=True)

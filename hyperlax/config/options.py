@@ -296,6 +296,15 @@ class SearchOptions(RunOptions):
         MAY_CHANGE,
         By("no limit"),
     ] = None
+    trial_timeout: Annotated[
+        float | None,
+        "Seconds after which a trial of a task has failed; its process is ended.",
+        Range(0, above=True, unit="seconds", note="Leave it out for no limit."),
+        Metavar("SECONDS"),
+        MAY_CHANGE,
+        TASK_ONLY,
+        By("no limit"),
+    ] = None
     max_failure_rate: Annotated[
         float,
         "Stop if more than this share of at least 8 finished trials have failed.",

@@ -30,6 +30,7 @@ _TYPES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
     "choice": (Categorical, ("values",)),
 }
 """Name in a file -> its class and its arguments; randint may have `log` or `step` as well."""
+ARGUMENTS = {word: arguments for word, (_, arguments) in _TYPES.items()}
 _OPTIONAL = ("log", "step")
 ENTRY_PARTS = ("type", "low", "high", "q", "values", *_OPTIONAL)
 _ONLY = "only"

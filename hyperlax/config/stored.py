@@ -10,7 +10,7 @@ from hyperlax.config.option import from_json, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
-from hyperlax.recipe import Recipe, load, searching
+from hyperlax.recipe import Recipe, from_source, load, searching
 from hyperlax.space import from_json as distribution_from_json
 
 MANIFEST = "study.json"
@@ -77,7 +77,8 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
 def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recipe:
     """Return the recipe with which a study started, with the study's search space. Raises UsageError if it cannot be loaded.
 
-    It is loaded from the same file as at the start, from any working directory. If that is gone, its name is looked up.
+    It is made from its source, or loaded from the same file as at the start, from any working directory. If that is gone, its name
+    is looked up.
     """
     path = directory / MANIFEST
     stored_study: Any = decode(path, object)
@@ -90,6 +91,8 @@ def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recip
         changes = {name: None if text is None else distribution_from_json(text) for name, text in found.items()}
     except UsageError as error:
         raise UsageError(f"{path}: {error} {PUT_BACK}") from error
+    if source := kept.get("source"):
+        return searching(from_source(source, str(path)), changes, str(path))
     file = kept.get("path")
     there = file if isinstance(file, str) and Path(file).is_file() else stored.algo_and_network_config
     return searching(load(there), changes, str(path))

@@ -1,4 +1,4 @@
-"""A study as a YAML file: the options of `optuna-hp-search` by their names, `preset`, `params` and `space`."""
+"""A study as a YAML file: the options of `optuna-hp-search` by their names, or of a command, `preset`, `params` and `space`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from hyperlax.config.command_options import CommandOptions
+from hyperlax.config.command_recipes import command_entries
 from hyperlax.config.configurations import as_text
 from hyperlax.config.kinds import left_out
 from hyperlax.config.option import HIDDEN, THIS_RUN, Given, flags_of, keys_of, options_of, parted, shown
@@ -22,17 +24,23 @@ _MAPPINGS = ("params", "space")
 _OF_MAPPINGS = ("enqueue",)
 """Options whose value may be a mapping, or a list of them, and not only a text."""
 _OPTIONS = options_of(SearchOptions)
-KEYS = {o.key: o for o in _OPTIONS.values() if not o.has(THIS_RUN) and not o.has(HIDDEN)}
+OF_COMMAND = options_of(CommandOptions)
+KEYS = {o.key: o for o in _OPTIONS.values() if not o.has(THIS_RUN) and not o.has(HIDDEN)} | dict(OF_COMMAND)
 """Name in a file -> the option."""
 _WRITTEN_BY_US = "# This study in full, for `hyperlax run-study`: every argument, and all that is searched.\n"
 
 
 @dataclass(frozen=True)
 class StudyFile:
-    """The content of a file. given: its options. places: name -> `path:line`, or the flag that replaced its value."""
+    """The content of a file.
+
+    given: its options. command: its `CommandOptions`, which replace the recipe; `params` then are values. places: name ->
+    `path:line`, or the flag that replaced its value.
+    """
 
     path: str
     given: Given
+    command: Given
     params: Mapping[str, Entry]
     space: Mapping[str, Entry]
     places: Mapping[str, str]
@@ -74,9 +82,11 @@ def read_study_file(path: str, assignments: Sequence[str] = ()) -> StudyFile:
     for name, entry in entries.items():
         _check_name(name, entry)
     given = {KEYS[key].name: _value(key, entry) for key, entry in entries.items() if key in KEYS}
+    command = {name: value for name, value in given.items() if name in OF_COMMAND}
+    _check_command(command, entries)
     params, space = (_mapping(name, entries.get(name)) for name in _MAPPINGS)
     places = {name: entry.where for name, entry in entries.items()}
-    return StudyFile(path, given, params, space, places)
+    return StudyFile(path, {n: v for n, v in given.items() if n not in command}, command, params, space, places)
 
 
 def in_full(options: SearchOptions, recipe: Recipe) -> str:
@@ -91,6 +101,9 @@ def in_full(options: SearchOptions, recipe: Recipe) -> str:
             said[option.key] = value
         elif value != option.default:
             said[option.key] = True
+    if recipe.source:
+        del said["algo_and_network_config"]
+        said = command_entries(recipe) | said
     unsearched = {name: None for name, change in recipe.changes.items() if change is None}
     said["space"] = {name: entry_of(distribution) for name, distribution in recipe.space.items()} | unsearched
     return _WRITTEN_BY_US + yaml.safe_dump(
@@ -108,6 +121,17 @@ def _check_name(name: str, entry: Entry) -> None:
     raise UsageError(f"{entry.where}: nothing named `{name}`. {hint}")
 
 
+def _check_command(command: Given, entries: Mapping[str, Entry]) -> None:
+    """Raise UsageError for the options of a command without one, and for a file with a command and a recipe."""
+    if "command" in command and "algo_and_network_config" in entries:
+        raise UsageError(
+            f"{entries['command'].where}: a study trains a command or a recipe. Remove this line or algo_and_network_config."
+        )
+    if command and "command" not in command:
+        name = next(iter(command))
+        raise UsageError(f"{entries[name].where}: {name} is about a command. Give `command` as well, or drop the line.")
+
+
 def _assign(text: str, entries: dict[str, Entry]) -> None:
     """Replace a value of a file: an option's, that of an entry of `params` or `space`, or one value of such an entry."""
     name, value = parted(text, "space.gamma.low=0.95")
@@ -123,6 +147,7 @@ def _assign(text: str, entries: dict[str, Entry]) -> None:
         raise UsageError(f"{where}: only {' and '.join(_MAPPINGS)} have entries with a dot. {hint}".rstrip())
     mapping = dict(_mapping(key, entries.get(key)))
     full = {short: entry.value for short, entry in _mapping("params", entries.get("params")).items()}
+    full = {} if "command" in entries else full
     owner, _, part = rest.rpartition(".")
     if _same_name(rest, mapping, full) is None and (found := _same_name(owner, mapping, full)):
         whole = mapping[found]

@@ -20,11 +20,10 @@ from msgspec import Meta
 
 from hyperlax.errors import in_sentence, numbered
 from hyperlax.files import convert, replacing
+from hyperlax.outputs import directory_of
 
 log = logging.getLogger(__name__)
 
-OWN_FILES = "trials"
-"""The directory beside the checkpoints where trials keep files of their own."""
 _METADATA, _ARRAYS = "metadata", "arrays"
 _LARGEST_SHARE = 0.1
 """Maximum share of the training time that is spent on saving."""
@@ -120,7 +119,7 @@ class CheckpointManager:
 
     def own_directory(self, trial: int) -> Path:
         """Return the directory where a trial's own code keeps files. It stays when the trial has ended."""
-        return self._directory.with_name(OWN_FILES) / f"trial_{trial:05d}"
+        return directory_of(self._directory.parent, trial)
 
     def saved_trials(self) -> int:
         """Return how many trials are saved in the middle of their training."""

@@ -73,7 +73,7 @@ def presampled(recipe: Recipe, rows: tuple[Config, ...], where: str) -> Presampl
     """Return the recipe with these samples instead of a search. Raise UsageError, naming `where`, for an invalid space."""
     space = _space_of(recipe, rows)
     check_together(recipe.config.algorithm, space, where)
-    return Presampled(recipe.name, recipe.path, recipe.config, space, rows, task=recipe.task)
+    return Presampled(recipe.name, recipe.path, recipe.config, space, rows, task=recipe.task, source=recipe.source)
 
 
 def stored(recipe: Recipe, path: Path) -> Presampled:

@@ -19,9 +19,9 @@ from hyperlax.backends.work import FILES, WORK
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
-from hyperlax.engine.checkpoint import OWN_FILES
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import is_too_long, naming, write_text
+from hyperlax.outputs import OWN_FILES
 from hyperlax.recipe import Recipe
 from hyperlax.study import database
 from hyperlax.study.io_errors import FULL, refusing_forbidden

@@ -24,7 +24,7 @@ from hyperlax.files import PUT_BACK, convert, decode, write_json
 from hyperlax.hyperparams import Config, Params
 from hyperlax.measures import Measures, measures_of
 from hyperlax.metrics import ReferenceReturns
-from hyperlax.recipe import Changes, Recipe, apply, dotted, load
+from hyperlax.recipe import Changes, Recipe, apply, dotted, from_source, load
 from hyperlax.samplers.fixed import digest_of
 from hyperlax.scale import Scale
 from hyperlax.space import Distribution
@@ -115,6 +115,7 @@ def describe(
             "config": dotted(recipe.config.algorithm),
             "samples": digest_of(recipe),
             "changes": _changes_to_json(recipe.changes),
+            "source": recipe.source,
         },
         space=_space_to_json(recipe.space),
         first_trials=first_trials,
@@ -159,6 +160,8 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
         )
     where = f"{recipe.path}: the study in {path.parent}"
     _same_task(stored, recipe, where)
+    before, now = ((one or {}).get("command") for one in (stored.recipe.get("source"), recipe.source))
+    _same_entries({"command": before}, {"command": now}, f"{where} runs the")
     _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches")
     _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value")
     for values in stored.first_trials:
@@ -168,7 +171,8 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
 
 def task_of(stored: Manifest, file: Path) -> Task:
     """Return the task with which a study began. Raises UsageError if the recipe's file does not return it any more."""
-    recipe = load(str(file))
+    source = stored.recipe.get("source")
+    recipe = from_source(source, str(file)) if source else load(str(file))
     _same_task(stored, recipe, f"{file}: the study")
     assert recipe.task is not None
     return recipe.task
@@ -233,7 +237,7 @@ def installed_versions() -> dict[str, str]:
 
 def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """Return the command line that begins this study, with every argument, or with its file if it changes the search space."""
-    if recipe.changes:
+    if recipe.changes or recipe.source:
         return shell_command("run-study", directory.file)
     is_of_a_file = isinstance(options, SearchOptions) and options.load_hyperparams
     settled = ("n_trials", "sampling_method") if is_of_a_file else ()

@@ -133,6 +133,7 @@ class StudyRecord:
     scale: what its trials are measured by. environment: "" for a task.
     foreign: trials that other programs added to the database, with the state "FOREIGN". They count nowhere.
     runs: the start and each resume, in order; empty where that is not known.
+    program: the words of the command that trials run; empty for anything else.
     """
 
     directory: Path
@@ -153,6 +154,7 @@ class StudyRecord:
     base: Mapping[str, Any] = field(default_factory=dict)
     runs: Sequence[Run] = ()
     foreign: Sequence[TrialRecord] = ()
+    program: Sequence[str] = ()
 
     @property
     def title(self) -> str:

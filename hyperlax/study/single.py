@@ -15,10 +15,11 @@ from hyperlax.agent import save_agent
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import SingleOptions
-from hyperlax.engine.checkpoint import OWN_FILES, CheckpointManager
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, OptionFailure, UsageError, counted, format_number
 from hyperlax.files import write_json
 from hyperlax.hyperparams import Config
+from hyperlax.outputs import OWN_FILES
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
 from hyperlax.study.batch_files import Scoring, mark_complete, write_tables

@@ -120,6 +120,7 @@ def snapshot(
         base=base,
         runs=stored.runs,
         foreign=[_foreign_record(trial, space) for trial in foreign],
+        program=(stored.recipe.get("source") or {}).get("command", ()),
     )
 
 
@@ -177,7 +178,7 @@ def recipe_as_it_was(record: StudyRecord) -> Recipe:
     space = {name: from_json(text) for name, text in stored.space.items()}
     file = Path(str(stored.recipe.get("path")))
     task = manifest.task_of(stored, file) if stored.task else None
-    return Recipe(record.recipe, file, config, space, task=task)
+    return Recipe(record.recipe, file, config, space, task=task, source=stored.recipe.get("source"))
 
 
 def _total(options: SearchOptions | PbtOptions, space: SearchSpace) -> int:

@@ -15,18 +15,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import FAILED, STOPPED, HyperlaxError, OptionError
+from hyperlax.files import decode
+from hyperlax.outputs import directory_of, run_file
 from hyperlax.study.manifest import resume_command
 from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.stopping import signals_taken
+from hyperlax.study.study_run import MakeBackend, local_backend
+from hyperlax.tasks import Command
 from hyperlax.tracking.entries import (
     BATCH,
     REASON,
@@ -43,7 +49,7 @@ from hyperlax.tracking.entries import (
     trial_entry,
     with_curves,
 )
-from hyperlax.tracking.place import Place, place_of
+from hyperlax.tracking.place import Place
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
@@ -69,18 +75,12 @@ _STANDINGS = {"best_trial", "pareto_front", "confirmed", "hyperlax.trials"}
 """The parent's tags whose change gives its metrics a new point."""
 
 
-def mlflow_observers(
-    track: str | None, uri: str | None, experiment: str | None, study_name: str, root: Path, is_new: bool
-) -> list[Observer]:
-    """Return the observers that track the study in a directory, [] if it is not tracked. Nothing is written yet.
-
-    Args:
-      track, uri, experiment: The options `--track`, `--tracking-uri` and `--tracking-experiment`; None is as it was before.
+def mlflow_observers(place: Place | None) -> list[Observer]:
+    """Return the observers that track a study in a place, [] without one. Nothing is written yet.
 
     Raises:
-      UsageError: The study cannot be tracked like this, or mlflow is not installed.
+      UsageError: The study cannot be tracked there.
     """
-    place = place_of(track, uri, experiment, study_name, root, is_new)
     if place is None:
         return []
     # Imported while there is only one thread: plotly would use a pandas that another thread has only half imported.
@@ -88,6 +88,21 @@ def mlflow_observers(
     import_module("mlflow.entities")
     _try_local(place)
     return [MlflowObserver(MlflowWriter(place))]
+
+
+def backend_with_runs(place: Place | None) -> MakeBackend:
+    """Return the function that makes the backend of this machine, with a run in MLflow for each run of a command."""
+
+    def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+        if place and isinstance(config.task, Command):
+            try:
+                runs = {"uri": place.uri, "experiment": _experiment(_connect(place), place)}
+                config = replace(config, mlflow=runs)
+            except Exception as error:  # MLflow may raise anything
+                log.warning("Commands get no run in MLflow: %s", place.hidden(_in_one_line(error)))
+        return local_backend(config, checkpoints)
+
+    return make_backend
 
 
 class Writer(Protocol):
@@ -260,7 +275,7 @@ class StudyRun:
         ended = sorted((trial for trial in record.trials if trial.state != "RUNNING"), key=lambda trial: trial.number)
         missing = [trial for trial in ended if not self._has(trial.number, mark_of(record, trial))]
         for trial, curve in with_curves(missing):
-            self._write_trial(trial_entry(record, trial, curve))
+            self._write_trial(trial_entry(record, trial, curve), directory_of(record.directory, trial.number))
         self._write_standing(standing(record))
         self._send(record.directory)
 
@@ -272,23 +287,36 @@ class StudyRun:
         found = self._trials.get(number)
         return found is not None and found.is_whole and found.mark == mark
 
-    def _write_trial(self, entry: TrialEntry) -> None:
-        """Begin, fill and end a trial's run. Delete a run of an earlier result of the trial."""
+    def _write_trial(self, entry: TrialEntry, own: Path) -> None:
+        """Begin, fill and end a trial's run. Delete a run of an earlier result of the trial. own: the trial's directory."""
         mark = {name: entry.tags[name] for name in (STATE, REASON, BATCH) if name in entry.tags}
         found, points = self._trials.get(entry.number), entry.points
         if found and found.mark != mark:
             self._client.delete_run(found.run)
             found = None
+        tags, params = {**entry.tags, PARENT: self._id}, entry.params
+        if found is None and (made := self._of_command(own)):
+            found = self._trials[entry.number] = _Found(made.info.run_id, mark, False)
+            self._client.update_run(found.run, status="RUNNING")
+            self._log(found.run, tags=tags)
+            params = {name: value for name, value in params.items() if name not in made.data.params}
         if found:
             points = self._unwritten(found.run, points)
         else:
-            tags = {**entry.tags, PARENT: self._id}
             name = f"trial {entry.number}"
             run = self._client.create_run(self._experiment, start_time=entry.began, tags=tags, run_name=name)
             found = self._trials[entry.number] = _Found(run.info.run_id, mark, False)
-        self._log(found.run, entry.params, points, at=entry.ended)
+        self._log(found.run, params, points, at=entry.ended)
         self._client.set_terminated(found.run, entry.status, end_time=entry.ended)
         found.is_whole = True
+
+    def _of_command(self, own: Path) -> Run | None:
+        """Return the run that a trial's command had, None if it had none, or it is deleted. own: the trial's directory."""
+        path = run_file(own, 0)
+        if not path.exists():
+            return None
+        run = self._client.get_run(decode(path, dict)["run"])
+        return run if run.info.lifecycle_stage == "active" else None
 
     def _write_standing(self, now: Standing) -> None:
         """Write the parent's tags, and its metrics if the tags of the study's state have changed."""

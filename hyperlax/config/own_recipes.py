@@ -1,0 +1,66 @@
+"""Recipes that are not files: a task, and entries of its search space as a study's file or Python has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hyperlax.config.option import exponent
+from hyperlax.config.space_entries import searched
+from hyperlax.config.yaml_file import Entry
+from hyperlax.errors import UsageError
+from hyperlax.recipe import Recipe, of_task
+from hyperlax.report import is_number
+from hyperlax.space import Distribution, is_integer
+from hyperlax.tasks import Task
+
+
+def recipe_of(
+    task: Task, name: str, path: Path, params: Mapping[str, Any], space: Mapping[str, Entry], where: str
+) -> Recipe:
+    """Return the recipe of a task, with a `source` if the task has one.
+
+    params: values by name, of what is not searched, and of what is, where a search begins. There it begins in the middle of ranges
+    and with the first choice of what has no value.
+
+    Raises UsageError, naming the entry, or beginning with `where`.
+    """
+    values = {**params, **{short: _typed(short, entry, params.get(short)) for short, entry in space.items()}}
+    found = searched(space, {}, of_task(name, path, task, values, {}, where), where).space
+    values |= {short: found[short].middle() for short in found if short not in params}
+    return of_task(name, path, task, values, found, where)
+
+
+def _typed(name: str, entry: Entry, given: Any) -> Any:
+    """Return a value of the type that an entry of a search space has, the given one if there is any."""
+    example = _example(entry.value)
+    if given is None:
+        return example
+    if is_number(example) and not (is_integer(given) or (is_number(given) and isinstance(example, float))):
+        wanted = "a number" if isinstance(example, float) else "a whole number"
+        raise UsageError(
+            f"{entry.where}: {name} is searched, and the value with which it begins is {given!r}. Give {wanted}."
+        )
+    return float(given) if isinstance(example, float) else given
+
+
+def _example(entry: Any) -> Any:
+    """Return a value of the type that an entry of a search space has; any for one that is not valid, which is refused later."""
+    if isinstance(entry, Distribution):
+        return entry.middle()
+    if not isinstance(entry, dict):
+        return _first(entry if isinstance(entry, list) else [entry])
+    parts = {name: exponent(part.value) for name, part in entry.items()}
+    if isinstance(choices := parts.get("values"), list):
+        return _first(choices)
+    numbers = [parts[name] for name in ("low", "high", "q") if name in parts]
+    is_whole = parts.get("type") == "randint" or (parts.get("type") == "quniform" and all(map(is_integer, numbers)))
+    return 0 if is_whole else 0.0
+
+
+def _first(choices: list[Any]) -> Any:
+    """Return the first choice, as a float if any of them is one."""
+    choices = [exponent(choice) for choice in choices]
+    first = next((choice for choice in choices if choice is not None), 0.0)
+    return float(first) if is_integer(first) and any(isinstance(one, float) for one in choices) else first

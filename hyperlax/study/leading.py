@@ -47,8 +47,8 @@ def run_with_agents(directory: Path, count: int, run: Callable[[MakeBackend], in
 
 
 def device_of(config: EngineConfig) -> str:
-    """Return the kind of this machine's device, which decides the bits of results; "" for a task, which trains in processes."""
-    if config.task is not None:
+    """Return the kind of this machine's device, which decides the bits of a program's results; "" for what trains in processes."""
+    if config.task is not None and not getattr(config.task, "has_programs", False):
         return ""
     from hyperlax.engine.device import identity
 

@@ -113,6 +113,21 @@ def numbered(trials: Collection[int], verb: str = "") -> str:
     return f"{names} {verb}".rstrip()
 
 
+def spans(numbers: Collection[int]) -> str:
+    """Return numbers in order, consecutive ones as a span.
+
+    >>> spans([0, 1, 2, 4, 6, 7])
+    '0-2, 4, 6-7'
+    """
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)
+
+
 def in_sentence(words: str) -> str:
     """Return words as the beginning of a sentence."""
     return words[:1].upper() + words[1:]

@@ -23,10 +23,10 @@ PREFIX = "algorithm"
 HYPERPARAM = f"{PREFIX}.hyperparam."
 
 _LEARNING_RATES = ("actor_lr", "critic_lr", "q_lr")
-_ALIASES: dict[str, tuple[str, ...]] = {
+ALIASES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("learning_rate", "lr", "step_size"), _LEARNING_RATES),
-    **dict.fromkeys(("policy_lr", "pi_lr", "actor_learning_rate"), _LEARNING_RATES[:1]),
-    **dict.fromkeys(("value_lr", "vf_lr", "critic_learning_rate"), _LEARNING_RATES[1:]),
+    **dict.fromkeys(("policy_lr", "pi_lr", "actor_learning_rate", "policy_learning_rate"), _LEARNING_RATES[:1]),
+    **dict.fromkeys(("value_lr", "vf_lr", "critic_learning_rate", "value_learning_rate"), _LEARNING_RATES[1:]),
     **dict.fromkeys(
         ("entropy", "entropy_coef", "entropy_coefficient", "entropy_cost"),
         ("ent_coef", "init_alpha", "target_entropy_scale"),
@@ -35,11 +35,13 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "target_entropy": ("target_entropy_scale",),
     **dict.fromkeys(("discount", "discount_factor"), ("gamma",)),
     **dict.fromkeys(("lambda", "lam", "gae"), ("gae_lambda",)),
-    **dict.fromkeys(("clip", "clip_range", "clip_ratio", "clip_coef"), ("clip_eps",)),
-    **dict.fromkeys(("value_coef", "value_loss_coef"), ("vf_coef",)),
+    **dict.fromkeys(("clip", "clip_range", "clip_ratio", "clip_coef", "clip_epsilon"), ("clip_eps",)),
+    **dict.fromkeys(("value_coef", "value_loss_coef", "vf_coeff"), ("vf_coef",)),
     **dict.fromkeys(("polyak", "soft_update", "target_update"), ("tau",)),
     **dict.fromkeys(("epsilon", "exploration", "exploration_eps"), ("training_epsilon", "exploration_fraction")),
-    **dict.fromkeys(("grad_clip", "clip_grad_norm"), ("max_grad_norm",)),
+    **dict.fromkeys(("exploration_final_eps", "final_epsilon"), ("training_epsilon",)),
+    **dict.fromkeys(("grad_clip", "clip_grad_norm", "gradient_clip"), ("max_grad_norm",)),
+    **dict.fromkeys(("n_minibatches", "nminibatches"), ("num_minibatches",)),
     **dict.fromkeys(("n_epochs", "num_epochs", "update_epochs", "gradient_steps"), ("epochs",)),
     **dict.fromkeys(("batch_size", "minibatch_size"), ("total_batch_size", "num_minibatches")),
     **dict.fromkeys(("buffer_size", "replay_size", "memory_size"), ("total_buffer_size",)),
@@ -82,7 +84,7 @@ class Field:
         if self.type == "float" and isinstance(value, float) and 0 < abs(value) < _SMALLEST_FLOAT:
             return f"needs 0 or at least {_SMALLEST_FLOAT:.3g}, the smallest that float32 holds, got {value!r}"
         if self.type == "str" and isinstance(value, str):
-            (meant,) = _ALIASES.get(value.lower(), (value.lower(),))
+            (meant,) = ALIASES.get(value.lower(), (value.lower(),))
             near = did_you_mean(meant, ACTIVATIONS).strip().replace("Did", "did")
             return f"needs {self.wanted()}, got {value!r}{f' ({near})' if near else ''}"
         return f"needs {self.wanted()}, got {value!r}"
@@ -424,7 +426,7 @@ def _hint(name: str, known: list[str]) -> str:
     same = [candidate for candidate in known if candidate.rsplit(".", 1)[-1] == last]
     if same:
         return did_you_mean(name, same, count=1 if "." in name else len(same), cutoff=0.0)
-    alias = _ALIASES.get(last.lower(), ())
+    alias = ALIASES.get(last.lower(), ())
     meant = [candidate for candidate in known if candidate.rsplit(".", 1)[-1] in alias]
     if meant:
         return did_you_mean(name, meant, count=len(meant), cutoff=0.0)

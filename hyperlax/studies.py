@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from hyperlax.config.checks import check_levels, check_searched, check_space, checked
 from hyperlax.config.kinds import kind_of
-from hyperlax.config.option import Given, exponent
+from hyperlax.config.option import HIDDEN, Given, exponent, options_of
 from hyperlax.config.options import LEVELS, SENSITIVITY, PbtOptions, SearchOptions, SweepOptions
 from hyperlax.config.settling import explicit, resumed, settled
 from hyperlax.config.stored import (
@@ -46,7 +47,7 @@ class PlannedStudy:
     """A study that can start or continue.
 
     directory: its directory, existing or not. file: its YAML, empty without one. refusal: returns an error about an option with
-    its line in the file. existing: a sentence about the study of a file that exists, else empty.
+    its line in the file. existing: a sentence about the study of a file that exists, else empty. note: one about names in the file.
     """
 
     options: SearchOptions | PbtOptions
@@ -56,6 +57,7 @@ class PlannedStudy:
     file: str = ""
     refusal: Callable[[OptionFailure], HyperlaxError] | None = None
     existing: str = ""
+    note: str = ""
 
     def run(self) -> int:
         """Run the study to its end, or print its plan. Returns the exit status."""
@@ -154,12 +156,14 @@ def planned_studies(files: Sequence[str], given: Given) -> list[PlannedStudy]:
         raise UsageError("run-study needs files: hyperlax run-study FILE [FILE ...].")
     from hyperlax.config.study_file import read_study_file
 
-    assignments = given.get("assignments", ())
-    given = {name: value for name, value in given.items() if name != "assignments"}
+    of_files = {name: given[name] for name in ("assignments", "space") if name in given}
+    rest = {name: value for name, value in given.items() if name not in of_files}
     planned: dict[Path, PlannedStudy] = {}
     for path in files:
         names = {one.directory: one.options.study_name for one in planned.values()}
-        study = _of_file(read_study_file(path, assignments), given, names)
+        file = read_study_file(path, given.get("assignments", ()), given)
+        own = {name: value for name, value in rest.items() if name != "preset"} if file.has_preset else rest
+        study = _of_file(file, own, names)
         where = study.directory.resolve()
         if where in planned:
             raise UsageError(
@@ -180,8 +184,8 @@ def _in_turn(studies: Sequence[PlannedStudy], stream: TextIO) -> int:
     for number, study in enumerate(studies, start=1):
         if len(studies) > 1:
             print(f"Study {number} of {len(studies)}: {study.file}, in {study.directory}.", file=stream, flush=True)
-        if study.existing:
-            print(f"{study.file}: {study.existing}", file=stream, flush=True)
+        for sentence in filter(None, (study.note, study.existing)):
+            print(f"{study.file}: {sentence}", file=stream, flush=True)
         ended[study.file] = _status(study)
         if ended[study.file] in STOPPED:
             break
@@ -288,12 +292,14 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     from hyperlax.study.observer import Observer, Pages
     from hyperlax.study.reporters import reporter, run_in_json
     from hyperlax.study.search import run_study
+    from hyperlax.tracking.mirror import mirror_observers
     from hyperlax.tracking.mlflow import backend_with_runs, mlflow_observers
     from hyperlax.tracking.place import place_of
 
     asked = (options.track, options.tracking_uri, options.tracking_experiment, options.study_name)
     place = place_of(*asked, study.directory, study.is_new)
-    tracking = mlflow_observers(place)
+    mirrored = mirror_observers(options.mirror, options.study_name, study.directory, study.is_new)
+    tracking = [*mlflow_observers(place), *mirrored]
 
     def run(*shown: Observer) -> int:
         observers = [*shown, Pages(write_pages), *tracking]
@@ -318,8 +324,10 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
     from hyperlax.config.configurations import first_trials
     from hyperlax.study.directory import refuse_running, study_directory
 
-    layers = [file.given, given]
-    recipe = _recipe_of_file(file, given)
+    recipe, note = _recipe_of_file(file, given)
+    if "sampling_method" in file.given:
+        return _sensitivity_of_file(file, given, recipe)
+    layers = [_whole_grid(file, given, recipe), file.given, given]
     with _told(file, given, "env_config"):
         options = checked(settled(SearchOptions, layers, recipe), kind_of(recipe).table)
         kind_of(recipe).check_options(options, recipe)
@@ -334,14 +342,15 @@ def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> Plan
         refuse_running(directory.root)
         existing = ""
         if directory.holds_a_study():
-            options, existing = _continued(directory, recipe, explicit(options, layers))
+            options, existing = _continued(directory, options, recipe, explicit(options, layers))
     refusal = partial(file.refusal, on_command_line=given, about="")
-    return PlannedStudy(options, recipe, directory.root, not existing, file.path, refusal, existing)
+    return PlannedStudy(options, recipe, directory.root, not existing, file.path, refusal, existing, note)
 
 
-def _recipe_of_file(file: StudyFile, given: Given) -> Recipe:
-    """Return the recipe of a file with the file's search space, or that of its command."""
+def _recipe_of_file(file: StudyFile, given: Given) -> tuple[Recipe, str]:
+    """Return the recipe of a file with the file's search space, or that of its command, and a sentence about its names."""
     from hyperlax.config.command_recipes import command_of, command_recipe
+    from hyperlax.config.search_spaces import in_our_names
     from hyperlax.config.space_entries import searched
     from hyperlax.config.yaml_file import plain_value
 
@@ -349,7 +358,8 @@ def _recipe_of_file(file: StudyFile, given: Given) -> Recipe:
     if not file.command:
         with _told(file, given, "algo_and_network_config"):
             recipe = load_recipe({**file.given, **given})
-        return searched(file.space, file.params, recipe, where)
+        space, note = in_our_names(file.space, recipe) if file.has_spaces else (file.space, "")
+        return searched(space, file.params, recipe, where), note
     if "algo_and_network_config" in given:
         problem = "{algo_and_network_config} {0}: {1} trains a command. Leave the option out."
         raise OptionError("algo_and_network_config", problem, given["algo_and_network_config"], file.path)
@@ -361,11 +371,41 @@ def _recipe_of_file(file: StudyFile, given: Given) -> Recipe:
         raise UsageError(f"{file.path}: space is missing. Write below it what is searched, an entry a line.")
     task.check_params({**params, **file.space}, file.places["command"])
     name = {"study_name": Path(file.path).stem, **file.given, **given}["study_name"]
-    return command_recipe(task, name, params, file.space, where)
+    return command_recipe(task, name, params, file.space, where), ""
 
 
-def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple[SearchOptions, str]:
-    """Return the options with which the study of a file continues, and a sentence about it.
+def _whole_grid(file: StudyFile, given: Given, recipe: Recipe) -> Given:
+    """Return the number of trials of a sweep file whose algorithm is grid: all configurations, unless a number is given."""
+    sizes = [distribution.size() for distribution in recipe.space.values()]
+    if not file.names or {**file.given, **given}.get("sampler") != "grid" or None in sizes:
+        return {}
+    return {"n_trials": math.prod(size for size in sizes if size)}
+
+
+def _sensitivity_of_file(file: StudyFile, given: Given, recipe: Recipe) -> PlannedStudy:
+    """Return the study of a sweep file whose algorithm is sensitivity."""
+    from hyperlax.study.directory import StudyDirectory, refuse_running
+
+    every, known, existing = {**file.given, **given}, options_of(SweepOptions), ""
+    with _told(file, given, "sampling_method"):
+        for name in every:
+            if known[name].has(HIDDEN):
+                problem = f"{{{name}}} does not go with algorithm: sensitivity. Leave one of the two out."
+                raise OptionError(name, problem)
+        study = _new_sweep(every, recipe)
+        assert isinstance(study.options, SearchOptions)
+        options, directory = study.options, StudyDirectory(study.directory)
+        refuse_running(directory.root)
+        if directory.holds_a_study():
+            options, existing = _continued(directory, options, study.recipe, explicit(options, [file.given, given]))
+    refusal = partial(file.refusal, on_command_line=given, about="")
+    return replace(study, options=options, is_new=not existing, file=file.path, refusal=refusal, existing=existing)
+
+
+def _continued(
+    directory: StudyDirectory, options: SearchOptions, recipe: Recipe, given: Given
+) -> tuple[SearchOptions, str]:
+    """Return the options with which the study of a file continues, and a sentence about it. options: those of the file.
 
     Raises UsageError if another command began it, or the file gives other options or another space.
     """
@@ -374,7 +414,7 @@ def _continued(directory: StudyDirectory, recipe: Recipe, given: Given) -> tuple
     from hyperlax.study.study_run import refuse_existing
 
     stored = read_stored(directory.root, "run-study")
-    if isinstance(stored, PbtOptions) or stored.is_sweep:
+    if type(stored) is not type(options):
         refuse_existing(directory)
     assert isinstance(stored, SearchOptions)
     options = checked(resumed(stored, given, recipe), kind_of(recipe).table)

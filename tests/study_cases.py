@@ -35,7 +35,7 @@ from hyperlax.study.record import StudyRecord
 from hyperlax.study.reporters import reporter
 from hyperlax.study.search import print_plan, run_study
 from hyperlax.study.study_run import local_backend
-from hyperlax.tracking.mlflow import MlflowObserver, Writer
+from hyperlax.tracking.background import BackgroundObserver, Writer
 from tests.fake_backend import FakeBackend
 
 MIXED: dict[str, Distribution] = {
@@ -261,7 +261,7 @@ class Case:
         def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
             return (self.confirmer if config.is_confirmation else make)(config, checkpoints)
 
-        tracking = [MlflowObserver(self.tracker)] if self.tracker else []
+        tracking = [BackgroundObserver(self.tracker, "MLflow")] if self.tracker else []
         observers = [reporter(), *self.observers, Pages(self.write_pages), *tracking]
         return run_study(
             arguments,

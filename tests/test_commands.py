@@ -215,7 +215,8 @@ def test_a_trial_that_takes_too_long_has_failed(tmp_path: Path) -> None:
 
 def test_the_pages_example_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8")
-    _, script, recipe, _ = re.findall(r"```python\n(.*?)```", page, re.S)
+    page = page.partition("## A sweep file")[0]
+    _, script, recipe = re.findall(r"```python\n(.*?)```", page, re.S)
     (study,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
     (words,) = re.findall(r"^hyperlax (tune .*)$", page, re.M)
     (desk / "bin").mkdir()

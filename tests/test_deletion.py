@@ -22,7 +22,7 @@ from tests.test_population_runs import Run
 pytestmark = pytest.mark.timeout(120)
 BATCH = "optuna_exec_batch_0000/samples/batch_00000"
 WRITTEN = (
-    "study.yaml", "samples.csv", "journal.jsonl", "mlflow.json", "pbt_schedule.json", "report.html", "trials.csv",
+    "study.yaml", "samples.csv", "journal.jsonl", "mlflow.json", "mirror.json", "pbt_schedule.json", "report.html", "trials.csv",
     "optuna_study.db-journal", "optuna_study.db-wal", "optuna_study.db-shm", "optuna_study.db.backup", "optuna_study.db.damaged",
     "optuna_study.db.damaged3-wal", "best_optuna_params.json", "pareto_front_params.json", "confirmation.csv",
     "agents/trial_00003.safetensors", "agents/trial_00003.json", "agents/trial_00003.gif", "checkpoints/trial_00003.npz",
@@ -65,7 +65,7 @@ def directory(study: Path, tmp_path: Path) -> Path:
 
 def test_what_hyperlax_writes_goes_and_what_a_user_put_beside_it_stays(directory, capsys):
     write(directory, *WRITTEN, *MINE)
-    assert main(["delete", str(directory), "--yes"]) == 0
+    assert main(["delete", str(directory), "--yes", "--keep-tracking"]) == 0
     assert files(directory) == set(MINE)
     assert " are kept: .notes.tmp, agents/best.gif, agents/mine, " in capsys.readouterr().out
 

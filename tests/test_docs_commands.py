@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -80,11 +81,20 @@ CARTPOLE, ACROBOT = policy("gymnax.cartpole", 4, {"n": 2}), policy("gymnax.acrob
 
 
 def new_desk(path: Path) -> None:
-    """The repository's recipes and studies, and the recipe that the page about own code has."""
+    """The repository's recipes and studies, and the recipe and the files that pages have."""
     for folder in ("recipes", "studies"):
         shutil.copytree(ROOT / folder, path / folder, dirs_exist_ok=True)
     page = (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8")
     (path / "recipes" / "tank.py").write_text(page.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+    scripts = (text.partition("```")[0] for text in page.split("```python\n")[1:])
+    command, sweep = (indent(text, "    ") for text in scripts if "hyperlax: step=" in text)
+    (path / "train.py").write_text(f"import sys\nif 'batch_size' in ' '.join(sys.argv):\n{command}else:\n{sweep}")
+    for name, of, first in (
+        ("sweep", "own-code", "experiment:"),
+        ("spaces", "studies", "env_config: gymnax.cartpole\nsearch"),
+    ):
+        text = (ROOT / "docs" / f"{of}.md").read_text(encoding="utf-8").partition(f"```yaml\n{first}")[2]
+        (path / f"{name}.yaml").write_text(first + text.partition("```")[0], encoding="utf-8")
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -93,7 +103,7 @@ def test_a_documented_command_runs(line, begun, tmp_path, monkeypatch):
     words = shlex.split(line, comments=True)
     words = words[3:] if words[1] == "-m" else words[1:]
     words = words[: words.index(">")] if ">" in words else words
-    if "--track" in words:
+    if "--track" in words or "sweep.yaml" in words:
         pytest.importorskip("mlflow")
     spoken_of = [word for before, word in itertools.pairwise(words) if before not in ("--output-root", "--output")]
     if any(word.startswith(("my_", "mine")) and (begun / word).exists() for word in spoken_of):

@@ -13,7 +13,7 @@ FILES = {
     for path in PACKAGE.rglob("*.py")
 }
 HEAVY = {
-    "optuna": ("hyperlax.samplers", "hyperlax.study"),
+    "optuna": ("hyperlax.samplers", "hyperlax.study", "hyperlax.tracking.mirror"),
     "plotly": ("hyperlax.analysis", "hyperlax.api"),
     "jinja2": ("hyperlax.analysis",),
     "mlflow": ("hyperlax.tracking", "hyperlax.backends.mlflow_runs"),

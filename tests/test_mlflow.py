@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -13,8 +14,9 @@ import pytest
 
 from hyperlax.analysis.pages import write_pages
 from hyperlax.analysis.study_data import read_curves
+from hyperlax.cli import main
 from hyperlax.study.directory import TRACKING
-from hyperlax.tracking.mlflow import Writer
+from hyperlax.tracking.background import Writer
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.mlflow_store import Seen, tracked, tracker, with_trials
@@ -201,3 +203,21 @@ def test_a_study_with_a_long_name_is_tracked_in_an_experiment_with_a_short_one(s
     tracker(store, "short", record.directory).end(record, 0)
     seen = Seen(store, "short")
     assert seen.parent.info.run_name == "x" * 600 and seen.numbers == [0, 1]
+
+
+def test_deleting_a_study_moves_its_runs_to_the_trash_unless_they_are_kept(store, tmp_path, capsys):
+    case = tracked(store, "deleted", tmp_path, n_trials=2)
+    assert case.start() == 0
+    other = tracked(store, "deleted", tmp_path / "other", n_trials=1)
+    assert other.start() == 0 and len(Seen(store, "deleted").parents) == 2
+    kept = shutil.copytree(case.directory, tmp_path / "copy")
+    assert main(["delete", str(kept), "--yes"]) == 0 and len(Seen(store, "deleted").parents) == 2, "the original's"
+    capsys.readouterr()
+    assert main(["delete", str(case.directory), "--yes"]) == 0
+    assert capsys.readouterr().out.startswith(
+        f"Deleted to MLflow's trash: 3 runs in experiment deleted of MLflow, {store}.\n"
+    )
+    seen = Seen(store, "deleted")
+    assert seen.numbers == [0] and seen.parent.data.tags["hyperlax.directory"] == str(other.directory)
+    assert main(["delete", str(other.directory), "--yes", "--keep-tracking"]) == 0
+    assert len(Seen(store, "deleted").parents) == 1

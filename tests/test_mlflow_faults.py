@@ -50,18 +50,18 @@ class Dying:
 
 def deaths(store: str, record: StudyRecord, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, bool]]:
     """Experiments in which a process died at each of its calls in turn, and whether it did the call that it died at."""
-    connect = mlflow._connect
+    connect = mlflow.connect
     for is_done in (False, True):
         for at in range(1000):
             name, survived = f"died {at} {is_done}", False
-            monkeypatch.setattr(mlflow, "_connect", lambda p, a=at, d=is_done: Dying(connect(p), a, d))
+            monkeypatch.setattr(mlflow, "connect", lambda p, a=at, d=is_done: Dying(connect(p), a, d))
             record.directory.joinpath(TRACKING).unlink(missing_ok=True)
             try:
                 tracker(store, name, record.directory).end(record, 0)
                 survived = True
             except Killed:
                 pass
-            monkeypatch.setattr(mlflow, "_connect", connect)
+            monkeypatch.setattr(mlflow, "connect", connect)
             yield name, survived
             if survived:
                 break
@@ -92,7 +92,7 @@ def test_points_whose_writer_died_are_not_written_again(store, tmp_path, monkeyp
     """It dies at its first tags, after the study's points, or at the end of its first trial, after the trial's."""
     uri, name = store if kind == "sqlite" else str(tmp_path / "mlruns"), f"once {written}"
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    record, connect = with_trials(study(tmp_path / "study", [3.0, 1.0])), mlflow._connect
+    record, connect = with_trials(study(tmp_path / "study", [3.0, 1.0])), mlflow.connect
 
     class DiesAfterPoints(Dying):
         def __getattr__(self, method: str) -> Any:
@@ -106,7 +106,7 @@ def test_points_whose_writer_died_are_not_written_again(store, tmp_path, monkeyp
             return instead[1] if method == instead[0] else getattr(self._client, method)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(mlflow, "_connect", lambda place: DiesAfterPoints(connect(place), 0, False))
+        patch.setattr(mlflow, "connect", lambda place: DiesAfterPoints(connect(place), 0, False))
         tracker(uri, name, record.directory).end(record, 0)
     tracker(uri, name, record.directory).end(record, 0)
     tracker(uri, f"sound {written}", record.directory, is_new=True).end(record, 0)
@@ -157,11 +157,11 @@ def test_a_study_that_dies_as_its_parent_run_is_made_in_another_store_has_one_th
     store, tmp_path, monkeypatch, is_done
 ):
     """Of its calls the second makes the experiment, the fourth the run."""
-    record, connect, name = with_trials(study(tmp_path, [3.0, 1.0])), mlflow._connect, f"moved {is_done}"
+    record, connect, name = with_trials(study(tmp_path, [3.0, 1.0])), mlflow.connect, f"moved {is_done}"
     tracker(store, name, record.directory, is_new=True).end(record, 0)
     before = (record.directory / TRACKING).read_bytes()
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(mlflow, "_connect", lambda place: Dying(connect(place), 3, is_done))
+        patch.setattr(mlflow, "connect", lambda place: Dying(connect(place), 3, is_done))
         tracker(store, f"{name} there", record.directory).end(record, 0)
     assert len(Seen(store, f"{name} there").parents) == is_done
     assert (record.directory / TRACKING).read_bytes() == before
@@ -179,7 +179,7 @@ def test_a_fault_shows_no_password(tmp_path, monkeypatch):
         raise ConnectionError(f"API request to {place.uri}/api failed")
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000")
-    monkeypatch.setattr(mlflow, "_connect", unreachable)
+    monkeypatch.setattr(mlflow, "connect", unreachable)
     record = study(tmp_path, [3.0])
     place = place_of("mlflow", None, None, "test_study", record.directory, True)
     assert place is not None

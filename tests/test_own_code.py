@@ -284,7 +284,7 @@ def test_a_further_measure_counts_where_it_was_last_reported():
 
 
 def test_the_page_about_own_code_runs(folder):
-    recipe, _, _, search = python_of(ROOT / "docs" / "own-code.md")
+    recipe, *_, search = python_of(ROOT / "docs" / "own-code.md")
     Path("recipes").mkdir()
     Path("recipes/tank.py").write_text(recipe)
     names: dict[str, Any] = {"hyperlax": hyperlax}

@@ -438,7 +438,7 @@ def test_changes_that_somebody_damaged_are_refused(capsys, changes):
 
 
 def test_the_example_of_the_documentation_can_run():
-    (text,) = re.findall(
+    text, _ = re.findall(
         r"```yaml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text(encoding="utf-8"), flags=re.DOTALL
     )
     options = options_in(text, base="")

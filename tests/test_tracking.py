@@ -12,8 +12,8 @@ import pytest
 
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.stopping import StopRequest, stopping_on_signals
-from hyperlax.tracking import mlflow
-from hyperlax.tracking.mlflow import MlflowObserver
+from hyperlax.tracking import background
+from hyperlax.tracking.background import BackgroundObserver
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
 from tests.study_cases import Case, Killed
@@ -47,7 +47,7 @@ def finished(record: StudyRecord) -> list[int]:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "hyperlax.tracking.mlflow"]
+    return [record.getMessage() for record in caplog.records if record.name == "hyperlax.tracking.background"]
 
 
 def test_a_tracker_follows_every_super_batch_and_the_end(tmp_path):
@@ -116,7 +116,7 @@ def test_a_fault_is_told_again_only_after_something_else(tmp_path, caplog):
     record = study(tmp_path, [3.0])
     with (
         caplog.at_level(logging.WARNING),
-        closing(MlflowObserver(Counts(fault, fault, None, fault))) as tracking,
+        closing(BackgroundObserver(Counts(fault, fault, None, fault), "MLflow")) as tracking,
     ):
         for _ in range(4):
             tracking.super_batch_ended(record, None)
@@ -137,14 +137,14 @@ def test_the_end_waits_for_a_tracker_only_so_long(tmp_path, caplog, monkeypatch,
                 signal.raise_signal(signal.SIGINT)
             assert go_on.wait(60)
 
-    monkeypatch.setattr(mlflow, "SILENT_SECONDS", 0.01)
+    monkeypatch.setattr(background, "SILENT_SECONDS", 0.01)
     if why == "too long":
-        monkeypatch.setattr(mlflow, "LONGEST_SECONDS", 0.3)
+        monkeypatch.setattr(background, "LONGEST_SECONDS", 0.3)
     record = study(tmp_path, [3.0])
     with (
         caplog.at_level(logging.WARNING),
         stopping_on_signals(StopRequest()),
-        closing(MlflowObserver(Hangs())) as tracking,
+        closing(BackgroundObserver(Hangs(), "MLflow")) as tracking,
     ):
         tracking.study_ended(lambda: record, 0)
     assert not go_on.is_set()

@@ -15,6 +15,7 @@ from hyperlax.study import search as runs
 from hyperlax.study.directory import TRACKING
 from hyperlax.tracking import mlflow
 from hyperlax.tracking import place as places
+from hyperlax.tracking.background import BackgroundObserver
 from hyperlax.tracking.place import place_of
 
 pytestmark = pytest.mark.timeout(120)
@@ -53,7 +54,7 @@ def test_a_local_store_that_mlflow_refuses_is_refused_before_anything_runs(tmp_p
         raise RuntimeError("The filesystem tracking backend is in maintenance mode. Please migrate.")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mlflow, "_connect", refuse)
+    monkeypatch.setattr(mlflow, "connect", refuse)
     Path("text.db").write_text("this is not a database" * 50)
     for uri in ("file:./mlruns", "mlruns", f"file://{tmp_path}/mlruns", "sqlite:///text.db"):
         assert cli.main([*SEARCH, "--track", "mlflow", "--tracking-uri", uri]) == 2
@@ -202,6 +203,6 @@ def test_the_flags_reach_the_study(installed, monkeypatch):
     assert cli.main(SEARCH) == 0
     sweep = ["sweep-hp-samples", *SEARCH[1:], "--num-samples", "4", "--track", "mlflow"]
     assert cli.main(sweep) == 0
-    tracked = [any(isinstance(observer, mlflow.MlflowObserver) for observer in observers) for observers in given]
+    tracked = [any(isinstance(observer, BackgroundObserver) for observer in observers) for observers in given]
     assert tracked == [True, False, True]
     assert list(installed.iterdir()) == [], "a tracker writes nothing before the study runs"

@@ -72,16 +72,19 @@ def run_command(
     child = _start(task, params, {**own, **(mlflow.variables if mlflow else {})})
     hold(child)
     lines, file = _Lines(child, outputs), _ReportFile(reported)
+    last: dict[str, Any] | None = {} if task.evaluations == 1 else None
     try:
         while not child.has_ended(_POLL_SECONDS if lines.is_over else 0.0):
-            _pass_on([*lines.new(_POLL_SECONDS), *file.new()], report)
+            _pass_on([*lines.new(_POLL_SECONDS), *file.new()], report, last)
             if mlflow:
                 mlflow.pass_on(report)
             if must_stop():
                 report.end("the study has stopped this trial")
         end([child])  # and what it has left behind
         lines.close()
-        _pass_on([*lines.new(0.0), *file.new(is_over=True)], report)
+        _pass_on([*lines.new(0.0), *file.new(is_over=True)], report, last)
+        if last:
+            report(report.budget, **last)
     finally:
         end([child])
         lines.close()
@@ -113,11 +116,19 @@ def _check_status(child: Child, errors: Path) -> None:
         raise CommandFault(": ".join([f"exit status {child.status}", *said]))
 
 
-def _pass_on(texts: list[str], report: Report) -> None:
-    """Report what lines say: `hyperlax: step=3 accuracy=0.9`, or JSON. Without a step, the next one is reported."""
+def _pass_on(texts: list[str], report: Report, last: dict[str, Any] | None) -> None:
+    """Report what lines say: `hyperlax: step=3 accuracy=0.9`, or JSON. Without a step, the next one is reported.
+
+    last: gets the newest values instead, without their step, of a command of which only its last report counts; else None.
+    """
     for text in texts:
         values = _read_json(text, report) if text.startswith("{") else _read_line(text, report)
-        report(values.pop("step", max(report.step, 0) + 1), **values)
+        step = values.pop("step", max(report.step, 0) + 1)
+        if last is None:
+            report(step, **values)
+        else:
+            last.clear()
+            last.update(values)
 
 
 def _read_json(text: str, report: Report) -> dict[str, Any]:

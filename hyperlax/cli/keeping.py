@@ -58,10 +58,13 @@ class RecipesOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteOptions:
-    """Delete a study: the files that Hyperlax wrote, and nothing else."""
+    """Delete a study: the files that Hyperlax wrote, and nothing else; also what it left in MLflow and in its mirror."""
 
     directory: Directory
     yes: Annotated[bool, "Do not ask for confirmation.", By("ask")] = False
+    keep_tracking: Annotated[
+        bool, "Leave the study's runs in MLflow and its copy in the mirror.", By("they are deleted, too")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,10 +190,12 @@ def delete(given: Given) -> int:
     from hyperlax.analysis.plots import PLOTS
     from hyperlax.config.stored import named_directory
     from hyperlax.study.maintenance import delete as remove
+    from hyperlax.tracking.leftovers import leftovers
 
     options = completed(DeleteOptions, given)
     pages = [f"{plot.name}.html" for plot in PLOTS]
-    return remove(named_directory(options.directory, "delete"), options.yes, pages)
+    directory = named_directory(options.directory, "delete")
+    return remove(directory, options.yes, pages, [] if options.keep_tracking else leftovers(directory))
 
 
 def repair(given: Given) -> int:

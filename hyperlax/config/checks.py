@@ -37,7 +37,7 @@ def checked(options: R, table: MetricTable = OF_RL) -> R:
         )
     _check_output_root(options.output_root)
     if isinstance(options, (SearchOptions, PbtOptions)):
-        _check_study_name(options.study_name)
+        _check_study_name(options.study_name, options.algo_and_network_config)
     if isinstance(options, SearchOptions):
         _check_search(options, table)
     if isinstance(options, PbtOptions) and options.explore == "pb2" and not _is_installed("sklearn"):
@@ -92,13 +92,13 @@ def ignored_constraints(options: SearchOptions) -> str:
     )
 
 
-def _check_study_name(name: str) -> None:
+def _check_study_name(name: str, recipe: str) -> None:
     if not name.strip():
         raise OptionError("study_name", "{study_name} is empty. Name the study, or leave it out.")
     if not name.isprintable():
         problem = "{study_name} {0!r} has characters that cannot be printed. Leave them out."
         raise OptionError("study_name", problem, name)
-    if "/" in name:
+    if "/" in name and name != recipe:
         problem = "{study_name} {0!r} has a /, so it cannot name a directory. Leave it out."
         raise OptionError("study_name", problem, name)
 

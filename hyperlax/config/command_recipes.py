@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hyperlax.config.command_options import TuneOptions
 from hyperlax.config.option import Given, flags_of, parted, value_of
@@ -17,7 +17,7 @@ from hyperlax.errors import OptionError, did_you_mean
 from hyperlax.recipe import Recipe
 from hyperlax.tasks import Command, Measure
 
-_DIRECTIONS = {"max": "maximize", "min": "minimize"}
+_DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
 _SMALLER_IS_BETTER = re.compile(
     r"loss|error|err\b|rmse|mse|mae|perplexity|ppl|latency|seconds|time|regret|cost", re.IGNORECASE
 )

@@ -75,6 +75,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Name -> the options of a search that the preset stands for. Options given beside it win over them."""
 
+
+def _presets() -> list[str]:
+    return list(PRESETS)
+
+
 _Recipe = Annotated[str, Metavar("RECIPE"), Offered(_recipes)]
 _Environment = Annotated[str, Metavar("SUITE.NAME"), Offered(_environments)]
 _Seed = Annotated[int, "Seed of all random numbers.", Range(0, LARGEST)]
@@ -346,6 +351,14 @@ class SearchOptions(RunOptions):
         THIS_RUN,
         By("the study's name"),
     ] = None
+    mirror: Annotated[
+        str | None,
+        "Also add finished trials to this Optuna storage, under the study's name: sqlite:///FILE, postgresql://..., or the "
+        "path of a journal file; none turns it off for this run.",
+        Metavar("STORAGE"),
+        THIS_RUN,
+        By("HYPERLAX_MIRROR, or as before for a study that was mirrored; else none"),
+    ] = None
     quiet: Annotated[
         bool,
         "Print no progress, only warnings and the result.",
@@ -432,6 +445,21 @@ class RunStudyOptions(SearchOptions):
         Spelled("set"),
         Metavar("NAME=VALUE"),
     ] = ()
+    space: Annotated[
+        str | None,
+        "Search space of a file that has several under search_spaces.",
+        THIS_RUN,
+        Metavar("NAME"),
+        By("the only one"),
+    ] = None
+    preset: Annotated[
+        str | None,
+        f"Preset of the file's experiments, or one of {', '.join(PRESETS)}; flags given explicitly win.",
+        SHORTHAND,
+        Offered(_presets),
+        Metavar("NAME"),
+        By("none"),
+    ] = None
     join: Annotated[
         bool,
         "Train in agents, one of them here unless --agents says otherwise. If another process runs the study, train for it, and "

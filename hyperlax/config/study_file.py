@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -15,7 +16,10 @@ from hyperlax.config.kinds import left_out
 from hyperlax.config.option import HIDDEN, THIS_RUN, Given, flags_of, keys_of, options_of, parted, shown
 from hyperlax.config.options import PRESETS, RunStudyOptions, SearchOptions
 from hyperlax.config.recipe_checks import BudgetError
+from hyperlax.config.search_spaces import EXPERIMENTS, SPACES, choose
 from hyperlax.config.space_entries import ENTRY_PARTS, entry_of
+from hyperlax.config.sweep_file import KEYS as SWEEP_KEYS
+from hyperlax.config.sweep_file import Sweep, is_sweep, read_sweep
 from hyperlax.config.yaml_file import Entry, plain_value, read_entries, read_value
 from hyperlax.errors import HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
 from hyperlax.recipe import Recipe
@@ -36,6 +40,8 @@ class StudyFile:
 
     given: its options. command: its `CommandOptions`, which replace the recipe; `params` then are values. places: name ->
     `path:line`, or the flag that replaced its value.
+    has_spaces: whether its space is one of several, with names of other tools. has_preset: whether the given preset is its own.
+    names: option -> its key in a sweep file; empty for a study's file.
     """
 
     path: str
@@ -44,6 +50,9 @@ class StudyFile:
     params: Mapping[str, Entry]
     space: Mapping[str, Entry]
     places: Mapping[str, str]
+    has_spaces: bool = False
+    has_preset: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def refusal(self, error: HyperlaxError, on_command_line: Collection[str], about: str) -> HyperlaxError:
         """Return an error about the study with its line in the file, or unchanged if it is about the command line.
@@ -51,7 +60,9 @@ class StudyFile:
         on_command_line: options that were given there. about: an option, if the error does not name one.
         """
         options = error.mentioned if isinstance(error, OptionFailure) else [about]
-        told = error.told(keys_of(SearchOptions)) if isinstance(error, OptionFailure) else str(error)
+        told = error.told(self._key) if isinstance(error, OptionFailure) else str(error)
+        if told.startswith(f"{self.path}:"):
+            return error
         if isinstance(error, BudgetError) and "total_timesteps" not in {*self.given, *on_command_line}:
             for short, entry in self.space.items():
                 name = self.params[short].value if short in self.params else short
@@ -68,25 +79,33 @@ class StudyFile:
         """Return the line that gives an option, or the line of the preset that does."""
         if name not in self.given and name in PRESETS.get(self.given.get("preset", ""), {}):
             return self.places.get("preset")
-        return self.places.get(keys_of(SearchOptions)(name))
+        return self.places.get(self._key(name))
+
+    def _key(self, name: str) -> str:
+        return self.names.get(name) or keys_of(SearchOptions)(name)
 
 
-def read_study_file(path: str, assignments: Sequence[str] = ()) -> StudyFile:
+def read_study_file(path: str, assignments: Sequence[str] = (), given: Given = MappingProxyType({})) -> StudyFile:
     """Return the study of a file, with checked values. Raises UsageError, naming file and line, if it cannot be read.
 
-    assignments: texts `NAME=VALUE` that replace values of the file. Errors about those name their flag.
+    assignments: texts `NAME=VALUE` that replace values of the file. Errors about those name their flag. given: the options of the
+    command line, of which `space` and `preset` choose in a file that has several.
     """
-    entries = read_entries(path, lambda name: name.replace("-", "_"), _OF_MAPPINGS)
+    written = read_entries(path, lambda name: name.replace("-", "_"), _OF_MAPPINGS)
+    has_recipe = "algo_and_network_config" in given
+    sweep = read_sweep(written, path) if is_sweep(written) else Sweep(written)
+    entries, has_preset = choose(sweep.entries, path, given.get("space"), given.get("preset"), has_recipe)
     for text in assignments:
         _assign(text, entries)
     for name, entry in entries.items():
         _check_name(name, entry)
-    given = {KEYS[key].name: _value(key, entry) for key, entry in entries.items() if key in KEYS}
-    command = {name: value for name, value in given.items() if name in OF_COMMAND}
+    found = {KEYS[key].name: _value(key, entry) for key, entry in entries.items() if key in KEYS}
+    command = {name: value for name, value in found.items() if name in OF_COMMAND}
     _check_command(command, entries)
     params, space = (_mapping(name, entries.get(name)) for name in _MAPPINGS)
-    places = {name: entry.where for name, entry in entries.items()}
-    return StudyFile(path, {n: v for n, v in given.items() if n not in command}, command, params, space, places)
+    places = {name: entry.where for name, entry in (entries | written).items()}
+    own = {**{name: value for name, value in found.items() if name not in command}, **sweep.given}
+    return StudyFile(path, own, command, params, space, places, SPACES in written, has_preset, sweep.names)
 
 
 def in_full(options: SearchOptions, recipe: Recipe) -> str:
@@ -112,9 +131,9 @@ def in_full(options: SearchOptions, recipe: Recipe) -> str:
 
 
 def _check_name(name: str, entry: Entry) -> None:
-    known = (*KEYS, *_MAPPINGS)
-    if name in known:
+    if name in (*KEYS, *_MAPPINGS):
         return
+    known = (*KEYS, *_MAPPINGS, SPACES, EXPERIMENTS, *SWEEP_KEYS)
     if name in _OPTIONS and _OPTIONS[name].has(THIS_RUN):
         raise UsageError(f"{entry.where}: {name} belongs to one run. Give it on the command line and drop the line.")
     hint = did_you_mean(name, known).strip() or f"There are {', '.join(known)}."

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from importlib.util import find_spec
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from optuna.storages import RDBStorage
-
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.study.database import PATIENCE, url_of
+from hyperlax.study.database import reading_only
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.view import load_study
 
@@ -60,16 +57,6 @@ def serve(root: Path, host: str, port: int) -> int:
     finally:
         storage.engine.dispose()
     return 0
-
-
-def reading_only(database: Path) -> RDBStorage:
-    """Return a study's database opened read-only: SQLite refuses to write it. It was checked before."""
-
-    def connect() -> sqlite3.Connection:
-        address = f"{database.absolute().as_uri()}?mode=ro"
-        return sqlite3.connect(address, uri=True, timeout=PATIENCE, check_same_thread=False)
-
-    return RDBStorage(url_of(database), engine_kwargs={"creator": connect}, skip_table_creation=True)
 
 
 def _bound(host: str, port: int, app: Any) -> WSGIServer:

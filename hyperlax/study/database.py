@@ -276,6 +276,36 @@ def url_of(path: Path) -> str:
     return f"sqlite:///{quote(str(path.absolute()))}"
 
 
+def reading_only(database: Path) -> RDBStorage:
+    """Return a study's database opened read-only: SQLite refuses to write it. It was checked before."""
+
+    def connect() -> sqlite3.Connection:
+        address = f"{database.absolute().as_uri()}?mode=ro"
+        return sqlite3.connect(address, uri=True, timeout=PATIENCE, check_same_thread=False)
+
+    return RDBStorage(url_of(database), engine_kwargs={"creator": connect}, skip_table_creation=True)
+
+
+def own_number(trial: FrozenTrial) -> int | None:
+    """Return the number that a trial has in its study's own database; None for one that another program added."""
+    return trial.system_attrs.get(_NUMBER)
+
+
+def read_finished(path: Path, study_name: str) -> tuple[dict[str, Any], list[FrozenTrial]]:
+    """Return the user attributes of a study, and its own trials that have ended, by number. Writes nothing."""
+    storage = reading_only(path)
+    try:
+        study = optuna.load_study(study_name=study_name, storage=storage)
+        trials = [
+            t
+            for t in study.get_trials(deepcopy=False)
+            if _is_own(t) and t.state.is_finished() and "batch" in t.user_attrs
+        ]
+        return study.user_attrs, trials
+    finally:
+        _close(storage)
+
+
 def given_params(frozen: FrozenTrial) -> dict[str, Any]:
     """Return the parameters that another program gave a trial, those of an enqueued one too."""
     return {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
@@ -302,7 +332,7 @@ def _close(rdb: RDBStorage) -> None:
 
 
 def _is_own(trial: FrozenTrial) -> bool:
-    return trial.system_attrs.get(_NUMBER) == trial.number
+    return own_number(trial) == trial.number
 
 
 def _delete_results(cursor: Any, row: int) -> bool:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _STUDY_FILE, _DATABASE, REPORT = "study.yaml", "optuna_study.db", "report.html"
 SAMPLES, _JOURNAL, TRIALS, CONFIRMED = "samples.csv", "journal.jsonl", "trials.csv", "confirmation.csv"
 SENSITIVITY_CSV = "sensitivity.csv"
-SCHEDULE, TRACKING = "pbt_schedule.json", "mlflow.json"
+SCHEDULE, TRACKING, MIRROR = "pbt_schedule.json", "mlflow.json", "mirror.json"
 BEST_FILE, PARETO_FILE = "best_optuna_params.json", "pareto_front_params.json"
 LOCK = ".lock"
 AGENTS, PLOTS_DIRECTORY, PLOTLY_FILE, CHECKPOINTS, CONFIRMATION, _ANALYSIS = (
@@ -67,6 +67,7 @@ _OWN: dict[str, str] = {
         SENSITIVITY_CSV,
         SCHEDULE,
         TRACKING,
+        MIRROR,
         BEST_FILE,
         PARETO_FILE,
     )
@@ -236,7 +237,7 @@ def study_directory(
     planned: the names of studies that do not exist yet, by their directories.
     """
     first = kind_of(recipe).place(options.output_root, recipe.name, options.env_config)
-    named = first.with_name(f"{first.name}@{options.study_name}")
+    named = first.with_name(f"{first.name}@{options.study_name.replace('/', '_')}")
     holder = (planned or {}).get(first) or _name_of(first)
     if holder in (None, options.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study()):
         return StudyDirectory(first)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from hyperlax.config.checks import check_space
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import PBT, read_arguments
-from hyperlax.errors import OptionError, UsageError, counted, format_number
+from hyperlax.errors import HyperlaxError, OptionError, UsageError, counted, format_number
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
 from hyperlax.schedulers.pbt import explored
@@ -200,13 +200,27 @@ _MOST_NAMED = 10
 """Maximum number of kept files to name, so that they stay on one line."""
 
 
-def delete(given: Path, is_sure: bool, plots: Collection[str]) -> int:
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a study left in another place.
+
+    what: it, and the place, in words. problem: why it cannot be reached, "" if it can. remove: removes it, and raises HyperlaxError
+    if that fails. to: where it goes, in words.
+    """
+
+    what: str
+    problem: str
+    remove: Callable[[], None] = lambda: None
+    to: str = ""
+
+
+def delete(given: Path, is_sure: bool, plots: Collection[str], elsewhere: Sequence[Elsewhere] = ()) -> int:
     """Delete the study in a directory, and the directory if nothing else is in it. Asks unless `is_sure`.
 
     The directory itself stays if it is given as a link, is the working directory, or if its parent may not be written; the
-    reason is printed. plots: the names of the plots' pages.
+    reason is printed. plots: the names of the plots' pages. elsewhere: what is deleted with it.
 
-    Returns: 0, or 1 if the answer was no.
+    Returns: 0, or 1 if the answer was no or something remains elsewhere.
 
     Raises:
       UsageError: The study does not exist, a process runs it, or nobody can be asked.
@@ -218,14 +232,30 @@ def delete(given: Path, is_sure: bool, plots: Collection[str]) -> int:
         with only_one_process(root, is_named=False):
             directory = StudyDirectory(root)
             found = sorted(_written(directory, root, plots), key=lambda path: path == directory.manifest)
-            if not is_sure and not _agrees(given, found):
+            for one in elsewhere:
+                if one.problem and not is_sure:
+                    print(f"Cannot be reached, and will remain: {one.what} ({one.problem}).")
+            if not is_sure and not _agrees(given, found, elsewhere):
                 print("Nothing was deleted.")
                 return 1
+            remains = [one for one in elsewhere if not _removed(one)]
             for path in found:
                 _remove(path)
             (root / LOCK).unlink(missing_ok=True)
         print(_end(given, directory))
-    return 0
+    return 1 if remains else 0
+
+
+def _removed(one: Elsewhere) -> bool:
+    """Remove what is in another place. Print what was removed, or what remains and why, and return whether it was removed."""
+    problem = one.problem
+    try:
+        if not problem:
+            one.remove()
+    except HyperlaxError as error:
+        problem = str(error)
+    print(f"Remains: {one.what} ({problem})." if problem else f"Deleted{f' {one.to}' if one.to else ''}: {one.what}.")
+    return not problem
 
 
 def _written(study: StudyDirectory, directory: Path, plots: Collection[str]) -> Iterator[Path]:
@@ -278,7 +308,7 @@ def _why_it_stays(given: Path, root: Path) -> str | None:
     return None
 
 
-def _agrees(given: Path, found: list[Path]) -> bool:
+def _agrees(given: Path, found: list[Path], elsewhere: Sequence[Elsewhere]) -> bool:
     """Return whether a user at a terminal says yes. The end of the input is no."""
     if not sys.stdin.isatty():
         raise OptionError(
@@ -286,7 +316,8 @@ def _agrees(given: Path, found: list[Path]) -> bool:
         )
     size = sum(path.lstat().st_size for path in found if path.is_symlink() or not path.is_dir())
     try:
-        answer = input(f"Delete the study in {given} ({size / 2**20:,.1f} MiB)? [y/N] ")
+        more = "".join(f", and {one.what}" for one in elsewhere if not one.problem)
+        answer = input(f"Delete the study in {given} ({size / 2**20:,.1f} MiB){more}? [y/N] ")
     except EOFError:
         print()
         return False

@@ -17,7 +17,7 @@ from hyperlax.backends.base import Backend, narrowest
 from hyperlax.config.kinds import left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
-from hyperlax.config.stored import MANIFEST, SEARCH, command_of
+from hyperlax.config.stored import MANIFEST, SEARCH, SWEEP, command_of
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.fields import check_params
 from hyperlax.files import PUT_BACK, convert, decode, write_json
@@ -154,16 +154,16 @@ def read(path: Path, recipe: Recipe) -> Manifest:
 
 def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
     """Raise UsageError if a study began with another recipe. stored: the content of its study.json at `path`."""
-    if stored.recipe.get("samples") != digest_of(recipe):
-        raise UsageError(
-            f"{path.parent / SAMPLES}: holds other samples than those that the sweep began with. {PUT_BACK}"
-        )
     where = f"{recipe.path}: the study in {path.parent}"
     _same_task(stored, recipe, where)
     before, now = ((one or {}).get("command") for one in (stored.recipe.get("source"), recipe.source))
     _same_entries({"command": before}, {"command": now}, f"{where} runs the")
     _same_entries(stored.space, _space_to_json(recipe.space), f"{where} searches")
     _same_entries(stored.recipe["config"], dotted(recipe.config.algorithm), f"{where} has the base value")
+    if stored.recipe.get("samples") != digest_of(recipe):
+        raise UsageError(
+            f"{path.parent / SAMPLES}: holds other samples than those that the sweep began with. {PUT_BACK}"
+        )
     for values in stored.first_trials:
         if values.keys() != recipe.space.keys() or not all(recipe.space[n].contains(values[n]) for n in values):
             raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
@@ -237,6 +237,8 @@ def installed_versions() -> dict[str, str]:
 
 def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """Return the command line that begins this study, with every argument, or with its file if it changes the search space."""
+    if isinstance(options, SearchOptions) and options.is_sweep and recipe.source:
+        return shell_command(SWEEP, "--resume-from", directory.root)
     if recipe.changes or recipe.source:
         return shell_command("run-study", directory.file)
     is_of_a_file = isinstance(options, SearchOptions) and options.load_hyperparams

@@ -10,29 +10,24 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.errors import FAILED, STOPPED, HyperlaxError, OptionError
+from hyperlax.errors import STOPPED, HyperlaxError, OptionError
 from hyperlax.files import decode
 from hyperlax.outputs import directory_of, run_file
-from hyperlax.study.manifest import resume_command
 from hyperlax.study.observer import Observer
 from hyperlax.study.record import StudyRecord
-from hyperlax.study.stopping import signals_taken
 from hyperlax.study.study_run import MakeBackend, local_backend
 from hyperlax.tasks import Command
+from hyperlax.tracking.background import BackgroundObserver, in_one_line
 from hyperlax.tracking.entries import (
     BATCH,
     REASON,
@@ -57,11 +52,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SILENT_SECONDS = 2.0
-"""Seconds that a study waits at its end without saying so."""
-LONGEST_SECONDS = 300.0
-"""Maximum seconds that it waits: MLflow tries for an hour to reach a database that is away."""
-_LONGEST_FAULT = 300
 STUDY = "hyperlax.study"
 PARENT = "mlflow.parentRunId"
 ENDED = {0: "FINISHED", **dict.fromkeys(STOPPED, "KILLED")}
@@ -87,7 +77,7 @@ def mlflow_observers(place: Place | None) -> list[Observer]:
     import_module("pandas")
     import_module("mlflow.entities")
     _try_local(place)
-    return [MlflowObserver(MlflowWriter(place))]
+    return [BackgroundObserver(MlflowWriter(place), "MLflow")]
 
 
 def backend_with_runs(place: Place | None) -> MakeBackend:
@@ -96,102 +86,13 @@ def backend_with_runs(place: Place | None) -> MakeBackend:
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         if place and isinstance(config.task, Command):
             try:
-                runs = {"uri": place.uri, "experiment": _experiment(_connect(place), place)}
+                runs = {"uri": place.uri, "experiment": _experiment(connect(place), place)}
                 config = replace(config, mlflow=runs)
             except Exception as error:  # MLflow may raise anything
-                log.warning("Commands get no run in MLflow: %s", place.hidden(_in_one_line(error)))
+                log.warning("Commands get no run in MLflow: %s", place.hidden(in_one_line(error)))
         return local_backend(config, checkpoints)
 
     return make_backend
-
-
-class Writer(Protocol):
-    """A writer of a study to another place. The observer logs its exceptions and calls it again later."""
-
-    def follow(self, record: StudyRecord) -> None:
-        """Write every ended trial that is not written yet, and the state of the study."""
-        ...
-
-    def end(self, record: StudyRecord, status: int) -> None:
-        """Write the same for the last time in this process, which ends with exit status `status`."""
-        ...
-
-
-class MlflowObserver(Observer):
-    """An observer that writes a study to MLflow in its own thread, so that MLflow's errors and delays do not affect trials."""
-
-    def __init__(self, writer: Writer):
-        self._writer = writer
-        self._works: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-        self._starting = threading.Lock()
-        self._newest: deque[StudyRecord] = deque(maxlen=1)
-        self._last: StudyRecord | None = None
-        self._said = ""
-
-    def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
-        self._follow(snapshot())
-
-    def super_batch_ended(self, record: StudyRecord, directory: Path | None) -> None:
-        self._follow(record)
-
-    def study_ended(self, snapshot: Callable[[], StudyRecord], status: int) -> None:
-        self._last = None
-        self._finish(snapshot(), status)
-
-    def close(self) -> None:
-        """Release the thread. If the study ended by an exception, write its last snapshot as failed."""
-        if self._last is not None:
-            self._finish(self._last, FAILED)
-        self._works.put(None)
-
-    def _follow(self, record: StudyRecord) -> None:
-        """Let the writer catch up with the study in the background. If several records wait, only the newest is written."""
-        self._last = record
-        self._newest.append(record)
-        self._begin(self._catch_up)
-
-    def _work(self) -> None:
-        while (work := self._works.get()) is not None:
-            work()
-
-    def _begin(self, work: Callable[[], None]) -> None:
-        with self._starting:  # pages are written in a thread of their own
-            if self._thread.ident is None:
-                self._thread.start()
-        self._works.put(work)
-
-    def _catch_up(self) -> None:
-        if self._newest:
-            later = "What is missing is written with the next super-batch."
-            self._write(partial(self._writer.follow, self._newest.pop()), later)
-
-    def _finish(self, record: StudyRecord, status: int) -> None:
-        """Write for the last time, and wait until that is done, takes too long, or a signal asks to stop."""
-        done, signals = threading.Event(), signals_taken()
-        later = f"What is missing is written when the study is resumed: {resume_command(record.directory)}"
-        self._begin(partial(self._write, partial(self._writer.end, record, status), later))
-        self._begin(done.set)
-        if done.wait(SILENT_SECONDS):
-            return
-        log.info("Waiting for MLflow, %.0f seconds at most.", LONGEST_SECONDS)
-        until = time.monotonic() + LONGEST_SECONDS
-        while not done.wait(0.2):
-            if signals_taken() > signals or time.monotonic() > until or not self._thread.is_alive():
-                log.warning("MLflow does not have everything of the study yet. %s", later)
-                return
-
-    def _write(self, work: Callable[[], None], later: str) -> None:
-        """Do the work, or log in one line why it failed. Do not log the same error twice in a row."""
-        try:
-            work()
-            self._said = ""
-        except Exception as error:  # MLflow may raise anything, and none of it is the study's fault
-            log.debug("The fault in full:", exc_info=True)
-            fault = f"MLflow could not be written: {_in_one_line(error)} The study is not affected. {later}"
-            if fault != self._said:
-                log.warning("%s", fault)
-            self._said = fault
 
 
 class MlflowWriter:
@@ -232,7 +133,7 @@ class MlflowWriter:
 
     def _open(self, record: StudyRecord) -> StudyRun:
         self._place.write_if_new()
-        client = _connect(self._place)
+        client = connect(self._place)
         experiment = _experiment(client, self._place)
         parent = _parent(client, experiment, self._place.study, record)
         self._place.write()
@@ -241,12 +142,6 @@ class MlflowWriter:
             log.info("Tracked in MLflow, experiment %s. %s", self._place.experiment, _how_to_look(self._place))
             self._is_announced = True
         return run
-
-
-def _in_one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or "it gave no reason"
-    shown = text if len(text) <= _LONGEST_FAULT else f"{text[:_LONGEST_FAULT]}..."
-    return f"{type(error).__name__}: {shown}" + ("" if shown.endswith(".") else ".")
 
 
 @dataclass
@@ -370,7 +265,7 @@ class StudyRun:
     def _find_trials(self) -> dict[int, _Found]:
         """Return the existing runs of trials. A lost reply can leave several of one trial: keep a whole one, delete the others."""
         found: dict[int, _Found] = {}
-        for run in _search(self._client, self._experiment, f"tags.`{PARENT}` = '{self._id}'"):
+        for run in search_runs(self._client, self._experiment, f"tags.`{PARENT}` = '{self._id}'"):
             tags = run.data.tags
             if not tags.get(TRIAL, "").isdecimal():
                 continue
@@ -389,7 +284,7 @@ def _try_local(place: Place) -> None:
     """Raise OptionError for a store of files that this version of MLflow refuses, or a file that is not its database."""
     try:
         if place.database is None and place.is_local:
-            _connect(place)
+            connect(place)
         elif place.database is not None and place.database.exists():
             with closing(sqlite3.connect(place.database)) as database:
                 database.execute("SELECT name FROM sqlite_master").fetchall()
@@ -406,7 +301,7 @@ def _try_local(place: Place) -> None:
         ) from error
 
 
-def _connect(place: Place) -> MlflowClient:
+def connect(place: Place) -> MlflowClient:
     """Return a client of the place. Silence what MLflow and alembic print about a new database."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
@@ -431,7 +326,7 @@ def _experiment(client: MlflowClient, place: Place) -> str:
 
 def _parent(client: MlflowClient, experiment: str, study: str, record: StudyRecord) -> Run:
     """Return the study's parent run. Set it to RUNNING if it had ended; create it if there is none."""
-    runs = _search(client, experiment, f"tags.`{STUDY}` = '{study}'")
+    runs = search_runs(client, experiment, f"tags.`{STUDY}` = '{study}'")
     if not runs:
         return client.create_run(experiment, tags={STUDY: study}, run_name=record.study_name)
     first, *spare = runs
@@ -442,7 +337,7 @@ def _parent(client: MlflowClient, experiment: str, study: str, record: StudyReco
     return first
 
 
-def _search(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
+def search_runs(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
     """Return all runs of an experiment that meet the condition and are not deleted, the oldest first."""
     found: list[Run] = []
     token: Any = None

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import re
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import unquote
 
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.files import decode, is_too_long, write_json
+from hyperlax.files import decode, write_json
 from hyperlax.study.directory import TRACKING
+from hyperlax.tracking.addresses import SQLITE, absolute_sqlite, address_of, file_of, secrets_of, without_secrets
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 _STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
 _LONGEST_EXPERIMENT = 500
-_SQLITE = "sqlite:///"
-_IN_FRONT = re.compile(r"[^:/]+://[^:/@]*:(.+)@")
-_IN_A_URL = re.compile(r"https?://[^:/@?#]*:(?!\d+(?:[/?#]|$))(.+)@")
-_SECRET_NAME = re.compile(r"pass(?!file)|pwd|secret|token|api_?key|credential", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"(pwd|password)\s*=", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Place:
     @property
     def database(self) -> Path | None:
         """The file of an SQLite store, None for any other."""
-        return _file_of(self.uri)
+        return file_of(self.uri)
 
     @property
     def is_local(self) -> bool:
@@ -57,15 +51,15 @@ class Place:
     @property
     def shown(self) -> str:
         """The address without a password."""
-        return _hidden(self.uri, self.uri)
+        return without_secrets(self.uri, self.uri)
 
     def hidden(self, text: str) -> str:
         """Return a text of MLflow's without the address's password."""
-        return _hidden(text, self.uri)
+        return without_secrets(text, self.uri)
 
     def write(self) -> None:
         """Write the place into the study's directory, without an address that holds a password."""
-        write_json(self.path, vars(_Kept(None if _secrets(self.uri) else self.uri, self.experiment, self.study)))
+        write_json(self.path, vars(_Kept(None if secrets_of(self.uri) else self.uri, self.experiment, self.study)))
 
     def write_if_new(self) -> None:
         """Write the place if none of this study is stored yet, so that its parent run is found again if the process dies.
@@ -122,14 +116,14 @@ def _kept(path: Path) -> _Kept | None:
 def _found_uri(given: str | None, kept: _Kept | None) -> str:
     """Return the flag's address, else the variable's, else the stored one, else MLflow's default for the working directory."""
     if given is not None:
-        if _secrets(given):
+        if secrets_of(given):
             problem = "{tracking_uri} holds a password, which would be stored. Set {0} instead, which is not stored."
             raise OptionError("tracking_uri", problem, VARIABLE)
         return _checked(given, "{tracking_uri}")
     if os.environ.get(VARIABLE):
         return _checked(os.environ[VARIABLE], VARIABLE)
     if kept is None:
-        return _address_of(Path("mlflow.db").absolute())
+        return address_of(Path("mlflow.db").absolute())
     if kept.uri is None:
         raise UsageError(
             f"the address of this study's MLflow holds a password and was not stored. Set {VARIABLE} again."
@@ -144,68 +138,24 @@ def _checked(uri: str, asked_by: str) -> str:
     """
 
     def refusal(problem: str) -> OptionError:
-        return OptionError("tracking_uri", f"{asked_by} {{0}}{{1}}", _hidden(uri, uri), problem)
+        return OptionError("tracking_uri", f"{asked_by} {{0}}{{1}}", without_secrets(uri, uri), problem)
 
     if not uri.strip():
         raise OptionError(
-            "tracking_uri", f"{asked_by} is empty. Name a store such as {_SQLITE}mlflow.db, or leave it out."
+            "tracking_uri", f"{asked_by} is empty. Name a store such as {SQLITE}mlflow.db, or leave it out."
         )
-    kind, found, rest = uri.partition("://")
+    kind, found, _ = uri.partition("://")
     kind = kind.partition("+")[0]
     plugins = importlib.metadata.entry_points(group="mlflow.tracking_store").names
     if found and kind not in _STORES and kind not in plugins:
         raise refusal(
-            f": MLflow has no store named {kind}. Use {_SQLITE}FILE, http://HOST:PORT, or one of {', '.join(_STORES)}."
+            f": MLflow has no store named {kind}. Use {SQLITE}FILE, http://HOST:PORT, or one of {', '.join(_STORES)}."
         )
     if not found and not uri.startswith(("file:", "databricks")):
         return str(Path(uri).absolute())
     if kind != "sqlite":
         return uri
-    name, mark, query = rest.removeprefix("/").partition("?")
-    if not name or not rest.startswith("/"):
-        raise refusal(f": names no file. Write {_SQLITE}mlflow.db.")
-    path = Path(name).absolute()
-    meant = Path(unquote(str(path)))
-    if is_too_long(meant):
-        raise refusal(": is longer than the system allows. Choose a shorter name.")
-    if not meant.parent.is_dir():
-        raise refusal(f": {path.parent} is not a directory. Make it, or name another file.")
-    if not os.access(meant.parent, os.W_OK):
-        raise refusal(f": {path.parent} cannot be written to. Name a file in another directory.")
-    if meant.is_dir():
-        raise refusal(f": is a directory. Name a file, as {_SQLITE}{path}/mlflow.db.")
-    return f"{_SQLITE}{path}{mark}{query}"
-
-
-def _address_of(path: Path) -> str:
-    """Return the address of an SQLite file. Escape only `%` and `?`: older versions of SQLAlchemy take the rest literally."""
-    return _SQLITE + str(path).replace("%", "%25").replace("?", "%3F")
-
-
-def _file_of(uri: str) -> Path | None:
-    return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0])) if uri.startswith(_SQLITE) else None
-
-
-def _secrets(uri: str) -> dict[str, str]:
-    """Return secret part of an address -> text to show instead: the password before the host, and those of the query.
-
-    A password may contain any character. SQLAlchemy allows that, too, but its `make_url` ends the password at the first @ and
-    would show the rest. A port is not a password.
-    """
-    found, rest = {}, uri
-    front = (_IN_A_URL if uri.startswith(("http://", "https://")) else _IN_FRONT).match(uri)
-    if front:
-        found[f":{front[1]}@"] = ":***@"
-        rest = uri[front.end() :]
-    for pair in rest.partition("?")[2].split("&"):
-        name, _, value = pair.partition("=")
-        if value and (_SECRET_NAME.search(unquote(name)) or _SECRET_VALUE.search(unquote(value))):
-            found[pair] = f"{name}=***"
-    return found
-
-
-def _hidden(text: str, uri: str) -> str:
-    """Return a text without the secrets of an address."""
-    for secret, shown in _secrets(uri).items():
-        text = text.replace(secret, shown)
-    return text
+    try:
+        return absolute_sqlite(uri, "mlflow.db")
+    except ValueError as error:
+        raise refusal(f": {error}") from error

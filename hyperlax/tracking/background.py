@@ -1,0 +1,126 @@
+"""An observer that writes a study to another place in its own thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Protocol
+
+from hyperlax.errors import FAILED, HyperlaxError, in_sentence
+from hyperlax.study.manifest import resume_command
+from hyperlax.study.observer import Observer
+from hyperlax.study.record import StudyRecord
+from hyperlax.study.stopping import signals_taken
+
+log = logging.getLogger(__name__)
+
+SILENT_SECONDS = 2.0
+"""Seconds that a study waits at its end without saying so."""
+LONGEST_SECONDS = 300.0
+"""Maximum seconds that it waits: MLflow tries for an hour to reach a database that is away."""
+_LONGEST_FAULT = 300
+
+
+class Writer(Protocol):
+    """A writer of a study to another place. The observer logs its exceptions and calls it again later."""
+
+    def follow(self, record: StudyRecord) -> None:
+        """Write every ended trial that is not written yet, and the state of the study."""
+        ...
+
+    def end(self, record: StudyRecord, status: int) -> None:
+        """Write the same for the last time in this process, which ends with exit status `status`."""
+        ...
+
+
+class BackgroundObserver(Observer):
+    """An observer that writes a study to another place in its own thread, so that errors and delays there do not affect trials.
+
+    place: its name, for messages.
+    """
+
+    def __init__(self, writer: Writer, place: str):
+        self._writer, self._place = writer, place
+        self._works: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=place, daemon=True)
+        self._starting = threading.Lock()
+        self._newest: deque[StudyRecord] = deque(maxlen=1)
+        self._last: StudyRecord | None = None
+        self._said = ""
+
+    def study_started(self, snapshot: Callable[[], StudyRecord]) -> None:
+        self._follow(snapshot())
+
+    def super_batch_ended(self, record: StudyRecord, directory: Path | None) -> None:
+        self._follow(record)
+
+    def study_ended(self, snapshot: Callable[[], StudyRecord], status: int) -> None:
+        self._last = None
+        self._finish(snapshot(), status)
+
+    def close(self) -> None:
+        """Release the thread. If the study ended by an exception, write its last snapshot as failed."""
+        if self._last is not None:
+            self._finish(self._last, FAILED)
+        self._works.put(None)
+
+    def _follow(self, record: StudyRecord) -> None:
+        """Let the writer catch up with the study in the background. If several records wait, only the newest is written."""
+        self._last = record
+        self._newest.append(record)
+        self._begin(self._catch_up)
+
+    def _work(self) -> None:
+        while (work := self._works.get()) is not None:
+            work()
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        with self._starting:  # pages are written in a thread of their own
+            if self._thread.ident is None:
+                self._thread.start()
+        self._works.put(work)
+
+    def _catch_up(self) -> None:
+        if self._newest:
+            later = "What is missing is written with the next super-batch."
+            self._write(partial(self._writer.follow, self._newest.pop()), later)
+
+    def _finish(self, record: StudyRecord, status: int) -> None:
+        """Write for the last time, and wait until that is done, takes too long, or a signal asks to stop."""
+        done, signals = threading.Event(), signals_taken()
+        later = f"What is missing is written when the study is resumed: {resume_command(record.directory)}"
+        self._begin(partial(self._write, partial(self._writer.end, record, status), later))
+        self._begin(done.set)
+        if done.wait(SILENT_SECONDS):
+            return
+        log.info("Waiting for %s, %.0f seconds at most.", self._place, LONGEST_SECONDS)
+        until = time.monotonic() + LONGEST_SECONDS
+        while not done.wait(0.2):
+            if signals_taken() > signals or time.monotonic() > until or not self._thread.is_alive():
+                log.warning("%s does not have everything of the study yet. %s", in_sentence(self._place), later)
+                return
+
+    def _write(self, work: Callable[[], None], later: str) -> None:
+        """Do the work, or log in one line why it failed. Do not log the same error twice in a row."""
+        try:
+            work()
+            self._said = ""
+        except Exception as error:  # it may raise anything, and none of it is the study's fault
+            log.debug("The fault in full:", exc_info=True)
+            fault = f"{in_sentence(self._place)} could not be written: {in_one_line(error)} The study is not affected. {later}"
+            if fault != self._said:
+                log.warning("%s", fault)
+            self._said = fault
+
+
+def in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "it gave no reason"
+    shown = text if len(text) <= _LONGEST_FAULT else f"{text[:_LONGEST_FAULT]}..."
+    kind = "" if isinstance(error, HyperlaxError) else f"{type(error).__name__}: "
+    return kind + shown + ("" if shown.endswith(".") else ".")

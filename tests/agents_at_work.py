@@ -27,20 +27,29 @@ DEVICE = "a device of a test"
 
 @dataclass
 class Slow(FakeBackend):
-    """Takes its time for a batch, unless it has to stop. asleep: set while it trains. wakes: ends the training of a batch."""
+    """Takes its time for a batch, unless it has to stop. asleep: set once it trains."""
 
     seconds: float = 0.1
     asleep: threading.Event = field(default_factory=threading.Event)
-    wakes: threading.Event = field(default_factory=threading.Event)
+    woken: threading.Event = field(default_factory=threading.Event)
+    began: float | None = None
 
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         self.asleep.set()
-        self.wakes.wait(self.seconds)
+        self.began = self.began or time.monotonic()
+        if self.woken.wait(max(0.0, self.began + self.seconds - time.monotonic())):
+            self.woken.clear()
+            if not self.is_stopped:
+                return [], []
+        self.began = None
         return super().advance()
+
+    def wake(self) -> None:
+        self.woken.set()
 
     def stop(self) -> None:
         self.is_stopped = True
-        self.wakes.set()
+        self.woken.set()
 
 
 def leading(case: Case, planner: FakeBackend | None = None, lease: float = LEASE) -> Callable[..., Backend]:

@@ -100,7 +100,7 @@ def value(gamma: float, tau: float, actor_lr: float, q_lr: float) -> float:
 
 
 def _result(trial: Trial) -> SegmentResult:
-    own = vars(of_algorithm(trial.algorithm).hyperparam)
+    own = vars(of_algorithm(trial.config).hyperparam)
     last = value(*(own[name] for name in ("gamma", "tau", "actor_lr", "q_lr")))
     mean = np.array([[-1200.0], [last]])
     curve = Curve(np.array([0, 100]), mean, np.zeros_like(mean), mean, mean, np.ones_like(mean), 1, 100)

@@ -47,7 +47,7 @@ def exact_and_mixed(
     cases: dict[str, list[Callable[[], Sample]]] = {"exact": [], "mixed": []}
     steps = 0
     for trial in suggested(recipe, trials):
-        exact = AlgorithmTask(of_algorithm(trial.algorithm), {}, environment, LENGTH)
+        exact = AlgorithmTask(of_algorithm(trial.config), {}, environment, LENGTH)
         both: dict[str, Training] = {}
         for case, task in (("exact", exact), ("mixed", mixed)):
             algorithm = task.program(trial)

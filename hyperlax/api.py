@@ -227,9 +227,8 @@ class Study:
         """Return the learning curve of a trial. Raises HyperlaxError if the trial or its curve does not exist."""
         from hyperlax.analysis.study_data import read_curves
 
-        record = next((one for one in self._opened.record.trials if one.number == trial), None)
-        if record is None:
-            raise HyperlaxError(f"{self.directory}: there is no trial {trial}.")
+        with _told():
+            record = self._opened.record.trial(trial)
         try:
             return read_curves([record])[trial]
         except ValueError as error:

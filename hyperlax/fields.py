@@ -172,6 +172,12 @@ class _OwnField(Field):
         return _type_of(value) == self.type
 
 
+def _own_field(value: Any, rule: Rule | None) -> Field:
+    """Return the field of a task with this value. With a rule, numbers are a device's."""
+    kind = _type_of(value) or "str"
+    return Field(kind, rule) if rule and kind in ("float", "int", "bool") else _OwnField(kind, None)
+
+
 def _type_of(value: Any) -> str | None:
     """Return the type of a task's field with this value; None if no field can have it."""
     if isinstance(value, bool):
@@ -402,7 +408,7 @@ def _residues(values: Iterable[int], modulus: int) -> list[int]:
 
 def _leaves(node: Any, prefix: str) -> list[tuple[str, Any, Field]]:
     if isinstance(node, Params):
-        return [(name, value, _OwnField(_type_of(value) or "str", None)) for name, value in node.values.items()]
+        return [(name, value, _own_field(value, node.rules.get(name))) for name, value in node.values.items()]
     found = []
     for f in fields(node):
         name, value = f"{prefix}.{f.name}", getattr(node, f.name)

@@ -1,15 +1,19 @@
 """Hyperparameters of each algorithm, to set and search in a recipe: every field once, with its kind and its valid range.
 
 A field is *traced* (one scalar per lane of a compiled program: lanes of one batch may differ) or *static* (part of the
-program's structure: trials that differ in it run in different programs). `network` architectures are *padded*: lanes differ
-below the program's size. The classes double as the pytrees that the algorithms receive, see `hyperlax.algorithms.lane`.
+program's structure: trials that differ in it run in different programs). A size is *padded*: lanes differ below the program's
+size, as `network` architectures do. The classes double as the pytrees that the algorithms receive, see `hyperlax.algorithms.lane`.
+A recipe declares the fields of its own JAX program in the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
+
+from hyperlax.errors import UsageError
+from hyperlax.report import shown
 
 _INFINITY = float("inf")
 ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "elu")
@@ -17,7 +21,7 @@ ACTIVATIONS = ("tanh", "relu", "silu", "gelu", "elu")
 
 @dataclass(frozen=True)
 class Rule:
-    """The valid values of a field: `low <= value <= high`. kind: "traced" or "static"."""
+    """The valid values of a field: `low <= value <= high`. kind: "traced", "static" or "padded"."""
 
     kind: str
     low: float
@@ -35,6 +39,11 @@ def static(default: Any, low: float = -_INFINITY, high: float = _INFINITY) -> An
     return field(default=default, metadata={"rule": _rule("static", low, high, None)})
 
 
+def padded(default: int, low: int = 1, high: float = _INFINITY) -> Any:
+    """Declare a size that may differ from lane to lane of one program, below the program's size."""
+    return field(default=default, metadata={"rule": _rule("padded", low, high, None)})
+
+
 def _rule(kind: str, low: float, high: float, above: float | None) -> Rule:
     return Rule(kind, low if above is None else above, high, above is not None)
 
@@ -42,6 +51,32 @@ def _rule(kind: str, low: float, high: float, above: float | None) -> Rule:
 def rules(bag: type) -> dict[str, Rule]:
     """Return field name -> rule of a hyperparameter class."""
     return {f.name: f.metadata["rule"] for f in fields(bag)}
+
+
+def check_declared(hypers: Any) -> None:
+    """Raise UsageError unless the hyperparameters of a recipe's own program are a frozen dataclass of declared fields."""
+    example = "@dataclass(frozen=True) class Hypers: lr: float = traced(1e-3, above=0)"
+    if isinstance(hypers, type) and is_dataclass(hypers):
+        raise UsageError(
+            f"Lanes needs the values of its hyperparameters, got the class {hypers.__name__}. Write {hypers.__name__}()."
+        )
+    if not is_dataclass(hypers) or not type(hypers).__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
+        raise UsageError(f"Lanes needs an instance of a frozen dataclass first, got {shown(hypers)}. Write {example}.")
+    name = type(hypers).__name__
+    if not fields(hypers):
+        raise UsageError(f"{name} has no fields. Declare at least one hyperparameter: {example}.")
+    for f in fields(hypers):
+        rule, value = f.metadata.get("rule"), getattr(hypers, f.name)
+        if not isinstance(rule, Rule):
+            raise UsageError(
+                f"{name}.{f.name} is declared by neither traced, padded nor static. Write {f.name} = traced({value!r}), or static."
+            )
+        if rule.kind == "traced" and not isinstance(value, (bool, int, float)):
+            raise UsageError(
+                f"{name}.{f.name} is traced and {shown(value)}; a traced field is a number, True or False. Make it static."
+            )
+        if rule.kind == "padded" and (not isinstance(value, int) or isinstance(value, bool)):
+            raise UsageError(f"{name}.{f.name} is padded and {shown(value)}; a padded field is a size, a whole number.")
 
 
 @dataclass(frozen=True)
@@ -148,9 +183,13 @@ class Config:
 
 @dataclass(frozen=True)
 class Params(Config):
-    """Configuration of a task: its fields are the keys of `values`. A field's type is that of its value."""
+    """Configuration of a task: its fields are the keys of `values`. A field's type is that of its value.
+
+    rules: the valid values of the fields that have a rule.
+    """
 
     values: Mapping[str, Any]
+    rules: Mapping[str, Rule] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

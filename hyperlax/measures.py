@@ -10,18 +10,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import cast
 
 from hyperlax.errors import format_number
-from hyperlax.metrics import METRICS, aggregated
-from hyperlax.scale import Direction, Inputs, Metric, MetricTable, Scale, Words
-from hyperlax.tasks import Measure, Task
+from hyperlax.metrics import METRICS, OF_RETURNS, aggregated
+from hyperlax.scale import Inputs, Metric, MetricTable, Scale, Words
+from hyperlax.tasks import Direction, Measure, Task
 from hyperlax.trial import MEASURED
 
 RESERVED = frozenset(
     {
         *METRICS, *MEASURED, "episodes", "trial", "seed", "step", "steps", "state", "reason", "seconds", "segment", "of", "batch",
-        "exec_batch", "intermediate", "only",
+        "exec_batch", "intermediate", "only", "finite",
     }
 )  # fmt: skip
 """Names that files or the database use for something else, so that neither a measure nor a hyperparameter can have them."""
@@ -33,12 +32,14 @@ _SCALED = ("normalized_auc", "stability_score", "steps_to_threshold")
 class Measures(Scale):
     """What the trials of a task are measured by. A study keeps it in study.json, so that it can be read without the recipe.
 
-    measures: the leading one first. budget, evaluations: the last step and the number of reports of a trial.
+    measures: the leading one first. budget, evaluations: the last step and the number of reports of a trial. has_programs: whether
+    trials are lanes of compiled programs, and not processes.
     """
 
     measures: tuple[Measure, ...]
     budget: int
     evaluations: int
+    has_programs: bool = False
 
     @property
     def leading(self) -> Measure:
@@ -47,13 +48,13 @@ class Measures(Scale):
 
     @property
     def words(self) -> Words:
-        """Words of a function in worker processes."""
+        """Words of a function in worker processes, or of a JAX program in lanes."""
         name = self.name
+        own = {"steps": "steps", "curve": name, "low": f"low of {name}", "high": f"high of {name}"}
+        if self.has_programs:
+            return replace(OF_RETURNS, **own)
         return Words(
-            steps="steps",
-            curve=name,
-            low=f"low of {name}",
-            high=f"high of {name}",
+            **own,
             lane="slot",
             preparing="starting processes",
             row="a worker process",
@@ -112,7 +113,7 @@ def _in_words(measure: Measure) -> str:
 def measures_of(task: Task) -> Measures:
     """Return what a task is measured by, equal to what study.json keeps of it."""
     measures = (replace(one, low=_as_float(one.low), high=_as_float(one.high)) for one in task.all_measures)
-    return Measures(tuple(measures), task.budget, task.evaluations)
+    return Measures(tuple(measures), task.budget, task.evaluations, task.has_programs)
 
 
 def _as_float(value: float | None) -> float | None:
@@ -122,7 +123,7 @@ def _as_float(value: float | None) -> float | None:
 @cache
 def _table_of(scale: Measures) -> MetricTable:
     leading, is_scaled = scale.leading, not math.isnan(scale.bounds[0])
-    name, direction = leading.name, cast(Direction, leading.direction)
+    name, direction = leading.name, leading.direction
     best = "highest" if direction == "maximize" else "lowest"
     of_curve: dict[str, tuple[Direction, str, str]] = {
         "peak_performance": (direction, name, f"{best} {name} of any evaluation"),
@@ -140,12 +141,12 @@ def _table_of(scale: Measures) -> MetricTable:
             refused[metric] = f'{metric} needs low and high of Measure("{name}")'
         else:
             rows[metric] = replace(METRICS[metric], direction=better, unit=unit, definition=definition)
-    return MetricTable(rows, name, refused)
+    return MetricTable(rows, name, refused, evaluations="the task's evaluations=")
 
 
 def _at_the_end(measure: Measure, is_leading: bool) -> Metric:
     """Return the metric of a measure: its value at the last evaluation."""
-    direction = cast(Direction, measure.direction)
+    direction = measure.direction
     if is_leading:
         definition = f"{measure.name} at the last evaluation"
         return Metric(direction, "", definition, lambda inputs: inputs.scale.sign * float(inputs.curve[-1]), True)
@@ -155,4 +156,4 @@ def _at_the_end(measure: Measure, is_leading: bool) -> Metric:
         values = aggregated(inputs.others[measure.name], inputs.aggregate, sign)
         return float(next((value for value in values[::-1] if not math.isnan(value)), math.nan))
 
-    return Metric(direction, "", f"last {measure.name} that was reported", last, is_optional=True)
+    return Metric(direction, "", f"last {measure.name} that was reported", last, per_seed=True, is_optional=True)

@@ -9,7 +9,7 @@ not by the trial's own curve, lets two trials be compared. A measure that is min
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -280,9 +280,15 @@ def compute(outcome: Outcome, scale: Scale, aggregate: str = "mean") -> dict[str
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
-def of_curve(steps: np.ndarray, curve: np.ndarray, budget: int, scale: Scale) -> dict[str, float]:
-    """Return the metrics that a single seed has, of its steps float64[K] and curve float64[K] after training began."""
-    inputs = Inputs(steps, scale.sign * curve, curve[:, None], budget, scale)
+def of_curve(
+    steps: np.ndarray, curve: np.ndarray, budget: int, scale: Scale, others: Mapping[str, np.ndarray] | None = None
+) -> dict[str, float]:
+    """Return the metrics that a single seed has, of its steps float64[K] and curve float64[K] after training began.
+
+    others: name -> float64[K] of a task's further measures.
+    """
+    columns = {name: values[:, None] for name, values in (others or {}).items()}
+    inputs = Inputs(steps, scale.sign * curve, curve[:, None], budget, scale, others=columns)
     return {name: metric.compute(inputs) for name, metric in scale.table.rows.items() if metric.per_seed}
 
 
@@ -318,6 +324,7 @@ def check_varying(names: Sequence[str], conditions: Conditions, table: MetricTab
     """Raise OptionError for an objective that says nothing about trials."""
     for name in names:
         if reason := table.rows[name].constant(conditions):
+            reason = reason.replace(OF_RL.evaluations, table.evaluations)
             problem = f"{{objective_names}} {{0}} cannot tell trials apart: {reason}, or choose another objective."
             raise OptionError("objective_names", problem, name)
 

@@ -17,14 +17,14 @@ from typing import Any
 
 from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.errors import UsageError, did_you_mean
-from hyperlax.fields import apply, check_name, check_params, check_together, dotted, fields_of, fitted
+from hyperlax.fields import apply, check, check_name, check_params, check_together, dotted, fields_of, fitted
 from hyperlax.files import PUT_BACK
 from hyperlax.hyperparams import Config, Params
 from hyperlax.measures import RESERVED
 from hyperlax.shipped import shipped_folder
 from hyperlax.space import DISTRIBUTIONS, Distribution
 from hyperlax.space import from_json as distribution_from_json
-from hyperlax.tasks import Task
+from hyperlax.tasks import Lanes, Task
 from hyperlax.tasks import from_source as task_from_source
 from hyperlax.user_code import located
 
@@ -102,7 +102,7 @@ def load(name_or_path: str) -> Recipe:
       UsageError: Something in it cannot run. Names file and field.
     """
     path = _find(name_or_path)
-    where = _shown(path)
+    where = shown_path(path)
     module = _run(path, where)
     if _is_of_task(module):
         return _task_recipe(module, path, where)
@@ -128,8 +128,9 @@ def of_task(name: str, path: Path, task: Task, values: Any, space: Any, where: s
 
     It has a `source` if the task has one; a recipe's file replaces that by None. Raises UsageError, beginning with `where`.
     """
-    params = Params(dict(values))
+    params = Params(dict(values), task.rules)
     check_params(params, where)
+    check(params, where)
     task.check_params(params.values, where)
     length = RunLength(task.budget, task.evaluations, 1)
     config = ExperimentConfig(params, dict.fromkeys(RUN_LENGTHS, length))
@@ -203,7 +204,7 @@ def _find(name_or_path: str) -> Path:
     )
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """Return the path relative to the working directory if it lies below it, else in full."""
     here = Path.cwd()
     full = path.resolve()
@@ -250,16 +251,32 @@ def _task_recipe(module: types.ModuleType, path: Path, where: str) -> Recipe:
         )
     task = _call(module, "get_task", path, where)
     if not isinstance(task, Task):
-        raise UsageError(f"{where}: get_task() must return a Function or a Command, got {type(task).__name__}.")
-    values = _call(module, "get_base_params", path, where)
+        forms = ", ".join(form.__name__ for form in Task.__subclasses__())
+        raise UsageError(f"{where}: get_task() must return one of {forms}, got {type(task).__name__}.")
+    values, of_values = _base_values(module, task, path, where)
     space = _call(module, "get_base_hyperparam_distributions", path, where)
+    params = Params(dict(values), task.rules)
+    check_params(params, of_values)
+    check(params, of_values)
+    recipe = of_task(path.stem, path, task.loaded_from(path.resolve()), values, space, where)
+    return replace(recipe, source=None)
+
+
+def _base_values(module: types.ModuleType, task: Task, path: Path, where: str) -> tuple[Mapping[str, Any], str]:
+    """Return the value of each hyperparameter of a task, and where it is from. Those of `Lanes` are in its own class."""
+    if isinstance(task, Lanes):
+        own = type(task.hypers).__name__
+        if hasattr(module, "get_base_params"):
+            raise UsageError(
+                f"{where}: defines get_base_params(), but the values of Lanes are those of {own}. Remove it."
+            )
+        return task.defaults, f"{where}: {own}"
+    values = _call(module, "get_base_params", path, where)
     if not isinstance(values, Mapping):
         raise UsageError(
             f"{where}: get_base_params() must return a dictionary of names and values, got {type(values).__name__}."
         )
-    check_params(Params(dict(values)), f"{where}: get_base_params()")
-    recipe = of_task(path.stem, path, task.loaded_from(path.resolve()), values, space, where)
-    return replace(recipe, source=None)
+    return values, f"{where}: get_base_params()"
 
 
 def _check_names(task: Task, recipe: Recipe, where: str) -> None:
@@ -324,7 +341,9 @@ def _checked_space(algorithm: Config, space: Any, where: str) -> dict[str, Distr
             )
         check_name(name, known, where)
         if not isinstance(distribution, Distribution):
-            base = "get_base_params()" if isinstance(algorithm, Params) else "get_base_config()"
+            base = "get_base_config()"
+            if isinstance(algorithm, Params):
+                base = "the default of its field" if algorithm.rules else "get_base_params()"
             raise UsageError(
                 f"{where}: {name} needs a distribution ({', '.join(DISTRIBUTIONS)}), got {distribution!r}. "
                 f"To fix the value, set it in {base} and drop the entry."

@@ -5,11 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-Direction = Literal["minimize", "maximize"]
+from hyperlax.tasks import Direction
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ class Metric:
       unit: In words; empty where the name says it.
       definition: One line for the user.
       compute: Computes it.
-      per_seed: Whether a single seed has it too. Then `compute` reads the curve only, not `returns`.
+      per_seed: Whether a single seed has it too. Then `compute` does not read `returns`.
       constant: Returns why it says nothing about trials under these conditions, and what to change; "" if it can vary.
       is_optional: Whether a trial that still trains may not have it yet; then `compute` returns nan.
     """
@@ -148,8 +147,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class MetricTable:
-    """The metrics of the trials of a task. leading: the default objective. refused: metrics that they do not have, and why."""
+    """The metrics of the trials of a task.
+
+    leading: the default objective. refused: metrics that they do not have, and why. evaluations: what decides the number of
+    evaluations, as the message of an OptionError.
+    """
 
     rows: Mapping[str, Metric]
     leading: str
     refused: Mapping[str, str] = field(default_factory=dict)
+    evaluations: str = "{num_evaluations}"

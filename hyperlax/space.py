@@ -19,7 +19,7 @@ from hyperlax.errors import SpelledError, UsageError
 from hyperlax.files import plain
 
 _IN_RECIPE = {
-    "fixed": "set it in get_base_config() and drop the entry",
+    "fixed": "set it in get_base_config() or get_base_params() and drop the entry",
     "booleans": "Categorical(values=[False, True])",
 }
 

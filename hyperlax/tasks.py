@@ -12,17 +12,19 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from hyperlax.errors import UsageError, did_you_mean
+from hyperlax.hyperparams import Rule, check_declared, rules
 from hyperlax.placeholders import check_places, missing_file, split
 from hyperlax.report import Report, is_number, shown
 
-__all__ = ["Command", "Function", "Measure", "Report", "Task"]
+__all__ = ["Command", "Function", "Lanes", "Measure", "Report", "Task"]
 
-DIRECTIONS = ("maximize", "minimize")
+Direction = Literal["maximize", "minimize"]
+DIRECTIONS = get_args(Direction)
 _TAKEN = ("trial", "seed", "step", "state", "reason")
 """Columns of a study's files, which no measure may be named like."""
 
@@ -38,7 +40,7 @@ class Measure:
     """
 
     name: str
-    direction: str
+    direction: Direction
     low: float | None = None
     high: float | None = None
 
@@ -73,10 +75,11 @@ class Task:
       resources: What a trial needs besides cores, by name: `{"gpu": 1}`, or a fraction of one.
       path: The recipe's file, where a form of task needs it.
 
-    noun: What it trains, in words.
+    noun: What it trains, in words. has_programs: Whether its trials are lanes of compiled programs.
     """
 
     noun: ClassVar[str]
+    has_programs: ClassVar[bool] = False
 
     measure: Measure
     measures: Sequence[Measure]
@@ -121,6 +124,11 @@ class Task:
             )
         self._check_measures()
         self._check_resources()
+
+    @property
+    def rules(self) -> Mapping[str, Rule]:
+        """Valid values of the hyperparameters that have a rule."""
+        return {}
 
     @property
     def all_measures(self) -> tuple[Measure, ...]:
@@ -175,12 +183,72 @@ class Function(Task):
     path: Path | None = field(default=None, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
-        _check_callable(self.train)
+        _check_callable("Function", "train", self.train, ("params", "report", "seed"))
         self.check()
 
     def loaded_from(self, path: Path) -> Function:
         """Return the task of a recipe's file."""
         return replace(self, path=path)
+
+
+@dataclass(frozen=True)
+class Lanes(Task):
+    """A JAX program that trains one configuration. Trials are lanes of one compiled program, side by side.
+
+    The functions are pure, and are called for one seed of one lane. The state is any pytree of arrays; its shapes and types do not
+    change. `hypers` has the lane's own values: of a traced field a scalar, of a static one Python's value, of a padded one a
+    `hyperlax.algorithms.own.Padded`.
+
+    Args, besides those of every task:
+      hypers: An instance of a frozen dataclass with the defaults. Its fields are declared by `traced`, `static` and `padded` of
+        `hyperlax.hyperparams`.
+      init: `init(key, hypers)` returns the state before training.
+      step: `step(state, hypers, key)` returns the state after one more of `budget` steps.
+      evaluate: `evaluate(state, hypers, key)` returns the value of every measure by its name. Its key is the same for all trials,
+        at every evaluation.
+      path: The recipe's file. It is set when the recipe is loaded.
+    """
+
+    noun: ClassVar[str] = "a JAX program"
+    has_programs: ClassVar[bool] = True
+
+    hypers: Any
+    init: Callable[[Any, Any], Any] = field(kw_only=True)
+    step: Callable[[Any, Any, Any], Any] = field(kw_only=True)
+    evaluate: Callable[[Any, Any, Any], Any] = field(kw_only=True)
+    measure: Measure = field(kw_only=True)
+    measures: Sequence[Measure] = field(default=(), kw_only=True)
+    budget: int = field(kw_only=True)
+    evaluations: int = field(kw_only=True)
+    cores: int = field(default=1, init=False)
+    resources: Mapping[str, float] = field(default_factory=dict, init=False)
+    path: Path = field(default=Path("Lanes"), kw_only=True, compare=False)
+
+    def __post_init__(self) -> None:
+        check_declared(self.hypers)
+        _check_callable("Lanes", "init", self.init, ("key", "hypers"))
+        _check_callable("Lanes", "step", self.step, ("state", "hypers", "key"))
+        _check_callable("Lanes", "evaluate", self.evaluate, ("state", "hypers", "key"))
+        self.check()
+
+    def loaded_from(self, path: Path) -> Lanes:
+        """Return the task of a recipe's file."""
+        return replace(self, path=path)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Default of each field, by its name. A whole number of a field that is annotated as float is a float."""
+        floats = [f.name for f in fields(self.hypers) if f.type in ("float", float)]
+        values = {f.name: getattr(self.hypers, f.name) for f in fields(self.hypers)}
+        return {
+            n: float(v) if n in floats and isinstance(v, int) and not isinstance(v, bool) else v
+            for n, v in values.items()
+        }
+
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """Kind and valid values of each field."""
+        return rules(type(self.hypers))
 
 
 @dataclass(frozen=True)
@@ -232,17 +300,19 @@ def from_source(source: Mapping[str, Any]) -> Task:
     return Command(source["command"], measure, tuple(measures), directory=source["directory"], **lengths)
 
 
-def _check_callable(train: Any) -> None:
-    if not callable(train):
-        raise UsageError(f"Function needs a function, got {shown(train)}. Write def train(params, report, seed): ...")
+def _check_callable(form: str, role: str, function: Any, arguments: tuple[str, ...]) -> None:
+    """Raise UsageError unless a function can be called with these arguments."""
+    wanted = f"{role}({', '.join(arguments)})"
+    if not callable(function):
+        raise UsageError(f"{form} needs a function, got {shown(function)}. Write def {wanted}: ...")
     try:
-        signature = inspect.signature(train)
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
         return
     try:
-        signature.bind({}, None, 0)
+        signature.bind(*arguments)
     except TypeError:
-        name = getattr(train, "__name__", "train")
+        name, numbers = getattr(function, "__name__", role), {2: "two", 3: "three"}
         raise UsageError(
-            f"Function calls {name}(params, report, seed), but it takes {signature}. Give it these three."
+            f"{form} calls {name}({', '.join(arguments)}), but it takes {signature}. Give it these {numbers[len(arguments)]}."
         ) from None

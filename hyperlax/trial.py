@@ -30,7 +30,7 @@ class Trial:
     """One configuration to train: its number in the study and its whole configuration, of an algorithm or of a task."""
 
     number: int
-    algorithm: Config
+    config: Config
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,23 @@ class Curve:
     budget: int
     has_start: bool = True
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of_measures(cls, steps: np.ndarray, columns: Mapping[str, np.ndarray], budget: int) -> Curve:
+        """Return the curve of a task. columns: name -> float64[points, seeds] of its measures, the leading one first."""
+        leading, *_ = columns.values()
+        return cls(
+            steps=steps,
+            mean=leading,
+            std=np.zeros_like(leading),
+            min=leading,
+            max=leading,
+            length=np.full_like(leading, np.nan),
+            episodes=1,
+            budget=budget,
+            has_start=False,
+            others=dict(list(columns.items())[1:]),
+        )
 
     @property
     def segments(self) -> int:

@@ -35,9 +35,13 @@ def located(path: Path, where: str) -> Iterator[None]:
 def in_one_line(error: BaseException) -> str:
     """Return an exception in one line: its type, the first line of its message, and the line of the user's own code."""
     message = next(iter(str(error).strip().splitlines()), "").removesuffix(".")
+    return f"{type(error).__name__}: {message}{line_of(error)}"
+
+
+def line_of(error: BaseException) -> str:
+    """Return the line of the user's own code in which an exception arose, as ` (file.py:7)`; "" if there is none."""
     frames = [frame for frame in extract_tb(error.__traceback__) if _is_users(frame.filename)]
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {message}{place}"
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
 def _is_users(file: str) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hyperlax.agent import Policy
+from hyperlax.backends import local
 from hyperlax.backends.base import SHARED, EngineConfig, Evicted
 from hyperlax.engine.checkpoint import CheckpointManager, Metadata
 from hyperlax.recipe import dotted
@@ -314,10 +315,13 @@ class FakeBackend:
 
 
 def train_with_fakes(monkeypatch: pytest.MonkeyPatch, pages: bool = True, **fake: Any) -> list[FakeBackend]:
-    """Have commands train with fakes, which are listed as they are made. pages: whether studies write their pages."""
+    """Have commands train RL with fakes, which are listed as they are made. pages: whether studies write their pages."""
     made: list[FakeBackend] = []
+    make_real = local.make_backend
 
-    def make(config: EngineConfig, checkpoints: CheckpointManager | None = None) -> FakeBackend:
+    def make(config: EngineConfig, checkpoints: CheckpointManager | None = None) -> Any:
+        if config.task is not None:
+            return make_real(config, checkpoints)
         made.append(FakeBackend(**fake).bind(config, checkpoints))
         return made[-1]
 
@@ -329,7 +333,7 @@ def train_with_fakes(monkeypatch: pytest.MonkeyPatch, pages: bool = True, **fake
 
 def curve_of(trial: Trial, num_seeds: int, points: int = POINTS, steps_per_point: int = STEPS_PER_POINT) -> Curve:
     """Rising returns between pendulum's lo and hi that depend on every hyperparameter, the seed and nothing else."""
-    text = json.dumps(dotted(trial.algorithm), sort_keys=True)
+    text = json.dumps(dotted(trial.config), sort_keys=True)
     steps = np.arange(points + 1, dtype=np.int64) * steps_per_point
     rise = np.linspace(0, 1, points + 1)[:, None] * np.linspace(0.9, 1.0, num_seeds)[None, :]
     mean = -1200.0 + 1000.0 * _share(text) * rise
@@ -339,7 +343,7 @@ def curve_of(trial: Trial, num_seeds: int, points: int = POINTS, steps_per_point
 
 def gain(trial: Trial, interval: int) -> float:
     """From 0 to 100, of every hyperparameter and of nothing else but the interval."""
-    return 100 * _share(json.dumps([interval, dotted(trial.algorithm)], sort_keys=True))
+    return 100 * _share(json.dumps([interval, dotted(trial.config)], sort_keys=True))
 
 
 def _share(text: str) -> float:

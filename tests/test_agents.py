@@ -66,7 +66,7 @@ def _evaluation(own: Policy, environment: Any) -> Any:
 
 
 def _acting(trial: Any) -> Any:
-    network = trial.algorithm.network
+    network = trial.config.network
     return (network.actor_network if hasattr(network, "actor_network") else network.critic_network).pre_torso
 
 

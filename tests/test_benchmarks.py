@@ -111,6 +111,19 @@ def test_each_comparison_runs_at_a_tiny_size(command, desk, tmp_path):
 
 
 @pytest.mark.slow
+def test_lanes_of_a_jax_program_are_compared_at_a_tiny_size(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.lanes", "--quick", "--rounds", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^\| .* \| wall \| ", done.stdout, re.M)) == 4 and "Best accuracy: " in done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["overhead", "forest", "pruning"])
 def test_functions_are_compared_at_a_tiny_size(what, tmp_path):
     done = subprocess.run(

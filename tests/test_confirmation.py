@@ -233,7 +233,7 @@ def test_an_invalidated_winner_is_confirmed_no_more_and_its_successor_not_yet(tm
 def test_every_number_of_confirmation_csv_follows_from_the_curves(tmp_path, objective):
     case, _ = case_of(tmp_path, objective_names=(objective,), objective_directions=("maximize",))
     assert case.start() == 0
-    write_confirmation(confirmation(case), tmp_path / "confirmation.csv")
+    write_confirmation(confirmation(case), PENDULUM, tmp_path / "confirmation.csv")
     rows = read_csv(tmp_path / "confirmation.csv")
     assert list(rows[0])[:4] == ["trial", "seed", "final", "peak"]
     assert len(rows) == 4 * SEEDS and rows[-1]["trial"] == "default"

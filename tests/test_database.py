@@ -13,7 +13,7 @@ import pytest
 
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import read_csv
-from hyperlax.study import database
+from hyperlax.study import database_file
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
@@ -193,7 +193,7 @@ def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path, stoppe
 def test_the_backup_is_a_whole_database_as_of_the_last_super_batch(stopped):
     case, _ = stopped
     backup = case.directory / "optuna_study.db.backup"
-    database.check(backup, "test_study", has_batches=True)
+    database_file.check(backup, "test_study", has_batches=True)
     states = [trial.state.name for trial in optuna.load_study(study_name=None, storage=f"sqlite:///{backup}").trials]
     assert states == ["COMPLETE"] * 8 + ["WAITING"] * 8
     curves = [row for path in case.directory.glob("*/samples/*/curves.csv") for row in read_csv(path)]

@@ -22,6 +22,11 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS, ROOT / "benchmarks" / "README.md"]
 
 
+def python_of(page: Path) -> list[str]:
+    """The blocks of Python in a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
 def commands(page: Path) -> list[str]:
     """The command lines of `hyperlax` in a page's shell blocks and indented lines, continued lines joined."""
     text = page.read_text(encoding="utf-8")

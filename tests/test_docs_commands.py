@@ -20,7 +20,7 @@ from hyperlax.study.agents import agent_path
 from tests.desk import ROOT
 from tests.fake_backend import train_with_fakes
 from tests.made_up_studies import policy
-from tests.test_docs import PAGES, commands
+from tests.test_docs import PAGES, commands, python_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 SEARCH = "optuna-hp-search --algo-and-network-config {recipe}_mlp --env-config gymnax.{environment}"
@@ -81,11 +81,13 @@ CARTPOLE, ACROBOT = policy("gymnax.cartpole", 4, {"n": 2}), policy("gymnax.acrob
 
 
 def new_desk(path: Path) -> None:
-    """The repository's recipes and studies, and the recipe and the files that pages have."""
+    """The repository's recipes and studies, and the recipes and the files that pages have."""
     for folder in ("recipes", "studies"):
         shutil.copytree(ROOT / folder, path / folder, dirs_exist_ok=True)
     page = (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8")
     (path / "recipes" / "tank.py").write_text(page.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+    (sine,) = (block for block in python_of(ROOT / "docs" / "own-code.md") if "Lanes(" in block)
+    (path / "recipes" / "sine.py").write_text(sine, encoding="utf-8")
     scripts = (text.partition("```")[0] for text in page.split("```python\n")[1:])
     command, sweep = (indent(text, "    ") for text in scripts if "hyperlax: step=" in text)
     (path / "train.py").write_text(f"import sys\nif 'batch_size' in ' '.join(sys.argv):\n{command}else:\n{sweep}")

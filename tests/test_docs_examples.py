@@ -16,15 +16,11 @@ from hyperlax.agent import save_agent
 from hyperlax.envs import make, registry
 from hyperlax.study.agents import agent_path
 from tests.fake_backend import train_with_fakes
+from tests.test_docs import python_of
 from tests.test_docs_commands import CARTPOLE
 
 ROOT = Path(__file__).parents[1]
 API = ROOT / "docs" / "api.md"
-
-
-def python_of(page: Path) -> list[str]:
-    """The blocks of Python in a page."""
-    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 @pytest.mark.parametrize(("name", "size"), [("lab.tank", 1), ("lab.heavy_pole", 4)])

@@ -209,7 +209,7 @@ def test_a_budget_with_fewer_rollouts_than_evaluations_is_refused_with_the_budge
 
 
 def config_of(trial: Trial) -> dict[str, Any]:
-    config: Any = trial.algorithm
+    config: Any = trial.config
     return config
 
 

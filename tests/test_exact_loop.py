@@ -66,7 +66,7 @@ EXACT = {ppo.Shape: ExactPPO, sac.Shape: ExactSAC, dqn.Shape: ExactDQN}
 
 
 def torsos_of(trial: Trial) -> dict[str, Torso]:
-    network = of_algorithm(trial.algorithm).network
+    network = of_algorithm(trial.config).network
     return {field.name: getattr(network, field.name).pre_torso for field in dataclasses.fields(network)}
 
 
@@ -145,7 +145,7 @@ def plain_loop(case: str, trial: Trial, seed: int, segments: tuple[int, ...]) ->
 
     The argument is how far the initial weights are off, relative to themselves.
     """
-    load = AlgorithmTask(of_algorithm(trial.algorithm), {}, ENVIRONMENTS[case], RUN_LENGTH)
+    load = AlgorithmTask(of_algorithm(trial.config), {}, ENVIRONMENTS[case], RUN_LENGTH)
     padded: Any = load.program(trial)
     fields = {field.name: getattr(padded, field.name) for field in dataclasses.fields(padded)}
     shape = EXACT[type(padded)](**fields)

@@ -47,7 +47,7 @@ class Processes:
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
         for trial in trials:
-            hyperparam: Any = of_algorithm(trial.algorithm).hyperparam
+            hyperparam: Any = of_algorithm(trial.config).hyperparam
             self._running[self._pool.submit(math.log10, hyperparam.actor_lr)] = trial
         return [trial.number for trial in trials]
 

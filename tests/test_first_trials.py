@@ -91,6 +91,17 @@ def test_what_the_space_does_not_contain_is_refused_by_file_entry_and_name(tmp_p
     assert f"--enqueue {file}: {said}" in str(refusal.value) and not case.root.exists()
 
 
+def test_a_table_begins_a_study_as_well(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text(f'trial,state,gamma,{LAYERS},peak_performance\n7,COMPLETE,0.75,"[64, 64]",-3.0\n')
+    case = Case(tmp_path / "study", SPACE, enqueue=str(file), n_trials=2)
+    assert case.start() == 0
+    assert params(case, 0) == {**BASE, GAMMA: 0.75, LAYERS: [64, 64]}
+    file.write_text("gamma\n0.1\n")
+    with pytest.raises(UsageError, match=f"--enqueue {file}, line 2: {GAMMA} = 0.1 is not in"):
+        Case(tmp_path / "other", SPACE, enqueue=str(file)).start()
+
+
 def test_a_name_left_out_whose_base_value_is_not_searched_is_refused(tmp_path):
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({EPOCHS: 2}))

@@ -235,7 +235,7 @@ def test_every_trial_of_a_random_mixed_super_batch_is_the_trial_run_alone(case: 
 def test_padded_split_or_mixed_a_trial_has_the_same_curve(case: str) -> None:
     """Across programs, to rounding: over so few updates rounding has not grown."""
     trials, space = mixed(case), structural_space(BASES[case])
-    some = padding_of(structure_of(of_algorithm(trials[0].algorithm)) | structure_of(of_algorithm(trials[1].algorithm)))
+    some = padding_of(structure_of(of_algorithm(trials[0].config)) | structure_of(of_algorithm(trials[1].config)))
     curves = []
     for paddings in (None, [], [some]):
         load = AlgorithmTask(BASES[case], space, ENVIRONMENTS[case], RUN_LENGTH, paddings)

@@ -12,7 +12,7 @@ from hyperlax.analysis.pages import write_pages
 from hyperlax.errors import UsageError
 from hyperlax.hyperparams import PPO
 from hyperlax.metrics import METRICS, Metric, ReferenceReturns, aggregated, check_objectives, compute, of_curve
-from hyperlax.study.batch_files import read_ends
+from hyperlax.study.batch_files import read_trial_results
 from hyperlax.trial import Curve, Outcome, Trial
 from tests.desk import ROOT, rows
 from tests.study_cases import Case
@@ -242,6 +242,6 @@ def test_a_study_that_was_begun_before_a_metric_existed_has_it_as_not_known(tmp_
     assert [row["evaluations"] for row in trials] == ["", "", "", "5.0", "5.0", "5.0"]
     assert all(row["peak_performance"] for row in trials)
     first, second = sorted(case.directory.glob("*/samples/batch_*"))
-    assert not any("evaluations" in end.metrics for end in read_ends(first))
-    assert all(end.metrics["evaluations"] == 5.0 for end in read_ends(second))
+    assert not any("evaluations" in end.metrics for end in read_trial_results(first))
+    assert all(end.metrics["evaluations"] == 5.0 for end in read_trial_results(second))
     assert "evaluations (points)" in (case.directory / "report.html").read_text()

@@ -195,10 +195,10 @@ class FaultyDescents(toy.Descents):
     """The toy's workload for trials of a study: its rate is `actor_lr`, its dimensions `epochs`."""
 
     def program(self, trial: Trial) -> Faulty:
-        return Faulty(of_algorithm(trial.algorithm).hyperparam.epochs)
+        return Faulty(of_algorithm(trial.config).hyperparam.epochs)
 
     def lane(self, trial: Trial) -> Any:
-        hyperparam: Any = of_algorithm(trial.algorithm).hyperparam
+        hyperparam: Any = of_algorithm(trial.config).hyperparam
         return {"rate": np.float32(hyperparam.actor_lr), "spread": np.float32(1.0)}
 
 

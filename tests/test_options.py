@@ -128,6 +128,12 @@ def test_a_value_may_be_written_in_several_ways(name, written, value):
     assert found == value and type(found) is type(value)
 
 
+def test_a_flag_that_is_given_again_replaces_the_one_before():
+    words = "optuna-hp-search --seed 1 --quiet --objective-names peak_performance --seed=2 --objective-names final_performance"
+    wanted = {"seed": 2, "quiet": True, "objective_names": ("final_performance",)}
+    assert parse(GROUPS, words.split()) == ("optuna-hp-search", wanted)
+
+
 def test_json_reads_back_as_the_same_arguments():
     for arguments in (resolved(), resolved(timeout=1.5, runner_hparam_batch_size=4, compilation_cache=False)):
         assert from_json(type(arguments), json.loads(json.dumps(arguments.to_json())), "study.json") == arguments
@@ -236,13 +242,15 @@ def test_a_set_value_is_json_or_else_a_string_and_wins_over_the_file():
     assert values["algorithm.hyperparam.epochs"] == 10 and type(values["algorithm.hyperparam.epochs"]) is int
 
 
-def test_a_trial_of_a_pareto_file_is_chosen_by_number():
+def test_a_trial_of_a_pareto_file_or_a_table_is_chosen_by_number():
     entries = [{"trial": n, "params": {GAMMA: 0.9 + n / 1000}} for n in (3, 8)]
     Path("pareto.json").write_text(json.dumps(entries))
-    assert single(params="pareto.json", trial=8)[1][GAMMA] == 0.908
-    for trial, message in ((None, "holds 2 trials (3, 8). Choose one with --trial."), (4, "holds no trial 4.")):
-        with pytest.raises(UsageError, match=re.escape(message)):
-            single(params="pareto.json", trial=trial)
+    Path("rows.csv").write_text("trial,state,gamma,peak_performance\n3,COMPLETE,0.903,-1.0\n8,COMPLETE,0.908,-2.0\n")
+    for file in ("pareto.json", "rows.csv"):
+        assert single(params=file, trial=8)[1][GAMMA] == 0.908
+        for trial, message in ((None, "holds 2 trials (3, 8). Choose one with --trial."), (4, "holds no trial 4.")):
+            with pytest.raises(UsageError, match=re.escape(message)):
+                single(params=file, trial=trial)
 
 
 @pytest.mark.parametrize(

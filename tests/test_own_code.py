@@ -29,7 +29,7 @@ from hyperlax.tasks import Measure
 from hyperlax.trial import Curve, Outcome, Trial
 from tests.desk import ROOT
 from tests.test_bad_input import TABLES, refused, table
-from tests.test_docs_examples import python_of
+from tests.test_docs import python_of
 
 pytestmark = pytest.mark.timeout(120)
 RECIPE = TABLES / "own_code.py"
@@ -115,7 +115,7 @@ def test_a_resumed_study_equals_an_uninterrupted_one(desk, folder, monkeypatch, 
             limits.stop.set()
 
     monkeypatch.setattr(Limits, "count", stop_after_3)
-    cli.main(shlex.split(words))
+    assert cli.main(shlex.split(words)) == 130
     monkeypatch.undo()
     monkeypatch.chdir(folder)
     directory = folder / "own_code"
@@ -149,12 +149,20 @@ def test_the_progress_and_the_last_words_speak_of_slots(folder, capsys):
 
 
 def test_the_best_is_confirmed_on_new_seeds(desk):
-    rows = read_csv(desk / "whole" / "own_code" / "confirmation.csv")
-    assert {row["trial"] for row in rows} == {
-        "default",
-        str(hyperlax.open_study(desk / "whole" / "own_code").best.number),
-    }
-    assert len(rows) == 6 and set(rows[0]) == {"trial", "seed", "final", "peak", "loss"}
+    study = hyperlax.open_study(desk / "whole" / "own_code")
+    rows = read_csv(study.directory / "confirmation.csv")
+    assert len(rows) == 6 and set(rows[0]) == {"trial", "seed", "final", "peak", "loss", "size"}
+    sizes = {row["trial"]: float(row["size"]) for row in rows}
+    assert sizes == {"default": 4.0, str(study.best.number): study.best.params["n"]}
+    page = (study.directory / "report.html").read_text()
+    assert "mean size" in page.partition("<h2>Confirmation on new seeds</h2>")[2].partition("</section>")[0]
+
+
+def test_a_measure_that_does_not_lead_is_compared_by_its_own_seeds(folder):
+    run(f"{SEARCH} --n-trials 3 --objective-names size --confirm-top 1 --confirm-seeds 3")
+    rows = read_csv(Path("my_optuna_studies/own_code/confirmation.csv"))
+    assert list(rows[0]) == ["trial", "seed", "final", "peak", "size", "loss"]
+    assert "compared instead" not in Path("my_optuna_studies/own_code/report.html").read_text()
 
 
 def test_a_trial_is_trained_again_and_a_configuration_by_itself(desk, folder, capsys):
@@ -221,7 +229,7 @@ def test_neither_the_study_nor_its_processes_import_jax(folder):
 
 def test_an_agent_of_a_function_does_not_exist(desk, capsys):
     assert cli.main(["play", str(desk / "whole" / "own_code")]) == 2
-    assert capsys.readouterr().err.endswith("is a study of a function, whose trials leave no agents.\n")
+    assert capsys.readouterr().err.endswith("is a study of a task, whose trials leave no agents.\n")
 
 
 @pytest.mark.parametrize(("old", "new", "said"), table("own_code_edits"), ids=lambda value: value[:60])
@@ -237,6 +245,12 @@ def test_an_edit_of_the_recipe_is_refused(folder, capsys, old, new, said):
 def test_a_command_is_refused(folder, capsys, typed, said):
     words = typed.replace("OWN", "optuna-hp-search --algo-and-network-config own_code.py")
     assert refused(shlex.split(words), capsys) == said
+
+
+def test_more_evaluations_are_asked_of_the_task(folder, capsys):
+    Path("own_code.py").write_text(RECIPE.read_text().replace("evaluations=4", "evaluations=1"))
+    words = "optuna-hp-search --algo-and-network-config own_code.py --objective-names normalized_auc"
+    assert "Raise the task's evaluations= to at least 2, or choose" in refused(shlex.split(words), capsys)
 
 
 def curve(values: list[list[float]], **others: list[list[float]]) -> Curve:

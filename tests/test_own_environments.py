@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -119,11 +118,3 @@ def test_a_recipe_that_no_longer_registers_the_environment_is_named(root, study,
         f"hyperlax: {study}: environment `lab.tanks` is one of your own, and {recipe}, which registered it, no longer does. "
         "Put back the file that registers it.\n"
     )
-
-
-def test_an_agent_of_before_its_file_named_the_recipe_is_played_from_its_study(study, capsys):
-    for path in (study / "agents").glob("*" + ABOUT):
-        about = json.loads(path.read_text())
-        del about["recipe_path"]
-        path.write_text(json.dumps(about))
-    assert main(["play", str(study), "--episodes", "2", "--no-gif"]) == 0, capsys.readouterr().err

@@ -126,7 +126,8 @@ def chosen(
     for program in range(3):
         costs.learn_program("PPO gymnax.cartpole", str(program), compile_seconds, cached=False)
     budget = Budget(RunLength(steps, 5, 4), 16, 16, 1, 2, 8, spread=True)
-    return choose_paddings(PPO(), space, "gymnax.cartpole", budget, packing, costs, exact_sizes)
+    probe = AlgorithmTask(PPO(), space, "gymnax.cartpole", budget.run_length, exact_sizes=exact_sizes)
+    return choose_paddings(probe, budget, packing, costs)
 
 
 def test_pad_is_one_program_and_split_is_made_on_demand() -> None:
@@ -161,7 +162,8 @@ def test_few_long_trials_of_many_sizes_get_programs_of_their_own() -> None:
     """Each of 27 structures is seldom needed by two trials: their programs are not all counted as if they were."""
     base: Any = PPO()
     budget = Budget(RunLength(2_000_000, 10, 16), 2, 2, 1, slots=2, lanes=2, spread=True)
-    paddings = choose_paddings(base, SPACE, "gymnax.cartpole", budget, "auto", Costs("test", "cpu", None), False)
+    probe = AlgorithmTask(base, SPACE, "gymnax.cartpole", budget.run_length, exact_sizes=False)
+    paddings = choose_paddings(probe, budget, "auto", Costs("test", "cpu", None))
     assert len(paddings) > 10
 
 
@@ -172,7 +174,7 @@ def test_a_trial_runs_in_the_cheapest_program_that_holds_it() -> None:
         shape = workload.program(Trial(number, config))
         fitting = [workload.shape(config, p).flops(1) for p in paddings if p.holds(structure_of(config))]
         assert shape.flops(1) == min(fitting)
-    assert sum(shares(workload, PPO(), SPACE).values()) == pytest.approx(1)
+    assert sum(shares(workload).values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("spread", "expected"), [(True, [8, 4, 1, 1]), (False, [8, 8, 2, 1])])

@@ -95,7 +95,7 @@ def right_values(stem: str, gamma: float) -> dict[float, float]:
 def learn(algorithm: str, probe: str) -> tuple[Any, Any, Any, Any]:
     """The program's shape, the lanes as trained, their own numbers, and the returns at the end, [lanes, seeds]."""
     trials = tuple(Trial(number, configuration(algorithm, probe, gamma)) for number, gamma in enumerate(GAMMAS))
-    workload = AlgorithmTask(of_algorithm(trials[0].algorithm), {}, probe, RunLength(STEPS, 1, 8))
+    workload = AlgorithmTask(of_algorithm(trials[0].config), {}, probe, RunLength(STEPS, 1, 8))
     shape = workload.program(trials[0])
     program = Program(shape, len(trials), 1, jax.local_devices()[0])
     hypers = stacked(program, [workload.lane(trial) for trial in trials])

@@ -66,7 +66,7 @@ def test_a_recipe_of_the_working_directory_comes_first(folder):
 
 def test_shipped_recipes_are_found_from_any_directory(folder):
     edit(folder, into="mine")
-    assert available() == ["dqn_mlp", "forest", "mine", "ppo_mlp", "sac_mlp"]
+    assert available() == ["digits", "dqn_mlp", "forest", "mine", "ppo_mlp", "sac_mlp"]
     assert load("ppo_mlp").name == "ppo_mlp"
 
 

@@ -14,7 +14,7 @@ import pytest
 from hyperlax.analysis.certainty import how_certain
 from hyperlax.analysis.pages import write_study_pages
 from hyperlax.analysis.study_data import StudyData
-from hyperlax.config.option import TASK_ONLY, options_of
+from hyperlax.config.option import PROCESSES_ONLY, options_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.settling import settled
 from hyperlax.errors import format_number
@@ -143,7 +143,7 @@ def test_what_was_run_begins_with_what_differs_from_the_defaults(tmp_path):
     assert shown == {
         option.key
         for name, option in options_of(SearchOptions).items()
-        if option.is_offered and not option.has(TASK_ONLY)
+        if option.is_offered and not option.has(PROCESSES_ONLY)
     }
 
 

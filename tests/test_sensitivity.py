@@ -59,7 +59,7 @@ def write_recipe(entries: str = ENTRIES, base: str = "sac_mlp", name: str = "sma
 
 def curve_of(trial: Trial, num_seeds: int, points: int = 5, steps_per_point: int = 100) -> Curve:
     """Rise from -1200 to 0 with a gamma of 0.999, to about -200 with 0.9; nothing else matters. Seeds have a deviation of 20."""
-    values = dotted(trial.algorithm)
+    values = dotted(trial.config)
     seeds = np.random.default_rng(zlib.crc32(json.dumps(values, sort_keys=True).encode())).normal(0, 20, num_seeds)
     steps = np.arange(points + 1, dtype=np.int64) * steps_per_point
     mean = -1200 + np.linspace(0, 1, points + 1)[:, None] * (1200 - 2000 * abs(values[GAMMA] - 0.999) + seeds)
@@ -190,6 +190,18 @@ def test_a_minimized_objective_has_its_best_level_at_the_lowest_value(finished):
     first = read_csv(finished / DIRECTORY / "sensitivity.csv")[3]
     assert [first[name] for name in ("objective", "hyperparameter", "best")] == ["steps_to_threshold", GAMMA, "0.999"]
     assert float(first["best_value"]) < float(first["worst_value"]) and first["beyond_chance"] == "yes"
+
+
+def test_the_worst_seed_of_a_minimized_objective_has_the_highest_value(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.fake_backend.curve_of", curve_of)
+    recipe = recipe_of({GAMMA: UniformContinuous(domain=(0.9, 0.999))})
+    rows = presampled(recipe, sensitivity_rows(recipe, {}), "rows")
+    least: dict[str, Any] = {"objective_names": ("steps_to_threshold",), "objective_directions": ("minimize",)}
+    case = Case(tmp_path, recipe=rows, sampler="presampled", sampling_method="sensitivity", aggregate="worst", **least)
+    assert case.start() == 0
+    study = hyperlax.open_study(case.directory)
+    best = study.sensitivity.iloc[0]
+    assert best["best_value"] == pytest.approx(study.best.values["steps_to_threshold"])
 
 
 def test_the_report_and_python_have_the_plot_and_the_table(finished, monkeypatch):

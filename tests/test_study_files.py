@@ -105,6 +105,15 @@ def test_study_json_says_when_and_at_which_commit_a_study_began_and_was_resumed(
     )
 
 
+def test_a_resume_that_trains_nothing_does_not_count(tmp_path):
+    case = Case(tmp_path, n_trials=4)
+    case.start()
+    case.resume()
+    assert len(case.stored()["runs"]) == 1
+    case.resume(confirm_top=1, confirm_seeds=2)
+    assert len(case.stored()["runs"]) == 2
+
+
 def test_a_batch_that_raises_is_halved_until_the_trial_at_fault_is_alone(tmp_path, caplog):
     case, sound = Case(tmp_path / "faulty"), Case(tmp_path / "sound")
     assert sound.start() == 0

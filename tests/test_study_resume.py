@@ -9,7 +9,7 @@ from hyperlax.analysis.pages import write_pages
 from hyperlax.files import read_csv
 from hyperlax.study import batch_files
 from hyperlax.study import trials as study_trials
-from hyperlax.study.batch_files import read_ends
+from hyperlax.study.batch_files import read_trial_results
 from hyperlax.study.database import StudyDatabase
 from tests.desk import python
 from tests.fake_backend import FakeBackend
@@ -76,14 +76,16 @@ def test_after_dying_anywhere_a_resume_gives_what_an_uninterrupted_study_gives(
         patch.setattr(owner, name, killing(getattr(owner, name), at))
         with pytest.raises(Killed):
             case.start()
-    complete = {end.number for path in case.directory.glob("*/samples/*/success.txt") for end in read_ends(path.parent)}
+    complete = {
+        end.number for path in case.directory.glob("*/samples/*/success.txt") for end in read_trial_results(path.parent)
+    }
     trained = FakeBackend()
     assert case.resume(trained) == 0
     assert case.told() == whole
     assert len(trained.trained) == len(set(trained.trained)) and not complete & set(trained.trained)
     batches = list(case.directory.glob("*/samples/*"))
     assert all((path / "success.txt").exists() for path in batches)
-    numbers = [end.number for path in batches for end in read_ends(path)]
+    numbers = [end.number for path in batches for end in read_trial_results(path)]
     assert sorted(numbers) == list(range(12))
 
 

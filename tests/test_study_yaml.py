@@ -91,7 +91,8 @@ def test_a_mistake_is_told_by_file_and_line(capsys, case):
         ("- seed", "s.yaml:1: holds no `name: value`. Begin with algo_and_network_config: sac_mlp."),
         (
             "seed: 3",
-            "s.yaml: algo_and_network_config is required: a recipe (dqn_mlp, forest, ppo_mlp, sac_mlp) or a path to a .py file.",
+            "s.yaml: algo_and_network_config is required: a recipe (digits, dqn_mlp, forest, ppo_mlp, sac_mlp) or a path to a .py "
+            "file.",
         ),
         (
             "algo_and_network_config: sac_mlp",
@@ -99,8 +100,8 @@ def test_a_mistake_is_told_by_file_and_line(capsys, case):
         ),
         (
             "seed: 3\nalgo_and_network_config: sac",
-            "s.yaml:2: no recipe named `sac` in ./recipes or among those shipped. Did you mean `sac_mlp`? There are dqn_mlp, "
-            "forest, ppo_mlp, sac_mlp, which hyperlax recipes describes; a path to a .py file works too.",
+            "s.yaml:2: no recipe named `sac` in ./recipes or among those shipped. Did you mean `sac_mlp`? There are digits, "
+            "dqn_mlp, forest, ppo_mlp, sac_mlp, which hyperlax recipes describes; a path to a .py file works too.",
         ),
         (
             "env_config: gymnax.cartpole\nalgo_and_network_config: sac_mlp",

@@ -35,7 +35,10 @@ def function(**changes: Any) -> Function:
         (lambda: Measure("my loss", "minimize"), "Measure('my loss'): the name must be a text without spaces"),
         (lambda: Measure(3, "minimize"), "Measure(3): the name must be a text"),  # pyright: ignore[reportArgumentType]
         (lambda: Measure("step", "minimize"), "Choose another, e.g. my_step."),
-        (lambda: Measure("loss", "min"), "direction is 'min'. Did you mean `minimize`? Use maximize or minimize."),
+        (
+            lambda: Measure("loss", "min"),  # pyright: ignore[reportArgumentType]
+            "direction is 'min'. Did you mean `minimize`? Use maximize or minimize.",
+        ),
         (lambda: Measure("loss", "minimize", low=float("nan")), "low is nan. Give a finite number, or leave it out."),
         (lambda: Measure("loss", "minimize", high="1"), "high is '1'. Give a finite"),  # pyright: ignore[reportArgumentType]
         (lambda: Measure("loss", "minimize", 1, 0.5), "low must be less than high, got low=1 and high=0.5."),
@@ -127,14 +130,16 @@ def test_the_directory_is_there_once_it_is_asked_for(tmp_path: Path) -> None:
     assert report.directory == tmp_path / "a" / "b" and report.directory.is_dir()
 
 
-def test_the_shipped_forest_loads_without_importing_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_recipes_need_scikit_learn_only_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import sys; from hyperlax.recipe import load; load('forest'); assert not {'sklearn', 'jax'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
-    recipe = load("forest")
-    values = dotted(recipe.config.algorithm)
-    assert all(distribution.contains(values[name]) for name, distribution in recipe.space.items())
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        UsageError, match=r'forest.py:\d+: the forest needs scikit-learn: pip install "hyperlax\[sklearn\]"$'
-    ):
-        load("forest")
+    for name, needs in (("forest", "the forest needs"), ("digits", "the digits need")):
+        recipe = load(name)
+        values = dotted(recipe.config.algorithm)
+        assert all(distribution.contains(values[name]) for name, distribution in recipe.space.items())
+        with monkeypatch.context() as patch:
+            patch.setattr("importlib.util.find_spec", lambda name: None)
+            with pytest.raises(
+                UsageError, match=rf'{name}.py:\d+: {needs} scikit-learn: pip install "hyperlax\[sklearn\]"$'
+            ):
+                load(name)

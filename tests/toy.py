@@ -80,16 +80,17 @@ class Descents:
 
     run_length: RunLength = RUN_LENGTH
     kind: str = "descent"
+    measures: tuple[str, ...] = ()
 
     def flops_of(self, trial: Trial) -> float:
         return float(self.program(trial).dimensions)
 
     def program(self, trial: Trial) -> Descent:
-        config: Any = trial.algorithm
+        config: Any = trial.config
         return Descent(config.get("dimensions", 3))
 
     def lane(self, trial: Trial) -> Any:
-        config: Any = trial.algorithm
+        config: Any = trial.config
         return {"rate": np.float32(config["rate"]), "spread": np.float32(config.get("spread", 1.0))}
 
     def num_parameters(self, trial: Trial) -> int:

@@ -8,9 +8,10 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from hyperlax.fields import HYPERPARAM, candidates, extremes
+from hyperlax.files import convert
 from hyperlax.hyperparams import AlgorithmConfig, Torso, rules
 from hyperlax.networks.architecture import TorsoShape, torso_shape
 from hyperlax.recipe import apply
@@ -38,6 +39,24 @@ class _Structure:
             self.minibatches | other.minibatches,
             self.batch_sizes | other.batch_sizes,
         )
+
+
+class _StoredShape(TypedDict):
+    """A `TorsoShape` as study.json stores it."""
+
+    widths: list[int]
+    activations: list[str]
+    layer_norms: list[bool]
+    exact: bool
+    sizes: list[_StoredShape]
+
+
+class _Stored(TypedDict):
+    """A `Padding` as study.json stores it."""
+
+    networks: dict[str, _StoredShape]
+    minibatches: list[int]
+    batch_rows: int
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,8 @@ class Padding:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Padding:
-        """Return the padding that `to_json` wrote."""
+        """Return the padding that `to_json` wrote. Raise UsageError if it is malformed."""
+        stored = convert(stored, _Stored, "study.json: `packing`")
         networks = tuple((name, _torso_shape(shape)) for name, shape in stored["networks"].items())
         return cls(networks, tuple(stored["minibatches"]), stored["batch_rows"])
 
@@ -144,7 +164,7 @@ def sample_of_space(base: AlgorithmConfig, space: Mapping[str, Distribution], si
         if name.startswith(_NETWORK) or name.removeprefix(HYPERPARAM) in _STRUCTURAL
     }
     return [
-        apply(base, {name: _draw(distribution, draw) for name, distribution in searched.items()}, "search space")
+        apply(base, {name: draw_from(distribution, draw) for name, distribution in searched.items()}, "search space")
         for _ in range(size)
     ]
 
@@ -193,7 +213,8 @@ def _choices(distribution: Any, default: Any) -> list[Any]:
     return [default] if distribution is None else list(distribution.values)
 
 
-def _draw(distribution: Distribution, draw: random.Random) -> Any:
+def draw_from(distribution: Distribution, draw: random.Random) -> Any:
+    """Return a value of a distribution of choices or whole numbers."""
     if isinstance(distribution, Categorical):
         return draw.choice(distribution.values)
     assert isinstance(distribution, Numeric) and distribution.integral

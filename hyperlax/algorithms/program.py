@@ -13,11 +13,19 @@ from hyperlax import envs
 from hyperlax.agent import Policy
 from hyperlax.algorithms import normalizer
 from hyperlax.algorithms.lane import Lane, PolicyParams, as_scalars
-from hyperlax.algorithms.padding import Padding, largest, padding_of, structure_of, structure_of_space
+from hyperlax.algorithms.padding import (
+    Padding,
+    largest,
+    padding_of,
+    sample_of_space,
+    structure_of,
+    structure_of_space,
+    with_any_activation,
+)
 from hyperlax.algorithms.registry import is_shipped, shape_class
 from hyperlax.envs import Discrete, Environment
 from hyperlax.errors import UsageError
-from hyperlax.hyperparams import AlgorithmConfig, Torso, of_algorithm
+from hyperlax.hyperparams import AlgorithmConfig, Config, Torso, of_algorithm
 from hyperlax.networks.architecture import architecture
 from hyperlax.networks.masked import LAYER_NORM_EPSILON
 from hyperlax.recipe import RunLength
@@ -42,6 +50,8 @@ class AlgorithmTask:
       exact_sizes: Lanes compute at their own layer sizes, which needs programs whose lanes train one after another. None: on a CPU.
     """
 
+    measures: tuple[str, ...] = ()
+
     def __init__(
         self,
         base: AlgorithmConfig,
@@ -53,7 +63,7 @@ class AlgorithmTask:
         exact_sizes: bool | None = None,
     ):
         self.environment = envs.make(environment)
-        self.run_length = run_length
+        self.run_length, self._base, self._space = run_length, base, space
         self._is_shipped = is_shipped(base)
         self.exact_sizes = jax.default_backend() == "cpu" if exact_sizes is None else exact_sizes
         self.kind = f"{type(base).__name__} {self.environment.name}"
@@ -65,7 +75,33 @@ class AlgorithmTask:
         self._longest_iteration = largest(base, space, "total_num_envs") * largest(base, space, "rollout_length")
         if paddings is None:
             paddings = [padding_of(structure_of_space(base, space), self.exact_sizes)]
-        self._paddings = sorted(paddings, key=lambda padding: self.shape(base, padding).flops(1.0))
+        self._paddings = sorted(paddings, key=self.size)
+
+    def padded(self, paddings: Sequence[Padding], others: Sequence[Config] = ()) -> AlgorithmTask:
+        """Return the same task with programs of these sizes. others: as for a new one."""
+        known = list(map(of_algorithm, others))
+        own = (self._base, self._space, self.environment.name, self.run_length)
+        return AlgorithmTask(*own, paddings, known, self.exact_sizes)
+
+    def sample(self, size: int) -> list[AlgorithmConfig]:
+        """Return configurations that differ in what decides a program's sizes and cost, see `sample_of_space`."""
+        return sample_of_space(self._base, self._space, size)
+
+    def structure(self) -> Any:
+        """Return the sizes that the space needs."""
+        return structure_of_space(self._base, self._space)
+
+    def group(self, config: AlgorithmConfig, whole: Any) -> Any:
+        """Return the structure of a configuration, and what else a program of its sizes can hold of the `whole` space."""
+        return with_any_activation(structure_of(config), whole)
+
+    def padding(self, structure: Any) -> Padding:
+        """Return the sizes of the smallest program into which every trial of a structure fits."""
+        return padding_of(structure, self.exact_sizes)
+
+    def stored_padding(self, stored: Mapping[str, Any]) -> Padding:
+        """Return a padding that study.json stores. Raise UsageError if it is malformed."""
+        return Padding.from_json(stored)
 
     @property
     def is_shipped(self) -> bool:
@@ -86,11 +122,11 @@ class AlgorithmTask:
 
     def program(self, trial: Trial) -> Any:
         """Return the `Shape` of the program that this trial needs, equal for trials that can share one."""
-        return self.shape(of_algorithm(trial.algorithm), self._padding(trial))
+        return self.shape(of_algorithm(trial.config), self._padding(trial))
 
     def lane(self, trial: Trial) -> Lane:
         """Return the trial's own numbers: a tree of numpy scalars and small arrays."""
-        config = of_algorithm(trial.algorithm)
+        config = of_algorithm(trial.config)
         networks = {
             name: architecture(getattr(config.network, name).pre_torso, shape)
             for name, shape in self._padding(trial).networks
@@ -98,13 +134,17 @@ class AlgorithmTask:
         budget: Any = np.float32(self.run_length.total_timesteps)
         return Lane(as_scalars(config.hyperparam), networks, budget)
 
+    def size(self, padding: Padding) -> float:
+        """Return the multiplications of one iteration of the default in a program of these sizes, to compare programs."""
+        return self.shape(self._base, padding).flops(1.0)
+
     def flops(self, config: AlgorithmConfig, padding: Padding) -> float:
         """Return the multiplications of one iteration of one seed in the program of these sizes."""
         return self.shape(config, padding.at_size_of(config)).flops(float(config.hyperparam.epochs))
 
     def flops_of(self, trial: Trial) -> float:
         """Return the multiplications of one iteration of one seed of the trial, in its program."""
-        return self.flops(of_algorithm(trial.algorithm), self._padding(trial))
+        return self.flops(of_algorithm(trial.config), self._padding(trial))
 
     def longest_iteration(self) -> int:
         """Return the environment steps of one seed in the longest iteration that any trial may have."""
@@ -112,14 +152,14 @@ class AlgorithmTask:
 
     def num_parameters(self, trial: Trial) -> int:
         """Return the trainable scalars of the policy network that acts, at the trial's own size."""
-        return self.program(trial).num_parameters(_policy_torso(of_algorithm(trial.algorithm)))
+        return self.program(trial).num_parameters(_policy_torso(of_algorithm(trial.config)))
 
     def policy(self, trial: Trial, params: PolicyParams) -> Policy:
         """Return the policy of the trial's lane, at the trial's own size. params: numpy [seeds, ...]."""
-        return _policy(of_algorithm(trial.algorithm), self.environment, params)
+        return _policy(of_algorithm(trial.config), self.environment, params)
 
     def _padding(self, trial: Trial) -> Padding:
-        structure = structure_of(of_algorithm(trial.algorithm))
+        structure = structure_of(of_algorithm(trial.config))
         fitting = (padding for padding in self._paddings if padding.holds(structure))
         return next(fitting, None) or padding_of(structure, self.exact_sizes)
 

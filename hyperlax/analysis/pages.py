@@ -52,7 +52,7 @@ def write_study_pages(record: StudyRecord, super_batch: Path | None = None, is_l
         return
     write_best(record, root)
     write_trials(record, root / TRIALS)
-    write_confirmation(record.confirmation, root / CONFIRMED)
+    write_confirmation(record.confirmation, record.scale, root / CONFIRMED)
     write_sensitivity(study.sensitivity, root / SENSITIVITY_CSV)
     for name in {plot.name for plot in PLOTS} - {drawing.name for drawing in drawings}:
         (plots / f"{name}.html").unlink(missing_ok=True)

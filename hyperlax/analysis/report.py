@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from hyperlax.analysis.certainty import ahead_of_default, how_certain
 from hyperlax.analysis.html import Link, render
 from hyperlax.analysis.labels import format_distribution, short_names, with_unit
@@ -32,7 +34,7 @@ from hyperlax.study.record import (
     feasible_trials,
     winners,
 )
-from hyperlax.study.statistics import best_confirmed, complete, gain, in_full, in_short, mean_interval
+from hyperlax.study.statistics import best_confirmed, compared, complete, gain, in_full, in_short, mean_interval
 
 _log = logging.getLogger(__name__)
 
@@ -204,11 +206,17 @@ def _confirmation(record: StudyRecord, confirmation: Confirmation) -> dict[str, 
             f" The search's claim is the {confirmation.metric} of the curve over its {counted(seeds, 'seed')} together, "
             "here it is the mean of each seed's own."
         )
-    rows, told = [_confirmed_row(confirmation, ours) for ours in complete(confirmation)], in_short(confirmation)
+    _, *others = compared(confirmation, record.scale)
+    rows = [
+        [*_confirmed_row(confirmation, ours), *(float(np.mean(ours.per_seed[name])) for name in others)]
+        for ours in complete(confirmation)
+    ]
+    told = in_short(confirmation)
     return {
         "words": words,
         "heading": with_unit(confirmation.metric, record.scale),
         "sentences": [sentence for sentence in in_full(confirmation) if sentence not in told],
+        "others": [f"mean {name}" for name in others],
         "rows": rows,
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -200,15 +200,17 @@ def _effect(
     effect = replace(effect, best=best, worst=worst)
     if objective in EXACT:
         return replace(effect, is_beyond=YES if effect.range else NO)
-    return _compared(effect, np.array([level.seeds for level in levels]), record.arguments["aggregate"])
+    return _compared(
+        effect, np.array([level.seeds for level in levels]), lambda seeds: _together(record, objective, seeds)
+    )
 
 
-def _compared(effect: Effect, seeds: np.ndarray, aggregate: str) -> Effect:
-    """Return the effect, compared with the spread over seeds. seeds: float64[levels, seeds]."""
+def _compared(effect: Effect, seeds: np.ndarray, together: Callable[[np.ndarray], np.ndarray]) -> Effect:
+    """Return the effect, compared with the spread over seeds. seeds: float64[levels, seeds]. together: aggregates each row."""
     if seeds.shape[1] < 2:
         return effect
     spread = float(np.sqrt(seeds.var(axis=1, ddof=1).mean()))
-    chance = _range_by_chance(seeds, aggregate)
+    chance = _range_by_chance(seeds, together)
     is_beyond = YES if (effect.range or 0.0) > chance * (1 + 1e-9) else NO
     if not _can_tell(*seeds.shape):
         is_beyond = FEW_SEEDS
@@ -224,8 +226,14 @@ def _level(
     curves: Mapping[int, LearningCurve],
 ) -> Level:
     seeds = tuple(_seeds(record, objective, trial, curves)) if trial.state == "COMPLETE" else ()
-    result = float(aggregated(np.array([seeds]), record.arguments["aggregate"])[0]) if seeds else None
+    result = float(_together(record, objective, np.array([seeds]))[0]) if seeds else None
     return Level(trial.params[name], trial.number, is_default, seeds, result)
+
+
+def _together(record: StudyRecord, objective: str, seeds: np.ndarray) -> np.ndarray:
+    """Return the aggregate of each row, float64[rows] of float64[rows, seeds]. The worst of a minimized metric is its highest."""
+    sign = 1.0 if record.scale.table.rows[objective].direction == "maximize" else -1.0
+    return aggregated(seeds, record.arguments["aggregate"], sign)
 
 
 def _seeds(
@@ -240,10 +248,10 @@ def _seeds(
     return per_seed(curve, record.arguments["total_timesteps"], record.scale)[objective]
 
 
-def _range_by_chance(seeds: np.ndarray, aggregate: str) -> float:
+def _range_by_chance(seeds: np.ndarray, together: Callable[[np.ndarray], np.ndarray]) -> float:
     """Return the range of levels that 95 % of shuffles stay within. seeds: float64[levels, seeds]."""
     shuffled = np.random.default_rng(0).permuted(np.tile(seeds.ravel(), (_SHUFFLES, 1)), axis=1)
-    results = aggregated(shuffled.reshape(-1, seeds.shape[1]), aggregate).reshape(_SHUFFLES, len(seeds))
+    results = together(shuffled.reshape(-1, seeds.shape[1])).reshape(_SHUFFLES, len(seeds))
     return float(np.quantile(np.ptp(results, axis=1), 1 - _CHANCE, method="higher"))
 
 

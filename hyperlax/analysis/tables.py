@@ -11,10 +11,11 @@ from hyperlax.analysis.sensitivity import COLUMNS, Effect, effect_rows
 from hyperlax.config.option import shell_command
 from hyperlax.errors import OptionError
 from hyperlax.files import cell, cut, replacing, write_csv, write_json
+from hyperlax.scale import Scale
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
 from hyperlax.study.manifest import train_command
 from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord, winners
-from hyperlax.study.statistics import complete
+from hyperlax.study.statistics import compared, complete
 
 _RERUN_ARGUMENTS = ("total_timesteps", "num_evaluations", "num_eval_episodes", "num_seeds", "seed", "aggregate")
 EXTENSIONS = {"csv": "csv", "json": "json", "parquet": "parquet", "optuna-journal": "journal.log"}
@@ -93,17 +94,16 @@ def trial_rows(record: StudyRecord) -> tuple[list[str], list[list[Any]]]:
     return header, [_row(record, trial, params) for trial in record.rows]
 
 
-def write_confirmation(confirmation: Confirmation | None, path: Path) -> None:
+def write_confirmation(confirmation: Confirmation | None, scale: Scale, path: Path) -> None:
     """Write one row per configuration and seed; remove the file if nothing is confirmed.
 
-    Columns: trial (its number, or `default`), seed, final, peak, and the compared metric if it is another one.
+    Columns: trial (its number, or `default`), seed, final, peak, the compared metric if it is another one, and a task's measures.
     """
     if confirmation is None:
         path.unlink(missing_ok=True)
         return
     columns = {"final": "final_performance", "peak": "peak_performance"}
-    if confirmation.metric not in columns.values():
-        columns[confirmation.metric] = confirmation.metric
+    columns |= {name: name for name in compared(confirmation, scale) if name not in columns.values()}
     rows = [
         [ours.label, seed, *(ours.per_seed[name][seed] for name in columns.values())]
         for ours in complete(confirmation)

@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from hyperlax.analysis.labels import aggregate_in_words, format_value
-from hyperlax.config.option import Option, of_other_kind, options_of
+from hyperlax.config.option import Option, options_of
 from hyperlax.config.stored import kind_of
 from hyperlax.errors import counted
 from hyperlax.study.record import Run, StudyRecord
@@ -80,8 +80,8 @@ def _at_commit(commit: str, digits: int | None = None) -> str:
 
 def _options(record: StudyRecord) -> list[Option]:
     """Return the options of the command that made the study, as far as the study has them and its kind of task means them."""
-    known, foreign = options_of(kind_of(record.arguments)), of_other_kind(not record.environment)
-    return [o for name, o in known.items() if o.is_offered and not o.has(foreign) and name in record.arguments]
+    known, kind = options_of(kind_of(record.arguments)), (bool(record.environment), record.scale.words.has_programs)
+    return [o for name, o in known.items() if o.is_offered and not o.is_foreign(*kind) and name in record.arguments]
 
 
 def _is_default(record: StudyRecord, option: Option) -> bool:

@@ -1,4 +1,4 @@
-"""The backend of a recipe on an environment: its programs, lanes and slots on this machine's devices.
+"""The backend of what trains in lanes: its programs, lanes and slots on this machine's devices.
 
 A study's programs are chosen once, before the first trial, on a sample of the search space, not on the trials of a super-batch. So
 every super-batch finds its programs compiled, and a resumed study runs every trial in the program that an uninterrupted study would
@@ -16,14 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, TypedDict
 
-from hyperlax.algorithms.padding import (
-    Padding,
-    padding_of,
-    sample_of_space,
-    structure_of,
-    structure_of_space,
-    with_any_activation,
-)
+from hyperlax.algorithms.own import LanesTask
 from hyperlax.algorithms.program import AlgorithmTask
 from hyperlax.backends.base import EngineConfig, narrowest
 from hyperlax.backends.closed import ClosedBatches
@@ -38,33 +31,15 @@ from hyperlax.engine.packing import Group, pack
 from hyperlax.engine.programs import Programs
 from hyperlax.engine.segments import Segments
 from hyperlax.files import convert
-from hyperlax.hyperparams import AlgorithmConfig, of_algorithm
+from hyperlax.hyperparams import of_algorithm
 from hyperlax.recipe import RunLength
-from hyperlax.space import Distribution
+from hyperlax.tasks import Lanes
 from hyperlax.trial import Trial
 
 _SAMPLE = 64
 """Configurations of the sample."""
 _LIKELY = 1 / 4
 """Share of the trials from which on a program is loaded before one of them asks for it."""
-
-
-class _Shape(TypedDict):
-    """A `TorsoShape` as study.json stores it."""
-
-    widths: list[int]
-    activations: list[str]
-    layer_norms: list[bool]
-    exact: bool
-    sizes: list[_Shape]
-
-
-class _Padding(TypedDict):
-    """A `Padding` as study.json stores it."""
-
-    networks: dict[str, _Shape]
-    minibatches: list[int]
-    batch_rows: int
 
 
 class _Packing(TypedDict):
@@ -75,7 +50,11 @@ class _Packing(TypedDict):
     automatic_lanes: int | None
     asked_lanes: int | None
     lanes: dict[str, int]
-    paddings: list[_Padding]
+    paddings: list[dict[str, Any]]
+
+
+LocalTask = AlgorithmTask | LanesTask
+"""What trains in lanes: an RL algorithm, or a JAX program of a recipe's."""
 
 
 def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = None) -> LanesBackend:
@@ -86,21 +65,15 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
         choice of the search space; jax was started so that it would hang.
     """
     device.prepare_jax(config.compilation_cache)
-    base, space, environment, run_length = (
-        of_algorithm(config.base),
-        config.space,
-        config.environment,
-        config.run_length,
-    )
-    Segments.of(run_length, AlgorithmTask(base, space, environment, run_length).longest_iteration())
+    probe = _probe(config)
+    Segments.of(config.run_length, probe.longest_iteration())
     slots = device.slot_devices()[: 1 if config.kind == "population" else None]
     costs = device.costs_of_device(config.compilation_cache)
-    paddings = _stored_paddings(config.chosen) if config.chosen else None
+    paddings = _stored_paddings(probe, config.chosen) if config.chosen else None
     budget = _budget(config, slots)
     if paddings is None:
-        paddings = choose_paddings(base, space, environment, budget, config.packing, costs)
-    known = [of_algorithm(trial.algorithm) for trial in config.trials]
-    task = AlgorithmTask(base, space, environment, run_length, paddings, known)
+        paddings = choose_paddings(probe, budget, config.packing, costs)
+    task = probe.padded(paddings, [trial.config for trial in config.trials])
     executables = device.executables() if config.compilation_cache and task.is_shipped else None
     programs = Programs(
         budget.lanes,
@@ -134,6 +107,13 @@ def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None = N
     return OpenLanes(task, programs, may_shrink=config.kind == "refilled", **parts)
 
 
+def _probe(config: EngineConfig) -> LocalTask:
+    """Return what is trained, with one program into which every trial of the space fits."""
+    if isinstance(config.task, Lanes):
+        return LanesTask(config.task, config.base, config.space, config.run_length)
+    return AlgorithmTask(of_algorithm(config.base), config.space, config.environment, config.run_length)
+
+
 def _budget(config: EngineConfig, slots: list[Any]) -> Budget:
     """Return the budget of a study. A resumed study keeps its stored choices."""
     chosen = config.chosen or {"super_batch": config.super_batch, "slots": len(slots)}
@@ -160,28 +140,26 @@ def _lanes_before(config: EngineConfig) -> Mapping[str, int]:
     return config.chosen["lanes"]
 
 
-def _lanes_of(config: EngineConfig, task: AlgorithmTask, budget: Budget) -> Callable[[Any], int]:
+def _lanes_of(config: EngineConfig, task: LocalTask, budget: Budget) -> Callable[[Any], int]:
     if config.trials:
         counted = Counter(map(task.program, config.trials))
         return lambda program: -(-counted[program] // budget.slots)
-    share = shares(task, of_algorithm(config.base), config.space)
+    share = shares(task)
     return lambda program: budget.lanes_for(share.get(program, 0.0))
 
 
-def _likely(config: EngineConfig, task: AlgorithmTask) -> dict[Any, Any]:
+def _likely(config: EngineConfig, task: LocalTask) -> dict[Any, Any]:
     """Return the programs that many trials need, each with the hyperparameters of one trial as its lane has them."""
-    trials = config.trials or [
-        Trial(0, one) for one in sample_of_space(of_algorithm(config.base), config.space, _SAMPLE)
-    ]
+    trials = config.trials or [Trial(0, one) for one in task.sample(_SAMPLE)]
     members: dict[Any, list[Trial]] = {}
     for trial in trials:
         members.setdefault(task.program(trial), []).append(trial)
     return {program: task.lane(own[0]) for program, own in members.items() if len(own) >= _LIKELY * len(trials)}
 
 
-def _stored_paddings(chosen: Mapping[str, Any]) -> list[Padding]:
+def _stored_paddings(probe: LocalTask, chosen: Mapping[str, Any]) -> list[Any]:
     """Return the paddings that study.json stores. Raise UsageError if its entry `packing` is malformed."""
-    return [Padding.from_json(padding) for padding in convert(chosen, _Packing, "study.json: `packing`")["paddings"]]
+    return [probe.stored_padding(padding) for padding in convert(chosen, _Packing, "study.json: `packing`")["paddings"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,56 +180,46 @@ class Budget:
         return max(1, min(self.lanes, math.ceil(expected - 1e-9)))
 
 
-def choose_paddings(
-    base: AlgorithmConfig,
-    space: Mapping[str, Distribution],
-    environment: str,
-    budget: Budget,
-    packing: str,
-    costs: Costs,
-    exact_sizes: bool | None = None,
-) -> list[Padding]:
+def choose_paddings(probe: LocalTask, budget: Budget, packing: str, costs: Costs) -> list[Any]:
     """Return the paddings of a study's programs: one for all ("pad"), none ("split": exact programs), or the cheapest mix.
 
-    The largest holds every configuration of the space. exact_sizes: as for `AlgorithmTask`.
+    The largest holds every configuration of the space.
     """
-    probe = AlgorithmTask(base, space, environment, budget.run_length, exact_sizes=exact_sizes)
-    whole = structure_of_space(base, space)
+    whole = probe.structure()
     if packing == "pad":
-        return [padding_of(whole, probe.exact_sizes)]
+        return [probe.padding(whole)]
     if packing == "split":
         return []
-    sample = sample_of_space(base, space, _SAMPLE)
-    members: dict[Any, list[AlgorithmConfig]] = {}
-    for config in sample:
-        members.setdefault(with_any_activation(structure_of(config), whole), []).append(config)
-    groups = [Group(structure, tuple(configs)) for structure, configs in members.items()]
+    sample: Sequence[Any] = probe.sample(_SAMPLE)
+    members: dict[Any, list[int]] = {}
+    for place, config in enumerate(sample):
+        members.setdefault(probe.group(config, whole), []).append(place)
+    groups = [Group(structure, tuple(places)) for structure, places in members.items()]
 
     def cost(group: Group) -> float:
-        return _predicted(probe, group, budget, costs)
+        return _predicted(probe, group.structure, [sample[place] for place in group.members], budget, costs)
 
     chosen = pack(groups, cost)
-    paddings = [padding_of(group.structure, probe.exact_sizes) for group in chosen]
-    largest = max(range(len(paddings)), key=lambda i: probe.shape(base, paddings[i]).flops(1.0))
-    paddings[largest] = padding_of(chosen[largest].structure | whole, probe.exact_sizes)
+    paddings: list[Any] = [probe.padding(group.structure) for group in chosen]
+    largest = max(range(len(paddings)), key=lambda i: probe.size(paddings[i]))
+    paddings[largest] = probe.padding(chosen[largest].structure | whole)
     return paddings
 
 
-def shares(task: AlgorithmTask, base: AlgorithmConfig, space: Mapping[str, Distribution]) -> Mapping[Any, float]:
+def shares(task: LocalTask) -> Mapping[Any, float]:
     """Return each program's share of all trials, estimated from a sample of the space."""
-    sample = sample_of_space(base, space, _SAMPLE)
-    counted = Counter(task.program(Trial(0, config)) for config in sample)
+    counted = Counter(task.program(Trial(0, config)) for config in task.sample(_SAMPLE))
     return {program: count / _SAMPLE for program, count in counted.items()}
 
 
-def _predicted(probe: AlgorithmTask, group: Group, budget: Budget, costs: Costs) -> float:
-    """Return the expected seconds that a group's trials take over the whole study.
+def _predicted(probe: LocalTask, structure: Any, configs: Sequence[Any], budget: Budget, costs: Costs) -> float:
+    """Return the expected seconds that a group's trials, of which these are a sample, take over the whole study.
 
     A program is compiled if any trial needs it. Two compilations side by side take about as long as one by one.
     """
-    padding = padding_of(group.structure, probe.exact_sizes)
+    padding: Any = probe.padding(structure)
     programs: dict[Any, list[float]] = {}
-    for config in group.members:
+    for config in configs:
         programs.setdefault(probe.shape(config, padding), []).append(probe.flops(config, padding))
     compiling = training = 0.0
     for program, flops in programs.items():

@@ -188,7 +188,7 @@ class Processes:
             run=run.id,
             task=self._source,
             trial=run.trial.number,
-            params=dotted(run.trial.algorithm),
+            params=dotted(run.trial.config),
             seeds=run.seeds,
             directory=str(self._checkpoints.own_directory(run.trial.number).absolute()),
             budget=length.total_timesteps,

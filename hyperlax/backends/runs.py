@@ -93,23 +93,12 @@ class Run:
             values = [[points[row][1].get(name, math.nan) for points in seeds] for row in range(rows)]
             return np.array(values, np.float64).reshape(rows, len(seeds))
 
-        leading, steps = column(task.measure.name), np.array([step for step, _ in seeds[0][:rows]], np.int64)
+        steps = np.array([step for step, _ in seeds[0][:rows]], np.int64)
         return SegmentResult(
             number=self.trial.number,
             repetition=self.repetition,
             segments=rows,
-            curve=Curve(
-                steps=steps,
-                mean=leading,
-                std=np.zeros_like(leading),
-                min=leading,
-                max=leading,
-                length=np.full_like(leading, math.nan),
-                episodes=1,
-                budget=budget,
-                has_start=False,
-                others={measure.name: column(measure.name) for measure in task.measures},
-            ),
+            curve=Curve.of_measures(steps, {one.name: column(one.name) for one in task.all_measures}, budget),
             fault_step=None if self.fault is None else int(max((p[-1][0] for p in seeds if p), default=0)),
             is_done=self.is_done,
             lane=None,

@@ -226,8 +226,9 @@ def play(given: Given) -> int:
     """Evaluate a trained agent, and film it."""
     from hyperlax.agent import load_agent
     from hyperlax.config.stored import named_directory
+    from hyperlax.envs.recipes import registered
     from hyperlax.files import new_file
-    from hyperlax.study.agents import environment_of, find_agent
+    from hyperlax.study.agents import find_agent
     from hyperlax.study.io_errors import writing
 
     options = completed(PlayOptions, given)
@@ -236,7 +237,7 @@ def play(given: Given) -> int:
     where = named_directory(options.path, "play")
     path = find_agent(where, options.trial, "play")
     agent = load_agent(path, options.training_seed)
-    name = environment_of(agent.about, where)
+    name = registered(agent.about["environment"], agent.about.get("recipe_path"), str(where))
     wanted = path.with_name(path.name + ".gif") if options.gif is None else Path(options.gif)
     if options.gif is not None:
         with writing(wanted):

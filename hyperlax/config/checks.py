@@ -112,7 +112,7 @@ def _check_search(options: SearchOptions, table: MetricTable) -> None:
     for text in options.constraints:
         parse_constraint(text, table.rows)
     _check_sampler(options)
-    _check_pruning(options)
+    _check_pruning(options, table)
 
 
 def _check_batches(options: SearchOptions) -> None:
@@ -163,12 +163,12 @@ def _check_sampler(options: SearchOptions) -> None:
         )
 
 
-def _check_pruning(options: SearchOptions) -> None:
+def _check_pruning(options: SearchOptions, table: MetricTable) -> None:
     if options.pruner != "none" and options.pruner_min_segments >= options.num_evaluations:
         raise OptionError(
             "pruner",
-            "{pruner} {0}: every trial keeps {1} of its {2}, so none is ever pruned. Raise {num_evaluations}, or "
-            "lower {pruner_min_segments}.",
+            "{pruner} {0}: every trial keeps {1} of its {2}, so none is ever pruned. "
+            f"Raise {table.evaluations}, or lower {{pruner_min_segments}}.",
             options.pruner,
             options.pruner_min_segments,
             counted(options.num_evaluations, "evaluation"),

@@ -1,6 +1,6 @@
-"""Configurations that a user gives: samples in a CSV, the first trials of a study in JSON, and that of a single run.
+"""Configurations that a user gives: samples, the first trials of a study, and that of a single run.
 
-A CSV of samples has one row per configuration, as a study's `hyperparams.csv`.
+Samples are a CSV with one row per configuration, as a study's `hyperparams.csv`. The others are such a file, or JSON.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hyperlax.config.kinds import kind_of
 from hyperlax.config.option import exponent, flags_of, parted, value_of
 from hyperlax.config.options import SearchOptions, SingleOptions
 from hyperlax.errors import OptionError, UsageError, counted
@@ -46,6 +48,20 @@ def read_samples(path: Path, base: Config, metrics: Collection[str] = METRICS) -
     Raises UsageError, naming file, line and column, for an unknown name, a value that its field does not accept, values that
     do not go together, and a file without rows.
     """
+    return tuple(apply(base, row.values, row.where) for row in _read_table(path, base, metrics))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a CSV. where: file and line. trial: its number there, else its place. values: dotted name -> value."""
+
+    where: str
+    trial: Any
+    values: dict[str, Any]
+
+
+def _read_table(path: Path, base: Config, metrics: Collection[str]) -> list[_Row]:
+    """Return the rows of a CSV of configurations. Raises as `read_samples`, except for values that their fields do not accept."""
     rows = _rows(path)
     if not rows:
         raise UsageError(f"{path}: has no rows. Write one per configuration to train.")
@@ -57,16 +73,16 @@ def read_samples(path: Path, base: Config, metrics: Collection[str] = METRICS) -
     if not given and len(rows[0]) > 1:
         raise UsageError(f"{path}: holds results, but no hyperparameters. Give the hyperparams.csv of a batch.")
     columns = {short: name for name, short in full_names({name: name for name in given}, known, str(path)).items()}
-    configurations = []
-    for line, row in enumerate(rows, start=2):
-        where = f"{path}, line {line}"
+    found = []
+    for place, row in enumerate(rows):
+        where = f"{path}, line {place + 2}"
         for name in columns:
             if not row[name].strip():
                 raise UsageError(f"{where}: {name} is empty. Give a value, or drop the column to have the recipe's.")
         texts = {full: row[name].strip() for name, full in columns.items()}
         values = {name: text if known[name].type == "str" else value_of(text) for name, text in texts.items()}
-        configurations.append(apply(base, values, where))
-    return tuple(configurations)
+        found.append(_Row(where, value_of(row.get(_TRIAL, str(place))), values))
+    return found
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -127,6 +143,12 @@ def _outside(base: Mapping[str, Any], recipe: Recipe) -> list[str]:
 
 def _read_first(file: str, base: Mapping[str, Any], recipe: Recipe) -> list[dict[str, Any]]:
     is_text = file.lstrip().startswith(("[", "{"))
+    if not is_text and _is_csv(file):
+        try:
+            rows = _read_table(Path(file), recipe.config.algorithm, kind_of(recipe).table.rows)
+            return [_configuration(row.values, row.where, base, recipe) for row in rows]
+        except UsageError as error:
+            raise OptionError("enqueue", "{enqueue} {0}", error) from error
     place = "" if is_text else f" {file}"
     try:
         found: Any = read_json(file) if is_text else decode(Path(file), object)
@@ -169,15 +191,23 @@ def configured(options: SingleOptions, recipe: Recipe) -> Config:
     """Return the recipe's configuration, overridden by the values of the params file, then by those of --set."""
     algorithm = recipe.config.algorithm
     if options.params is not None:
-        algorithm = apply(algorithm, _read_params(Path(options.params), options.trial), options.params)
+        params = _chosen(_read_trials(Path(options.params), recipe), Path(options.params), options.trial)
+        algorithm = apply(algorithm, params, options.params)
     elif options.trial is not None:
         problem = "{trial} {0} chooses from a file. Name the file with {params}."
         raise OptionError("trial", problem, options.trial)
     return apply(algorithm, _parse_assignments(options.assignments), flags_of(SingleOptions)("assignments"))
 
 
-def _read_params(path: Path, trial: int | None) -> dict[str, Any]:
-    """Return dotted name -> value of a trial in best_optuna_params.json (one) or pareto_front_params.json (a list)."""
+def _is_csv(file: str | Path) -> bool:
+    return Path(file).suffix.lower() == ".csv"
+
+
+def _read_trials(path: Path, recipe: Recipe) -> list[tuple[Any, dict[str, Any]]]:
+    """Return number and params of the trials in best_optuna_params.json (one), pareto_front_params.json (a list) or a CSV."""
+    if _is_csv(path):
+        rows = _read_table(path, recipe.config.algorithm, kind_of(recipe).table.rows)
+        return [(row.trial, row.values) for row in rows]
     found: Any = decode(path, object)
     entries = found if isinstance(found, list) else [found]
     for entry in entries:
@@ -186,10 +216,15 @@ def _read_params(path: Path, trial: int | None) -> dict[str, Any]:
                 f"{path}: holds no trial with its params. Give a study's best_optuna_params.json "
                 "or pareto_front_params.json."
             )
-    numbers = ", ".join(str(entry["trial"]) for entry in entries) or "none"
-    chosen = [entry for entry in entries if trial is None or entry["trial"] == trial]
+    return [(entry["trial"], entry["params"]) for entry in entries]
+
+
+def _chosen(entries: Sequence[tuple[Any, dict[str, Any]]], path: Path, trial: int | None) -> dict[str, Any]:
+    """Return the params of the trial of that number; None chooses the only one."""
+    numbers = ", ".join(str(number) for number, _ in entries) or "none"
+    chosen = [params for number, params in entries if trial is None or number == trial]
     if len(chosen) == 1:
-        return chosen[0]["params"]
+        return chosen[0]
     if trial is None:
         problem = "{0}: holds {1} ({2}). Choose one with {trial}."
         raise OptionError("trial", problem, path, counted(len(entries), "trial"), numbers)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperlax.config.option import RL_ONLY, TASK_ONLY, of_other_kind, options_of
+from hyperlax.config.option import PROCESSES_ONLY, options_of
 from hyperlax.config.options import PbtOptions, RunOptions, SearchOptions, SingleOptions
 from hyperlax.config.recipe_checks import check_learns, check_study
 from hyperlax.envs import canonical, slug
@@ -25,7 +25,9 @@ from hyperlax.scale import Conditions, MetricTable, Scale
 
 
 class Kind(ABC):
-    """The decisions that depend on the kind of task."""
+    """The decisions that depend on the kind of task. has_programs: whether trials are lanes of compiled programs."""
+
+    has_programs: bool
 
     @property
     @abstractmethod
@@ -73,6 +75,8 @@ class Kind(ABC):
 class _Rl(Kind):
     """An RL algorithm in an environment."""
 
+    has_programs = True
+
     @property
     def table(self) -> MetricTable:
         return OF_RL
@@ -102,11 +106,7 @@ class _Rl(Kind):
         return CATALOG[name].reference if name in CATALOG else make(name).reference
 
     def check_options(self, options: RunOptions, recipe: Recipe) -> None:
-        for name, option in options_of(type(options)).items():
-            if option.has(TASK_ONLY) and getattr(options, name) != option.default:
-                instead = "Give {runner_hparam_batch_size}" if name == "slots" else "Leave it out"
-                problem = f"{{{name}}} is for tasks; {{0}} trains lanes of compiled programs. {instead}."
-                raise OptionError(name, problem, recipe.name)
+        _check_processes(options, recipe)
         check_acts(recipe, options.env_config)
 
     def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
@@ -114,6 +114,15 @@ class _Rl(Kind):
 
     def check_single(self, options: SingleOptions, recipe: Recipe, config: Config) -> None:
         check_learns(options, of_algorithm(config), {})
+
+
+def _check_processes(options: RunOptions, recipe: Recipe) -> None:
+    """Raise OptionError for an option of trials in processes."""
+    for name, option in options_of(type(options)).items():
+        if option.has(PROCESSES_ONLY) and getattr(options, name) != option.default:
+            instead = "Give {runner_hparam_batch_size}" if name == "slots" else "Leave it out"
+            problem = f"{{{name}}} is for trials in processes; {{0}} trains lanes. {instead}."
+            raise OptionError(name, problem, recipe.name)
 
 
 _INSTEAD = {
@@ -125,7 +134,9 @@ _INSTEAD = {
     "save_agents": "its trials leave no agents. Let it write what should stay into the directory that it is given",
     "compilation_cache": "it has no compiled programs. Leave it out",
 }
-"""Option that only RL has -> why a task does not have it, and what to do."""
+"""Option that a task may not have -> why, and what to do."""
+_OF_LANES = {"save_agents": "its trials leave no agents. Leave it out"}
+"""The same where trials are lanes, if it differs."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +145,10 @@ class _OfTask(Kind):
 
     measures: Measures
     noun: str
+
+    @property
+    def has_programs(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.measures.has_programs
 
     @property
     def table(self) -> MetricTable:
@@ -161,9 +176,14 @@ class _OfTask(Kind):
         return self.measures
 
     def check_options(self, options: RunOptions, recipe: Recipe) -> None:
-        if isinstance(options, PbtOptions):
+        if self.has_programs:
+            from hyperlax.algorithms.own_checks import check_functions
+
+            _check_processes(options, recipe)
+            check_functions(recipe)
+        elif isinstance(options, PbtOptions):
             raise UsageError(
-                f"pbt: {recipe.name} trains {self.noun}, and members of a population copy the networks of an RL algorithm. "
+                f"pbt: {recipe.name} trains {self.noun}, and members of a population copy what is trained in lanes. "
                 "Search with a pruner instead."
             )
         assert recipe.task is not None
@@ -174,14 +194,17 @@ class _OfTask(Kind):
     def _check_settled(self, options: RunOptions, recipe: Recipe) -> None:
         """Raise OptionError for an option that a task does not have, unless it says what is so anyway."""
         length = vars(recipe.config.run_lengths["default"])
+        instead = _INSTEAD | _OF_LANES if self.has_programs else _INSTEAD
         for name, option in options_of(type(options)).items():
-            if name in _INSTEAD and option.has(RL_ONLY) and getattr(options, name) != length.get(name, option.default):
-                problem = f"{{{name}}}: {{0}} trains {self.noun}, and {_INSTEAD[name]}."
+            is_foreign = option.is_foreign(False, self.has_programs)
+            if name in instead and is_foreign and getattr(options, name) != length.get(name, option.default):
+                problem = f"{{{name}}}: {{0}} trains {self.noun}, and {instead[name]}."
                 raise OptionError(name, problem, recipe.name)
 
     def check_study(self, options: SearchOptions | PbtOptions, recipe: Recipe, rows: Sequence[Config] | None) -> None:
-        assert isinstance(options, SearchOptions)
         self._check_settled(options, recipe)
+        if isinstance(options, PbtOptions):
+            return
         conditions = Conditions(options.num_seeds, options.num_evaluations, is_sized=False)
         check_varying(options.objective_names, conditions, self.table)
 
@@ -191,8 +214,8 @@ class _OfTask(Kind):
 
 def left_out(options: RunOptions, recipe: Recipe) -> list[str]:
     """Return the options that the recipe's kind does not have."""
-    other = of_other_kind(recipe.task is not None)
-    return [name for name, option in options_of(type(options)).items() if option.has(other)]
+    kind = recipe.task is None, kind_of(recipe).has_programs
+    return [name for name, option in options_of(type(options)).items() if option.is_foreign(*kind)]
 
 
 def kind_of(recipe: Recipe) -> Kind:

@@ -35,8 +35,9 @@ class Mark(Enum):
 
     MAY_CHANGE: a resume may change it. THIS_RUN: it belongs to one run, not to the study. SHORTHAND: it stands for other options,
     which are kept. HIDDEN: it has no flag. POSITIONAL: it is given without a name. REPEATED: a flag with one
-    value that may be given several times. FILE: a file to read. RL_ONLY, TASK_ONLY: only RL algorithms have it, or only tasks.
-    LAST: the words that follow `--`.
+    value that may be given several times. FILE: a file to read. RL_ONLY: only RL algorithms have it. PROGRAMS_ONLY,
+    PROCESSES_ONLY: only what trains in compiled programs has it, or only what trains in processes. LAST: the words that
+    follow `--`.
     """
 
     MAY_CHANGE = auto()
@@ -47,11 +48,12 @@ class Mark(Enum):
     REPEATED = auto()
     FILE = auto()
     RL_ONLY = auto()
-    TASK_ONLY = auto()
+    PROGRAMS_ONLY = auto()
+    PROCESSES_ONLY = auto()
     LAST = auto()
 
 
-MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED, FILE, RL_ONLY, TASK_ONLY, LAST = Mark
+MAY_CHANGE, THIS_RUN, SHORTHAND, HIDDEN, POSITIONAL, REPEATED, FILE, RL_ONLY, PROGRAMS_ONLY, PROCESSES_ONLY, LAST = Mark
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,10 @@ class Option:
 
     def has(self, mark: Mark) -> bool:
         return mark in self.marks
+
+    def is_foreign(self, is_rl: bool, has_programs: bool) -> bool:
+        """Return whether a study does not have it. is_rl, has_programs: whether it trains RL, and in compiled programs."""
+        return (self.has(RL_ONLY) and not is_rl) or self.has(PROCESSES_ONLY if has_programs else PROGRAMS_ONLY)
 
     @property
     def is_kept(self) -> bool:
@@ -286,11 +292,6 @@ class Option:
         """Return the error for a value that it does not accept."""
         problem = f"{{{self.name}}} needs {{0}}, got {{1}}.{{2}}"
         return OptionError(self.name, problem, self.wanted(), shown(value), f" {advice}" if advice else "")
-
-
-def of_other_kind(has_task: bool) -> Mark:
-    """Return the mark of the options that a study does not have: those of the other kind. has_task: whether it trains a task."""
-    return RL_ONLY if has_task else TASK_ONLY
 
 
 @cache

@@ -10,10 +10,11 @@ from hyperlax.config.option import (
     HIDDEN,
     MAY_CHANGE,
     POSITIONAL,
+    PROCESSES_ONLY,
+    PROGRAMS_ONLY,
     REPEATED,
     RL_ONLY,
     SHORTHAND,
-    TASK_ONLY,
     THIS_RUN,
     By,
     Metavar,
@@ -98,7 +99,7 @@ _Lanes = Annotated[
     "Maximum number of trials that share one compiled call; auto fits it to the device.",
     Range(1),
     MAY_CHANGE,
-    RL_ONLY,
+    PROGRAMS_ONLY,
 ]
 _DrawnTrials = Annotated[
     int,
@@ -158,7 +159,7 @@ class RunOptions:
         MAY_CHANGE,
     ] = "INFO"
     compilation_cache: Annotated[
-        bool, "Do not keep compiled programs on disk for later runs.", By("they are kept"), RL_ONLY
+        bool, "Do not keep compiled programs on disk for later runs.", By("they are kept"), PROGRAMS_ONLY
     ] = True
 
     def to_json(self) -> dict[str, Any]:
@@ -204,7 +205,10 @@ class SearchOptions(RunOptions):
         By("trial 0 is the default configuration if the space contains it"),
     ] = True
     enqueue: Annotated[
-        str | None, "Start with the configurations of this JSON file, or JSON text, in order.", FILE, Metavar("FILE")
+        str | None,
+        "Start with the configurations of this JSON or CSV file, or JSON text, in order.",
+        FILE,
+        Metavar("FILE"),
     ] = None
     constraints: Annotated[
         tuple[str, ...],
@@ -241,14 +245,14 @@ class SearchOptions(RunOptions):
         "Programs for trials of different sizes: one for all (pad), one per size (split), or whichever is predicted to "
         "take the least time (auto).",
         OneOf(("auto", "pad", "split")),
-        RL_ONLY,
+        PROGRAMS_ONLY,
     ] = "auto"
     slots: Annotated[
         int | None,
         "Trials of a task that train at once, each in a process of its own.",
         Range(1),
         MAY_CHANGE,
-        TASK_ONLY,
+        PROCESSES_ONLY,
         By("as many as there are cores for"),
     ] = None
     agents: Annotated[
@@ -307,7 +311,7 @@ class SearchOptions(RunOptions):
         Range(0, above=True, unit="seconds", note="Leave it out for no limit."),
         Metavar("SECONDS"),
         MAY_CHANGE,
-        TASK_ONLY,
+        PROCESSES_ONLY,
         By("no limit"),
     ] = None
     max_failure_rate: Annotated[
@@ -493,7 +497,7 @@ class SingleOptions(RunOptions):
     num_evaluations: _NumEvaluations
     params: Annotated[
         str | None,
-        "Hyperparameters to train: a study's best_optuna_params.json or pareto_front_params.json.",
+        "Hyperparameters to train: a study's best_optuna_params.json or pareto_front_params.json, or a CSV, e.g. hyperparams.csv.",
         FILE,
         Metavar("FILE"),
         By("the recipe's"),
@@ -571,6 +575,7 @@ class PbtOptions(RunOptions):
         Range(0, 0.5, above=True, unit="a share", note="No member may be among the worst and the best at once."),
         Metavar("SHARE"),
     ] = 0.25
+    direction: Annotated[str, HIDDEN] = "maximize"
     output_root: Annotated[str, "Write the run to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_pbt_runs"
     resume_from: Annotated[
         str | None,
@@ -599,4 +604,4 @@ class PbtOptions(RunOptions):
     @property
     def objectives(self) -> dict[str, str]:
         """Objective of a population: the return at the end of an interval, the only point of a trial's curve."""
-        return {OBJECTIVE: "maximize"}
+        return {OBJECTIVE: self.direction}

@@ -15,6 +15,7 @@ from hyperlax.config.kinds import kind_of, left_out
 from hyperlax.config.option import MAY_CHANGE, Given, options_of
 from hyperlax.config.options import (
     BATCHES_OF_ONE,
+    OBJECTIVE,
     PRESETS,
     RUN_LENGTH,
     SUPER_BATCH,
@@ -53,6 +54,8 @@ def settled(kind: type[R], layers: Sequence[Given], recipe: Recipe) -> R:
         later["objective_directions"] = tuple(
             metrics[name].direction if name in metrics else "maximize" for name in names
         )
+    if issubclass(kind, PbtOptions):
+        later["direction"] = training.table.rows[OBJECTIVE].direction
     of_kind = "_pbt" if issubclass(kind, PbtOptions) else ""
     later["study_name"] = training.name(recipe.name, environment) + of_kind
     if issubclass(kind, SweepOptions):

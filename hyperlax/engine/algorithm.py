@@ -17,7 +17,7 @@ class Algorithm(Hashable, Protocol):
 
     @property
     def steps_per_iteration(self) -> int:
-        """Environment steps of one `step`."""
+        """Steps of the budget that one `step` takes: environment steps, for RL."""
         ...
 
     def init(self, key: Array, lane: Any) -> Any:
@@ -29,11 +29,14 @@ class Algorithm(Hashable, Protocol):
         ...
 
     def evaluate(self, state: Any, lane: Any, key: Array) -> Any:
-        """Return scores: a named tuple with the fields of `engine.assignment.SCORES`, of which `finite` is bool[]."""
+        """Return scores, as a named tuple or a dictionary: `finite`, which is bool[], and `TrainingTask.measures`."""
         ...
 
     def policy_params(self, state: Any) -> Any:
-        """Return the policy's part of a state. It must only select: arrays have the leading axes of all lanes and seeds here."""
+        """Return the policy's part of a state. It must only select: arrays have the leading axes of all lanes and seeds here.
+
+        An empty tree where nothing is to be kept.
+        """
         ...
 
     def reset(self, old: Any, fresh: Any) -> Any:
@@ -46,13 +49,18 @@ class Algorithm(Hashable, Protocol):
 
 
 class TrainingTask(Protocol):
-    """The mapping from a trial to its program and to its lane's inputs."""
+    """The mapping from a trial to its program and to its lane's inputs.
+
+    measures: Names of the measures that an evaluation returns, the leading one first; empty for returns of episodes, which have
+    the columns of `MEASURED` and are evaluated before training, too.
+    """
 
     run_length: RunLength
+    measures: tuple[str, ...]
 
     @property
     def kind(self) -> str:
-        """Key of the cost records: the names of the algorithm and the environment."""
+        """Key of the cost records, such as the names of the algorithm and the environment."""
         ...
 
     def program(self, trial: Trial) -> Algorithm:
@@ -68,9 +76,9 @@ class TrainingTask(Protocol):
         ...
 
     def num_parameters(self, trial: Trial) -> int:
-        """Return the number of trainable scalars of the policy."""
+        """Return the number of trainable scalars of the policy; 0 without one."""
         ...
 
-    def policy(self, trial: Trial, params: Any) -> Policy:
-        """Return the policy of the trial's lane. params: from `Program.policy_params`, with the leading axis [seeds]."""
+    def policy(self, trial: Trial, params: Any) -> Policy | None:
+        """Return the policy of the trial's lane, None without one. params: of `Program.policy_params`, with the axis [seeds]."""
         ...

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from hyperlax.agent import Policy
-from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult, Trial
+from hyperlax.trial import MEASURED, NOT_FINITE, Curve, LaneInterval, SegmentResult, Trial
 
-SCORES = (*MEASURED, "finite")
+FINITE = "finite"
+"""The score that says whether an evaluation is sound."""
+_SCORE = "score."
 
 PROCESS = round(time.time(), 3)
 """Time at which this process began to count its seconds, in seconds since 1970."""
@@ -25,15 +27,17 @@ class LaneAssignment:
 
     Args:
       hypers: The trial's tree of numpy scalars.
+      measures: As in `TrainingTask`.
       repetition: The first of its seeds that train there.
       entered: The session's clock at the start of its training, or of the training that it was copied from.
       first: The segment of the budget at which it began; above 0 for a copy.
-      points: Its evaluations, [seeds] each.
+      points: Its evaluations, [seeds] each: scores by name. The first is before training, or where the copy was made.
       policy: Its policy after its last segment.
     """
 
     trial: Trial
     hypers: Any
+    measures: tuple[str, ...]
     num_parameters: int
     repetition: int = 0
     entered: int = 0
@@ -56,26 +60,25 @@ class LaneAssignment:
     @property
     def fault(self) -> int | None:
         """The first evaluation at which a seed was not finite."""
-        return next((i for i, point in enumerate(self.points) if not point["finite"].all()), None)
+        return next((i for i, point in enumerate(self.points) if not point[FINITE].all()), None)
+
+    def add_start(self, seeds: int) -> None:
+        """Add the point before training of a task, which measures nothing there."""
+        blank = dict.fromkeys(self.measures, np.full(seeds, np.nan))
+        self.points.append({**blank, FINITE: np.ones(seeds, np.bool_)})
 
     def add_interval(self, place: tuple[int, int], lane: int, began: float, ended: float) -> None:
         """Add an interval of time in a lane. place: a `LaneInterval`'s slot and pool."""
         self.intervals = _extended(self.intervals, LaneInterval(*place, lane, PROCESS, began, ended))
 
     def result(self, lane: int, steps: Sequence[int], episodes: int, budget: int) -> SegmentResult:
-        """Return the trial's results so far. steps: environment steps of one seed at each evaluation of a whole training."""
+        """Return the trial's results so far. steps: of one seed at each evaluation of a whole training."""
         fault, own = self.fault, steps[self.first :]
-        points = self.points[:fault]
-        seeds = len(self.points[0]["finite"])
-        columns: dict[str, Any] = {
-            name: np.array([point[name] for point in points], np.float64).reshape(len(points), seeds)
-            for name in MEASURED
-        }
         return SegmentResult(
             number=self.trial.number,
             repetition=self.repetition,
             segments=self.segments,
-            curve=Curve(np.asarray(own[: len(points)], np.int64), episodes=episodes, budget=budget, **columns),
+            curve=self._curve(self.points[:fault], own, episodes, budget),
             fault_step=None if fault is None else own[fault],
             is_done=self.reached == len(steps) - 1,
             lane=lane,
@@ -83,7 +86,29 @@ class LaneAssignment:
             train_seconds=self.train_seconds,
             policy=self.policy,
             intervals=self.intervals,
+            fault=NOT_FINITE if fault is None or not self.measures else self._cause(self.points[fault]),
         )
+
+    def _curve(
+        self, points: Sequence[Mapping[str, np.ndarray]], steps: Sequence[int], episodes: int, budget: int
+    ) -> Curve:
+        """Return the curve of these points. steps: at each of them, or more."""
+        start = 1 if self.measures else 0
+        columns: dict[str, Any] = {
+            name: np.array([point[name] for point in points[start:]], np.float64).reshape(
+                -1, len(self.points[0][FINITE])
+            )
+            for name in self.measures or MEASURED
+        }
+        at = np.asarray(steps[start : len(points)], np.int64)
+        if self.measures:
+            return Curve.of_measures(at, columns, budget)
+        return Curve(at, episodes=episodes, budget=budget, **columns)
+
+    def _cause(self, point: Mapping[str, np.ndarray]) -> str:
+        """Return which measure is not finite."""
+        values = ((name, value) for name in self.measures for value in point[name])
+        return next(f"{name} is {value}" for name, value in values if not np.isfinite(value))
 
     def save(self) -> dict[str, np.ndarray]:
         """Return the data that `restore` takes."""
@@ -91,7 +116,7 @@ class LaneAssignment:
             "place": np.array([self.repetition, self.entered, self.first], np.int64),
             "train_seconds": np.array(self.train_seconds),
             "intervals": intervals_to_array(self.intervals),
-            **{name: np.stack([point[name] for point in self.points]) for name in SCORES},
+            **{_SCORE + name: np.stack([point[name] for point in self.points]) for name in self.points[0]},
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -99,8 +124,8 @@ class LaneAssignment:
         self.repetition, self.entered, self.first = (int(entry) for entry in arrays["place"])
         self.train_seconds = float(arrays["train_seconds"])
         self.intervals = intervals_from_array(arrays["intervals"])
-        columns = [arrays[name] for name in SCORES]
-        self.points = [dict(zip(SCORES, point, strict=True)) for point in zip(*columns, strict=True)]
+        columns = {name.removeprefix(_SCORE): array for name, array in arrays.items() if name.startswith(_SCORE)}
+        self.points = [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
 
 
 def seconds() -> float:

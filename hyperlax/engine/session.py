@@ -16,7 +16,7 @@ import numpy as np
 
 from hyperlax.engine import device
 from hyperlax.engine.algorithm import TrainingTask
-from hyperlax.engine.assignment import SCORES, LaneAssignment, seconds
+from hyperlax.engine.assignment import LaneAssignment, seconds
 from hyperlax.engine.checkpoint import Metadata
 from hyperlax.engine.costs import fingerprint
 from hyperlax.engine.keys import SEARCH, Stream, continuation_keys, evaluation_keys, training_keys
@@ -144,7 +144,7 @@ class LaneSession:
         return self.results()
 
     def start(self) -> None:
-        """Initialise the trials that have entered, and evaluate them before any training."""
+        """Initialise the trials that have entered, and evaluate them before any training if that is measured."""
         if not self._entering:
             return
         entering = {lane: self._lanes[lane] for lane in self._entering}
@@ -152,7 +152,11 @@ class LaneSession:
         fresh = self.watch.time("train", lambda: self.program.start(keys, hypers))
         for assignment in entering.values():
             assignment.entered = self._clock
-        self._score(list(entering), fresh, hypers)
+        if self._task.measures:
+            for assignment in entering.values():
+                assignment.add_start(self.program.seeds)
+        else:
+            self._score(list(entering), fresh, hypers)
         if self._state is None:
             self._state = fresh
         else:
@@ -221,7 +225,8 @@ class LaneSession:
 
     def _score(self, lanes: list[int], state: Any, hypers: Any) -> None:
         found = self.watch.time("evaluate", lambda: self.program.evaluate(state, hypers, self._episode_keys))
-        columns = {name: np.asarray(getattr(found, name)) for name in SCORES}
+        scores = found if isinstance(found, dict) else found._asdict()
+        columns = {name: np.asarray(column) for name, column in scores.items()}
         for lane in lanes:
             self._lanes[lane].points.append({name: column[lane] for name, column in columns.items()})
 
@@ -229,7 +234,8 @@ class LaneSession:
         return assignment.reached == self.segments.count
 
     def _assignment(self, trial: Trial, repetition: int = 0) -> LaneAssignment:
-        return LaneAssignment(trial, self._task.lane(trial), self._task.num_parameters(trial), repetition)
+        task = self._task
+        return LaneAssignment(trial, task.lane(trial), task.measures, task.num_parameters(trial), repetition)
 
     def _lane_of(self, number: int) -> int:
         return next(lane for lane, assignment in self._lanes.items() if assignment.trial.number == number)

@@ -38,7 +38,7 @@ def registered(name: str, recipe: str | None, where: str) -> str:
         return canonical(name)
     own = f"{where}: environment `{name}` is one of your own"
     if recipe is None:
-        raise UsageError(f"{own}, and which recipe registers it was not kept. Give the study's directory.")
+        raise UsageError(f"{own}, and its file does not name the recipe that registers it.")
     if not Path(recipe).is_file():
         raise UsageError(f"{own}, and {recipe}, which registered it, is gone. Put that file back.")
     load(recipe)

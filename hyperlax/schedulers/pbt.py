@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hyperlax.errors import UsageError
-from hyperlax.fields import PREFIX, check_together
-from hyperlax.hyperparams import of_algorithm, rules
+from hyperlax.fields import HYPERPARAM, check_together, fields_of
 from hyperlax.recipe import Recipe
 from hyperlax.schedulers.base import Continue, CopyFrom, Decision, Shown, Stop
 from hyperlax.space import Categorical, Distribution, Numeric
 
-_HYPERPARAM = f"{PREFIX}.hyperparam."
 _UNCHANGEABLE = ("init_alpha", "warmup_rollout_length", "normalize_observations")
 """Traced hyperparameters that are useless while weights are kept: two act at the start only, the third belongs to the weights."""
 
@@ -81,7 +79,7 @@ def resample_copies(
 class PopulationOptions:
     """Options of population-based training.
 
-    quantile: the share of members that is replaced, and the share that they copy from.
+    quantile: the share of members that is replaced, and the share that they copy from. sign: -1.0 if smaller scores are better.
     """
 
     space: Mapping[str, Distribution]
@@ -89,6 +87,7 @@ class PopulationOptions:
     intervals: int
     quantile: float
     seed: int
+    sign: float = 1.0
 
 
 class PopulationBasedTraining:
@@ -121,7 +120,7 @@ class PopulationBasedTraining:
         trials = range(interval * members, (interval + 1) * members)
         if not shown or not all(_is_over(shown.get(number)) for number in trials):
             return {}
-        if not np.isfinite([_score(shown[number]) for number in trials]).any():
+        if not np.isfinite([self._score(shown[number]) for number in trials]).any():
             reason = f"every member failed in interval {interval}"
             return {number: Stop(len(shown[number].values), reason) for number in trials}
         if interval + 1 == self._options.intervals:
@@ -146,10 +145,14 @@ class PopulationBasedTraining:
         members = self._options.members
         numbers = range(interval * members, (interval + 1) * members)
         began = [self._began[number] for number in numbers]
-        scores = np.array([_score(shown[number]) for number in numbers])
+        scores = np.array([self._score(shown[number]) for number in numbers])
         return Generation(
             [dict(own.params) for own in began], np.array([own.source % members for own in began]), scores
         )
+
+    def _score(self, trial: Shown) -> float:
+        """Return a trial's score, the return at the end of its interval, so that more is better; nan if it failed."""
+        return self._options.sign * float(trial.values[-1, 0]) if len(trial.values) else math.nan
 
     def _next(self, history: Sequence[Generation]) -> tuple[np.ndarray, list[Params]]:
         """Return the source and the hyperparameters of each member for the interval after `history`."""
@@ -189,11 +192,6 @@ def exploit(scores: np.ndarray, quantile: float, random: np.random.Generator) ->
 
 def _is_over(trial: Shown | None) -> bool:
     return trial is not None and (trial.has_ended or len(trial.values) > 0)
-
-
-def _score(trial: Shown) -> float:
-    """Return a trial's score, the return at the end of its interval; nan if it failed."""
-    return float(trial.values[-1, 0]) if len(trial.values) else math.nan
 
 
 def stream(*place: int) -> np.random.Generator:
@@ -263,19 +261,17 @@ def explored(recipe: Recipe) -> tuple[dict[str, Distribution], list[str]]:
     Raises:
       UsageError: No entry can change, or the changing entries do not go together with the recipe's values of the others.
     """
-    algorithm = of_algorithm(recipe.config.algorithm)
-    kinds = {name: rule.kind for name, rule in rules(type(algorithm.hyperparam)).items()}
+    known = {name: field.rule for name, field in fields_of(recipe.config.algorithm).items()}
 
     def changes(name: str) -> bool:
-        field = name.removeprefix(_HYPERPARAM)
-        return kinds.get(field) == "traced" and field not in _UNCHANGEABLE
+        rule = known.get(name)
+        return rule is not None and rule.kind == "traced" and name.removeprefix(HYPERPARAM) not in _UNCHANGEABLE
 
     space = {name: distribution for name, distribution in recipe.space.items() if changes(name)}
     if not space:
         raise UsageError(
             f"{recipe.path}: no entry of the search space can change during training. Give "
-            f"{_HYPERPARAM}{next(name for name in kinds if changes(_HYPERPARAM + name))} a distribution, or search with "
-            "optuna-hp-search."
+            f"{next(filter(changes, known), 'a traced field')} a distribution, or search with optuna-hp-search."
         )
-    check_together(algorithm, space, str(recipe.path))
+    check_together(recipe.config.algorithm, space, str(recipe.path))
     return space, [name for name in recipe.space if name not in space]

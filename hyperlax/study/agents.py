@@ -9,13 +9,10 @@ from typing import Any
 
 from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
 from hyperlax.config.option import shell_command
-from hyperlax.config.stored import MANIFEST
-from hyperlax.envs.recipes import registered
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import durable_together, is_too_long
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.directory import AGENTS
-from hyperlax.study.manifest import content_of
 from hyperlax.study.record import StudyRecord, ranked, the_best, winners
 from hyperlax.study.view import load_study
 from hyperlax.trial import BatchResult, Outcome
@@ -53,7 +50,7 @@ def about_training(outcome: Outcome) -> dict[str, Any]:
         "steps": int(outcome.curve.steps[-1]),
         "returns": returns,
         "seed": returns.index(max(returns)),
-        "params": dotted(outcome.trial.algorithm),
+        "params": dotted(outcome.trial.config),
     }
 
 
@@ -74,24 +71,6 @@ def keep_only_the_best(record: StudyRecord) -> None:
             path.unlink(missing_ok=True)
 
 
-def environment_of(about: Mapping[str, Any], given: Path) -> str:
-    """Return the environment that an agent was trained in. A user's own is registered by the recipe that the agent names.
-
-    given: the path that the user gave, for messages and for agents that do not name their recipe.
-
-    Raises:
-      UsageError: The environment is unknown, and the recipe is gone or does not register it.
-    """
-    path = about.get("recipe_path") or _recipe_of_study(given)
-    return registered(about["environment"], path if isinstance(path, str) else None, str(given))
-
-
-def _recipe_of_study(directory: Path) -> Any:
-    """Return the path of the recipe that the study.json of a directory names, None if there is none."""
-    path = directory / MANIFEST
-    return content_of(path).recipe.get("path") if path.exists() else None
-
-
 def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
     """Return the path, without suffix, of an agent in a file, in the directory of a single run, or in that of a study.
 
@@ -106,7 +85,7 @@ def find_agent(given: Path, number: int | None, asked_by: str) -> Path:
         return given.with_suffix("") if is_file else given / "agent"
     record = load_study(given, asked_by).record
     if not record.environment:
-        raise UsageError(f"{asked_by} {given}: is a study of a function, whose trials leave no agents.")
+        raise UsageError(f"{asked_by} {given}: is a study of a task, whose trials leave no agents.")
     if number is not None:
         trial = record.trial(number)
     elif record.lineage and record.lineage.final is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
@@ -16,7 +16,6 @@ import numpy as np
 
 from hyperlax.errors import UsageError
 from hyperlax.files import CsvError, durable_together, escaped, read_csv, write_csv, write_json, write_text
-from hyperlax.metrics import compute
 from hyperlax.recipe import dotted
 from hyperlax.scale import Scale
 from hyperlax.study.directory import (
@@ -27,7 +26,6 @@ from hyperlax.study.directory import (
     SUMMARY_CSV,
     TIMING_JSON,
 )
-from hyperlax.study.failures import failure_reason
 from hyperlax.trial import (
     STATES,
     TIMELINE,
@@ -60,117 +58,51 @@ class DamagedBatch(UsageError):
         )
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """The rules by which outcomes become results.
-
-    Args:
-      scale: What the trials are measured by.
-      searched: The names of the study's search space.
-      leading: The first objective, whose value after every evaluation is kept; "" keeps none.
-      aggregate: How to combine the returns of a trial's seeds, a name in `hyperlax.metrics.AGGREGATES`.
-    """
-
-    scale: Scale
-    searched: Collection[str] = ()
-    aggregate: str = "mean"
-    leading: str = ""
-
-    def metrics(self, outcome: Outcome) -> dict[str, float]:
-        """Return the metrics of a COMPLETE outcome, as far as it has reported them. Raises ValueError if any is not finite."""
-        return compute(outcome, self.scale, self.aggregate)
-
-    def values(self, outcome: Outcome, names: Sequence[str]) -> list[float]:
-        """Return these metrics of a trial that still trains. Raises ValueError if it has not reported one of them yet."""
-        metrics = self.metrics(outcome)
-        if missing := [name for name in names if name not in metrics]:
-            raise ValueError(f"no report so far has {missing[0]}, by which the study prunes. Report it every time")
-        return [metrics[name] for name in names]
-
-    def ends(self, result: BatchResult) -> list[TrialResult]:
-        """Return the results of a batch, in the order of its outcomes."""
-        return [replace(self._end(outcome), intermediate=self._intermediate(outcome)) for outcome in result.outcomes]
-
-    def _intermediate(self, outcome: Outcome) -> dict[int, tuple[float, ...]]:
-        """Return `TrialResult.intermediate`: what the scheduler saw, else the leading objective if the trial had ended there."""
-        if outcome.shown or not self.leading:
-            return dict(zip(outcome.shown_at, outcome.shown, strict=True))
-        found: dict[int, tuple[float, ...]] = {}
-        for segment, step in enumerate(outcome.curve.trained_steps, 1):
-            until = replace(outcome, state="COMPLETE", curve=outcome.curve.until(segment))
-            try:
-                found[int(step)] = tuple(self.values(until, [self.leading]))
-            except ValueError:
-                break
-        return found
-
-    def _end(self, outcome: Outcome) -> TrialResult:
-        """Return the result of an outcome. It is a FAIL with the reason if the metrics cannot be computed."""
-        if outcome.state == "PRUNED":
-            return TrialResult(outcome.number, outcome.state, outcome.reason, {})
-        if outcome.state != "COMPLETE":
-            return self._failure(outcome, outcome.reason, outcome.fault_step)
-        try:
-            metrics = self.metrics(outcome)
-            if missing := [name for name in self.scale.table.rows if name not in metrics]:
-                raise ValueError(f"no report has {missing[0]}, a measure of the task")
-            return TrialResult(outcome.number, outcome.state, "", metrics)
-        except ValueError as error:
-            return self._failure(outcome, str(error), _first_infinite(outcome.curve))
-
-    def _failure(self, outcome: Outcome, cause: str, step: int | None) -> TrialResult:
-        asked = dotted(outcome.trial.algorithm)
-        searched = {name: asked[name] for name in self.searched}
-        lane = outcome.lane if self.scale.words.has_programs else None
-        reason = failure_reason(cause, lane=lane, step=step, searched=searched)
-        return TrialResult(outcome.number, "FAIL", reason, {})
-
-
 def write_batch(
-    directory: Path, result: BatchResult, ends: Sequence[TrialResult], scale: Scale, columns: Sequence[str] = ()
+    directory: Path, batch: BatchResult, results: Sequence[TrialResult], scale: Scale, columns: Sequence[str] = ()
 ) -> None:
     """Write a batch, `success.txt` last. columns: names of the trials' intermediate values, if they have any."""
     with durable_together():
-        write_tables(directory, result, ends, scale)
-        write_csv(directory / TIMELINE, _INTERVALS, _interval_rows(ends, result.outcomes))
+        write_tables(directory, batch, results, scale)
+        write_csv(directory / TIMELINE, _INTERVALS, _interval_rows(results, batch.outcomes))
         if columns:
             write_csv(
-                directory / INTERMEDIATE_CSV, ("trial", "segment", "of", "step", *columns), _intermediate_rows(ends)
+                directory / INTERMEDIATE_CSV, ("trial", "segment", "of", "step", *columns), _intermediate_rows(results)
             )
-    mark_complete(directory, ends, f", with {INTERMEDIATE_CSV}" if columns else "")
+    mark_complete(directory, results, f", with {INTERMEDIATE_CSV}" if columns else "")
 
 
-def write_tables(directory: Path, result: BatchResult, ends: Sequence[TrialResult], scale: Scale) -> None:
+def write_tables(directory: Path, batch: BatchResult, results: Sequence[TrialResult], scale: Scale) -> None:
     """Write the tables and the `timing.json` of a batch. scale: what its trials are measured by."""
-    _write_hyperparams(directory / HYPERPARAMS_CSV, [outcome.trial for outcome in result.outcomes])
+    _write_hyperparams(directory / HYPERPARAMS_CSV, [outcome.trial for outcome in batch.outcomes])
     columns, metrics = scale.columns, list(scale.table.rows)
-    curves = (row for outcome in result.outcomes for row in _curve_rows(outcome, columns))
+    curves = (row for outcome in batch.outcomes for row in _curve_rows(outcome, columns))
     write_csv(directory / CURVES_CSV, (*_CURVES, *columns), curves)
     write_csv(
         directory / SUMMARY_CSV,
         (*_SUMMARY, *metrics, *_AFTER_METRICS),
-        (_summary_row(end, outcome, metrics) for end, outcome in zip(ends, result.outcomes, strict=True)),
+        (_summary_row(result, outcome, metrics) for result, outcome in zip(results, batch.outcomes, strict=True)),
     )
-    write_json(directory / TIMING_JSON, result.timing)
+    write_json(directory / TIMING_JSON, batch.timing)
 
 
-def mark_complete(directory: Path, ends: Sequence[TrialResult], more: str = "") -> None:
+def mark_complete(directory: Path, results: Sequence[TrialResult], more: str = "") -> None:
     """Write `success.txt`, after which this batch is never run again. more: words about further files, without numbers."""
-    numbers = ", ".join(str(end.number) for end in ends)
+    numbers = ", ".join(str(result.number) for result in results)
     write_text(directory / SUCCESS, f"trials {numbers}: complete and on disk{more}\n")
 
 
-def read_ends(directory: Path, needed: Collection[str] = ()) -> list[TrialResult]:
+def read_trial_results(directory: Path, needed: Collection[str] = ()) -> list[TrialResult]:
     """Return the results of a complete batch, equal to the bit to those that `write_batch` got.
 
     needed: the metrics that the file must have; metrics that were added later may be missing. Raises DamagedBatch.
     """
     path = directory / SUMMARY_CSV
     rows = _read_rows(path, ("state", "reason", *needed))
-    ends = [_read_end(path, number, row) for number, row in rows.items()]
+    results = [_read_result(path, number, row) for number, row in rows.items()]
     with _reading(directory / SUCCESS):
         has_them = INTERMEDIATE_CSV in (directory / SUCCESS).read_text(encoding="utf-8")
-    return _with_intermediate(directory / INTERMEDIATE_CSV, ends) if has_them else ends
+    return _with_intermediate(directory / INTERMEDIATE_CSV, results) if has_them else results
 
 
 def read_hyperparams(directory: Path, names: Sequence[str]) -> dict[int, dict[str, str]]:
@@ -183,17 +115,19 @@ class LearningCurve:
     """A trial's evaluations.
 
     steps: int64[points], of one seed. returns: float64[points, seeds], mean return of each seed, or the leading measure of a task;
-    nan where the file lacks it. has_start: whether the first point is before any training.
+    nan where the file lacks it. has_start: whether the first point is before any training. others: as in `Curve`.
     """
 
     steps: np.ndarray
     returns: np.ndarray
     has_start: bool = True
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def trained(self) -> LearningCurve:
         """Return it without the point before any training."""
         start = int(self.has_start)
-        return LearningCurve(self.steps[start:], self.returns[start:], has_start=False)
+        others = {name: values[start:] for name, values in self.others.items()}
+        return LearningCurve(self.steps[start:], self.returns[start:], has_start=False, others=others)
 
 
 def read_curves(directory: Path, trials: Collection[int]) -> dict[int, LearningCurve]:
@@ -201,13 +135,13 @@ def read_curves(directory: Path, trials: Collection[int]) -> dict[int, LearningC
 
     Raises OSError, KeyError, ValueError or csv.Error if the file is missing or damaged.
     """
-    rows: dict[str, list[tuple[int, int, float]]] = {str(number): [] for number in trials}
-    leading = _MEAN
+    rows: dict[str, list[tuple[int, int, list[float]]]] = {str(number): [] for number in trials}
+    names: list[str] = []
     for row in read_csv(directory / CURVES_CSV):
         if row["trial"] in rows:
-            leading = list(row)[len(_CURVES)]
-            rows[row["trial"]].append((int(row["seed"]), int(row["step"]), float(row[leading])))
-    return {int(number): _curve(points, leading == _MEAN) for number, points in rows.items() if points}
+            names = names or ([_MEAN] if _MEAN in row else list(row)[len(_CURVES) :])
+            rows[row["trial"]].append((int(row["seed"]), int(row["step"]), [float(row[name]) for name in names]))
+    return {int(number): _curve(points, names) for number, points in rows.items() if points}
 
 
 def failed(
@@ -230,20 +164,20 @@ def failed(
     return BatchResult((outcome,), {**unknown, "wall_seconds": wall_seconds, "error": cause, "traceback": traceback})
 
 
-def _curve(points: Sequence[tuple[int, int, float]], has_start: bool) -> LearningCurve:
-    """Return a curve from the seed, step and value of each point."""
+def _curve(points: Sequence[tuple[int, int, list[float]]], names: Sequence[str]) -> LearningCurve:
+    """Return a curve from the seed, step and values of each point. names: of the values, the leading one first."""
     steps = sorted({step for _, step, _ in points})
     index = {step: number for number, step in enumerate(steps)}
-    returns = np.full((len(steps), 1 + max(seed for seed, _, _ in points)), np.nan)
-    for seed, step, mean in points:
-        returns[index[step], seed] = mean
-    return LearningCurve(np.array(steps), returns, has_start)
+    found = np.full((len(names), len(steps), 1 + max(seed for seed, _, _ in points)), np.nan)
+    for seed, step, values in points:
+        found[:, index[step], seed] = values
+    return LearningCurve(np.array(steps), found[0], names[0] == _MEAN, dict(zip(names[1:], found[1:], strict=True)))
 
 
 def _write_hyperparams(path: Path, trials: Sequence[Trial]) -> None:
     """Write one row per trial: its number and every hyperparameter, the fixed ones too."""
-    names = list(dotted(trials[0].algorithm))
-    write_csv(path, ("trial", *names), ([trial.number, *dotted(trial.algorithm).values()] for trial in trials))
+    names = list(dotted(trials[0].config))
+    write_csv(path, ("trial", *names), ([trial.number, *dotted(trial.config).values()] for trial in trials))
 
 
 def _curve_rows(outcome: Outcome, names: Sequence[str]) -> Iterator[list[Any]]:
@@ -257,29 +191,23 @@ def _curve_rows(outcome: Outcome, names: Sequence[str]) -> Iterator[list[Any]]:
             yield [outcome.number, seed, int(step), *measured, *episodes]
 
 
-def _interval_rows(ends: Sequence[TrialResult], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
+def _interval_rows(results: Sequence[TrialResult], outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
     """Yield one row per trial and lane that it was in, with times to the millisecond."""
-    for end, outcome in zip(ends, outcomes, strict=True):
+    for result, outcome in zip(results, outcomes, strict=True):
         for interval in outcome.intervals:
-            yield [end.number, end.state, *interval[:4], round(interval.began, 3), round(interval.ended, 3)]
+            yield [result.number, result.state, *interval[:4], round(interval.began, 3), round(interval.ended, 3)]
 
 
-def _intermediate_rows(ends: Sequence[TrialResult]) -> Iterator[list[Any]]:
-    for end in ends:
-        for segment, (step, values) in enumerate(end.intermediate.items(), 1):
-            yield [end.number, segment, len(end.intermediate), step, *values]
+def _intermediate_rows(results: Sequence[TrialResult]) -> Iterator[list[Any]]:
+    for result in results:
+        for segment, (step, values) in enumerate(result.intermediate.items(), 1):
+            yield [result.number, segment, len(result.intermediate), step, *values]
 
 
-def _summary_row(end: TrialResult, outcome: Outcome, metrics: Sequence[str]) -> list[Any]:
-    values = [end.metrics.get(name) for name in metrics]
+def _summary_row(result: TrialResult, outcome: Outcome, metrics: Sequence[str]) -> list[Any]:
+    values = [result.metrics.get(name) for name in metrics]
     steps = int(outcome.curve.steps[-1]) if len(outcome.curve.steps) else 0
-    return [end.number, end.state, end.reason, *values, float(outcome.train_seconds), steps]
-
-
-def _first_infinite(curve: Curve) -> int | None:
-    """Return the first step at which a return is nan or inf, None if all are finite."""
-    points = np.flatnonzero(~np.isfinite(curve.mean).all(axis=1))
-    return int(curve.steps[points[0]]) if len(points) else None
+    return [result.number, result.state, result.reason, *values, float(outcome.train_seconds), steps]
 
 
 def trials_of(directory: Path) -> list[int]:
@@ -325,7 +253,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise DamagedBatch(path, f"{path}: {error}") from error
 
 
-def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialResult:
+def _read_result(path: Path, number: int, row: dict[str, str]) -> TrialResult:
     if row["state"] not in STATES:
         raise DamagedBatch(path, f"{path}: trial {number} has state {row['state']!r}, none of {', '.join(STATES)}.")
     others = {*_SUMMARY, *_AFTER_METRICS}
@@ -336,9 +264,9 @@ def _read_end(path: Path, number: int, row: dict[str, str]) -> TrialResult:
     return TrialResult(number, row["state"], row["reason"], {name: float(row[name]) for name in metrics})
 
 
-def _with_intermediate(path: Path, ends: Sequence[TrialResult]) -> list[TrialResult]:
+def _with_intermediate(path: Path, results: Sequence[TrialResult]) -> list[TrialResult]:
     """Return the results with their values of every segment. The file itself says how many each trial has."""
-    found: dict[int, dict[int, tuple[float, ...]]] = {end.number: {} for end in ends}
+    found: dict[int, dict[int, tuple[float, ...]]] = {result.number: {} for result in results}
     counted: dict[int, int] = {}
     with _reading(path):
         for row in read_csv(path):
@@ -348,10 +276,12 @@ def _with_intermediate(path: Path, ends: Sequence[TrialResult]) -> list[TrialRes
             if number not in found or segment != len(found[number]) + 1 or not all(map(math.isfinite, values)):
                 raise ValueError(f"is not whole at segment {segment} of trial {number}")
             found[number][step] = values
-        for end in ends:
-            if len(found[end.number]) != counted.get(end.number, 0) or (end.state != "FAIL" and not found[end.number]):
-                raise ValueError(f"is not whole for trial {end.number}")
-    return [replace(end, intermediate=found[end.number]) for end in ends]
+        for result in results:
+            if len(found[result.number]) != counted.get(result.number, 0) or (
+                result.state != "FAIL" and not found[result.number]
+            ):
+                raise ValueError(f"is not whole for trial {result.number}")
+    return [replace(result, intermediate=found[result.number]) for result in results]
 
 
 def _is_finite(text: str) -> bool:

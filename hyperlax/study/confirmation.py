@@ -18,7 +18,7 @@ from hyperlax.hyperparams import Config
 from hyperlax.metrics import of_curve
 from hyperlax.recipe import apply, dotted
 from hyperlax.scale import Scale
-from hyperlax.study.batch_files import LearningCurve, read_curves, read_ends, read_hyperparams
+from hyperlax.study.batch_files import LearningCurve, read_curves, read_hyperparams, read_trial_results
 from hyperlax.study.directory import TIMING_JSON, StudyDirectory, complete_batches
 from hyperlax.study.record import Confirmation, Confirmed, StudyRecord, TrialRecord, top
 from hyperlax.trial import Trial
@@ -115,16 +115,16 @@ def names(configurations: Sequence[Configuration]) -> str:
 def _read_batch(path: Path, wanted: dict[int, Trial], seeds: int) -> dict[int, _Result]:
     if decode(path / TIMING_JSON, dict[str, Any])["seeds"] != seeds:
         return {}
-    ends = {end.number: end for end in read_ends(path)}
-    asked = {number: trial for number, trial in wanted.items() if number in ends}
-    fields = list(dotted(next(iter(asked.values())).algorithm)) if asked else []
+    ended = {one.number: one for one in read_trial_results(path)}
+    asked = {number: trial for number, trial in wanted.items() if number in ended}
+    fields = list(dotted(next(iter(asked.values())).config)) if asked else []
     trained, curves = read_hyperparams(path, fields), read_curves(path, asked)
     results = {}
     for number, trial in asked.items():
-        if all(trained[number][name] == cell(value) for name, value in dotted(trial.algorithm).items()):
-            end = ends[number]
-            curve = without_start(curves.get(number), seeds) if end.state == "COMPLETE" else None
-            results[number] = _Result(end.state, end.reason, curve)
+        if all(trained[number][name] == cell(value) for name, value in dotted(trial.config).items()):
+            one = ended[number]
+            curve = without_start(curves.get(number), seeds) if one.state == "COMPLETE" else None
+            results[number] = _Result(one.state, one.reason, curve)
     return results
 
 
@@ -143,7 +143,10 @@ def without_start(curve: LearningCurve | None, seeds: int) -> LearningCurve:
 
 def per_seed(curve: LearningCurve, budget: int, scale: Scale) -> dict[str, list[float]]:
     """Return the metrics that a single seed has, for each seed of a curve without the point before training."""
-    each = [of_curve(curve.steps, returns, budget, scale) for returns in curve.returns.T]
+    each = [
+        of_curve(curve.steps, returns, budget, scale, {name: values[:, seed] for name, values in curve.others.items()})
+        for seed, returns in enumerate(curve.returns.T)
+    ]
     return {name: [values[name] for values in each] for name in each[0]}
 
 

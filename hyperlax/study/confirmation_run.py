@@ -87,15 +87,16 @@ class ConfirmationRun:
         """Train the missing configurations. Return whether all of them ended."""
         if not self._limits.may_start():
             return False
+        self._live.note_run()
         log.info("Confirming %s on %s.", names(missing), counted(self._seeds, "new seed"))
         ended: list[TrialResult] = []
 
-        def write(result: BatchResult) -> list[TrialResult]:
-            ends = self._live.scoring.ends(result)
-            counted = replace(result, timing={**result.timing, "seeds": self._seeds})
-            write_batch(next_batch(self._root), counted, ends, self._live.scoring.scale)
-            ended.extend(ends)
-            return ends
+        def write(batch: BatchResult) -> list[TrialResult]:
+            results = self._live.scoring.results(batch)
+            counted = replace(batch, timing={**batch.timing, "seeds": self._seeds})
+            write_batch(next_batch(self._root), counted, results, self._live.scoring.scale)
+            ended.extend(results)
+            return results
 
         trials = [c.trial for c in wanted]
         config = confirmation_config(self._options, self._live.recipe, self._live.manifest.packing, trials)

@@ -3,18 +3,15 @@
 A trial is WAITING from the moment it is asked, RUNNING while its batch trains, then COMPLETE, PRUNED or FAIL. Its metrics are user
 attributes of their own names. Rows are written directly, many trials in one transaction: Optuna's own storage opens a transaction
 for each attribute of a trial, about 3 ms, and asking it takes 28 to 58 ms of CPU a trial. What the tables hold afterwards is the
-same. The layout is that of `_SCHEMA`.
+same. The layout is that of `database_file.SCHEMA`.
 
 Other programs may add rows. These are foreign: they stay behind the study's own, so that they do not change its numbers.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
-import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -31,27 +28,17 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.constraints import parse_constraint, violations
-from hyperlax.config.option import shell_command
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import UsageError
 from hyperlax.files import replacing
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.in_memory import CONSTRAINTS
-from hyperlax.study.io_errors import is_damage, primary_code, refusing_forbidden
+from hyperlax.study.database_file import PATIENCE, connect, content
 from hyperlax.trial import TrialResult
-
-_SCHEMA = 12
-"""`schema_version` of Optuna's tables that Hyperlax writes: Optuna 5."""
-PATIENCE = 60.0
-"""Seconds to wait for a lock that another program holds: a reader holds one while it reads."""
 
 _NUMBER = "hyperlax:number"
 """The system attribute with the number of a trial that Hyperlax inserted. A copy of its row has another number."""
 TAKEN_OVER = "hyperlax:taken_over"
 """The system attribute of a trial that began as a foreign one: the key of its row then."""
-
-_OPTUNA = ("stud", "trial", "version_info", "alembic_version")
-_ELSEWHERE = "Put the study's own database back, or choose another {output_root}."
-
 
 _OWN_NUMBERS = (
     "SELECT trials.trial_id, number, state, value_json FROM trials LEFT JOIN trial_system_attributes "
@@ -143,18 +130,20 @@ class StudyDatabase:
         """Set RUNNING trials to WAITING, to be run again."""
         self._update("state = 'WAITING'", [(number,) for number in numbers])
 
-    def finish(self, ends: Sequence[TrialResult], batch: str) -> None:
+    def finish(self, results: Sequence[TrialResult], batch: str) -> None:
         """Write the results of trials of a batch, all of them or none.
 
         Optuna demands a start time. A trial that ran before a repair has none here, and gets that of its end. Raises ValueError
         for a value that is not finite, since Optuna would take an infinite one for the best.
         """
-        for end in ends:
-            if not all(map(math.isfinite, self._values(end))):
-                raise ValueError(f"trial {end.number} is {end.state} and needs finite values, got {self._values(end)}")
+        for result in results:
+            if not all(map(math.isfinite, self._values(result))):
+                raise ValueError(
+                    f"trial {result.number} is {result.state} and needs finite values, got {self._values(result)}"
+                )
         now = _now()
         with self._transaction() as cursor:
-            ended_before = [self._finish_one(cursor, end, batch, now) for end in ends]
+            ended_before = [self._finish_one(cursor, result, batch, now) for result in results]
         if any(ended_before):
             self._reload()
 
@@ -187,13 +176,13 @@ class StudyDatabase:
                 cursor.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = ?", (row,))
         self._reload()
 
-    def _finish_one(self, cursor: Any, end: TrialResult, batch: str, now: str) -> bool:
+    def _finish_one(self, cursor: Any, result: TrialResult, batch: str, now: str) -> bool:
         """Write the result of a trial. Return whether another program had told one, which is replaced."""
-        row, values = self._row(cursor, end.number), self._values(end)
+        row, values = self._row(cursor, result.number), self._values(result)
         told = _delete_results(cursor, row)
-        _insert_attributes(cursor, "trial_user_attributes", row, _attributes_of(end, batch))
+        _insert_attributes(cursor, "trial_user_attributes", row, _attributes_of(result, batch))
         if values and self._constraints:
-            violated = {CONSTRAINTS: violations(self._constraints, end.metrics)}
+            violated = {CONSTRAINTS: violations(self._constraints, result.metrics)}
             _insert_attributes(cursor, "trial_system_attributes", row, violated)
         cursor.executemany(
             "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?, ?, ?, 'FINITE')",
@@ -202,18 +191,18 @@ class StudyDatabase:
         cursor.executemany(
             "INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type) "
             "VALUES (?, ?, ?, 'FINITE')",
-            [(row, step, values[0]) for step, values in end.intermediate.items()],
+            [(row, step, values[0]) for step, values in result.intermediate.items()],
         )
         cursor.execute(
             "UPDATE trials SET state = ?, datetime_start = COALESCE(datetime_start, ?), datetime_complete = ? "
             "WHERE trial_id = ?",
-            (end.state, now, now, row),
+            (result.state, now, now, row),
         )
         return told
 
-    def _values(self, end: TrialResult) -> list[float]:
+    def _values(self, result: TrialResult) -> list[float]:
         """Return a value per objective for COMPLETE, else none."""
-        return [end.metrics[name] for name in self._objectives] if end.state == TrialState.COMPLETE.name else []
+        return [result.metrics[name] for name in self._objectives] if result.state == TrialState.COMPLETE.name else []
 
     def _make_row(self, cursor: Any, number: int, taken_over: int, foreign: dict[int, str]) -> int:
         """Return the key of the row of a new trial: a foreign one that waits, which is taken out of `foreign`, or a new one."""
@@ -278,12 +267,8 @@ def url_of(path: Path) -> str:
 
 def reading_only(database: Path) -> RDBStorage:
     """Return a study's database opened read-only: SQLite refuses to write it. It was checked before."""
-
-    def connect() -> sqlite3.Connection:
-        address = f"{database.absolute().as_uri()}?mode=ro"
-        return sqlite3.connect(address, uri=True, timeout=PATIENCE, check_same_thread=False)
-
-    return RDBStorage(url_of(database), engine_kwargs={"creator": connect}, skip_table_creation=True)
+    engine = {"creator": lambda: connect(database, mode="ro", check_same_thread=False)}
+    return RDBStorage(url_of(database), engine_kwargs=engine, skip_table_creation=True)
 
 
 def own_number(trial: FrozenTrial) -> int | None:
@@ -348,12 +333,12 @@ def _insert_attributes(cursor: Any, table: str, row: int, attributes: Mapping[st
     )
 
 
-def _attributes_of(end: TrialResult, batch: str) -> dict[str, Any]:
+def _attributes_of(result: TrialResult, batch: str) -> dict[str, Any]:
     """Return the user attributes that a trial gets when it ends."""
-    attributes: dict[str, Any] = {**end.metrics, "batch": batch}
-    if end.reason:
-        attributes["reason"] = end.reason
-    rows = [list(values) for values in end.intermediate.values()]
+    attributes: dict[str, Any] = {**result.metrics, "batch": batch}
+    if result.reason:
+        attributes["reason"] = result.reason
+    rows = [list(values) for values in result.intermediate.values()]
     if rows and len(rows[0]) > 1:
         attributes["intermediate"] = rows
     return attributes
@@ -362,40 +347,6 @@ def _attributes_of(end: TrialResult, batch: str) -> dict[str, Any]:
 def _now() -> str:
     """Return the time as Optuna keeps it in SQLite: UTC without a zone, which it turns into local time when it reads."""
     return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", timespec="microseconds")
-
-
-class Damaged(UsageError):
-    """Damage: the file is not a whole SQLite database. why: "" if it is missing. finding: file and problem, without the advice."""
-
-    def __init__(self, path: Path, why: str):
-        self.finding = f"{path}: is damaged ({why})." if why else f"{path}: is missing."
-        rebuild = f"`{shell_command('repair', path.parent)}` rebuilds it from its backup and the batches on disk."
-        super().__init__(f"{self.finding} {rebuild}")
-
-
-def check(path: Path, study_name: str, has_batches: bool) -> None:
-    """Raise an error for a file that is damaged, of another layout, or of another study.
-
-    A missing or empty file is accepted for a new study. has_batches: batches are on disk, so the study is not new.
-
-    Raises:
-      Damaged: The file is not a whole SQLite database, or its study is gone.
-      UsageError: It cannot be opened, or its tables are not Optuna's, have another version, or hold only other studies.
-    """
-    tables, schema, studies = _content(path) if path.exists() else (set(), None, [])
-    if any(not table.startswith(_OPTUNA) for table in tables) and "studies" not in tables:
-        problem = f"{{0}}: is not a database of Optuna, it has the tables {{1}}. {_ELSEWHERE}"
-        raise OptionError("output_root", problem, path, ", ".join(sorted(tables)[:5]))
-    if schema not in (None, _SCHEMA):
-        raise UsageError(
-            f"{path}: its tables have layout {schema}, this version of Hyperlax writes layout {_SCHEMA}. "
-            "Use the versions of Hyperlax and Optuna that study.json names."
-        )
-    if studies and study_name not in studies:
-        problem = f"{{0}}: holds the study {{1}}, not {{2}} of study.json. {_ELSEWHERE}"
-        raise OptionError("output_root", problem, path, ", ".join(studies), study_name)
-    if has_batches and not studies:
-        raise Damaged(path, "it holds no study, though batches are on disk" if path.exists() else "")
 
 
 @dataclass(frozen=True)
@@ -409,9 +360,9 @@ class _Recorded:
 
 def read_recorded(path: Path, study_name: str) -> _Recorded:
     """Return the trials of a study in the database, which `check` found sound. Empty if it does not hold the study yet."""
-    if not path.exists() or "trials" not in _content(path)[0]:
+    if not path.exists() or "trials" not in content(path)[0]:
         return _Recorded(set(), set(), set())
-    with closing(_open(path)) as connection:
+    with closing(connect(path)) as connection:
         rows = connection.execute(
             "SELECT number, state, batch.value_json FROM trials JOIN studies USING (study_id) "
             "JOIN trial_system_attributes AS own ON own.trial_id = trials.trial_id AND own.key = ? "
@@ -421,53 +372,3 @@ def read_recorded(path: Path, study_name: str) -> _Recorded:
         ).fetchall()
     finished = {number for number, state, batch in rows if batch and state not in ("WAITING", "RUNNING")}
     return _Recorded({number for number, *_ in rows}, finished, {json.loads(batch) for *_, batch in rows if batch})
-
-
-def check_writable(path: Path) -> None:
-    """Raise UsageError if the database exists and this process may not change it. `check` looks for damage."""
-    if not path.exists():
-        return
-    try:
-        with refusing_forbidden(path), closing(_open(path)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            ((version,),) = connection.execute("PRAGMA user_version")
-            connection.execute(
-                f"PRAGMA user_version = {version}"
-            )  # SQLite begins on a read-only file as if it could write
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-
-
-def back_up(path: Path, to: Path) -> None:
-    """Replace `to` by a copy of the current database, atomically. Raises OSError, naming `to`, if the disk is full."""
-    with replacing(to) as temporary, closing(_open(path)) as source, closing(sqlite3.connect(temporary)) as target:
-        try:
-            source.backup(target)
-        except sqlite3.OperationalError as error:
-            if primary_code(error) == sqlite3.SQLITE_FULL:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            raise
-
-
-def _content(path: Path) -> tuple[set[str], int | None, list[str]]:
-    """Return the names of the tables, the version of the layout and the names of the studies, as far as they exist."""
-    try:
-        with refusing_forbidden(path), closing(_open(path)) as connection:
-            complaints = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
-            if complaints != ["ok"]:
-                raise Damaged(path, complaints[0].splitlines()[-1])
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            versions = connection.execute("SELECT schema_version FROM version_info") if "version_info" in tables else []
-            schema = next((row[0] for row in versions), None)
-            named = connection.execute("SELECT study_name FROM studies") if "studies" in tables else []
-            return tables, schema, [row[0] for row in named]
-    except sqlite3.DatabaseError as error:
-        if is_damage(error):
-            raise Damaged(path, str(error)) from error
-        raise
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Open for reading. A journal left by a killed process is rolled back, which needs write permission."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE)

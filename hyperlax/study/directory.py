@@ -23,7 +23,7 @@ from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import is_too_long, naming, write_text
 from hyperlax.outputs import OWN_FILES
 from hyperlax.recipe import Recipe
-from hyperlax.study import database
+from hyperlax.study import database_file
 from hyperlax.study.io_errors import FULL, refusing_forbidden
 from hyperlax.trial import TIMELINE
 
@@ -108,8 +108,8 @@ class StudyDirectory:
         return self.manifest.exists() or self.database.exists()
 
     def check_database(self, study_name: str) -> None:
-        """Raise an error for a database that is damaged, gone, or of something else; see `database.check`."""
-        database.check(self.database, study_name, has_batches=bool(self.complete_batches()))
+        """Raise an error for a database that is damaged, gone, or of something else; see `database_file.check`."""
+        database_file.check(self.database, study_name, has_batches=bool(self.complete_batches()))
 
     def exec_batch(self, super_batch: int) -> Path:
         return self.root / f"optuna_exec_batch_{super_batch:04d}"
@@ -259,7 +259,7 @@ def check_writable(directory: StudyDirectory) -> None:
     """Raise UsageError, before anything runs, if the directory or the database of a study may not be written."""
     with refusing_forbidden(directory.root), tempfile.TemporaryFile(dir=directory.root):
         pass
-    database.check_writable(directory.database)
+    database_file.check_writable(directory.database)
 
 
 def make_directory(path: Path) -> None:

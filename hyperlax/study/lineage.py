@@ -32,13 +32,14 @@ def finished_intervals(trials: Sequence[FrozenTrial], members: int) -> list[Froz
     return list(trials[: sum(trial.state.is_finished() for trial in trials) // members * members])
 
 
-def lineage_of(trials: Sequence[FrozenTrial], members: int, root: Path) -> Lineage:
+def lineage_of(trials: Sequence[FrozenTrial], options: PbtOptions, root: Path) -> Lineage:
     """Return the lineage of the trials of whole intervals. root: the study's directory."""
+    members, sign = options.population_size, sign_of(options)
     parents = {trial.number: trial.user_attrs[PARENT] for trial in trials if trial.user_attrs[PARENT] is not None}
     last = trials[-members:] if trials else []
     best = max(
         last,
-        key=lambda trial: (-math.inf if math.isnan(score_of(trial)) else score_of(trial), -trial.number),
+        key=lambda trial: (-math.inf if math.isnan(score_of(trial)) else sign * score_of(trial), -trial.number),
         default=None,
     )
     final = None if best is None or math.isnan(score_of(best)) else best.number
@@ -48,6 +49,11 @@ def lineage_of(trials: Sequence[FrozenTrial], members: int, root: Path) -> Linea
 def score_of(trial: FrozenTrial) -> float:
     """Return the value of a trial that is COMPLETE, else nan."""
     return trial.values[0] if trial.state == TrialState.COMPLETE else math.nan
+
+
+def sign_of(options: PbtOptions) -> float:
+    """Return 1.0 if higher scores are better, else -1.0."""
+    return 1.0 if options.direction == "maximize" else -1.0
 
 
 @dataclass(frozen=True)
@@ -74,15 +80,16 @@ class HyperparameterSchedule:
 
 def describe_schedule(options: PbtOptions, recipe: Recipe, path: Sequence[TrialRecord]) -> dict[str, Any]:
     """Return the file's content. path: one trial per interval, leading to the best trial at the end."""
-    entries = []
+    entries: list[dict[str, Any]] = []
     for interval, trial in enumerate(path):
         assert trial.batch_directory is not None
-        first, *_, last = map(int, read_curves(trial.batch_directory, [trial.number])[trial.number].steps)
+        first = entries[-1]["to_step"] if entries else 0
+        last = int(read_curves(trial.batch_directory, [trial.number])[trial.number].steps[-1])
         entries.append({"interval": interval, "from_step": first, "to_step": last, "hyperparams": trial.params})
     return {
         "algo_and_network_config": options.algo_and_network_config,
         "recipe": str(recipe.path.resolve()),
-        "env_config": canonical(options.env_config),
+        "env_config": options.env_config and canonical(options.env_config),
         "seed": options.seed,
         "num_seeds": options.num_seeds,
         "population_size": options.population_size,

@@ -113,7 +113,7 @@ class Loop:
             running = self._running[trial.number] = RunningTrial(trial)
             self._show(running)
             try:
-                check(trial.algorithm, REFUSED)
+                check(trial.config, REFUSED)
                 sound.append(trial)
             except UsageError as error:
                 self._fail(running, str(error))
@@ -155,7 +155,7 @@ class Loop:
         sources = {trial.number: source for source, trial in successors}
         tell(self._observers, lambda observer: observer.trials_copied(sources))
         for source, trial in successors:
-            check(trial.algorithm, REFUSED)
+            check(trial.config, REFUSED)
             running = self._running[trial.number] = RunningTrial(trial)
             self._show(running)
             self._backend.copy(source, trial)

@@ -23,9 +23,9 @@ from hyperlax.errors import HyperlaxError, OptionError, UsageError, counted, for
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
 from hyperlax.schedulers.pbt import explored
-from hyperlax.study import database
+from hyperlax.study import database_file
 from hyperlax.study import manifest as manifests
-from hyperlax.study.database import url_of
+from hyperlax.study.database import read_recorded, url_of
 from hyperlax.study.directory import LOCK, StudyDirectory, check_writable, only_one_process
 from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.journal import Journal
@@ -138,7 +138,7 @@ def write_journal(root: Path, path: Path, study_name: str) -> None:
     with tempfile.TemporaryDirectory() as scratch, replacing(path) as temporary:
         copy = Path(scratch) / directory.database.name
         with ending_on_io_error(directory.database, run_again):
-            database.back_up(directory.database, copy)
+            database_file.back_up(directory.database, copy)
         journal = optuna.storages.JournalStorage(JournalFileBackend(str(temporary)))
         optuna.copy_study(from_study_name=study_name, from_storage=url_of(copy), to_storage=journal)
 
@@ -147,9 +147,9 @@ def _find_damage(directory: StudyDirectory, study_name: str) -> str | None:
     """Return the problem of a database in a sentence: damage, or missing trials. None for a sound one."""
     try:
         directory.check_database(study_name)
-    except database.Damaged as error:
+    except database_file.Damaged as error:
         return error.finding
-    recorded = database.read_recorded(directory.database, study_name)
+    recorded = read_recorded(directory.database, study_name)
     on_disk = unrecorded_trials(directory, recorded.batches, Journal(directory.journal))
     unknown = min(on_disk.keys() - recorded.asked, default=None)
     return (
@@ -181,10 +181,10 @@ def _keep(path: Path) -> Path | None:
 def _restore(backup: Path, to: Path, study_name: str) -> str:
     """Copy the backup if it is sound. Return the source of the copy in words."""
     try:
-        database.check(backup, study_name, has_batches=True)
-    except database.Damaged:
+        database_file.check(backup, study_name, has_batches=True)
+    except database_file.Damaged:
         return "no backup"
-    database.back_up(backup, to)
+    database_file.back_up(backup, to)
     return backup.name
 
 

@@ -60,7 +60,7 @@ class Observer:
     def steps_done(self, steps: int) -> None:
         """Called after training. steps: environment steps since the last call, over all trials and seeds."""
 
-    def trials_ended(self, ends: list[TrialResult]) -> None:
+    def trials_ended(self, results: list[TrialResult]) -> None:
         """Called when trials of one batch have ended and are in their files and in the database."""
 
     def training_ended(self) -> None:

@@ -35,7 +35,7 @@ from hyperlax.schedulers.registry import EXPLORERS
 from hyperlax.study.agents import about_recipe, write_agents
 from hyperlax.study.batch_files import write_batch
 from hyperlax.study.directory import SCHEDULE, StudyDirectory, study_directory
-from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, describe_schedule, replay_command, score_of
+from hyperlax.study.lineage import INTERVAL, MEMBER, PARENT, describe_schedule, replay_command, score_of, sign_of
 from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import Manifest, resume_command
 from hyperlax.study.observer import Observer, tell
@@ -101,26 +101,33 @@ class _PopulationTrials:
             self._insert(first, {number + self._members: copy for number, copy in sorted(copies.items())})
         return [(copy.source, self._state.trial(number + self._members)) for number, copy in sorted(copies.items())]
 
-    def record(self, result: BatchResult) -> list[TrialResult]:
+    def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write an interval's files, then the database. Raises HyperlaxError if an interval recorded before differs."""
         live = self._live
-        ends = [replace(end, intermediate={}) for end in live.scoring.ends(result)]  # its only value is the objective
-        interval, before = self.super_batch(ends[0].number), [self._state.trials()[end.number] for end in ends]
+        results = [
+            replace(result, intermediate={}) for result in live.scoring.results(batch)
+        ]  # its only value is the objective
+        interval, before = (
+            self.super_batch(results[0].number),
+            [self._state.trials()[result.number] for result in results],
+        )
         if before[0].state.is_finished():
-            self._compare(interval, ends, before)
-            return ends
+            self._compare(interval, results, before)
+            return results
         if interval + 1 == self._intervals:
-            best = max(ends, key=lambda end: (_score(end), -end.number))
+            complete = [result for result in results if result.state == "COMPLETE"]
+            sign = sign_of(self._options)
+            best = max(complete, key=lambda result: (sign * _score(result), -result.number), default=None)
             about = {"study": self._options.study_name, **about_recipe(live.recipe)}
-            write_agents(live.directory.root, about, result, [best.number] if best.state == "COMPLETE" else [])
+            write_agents(live.directory.root, about, batch, [best.number] if best else [])
         path = self._state.new_batch(interval)
-        write_batch(path, result, ends, live.scoring.scale)
-        self._state.record(ends, path)
-        for end in ends:
-            if end.state == "FAIL":
-                log.warning("member %d: %s. It is replaced.", end.number % self._members, end.reason)
+        write_batch(path, batch, results, live.scoring.scale)
+        self._state.record(results, path)
+        for result in results:
+            if result.state == "FAIL":
+                log.warning("member %d: %s. It is replaced.", result.number % self._members, result.reason)
         self._changed()
-        return ends
+        return results
 
     def super_batch(self, number: int) -> int:
         """Return the interval of a trial."""
@@ -136,8 +143,8 @@ class _PopulationTrials:
             trials.append(AskedTrial(self._space.encode(copy.params), attributes, {}))
         self._state.append(trials)
 
-    def _compare(self, interval: int, ends: Sequence[TrialResult], before: Sequence[FrozenTrial]) -> None:
-        now = np.array([_score(end) if end.state == "COMPLETE" else np.nan for end in ends])
+    def _compare(self, interval: int, results: Sequence[TrialResult], before: Sequence[FrozenTrial]) -> None:
+        now = np.array([_score(result) for result in results])
         if not np.array_equal(now, [score_of(trial) for trial in before], equal_nan=True):
             raise OptionFailure(
                 "output_root",
@@ -158,8 +165,8 @@ def _recorded_starts(live: LiveStudy) -> dict[int, CopyFrom]:
     }
 
 
-def _score(end: TrialResult) -> float:
-    return end.metrics[OBJECTIVE] if end.state == "COMPLETE" else -np.inf
+def _score(result: TrialResult) -> float:
+    return result.metrics[OBJECTIVE] if result.state == "COMPLETE" else np.nan
 
 
 def run_population(
@@ -242,7 +249,12 @@ class _PopulationRun(StudyRun[PbtOptions]):
             fatal=(Exception,),
         )
         members = PopulationOptions(
-            self.recipe.space, options.population_size, options.num_intervals, options.quantile, options.seed
+            self.recipe.space,
+            options.population_size,
+            options.num_intervals,
+            options.quantile,
+            options.seed,
+            sign_of(options),
         )
         scheduler = PopulationBasedTraining(members, EXPLORERS[options.explore](), _recorded_starts(self.live))
         trials = _PopulationTrials(self.live, scheduler.first(), self._interval_recorded)
@@ -273,8 +285,9 @@ class _PopulationRun(StudyRun[PbtOptions]):
             return self.limits.stop.exit_status
         assert lineage.final is not None
         value = self.live.state.trials()[lineage.final].values[0]
-        print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), return {format_number(value)}.")
-        print(f"Train new agents along its schedule:\n  {replay_command(schedule)}")
+        name, again = self.live.scoring.scale.name, "new agents" if self.options.env_config else "again"
+        print(f"Best at the end: member {lineage.final % size} (trial {lineage.final}), {name} {format_number(value)}.")
+        print(f"Train {again} along its schedule:\n  {replay_command(schedule)}")
         return 0
 
     def _interval_recorded(self) -> None:

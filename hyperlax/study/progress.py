@@ -83,11 +83,11 @@ class Progress(Observer):
         self.pace.steps += steps
         self.pace.first = self.pace.first or (time.monotonic(), self.pace.steps)
 
-    def trials_ended(self, ends: list[TrialResult]) -> None:
-        for end in ends:
-            self.tally.count(end.state)
-            if (value := self.value(end)) is not None:
-                self._compare(end.number, value)
+    def trials_ended(self, results: list[TrialResult]) -> None:
+        for result in results:
+            self.tally.count(result.state)
+            if (value := self.value(result)) is not None:
+                self._compare(result.number, value)
 
     def training_ended(self) -> None:
         self.training = None
@@ -97,15 +97,15 @@ class Progress(Observer):
         """Running task, as in `Training`."""
         return self.training.task if self.training else "search"
 
-    def value(self, end: TrialResult) -> float | None:
+    def value(self, result: TrialResult) -> float | None:
         """Return the first objective of a trial; None unless it can be the best, in a search or a population."""
         if (
             self.task in ("confirmation", "single")
-            or end.state != "COMPLETE"
-            or not are_satisfied(self._constraints, end.metrics)
+            or result.state != "COMPLETE"
+            or not are_satisfied(self._constraints, result.metrics)
         ):
             return None
-        return end.metrics[self.objective]
+        return result.metrics[self.objective]
 
     def line(self, width: int | None = None) -> str:
         """Return the progress in one line, as much of it as fits into `width`."""

@@ -12,7 +12,7 @@ from hyperlax.config.option import shell_command
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.files import cell
 from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.study.batch_files import read_ends, read_hyperparams, trials_of
+from hyperlax.study.batch_files import read_hyperparams, read_trial_results, trials_of
 from hyperlax.study.database import StudyDatabase, read_recorded
 from hyperlax.study.directory import HYPERPARAMS_CSV, StudyDirectory
 from hyperlax.study.journal import Journal
@@ -74,10 +74,10 @@ class Projection:
         self.apply_changes()
         recorded = 0
         for path in dict.fromkeys(self._unrecorded().values()):
-            ends, name = read_ends(path, self._database.needed), self._directory.name(path)
+            results, name = read_trial_results(path, self._database.needed), self._directory.name(path)
             self._check_hyperparams(path)
             open_trials = {trial.number for trial in self._database.trials() if not trial.state.is_finished()}
-            counting = [e for e in ends if e.number in open_trials and (e.number, name) not in self._journal.retried]
+            counting = [e for e in results if e.number in open_trials and (e.number, name) not in self._journal.retried]
             self._database.finish(counting, name)
             recorded += len(counting)
         self.apply_changes()
@@ -133,7 +133,7 @@ def unrecorded_trials(directory: StudyDirectory, recorded: Collection[str], jour
 
 
 def finished_trials(directory: StudyDirectory, study_name: str) -> set[int]:
-    """Return the trials that have ended, in the database, which `database.check` found sound, or on disk."""
+    """Return the trials that have ended, in the database, which `database_file.check` found sound, or on disk."""
     recorded = read_recorded(directory.database, study_name)
     return recorded.finished | set(unrecorded_trials(directory, recorded.batches, Journal(directory.journal)))
 

@@ -96,8 +96,8 @@ class LineReporter(Progress):
         self._follower = threading.Thread(target=self._follow, args=(self._over,), name="progress", daemon=True)
         self._follower.start()
 
-    def trials_ended(self, ends: list[TrialResult]) -> None:
-        super().trials_ended(ends)
+    def trials_ended(self, results: list[TrialResult]) -> None:
+        super().trials_ended(results)
         self._print(self.line())
 
     def training_ended(self) -> None:
@@ -135,12 +135,12 @@ class IntervalReporter(LineReporter):
     def trials_copied(self, sources: Mapping[int, int]) -> None:
         self._copies = sum(source != number - self._members for number, source in sources.items())
 
-    def trials_ended(self, ends: list[TrialResult]) -> None:
-        Progress.trials_ended(self, ends)
-        values = [value for end in ends if (value := self.value(end)) is not None]
+    def trials_ended(self, results: list[TrialResult]) -> None:
+        Progress.trials_ended(self, results)
+        values = [value for result in results if (value := self.value(result)) is not None]
         total = self.training.total // self._members if self.training else 0
         parts = [
-            f"interval {ends[0].number // self._members + 1}/{total}",
+            f"interval {results[0].number // self._members + 1}/{total}",
             f"best so far {format_number(self.tally.best[0] if self.tally.best else -math.inf)}",
             f"median {format_number(median(values))}" if values else "every member failed",
             counted(self._copies, "copy"),
@@ -196,11 +196,11 @@ class _JsonReporter(Progress):
         super().__init__()
         self._stream = stream
 
-    def trials_ended(self, ends: list[TrialResult]) -> None:
-        super().trials_ended(ends)
-        for end in ends:
+    def trials_ended(self, results: list[TrialResult]) -> None:
+        super().trials_ended(results)
+        for result in results:
             _write_event(
-                self._stream, "trial", task=self.task, trial=end.number, state=end.state, value=self.value(end)
+                self._stream, "trial", task=self.task, trial=result.number, state=result.state, value=self.value(result)
             )
         best, trial = self.tally.best or (None, None)
         _write_event(

@@ -186,14 +186,14 @@ class Recorder:
                 outcomes.sort(key=lambda outcome: outcome.number)
             self._record(BatchResult(tuple(outcomes), self._timing(outcomes, unfinished)))
 
-    def _record(self, result: BatchResult) -> None:
-        ends = self._trials.record(result)
+    def _record(self, batch: BatchResult) -> None:
+        results = self._trials.record(batch)
         if not self._settings.refills:
-            for end in ends:
-                self._backend.leave(end.number)
-        for end in ends:
-            self._limits.count(end.number, end.state, end.reason)
-        tell(self._observers, lambda observer: observer.trials_ended(ends))
+            for result in results:
+                self._backend.leave(result.number)
+        for result in results:
+            self._limits.count(result.number, result.state, result.reason)
+        tell(self._observers, lambda observer: observer.trials_ended(results))
 
     def _timing(self, outcomes: Sequence[Outcome], unfinished: int) -> dict[str, Any]:
         """Return the costs of trials; for refilled lanes also the share of segments, since the start, that was used."""

@@ -24,7 +24,7 @@ from hyperlax.recipe import Recipe
 from hyperlax.samplers.fixed import Presampled
 from hyperlax.schedulers.base import Scheduler
 from hyperlax.schedulers.registry import PRUNERS, PruningOptions
-from hyperlax.study import database
+from hyperlax.study import database_file
 from hyperlax.study import manifest as manifests
 from hyperlax.study.confirmation_run import ConfirmationRun
 from hyperlax.study.directory import StudyDirectory, study_directory
@@ -121,14 +121,14 @@ def print_plan(
         directory.check_database(options.study_name)
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
-            database.back_up(directory.database, copy)
+            database_file.back_up(directory.database, copy)
         with closing(open_state(options, recipe, directory, manifest, database=copy, is_dry=True)) as state:
             state.load()
             trials = state.ask(options.n_trials)
         sound = []
         for trial in trials:
             with suppress(UsageError):
-                check(trial.algorithm, REFUSED)
+                check(trial.config, REFUSED)
                 sound.append(trial)
         print(backend.plan(sound).sentence() if sound else "Nothing is left to run.")
     return 0

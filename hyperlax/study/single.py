@@ -22,7 +22,7 @@ from hyperlax.hyperparams import Config
 from hyperlax.outputs import OWN_FILES
 from hyperlax.recipe import Recipe, dotted
 from hyperlax.study.agents import about_recipe, about_training
-from hyperlax.study.batch_files import Scoring, mark_complete, write_tables
+from hyperlax.study.batch_files import mark_complete, write_tables
 from hyperlax.study.directory import CHECKPOINTS, SCHEDULE, make_directory
 from hyperlax.study.io_errors import ending_on_io_error
 from hyperlax.study.lineage import HyperparameterSchedule, changing, configurations
@@ -30,6 +30,7 @@ from hyperlax.study.loop import Loop
 from hyperlax.study.manifest import installed_versions
 from hyperlax.study.record import StudyRecord, TrialRecord, titled
 from hyperlax.study.reporters import reporter
+from hyperlax.study.scoring import Scoring
 from hyperlax.study.stopping import Limits, StopRequest, stopping_on_signals
 from hyperlax.study.study_run import MakeBackend, engine_config, local_backend
 from hyperlax.study.trials import FixedTrials, Settings
@@ -61,7 +62,7 @@ def run_single(
     anything runs, if the training cannot run.
     """
     config = _single_config(options, recipe, algorithm)
-    if recipe.task is None:
+    if kind_of(recipe).has_programs:
         return _SingleRun(options, recipe, write_curve, "single", source).run(algorithm, make_backend(config, None))
     root = kind_of(recipe).place(options.output_root, recipe.name, options.env_config) / f".single_{os.getpid()}"
     try:
@@ -121,10 +122,10 @@ class _SingleRun:
         log.info("%s", self._announced(algorithm, parent))
         found: list[tuple[BatchResult, TrialResult]] = []
 
-        def keep(result: BatchResult) -> list[TrialResult]:
-            (end,) = self._scoring.ends(result)
-            found.append((result, end))
-            return [end]
+        def keep(batch: BatchResult) -> list[TrialResult]:
+            (result,) = self._scoring.results(batch)
+            found.append((batch, result))
+            return [result]
 
         limits = Limits(StopRequest())
         steps, fatal = own.num_seeds * own.total_timesteps, (MemoryError, HyperlaxError)
@@ -138,11 +139,11 @@ class _SingleRun:
         if not found:
             print("Interrupted; nothing is written.")
             return limits.stop.exit_status
-        ((result, end),) = found
+        ((batch, result),) = found
         with _ending_on_io_error(parent):
             directory = _new_directory(parent, self.kind)
-            self._write(directory, result, end, backend.device)
-        return _print_end(end, directory)
+            self._write(directory, batch, result, backend.device)
+        return _print_end(result, directory)
 
     def _announced(self, algorithm: Config, parent: Path) -> str:
         """Return what is trained and where its files go, in sentences."""
@@ -158,17 +159,17 @@ class _SingleRun:
             f"The files go to {parent / self.kind}_NNNN when training ends."
         )
 
-    def _write(self, directory: Path, result: BatchResult, end: TrialResult, device: str) -> None:
+    def _write(self, directory: Path, batch: BatchResult, result: TrialResult, device: str) -> None:
         """Write the agent, the tables and the learning curve; `success.txt` last."""
         for name, content in self.beside.items():
             write_json(directory / name, content)
         if self.own_files and self.own_files.exists():
             shutil.move(self.own_files, directory / OWN_FILES)
-        (outcome,) = result.outcomes
+        (outcome,) = batch.outcomes
         if outcome.policy is not None:
             about = {**about_recipe(self.recipe), **about_training(outcome)}
             save_agent(directory / "agent", outcome.policy, about)
-        write_tables(directory, result, [end], self._scoring.scale)
+        write_tables(directory, batch, [result], self._scoring.scale)
         leading = self._scoring.scale.table.leading
         record = StudyRecord(
             directory=directory,
@@ -180,10 +181,10 @@ class _SingleRun:
             versions=installed_versions(),
             device=device,
             scale=self._scoring.scale,
-            trials=[_record(end, outcome.trial.algorithm, directory, leading)],
+            trials=[_record(result, outcome.trial.config, directory, leading)],
         )
         self.write_curve(record, directory / "learning_curve.html")
-        mark_complete(directory, [end])
+        mark_complete(directory, [result])
 
 
 def _check_steps(schedule: HyperparameterSchedule, steps: Sequence[int], where: str) -> None:
@@ -218,26 +219,26 @@ def _ending_on_io_error(parent: Path) -> AbstractContextManager[None]:
     )
 
 
-def _record(end: TrialResult, algorithm: Config, directory: Path, leading: str) -> TrialRecord:
+def _record(result: TrialResult, algorithm: Config, directory: Path, leading: str) -> TrialRecord:
     return TrialRecord(
-        number=end.number,
-        state=end.state,
-        reason=end.reason,
+        number=result.number,
+        state=result.state,
+        reason=result.reason,
         params=dotted(algorithm),
-        values={leading: end.metrics[leading]} if end.metrics else {},
-        metrics=end.metrics,
+        values={leading: result.metrics[leading]} if result.metrics else {},
+        metrics=result.metrics,
         batch_directory=directory,
         exec_batch=None,
     )
 
 
-def _print_end(end: TrialResult, directory: Path) -> int:
-    if end.state == "COMPLETE":
-        for name, value in end.metrics.items():
+def _print_end(result: TrialResult, directory: Path) -> int:
+    if result.state == "COMPLETE":
+        for name, value in result.metrics.items():
             print(f"{name:<20} {format_number(value)}")
         print(f"Learning curve: {directory / 'learning_curve.html'}")
         if (directory / "agent.json").exists():
             print(f"Agent: {directory / 'agent.safetensors'}, to watch: hyperlax play {directory}")
         return 0
-    print(f"The training failed: {end.reason}\nIts files: {directory}")
+    print(f"The training failed: {result.reason}\nIts files: {directory}")
     return 1

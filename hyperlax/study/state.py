@@ -148,9 +148,9 @@ class StudyState:
         """Return a trial of the journal to train: the recipe's configuration with the suggested values, valid or not."""
         return Trial(number, filled(self._base, self._space.decode(self._journal.asked[number].params)))
 
-    def record(self, ends: Sequence[TrialResult], batch: Path) -> None:
+    def record(self, results: Sequence[TrialResult], batch: Path) -> None:
         """Record the results of a batch. Its files, from which a lost record is restored, are on disk already."""
-        self.database.finish(ends, self._directory.name(batch))
+        self.database.finish(results, self._directory.name(batch))
 
     def retry_failed(self) -> list[int]:
         """Set every FAIL trial to WAITING, under its own number and parameters. Return their numbers.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hyperlax.errors import counted, format_number, in_sentence
+from hyperlax.scale import Scale
 from hyperlax.study.record import Confirmation, Confirmed
 
 _CONFIDENCE = 0.95
@@ -44,6 +45,12 @@ def difference_interval(values: Sequence[float], others: Sequence[float]) -> Int
 def complete(confirmation: Confirmation) -> list[Confirmed]:
     """Return the COMPLETE configurations."""
     return [configuration for configuration in confirmation.configurations if configuration.state == "COMPLETE"]
+
+
+def compared(confirmation: Confirmation, scale: Scale) -> list[str]:
+    """Return the metrics to show of every seed: the compared one, then a task's other measures."""
+    measures = [name for name in scale.columns if name in scale.table.rows]
+    return list(dict.fromkeys((confirmation.metric, *measures)))
 
 
 def best_confirmed(confirmation: Confirmation) -> Confirmed | None:

@@ -42,8 +42,8 @@ MakeBackend = Callable[[EngineConfig, CheckpointManager | None], Backend]
 
 
 def local_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
-    """Return the backend of this machine: its devices, or worker processes for a task. Raises UsageError if it cannot run there."""
-    if config.task is not None:
+    """Return the backend of this machine: its devices, or processes for a function. Raises UsageError if it cannot run there."""
+    if config.task is not None and not config.task.has_programs:
         from hyperlax.backends.processes import make_backend as make_process_backend
 
         return make_process_backend(config, checkpoints)
@@ -118,7 +118,8 @@ class StudyRun(ABC, Generic[_Options]):
         options, directory = self.options, self.directory
         directory.check_database(options.study_name)
         self._check_total()
-        manifest = manifest.running(self.recipe)
+        running = manifest.running(self.recipe)
+        manifest = manifest if manifest.runs else running  # a resume counts once it trains
         manifest.write(directory.manifest)
         self._is_on_disk = True
         if isinstance(options, SearchOptions) and not options.is_sweep:  # a sweep has its samples
@@ -140,7 +141,7 @@ class StudyRun(ABC, Generic[_Options]):
                     "search_space": manifest.space,
                 }
             )
-            self.live = LiveStudy(options, self.recipe, directory, manifest, state)
+            self.live = LiveStudy(options, self.recipe, directory, manifest, state, running.runs)
             self._load()
             if not self.is_over():
                 self._train(make_backend())
@@ -171,6 +172,7 @@ class StudyRun(ABC, Generic[_Options]):
 
     def _train(self, backend: Backend) -> None:
         """Train until enough trials are finished or a limit is reached."""
+        self.live.note_run()
         with closing(backend):
             self.live.note_backend(backend)
             self.loop(backend).run()

@@ -15,9 +15,10 @@ from hyperlax.backends.base import Backend
 from hyperlax.config.options import SearchOptions
 from hyperlax.errors import HyperlaxError, counted
 from hyperlax.schedulers.base import CopyFrom, Shown
-from hyperlax.study import database
+from hyperlax.study import database_file
 from hyperlax.study.agents import about_recipe, write_agents
-from hyperlax.study.batch_files import Scoring, write_batch
+from hyperlax.study.batch_files import write_batch
+from hyperlax.study.scoring import Scoring
 from hyperlax.study.view import LiveStudy
 from hyperlax.trial import BatchResult, SegmentResult, Trial, TrialResult
 
@@ -68,7 +69,7 @@ class Trials(Protocol):
         """Return the successors of trials that ended by `CopyFrom`, each after the trial that it continues from."""
         ...
 
-    def record(self, result: BatchResult) -> list[TrialResult]:
+    def record(self, batch: BatchResult) -> list[TrialResult]:
         """Record results of one super-batch, the files first."""
         ...
 
@@ -137,9 +138,9 @@ class FixedTrials:
         """Refuse copies: all trials are known."""
         raise NotImplementedError
 
-    def record(self, result: BatchResult) -> list[TrialResult]:
+    def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write a batch."""
-        return self._write(result)
+        return self._write(batch)
 
     def super_batch(self, number: int) -> int:
         """Return the one super-batch."""
@@ -184,7 +185,7 @@ class SearchTrials:
         total = self._options.n_trials
         asked = self._state.ask_more(total) if self._settings.overlaps else self._state.ask(total)
         if asked:
-            database.back_up(self._live.directory.database, self._live.directory.backup)
+            database_file.back_up(self._live.directory.database, self._live.directory.backup)
         return asked
 
     def start(self, numbers: Collection[int]) -> None:
@@ -199,20 +200,20 @@ class SearchTrials:
         """Refuse copies: the trials of a search are suggested, not copied."""
         raise HyperlaxError(f"the scheduler copies trial {min(copies)}: only the trials of a population can be copied.")
 
-    def record(self, result: BatchResult) -> list[TrialResult]:
+    def record(self, batch: BatchResult) -> list[TrialResult]:
         """Write a batch's agents and files, then the database. Log the failures."""
         live = self._live
-        ends = live.scoring.ends(result)
-        path = self._state.new_batch(self.super_batch(ends[0].number))
+        results = live.scoring.results(batch)
+        path = self._state.new_batch(self.super_batch(results[0].number))
         if self._options.save_agents != "none":
             about = {"study": self._options.study_name, **about_recipe(live.recipe)}
-            complete = [end.number for end in ends if end.state == "COMPLETE"]
-            write_agents(live.directory.root, about, result, complete)
-        write_batch(path, result, ends, live.scoring.scale, self._settings.columns or (live.scoring.leading,))
-        self._state.record(ends, path)
-        _log_failures(ends)
+            complete = [result.number for result in results if result.state == "COMPLETE"]
+            write_agents(live.directory.root, about, batch, complete)
+        write_batch(path, batch, results, live.scoring.scale, self._settings.columns or (live.scoring.leading,))
+        self._state.record(results, path)
+        _log_failures(results)
         self._changed()
-        return ends
+        return results
 
     def super_batch(self, number: int) -> int:
         """Return the super-batch of a trial."""
@@ -229,10 +230,10 @@ def _rows_of(trial: FrozenTrial, columns: int) -> np.ndarray:
     return np.array(rows, np.float64).reshape(len(rows), columns)
 
 
-def _log_failures(ends: Sequence[TrialResult]) -> None:
-    mates = sum(end.state != "FAIL" for end in ends)
-    for end in ends:
-        if end.state == "FAIL":
+def _log_failures(results: Sequence[TrialResult]) -> None:
+    mates = sum(result.state != "FAIL" for result in results)
+    for result in results:
+        if result.state == "FAIL":
             others = f"{counted(mates, 'other trial')} of its batch {'continues' if mates == 1 else 'continue'}"
             rest = others if mates else "the study continues"
-            log.warning("trial %d: %s. Marked FAIL; %s.", end.number, end.reason, rest)
+            log.warning("trial %d: %s. Marked FAIL; %s.", result.number, result.reason, rest)

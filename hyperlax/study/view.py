@@ -21,16 +21,16 @@ from hyperlax.errors import counted
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.space import from_json
-from hyperlax.study import database, manifest
-from hyperlax.study.batch_files import Scoring
+from hyperlax.study import database_file, manifest
 from hyperlax.study.confirmation import confirmation_of
-from hyperlax.study.database import StudyDatabase
+from hyperlax.study.database import StudyDatabase, given_params
 from hyperlax.study.directory import StudyDirectory, holder_of
 from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.projection import batch_of
-from hyperlax.study.record import Lineage, StudyRecord, TrialRecord
+from hyperlax.study.record import Lineage, Run, StudyRecord, TrialRecord
+from hyperlax.study.scoring import Scoring
 from hyperlax.study.state import StudyState
 
 _Options = TypeVar("_Options", SearchOptions, PbtOptions)
@@ -78,7 +78,7 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / directory.database.name
         if directory.database.exists():
-            database.back_up(directory.database, copy)
+            database_file.back_up(directory.database, copy)
         with closing(StudyDatabase(copy, options.study_name, options.objectives)) as opened:
             trials, foreign = opened.trials(), opened.foreign()
     record = snapshot(root, options, stored, trials, with_importances, foreign)
@@ -101,7 +101,7 @@ def snapshot(
     base, metrics = stored.recipe.get("config", {}), stored.scale.table.rows
     if isinstance(options, PbtOptions):
         trials = finished_intervals(trials, options.population_size)
-        lineage = lineage_of(trials, options.population_size, root)
+        lineage = lineage_of(trials, options, root)
     return StudyRecord(
         directory=root,
         study_name=options.study_name,
@@ -146,7 +146,7 @@ def _record(
 def _foreign_record(frozen: FrozenTrial, space: SearchSpace) -> TrialRecord:
     """Return a trial that another program added as plain data. It is never ranked, so it has no values."""
     reason = f"{frozen.state.name}, added by another program"
-    params = space.fitting(database.given_params(frozen))
+    params = space.fitting(given_params(frozen))
     return TrialRecord(frozen.number, "FOREIGN", reason, params, {}, {}, batch_directory=None, exec_batch=None)
 
 
@@ -192,13 +192,14 @@ def _total(options: SearchOptions | PbtOptions, space: SearchSpace) -> int:
 
 @dataclass
 class LiveStudy(Generic[_Options]):
-    """A study that this process holds. manifest: the current content of study.json."""
+    """A study that this process holds. manifest: the current content of study.json. runs: those so far and this one."""
 
     options: _Options
     recipe: Recipe
     directory: StudyDirectory
     manifest: Manifest
     state: StudyState
+    runs: Sequence[Run] = ()
     _seen: int = field(default=0, init=False)
     _analysed: int | None = field(default=None, init=False)
 
@@ -225,11 +226,18 @@ class LiveStudy(Generic[_Options]):
 
     def lineage(self) -> Lineage:
         """Return the lineage of a population's trials."""
-        return lineage_of(finished_intervals(self.state.trials(), self.width), self.width, self.directory.root)
+        assert isinstance(self.options, PbtOptions)
+        return lineage_of(finished_intervals(self.state.trials(), self.width), self.options, self.directory.root)
 
     def note_backend(self, backend: Backend) -> None:
         """Write the current device and programs into study.json."""
-        manifest = replace(self.manifest, lanes=backend.lanes, device=backend.device, packing=backend.packing)
+        self._write(replace(self.manifest, lanes=backend.lanes, device=backend.device, packing=backend.packing))
+
+    def note_run(self) -> None:
+        """Write into study.json that this run trains. One that finds nothing to train does not count."""
+        self._write(replace(self.manifest, runs=list(self.runs)))
+
+    def _write(self, manifest: Manifest) -> None:
         if manifest != self.manifest:
             self.manifest = manifest
             manifest.write(self.directory.manifest)

@@ -14,7 +14,7 @@ import numpy as np
 
 from hyperlax.analysis.study_data import MissingFile, read_curves
 from hyperlax.analysis.terminal import best_in_words, counts
-from hyperlax.config.option import MAY_CHANGE, of_other_kind, options_of
+from hyperlax.config.option import MAY_CHANGE, options_of
 from hyperlax.config.options import SearchOptions
 from hyperlax.config.stored import MANIFEST
 from hyperlax.errors import UsageError
@@ -111,11 +111,11 @@ def with_curves(trials: Iterable[TrialRecord]) -> Iterator[tuple[TrialRecord, Le
 
 def study_params(record: StudyRecord) -> dict[str, str]:
     """Return the arguments that cannot change in a study, since MLflow's parameters cannot change either."""
-    other = of_other_kind(not record.environment)
+    kind = bool(record.environment), record.scale.words.has_programs
     fixed = {
         f: record.arguments.get(f)
         for f, option in options_of(SearchOptions).items()
-        if option.is_kept and not option.has(MAY_CHANGE) and not option.has(other)
+        if option.is_kept and not option.has(MAY_CHANGE) and not option.is_foreign(*kind)
     }
     return {name: _text(value) for name, value in fixed.items() if value not in (None, [])}
 

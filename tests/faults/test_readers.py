@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.study import database
+from hyperlax.study import database, database_file
 from tests.fake_backend import FakeBackend
 from tests.study_cases import Case
 
@@ -100,7 +100,8 @@ def test_a_lock_that_outlasts_all_patience_ends_the_study_in_a_sentence_and_it_g
     assert case.start(FakeBackend(lanes=1), n_trials=8) == 0
     path = case.directory / "optuna_study.db"
     with monkeypatch.context() as patch, held(path, begin):
-        patch.setattr(database, "PATIENCE", 0.2)
+        for module in (database, database_file):
+            patch.setattr(module, "PATIENCE", 0.2)
         words = rf"{path}: database is locked\. The study ends here; .+ Close the program that holds it, then resume:"
         with pytest.raises(HyperlaxError, match=words) as refused:
             case.resume(FakeBackend(lanes=1))

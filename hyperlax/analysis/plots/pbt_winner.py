@@ -9,7 +9,7 @@ from hyperlax.analysis.study_data import StudyData
 
 
 def _figure(study: StudyData) -> Figure:
-    """Draw the return and every explored hyperparameter, a row each, over the intervals that lead to the final best."""
+    """Draw the score and every explored hyperparameter, a row each, over the intervals that lead to the final best."""
     record = study.record
     lineage = record.lineage
     if lineage is None or lineage.final is None:
@@ -21,8 +21,8 @@ def _figure(study: StudyData) -> Figure:
     figure = Figure([(row, 0) for row in range(1 + len(record.space))], gaps=(0.0, 0.02))
     figure.link_x()
     returns = [trial.values[objective] for trial in path]
-    figure.add("scatter", x=intervals, y=returns, mode="lines+markers", line={"color": ACCENT}, name="return")
-    figure.update_y(0, title={"text": "mean return"})
+    figure.add("scatter", x=intervals, y=returns, mode="lines+markers", line={"color": ACCENT}, name=record.scale.name)
+    figure.update_y(0, title={"text": f"mean {record.scale.name}"})
     for row, (name, distribution) in enumerate(record.space.items(), start=1):
         categorical = distribution["type"] == "Categorical"
         values = [trial.params[name] for trial in path]
@@ -45,7 +45,7 @@ def _figure(study: StudyData) -> Figure:
 PLOT = Plot(
     "pbt_winner",
     "The schedule that won",
-    "The return and the hyperparameters of the final best member and its ancestors in each interval.",
+    "The score and the hyperparameters of the final best member and its ancestors in each interval.",
     _figure,
     applies=lambda record: record.lineage is not None,
     otherwise="is not a population.",

@@ -1,0 +1,327 @@
+"""A JAX program of a user's own: the documentation's example obeys the laws of lanes, and its studies are like any other."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hyperlax
+from hyperlax import cli
+from hyperlax.algorithms.own import LanesTask, Sizes
+from hyperlax.engine.keys import evaluation_keys, pin_generator, training_keys
+from hyperlax.engine.programs import Programs
+from hyperlax.engine.session import LaneSession
+from hyperlax.files import read_csv
+from hyperlax.recipe import Recipe, RunLength, apply, load
+from hyperlax.study.stopping import Limits
+from hyperlax.trial import Curve, Trial
+from tests import toy
+from tests.desk import ROOT
+from tests.test_bad_input import TABLES, refused, table
+from tests.test_docs import python_of
+from tests.test_own_code import results, run
+
+pytestmark = pytest.mark.timeout(120)
+SMALL = TABLES / "own_lanes.py"
+SEARCH = f"optuna-hp-search --algo-and-network-config {SMALL} --seed 3"
+SEED, SEEDS = 5, 2
+OF_RL = re.compile(r"environment|\breturns?\b|polic|agent|episode|random|rollout", re.IGNORECASE)
+
+
+@lru_cache
+def example(folder: Path) -> Recipe:
+    """The recipe of the documentation."""
+    (block,) = (block for block in python_of(ROOT / "docs" / "own-code.md") if "Lanes(" in block)
+    (folder / "sine.py").write_text(block, encoding="utf-8")
+    return load(str(folder / "sine.py"))
+
+
+@pytest.fixture(scope="module")
+def sine(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    pin_generator()
+    return example(tmp_path_factory.mktemp("sine"))
+
+
+def task_of(recipe: Recipe, largest: int | None = None, steps: int = 40) -> LanesTask:
+    """What a backend trains, in one program. largest: its padded size."""
+    assert recipe.task is not None
+    paddings = None if largest is None else [Sizes((("width", largest),))]
+    return LanesTask(recipe.task, recipe.config.algorithm, recipe.space, RunLength(steps, 4, 1), paddings)  # type: ignore[arg-type]
+
+
+def trial(recipe: Recipe, number: int, **values: Any) -> Trial:
+    return Trial(number, apply(recipe.config.algorithm, values, "test"))
+
+
+def mixed(recipe: Recipe) -> list[Trial]:
+    """Trials that differ in all that lanes may differ in."""
+    return [trial(recipe, 3, width=6, lr=0.1), trial(recipe, 11, width=32), trial(recipe, 12, width=9, lr=0.01)]
+
+
+def curves(task: LanesTask, trials: Sequence[Trial], slots: int = 1, **kind: Any) -> dict[int, Curve]:
+    backend = toy.batches(task, PROGRAMS.setdefault((task.run_length, *kind), Programs(3, SEEDS, **kind)), slots)
+    return {outcome.number: outcome.curve for result in toy.finish(backend, trials) for outcome in result.outcomes}
+
+
+PROGRAMS: dict[Any, Programs] = {}
+
+
+def same_bits(one: Curve, other: Curve) -> bool:
+    return np.array_equal(one.steps, other.steps) and one.mean.tobytes() == other.mean.tobytes()
+
+
+@pytest.mark.parametrize("kind", [{}, {"sequential": False}])
+def test_a_lane_alone_equals_the_lane_among_others_to_the_bit(sine, kind):
+    task, trials = task_of(sine), mixed(sine)
+    together = curves(task, trials, **kind)
+    for one in trials:
+        alone = curves(task, [one], **kind)
+        assert same_bits(alone[one.number], together[one.number])
+    assert len({curve.mean.tobytes() for curve in together.values()}) == 3
+    assert all(
+        curve.mean.shape == (4, SEEDS) and (curve.mean[:, 0] != curve.mean[:, 1]).all() for curve in together.values()
+    )
+
+
+def test_slots_change_nothing(sine):
+    trials = [trial(sine, number, lr=0.01 * (number + 1)) for number in range(6)]
+    one, two = curves(task_of(sine), trials), curves(task_of(sine), trials, slots=2)
+    assert all(same_bits(one[number], two[number]) for number in range(6))
+
+
+def test_wider_padding_changes_nothing(sine):
+    small = trial(sine, 7, width=6, lr=0.1)
+    narrow, wide, exact = (curves(task_of(sine, largest), [small])[7] for largest in (16, 64, 6))
+    np.testing.assert_allclose(wide.mean, narrow.mean, rtol=2e-5)
+    np.testing.assert_allclose(exact.mean, narrow.mean, rtol=2e-5)
+
+
+def test_wider_padding_changes_nothing_in_the_shipped_digits(sine):
+    """Two padded layers, with dropout and weight decay."""
+    recipe, curves_of = load("digits"), []
+    one = trial(recipe, 7, width_1=12, width_2=9, dropout=0.3, weight_decay=0.1, label_smoothing=0.1, batch_size=16)
+    for sizes in ((12, 9), (16, 32)):
+        paddings = [Sizes((("width_1", sizes[0]), ("width_2", sizes[1])))]
+        task = LanesTask(recipe.task, recipe.config.algorithm, recipe.space, RunLength(20, 4, 1), paddings)  # type: ignore[arg-type]
+        curves_of.append(curves(task, [one])[7])
+    exact, padded = curves_of
+    np.testing.assert_allclose(padded.others["loss"], exact.others["loss"], rtol=1e-4)
+    assert exact.others["loss"][-1].max() < exact.others["loss"][0].min()
+
+
+def test_a_lane_begins_with_the_weights_of_its_own_size_and_zeros(sine):
+    small = trial(sine, 7, width=6)
+    states = [
+        task.program(small).init(jax.random.key(0), task.lane(small)).own
+        for task in (task_of(sine, 6), task_of(sine, 32))
+    ]
+    for name, exact in states[0].items():
+        assert np.array_equal(states[1][name][:6], exact) and not np.any(states[1][name][6:])
+
+
+def test_a_lane_equals_a_plain_loop_over_an_exact_size_program(sine):
+    one, task = trial(sine, 4, width=6, lr=0.1), sine.task
+    curve = curves(task_of(sine), [one])[4]
+    size: Any = SimpleNamespace(size=6, live=6, mask=jnp.ones(6))
+    hypers = SimpleNamespace(lr=0.1, width=size, sample=task.hypers.sample)
+    for seed in range(SEEDS):
+        key, own = jax.random.split(training_keys(SEED, [4], SEEDS)[0, seed])
+        state, losses = task.init(own, hypers), []
+        for step in range(1, 41):
+            key, own = jax.random.split(key)
+            state = task.step(state, hypers, own)
+            if step % 10 == 0:
+                losses.append(float(task.evaluate(state, hypers, evaluation_keys(SEED, SEEDS)[seed])["loss"]))
+        np.testing.assert_allclose(curve.mean[:, seed], losses, rtol=2e-5)
+    assert curve.steps.tolist() == [10, 20, 30, 40] and not curve.has_start
+
+
+def test_a_trial_in_a_lane_that_another_left_equals_one_in_a_fresh_lane(sine):
+    task = task_of(sine)
+    first, second = mixed(sine)[:2]
+    program = Programs(2, SEEDS, refills=True).program(task.program(first), jax.local_devices()[0], 2)
+
+    def session(*trials: Trial) -> LaneSession:
+        made = LaneSession(task, program, seed=SEED)
+        for one in trials:
+            made.enter(one)
+        made.prepare()
+        return made
+
+    reused, fresh = session(first), session(second)
+    reused.advance()
+    reused.leave(first.number)
+    reused.enter(second)
+    for _ in range(4):
+        (there,), (here,) = reused.advance(), fresh.advance()
+        assert same_bits(there.curve, here.curve)
+    assert here.is_done and here.segments == 4
+
+
+def test_a_saved_session_continues_to_the_same_bits(sine):
+    task, trials = task_of(sine), mixed(sine)
+    program = Programs(3, SEEDS).program(task.program(trials[0]), jax.local_devices()[0], 3)
+
+    def session() -> LaneSession:
+        return LaneSession(task, program, seed=SEED)
+
+    whole = session()
+    for one in trials:
+        whole.enter(one)
+    whole.prepare()
+    whole.advance()
+    metadata, arrays = whole.save()
+    restored = session()
+    restored.prepare(trials[0])
+    restored.restore(metadata, arrays, {one.number: one for one in trials})
+    for _ in range(3):
+        expected, found = whole.advance(), restored.advance()
+    assert all(same_bits(one.curve, other.curve) for one, other in zip(expected, found, strict=True))
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a pruned study, one that is confirmed, and a population."""
+    path = tmp_path_factory.mktemp("lanes")
+    run(f"{SEARCH} --n-trials 12 --pruner asha --pruner-min-segments 1 --output-root {path / 'pruned'}")
+    run(f"{SEARCH} --n-trials 4 --num-seeds 2 --confirm-top 1 --confirm-seeds 3 --output-root {path / 'whole'}")
+    run(f"pbt --algo-and-network-config {SMALL} --population-size 4 --seed 3 --output-root {path / 'population'}")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the recipe."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(SMALL, "own_lanes.py")
+    return tmp_path
+
+
+def test_files_name_the_measures_and_the_best_is_the_lowest(desk):
+    study = hyperlax.open_study(desk / "whole" / "own_lanes")
+    assert study.best.values["loss"] == min(study.trials["loss"])
+    assert study.best.config.keys() == {"lr", "depth", "width", "power"}
+    batch = study.record.trials[0].batch_directory
+    assert list(read_csv(batch / "curves.csv")[0]) == ["trial", "seed", "step", "loss"]
+    assert [int(row["step"]) for row in read_csv(batch / "curves.csv")][:4] == [5, 10, 15, 20]
+    rows = read_csv(desk / "whole" / "own_lanes" / "confirmation.csv")
+    assert str(study.best.number) in {row["trial"] for row in rows} and {row["seed"] for row in rows} == {"0", "1", "2"}
+
+
+def test_pruned_trials_make_room_for_the_next(desk):
+    study = hyperlax.open_study(desk / "pruned" / "own_lanes")
+    assert set(study.trials["state"]) == {"COMPLETE", "PRUNED"} and len(study.trials) == 12
+
+
+@pytest.mark.parametrize("command", [SEARCH + " --n-trials 12 --pruner asha --pruner-min-segments 1", "pbt"])
+def test_a_resumed_study_equals_an_uninterrupted_one(desk, folder, monkeypatch, command):
+    name = "population" if command == "pbt" else "pruned"
+    verb = command.split()[0]
+    words = f"pbt --algo-and-network-config {SMALL} --population-size 4 --seed 3" if command == "pbt" else command
+    count = Limits.count
+
+    def stop_after_5(limits: Limits, *end: Any) -> None:
+        count(limits, *end)
+        if limits._finished == 5:
+            limits.stop.set()
+
+    monkeypatch.setattr(Limits, "count", stop_after_5)
+    cli.main(shlex.split(f"{words} --output-root {folder}"))
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    directory = folder / "own_lanes"
+    assert results(directory) != results(desk / name / "own_lanes")
+    run(f"{verb} --resume-from {directory}")
+    assert results(directory) == results(desk / name / "own_lanes")
+
+
+def test_a_population_copies_the_lowest_and_its_schedule_is_replayed(desk, folder, capsys):
+    directory = desk / "population" / "own_lanes"
+    record = hyperlax.open_study(directory).record
+    assert record.lineage is not None
+    assert record.lineage.final == min(record.trials[-4:], key=lambda one: one.values["final_performance"]).number
+    scores = {one.number: one.values["final_performance"] for one in record.trials}
+    copied = [(parent, child) for child, parent in record.lineage.parents.items() if parent % 4 != child % 4]
+    assert copied and all(scores[parent] < scores[child - 4] for parent, child in copied)
+    run(f"pbt-replay {directory / 'pbt_schedule.json'} --num-seeds 2")
+    assert [row["step"] for row in read_csv(Path("my_pbt_replays/own_lanes/replay_0000/curves.csv"))[:4]] == [
+        "5",
+        "10",
+        "15",
+        "20",
+    ]
+
+
+def test_nothing_speaks_of_reinforcement_learning(desk, capsys):
+    for name in ("whole", "pruned", "population"):
+        directory = desk / name / "own_lanes"
+        pages = [directory / "report.html", *(directory / "analysis_plots").glob("*.html")]
+        for page in pages:
+            text = re.sub(r"<script[ >](?!type).*?</script>|<style>.*?</style>", "", page.read_text(), flags=re.DOTALL)
+            assert sorted({found[0] for found in OF_RL.finditer(text)}) == [], page
+        run(f"show {directory}")
+        run(f"show {directory} 0")
+        assert sorted({found[0] for found in OF_RL.finditer(capsys.readouterr().out)}) == []
+
+
+def test_a_trial_is_trained_again_and_a_configuration_by_itself(desk, folder, capsys):
+    run(f"train --from {desk / 'whole' / 'own_lanes'} --num-seeds 3")
+    run("run-single-hp --algo-and-network-config own_lanes.py --set width=3 lr=0.2")
+    single = Path("my_single_runs/own_lanes")
+    assert len(read_csv(single / "single_0000" / "curves.csv")) == 12
+    assert not list(single.rglob("agent*"))
+    assert sorted({found[0] for found in OF_RL.finditer(capsys.readouterr().out)}) == []
+
+
+def test_a_measure_that_is_not_finite_fails_its_trial_alone(folder, capsys):
+    text = SMALL.read_text().replace("/ hypers.width.live", "+ jnp.where(hypers.width.live == 8, jnp.nan, 0)")
+    Path("own_lanes.py").write_text(text)
+    run("optuna-hp-search --algo-and-network-config own_lanes.py --n-trials 6 --seed 3 --runner-hparam-batch-size 2")
+    trials = hyperlax.open_study("my_optuna_studies/own_lanes").record.trials
+    failed = [one for one in trials if one.state == "FAIL"]
+    assert failed and {one.params["width"] for one in failed} == {8}
+    assert all(re.match(r"loss is nan \(lane \d, step 5; lr=.*, width=8\)", one.reason) for one in failed)
+    assert {one.state for one in trials if one.params["width"] != 8} == {"COMPLETE"}
+
+
+def test_programs_of_static_values_and_sizes_are_chosen_as_for_an_algorithm(folder):
+    text = SMALL.read_text().replace('"width": C', '"power": Categorical(values=[2, 4]), "width": C')
+    Path("own_lanes.py").write_text(text)
+    recipe = load("own_lanes.py")
+    assert recipe.task is not None
+    task = LanesTask(recipe.task, recipe.config.algorithm, recipe.space, RunLength(20, 4, 1))  # type: ignore[arg-type]
+    programs = {task.program(trial(recipe, 0, power=power, width=width)) for power in (2, 4) for width in (2, 4, 8)}
+    assert {dict(one.static)["power"] for one in programs} == {2, 4} and {one.sizes for one in programs} == {
+        (("width", 8),)
+    }
+    split = task.padded([])
+    assert len({split.program(one) for one in (trial(recipe, 0, width=width) for width in (2, 4, 8))}) == 3
+    assert not task.is_shipped and {str(one).partition(", task")[0] for one in programs} == {
+        str(one) for one in programs
+    }
+
+
+@pytest.mark.parametrize(("old", "new", "said"), table("own_lanes_edits"), ids=lambda value: value[:60])
+def test_an_edit_of_the_recipe_is_refused(folder, capsys, old, new, said):
+    text = SMALL.read_text()
+    assert old in text
+    Path("own_lanes.py").write_text(text.replace(old, new.replace("\\n", "\n"), 1))
+    told = refused(["optuna-hp-search", "--algo-and-network-config", "own_lanes.py"], capsys)
+    assert re.sub(r"own_lanes\.py:\d+", "own_lanes.py:LINE", told) == said
+
+
+@pytest.mark.parametrize(("typed", "said"), table("own_lanes_commands"), ids=lambda value: value[:60])
+def test_a_command_is_refused(folder, capsys, typed, said):
+    words = typed.replace("OWN", "optuna-hp-search --algo-and-network-config own_lanes.py")
+    assert refused(shlex.split(words), capsys) == said

@@ -175,7 +175,7 @@ class Agents:
             self._work.lead(self._engine)
             if not self._config.is_confirmation:
                 log.info("Agents join with\n  %s", shell_command("agent", self._work.study))
-        content = [self._engine, repetition, *([trial.number, dotted(trial.algorithm)] for trial in trials)]
+        content = [self._engine, repetition, *([trial.number, dotted(trial.config)] for trial in trials)]
         return f"b{trials[0].number:05d}-{digest_of(content)}"
 
     def _left(self, by_number: Mapping[int, Trial]) -> list[tuple[int, ...]]:
@@ -196,7 +196,7 @@ class Agents:
         return list(found.values())
 
     def _offer(self, batch: _Batch) -> None:
-        trials = {trial.number: dotted(trial.algorithm) for trial in batch.trials}
+        trials = {trial.number: dotted(trial.config) for trial in batch.trials}
         self._work.offer(batch.name, ticket_of(trials, self._engine, batch.repetition, batch.losses))
         batch.since = time.monotonic()
 

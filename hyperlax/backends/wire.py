@@ -71,7 +71,7 @@ class Engine:
             config={**own, "chosen": dict(chosen)},
             run_length=config.run_length,
             base=dotted(config.base),
-            trials=[(trial.number, dotted(trial.algorithm)) for trial in config.trials],
+            trials=[(trial.number, dotted(trial.config)) for trial in config.trials],
             versions=versions(),
             device=device,
             lease=lease,

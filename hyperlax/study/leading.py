@@ -48,7 +48,7 @@ def run_with_agents(directory: Path, count: int, run: Callable[[MakeBackend], in
 
 def device_of(config: EngineConfig) -> str:
     """Return the kind of this machine's device, which decides the bits of a program's results; "" for what trains in processes."""
-    if config.task is not None and not getattr(config.task, "has_programs", False):
+    if config.task is not None and not config.task.has_programs:
         return ""
     from hyperlax.engine.device import identity
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.errors import UsageError, counted
-from hyperlax.files import PUT_BACK, decode, replacing, write_json
+from hyperlax.files import PUT_BACK, decode, read_bytes, replacing, write_json
 
 _FORMAT = "hyperlax agent 1"
 ARRAYS, ABOUT = ".safetensors", ".json"
@@ -124,20 +124,31 @@ def load_agent(path: Path, seed: int | None = None) -> Agent:
     if about.get("format") != _FORMAT or not all(name in about for name in _NEEDED):
         raise UsageError(f"{description}: does not describe an agent. {PUT_BACK}")
     try:
-        arrays = load(file.read_bytes())
+        arrays = load(read_bytes(file))
     except OSError as error:
         raise UsageError(f"{file}: cannot be read ({error.strerror}).") from error
     except SafetensorError as error:
         raise UsageError(f"{file}: is not a safetensors file ({error}). {PUT_BACK}") from error
     if "head.kernel" not in arrays:
         raise UsageError(f"{file}: holds no policy. {PUT_BACK}")
-    if not _fit(about, arrays):
-        raise UsageError(f"{description}: does not describe the agent in {file.name}. {PUT_BACK}")
-    seeds = len(arrays["head.kernel"])
-    chosen = about["seed"] if seed is None else seed
-    if not isinstance(chosen, int) or not 0 <= chosen < seeds:
-        raise UsageError(f"{file}: has the seeds 0 to {seeds - 1}, not {chosen}.")
-    return Agent(about, arrays, chosen)
+    problem = f"{description}: does not describe the agent in {file.name}"
+    try:
+        if not _fit(about, arrays):
+            raise UsageError(f"{problem}. {PUT_BACK}")
+        agent = Agent(about, arrays, _chosen(about["seed"] if seed is None else seed, len(arrays["head.kernel"]), file))
+        agent(np.zeros(about["observation_size"], np.float32))
+    except UsageError:
+        raise
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        raise UsageError(f"{problem} ({error}). {PUT_BACK}") from error
+    return agent
+
+
+def _chosen(seed: Any, seeds: int, file: Path) -> int:
+    """Return the number of a seed. Raises UsageError if a file with so many seeds does not have it."""
+    if not isinstance(seed, int) or not 0 <= seed < seeds:
+        raise UsageError(f"{file}: has the seeds 0 to {seeds - 1}, not {seed}.")
+    return seed
 
 
 def _fit(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bool:
@@ -152,9 +163,14 @@ def _fit(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bool:
         isinstance(about["environment"], str)
         and about["observation_size"] == first.shape[-2]
         and isinstance(action, dict)
-        and (action.get("n") == outputs or all(np.size(action.get(name, ())) == outputs for name in ("low", "high")))
+        and (action.get("n") == outputs or all(_are_numbers(action.get(name), outputs) for name in ("low", "high")))
         and all(name in about for array, names in needed.items() if array in arrays for name in names)
     )
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    """Return whether these are so many numbers. numpy would take None for nan."""
+    return np.size(values) == count and np.asarray(values).dtype.kind in "if"
 
 
 def _activate(name: str, x: Any, xp: Any) -> Any:

@@ -82,7 +82,8 @@ class Field:
         if self._accepts(value):
             return None
         if self.type == "float" and isinstance(value, float) and 0 < abs(value) < _SMALLEST_FLOAT:
-            return f"needs 0 or at least {_SMALLEST_FLOAT:.3g}, the smallest that float32 holds, got {value!r}"
+            zero = "0 or " if self._accepts(0.0) else ""
+            return f"needs {zero}at least {_SMALLEST_FLOAT:.3g}, the smallest that float32 holds, got {value!r}"
         if self.type == "str" and isinstance(value, str):
             (meant,) = ALIASES.get(value.lower(), (value.lower(),))
             near = did_you_mean(meant, ACTIVATIONS).strip().replace("Did", "did")

@@ -12,13 +12,14 @@ import io
 import json
 import os
 import re
+import stat
 import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 import msgspec
 
@@ -30,9 +31,15 @@ PUT_BACK = "It was changed or damaged; put back the file that Hyperlax wrote."
 """The fix for a file that only Hyperlax writes."""
 STDOUT = Path("-")
 """The path that stands for standard output."""
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+TO_READ, TO_WRITE = os.O_RDONLY | _NO_LINK, os.O_RDWR | _NO_LINK
+"""Flags of `open_regular`, which then opens no link."""
+_MOST_BYTES = 2**28
+"""Size above which a file of a study is not read."""
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
 _MOST_OF_A_NAME = 100
 """Bytes of a file's name that its temporary file keeps. Optuna adds 48 to that name for a lock."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _HELD = threading.local()
 """`paths`: the files of this thread that become durable together, None for each by itself."""
 
@@ -99,7 +106,11 @@ def printed_if_stdout(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         yield (temporary := Path(scratch) / "output")
         sys.stdout.flush()
-        sys.stdout.buffer.write(temporary.read_bytes())
+        content = temporary.read_bytes()
+        if sys.stdout.isatty():  # which would obey control characters
+            sys.stdout.write(content.decode(errors="backslashreplace"))
+        else:
+            sys.stdout.buffer.write(content)
 
 
 def is_too_long(path: Path) -> bool:
@@ -204,6 +215,43 @@ def json_text(value: Any, indent: int | None = 2) -> str:
     return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False, default=_json_default) + "\n"
 
 
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
+    """Open a file that may come from somebody else, for reading or with flags such as `TO_WRITE`.
+
+    Raises OSError, naming `path`, also for a pipe or a device, which may have no end, and for a link if the flags forbid it.
+    """
+    with naming(path):
+        if flags & _NO_LINK and path.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link")
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o644)  # a pipe would wait for its writer
+        try:
+            if stat.S_ISDIR(mode := os.fstat(descriptor).st_mode):
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not stat.S_ISREG(mode):
+                raise OSError(errno.EINVAL, "it is not a regular file")
+        except OSError:
+            os.close(descriptor)
+            raise
+    return os.fdopen(descriptor, "r+b" if flags & os.O_RDWR else "rb")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a regular file, or of one in /dev, which only a user names: a shell's <(...).
+
+    Raises OSError, naming it, also if it is larger than a file of a study.
+    """
+    with path.open("rb") if path.is_relative_to("/dev") else open_regular(path) as file, naming(path):
+        content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise OSError(errno.EFBIG, f"it is larger than {_MOST_BYTES >> 20} MiB")
+        return content
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Return the text of a regular file. Raises OSError as `read_bytes` does, UnicodeDecodeError."""
+    return read_bytes(path).decode(encoding)
+
+
 def decode(path: Path, kind: type[T], fix: str = PUT_BACK) -> T:
     """Read a JSON file into a type, for example a dataclass or `dict[str, int]`.
 
@@ -216,7 +264,7 @@ def decode(path: Path, kind: type[T], fix: str = PUT_BACK) -> T:
       UsageError: It cannot be read, is not JSON (NaN and Infinity are not), has a name twice, or is not of this type.
     """
     try:
-        value = read_json(path.read_text(encoding="utf-8-sig"))
+        value = read_json(read_text(path, "utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
@@ -288,15 +336,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
     Raises CsvError for a row whose length is not the header's, and for a name that the header has twice.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, None)
-        if header is None:
-            raise CsvError(path, "is empty; a CSV needs at least its header.")
-        for place, name in enumerate(header):
-            if name in header[:place]:
-                raise CsvError(path, f"two columns are named `{name}`.")
-        lines = [(reader.line_num, cells) for cells in reader]
+    reader = csv.reader(io.StringIO(read_text(path, "utf-8-sig"), newline=""))
+    header = next(reader, None)
+    if header is None:
+        raise CsvError(path, "is empty; a CSV needs at least its header.")
+    for place, name in enumerate(header):
+        if name in header[:place]:
+            raise CsvError(path, f"two columns are named `{name}`.")
+    lines = [(reader.line_num, cells) for cells in reader]
     while lines and not "".join(lines[-1][1]).strip():
         lines.pop()
     for line, cells in lines:
@@ -317,6 +364,20 @@ def cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return json.dumps(value, allow_nan=False)
     raise TypeError(f"A CSV cell is text, a number, a boolean, a list or None, not {type(value).__name__}: {value!r}")
+
+
+def quoted(value: Any) -> Any:
+    """Return a text with an apostrophe before it if a spreadsheet would take it for a formula, any other value unchanged.
+
+    >>> quoted("=1+1"), quoted("tanh"), quoted(-1.0)
+    ("'=1+1", 'tanh', -1.0)
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def unquoted(text: str) -> str:
+    """Return the text that `quoted` was given."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
 
 
 def plain(value: Any) -> Any:

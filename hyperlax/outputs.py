@@ -6,6 +6,8 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
+from hyperlax.files import open_regular
+
 OWN_FILES = "trials"
 """The directory of a study where each trial has one with its output, and with the files of its own code."""
 MOST_BYTES = 2_000_000
@@ -60,7 +62,7 @@ def run_file(directory: Path, index: int) -> Path:
 def said_last(directory: Path, count: int) -> list[str]:
     """Return the last lines that a trial wrote to standard error, else to standard output; none if it wrote nothing."""
     for pattern in ("*.err.txt", "*.txt"):
-        paths = sorted(directory.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
+        paths = sorted(directory.glob(pattern), key=lambda path: path.lstat().st_mtime, reverse=True)
         if lines := next((lines for path in paths if (lines := last_lines(path, count))), None):
             return lines
     return []
@@ -69,7 +71,7 @@ def said_last(directory: Path, count: int) -> list[str]:
 def last_lines(path: Path, count: int) -> list[str]:
     """Return the last lines of a file that are not blank; none if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - _LAST_BYTES))
             text = file.read().decode(errors="replace")

@@ -318,11 +318,13 @@ def from_json(text: dict[str, Any]) -> Distribution:
     """Return the distribution that `to_json` wrote. Raise UsageError for anything else."""
     arguments = dict(text)
     kind = arguments.pop("type", None)
-    if kind not in DISTRIBUTIONS:
+    if not isinstance(kind, str) or kind not in DISTRIBUTIONS:
         raise UsageError(f"No distribution named {kind!r}. There are {', '.join(DISTRIBUTIONS)}.")
     try:
         return DISTRIBUTIONS[kind](**arguments)
-    except TypeError as error:
+    except UsageError:
+        raise
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UsageError(f"{kind} cannot be made of {arguments}: {error}.") from error
 
 

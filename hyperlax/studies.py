@@ -29,6 +29,7 @@ from hyperlax.config.stored import (
     load_recipe_of,
     named_directory,
     read_stored,
+    with_recipe,
 )
 from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError
 from hyperlax.hyperparams import Config
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from hyperlax.config.study_file import StudyFile
     from hyperlax.config.yaml_file import Entry
     from hyperlax.study.directory import StudyDirectory
+    from hyperlax.study.study_run import MakeBackend
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,15 @@ def load_recipe(given: Given) -> Recipe:
     return load(name)
 
 
-def study_in(directory: Path, asked_by: str) -> tuple[SearchOptions | PbtOptions, Recipe]:
-    """Return the options and the recipe of the study in a directory. The recipe of a sweep has its samples."""
+def study_in(directory: Path, asked_by: str, named: str | None = None) -> tuple[SearchOptions | PbtOptions, Recipe]:
+    """Return the options and the recipe of the study in a directory. The recipe of a sweep has its samples.
+
+    named: the recipe that the user names for it. It is loaded if no run of the user's recorded the study's own.
+    """
     options = read_stored(directory, asked_by)
-    recipe = load_recipe_of(directory, options)
+    accepted = with_recipe(directory, options, named)
+    recipe = load_recipe_of(directory, accepted, None if accepted is options else named)
+    options = accepted
     if isinstance(options, PbtOptions) or not options.is_sweep:
         return options, recipe
     from hyperlax.samplers.fixed import stored
@@ -275,7 +282,7 @@ def _check_source(given: Given) -> None:
 def _resumed(command: str, given: Given) -> PlannedStudy:
     directory = named_directory(given["resume_from"], RESUMED)
     check_command(directory, command)
-    stored, recipe = study_in(directory, RESUMED)
+    stored, recipe = study_in(directory, RESUMED, given.get("algo_and_network_config"))
     options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
     return _planned(options, recipe, directory)
 
@@ -304,19 +311,22 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     def run(*shown: Observer) -> int:
         observers = [*shown, Pages(write_pages), *tracking]
         keywords: dict[str, Any] = {"observers": observers, "retry_failed": options.retry_failed}
-        if options.agents == "none":
-            return run_study(options, study.recipe, existing, make_backend=backend_with_runs(place), **keywords)
-        from hyperlax.study.leading import run_with_agents
-
-        return run_with_agents(
-            study.directory,
-            options.agents,
-            lambda make: run_study(options, study.recipe, existing, make_backend=make, **keywords),
+        return _run_where_it_trains(
+            study, backend_with_runs(place), partial(run_study, options, study.recipe, existing, **keywords)
         )
 
     if options.json:
         return run_in_json(run, study.directory)
     return run() if options.quiet else run(reporter())
+
+
+def _run_where_it_trains(study: PlannedStudy, here: MakeBackend, run: Callable[..., int]) -> int:
+    """Run a study with the backend of this machine, or with agents. Returns the exit status."""
+    if not isinstance(study.options, SearchOptions) or study.options.agents == "none":
+        return run(make_backend=here)
+    from hyperlax.study.leading import run_with_agents
+
+    return run_with_agents(study.directory, study.options.agents, lambda make: run(make_backend=make))
 
 
 def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> PlannedStudy:

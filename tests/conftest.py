@@ -15,6 +15,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 import hyperlax  # noqa: F401  (sets the XLA flag before jax is imported)
 
 os.environ.setdefault("HYPERLAX_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
+os.environ.setdefault("XDG_STATE_HOME", str(Path(__file__).parents[1] / ".pytest_cache" / "state"))
 
 import pytest
 from hypothesis import settings

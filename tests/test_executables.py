@@ -348,3 +348,29 @@ def test_only_the_programs_of_shipped_algorithms_and_environments_are_kept(monke
     assert not AlgorithmTask(base, {}, "own.cartpole", RUN_LENGTH).is_shipped
     monkeypatch.setitem(registry.ALGORITHMS, type(base), "somewhere.ppo")
     assert not registry.is_shipped(base)
+
+
+CUT = """
+import logging
+import jax
+from hyperlax.engine.device import cache_directory, prepare_jax
+
+def run():
+    jax.clear_caches()
+    jax.jit(lambda x: (x * 2 + 1).sum())(jax.numpy.ones(17))
+    (entry,) = cache_directory().glob("jit__lambda-*-cache")
+    return entry
+
+logging.basicConfig(format="%(message)s")
+prepare_jax(compilation_cache=True)
+entry = run()
+entry.write_bytes(entry.read_bytes()[:100])
+print([run().stat().st_size > 100 for _ in range(2)])
+"""
+
+
+def test_an_entry_of_jaxs_cache_that_was_cut_short_is_replaced(tmp_path: Path) -> None:
+    ended = python("-c", CUT, HYPERLAX_CACHE_DIR=str(tmp_path))
+    assert ended.stdout == "[True, True]\n", ended.stderr
+    (said,) = ended.stderr.splitlines()
+    assert said.endswith("-cache: a compiled program is damaged. It is removed, and compiled again.")

@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from hyperlax import cli, studies
 from hyperlax.errors import HyperlaxError
+from hyperlax.seals import seal
 from hyperlax.study import search as runs
 from hyperlax.study.view import load_study
 from hyperlax.tracking.mirror import MirrorWriter, mirror_of
@@ -171,7 +172,11 @@ def test_a_password_is_not_kept(tmp_path, monkeypatch):
     mirror = mirror_of(AWAY, "s", tmp_path, True)
     assert mirror and PASSWORD not in mirror.shown
     mirror.write()
-    assert json.loads((tmp_path / "mirror.json").read_text()) == {"storage": None, "mark": mirror.mark}
+    assert json.loads((tmp_path / "mirror.json").read_text()) == {
+        "storage": None,
+        "mark": mirror.mark,
+        "seal": seal([None, mirror.mark]),
+    }
     with pytest.raises(studies.OptionError, match="holds a password and was not stored. Give --mirror or set HYPERLAX"):
         mirror_of(None, "s", tmp_path, False)
     monkeypatch.setenv("HYPERLAX_MIRROR", AWAY)

@@ -206,18 +206,18 @@ def test_a_study_with_a_long_name_is_tracked_in_an_experiment_with_a_short_one(s
 
 
 def test_deleting_a_study_moves_its_runs_to_the_trash_unless_they_are_kept(store, tmp_path, capsys):
-    case = tracked(store, "deleted", tmp_path, n_trials=2)
+    case = tracked(store, "in the trash", tmp_path, n_trials=2)
     assert case.start() == 0
-    other = tracked(store, "deleted", tmp_path / "other", n_trials=1)
-    assert other.start() == 0 and len(Seen(store, "deleted").parents) == 2
+    other = tracked(store, "in the trash", tmp_path / "other", n_trials=1)
+    assert other.start() == 0 and len(Seen(store, "in the trash").parents) == 2
     kept = shutil.copytree(case.directory, tmp_path / "copy")
-    assert main(["delete", str(kept), "--yes"]) == 0 and len(Seen(store, "deleted").parents) == 2, "the original's"
+    assert main(["delete", str(kept), "--yes"]) == 0 and len(Seen(store, "in the trash").parents) == 2, "the original's"
     capsys.readouterr()
     assert main(["delete", str(case.directory), "--yes"]) == 0
     assert capsys.readouterr().out.startswith(
-        f"Deleted to MLflow's trash: 3 runs in experiment deleted of MLflow, {store}.\n"
+        f"Deleted to MLflow's trash: 3 runs in experiment in the trash of MLflow, {store}.\n"
     )
-    seen = Seen(store, "deleted")
+    seen = Seen(store, "in the trash")
     assert seen.numbers == [0] and seen.parent.data.tags["hyperlax.directory"] == str(other.directory)
     assert main(["delete", str(other.directory), "--yes", "--keep-tracking"]) == 0
-    assert len(Seen(store, "deleted").parents) == 1
+    assert len(Seen(store, "in the trash").parents) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from hyperlax.analysis.pages import write_learning_curve, write_pages
 from hyperlax.cli import main
 from hyperlax.envs import registry
 from hyperlax.recipe import load
+from hyperlax.seals import seal
 from hyperlax.study.single import run_single
 from tests.desk import forget_environments
 from tests.fake_backend import FakeBackend
@@ -49,7 +51,12 @@ def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = str(made)
     copied = Path(shutil.copytree(made, tmp_path / "tanks"))
     for path in [*copied.rglob("study.json"), *copied.rglob("*" + ABOUT)]:
-        path.write_text(path.read_text().replace(text, str(copied)))
+        about = json.loads(path.read_text().replace(text, str(copied)))
+        mark = seal({"path": str(copied / "tanks.py")})
+        about["recipe_seal"] = mark
+        if path.suffix == ".json" and "arguments" in about:
+            about["recipe"]["seal"] = mark
+        path.write_text(json.dumps(about))
     return copied
 
 

@@ -213,6 +213,7 @@ def test_files_name_the_measures_and_the_best_is_the_lowest(desk):
     assert study.best.values["loss"] == min(study.trials["loss"])
     assert study.best.config.keys() == {"lr", "depth", "width", "power"}
     batch = study.record.trials[0].batch_directory
+    assert batch is not None
     assert list(read_csv(batch / "curves.csv")[0]) == ["trial", "seed", "step", "loss"]
     assert [int(row["step"]) for row in read_csv(batch / "curves.csv")][:4] == [5, 10, 15, 20]
     rows = read_csv(desk / "whole" / "own_lanes" / "confirmation.csv")

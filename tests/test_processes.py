@@ -367,6 +367,18 @@ def test_a_function_that_takes_too_long_has_failed(tmp_path: Path) -> None:
         backend.close()
 
 
+def test_a_pruned_function_that_does_not_end_frees_its_slot_after_the_trial_timeout(tmp_path: Path) -> None:
+    backend = making(tmp_path, slots=1, trial_timeout=1.0, kind="refilled", trial_seeds=1)
+    try:
+        stays = trial("try: report(1, accuracy=1)\nfinally: time.sleep(100)")
+        backend.enter([stays])
+        backend.advance()
+        backend.leave(stays.number)
+        assert values(trained(backend, "report(1, accuracy=2)")[0]) == [2.0]
+    finally:
+        backend.close()
+
+
 def test_processes_that_do_not_end_are_killed_with_their_children(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("hyperlax.backends.child.GRACE_SECONDS", 0.3)
     monkeypatch.setattr("hyperlax.backends.processes.GRACE_SECONDS", 0.1)

@@ -14,7 +14,7 @@ from hyperlax.analysis.plots.base import Drawing
 from hyperlax.analysis.report import report
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.analysis.tables import write_best, write_confirmation, write_sensitivity, write_trials
-from hyperlax.files import write_text
+from hyperlax.files import read_bytes, write_text
 from hyperlax.study.agents import keep_only_the_best
 from hyperlax.study.directory import CONFIRMED, PLOTLY_FILE, PLOTS_DIRECTORY, REPORT, SENSITIVITY_CSV, TRIALS
 from hyperlax.study.record import StudyRecord
@@ -87,8 +87,12 @@ def _plot_page(record: StudyRecord, drawing: Drawing, plotly_path: str = "") -> 
 
 
 def _share_plotly(path: Path) -> Path:
-    """Write the installed plotly's plotly.js to `path`, unless it is already there."""
+    """Write the installed plotly's plotly.js to `path`, unless it is there: what else is there would run in a browser."""
     source = plotly_source()
-    if not path.exists() or path.stat().st_size != len(source.encode("utf-8")):
+    try:
+        is_there = read_bytes(path) == source.encode("utf-8")
+    except OSError:
+        is_there = False
+    if not is_there:
         write_text(path, source)
     return path

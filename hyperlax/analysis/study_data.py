@@ -15,7 +15,7 @@ from typing import Any
 
 from hyperlax.analysis.sensitivity import Effect, is_sensitivity, sensitivity
 from hyperlax.errors import HyperlaxError
-from hyperlax.files import CsvError, convert, read_csv, read_json
+from hyperlax.files import CsvError, convert, read_csv, read_json, read_text
 from hyperlax.study import batch_files
 from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
@@ -23,6 +23,8 @@ from hyperlax.study.record import Run, StudyRecord, TrialRecord, complete_trials
 from hyperlax.trial import TIMELINE
 
 _log = logging.getLogger(__name__)
+_LATEST_SECONDS = 1e11
+"""Upper bound of plausible times, in seconds since 1970."""
 _SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
 """Entries of a batch's `timing.json` that are summed over the study."""
 
@@ -75,7 +77,7 @@ def reading(path: Path) -> Iterator[None]:
         raise MissingFile(f"{path}: {error.strerror}.") from error
     except KeyError as error:
         raise MissingFile(f"{path}: is damaged (lacks {error}).") from error
-    except (ValueError, TypeError, RecursionError, csv.Error) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, csv.Error) as error:
         found = error.finding if isinstance(error, CsvError) else str(error)
         why = " ".join(found.split()).removesuffix(".")
         raise MissingFile(f"{path}: is damaged ({why}).") from error
@@ -211,7 +213,10 @@ class StudyData:
 
 def _bar(row: dict[str, str]) -> Bar:
     slot, pool, lane = (int(row[name]) for name in ("slot", "pool", "lane"))
-    return Bar(int(row["trial"]), row["state"], slot, pool, lane, float(row["began"]), float(row["ended"]))
+    began, ended = float(row["began"]), float(row["ended"])
+    if not all(abs(time) < _LATEST_SECONDS for time in (began, ended, float(row["process"]))):
+        raise ValueError(f"a trial was in its lane from {began} to {ended}")
+    return Bar(int(row["trial"]), row["state"], slot, pool, lane, began, ended)
 
 
 def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
@@ -228,7 +233,7 @@ def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
 def _timing(path: Path) -> dict[str, Any]:
     """Return the entries of a `timing.json` that are summed. Raise MissingFile if it lacks one."""
     with reading(path):
-        stored = read_json(path.read_text(encoding="utf-8"))
+        stored = read_json(read_text(path))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
         return convert(known, dict[str, int | float | None], str(path))
 

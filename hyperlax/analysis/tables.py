@@ -10,7 +10,7 @@ from typing import Any
 from hyperlax.analysis.sensitivity import COLUMNS, Effect, effect_rows
 from hyperlax.config.option import shell_command
 from hyperlax.errors import OptionError
-from hyperlax.files import cell, cut, replacing, write_csv, write_json
+from hyperlax.files import cell, cut, quoted, replacing, write_csv, write_json
 from hyperlax.scale import Scale
 from hyperlax.study.directory import BEST_FILE, PARETO_FILE
 from hyperlax.study.manifest import train_command
@@ -81,9 +81,11 @@ def write_trials(record: StudyRecord, path: Path) -> None:
     """Write every trial by number, those of other programs with the state FOREIGN.
 
     Columns: trial, state, reason, exec_batch, batch (its directory's name), `objective.<name>` as told to Optuna, every
-    metric, every searched hyperparameter. Values that a trial does not have are left empty.
+    metric, every searched hyperparameter. Values that a trial does not have are left empty. An apostrophe stands before a text
+    that a spreadsheet would take for a formula.
     """
-    write_csv(path, *trial_rows(record))
+    header, rows = trial_rows(record)
+    write_csv(path, list(map(quoted, header)), [list(map(quoted, row)) for row in rows])
 
 
 def trial_rows(record: StudyRecord) -> tuple[list[str], list[list[Any]]]:

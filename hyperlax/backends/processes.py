@@ -200,7 +200,7 @@ class Processes:
     def _wait(self) -> None:
         """Wait until a process says something, or a trial has taken too long."""
         limit, left = self._config.trial_timeout, None
-        running = [(one, run, run.started) for one in self._workers.values() if (run := one.current) and run.started]
+        running = [(one, run, run.started) for one in self._workers.values() if (run := one.run) and run.started]
         if limit is not None and running:
             left = max(0.0, min(started for *_, started in running) + limit - seconds())
         try:
@@ -208,13 +208,13 @@ class Processes:
         except queue.Empty:
             for worker, run, started in running:
                 if limit is not None and seconds() - started >= limit:
-                    self._finish(run, f"took longer than --trial-timeout {limit:g}")
-                    self._stop(worker)
+                    if not run.is_leaving:
+                        self._finish(run, f"took longer than --trial-timeout {limit:g}")
+                    self._stop(worker, run)
 
-    def _stop(self, worker: Worker) -> None:
-        """End a run that is not at a report: a command, or else the whole process."""
-        assert worker.run is not None
-        worker.run.is_leaving = True
+    def _stop(self, worker: Worker, run: Run) -> None:
+        """End a run that is not at a report, or does not end after it: a command, or else the whole process."""
+        run.is_leaving, run.started = True, None
         if isinstance(self._task, Command):
             worker.decide(stop=True)
         else:

@@ -29,7 +29,7 @@ from hyperlax import recipe
 from hyperlax.backends.child import GRACE_SECONDS, Child, end
 from hyperlax.backends.commands import CommandFault, CommandLost, run_command
 from hyperlax.backends.mlflow_runs import MlflowAway, MlflowRun
-from hyperlax.files import escaped
+from hyperlax.files import escaped, read_text
 from hyperlax.report import Report, TrialEnded
 from hyperlax.tasks import Command, Function, Task, from_source
 
@@ -294,7 +294,7 @@ def _read_points(path: Path) -> list[Point]:
     """Return the reports in a file, up to the first line that is not whole."""
     points = []
     with suppress(FileNotFoundError, ValueError, TypeError):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_text(path).splitlines():
             step, values = json.loads(line)
             points.append(Point(step, values))
     return points

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError, UsageError
+from hyperlax.printable import escaping_control_characters
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _collect_garbage_rarely()
     _open_what_is_closed()
     _escape_what_cannot_be_encoded()
+    with escaping_control_characters():
+        return _status(argv)
+
+
+def _status(argv: Sequence[str] | None) -> int:
+    """Run a command. Return its exit status."""
     try:
         return _run(argv)
     except HyperlaxError as error:

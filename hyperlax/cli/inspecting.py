@@ -12,6 +12,7 @@ from typing import Annotated
 
 from hyperlax.config.option import POSITIONAL, By, Given, Metavar, Range, completed
 from hyperlax.errors import OptionError, UsageError
+from hyperlax.printable import unescaped
 
 CLEAR = "\x1b[H\x1b[2J"
 """Control codes that clear the terminal and move to its upper left corner."""
@@ -150,7 +151,8 @@ def watch(given: Given) -> int:
         opened = load_study(directory, "watch")
         if sys.stdout.isatty():
             text = study_text(opened.record, opened.state, opened.total, options.top, opened.agents)
-            print(f"{CLEAR}{text}", flush=True)
+            print(CLEAR, end="", file=unescaped(sys.stdout))
+            print(text, flush=True)
         else:
             line = f"{counts(opened.record, opened.total)}  best: {best_in_words(opened.record)}  {opened.state}"
             if line != said:

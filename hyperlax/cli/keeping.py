@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from hyperlax.shipped import Shipped
 
 
+_Recipe = Annotated[
+    str | None,
+    "Recipe of a study that you received, by name or path.",
+    Metavar("RECIPE"),
+    By("the study's, if it is your own"),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """Export a study's trials as CSV, JSON, Parquet or an Optuna journal."""
@@ -72,6 +80,7 @@ class RepairOptions:
     """Rebuild a study's damaged or missing database from its backup and the batches on disk."""
 
     directory: Directory
+    algo_and_network_config: _Recipe = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +90,7 @@ class InvalidateOptions:
     directory: Directory
     trials: Annotated[tuple[int, ...], "Numbers of COMPLETE trials.", POSITIONAL, Metavar("TRIAL [TRIAL ...]")]
     reason: Annotated[str | None, "Reason, stored with each trial.", By("none")] = None
+    algo_and_network_config: _Recipe = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +114,7 @@ class PlayOptions:
         By("<agent>.gif next to the agent, if it can be rendered"),
     ] = None
     no_gif: Annotated[bool, "Write no GIF.", By("write one if possible")] = False
+    algo_and_network_config: _Recipe = None
 
 
 def export(given: Given) -> int:
@@ -204,9 +215,10 @@ def repair(given: Given) -> int:
     from hyperlax.studies import study_in
     from hyperlax.study.maintenance import repair as repair_study
 
-    directory = named_directory(completed(RepairOptions, given).directory, "repair")
-    options, recipe = study_in(directory, "repair")
-    return repair_study(options, recipe, directory)
+    options = completed(RepairOptions, given)
+    directory = named_directory(options.directory, "repair")
+    study, recipe = study_in(directory, "repair", options.algo_and_network_config)
+    return repair_study(study, recipe, directory)
 
 
 def invalidate(given: Given) -> int:
@@ -218,7 +230,7 @@ def invalidate(given: Given) -> int:
 
     options = completed(InvalidateOptions, given)
     directory = named_directory(options.directory, "invalidate")
-    study, recipe = study_in(directory, "invalidate")
+    study, recipe = study_in(directory, "invalidate", options.algo_and_network_config)
     return invalidate_trials(study, recipe, directory, options.trials, options.reason, write_pages)
 
 
@@ -226,10 +238,7 @@ def play(given: Given) -> int:
     """Evaluate a trained agent, and film it."""
     from hyperlax.agent import load_agent
     from hyperlax.config.stored import named_directory
-    from hyperlax.envs.recipes import registered
-    from hyperlax.files import new_file
-    from hyperlax.study.agents import find_agent
-    from hyperlax.study.io_errors import writing
+    from hyperlax.study.agents import environment_of, find_agent
 
     options = completed(PlayOptions, given)
     if options.gif is not None and options.no_gif:
@@ -237,11 +246,8 @@ def play(given: Given) -> int:
     where = named_directory(options.path, "play")
     path = find_agent(where, options.trial, "play")
     agent = load_agent(path, options.training_seed)
-    name = registered(agent.about["environment"], agent.about.get("recipe_path"), str(where))
-    wanted = path.with_name(path.name + ".gif") if options.gif is None else Path(options.gif)
-    if options.gif is not None:
-        with writing(wanted):
-            new_file(options.gif, option="gif")
+    name = environment_of(agent.about, where, options.algo_and_network_config)
+    wanted = _gif_file(options, path)
     from hyperlax.cli.playing import can_film, evaluate_agent
     from hyperlax.engine.device import prepare_jax
     from hyperlax.envs import make
@@ -270,6 +276,20 @@ def play(given: Given) -> int:
     elif not options.no_gif:
         _film(agent, environment, options.seed, wanted)
     return 0
+
+
+def _gif_file(options: PlayOptions, agent: Path) -> Path:
+    """Return the file for the GIF of an agent. Raises OptionError for one that cannot be written there."""
+    from hyperlax.files import new_file
+    from hyperlax.study.io_errors import writing
+
+    if options.gif is not None:
+        with writing(Path(options.gif)):
+            return new_file(options.gif, option="gif")
+    if not options.no_gif and agent.parent.is_symlink():
+        problem = "{0}: is a link, which nothing is written through. Name a file with {gif}."
+        raise OptionError("gif", problem, agent.parent)
+    return agent.with_name(agent.name + ".gif")
 
 
 def _film(agent: Agent, environment: Environment, seed: int, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from hyperlax.config.option import HIDDEN, LAST, MAY_CHANGE, POSITIONAL, REPEATED, Given, Option, flags_of, options_of
 from hyperlax.errors import OptionError, UsageError, did_you_mean
+from hyperlax.printable import unescaped
 
 DESCRIPTION = "Trains many reinforcement-learning configurations at once, as lanes of one compiled JAX program."
 
@@ -69,7 +71,7 @@ def _given(name: str, command: Command, words: Sequence[str]) -> Given:
     words = _one_value_each(options, words)
     _check_values(options, words)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(unescaped(sys.stdout)), contextlib.redirect_stderr(io.StringIO()):
             found, unknown = tyro.cli(
                 _parsed_kind(command.kind), prog=f"hyperlax {name}", args=list(words), return_unknown_args=True
             )

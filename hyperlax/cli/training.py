@@ -127,7 +127,8 @@ def train(given: Given) -> int:
         raise OptionError("from_", problem, directory, record.lineage.replay)
     number = given.get("trial")
     trial = the_best(record, "{from_}") if number is None else record.trial(number)
-    recipe = recipe_as_it_was(record)
+    environment = given.get("env_config") or record.environment
+    recipe = recipe_as_it_was(record, environment, given.get("algo_and_network_config"))
     as_then = {name: record.arguments[name] for name in ("seed", "num_seeds", "aggregate", *RUN_LENGTH)}
     again = {
         **as_then,
@@ -160,7 +161,8 @@ def pbt_replay(given: Given) -> int:
         "num_evaluations": len(schedule.schedule),
         "num_eval_episodes": schedule.num_eval_episodes,
     }
-    options, recipe = ReplayOptions(**{**as_then, **given}), load(path_of_recipe(schedule))
+    recipe = load(given.get("algo_and_network_config") or path_of_recipe(schedule, Path(given["schedule"])))
+    options = ReplayOptions(**{**as_then, **given})
     _prepare(options, recipe)
     return replay(options, recipe, schedule, write_learning_curve)
 

@@ -17,7 +17,7 @@ from hyperlax.config.option import exponent, flags_of, parted, value_of
 from hyperlax.config.options import SearchOptions, SingleOptions
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.fields import apply, dotted, fields_of, full_names, written
-from hyperlax.files import CsvError, decode, json_text, read_csv, read_json, write_csv
+from hyperlax.files import CsvError, decode, json_text, read_csv, read_json, unquoted, write_csv
 from hyperlax.hyperparams import Config
 from hyperlax.metrics import METRICS
 from hyperlax.recipe import Recipe
@@ -80,7 +80,7 @@ def _read_table(path: Path, base: Config, metrics: Collection[str]) -> list[_Row
             if not row[name].strip():
                 raise UsageError(f"{where}: {name} is empty. Give a value, or drop the column to have the recipe's.")
         texts = {full: row[name].strip() for name, full in columns.items()}
-        values = {name: text if known[name].type == "str" else value_of(text) for name, text in texts.items()}
+        values = {name: unquoted(text) if known[name].type == "str" else value_of(text) for name, text in texts.items()}
         found.append(_Row(where, value_of(row.get(_TRIAL, str(place))), values))
     return found
 

@@ -520,7 +520,7 @@ class TrainOptions(SingleOptions):
 
     from_: Annotated[str, "The study's directory.", THIS_RUN, Spelled("from"), Metavar("DIR")]
     trial: Annotated[TrialNumber, "Number of the trial.", By("the best")] = None
-    algo_and_network_config: Annotated[str, HIDDEN]
+    algo_and_network_config: Annotated[_Recipe, "Recipe, by name or path.", By("the study's, if it is your own")]
     params: Annotated[str | None, HIDDEN] = None
     assignments: Annotated[tuple[str, ...], HIDDEN] = ()
     run_length_modifier: Annotated[str | None, HIDDEN, SHORTHAND] = None
@@ -539,7 +539,7 @@ class ReplayOptions(SingleOptions):
 
     schedule: Annotated[str, "The run's pbt_schedule.json.", POSITIONAL, THIS_RUN, FILE, Metavar("FILE")]
     params: Annotated[str | None, HIDDEN] = None
-    algo_and_network_config: Annotated[str, HIDDEN]
+    algo_and_network_config: Annotated[_Recipe, "Recipe, by name or path.", By("the run's, if it is your own")]
     env_config: Annotated[str, HIDDEN]
     total_timesteps: Annotated[int, HIDDEN]
     num_evaluations: Annotated[int, HIDDEN]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hyperlax.config.option import from_json, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
+from hyperlax.config.trusted import check_source, is_own, recipe_file
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
 from hyperlax.recipe import Recipe, from_source, load, searching
 from hyperlax.space import from_json as distribution_from_json
+
+_Options = TypeVar("_Options", bound="SearchOptions | PbtOptions")
 
 MANIFEST = "study.json"
 SEARCH, SWEEP, PBT = "optuna-hp-search", "sweep-hp-samples", "pbt"
@@ -74,11 +78,12 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
     return stored["arguments"]
 
 
-def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recipe:
+def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions, named: str | None = None) -> Recipe:
     """Return the recipe with which a study started, with the study's search space. Raises UsageError if it cannot be loaded.
 
     It is made from its source, or loaded from the same file as at the start, from any working directory. If that is gone, its name
     is looked up.
+    named: the recipe that the user names for it, in place of one that no run of the user's recorded.
     """
     path = directory / MANIFEST
     stored_study: Any = decode(path, object)
@@ -91,11 +96,19 @@ def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions) -> Recip
         changes = {name: None if text is None else distribution_from_json(text) for name, text in found.items()}
     except UsageError as error:
         raise UsageError(f"{path}: {error} {PUT_BACK}") from error
-    if source := kept.get("source"):
+    if (source := kept.get("source")) and not named:
+        check_source(kept, str(path))
         return searching(from_source(source, str(path)), changes, str(path))
-    file = kept.get("path")
-    there = file if isinstance(file, str) and Path(file).is_file() else stored.algo_and_network_config
+    there = named or recipe_file(kept, stored.algo_and_network_config, directory, str(path))
     return searching(load(there), changes, str(path))
+
+
+def with_recipe(directory: Path, stored: _Options, named: str | None) -> _Options:
+    """Return the stored options with the recipe that the user names, if no run of the user's recorded the study's own."""
+    kept = decode(directory / MANIFEST, dict[str, Any]).get("recipe")
+    if named is None or (isinstance(kept, dict) and is_own(kept)):
+        return stored
+    return replace(stored, algo_and_network_config=str(Path(named).resolve()) if named.endswith(".py") else named)
 
 
 def _no_study(asked_by: str, given: object, found: str) -> OptionError:

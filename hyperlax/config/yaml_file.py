@@ -12,6 +12,7 @@ import yaml
 from yaml.reader import ReaderError
 
 from hyperlax.errors import UsageError
+from hyperlax.files import read_text
 
 _NULL, _BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float"))
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
@@ -19,6 +20,8 @@ _READ = {
     *(_NULL, _BOOL, _INT, _FLOAT),
     *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq", "timestamp", "value")),
 }
+_MOST_VALUES = 100_000
+"""Values in a file. Ten lines of aliases of aliases can stand for ten billion."""
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 
 
@@ -45,6 +48,10 @@ def read_entries(path: str, rename: Callable[[str], str], of_mappings: Collectio
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if not isinstance(node, yaml.MappingNode):
             raise UsageError(f"{path}:1: holds no `name: value`. Begin with algo_and_network_config: sac_mlp.")
+        if _size(node, {}) > _MOST_VALUES:
+            raise UsageError(
+                f"{path}: its aliases stand for more than {_MOST_VALUES:,} values. Write out what is needed."
+            )
         return _entries(node, path, rename, of_mappings)
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
@@ -83,11 +90,20 @@ def plain_value(value: Any) -> Any:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return read_text(Path(path), "utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not UTF-8. Save it in UTF-8.") from error
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return the number of values that a node stands for. known: those of nodes that were counted, which aliases share."""
+    if id(node) not in known:
+        below = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
+        is_leaf = isinstance(node, yaml.ScalarNode)
+        known[id(node)] = 1 if is_leaf else 1 + sum(_size(one, known) for one in below)
+    return known[id(node)]
 
 
 def _entries(

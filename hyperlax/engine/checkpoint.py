@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Meta
 
 from hyperlax.errors import in_sentence, numbered
-from hyperlax.files import convert, replacing
+from hyperlax.files import convert, open_regular, replacing
 from hyperlax.outputs import directory_of
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def _write(path: Path, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> 
 
 def _load(path: Path) -> tuple[Metadata, dict[str, np.ndarray]] | None:
     """Return the content of a file; None if it cannot be read, which is logged."""
-    with _logging_damage(path), np.load(path, allow_pickle=False) as stored:
+    with _logging_damage(path), open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
         metadata, names = _metadata(stored)
         return metadata, {name: stored[name] for name in names}
     return None
@@ -182,7 +182,7 @@ def _read_all(paths: Sequence[Path]) -> list[Metadata]:
 
 
 def _read(path: Path) -> Metadata:
-    with np.load(path, allow_pickle=False) as stored:
+    with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
         return _metadata(stored)[0]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import glob
 import logging
 import os
 import resource
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,10 @@ def _can_keep(directory: Path) -> bool:
 
 
 def _tell_cache_errors_once() -> None:
-    """Log one sentence where jax would warn for every program that it cannot write or read."""
+    """Log one sentence where jax would warn for every program that it cannot write or read, and remove what it cannot read.
+
+    jax writes into an entry in place, and never replaces it: one that a full disk or a kill has cut short would stay for ever.
+    """
     if getattr(warnings.showwarning, "tells_cache_errors_once", False):
         return
     show: Any = warnings.showwarning
@@ -83,12 +88,26 @@ def _tell_cache_errors_once() -> None:
     def show_others(message: Warning | str, *rest: Any, **more: Any) -> None:
         verb, found, reason = str(message).partition(" persistent compilation cache entry for ")
         if found:
-            tell_not_kept(cache_directory(), reason.partition(": ")[2], is_read="reading" in verb)
+            name, _, why = reason.strip("'").partition("': ")
+            if "reading" not in verb or not _removed(name):
+                tell_not_kept(cache_directory(), why, is_read="reading" in verb)
         else:
             show(message, *rest, **more)
 
     show_others.tells_cache_errors_once = True  # pyright: ignore[reportFunctionMemberAccess]
     warnings.showwarning = show_others
+
+
+def _removed(program: str) -> bool:
+    """Remove jax's entries of a program that it cannot read. Return whether there were any."""
+    entries = list(cache_directory().glob(f"{glob.escape(program)}-*-cache"))
+    for entry in entries:
+        with suppress(OSError):
+            entry.unlink()
+    gone = bool(entries) and not any(entry.exists() for entry in entries)
+    if gone:
+        log.warning("%s: a compiled program is damaged. It is removed, and compiled again.", entries[0])
+    return gone
 
 
 def program_name(algorithm: Any, lanes: int, seeds: int) -> str:

@@ -35,9 +35,9 @@ class SearchSpace:
         """Return whether parameters are those of the space, each of its distribution's kind. Values outside its bounds count."""
         try:
             kept = [self.optuna[name].to_internal_repr(value) for name, value in params.items()]
+            return len(kept) == len(self.decode(params)) and all(map(math.isfinite, kept))
         except (KeyError, TypeError, ValueError, OverflowError):
             return False
-        return len(kept) == len(self.optuna)
 
     def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the recipe's values, lists as lists."""

@@ -92,6 +92,8 @@ class OptunaSampler:
             self._begin()
         if saved:
             state = msgspec.convert(saved, _State)
+            if state.start % self.super_batch:
+                raise msgspec.ValidationError(f"{state.start} is not the first trial of a super-batch")
             if self._start < state.start <= start:
                 self._resume(state, known(state.start))
         while self._start < start:

@@ -9,9 +9,12 @@ from typing import Any
 
 from hyperlax.agent import ABOUT, ARRAYS, agent_files, save_agent
 from hyperlax.config.option import shell_command
+from hyperlax.config.trusted import code_of, recipe_file
+from hyperlax.envs import is_known
+from hyperlax.envs.recipes import registered
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import durable_together, is_too_long
-from hyperlax.recipe import Recipe, dotted
+from hyperlax.recipe import Recipe, dotted, load
 from hyperlax.study.directory import AGENTS
 from hyperlax.study.record import StudyRecord, ranked, the_best, winners
 from hyperlax.study.view import load_study
@@ -36,7 +39,7 @@ def write_agents(directory: Path, about: Mapping[str, Any], result: BatchResult,
 
 def about_recipe(recipe: Recipe) -> dict[str, Any]:
     """Return the entries of an agent's file about its recipe. A user's own environment is registered by that recipe."""
-    return {"recipe": recipe.name, "recipe_path": str(recipe.path.resolve())}
+    return {"recipe": recipe.name, **{f"recipe_{name}": value for name, value in code_of(recipe).items()}}
 
 
 def about_training(outcome: Outcome) -> dict[str, Any]:
@@ -69,6 +72,27 @@ def keep_only_the_best(record: StudyRecord) -> None:
         found = _FILE.fullmatch(path.name)
         if found and int(found[1]) in beaten:
             path.unlink(missing_ok=True)
+
+
+def environment_of(about: Mapping[str, Any], given: Path, named: str | None) -> str:
+    """Return the environment that an agent was trained in. A user's own is registered by the recipe that the agent names.
+
+    given: the path that the user gave, for messages. named: a recipe that the user names instead.
+
+    Raises:
+      UsageError: The environment is unknown, and the recipe is gone, does not register it, or may not be loaded.
+    """
+    name = about["environment"]
+    if is_known(name):
+        return registered(name, None, str(given))
+    kept = {name: about.get(f"recipe_{name}") for name in ("path", "seal")}
+    path = kept["path"]
+    if named:
+        path = str(load(named).path)
+    elif isinstance(path, str) and Path(path).is_file():
+        study = given if given.is_dir() else given.parent.parent if given.parent.name == AGENTS else None
+        recipe_file(kept, "", study, str(given))
+    return registered(name, path if isinstance(path, str) else None, str(given))
 
 
 def find_agent(given: Path, number: int | None, asked_by: str) -> Path:

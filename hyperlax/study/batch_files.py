@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.errors import UsageError
-from hyperlax.files import CsvError, durable_together, escaped, read_csv, write_csv, write_json, write_text
+from hyperlax.files import CsvError, durable_together, escaped, read_csv, read_text, write_csv, write_json, write_text
 from hyperlax.recipe import dotted
 from hyperlax.scale import Scale
 from hyperlax.study.directory import (
@@ -101,7 +101,7 @@ def read_trial_results(directory: Path, needed: Collection[str] = ()) -> list[Tr
     rows = _read_rows(path, ("state", "reason", *needed))
     results = [_read_result(path, number, row) for number, row in rows.items()]
     with _reading(directory / SUCCESS):
-        has_them = INTERMEDIATE_CSV in (directory / SUCCESS).read_text(encoding="utf-8")
+        has_them = INTERMEDIATE_CSV in read_text(directory / SUCCESS)
     return _with_intermediate(directory / INTERMEDIATE_CSV, results) if has_them else results
 
 
@@ -214,7 +214,7 @@ def trials_of(directory: Path) -> list[int]:
     """Return the trials of a complete batch, which its `success.txt` lists. Raises DamagedBatch."""
     path = directory / SUCCESS
     with _reading(path):
-        numbers = [int(number) for number in re.findall(r"\d+", path.read_text(encoding="utf-8"))]
+        numbers = [int(number) for number in re.findall(r"\d+", read_text(path))]
     if not numbers:
         raise DamagedBatch(path, f"{path}: names no trial.")
     return numbers
@@ -249,7 +249,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise DamagedBatch(path, f"{path}: is not UTF-8.") from error
     except CsvError as error:
         raise DamagedBatch(path, f"{path}: {error.finding}") from error
-    except (ValueError, csv.Error) as error:
+    except (ValueError, OverflowError, csv.Error) as error:
         raise DamagedBatch(path, f"{path}: {error}") from error
 
 

@@ -98,7 +98,7 @@ def read_results(directory: Path, trials: Iterable[Trial], seeds: int) -> dict[i
     for path in complete_batches(directory):
         try:
             results |= _read_batch(path, wanted, seeds)
-        except (OSError, UsageError, ValueError, KeyError, csv.Error) as error:
+        except (OSError, UsageError, ValueError, OverflowError, KeyError, csv.Error) as error:
             log.warning("%s is damaged and is ignored (%s).", path, " ".join(str(error).split()))
     return results
 

@@ -23,16 +23,18 @@ from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.constraints import parse_constraint, violations
-from hyperlax.errors import UsageError
+from hyperlax.errors import HyperlaxError
 from hyperlax.files import replacing
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.in_memory import CONSTRAINTS
-from hyperlax.study.database_file import PATIENCE, connect, content
+from hyperlax.study.database_file import PATIENCE, Damaged, connect, content
+from hyperlax.study.io_errors import problem_of
 from hyperlax.trial import TrialResult
 
 _NUMBER = "hyperlax:number"
@@ -52,7 +54,7 @@ class StudyDatabase:
     def __init__(self, path: Path, study_name: str, objectives: Mapping[str, str], constraints: Sequence[str] = ()):
         """Open the study of that name, or create it. objectives: name -> "minimize" or "maximize".
 
-        Raises UsageError if the file, which `check` found sound, holds a study of that name with other directions.
+        Raises ValueError if the file, which `check` found sound, holds a study of that name with other directions.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         directions = [StudyDirection[name.upper()] for name in objectives.values()]
@@ -64,7 +66,7 @@ class StudyDatabase:
         )
         found = [direction.name.lower() for direction in self._study.directions]
         if found != list(objectives.values()):
-            raise UsageError(f"{path}: study {study_name} has directions {found}, study.json says {dict(objectives)}.")
+            raise ValueError(f"its study has directions {found}, study.json says {dict(objectives)}")
         self._objectives, self._constraints = dict(objectives), tuple(constraints)
         self._study_id = self._rdb.get_study_id_from_name(study_name)
 
@@ -293,7 +295,8 @@ def read_finished(path: Path, study_name: str) -> tuple[dict[str, Any], list[Fro
 
 def given_params(frozen: FrozenTrial) -> dict[str, Any]:
     """Return the parameters that another program gave a trial, those of an enqueued one too."""
-    return {**frozen.system_attrs.get("fixed_params", {}), **frozen.params}
+    fixed = frozen.system_attrs.get("fixed_params")
+    return {**(fixed if isinstance(fixed, dict) else {}), **frozen.params}
 
 
 def _create(path: Path, study_name: str, directions: Sequence[StudyDirection]) -> None:
@@ -372,3 +375,18 @@ def read_recorded(path: Path, study_name: str) -> _Recorded:
         ).fetchall()
     finished = {number for number, state, batch in rows if batch and state not in ("WAITING", "RUNNING")}
     return _Recorded({number for number, *_ in rows}, finished, {json.loads(batch) for *_, batch in rows if batch})
+
+
+@contextmanager
+def understanding(path: Path) -> Iterator[None]:
+    """Raise Damaged if the block cannot understand what is in a database. Errors of the disk pass."""
+    try:
+        yield
+    except HyperlaxError:
+        raise
+    except Exception as error:  # Optuna takes what it reads for its own, and raises anything if it is not
+        if problem_of(error, path) is not None:
+            raise
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        said = " ".join(str(cause or error).split())[:200] or type(error).__name__
+        raise Damaged(path, f"Optuna cannot read it: {said}") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from hyperlax.config.option import shell_command
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import replacing
+from hyperlax.study.database_checks import fault_of_files, fault_of_tables
 from hyperlax.study.io_errors import is_damage, primary_code, refusing_forbidden
 
 SCHEMA = 12
@@ -86,6 +87,8 @@ def content(path: Path) -> tuple[set[str], int | None, list[str]]:
     """Return the names of the tables, the version of the layout and the names of the studies, as far as they exist."""
     try:
         with refusing_forbidden(path), closing(connect(path)) as connection:
+            if fault := fault_of_tables(connection):
+                raise Damaged(path, fault)
             complaints = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
             if complaints != ["ok"]:
                 raise Damaged(path, complaints[0].splitlines()[-1])
@@ -102,5 +105,9 @@ def content(path: Path) -> tuple[set[str], int | None, list[str]]:
 
 def connect(path: Path, mode: str = "rw", check_same_thread: bool = True) -> sqlite3.Connection:
     """Open for reading. A journal left by a killed process is rolled back, which needs write permission, unless mode is "ro"."""
+    if fault := fault_of_files(path):
+        raise Damaged(path, fault)
     address = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(address, uri=True, timeout=PATIENCE, check_same_thread=check_same_thread)
+    connection = sqlite3.connect(address, uri=True, timeout=PATIENCE, check_same_thread=check_same_thread)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection

@@ -20,7 +20,7 @@ from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
 from hyperlax.errors import OptionError, UsageError
-from hyperlax.files import is_too_long, naming, write_text
+from hyperlax.files import TO_READ, TO_WRITE, is_too_long, naming, open_regular, write_text
 from hyperlax.outputs import OWN_FILES
 from hyperlax.recipe import Recipe
 from hyperlax.study import database_file
@@ -45,6 +45,8 @@ TEMPORARY = re.compile(r"\.[^/]+\.\d+\.\d+\.tmp(-journal)?")
 """A name that `files.replacing` writes to first."""
 LOOK_SECONDS = 1.0
 """Seconds that a starting process waits for processes that only check whether the study runs."""
+_MOST_OF_A_NAME = 400
+"""Bytes of a lock that are read: the name of the process that holds it."""
 _WRITTEN_LAST = TRIALS
 _EXEC_BATCH = re.compile(r"optuna_exec_batch_\d+")
 _BATCH = re.compile(r"batch_\d+")
@@ -171,6 +173,19 @@ class StudyDirectory:
             if TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
+    def links(self) -> Iterator[Path]:
+        """Yield the study's own directories that are links. What a task's trials keep in theirs is not looked at."""
+        for directory, below, _ in os.walk(self.root):
+            inside = os.path.relpath(directory, self.root)
+            names = {name: os.path.normpath(os.path.join(inside, name)) for name in below}
+            yield from (
+                self.root / path
+                for name, path in names.items()
+                if os.path.islink(os.path.join(directory, name)) and _is_own_directory(path)
+            )
+            if os.path.basename(inside) == OWN_FILES:
+                below.clear()
+
     def own(self, directory: Path, plots: Collection[str]) -> tuple[list[Path], list[Path]]:
         """Return the files and the directories that Hyperlax wrote in one of the study's own directories.
 
@@ -256,7 +271,14 @@ def _name_of(root: Path) -> str | None:
 
 
 def check_writable(directory: StudyDirectory) -> None:
-    """Raise UsageError, before anything runs, if the directory or the database of a study may not be written."""
+    """Raise UsageError, before anything runs, if the directory or the database of a study may not be written.
+
+    Nor may one of its directories be a link: what is written or removed there would be somewhere else.
+    """
+    for path in directory.links():
+        raise UsageError(
+            f"{path}: is a link, which a study does not write through. Replace it by the directory, or remove it."
+        )
     with refusing_forbidden(directory.root), tempfile.TemporaryFile(dir=directory.root):
         pass
     database_file.check_writable(directory.database)
@@ -310,7 +332,7 @@ def _locked(root: Path) -> BinaryIO:
     while True:
         refuse_running(root)
         with refusing_forbidden(path):
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
+            file = open_regular(path, TO_WRITE | os.O_CREAT)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -344,19 +366,25 @@ def holder_of(root: Path) -> str | None:
         return None
     import fcntl
 
-    with refusing_forbidden(root):
-        exists = (root / LOCK).exists()
-    if not exists:
+    try:
+        with refusing_forbidden(root / LOCK), open_regular(root / LOCK, TO_READ) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _name_in(file)
+            except OSError:
+                return holder if _lives(holder := _name_in(file)) else None
+    except FileNotFoundError:
         return None
-    with refusing_forbidden(root / LOCK), (root / LOCK).open(encoding="utf-8", errors="replace") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read().strip()
-        except OSError:
-            holder = file.read().strip()
-            return holder if _lives(holder) else None
+    except OSError as error:
+        raise UsageError(
+            f"{root / LOCK}: cannot be read ({error.strerror}). Remove it if no process runs this study."
+        ) from error
     return None
+
+
+def _name_in(lock: BinaryIO) -> str:
+    return lock.read(_MOST_OF_A_NAME).decode(errors="replace").strip()
 
 
 class StudyRunning(UsageError):

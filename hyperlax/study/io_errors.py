@@ -50,7 +50,7 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
     return primary_code(error) not in (sqlite3.SQLITE_FULL, *_LOCKED_SQLITE, *_FORBIDDEN_SQLITE)
 
 
-def _problem_of(error: BaseException, database: Path) -> IoProblem | None:
+def problem_of(error: BaseException, database: Path) -> IoProblem | None:
     """Return the problem of the disk that an exception reports, None if it reports none. database: the file of SQLite errors."""
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
@@ -71,7 +71,7 @@ def ending_on_io_error(database: Path, what_next: Callable[[IoProblem], str]) ->
     try:
         yield
     except Exception as error:
-        problem = _problem_of(error, database)
+        problem = problem_of(error, database)
         if problem is None:
             raise
         raise HyperlaxError(f"{problem.place}: {problem.reason}. {what_next(problem)}") from error
@@ -88,7 +88,7 @@ def refusing_forbidden(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:
-        problem = _problem_of(error, path)
+        problem = problem_of(error, path)
         if problem is None or not problem.forbidden:
             raise
         raise UsageError(

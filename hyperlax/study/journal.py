@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from hyperlax.errors import UsageError
-from hyperlax.files import naming, write_text
+from hyperlax.files import TO_WRITE, naming, open_regular, read_bytes, write_text
 from hyperlax.samplers.base import AskedTrial
 
 
@@ -105,7 +105,7 @@ class Journal:
 
     def _read(self) -> bytes:
         try:
-            return self.path.read_bytes()
+            return read_bytes(self.path)
         except FileNotFoundError:
             return b""
         except OSError as error:
@@ -115,7 +115,7 @@ class Journal:
         if not self._size:
             write_text(self.path, line)
         else:
-            with naming(self.path), self.path.open("r+b") as file:
+            with naming(self.path), open_regular(self.path, TO_WRITE) as file:
                 file.truncate(self._size)
                 file.seek(self._size)
                 try:

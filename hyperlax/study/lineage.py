@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hyperlax.config.option import shell_command
 from hyperlax.config.options import OBJECTIVE, PbtOptions
+from hyperlax.config.trusted import code_of
 from hyperlax.envs import canonical
 from hyperlax.errors import UsageError
 from hyperlax.files import decode
@@ -35,7 +36,7 @@ def finished_intervals(trials: Sequence[FrozenTrial], members: int) -> list[Froz
 def lineage_of(trials: Sequence[FrozenTrial], options: PbtOptions, root: Path) -> Lineage:
     """Return the lineage of the trials of whole intervals. root: the study's directory."""
     members, sign = options.population_size, sign_of(options)
-    parents = {trial.number: trial.user_attrs[PARENT] for trial in trials if trial.user_attrs[PARENT] is not None}
+    parents = {trial.number: parent for trial in trials if (parent := trial.user_attrs.get(PARENT)) is not None}
     last = trials[-members:] if trials else []
     best = max(
         last,
@@ -60,8 +61,9 @@ def sign_of(options: PbtOptions) -> float:
 class HyperparameterSchedule:
     """The content of `pbt_schedule.json`.
 
-    recipe: its path. config: the values of all its fields when the run began. trial, final_return: those of the best member at the
-    end. schedule: one {interval, from_step, to_step, hyperparams} per interval, in order; steps are environment steps of one seed.
+    recipe: its path. seal: this user's mark of it. config: the values of all its fields when the run began. trial, final_return:
+    those of the best member at the end. schedule: one {interval, from_step, to_step, hyperparams} per interval, in order; steps are
+    environment steps of one seed.
     """
 
     algo_and_network_config: str
@@ -76,6 +78,7 @@ class HyperparameterSchedule:
     final_return: float
     config: dict[str, Any]
     schedule: Annotated[tuple[dict[str, Any], ...], Meta(min_length=1)]
+    seal: str = ""
 
 
 def describe_schedule(options: PbtOptions, recipe: Recipe, path: Sequence[TrialRecord]) -> dict[str, Any]:
@@ -88,7 +91,7 @@ def describe_schedule(options: PbtOptions, recipe: Recipe, path: Sequence[TrialR
         entries.append({"interval": interval, "from_step": first, "to_step": last, "hyperparams": trial.params})
     return {
         "algo_and_network_config": options.algo_and_network_config,
-        "recipe": str(recipe.path.resolve()),
+        "recipe": (code := code_of(recipe))["path"],
         "env_config": options.env_config and canonical(options.env_config),
         "seed": options.seed,
         "num_seeds": options.num_seeds,
@@ -99,6 +102,7 @@ def describe_schedule(options: PbtOptions, recipe: Recipe, path: Sequence[TrialR
         "final_return": path[-1].values[OBJECTIVE],
         "config": dotted(recipe.config.algorithm),
         "schedule": entries,
+        "seal": code["seal"],
     }
 
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from hyperlax.config.stored import PBT, read_arguments
 from hyperlax.errors import HyperlaxError, OptionError, UsageError, counted, format_number
 from hyperlax.files import replacing
 from hyperlax.recipe import Recipe
+from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.schedulers.pbt import explored
 from hyperlax.study import database_file
 from hyperlax.study import manifest as manifests
@@ -33,7 +35,7 @@ from hyperlax.study.projection import unrecorded_trials
 from hyperlax.study.record import StudyRecord
 from hyperlax.study.state import open_state
 from hyperlax.study.summary import print_best
-from hyperlax.study.view import LiveStudy
+from hyperlax.study.view import LiveStudy, read_trials
 
 _INVALIDATED = "invalidated"
 _COMPANIONS = ("-journal", "-wal", "-shm")
@@ -56,7 +58,8 @@ def repair(options: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> i
     directory = StudyDirectory(root)
     manifest = manifests.read(directory.manifest, recipe)
     with _ending_on_io_error(directory), only_one_process(root):
-        finding = _find_damage(directory, options.study_name)
+        read = partial(read_trials, options=options, space=SearchSpace(recipe.space), scale=manifest.scale)
+        finding = _find_damage(directory, options.study_name, read)
         if finding is None:
             with closing(open_state(options, recipe, directory, manifest, is_dry=True)) as state:
                 state.projection.check_journal()
@@ -64,7 +67,7 @@ def repair(options: SearchOptions | PbtOptions, recipe: Recipe, root: Path) -> i
             return 0
         print(finding)
         with replacing(directory.database) as rebuilt:
-            source = _restore(directory.backup, rebuilt, options.study_name)
+            source = _restore(directory.backup, rebuilt, options.study_name, read)
             with closing(open_state(options, recipe, directory, manifest, database=rebuilt)) as state:
                 before = state.finished()
                 recorded = state.projection.replay()
@@ -143,10 +146,11 @@ def write_journal(root: Path, path: Path, study_name: str) -> None:
         optuna.copy_study(from_study_name=study_name, from_storage=url_of(copy), to_storage=journal)
 
 
-def _find_damage(directory: StudyDirectory, study_name: str) -> str | None:
-    """Return the problem of a database in a sentence: damage, or missing trials. None for a sound one."""
+def _find_damage(directory: StudyDirectory, study_name: str, read: Callable[[Path], object]) -> str | None:
+    """Return the problem of a database in a sentence: damage, or missing trials. None for a sound one. read: reads its trials."""
     try:
         directory.check_database(study_name)
+        read(directory.database)
     except database_file.Damaged as error:
         return error.finding
     recorded = read_recorded(directory.database, study_name)
@@ -178,10 +182,11 @@ def _keep(path: Path) -> Path | None:
     return kept
 
 
-def _restore(backup: Path, to: Path, study_name: str) -> str:
-    """Copy the backup if it is sound. Return the source of the copy in words."""
+def _restore(backup: Path, to: Path, study_name: str, read: Callable[[Path], object]) -> str:
+    """Copy the backup if it is sound. Return the source of the copy in words. read: reads its trials."""
     try:
         database_file.check(backup, study_name, has_batches=True)
+        read(backup)
     except database_file.Damaged:
         return "no backup"
     database_file.back_up(backup, to)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.backends.base import Backend, narrowest
@@ -18,6 +18,7 @@ from hyperlax.config.kinds import left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, SEARCH, SWEEP, command_of
+from hyperlax.config.trusted import check_source, code_of
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.fields import check_params
 from hyperlax.files import PUT_BACK, convert, decode, write_json
@@ -27,7 +28,7 @@ from hyperlax.metrics import ReferenceReturns
 from hyperlax.recipe import Changes, Recipe, apply, dotted, from_source, load
 from hyperlax.samplers.fixed import digest_of
 from hyperlax.scale import Scale
-from hyperlax.space import Distribution
+from hyperlax.space import Distribution, from_json
 from hyperlax.study.directory import SAMPLES, StudyDirectory, study_directory
 from hyperlax.study.record import Run
 from hyperlax.tasks import Task
@@ -55,7 +56,7 @@ class Manifest:
     arguments: dict[str, Any]
     command: str
     recipe: dict[str, Any]
-    space: dict[str, Any]
+    space: dict[str, dict[str, Any]]
     first_trials: list[dict[str, Any]]
     versions: dict[str, str]
     device: str
@@ -81,7 +82,7 @@ class Manifest:
     def resumed(self, options: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> Manifest:
         """Return the manifest of the study as it is resumed with these options."""
         command = _search_command(options, recipe, directory)
-        return replace(self, arguments=options.to_json(), command=command)
+        return replace(self, arguments=options.to_json(), command=command, recipe={**self.recipe, **code_of(recipe)})
 
     def running(self, recipe: Recipe) -> Manifest:
         """Return the manifest with a run that begins now, at the commit of the working directory, else of the recipe's."""
@@ -90,11 +91,18 @@ class Manifest:
         return replace(self, runs=[*self.runs, Run(began=began, commit=commit)])
 
 
+class _StoredSource(TypedDict, total=False):
+    """The source of a recipe that is not a file. command: words of the command that its trials run."""
+
+    command: list[str]
+
+
 class _StoredRecipe(TypedDict):
     """The recipe in a study.json. algorithm: the name of its configuration's class."""
 
     algorithm: str
     config: dict[str, Any]
+    source: NotRequired[_StoredSource | None]
 
 
 def describe(
@@ -110,12 +118,11 @@ def describe(
         command=_search_command(options, recipe, study_directory(options, recipe)),
         recipe={
             "name": recipe.name,
-            "path": str(recipe.path.resolve()),
+            **code_of(recipe),
             "algorithm": type(recipe.config.algorithm).__name__,
             "config": dotted(recipe.config.algorithm),
             "samples": digest_of(recipe),
             "changes": _changes_to_json(recipe.changes),
-            "source": recipe.source,
         },
         space=_space_to_json(recipe.space),
         first_trials=first_trials,
@@ -172,6 +179,8 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
 def task_of(stored: Manifest, file: Path) -> Task:
     """Return the task with which a study began. Raises UsageError if the recipe's file does not return it any more."""
     source = stored.recipe.get("source")
+    if source:
+        check_source(stored.recipe, f"{file}: the study")
     recipe = from_source(source, str(file)) if source else load(str(file))
     _same_task(stored, recipe, f"{file}: the study")
     assert recipe.task is not None
@@ -185,6 +194,14 @@ def content_of(path: Path) -> Manifest:
     if stored.task is None and stored.reference is None:
         raise UsageError(f"{path}: cannot be read (Object missing required field `reference`). {PUT_BACK}")
     return stored
+
+
+def space_of(stored: Manifest, path: Path) -> dict[str, Distribution]:
+    """Return the search space of a study. Raises UsageError, naming its study.json at `path`, for a damaged distribution."""
+    try:
+        return {name: from_json(text) for name, text in stored.space.items()}
+    except UsageError as error:
+        raise UsageError(f"{path}: `space`: {error} {PUT_BACK}") from error
 
 
 def base_of(stored: Manifest, path: Path) -> Config:

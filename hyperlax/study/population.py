@@ -161,7 +161,7 @@ def _recorded_starts(live: LiveStudy) -> dict[int, CopyFrom]:
     return {
         trial.number: CopyFrom(trial.number if parent is None else parent, space.decode(trial.params))
         for trial in live.state.trials()
-        for parent in [trial.user_attrs[PARENT]]
+        for parent in [trial.user_attrs.get(PARENT)]
     }
 
 

@@ -19,6 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from hyperlax.errors import FAILED, INTERRUPTED, HyperlaxError, counted, format_number
+from hyperlax.printable import printable, unescaped
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress, clock
 from hyperlax.trial import TrialResult
@@ -79,7 +80,7 @@ def reporter() -> Progress:
     """Return the reporter on standard error: one redrawn line if the terminal can redraw, else one line per batch."""
     stream = sys.stderr
     is_terminal = stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
-    return TerminalReporter(stream) if is_terminal else LineReporter(stream)
+    return TerminalReporter(unescaped(stream)) if is_terminal else LineReporter(stream)
 
 
 class LineReporter(Progress):
@@ -287,7 +288,7 @@ def _console(stream: TextIO) -> Console:
 def _one_line(text: str) -> Any:
     from rich.text import Text
 
-    return Text(text, no_wrap=True, overflow="crop")
+    return Text(printable(text), no_wrap=True, overflow="crop")
 
 
 class _AboveTheLine(logging.Handler):
@@ -312,4 +313,4 @@ class _AboveTheLine(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from rich.text import Text
 
-        self._console.print(Text(self.format(record)), soft_wrap=True)
+        self._console.print(Text(printable(self.format(record))), soft_wrap=True)

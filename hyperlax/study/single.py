@@ -15,6 +15,7 @@ from hyperlax.agent import save_agent
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import SingleOptions
+from hyperlax.config.trusted import recipe_file
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, OptionFailure, UsageError, counted, format_number
 from hyperlax.files import write_json
@@ -90,9 +91,13 @@ def replay(options: SingleOptions, recipe: Recipe, schedule: HyperparameterSched
     return _SingleRun(options, recipe, write_curve, "replay", source, beside).run(config.base, backend)
 
 
-def path_of_recipe(schedule: HyperparameterSchedule) -> str:
-    """Return the recipe that a run began with, by its name if its file is gone."""
-    return schedule.recipe if Path(schedule.recipe).is_file() else schedule.algo_and_network_config
+def path_of_recipe(schedule: HyperparameterSchedule, file: Path) -> str:
+    """Return the recipe that a run began with, by its name if its file is gone. file: of the schedule.
+
+    Raises UsageError if it may not be loaded.
+    """
+    kept = {"path": schedule.recipe, "seal": schedule.seal}
+    return recipe_file(kept, schedule.algo_and_network_config, file.parent, str(file))
 
 
 @dataclass

@@ -25,7 +25,8 @@ from hyperlax.samplers.base import AskedTrial, Sampler
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.samplers.fixed import FixedSampler, Presampled
 from hyperlax.samplers.optuna import OptunaSampler
-from hyperlax.study.database import TAKEN_OVER, StudyDatabase, given_params
+from hyperlax.study.database import TAKEN_OVER, Damaged, StudyDatabase, given_params, understanding
+from hyperlax.study.database_checks import fault_of_trials
 from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.journal import Asked, Invalidated, Journal, Retried
 from hyperlax.study.manifest import Manifest
@@ -281,6 +282,8 @@ def open_state(
 ) -> StudyState:
     """Open the state of a study. Call its `load` next.
 
+    Raises `database.Damaged` if its trials are not what Hyperlax writes.
+
     Args:
       survived: Returns how many segments a trial that has not ended has survived; by default all of them.
       database: Another file than the study's own.
@@ -290,8 +293,13 @@ def open_state(
     if isinstance(options, SearchOptions):
         constraints = options.constraints
         schedule = schedule_of(options, manifest, survived)
+    with understanding(path := database or directory.database):
+        opened = StudyDatabase(path, options.study_name, objectives, constraints)
+        if fault := fault_of_trials(opened.trials(), SearchSpace(recipe.space), objectives, opened.needed):
+            opened.close()
+            raise Damaged(path, fault)
     return StudyState(
-        StudyDatabase(database or directory.database, options.study_name, objectives, constraints),
+        opened,
         directory,
         SearchSpace(recipe.space),
         _make_sampler(options, recipe, manifest),

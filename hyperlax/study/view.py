@@ -15,15 +15,17 @@ from optuna.trial import FrozenTrial
 from hyperlax.backends.base import Backend
 from hyperlax.backends.work import agents_in_words
 from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
-from hyperlax.config.stored import read_stored
-from hyperlax.envs import unaliased
+from hyperlax.config.stored import MANIFEST, read_stored
+from hyperlax.config.trusted import recipe_file
+from hyperlax.envs import is_known, unaliased
 from hyperlax.errors import counted
-from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength
+from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength, load
 from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.space import from_json
-from hyperlax.study import database_file, manifest
+from hyperlax.scale import Scale
+from hyperlax.study import database, database_file, manifest
 from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.database import StudyDatabase, given_params
+from hyperlax.study.database_checks import fault_of_trials
 from hyperlax.study.directory import StudyDirectory, holder_of
 from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
@@ -73,16 +75,26 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory, options = StudyDirectory(root), read_stored(root, asked_by)
     stored = manifest.content_of(directory.manifest)
-    space = SearchSpace({name: from_json(text) for name, text in stored.space.items()})
+    space = SearchSpace(manifest.space_of(stored, directory.manifest))
     directory.check_database(options.study_name)
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / directory.database.name
-        if directory.database.exists():
-            database_file.back_up(directory.database, copy)
-        with closing(StudyDatabase(copy, options.study_name, options.objectives)) as opened:
-            trials, foreign = opened.trials(), opened.foreign()
+    trials, foreign = read_trials(directory.database, options, space, stored.scale)
     record = snapshot(root, options, stored, trials, with_importances, foreign)
     return StudyView(record, _total(options, space), holder_of(root) is not None, agents_in_words(root))
+
+
+def read_trials(
+    path: Path, options: SearchOptions | PbtOptions, space: SearchSpace, scale: Scale
+) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+    """Return a study's own trials and the foreign ones from a copy of its database at `path`. Raises `database_file.Damaged`."""
+    with tempfile.TemporaryDirectory() as scratch, database.understanding(path):
+        copy = Path(scratch) / path.name
+        if path.exists():
+            database_file.back_up(path, copy)
+        with closing(StudyDatabase(copy, options.study_name, options.objectives)) as opened:
+            trials, foreign = opened.trials(), opened.foreign()
+        if fault := fault_of_trials(trials, space, options.objectives, scale.table.rows):
+            raise database_file.Damaged(path, fault)
+    return trials, foreign
 
 
 def snapshot(
@@ -97,7 +109,7 @@ def snapshot(
 
     stored: the content of study.json. foreign: the trials that other programs added.
     """
-    space, lineage = SearchSpace({name: from_json(text) for name, text in stored.space.items()}), None
+    space, lineage = SearchSpace(manifest.space_of(stored, root / MANIFEST)), None
     base, metrics = stored.recipe.get("config", {}), stored.scale.table.rows
     if isinstance(options, PbtOptions):
         trials = finished_intervals(trials, options.population_size)
@@ -163,20 +175,27 @@ def with_confirmation(record: StudyRecord) -> StudyRecord:
     return replace(record, confirmation=confirmation_of(record, base))
 
 
-def recipe_as_it_was(record: StudyRecord) -> Recipe:
+def recipe_as_it_was(record: StudyRecord, environment: str, named: str | None) -> Recipe:
     """Return the recipe with which a study began, from its study.json alone: the recipe's file may be gone or changed.
 
     Its run lengths are all the study's own. A task's function is in the recipe's file, which is loaded for it.
 
+    Args:
+      environment: The environment to train in, which the recipe's file may have to register.
+      named: The recipe that the user names, in place of one that no run of the user's recorded.
+
     Raises:
-      UsageError: The base configuration in study.json cannot be read, or the recipe's file has no such task any more.
+      UsageError: The base configuration in study.json cannot be read, or the recipe's file has no such task any more, or may not
+        be loaded.
     """
     path = StudyDirectory(record.directory).manifest
     stored = manifest.content_of(path)
     length = RunLength(**{name: record.arguments[name] for name in RUN_LENGTH})
     config = ExperimentConfig(manifest.base_of(stored, path), dict.fromkeys(RUN_LENGTHS, length))
-    space = {name: from_json(text) for name, text in stored.space.items()}
-    file = Path(str(stored.recipe.get("path")))
+    space = manifest.space_of(stored, path)
+    file = Path(load(named).path if named else str(stored.recipe.get("path")))
+    if not named and file.is_file() and (stored.task or not is_known(environment)):
+        recipe_file(stored.recipe, "", record.directory, str(path))
     task = manifest.task_of(stored, file) if stored.task else None
     return Recipe(record.recipe, file, config, space, task=task, source=stored.recipe.get("source"))
 

@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial
 from hyperlax.config.stored import MANIFEST
 from hyperlax.errors import HyperlaxError, OptionError, noun, spans
 from hyperlax.files import decode, write_json
+from hyperlax.seals import is_sealed, seal
 from hyperlax.study.database import PATIENCE, own_number, read_finished
 from hyperlax.study.directory import MIRROR, StudyDirectory
 from hyperlax.study.observer import Observer
@@ -52,10 +53,14 @@ _OPTUNA_ADDS = "pip install psycopg2-binary for postgresql://, pymysql for mysql
 
 @dataclass(frozen=True)
 class _Kept:
-    """The content of `mirror.json`. storage: None if its address holds a password. mark: of the study there."""
+    """The content of `mirror.json`.
+
+    storage: None if its address holds a password. mark: of the study there. seal: this user's mark of the two.
+    """
 
     storage: str | None
     mark: str
+    seal: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ class Mirror:
 
     def write(self) -> None:
         """Write the place into the study's directory, without an address that holds a password."""
-        write_json(self.path, vars(_Kept(None if secrets_of(self.address) else self.address, self.mark)))
+        storage = None if secrets_of(self.address) else self.address
+        write_json(self.path, vars(_Kept(storage, self.mark, seal([storage, self.mark]))))
 
     @contextmanager
     def opened(self) -> Iterator[BaseStorage]:
@@ -142,6 +148,9 @@ def mirror_of(given: str | None, study_name: str, root: Path, is_new: bool) -> M
     if address is None and os.environ.get(VARIABLE):
         asked_by, address = VARIABLE, os.environ[VARIABLE]
     if address is None and kept is not None:
+        if not is_sealed([kept.storage, kept.mark], kept.seal):
+            problem = "{0}: no run of yours wrote this address. Give {mirror} with one, or {mirror} none."
+            raise OptionError("mirror", problem, path)
         address = kept.storage
         if address is None:
             problem = (

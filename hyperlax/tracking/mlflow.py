@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ANSWER_SECONDS = 5.0
+"""Seconds in which a server has to answer: one that is dead costs them at the end of a study."""
 STUDY = "hyperlax.study"
 PARENT = "mlflow.parentRunId"
 ENDED = {0: "FINISHED", **dict.fromkeys(STOPPED, "KILLED")}
@@ -301,9 +304,24 @@ def _try_local(place: Place) -> None:
         ) from error
 
 
+def _refuse_dead(place: Place) -> None:
+    """Raise HyperlaxError if nothing listens at the place's server. MLflow would try for minutes."""
+    if (server := place.server) is None:
+        return
+    try:
+        socket.create_connection(server, timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise HyperlaxError(f"{place.shown} does not answer ({error.strerror or error}).") from error
+
+
 def connect(place: Place) -> MlflowClient:
-    """Return a client of the place. Silence what MLflow and alembic print about a new database."""
+    """Return a client of the place that does not try for long. Silence what MLflow and alembic print about a new database.
+
+    Raises HyperlaxError if nothing listens at the place's server.
+    """
+    _refuse_dead(place)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
     for name in ("mlflow", "alembic"):

@@ -9,24 +9,37 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import decode, write_json
+from hyperlax.seals import is_sealed, seal
 from hyperlax.study.directory import TRACKING
 from hyperlax.tracking.addresses import SQLITE, absolute_sqlite, address_of, file_of, secrets_of, without_secrets
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 _STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _LONGEST_EXPERIMENT = 500
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """The content of `mlflow.json`. uri: of the store, None if it held a password. study: a tag that only the parent run has."""
+    """The content of `mlflow.json`.
+
+    uri: of the store, None if it held a password. study: a tag that only the parent run has. seal: this user's mark of the rest.
+    """
 
     uri: str | None
     experiment: str
     study: str
+    seal: str = ""
+
+    @property
+    def content(self) -> list[str | None]:
+        """What is sealed."""
+        return [self.uri, self.experiment, self.study]
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,18 @@ class Place:
         return self.database is not None or ("://" not in self.uri.removeprefix("file://") and self.uri != "databricks")
 
     @property
+    def server(self) -> tuple[str, int] | None:
+        """Host and port of a server that is reached directly, None for another store or if they are not known."""
+        kind = self.uri.partition("://")[0].partition("+")[0]
+        try:
+            found = urlsplit(self.uri)
+            host, port = found.hostname, found.port or _PORTS.get(kind)
+        except ValueError:
+            return None
+        is_behind_a_proxy = kind in getproxies() and not proxy_bypass(host or "")
+        return (host, port) if host and port and not is_behind_a_proxy else None
+
+    @property
     def shown(self) -> str:
         """The address without a password."""
         return without_secrets(self.uri, self.uri)
@@ -59,7 +84,8 @@ class Place:
 
     def write(self) -> None:
         """Write the place into the study's directory, without an address that holds a password."""
-        write_json(self.path, vars(_Kept(None if secrets_of(self.uri) else self.uri, self.experiment, self.study)))
+        kept = _Kept(None if secrets_of(self.uri) else self.uri, self.experiment, self.study)
+        write_json(self.path, {**vars(kept), "seal": seal(kept.content)})
 
     def write_if_new(self) -> None:
         """Write the place if none of this study is stored yet, so that its parent run is found again if the process dies.
@@ -77,8 +103,10 @@ def place_of(
 ) -> Place | None:
     """Return the place where a study in `root` is tracked; None if it is not. A resumed study keeps settings that are not given.
 
+    Settings that no run of this user's has stored do not count: they could send the results anywhere, or into another study.
+
     Raises:
-      UsageError: The study cannot be tracked with these settings.
+      UsageError: The study cannot be tracked with these settings, or others than this user have chosen where.
     """
     path = root / TRACKING
     kept = None if is_new else _kept(path)
@@ -91,6 +119,13 @@ def place_of(
     if experiment is not None and not 0 < len(experiment.strip()) <= _LONGEST_EXPERIMENT:
         problem = "{tracking_experiment} needs a name of at most {0} characters, or leave it out for the study's."
         raise OptionError("tracking_experiment", problem, _LONGEST_EXPERIMENT)
+    if kept and not is_sealed(kept.content, kept.seal):
+        if uri is None and not os.environ.get(VARIABLE):
+            problem = (
+                "{0}: no run of yours wrote this address. Give {track} mlflow and {tracking_uri}, or {track} none."
+            )
+            raise OptionError("track", problem, path)
+        kept = None
     found = _found_uri(uri, kept)
     spec = find_spec("mlflow")
     if spec is None or spec.origin is None:

@@ -1,4 +1,4 @@
-"""Studies from Python, for notebooks: what the command line does, in a few lines.
+"""Studies on disk from Python, for notebooks: what the command line shows of them, in a few lines.
 
 `study = hyperlax.search("sac_mlp", "gymnax.pendulum", n_trials=12)` gives the same as, once it is on disk:
 
@@ -16,76 +16,36 @@ True
 (6, 2)
 >>> type(study.plot.history()).__name__
 'Figure'
+>>> study.plot.metric_vs_param("actor_lr").layout.xaxis.type
+'log'
 >>> study.report().name
 'report.html'
+>>> study.html()[:15]
+'<!DOCTYPE html>'
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING
 from functools import cached_property
 from html import escape
-from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from hyperlax.config.configurations import as_text
-from hyperlax.config.option import HIDDEN, Given, Option, options_of
-from hyperlax.config.options import SearchOptions, SweepOptions
-from hyperlax.config.stored import SEARCH, SWEEP
-from hyperlax.errors import STOPPED, HyperlaxError, OptionError, OptionFailure, UsageError, did_you_mean
-from hyperlax.files import expanded, plain
+from hyperlax.errors import HyperlaxError, OptionFailure, did_you_mean
+from hyperlax.files import expanded
 
 if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects as go
 
     from hyperlax.agent import Agent
-    from hyperlax.config.yaml_file import Entry
+    from hyperlax.analysis.plots.base import Plot
     from hyperlax.study.batch_files import LearningCurve
     from hyperlax.study.record import Confirmation, StudyRecord, TrialRecord
     from hyperlax.study.view import StudyView
-
-
-def search(
-    recipe: str | None = None,
-    environment: str | None = None,
-    *,
-    space: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> Study:
-    """Run `optuna-hp-search` to its end and return the study.
-
-    Args:
-      recipe: A name or the path of a .py file.
-      environment: E.g. "gymnax.pendulum"; a task has none. With `resume_from=DIR`, leave out recipe and environment.
-      space: Changes to the recipe's search space, as in a study's file, e.g. {"actor_lr": LogUniform(domain=(1e-4, 1e-2))}. A
-        list is a choice, a value alone is fixed, {"low": 1e-4} changes one value of the recipe's entry, None leaves an entry out,
-        and "only": True leaves out all that is not listed.
-      options: The command's flags with underscores, as in the signature.
-
-    Raises:
-      TypeError: An option does not exist.
-      UsageError: It was refused before anything ran.
-      HyperlaxError: Too many trials failed. KeyboardInterrupt: It was interrupted; `resume_from` continues.
-    """
-    return _run(search, {"recipe": recipe, "environment": environment, **options}, space)
-
-
-def sweep(recipe: str | None = None, environment: str | None = None, **options: Any) -> Study:
-    """Run `sweep-hp-samples` to its end and return the study.
-
-    Args:
-      recipe: A name or the path of a .py file.
-      environment: E.g. "gymnax.pendulum". With `resume_from=DIR`, leave out recipe and environment.
-      options: The command's flags with underscores, as in the signature.
-
-    Raises what `search` raises.
-    """
-    return _run(sweep, {"recipe": recipe, "environment": environment, **options})
 
 
 def open_study(directory: str | Path) -> Study:
@@ -139,7 +99,7 @@ class Study:
         return with_confirmation(self._load(with_importances=True).record)
 
     def _load(self, with_importances: bool = False) -> StudyView:
-        _import_tqdm()
+        import_tqdm()
         from hyperlax.study.view import load_study
 
         with _told():
@@ -248,6 +208,12 @@ class Study:
         write_study_pages(self.record)
         return self.directory / REPORT
 
+    def html(self) -> str:
+        """Return the report as one page of HTML that needs no network, for a notebook or a card. Nothing is written."""
+        from hyperlax.analysis.pages import report_page
+
+        return report_page(self.record)
+
 
 class Plots:
     """The plots of the report, each a `plotly.graph_objects.Figure`. They raise HyperlaxError if there is no data to plot."""
@@ -275,7 +241,28 @@ class Plots:
         """Draw each hyperparameter against the objective."""
         return self.draw("slice")
 
-    def distributions(self) -> go.Figure:
+    def metric_vs_param(self, name: str, metric: str | None = None) -> go.Figure:
+        """Draw one point per COMPLETE trial over a searched hyperparameter, on a logarithmic axis if it is searched on one.
+
+        name: dotted or short. metric: any metric of the trials, by default the first objective.
+        """
+        from hyperlax.analysis.plots import slice
+        from hyperlax.analysis.plots.base import as_plotly
+        from hyperlax.analysis.study_data import StudyData
+        from hyperlax.fields import full_name
+
+        record, where = self._study.record, f"{self._study.directory}: metric_vs_param()"
+        if not record.space:
+            raise HyperlaxError(f"{where}: the study searches no hyperparameter.")
+        metric = next(iter(record.objectives)) if metric is None else metric
+        if metric not in record.scale.table.rows:
+            known = record.scale.table.rows
+            raise HyperlaxError(
+                f"{where}: no metric {metric!r}. {did_you_mean(metric, known)}There are {', '.join(known)}."
+            )
+        return as_plotly(slice.metric_vs_param(StudyData(record), full_name(name, record.space, where), metric))
+
+    def param_distributions(self) -> go.Figure:
         """Draw where all trials and the best quarter of them lie on each hyperparameter."""
         return self.draw("param_distributions")
 
@@ -305,80 +292,28 @@ class Plots:
 
     def draw(self, name: str) -> go.Figure:
         """Draw any plot of the report by its file's name, e.g. `pbt_lineage`."""
-        from hyperlax.analysis.plots import PLOTS
         from hyperlax.analysis.study_data import StudyData
+
+        return self._named(name).draw(StudyData(self._study.record))
+
+    def html(self, name: str) -> str:
+        """Return the page of any plot, by its file's name, as HTML that needs no network."""
+        from hyperlax.analysis.pages import plot_page
+
+        return plot_page(self._study.record, self._named(name))
+
+    def _named(self, name: str) -> Plot:
+        from hyperlax.analysis.plots import PLOTS
 
         record, plots = self._study.record, {plot.name: plot for plot in PLOTS}
         if name not in plots:
-            raise HyperlaxError(f"There is no plot {name!r}. There are {', '.join(plots)}.")
+            raise HyperlaxError(f"There is no plot {name!r}. {did_you_mean(name, plots)}There are {', '.join(plots)}.")
         if not plots[name].applies(record):
             raise HyperlaxError(f"{record.directory}: {plots[name].otherwise}")
-        return plots[name].draw(StudyData(record))
+        return plots[name]
 
 
-_NAMES = {"algo_and_network_config": "recipe", "env_config": "environment"}
-_COMMANDS = {search: SEARCH, sweep: SWEEP}
-_PYTHON: dict[Callable[..., Study], dict[str, Option]] = {
-    function: {
-        _NAMES.get(name, option.key if option.is_switched_off else name): option
-        for name, option in options_of(kind).items()
-        if not option.has(HIDDEN) and name not in ("plan_only", "json")
-    }
-    for function, kind in ((search, SearchOptions), (sweep, SweepOptions))
-}
-"""Function that trains -> its keywords -> the option."""
-_KEYWORDS = {option.name: keyword for own in _PYTHON.values() for keyword, option in own.items()}
-
-
-def _run(function: Callable[..., Study], keywords: dict[str, Any], space: Any = None) -> Study:
-    """Run the command of a function to its end and return the study. Raises what the function raises."""
-    from hyperlax.studies import planned_study
-
-    _import_tqdm()
-    with _told(f"{function.__name__}(): "):
-        given = _given(keywords, function)
-        study = planned_study(_COMMANDS[function], given, _entries(space, is_new="resume_from" not in given))
-        status = study.run()
-    if status in STOPPED:
-        raise KeyboardInterrupt
-    if status:
-        raise HyperlaxError(f"{study.directory}: the {function.__name__} failed; see its output for the reason.")
-    return Study(study.directory)
-
-
-def _document(function: Any) -> None:
-    """Set the signature and the arguments in the docstring of a function that trains, so that a notebook completes them."""
-    more = [option for keyword, option in _PYTHON[function].items() if keyword not in ("recipe", "environment")]
-    own = list(signature(function).parameters.values())[:-1]
-    written = [
-        Parameter(_KEYWORDS[o.name], Parameter.KEYWORD_ONLY, default=_default(o), annotation=_annotation(o))
-        for o in more
-    ]
-    function.__signature__ = Signature([*own, *written], return_annotation="Study")
-    lines = [f"  {_KEYWORDS[option.name]}: {option.help} ({option.default_text})" for option in more]
-    everything = "  options: The command's flags with underscores, as in the signature."
-    function.__doc__ = (getdoc(function) or "").replace(everything, "\n".join(lines))
-
-
-def _default(option: Option) -> Any:
-    """Return an option's default in Python, None if it is settled later."""
-    return None if option.default is MISSING else False if option.type is bool else option.default
-
-
-def _annotation(option: Option) -> Any:
-    """Return the type of an option in Python."""
-    one = option.type
-    for word in option.words:
-        one = one | Literal[word]
-    kind = Sequence[one] if option.is_list else one
-    return kind | None if _default(option) is None else kind
-
-
-_document(search)
-_document(sweep)
-
-
-def _import_tqdm() -> None:
+def import_tqdm() -> None:
     """Import tqdm, which Optuna does, without its warning that a notebook has no widgets: Hyperlax shows none."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "IProgress not found")
@@ -386,58 +321,9 @@ def _import_tqdm() -> None:
 
 
 @contextmanager
-def _told(function: str = "") -> Iterator[None]:
-    """Let an error of the block that names options begin with the function and name the keywords."""
+def _told() -> Iterator[None]:
+    """Let an error of the block that names options name them as arguments."""
     try:
         yield
     except OptionFailure as error:
-        raise error.spelled(lambda name: _KEYWORDS.get(name, name), function) from error
-
-
-def _given(keywords: dict[str, Any], function: Callable[..., Study] = search) -> Given:
-    """Return the given values by option. Raises TypeError for an unknown keyword, OptionError for a value of another type."""
-    known = _PYTHON[function]
-    unknown = sorted(keywords.keys() - known.keys())
-    if unknown:
-        names = sorted({*known, *signature(function).parameters})
-        hint = did_you_mean(unknown[0], names).strip()
-        there_are = f"There are {', '.join(names)}."
-        raise TypeError(f"{function.__name__}() has no argument {unknown[0]!r}. {hint or there_are}")
-    if callable(keywords.get("recipe")):
-        problem = "{algo_and_network_config} needs the name of a recipe or the path of a .py file, got a function."
-        raise OptionError("algo_and_network_config", problem)
-    given = {}
-    for keyword, value in keywords.items():
-        option = known[keyword]
-        if value is None:
-            continue
-        read = option.read_given(_written(value))
-        if option.type is not bool:
-            given[option.name] = read
-        elif read:
-            given[option.name] = not option.is_switched_off
-    return given
-
-
-def _entries(space: Any, is_new: bool) -> dict[str, Entry]:
-    """Return the entries of a search space. Raises UsageError if it is not a dictionary with names, or given on a resume."""
-    from hyperlax.config.space_entries import entries_of
-
-    if space is None:
-        return {}
-    if not is_new:
-        raise UsageError("search(): a study keeps its search space. Leave `space` out to continue the study.")
-    if not isinstance(space, Mapping) or not all(isinstance(name, str) for name in space):
-        example = '{"gamma": [0.98, 0.99]}'
-        raise UsageError(f"search(): space needs a dictionary, e.g. {example}, got {space!r}.")
-    return entries_of(space, "search(): space")
-
-
-def _written(value: Any) -> Any:
-    """Return a value as a file holds it. Configurations become JSON text; raises OptionError for what JSON cannot hold."""
-    if isinstance(value, Path):
-        return str(value)
-    several = value if isinstance(value, (list, tuple)) else [value]
-    if not any(isinstance(one, Mapping) for one in several):
-        return plain(value)
-    return as_text(value)
+        raise error.spelled(str) from error

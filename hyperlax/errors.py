@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from string import Formatter
 
 FAILED, _REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -42,7 +42,7 @@ class SpelledError(HyperlaxError):
 
     def told(self, spell: Callable[[str], str]) -> str:
         """Return the message with every name spelled by `spell`."""
-        return Formatter().vformat(self._problem, self._values, _Spelled(spell))
+        return named(self._problem, spell, self._values)
 
     def spelled(self, spell: Callable[[str], str], before: str = "") -> HyperlaxError:
         """Return a plain error of the same exit status, with every name spelled by `spell`. before: its first words."""
@@ -66,6 +66,11 @@ class OptionFailure(SpelledError):
 
 class OptionError(OptionFailure, UsageError):
     """An invalid value of an option, found before anything ran."""
+
+
+def named(text: str, spell: Callable[[str], str], values: Sequence[object] = ()) -> str:
+    """Return a text in which {name} stands for what `spell` makes of the name, and {0}, {1}, ... for `values`."""
+    return Formatter().vformat(text, values, _Spelled(spell))
 
 
 class _Spelled(dict[str, str]):

@@ -19,6 +19,8 @@ from hyperlax.algorithms.registry import ALGORITHMS
 from hyperlax.errors import UsageError, did_you_mean
 from hyperlax.fields import apply, check, check_name, check_params, check_together, dotted, fields_of, fitted
 from hyperlax.files import PUT_BACK
+from hyperlax.functions import Placed, stored_place
+from hyperlax.functions import load as load_function
 from hyperlax.hyperparams import Config, Params
 from hyperlax.measures import RESERVED
 from hyperlax.shipped import shipped_folder
@@ -112,15 +114,29 @@ def load(name_or_path: str) -> Recipe:
     return Recipe(path.stem, path, config, _checked_space(config.algorithm, space, where))
 
 
-def from_source(source: Mapping[str, Any], where: str) -> Recipe:
-    """Return the recipe of a `Recipe.source`. Raises UsageError, beginning with `where`, if it is damaged."""
+def from_source(source: Mapping[str, Any], where: str, function: Placed | None = None) -> Recipe:
+    """Return the recipe of a `Recipe.source`. Raises UsageError, beginning with `where`, if it is damaged.
+
+    function: instead of the one that the source names.
+    """
+    if "function" in source and function is None:
+        function = _function_of(source, where)
     try:
         space = {name: distribution_from_json(text) for name, text in source["space"].items()}
-        task, path = task_from_source(source), Path(source["path"])
+        task, path = task_from_source(source, function), Path(source["path"])
         recipe = of_task(source["name"], path, task, source["params"], space, where)
     except (UsageError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"{where}: `source` is not what Hyperlax writes there ({error}). {PUT_BACK}") from error
     return replace(recipe, source=source)
+
+
+def _function_of(source: Mapping[str, Any], where: str) -> Placed:
+    if not isinstance(place := source["function"], str):
+        raise UsageError(
+            f"{where}: its function is in no file, so it cannot be loaded. Give it again in Python: hyperlax.tune(function, "
+            "resume_from=...)."
+        )
+    return load_function(place)
 
 
 def of_task(name: str, path: Path, task: Task, values: Any, space: Any, where: str) -> Recipe:
@@ -138,6 +154,8 @@ def of_task(name: str, path: Path, task: Task, values: Any, space: Any, where: s
     _check_names(task, recipe, where)
     if (form := task.source()) is None:
         return recipe
+    if "function" in form:
+        form["function"] = stored_place(form["function"])
     searched = {name: distribution.to_json() for name, distribution in recipe.space.items()}
     return replace(
         recipe, source={"name": name, "path": str(path), **form, "params": dict(params.values), "space": searched}

@@ -79,13 +79,13 @@ def planned_study(
 ) -> PlannedStudy:
     """Return the study that a command (`stored.SEARCH`, `SWEEP` or `PBT`) starts, or continues if `resume_from` is given.
 
-    space: changes to the recipe's search space, which `hyperlax.search` takes for a new study. recipe: of a new study, instead of
-    the one that `given` names.
+    space: changes to the recipe's search space, which `hyperlax.search` takes for a new study. recipe: instead of the one that
+    `given` names, or that the study began with.
     """
     refuse_fork()
     _check_flags(given)
     if "resume_from" in given:
-        return _resumed(command, given)
+        return _resumed(command, given, recipe)
     if command == SWEEP:
         return _new_sweep(given, recipe)
     return _new(SearchOptions if command == SEARCH else PbtOptions, given, space, recipe)
@@ -129,14 +129,17 @@ def load_recipe(given: Given) -> Recipe:
     return load(name)
 
 
-def study_in(directory: Path, asked_by: str, named: str | None = None) -> tuple[SearchOptions | PbtOptions, Recipe]:
+def study_in(
+    directory: Path, asked_by: str, named: str | None = None, recipe: Recipe | None = None
+) -> tuple[SearchOptions | PbtOptions, Recipe]:
     """Return the options and the recipe of the study in a directory. The recipe of a sweep has its samples.
 
-    named: the recipe that the user names for it. It is loaded if no run of the user's recorded the study's own.
+    named: the recipe that the user names for it. It is loaded if no run of the user's recorded the study's own. recipe:
+    the study's, if it is loaded already.
     """
     options = read_stored(directory, asked_by)
     accepted = with_recipe(directory, options, named)
-    recipe = load_recipe_of(directory, accepted, None if accepted is options else named)
+    recipe = recipe or load_recipe_of(directory, accepted, None if accepted is options else named)
     options = accepted
     if isinstance(options, PbtOptions) or not options.is_sweep:
         return options, recipe
@@ -279,10 +282,10 @@ def _check_source(given: Given) -> None:
             )
 
 
-def _resumed(command: str, given: Given) -> PlannedStudy:
+def _resumed(command: str, given: Given, recipe: Recipe | None) -> PlannedStudy:
     directory = named_directory(given["resume_from"], RESUMED)
     check_command(directory, command)
-    stored, recipe = study_in(directory, RESUMED, given.get("algo_and_network_config"))
+    stored, recipe = study_in(directory, RESUMED, given.get("algo_and_network_config"), recipe)
     options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
     return _planned(options, recipe, directory)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from hyperlax.errors import UsageError, did_you_mean
+from hyperlax.functions import Placed, load, of_length
 from hyperlax.hyperparams import Rule, check_declared, rules
 from hyperlax.placeholders import check_places, missing_file, split
 from hyperlax.report import Report, is_number, shown
@@ -169,6 +170,7 @@ class Function(Task):
     Args, besides those of every task:
       train: The function.
       path: The recipe's file, from which workers load the function. It is set when the recipe is loaded.
+      place: Where workers find a function that is not a recipe's, see `hyperlax.functions`.
     """
 
     noun: ClassVar[str] = "a function"
@@ -181,10 +183,15 @@ class Function(Task):
     cores: int = field(default=1, kw_only=True)
     resources: Mapping[str, float] = field(default_factory=dict, kw_only=True)
     path: Path | None = field(default=None, kw_only=True, compare=False)
+    place: str = field(default="", kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         _check_callable("Function", "train", self.train, ("params", "report", "seed"))
         self.check()
+
+    def source(self) -> dict[str, Any] | None:
+        """Return its form as JSON; None for a recipe's."""
+        return {"function": self.place, **self.lengths()} if self.place else None
 
     def loaded_from(self, path: Path) -> Function:
         """Return the task of a recipe's file."""
@@ -293,10 +300,17 @@ class Command(Task):
         return {"command": list(self.command), "directory": self.directory, **self.lengths()}
 
 
-def from_source(source: Mapping[str, Any]) -> Task:
-    """Return the task whose `source()` this is. Raises UsageError, KeyError or TypeError for anything else."""
+def from_source(source: Mapping[str, Any], function: Placed | None = None) -> Task:
+    """Return the task whose `source()` this is. Raises UsageError, KeyError or TypeError for anything else.
+
+    function: that of the source if it has one and is loaded already.
+    """
     lengths = {name: source[name] for name in ("budget", "evaluations", "cores", "resources")}
     measure, *measures = (Measure(**one) for one in (source["measure"], *source["measures"]))
+    if "function" in source:
+        function = function or load(source["function"])
+        call = of_length(function.call, lengths["budget"])
+        return Function(call, measure, tuple(measures), place=function.place, **lengths)
     return Command(source["command"], measure, tuple(measures), directory=source["directory"], **lengths)
 
 

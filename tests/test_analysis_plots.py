@@ -20,6 +20,7 @@ from hyperlax.analysis.plots.base import SERIES, Plot, coordinate
 from hyperlax.analysis.plots.figure import Figure
 from hyperlax.analysis.study_data import StudyData, read_curves
 from hyperlax.api import Plots
+from hyperlax.errors import HyperlaxError
 from hyperlax.pareto import hypervolume
 from hyperlax.study.record import FEWEST_FOR_IMPORTANCES, Lineage, StudyRecord, ranked
 from tests.made_up_studies import ARGUMENTS, CRITIC_SIZES, SIZES, SPACE, study
@@ -142,6 +143,36 @@ def test_the_panels_of_a_narrow_page_are_those_of_a_wide_one_two_side_by_side(tm
         assert axes == {key for key in narrow if re.fullmatch("[xy]axis[0-9]*", key)}
         assert len({tuple(narrow[key]["domain"]) for key in axes if key.startswith("x")}) == 2
         assert len({tuple(layout[key]["domain"]) for key in axes if key.startswith("x")}) == 4
+
+
+def test_a_metric_over_one_hyperparameter_has_its_own_values_on_the_axis(tmp_path):
+    record = study(tmp_path, np.arange(6.0), failed={2})
+    complete = [trial for trial in record.trials if trial.state == "COMPLETE"]
+
+    def drawn(*given: str) -> Any:
+        return Plots(SimpleNamespace(record=record, directory=tmp_path)).metric_vs_param(*given)  # pyright: ignore
+
+    rate, epochs, sizes = (
+        drawn("actor_lr"),
+        drawn("epochs", "seed_spread"),
+        drawn("actor_network.pre_torso.layer_sizes"),
+    )
+    assert [figure.layout.xaxis.type for figure in (rate, epochs, sizes)] == ["log", "linear", "category"]
+    assert list(rate.data[0].x) == [trial.params[RATE] for trial in complete] and list(rate.data[0].y) == [
+        0,
+        1,
+        3,
+        4,
+        5,
+    ]
+    assert list(epochs.data[0].y) == [trial.metrics["seed_spread"] for trial in complete]
+    assert list(sizes.data[0].x) == [str(trial.params[SIZES]) for trial in complete]
+    with pytest.raises(
+        HyperlaxError, match="no hyperparameter named `lr`. Did you mean `algorithm.hyperparam.actor_lr`"
+    ):
+        drawn("lr")
+    with pytest.raises(HyperlaxError, match=r"metric_vs_param\(\): no metric 'spread'"):
+        drawn("gamma", "spread")
 
 
 def test_logarithmic_axes_lie_in_powers_of_ten():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import html
 import inspect
+import json
 import re
-from typing import Any
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import pandas
@@ -13,7 +16,7 @@ import plotly.graph_objects as go
 import pytest
 
 import hyperlax
-from hyperlax import cli
+from hyperlax import cli, training
 from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.hyperparams import SAC
 from hyperlax.recipe import dotted
@@ -66,9 +69,9 @@ def test_a_search_that_does_not_end_well_raises(tmp_path, monkeypatch, status, e
 
 def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
     with pytest.raises(TypeError, match=r"^search\(\) has no argument 'n_trial'. Did you mean `n_trials`\?$"):
-        hyperlax.search("sac_mlp", "gymnax.pendulum", n_trial=4)
+        hyperlax.search("sac_mlp", "gymnax.pendulum", n_trial=4)  # pyright: ignore[reportCallIssue]
     with pytest.raises(UsageError, match="sampler needs one of .* Did you mean `tpe`"):
-        hyperlax.search("sac_mlp", "gymnax.pendulum", sampler="tpee", output_root=tmp_path)
+        hyperlax.search("sac_mlp", "gymnax.pendulum", sampler="tpee", output_root=tmp_path)  # pyright: ignore
     with pytest.raises(UsageError, match="holds no study.json"):
         hyperlax.open_study(tmp_path)
     with pytest.raises(UsageError, match="holds a null character"):
@@ -105,7 +108,8 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
         ({"environment": 3}, "search(): environment needs a text, got 3. Put it in quotes."),
         (
             {"recipe": lambda: 1},
-            "search(): recipe needs the name of a recipe or the path of a .py file, got a function.",
+            "search(): recipe needs the name of a recipe or the path of a .py file, got a function. Give that to "
+            "hyperlax.tune.",
         ),
         (
             {"preset": "quick"},
@@ -132,7 +136,12 @@ def test_wrong_arguments_are_refused_before_anything_runs(tmp_path):
         ),
         ({"enqueue": [{"gamma": 1j}]}, "search(): enqueue: cannot be kept as JSON: complex has no form in JSON: 1j."),
         ({"enqueue": "[{"}, "search(): enqueue: cannot be read as JSON: SAID."),
-        ({"enqueue": pandas.DataFrame({"gamma": [0.96]})}, "search(): enqueue needs a text, got gamma 0 0.96."),
+        (
+            {"enqueue": pandas.DataFrame({"gamma": [0.96]})},
+            'search(): enqueue needs a dictionary or a list of them, e.g. [{"gamma": 0.98}], or the path of a JSON file, got '
+            "gamma 0 0.96.",
+        ),
+        ({"enqueue": []}, "search(): enqueue: holds no configuration. Write a list of {name: value}."),
         (
             {"output_root": "$NOT_SET/x"},
             "search(): output_root $NOT_SET/x: the variable NOT_SET is not set. Set it, or write the path in full.",
@@ -156,7 +165,7 @@ def test_a_search_takes_objects(tmp_path, monkeypatch):
     monkeypatch.setenv("STUDIES", str(tmp_path))
     train_with_fakes(monkeypatch, pages=False)
     space = {"actor_lr": LogUniform(domain=(1e-4, 1e-2)), "gamma": [np.float64(0.9), 0.98], "only": True}
-    first = [{"actor_lr": np.float64(0.003), "algorithm.hyperparam.gamma": 0.9}]
+    first = ({"actor_lr": np.float64(0.003), "algorithm.hyperparam.gamma": 0.9},)
     study = hyperlax.search(
         "sac_mlp", "gymnax.pendulum", space=space, enqueue=first, preset="quick_test", output_root="$STUDIES/x"
     )
@@ -165,6 +174,21 @@ def test_a_search_takes_objects(tmp_path, monkeypatch):
     assert params == {"algorithm.hyperparam.actor_lr": 0.003, "algorithm.hyperparam.gamma": 0.9}
     assert len(hyperlax.search(resume_from=study.directory, n_trials=6).trials) == 6
     assert hyperlax.open_study("$STUDIES/x/sac_mlp/gymnax_pendulum").state == "finished"
+
+
+def test_messages_speak_of_calls(tmp_path, monkeypatch, capsys):
+    train_with_fakes(monkeypatch, pages=False, fail=dict.fromkeys(range(9), "bad"))
+    again = f"hyperlax.search(resume_from='{tmp_path / 'sac_mlp' / 'gymnax_pendulum'}'"
+    with pytest.raises(HyperlaxError, match="search.. failed"):
+        hyperlax.search("sac_mlp", "gymnax.pendulum", n_trials=12, output_root=tmp_path)
+    said = capsys.readouterr().out
+    assert "more than max_failure_rate 0.5 allows" in said and f"\n  {again}, max_failure_rate=1)\n" in said
+    with pytest.raises(
+        UsageError, match=f"To continue it:\n  {re.escape(again)}\\)\nFor a new one, choose another study_name"
+    ):
+        hyperlax.search("sac_mlp", "gymnax.pendulum", output_root=tmp_path)
+    with pytest.raises(UsageError, match=f"{re.escape(again)}\\)$"):
+        hyperlax.sweep(resume_from=tmp_path / "sac_mlp" / "gymnax_pendulum")
 
 
 def test_a_notebook_shows_a_study_as_the_command_line_does(case, capsys):
@@ -178,7 +202,56 @@ def test_the_signature_is_written_out():
     assert list(parameters)[:2] == ["recipe", "environment"]
     assert (parameters["n_trials"].default, parameters["sampler"].default) == (100, "tpe")
     assert parameters["no_default_trial"].default is False
-    assert "n_trials: Total number of finished trials. (default: 100)" in (hyperlax.search.__doc__ or "")
+    said = inspect.getdoc(hyperlax.search) or ""
+    assert "n_trials: Total number of finished trials. (default: 100)" in said
+    assert "total_timesteps: Environment steps that each seed trains. (default: by run_length_modifier)" in said
+    assert "--" not in said + (inspect.getdoc(hyperlax.sweep) or "")
+
+
+STUB = Path(training.__file__).with_suffix(".pyi")
+
+
+def stub() -> str:
+    """What `training.pyi` must be: `python -c 'from tests.test_api import *; STUB.write_text(stub())'` writes it."""
+    head = """\
+# Written from the options of the commands, see tests/test_api.py.
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from hyperlax.api import Study
+from hyperlax.tasks import Measure
+
+"""
+    functions = [getattr(training, name) for name in hyperlax.__all__ if hasattr(training, name)]
+    return head + "".join(_written_out(function) for function in functions if function.__module__ == training.__name__)
+
+
+def _written_out(function: Any) -> str:
+    lines, parameters = [], inspect.signature(function).parameters.values()
+    for one in parameters:
+        lines += ["*"] if one.kind is one.KEYWORD_ONLY and "*" not in lines else []
+        default = "" if one.default is one.empty else f" = {one.default!r}".replace("'", '"')
+        lines.append(f"{one.name}: {_kind(one.annotation)}{default}")
+    return f"def {function.__name__}(\n" + "".join(f"    {line},\n" for line in lines) + ") -> Study: ...\n"
+
+
+def _kind(annotation: Any) -> str:
+    """A type as one writes it; `inspect` writes some unions as Union[...]."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return " | ".join(map(_kind, parts))
+    if origin is Literal:
+        return f"Literal[{', '.join(map(json.dumps, parts))}]"
+    if annotation in (Ellipsis, NoneType):
+        return "..." if annotation is Ellipsis else "None"
+    name = (origin or annotation).__name__
+    return f"{name}[{', '.join(map(_kind, parts))}]" if parts else name
+
+
+def test_editors_see_the_same_signatures():
+    assert STUB.read_text(encoding="utf-8") == stub(), stub.__doc__
 
 
 def test_trials_are_a_table(case):
@@ -190,7 +263,12 @@ def test_trials_are_a_table(case):
 
 def test_figures_are_plotlys(case):
     study = hyperlax.open_study(case.directory)
-    plots = (study.plot.history, study.plot.distributions, study.plot.learning_curves, study.plot.parallel_coordinate)
+    plots = (
+        study.plot.history,
+        study.plot.param_distributions,
+        study.plot.learning_curves,
+        study.plot.parallel_coordinate,
+    )
     assert all(isinstance(plot(), go.Figure) for plot in (*plots, study.plot.slice))
     with pytest.raises(HyperlaxError, match=f"Importances need at least {FEWEST_FOR_IMPORTANCES} COMPLETE trials"):
         study.plot.importances()
@@ -261,6 +339,16 @@ def test_a_curve_is_that_of_the_files(case):
 def test_a_report_is_written(case):
     path = hyperlax.open_study(case.directory).report()
     assert path == case.directory / "report.html" and path.exists()
+
+
+def test_pages_are_strings_that_need_no_network(case):
+    study = hyperlax.open_study(case.directory)
+    report = study.report().read_text(encoding="utf-8")
+    assert study.html() == report
+    page = study.plot.html("slice")
+    assert page.startswith("<!DOCTYPE html>") and "<script src=" not in page and len(page) > 1_000_000
+    with pytest.raises(HyperlaxError, match="no plot 'slices'. Did you mean `slice`"):
+        study.plot.html("slices")
 
 
 def test_importing_hyperlax_imports_none_of_it():

@@ -207,7 +207,7 @@ def test_a_trial_that_takes_too_long_has_failed(tmp_path: Path) -> None:
     backend = making(tmp_path, trial_timeout=0.5)
     try:
         slow, fast = trained(backend, f"echo {SAYS}; exec sleep 100", f"sleep 0.1; echo {SAYS}")
-        assert isinstance(slow, SegmentResult) and slow.fault == "took longer than --trial-timeout 0.5"
+        assert isinstance(slow, SegmentResult) and slow.fault == "took longer than the trial timeout of 0.5 s"
         assert slow.curve.mean.tolist() == [[0.5]] and values(fast) == [0.5]
     finally:
         backend.close()

@@ -4,15 +4,16 @@ import json
 import re
 from dataclasses import MISSING, replace
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import pytest
 
-from hyperlax.cli.commands import GROUPS
+from hyperlax.cli.commands import COMMANDS, GROUPS
 from hyperlax.cli.parsing import Command, parse
 from hyperlax.config.checks import checked
 from hyperlax.config.configurations import configured
-from hyperlax.config.option import HIDDEN, command_line, flags_of, from_json, options_of
+from hyperlax.config.option import HIDDEN, By, command_line, flags_of, from_json, options_of
 from hyperlax.config.options import (
     AGGREGATES,
     PbtOptions,
@@ -77,6 +78,17 @@ def test_every_declaration_is_whole():
             if option.default is not MISSING and not option.has(HIDDEN):
                 assert option.read(option.default) == option.default
     assert tuple(FUNCTIONS) == AGGREGATES
+
+
+def test_a_help_names_other_options_in_braces():
+    """So that Python says it with keywords."""
+    declared = [option for command in COMMANDS.values() for option in options_of(command.kind).values()]
+    known = {name for option in declared for name in (option.name, option.key)}
+    for option in declared:
+        by = option.mark(By)
+        for text in (option.mark(str) or "", by.text if by else ""):
+            assert "--" not in text.replace("after --", ""), text
+            assert {name for _, name, _, _ in Formatter().parse(text) if name} <= known, text
 
 
 @pytest.mark.parametrize("kind", [SearchOptions, SweepOptions, SingleOptions, PbtOptions])

@@ -298,12 +298,17 @@ def test_a_further_measure_counts_where_it_was_last_reported():
 
 
 def test_the_page_about_own_code_runs(folder):
-    recipe, *_, search = python_of(ROOT / "docs" / "own-code.md")
+    blocks = python_of(ROOT / "docs" / "own-code.md")
+    recipe, search = blocks[0], blocks[-1]
+    (tuned,) = (block for block in blocks if "hyperlax.tune(" in block)
     Path("recipes").mkdir()
     Path("recipes/tank.py").write_text(recipe)
     names: dict[str, Any] = {"hyperlax": hyperlax}
     exec(search, names)  # noqa: S102
     assert len(names["study"].trials) == 30 and names["study"].best.values["error"] < 0.1
+    Path("level.py").write_text(tuned)
+    done = subprocess.run([sys.executable, "level.py"], capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines()[-1].startswith("{'error': 0.0"), done.stderr
 
 
 def test_a_recipe_of_an_algorithm_has_no_task():

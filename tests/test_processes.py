@@ -360,7 +360,7 @@ def test_a_function_that_takes_too_long_has_failed(tmp_path: Path) -> None:
     backend = making(tmp_path, slots=1, trial_timeout=1.0)
     try:
         slow, fast = trained(backend, FAMILY + "report(1, accuracy=1)\ntime.sleep(100)", "report(1, accuracy=2)")
-        assert isinstance(slow, SegmentResult) and slow.fault == "took longer than --trial-timeout 1"
+        assert isinstance(slow, SegmentResult) and slow.fault == "took longer than the trial timeout of 1 s"
         assert values(fast) == [2.0]
         assert not any(map(is_alive, family(tmp_path, slow.number)))
     finally:

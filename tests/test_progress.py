@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 import logging
 import re
+import sys
 import threading
 import time
 from contextlib import closing
 from dataclasses import replace
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import pytest
 
 from hyperlax.study.observer import Training
 from hyperlax.study.progress import Progress, clock
-from hyperlax.study.reporters import IntervalReporter, LineReporter, TerminalReporter, reporter
+from hyperlax.study.reporters import IntervalReporter, LineReporter, NotebookReporter, TerminalReporter, reporter
 from hyperlax.trial import TrialResult
 from tests.fake_backend import FakeBackend
 from tests.made_up_studies import study
@@ -244,6 +245,29 @@ def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch, term, kind):
     monkeypatch.setattr("sys.stderr", Terminal())
     monkeypatch.setenv("TERM", term)
     assert type(reporter()) is kind
+
+
+def test_a_notebook_rewrites_one_line_a_training(monkeypatch):
+    shown: list[list[str]] = []
+
+    def display(content: dict[str, str], raw: bool, display_id: bool) -> Any:
+        shown.append([content["text/plain"]])
+        return SimpleNamespace(update=lambda new, raw, own=shown[-1]: own.append(new["text/plain"]))
+
+    python: Any = ModuleType("IPython")
+    monkeypatch.setitem(sys.modules, "IPython", python)
+    monkeypatch.setitem(sys.modules, "IPython.display", cast(Any, SimpleNamespace(display=display)))
+    monkeypatch.setattr("hyperlax.study.reporters.REDRAWS_PER_SECOND", 100.0)
+    python.get_ipython = lambda: SimpleNamespace()  # IPython on a terminal
+    assert type(reporter()) is not NotebookReporter
+    python.get_ipython = lambda: SimpleNamespace(kernel="a kernel")
+    with closing(begun(reporter(), training(2))) as progress:
+        time.sleep(0.1)
+        progress.trials_ended([end(0, value=1.0), end(1, value=2.0)])
+        progress.training_ended()
+        progress.training_started(replace(training(1), task="confirmation"))
+    assert [lines[0].split("  ")[0] for lines in shown] == ["0/2 trials", "0/1 trial"] and len(shown[0]) > 2
+    assert shown[0][-1].startswith("2/2 trials  best peak_performance 2 (trial 1)")
 
 
 def lines_of(case: Case, runner: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hyperlax.analysis.html import plotly_source, render
 from hyperlax.analysis.plots import PLOTS, draw_all, learning_curves
-from hyperlax.analysis.plots.base import Drawing
+from hyperlax.analysis.plots.base import Drawing, Plot
 from hyperlax.analysis.report import report
 from hyperlax.analysis.study_data import StudyData
 from hyperlax.analysis.tables import write_best, write_confirmation, write_sensitivity, write_trials
@@ -58,6 +58,17 @@ def write_study_pages(record: StudyRecord, super_batch: Path | None = None, is_l
         (plots / f"{name}.html").unlink(missing_ok=True)
     _write_plots(record, drawings, plots)
     write_text(root / REPORT, report(study, drawings), is_durable=False)
+
+
+def report_page(record: StudyRecord) -> str:
+    """Return `report.html` of a study. Nothing is written."""
+    study = StudyData(record)
+    return report(study, draw_all(study))
+
+
+def plot_page(record: StudyRecord, plot: Plot) -> str:
+    """Return the page of one plot, plotly.js included."""
+    return _plot_page(record, plot.drawing(StudyData(record)))
 
 
 def write_learning_curve(record: StudyRecord, path: Path) -> None:

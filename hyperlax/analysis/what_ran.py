@@ -38,7 +38,7 @@ def chosen_options(record: StudyRecord) -> _Rows:
     settled = [option for option in known if not option.has_fixed_default]
     own = {} if record.environment else _DEFAULTS_OF_TASKS
     return [
-        [o.key, _words(record.arguments[o.name]), own.get(o.name) or o.default_text.removeprefix("default: ")]
+        [o.key, _words(_setting(record, o)), own.get(o.name) or o.default_text.removeprefix("default: ")]
         for o in (*differ, *settled)
     ]
 
@@ -46,7 +46,13 @@ def chosen_options(record: StudyRecord) -> _Rows:
 def default_options(record: StudyRecord) -> _Rows:
     """Return name and value of the options at their defaults."""
     known = [option for option in _options(record) if option.has_fixed_default and _is_default(record, option)]
-    return [[option.key, _words(record.arguments[option.name])] for option in known]
+    return [[option.key, _words(_setting(record, option))] for option in known]
+
+
+def _setting(record: StudyRecord, option: Option) -> Any:
+    """Return the value of an option under its key, which says the opposite of one that is switched off."""
+    value = record.arguments[option.name]
+    return not value if option.is_switched_off else value
 
 
 def facts(record: StudyRecord) -> _Rows:

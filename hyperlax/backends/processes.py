@@ -209,7 +209,7 @@ class Processes:
             for worker, run, started in running:
                 if limit is not None and seconds() - started >= limit:
                     if not run.is_leaving:
-                        self._finish(run, f"took longer than --trial-timeout {limit:g}")
+                        self._finish(run, f"took longer than the trial timeout of {limit:g} s")
                     self._stop(worker, run)
 
     def _stop(self, worker: Worker, run: Run) -> None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from hyperlax.config.constraints import parse_constraint
 from hyperlax.config.option import Given, options_of
 from hyperlax.config.options import SENSITIVITY, PbtOptions, RunOptions, SearchOptions
+from hyperlax.config.speech import spoken
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.metrics import OF_RL, check_objectives
 from hyperlax.samplers.registry import SAMPLERS, SamplerRow
@@ -87,7 +88,7 @@ def ignored_constraints(options: SearchOptions) -> str:
     if not options.constraints or options.sampler in using:
         return ""
     return (
-        f"--sampler {options.sampler} ignores constraints when it suggests trials; they only decide which is the best. "
+        f"{spoken('sampler')} {options.sampler} ignores constraints when it suggests trials; they only decide which is the best. "
         f"{', '.join(using)} use them."
     )
 

@@ -28,7 +28,7 @@ class CommandOptions:
 
     command: Annotated[
         tuple[str, ...],
-        "The program and its words, after --. {lr} in a word is replaced by the value of lr; hyperparameters that no word names "
+        "The program and its words, after --. {{lr}} in a word is replaced by the value of lr; hyperparameters that no word names "
         "are appended as name=value.",
         POSITIONAL,
         LAST,
@@ -46,7 +46,7 @@ class CommandOptions:
         By("max"),
     ] = ()
     budget: Annotated[int, "The last step that the command reports.", COUNT, THIS_RUN] = 1
-    evaluations: Annotated[int | None, "How often it reports at most.", COUNT, THIS_RUN, By("as --budget")] = None
+    evaluations: Annotated[int | None, "How often it reports at most.", COUNT, THIS_RUN, By("as {budget}")] = None
     cores: Annotated[int, "CPU cores of a trial.", COUNT, THIS_RUN] = 1
     gpus: Annotated[
         float | None,
@@ -84,15 +84,17 @@ class _SpaceOptions:
 class TuneOptions(SearchOptions, _SpaceOptions, CommandOptions):
     """Search the hyperparameters of a command that follows --, without a recipe."""
 
-    study_name: Annotated[str, "Name of the study, and of its directory.", Metavar("NAME"), By("that of the script")]
+    study_name: Annotated[
+        str, "Name of the study, and of its directory.", Metavar("NAME"), By("that of the script or function")
+    ]
     output_root: Annotated[str, "Write the results to DIR/<study name>.", Metavar("DIR")] = "my_optuna_studies"
     aggregate: Annotated[str, "How to combine what the seeds of a trial reach.", OneOf(AGGREGATES)] = "mean"
     objective_names: Annotated[
-        tuple[str, ...], "Metrics to optimize.", Metavar("NAME [NAME ...]"), By("the first of --metric")
+        tuple[str, ...], "Metrics to optimize.", Metavar("NAME [NAME ...]"), By("the first of {metric}")
     ] = ()
     default_trial: Annotated[
         bool,
-        "Do not start with the values of --set, and the middle of the ranges of other hyperparameters, as trial 0.",
+        "Do not start with the values of {set}, and the middle of the ranges of other hyperparameters, as trial 0.",
         By("trial 0 has them"),
     ] = True
     confirm_top: Annotated[

@@ -18,7 +18,7 @@ from hyperlax.recipe import Recipe
 from hyperlax.tasks import Command, Measure
 
 _DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
-_SMALLER_IS_BETTER = re.compile(
+SMALLER_IS_BETTER = re.compile(
     r"loss|error|err\b|rmse|mse|mae|perplexity|ppl|latency|seconds|time|regret|cost", re.IGNORECASE
 )
 _EXAMPLE = "lr=loguniform:1e-4:1e-1"
@@ -63,7 +63,7 @@ def command_of(given: Given) -> Command:
     if modes and len(modes) != len(names):
         problem = "{mode} needs max or min for each {metric}, got {0} for {1}."
         raise OptionError("mode", problem, " ".join(modes), " ".join(names))
-    if not modes and (name := next((name for name in names if _SMALLER_IS_BETTER.search(name)), None)):
+    if not modes and (name := next((name for name in names if SMALLER_IS_BETTER.search(name)), None)):
         problem = "{mode} is required for a {metric} named {0}: say whether max or min is better."
         raise OptionError("mode", problem, name)
     modes = modes or ("max",) * len(names)

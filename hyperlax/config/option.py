@@ -22,7 +22,7 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from hyperlax.errors import OptionError, UsageError, did_you_mean, flag
+from hyperlax.errors import OptionError, UsageError, did_you_mean, flag, named
 from hyperlax.files import PUT_BACK, expanded
 
 T = TypeVar("T")
@@ -161,8 +161,17 @@ class Option:
         return self.default is not MISSING
 
     @property
+    def is_path(self) -> bool:
+        """True if its value is a path, or several."""
+        return bool(_PATH.search(self.metavar))
+
+    @property
     def help(self) -> str:
-        return self.mark(str) or ""
+        return self.help_in(flag)
+
+    def help_in(self, spell: Callable[[str], str]) -> str:
+        """Return the help, with other options as `spell` names them."""
+        return named(self.mark(str) or "", spell)
 
     @property
     def is_switched_off(self) -> bool:
@@ -191,8 +200,12 @@ class Option:
     @property
     def default_text(self) -> str:
         """Default as the help shows it."""
+        return self.default_in(flag)
+
+    def default_in(self, spell: Callable[[str], str]) -> str:
+        """Return the default as the help shows it, with other options as `spell` names them."""
         if by := self.mark(By):
-            return f"default: {by.text}"
+            return f"default: {named(by.text, spell)}"
         if self.default is MISSING:
             return "required"
         if self.default is None or self.default == ():
@@ -236,7 +249,7 @@ class Option:
     def read_given(self, value: Any) -> Any:
         """Return a value that a user gave as the option keeps it: `~` and `$NAME` of a path are expanded. Raises like `read`."""
         found = self.read(value)
-        if found is None or not _PATH.search(self.metavar):
+        if found is None or not self.is_path:
             return found
         try:
             return tuple(map(expanded, found)) if self.is_list else expanded(found)

@@ -86,12 +86,12 @@ _Environment = Annotated[str, Metavar("SUITE.NAME"), Offered(_environments)]
 _Seed = Annotated[int, "Seed of all random numbers.", Range(0, LARGEST)]
 _Aggregate = Annotated[str, "How to combine the returns of a trial's seeds.", OneOf(AGGREGATES)]
 _TotalTimesteps = Annotated[
-    int, "Environment steps that each seed trains.", COUNT, By("by --run-length-modifier"), RL_ONLY
+    int, "Environment steps that each seed trains.", COUNT, By("by {run_length_modifier}"), RL_ONLY
 ]
-_NumEvalEpisodes = Annotated[int, "Episodes of each evaluation.", COUNT, By("by --run-length-modifier"), RL_ONLY]
+_NumEvalEpisodes = Annotated[int, "Episodes of each evaluation.", COUNT, By("by {run_length_modifier}"), RL_ONLY]
 _StudyName = Annotated[str, "Name of the study in its database.", Metavar("NAME")]
 _NumEvaluations = Annotated[
-    int, "Evaluations, evenly spaced over training.", COUNT, By("by --run-length-modifier"), RL_ONLY
+    int, "Evaluations, evenly spaced over training.", COUNT, By("by {run_length_modifier}"), RL_ONLY
 ]
 TrialNumber = Annotated[int | None, Range(0)]
 _Lanes = Annotated[
@@ -110,14 +110,14 @@ _DrawnTrials = Annotated[
 ]
 _NumLevels = Annotated[
     int | None,
-    "With --sampling-method sensitivity: values of each range, at even quantiles from its low to its high end. Choices, and whole "
+    "With {sampling_method} sensitivity: values of each range, at even quantiles from its low to its high end. Choices, and whole "
     "numbers or steps if there are no more of them, are all tried.",
     Range(2, 100),
     By(str(LEVELS)),
 ]
 _HOW_SAMPLED = (
     "Sampling method: a scrambled Sobol sequence (qmc), random draws (random), all combinations of a finite space (grid), an "
-    "evenly spread subset if there are more than --num-samples, or the recipe's default configuration and each hyperparameter "
+    "evenly spread subset if there are more than {num_samples}, or the recipe's default configuration and each hyperparameter "
     "varied alone (sensitivity)"
 )
 
@@ -143,7 +143,7 @@ class RunOptions:
     num_eval_episodes: _NumEvalEpisodes
     run_length_modifier: Annotated[
         str | None,
-        "The recipe's preset for training steps, evaluations and episodes per evaluation; a flag given explicitly wins.",
+        "The recipe's preset for training steps, evaluations and episodes per evaluation; an option given explicitly wins.",
         OneOf(("quick", "default", "long")),
         SHORTHAND,
         By("default"),
@@ -173,7 +173,7 @@ class SearchOptions(RunOptions):
 
     preset: Annotated[
         str | None,
-        "Preset for the number of trials and seeds, pruner, run length and confirmation; flags given explicitly win.",
+        "Preset for the number of trials and seeds, pruner, run length and confirmation; options given explicitly win.",
         OneOf(tuple(PRESETS)),
         SHORTHAND,
         By("none"),
@@ -224,7 +224,7 @@ class SearchOptions(RunOptions):
     pruner_reduction_factor: Annotated[
         int,
         "Reduction factor: the best 1/INT of trials continue past each rung (asha, hyperband), or get their next seed "
-        "(--seed-schedule racing).",
+        "({seed_schedule} racing).",
         Range(2),
     ] = 3
     pruner_percentile: Annotated[
@@ -267,7 +267,7 @@ class SearchOptions(RunOptions):
     ] = False
     resume_from: Annotated[
         str | None,
-        "Continue the study in this directory. Flags that are not given are read from its study.json. Given flags must agree "
+        "Continue the study in this directory. Options that are not given are read from its study.json. Given ones must agree "
         "with it, except options that may change.",
         Metavar("DIR"),
         THIS_RUN,
@@ -286,7 +286,7 @@ class SearchOptions(RunOptions):
     ] = 0
     confirm_seeds: Annotated[
         int,
-        "Number of new seeds for --confirm-top.",
+        "Number of new seeds for {confirm_top}.",
         Range(2, LARGEST, note="One seed gives no interval."),
         MAY_CHANGE,
     ] = 10
@@ -323,7 +323,7 @@ class SearchOptions(RunOptions):
     ] = 0.5
     retry_failed: Annotated[
         bool,
-        "With --resume-from: run failed trials again, under their own numbers and parameters.",
+        "With {resume_from}: run failed trials again, under their own numbers and parameters.",
         THIS_RUN,
         By("they stay FAIL"),
     ] = False
@@ -403,7 +403,7 @@ class SweepOptions(SearchOptions):
 
     n_trials: _DrawnTrials = 64
     sampling_method: Annotated[
-        str, f"{_HOW_SAMPLED}; file with --load-hyperparams.", OneOf(_SAMPLING_METHODS), By("qmc")
+        str, f"{_HOW_SAMPLED}; file with {{load_hyperparams}}.", OneOf(_SAMPLING_METHODS), By("qmc")
     ] = "qmc"
     num_levels: _NumLevels = None
     load_hyperparams: Annotated[
@@ -412,7 +412,7 @@ class SweepOptions(SearchOptions):
         "a column take the recipe's values.",
         FILE,
         Metavar("FILE"),
-        By("sample --num-samples"),
+        By("sample {num_samples}"),
     ] = None
     runner_hparam_batch_size: Annotated[_Lanes, Spelled("hparam_batch_size")] = "auto"
     output_root: Annotated[str, "Write the sweep to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_sweeps"
@@ -505,7 +505,7 @@ class SingleOptions(RunOptions):
     trial: Annotated[TrialNumber, "Number of the trial in FILE, if it has several.", By("the only one")] = None
     assignments: Annotated[
         tuple[str, ...],
-        "Set one hyperparameter, e.g. algorithm.hyperparam.gamma=0.98 or gamma=0.98; overrides --params. Takes several, and may "
+        "Set one hyperparameter, e.g. algorithm.hyperparam.gamma=0.98 or gamma=0.98; overrides {params}. Takes several, and may "
         "be repeated.",
         REPEATED,
         Spelled("set"),
@@ -562,7 +562,7 @@ class PbtOptions(RunOptions):
         int,
         "Number of intervals; after each, members are evaluated and the worst copy the best.",
         Range(2, LARGEST),
-        By("the evaluations of --run-length-modifier"),
+        By("the evaluations of {run_length_modifier}"),
     ]
     explore: Annotated[
         str,
@@ -579,8 +579,8 @@ class PbtOptions(RunOptions):
     output_root: Annotated[str, "Write the run to DIR/<recipe>/<environment>.", Metavar("DIR")] = "my_pbt_runs"
     resume_from: Annotated[
         str | None,
-        "Continue the run in this directory. Flags that are not given are read from its study.json. Given flags must agree with "
-        "it, except --log-level.",
+        "Continue the run in this directory. Options that are not given are read from its study.json. Given ones must agree with "
+        "it, except {log_level}.",
         Metavar("DIR"),
         THIS_RUN,
         By("start a new run"),

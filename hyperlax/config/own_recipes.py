@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperlax.config.option import exponent
-from hyperlax.config.space_entries import searched
+from hyperlax.config.option import RL_ONLY, exponent, options_of
+from hyperlax.config.options import SearchOptions
+from hyperlax.config.space_entries import entry_of, searched
+from hyperlax.config.speech import python_call
 from hyperlax.config.yaml_file import Entry
 from hyperlax.errors import UsageError
+from hyperlax.functions import LastReport, OneReport
 from hyperlax.recipe import Recipe, of_task
 from hyperlax.report import is_number
 from hyperlax.space import Distribution, is_integer
-from hyperlax.tasks import Task
+from hyperlax.tasks import Function, Task
 
 
 def recipe_of(
@@ -30,6 +33,40 @@ def recipe_of(
     found = searched(space, {}, of_task(name, path, task, values, {}, where), where).space
     values |= {short: found[short].middle() for short in found if short not in params}
     return of_task(name, path, task, values, found, where)
+
+
+def tune_call(options: SearchOptions, recipe: Recipe) -> str:
+    """Return the call of `hyperlax.tune` that begins a study of a function, with everything that is not a default."""
+    task, source = recipe.task, recipe.source
+    assert isinstance(task, Function) and source is not None
+    measures = [one.name if one.low is one.high is None else one for one in task.all_measures]
+    said = {
+        "space": {name: entry_of(distribution) for name, distribution in recipe.space.items()},
+        "params": source["params"],
+        "metric": measures if task.measures else measures[0],
+        "mode": [one.direction[:3] for one in task.all_measures] if task.measures else task.measure.direction[:3],
+    }
+    if not isinstance(task.train, (OneReport, LastReport)):
+        said |= {"budget": task.budget, "evaluations": task.evaluations}
+    if task.cores > 1 or task.resources:
+        said["resources"] = {"cpu": task.cores, **task.resources}
+    name = (source["function"] or "function").rpartition(":")[2]
+    leading = task.measure
+    settled = {
+        "study_name": name.rpartition(".")[2],
+        "objective_names": (leading.name,),
+        "objective_directions": (leading.direction,),
+    }
+    for option in options_of(SearchOptions).values():
+        value, default = getattr(options, option.name), settled.get(option.name, option.default)
+        if (
+            option.is_offered
+            and not option.has(RL_ONLY)
+            and option.name != "algo_and_network_config"
+            and value != default
+        ):
+            said[option.key if option.is_switched_off else option.name] = True if option.type is bool else value
+    return python_call("tune", said, name)
 
 
 def _typed(name: str, entry: Entry, given: Any) -> Any:

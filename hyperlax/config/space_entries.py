@@ -76,7 +76,12 @@ def _in_entries(value: Any, where: str) -> Any:
         return {key: Entry(where, _in_entries(one, where)) for key, one in value.items()}
     if hasattr(value, "tolist"):
         return value.tolist()
-    return [_in_entries(one, where) for one in value] if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple, range)):
+        return [_in_entries(one, where) for one in value]
+    if value is not None and not isinstance(value, (bool, int, float, str, Distribution)):
+        problem = "needs a distribution of hyperlax.space, a list of choices, or a number, a text, True or False that is fixed"
+        raise UsageError(f"{where} {problem}, got {shown(value)}.")
+    return value
 
 
 def _is_only(space: Mapping[str, Entry]) -> bool:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hyperlax.config.option import from_json, shell_command
+from hyperlax.config.option import from_json
 from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
+from hyperlax.config.speech import command_to, python_call
 from hyperlax.config.trusted import check_source, is_own, recipe_file
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
+from hyperlax.functions import Placed
 from hyperlax.recipe import Recipe, from_source, load, searching
 from hyperlax.space import from_json as distribution_from_json
 
@@ -45,7 +47,7 @@ def check_command(directory: Path, command: str) -> None:
     """Raise OptionError, with the command line that continues it, for a study that another command started."""
     started = command_of(read_arguments(directory, RESUMED))
     if command != started:
-        resume = shell_command(started, "--resume-from", directory)
+        resume = command_to(started, resume_from=directory)
         problem = "{resume_from} {0}: {1} started this study. To continue it:\n  {2}"
         raise OptionError("resume_from", problem, directory, started, resume)
 
@@ -78,12 +80,15 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
     return stored["arguments"]
 
 
-def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions, named: str | None = None) -> Recipe:
+def load_recipe_of(
+    directory: Path, stored: SearchOptions | PbtOptions, named: str | None = None, function: Placed | None = None
+) -> Recipe:
     """Return the recipe with which a study started, with the study's search space. Raises UsageError if it cannot be loaded.
 
     It is made from its source, or loaded from the same file as at the start, from any working directory. If that is gone, its name
     is looked up.
-    named: the recipe that the user names for it, in place of one that no run of the user's recorded.
+    named: the recipe that the user names for it, in place of one that no run of the user's recorded. function: the one that the
+    user gives, in place of that of the source.
     """
     path = directory / MANIFEST
     stored_study: Any = decode(path, object)
@@ -96,7 +101,14 @@ def load_recipe_of(directory: Path, stored: SearchOptions | PbtOptions, named: s
         changes = {name: None if text is None else distribution_from_json(text) for name, text in found.items()}
     except UsageError as error:
         raise UsageError(f"{path}: {error} {PUT_BACK}") from error
-    if (source := kept.get("source")) and not named:
+    source = kept.get("source")
+    if function is not None:
+        if not isinstance(source, dict) or "function" not in source:
+            again = python_call("search", {"resume_from": directory})
+            problem = "{resume_from} {0}: this study did not begin with a function. To continue it:\n  {1}"
+            raise OptionError("resume_from", problem, directory, again)
+        return searching(from_source(source, str(path), function), changes, str(path))
+    if source and not named:
         check_source(kept, str(path))
         return searching(from_source(source, str(path)), changes, str(path))
     there = named or recipe_file(kept, stored.algo_and_network_config, directory, str(path))

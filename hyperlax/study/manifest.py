@@ -17,6 +17,8 @@ from hyperlax.backends.base import Backend, narrowest
 from hyperlax.config.kinds import left_out
 from hyperlax.config.option import command_line, shell_command
 from hyperlax.config.options import PbtOptions, SearchOptions
+from hyperlax.config.own_recipes import tune_call
+from hyperlax.config.speech import command_to, python_call
 from hyperlax.config.stored import MANIFEST, SEARCH, SWEEP, command_of
 from hyperlax.config.trusted import check_source, code_of
 from hyperlax.errors import OptionError, UsageError
@@ -254,6 +256,9 @@ def installed_versions() -> dict[str, str]:
 
 def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:
     """Return the command line that begins this study, with every argument, or with its file if it changes the search space."""
+    if recipe.source and "function" in recipe.source:
+        assert isinstance(options, SearchOptions)
+        return tune_call(options, recipe)
     if isinstance(options, SearchOptions) and options.is_sweep and recipe.source:
         return shell_command(SWEEP, "--resume-from", directory.root)
     if recipe.changes or recipe.source:
@@ -264,23 +269,22 @@ def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directo
     return shell_command(command_of(options.to_json()), *words)
 
 
-def resume_command(directory: Path) -> str:
-    """Return the command line that resumes the study in a directory."""
-    return shell_command(_command_of(directory / MANIFEST), "--resume-from", directory)
+def resume_command(directory: Path, **changes: Any) -> str:
+    """Return the command line that resumes the study in a directory, or the call in Python. changes: options to give."""
+    options = {"resume_from": directory, **changes}
+    try:
+        stored = content_of(directory / MANIFEST)
+    except UsageError:  # the resume reports that
+        return command_to(SEARCH, **options)
+    source = stored.recipe.get("source") or {}
+    if "function" in source and source["function"] is None:
+        return python_call("tune", options, "function")
+    return command_to(command_of(stored.arguments), **options)
 
 
 def train_command(directory: Path, trial: int) -> str:
     """Return the command line that trains a trial of the study in a directory again."""
     return shell_command("train", "--from", directory, "--trial", trial)
-
-
-def _command_of(path: Path) -> str:
-    """Return the command that began a study. If study.json cannot be read it is a search, whose resume reports that."""
-    try:
-        arguments = content_of(path).arguments
-    except UsageError:
-        return SEARCH
-    return command_of(arguments)
 
 
 def _same_task(stored: Manifest, recipe: Recipe, where: str) -> None:

@@ -1,10 +1,11 @@
-"""Reporters of progress: one redrawn line on a terminal, lines elsewhere, or JSON lines for a program.
+"""Reporters of progress: one redrawn line on a terminal and in a notebook, lines elsewhere, or JSON lines for a program.
 
 A study does not depend on its output: if a stream cannot be written, the study continues without it.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
@@ -77,8 +78,13 @@ def ignoring_broken_output() -> Iterator[None]:
 
 
 def reporter() -> Progress:
-    """Return the reporter on standard error: one redrawn line if the terminal can redraw, else one line per batch."""
+    """Return the reporter: one redrawn line in a notebook and on a terminal that can redraw, else one line per batch.
+
+    Outside of a notebook it writes to standard error.
+    """
     stream = sys.stderr
+    if display := _notebook_display():
+        return NotebookReporter(display)
     is_terminal = stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
     return TerminalReporter(unescaped(stream)) if is_terminal else LineReporter(stream)
 
@@ -124,6 +130,52 @@ class LineReporter(Progress):
             has_prepared = has_prepared or begins_to_prepare
             if begins_to_prepare or time.monotonic() - self._last >= SILENT_SECONDS:
                 self._print(self.line())
+
+
+class NotebookReporter(Progress):
+    """A reporter that rewrites one line below a notebook's cell. display: that of IPython."""
+
+    def __init__(self, display: Callable[..., Any]):
+        super().__init__()
+        self._display, self._handle = display, None
+        self._drawing, self._over, self._follower = threading.Lock(), threading.Event(), None
+
+    def training_started(self, training: Training) -> None:
+        super().training_started(training)
+        self._handle, self._over = None, threading.Event()
+        self._draw()
+        self._follower = threading.Thread(target=self._follow, args=(self._over,), name="progress", daemon=True)
+        self._follower.start()
+
+    def training_ended(self) -> None:
+        if self._follower:
+            self._over.set()
+            self._follower.join()
+            self._follower = None
+            self._draw()
+        super().training_ended()
+
+    def close(self) -> None:
+        self.training_ended()
+
+    def _draw(self) -> None:
+        with self._drawing:
+            content = {"text/plain": self.line()}
+            if self._handle is None:
+                self._handle = self._display(content, raw=True, display_id=True)
+            else:
+                self._handle.update(content, raw=True)
+
+    def _follow(self, over: threading.Event) -> None:
+        while not over.wait(1 / REDRAWS_PER_SECOND):
+            self._draw()
+
+
+def _notebook_display() -> Callable[..., Any] | None:
+    """Return IPython's `display` if this process is the kernel of a notebook. IPython is not imported for it."""
+    python = sys.modules.get("IPython")
+    shell = python.get_ipython() if python else None
+    return importlib.import_module("IPython.display").display if getattr(shell, "kernel", None) is not None else None
 
 
 class IntervalReporter(LineReporter):

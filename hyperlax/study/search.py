@@ -17,6 +17,7 @@ from hyperlax.config.checks import check_space, ignored_constraints
 from hyperlax.config.configurations import excluded_default, first_trials
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import SearchOptions
+from hyperlax.config.speech import spoken
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import UsageError, counted
 from hyperlax.fields import check
@@ -169,8 +170,9 @@ class _SearchRun(StudyRun[SearchOptions]):
         state, total = self.live.state, self.options.n_trials
         if self.is_over() and (waiting := len(state.waiting_foreign())) and not self.options.is_sweep:
             log.info(
-                "%s of other programs can be run: resume with --n-trials %d.",
+                "%s of other programs can be run: resume with %s %d.",
                 counted(waiting, "waiting trial"),
+                spoken("n_trials"),
                 total + waiting,
             )
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from hyperlax.config.speech import spoken
 from hyperlax.errors import INTERRUPTED, TERMINATED, counted
 
 _EXIT_STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
@@ -133,6 +134,7 @@ class Limits:
     def sentence(self) -> str:
         """Return a sentence that too many trials failed, with the latest."""
         return (
-            f"{self._failed} of {counted(self._finished, 'trial')} failed, more than --max-failure-rate {self._rate:g} allows. "
+            f"{self._failed} of {counted(self._finished, 'trial')} failed, more than {spoken('max_failure_rate')} {self._rate:g} "
+            "allows. "
             f"The latest: {self._last}."
         )

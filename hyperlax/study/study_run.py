@@ -122,7 +122,8 @@ class StudyRun(ABC, Generic[_Options]):
         manifest = manifest if manifest.runs else running  # a resume counts once it trains
         manifest.write(directory.manifest)
         self._is_on_disk = True
-        if isinstance(options, SearchOptions) and not options.is_sweep:  # a sweep has its samples
+        is_in_python = "function" in (self.recipe.source or {})
+        if isinstance(options, SearchOptions) and not options.is_sweep and not is_in_python:  # a sweep has its samples
             write_text(directory.file, in_full(options, self.recipe))
         with ExitStack() as stack:
             survived = lambda number: self.survived.get(number, 0)  # noqa: E731

@@ -37,7 +37,7 @@ def print_end(
     _print_report(directory)
     left = total - finished
     if left and not exhausted:
-        command = resume_command(directory.root) + (" --max-failure-rate 1" if given_up else "")
+        command = resume_command(directory.root, **({"max_failure_rate": 1} if given_up else {}))
         print(f"{_why(interrupted, given_up, left, saved)} To resume:\n  {command}")
         return 1 if given_up else interrupted or 0
     if states["COMPLETE"] + states["PRUNED"] == 0:

@@ -75,11 +75,8 @@ class Plot:
     of_super_batches: bool = True
 
     def draw(self, study: StudyData) -> go.Figure:
-        """Return the figure as an object of plotly, in Hyperlax's style, that of a light page."""
-        import plotly.graph_objects as go
-
-        figure = self.figure(study)
-        return go.Figure(figure.data, {**figure.layout, "template": template(dark=False)})
+        """Return the figure as an object of plotly."""
+        return as_plotly(self.figure(study))
 
     def drawing(self, study: StudyData) -> Drawing:
         """Draw for a page. If that fails, log the error and return it in the plot's place."""
@@ -102,6 +99,13 @@ class Plot:
         except Exception as error:
             _log.exception("%s could not be drawn", self.name)
             return Drawing(*frame, error=f"{type(error).__name__}: {error}")
+
+
+def as_plotly(figure: Figure) -> go.Figure:
+    """Return a figure as an object of plotly, in Hyperlax's style, that of a light page."""
+    import plotly.graph_objects as go
+
+    return go.Figure(figure.data, {**figure.layout, "template": template(dark=False)})
 
 
 def several_complete(record: StudyRecord, fewest: int = 2) -> list[TrialRecord]:

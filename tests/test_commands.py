@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hyperlax.backends.base import EngineConfig
 from hyperlax.backends.processes import make_backend
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.hyperparams import Params
+from hyperlax.outputs import directory_of, moving_outputs, said_last
 from hyperlax.placeholders import filled, split
 from hyperlax.recipe import RunLength
 from hyperlax.tasks import Command, Measure
@@ -280,6 +282,39 @@ def test_failed_trials_show_their_last_lines(desk: Path, capsys: Any) -> None:
     assert cli.main(["show", "studies/s", "1"]) == 0
     assert "It wrote last:\n  <b> one\n  two\n" in capsys.readouterr().out
     assert "<pre>&lt;b&gt; one\ntwo</pre>" in Path("studies/s/report.html").read_text()
+
+
+def outputs(study: str) -> list[tuple[str, str]]:
+    """Return the outputs of a study's trials in the order of its batches, each with its name."""
+    return [(path.name, path.read_text()) for path in sorted(Path(study).rglob("batch_*/trial_*.txt"))]
+
+
+def test_the_output_of_a_trial_is_in_its_batch_and_outlives_a_retry(desk: Path, capsys: Any) -> None:
+    code = "echo $HYPERLAX_TRIAL; [ -e works ] && echo hyperlax: accuracy=1 && exit; echo no >&2; exit 3"
+    assert tune("--n-trials 1", code) == 1
+    first = [("trial_00000.seed_0.err.txt", "no\n"), ("trial_00000.seed_0.out.txt", "0\n")]
+    assert outputs("studies/s") == first
+    Path("works").touch()
+    assert cli.main(["tune", "--resume-from", "studies/s", "--retry-failed", "--confirm-top", "1", "--quiet"]) == 0
+    names = [name for name, _ in first]
+    said = [(names[0], ""), (names[1], "0\nhyperlax: accuracy=1\n")]
+    assert sorted(outputs("studies/s/optuna_exec_batch_0000")) == sorted([*first, *said])
+    confirmed = Path("studies/s/confirmation/batch_00000")
+    assert "hyperlax: accuracy=1\n" in (confirmed / names[1]).read_text()
+    assert [*Path("studies/s").rglob("trials/trial_*/*.txt")] == []
+    assert cli.main(["delete", "studies/s", "--yes"]) == 0 and not Path("studies/s").exists()
+
+
+def test_output_that_an_interruption_left_is_still_shown(tmp_path: Path) -> None:
+    own, batch = directory_of(tmp_path, 3), tmp_path / "batch_00000"
+    for directory in (own, batch):
+        directory.mkdir(parents=True)
+    (own / "output.txt").write_text("first\nlast\n")
+    with suppress(KeyboardInterrupt), moving_outputs(tmp_path, [3], batch):
+        raise KeyboardInterrupt
+    assert (own / "output.txt").exists()
+    for where in (None, batch):
+        assert said_last(tmp_path, 3, where) == ["first", "last"]
 
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])

@@ -24,7 +24,7 @@ _LAST_BYTES = 16_384
 class BoundedFile:
     """A file that keeps the beginning of what is written, and its end, with a line between that says how much is left out.
 
-    The end is written when the file is closed, if it does not follow the beginning. A full disk is no error of the trial.
+    The end is written when the file is closed, if it does not follow the beginning. A full disk does not fail the trial.
     """
 
     def __init__(self, path: Path):

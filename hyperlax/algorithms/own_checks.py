@@ -109,7 +109,7 @@ def _problem(program: LanesProgram, verb: str, lane: Mapping[str, Any], argument
 
 
 def _misused(program: LanesProgram, verb: str, lane: Mapping[str, Any], arguments: Any, error: type) -> str | None:
-    """Return the first field with which a function raises such an error only because it is no number of Python."""
+    """Return the first field with which a function raises such an error only because it is not a Python number."""
     sizes = {name: _Number(size) for name, size in program.sizes}
     fixed = {name: sizes.get(name, x.item()) for name, x in lane.items()}
 

@@ -306,7 +306,10 @@ def _check(mirror: Mirror, root: Path) -> None:
 
 
 def _checked(address: str, asked_by: str) -> str:
-    """Return the address with an absolute path. asked_by: `{mirror}`, or the variable. Raise OptionError if it is no storage's."""
+    """Return the address with an absolute path. asked_by: `{mirror}`, or the variable.
+
+    Raises OptionError if no storage can have it.
+    """
     kind, found, _ = address.partition("://")
     try:
         if not address.strip():

@@ -120,8 +120,11 @@ def test_it_finds_its_place_in_its_environment(closed: Any) -> None:
             "its report 'hyperlax: step=3 val/acc' is not of the form hyperlax: step=3 val",
         ),
         ("echo hyperlax:", "its report 'hyperlax:' is not of the form hyperlax: step=3 val/accuracy=0.91"),
-        ("printf 'hyperlax: \\377\\n'", "its report 'hyperlax: \\ufffd' is not of the form"),
-        ("printf '{\"step\": 1, ' > $HYPERLAX_REPORT", "its report 'step 1"),
+        ("printf 'hyperlax: \\377\\n'", "its report 'hyperlax: \ufffd' is not of the form"),
+        (
+            "printf '{\"step\": 1, ' > $HYPERLAX_REPORT",
+            "its report '{\"step\": 1,' is not a JSON object on a line of its own",
+        ),
         ("echo hyperlax: val/accuracy=nan", "val/accuracy is nan; report a finite number"),
         ("echo hyperlax: val/accuracy=high", "val/accuracy is 'high'; report a finite number"),
         (
@@ -135,10 +138,8 @@ def test_it_finds_its_place_in_its_environment(closed: Any) -> None:
     ],
 )
 def test_what_is_wrong_with_a_command_is_its_trials_fault(closed: Any, code: str, fault: str) -> None:
-    if "HYPERLAX_REPORT" in code:
-        fault = "its report '{\"step\": 1,' is not a JSON object on a line of its own"
     (found,) = trained(closed, code)
-    assert isinstance(found, SegmentResult) and fault.replace("\\ufffd", "�") in found.fault.replace("\\ufffd", "�")
+    assert isinstance(found, SegmentResult) and fault in found.fault
 
 
 def test_output_is_kept_and_a_flood_only_at_both_ends(closed: Any, folder: Path) -> None:

@@ -137,7 +137,7 @@ def test_it_finds_its_place_in_its_environment(closed: Any) -> None:
         ("for i in 1 2 3 4 5 6; do echo hyperlax: val/accuracy=$i; done", "more reports than the task's evaluations=5"),
     ],
 )
-def test_what_is_wrong_with_a_command_is_its_trials_fault(closed: Any, code: str, fault: str) -> None:
+def test_a_fault_of_a_command_fails_its_trial(closed: Any, code: str, fault: str) -> None:
     (found,) = trained(closed, code)
     assert isinstance(found, SegmentResult) and fault in found.fault
 
@@ -187,7 +187,7 @@ def test_a_process_that_has_left_its_group_does_not_hold_up_its_trial(closed: An
     wait_until(lambda: not is_alive(int(pid.read_text())))  # nobody reads what it writes
 
 
-def test_it_goes_on_while_a_decision_is_awaited_and_is_ended_when_it_is_pruned(folder: Path) -> None:
+def test_it_continues_while_a_decision_is_awaited_and_is_ended_when_it_is_pruned(folder: Path) -> None:
     backend, mark = making(folder, kind="refilled", trial_seeds=1, slots=1), folder / "later"
     code = f"for i in 1 2 3; do echo hyperlax: step=$i val/accuracy=$i; done; touch {mark}; exec sleep 100"
     pruned = Trial(10_000, Params({"code": code}))

@@ -151,7 +151,7 @@ def _sensitivity(record: StudyRecord) -> list[str]:
 def _by_seed(trial: TrialRecord, sign: float) -> list[str]:
     curves = readable_curves([trial])
     if trial.number not in curves:
-        return ["The files of its batch are gone, damaged, or hold nothing of it."]
+        return ["No curve: it ended before its first evaluation, or the files of its batch are gone or damaged."]
     curve = curves[trial.number]
     low, high = _range(curve.returns.T)
     start, trained = int(curve.has_start), curve.trained().returns.T

@@ -73,6 +73,9 @@ class TrivialBackend:
     def stop(self) -> None:
         """Do nothing: trials end at once."""
 
+    def wake(self) -> None:
+        """Do nothing: nobody waits."""
+
     def leave(self, number: int) -> None:
         """Do nothing."""
 
@@ -104,12 +107,15 @@ def _result(trial: Trial) -> SegmentResult:
     return SegmentResult(trial.number, 0, 1, curve, None, True, None, 1, 0.0)
 
 
-def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
-    """Return the seconds of a whole study and of each of its super-batches."""
-    length = RunLength(100, 1, 1)
-    config = ExperimentConfig(SAC(), dict.fromkeys(("quick", "default", "long"), length))
-    recipe = Recipe("trivial", Path("trivial.py"), config, dict(SPACE))
-    arguments = SearchOptions(
+def recipe() -> Recipe:
+    """Return the recipe of the study."""
+    config = ExperimentConfig(SAC(), dict.fromkeys(("quick", "default", "long"), RunLength(100, 1, 1)))
+    return Recipe("trivial", Path("trivial.py"), config, dict(SPACE))
+
+
+def options(root: Path, trials: int) -> SearchOptions:
+    """Return the options of the study."""
+    return SearchOptions(
         algo_and_network_config="trivial",
         env_config="gymnax.pendulum",
         study_name="trivial",
@@ -144,6 +150,10 @@ def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
         checkpoint_seconds=60.0,
         compilation_cache=False,
     )
+
+
+def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
+    """Return the seconds of a whole study and of each of its super-batches."""
     ends = [time.perf_counter()]
 
     def write(record, directory, is_latest):
@@ -151,7 +161,8 @@ def ours(root: Path, trials: int, pages: bool) -> tuple[float, list[float]]:
             write_pages(record, directory, is_latest)
         ends.append(time.perf_counter())
 
-    run_study(arguments, recipe, make_backend=lambda *made_for: TrivialBackend(), observers=[Pages(write)])
+    backend = TrivialBackend()
+    run_study(options(root, trials), recipe(), make_backend=lambda *made_for: backend, observers=[Pages(write)])
     return ends[-1] - ends[0], [b - a for a, b in itertools.pairwise(ends)]
 
 

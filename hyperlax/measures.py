@@ -141,7 +141,7 @@ def _table_of(scale: Measures) -> MetricTable:
             refused[metric] = f'{metric} needs low and high of Measure("{name}")'
         else:
             rows[metric] = replace(METRICS[metric], direction=better, unit=unit, definition=definition)
-    return MetricTable(rows, name, refused, evaluations="the task's evaluations=")
+    return MetricTable(rows, name, refused, evaluations="the task's evaluations")
 
 
 def _at_the_end(measure: Measure, is_leading: bool) -> Metric:

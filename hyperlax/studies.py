@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hyperlax.config.checks import check_levels, check_searched, check_space, checked
 from hyperlax.config.kinds import kind_of
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from hyperlax.config.study_file import StudyFile
     from hyperlax.config.yaml_file import Entry
     from hyperlax.study.directory import StudyDirectory
+    from hyperlax.study.study_run import MakeBackend
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,27 @@ def planned_study(
 def run_files(files: Sequence[str], given: Given) -> int:
     """Run the studies of files, or print their plans, one after another. Returns the worst exit status."""
     _check_flags(given)
+    if given.get("join"):
+        return _lead_or_join(files, {name: value for name, value in given.items() if name != "join"})
     return _in_turn(planned_studies(files, given), sys.stderr if given.get("json") else sys.stdout)
+
+
+def _lead_or_join(files: Sequence[str], given: Given) -> int:
+    """Run the study of one file in agents, or train for the process that runs it. Returns the exit status."""
+    from hyperlax.study.joining import lead_or_join
+
+    if len(files) != 1 or given.get("plan_only"):
+        raise OptionError("join", "{join} runs the study of one file. Give one, without {plan_only}.")
+
+    def plan() -> PlannedStudy:
+        (study,) = planned_studies(files, given)
+        assert isinstance(study.options, SearchOptions)
+        log_from(study.options.log_level, study.options.quiet)
+        if study.options.agents != "none":
+            return study
+        return replace(study, options=checked(replace(study.options, agents=1), kind_of(study.recipe).table))
+
+    return lead_or_join(plan)
 
 
 def load_recipe(given: Given) -> Recipe:
@@ -291,14 +312,24 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
     tracking = [*mlflow_observers(place), *mirrored]
 
     def run(*shown: Observer) -> int:
-        observers, more = [*shown, Pages(write_pages), *tracking], {"retry_failed": options.retry_failed}
-        return run_study(
-            options, study.recipe, existing, make_backend=backend_with_runs(place), observers=observers, **more
+        observers = [*shown, Pages(write_pages), *tracking]
+        keywords: dict[str, Any] = {"observers": observers, "retry_failed": options.retry_failed}
+        return _run_where_it_trains(
+            study, backend_with_runs(place), partial(run_study, options, study.recipe, existing, **keywords)
         )
 
     if options.json:
         return run_in_json(run, study.directory)
     return run() if options.quiet else run(reporter())
+
+
+def _run_where_it_trains(study: PlannedStudy, here: MakeBackend, run: Callable[..., int]) -> int:
+    """Run a study with the backend of this machine, or with agents. Returns the exit status."""
+    if not isinstance(study.options, SearchOptions) or study.options.agents == "none":
+        return run(make_backend=here)
+    from hyperlax.study.leading import run_with_agents
+
+    return run_with_agents(study.directory, study.options.agents, lambda make: run(make_backend=make))
 
 
 def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> PlannedStudy:

@@ -144,6 +144,9 @@ class FakeBackend:
     def stop(self) -> None:
         """Do nothing: a fake batch ends by itself."""
 
+    def wake(self) -> None:
+        """Do nothing: a fake does not wait."""
+
     def save(self) -> None:
         """Save what is in lanes; a closed batch has saved itself, and stops."""
         if self.config.kind == "closed":

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import optuna
@@ -120,8 +121,8 @@ def killing(function: Callable[..., Any], at: int) -> Callable[..., Any]:
 
 
 def making(backend: Any) -> Callable[[EngineConfig, CheckpointManager | None], Backend]:
-    """Give a fake backend to whoever makes one; any other as it is, or what a class makes."""
-    if isinstance(backend, type):
+    """Give a fake backend to whoever makes one; any other as it is, or what a class or a function makes."""
+    if isinstance(backend, (type, FunctionType)):
         return backend
     return backend.bind if isinstance(backend, FakeBackend) else lambda config, checkpoints: backend
 
@@ -175,10 +176,12 @@ class Case:
     def recipe(self) -> Recipe:
         return self.given_recipe or recipe_of(self.space)
 
-    def start(self, backend: Backend | type | None = None, **changes: Any) -> int:
+    def start(self, backend: Backend | Callable[..., Backend] | None = None, **changes: Any) -> int:
         return self._run(None, backend, changes)
 
-    def resume(self, backend: Backend | type | None = None, retry_failed: bool = False, **changes: Any) -> int:
+    def resume(
+        self, backend: Backend | Callable[..., Backend] | None = None, retry_failed: bool = False, **changes: Any
+    ) -> int:
         return self._run(self.directory, backend, changes, retry_failed)
 
     def invalidate(self, *trials: int, reason: str | None = None) -> int:
@@ -248,7 +251,7 @@ class Case:
     def _run(
         self,
         resume_from: Path | None,
-        backend: Backend | type | None,
+        backend: Backend | Callable[..., Backend] | None,
         changes: dict[str, Any],
         retry_failed: bool = False,
     ) -> int:

@@ -250,7 +250,7 @@ def test_a_command_is_refused(folder, capsys, typed, said):
 def test_more_evaluations_are_asked_of_the_task(folder, capsys):
     Path("own_code.py").write_text(RECIPE.read_text().replace("evaluations=4", "evaluations=1"))
     words = "optuna-hp-search --algo-and-network-config own_code.py --objective-names normalized_auc"
-    assert "Raise the task's evaluations= to at least 2, or choose" in refused(shlex.split(words), capsys)
+    assert "Raise the task's evaluations to at least 2, or choose" in refused(shlex.split(words), capsys)
 
 
 def curve(values: list[list[float]], **others: list[list[float]]) -> Curve:

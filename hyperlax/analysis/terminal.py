@@ -77,13 +77,17 @@ def counts(record: StudyRecord, total: int, is_cell: bool = False) -> str:
     return f"{finished}/{total if is_cell else counted(total, 'trial')}" + (f" ({', '.join(lost)})" if lost else "")
 
 
-def study_text(record: StudyRecord, state: str, total: int, count: int) -> str:
-    """Describe a study: its settings, its progress, and its `count` best trials with their curves on one scale."""
+def study_text(record: StudyRecord, state: str, total: int, count: int, agents: Sequence[str] = ()) -> str:
+    """Describe a study: its settings, its progress, and its `count` best trials with their curves on one scale.
+
+    agents: a line for each of its agents.
+    """
     goals = ", ".join(f"{direction} {name}" for name, direction in record.objectives.items())
     head = [
         f"{record.study_name}: {record.title}",
         f"{state}, {counts(record, total)}; {goals}",
         f"Best: {best_in_words(record)}",
+        *(f"Agent {agent}." for agent in agents),
     ]
     best = top(record, count)
     if not best:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from hyperlax.errors import HyperlaxError
 from hyperlax.hyperparams import Config
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
@@ -76,6 +77,10 @@ class Evicted:
     error: Exception | None
 
 
+class LostError(HyperlaxError):
+    """An error of trials that have lost the place where they trained too often."""
+
+
 class Backend(Protocol):
     """A trainer of trials. Its methods are called from one thread, its properties from any.
 
@@ -136,6 +141,10 @@ class Backend(Protocol):
 
     def stop(self) -> None:
         """Ask closed batches to end after their current segment. Signal handlers call this, so it only sets a flag."""
+        ...
+
+    def wake(self) -> None:
+        """Let `advance` return soon, maybe without results. Any thread may call this."""
         ...
 
     def save(self) -> None:

@@ -45,7 +45,7 @@ class Lanes:
 
 
 class _Event(NamedTuple):
-    """The end of a segment. is_last: whether the thread has released the lanes."""
+    """The end of a segment. lanes: None only wakes `advance`. is_last: whether the thread has released the lanes."""
 
     lanes: Any
     results: Sequence[SegmentResult]
@@ -111,6 +111,10 @@ class LanesBackend(Backend, ABC):
         """Note that the study has to end. Lanes that wait after every segment need nothing else."""
         return
 
+    def wake(self) -> None:
+        """Let `advance` return soon."""
+        self._events.put(_Event(None, (), None, False))
+
     def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
         """Block until at least one trial has new results. Return the new results of all trials, by number.
 
@@ -122,6 +126,8 @@ class LanesBackend(Backend, ABC):
             self.begin()
             happened = list(self._happened())
             for event in happened:
+                if event.lanes is None:
+                    continue
                 if event.is_last:
                     event.lanes.training = None
                 if event.error is None:

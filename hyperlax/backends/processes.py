@@ -57,7 +57,7 @@ class Processes:
         self._evicted: list[Evicted] = []
         self._losses: Counter[int] = Counter()
         self._spent: Counter[str] = Counter()
-        self._runs, self._since, self._is_stopping = 0, seconds(), False
+        self._runs, self._since, self._is_stopping, self._is_woken = 0, seconds(), False, False
         self._source = task.source() or {"recipe": str(task.path)}
 
     @property
@@ -109,6 +109,7 @@ class Processes:
             self.begin()
             if not self._has_news():
                 self._wait()
+        self._is_woken = False
         changed, self._changed = self._changed, {}
         evicted, self._evicted = self._evicted, []
         budget = self._config.run_length.total_timesteps
@@ -131,6 +132,10 @@ class Processes:
     def stop(self) -> None:
         """Start no more trials, and let `advance` return."""
         self._is_stopping = True
+        self._events.put(None)
+
+    def wake(self) -> None:
+        """Let `advance` return soon."""
         self._events.put(None)
 
     def save(self) -> None:
@@ -216,8 +221,9 @@ class Processes:
             Thread(target=end, args=([worker.child],), daemon=True).start()
 
     def _handle(self, event: tuple[Worker, Any] | None) -> None:
-        """Note what a process has said, or how it has died."""
+        """Note what a process has said, or how it has died. None only wakes `advance`."""
         if event is None:
+            self._is_woken = True
             return
         worker, news = event
         run = worker.run
@@ -302,7 +308,7 @@ class Processes:
 
     def _has_news(self) -> bool:
         """Return whether `advance` has something to return, or nothing to wait for."""
-        return bool(self._changed or self._evicted) or self._is_stopping or not self.occupied
+        return bool(self._changed or self._evicted) or self._is_stopping or self._is_woken or not self.occupied
 
 
 def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Processes:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from hyperlax.cli import inspecting, keeping, training
+from hyperlax.cli import inspecting, joining, keeping, training
 from hyperlax.cli.parsing import Command, parse
 from hyperlax.config import command_options, options
 from hyperlax.config.option import POSITIONAL, Given, Metavar, OneOf, completed, flags_of
@@ -72,6 +72,7 @@ GROUPS = {
             options.SweepOptions, training.starting("sweep-hp-samples"), f"{_TRAINED} --num-samples 64"
         ),
         "pbt": Command(options.PbtOptions, training.starting("pbt"), f"{_TRAINED} --population-size 8"),
+        "agent": Command(joining.AgentOptions, joining.agent, _STUDY),
     },
     "look": {
         "list": Command(inspecting.ListOptions, inspecting.list_studies, "my_optuna_studies"),

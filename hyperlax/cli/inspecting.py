@@ -150,7 +150,7 @@ def watch(given: Given) -> int:
     while True:
         opened = load_study(directory, "watch")
         if sys.stdout.isatty():
-            text = study_text(opened.record, opened.state, opened.total, options.top)
+            text = study_text(opened.record, opened.state, opened.total, options.top, opened.agents)
             print(CLEAR, end="", file=unescaped(sys.stdout))
             print(text, flush=True)
         else:

@@ -255,6 +255,13 @@ class SearchOptions(RunOptions):
         PROCESSES_ONLY,
         By("as many as there are cores for"),
     ] = None
+    agents: Annotated[
+        int | Literal["none"],
+        "Train in agents, which hyperlax agent DIR starts on any machine that sees the study's directory, and start this many "
+        "of them here; 0 only leads. With none, this process trains.",
+        Range(0),
+        MAY_CHANGE,
+    ] = "none"
     plan_only: Annotated[
         bool, "Print the plan of the next super-batch and exit, without changing the study.", THIS_RUN, By("run it")
     ] = False
@@ -457,6 +464,13 @@ class RunStudyOptions(SearchOptions):
         Metavar("NAME"),
         By("none"),
     ] = None
+    join: Annotated[
+        bool,
+        "Train in agents, one of them here unless --agents says otherwise. If another process runs the study, train for it, and "
+        "run the study if that process ends before it does.",
+        THIS_RUN,
+        By("the study is refused while another process runs it"),
+    ] = False
     resume_from: Annotated[str | None, HIDDEN, THIS_RUN] = None
     retry_failed: Annotated[bool, HIDDEN, THIS_RUN] = False
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from hyperlax.backends.work import FILES, WORK
 from hyperlax.config.kinds import kind_of
 from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
@@ -79,6 +80,7 @@ _OWN: dict[str, str] = {
     rf"({CONFIRMATION}/)?{OWN_FILES}": "",
     rf"({CONFIRMATION}/)?{OWN_FILES}/trial_\d+(/.*)?": r".*",
     CONFIRMATION: "",
+    WORK: FILES,
     _EXEC: _one_of(SUCCESS),
     f"{_EXEC}/{_ANALYSIS}": _one_of(TRIALS, BEST_FILE, PARETO_FILE),
     f"{_EXEC}/samples": "",
@@ -340,7 +342,7 @@ def _locked(root: Path) -> BinaryIO:
         except BlockingIOError as error:
             if time.monotonic() > until:
                 file.close()
-                raise _held(root, "") from error
+                raise StudyRunning(root, "") from error
         except OSError as error:
             log.warning("%s cannot be locked (%s): take care that no other process runs this study.", root, error)
             return file
@@ -351,7 +353,7 @@ def _locked(root: Path) -> BinaryIO:
 def refuse_running(root: Path) -> None:
     """Raise UsageError, naming the process, if another one holds the directory. Writes nothing."""
     if (holder := holder_of(root)) is not None:
-        raise _held(root, holder)
+        raise StudyRunning(root, holder)
 
 
 def holder_of(root: Path) -> str | None:
@@ -385,10 +387,14 @@ def _name_in(lock: BinaryIO) -> str:
     return lock.read(_MOST_OF_A_NAME).decode(errors="replace").strip()
 
 
-def _held(root: Path, holder: str) -> UsageError:
-    return UsageError(
-        f"{root}: {holder or 'another process'} is running this study. Wait for it, or stop it and resume."
-    )
+class StudyRunning(UsageError):
+    """A study that another process holds. root: its directory."""
+
+    def __init__(self, root: Path, holder: str):
+        self.root = root
+        super().__init__(
+            f"{root}: {holder or 'another process'} is running this study. Wait for it, or stop it and resume."
+        )
 
 
 def _lives(holder: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hyperlax.agent import Policy
+from hyperlax.backends.base import LostError
 from hyperlax.files import cell, escaped, json_text
 from hyperlax.trial import MEASURED, Curve, LaneInterval, SegmentResult
 
@@ -42,6 +43,8 @@ def cause_of_error(error: BaseException) -> str:
         text = ""
     if "Traceback (most recent call last):" in text:
         return text.splitlines()[-1]
+    if isinstance(error, LostError):
+        return text
     return f"{type(error).__name__}: {' '.join(text.split())}".removesuffix(": ")
 
 

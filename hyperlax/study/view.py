@@ -13,10 +13,12 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from hyperlax.backends.base import Backend
+from hyperlax.backends.work import agents_in_words
 from hyperlax.config.options import RUN_LENGTH, PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
 from hyperlax.config.trusted import recipe_file
 from hyperlax.envs import is_known, unaliased
+from hyperlax.errors import counted
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength, load
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.scale import Scale
@@ -41,11 +43,13 @@ class StudyView:
     """A study as it is now. is_running: whether a process runs it.
 
     total: number of finished trials at its end: `n_trials`, or the number of configurations of a smaller, finite space.
+    agents: its agents, a line each.
     """
 
     record: StudyRecord
     total: int
     is_running: bool
+    agents: Sequence[str] = ()
 
     @property
     def finished(self) -> int:
@@ -54,9 +58,9 @@ class StudyView:
 
     @property
     def state(self) -> str:
-        """State: running, finished or stopped."""
+        """State: running, and with how many agents if it has any, finished or stopped."""
         if self.is_running:
-            return "running"
+            return f"running with {counted(len(self.agents), 'agent')}" if self.agents else "running"
         return "finished" if self.finished >= self.total else "stopped"
 
 
@@ -75,7 +79,7 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
     directory.check_database(options.study_name)
     trials, foreign = read_trials(directory.database, options, space, stored.scale)
     record = snapshot(root, options, stored, trials, with_importances, foreign)
-    return StudyView(record, _total(options, space), holder_of(root) is not None)
+    return StudyView(record, _total(options, space), holder_of(root) is not None, agents_in_words(root))
 
 
 def read_trials(

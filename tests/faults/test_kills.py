@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.desk import study_of, told
-from tests.faults.harness import TOY, commands, kill_often
-from tests.faults.study import PRUNED, run_toy
+from tests.faults.agents import kill_leaders_and_agents
+from tests.faults.harness import TOY, check, commands, kill_often
+from tests.faults.study import ARGUMENTS, PRUNED, run_toy
+from tests.study_cases import Case
 
 HYPERBAND = (
     "--pruner hyperband --pruner-min-segments 1 --pruner-reduction-factor 2 --num-evaluations 6 --total-timesteps 1536"
@@ -22,6 +24,19 @@ HYPERBAND = (
 def test_studies_survive_kills(kills: int, tmp_path: Path) -> None:
     _, trials = kill_often(run_toy, TOY, tmp_path, kills, seed=0)
     assert trials == 16
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
+def test_studies_survive_kills_of_leaders_and_agents(kills: int, tmp_path: Path) -> None:
+    whole = Case(tmp_path / "whole", **ARGUMENTS)
+    assert whole.start() == 0
+    died = studies = 0
+    while died < kills:
+        root = tmp_path / f"killed_{studies}"
+        died += kill_leaders_and_agents(root, kills - died, seed=studies)
+        assert check(root / TOY, whole.directory) == 16
+        studies += 1
 
 
 @pytest.mark.slow

@@ -1,0 +1,300 @@
+"""A backend whose batches train in agents, processes on any machine that sees the study's directory; see `agent_process`.
+
+The leader plans batches with a backend of its own machine, which trains nothing, and hands them out in `work`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hyperlax.backends.base import SHARED, Backend, EngineConfig, Evicted, LostError
+from hyperlax.backends.local_agents import LocalAgents
+from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
+from hyperlax.backends.work import CLAIM, LEASE_SECONDS, RESULT, TICKET, Item, Work, ticket_of
+from hyperlax.config.option import shell_command
+from hyperlax.errors import numbered
+from hyperlax.fields import dotted
+from hyperlax.trial import Plan, SegmentResult, Trial
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.03
+_CARD_SECONDS = 1.0
+"""Seconds between two looks at which agents there are."""
+_MOST_LOSSES = 3
+"""How often agents may lose a batch before it has failed."""
+
+
+@dataclass(eq=False)
+class _Batch:
+    """A batch with agents. seen: its file as it was when it last changed, and since when, in seconds of `time.monotonic`."""
+
+    name: str
+    trials: tuple[Trial, ...]
+    repetition: int
+    losses: int = 0
+    seen: tuple[Item | None, float | None] = (None, None)
+    since: float = 0.0
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(trial.number for trial in self.trials)
+
+    @property
+    def is_claimed(self) -> bool:
+        return self.seen[0] is not None and self.seen[0].kind == CLAIM
+
+
+class Agents:
+    """A backend of closed batches that agents train."""
+
+    def __init__(
+        self,
+        work: Work,
+        planner: Backend,
+        config: EngineConfig,
+        device: str,
+        local: LocalAgents,
+        lease: float = LEASE_SECONDS,
+    ):
+        """Make a backend. planner: chooses programs and batches for this machine. device: see `Engine`. local: its own agents."""
+        self._work, self._planner, self._config, self._local, self._lease = work, planner, config, local, lease
+        self.lanes, self.slots, self.device = planner.lanes, planner.slots, planner.device
+        self._device = device
+        self._lanes: dict[str, int] = {}
+        self._engine = ""
+        self._batches: dict[str, _Batch] = {}
+        self._planned: set[str] = set()
+        self._done: list[SegmentResult] = []
+        self._evicted: list[Evicted] = []
+        self._timing: dict[int, Mapping[str, Any]] = {}
+        self._places: dict[tuple[str, int], int] = {}
+        self._agents: dict[str, tuple[int, float, float]] = {}
+        self._is_stopping, self._looked = False, 0.0
+
+    @property
+    def packing(self) -> Mapping[str, Any]:
+        """Choice of programs and lanes."""
+        return self._planner.packing
+
+    @property
+    def occupied(self) -> int:
+        """Trials that agents train."""
+        return sum(len(batch.trials) for batch in tuple(self._batches.values()) if batch.is_claimed)
+
+    @property
+    def preparing(self) -> int:
+        """Zero: agents do not say whether they compile."""
+        return 0
+
+    def plan(self, trials: Sequence[Trial]) -> Plan:
+        """Return the planner's batches, after those that agents have already from a leader before."""
+        by_number = {trial.number: trial for trial in trials}
+        kept = [tuple(by_number[number] for number in numbers) for numbers in self._left(by_number)]
+        taken = {trial.number for batch in kept for trial in batch}
+        plan = self._planner.plan([trial for trial in trials if trial.number not in taken])
+        return replace(plan, batches=(*kept, *plan.batches))
+
+    def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
+        """Let a batch wait for an agent. Return all its numbers."""
+        batch = _Batch(self._name(trials, repetition), tuple(trials), repetition, since=time.monotonic())
+        self._batches[batch.name] = batch
+        self._planned.discard(batch.name)
+        if not any(item.batch == batch.name for item in self._work.items()):
+            self._offer(batch)
+        return list(batch.numbers)
+
+    def begin(self) -> None:
+        """Start the agents of this machine."""
+        if self._batches and not self._is_stopping:
+            self._local.start()
+
+    def advance(self) -> tuple[list[SegmentResult], list[Evicted]]:
+        """Block until a batch has ended. Return at once if the study is to end."""
+        while True:
+            self.begin()
+            self._look()
+            if self._done or self._evicted or self._is_stopping or not self._batches:
+                break
+            time.sleep(_POLL_SECONDS)
+        done, self._done = self._done, []
+        evicted, self._evicted = self._evicted, []
+        return sorted(done, key=lambda result: result.number), evicted
+
+    def copy(self, source: int, into: Trial) -> None:
+        """Raise NotImplementedError: no decisions are made about the trials of closed batches."""
+        raise NotImplementedError("trials of closed batches cannot be copied")
+
+    def leave(self, number: int) -> None:
+        """Forget a trial, and what is saved of it."""
+        self._timing.pop(number, None)
+        self._planner.leave(number)
+
+    def stop(self) -> None:
+        """Let `advance` return."""
+        self._is_stopping = True
+
+    def wake(self) -> None:
+        """Do nothing: `advance` looks often."""
+
+    def save(self) -> None:
+        """Have agents save what they train at their next evaluation, and hand it back. Wait until they have."""
+        self.stop()
+        if not self._batches:
+            return
+        self._work.set_stopping(True)
+        while any(batch.is_claimed for batch in self._batches.values()):
+            time.sleep(_POLL_SECONDS)
+            self._look()
+
+    def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
+        """Return no results: a batch that agents still have is found by `plan`."""
+        return ()
+
+    def timing(self, numbers: Collection[int]) -> dict[str, Any]:
+        """Return the cost of the batch of these trials, and where it trained."""
+        return dict(self._timing[next(iter(numbers))])
+
+    def close(self) -> None:
+        """Take back everything."""
+        self._work.clear()
+        self._work.set_stopping(False)
+        self._planner.close()
+
+    def _name(self, trials: Sequence[Trial], repetition: int = 0) -> str:
+        """Return the name of a batch, which says what its results depend on. The configuration is written the first time."""
+        if not self._engine:
+            engine = Engine.of(self._config, self._planner.packing, self._device, self._lease)
+            self._engine = engine.digest
+            self._work.set_stopping(False)
+            engine.write(self._work.engine(self._engine))
+            self._work.lead(self._engine)
+            if not self._config.is_confirmation:
+                log.info("Agents join with\n  %s", shell_command("agent", self._work.study))
+        content = [self._engine, repetition, *([trial.number, dotted(trial.config)] for trial in trials)]
+        return f"b{trials[0].number:05d}-{digest_of(content)}"
+
+    def _left(self, by_number: Mapping[int, Trial]) -> list[tuple[int, ...]]:
+        """Return the trials of batches that a leader before has handed out, and that would be the same now."""
+        found: dict[str, tuple[int, ...]] = {}
+        for item in self._work.items():
+            numbers = numbers_in(item, self._work)
+            if (
+                item.batch in found
+                or item.batch in self._batches
+                or not numbers
+                or not by_number.keys() >= set(numbers)
+            ):
+                continue
+            if self._name([by_number[number] for number in numbers]) == item.batch:
+                found[item.batch] = numbers
+        self._planned |= found.keys()
+        return list(found.values())
+
+    def _offer(self, batch: _Batch) -> None:
+        trials = {trial.number: dotted(trial.config) for trial in batch.trials}
+        self._work.offer(batch.name, ticket_of(trials, self._engine, batch.repetition, batch.losses))
+        batch.since = time.monotonic()
+
+    def _look(self) -> None:
+        """Take results, and take back what agents have lost."""
+        now = time.monotonic()
+        if now - self._looked > min(_CARD_SECONDS, self._lease / 6):
+            self._looked = now
+            self._work.lead(self._engine)
+            self._look_at_agents(now)
+        found: dict[str, Item] = {}
+        for item in self._work.items():
+            batch = self._batches.get(item.batch)
+            if batch is None:
+                self._drop(item)
+            elif item.kind == RESULT:
+                self._take(batch, item)
+            else:
+                found[item.batch] = item
+        dead = self._local.dead()
+        for batch in list(self._batches.values()):
+            self._check(batch, found.get(batch.name), dead, now)
+
+    def _look_at_agents(self, now: float) -> None:
+        """Note which agents live: those whose cards change. Remove the cards of the others."""
+        cards = self._work.cards()
+        for agent, (card, written) in cards.items():
+            _, before, since = self._agents.get(agent, (0, 0.0, now))
+            self._agents[agent] = card.slots, written, now if written != before else since
+        for agent, (_, _, since) in list(self._agents.items()):
+            if agent not in cards or now - since > self._lease:
+                del self._agents[agent]
+                self._work.remove_card(agent)
+        slots = [slots for slots, _, _ in self._agents.values()]
+        self.slots = max(self._planner.slots, sum(slots) + len(slots))  # a batch waits for each agent
+
+    def _drop(self, item: Item) -> None:
+        """Remove the file of a batch that this leader has not handed out, or that has ended."""
+        if item.batch not in self._planned:
+            item.path.unlink(missing_ok=True)
+            log.debug("Dropped %s.", item.path.name)
+
+    def _take(self, batch: _Batch, item: Item) -> None:
+        """Take the result of a batch, and forget its other files."""
+        try:
+            done = read_done(item.path)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            item.path.unlink(missing_ok=True)
+            self._lose(batch, f"its result cannot be read ({' '.join(str(error).split())})")
+            return
+        self._end(batch)
+        self._local.have_trained()
+        if done.error is not None:
+            self._evicted.append(Evicted(batch.numbers, done.error))
+            return
+        self._done += [self._placed(result, done) for result in done.results]
+        self._timing |= dict.fromkeys(batch.numbers, done.timing or {})
+
+    def _placed(self, result: SegmentResult, done: BatchDone) -> SegmentResult:
+        """Return a result with slots that tell agents apart."""
+        places = self._places
+        intervals = (
+            one._replace(slot=places.setdefault((done.agent, one.slot), len(places))) for one in result.intervals
+        )
+        return replace(result, intervals=tuple(intervals))
+
+    def _check(self, batch: _Batch, item: Item | None, dead: Mapping[str, str], now: float) -> None:
+        """Take a batch back if its agent has died, or has not renewed its lease, or if its file is gone."""
+        seen = item, self._work.age(item.path) if item else None
+        if seen != batch.seen:
+            batch.seen, batch.since = seen, now
+        if item is not None and item.kind == TICKET:
+            return
+        died = next((how for agent, how in dead.items() if item and item.agent.startswith(agent)), None)
+        if died:
+            self._lose(batch, f"its agent {died}", item)
+        elif now - batch.since > self._lease:
+            agent = f"its agent {item.agent} was" if item else "it was"
+            self._lose(batch, f"{agent} not heard of for {self._lease:g} s", item)
+
+    def _lose(self, batch: _Batch, how: str, claim: Item | None = None) -> None:
+        """Let a batch that was lost wait for another agent, unless that has happened too often."""
+        if claim:
+            claim.path.unlink(missing_ok=True)
+        batch.losses += 1
+        if batch.losses == _MOST_LOSSES:
+            self._end(batch)
+            self._evicted.append(Evicted(batch.numbers, LostError(f"lost three times, the last time because {how}")))
+            return
+        log.warning("Lost %s: %s. Waiting for another agent.", numbered(batch.numbers), how)
+        batch.seen = (None, None)
+        self._offer(batch)
+
+    def _end(self, batch: _Batch) -> None:
+        """Forget a batch and its files."""
+        del self._batches[batch.name]
+        for item in self._work.items():
+            if item.batch == batch.name:
+                item.path.unlink(missing_ok=True)

@@ -1,0 +1,252 @@
+"""What travels between a leader and its agents, as JSON and arrays: configurations of backends, trials, and results.
+
+A result is numpy's `.npz` without pickles: its arrays, and JSON in one more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from traceback import format_exception
+from typing import Any
+
+import numpy as np
+
+from hyperlax.agent import Policy
+from hyperlax.backends.base import EngineConfig
+from hyperlax.backends.work import RESULT, Item, Work
+from hyperlax.engine.assignment import intervals_from_array, intervals_to_array
+from hyperlax.fields import dotted, filled
+from hyperlax.files import convert, decode, json_text, replacing, write_text
+from hyperlax.hyperparams import Config
+from hyperlax.recipe import Recipe, RunLength
+from hyperlax.trial import MEASURED, Curve, SegmentResult, Trial
+
+_ABOUT = "about"
+_DECIDING = ("hyperlax", "jax", "jaxlib")
+"""The packages whose version decides the bits of a result."""
+_OF_RECIPE = ("space", "task")
+_NOT_JSON = ("base", "run_length", "trials", "configs", "mlflow")
+_NOT_DECIDING = ("num_trials", "super_batch", "slots", "lanes", "compilation_cache")
+"""Fields of a configuration, and entries of its choice of programs, that plan a study and decide no result."""
+_FIELDS = (
+    "number",
+    "repetition",
+    "segments",
+    "fault_step",
+    "is_done",
+    "lane",
+    "num_parameters",
+    "train_seconds",
+    "fault",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """The configuration of a backend as JSON.
+
+    config: the fields of `EngineConfig` that are JSON. It has no address of MLflow, which may hold a password. base: the values of
+    the base configuration. trials: number and values of each. The recipe has the rest.
+    versions, device: what agents have to have; any device if it is "". lease: see `work`.
+    """
+
+    config: dict[str, Any]
+    run_length: RunLength
+    base: dict[str, Any]
+    trials: list[tuple[int, dict[str, Any]]]
+    versions: dict[str, str]
+    device: str
+    lease: float
+
+    @classmethod
+    def of(cls, config: EngineConfig, chosen: Mapping[str, Any], device: str, lease: float) -> Engine:
+        """Return the configuration of a leader. chosen: its choice of programs."""
+        own = {name: value for name, value in vars(config).items() if name not in (*_OF_RECIPE, *_NOT_JSON)}
+        return cls(
+            config={**own, "chosen": dict(chosen)},
+            run_length=config.run_length,
+            base=dotted(config.base),
+            trials=[(trial.number, dotted(trial.config)) for trial in config.trials],
+            versions=versions(),
+            device=device,
+            lease=lease,
+        )
+
+    @property
+    def is_confirmation(self) -> bool:
+        """Whether it is that of a confirmation."""
+        return self.config["is_confirmation"]
+
+    @property
+    def digest(self) -> str:
+        """A short name for everything here that decides results."""
+        chosen = {name: value for name, value in self.config["chosen"].items() if name not in _NOT_DECIDING}
+        config = {name: value for name, value in self.config.items() if name not in _NOT_DECIDING}
+        return digest_of(asdict(replace(self, config={**config, "chosen": chosen}, lease=0.0)))
+
+    def write(self, path: Path) -> None:
+        """Write the file that `read_engine` takes."""
+        write_text(path, json_text(asdict(self)), is_durable=False)
+
+    def config_for(self, recipe: Recipe) -> EngineConfig:
+        """Return the configuration for this process."""
+        return EngineConfig(
+            base=filled(recipe.config.algorithm, self.base),
+            space=recipe.space,
+            run_length=self.run_length,
+            trials=trials_of(self.trials, recipe.config.algorithm),
+            task=recipe.task,
+            **self.config,
+        )
+
+
+def read_engine(path: Path) -> Engine:
+    """Return a configuration from its file. Raises UsageError if it is damaged."""
+    return decode(path, Engine)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that decide the bits of a result, without those that are not installed."""
+    found = {}
+    for package in _DECIDING:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def digest_of(value: Any) -> str:
+    """Return a short name for a value that JSON can hold."""
+    return hashlib.sha256(json_text(value, indent=None).encode()).hexdigest()[:12]
+
+
+def trials_of(stored: Sequence[tuple[int, Mapping[str, Any]]], base: Config) -> tuple[Trial, ...]:
+    """Return trials from their numbers and values. base: a configuration of their kind."""
+    return tuple(Trial(number, filled(base, values)) for number, values in stored)
+
+
+def refusal(engine: Engine, device: str, any_device: bool) -> str | None:
+    """Return why a machine would not give the study's results to the bit, None if it would. device: its own.
+
+    any_device: whether another kind of device is accepted.
+    """
+    here = versions()
+    for package in sorted({*here, *engine.versions}):
+        there = engine.versions.get(package, "none")
+        if here.get(package, "none") != there:
+            return (
+                f"its leader has {package} {there}, this agent {here.get(package, 'none')}. Install the same version."
+            )
+    if engine.device and device != engine.device and not any_device:
+        return (
+            f"it trains on {engine.device}, and this machine has {device}, where results differ in their last bits. "
+            "Start agents on the same kind of device, or give --any-device."
+        )
+    return None
+
+
+class RemoteError(Exception):
+    """An exception of an agent. The type's name and the text are those of the exception there; its traceback is a note."""
+
+
+@dataclass(frozen=True)
+class BatchDone:
+    """The end of a batch on an agent: the results of its trials and their `timing.json`, or the error of its program."""
+
+    numbers: tuple[int, ...]
+    agent: str
+    results: tuple[SegmentResult, ...] = ()
+    timing: Mapping[str, Any] | None = None
+    error: Exception | None = None
+
+
+def write_done(path: Path, done: BatchDone) -> None:
+    """Write a file that `read_done` takes, atomically."""
+    arrays: dict[str, np.ndarray] = {}
+    about = {
+        "numbers": done.numbers,
+        "agent": done.agent,
+        "timing": done.timing,
+        "error": None if done.error is None else _error_to_json(done.error),
+        "results": [_to_json(result, f"{index}/", arrays) for index, result in enumerate(done.results)],
+    }
+    arrays[_ABOUT] = np.frombuffer(json_text(about, indent=None).encode(), np.uint8)
+    with replacing(path, is_durable=False) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def read_done(path: Path) -> BatchDone:
+    """Return the end of a batch from its file. One that is damaged may raise any exception."""
+    with np.load(path, allow_pickle=False) as stored:
+        about = json.loads(stored[_ABOUT].tobytes())
+        arrays = {name: stored[name] for name in stored.files if name != _ABOUT}
+    results = (_from_json(entry, f"{index}/", arrays) for index, entry in enumerate(about["results"]))
+    error = about["error"] and _error_from_json(about["error"])
+    return BatchDone(
+        convert(about["numbers"], tuple[int, ...], str(path)), about["agent"], tuple(results), about["timing"], error
+    )
+
+
+def numbers_in(item: Item, work: Work) -> tuple[int, ...]:
+    """Return the trials of a batch's file; none if it cannot be read."""
+    try:
+        if item.kind == RESULT:
+            return read_done(item.path).numbers
+        ticket = work.read(item)
+        return tuple(number for number, _ in ticket["trials"]) if ticket else ()
+    except Exception:
+        return ()
+
+
+def _to_json(result: SegmentResult, at: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return a result as JSON, and put its arrays below a name."""
+    curve, policy = result.curve, result.policy
+    arrays |= {f"{at}{name}": getattr(curve, name) for name in ("steps", *MEASURED)}
+    arrays |= {f"{at}others/{name}": values for name, values in curve.others.items()}
+    arrays[f"{at}intervals"] = intervals_to_array(result.intervals)
+    if policy:
+        arrays |= {f"{at}policy/{name}": np.asarray(array) for name, array in policy.arrays.items()}
+    return {
+        **{name: getattr(result, name) for name in _FIELDS},
+        "curve": {name: getattr(curve, name) for name in ("episodes", "budget", "has_start")},
+        "policy": dict(policy.description) if policy else None,
+    }
+
+
+def _from_json(entry: dict[str, Any], at: str, arrays: Mapping[str, np.ndarray]) -> SegmentResult:
+    """Return the result that `_to_json` took."""
+    columns: dict[str, Any] = {name: arrays[f"{at}{name}"] for name in ("steps", *MEASURED)}
+    policy = entry.pop("policy")
+    return SegmentResult(
+        **{
+            **entry,
+            "curve": Curve(**columns, **entry["curve"], others=_below(f"{at}others/", arrays)),
+            "policy": None if policy is None else Policy(policy, _below(f"{at}policy/", arrays)),
+            "intervals": intervals_from_array(arrays[f"{at}intervals"]),
+        }
+    )
+
+
+def _below(at: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays below a name."""
+    return {name.removeprefix(at): array for name, array in arrays.items() if name.startswith(at)}
+
+
+def _error_to_json(error: Exception) -> dict[str, str]:
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return {"type": type(error).__name__, "text": text, "traceback": "".join(format_exception(error))}
+
+
+def _error_from_json(entry: Mapping[str, str]) -> Exception:
+    error = type(entry["type"], (RemoteError,), {})(entry["text"])
+    error.add_note(f"On the agent:\n{entry['traceback']}")
+    return error

@@ -1,0 +1,75 @@
+"""The command `agent`. Only what `--help` needs is imported at the top, see `hyperlax.cli.commands`."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from hyperlax.cli.inspecting import Directory
+from hyperlax.config.option import By, Given, Metavar, OneOf, Range, completed
+from hyperlax.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentOptions:
+    """Train trials of a study that another process leads with --agents, on this machine's devices, until the study ends."""
+
+    directory: Directory
+    idle_timeout: Annotated[
+        float | None,
+        "End after this time without anything to train.",
+        Range(0, unit="seconds"),
+        Metavar("SECONDS"),
+        By("wait until the study ends"),
+    ] = None
+    any_device: Annotated[
+        bool,
+        "Train also on another kind of device than the leader's. Results then differ in their last bits from those of one machine.",
+        By("another kind is refused"),
+    ] = False
+    sbatch: Annotated[bool, "Print a command that starts agents as an array of SLURM's, and exit.", By("train")] = False
+    log_level: Annotated[
+        str, "Lowest level of messages to print.", OneOf(("DEBUG", "INFO", "WARNING", "ERROR"), str.upper)
+    ] = "INFO"
+
+
+def _sbatch(study: Path, is_on_gpu: bool) -> str:
+    """Return the command. Two minutes before the end of its job, an agent is asked to hand back what it trains."""
+    from hyperlax.config.option import shell_command
+
+    agent = shell_command("agent", study, "--idle-timeout", 600)
+    device = ["--gres", "gpu:1"] if is_on_gpu else ["--cpus-per-task", "4"]
+    words = ["--array", "0-7", *device, "--time", "4:00:00", "--requeue", "--signal", "B:TERM@120"]
+    return shlex.join(["sbatch", *words, "--wrap", f"exec {agent}"])
+
+
+def agent(given: Given) -> int:
+    """Train batches of a study until it has ended."""
+    from hyperlax.config.options import PbtOptions
+    from hyperlax.config.stored import named_directory
+    from hyperlax.studies import log_from, study_in
+    from hyperlax.study.directory import StudyDirectory
+    from hyperlax.study.leading import join
+    from hyperlax.study.manifest import check_recipe, content_of
+
+    options = completed(AgentOptions, given)
+    log_from(options.log_level)
+    directory = StudyDirectory(named_directory(options.directory, "agent"))
+    study, recipe = study_in(directory.root, "agent")
+    if isinstance(study, PbtOptions):
+        raise UsageError(f"agent {directory.root}: holds a population, whose members train together in one place.")
+    stored = content_of(directory.manifest)
+    check_recipe(stored, directory.manifest, recipe)
+    if options.sbatch:
+        print(_sbatch(directory.root.absolute(), is_on_gpu="(gpu)" in stored.device))
+        return 0
+    return join(
+        directory,
+        recipe,
+        study.n_trials,
+        study.checkpoint_seconds,
+        any_device=options.any_device,
+        idle_timeout=options.idle_timeout,
+    )

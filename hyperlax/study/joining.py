@@ -1,0 +1,87 @@
+"""`--join`, the same command on every machine: one process leads the study, and the others train for it until one of them leads."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from hyperlax.backends.child import Child
+from hyperlax.backends.local_agents import start_agent
+from hyperlax.config.stored import MANIFEST
+from hyperlax.errors import HyperlaxError, UsageError
+from hyperlax.study.directory import StudyRunning, holder_of
+from hyperlax.study.stopping import StopRequest, stopping_on_signals
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
+
+
+class _Study(Protocol):
+    """A study that can be run, in a directory."""
+
+    @property
+    def directory(self) -> Path: ...
+
+    def run(self) -> int: ...
+
+
+def lead_or_join(plan: Callable[[], _Study]) -> int:
+    """Lead the study that `plan` returns, or train for the process that leads it until that ends. Returns the exit status.
+
+    plan: raises UsageError, maybe from a StudyRunning, while another process holds the study.
+    """
+    while True:
+        try:
+            study = plan()
+        except UsageError as error:
+            running = error if isinstance(error, StudyRunning) else error.__cause__
+            if not isinstance(running, StudyRunning):
+                raise
+            root = running.root
+        else:
+            root = study.directory
+            try:
+                return study.run()
+            except UsageError:
+                if holder_of(root) is None:
+                    raise
+        status = _train_for_leader(root)
+        if status is not None:
+            return status
+
+
+def _train_for_leader(root: Path) -> int | None:
+    """Train until the study has ended, and return the exit status; None as soon as nobody leads the study."""
+    stop = StopRequest()
+    with stopping_on_signals(stop):
+        while not (root / MANIFEST).exists():
+            if stop.is_set() or holder_of(root) is None:
+                return stop.exit_status if stop.is_set() else None
+            time.sleep(_LOOK_SECONDS)
+        log.info("Training for %s, which runs the study in %s.", holder_of(root) or "another process", root)
+        child = start_agent(root, "INFO")
+        is_led = _wait(child, stop, root)
+    how = child.wait()
+    if stop.is_set():
+        return stop.exit_status
+    if not is_led:
+        return None
+    if how != "exited with status 0":
+        raise HyperlaxError(f"The agent that trained for the study in {root} {how}.")
+    return 0
+
+
+def _wait(child: Child, stop: StopRequest, root: Path) -> bool:
+    """Wait until an agent has ended, which it is asked to when nobody leads the study. Return whether that was not so."""
+    is_led, is_asked = True, False
+    while child.is_alive():
+        is_led = is_led and holder_of(root) is not None
+        if not is_asked and (stop.is_set() or not is_led):
+            is_asked = True
+            child.input.close()
+        time.sleep(_LOOK_SECONDS)
+    return is_led

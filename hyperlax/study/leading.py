@@ -1,0 +1,110 @@
+"""A study that agents train: the process that holds it, and those that join it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from hyperlax.backends.agent_process import AgentProcess, Place
+from hyperlax.backends.agents import Agents
+from hyperlax.backends.base import Backend, EngineConfig
+from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents
+from hyperlax.backends.work import Work
+from hyperlax.engine.checkpoint import CheckpointManager
+from hyperlax.errors import STOPPED, TERMINATED
+from hyperlax.files import read_csv
+from hyperlax.recipe import Recipe
+from hyperlax.study.directory import CHECKPOINTS, SUMMARY_CSV, StudyDirectory, holder_of
+from hyperlax.study.io_errors import ending_on_io_error, run_again
+from hyperlax.study.stopping import StopRequest, stopping_on_signals
+from hyperlax.study.study_run import MakeBackend, local_backend
+
+
+def run_with_agents(directory: Path, count: int, run: Callable[[MakeBackend], int]) -> int:
+    """Run a study whose batches agents train. Returns the exit status.
+
+    Args:
+      directory: Of the study.
+      count: Agents that are started on this machine.
+      run: Runs the study with the backend that this makes, and returns the exit status.
+    """
+    work, local = Work(directory), LocalAgents(count, directory)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for the agents
+
+    def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
+        work.set_ended(False)
+        return Agents(work, local_backend(config, checkpoints), config, device_of(config), local)
+
+    try:
+        status = run(make_backend)
+        if work.root.is_dir():
+            work.set_ended(status not in STOPPED)
+    finally:
+        local.close()
+    return status
+
+
+def device_of(config: EngineConfig) -> str:
+    """Return the kind of this machine's device, which decides the bits of a program's results; "" for what trains in processes."""
+    if config.task is not None and not config.task.has_programs:
+        return ""
+    from hyperlax.engine.device import identity
+
+    return identity()["device"]
+
+
+def join(
+    directory: StudyDirectory,
+    recipe: Recipe,
+    total: int,
+    seconds: float,
+    *,
+    any_device: bool,
+    idle_timeout: float | None,
+) -> int:
+    """Train batches of a study that another process leads, until it has ended. Returns the exit status.
+
+    total: its number of trials. seconds: between two checkpoints. any_device, idle_timeout: see `AgentProcess`.
+    """
+
+    def checkpoints(is_confirmation: bool) -> CheckpointManager:
+        return CheckpointManager(
+            directory.confirmation / CHECKPOINTS if is_confirmation else directory.checkpoints, seconds
+        )
+
+    def is_led() -> bool:
+        return holder_of(directory.root) is not None
+
+    place = Place(
+        work=Work(directory.root),
+        recipe=recipe,
+        make_backend=local_backend,
+        checkpoints=checkpoints,
+        device_of=device_of,
+        is_over=lambda: not is_led() and _finished(directory) >= total,
+        is_led=is_led,
+    )
+    stop = StopRequest()
+    agent = AgentProcess(place, stop, any_device, idle_timeout)
+    stop.tell(agent.stop)
+    if ENDS_WITH_INPUT in os.environ:
+        threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
+    with stopping_on_signals(stop), ending_on_io_error(directory.database, run_again):
+        agent.run()
+    return stop.exit_status if stop.is_set() else 0
+
+
+def _end_with_input(stop: StopRequest) -> None:
+    """Request a stop when standard input ends."""
+    while os.read(0, 1):
+        pass
+    stop.exit_status = TERMINATED
+    stop.set()
+
+
+def _finished(directory: StudyDirectory) -> int:
+    """Return how many trials have ended, by the files of complete batches."""
+    ended = {row["trial"] for batch in directory.complete_batches() for row in read_csv(batch / SUMMARY_CSV)}
+    return len(ended)

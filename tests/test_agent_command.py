@@ -1,0 +1,107 @@
+"""`--agents` and `hyperlax agent`, with processes of their own: the same study as in one process, and refusals in plain words."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hyperlax import cli
+from tests.desk import hyperlax, study_of, write_small_recipes
+from tests.test_own_code import RECIPE, results
+
+pytestmark = pytest.mark.timeout(120)
+FUNCTIONS = f"optuna-hp-search --algo-and-network-config {RECIPE} --slots 2 --seed 3 --n-trials 6 --num-seeds 2"
+PPO = (
+    "optuna-hp-search --algo-and-network-config ppo_mlp --env-config gymnax.cartpole --n-trials 6 --seed 1 --num-seeds 2 "
+    "--num-evaluations 10 --num-eval-episodes 2 --checkpoint-seconds 0 --total-timesteps {steps}"
+)
+
+
+def start(words: Sequence[str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
+    """A command in a process of its own."""
+    command = [sys.executable, "-m", "hyperlax.cli", *words]
+    return subprocess.Popen(command, cwd=cwd, stdout=log.open("wb"), stderr=subprocess.STDOUT)
+
+
+def hosts(directory: Path) -> list[str]:
+    """The agent of every batch."""
+    return [json.loads(path.read_text())["agent"] for path in directory.rglob("timing.json")]
+
+
+def test_functions_train_in_agents_as_in_one_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, more in (("alone", ""), ("agents", "--agents 2")):
+        assert cli.main(shlex.split(f"{FUNCTIONS} --output-root {tmp_path / place} {more}")) == 0
+    alone, agents = (next((tmp_path / place).iterdir()) for place in ("alone", "agents"))
+    assert results(agents) == results(alone)
+    assert len(hosts(agents)) == 6
+    assert cli.main(["agent", str(agents)]) == 0
+    assert f"The study in {agents} has ended." in caplog.text
+    assert cli.main(["agent", str(agents), "--sbatch"]) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[0] == "sbatch" and words[-1] == f"exec hyperlax agent {agents} --idle-timeout 600"
+    assert "--cpus-per-task" in words and "--gres" not in words
+    assert cli.main(["delete", str(agents), "--yes"]) == 0
+    assert not agents.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("agent nowhere", "agent nowhere: is not a directory. Give the directory of a study"),
+        ("agent empty", "agent empty: holds no study.json"),
+        ("agent empty --idle-timeout -1", "--idle-timeout needs"),
+        (
+            f"{FUNCTIONS} --agents 2 --pruner asha",
+            "--agents 2: agents train every trial to its end, which --pruner asha does not.",
+        ),
+        (f"{FUNCTIONS} --agents -1", "--agents needs a whole number of at least 0 or none, got -1."),
+    ],
+)
+def test_refusals(
+    words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert cli.main(shlex.split(words)) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ppo_trains_in_agents_that_come_and_go_as_in_one_process(tmp_path: Path) -> None:
+    """One agent is terminated in the middle of a batch, one is killed, and two more train what is left."""
+    write_small_recipes(tmp_path)
+    search = shlex.split(PPO.format(steps=200_000))
+    assert hyperlax(tmp_path, *search, "--output-root", "alone").returncode == 0
+    leader = start([*search, "--output-root", "agents", "--agents", "0"], tmp_path, tmp_path / "leader.log")
+    study = tmp_path / study_of(Path(), "ppo_mlp", "agents")
+    until_there(study / "work" / "leader.json")
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        agent = start(["agent", str(study)], tmp_path, tmp_path / f"{number}.log")
+        until_there(study / "checkpoints")
+        time.sleep(0.5)
+        agent.send_signal(number)
+        assert agent.wait() == status, (tmp_path / f"{number}.log").read_text()
+    others = [start(["agent", str(study)], tmp_path, tmp_path / f"other_{index}.log") for index in range(2)]
+    assert leader.wait() == 0, (tmp_path / "leader.log").read_text()
+    assert [agent.wait() for agent in others] == [0, 0]
+    assert "continue" in "".join((tmp_path / f"other_{index}.log").read_text() for index in range(2))
+    assert results(study) == results(tmp_path / study_of(Path(), "ppo_mlp", "alone"))
+
+
+def until_there(path: Path) -> None:
+    """Wait for a file."""
+    until = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} never came"
+        time.sleep(0.05)

@@ -1,0 +1,395 @@
+"""A study that agents train is the one that a process trains, whatever happens to the agents. Training is a fake's."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hyperlax.agent import Policy
+from hyperlax.backends.agent_process import AgentProcess
+from hyperlax.backends.wire import BatchDone, Engine, read_done, write_done
+from hyperlax.backends.work import Item, Work, ticket_of
+from hyperlax.errors import HyperlaxError, OptionError, UsageError
+from hyperlax.study.stopping import StopRequest
+from hyperlax.trial import SegmentResult
+from tests.agents_at_work import Slow, at_work, claimed, eventually, has_ended, leading, meanwhile, place_of
+from tests.fake_backend import FakeBackend
+from tests.study_cases import Case, Finished, arguments_of
+
+pytestmark = pytest.mark.timeout(60)
+POLICY = Policy({"activation": "tanh"}, {"head.kernel": np.arange(6, dtype=np.float32).reshape(2, 3, 1)})
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """The study as one process trains it."""
+    return Finished(lambda: tmp_path_factory.mktemp("alone"))(tmp_path_factory.mktemp("copy") / "study")
+
+
+def lead(case: Case, **changes: object) -> None:
+    assert case.start(leading(case), **changes) == 0  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("agents", [1, 2, 4])
+def test_any_number_of_agents_trains_the_same_study(tmp_path: Path, alone: Case, agents: int) -> None:
+    case = Case(tmp_path)
+    with at_work(case, *(Slow(seconds=0.01, slots=2) for _ in range(agents))) as all_of_them:
+        lead(case)
+    assert case.told() == alone.told()
+    said = {(batch / "timing.json").read_text() for batch in case.batches()}
+    assert all(any(agent.name in text for agent in all_of_them) for text in said)
+    assert os.listdir(case.directory / "work") == []
+
+
+def test_curves_and_policies_travel_to_the_bit(tmp_path: Path) -> None:
+    alone, backend = FakeBackend(policy=POLICY), FakeBackend(policy=POLICY)
+    Case(tmp_path / "alone").start(alone)
+    case = Case(tmp_path / "agents")
+    with at_work(case, backend):
+        lead(case)
+    assert backend.config == replace(alone.config, chosen={})
+    one, other = (sorted((tmp_path / name).rglob("curves.csv")) for name in ("alone", "agents"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other] != []
+    one, other = (sorted((tmp_path / name).rglob("*.safetensors")) for name in ("alone", "agents"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other] != []
+
+
+def test_an_error_of_a_program_is_told_as_where_it_was(tmp_path: Path) -> None:
+    reasons = []
+    for root in ("alone", "agents"):
+        case, backend = Case(tmp_path / root), FakeBackend(raises={4: ValueError("no luck")})
+        with at_work(case, backend):
+            case.start(backend if root == "alone" else leading(case))
+        assert case.states() == ["FAIL" if number == 4 else "COMPLETE" for number in range(12)]
+        reasons.append(case.study().trials[4].user_attrs["reason"])
+    assert reasons[0] == reasons[1] and reasons[0].startswith("ValueError: no luck")
+    assert "On the agent" in (case.batch_of(4) / "timing.json").read_text()
+
+
+def test_only_one_agent_gets_a_batch(tmp_path: Path) -> None:
+    work, won = Work(tmp_path), list[str]()
+    for number in range(30):
+        work.offer(f"b{number:05d}-{0:012x}", ticket_of({number: {}}, "e", 0))
+    start = threading.Barrier(4)
+
+    def take(agent: str) -> None:
+        start.wait()
+        for item in work.items():
+            if item.kind == "ticket" and work.claim(item, agent):
+                won.append(item.batch)
+
+    threads = [threading.Thread(target=take, args=(f"agent-{index}",)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [f"b{number:05d}-{0:012x}" for number in range(30)]
+    assert {item.kind for item in work.items()} == {"claim"}
+
+
+def test_a_batch_whose_lease_ran_out_is_trained_by_another_agent(
+    tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = Case(tmp_path)
+    work = Work(case.directory)
+
+    def vanish() -> None:
+        claim = claimed(work, "gone-1-a")
+        with at_work(case, FakeBackend()):
+            eventually(lambda: has_ended(case))
+        assert not work.renew(claim)
+
+    with meanwhile(vanish):
+        assert case.start(leading(case, lease=0.5)) == 0
+    assert case.told() == alone.told()
+    assert "Lost trials 0, 1, 2: its agent gone-1-a was not heard of for 0.5 s." in caplog.text
+
+
+class _Deaf(AgentProcess):
+    """An agent that cannot renew its leases, as a stopped process cannot."""
+
+    def _renew(self) -> None:
+        return
+
+
+def test_an_agent_that_is_too_late_drops_its_result(
+    tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture
+) -> None:
+    case, slow = Case(tmp_path), Slow(seconds=30.0)
+    stop = threading.Event()
+
+    def be_late() -> None:
+        deaf = _Deaf(place_of(case.directory, case.recipe, slow), stop)
+        with meanwhile(deaf.run):
+            assert slow.asleep.wait(20)
+            with at_work(case, FakeBackend()):
+                eventually(lambda: has_ended(case, 0))
+            slow.seconds = 0.0
+            slow.wake()
+            eventually(lambda: "comes too late" in caplog.text)
+            stop.set()
+
+    caplog.set_level(logging.INFO, "hyperlax")
+    with meanwhile(be_late):
+        assert case.start(leading(case, lease=0.5), n_trials=8) == 0
+    assert case.told() == alone.told()[:8]
+    assert "The result of trials 0, 1, 2 comes too late and is dropped." in caplog.text
+
+
+def test_a_result_that_comes_twice_is_dropped(tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture) -> None:
+    case, kept = Case(tmp_path), tmp_path / "kept"
+    work = Work(case.directory)
+
+    class Twice(AgentProcess):
+        def _advance(self) -> None:
+            for path in kept.glob("*.result"):
+                (copied := kept / "copied").write_bytes(path.read_bytes())
+                copied.replace(work.root / path.name)
+            super()._advance()
+            kept.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # the leader has just taken it
+                for path in work.root.glob("*.result"):
+                    (kept / path.name).write_bytes(path.read_bytes())
+
+    caplog.set_level(logging.DEBUG, "hyperlax")
+    stop = threading.Event()
+    twice = Twice(place_of(case.directory, case.recipe, Slow(seconds=0.1)), stop)
+
+    with meanwhile(twice.run):
+        assert case.start(leading(case)) == 0
+        stop.set()
+    assert case.told() == alone.told()
+    assert re.search(r"Dropped b\d+-\w+\.result", caplog.text)
+
+
+def test_a_trial_that_agents_lose_three_times_fails_alone(tmp_path: Path, alone: Case) -> None:
+    case = Case(tmp_path)
+    is_over = threading.Event()
+
+    class Careful(AgentProcess):
+        """An agent that leaves trial 4 to those who die of it."""
+
+        def _start(self, claim: Item, ticket: dict[str, object]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            if 4 not in [number for number, _ in ticket["trials"]]:  # pyright: ignore
+                super()._start(claim, ticket)  # pyright: ignore[reportArgumentType]
+
+    careful = Careful(place_of(case.directory, case.recipe, FakeBackend()), is_over)
+    with meanwhile(careful.run):
+        assert case.start(leading(case, lease=0.1)) == 0
+        is_over.set()
+    assert case.states() == ["FAIL" if number == 4 else "COMPLETE" for number in range(12)]
+    reason = case.study().trials[4].user_attrs["reason"]
+    assert reason.startswith("lost three times, the last time because its agent ")
+    assert [row for row in case.told() if row[0] < 4] == alone.told()[:4]
+
+
+def test_clocks_are_not_compared(
+    tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent whose clock is an hour off, on a file system that takes its times."""
+    case, real, steps = Case(tmp_path), os.utime, iter(range(10**6))
+
+    def an_hour_off(path: Path) -> None:
+        then = time.time() + (-3600 if os.fspath(path).endswith("claim") else 3600) + next(steps) / 1000
+        real(path, (then, then))
+
+    monkeypatch.setattr("hyperlax.backends.work.os.utime", an_hour_off)
+    with at_work(case, Slow(seconds=2.5)):
+        assert case.start(leading(case, lease=1.5), n_trials=3, optuna_study_batch_size=3) == 0
+    assert case.told() == alone.told()[:3]
+    assert "Lost" not in caplog.text
+
+
+def test_an_agent_that_is_terminated_hands_its_batch_back(tmp_path: Path, alone: Case) -> None:
+    case, slow, stop = Case(tmp_path), Slow(seconds=30.0), StopRequest()
+    agent = AgentProcess(place_of(case.directory, case.recipe, slow), stop)
+    stop.tell(agent.stop)
+
+    def leave() -> None:
+        with meanwhile(agent.run):
+            assert slow.asleep.wait(20)
+            stop.set()
+        assert [item.kind for item in Work(case.directory).items()] == ["ticket"]
+        assert Work(case.directory).cards() == {}
+        with at_work(case, FakeBackend()):
+            eventually(lambda: has_ended(case))
+
+    with meanwhile(leave):
+        assert case.start(leading(case)) == 0
+    assert case.told() == alone.told()
+
+
+def test_a_leader_that_stops_has_the_agents_hand_back(tmp_path: Path, alone: Case) -> None:
+    case, slow = Case(tmp_path), Slow(seconds=30.0)
+    backend = leading(case)
+
+    def make(*arguments: object) -> object:
+        made = backend(*arguments)  # pyright: ignore
+        look = made._look  # pyright: ignore
+
+        def look_and_stop() -> None:
+            look()
+            if slow.asleep.is_set() and not made._is_stopping:  # pyright: ignore
+                os.kill(os.getpid(), 15)
+
+        made._look = look_and_stop  # pyright: ignore
+        return made
+
+    with at_work(case, slow):
+        assert case.start(make) == 143  # pyright: ignore
+        slow.seconds = 0.0
+        assert Work(case.directory).items() == []
+        assert case.resume(leading(case)) == 0
+    assert case.told() == alone.told()
+
+
+def test_a_new_leader_takes_what_was_trained_without_one(
+    tmp_path: Path, alone: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files are as a leader leaves them that is killed before it has taken the first result."""
+    case, kept = Case(tmp_path), tmp_path / "kept"
+
+    def keep(path: Path, done: BatchDone) -> None:
+        write_done(path, done)
+        if 0 in done.numbers:
+            write_done(kept / path.name, done)
+
+    monkeypatch.setattr("hyperlax.backends.agent_process.write_done", keep)
+    with at_work(case, FakeBackend()):
+        lead(case)
+    shutil.rmtree(case.directory / "optuna_exec_batch_0000" / "samples")
+    shutil.rmtree(case.directory / "optuna_exec_batch_0001")
+    case.lose_database()
+    shutil.copytree(kept, case.directory / "work", dirs_exist_ok=True)
+    backend = Slow(seconds=0.01)
+    with at_work(case, backend):
+        assert case.resume(leading(case)) == 0
+    assert case.told() == alone.told()
+    assert not {0, 1, 2} & set(backend.trained)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"versions": {"hyperlax": "9.9"}}, r"its leader has hyperlax 9\.9, this agent 0\.1"),
+        ({"device": "a TPU"}, "it trains on a TPU, and this machine has a device of a test"),
+    ],
+)
+def test_other_versions_and_devices_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object], words: str
+) -> None:
+    case = Case(tmp_path)
+    (case.directory / "work").mkdir(parents=True)
+    real = Engine.of
+
+    def other(*arguments: object) -> Engine:
+        engine = real(*arguments)  # pyright: ignore
+        return replace(engine, **{**change, "versions": {**engine.versions, **change.get("versions", {})}})  # pyright: ignore
+
+    monkeypatch.setattr(Engine, "of", other)
+    agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event())
+    refused = list[str]()
+
+    def join() -> None:
+        with pytest.raises(UsageError, match=words) as error:
+            agent.run()
+        refused.append(str(error.value))
+        monkeypatch.setattr("hyperlax.backends.agent_process.refusal", lambda *arguments: None)
+        with at_work(case, FakeBackend()):
+            eventually(lambda: has_ended(case))
+
+    with meanwhile(join):
+        lead(case)
+    assert refused
+
+
+def test_an_agent_says_that_nobody_leads_and_that_the_study_is_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, "hyperlax")
+    case = Case(tmp_path)
+    case.directory.mkdir(parents=True)
+    place = place_of(case.directory, case.recipe, FakeBackend(), is_led=lambda: False)
+    AgentProcess(place, threading.Event(), idle_timeout=0.2).run()
+    assert caplog.text.count("Nobody leads the study") == 1 and "Nothing to train for 0.2 s." in caplog.text
+    AgentProcess(replace(place, is_led=lambda: True), threading.Event(), idle_timeout=0.2).run()
+    assert "has no --agents and trains alone" in caplog.text
+    case.directory.rmdir()
+    with pytest.raises(HyperlaxError, match="the study was moved or removed"):
+        AgentProcess(place, threading.Event()).run()
+
+
+def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tmp_path)
+    agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event())
+
+    def full(path: Path, done: BatchDone) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    def fail() -> None:
+        monkeypatch.setattr("hyperlax.backends.agent_process.write_done", full)
+        with pytest.raises(OSError, match="No space left"):
+            agent.run()
+        assert {item.kind for item in Work(case.directory).items()} == {"ticket"}
+        monkeypatch.setattr("hyperlax.backends.agent_process.write_done", write_done)
+        with at_work(case, FakeBackend()):
+            eventually(lambda: has_ended(case))
+
+    with meanwhile(fail):
+        lead(case)
+
+
+def test_a_damaged_result_is_trained_again(tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture) -> None:
+    case, written = Case(tmp_path), list[Path]()
+
+    def once(path: Path, done: BatchDone) -> None:
+        written.append(path)
+        if len(written) == 1:
+            raise FileNotFoundError(errno.ENOENT, "a leader has removed the temporary file", str(path))
+        write_done(path, done)
+        if len(written) == 2:
+            path.write_bytes(path.read_bytes()[:100])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hyperlax.backends.agent_process.write_done", once)
+        with at_work(case, FakeBackend()):
+            lead(case)
+    assert case.told() == alone.told()
+    assert "its result cannot be read" in caplog.text
+
+
+def test_the_end_of_a_batch_reads_back_as_it_was(tmp_path: Path) -> None:
+    backend, results = FakeBackend(policy=POLICY), list[SegmentResult]()
+    case = Case(tmp_path)
+    backend.gives = {1: lambda result: results.append(result) or result}
+    case.start(backend)
+    done = BatchDone((1,), "me-1-a", (results[0],), {"steps": 3, "peak_memory_bytes": None})
+    write_done(tmp_path / "one", done)
+    again = read_done(tmp_path / "one")
+    (result,) = again.results
+    assert replace(again, results=()) == replace(done, results=())
+    assert replace(result, curve=results[0].curve, policy=POLICY) == replace(results[0], policy=POLICY)
+    for name in ("steps", "mean", "std", "min", "max", "length"):
+        np.testing.assert_array_equal(getattr(result.curve, name), getattr(results[0].curve, name), strict=True)
+    assert result.policy is not None and result.policy.description == POLICY.description
+    np.testing.assert_array_equal(result.policy.arrays["head.kernel"], POLICY.arrays["head.kernel"], strict=True)
+
+
+@pytest.mark.parametrize("given", [{"pruner": "asha"}, {"seed_schedule": "racing"}])
+def test_what_needs_one_place_is_refused(tmp_path: Path, given: dict[str, str]) -> None:
+    from hyperlax.config.checks import checked
+
+    with pytest.raises(OptionError, match="--agents 2: agents train every trial to its end, which --"):
+        checked(arguments_of(tmp_path, agents=2, **given))

@@ -1,0 +1,88 @@
+"""`run-study --join` in several processes: one leads, the others train for it, and when it is killed one of them leads."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+
+from hyperlax import cli
+from tests.agents_at_work import eventually
+from tests.test_agent_command import hosts, results, start
+
+pytestmark = pytest.mark.timeout(120)
+RECIPE = """
+import os, time
+from hyperlax.space import UniformContinuous
+from hyperlax.tasks import Function, Measure
+
+def train(params, report, seed):
+    for step in (1, 2):
+        time.sleep(float(os.environ.get("SLOW", "0")))
+        report(step, score=params["x"] * step + seed)
+
+def get_task():
+    return Function(train, Measure("score", "maximize"), budget=2, evaluations=2)
+
+def get_base_params():
+    return {"x": 0.5}
+
+def get_base_hyperparam_distributions():
+    return {"x": UniformContinuous(domain=(0.0, 1.0))}
+"""
+STUDY = """
+algo_and_network_config: {recipe}
+n_trials: 12
+seed: 3
+num_seeds: 2
+slots: 2
+optuna_study_batch_size: 4
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (recipe := tmp_path / "score.py").write_text(RECIPE)
+    (path := tmp_path / "study.yaml").write_text(STUDY.format(recipe=recipe))
+    return path
+
+
+def test_the_next_process_leads_when_the_leader_is_killed(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main(shlex.split(f"run-study {file} --output-root {tmp_path / 'alone'}")) == 0
+    monkeypatch.setenv("SLOW", "0.2")
+    words = ["run-study", str(file), "--join", "--output-root", str(tmp_path / "joined")]
+    joined = tmp_path / "joined" / "score"
+    leader = start(words, tmp_path, tmp_path / "leader.log")
+    eventually(lambda: list((joined / "work").glob("*.agent")))
+    others = [start(words, tmp_path, tmp_path / f"other_{index}.log") for index in range(2)]
+    eventually(lambda: len(list((joined / "work").glob("*.agent"))) > 1 or leader.poll() is not None)
+    leader.send_signal(signal.SIGKILL)
+    assert leader.wait() == -9, (tmp_path / "leader.log").read_text()
+    statuses = [other.wait() for other in others]
+    assert statuses == [0, 0], "".join((tmp_path / f"other_{index}.log").read_text() for index in range(2))
+    (alone,) = (tmp_path / "alone").iterdir()
+    assert results(joined) == results(alone)
+    assert len(hosts(joined)) == 12
+
+
+def test_one_that_trains_for_another_ends_on_term(file: Path, tmp_path: Path) -> None:
+    words = ["run-study", str(file), "--output-root", str(tmp_path / "joined"), "--agents", "0"]
+    leader = start(words, tmp_path, tmp_path / "leader.log")
+    work = tmp_path / "joined" / "score" / "work"
+    eventually((work / "leader.json").exists)
+    other = start([*words[:-2], "--join"], tmp_path, tmp_path / "other.log")
+    eventually(lambda: list(work.glob("*.agent")))
+    for process in (other, leader):
+        process.terminate()
+        assert process.wait() == 143, (tmp_path / "other.log").read_text()
+
+
+@pytest.mark.parametrize("more", ["", "--plan-only"])
+def test_refusals(file: Path, more: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files = f"{file} {file}" if not more else str(file)
+    assert cli.main(shlex.split(f"run-study {files} --join {more}")) == 2
+    assert "--join runs the study of one file. Give one, without --plan-only." in capsys.readouterr().err

@@ -58,7 +58,7 @@ class LastReport:
 
 
 class _Kept:
-    """What stands for a `Report` of which only the last call counts."""
+    """A stand-in for a `Report` of which only the last call counts."""
 
     def __init__(self, report: Report):
         self._report, self.step, self.values = report, -1, {}
@@ -85,7 +85,7 @@ class Placed:
 
 
 def accepts(function: Callable[..., Any], count: int) -> bool:
-    """Return whether a function can be called with so many arguments, True if that is not known."""
+    """Return whether a function can be called with `count` arguments, True if that is not known."""
     try:
         inspect.signature(function).bind(*[None] * count)
     except TypeError:

@@ -30,7 +30,7 @@ _SCALED = ("normalized_auc", "stability_score", "steps_to_threshold")
 
 @dataclass(frozen=True)
 class Measures(Scale):
-    """What the trials of a task are measured by. A study keeps it in study.json, so that it can be read without the recipe.
+    """The scale of a task's trials: its measures. A study keeps it in study.json, so that it can be read without the recipe.
 
     measures: the leading one first. budget, evaluations: the last step and the number of reports of a trial. has_programs: whether
     trials are lanes of compiled programs, and not processes.

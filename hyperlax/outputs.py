@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hyperlax.files import open_regular
 
 OWN_FILES = "trials"
-"""The directory of a study where each trial has one with its output, and with the files of its own code."""
+"""The directory of a study where each trial has one with the files of its own code, and with its output while it trains."""
+KEPT_OUTPUT = r"trial_\d+\.(output|seed_\d+\.(out|err))\.txt"
+"""The names of the outputs in the directory of a batch."""
 MOST_BYTES = 2_000_000
 """Bytes that are kept of the beginning of a stream, and of its end."""
 LAST_LINES = 15
@@ -20,7 +24,7 @@ _LAST_BYTES = 16_384
 class BoundedFile:
     """A file that keeps the beginning of what is written, and its end, with a line between that says how much is left out.
 
-    The end is written when the file is closed, if it does not follow the beginning. A full disk is no error of the trial.
+    The end is written when the file is closed, if it does not follow the beginning. A full disk does not fail the trial.
     """
 
     def __init__(self, path: Path):
@@ -59,11 +63,34 @@ def run_file(directory: Path, index: int) -> Path:
     return directory / f"seed_{index}.mlflow.json"
 
 
-def said_last(directory: Path, count: int) -> list[str]:
-    """Return the last lines that a trial wrote to standard error, else to standard output; none if it wrote nothing."""
-    for pattern in ("*.err.txt", "*.txt"):
-        paths = sorted(directory.glob(pattern), key=lambda path: path.lstat().st_mtime, reverse=True)
-        if lines := next((lines for path in paths if (lines := last_lines(path, count))), None):
+@contextmanager
+def moving_outputs(root: Path, trials: Iterable[int], batch: Path) -> Iterator[None]:
+    """Move the outputs of trials into the directory of their batch. They are in both while the block marks it as complete.
+
+    So an interruption loses none, and a trial that is retried does not write over them. root: has the directories of trials.
+    """
+    found = [path for number in trials for path in directory_of(root, number).glob("*.txt") if not path.is_symlink()]
+    moved = {path: batch / f"{path.parent.name}.{path.name}" for path in found}
+    for path, to in moved.items():
+        with suppress(OSError):  # not every file system has links
+            os.link(path, to)
+    yield
+    for path, to in moved.items():
+        with suppress(OSError):
+            path.unlink() if to.exists() else path.replace(to)
+
+
+def said_last(root: Path, trial: int, batch: Path | None) -> list[str]:
+    """Return the last lines that a trial wrote to standard error, else to standard output; none if it wrote nothing.
+
+    batch: the directory of its batch, if it has one.
+    """
+    own = directory_of(root, trial)
+    found = [*own.glob("*.txt"), *(batch.glob(f"{own.name}.*.txt") if batch else ())]
+    found.sort(key=lambda path: path.lstat().st_mtime, reverse=True)
+    for ending in (".err.txt", ".txt"):
+        paths = (path for path in found if path.name.endswith(ending))
+        if lines := next((lines for path in paths if (lines := last_lines(path, LAST_LINES))), None):
             return lines
     return []
 

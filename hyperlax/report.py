@@ -18,7 +18,7 @@ class TrialEnded(BaseException):
 
 
 class Report:
-    """What a function calls to report its measures: `report(step, accuracy=0.9)`.
+    """The callable with which a function reports its measures: `report(step, accuracy=0.9)`.
 
     A trial that is pruned or interrupted ends inside of this call, by an exception that passes `except Exception`.
 

@@ -7,18 +7,17 @@ from dataclasses import dataclass, fields
 from inspect import signature
 from typing import Any
 
-from hyperlax.config.command_recipes import SMALLER_IS_BETTER
+from hyperlax.config.command_recipes import DIRECTION_OF, SMALLER_IS_BETTER
 from hyperlax.config.option import Given
 from hyperlax.config.own_recipes import recipe_of
 from hyperlax.config.space_entries import entries_of
 from hyperlax.config.stored import RESUMED, load_recipe_of, named_directory, read_stored
-from hyperlax.errors import OptionError, UsageError
+from hyperlax.errors import UsageError
 from hyperlax.functions import OneReport, Placed, accepts, file_of, name_of, of_length
 from hyperlax.recipe import Recipe
 from hyperlax.report import is_number, scalar, shown
-from hyperlax.tasks import Direction, Function, Measure
+from hyperlax.tasks import Function, Measure
 
-_DIRECTIONS: dict[str, Direction] = {"max": "maximize", "min": "minimize"}
 _WHERE = "tune()"
 
 
@@ -48,8 +47,6 @@ class Tuning:
         return load_recipe_of(directory, read_stored(directory, RESUMED), code=function)
 
     def _new(self, function: Placed, name: str) -> Recipe:
-        if name.startswith(".") or not name.strip():
-            raise OptionError("study_name", "{study_name} {0!r} cannot name a directory. Choose another.", name)
         fixed, searched = self._space()
         params = _named("params", {} if self.params is None else self.params, '{"lr": 0.01}')
         values = {name: scalar(value) for name, value in {**fixed, **params}.items()}
@@ -86,7 +83,7 @@ class Tuning:
         if not metrics or not all(isinstance(one, (str, Measure)) for one in metrics):
             found = "" if self.metric is None else f", got {shown(self.metric)}"
             raise _refusal(f'metric needs the name of what is optimized, e.g. "accuracy"{found}')
-        if wrong := next((mode for mode in modes if mode not in _DIRECTIONS), None):
+        if wrong := next((mode for mode in modes if mode not in DIRECTION_OF), None):
             raise _refusal(f"mode needs max or min, got {shown(wrong)}")
         if modes and len(modes) != len(metrics):
             raise _refusal(f"mode needs one of max and min per metric, got {shown(self.mode)} for {shown(self.metric)}")
@@ -126,13 +123,13 @@ def check_function(function: Any) -> None:
 
 def _measure(metric: str | Measure, mode: str | None) -> Measure:
     if isinstance(metric, Measure):
-        if mode not in (None, *(short for short, long in _DIRECTIONS.items() if long == metric.direction)):
+        if mode not in (None, *(short for short, long in DIRECTION_OF.items() if long == metric.direction)):
             raise _refusal(f"mode is {mode}, and the metric is {metric}. Leave mode out")
         return metric
     if mode is None and SMALLER_IS_BETTER.search(metric):
         raise _refusal(f"mode is required for a metric named {metric}: say whether max or min is better")
     try:
-        return Measure(metric, _DIRECTIONS[mode or "max"])
+        return Measure(metric, DIRECTION_OF[mode or "max"])
     except UsageError as error:
         raise UsageError(f"{_WHERE}: {error}") from error
 

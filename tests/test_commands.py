@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hyperlax.backends.base import EngineConfig
 from hyperlax.backends.processes import make_backend
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.hyperparams import Params
+from hyperlax.outputs import directory_of, moving_outputs, said_last
 from hyperlax.placeholders import filled, split
 from hyperlax.recipe import RunLength
 from hyperlax.tasks import Command, Measure
@@ -118,8 +120,11 @@ def test_it_finds_its_place_in_its_environment(closed: Any) -> None:
             "its report 'hyperlax: step=3 val/acc' is not of the form hyperlax: step=3 val",
         ),
         ("echo hyperlax:", "its report 'hyperlax:' is not of the form hyperlax: step=3 val/accuracy=0.91"),
-        ("printf 'hyperlax: \\377\\n'", "its report 'hyperlax: \\ufffd' is not of the form"),
-        ("printf '{\"step\": 1, ' > $HYPERLAX_REPORT", "its report 'step 1"),
+        ("printf 'hyperlax: \\377\\n'", "its report 'hyperlax: \ufffd' is not of the form"),
+        (
+            "printf '{\"step\": 1, ' > $HYPERLAX_REPORT",
+            "its report '{\"step\": 1,' is not a JSON object on a line of its own",
+        ),
         ("echo hyperlax: val/accuracy=nan", "val/accuracy is nan; report a finite number"),
         ("echo hyperlax: val/accuracy=high", "val/accuracy is 'high'; report a finite number"),
         (
@@ -132,11 +137,9 @@ def test_it_finds_its_place_in_its_environment(closed: Any) -> None:
         ("for i in 1 2 3 4 5 6; do echo hyperlax: val/accuracy=$i; done", "more reports than the task's evaluations=5"),
     ],
 )
-def test_what_is_wrong_with_a_command_is_its_trials_fault(closed: Any, code: str, fault: str) -> None:
-    if "HYPERLAX_REPORT" in code:
-        fault = "its report '{\"step\": 1,' is not a JSON object on a line of its own"
+def test_a_fault_of_a_command_fails_its_trial(closed: Any, code: str, fault: str) -> None:
     (found,) = trained(closed, code)
-    assert isinstance(found, SegmentResult) and fault.replace("\\ufffd", "�") in found.fault.replace("\\ufffd", "�")
+    assert isinstance(found, SegmentResult) and fault in found.fault
 
 
 def test_output_is_kept_and_a_flood_only_at_both_ends(closed: Any, folder: Path) -> None:
@@ -184,7 +187,7 @@ def test_a_process_that_has_left_its_group_does_not_hold_up_its_trial(closed: An
     wait_until(lambda: not is_alive(int(pid.read_text())))  # nobody reads what it writes
 
 
-def test_it_goes_on_while_a_decision_is_awaited_and_is_ended_when_it_is_pruned(folder: Path) -> None:
+def test_it_continues_while_a_decision_is_awaited_and_is_ended_when_it_is_pruned(folder: Path) -> None:
     backend, mark = making(folder, kind="refilled", trial_seeds=1, slots=1), folder / "later"
     code = f"for i in 1 2 3; do echo hyperlax: step=$i val/accuracy=$i; done; touch {mark}; exec sleep 100"
     pruned = Trial(10_000, Params({"code": code}))
@@ -307,6 +310,39 @@ def test_failed_trials_show_their_last_lines(desk: Path, capsys: Any) -> None:
     assert cli.main(["show", "studies/s", "1"]) == 0
     assert "It wrote last:\n  <b> one\n  two\n" in capsys.readouterr().out
     assert "<pre>&lt;b&gt; one\ntwo</pre>" in Path("studies/s/report.html").read_text()
+
+
+def outputs(study: str) -> list[tuple[str, str]]:
+    """Return the outputs of a study's trials in the order of its batches, each with its name."""
+    return [(path.name, path.read_text()) for path in sorted(Path(study).rglob("batch_*/trial_*.txt"))]
+
+
+def test_the_output_of_a_trial_is_in_its_batch_and_outlives_a_retry(desk: Path, capsys: Any) -> None:
+    code = "echo $HYPERLAX_TRIAL; [ -e works ] && echo hyperlax: accuracy=1 && exit; echo no >&2; exit 3"
+    assert tune("--n-trials 1", code) == 1
+    first = [("trial_00000.seed_0.err.txt", "no\n"), ("trial_00000.seed_0.out.txt", "0\n")]
+    assert outputs("studies/s") == first
+    Path("works").touch()
+    assert cli.main(["tune", "--resume-from", "studies/s", "--retry-failed", "--confirm-top", "1", "--quiet"]) == 0
+    names = [name for name, _ in first]
+    said = [(names[0], ""), (names[1], "0\nhyperlax: accuracy=1\n")]
+    assert sorted(outputs("studies/s/optuna_exec_batch_0000")) == sorted([*first, *said])
+    confirmed = Path("studies/s/confirmation/batch_00000")
+    assert "hyperlax: accuracy=1\n" in (confirmed / names[1]).read_text()
+    assert [*Path("studies/s").rglob("trials/trial_*/*.txt")] == []
+    assert cli.main(["delete", "studies/s", "--yes"]) == 0 and not Path("studies/s").exists()
+
+
+def test_output_that_an_interruption_left_is_still_shown(tmp_path: Path) -> None:
+    own, batch = directory_of(tmp_path, 3), tmp_path / "batch_00000"
+    for directory in (own, batch):
+        directory.mkdir(parents=True)
+    (own / "output.txt").write_text("first\nlast\n")
+    with suppress(KeyboardInterrupt), moving_outputs(tmp_path, [3], batch):
+        raise KeyboardInterrupt
+    assert (own / "output.txt").exists()
+    for where in (None, batch):
+        assert said_last(tmp_path, 3, where) == ["first", "last"]
 
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])

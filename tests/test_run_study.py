@@ -14,7 +14,7 @@ from hyperlax import cli
 from hyperlax.cli.commands import GROUPS
 from hyperlax.cli.parsing import parse
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
-from hyperlax.studies import planned_studies
+from hyperlax.file_studies import planned_studies
 from hyperlax.study import search as runs
 from tests.desk import ROOT
 from tests.test_cli_output import Left

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from hyperlax import cli
+from hyperlax.file_studies import planned_studies
 from hyperlax.space import Categorical, LogUniform, UniformContinuous, UniformDiscrete
-from hyperlax.studies import PlannedStudy, planned_studies
+from hyperlax.studies import PlannedStudy
 from tests.desk import ROOT
 from tests.test_bad_input import TABLES, refused, table
 

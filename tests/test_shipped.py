@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hyperlax import cli, shipped
+from hyperlax.file_studies import planned_studies
 from hyperlax.recipe import load
-from hyperlax.studies import planned_studies
 from tests.desk import ROOT
 
 pytestmark = pytest.mark.usefixtures("elsewhere")

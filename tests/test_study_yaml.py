@@ -19,9 +19,10 @@ from hyperlax.config.space_entries import searched
 from hyperlax.config.stored import load_recipe_of, read_stored
 from hyperlax.config.study_file import in_full, read_study_file
 from hyperlax.errors import UsageError
+from hyperlax.file_studies import planned_studies
 from hyperlax.recipe import dotted, load
 from hyperlax.space import Categorical, LogUniform, LogUniformDiscrete, UniformDiscrete
-from hyperlax.studies import PlannedStudy, planned_studies
+from hyperlax.studies import PlannedStudy
 from hyperlax.study import single
 from tests.desk import ROOT, optuna_trials
 from tests.fake_backend import train_with_fakes

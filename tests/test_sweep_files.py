@@ -10,8 +10,8 @@ import optuna
 import pytest
 
 from hyperlax import cli
+from hyperlax.file_studies import planned_studies
 from hyperlax.space import Categorical, LogUniform
-from hyperlax.studies import planned_studies
 from tests.mlflow_store import Seen
 from tests.test_bad_input import TABLES, refused, table
 

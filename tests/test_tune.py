@@ -184,7 +184,7 @@ def test_what_cannot_be_tuned_is_refused_before_anything_runs(folder, function, 
     assert found == f"tune(): {said}" and list(folder.iterdir()) == []
 
 
-def test_what_is_not_of_a_function_is_no_argument():
+def test_options_of_other_trainings_are_not_arguments():
     parameters = inspect.signature(hyperlax.tune).parameters
     assert {"recipe", "environment", "total_timesteps", "cores", "assignments", "packing"}.isdisjoint(parameters)
     with pytest.raises(TypeError, match="no argument 'num_samples'. Did you mean `n_trials`"):

@@ -6,6 +6,7 @@ the tree's structure. An algorithm therefore reads `lane.hyperparam.gamma` and g
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -21,6 +22,9 @@ from hyperlax.networks.architecture import Architecture
 from hyperlax.networks.branches import by_size
 
 H = TypeVar("H")
+
+SCALARS: dict[type, Any] = {bool: np.bool_, int: np.int32, float: np.float32}
+"""Type of a hyperparameter -> that of a lane's own number."""
 
 
 class Lane(NamedTuple):
@@ -52,20 +56,18 @@ class PolicyParams(NamedTuple):
 def as_scalars(hyperparam: H) -> H:
     """Return the hyperparameters with every traced field as a numpy scalar of one fixed type: float32, int32 or bool."""
     bag: Any = hyperparam
-    _register_as_pytree(type(bag))
-    types: dict[type, Any] = {bool: np.bool_, int: np.int32, float: np.float32}
+    register_as_pytree(type(bag))
     traced = [f for f in dataclasses.fields(bag) if f.metadata["rule"].kind == "traced"]
-    return dataclasses.replace(bag, **{f.name: types[type(f.default)](getattr(bag, f.name)) for f in traced})
+    return dataclasses.replace(bag, **{f.name: SCALARS[type(f.default)](getattr(bag, f.name)) for f in traced})
 
 
 @functools.cache
-def _register_as_pytree(bag: type) -> None:
+def register_as_pytree(bag: type) -> None:
+    """Make a class of hyperparameters a pytree. Its static fields are part of the tree's structure."""
     kinds = {name: rule.kind for name, rule in rules(bag).items()}
-    jax.tree_util.register_dataclass(
-        bag,
-        data_fields=[name for name, kind in kinds.items() if kind == "traced"],
-        meta_fields=[name for name, kind in kinds.items() if kind == "static"],
-    )
+    static = [name for name, kind in kinds.items() if kind == "static"]
+    with contextlib.suppress(ValueError):  # a recipe has made it one already
+        jax.tree_util.register_dataclass(bag, [name for name in kinds if name not in static], static)
 
 
 def remaining(steps: Array, lane: Lane) -> Array:

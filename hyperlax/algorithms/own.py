@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
+from hyperlax.algorithms.lane import SCALARS, register_as_pytree
 from hyperlax.algorithms.padding import draw_from
 from hyperlax.fields import extremes, filled
 from hyperlax.files import convert
-from hyperlax.hyperparams import Config, Params, Rule
+from hyperlax.hyperparams import Config, Params
 from hyperlax.recipe import RunLength
 from hyperlax.space import Distribution
 from hyperlax.tasks import Lanes
@@ -29,7 +29,6 @@ from hyperlax.trial import Trial
 _FINITE = "finite"
 _MOST_SIZES = 8
 """The most sizes of a field that programs are chosen for one by one."""
-_TYPES: dict[type, Any] = {bool: np.bool_, int: np.int32, float: np.float32}
 
 
 @jax.tree_util.register_dataclass
@@ -155,7 +154,7 @@ class LanesTask:
         self.measures = tuple(measure.name for measure in task.all_measures)
         self.kind = f"{type(task).__name__} {task.path.stem}"
         self._weights = {} if weights is None else weights
-        register(type(task.hypers), task.rules)
+        register_as_pytree(type(task.hypers))
         paddings = [self.structure()] if paddings is None else paddings
         self._paddings = sorted(paddings, key=self.size)
 
@@ -210,7 +209,7 @@ class LanesTask:
         """Return the trial's own numbers: numpy scalars of its traced and padded fields."""
         values, kinds = _values(trial.config), self._task.defaults
         names = (*self._fields("traced"), *self._fields("padded"))
-        return {name: _TYPES[type(kinds[name])](values[name]) for name in names}
+        return {name: SCALARS[type(kinds[name])](values[name]) for name in names}
 
     def size(self, padding: Sizes) -> float:
         """Return the numbers in a state of the default in a program of these sizes, to compare programs."""
@@ -243,15 +242,6 @@ class LanesTask:
 
     def _sizes(self, config: Config) -> Sizes:
         return Sizes(tuple((name, _values(config)[name]) for name in self._fields("padded")))
-
-
-def register(bag: type, rules: Mapping[str, Rule]) -> None:
-    """Make a recipe's class of hyperparameters a pytree, so that functions under `jax.jit` take it."""
-    static = [name for name, rule in rules.items() if rule.kind == "static"]
-    try:
-        jax.tree_util.register_dataclass(bag, [name for name in rules if name not in static], static)
-    except ValueError:  # it is one already
-        return
 
 
 def _values(config: Config) -> Mapping[str, Any]:

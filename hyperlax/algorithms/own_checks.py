@@ -90,7 +90,7 @@ def _problem(program: LanesProgram, verb: str, lane: Mapping[str, Any], argument
     name = _misused(program, verb, lane, arguments, type(error))
     if name is None and isinstance(error, _PYTHON_NEEDED):
         return (
-            f"{verb}() needs a number of Python where JAX traces one{place}. Use jnp.where, jax.lax.cond or jax.lax.fori_loop "
+            f"{verb}() needs a Python number where JAX traces one{place}. Use jnp.where, jax.lax.cond or jax.lax.fori_loop "
             "instead of if, while and range, and jax.numpy instead of numpy."
         )
     if name is None:
@@ -103,13 +103,13 @@ def _problem(program: LanesProgram, verb: str, lane: Mapping[str, Any], argument
             f"hypers.{name}.live for its own size and hypers.{name}.mask for what is live, or {static}."
         )
     return (
-        f"{verb}() needs hypers.{name} as a number of Python{place}, and it is traced: lanes of one program differ in it. "
+        f"{verb}() needs hypers.{name} as a Python number{place}, and it is traced: lanes of one program differ in it. "
         f"Compute with it by jax.numpy, or {static}."
     )
 
 
 def _misused(program: LanesProgram, verb: str, lane: Mapping[str, Any], arguments: Any, error: type) -> str | None:
-    """Return the first field with which a function raises such an error only because it is no number of Python."""
+    """Return the first field with which a function raises such an error only because it is not a Python number."""
     sizes = {name: _Number(size) for name, size in program.sizes}
     fixed = {name: sizes.get(name, x.item()) for name, x in lane.items()}
 
@@ -171,7 +171,7 @@ def _check_measures(task: Lanes, returned: Any, where: str) -> None:
     names = [measure.name for measure in task.all_measures]
     example = f'Return {{"{names[0]}": ...}}'
     if not isinstance(returned, Mapping):
-        raise UsageError(f"{where}: evaluate() returned {_form(returned)}, no dictionary. {example}.")
+        raise UsageError(f"{where}: evaluate() returned {_form(returned)}, not a dictionary. {example}.")
     for name in returned:
         if name not in names:
             hint = did_you_mean(str(name), names)

@@ -22,7 +22,7 @@ from hyperlax.analysis.study_data import Cost, MissingFile, StudyData, warn_once
 from hyperlax.analysis.tables import best_file, rerun_command, searched_names
 from hyperlax.analysis.what_ran import chosen_options, default_options, facts, when
 from hyperlax.errors import counted, format_number, noun
-from hyperlax.outputs import LAST_LINES, directory_of, said_last
+from hyperlax.outputs import said_last
 from hyperlax.scale import Words
 from hyperlax.study.progress import clock
 from hyperlax.study.record import (
@@ -84,8 +84,8 @@ def report(study: StudyData, drawings: list[Drawing]) -> str:
 
 def _said_last(record: StudyRecord) -> list[tuple[int, str]]:
     """Return failed trials with the last lines that they wrote, without those that wrote nothing."""
-    failed = [trial.number for trial in _by_number(record) if trial.state == "FAIL"]
-    said = ((number, said_last(directory_of(record.directory, number), LAST_LINES)) for number in failed)
+    failed = [trial for trial in _by_number(record) if trial.state == "FAIL"]
+    said = ((trial.number, said_last(record.directory, trial.number, trial.batch_directory)) for trial in failed)
     return list(islice(((number, "\n".join(lines)) for number, lines in said if lines), _MOST_OUTPUTS))
 
 

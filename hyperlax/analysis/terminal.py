@@ -14,7 +14,7 @@ from hyperlax.analysis.sensitivity import cells, in_words
 from hyperlax.analysis.study_data import StudyData, readable_curves
 from hyperlax.errors import counted, format_number
 from hyperlax.metrics import aggregated, final_performance, peak_performance
-from hyperlax.outputs import LAST_LINES, directory_of, said_last
+from hyperlax.outputs import directory_of, said_last
 from hyperlax.printable import in_one_line
 from hyperlax.study.record import StudyRecord, TrialRecord, complete_trials, top, winners
 
@@ -124,13 +124,12 @@ def trial_text(record: StudyRecord, trial: TrialRecord) -> str:
     rows = [[short[name], format_value(value)] for name, value in trial.params.items()]
     if rows:
         parts.append(aligned(["hyperparameter", "value"], rows))
-    own = directory_of(record.directory, trial.number)
-    if trial.state == "FAIL" and (lines := said_last(own, LAST_LINES)):
+    if trial.state == "FAIL" and (lines := said_last(record.directory, trial.number, trial.batch_directory)):
         parts.append("\n".join(["It wrote last:", *(f"  {line}" for line in lines)]))
     if trial.batch_directory is not None:
         parts += [*_by_seed(trial, record.scale.sign), f"Files: {trial.batch_directory}"]
-    if own.is_dir():
-        parts.append(f"Output and own files: {own}")
+    if (own := directory_of(record.directory, trial.number)).is_dir():
+        parts.append(f"Own files: {own}")
     return "\n\n".join(parts)
 
 
@@ -152,7 +151,7 @@ def _sensitivity(record: StudyRecord) -> list[str]:
 def _by_seed(trial: TrialRecord, sign: float) -> list[str]:
     curves = readable_curves([trial])
     if trial.number not in curves:
-        return ["The files of its batch are gone, damaged, or hold nothing of it."]
+        return ["No curve: it ended before its first evaluation, or the files of its batch are gone or damaged."]
     curve = curves[trial.number]
     low, high = _range(curve.returns.T)
     start, trained = int(curve.has_start), curve.trained().returns.T

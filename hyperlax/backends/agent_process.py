@@ -38,7 +38,7 @@ class Stop(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where an agent works.
+    """The surroundings of an agent.
 
     Args:
       work: The study's directory `work/`.

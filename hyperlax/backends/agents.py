@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hyperlax.backends.base import SHARED, Backend, EngineConfig, Evicted, LostError
+from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
 from hyperlax.backends.work import CLAIM, LEASE_SECONDS, RESULT, TICKET, Item, Work, ticket_of
@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.03
 _CARD_SECONDS = 1.0
 """Seconds between two looks at which agents there are."""
-_MOST_LOSSES = 3
-"""How often agents may lose a batch before it has failed."""
 
 
 @dataclass(eq=False)
@@ -284,9 +282,9 @@ class Agents:
         if claim:
             claim.path.unlink(missing_ok=True)
         batch.losses += 1
-        if batch.losses == _MOST_LOSSES:
+        if batch.losses == MOST_LOSSES:
             self._end(batch)
-            self._evicted.append(Evicted(batch.numbers, LostError(f"lost three times, the last time because {how}")))
+            self._evicted.append(Evicted(batch.numbers, LostError(how)))
             return
         log.warning("Lost %s: %s. Waiting for another agent.", numbered(batch.numbers), how)
         batch.seen = (None, None)

@@ -77,8 +77,16 @@ class Evicted:
     error: Exception | None
 
 
+MOST_LOSSES = 3
+"""How often a trial may lose the process or the agent where it trains before it has failed."""
+
+
 class LostError(HyperlaxError):
-    """An error of trials that have lost the place where they trained too often."""
+    """An error of trials that have lost the place where they trained `MOST_LOSSES` times."""
+
+    def __init__(self, how: str):
+        """Make an error. how: the words for how it was lost the last time."""
+        super().__init__(f"lost three times, the last time because {how}")
 
 
 class Backend(Protocol):

@@ -166,9 +166,9 @@ def _number(text: str) -> Any:
 
 
 class _Lines:
-    """What a command writes to standard output and error. A thread keeps it in files, and its reports until they are asked for.
+    """The output of a command. A thread keeps it in files, and its reports until they are asked for.
 
-    is_over: whether it has closed both.
+    is_over: whether it has closed standard output and error.
     """
 
     def __init__(self, child: Child, paths: list[Path]):

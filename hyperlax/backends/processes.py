@@ -13,7 +13,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any
 
-from hyperlax.backends.base import SHARED, EngineConfig, Evicted, narrowest
+from hyperlax.backends.base import MOST_LOSSES, SHARED, EngineConfig, Evicted, LostError, narrowest
 from hyperlax.backends.child import GRACE_SECONDS, end, wait_for
 from hyperlax.backends.runs import FunctionError, Run, Worker, timing_of
 from hyperlax.backends.slots import environments
@@ -26,8 +26,6 @@ from hyperlax.trial import LaneInterval, Plan, SegmentResult, Trial
 
 log = logging.getLogger(__name__)
 
-_MOST_LOSSES = 3
-"""How often a trial may lose its process before it has failed."""
 _FIRST_CONFIRMATION_SEED = 1_000_000
 """The first seed of a confirmation, above the study's own."""
 
@@ -292,8 +290,8 @@ class Processes:
             return
         self._losses[number] += 1
         how = f"its process {how}" + (", as happens when memory runs out" if how.endswith("SIGKILL") else "")
-        if self._losses[number] == _MOST_LOSSES:
-            self._finish(run, f"lost three times, the last time because {how}")
+        if self._losses[number] == MOST_LOSSES:
+            self._finish(run, str(LostError(how)))
             return
         log.warning("Trial %d was lost: %s. It runs again.", number, how)
         self._changed.pop(number, None)

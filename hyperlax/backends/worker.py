@@ -132,7 +132,7 @@ class _Study:
 
 
 class _Stopwatch:
-    """The seconds that a function has computed. It stands while a decision is awaited, unless it is of a command, which goes on."""
+    """A stopwatch for a function. It stands while a decision is awaited, unless it is of a command, which continues."""
 
     def __init__(self, stands: bool) -> None:
         self._since, self._before, self._stands = time.perf_counter(), 0.0, stands

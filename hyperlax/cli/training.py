@@ -57,7 +57,7 @@ def tune(given: Given) -> int:
 
 def run_study(given: Given) -> int:
     """Run the studies of files, or print their plans, one after another."""
-    from hyperlax.studies import run_files
+    from hyperlax.file_studies import run_files
 
     rest = {name: value for name, value in given.items() if name != "files"}
     return run_files(given.get("files", ()), rest)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hyperlax.config.command_options import TuneOptions
 from hyperlax.config.option import Given, flags_of, parted, value_of
@@ -15,9 +15,10 @@ from hyperlax.config.space_entries import ARGUMENTS
 from hyperlax.config.yaml_file import Entry
 from hyperlax.errors import OptionError, did_you_mean
 from hyperlax.recipe import Recipe
-from hyperlax.tasks import Command, Measure
+from hyperlax.tasks import Command, Direction, Measure
 
-_DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
+DIRECTION_OF: dict[str, Direction] = {"max": "maximize", "min": "minimize"}
+"""Value of `mode` -> direction of a measure."""
 SMALLER_IS_BETTER = re.compile(
     r"loss|error|err\b|rmse|mse|mae|perplexity|ppl|latency|seconds|time|regret|cost", re.IGNORECASE
 )
@@ -47,10 +48,7 @@ def command_recipe(
 
     Raises UsageError, naming the entry, or beginning with `where`.
     """
-    name = name or _name_of(task.command)
-    if name.startswith(".") or not name.strip():
-        raise OptionError("study_name", "{study_name} {0!r} cannot name a directory. Choose another.", name)
-    return recipe_of(task, name, Path(_script_of(task.command)), params, space, where)
+    return recipe_of(task, name or _name_of(task.command), Path(_script_of(task.command)), params, space, where)
 
 
 def command_of(given: Given) -> Command:
@@ -67,7 +65,7 @@ def command_of(given: Given) -> Command:
         problem = "{mode} is required for a {metric} named {0}: say whether max or min is better."
         raise OptionError("mode", problem, name)
     modes = modes or ("max",) * len(names)
-    measure, *measures = (Measure(name, _DIRECTIONS[mode]) for name, mode in zip(names, modes, strict=True))
+    measure, *measures = (Measure(name, DIRECTION_OF[mode]) for name, mode in zip(names, modes, strict=True))
     budget = given.get("budget", 1)
     return Command(
         given["command"],
@@ -85,7 +83,7 @@ def command_entries(recipe: Recipe) -> dict[str, Any]:
     """Return what a study's file says about the command of a recipe."""
     task = recipe.task
     assert isinstance(task, Command)
-    words = {long: short for short, long in _DIRECTIONS.items()}
+    words = {long: short for short, long in DIRECTION_OF.items()}
     return {
         "command": list(task.command),
         "metric": [measure.name for measure in task.all_measures],

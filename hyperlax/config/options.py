@@ -466,7 +466,7 @@ class RunStudyOptions(SearchOptions):
     ] = None
     join: Annotated[
         bool,
-        "Train in agents, one of them here unless --agents says otherwise. If another process runs the study, train for it, and "
+        "Train in agents, one of them here unless {agents} says otherwise. If another process runs the study, train for it, and "
         "run the study if that process ends before it does.",
         THIS_RUN,
         By("the study is refused while another process runs it"),

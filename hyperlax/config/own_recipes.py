@@ -11,7 +11,7 @@ from hyperlax.config.options import SearchOptions
 from hyperlax.config.space_entries import entry_of, searched
 from hyperlax.config.speech import python_call
 from hyperlax.config.yaml_file import Entry
-from hyperlax.errors import UsageError
+from hyperlax.errors import OptionError, UsageError
 from hyperlax.functions import LastReport, OneReport
 from hyperlax.recipe import Recipe, of_task
 from hyperlax.report import is_number
@@ -29,6 +29,8 @@ def recipe_of(
 
     Raises UsageError, naming the entry, or beginning with `where`.
     """
+    if name.startswith(".") or not name.strip():
+        raise OptionError("study_name", "{study_name} {0!r} cannot name a directory. Choose another.", name)
     values = {**params, **{short: _typed(short, entry, params.get(short)) for short, entry in space.items()}}
     found = searched(space, {}, of_task(name, path, task, values, {}, where), where).space
     values |= {short: found[short].middle() for short in found if short not in params}

@@ -16,6 +16,7 @@ import numpy as np
 
 from hyperlax.errors import UsageError
 from hyperlax.files import CsvError, durable_together, escaped, read_csv, read_text, write_csv, write_json, write_text
+from hyperlax.outputs import moving_outputs
 from hyperlax.recipe import dotted
 from hyperlax.scale import Scale
 from hyperlax.study.directory import (
@@ -59,9 +60,17 @@ class DamagedBatch(UsageError):
 
 
 def write_batch(
-    directory: Path, batch: BatchResult, results: Sequence[TrialResult], scale: Scale, columns: Sequence[str] = ()
+    directory: Path,
+    root: Path,
+    batch: BatchResult,
+    results: Sequence[TrialResult],
+    scale: Scale,
+    columns: Sequence[str] = (),
 ) -> None:
-    """Write a batch, `success.txt` last. columns: names of the trials' intermediate values, if they have any."""
+    """Write a batch, `success.txt` last.
+
+    root: has the directories with the outputs of its trials. columns: names of their intermediate values, if they have any.
+    """
     with durable_together():
         write_tables(directory, batch, results, scale)
         write_csv(directory / TIMELINE, _INTERVALS, _interval_rows(results, batch.outcomes))
@@ -69,7 +78,8 @@ def write_batch(
             write_csv(
                 directory / INTERMEDIATE_CSV, ("trial", "segment", "of", "step", *columns), _intermediate_rows(results)
             )
-    mark_complete(directory, results, f", with {INTERMEDIATE_CSV}" if columns else "")
+    with moving_outputs(root, [result.number for result in results], directory):
+        mark_complete(directory, results, f", with {INTERMEDIATE_CSV}" if columns else "")
 
 
 def write_tables(directory: Path, batch: BatchResult, results: Sequence[TrialResult], scale: Scale) -> None:

@@ -94,7 +94,7 @@ class ConfirmationRun:
         def write(batch: BatchResult) -> list[TrialResult]:
             results = self._live.scoring.results(batch)
             counted = replace(batch, timing={**batch.timing, "seeds": self._seeds})
-            write_batch(next_batch(self._root), counted, results, self._live.scoring.scale)
+            write_batch(next_batch(self._root), self._root, counted, results, self._live.scoring.scale)
             ended.extend(results)
             return results
 

@@ -21,7 +21,7 @@ from hyperlax.config.options import PbtOptions, SearchOptions
 from hyperlax.config.stored import MANIFEST, read_stored
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import TO_READ, TO_WRITE, is_too_long, naming, open_regular, write_text
-from hyperlax.outputs import OWN_FILES
+from hyperlax.outputs import KEPT_OUTPUT, OWN_FILES
 from hyperlax.recipe import Recipe
 from hyperlax.study import database_file
 from hyperlax.study.io_errors import FULL, refusing_forbidden
@@ -86,7 +86,8 @@ _OWN: dict[str, str] = {
     f"{_EXEC}/samples": "",
     f"({_EXEC}/samples|{CONFIRMATION})/{_BATCH.pattern}": _one_of(
         HYPERPARAMS_CSV, CURVES_CSV, SUMMARY_CSV, INTERMEDIATE_CSV, TIMELINE, TIMING_JSON, SUCCESS
-    ),
+    )
+    + rf"|{KEPT_OUTPUT}",
 }
 """Directory that Hyperlax makes -> the names of the files that it writes there, besides plots; all as patterns."""
 

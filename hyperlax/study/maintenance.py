@@ -207,7 +207,7 @@ _MOST_NAMED = 10
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """What a study left in another place.
+    """Results of a study in another place, such as MLflow.
 
     what: it, and the place, in words. problem: why it cannot be reached, "" if it can. remove: removes it, and raises HyperlaxError
     if that fails. to: where it goes, in words.

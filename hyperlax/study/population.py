@@ -121,7 +121,7 @@ class _PopulationTrials:
             about = {"study": self._options.study_name, **about_recipe(live.recipe)}
             write_agents(live.directory.root, about, batch, [best.number] if best else [])
         path = self._state.new_batch(interval)
-        write_batch(path, batch, results, live.scoring.scale)
+        write_batch(path, live.directory.root, batch, results, live.scoring.scale)
         self._state.record(results, path)
         for result in results:
             if result.state == "FAIL":

@@ -209,7 +209,8 @@ class SearchTrials:
             about = {"study": self._options.study_name, **about_recipe(live.recipe)}
             complete = [result.number for result in results if result.state == "COMPLETE"]
             write_agents(live.directory.root, about, batch, complete)
-        write_batch(path, batch, results, live.scoring.scale, self._settings.columns or (live.scoring.leading,))
+        columns = self._settings.columns or (live.scoring.leading,)
+        write_batch(path, live.directory.root, batch, results, live.scoring.scale, columns)
         self._state.record(results, path)
         _log_failures(results)
         self._changed()

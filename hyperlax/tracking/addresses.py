@@ -48,6 +48,7 @@ def address_of(path: Path) -> str:
 
 
 def file_of(uri: str) -> Path | None:
+    """Return the file of an SQLite address, None for any other."""
     return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
 
 

@@ -14,7 +14,6 @@ from hyperlax.errors import HyperlaxError, UsageError, counted
 from hyperlax.study.directory import MIRROR, TRACKING
 from hyperlax.study.maintenance import Elsewhere
 from hyperlax.tracking import mlflow
-from hyperlax.tracking.addresses import file_of
 from hyperlax.tracking.mirror import Mirror, is_copy, mirror_of
 from hyperlax.tracking.place import Place, place_of
 
@@ -88,8 +87,7 @@ def _in_mirror(root: Path, name: str) -> Elsewhere | None:
     mirror = mirror_of(None, name, root, is_new=False)
     if mirror is None:
         return None
-    file = file_of(mirror.address) if "://" in mirror.address else Path(mirror.address)
-    if file is not None and not file.exists():
+    if mirror.file is not None and not mirror.file.exists():
         return None
     what = f"study {name} in the mirror {mirror.shown}"
     try:

@@ -77,6 +77,11 @@ class Mirror:
         """The address without a password."""
         return without_secrets(self.address, self.address)
 
+    @property
+    def file(self) -> Path | None:
+        """The file of an SQLite database or a journal, None for a server."""
+        return file_of(self.address) if "://" in self.address else Path(self.address)
+
     def reason(self, error: Exception) -> str:
         """Return the first line of an error, without the address's password."""
         text = without_secrets(str(error), self.address).strip()
@@ -286,7 +291,7 @@ def _describe(study: optuna.Study, attributes: Mapping[str, Any], record: StudyR
 
 def _check(mirror: Mirror, root: Path) -> None:
     """Raise OptionError if the storage cannot be reached, or holds something else. A missing file is not made yet."""
-    file = file_of(mirror.address) if "://" in mirror.address else Path(mirror.address)
+    file = mirror.file
     if file is not None and file.resolve() == StudyDirectory(root).database.resolve():
         raise OptionError("mirror", "{mirror} {0}: is the study's own database. Name another storage.", mirror.shown)
     if file is not None and not file.exists():
@@ -306,7 +311,10 @@ def _check(mirror: Mirror, root: Path) -> None:
 
 
 def _checked(address: str, asked_by: str) -> str:
-    """Return the address with an absolute path. asked_by: `{mirror}`, or the variable. Raise OptionError if it is no storage's."""
+    """Return the address with an absolute path. asked_by: `{mirror}`, or the variable.
+
+    Raises OptionError if no storage can have it.
+    """
     kind, found, _ = address.partition("://")
     try:
         if not address.strip():

@@ -1,4 +1,4 @@
-"""A study in MLflow: a parent run, and under it a run a trial. The only user of mlflow, and imports it only when it is used.
+"""A study in MLflow: a parent run, and under it a run a trial. Imports mlflow, like `backends.mlflow_runs`, only when it is used.
 
 Every run is found again by what is written on it, so that a process that died anywhere leaves nothing that the next one would
 write twice. The parent carries the study's tag from its first moment, and a trial's run its number and how the trial ended. A run

@@ -62,7 +62,7 @@ def _start(role: Callable[..., None], root: Path, errors: Path) -> Any:
 
 def _lead(root: Path, errors: Path) -> None:
     _to_file(errors)
-    agents._MOST_LOSSES = 1000  # pyright: ignore[reportPrivateUsage]
+    agents.MOST_LOSSES = 1000
     case = Case(root, **ARGUMENTS)
     run = case.resume if (case.directory / "study.json").exists() else case.start
     sys.exit(run(leading(case, lease=_LEASE)))

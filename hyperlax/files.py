@@ -113,12 +113,16 @@ def printed_if_stdout(path: Path) -> Iterator[Path]:
             sys.stdout.buffer.write(content)
 
 
+_LONGEST_NAME = 255
+"""Bytes of a file's name, which the system does not compare if the directory does not exist either."""
+
+
 def is_too_long(path: Path) -> bool:
     """Return whether a path, or a name in it, is longer than the system allows, so that no such file can exist."""
     try:
         path.lstat()
     except OSError as error:
-        return error.errno == errno.ENAMETOOLONG
+        return error.errno == errno.ENAMETOOLONG or any(len(os.fsencode(name)) > _LONGEST_NAME for name in path.parts)
     return False
 
 

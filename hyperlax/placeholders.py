@@ -19,12 +19,18 @@ from hyperlax.errors import UsageError, did_you_mean
 
 _PLACE = re.compile(r"\{\{([A-Za-z_][\w./-]*)\}\}|\{([A-Za-z_][\w./-]*)\}")
 """`{{name}}`, which stands for the text `{name}`, or `{name}`, which stands for a value. Other braces are themselves."""
+_OF_A_SHELL = re.compile(r"(\|\|?|&&?|;|\d?(>>?|<)(&\d)?|\d?>.+|.*;)$|[^{]*\$([A-Za-z_{(])|`")
+"""Words of a text that redirect, join commands, or name a variable."""
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _SCRIPT = re.compile(r"[^=-][^=]*\.(py|sh|R|jl|pl|js|rb)")
 """A word that names a script."""
 
 
 def split(command: Any) -> tuple[str, ...]:
-    """Return the words of a command: of a text as a shell would split it, or those of a list. Raises UsageError."""
+    """Return the words of a command: of a text as a shell would split it, or those of a list.
+
+    Raises UsageError, also for a text that needs a shell.
+    """
     if isinstance(command, str):
         try:
             words = shlex.split(command)
@@ -33,6 +39,7 @@ def split(command: Any) -> tuple[str, ...]:
             raise UsageError(
                 f"the command {command!r} cannot be split into words: {reason}. Close the quotes, or give a list."
             ) from error
+        _check_no_shell(words)
     elif isinstance(command, (list, tuple)) and all(isinstance(word, str) for word in command):
         words = list(command)
     else:
@@ -42,6 +49,17 @@ def split(command: Any) -> tuple[str, ...]:
     if any("\0" in word for word in words):
         raise UsageError("the command holds a null character. Leave that out.")
     return tuple(words)
+
+
+def _check_no_shell(words: Sequence[str]) -> None:
+    """Raise UsageError for words that only a shell understands, unless one is started."""
+    found = None if "-c" in words else next(filter(_OF_A_SHELL.match, words), None)
+    found = words[0] if words and _ASSIGNMENT.match(words[0]) else found
+    if found is not None:
+        raise UsageError(
+            f"the command has {found}, which only a shell understands, and none runs. Write sh -c '...', begin with env to set "
+            "variables, or give a list of words, which are taken as they are."
+        )
 
 
 def check_places(words: Sequence[str], params: Collection[str], where: str) -> None:

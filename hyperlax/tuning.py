@@ -44,7 +44,7 @@ class Tuning:
         if others:
             raise _refusal(f"{others[0]} is given without space. To continue a study, give both again, or neither")
         directory = named_directory(given["resume_from"], RESUMED)
-        return load_recipe_of(directory, read_stored(directory, RESUMED), function=function)
+        return load_recipe_of(directory, read_stored(directory, RESUMED), code=function)
 
     def _new(self, function: Placed, name: str) -> Recipe:
         fixed, searched = self._space()

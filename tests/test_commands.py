@@ -261,6 +261,33 @@ def test_tune_resumes_and_trains_again(desk: Path, capsys: Any) -> None:
     assert "hyperlax optuna-hp-search --resume-from studies/s" in capsys.readouterr().err
 
 
+def test_a_command_that_no_own_run_recorded_runs_when_it_is_given_again(
+    desk: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    code, again = "echo hyperlax: accuracy=$0", "tune --resume-from studies/s --quiet"
+    given = ["--", "sh", "-c", code, "{x}"]
+    assert tune("--n-trials 1", code) == 0
+    here = desk / "here"
+    capsys.readouterr()
+    for count, words in ((2, given), (4, [*shlex.split(TUNE)[1:], *given])):
+        monkeypatch.setenv("XDG_STATE_HOME", str(desk / f"state{count}"))
+        for command in (again, "train --from studies/s"):
+            assert cli.main(shlex.split(command)) == 2
+            assert "no run of yours wrote that. If you trust it, name it again" in capsys.readouterr().err
+        assert "now says ['sh', '-c', 'true', '{x}']" in refused(
+            [*again.split(), "--", "sh", "-c", "true", "{x}"], capsys
+        )
+        assert cli.main([*again.split(), "--n-trials", str(count), *words]) == 0
+        assert cli.main([*again.split(), "--n-trials", str(count + 1)]) == 0
+        capsys.readouterr()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("XDG_STATE_HOME", str(desk / "c"))
+    assert cli.main(["tune", "--resume-from", "../studies/s", "--quiet", *given]) == 0
+    source = json.loads((desk / "studies/s/study.json").read_text())["recipe"]["source"]
+    assert source["directory"] == str(here), "the place of a command is code, too"
+
+
 def test_a_pruned_study_of_commands_does_not_depend_on_their_speed(desk: Path) -> None:
     for name, pause in (("fast", 0), ("slow", 0.02)):
         more = "--n-trials 9 --pruner asha --pruner-min-segments 1 --budget 9 --slots 2 --optuna-study-batch-size 3"

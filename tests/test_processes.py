@@ -265,6 +265,18 @@ def test_nothing_is_printed_on_the_terminal(closed: Any, capfd: Any) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_a_function_does_to_its_streams_ends_with_its_trial(closed: Any, folder: Path) -> None:
+    breaks = ["sys.stdout = None; sys.stderr = 3", "sys.stdout.close(); os.close(2)"]
+    assert [values(one) for one in trained(closed, *(f"report(1, accuracy=1); {code}" for code in breaks))] == [
+        [1],
+        [1],
+    ]
+    again = trained(closed, *["print('heard'); report(1, accuracy=2)"] * 2)
+    assert [(folder / f"trials/trial_{sound(one).number:05d}/output.txt").read_text() for one in again] == [
+        "heard\n"
+    ] * 2
+
+
 def test_a_function_waits_for_the_decision_about_its_report(refilled: Any, folder: Path) -> None:
     mark = folder / "waited"
     code = f"""

@@ -108,6 +108,17 @@ def test_a_function_reports_and_is_continued_with_the_same_words(capfd):
         hyperlax.tune(steps, **{**given, "space": {"lr": [0.1, 0.2], "width": 2}}, resume_from=study.directory)
 
 
+def test_a_function_given_again_is_the_one_that_the_study_has(monkeypatch, folder):
+    study = hyperlax.tune(train, space={"lr": RATE}, metric="a", n_trials=1)
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "other"))
+    with pytest.raises(UsageError, match=re.escape(f"hyperlax.tune(function, resume_from='{study.directory}')")):
+        hyperlax.search(resume_from=study.directory)
+    file = study.directory / "study.json"
+    file.write_text(file.read_text().replace(f"{Path(__file__).name}:train", "theirs.py:evil"))
+    hyperlax.tune(train, resume_from=study.directory)
+    assert len(hyperlax.search(resume_from=study.directory, n_trials=2).trials) == 2
+
+
 def test_a_function_without_a_file_travels_by_value_and_is_given_again(folder, capfd):
     pytest.importorskip("cloudpickle")
     factor = 3

@@ -64,7 +64,7 @@ def _traced(program: LanesProgram, verb: str, lane: Mapping[str, Any], where: st
         returned = _shapes(program, verb, lane, {}, arguments)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{where}: {_problem(program, verb, lane, arguments, error)}") from error
     return returned
 
@@ -84,7 +84,7 @@ def _shapes(program: LanesProgram, verb: str, lane: Mapping[str, Any], fixed: Ma
     return jax.eval_shape(call, {name: value for name, value in lane.items() if name not in fixed}, arguments)
 
 
-def _problem(program: LanesProgram, verb: str, lane: Mapping[str, Any], arguments: Any, error: Exception) -> str:
+def _problem(program: LanesProgram, verb: str, lane: Mapping[str, Any], arguments: Any, error: BaseException) -> str:
     """Return why a function raised, in words."""
     place = line_of(error)
     name = _misused(program, verb, lane, arguments, type(error))
@@ -116,7 +116,7 @@ def _misused(program: LanesProgram, verb: str, lane: Mapping[str, Any], argument
     def helps(fixed: Mapping[str, Any]) -> bool:
         try:
             _shapes(program, verb, lane, fixed, arguments)
-        except Exception as other:
+        except (Exception, SystemExit) as other:
             return type(other) is not error
         return True
 

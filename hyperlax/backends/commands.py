@@ -21,6 +21,7 @@ from typing import Any
 
 from hyperlax.backends.child import Child, end
 from hyperlax.backends.mlflow_runs import MlflowRun
+from hyperlax.files import open_regular
 from hyperlax.outputs import BoundedFile, last_lines
 from hyperlax.placeholders import filled
 from hyperlax.report import Report, shown
@@ -134,7 +135,7 @@ def _pass_on(texts: list[str], report: Report, last: dict[str, Any] | None) -> N
 def _read_json(text: str, report: Report) -> dict[str, Any]:
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict) or not values:
         report.end(f"its report {shown(text)} is not a JSON object on a line of its own", is_fault=True)
@@ -242,7 +243,7 @@ class _ReportFile:
 
     def new(self, is_over: bool = False) -> list[str]:
         """Return the lines since the last call. is_over: also one that is not ended."""
-        with suppress(OSError), self._path.open("rb") as file:
+        with suppress(OSError), open_regular(self._path) as file:
             file.seek(self._at)
             block = file.read()
             self._at += len(block)

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from hyperlax import recipe
 from hyperlax.backends.child import GRACE_SECONDS, Child, end
@@ -153,8 +153,6 @@ class _Stopwatch:
 def main() -> None:
     """Train trials as ordered, until the study is over."""
     study, tasks, home = _Study(), dict[str, Task](), os.getcwd()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # pyright: ignore
     for order in study.orders():
         study.is_training = True
         try:
@@ -274,16 +272,22 @@ def _printing_to(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     nowhere, file = os.dup(1), os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     _point_output(file)
+    sys.stdout, sys.stderr = _streams()  # the function before may have closed or replaced them
     try:
         yield
     finally:
         _point_output(nowhere)
 
 
+def _streams() -> list[TextIO]:
+    """Return streams for what the function prints to standard output and error."""
+    return [open(one, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False) for one in (1, 2)]
+
+
 def _point_output(descriptor: int) -> None:
     """Point standard output and error to an open file, which is closed."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
+        with suppress(Exception):  # it may be anything that a function has put there
             stream.flush()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

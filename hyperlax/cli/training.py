@@ -36,18 +36,23 @@ def tune(given: Given) -> int:
     from hyperlax.config.command_options import TuneOptions
     from hyperlax.config.command_recipes import tuned
     from hyperlax.config.options import SearchOptions
-    from hyperlax.config.stored import SEARCH
+    from hyperlax.config.stored import RESUMED, SEARCH, check_command, load_recipe_of, named_directory, read_stored
     from hyperlax.studies import planned_study
 
     kept = options_of(SearchOptions)
     own = [name for name in options_of(TuneOptions) if name in given and name not in kept]
     rest = {name: value for name, value in given.items() if name in kept}
-    if "resume_from" not in given:
-        return planned_study(SEARCH, rest, recipe=tuned(given)).run()
-    if own:
+    recipe = None
+    if "resume_from" not in given or ("command" in own and len(own) > 1):
+        recipe = tuned(given)
+    elif own == ["command"]:
+        directory = named_directory(given["resume_from"], RESUMED)
+        check_command(directory, SEARCH)
+        recipe = load_recipe_of(directory, read_stored(directory, RESUMED), code=given["command"])
+    elif own:
         problem = f"{{resume_from}} {{0}}: the study has its command. Leave {{{own[0]}}} out, or start a new study."
         raise OptionError("resume_from", problem, given["resume_from"])
-    return planned_study(SEARCH, rest).run()
+    return planned_study(SEARCH, rest, recipe=recipe).run()
 
 
 def run_study(given: Given) -> int:

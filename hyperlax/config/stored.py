@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hyperlax.config.option import from_json
 from hyperlax.config.options import PbtOptions, SearchOptions, SweepOptions
-from hyperlax.config.speech import command_to, python_call
+from hyperlax.config.speech import command_to
 from hyperlax.config.trusted import check_source, is_own, recipe_file
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.files import PUT_BACK, decode, is_too_long
-from hyperlax.functions import Placed
+from hyperlax.functions import Placed, stored_place
 from hyperlax.recipe import Recipe, from_source, load, searching
 from hyperlax.space import from_json as distribution_from_json
 
@@ -81,14 +82,17 @@ def read_arguments(directory: Path, asked_by: str) -> dict[str, Any]:
 
 
 def load_recipe_of(
-    directory: Path, stored: SearchOptions | PbtOptions, named: str | None = None, function: Placed | None = None
+    directory: Path,
+    stored: SearchOptions | PbtOptions,
+    named: str | None = None,
+    code: Placed | Sequence[str] | None = None,
 ) -> Recipe:
     """Return the recipe with which a study started, with the study's search space. Raises UsageError if it cannot be loaded.
 
     It is made from its source, or loaded from the same file as at the start, from any working directory. If that is gone, its name
     is looked up.
-    named: the recipe that the user names for it, in place of one that no run of the user's recorded. function: the one that the
-    user gives, in place of that of the source.
+    named: the recipe that the user names for it, in place of one that no run of the user's recorded. code: the function that the
+    user gives, or the words of a command, which then runs in the working directory; in place of that of the source.
     """
     path = directory / MANIFEST
     stored_study: Any = decode(path, object)
@@ -102,14 +106,21 @@ def load_recipe_of(
     except UsageError as error:
         raise UsageError(f"{path}: {error} {PUT_BACK}") from error
     source = kept.get("source")
-    if function is not None:
-        if not isinstance(source, dict) or "function" not in source:
-            again = python_call("search", {"resume_from": directory})
-            problem = "{resume_from} {0}: this study did not begin with a function. To continue it:\n  {1}"
-            raise OptionError("resume_from", problem, directory, again)
-        return searching(from_source(source, str(path), function), changes, str(path))
+    if code is not None:
+        function, words = (code, ()) if isinstance(code, Placed) else (None, code)
+        kind = "function" if function else "command"
+        if not isinstance(source, dict) or kind not in source:
+            again = command_to(command_of(stored.to_json()), resume_from=directory)
+            problem = "{resume_from} {0}: this study did not begin with a {1}. To continue it:\n  {2}"
+            raise OptionError("resume_from", problem, directory, kind, again)
+        own = (
+            {"function": stored_place(function.place)}
+            if function
+            else {"command": list(words), "directory": os.getcwd()}
+        )
+        return searching(from_source({**source, **own}, str(path), function), changes, str(path))
     if source and not named:
-        check_source(kept, str(path))
+        check_source(kept, str(path), directory)
         return searching(from_source(source, str(path)), changes, str(path))
     there = named or recipe_file(kept, stored.algo_and_network_config, directory, str(path))
     return searching(load(there), changes, str(path))

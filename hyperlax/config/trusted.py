@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hyperlax.config.option import shell_command
+from hyperlax.config.speech import python_call
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.recipe import Recipe
+from hyperlax.report import shown
 from hyperlax.seals import is_sealed, seal
 from hyperlax.shipped import shipped
 
@@ -51,12 +54,22 @@ def recipe_file(kept: Mapping[str, Any], name: str, directory: Path | None, wher
     raise OptionError("algo_and_network_config", problem, where, there, why)
 
 
-def check_source(kept: Mapping[str, Any], where: str) -> None:
-    """Raise UsageError, beginning with `where`, for a source that no run of this user's wrote: it says what is run."""
-    if not is_own(kept):
-        raise UsageError(
-            f"{where}: says what its trials run, and no run of yours wrote that. Start a study of your own with hyperlax tune."
-        )
+def check_source(kept: Mapping[str, Any], where: str, directory: Path) -> None:
+    """Raise UsageError, beginning with `where`, for a source that no run of this user's wrote: it says what is run.
+
+    directory: that of the study.
+    """
+    if is_own(kept):
+        return
+    source = kept.get("source")
+    code, again = "a function", python_call("tune", {"resume_from": directory}, "function")
+    if not isinstance(source, dict) or "function" not in source:
+        code = shown(source.get("command") if isinstance(source, dict) else source)
+        again = f"{shell_command('tune', '--resume-from', directory)} -- COMMAND\n  hyperlax run-study FILE"
+    raise UsageError(
+        f"{where}: its trials run {code}, and no run of yours wrote that. If you trust it, name it again, as the study began, "
+        f"and the study is yours:\n  {again}"
+    )
 
 
 def is_own(kept: Mapping[str, Any]) -> bool:

@@ -255,12 +255,12 @@ def study_directory(
     first = kind_of(recipe).place(options.output_root, recipe.name, options.env_config)
     named = first.with_name(f"{first.name}@{options.study_name.replace('/', '_')}")
     holder = (planned or {}).get(first) or _name_of(first)
-    if holder in (None, options.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study()):
-        return StudyDirectory(first)
-    if is_too_long(named):
+    is_own = holder in (None, options.study_name) and (is_too_long(named) or not StudyDirectory(named).holds_a_study())
+    found = first if is_own else named
+    if is_too_long(found):
         problem = "{study_name}: the directory {0} is longer than the system allows. Choose a shorter name."
-        raise OptionError("study_name", problem, named)
-    return StudyDirectory(named)
+        raise OptionError("study_name", problem, found)
+    return StudyDirectory(found)
 
 
 def _name_of(root: Path) -> str | None:

@@ -178,11 +178,14 @@ def check_recipe(stored: Manifest, path: Path, recipe: Recipe) -> None:
             raise UsageError(f"{path}: `first_trials` holds {values}, which the recipe does not search. {PUT_BACK}")
 
 
-def task_of(stored: Manifest, file: Path) -> Task:
-    """Return the task with which a study began. Raises UsageError if the recipe's file does not return it any more."""
+def task_of(stored: Manifest, path: Path, file: Path) -> Task:
+    """Return the task with which a study began, from its study.json at `path`, or the file of its recipe.
+
+    Raises UsageError if the file does not return it any more.
+    """
     source = stored.recipe.get("source")
     if source:
-        check_source(stored.recipe, f"{file}: the study")
+        check_source(stored.recipe, str(path), path.parent)
     recipe = from_source(source, str(file)) if source else load(str(file))
     _same_task(stored, recipe, f"{file}: the study")
     assert recipe.task is not None

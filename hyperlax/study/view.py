@@ -194,9 +194,10 @@ def recipe_as_it_was(record: StudyRecord, environment: str, named: str | None) -
     config = ExperimentConfig(manifest.base_of(stored, path), dict.fromkeys(RUN_LENGTHS, length))
     space = manifest.space_of(stored, path)
     file = Path(load(named).path if named else str(stored.recipe.get("path")))
-    if not named and file.is_file() and (stored.task or not is_known(environment)):
+    is_of_a_file = not stored.recipe.get("source") and file.is_file()
+    if not named and is_of_a_file and (stored.task or not is_known(environment)):
         recipe_file(stored.recipe, "", record.directory, str(path))
-    task = manifest.task_of(stored, file) if stored.task else None
+    task = manifest.task_of(stored, path, file) if stored.task else None
     return Recipe(record.recipe, file, config, space, task=task, source=stored.recipe.get("source"))
 
 

@@ -30,8 +30,9 @@ from benchmarks.timed import Sample, in_turn, process
 from hyperlax.fields import dotted
 from hyperlax.files import read_csv
 from hyperlax.recipe import load
+from hyperlax.report import Report
 from hyperlax.samplers.distributions import SearchSpace
-from hyperlax.tasks import Report
+from hyperlax.tasks import Function
 
 FOREST, AT_ONCE = "forest", "at_once"
 IMMEDIATE = """
@@ -79,7 +80,7 @@ def loop(recipe: str, listed: Path, told: Path) -> None:
     """Run Optuna's loop in this process, and write its seconds and its best value. It trains the listed trials."""
     loaded = load(recipe)
     task, space = loaded.task, SearchSpace(loaded.space)
-    assert task is not None
+    assert isinstance(task, Function)
     base = dotted(loaded.config.algorithm)
     study = optuna.create_study(
         storage=f"sqlite:///{told.with_suffix('.db')}",

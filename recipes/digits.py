@@ -45,7 +45,8 @@ def data() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
     """Return images float32[n, 64] from 0 to 1 and classes int[n], to train on and held out."""
     from sklearn.datasets import load_digits
 
-    images, classes = load_digits(return_X_y=True)
+    found: Any = load_digits()
+    images, classes = found.data, found.target
     order = np.random.default_rng(0).permutation(len(classes))
     images, classes = images[order].astype(np.float32) / 16, classes[order]
     return (images[HELD_OUT:], classes[HELD_OUT:]), (images[:HELD_OUT], classes[:HELD_OUT])

@@ -274,7 +274,7 @@ def test_a_command_that_no_own_run_recorded_runs_when_it_is_given_again(
         for command in (again, "train --from studies/s"):
             assert cli.main(shlex.split(command)) == 2
             assert "no run of yours wrote that. If you trust it, name it again" in capsys.readouterr().err
-        assert "now says ['sh', '-c', 'true', '{x}']" in refused(
+        assert "now it is ['sh', '-c', 'true', '{x}']" in refused(
             [*again.split(), "--", "sh", "-c", "true", "{x}"], capsys
         )
         assert cli.main([*again.split(), "--n-trials", str(count), *words]) == 0

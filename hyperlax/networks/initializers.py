@@ -17,14 +17,16 @@ from jax import Array
 class Initializer(Protocol):
     """A function that samples float32[rows, columns], zero outside the live corner."""
 
-    def __call__(self, key: Array, rows: int, columns: int, live_rows: Array, live_columns: Array) -> Array: ...
+    def __call__(
+        self, key: Array, rows: int, columns: int, live_rows: Array | int, live_columns: Array | int
+    ) -> Array: ...
 
 
 def _rows_of(draw, key: Array, rows: int) -> Array:
     return jax.vmap(lambda row: draw(jax.random.fold_in(key, row)))(jnp.arange(rows))
 
 
-def _live(rows: int, columns: int, live_rows: Array, live_columns: Array) -> Array:
+def _live(rows: int, columns: int, live_rows: Array | int, live_columns: Array | int) -> Array:
     return (jnp.arange(rows)[:, None] < live_rows) & (jnp.arange(columns)[None, :] < live_columns)
 
 
@@ -32,7 +34,7 @@ def lecun_normal() -> Initializer:
     """Return an initializer: normal of variance 1/live_rows, cut at two standard deviations (LeCun et al., 1998; as in flax)."""
     cut_std = 0.87962566103423978
 
-    def init(key: Array, rows: int, columns: int, live_rows: Array, live_columns: Array) -> Array:
+    def init(key: Array, rows: int, columns: int, live_rows: Array | int, live_columns: Array | int) -> Array:
         draws = _rows_of(lambda k: jax.random.truncated_normal(k, -2.0, 2.0, (columns,)), key, rows)
         scale = jax.lax.rsqrt(jnp.maximum(live_rows, 1).astype(jnp.float32)) / cut_std
         return jnp.where(_live(rows, columns, live_rows, live_columns), draws * scale, 0.0)
@@ -43,7 +45,7 @@ def lecun_normal() -> Initializer:
 def orthogonal(gain: float) -> Initializer:
     """Return an initializer: a random matrix of orthonormal columns if tall, else rows, times `gain` (Saxe et al., 2014)."""
 
-    def init(key: Array, rows: int, columns: int, live_rows: Array, live_columns: Array) -> Array:
+    def init(key: Array, rows: int, columns: int, live_rows: Array | int, live_columns: Array | int) -> Array:
         draws = _rows_of(lambda k: jax.random.normal(k, (columns,)), key, rows)
         draws = jnp.where(_live(rows, columns, live_rows, live_columns), draws, 0.0)
         tall = _as_tall(draws, live_rows >= live_columns)
@@ -53,7 +55,7 @@ def orthogonal(gain: float) -> Initializer:
     return init
 
 
-def _as_tall(matrix: Array, is_tall: Array) -> Array:
+def _as_tall(matrix: Array, is_tall: Array | bool) -> Array:
     """Return the live block or its transpose, whichever has at most as many columns as rows: `[max(shape), min(shape)]`."""
     rows, columns = matrix.shape
     long, short = max(rows, columns), min(rows, columns)
@@ -63,7 +65,7 @@ def _as_tall(matrix: Array, is_tall: Array) -> Array:
     return jnp.where(is_tall, straight, crossed)
 
 
-def _from_tall(q: Array, rows: int, columns: int, is_tall: Array) -> Array:
+def _from_tall(q: Array, rows: int, columns: int, is_tall: Array | bool) -> Array:
     padded = jnp.zeros((max(rows, columns),) * 2, q.dtype).at[:, : q.shape[1]].set(q)
     return jnp.where(is_tall, padded, padded.T)[:rows, :columns]
 

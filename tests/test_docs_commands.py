@@ -72,6 +72,7 @@ def begun(faked, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for study, agent in (("gymnax_cartpole", CARTPOLE), ("gymnax_acrobot", ACROBOT)):
             for number in range(16):
                 save_agent(agent_path(STUDIES / study, number), agent, {"trial": number, "seed": 0})
+        shutil.copytree("my_optuna_studies", "received")
     finally:
         os.chdir(before)
     return desk
@@ -108,7 +109,7 @@ def test_a_documented_command_runs(line, begun, tmp_path, monkeypatch):
     if "--track" in words or "sweep.yaml" in words:
         pytest.importorskip("mlflow")
     spoken_of = [word for before, word in itertools.pairwise(words) if before not in ("--output-root", "--output")]
-    if any(word.startswith(("my_", "mine")) and (begun / word).exists() for word in spoken_of):
+    if any(word.startswith(("my_", "mine", "received")) and (begun / word).exists() for word in spoken_of):
         shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     else:
         new_desk(tmp_path)

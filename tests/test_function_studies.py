@@ -135,12 +135,12 @@ def test_ctrl_c_ends_all_processes_and_a_resume_continues_from_the_functions_own
         for step in range(first, 10):
             kept.write_text(str(step))
             report(step, accuracy=params["x"] * step / 9)
-            time.sleep(0.1)
+            time.sleep(0.25)
         """
     )
     with popen(folder, *WORDS.split(), "--n-trials", "4", "--slots", "2") as process:
         wait_until(lambda: len(list(STUDY.glob("trials/*/seed_0/pid_*"))) == 2, 30)
-        time.sleep(0.3)
+        time.sleep(0.6)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err

@@ -1,4 +1,4 @@
-"""What a task's function reports: the object that it calls, and the checks of what it is called with."""
+"""The report of a task: the object that its function calls, with checks of the arguments."""
 
 from __future__ import annotations
 

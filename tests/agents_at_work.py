@@ -104,7 +104,7 @@ def at_work(case: Case, *backends: FakeBackend, **changes: Any) -> Iterator[list
 
 @contextmanager
 def meanwhile(function: Callable[..., None], *arguments: Any) -> Iterator[threading.Thread]:
-    """A thread that does something meanwhile. What it raises is raised here."""
+    """A thread that works in the background; its exception is raised here."""
     errors = list[BaseException]()
 
     def run() -> None:
@@ -124,7 +124,7 @@ def meanwhile(function: Callable[..., None], *arguments: Any) -> Iterator[thread
 
 
 def eventually(condition: Callable[[], Any]) -> Any:
-    """What a condition returns as soon as that is true."""
+    """Wait until a condition is true, and return its value."""
     until = time.monotonic() + 15
     while not (found := condition()):
         assert time.monotonic() < until, "it never came true"

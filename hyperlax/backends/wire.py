@@ -6,7 +6,6 @@ A result is numpy's `.npz` without pickles: its arrays, and JSON in one more.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from hyperlax.agent import Policy
 from hyperlax.backends.base import EngineConfig
 from hyperlax.backends.work import RESULT, Item, Work
 from hyperlax.engine.assignment import intervals_from_array, intervals_to_array
+from hyperlax.engine.machine import installed
 from hyperlax.fields import dotted, filled
 from hyperlax.files import convert, decode, json_text, replacing, write_text
 from hyperlax.hyperparams import Config
@@ -112,13 +112,7 @@ def read_engine(path: Path) -> Engine:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that decide the bits of a result, without those that are not installed."""
-    found = {}
-    for package in _DECIDING:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed(_DECIDING)
 
 
 def digest_of(value: Any) -> str:

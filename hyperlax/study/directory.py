@@ -175,7 +175,7 @@ class StudyDirectory:
                 path.unlink(missing_ok=True)
 
     def links(self) -> Iterator[Path]:
-        """Yield the study's own directories that are links. What a task's trials keep in theirs is not looked at."""
+        """Yield the study's own directories that are links, without looking into the directories of a task's trials."""
         for directory, below, _ in os.walk(self.root):
             inside = os.path.relpath(directory, self.root)
             names = {name: os.path.normpath(os.path.join(inside, name)) for name in below}

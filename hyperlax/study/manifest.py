@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import platform
 import subprocess
@@ -21,6 +20,7 @@ from hyperlax.config.own_recipes import tune_call
 from hyperlax.config.speech import command_to, python_call
 from hyperlax.config.stored import MANIFEST, SEARCH, SWEEP, command_of
 from hyperlax.config.trusted import check_source, code_of
+from hyperlax.engine.machine import installed
 from hyperlax.errors import OptionError, UsageError
 from hyperlax.fields import check_params
 from hyperlax.files import PUT_BACK, convert, decode, write_json
@@ -248,13 +248,7 @@ def _commit(directory: Path) -> str:
 
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a study's numbers, without those that are not installed."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version(), **installed(_PACKAGES)}
 
 
 def _search_command(options: SearchOptions | PbtOptions, recipe: Recipe, directory: StudyDirectory) -> str:

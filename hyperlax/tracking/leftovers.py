@@ -1,4 +1,4 @@
-"""What a study left in MLflow and in its mirror, for `hyperlax delete`."""
+"""The runs and trials of a study in MLflow and in its mirror, for `hyperlax delete`."""
 
 from __future__ import annotations
 

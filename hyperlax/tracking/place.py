@@ -38,7 +38,7 @@ class _Kept:
 
     @property
     def content(self) -> list[str | None]:
-        """What is sealed."""
+        """The sealed fields."""
         return [self.uri, self.experiment, self.study]
 
 

@@ -34,11 +34,10 @@ from hyperlax.files import replacing
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.in_memory import CONSTRAINTS
 from hyperlax.study.database_file import PATIENCE, Damaged, connect, content
+from hyperlax.study.database_rows import NUMBER, is_own
 from hyperlax.study.io_errors import problem_of
 from hyperlax.trial import TrialResult
 
-_NUMBER = "hyperlax:number"
-"""The system attribute with the number of a trial that Hyperlax inserted. A copy of its row has another number."""
 TAKEN_OVER = "hyperlax:taken_over"
 """The system attribute of a trial that began as a foreign one: the key of its row then."""
 
@@ -92,11 +91,11 @@ class StudyDatabase:
 
     def trials(self) -> list[FrozenTrial]:
         """Return the study's own trials by number. Do not modify them."""
-        return [trial for trial in self._study.get_trials(deepcopy=False) if _is_own(trial)]
+        return [trial for trial in self._study.get_trials(deepcopy=False) if is_own(trial)]
 
     def foreign(self) -> list[FrozenTrial]:
         """Return the trials that other programs added, by their present number. Do not modify them."""
-        return [trial for trial in self._study.get_trials(deepcopy=False) if not _is_own(trial)]
+        return [trial for trial in self._study.get_trials(deepcopy=False) if not is_own(trial)]
 
     def insert(self, trials: Sequence[AskedTrial], distributions: Mapping[str, BaseDistribution]) -> None:
         """Add WAITING trials under the next numbers, all of them or none. Foreign ones move behind them.
@@ -117,7 +116,7 @@ class StudyDatabase:
                     ],
                 )
                 _insert_attributes(cursor, "trial_user_attributes", row, trial.user_attrs)
-                _insert_attributes(cursor, "trial_system_attributes", row, {**trial.system_attrs, _NUMBER: number})
+                _insert_attributes(cursor, "trial_system_attributes", row, {**trial.system_attrs, NUMBER: number})
             behind = enumerate(foreign, own + len(trials))
             cursor.executemany("UPDATE trials SET number = ? WHERE trial_id = ?", list(behind))
         if moves:
@@ -220,7 +219,7 @@ class StudyDatabase:
 
     def _split(self, cursor: Any) -> tuple[int, dict[int, str]]:
         """Return how many trials are the study's own, and the state of each foreign one by its row, in their order."""
-        rows = cursor.execute(_OWN_NUMBERS, (_NUMBER, self._study_id)).fetchall()
+        rows = cursor.execute(_OWN_NUMBERS, (NUMBER, self._study_id)).fetchall()
         foreign = {row: state for row, number, state, mark in rows if mark is None or json.loads(mark) != number}
         return len(rows) - len(foreign), foreign
 
@@ -273,11 +272,6 @@ def reading_only(database: Path) -> RDBStorage:
     return RDBStorage(url_of(database), engine_kwargs=engine, skip_table_creation=True)
 
 
-def own_number(trial: FrozenTrial) -> int | None:
-    """Return the number that a trial has in its study's own database; None for one that another program added."""
-    return trial.system_attrs.get(_NUMBER)
-
-
 def read_finished(path: Path, study_name: str) -> tuple[dict[str, Any], list[FrozenTrial]]:
     """Return the user attributes of a study, and its own trials that have ended, by number. Writes nothing."""
     storage = reading_only(path)
@@ -286,7 +280,7 @@ def read_finished(path: Path, study_name: str) -> tuple[dict[str, Any], list[Fro
         trials = [
             t
             for t in study.get_trials(deepcopy=False)
-            if _is_own(t) and t.state.is_finished() and "batch" in t.user_attrs
+            if is_own(t) and t.state.is_finished() and "batch" in t.user_attrs
         ]
         return study.user_attrs, trials
     finally:
@@ -317,10 +311,6 @@ def _open_rdb(path: Path, is_new: bool = False) -> RDBStorage:
 def _close(rdb: RDBStorage) -> None:
     rdb.remove_session()
     rdb.engine.dispose()
-
-
-def _is_own(trial: FrozenTrial) -> bool:
-    return own_number(trial) == trial.number
 
 
 def _delete_results(cursor: Any, row: int) -> bool:
@@ -371,7 +361,7 @@ def read_recorded(path: Path, study_name: str) -> _Recorded:
             "JOIN trial_system_attributes AS own ON own.trial_id = trials.trial_id AND own.key = ? "
             "AND own.value_json = CAST(number AS TEXT) LEFT JOIN trial_user_attributes AS batch "
             "ON batch.trial_id = trials.trial_id AND batch.key = 'batch' WHERE study_name = ?",
-            (_NUMBER, study_name),
+            (NUMBER, study_name),
         ).fetchall()
     finished = {number for number, state, batch in rows if batch and state not in ("WAITING", "RUNNING")}
     return _Recorded({number for number, *_ in rows}, finished, {json.loads(batch) for *_, batch in rows if batch})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -22,10 +20,12 @@ from hyperlax.errors import counted
 from hyperlax.recipe import RUN_LENGTHS, ExperimentConfig, Recipe, RunLength, load
 from hyperlax.samplers.distributions import SearchSpace
 from hyperlax.scale import Scale
-from hyperlax.study import database, database_file, manifest
+from hyperlax.study import database_rows, manifest
 from hyperlax.study.confirmation import confirmation_of
-from hyperlax.study.database import StudyDatabase, given_params
+from hyperlax.study.database import given_params, understanding
 from hyperlax.study.database_checks import fault_of_trials
+from hyperlax.study.database_file import Damaged
+from hyperlax.study.database_rows import is_own
 from hyperlax.study.directory import StudyDirectory, holder_of
 from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
@@ -85,16 +85,13 @@ def load_study(root: Path, asked_by: str, with_importances: bool = False) -> Stu
 def read_trials(
     path: Path, options: SearchOptions | PbtOptions, space: SearchSpace, scale: Scale
 ) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-    """Return a study's own trials and the foreign ones from a copy of its database at `path`. Raises `database_file.Damaged`."""
-    with tempfile.TemporaryDirectory() as scratch, database.understanding(path):
-        copy = Path(scratch) / path.name
-        if path.exists():
-            database_file.back_up(path, copy)
-        with closing(StudyDatabase(copy, options.study_name, options.objectives)) as opened:
-            trials, foreign = opened.trials(), opened.foreign()
-        if fault := fault_of_trials(trials, space, options.objectives, scale.table.rows):
-            raise database_file.Damaged(path, fault)
-    return trials, foreign
+    """Return a study's own trials and the foreign ones, as `database_rows` reads them. Raises `database_file.Damaged`."""
+    with understanding(path):
+        trials = database_rows.read_trials(path, options.study_name, options.objectives) if path.exists() else []
+        own, foreign = [t for t in trials if is_own(t)], [t for t in trials if not is_own(t)]
+        if fault := fault_of_trials(own, space, options.objectives, scale.table.rows):
+            raise Damaged(path, fault)
+    return own, foreign
 
 
 def snapshot(

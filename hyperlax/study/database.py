@@ -34,18 +34,12 @@ from hyperlax.files import replacing
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.in_memory import CONSTRAINTS
 from hyperlax.study.database_file import PATIENCE, Damaged, connect, content
+from hyperlax.study.database_rows import NUMBER, is_own, read_rows
 from hyperlax.study.io_errors import problem_of
 from hyperlax.trial import TrialResult
 
-_NUMBER = "hyperlax:number"
-"""The system attribute with the number of a trial that Hyperlax inserted. A copy of its row has another number."""
 TAKEN_OVER = "hyperlax:taken_over"
 """The system attribute of a trial that began as a foreign one: the key of its row then."""
-
-_OWN_NUMBERS = (
-    "SELECT trials.trial_id, number, state, value_json FROM trials LEFT JOIN trial_system_attributes "
-    "ON trial_system_attributes.trial_id = trials.trial_id AND key = ? WHERE study_id = ? ORDER BY number, trials.trial_id"
-)
 
 
 class StudyDatabase:
@@ -97,7 +91,7 @@ class StudyDatabase:
                 self._study.set_metric_names(list(self._objectives))
 
     def trials(self) -> list[FrozenTrial]:
-        """Return the study's own trials by number. Do not modify them."""
+        """Return the study's own trials by number, without times. Do not modify them."""
         self._catch_up()
         return list(self._own.values())
 
@@ -109,7 +103,7 @@ class StudyDatabase:
     def foreign(self) -> list[FrozenTrial]:
         """Return the trials that other programs added, by their present number. Do not modify them."""
         self._catch_up()
-        return sorted(self._foreign.values(), key=lambda trial: trial.number)
+        return self._in_order()
 
     def insert(self, trials: Sequence[AskedTrial], distributions: Mapping[str, BaseDistribution]) -> None:
         """Add WAITING trials under the next numbers, all of them or none. Foreign ones move behind them.
@@ -118,7 +112,8 @@ class StudyDatabase:
         """
         texts = {name: distribution_to_json(distribution) for name, distribution in distributions.items()}
         with self._transaction() as cursor:
-            own, foreign = self._split(cursor)
+            self._read_changed()
+            own, foreign = len(self._own), {trial._trial_id: trial.state.name for trial in self._in_order()}
             self._changed_rows |= foreign.keys()
             for number, trial in enumerate(trials, own):
                 row = self._make_row(cursor, number, trial.system_attrs.get(TAKEN_OVER, -1), foreign)
@@ -131,7 +126,7 @@ class StudyDatabase:
                     ],
                 )
                 _insert_attributes(cursor, "trial_user_attributes", row, trial.user_attrs)
-                _insert_attributes(cursor, "trial_system_attributes", row, {**trial.system_attrs, _NUMBER: number})
+                _insert_attributes(cursor, "trial_system_attributes", row, {**trial.system_attrs, NUMBER: number})
             behind = enumerate(foreign, own + len(trials))
             cursor.executemany("UPDATE trials SET number = ? WHERE trial_id = ?", list(behind))
 
@@ -226,16 +221,20 @@ class StudyDatabase:
         )
         return cursor.lastrowid
 
-    def _split(self, cursor: Any) -> tuple[int, dict[int, str]]:
-        """Return how many trials are the study's own, and the state of each foreign one by its row, in their order."""
-        rows = cursor.execute(_OWN_NUMBERS, (_NUMBER, self._study_id)).fetchall()
-        foreign = {row: state for row, number, state, mark in rows if mark is None or json.loads(mark) != number}
-        return len(rows) - len(foreign), foreign
+    def _in_order(self) -> list[FrozenTrial]:
+        return sorted(self._foreign.values(), key=lambda trial: trial.number)
 
     def _catch_up(self) -> None:
+        self._connection.execute("BEGIN")  # all tables as they are at one time
+        try:
+            self._read_changed()
+        finally:
+            self._connection.rollback()
+
+    def _read_changed(self) -> None:
         """Read the trials that were added or may have changed since the last call, and no others: the cost does not grow.
 
-        Changes by other programs to trials that have ended are not seen.
+        Changes by other programs to trials that have ended are not seen. To be called in a transaction.
         """
         ((version,),) = self._connection.execute("PRAGMA data_version")
         if version != self._version:  # another connection has written
@@ -244,16 +243,15 @@ class StudyDatabase:
             self._changed_rows |= {row for row, trial in self._foreign.items() if not trial.state.is_finished()}
         elif not self._changed_rows:
             return
-        read = self._rdb._get_trials(self._study_id, None, self._changed_rows, self._newest_row)
-        for trial in sorted(read, key=lambda trial: trial.number):
+        for trial in read_rows(self._connection, self._study_id, self._changed_rows, self._newest_row):
             self._keep(trial)
-        self._newest_row = max([self._newest_row, *(trial._trial_id for trial in read)])
         self._changed_rows = set()
 
     def _keep(self, trial: FrozenTrial) -> None:
         """Keep a trial that was read. Raises ValueError if the study has another trial of its own with that number."""
+        self._newest_row = max(self._newest_row, trial._trial_id)
         self._foreign.pop(trial._trial_id, None)
-        if not _is_own(trial):
+        if not is_own(trial):
             self._foreign[trial._trial_id] = trial
             return
         if self._own.setdefault(trial.number, trial)._trial_id != trial._trial_id:
@@ -305,11 +303,6 @@ def reading_only(database: Path) -> RDBStorage:
     return RDBStorage(url_of(database), engine_kwargs=engine, skip_table_creation=True)
 
 
-def own_number(trial: FrozenTrial) -> int | None:
-    """Return the number that a trial has in its study's own database; None for one that another program added."""
-    return trial.system_attrs.get(_NUMBER)
-
-
 def read_finished(path: Path, study_name: str) -> tuple[dict[str, Any], list[FrozenTrial]]:
     """Return the user attributes of a study, and its own trials that have ended, by number. Writes nothing."""
     storage = reading_only(path)
@@ -318,7 +311,7 @@ def read_finished(path: Path, study_name: str) -> tuple[dict[str, Any], list[Fro
         trials = [
             t
             for t in study.get_trials(deepcopy=False)
-            if _is_own(t) and t.state.is_finished() and "batch" in t.user_attrs
+            if is_own(t) and t.state.is_finished() and "batch" in t.user_attrs
         ]
         return study.user_attrs, trials
     finally:
@@ -349,10 +342,6 @@ def _open_rdb(path: Path, is_new: bool = False) -> RDBStorage:
 def _close(rdb: RDBStorage) -> None:
     rdb.remove_session()
     rdb.engine.dispose()
-
-
-def _is_own(trial: FrozenTrial) -> bool:
-    return own_number(trial) == trial.number
 
 
 def _delete_results(cursor: Any, row: int) -> None:
@@ -403,7 +392,7 @@ def read_recorded(path: Path, study_name: str) -> _Recorded:
             "JOIN trial_system_attributes AS own ON own.trial_id = trials.trial_id AND own.key = ? "
             "AND own.value_json = CAST(number AS TEXT) LEFT JOIN trial_user_attributes AS batch "
             "ON batch.trial_id = trials.trial_id AND batch.key = 'batch' WHERE study_name = ?",
-            (_NUMBER, study_name),
+            (NUMBER, study_name),
         ).fetchall()
     finished = {number for number, state, batch in rows if batch and state not in ("WAITING", "RUNNING")}
     return _Recorded({number for number, *_ in rows}, finished, {json.loads(batch) for *_, batch in rows if batch})

@@ -87,7 +87,9 @@ def read_rows(connection: sqlite3.Connection, study: int, rows: Collection[int],
 def _read(connection: sqlite3.Connection, study: int, chosen: str, intermediate: str) -> list[FrozenTrial]:
     """Return trials by number. chosen, intermediate: conditions in SQL. Whole tables are read without an index."""
     trials = connection.execute(_TRIALS.format(chosen), (study,)).fetchall()
-    tables = ((connection.execute(query.format(chosen, intermediate)).fetchall(), kind) for query, kind in _ROWS.items())
+    tables = (
+        (connection.execute(query.format(chosen, intermediate)).fetchall(), kind) for query, kind in _ROWS.items()
+    )
     return _frozen(
         msgspec.convert(trials, list[tuple[int, int, str]]), *(msgspec.convert(rows, kind) for rows, kind in tables)
     )

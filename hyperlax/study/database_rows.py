@@ -1,4 +1,4 @@
-"""Trials of a study read from Optuna's tables by SQL. Optuna's own storage takes a millisecond a trial, and half a second to import."""
+"""Trials of a study, read from Optuna's tables by SQL. Optuna's own storage takes a millisecond a trial, half a second to start."""
 
 from __future__ import annotations
 

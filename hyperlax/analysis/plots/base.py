@@ -126,7 +126,8 @@ def _left_out(study: StudyData) -> str:
     drawn, every = len(study.drawn), len(complete_trials(study.record))
     if drawn == every:
         return ""
-    return f" Of {format_number(every)} COMPLETE trials {format_number(drawn)} are drawn: the {BEST_DRAWN} best, and others evenly spaced."
+    which = f"the {BEST_DRAWN} best, and others evenly spaced"
+    return f" Of {format_number(every)} COMPLETE trials {format_number(drawn)} are drawn: {which}."
 
 
 def has_front(record: StudyRecord) -> bool:

@@ -100,7 +100,9 @@ def _mark(record: StudyRecord) -> str:
     """Return a comment with this user's mark of all that pages show; "" if the user's key can be neither read nor made."""
     batches = sorted({trial.batch_directory for trial in record.trials if trial.batch_directory})
     files = [_stamp(batch / name) for batch in batches for name in (CURVES_CSV, TIMELINE, TIMING_JSON)]
-    shown = repr((record, files, installed(("hyperlax", "plotly"))))
+    shown = repr(
+        (replace(record, importances={}), files, installed(("hyperlax", "plotly")))
+    )  # those follow from the rest
     mark = seal(hashlib.sha256(shown.encode()).hexdigest())
     return f"<!-- {mark} -->\n" if mark else ""
 

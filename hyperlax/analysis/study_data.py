@@ -64,13 +64,12 @@ def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
 
 def readable_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
     """Return the curves of those trials whose files can be read."""
-    curves: dict[int, LearningCurve] = {}
-    for trial in trials:
-        try:
-            curves |= read_curves([trial])
-        except MissingFile:
-            continue
-    return curves
+    trials = list(trials)
+    half = len(trials) // 2
+    try:
+        return read_curves(trials)
+    except MissingFile:
+        return readable_curves(trials[:half]) | readable_curves(trials[half:]) if half else {}
 
 
 @contextmanager

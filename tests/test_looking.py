@@ -42,14 +42,14 @@ def case(tmp_path_factory):
 
 def test_a_study_opens_as_the_analysis_got_it(case, tmp_path):
     record, _ = case.pages[-1]
-    assert load_study(case.directory, "show", with_importances=True).record == record
+    assert load_study(case.directory, "show").record == record
 
 
 def test_a_study_of_several_objectives_opens_too(tmp_path, capsys):
     case = Case(tmp_path, **TWO, n_trials=8)
     case.start()
     record, _ = case.pages[-1]
-    assert load_study(case.directory, "show", with_importances=True).record == record
+    assert load_study(case.directory, "show").record == record
     capsys.readouterr()
     assert main(["show", str(case.directory)]) == 0
     shown = capsys.readouterr().out
@@ -60,7 +60,7 @@ def test_a_population_opens_with_its_lineage(tmp_path):
     run = Run(tmp_path)
     assert run.start() == 0
     opened = load_study(run.directory, "show")
-    assert (opened.record, opened.state) == (replace(run.records[-1], importances={}), "finished")
+    assert (opened.record, opened.state) == (run.records[-1], "finished")
 
 
 def test_studies_are_listed_with_how_far_they_are(case, tmp_path, capsys):

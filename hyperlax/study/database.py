@@ -34,17 +34,12 @@ from hyperlax.files import replacing
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.in_memory import CONSTRAINTS
 from hyperlax.study.database_file import PATIENCE, Damaged, connect, content
-from hyperlax.study.database_rows import NUMBER, is_own
+from hyperlax.study.database_rows import NUMBER, is_own, read_rows
 from hyperlax.study.io_errors import problem_of
 from hyperlax.trial import TrialResult
 
 TAKEN_OVER = "hyperlax:taken_over"
 """The system attribute of a trial that began as a foreign one: the key of its row then."""
-
-_OWN_NUMBERS = (
-    "SELECT trials.trial_id, number, state, value_json FROM trials LEFT JOIN trial_system_attributes "
-    "ON trial_system_attributes.trial_id = trials.trial_id AND key = ? WHERE study_id = ? ORDER BY number, trials.trial_id"
-)
 
 
 class StudyDatabase:
@@ -68,6 +63,11 @@ class StudyDatabase:
             raise ValueError(f"its study has directions {found}, study.json says {dict(objectives)}")
         self._objectives, self._constraints = dict(objectives), tuple(constraints)
         self._study_id = self._rdb.get_study_id_from_name(study_name)
+        self._connection, self._version = connect(path), -1
+        self._own: dict[int, FrozenTrial] = {}  # by number
+        self._foreign: dict[int, FrozenTrial] = {}  # by the key of its row
+        self._unfinished: set[int] = set()
+        self._newest_row, self._changed_rows = -1, set[int]()
 
     @property
     def needed(self) -> set[str]:
@@ -76,6 +76,7 @@ class StudyDatabase:
 
     def close(self) -> None:
         """Close the file."""
+        self._connection.close()
         _close(self._rdb)
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
@@ -90,12 +91,19 @@ class StudyDatabase:
                 self._study.set_metric_names(list(self._objectives))
 
     def trials(self) -> list[FrozenTrial]:
-        """Return the study's own trials by number. Do not modify them."""
-        return [trial for trial in self._study.get_trials(deepcopy=False) if is_own(trial)]
+        """Return the study's own trials by number, without times. Do not modify them."""
+        self._catch_up()
+        return list(self._own.values())
+
+    def unfinished(self) -> list[int]:
+        """Return the numbers of the study's own trials that have not ended."""
+        self._catch_up()
+        return sorted(self._unfinished)
 
     def foreign(self) -> list[FrozenTrial]:
         """Return the trials that other programs added, by their present number. Do not modify them."""
-        return [trial for trial in self._study.get_trials(deepcopy=False) if not is_own(trial)]
+        self._catch_up()
+        return self._in_order()
 
     def insert(self, trials: Sequence[AskedTrial], distributions: Mapping[str, BaseDistribution]) -> None:
         """Add WAITING trials under the next numbers, all of them or none. Foreign ones move behind them.
@@ -104,10 +112,12 @@ class StudyDatabase:
         """
         texts = {name: distribution_to_json(distribution) for name, distribution in distributions.items()}
         with self._transaction() as cursor:
-            own, foreign = self._split(cursor)
-            moves = bool(foreign)
+            self._read_changed()
+            own, foreign = len(self._own), {trial._trial_id: trial.state.name for trial in self._in_order()}
+            self._changed_rows |= foreign.keys()
             for number, trial in enumerate(trials, own):
                 row = self._make_row(cursor, number, trial.system_attrs.get(TAKEN_OVER, -1), foreign)
+                self._changed_rows.add(row)
                 cursor.executemany(
                     "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (?, ?, ?, ?)",
                     [
@@ -119,8 +129,6 @@ class StudyDatabase:
                 _insert_attributes(cursor, "trial_system_attributes", row, {**trial.system_attrs, NUMBER: number})
             behind = enumerate(foreign, own + len(trials))
             cursor.executemany("UPDATE trials SET number = ? WHERE trial_id = ?", list(behind))
-        if moves:
-            self._reload()
 
     def start(self, numbers: Iterable[int]) -> None:
         """Set WAITING trials to RUNNING, from now."""
@@ -144,9 +152,8 @@ class StudyDatabase:
                 )
         now = _now()
         with self._transaction() as cursor:
-            ended_before = [self._finish_one(cursor, result, batch, now) for result in results]
-        if any(ended_before):
-            self._reload()
+            for result in results:
+                self._finish_one(cursor, result, batch, now)
 
     def requeue_ended(self, numbers: Iterable[int]) -> None:
         """Set trials that have ended to WAITING, without the record of their end."""
@@ -162,7 +169,6 @@ class StudyDatabase:
                     "UPDATE trials SET state = 'WAITING', datetime_start = NULL, datetime_complete = NULL WHERE trial_id = ?",
                     row,
                 )
-        self._reload()
 
     def invalidate(self, reasons: Mapping[int, str]) -> None:
         """Set COMPLETE trials to FAIL, which takes them out of every ranking. Metrics stay as user attributes.
@@ -175,12 +181,11 @@ class StudyDatabase:
                 cursor.execute("DELETE FROM trial_values WHERE trial_id = ?", (row,))
                 _insert_attributes(cursor, "trial_user_attributes", row, {"reason": reason})
                 cursor.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = ?", (row,))
-        self._reload()
 
-    def _finish_one(self, cursor: Any, result: TrialResult, batch: str, now: str) -> bool:
-        """Write the result of a trial. Return whether another program had told one, which is replaced."""
+    def _finish_one(self, cursor: Any, result: TrialResult, batch: str, now: str) -> None:
+        """Write the result of a trial. It replaces one that another program told."""
         row, values = self._row(cursor, result.number), self._values(result)
-        told = _delete_results(cursor, row)
+        _delete_results(cursor, row)
         _insert_attributes(cursor, "trial_user_attributes", row, _attributes_of(result, batch))
         if values and self._constraints:
             violated = {CONSTRAINTS: violations(self._constraints, result.metrics)}
@@ -199,7 +204,6 @@ class StudyDatabase:
             "WHERE trial_id = ?",
             (result.state, now, now, row),
         )
-        return told
 
     def _values(self, result: TrialResult) -> list[float]:
         """Return a value per objective for COMPLETE, else none."""
@@ -217,24 +221,54 @@ class StudyDatabase:
         )
         return cursor.lastrowid
 
-    def _split(self, cursor: Any) -> tuple[int, dict[int, str]]:
-        """Return how many trials are the study's own, and the state of each foreign one by its row, in their order."""
-        rows = cursor.execute(_OWN_NUMBERS, (NUMBER, self._study_id)).fetchall()
-        foreign = {row: state for row, number, state, mark in rows if mark is None or json.loads(mark) != number}
-        return len(rows) - len(foreign), foreign
+    def _in_order(self) -> list[FrozenTrial]:
+        return sorted(self._foreign.values(), key=lambda trial: trial.number)
 
-    def _reload(self) -> None:
-        """Forget the trials that Optuna keeps in memory, since it takes numbers and ends for final."""
-        self._study = optuna.load_study(study_name=self._study.study_name, storage=self._rdb)
+    def _catch_up(self) -> None:
+        self._connection.execute("BEGIN")  # all tables as they are at one time
+        try:
+            self._read_changed()
+        finally:
+            self._connection.rollback()
+
+    def _read_changed(self) -> None:
+        """Read the trials that were added or may have changed since the last call, and no others: the cost does not grow.
+
+        Changes by other programs to trials that have ended are not seen. To be called in a transaction.
+        """
+        ((version,),) = self._connection.execute("PRAGMA data_version")
+        if version != self._version:  # another connection has written
+            self._version = version
+            self._changed_rows |= {self._own[number]._trial_id for number in self._unfinished}
+            self._changed_rows |= {row for row, trial in self._foreign.items() if not trial.state.is_finished()}
+        elif not self._changed_rows:
+            return
+        for trial in read_rows(self._connection, self._study_id, self._changed_rows, self._newest_row):
+            self._keep(trial)
+        self._changed_rows = set()
+
+    def _keep(self, trial: FrozenTrial) -> None:
+        """Keep a trial that was read. Raises ValueError if the study has another trial of its own with that number."""
+        self._newest_row = max(self._newest_row, trial._trial_id)
+        self._foreign.pop(trial._trial_id, None)
+        if not is_own(trial):
+            self._foreign[trial._trial_id] = trial
+            return
+        if self._own.setdefault(trial.number, trial)._trial_id != trial._trial_id:
+            raise ValueError(f"it has trial {trial.number} twice")
+        self._own[trial.number] = trial
+        (self._unfinished.discard if trial.state.is_finished() else self._unfinished.add)(trial.number)
 
     def _row(self, cursor: Any, number: int) -> int:
-        """Return the key of a trial's row."""
+        """Return the key of the row of a trial that is about to be changed."""
         ((row,),) = cursor.execute(
             "SELECT trial_id FROM trials WHERE study_id = ? AND number = ?", (self._study_id, number)
         )
+        self._changed_rows.add(row)
         return row
 
     def _update(self, change: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        self._changed_rows |= {self._own[number]._trial_id for *_, number in rows if number in self._own}
         with self._transaction() as cursor:
             cursor.executemany(
                 f"UPDATE trials SET {change} WHERE study_id = {int(self._study_id)} AND number = ? "
@@ -248,17 +282,14 @@ class StudyDatabase:
 
         The lock is taken at once: SQLite refuses a transaction that reads first and then writes while another one writes.
         """
-        connection = self._rdb.engine.raw_connection()
         try:
-            cursor = connection.cursor()
+            cursor = self._connection.cursor()
             cursor.execute("BEGIN IMMEDIATE")
             yield cursor
-            connection.commit()
+            self._connection.commit()
         except BaseException:
-            connection.rollback()
+            self._connection.rollback()
             raise
-        finally:
-            connection.close()
 
 
 def url_of(path: Path) -> str:
@@ -313,10 +344,10 @@ def _close(rdb: RDBStorage) -> None:
     rdb.engine.dispose()
 
 
-def _delete_results(cursor: Any, row: int) -> bool:
-    """Delete the values of a trial. Return whether there were any."""
-    tables = ("trial_values", "trial_intermediate_values")
-    return sum(cursor.execute(f"DELETE FROM {table} WHERE trial_id = ?", (row,)).rowcount for table in tables) > 0
+def _delete_results(cursor: Any, row: int) -> None:
+    """Delete the values of a trial."""
+    for table in ("trial_values", "trial_intermediate_values"):
+        cursor.execute(f"DELETE FROM {table} WHERE trial_id = ?", (row,))
 
 
 def _insert_attributes(cursor: Any, table: str, row: int, attributes: Mapping[str, Any]) -> None:

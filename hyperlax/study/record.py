@@ -148,7 +148,7 @@ class StudyRecord:
     trials: list[TrialRecord]
     command: str = ""
     space: dict[str, dict[str, Any]] = field(default_factory=dict)
-    importances: dict[str, dict[str, float]] = field(default_factory=dict)
+    importances: Mapping[str, dict[str, float]] = field(default_factory=dict)
     confirmation: Confirmation | None = None
     lineage: Lineage | None = None
     base: Mapping[str, Any] = field(default_factory=dict)

@@ -3,9 +3,9 @@
     python -m benchmarks.looking                          100, 1,000, 5,000 and 10,000 trials
     python -m benchmarks.looking --trials 1000 --keep DIR
 
-Run it from the repository's root. A study is written once, by the real loop with the trivial backend of `bookkeeping`, without its
-pages; with --keep it stays in DIR and is used again. Prints a row of benchmarks/README.md per number of trials: seconds of CPU and of
-the clock of each command, the best of three, and the size of the report; then a row for `list` of 100 studies of 10 trials.
+Run it from the repository's root. A study is written once, by the real loop with the trivial backend of `bookkeeping`; with
+--keep it stays in DIR and is used again. Prints a row of benchmarks/README.md per number of trials: seconds of CPU and of the clock
+of each command, the best of three, and the size of the report; then a line for `list` of 100 studies of 10 trials.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -34,10 +33,12 @@ from hyperlax.files import replacing
 from hyperlax.samplers.base import AskedTrial
 from hyperlax.samplers.in_memory import CONSTRAINTS
 from hyperlax.study.database_file import PATIENCE, Damaged, connect, content
-from hyperlax.study.database_rows import NUMBER, is_own, read_rows
+from hyperlax.study.database_rows import NUMBER, find_study, is_own, read_rows
 from hyperlax.study.io_errors import problem_of
 from hyperlax.trial import TrialResult
 
+_METRIC_NAMES = "study:metric_names"
+"""The system attribute of a study with the names of its objectives."""
 TAKEN_OVER = "hyperlax:taken_over"
 """The system attribute of a trial that began as a foreign one: the key of its row then."""
 
@@ -51,18 +52,14 @@ class StudyDatabase:
         Raises ValueError if the file, which `check` found sound, holds a study of that name with other directions.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = [StudyDirection[name.upper()] for name in objectives.values()]
-        if is_new := not path.exists() or path.stat().st_size == 0:
-            _create(path, study_name, directions)
-        self._rdb = _open_rdb(path, is_new)
-        self._study = optuna.create_study(
-            study_name=study_name, storage=self._rdb, directions=directions, load_if_exists=True
-        )
-        found = [direction.name.lower() for direction in self._study.directions]
-        if found != list(objectives.values()):
-            raise ValueError(f"its study has directions {found}, study.json says {dict(objectives)}")
-        self._objectives, self._constraints = dict(objectives), tuple(constraints)
-        self._study_id = self._rdb.get_study_id_from_name(study_name)
+        if not path.exists() or path.stat().st_size == 0:
+            with replacing(path) as temporary:  # Optuna makes its tables one by one; here all of them appear together
+                _add_study(temporary, study_name, objectives)
+        with closing(connect(path)) as connection:
+            found = find_study(connection, study_name, objectives)
+        if found is None:
+            found = _add_study(path, study_name, objectives)
+        self._study_id, self._objectives, self._constraints = found, dict(objectives), tuple(constraints)
         self._connection, self._version = connect(path), -1
         self._own: dict[int, FrozenTrial] = {}  # by number
         self._foreign: dict[int, FrozenTrial] = {}  # by the key of its row
@@ -77,18 +74,22 @@ class StudyDatabase:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
-        _close(self._rdb)
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
         """Set the study's user attributes and the names of its objectives, where they differ."""
-        known = self._study.user_attrs
-        for key, value in attributes.items():
-            if known.get(key) != value:
-                self._study.set_user_attr(key, value)
-        if self._study.metric_names != list(self._objectives):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self._study.set_metric_names(list(self._objectives))
+        wanted = {
+            "study_user_attributes": attributes,
+            "study_system_attributes": {_METRIC_NAMES: list(self._objectives)},
+        }
+        for table, own in wanted.items():
+            rows = self._connection.execute(
+                f"SELECT key, value_json FROM {table} WHERE study_id = ?", (self._study_id,)
+            )
+            known = dict(rows.fetchall())
+            changed = {key: value for key, value in own.items() if known.get(key) != json.dumps(value)}
+            if changed:
+                with self._transaction() as cursor:
+                    _insert_attributes(cursor, table, self._study_id, changed)
 
     def trials(self) -> list[FrozenTrial]:
         """Return the study's own trials by number, without times. Do not modify them."""
@@ -324,19 +325,15 @@ def given_params(frozen: FrozenTrial) -> dict[str, Any]:
     return {**(fixed if isinstance(fixed, dict) else {}), **frozen.params}
 
 
-def _create(path: Path, study_name: str, directions: Sequence[StudyDirection]) -> None:
-    """Write a database with a study without trials. Optuna makes its tables one by one; here all of them appear together."""
-    with replacing(path) as temporary:
-        rdb = _open_rdb(temporary, is_new=True)
-        try:
-            optuna.create_study(study_name=study_name, storage=rdb, directions=directions)
-        finally:
-            _close(rdb)
-
-
-def _open_rdb(path: Path, is_new: bool = False) -> RDBStorage:
+def _add_study(path: Path, study_name: str, objectives: Mapping[str, str]) -> int:
+    """Add a study without trials to a database, with Optuna's tables if it has none. Return its key."""
     engine = {"connect_args": {"timeout": PATIENCE}}
-    return RDBStorage(url_of(path), engine_kwargs=engine, skip_compatibility_check=is_new)
+    rdb = RDBStorage(url_of(path), engine_kwargs=engine, skip_compatibility_check=True)
+    directions = [StudyDirection[name.upper()] for name in objectives.values()]
+    try:
+        return optuna.create_study(study_name=study_name, storage=rdb, directions=directions)._study_id
+    finally:
+        _close(rdb)
 
 
 def _close(rdb: RDBStorage) -> None:
@@ -351,8 +348,10 @@ def _delete_results(cursor: Any, row: int) -> None:
 
 
 def _insert_attributes(cursor: Any, table: str, row: int, attributes: Mapping[str, Any]) -> None:
+    """Write attributes of a trial, or of a study. row: its key."""
+    owner = table.partition("_")[0]
     cursor.executemany(
-        f"INSERT OR REPLACE INTO {table} (trial_id, key, value_json) VALUES (?, ?, ?)",
+        f"INSERT OR REPLACE INTO {table} ({owner}_id, key, value_json) VALUES (?, ?, ?)",
         [(row, key, json.dumps(value)) for key, value in attributes.items()],
     )
 

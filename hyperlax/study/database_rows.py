@@ -19,7 +19,7 @@ from hyperlax.study.database_file import connect
 NUMBER = "hyperlax:number"
 """The system attribute with the number of a trial that Hyperlax inserted. A copy of its row has another number."""
 
-_ENDS = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
+_ENDS: dict[str, Any] = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 _ODD = (
     "intermediate_value_type IS NOT 'FINITE' OR typeof(intermediate_value) NOT IN ('real', 'integer') "
     "OR abs(intermediate_value) >= 1e300"
@@ -67,15 +67,21 @@ def read_trials(path: Path, study_name: str, objectives: Mapping[str, str]) -> l
     """
     with closing(connect(path)) as connection:
         connection.execute("BEGIN")  # all tables as they are at one time
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'studies'").fetchone():
-            return []
-        study = connection.execute("SELECT study_id FROM studies WHERE study_name = ?", (study_name,)).fetchone()
-        if study is None:
-            return []
-        found = [str(direction).lower() for (direction,) in connection.execute(_DIRECTIONS, study)]
-        if found != list(objectives.values()):
-            raise ValueError(f"its study has directions {found}, study.json says {dict(objectives)}")
-        return _read(connection, *study, _ALL, _ODD)
+        study = find_study(connection, study_name, objectives)
+        return [] if study is None else _read(connection, study, _ALL, _ODD)
+
+
+def find_study(connection: sqlite3.Connection, study_name: str, objectives: Mapping[str, str]) -> int | None:
+    """Return the key of a study; None if the database does not hold it yet. Raises ValueError if it has other directions."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'studies'").fetchone():
+        return None
+    study = connection.execute("SELECT study_id FROM studies WHERE study_name = ?", (study_name,)).fetchone()
+    if study is None:
+        return None
+    found = [str(direction).lower() for (direction,) in connection.execute(_DIRECTIONS, study)]
+    if found != list(objectives.values()):
+        raise ValueError(f"its study has directions {found}, study.json says {dict(objectives)}")
+    return study[0]
 
 
 def read_rows(connection: sqlite3.Connection, study: int, rows: Collection[int], newest: int) -> list[FrozenTrial]:

@@ -228,6 +228,12 @@ def top(record: StudyRecord, count: int) -> list[TrialRecord]:
     return (ranked(record) if len(record.objectives) == 1 else pareto_front(record))[:count]
 
 
+def best_first(record: StudyRecord) -> list[TrialRecord]:
+    """Return the trials that can win, best first by the first objective; of several objectives those of the Pareto front first."""
+    front = {trial.number for trial in winners(record)}
+    return sorted(ranked(record), key=lambda trial: trial.number not in front)
+
+
 def the_best(record: StudyRecord, asked_by: str) -> TrialRecord:
     """Return the one best trial. Raises OptionError, beginning with `asked_by`, if there is none, or a Pareto front has several."""
     best = winners(record)

@@ -54,7 +54,7 @@ def study(root: Path, trials: int, together: int, watch: _Stopwatch, with_agents
     work, backend = Work(root / DIRECTORY), TrivialBackend()
 
     def make(config: Any, checkpoints: Any) -> Any:
-        return Agents(work, backend, config, "", LocalAgents(0, work.study)) if with_agents else backend
+        return Agents(work, backend, config, "", LocalAgents(work.study)) if with_agents else backend
 
     changes: dict[str, Any] = {"sampler": "random", "runner_hparam_batch_size": 1}
     arguments = replace(options(root, trials), optuna_study_batch_size=together, **changes)

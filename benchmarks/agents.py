@@ -22,9 +22,10 @@ from typing import Any
 from benchmarks.bookkeeping import TrivialBackend, options, recipe
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.agents import Agents
+from hyperlax.backends.desk import TICKET, AgentCard
 from hyperlax.backends.local_agents import LocalAgents
-from hyperlax.backends.wire import BatchDone, trials_of, write_done
-from hyperlax.backends.work import TICKET, AgentCard, Work
+from hyperlax.backends.wire import BatchDone, pack_done, trials_of
+from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.study.observer import Observer
 from hyperlax.study.search import run_study
@@ -65,7 +66,7 @@ def train(root: Path) -> None:
     """Train as an agent, until this process is killed."""
     directory = root / DIRECTORY
     place = Place(
-        work=Work(directory),
+        desk=Work(directory),
         recipe=recipe(),
         make_backend=lambda config, checkpoints: TrivialBackend(),  # pyright: ignore[reportArgumentType]
         checkpoints=lambda is_confirmation: CheckpointManager(directory / "checkpoints", 60.0),
@@ -93,8 +94,7 @@ def answer(root: Path, is_over: Callable[[], bool]) -> None:
             backend.enter(trials_of(ticket["trials"], recipe().config.algorithm))
             results, _ = backend.advance()
             numbers = tuple(result.number for result in results)
-            write_done(work.result(item.batch), BatchDone(numbers, agent, tuple(results), backend.timing(numbers)))
-            claim.path.unlink(missing_ok=True)
+            work.finish(claim, pack_done(BatchDone(numbers, agent, tuple(results), backend.timing(numbers))))
         time.sleep(0.005)
 
 

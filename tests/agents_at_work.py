@@ -13,8 +13,9 @@ from typing import Any
 from hyperlax.backends.agent_process import AgentProcess, Place
 from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Backend, EngineConfig, Evicted
+from hyperlax.backends.desk import Item
 from hyperlax.backends.local_agents import LocalAgents
-from hyperlax.backends.work import Item, Work
+from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.recipe import Recipe
 from hyperlax.trial import SegmentResult
@@ -66,7 +67,7 @@ def leading(case: Case, planner: FakeBackend | None = None, lease: float = LEASE
 def place_of(directory: Path, recipe: Recipe, backend: FakeBackend, **changes: Any) -> Place:
     """Where an agent trains with a fake."""
     parts: dict[str, Any] = {
-        "work": Work(directory),
+        "desk": Work(directory),
         "recipe": recipe,
         "make_backend": backend.bind,
         "checkpoints": lambda is_confirmation: CheckpointManager(directory / "checkpoints", 60.0),

@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 
 from hyperlax.agent import Policy
+from hyperlax.backends import work
 from hyperlax.backends.agent_process import AgentProcess
-from hyperlax.backends.wire import BatchDone, Engine, read_done, write_done
-from hyperlax.backends.work import Item, Work, ticket_of
+from hyperlax.backends.desk import Item, ticket_of
+from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
+from hyperlax.backends.work import Work
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.study.stopping import StopRequest
 from hyperlax.trial import SegmentResult
@@ -170,7 +172,7 @@ def test_a_result_that_comes_twice_is_dropped(tmp_path: Path, alone: Case, caplo
         assert case.start(leading(case)) == 0
         stop.set()
     assert case.told() == alone.told()
-    assert re.search(r"Dropped b\d+-\w+\.result", caplog.text)
+    assert re.search(r"Dropped the result of b\d+-\w+\.", caplog.text)
 
 
 def test_a_trial_that_agents_lose_three_times_fails_alone(tmp_path: Path, alone: Case) -> None:
@@ -258,14 +260,15 @@ def test_a_new_leader_takes_what_was_trained_without_one(
     tmp_path: Path, alone: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files are as a leader leaves them that is killed before it has taken the first result."""
-    case, kept = Case(tmp_path), tmp_path / "kept"
+    case, kept, finish = Case(tmp_path), tmp_path / "kept", Work.finish
+    kept.mkdir()
 
-    def keep(path: Path, done: BatchDone) -> None:
-        write_done(path, done)
-        if 0 in done.numbers:
-            write_done(kept / path.name, done)
+    def keep(work: Work, claim: Item, result: bytes) -> bool:
+        if 0 in read_done(result).numbers:
+            (kept / f"{claim.batch}.result").write_bytes(result)
+        return finish(work, claim, result)
 
-    monkeypatch.setattr("hyperlax.backends.agent_process.write_done", keep)
+    monkeypatch.setattr(Work, "finish", keep)
     with at_work(case, FakeBackend()):
         lead(case)
     shutil.rmtree(case.directory / "optuna_exec_batch_0000" / "samples")
@@ -335,15 +338,16 @@ def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkey
     case = Case(tmp_path)
     agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event())
 
-    def full(path: Path, done: BatchDone) -> None:
+    def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     def fail() -> None:
-        monkeypatch.setattr("hyperlax.backends.agent_process.write_done", full)
+        write = work._write
+        monkeypatch.setattr(work, "_write", full)
         with pytest.raises(OSError, match="No space left"):
             agent.run()
         assert {item.kind for item in Work(case.directory).items()} == {"ticket"}
-        monkeypatch.setattr("hyperlax.backends.agent_process.write_done", write_done)
+        monkeypatch.setattr(work, "_write", write)
         with at_work(case, FakeBackend()):
             eventually(lambda: has_ended(case))
 
@@ -352,18 +356,16 @@ def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkey
 
 
 def test_a_damaged_result_is_trained_again(tmp_path: Path, alone: Case, caplog: pytest.LogCaptureFixture) -> None:
-    case, written = Case(tmp_path), list[Path]()
+    case, written, write = Case(tmp_path), list[Path](), work._write
 
-    def once(path: Path, done: BatchDone) -> None:
+    def once(path: Path, content: bytes) -> None:
         written.append(path)
         if len(written) == 1:
             raise FileNotFoundError(errno.ENOENT, "a leader has removed the temporary file", str(path))
-        write_done(path, done)
-        if len(written) == 2:
-            path.write_bytes(path.read_bytes()[:100])
+        write(path, content[:100] if len(written) == 2 else content)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperlax.backends.agent_process.write_done", once)
+        patch.setattr(work, "_write", once)
         with at_work(case, FakeBackend()):
             lead(case)
     assert case.told() == alone.told()
@@ -376,8 +378,7 @@ def test_the_end_of_a_batch_reads_back_as_it_was(tmp_path: Path) -> None:
     backend.gives = {1: lambda result: results.append(result) or result}
     case.start(backend)
     done = BatchDone((1,), "me-1-a", (results[0],), {"steps": 3, "peak_memory_bytes": None})
-    write_done(tmp_path / "one", done)
-    again = read_done(tmp_path / "one")
+    again = read_done(pack_done(done))
     (result,) = again.results
     assert replace(again, results=()) == replace(done, results=())
     assert replace(result, curve=results[0].curve, policy=POLICY) == replace(results[0], policy=POLICY)

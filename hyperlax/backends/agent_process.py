@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Protocol
 
 from hyperlax.backends.base import Backend, EngineConfig, Evicted
-from hyperlax.backends.wire import BatchDone, Engine, read_engine, refusal, trials_of, write_done
-from hyperlax.backends.work import TICKET, AgentCard, Item, Ticket, Work, name_of_agent
+from hyperlax.backends.desk import TICKET, AgentCard, Desk, Item, Ticket, name_of_agent
+from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_engine, refusal, trials_of
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import HyperlaxError, UsageError, numbered
 from hyperlax.recipe import Recipe
@@ -23,7 +23,6 @@ from hyperlax.trial import SegmentResult, Trial
 
 log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.03
 _LOOK_SECONDS = 2.0
 """Seconds between two looks whether the study has ended, while nothing waits."""
 
@@ -33,15 +32,13 @@ class Stop(Protocol):
 
     def is_set(self) -> bool: ...
 
-    def wait(self, timeout: float) -> bool: ...
-
 
 @dataclass(frozen=True)
 class Place:
     """The surroundings of an agent.
 
     Args:
-      work: The study's directory `work/`.
+      desk: The study's desk.
       recipe: The study's recipe.
       make_backend: Returns the backend of this machine.
       checkpoints: Returns the saved batches of the search, or of the confirmation.
@@ -49,7 +46,7 @@ class Place:
       is_over: Returns whether the study is finished. is_led: whether a process leads it.
     """
 
-    work: Work
+    desk: Desk
     recipe: Recipe
     make_backend: Callable[[EngineConfig, CheckpointManager], Backend]
     checkpoints: Callable[[bool], CheckpointManager]
@@ -78,7 +75,7 @@ class AgentProcess:
 
     def __init__(self, place: Place, stop: Stop, any_device: bool = False, idle_timeout: float | None = None):
         """Make an agent. any_device: see `refusal`. idle_timeout: seconds without a batch after which it ends, if any."""
-        self._place, self._work, self._stop = place, place.work, stop
+        self._place, self._desk, self._stop = place, place.desk, stop
         self._any_device, self._idle_timeout = any_device, idle_timeout
         self.name, self._began = name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
         self._backend: Backend | None = None
@@ -113,12 +110,12 @@ class AgentProcess:
                     looked = now
                     if self._is_over():
                         return
-                self._stop.wait(_POLL_SECONDS)
+                self._desk.wait()
         finally:
             self._hand_back()
             self._over.set()
             heart.join()
-            self._work.remove_card(self.name)
+            self._desk.remove_card(self.name)
 
     def stop(self) -> None:
         """Let what trains end at its next evaluation. Signal handlers call this, after they have set the request."""
@@ -127,34 +124,34 @@ class AgentProcess:
 
     def _is_over(self) -> bool:
         """Return whether nothing is left to wait for. Say once that nobody leads the study."""
-        if not self._work.study.is_dir():
-            raise HyperlaxError(f"{self._work.study}: the study was moved or removed.")
-        if self._work.has_ended() or self._place.is_over():
-            log.info("The study in %s has ended.", self._work.study)
+        if not self._desk.is_there():
+            raise HyperlaxError(f"{self._desk.study}: the study was moved or removed.")
+        if self._desk.has_ended() or self._place.is_over():
+            log.info("The study in %s has ended.", self._desk.study)
             return True
         if not self._has_said and not self._place.is_led():
-            log.info("Nobody leads the study in %s. Waiting for a process that resumes it.", self._work.study)
+            log.info("Nobody leads the study in %s. Waiting for a process that resumes it.", self._desk.study)
             self._has_said = True
-        elif not self._has_said and not self._work.engine_now():
-            log.info("The process that runs the study in %s has no --agents and trains alone.", self._work.study)
+        elif not self._has_said and not self._desk.engine_now():
+            log.info("The process that runs the study in %s has no --agents and trains alone.", self._desk.study)
             self._has_said = True
         return False
 
     def _take_up(self) -> None:
         """Claim as many batches as this machine has room for."""
-        if self._work.is_stopping():
+        if self._desk.is_stopping():
             if self._backend is not None:
                 self._hand_back()
             return
-        if self._backend is None and (digest := self._work.engine_now()):
+        if self._backend is None and (digest := self._desk.engine_now()):
             self._prepare(digest)
-        for item in self._work.items():
+        for item in self._desk.items():
             if item.kind != TICKET:
                 continue
             if self._backend is not None and len(self._batches) >= self._backend.slots:
                 return
-            ticket = self._work.read(item)
-            if ticket is not None and self._prepare(ticket["engine"]) and (claim := self._work.claim(item, self.name)):
+            ticket = self._desk.read(item)
+            if ticket is not None and self._prepare(ticket["engine"]) and (claim := self._desk.claim(item, self.name)):
                 self._start(claim, ticket)
 
     def _prepare(self, digest: str) -> bool:
@@ -164,14 +161,14 @@ class AgentProcess:
         if self._batches:
             return False
         try:
-            engine = read_engine(self._work.engine(digest))
-        except UsageError:
+            engine = read_engine(self._desk.engine(digest) or "")
+        except (UsageError, ValueError):
             return False  # its leader has just ended
         self._close()
         config = engine.config_for(self._place.recipe)
         device = self._place.device_of(config)
         if problem := refusal(engine, device, self._any_device):
-            raise UsageError(f"{self._work.study}: {problem}")
+            raise UsageError(f"{self._desk.study}: {problem}")
         self._backend = self._place.make_backend(config, self._place.checkpoints(engine.is_confirmation))
         self._engine, self._digest, self._device = engine, digest, device
         self._write_card()
@@ -222,13 +219,7 @@ class AgentProcess:
 
     def _finish(self, batch: _Batch, done: BatchDone) -> None:
         """Give the leader the end of a batch, unless another agent has the batch now."""
-        if self._work.renew(batch.claim):
-            path = self._work.result(batch.claim.batch)
-            try:
-                write_done(path, done)
-            except FileNotFoundError:  # a leader that begins removes temporary files, also this one
-                write_done(path, done)
-            batch.claim.path.unlink(missing_ok=True)
+        if self._desk.finish(batch.claim, pack_done(done)):
             log.info("Trained %s.", numbered(batch.numbers))
         else:
             log.warning("The result of %s comes too late and is dropped.", numbered(batch.numbers))
@@ -249,7 +240,7 @@ class AgentProcess:
                 self._note(*self._backend.advance())
         finally:
             for batch in self._batches.values():
-                self._work.give_back(batch.claim)
+                self._desk.give_back(batch.claim)
                 log.info("Handed back %s.", numbered(batch.numbers))
             self._batches = {}
             self._close()
@@ -262,7 +253,8 @@ class AgentProcess:
     def _beat(self) -> None:
         """Renew the leases, and wake the backend for new batches, until the agent ends."""
         renewed = 0.0
-        while not self._over.wait(_POLL_SECONDS):
+        while not self._over.is_set():
+            self._desk.wait()
             backend, engine, now = self._backend, self._engine, time.monotonic()
             if backend is None or engine is None:
                 continue
@@ -275,16 +267,16 @@ class AgentProcess:
 
     def _renew(self) -> None:
         for batch in tuple(self._batches.values()):
-            if not self._work.renew(batch.claim):
+            if not self._desk.renew(batch.claim):
                 batch.is_lost = True
         self._write_card()
 
     def _has_news(self, backend: Backend) -> bool:
         """Return whether a batch is lost, or there is room for one that waits."""
         batches = tuple(self._batches.values())
-        if any(batch.is_lost for batch in batches) or self._work.is_stopping():
+        if any(batch.is_lost for batch in batches) or self._desk.is_stopping():
             return True
-        return len(batches) < backend.slots and any(item.kind == TICKET for item in self._work.items())
+        return len(batches) < backend.slots and any(item.kind == TICKET for item in self._desk.items())
 
     def _write_card(self) -> None:
         backend, engine = self._backend, self._engine
@@ -299,6 +291,6 @@ class AgentProcess:
             socket.gethostname(), os.getpid(), self._device or backend.device, backend.slots, self._began, batches
         )
         try:
-            self._work.write_card(self.name, card)
+            self._desk.write_card(self.name, card)
         except OSError as error:  # the leases say that it lives; whether the study is there is looked at elsewhere
-            log.debug("%s: cannot be written (%s).", self._work.root, error.strerror)
+            log.debug("%s: its work cannot be written (%s).", self._desk.study, error.strerror)

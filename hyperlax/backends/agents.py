@@ -1,6 +1,6 @@
-"""A backend whose batches train in agents, processes on any machine that sees the study's directory; see `agent_process`.
+"""A backend whose batches train in agents, processes on any machine that reaches the study's desk; see `agent_process`.
 
-The leader plans batches with a backend of its own machine, which trains nothing, and hands them out in `work`.
+The leader plans batches with a backend of its own machine, which trains nothing, and hands them out on the desk.
 """
 
 from __future__ import annotations
@@ -12,24 +12,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
+from hyperlax.backends.desk import CLAIM, LEASE_SECONDS, RESULT, TICKET, Desk, Item, ticket_of
 from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
-from hyperlax.backends.work import CLAIM, LEASE_SECONDS, RESULT, TICKET, Item, Work, ticket_of
-from hyperlax.config.option import shell_command
 from hyperlax.errors import numbered
 from hyperlax.fields import dotted
 from hyperlax.trial import Plan, SegmentResult, Trial
 
 log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.03
 _CARD_SECONDS = 1.0
 """Seconds between two looks at which agents there are."""
 
 
 @dataclass(eq=False)
 class _Batch:
-    """A batch with agents. seen: its file as it was when it last changed, and since when, in seconds of `time.monotonic`."""
+    """A batch with agents. seen: its item as it was when it last changed, and since when, in seconds of `time.monotonic`."""
 
     name: str
     trials: tuple[Trial, ...]
@@ -52,7 +50,7 @@ class Agents:
 
     def __init__(
         self,
-        work: Work,
+        desk: Desk,
         planner: Backend,
         config: EngineConfig,
         device: str,
@@ -60,7 +58,7 @@ class Agents:
         lease: float = LEASE_SECONDS,
     ):
         """Make a backend. planner: chooses programs and batches for this machine. device: see `Engine`. local: its own agents."""
-        self._work, self._planner, self._config, self._local, self._lease = work, planner, config, local, lease
+        self._desk, self._planner, self._config, self._local, self._lease = desk, planner, config, local, lease
         self.lanes, self.slots, self.device = planner.lanes, planner.slots, planner.device
         self._device = device
         self._lanes: dict[str, int] = {}
@@ -102,7 +100,7 @@ class Agents:
         batch = _Batch(self._name(trials, repetition), tuple(trials), repetition, since=time.monotonic())
         self._batches[batch.name] = batch
         self._planned.discard(batch.name)
-        if not any(item.batch == batch.name for item in self._work.items()):
+        if not any(item.batch == batch.name for item in self._desk.items()):
             self._offer(batch)
         return list(batch.numbers)
 
@@ -118,7 +116,7 @@ class Agents:
             self._look()
             if self._done or self._evicted or self._is_stopping or not self._batches:
                 break
-            time.sleep(_POLL_SECONDS)
+            self._desk.wait()
         done, self._done = self._done, []
         evicted, self._evicted = self._evicted, []
         return sorted(done, key=lambda result: result.number), evicted
@@ -144,9 +142,9 @@ class Agents:
         self.stop()
         if not self._batches:
             return
-        self._work.set_stopping(True)
+        self._desk.set_stopping(True)
         while any(batch.is_claimed for batch in self._batches.values()):
-            time.sleep(_POLL_SECONDS)
+            self._desk.wait()
             self._look()
 
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
@@ -159,8 +157,8 @@ class Agents:
 
     def close(self) -> None:
         """Take back everything."""
-        self._work.clear()
-        self._work.set_stopping(False)
+        self._desk.clear()
+        self._desk.set_stopping(False)
         self._planner.close()
 
     def _name(self, trials: Sequence[Trial], repetition: int = 0) -> str:
@@ -168,19 +166,19 @@ class Agents:
         if not self._engine:
             engine = Engine.of(self._config, self._planner.packing, self._device, self._lease)
             self._engine = engine.digest
-            self._work.set_stopping(False)
-            engine.write(self._work.engine(self._engine))
-            self._work.lead(self._engine)
+            self._desk.set_stopping(False)
+            self._desk.put_engine(self._engine, engine.to_json())
+            self._desk.lead(self._engine)
             if not self._config.is_confirmation:
-                log.info("Agents join with\n  %s", shell_command("agent", self._work.study))
+                log.info("%s", self._desk.invitation)
         content = [self._engine, repetition, *([trial.number, dotted(trial.config)] for trial in trials)]
         return f"b{trials[0].number:05d}-{digest_of(content)}"
 
     def _left(self, by_number: Mapping[int, Trial]) -> list[tuple[int, ...]]:
         """Return the trials of batches that a leader before has handed out, and that would be the same now."""
         found: dict[str, tuple[int, ...]] = {}
-        for item in self._work.items():
-            numbers = numbers_in(item, self._work)
+        for item in self._desk.items():
+            numbers = numbers_in(item, self._desk)
             if (
                 item.batch in found
                 or item.batch in self._batches
@@ -195,7 +193,7 @@ class Agents:
 
     def _offer(self, batch: _Batch) -> None:
         trials = {trial.number: dotted(trial.config) for trial in batch.trials}
-        self._work.offer(batch.name, ticket_of(trials, self._engine, batch.repetition, batch.losses))
+        self._desk.offer(batch.name, ticket_of(trials, self._engine, batch.repetition, batch.losses))
         batch.since = time.monotonic()
 
     def _look(self) -> None:
@@ -203,10 +201,10 @@ class Agents:
         now = time.monotonic()
         if now - self._looked > min(_CARD_SECONDS, self._lease / 6):
             self._looked = now
-            self._work.lead(self._engine)
+            self._desk.lead(self._engine)
             self._look_at_agents(now)
         found: dict[str, Item] = {}
-        for item in self._work.items():
+        for item in self._desk.items():
             batch = self._batches.get(item.batch)
             if batch is None:
                 self._drop(item)
@@ -220,31 +218,31 @@ class Agents:
 
     def _look_at_agents(self, now: float) -> None:
         """Note which agents live: those whose cards change. Remove the cards of the others."""
-        cards = self._work.cards()
+        cards = self._desk.cards()
         for agent, (card, written) in cards.items():
             _, before, since = self._agents.get(agent, (0, 0.0, now))
             self._agents[agent] = card.slots, written, now if written != before else since
         for agent, (_, _, since) in list(self._agents.items()):
             if agent not in cards or now - since > self._lease:
                 del self._agents[agent]
-                self._work.remove_card(agent)
+                self._desk.remove_card(agent)
         slots = [slots for slots, _, _ in self._agents.values()]
         self.slots = max(self._planner.slots, sum(slots) + len(slots))  # a batch waits for each agent
 
     def _drop(self, item: Item) -> None:
-        """Remove the file of a batch that this leader has not handed out, or that has ended."""
+        """Remove a batch that this leader has not handed out, or that has ended."""
         if item.batch not in self._planned:
-            item.path.unlink(missing_ok=True)
-            log.debug("Dropped %s.", item.path.name)
+            self._desk.remove(item)
+            log.debug("Dropped the %s of %s.", item.kind, item.batch)
 
     def _take(self, batch: _Batch, item: Item) -> None:
-        """Take the result of a batch, and forget its other files."""
-        try:
-            done = read_done(item.path)
-        except FileNotFoundError:
+        """Take the result of a batch, and forget its other items."""
+        if (content := self._desk.result(item)) is None:
             return
+        try:
+            done = read_done(content)
         except Exception as error:
-            item.path.unlink(missing_ok=True)
+            self._desk.remove(item)
             self._lose(batch, f"its result cannot be read ({' '.join(str(error).split())})")
             return
         self._end(batch)
@@ -264,8 +262,8 @@ class Agents:
         return replace(result, intervals=tuple(intervals))
 
     def _check(self, batch: _Batch, item: Item | None, dead: Mapping[str, str], now: float) -> None:
-        """Take a batch back if its agent has died, or has not renewed its lease, or if its file is gone."""
-        seen = item, self._work.age(item.path) if item else None
+        """Take a batch back if its agent has died, or has not renewed its lease, or if its item is gone."""
+        seen = item, self._desk.renewed(item) if item else None
         if seen != batch.seen:
             batch.seen, batch.since = seen, now
         if item is not None and item.kind == TICKET:
@@ -280,7 +278,7 @@ class Agents:
     def _lose(self, batch: _Batch, how: str, claim: Item | None = None) -> None:
         """Let a batch that was lost wait for another agent, unless that has happened too often."""
         if claim:
-            claim.path.unlink(missing_ok=True)
+            self._desk.remove(claim)
         batch.losses += 1
         if batch.losses == MOST_LOSSES:
             self._end(batch)
@@ -291,8 +289,6 @@ class Agents:
         self._offer(batch)
 
     def _end(self, batch: _Batch) -> None:
-        """Forget a batch and its files."""
+        """Forget a batch."""
         del self._batches[batch.name]
-        for item in self._work.items():
-            if item.batch == batch.name:
-                item.path.unlink(missing_ok=True)
+        self._desk.forget(batch.name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyperlax.backends.child import GRACE_SECONDS, Child, end, wait_for
-from hyperlax.backends.work import agents_of_process
+from hyperlax.backends.desk import agents_of_process
 from hyperlax.errors import HyperlaxError, counted
 
 ENDS_WITH_INPUT = "HYPERLAX_AGENT_ENDS_WITH_INPUT"

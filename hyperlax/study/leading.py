@@ -109,7 +109,7 @@ def join(
         return holder_of(directory.root) is not None
 
     place = Place(
-        work=Work(directory.root),
+        desk=Work(directory.root),
         recipe=recipe,
         make_backend=make_backend,
         checkpoints=checkpoints,

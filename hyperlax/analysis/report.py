@@ -21,6 +21,7 @@ from hyperlax.analysis.sensitivity import cells, in_words
 from hyperlax.analysis.study_data import Cost, MissingFile, StudyData, warn_once
 from hyperlax.analysis.tables import best_file, rerun_command, searched_names
 from hyperlax.analysis.what_ran import chosen_options, default_options, facts, when
+from hyperlax.backends.work import agents_in_words
 from hyperlax.errors import counted, format_number, noun
 from hyperlax.outputs import said_last
 from hyperlax.scale import Words
@@ -59,6 +60,8 @@ def report(study: StudyData, drawings: list[Drawing]) -> str:
         "best_file": best_file(record),
         "cost": cost,
         "cost_error": cost_error,
+        "agents": list(study.agents) if cost else [],
+        "agents_now": agents_in_words(record.directory),
         "cost_rows": _cost_rows(cost, record.scale.words) if cost else [],
         "failed": [[trial.number, trial.reason] for trial in _by_number(record) if trial.state == "FAIL"],
         "said_last": _said_last(record),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hyperlax.analysis.sensitivity import Effect, is_sensitivity, sensitivity
 from hyperlax.errors import HyperlaxError
@@ -147,6 +148,17 @@ class Cost:
         return self.steps / self.train_seconds if self.steps is not None and self.train_seconds else None
 
 
+class AgentShare(NamedTuple):
+    """What an agent has trained of a study."""
+
+    agent: str
+    host: str
+    device: str
+    batches: int
+    trials: int
+    train_seconds: float
+
+
 class StudyData:
     """A record and the contents of its batches' files. Each file is read at most once, when it is first needed."""
 
@@ -188,7 +200,7 @@ class StudyData:
         Raises:
           MissingFile: a file is gone or damaged.
         """
-        timings = [_timing(directory / TIMING_JSON) for directory in self._batches]
+        timings = list(self._timings.values())
         memory = [timing["peak_memory_bytes"] for timing in timings if timing["peak_memory_bytes"] is not None]
         return Cost(
             batches=len(timings),
@@ -205,6 +217,28 @@ class StudyData:
         if not is_sensitivity(self.record):
             return {}
         return sensitivity(self.record, readable_curves(complete_trials(self.record)))
+
+    @cached_property
+    def agents(self) -> list[AgentShare]:
+        """What each agent has trained of the batches that ended well, [] for a study without agents.
+
+        Raises:
+          MissingFile: a `timing.json` is gone or damaged.
+        """
+        trials = Counter(trial.batch_directory for trial in self.record.trials)
+        found: dict[tuple[str, ...], list[tuple[int, float]]] = {}
+        for batch, timing in self._timings.items():
+            names = tuple(str(timing.get(name) or "") for name in ("agent", "host", "device"))
+            if names[0]:
+                found.setdefault(names, []).append((trials[batch], timing["train_seconds"] or 0.0))
+        return [
+            AgentShare(*names, len(own), sum(count for count, _ in own), sum(seconds for _, seconds in own))
+            for names, own in sorted(found.items())
+        ]
+
+    @cached_property
+    def _timings(self) -> dict[Path, dict[str, Any]]:
+        return {directory: _timing(directory / TIMING_JSON) for directory in self._batches}
 
     @cached_property
     def _batches(self) -> list[Path]:
@@ -231,11 +265,11 @@ def _elapsed(runs: Sequence[Run], timeline: Timeline) -> float | None:
 
 
 def _timing(path: Path) -> dict[str, Any]:
-    """Return the entries of a `timing.json` that are summed. Raise MissingFile if it lacks one."""
+    """Return the entries of a `timing.json`. Raise MissingFile if it lacks one of those that are summed."""
     with reading(path):
         stored = read_json(read_text(path))
         known = {name: stored[name] for name in (*_SUMMED, "peak_memory_bytes")}
-        return convert(known, dict[str, int | float | None], str(path))
+        return {**stored, **convert(known, dict[str, int | float | None], str(path))}
 
 
 def _known_sum(timings: Sequence[Mapping[str, Any]], key: str) -> Any:

@@ -5,10 +5,10 @@
     python -m benchmarks.agents pair
 
 `batch`: batches of one trivial trial, one after another, in this process and by an agent in a process of its own. `leader`: another
-process answers every batch at once under the names of 64 agents; printed is the CPU time of the leader's process per trial, around
-each of several numbers of trials. `pair`: a PPO study trained by one agent, and by two that are pinned to a core each; printed is the
-time from the first trial's start to the last one's end. Each has `--quick`, for a machine that is not quiet. `leader --profile`
-prints where its time goes.
+process answers every batch at once under the names of 64 agents; printed is the CPU time of the leader's process per trial, before
+several numbers of trials. `pair`: a PPO study trained by one agent, and by two that are pinned to a core each; printed is the time
+from the first trial's start to the last one's end. Each has `--quick`, for a machine that is not quiet. `leader --profile` prints
+where its time goes.
 """
 
 from __future__ import annotations

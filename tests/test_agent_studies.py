@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -17,13 +18,17 @@ import numpy as np
 import pytest
 
 from hyperlax.agent import Policy
+from hyperlax.analysis.pages import report_page
+from hyperlax.analysis.study_data import StudyData
 from hyperlax.backends import work
 from hyperlax.backends.agent_process import AgentProcess
 from hyperlax.backends.desk import Item, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
 from hyperlax.backends.work import Work
+from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
 from hyperlax.study.stopping import StopRequest
+from hyperlax.study.view import load_study
 from hyperlax.trial import SegmentResult
 from tests.agents_at_work import Slow, at_work, claimed, eventually, has_ended, leading, meanwhile, place_of
 from tests.fake_backend import FakeBackend
@@ -394,3 +399,31 @@ def test_what_needs_one_place_is_refused(tmp_path: Path, given: dict[str, str]) 
 
     with pytest.raises(OptionError, match="--agents 2: agents train every trial to its end, which --"):
         checked(arguments_of(tmp_path, agents=2, **given))
+
+
+def test_the_report_and_show_say_who_trains_what_where(
+    tmp_path: Path, alone: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, seen = Case(tmp_path), list[tuple[str, str]]()
+
+    def look(agents: list[AgentProcess], slow: Slow) -> None:
+        assert slow.asleep.wait(20)
+        eventually(lambda: load_study(case.directory, "show").agents)
+        assert main(["show", str(case.directory)]) == 0
+        seen.append((capsys.readouterr().out, report_page(load_study(case.directory, "report").record)))
+        slow.seconds = 0.0
+        slow.wake()
+
+    slow = Slow(seconds=30.0)
+    with at_work(case, slow) as agents, meanwhile(look, agents, slow):
+        lead(case)
+    (name,), ((shown, page),) = [agent.name for agent in agents], seen
+    line = re.compile(
+        rf"{name} on \S+, a device of a test, since \S+: trials 0, 1, 2 \(evaluation 0 of \d+\); last heard of \d+ s ago\."
+    )
+    assert line.search(shown) and line.search(page)
+    record = load_study(case.directory, "report").record
+    (own,) = StudyData(record).agents
+    assert own[:5] == (name, socket.gethostname(), "a device of a test", len(case.batches()), 12)
+    assert "<h2>Agents</h2>" in report_page(record)
+    assert "<h2>Agents</h2>" not in report_page(load_study(alone.directory, "report").record)

@@ -106,7 +106,8 @@ def _in_turn(studies: Sequence[PlannedStudy], stream: TextIO) -> int:
 def _of_file(file: StudyFile, given: Given, planned: Mapping[Path, str]) -> PlannedStudy:
     """Return the study of a file, checked. planned: the names of the studies of the files before it, by directory."""
     from hyperlax.config.configurations import first_trials
-    from hyperlax.study.directory import refuse_running, study_directory
+    from hyperlax.study.directory import study_directory
+    from hyperlax.study.lock import refuse_running
 
     recipe, note = _recipe_of_file(file, given)
     if "sampling_method" in file.given:
@@ -168,7 +169,8 @@ def _whole_grid(file: StudyFile, given: Given, recipe: Recipe) -> Given:
 
 def _sensitivity_of_file(file: StudyFile, given: Given, recipe: Recipe) -> PlannedStudy:
     """Return the study of a sweep file whose algorithm is sensitivity."""
-    from hyperlax.study.directory import StudyDirectory, refuse_running
+    from hyperlax.study.directory import StudyDirectory
+    from hyperlax.study.lock import refuse_running
 
     every, known, existing = {**file.given, **given}, options_of(SweepOptions), ""
     with _told(file, given, "sampling_method"):

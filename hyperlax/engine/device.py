@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import functools
-import glob
-import logging
 import os
 import resource
 import sys
-import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,13 +15,12 @@ import jax
 
 from hyperlax.engine.costs import FILE, Costs, fingerprint, tell_not_kept
 from hyperlax.engine.executables import FOLDER, Executables, cpu_info, open_executables
+from hyperlax.engine.jax_cache import write_whole_entries
 from hyperlax.engine.keys import pin_generator
 from hyperlax.engine.machine import cores, gpus
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.files import expanded
 from hyperlax.xla import backend_started, refuse_fork, require_safe_scheduler
-
-log = logging.getLogger(__name__)
 
 VERSION = version("hyperlax")
 
@@ -60,7 +55,7 @@ def prepare_jax(compilation_cache: bool) -> None:
     keeps = compilation_cache and _can_keep(cache_directory())
     jax.config.update("jax_enable_compilation_cache", keeps)
     if keeps:
-        _tell_cache_errors_once()
+        write_whole_entries()
         jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -74,40 +69,6 @@ def _can_keep(directory: Path) -> bool:
         tell_not_kept(directory, error.strerror or str(error))
         return False
     return True
-
-
-def _tell_cache_errors_once() -> None:
-    """Log one sentence where jax would warn for every program that it cannot write or read, and remove what it cannot read.
-
-    jax writes into an entry in place, and never replaces it: one that a full disk or a kill has cut short would stay for ever.
-    """
-    if getattr(warnings.showwarning, "tells_cache_errors_once", False):
-        return
-    show: Any = warnings.showwarning
-
-    def show_others(message: Warning | str, *rest: Any, **more: Any) -> None:
-        verb, found, reason = str(message).partition(" persistent compilation cache entry for ")
-        if found:
-            name, _, why = reason.strip("'").partition("': ")
-            if "reading" not in verb or not _removed(name):
-                tell_not_kept(cache_directory(), why, is_read="reading" in verb)
-        else:
-            show(message, *rest, **more)
-
-    show_others.tells_cache_errors_once = True  # pyright: ignore[reportFunctionMemberAccess]
-    warnings.showwarning = show_others
-
-
-def _removed(program: str) -> bool:
-    """Remove jax's entries of a program that it cannot read. Return whether there were any."""
-    entries = list(cache_directory().glob(f"{glob.escape(program)}-*-cache"))
-    for entry in entries:
-        with suppress(OSError):
-            entry.unlink()
-    gone = bool(entries) and not any(entry.exists() for entry in entries)
-    if gone:
-        log.warning("%s: a compiled program is damaged. It is removed, and compiled again.", entries[0])
-    return gone
 
 
 def program_name(algorithm: Any, lanes: int, seeds: int) -> str:

@@ -12,7 +12,7 @@ from hyperlax.backends.child import Child
 from hyperlax.backends.local_agents import Share, start_agent
 from hyperlax.config.stored import MANIFEST
 from hyperlax.errors import HyperlaxError, UsageError
-from hyperlax.study.directory import StudyRunning, holder_of
+from hyperlax.study.lock import StudyRunning, holder_of
 from hyperlax.study.stopping import StopRequest, stopping_on_signals
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,11 @@ from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.machine import gpus
 from hyperlax.errors import STOPPED, TERMINATED
-from hyperlax.files import read_csv
+from hyperlax.files import staying
 from hyperlax.recipe import Recipe
-from hyperlax.study.directory import CHECKPOINTS, SUMMARY_CSV, StudyDirectory, holder_of
+from hyperlax.study.directory import CHECKPOINTS, StudyDirectory
 from hyperlax.study.io_errors import ending_on_io_error, run_again
+from hyperlax.study.lock import holder_of
 from hyperlax.study.stopping import StopRequest, stopping_on_signals
 from hyperlax.study.study_run import MakeBackend, local_backend
 
@@ -114,7 +115,7 @@ def join(
         make_backend=make_backend,
         checkpoints=checkpoints,
         device_of=device_of,
-        is_over=lambda: not is_led() and _finished(directory) >= total,
+        is_over=lambda: not is_led() and directory.ended() >= total,
         is_led=is_led,
     )
     stop = StopRequest()
@@ -122,7 +123,7 @@ def join(
     stop.tell(agent.stop)
     if ENDS_WITH_INPUT in os.environ:
         threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
-    with stopping_on_signals(stop), ending_on_io_error(directory.database, run_again):
+    with stopping_on_signals(stop), ending_on_io_error(directory.database, run_again), staying(directory.root):
         agent.run()
     return stop.exit_status if stop.is_set() else 0
 
@@ -133,9 +134,3 @@ def _end_with_input(stop: StopRequest) -> None:
         pass
     stop.exit_status = TERMINATED
     stop.set()
-
-
-def _finished(directory: StudyDirectory) -> int:
-    """Return how many trials have ended, by the files of complete batches."""
-    ended = {row["trial"] for batch in directory.complete_batches() for row in read_csv(batch / SUMMARY_CSV)}
-    return len(ended)

@@ -26,9 +26,10 @@ from hyperlax.study import database, database_file, manifest
 from hyperlax.study.confirmation import confirmation_of
 from hyperlax.study.database import StudyDatabase, given_params
 from hyperlax.study.database_checks import fault_of_trials
-from hyperlax.study.directory import StudyDirectory, holder_of
+from hyperlax.study.directory import StudyDirectory
 from hyperlax.study.importances import importances
 from hyperlax.study.lineage import finished_intervals, lineage_of
+from hyperlax.study.lock import holder_of
 from hyperlax.study.manifest import Manifest
 from hyperlax.study.projection import batch_of
 from hyperlax.study.record import Lineage, Run, StudyRecord, TrialRecord

@@ -27,6 +27,7 @@ from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
 from hyperlax.backends.work import Work
 from hyperlax.cli import main
 from hyperlax.errors import HyperlaxError, OptionError, UsageError
+from hyperlax.study.io_errors import ending_on_io_error, run_again
 from hyperlax.study.stopping import StopRequest
 from hyperlax.study.view import load_study
 from hyperlax.trial import SegmentResult
@@ -339,6 +340,36 @@ def test_an_agent_says_that_nobody_leads_and_that_the_study_is_gone(
         AgentProcess(place, threading.Event()).run()
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_an_agent_of_a_study_that_is_removed_says_that_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, is_training: bool
+) -> None:
+    """It trains, or waits for a leader that has finished."""
+    monkeypatch.setattr("hyperlax.backends.agent_process._LOOK_SECONDS", 0.0)
+    case, slow = Case(tmp_path / "old"), Slow(seconds=30.0 if is_training else 0.0)
+    agent = AgentProcess(place_of(case.directory, case.recipe, slow), threading.Event())
+
+    def train() -> None:
+        eventually(case.directory.exists)
+        with pytest.raises(HyperlaxError, match=f"{case.directory}: the study was moved or removed."):
+            agent.run()
+
+    def remove() -> None:
+        assert slow.asleep.wait(20)
+        (tmp_path / "old").rename(tmp_path / "new")
+        slow.seconds = 0.0
+        slow.wake()
+
+    with meanwhile(train):
+        if is_training:
+            with meanwhile(remove), pytest.raises(HyperlaxError, match="was moved to .*new.* while the study ran"):
+                lead(case)
+        else:
+            lead(case)
+            (tmp_path / "old").rename(tmp_path / "new")
+    assert not caplog.text and not (tmp_path / "old").exists()
+
+
 def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tmp_path)
     agent = AgentProcess(place_of(case.directory, case.recipe, FakeBackend()), threading.Event())
@@ -349,7 +380,8 @@ def test_an_agent_whose_disk_is_full_hands_its_batch_back(tmp_path: Path, monkey
     def fail() -> None:
         write = work._write
         monkeypatch.setattr(work, "_write", full)
-        with pytest.raises(OSError, match="No space left"):
+        words = r"work/b00000-\w+\.result: No space left on device\. Free some space, then run the command again\."
+        with pytest.raises(HyperlaxError, match=words), ending_on_io_error(case.directory, run_again):
             agent.run()
         assert {item.kind for item in Work(case.directory).items()} == {"ticket"}
         monkeypatch.setattr(work, "_write", write)

@@ -14,10 +14,10 @@ from datetime import datetime
 from typing import Protocol
 
 from hyperlax.backends.base import Backend, EngineConfig, Evicted
-from hyperlax.backends.desk import TICKET, AgentCard, Desk, Item, Ticket, name_of_agent
+from hyperlax.backends.desk import TICKET, AgentCard, Desk, Item, Ticket, check_there, name_of_agent
 from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_engine, refusal, trials_of
 from hyperlax.engine.checkpoint import CheckpointManager
-from hyperlax.errors import HyperlaxError, UsageError, numbered
+from hyperlax.errors import UsageError, numbered
 from hyperlax.recipe import Recipe
 from hyperlax.trial import SegmentResult, Trial
 
@@ -124,8 +124,7 @@ class AgentProcess:
 
     def _is_over(self) -> bool:
         """Return whether nothing is left to wait for. Say once that nobody leads the study."""
-        if not self._desk.is_there():
-            raise HyperlaxError(f"{self._desk.study}: the study was moved or removed.")
+        check_there(self._desk)
         if self._desk.has_ended() or self._place.is_over():
             log.info("The study in %s has ended.", self._desk.study)
             return True
@@ -192,6 +191,7 @@ class AgentProcess:
         results, evicted = self._backend.advance()
         self._note(results, evicted)
         for batch in [batch for batch in self._batches.values() if batch.is_lost]:
+            check_there(self._desk)
             log.warning("%s: taken from this agent, which was not heard of in time.", numbered(batch.numbers))
             self._forget(batch)
 
@@ -222,6 +222,7 @@ class AgentProcess:
         if self._desk.finish(batch.claim, pack_done(done)):
             log.info("Trained %s.", numbered(batch.numbers))
         else:
+            check_there(self._desk)
             log.warning("The result of %s comes too late and is dropped.", numbered(batch.numbers))
         self._forget(batch)
 

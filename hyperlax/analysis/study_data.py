@@ -226,15 +226,15 @@ class StudyData:
           MissingFile: a `timing.json` is gone or damaged.
         """
         trials = Counter(trial.batch_directory for trial in self.record.trials)
-        found: dict[tuple[str, ...], list[tuple[int, float]]] = {}
+        found: dict[tuple[str, str, str], AgentShare] = {}
         for batch, timing in self._timings.items():
-            names = tuple(str(timing.get(name) or "") for name in ("agent", "host", "device"))
-            if names[0]:
-                found.setdefault(names, []).append((trials[batch], timing["train_seconds"] or 0.0))
-        return [
-            AgentShare(*names, len(own), sum(count for count, _ in own), sum(seconds for _, seconds in own))
-            for names, own in sorted(found.items())
-        ]
+            agent, host, device = (str(timing.get(name) or "") for name in ("agent", "host", "device"))
+            if agent:
+                *_, batches, done, seconds = found.get((agent, host, device), (0, 0, 0.0))
+                seconds += timing["train_seconds"] or 0.0
+                now = AgentShare(agent, host, device, batches + 1, done + trials[batch], seconds)
+                found[agent, host, device] = now
+        return [share for _, share in sorted(found.items())]
 
     @cached_property
     def _timings(self) -> dict[Path, dict[str, Any]]:

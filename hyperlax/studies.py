@@ -255,7 +255,12 @@ def _run_where_it_trains(
 
     tracked: returns a backend's configuration with the place where it tracks what it trains.
     """
-    if not isinstance(study.options, SearchOptions) or study.options.agents == "none":
+    assert isinstance(study.options, SearchOptions)
+    if study.options.engine == "ray":
+        from hyperlax.study.ray_study import run_on_ray
+
+        return run_on_ray(study.options, study.recipe, study.directory, lambda make: run(make_backend=make))
+    if study.options.agents == "none":
         from hyperlax.study.study_run import local_backend
 
         return run(make_backend=lambda config, checkpoints: local_backend(tracked(config), checkpoints))

@@ -60,10 +60,6 @@ def test_functions_train_in_agents_as_in_one_process(
         ("agent nowhere", "agent nowhere: is not a directory. Give the directory of a study"),
         ("agent empty", "agent empty: holds no study.json"),
         ("agent empty --idle-timeout -1", "--idle-timeout needs"),
-        (
-            f"{FUNCTIONS} --agents 2 --pruner asha",
-            "--agents 2: agents train every trial to its end, which --pruner asha does not.",
-        ),
         (f"{FUNCTIONS} --agents -1", "--agents needs a whole number of at least 0 or none, got -1."),
     ],
 )

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents, Share, shares
+from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.engine.machine import gpus
@@ -46,7 +46,7 @@ def run_with_agents(
         config = tracked(config)
         planner = local_backend(config, checkpoints)
         local.shares = local.shares or _shares(count, planner.slots, config)
-        return Agents(work, planner, config, device_of(config), local)
+        return make_agents(work, planner, config, device_of(config), local, checkpoints)
 
     try:
         status = run(make_backend)

@@ -14,16 +14,21 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from hyperlax.analysis.sensitivity import Effect, is_sensitivity, sensitivity
 from hyperlax.errors import HyperlaxError
 from hyperlax.files import CsvError, convert, read_csv, read_json, read_text
 from hyperlax.study import batch_files
 from hyperlax.study.batch_files import LearningCurve
 from hyperlax.study.directory import CURVES_CSV, TIMING_JSON
-from hyperlax.study.record import Run, StudyRecord, TrialRecord, complete_trials
+from hyperlax.study.record import Run, StudyRecord, TrialRecord, best_first, complete_trials
 from hyperlax.trial import TIMELINE
 
 _log = logging.getLogger(__name__)
+MOST_DRAWN = 1000
+"""Most trials that a plot draws as points, and that the report's table has: more cover each other, and slow a browser down."""
+BEST_DRAWN = 100
 _LATEST_SECONDS = 1e11
 """Upper bound of plausible times, in seconds since 1970."""
 _SUMMED = ("compile_seconds", "train_seconds", "evaluate_seconds", "wall_seconds", "steps")
@@ -60,13 +65,12 @@ def read_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
 
 def readable_curves(trials: Iterable[TrialRecord]) -> dict[int, LearningCurve]:
     """Return the curves of those trials whose files can be read."""
-    curves: dict[int, LearningCurve] = {}
-    for trial in trials:
-        try:
-            curves |= read_curves([trial])
-        except MissingFile:
-            continue
-    return curves
+    trials = list(trials)
+    half = len(trials) // 2
+    try:
+        return read_curves(trials)
+    except MissingFile:
+        return readable_curves(trials[:half]) | readable_curves(trials[half:]) if half else {}
 
 
 @contextmanager
@@ -164,6 +168,18 @@ class StudyData:
 
     def __init__(self, record: StudyRecord):
         self.record = record
+
+    @cached_property
+    def drawn(self) -> list[TrialRecord]:
+        """The COMPLETE trials that plots draw as points, by number: all, or of too many the best, and others evenly spaced."""
+        trials = complete_trials(self.record)
+        if len(trials) <= MOST_DRAWN:
+            return trials
+        best = {trial.number for trial in best_first(self.record)[:BEST_DRAWN]}
+        others = [trial for trial in trials if trial.number not in best]
+        places = np.linspace(0, len(others) - 1, MOST_DRAWN - len(best)).astype(int)
+        numbers = best.union(others[place].number for place in places)
+        return [trial for trial in trials if trial.number in numbers]
 
     @cached_property
     def timeline(self) -> Timeline:

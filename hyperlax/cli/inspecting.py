@@ -174,7 +174,7 @@ def report(given: Given) -> int:
     options = completed(ReportOptions, given)
     directory = StudyDirectory(named_directory(options.directory, "report"))
     with ending_on_io_error(directory.database, run_again):
-        opened = load_study(directory.root, "report", with_importances=True)
+        opened = load_study(directory.root, "report")
         check_writable(directory)
         write_study_pages(with_confirmation(opened.record))
     print(f"Report: {directory.report}")

@@ -19,6 +19,7 @@ from hyperlax.config.option import Given
 from hyperlax.config.options import LEVELS, SENSITIVITY, PbtOptions, SearchOptions, SweepOptions
 from hyperlax.config.settling import resumed, settled
 from hyperlax.config.stored import (
+    MANIFEST,
     RESUMED,
     SEARCH,
     SWEEP,
@@ -207,8 +208,13 @@ def _resumed(command: str, given: Given, recipe: Recipe | None) -> PlannedStudy:
     directory = named_directory(given["resume_from"], RESUMED)
     check_command(directory, command)
     stored, recipe = study_in(directory, RESUMED, given.get("algo_and_network_config"), recipe)
-    options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
-    return _planned(options, recipe, directory)
+    try:
+        options = checked(resumed(stored, given, recipe), kind_of(recipe).table)
+        return _planned(options, recipe, directory)
+    except OptionError as error:
+        if any(name in given for name in error.mentioned):
+            raise
+        raise error.spelled(str, f"{directory / MANIFEST}: ") from error
 
 
 def _run_search(options: SearchOptions, study: PlannedStudy) -> int:

@@ -356,7 +356,7 @@ def from_json(kind: type[T], stored: Mapping[str, Any], where: str) -> T:
         try:
             values[name] = known[name].read(value)
         except OptionError as error:
-            raise UsageError(f"{where}: the argument {name} is {value!r}, which is not valid. {PUT_BACK}") from error
+            raise UsageError(f"{where}: {error.told(str)} {PUT_BACK}") from error
     return kind(**values)
 
 

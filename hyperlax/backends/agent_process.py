@@ -101,10 +101,12 @@ class AgentProcess:
                         return
                 self._desk.wait()
         finally:
-            self._hand_back()
-            self._over.set()
-            heart.join()
-            self._desk.remove_card(self.name)
+            try:
+                self._hand_back()
+            finally:
+                self._over.set()
+                heart.join()
+                self._desk.remove_card(self.name)
 
     def stop(self) -> None:
         """Let what trains end at its next evaluation. Signal handlers call this, after they have set the request."""

@@ -11,7 +11,7 @@ from tests.desk import study_of, told
 from tests.faults.agents import kill_leaders_and_agents
 from tests.faults.harness import TOY, Differences, check, commands, kill_often
 from tests.faults.kills import MODES, kill_mode
-from tests.faults.study import ARGUMENTS
+from tests.faults.study import ARGUMENTS, PRUNED
 from tests.study_cases import Case
 
 HYPERBAND = (

@@ -246,7 +246,12 @@ def _run_search(options: SearchOptions, study: PlannedStudy) -> int:
 
 def _run_where_it_trains(study: PlannedStudy, here: MakeBackend, run: Callable[..., int]) -> int:
     """Run a study with the backend of this machine, or with agents. Returns the exit status."""
-    if not isinstance(study.options, SearchOptions) or study.options.agents == "none":
+    assert isinstance(study.options, SearchOptions)
+    if study.options.engine == "ray":
+        from hyperlax.study.ray_study import run_on_ray
+
+        return run_on_ray(study.options, study.recipe, study.directory, lambda make: run(make_backend=make))
+    if study.options.agents == "none":
         return run(make_backend=here)
     from hyperlax.study.leading import run_with_agents
 

@@ -57,11 +57,16 @@ class Place:
 class AgentProcess:
     """An agent while it runs. Its backend is used by one thread only; a second thread renews the leases."""
 
-    def __init__(self, place: Place, stop: Stop, any_device: bool = False, idle_timeout: float | None = None):
-        """Make an agent. any_device: see `refusal`. idle_timeout: seconds without a batch after which it ends, if any."""
+    def __init__(
+        self, place: Place, stop: Stop, any_device: bool = False, idle_timeout: float | None = None, name: str = ""
+    ):
+        """Make an agent. any_device: see `refusal`. idle_timeout: seconds without a batch after which it ends, if any.
+
+        name: one that no other agent has; by default it is made here.
+        """
         self._place, self._desk, self._stop = place, place.desk, stop
         self._any_device, self._idle_timeout = any_device, idle_timeout
-        self.name, self._began = name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
+        self.name, self._began = name or name_of_agent(), datetime.now().astimezone().isoformat(timespec="seconds")
         self._training: Training | None = None
         self._engine: Engine | None = None
         self._digest, self._has_said = "", False

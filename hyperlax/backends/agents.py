@@ -9,11 +9,10 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
 from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Desk, Item, ticket_of
-from hyperlax.backends.local_agents import LocalAgents
 from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
 from hyperlax.errors import numbered
 from hyperlax.fields import dotted
@@ -52,6 +51,22 @@ class Batch:
         return self.seen[0].agent if self.seen[0] else ""
 
 
+class OwnAgents(Protocol):
+    """The agents that a leader starts itself."""
+
+    def start(self) -> None:
+        """Start the agents that are missing."""
+        ...
+
+    def dead(self) -> dict[str, str]:
+        """Return those that have died since the last call: the beginning of the agent's name, and how."""
+        ...
+
+    def have_trained(self) -> None:
+        """Note that a batch has ended."""
+        ...
+
+
 class Agents:
     """A backend of closed batches that agents train."""
 
@@ -61,10 +76,10 @@ class Agents:
         planner: Backend,
         config: EngineConfig,
         device: str,
-        local: LocalAgents,
+        local: OwnAgents,
         lease: float = LEASE_SECONDS,
     ):
-        """Make a backend. planner: chooses programs and batches for this machine. device: see `Engine`. local: its own agents."""
+        """Make a backend. planner: chooses programs and batches for this machine. device: see `Engine`. local: its own."""
         self._desk, self._planner, self._config, self._local, self._lease = desk, planner, config, local, lease
         self.lanes, self.slots, self.device = planner.lanes, planner.slots, planner.device
         self._device = device

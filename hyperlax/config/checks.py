@@ -13,6 +13,7 @@ from typing import TypeVar
 from hyperlax.config.constraints import parse_constraint
 from hyperlax.config.option import Given, options_of
 from hyperlax.config.options import SENSITIVITY, PbtOptions, RunOptions, SearchOptions
+from hyperlax.config.ray_options import check_address, parse_resources
 from hyperlax.config.speech import spoken
 from hyperlax.errors import OptionError, UsageError, counted
 from hyperlax.metrics import OF_RL, check_objectives
@@ -107,6 +108,7 @@ def _check_study_name(name: str, recipe: str) -> None:
 def _check_search(options: SearchOptions, table: MetricTable) -> None:
     check_objectives(options.objective_names, options.objective_directions, table)
     _check_batches(options)
+    _check_engine(options)
     if options.is_sweep:
         return
     for text in options.constraints:
@@ -125,6 +127,21 @@ def _check_batches(options: SearchOptions) -> None:
     else:
         problem = f"{more}of {{optuna_study_batch_size}}. Lower the first, raise the second, or use auto."
     raise OptionError("runner_hparam_batch_size", problem, lanes, together, counted(together, "trial"))
+
+
+def _check_engine(options: SearchOptions) -> None:
+    if options.engine == "local":
+        for name in ("agent_resources", "ray_address"):
+            if (value := getattr(options, name)) is not None:
+                problem = f"{{{name}}} {{0}}: is for {{engine}} ray. Give that as well, or leave {{{name}}} out."
+                raise OptionError(name, problem, value)
+        return
+    if options.agents == 0:
+        raise OptionError("agents", "{agents} 0: with {engine} ray nothing would train. Give at least 1, or none.")
+    parse_resources(options.agent_resources)
+    check_address(options.ray_address)
+    if not _is_installed("ray"):
+        raise OptionError("engine", '{engine} ray needs the package ray: pip install "hyperlax[ray]"')
 
 
 def _check_sampler(options: SearchOptions) -> None:

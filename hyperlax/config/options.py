@@ -265,10 +265,33 @@ class SearchOptions(RunOptions):
     agents: Annotated[
         int | Literal["none"],
         "Train in agents, which hyperlax agent DIR starts on any machine that sees the study's directory, and start this many "
-        "of them here; 0 only leads. With none, this process trains.",
+        "of them here; 0 only leads. With none, this process trains. With {engine} ray: the most agents; none for as many as the "
+        "cluster has room for.",
         Range(0),
         MAY_CHANGE,
     ] = "none"
+    engine: Annotated[
+        str,
+        "Where trials train: on this machine and in the agents that join it (local), or in agents in a Ray cluster, whose nodes "
+        "may come and go (ray).",
+        OneOf(("local", "ray")),
+        MAY_CHANGE,
+    ] = "local"
+    agent_resources: Annotated[
+        str | None,
+        "What each agent reserves with {engine} ray: cpu=4, cpu=2,gpu=1, cpu=1,gpu=0.25, or resources that nodes have by names of "
+        "their own.",
+        Metavar("NAME=AMOUNT[,...]"),
+        MAY_CHANGE,
+        By("what a trial of a task needs; else cpu=1"),
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        "Ray cluster of {engine} ray: HOST:PORT of its head, auto for the one that this machine is in, or local to start one here.",
+        Metavar("ADDRESS"),
+        THIS_RUN,
+        By("RAY_ADDRESS, else local"),
+    ] = None
     plan_only: Annotated[
         bool, "Print the plan of the next super-batch and exit, without changing the study.", THIS_RUN, By("run it")
     ] = False

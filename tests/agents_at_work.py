@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Backend, EngineConfig, Evicted
 from hyperlax.backends.desk import Item
 from hyperlax.backends.local_agents import LocalAgents
+from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.recipe import Recipe
@@ -59,7 +59,7 @@ def leading(case: Case, planner: FakeBackend | None = None, lease: float = LEASE
 
     def make(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         bound = (planner or FakeBackend()).bind(config, checkpoints)
-        return Agents(work, bound, config, DEVICE, local, lease)
+        return make_agents(work, bound, config, DEVICE, local, checkpoints, lease)
 
     return make
 

@@ -19,15 +19,16 @@ import pytest
 from hyperlax.agent import Policy
 from hyperlax.backends import work
 from hyperlax.backends.agent_process import AgentProcess
+from hyperlax.backends.agent_training import Training
 from hyperlax.backends.desk import Item, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, pack_done, read_done
 from hyperlax.backends.work import Work
-from hyperlax.errors import HyperlaxError, OptionError, UsageError
+from hyperlax.errors import HyperlaxError, UsageError
 from hyperlax.study.stopping import StopRequest
 from hyperlax.trial import SegmentResult
 from tests.agents_at_work import Slow, at_work, claimed, eventually, has_ended, leading, meanwhile, place_of
 from tests.fake_backend import FakeBackend
-from tests.study_cases import Case, Finished, arguments_of
+from tests.study_cases import Case, Finished
 
 pytestmark = pytest.mark.timeout(60)
 POLICY = Policy({"activation": "tanh"}, {"head.kernel": np.arange(6, dtype=np.float32).reshape(2, 3, 1)})
@@ -121,7 +122,7 @@ def test_a_batch_whose_lease_ran_out_is_trained_by_another_agent(
 class _Deaf(AgentProcess):
     """An agent that cannot renew its leases, as a stopped process cannot."""
 
-    def _renew(self) -> None:
+    def _renew(self, training: Training) -> None:
         return
 
 
@@ -386,11 +387,3 @@ def test_the_end_of_a_batch_reads_back_as_it_was(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(result.curve, name), getattr(results[0].curve, name), strict=True)
     assert result.policy is not None and result.policy.description == POLICY.description
     np.testing.assert_array_equal(result.policy.arrays["head.kernel"], POLICY.arrays["head.kernel"], strict=True)
-
-
-@pytest.mark.parametrize("given", [{"pruner": "asha"}, {"seed_schedule": "racing"}])
-def test_what_needs_one_place_is_refused(tmp_path: Path, given: dict[str, str]) -> None:
-    from hyperlax.config.checks import checked
-
-    with pytest.raises(OptionError, match="--agents 2: agents train every trial to its end, which --"):
-        checked(arguments_of(tmp_path, agents=2, **given))

@@ -1,4 +1,4 @@
-"""`--engine ray`: the study is the one of one process, whatever happens to actors and nodes, and nothing is read from a shared disk."""
+"""`--engine ray`: the study is that of one process, whatever happens to actors and nodes, and no disk is shared."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def recipe(directory: Path, between: str = "") -> Path:
 
 
 def search(path: Path, root: Path, more: str = "") -> list[str]:
-    words = f"optuna-hp-search --algo-and-network-config {path} --seed 3 --n-trials 6 --num-seeds 2 --slots 2"
+    words = f"optuna-hp-search --algo-and-network-config {path} --seed 3 --n-trials 6 --num-seeds 2"
+    more = more if "--engine" in more else f"{more} --slots 2"
     return shlex.split(f"{words} --output-root {root} {more}")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from hyperlax.backends.base import MOST_LOSSES, SHARED, Backend, EngineConfig, Evicted, LostError
-from hyperlax.backends.desk import CLAIM, LEASE_SECONDS, RESULT, TICKET, Desk, Item, ticket_of
+from hyperlax.backends.desk import LEASE_SECONDS, RESULT, TICKET, Desk, Item, ticket_of
 from hyperlax.backends.wire import BatchDone, Engine, digest_of, numbers_in, read_done
 from hyperlax.errors import numbered
 from hyperlax.fields import dotted
@@ -25,12 +25,18 @@ _CARD_SECONDS = 1.0
 
 
 @dataclass(eq=False)
-class _Batch:
-    """A batch with agents. seen: its item as it was when it last changed, and since when, in seconds of `time.monotonic`."""
+class Batch:
+    """A batch with agents.
+
+    group: as in `Backend.enter`. reached: where lanes are refilled, how far its latest result was. seen: its item as it was when it
+    last changed, and since when, in seconds of `time.monotonic`.
+    """
 
     name: str
     trials: tuple[Trial, ...]
     repetition: int
+    group: int = SHARED
+    reached: tuple[int, bool, bool] = (0, False, False)
     losses: int = 0
     seen: tuple[Item | None, float | None] = (None, None)
     since: float = 0.0
@@ -40,8 +46,9 @@ class _Batch:
         return tuple(trial.number for trial in self.trials)
 
     @property
-    def is_claimed(self) -> bool:
-        return self.seen[0] is not None and self.seen[0].kind == CLAIM
+    def agent(self) -> str:
+        """The agent that has claimed it, as last seen; "" if none has."""
+        return self.seen[0].agent if self.seen[0] else ""
 
 
 class OwnAgents(Protocol):
@@ -78,9 +85,9 @@ class Agents:
         self._device = device
         self._lanes: dict[str, int] = {}
         self._engine = ""
-        self._batches: dict[str, _Batch] = {}
+        self._batches: dict[str, Batch] = {}
         self._planned: set[str] = set()
-        self._done: list[SegmentResult] = []
+        self._done: dict[int, SegmentResult] = {}
         self._evicted: list[Evicted] = []
         self._timing: dict[int, Mapping[str, Any]] = {}
         self._places: dict[tuple[str, int], int] = {}
@@ -95,7 +102,7 @@ class Agents:
     @property
     def occupied(self) -> int:
         """Trials that agents train."""
-        return sum(len(batch.trials) for batch in tuple(self._batches.values()) if batch.is_claimed)
+        return sum(len(batch.trials) for batch in tuple(self._batches.values()) if batch.agent)
 
     @property
     def preparing(self) -> int:
@@ -112,11 +119,9 @@ class Agents:
 
     def enter(self, trials: Sequence[Trial], repetition: int = 0, group: int = SHARED) -> list[int]:
         """Let a batch wait for an agent. Return all its numbers."""
-        batch = _Batch(self._name(trials, repetition), tuple(trials), repetition, since=time.monotonic())
-        self._batches[batch.name] = batch
+        batch = Batch(self._name(trials, repetition), tuple(trials), repetition)
         self._planned.discard(batch.name)
-        if not any(item.batch == batch.name for item in self._desk.items()):
-            self._offer(batch)
+        self._hand_out(batch)
         return list(batch.numbers)
 
     def begin(self) -> None:
@@ -132,9 +137,9 @@ class Agents:
             if self._done or self._evicted or self._is_stopping or not self._batches:
                 break
             self._desk.wait()
-        done, self._done = self._done, []
+        done, self._done = self._done, {}
         evicted, self._evicted = self._evicted, []
-        return sorted(done, key=lambda result: result.number), evicted
+        return [done[number] for number in sorted(done)], evicted
 
     def copy(self, source: int, into: Trial) -> None:
         """Raise NotImplementedError: no decisions are made about the trials of closed batches."""
@@ -158,7 +163,7 @@ class Agents:
         if not self._batches:
             return
         self._desk.set_stopping(True)
-        while any(batch.is_claimed for batch in self._batches.values()):
+        while any(batch.agent for batch in self._batches.values()):
             self._desk.wait()
             self._look()
 
@@ -206,9 +211,16 @@ class Agents:
         self._planned |= found.keys()
         return list(found.values())
 
-    def _offer(self, batch: _Batch) -> None:
+    def _hand_out(self, batch: Batch) -> None:
+        """Let a batch wait for an agent, unless it is with one from a leader before."""
+        self._batches[batch.name] = batch
+        batch.since = time.monotonic()
+        if not any(item.batch == batch.name for item in self._desk.items()):
+            self._offer(batch)
+
+    def _offer(self, batch: Batch) -> None:
         trials = {trial.number: dotted(trial.config) for trial in batch.trials}
-        self._desk.offer(batch.name, ticket_of(trials, self._engine, batch.repetition, batch.losses))
+        self._desk.offer(batch.name, ticket_of(trials, self._engine, batch.repetition, batch.group, batch.losses))
         batch.since = time.monotonic()
 
     def _look(self) -> None:
@@ -228,8 +240,12 @@ class Agents:
             else:
                 found[item.batch] = item
         dead = self._local.dead()
-        for batch in list(self._batches.values()):
-            self._check(batch, found.get(batch.name), dead, now)
+        lost: dict[tuple[str, str], list[Batch]] = {}
+        for batch in self._batches.values():
+            if how := self._check(batch, found.get(batch.name), dead, now):
+                lost.setdefault((batch.agent, how), []).append(batch)
+        for (_, how), batches in lost.items():
+            self._lose(batches, how)
 
     def _look_at_agents(self, now: float) -> None:
         """Note which agents live: those whose cards change. Remove the cards of the others."""
@@ -250,7 +266,7 @@ class Agents:
             self._desk.remove(item)
             log.debug("Dropped the %s of %s.", item.kind, item.batch)
 
-    def _take(self, batch: _Batch, item: Item) -> None:
+    def _take(self, batch: Batch, item: Item) -> None:
         """Take the result of a batch, and forget its other items."""
         if (content := self._desk.result(item)) is None:
             return
@@ -258,14 +274,14 @@ class Agents:
             done = read_done(content)
         except Exception as error:
             self._desk.remove(item)
-            self._lose(batch, f"its result cannot be read ({' '.join(str(error).split())})")
+            self._lose([batch], f"its result cannot be read ({' '.join(str(error).split())})")
             return
         self._end(batch)
         self._local.have_trained()
         if done.error is not None:
             self._evicted.append(Evicted(batch.numbers, done.error))
             return
-        self._done += [self._placed(result, done) for result in done.results]
+        self._done |= {result.number: self._placed(result, done) for result in done.results}
         self._timing |= dict.fromkeys(batch.numbers, done.timing or {})
 
     def _placed(self, result: SegmentResult, done: BatchDone) -> SegmentResult:
@@ -276,34 +292,37 @@ class Agents:
         )
         return replace(result, intervals=tuple(intervals))
 
-    def _check(self, batch: _Batch, item: Item | None, dead: Mapping[str, str], now: float) -> None:
-        """Take a batch back if its agent has died, or has not renewed its lease, or if its item is gone."""
+    def _check(self, batch: Batch, item: Item | None, dead: Mapping[str, str], now: float) -> str:
+        """Return how a batch was lost, if its agent has died or has not renewed its lease, or if its item is gone; else ""."""
         seen = item, self._desk.renewed(item) if item else None
         if seen != batch.seen:
             batch.seen, batch.since = seen, now
         if item is not None and item.kind == TICKET:
-            return
-        died = next((how for agent, how in dead.items() if item and item.agent.startswith(agent)), None)
-        if died:
-            self._lose(batch, f"its agent {died}", item)
-        elif now - batch.since > self._lease:
-            agent = f"its agent {item.agent} was" if item else "it was"
-            self._lose(batch, f"{agent} not heard of for {self._lease:g} s", item)
+            return ""
+        for agent, how in dead.items():
+            if item and item.agent.startswith(agent):
+                return f"its agent {how}"
+        if now - batch.since <= self._lease:
+            return ""
+        return f"{f'its agent {item.agent} was' if item else 'it was'} not heard of for {self._lease:g} s"
 
-    def _lose(self, batch: _Batch, how: str, claim: Item | None = None) -> None:
-        """Let a batch that was lost wait for another agent, unless that has happened too often."""
-        if claim:
-            self._desk.remove(claim)
-        batch.losses += 1
-        if batch.losses == MOST_LOSSES:
-            self._end(batch)
-            self._evicted.append(Evicted(batch.numbers, LostError(how)))
-            return
+    def _lose(self, batches: Sequence[Batch], how: str) -> None:
+        """Let batches that an agent has lost wait for another one, each unless that has happened too often."""
+        for batch in batches:
+            batch.losses += 1
+            if batch.losses == MOST_LOSSES:
+                self._end(batch)
+                self._evicted.append(Evicted(batch.numbers, LostError(how)))
+            else:
+                self._offer_again(batch, how)
+
+    def _offer_again(self, batch: Batch, how: str) -> None:
         log.warning("Lost %s: %s. Waiting for another agent.", numbered(batch.numbers), how)
+        self._desk.forget(batch.name)
         batch.seen = (None, None)
         self._offer(batch)
 
-    def _end(self, batch: _Batch) -> None:
+    def _end(self, batch: Batch) -> None:
         """Forget a batch."""
         del self._batches[batch.name]
         self._desk.forget(batch.name)

@@ -16,6 +16,17 @@ from hyperlax.trial import Plan, SegmentResult, Trial
 SHARED = 0
 """The group of trials that may share a program's lanes with one another."""
 
+SUMMED = (
+    "programs_compiled",
+    "compile_seconds",
+    "train_seconds",
+    "evaluate_seconds",
+    "wall_seconds",
+    "steps",
+    "lane_segments",
+)
+"""Entries of a `timing.json` that are summed over sessions of refilled lanes."""
+
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -160,7 +171,7 @@ class Backend(Protocol):
         ...
 
     def restore(self, trials: Mapping[int, Trial], unfinished: Collection[int]) -> Sequence[SegmentResult]:
-        """Restore the saved unfinished trials, and return their results so far. trials: all trials that may have been saved."""
+        """Restore the saved unfinished trials, and return their results so far. trials: at least these. No trial is in a lane."""
         ...
 
     def timing(self, numbers: Collection[int]) -> dict[str, Any]:

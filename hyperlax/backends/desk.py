@@ -1,7 +1,8 @@
 """The desk between a leader and its agents: hparam batches on their way to agents and back. Standard library only.
 
-A batch waits as a `TICKET`, is trained by the agent that has its `CLAIM`, and has a `RESULT` once it is trained. `work` keeps a
-desk in a directory.
+A batch waits as a `TICKET`, is trained by the agent that has its `CLAIM`, and has a `RESULT` once it is trained. Where lanes are
+refilled, a batch is one trial. Its agent puts `NEWS` on the desk after every segment and keeps the claim until the leader removes
+it. `work` keeps a desk in a directory.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from typing import Any, NamedTuple, Protocol, TypedDict
 
 LEASE_SECONDS = 60.0
 """Seconds after which an agent that did not renew its claim has lost it."""
-TICKET, CLAIM, RESULT = "ticket", "claim", "result"
+TICKET, CLAIM, RESULT, NEWS = "ticket", "claim", "result", "news"
+ALONE = "a"
+"""First letter of a batch, usually b, whose agent may train only batches of its group at the same time."""
 
 
 class Item(NamedTuple):
-    """A batch on the desk. kind: `TICKET`, `CLAIM` or `RESULT`. agent: the claim's, else ""."""
+    """A batch on the desk, or news, which have a number in its place. kind: `TICKET`, `CLAIM`, `RESULT` or `NEWS`.
+
+    agent: the claim's or that of the news, else "".
+    """
 
     batch: str
     agent: str
@@ -29,12 +35,14 @@ class Item(NamedTuple):
 class Ticket(TypedDict):
     """The content of a ticket, and of the claim that it becomes.
 
-    engine: the configuration that the agent needs. trials: number and values of each. losses: how often an agent has lost it.
+    engine: the configuration that the agent needs. trials: number and values of each. group: as in `Backend.enter`. losses: how
+    often an agent has lost it.
     """
 
     engine: str
     trials: list[tuple[int, dict[str, Any]]]
     repetition: int
+    group: int
     losses: int
 
 
@@ -71,7 +79,7 @@ class Desk(Protocol):
         ...
 
     def items(self) -> list[Item]:
-        """Return all batches, in order."""
+        """Return all batches and news, in the order of their names."""
         ...
 
     def offer(self, batch: str, ticket: Ticket) -> None:
@@ -91,7 +99,7 @@ class Desk(Protocol):
         ...
 
     def renewed(self, item: Item) -> float | None:
-        """Return a number that changes when a lease is renewed, None if the item is gone."""
+        """Return a number that changes when a claim is renewed, None if the item is gone."""
         ...
 
     def give_back(self, claim: Item) -> None:
@@ -102,8 +110,12 @@ class Desk(Protocol):
         """Replace a claim by the batch's result. Return False, and drop the result, if the batch is not the agent's any more."""
         ...
 
+    def post(self, item: Item, content: bytes) -> None:
+        """Put news on the desk."""
+        ...
+
     def result(self, item: Item) -> bytes | None:
-        """Return the result of a batch, None if it is gone."""
+        """Return the result of a batch, or the content of news; None if it is gone."""
         ...
 
     def remove(self, item: Item) -> None:
@@ -163,9 +175,11 @@ class Desk(Protocol):
         ...
 
 
-def ticket_of(trials: Mapping[int, dict[str, Any]], engine: str, repetition: int, losses: int = 0) -> Ticket:
+def ticket_of(
+    trials: Mapping[int, dict[str, Any]], engine: str, repetition: int, group: int = 0, losses: int = 0
+) -> Ticket:
     """Return a ticket. trials: number -> values."""
-    return Ticket(engine=engine, trials=list(trials.items()), repetition=repetition, losses=losses)
+    return Ticket(engine=engine, trials=list(trials.items()), repetition=repetition, group=group, losses=losses)
 
 
 def name_of_agent() -> str:

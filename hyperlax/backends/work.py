@@ -1,8 +1,9 @@
 """A desk in the directory `work/` of a study. Standard library only.
 
 A batch is one file, whose name says where it is: `<batch>.ticket` waits, `<batch>.<agent>.claim` is trained by that agent,
-`<batch>.result` is trained. An agent takes a batch by renaming its ticket, which only one can. It renews its lease by changing the
-claim's modification time. No clock of a machine is compared with such a time: it counts whether it changes.
+`<batch>.result` is trained. `<number>.<agent>.news` is what an agent has told the leader. An agent takes a batch by renaming its
+ticket, which only one can. It renews its lease by changing the claim's modification time. No clock of a machine is compared with
+such a time: it counts whether it changes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from hyperlax.backends.desk import CLAIM, RESULT, TICKET, AgentCard, Item, Ticket
+from hyperlax.backends.desk import CLAIM, NEWS, RESULT, TICKET, AgentCard, Item, Ticket
 from hyperlax.config.option import shell_command
 from hyperlax.errors import numbered
 from hyperlax.files import PUT_BACK, convert, decode, json_text, read_text, replacing, write_text
@@ -25,8 +26,7 @@ from hyperlax.files import PUT_BACK, convert, decode, json_text, read_text, repl
 WORK = "work"
 _POLL_SECONDS = 0.03
 _AGENT, _LEADER, _STOP, _ENDED = ".agent", "leader.json", "stop", "ended.json"
-_BATCH = r"b\d{5,}-[0-9a-f]{12}"
-_ITEM = re.compile(rf"({_BATCH})(?:\.([\w-]+))?\.({TICKET}|{CLAIM}|{RESULT})")
+_ITEM = re.compile(rf"([ab]\d{{5,}}-[0-9a-f]{{12}}|n\d+)(?:\.([\w-]+))?\.({TICKET}|{CLAIM}|{RESULT}|{NEWS})")
 FILES = rf"{_ITEM.pattern}|engine-[0-9a-f]{{12}}\.json|[\w-]+\{_AGENT}|leader\.json|stop|ended\.json"
 """The names of all files in the directory, as a pattern."""
 
@@ -51,7 +51,7 @@ class Work:
         time.sleep(_POLL_SECONDS)
 
     def items(self) -> list[Item]:
-        """Return all batches, in order; none if there is no directory."""
+        """Return all batches and news, in order; none if there is no directory."""
         found = (_ITEM.fullmatch(name) for name in self._names())
         return [Item(one[1], one[2] or "", one[3]) for one in found if one]
 
@@ -106,16 +106,19 @@ class Work:
         """Replace a claim by the batch's result. Return False, and drop the result, if the batch is not the agent's any more."""
         if not self.renew(claim):
             return False
-        path = self.path(Item(claim.batch, "", RESULT))
-        try:
-            _write(path, result)
-        except FileNotFoundError:  # a leader that begins removes temporary files, also this one
-            _write(path, result)
+        self.post(Item(claim.batch, "", RESULT), result)
         self.remove(claim)
         return True
 
+    def post(self, item: Item, content: bytes) -> None:
+        """Put news on the desk."""
+        try:
+            _write(self.path(item), content)
+        except FileNotFoundError:  # a leader that begins removes temporary files, also this one
+            _write(self.path(item), content)
+
     def result(self, item: Item) -> bytes | None:
-        """Return the result of a batch, None if it is gone."""
+        """Return the result of a batch, or the content of news; None if it is gone."""
         with suppress(FileNotFoundError):
             return self.path(item).read_bytes()
         return None

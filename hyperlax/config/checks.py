@@ -108,7 +108,6 @@ def _check_study_name(name: str, recipe: str) -> None:
 def _check_search(options: SearchOptions, table: MetricTable) -> None:
     check_objectives(options.objective_names, options.objective_directions, table)
     _check_batches(options)
-    _check_agents(options)
     _check_engine(options)
     if options.is_sweep:
         return
@@ -128,20 +127,6 @@ def _check_batches(options: SearchOptions) -> None:
     else:
         problem = f"{more}of {{optuna_study_batch_size}}. Lower the first, raise the second, or use auto."
     raise OptionError("runner_hparam_batch_size", problem, lanes, together, counted(together, "trial"))
-
-
-def _check_agents(options: SearchOptions) -> None:
-    if options.agents == "none":
-        return
-    for name, usual in (("pruner", "none"), ("seed_schedule", "fixed")):
-        if (value := getattr(options, name)) != usual:
-            raise OptionError(
-                "agents",
-                f"{{agents}} {{0}}: agents train every trial to its end, which {{{name}}} {{1}} does not. "
-                f"Use {{{name}}} {usual}, or {{agents}} none.",
-                options.agents,
-                value,
-            )
 
 
 def _check_engine(options: SearchOptions) -> None:
@@ -197,6 +182,13 @@ def _check_pruning(options: SearchOptions, table: MetricTable) -> None:
             "seed_schedule", "{seed_schedule} racing needs at least 2 seeds to race over. Raise {num_seeds}."
         )
     if options.pruner == "none" and not is_race:
+        if options.in_flight is not None:
+            raise OptionError(
+                "in_flight",
+                "{in_flight} {0} is for studies with {pruner} or {seed_schedule} racing. Without them {optuna_study_batch_size} "
+                "says how many trials train at once.",
+                options.in_flight,
+            )
         return
     for option, what, texts in (
         ("objective_names", "an objective", options.objective_names),

@@ -247,6 +247,13 @@ class SearchOptions(RunOptions):
         OneOf(("auto", "pad", "split")),
         PROGRAMS_ONLY,
     ] = "auto"
+    in_flight: Annotated[
+        int | None,
+        "Trials that train at once, on all machines together, in a study with {pruner} or {seed_schedule} racing. What the "
+        "sampler suggests follows from it.",
+        Range(1),
+        By("as many as this machine trains at once"),
+    ] = None
     slots: Annotated[
         int | None,
         "Trials of a task that train at once, each in a process of its own.",
@@ -450,6 +457,7 @@ class SweepOptions(SearchOptions):
     pruner_reduction_factor: Annotated[int, HIDDEN] = 3
     pruner_percentile: Annotated[float, HIDDEN] = 25.0
     optuna_study_batch_size: Annotated[int, HIDDEN] = SUPER_BATCH
+    in_flight: Annotated[int | None, HIDDEN] = None
     plan_only: Annotated[bool, HIDDEN, THIS_RUN] = False
     seed_schedule: Annotated[str, HIDDEN] = "fixed"
     confirm_top: Annotated[int, HIDDEN] = 0

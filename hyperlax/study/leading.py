@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Backend, EngineConfig
 from hyperlax.backends.local_agents import ENDS_WITH_INPUT, LocalAgents
+from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.work import Work
 from hyperlax.engine.checkpoint import CheckpointManager
 from hyperlax.errors import STOPPED, TERMINATED
@@ -35,7 +35,7 @@ def run_with_agents(directory: Path, count: int, run: Callable[[MakeBackend], in
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         work.set_ended(False)
-        return Agents(work, local_backend(config, checkpoints), config, device_of(config), local)
+        return make_agents(work, local_backend(config, checkpoints), config, device_of(config), local, checkpoints)
 
     try:
         status = run(make_backend)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperlax.backends.agent_process import AgentProcess, Place
-from hyperlax.backends.agents import Agents
 from hyperlax.backends.base import Backend, EngineConfig, narrowest
+from hyperlax.backends.open_agents import make_agents
 from hyperlax.backends.ray_agents import RayAgents, connect, make_desk, room_for
 from hyperlax.backends.ray_desk import RayDesk
 from hyperlax.backends.ray_files import AgentDesk
@@ -49,12 +49,12 @@ def run_on_ray(options: SearchOptions, recipe: Recipe, directory: Path, run: Cal
     log.info("%s", connect(options.ray_address))
     desk = make_desk(directory)
     agents = RayAgents(desk, _MAIN, about, resources, most)
-    at_once = (most or max(1, room_for(resources))) * _slots(resources, recipe)
+    at_once = (most or max(1, room_for(resources))) * (options.slots or _slots(resources, recipe))
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         width = config.super_batch or narrowest(at_once * (config.lanes or 1), config.num_trials)
         config = replace(config, super_batch=width)
-        return Agents(desk, local_backend(config, checkpoints), config, "", agents)
+        return make_agents(desk, local_backend(config, checkpoints), config, "", agents, checkpoints)
 
     try:
         return run(make_backend)

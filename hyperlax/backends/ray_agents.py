@@ -50,6 +50,7 @@ def connect(address: str | None) -> str:
     import ray
 
     own: dict[str, Any] = {"include_dashboard": False} if given == LOCAL else {}
+    _silence_events()
     try:
         with _silent():
             ray.init(address=given, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False, **own)
@@ -242,6 +243,12 @@ def _unreachable(address: str, why: str) -> HyperlaxError:
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "").strip().removesuffix(".")
+
+
+def _silence_events() -> None:
+    """Keep what Ray says of every worker that dies off the terminal, for which it has no setting. Here one line says so."""
+    worker: Any = import_module("ray._private.worker")
+    worker.print_to_stdstream = lambda *arguments, **more: None
 
 
 @contextmanager

@@ -142,7 +142,7 @@ class DeskInMemory:
             self.news[AGENT] += 1
 
     def save(self, first: int, name: str, content: bytes) -> None:
-        """Keep a file of the batch whose first trial is `first`."""
+        """Keep a file of the batch whose first trial is `first`; -1 for one that stays until it is dropped."""
         self._state["saved"] += 1
         self._files[name] = first, content, self._state["saved"]
 
@@ -155,6 +155,16 @@ class DeskInMemory:
         """Return the files that were saved after a number, and the number from which to ask the next time."""
         found = {name: content for name, (_, content, at) in self._files.items() if at > count}
         return self._state["saved"], found
+
+    def names(self, beginning: str) -> list[str]:
+        """Return the names of files that begin so, the latest last."""
+        return sorted(
+            (name for name in self._files if name.startswith(beginning)), key=lambda name: self._files[name][2]
+        )
+
+    def drop(self, name: str) -> None:
+        """Forget a file."""
+        self._files.pop(name, None)
 
     def agree(self, device: str) -> str:
         """Return the kind of device that all agents have to have: that of the first one that asks."""

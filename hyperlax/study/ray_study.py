@@ -49,7 +49,7 @@ def run_on_ray(options: SearchOptions, recipe: Recipe, directory: Path, run: Cal
     log.info("%s", connect(options.ray_address))
     desk = make_desk(directory)
     agents = RayAgents(desk, _MAIN, about, resources, most)
-    at_once = (most or max(1, room_for(resources))) * _slots(resources, recipe)
+    at_once = (most or max(1, room_for(resources))) * (options.slots or _slots(resources, recipe))
 
     def make_backend(config: EngineConfig, checkpoints: CheckpointManager | None) -> Backend:
         width = config.super_batch or narrowest(at_once * (config.lanes or 1), config.num_trials)

@@ -47,6 +47,8 @@ class LeaderDesk(RayDesk):
     def put_engine(self, digest: str, text: str) -> None:
         """Keep a configuration under its digest."""
         self._folder = self._root / (_CONFIRMATION if json.loads(text)["config"]["is_confirmation"] else "")
+        for agent in self._work.cards():  # of a leader that was killed
+            self._work.remove_card(agent)
         for path in sorted((self._folder / _CHECKPOINTS).glob("pool_*.npz"), key=lambda path: path.stat().st_mtime):
             self._send(_OF_NO_BATCH, path)
         super().put_engine(digest, text)
